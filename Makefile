@@ -1,0 +1,52 @@
+# `make demo` is the first thing to run. Everything happens inside .venv; delete it with `make clean`.
+# PYTHON=... picks the interpreter that .venv is made from (3.11 or newer).
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+ifeq ($(origin PYTHON),undefined)
+# Asked to run, not only looked up: a version manager's shim can exist for a version it lacks.
+PYTHON := $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
+endif
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+.PHONY: help venv demo test check bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## create .venv, or bring it up to date with pyproject.toml and constraints.txt
+
+# pip comes first and by itself, at its pinned version: `--group` needs pip >= 25.1.
+# On Linux PyPI's torch brings CUDA along. For the small CPU build put
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu in front of the first make.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q "$$(grep '^pip==' constraints.txt)"
+	$(PIP) install -q -c constraints.txt -e . --group dev
+	touch $@
+
+demo: $(STAMP) ## compare the search methods on the bundled model and data (report in runs/)
+	$(BIN)/rlprompt compare experiments/demo.yaml
+
+test: $(STAMP) ## run every test
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## format, lint, types, layers, and the wheel installed outside the checkout
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -m wheel tests/test_packaging.py
+
+bench: $(STAMP) ## measure the speed of scoring on this machine
+	$(BIN)/python experiments/bench.py
+
+clean: ## delete .venv, caches and build products (runs/ and the model cache stay)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
