@@ -13,7 +13,8 @@ endif
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# -qq: errors only.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 .PHONY: help venv demo test check bench clean
 
@@ -26,9 +27,10 @@ venv: $(STAMP) ## create .venv, or bring it up to date with pyproject.toml and c
 # On Linux PyPI's torch brings CUDA along. For the small CPU build put
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu in front of the first make.
 $(STAMP): pyproject.toml constraints.txt
+	@echo "installing into $(VENV), which takes a minute or more"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -q "$$(grep '^pip==' constraints.txt)"
-	$(PIP) install -q -c constraints.txt -e . --group dev
+	$(PIP) install "$$(grep '^pip==' constraints.txt)"
+	$(PIP) install -c constraints.txt -e . --group dev
 	touch $@
 
 demo: $(STAMP) ## compare the search methods on the bundled model and data (report in runs/)
