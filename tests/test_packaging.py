@@ -1,0 +1,153 @@
+"""What gets installed is what is in the tree, under the name rlprompt and no other."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAPPED = ("envs", "agents")
+HEAVY = ("torch", "transformers", "gymnasium", "stable_baselines3", "matplotlib")
+HELP = "import sys; from rlprompt.cli import main; sys.argv = ['rlprompt', '--help']; main()"
+LIMIT = 0.5  # seconds
+
+
+def python(
+    *arguments: str | Path, cwd: Path, executable: Path | str = sys.executable
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with nothing of this process's import path but what is installed."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [executable, *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def succeeded(finished: subprocess.CompletedProcess[str]) -> str:
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built by way of the source archive, from a copy of the tree."""
+    # A copy, because setuptools reuses what an earlier build left in build/.
+    copy = tmp_path_factory.mktemp("source") / "rlprompt"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("rlprompt", *MAPPED):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignore)
+    # Without isolation, so with the pinned setuptools and without the network.
+    succeeded(python("-m", "build", "--no-isolation", "--outdir", copy / "dist", cwd=copy))
+    (built,) = (copy / "dist").glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a fresh environment that holds the wheel, and our own dependencies."""
+    folder = tmp_path_factory.mktemp("environment")
+    succeeded(python("-m", "venv", "--without-pip", folder, cwd=folder))
+    paths = sysconfig.get_paths("venv", vars={"base": str(folder), "platbase": str(folder)})
+    interpreter = Path(paths["scripts"]) / Path(sys.executable).name
+    install = ["install", "-q", "--no-deps", "--no-index", str(wheel)]
+    succeeded(python("-m", "pip", "--python", interpreter, *install, cwd=folder))
+    # A path in a .pth file is only added: the .pth files inside it, an editable install of this
+    # checkout among them, are not read.
+    dependencies = sysconfig.get_path("purelib")
+    (Path(paths["purelib"]) / "dependencies.pth").write_text(dependencies + "\n")
+    return interpreter
+
+
+@pytest.mark.wheel
+class TestWheel:
+    def test_the_only_name_on_top_is_rlprompt(self, wheel: Path) -> None:
+        with zipfile.ZipFile(wheel) as archive:
+            tops = {name.split("/")[0] for name in archive.namelist()}
+        version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+        assert tops == {"rlprompt", f"rlprompt-{version}.dist-info"}
+
+    def test_it_holds_the_modules_of_the_tree_and_no_others(self, wheel: Path) -> None:
+        with zipfile.ZipFile(wheel) as archive:
+            inside = {name for name in archive.namelist() if name.startswith("rlprompt/")}
+        # rglob: a sub-package that pyproject.toml does not list imports fine from the checkout.
+        expected = {f"rlprompt/{path.name}" for path in (ROOT / "rlprompt").glob("*.py")}
+        for name in MAPPED:
+            folder = ROOT / name
+            expected |= {f"rlprompt/{path.relative_to(ROOT)}" for path in folder.rglob("*.py")}
+        assert inside == expected | {"rlprompt/py.typed"}
+
+    def test_it_imports_outside_the_checkout(self, installed: Path, tmp_path: Path) -> None:
+        code = "import rlprompt, rlprompt.envs, rlprompt.agents as a; print(a.__file__)"
+        file = Path(succeeded(python("-c", code, cwd=tmp_path, executable=installed)).strip())
+        assert file.is_relative_to(installed.parents[1])
+
+    @pytest.mark.parametrize("name", MAPPED)
+    def test_it_installs_no_bare_name(self, installed: Path, tmp_path: Path, name: str) -> None:
+        finished = python("-c", f"import {name}", cwd=tmp_path, executable=installed)
+        assert f"ModuleNotFoundError: No module named '{name}'" in finished.stderr
+
+    def test_every_optimiser_of_its_entry_points_loads(
+        self, installed: Path, tmp_path: Path
+    ) -> None:
+        code = (
+            "from importlib.metadata import distribution\n"
+            "points = distribution('rlprompt').entry_points\n"
+            "for point in points.select(group='rlprompt.optimisers'):\n"
+            "    point.load(); print(point.name)\n"
+        )
+        names = succeeded(python("-c", code, cwd=tmp_path, executable=installed)).split()
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        assert sorted(names) == sorted(project["entry-points"]["rlprompt.optimisers"])
+
+    def test_its_command_runs(self, installed: Path, tmp_path: Path) -> None:
+        (command,) = installed.parent.glob("rlprompt*")
+        finished = subprocess.run([command, "--help"], cwd=tmp_path, capture_output=True, text=True)
+        assert "compare" in succeeded(finished)
+
+
+@pytest.mark.parametrize("name", MAPPED)
+class TestCheckout:
+    def test_the_link_is_kept_as_a_link(self, name: str) -> None:
+        if not (ROOT / ".git").exists():
+            pytest.skip("not a git checkout")
+        listing = subprocess.run(
+            ["git", "ls-files", "-s", f"rlprompt/{name}"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert succeeded(listing).startswith("120000 ")
+        assert (ROOT / "rlprompt" / name).readlink() == Path("..") / name
+
+    def test_the_bare_name_is_refused_with_advice(self, name: str) -> None:
+        finished = python("-c", f"import {name}", cwd=ROOT)
+        assert f"ImportError: import rlprompt.{name}, not {name}" in finished.stderr
+
+
+class TestStart:
+    """What a user waits for before anything happens."""
+
+    @pytest.mark.parametrize("code", ["import rlprompt", HELP], ids=["import", "help"])
+    def test_it_takes_less_than_half_a_second(self, code: str) -> None:
+        # The best of several: a busy machine slows single runs down, nothing speeds one up.
+        best = float("inf")
+        for _ in range(10):
+            start = time.perf_counter()
+            succeeded(python("-c", code, cwd=ROOT))
+            best = min(best, time.perf_counter() - start)
+            if best < LIMIT:
+                return
+        pytest.fail(f"the best of 10 runs took {best:.2f} s; the limit is {LIMIT} s")
+
+    @pytest.mark.parametrize("code", ["import rlprompt", HELP], ids=["import", "help"])
+    def test_it_imports_nothing_heavy(self, code: str) -> None:
+        report = f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])"
+        program = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\n{report}"
+        assert "HEAVY []" in succeeded(python("-c", program, cwd=ROOT))
