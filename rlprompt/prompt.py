@@ -1,0 +1,101 @@
+"""What is searched for: a short sequence of tokens or of embedding vectors.
+
+Both kinds are values: frozen, compared and hashed by content, and never tied to a model object.
+
+>>> TokenPrompt((504, 572)) == TokenPrompt([504, 572])
+True
+>>> len(SoftPrompt(np.zeros((5, 16), dtype=np.float32)))
+5
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class TokenPrompt:
+    """A prompt of vocabulary tokens.
+
+    Args:
+        ids: Token ids, each >= 0; any sequence of integers, kept as a tuple. May be empty.
+
+    Raises:
+        ValueError: An id is negative or no integer.
+    """
+
+    ids: tuple[int, ...]
+
+    def __init__(self, ids: Sequence[int] | NDArray[np.integer] = ()) -> None:
+        try:
+            kept = tuple(int(i) for i in ids)
+            exact = all(k == i for k, i in zip(kept, ids, strict=True))
+        except (TypeError, ValueError):
+            kept, exact = (), False
+        if not exact or any(i < 0 for i in kept):
+            raise ValueError(
+                f"a token prompt takes token ids (integers, 0 or above), got {ids!r}; "
+                "use FrozenLM.encode to turn text into ids"
+            )
+        object.__setattr__(self, "ids", kept)
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return len(self.ids)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hexadecimal content hash, the same in every process."""
+        return hashlib.blake2b(
+            repr(self.ids).encode(), digest_size=16, person=b"tokens"
+        ).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class SoftPrompt:
+    """A prompt of embedding vectors.
+
+    Args:
+        vectors: (length, hidden), finite; copied to a read-only float32 array.
+
+    Raises:
+        ValueError: Not two-dimensional, or not finite.
+    """
+
+    vectors: NDArray[np.float32]
+
+    def __init__(self, vectors: ArrayLike) -> None:
+        kept = np.array(vectors, dtype=np.float32)
+        if kept.ndim != 2:
+            raise ValueError(f"a soft prompt has shape (length, hidden), got {kept.shape}")
+        if not np.isfinite(kept).all():
+            raise ValueError("a soft prompt must be finite, got NaN or infinity")
+        kept.setflags(write=False)
+        object.__setattr__(self, "vectors", kept)
+
+    def __len__(self) -> int:
+        """Number of vectors."""
+        return int(self.vectors.shape[0])
+
+    @cached_property
+    def digest(self) -> str:
+        """Hexadecimal content hash, the same in every process."""
+        content = repr(self.vectors.shape).encode() + self.vectors.tobytes()
+        return hashlib.blake2b(content, digest_size=16, person=b"vectors").hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when every number is."""
+        return isinstance(other, SoftPrompt) and np.array_equal(self.vectors, other.vectors)
+
+    def __hash__(self) -> int:
+        """Hash of the content."""
+        return hash(self.digest)
+
+
+Prompt = TokenPrompt | SoftPrompt

@@ -1,0 +1,369 @@
+"""Runs sequences through a frozen causal model, with everything shared computed once.
+
+`PackedScorer` executes the layouts of `packing.py`: keys and values of the text before the prompt
+are kept from call to call, a leading prompt is computed once for all examples, several prompts
+ride side by side on a row, and the output head is applied where an answer is read, to the
+candidates' ids only unless a log-softmax over the vocabulary is asked for.
+
+`plain.py` answers the same calls for models that cannot be packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+from rlprompt.memory import KeptPrefixes, Memory
+from rlprompt.packing import Ids, Pass, Row, Tree, batch, fill, grow, lay_out, split_evenly
+from rlprompt.template import Query
+
+Over = Literal["vocabulary", "candidates"]
+
+# New tokens on one row. Wide rows share a prefix among more prompts, but what the mask throws away
+# of the attention between neighbours grows with the square.
+ROW_TOKENS = 80
+# Answers whose logits over the whole vocabulary are held at a time.
+HEAD_ROWS = 1024
+
+
+class Consume(Protocol):
+    """Takes the answers of one pass as they come."""
+
+    def __call__(self, index: Tensor, loglik: Tensor) -> Tensor | None:
+        """Take `loglik[i]` (C,) as the answer to pair `index[i]` = prompt * Q + query.
+
+        Under gradients, returns the scalar to differentiate.
+        """
+        ...
+
+
+class Scorer(Protocol):
+    """How a kind of model is run; prompts come as virtual ids (`packing.py`)."""
+
+    def score(
+        self,
+        prompts: Sequence[Ids],
+        vectors: Tensor | None,
+        queries: Sequence[Query],
+        over: Over,
+        consume: Consume,
+    ) -> None:
+        """Answer every pair of prompt and query once.
+
+        Args:
+            prompts: Virtual ids, (P,) of them.
+            vectors: (N, H) rows that virtual ids from the vocabulary's size on stand for. Where
+                it requires a gradient, that of the sum of what `consume` returned is added to
+                its `.grad`.
+            queries: (Q,) of them, each with C candidates.
+            over: What log-likelihoods are normalised over.
+            consume: Takes the answers.
+        """
+        ...
+
+
+class _PrefixedLayer(DynamicLayer):
+    """Keys and values of one layer after a known prefix, neither of which is ever changed."""
+
+    def __init__(self, prefix: tuple[Tensor, Tensor] | None) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.grown: tuple[Tensor, Tensor] | None = None
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        self.grown = key_states, value_states
+        if self.prefix is None:
+            return self.grown
+        keys, values = self.prefix
+        return torch.cat([keys, key_states], -2), torch.cat([values, value_states], -2)
+
+    def get_seq_length(self) -> int:
+        return 0 if self.prefix is None else int(self.prefix[0].shape[-2])
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What one call of `PackedScorer.score` hands down to its passes."""
+
+    vectors: Tensor | None
+    over: Over
+    consume: Consume
+    n_candidates: int
+
+    @property
+    def with_grad(self) -> bool:
+        return self.vectors is not None and self.vectors.requires_grad
+
+
+class PackedScorer:
+    """Scores a causal model whose layers all attend to whatever the mask allows.
+
+    Args:
+        model: The frozen model, with a base model and a linear output head.
+        memory: Sizes passes and bounds the kept prefixes.
+    """
+
+    def __init__(self, model: PreTrainedModel, memory: Memory) -> None:
+        self.model = model
+        self.memory = memory
+        self.kept = KeptPrefixes(memory.limit // 4)
+        self._head = model.get_output_embeddings()
+        config = model.config.get_text_config()
+        self._n_layers = int(config.num_hidden_layers)
+        n_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or (
+            config.hidden_size // config.num_attention_heads
+        )
+        self._prefix_bytes = int(2 * self._n_layers * n_heads * head_dim * model.dtype.itemsize)
+
+    def score(
+        self,
+        prompts: Sequence[Ids],
+        vectors: Tensor | None,
+        queries: Sequence[Query],
+        over: Over,
+        consume: Consume,
+    ) -> None:
+        """See `Scorer.score`."""
+        call = _Call(vectors, over, consume, len(queries[0].candidates))
+        same_head = len({query.head_ids for query in queries}) == 1
+        with torch.set_grad_enabled(call.with_grad):
+            if same_head and len(queries) > 1 and all(query.tail_ids for query in queries):
+                self._prompts_as_prefixes(call, prompts, queries)
+            else:
+                self._queries_as_prefixes(call, prompts, queries)
+
+    def _queries_as_prefixes(
+        self, call: _Call, prompts: Sequence[Ids], queries: Sequence[Query]
+    ) -> None:
+        """The text before the prompt is the prefix; prompts grow side by side behind it."""
+        order = sorted(range(len(prompts)), key=lambda p: prompts[p])  # neighbours share starts
+        own = max(map(len, prompts)) + max(len(q.tail_ids) + _n_stem(q) for q in queries)
+        chunks = [
+            [order[i] for i in part]
+            for part in split_evenly(len(prompts), max(1, ROW_TOKENS // max(1, own)))
+        ]
+        # Where an answer is read right after the text, the text's last token is computed again.
+        lead = int(any(not p for p in prompts) and any(not q.tail_ids for q in queries))
+        heads = [query.head_ids for query in queries]
+        for group in self.kept.groups(heads, self._prefix_bytes):
+            prefixes = self._kept_prefixes([heads[q] for q in group])
+            trees: dict[tuple[Any, ...], Tree] = {}
+            rows = []
+            for i, q in enumerate(group):
+                query, cut = queries[q], len(heads[q]) - lead
+                start = heads[q][cut:]
+                for c, chunk in enumerate(chunks):
+                    key = (c, start, query.tail_ids, query.candidates)
+                    if key not in trees:
+                        trees[key] = grow(
+                            [start + prompts[p] + query.tail_ids for p in chunk],
+                            [query.candidates] * len(chunk),
+                        )
+                    outputs = np.array([p * len(queries) + q for p in chunk])
+                    rows.append(Row(i, cut, trees[key], outputs))
+            self._answer(call, rows, prefixes)
+
+    def _prompts_as_prefixes(
+        self, call: _Call, prompts: Sequence[Ids], queries: Sequence[Query]
+    ) -> None:
+        """All that precedes the examples is the prefix; they grow side by side behind it."""
+        head = queries[0].head_ids
+        lengths = [len(query.tail_ids) + _n_stem(query) for query in queries]
+        bins = fill(lengths, max(ROW_TOKENS, max(lengths)))
+        trees = [
+            grow([queries[q].tail_ids for q in bin_], [queries[q].candidates for q in bin_])
+            for bin_ in bins
+        ]
+        root = self._kept_prefixes([head])[0]
+        size = max(1, (len(head) + max(map(len, prompts))) * self._prefix_bytes)
+        for part in split_evenly(len(prompts), max(1, self.memory.limit // 4 // size)):
+            known = self._extend(root, [prompts[p] for p in part], call.vectors)
+            # Leaves: gradients gather here pass by pass and go back through `known` once.
+            leaves = [
+                None if k is None else k.detach().requires_grad_(call.with_grad) for k in known
+            ]
+            rows = [
+                Row(i, len(head) + len(prompts[p]), tree, p * len(queries) + np.array(bin_))
+                for i, p in enumerate(part)
+                for bin_, tree in zip(bins, trees, strict=True)
+            ]
+            self._answer(call, rows, leaves)
+            if call.with_grad:
+                pairs = [
+                    (k, leaf.grad)
+                    for k, leaf in zip(known, leaves, strict=True)
+                    if k is not None and leaf is not None and k.requires_grad
+                ]
+                torch.autograd.backward([k for k, _ in pairs], [g for _, g in pairs])
+
+    def _kept_prefixes(self, heads: Sequence[Ids]) -> list[Tensor | None]:
+        """Keys and values of texts before the prompt, computed at most once while they are kept."""
+        found = {head: self.kept.get(head) for head in heads}
+        missing = [head for head, prefix in found.items() if head and prefix is None]
+        with torch.no_grad():
+            found |= zip(missing, self._extend(None, missing, None), strict=True)
+        for head in missing:
+            prefix = found[head]
+            assert prefix is not None
+            self.kept.put(head, prefix)
+        return [found[head] for head in heads]
+
+    def _extend(
+        self, root: Tensor | None, chains: Sequence[Ids], vectors: Tensor | None
+    ) -> list[Tensor | None]:
+        """Keys and values of the root followed by each chain, (layers, 2, heads, tokens, dim)."""
+        known: list[Tensor | None] = [root] * len(chains)
+        n_root = 0 if root is None else int(root.shape[-2])
+        rows = [
+            Row(0, n_root, grow([chain], [()]), np.array([i]))
+            for i, chain in enumerate(chains)
+            if chain
+        ]
+
+        def step(rows: list[Row]) -> None:
+            _, layers = self._forward(lay_out(rows, n_root), [root] * len(rows), vectors)
+            grown = torch.stack([torch.stack(layer.grown) for layer in layers])
+            for b, row in enumerate(rows):
+                new = grown[:, :, b, :, : len(row.tree)]
+                # Copies, for a view would keep the whole pass alive.
+                known[int(row.outputs[0])] = (
+                    new.clone() if root is None else torch.cat([root, new], -2)
+                )
+
+        with_grad = vectors is not None and vectors.requires_grad
+        for rows_ in batch(rows, self.memory.tokens(with_grad)):
+            self.memory.run(rows_, step)
+        return known
+
+    def _answer(self, call: _Call, rows: list[Row], prefixes: Sequence[Tensor | None]) -> None:
+        """Run all rows and hand each pass's answers on."""
+
+        def step(rows: list[Row]) -> None:
+            own = [prefixes[row.prefix] for row in rows]
+            layout = lay_out(rows, max(0 if k is None else int(k.shape[-2]) for k in own))
+            hidden, _ = self._forward(layout, own, call.vectors)
+            value = call.consume(*self._read(hidden, layout, call))
+            if value is not None:
+                leaves = [call.vectors, *{id(k): k for k in own if k is not None}.values()]
+                accumulate_grad(value, [leaf for leaf in leaves if leaf is not None])
+
+        for rows_ in batch(rows, self.memory.tokens(call.with_grad)):
+            self.memory.run(rows_, step)
+
+    def _forward(
+        self, layout: Pass, prefixes: Sequence[Tensor | None], vectors: Tensor | None
+    ) -> tuple[Tensor, list[_PrefixedLayer]]:
+        """The last hidden states, flat (B * T, H), and the layers with their keys and values."""
+        device, dtype = self.model.device, self.model.dtype
+        stacked = _stack(prefixes)
+        layers = [
+            _PrefixedLayer(None if stacked is None else (stacked[:, i, 0], stacked[:, i, 1]))
+            for i in range(self._n_layers)
+        ]
+        hidden = to_device(~layout.attends, device)
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=device)
+        mask.masked_fill_(hidden, torch.finfo(dtype).min)
+        output = self.model.base_model(
+            inputs_embeds=embed(self.model, to_device(layout.ids, device), vectors),
+            attention_mask=mask[:, None],
+            position_ids=to_device(layout.positions, device),
+            past_key_values=Cache(layers=list(layers)),
+            use_cache=True,
+        )
+        return output.last_hidden_state.flatten(0, 1), layers
+
+    def _read(self, hidden: Tensor, layout: Pass, call: _Call) -> tuple[Tensor, Tensor]:
+        """The pairs answered by a pass (n,) and their log-likelihoods (n, C)."""
+        places, targets, outputs, candidates = (
+            to_device(array, hidden.device)
+            for array in (
+                layout.read_places,
+                layout.read_targets,
+                layout.read_outputs,
+                layout.read_candidates,
+            )
+        )
+        weight, bias = self._head.weight, getattr(self._head, "bias", None)
+        single = len(places) == len(set(layout.read_outputs.tolist())) * call.n_candidates
+        if call.over == "candidates" and single:
+            # The normaliser over the vocabulary is the same for all candidates and cancels.
+            reads = (hidden[places].float() * weight[targets].float()).sum(-1)
+            reads = reads if bias is None else reads + bias[targets].float()
+        else:
+            nodes, which = places.unique(return_inverse=True)
+            logs = [
+                F.linear(hidden[part], weight, bias).float().log_softmax(-1)
+                for part in nodes.split(HEAD_ROWS)
+            ]
+            reads = torch.cat(logs)[which, targets]
+        return collect(reads, outputs, candidates, call.n_candidates, call.over)
+
+
+def collect(
+    reads: Tensor, outputs: Tensor, candidates: Tensor, n_candidates: int, over: Over
+) -> tuple[Tensor, Tensor]:
+    """Sum reads (R,) by pair and candidate: the pairs (n,) and their log-likelihoods (n, C)."""
+    index, which = outputs.unique(return_inverse=True)
+    zeros = torch.zeros(len(index) * n_candidates, dtype=reads.dtype, device=reads.device)
+    loglik = zeros.index_add(0, which * n_candidates + candidates, reads)
+    loglik = loglik.view(len(index), n_candidates)
+    return index, loglik.log_softmax(-1) if over == "candidates" else loglik
+
+
+def accumulate_grad(value: Tensor, leaves: Sequence[Tensor]) -> None:
+    """Add the gradient of `value` to each leaf's `.grad`, all or nothing."""
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    grads = torch.autograd.grad(value, wanted, allow_unused=True)
+    for leaf, grad in zip(wanted, grads, strict=True):
+        if grad is not None:
+            leaf.grad = grad if leaf.grad is None else leaf.grad + grad
+
+
+def embed(model: PreTrainedModel, ids: Tensor, vectors: Tensor | None) -> Tensor:
+    """Input vectors (..., H) of virtual ids (...)."""
+    embedding = model.get_input_embeddings()
+    if vectors is None:
+        return cast(Tensor, embedding(ids))
+    n_vocabulary = int(embedding.weight.shape[0])
+    soft = ids >= n_vocabulary
+    words: Tensor = embedding(ids.masked_fill(soft, 0))
+    places = (ids - n_vocabulary).clamp_min(0)
+    return torch.where(soft[..., None], vectors.to(words.dtype)[places], words)
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """The array on the device; from pinned memory, so that a GPU is not made to wait."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def _stack(prefixes: Sequence[Tensor | None]) -> Tensor | None:
+    """Prefixes side by side, (B, layers, 2, heads, S, dim), padded on the right."""
+    lengths = [0 if prefix is None else int(prefix.shape[-2]) for prefix in prefixes]
+    longest = max(lengths)
+    if not longest:
+        return None
+    return torch.stack(
+        [
+            F.pad(prefix, (0, 0, 0, longest - length))
+            for prefix, length in zip(prefixes, lengths, strict=True)
+            if prefix is not None
+        ]
+    )
+
+
+def _n_stem(query: Query) -> int:
+    """Tokens that the query's candidates are fed with, shared beginnings not yet merged."""
+    return sum(len(candidate) - 1 for candidate in query.candidates)

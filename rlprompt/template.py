@@ -1,0 +1,153 @@
+"""Where the prompt goes: a template turns an example into a `Query` with a gap for the prompt.
+
+The prompt's place is the one `{prompt}`; the other fields are columns of the example. The answer
+follows at the end of the text (causal and encoder-decoder models) or stands at `{mask}` (masked
+models). White space around the prompt is handled as lm-eval's `_encode_pair` does it: a space
+right before `{prompt}` belongs to the prompt's text and one at the very end to the answer's, since
+byte-level tokenizers spell a word with the space before it.
+
+>>> Template("{text} {prompt}").fields
+('text',)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from string import Formatter
+from typing import Protocol
+
+PROMPT, MASK = "prompt", "mask"
+
+
+class Encoder(Protocol):
+    """What a template needs of a tokenizer; `FrozenLM` has it."""
+
+    prefix_ids: tuple[int, ...]
+    suffix_ids: tuple[int, ...]
+    mask_id: int | None
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text, without special tokens."""
+        ...
+
+
+@dataclass(frozen=True)
+class Query:
+    """An example with a gap where the prompt goes.
+
+    Attributes:
+        head_ids: Ids before the prompt, leading special tokens included.
+        tail_ids: Ids after the prompt, trailing special tokens included.
+        candidates: Ids of each possible answer, at least one id each, (C,) of them.
+    """
+
+    head_ids: tuple[int, ...]
+    tail_ids: tuple[int, ...]
+    candidates: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a query that asks nothing."""
+        if not self.candidates or not all(self.candidates):
+            raise ValueError(
+                f"a query needs candidates of one token or more, got {self.candidates!r}"
+            )
+
+
+@dataclass(frozen=True)
+class Template:
+    """A text with one `{prompt}`, the example's fields, and at most one `{mask}`.
+
+    Args:
+        text: Such as `"{text} {prompt}"` or `"{premise} {prompt} {hypothesis}"`. A literal brace
+            is doubled, as in `str.format`.
+
+    Raises:
+        ValueError: `{prompt}` is missing or there twice, `{mask}` is there twice, a field has no
+            name, or the braces do not match.
+    """
+
+    text: str
+    fields: tuple[str, ...] = field(init=False)
+    _parts: tuple[tuple[str, str | None], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Split the text at its fields."""
+        try:
+            parsed = list(Formatter().parse(self.text))
+        except ValueError as error:
+            raise ValueError(f"template {self.text!r}: {error}; double a literal brace") from None
+        names = [name for _, name, _, _ in parsed if name is not None]
+        for _, name, spec, conversion in parsed:
+            if name is not None and (not name.isidentifier() or spec or conversion):
+                raise ValueError(
+                    f"template {self.text!r}: a field is a plain name such as {{text}}, "
+                    f"got {{{name}{'!' + conversion if conversion else ''}{':' + spec if spec else ''}}}"
+                )
+        if names.count(PROMPT) != 1:
+            raise ValueError(
+                f"template {self.text!r} has {names.count(PROMPT)} {{prompt}}; "
+                "it needs exactly one, where the searched prompt goes"
+            )
+        if names.count(MASK) > 1:
+            raise ValueError(
+                f"template {self.text!r} has {names.count(MASK)} {{mask}}; one at most"
+            )
+        object.__setattr__(self, "_parts", tuple((text, name) for text, name, _, _ in parsed))
+        others = dict.fromkeys(name for name in names if name not in (PROMPT, MASK))
+        object.__setattr__(self, "fields", tuple(others))
+
+    @property
+    def masked(self) -> bool:
+        """Whether the answer stands at `{mask}`."""
+        return any(name == MASK for _, name in self._parts)
+
+    @property
+    def prompt_prefix(self) -> str:
+        """White space right before `{prompt}`, which the text of a written prompt takes along."""
+        before = next(text for text, name in self._parts if name == PROMPT)
+        return before[len(before.rstrip()) :]
+
+    def query(
+        self,
+        example: Mapping[str, str],
+        encoder: Encoder,
+        candidates: Sequence[Sequence[int]],
+    ) -> Query:
+        """The example's ids around the gap.
+
+        Args:
+            example: A value for each of `fields`.
+            encoder: The tokenizer, as `FrozenLM` gives it.
+            candidates: Ids of each possible answer.
+
+        Raises:
+            ValueError: A field is missing, or `{mask}` is used with a model that has no mask.
+        """
+        missing = [name for name in self.fields if name not in example]
+        if missing:
+            raise ValueError(
+                f"template {self.text!r} needs the field {missing[0]!r}; "
+                f"the example has {', '.join(map(repr, example))}"
+            )
+        if self.masked and encoder.mask_id is None:
+            raise ValueError(
+                f"template {self.text!r} has a {{mask}} but this model's tokenizer has none; "
+                "leave it out: the answer follows at the end of the text"
+            )
+        sides: list[list[int]] = [list(encoder.prefix_ids), []]
+        side, pending = 0, ""
+        for text, name in self._parts:
+            pending += text
+            if name == PROMPT:
+                sides[0].extend(encoder.encode(pending.rstrip()))
+                side, pending = 1, ""
+            elif name == MASK:
+                assert encoder.mask_id is not None
+                sides[side].extend((*encoder.encode(pending.rstrip()), encoder.mask_id))
+                pending = ""
+            elif name is not None:
+                pending += example[name].strip()
+        sides[side].extend(encoder.encode(pending.rstrip()))
+        sides[1].extend(encoder.suffix_ids)
+        return Query(tuple(sides[0]), tuple(sides[1]), tuple(tuple(c) for c in candidates))
