@@ -81,8 +81,8 @@ class Template:
         for _, name, spec, conversion in parsed:
             if name is not None and (not name.isidentifier() or spec or conversion):
                 raise ValueError(
-                    f"template {self.text!r}: a field is a plain name such as {{text}}, "
-                    f"got {{{name}{'!' + conversion if conversion else ''}{':' + spec if spec else ''}}}"
+                    f"template {self.text!r}: a field is a plain name such as {{text}}, got "
+                    f"{name!r} with conversion {conversion!r} and format {spec!r}"
                 )
         if names.count(PROMPT) != 1:
             raise ValueError(

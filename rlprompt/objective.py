@@ -1,0 +1,275 @@
+"""The single way to a reward: charges the budget, asks the task, keeps the ledger.
+
+One *row* is one prompt scored on one example; a gradient costs three rows a row (a forward pass and
+about two for the backward). A batch is charged before it is computed and repeats are charged again,
+so equal budgets mean equal information. Nothing paid for is lost: where the budget ends inside a
+batch, the prompts that still fit are scored and travel with `BudgetExhausted`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlprompt.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.task import DifferentiableTask, Floats, Task
+
+P = TypeVar("P", bound=Prompt)
+
+# Forward pass 1, backward pass 2: it multiplies by the weights for the activations' gradient what
+# the forward did once, and frozen weights need none of their own; measured about 3 with attention.
+GRADIENT_ROWS = 3
+# Prompts scored between two looks at the clock and the ledger: enough to fill a forward pass.
+CHUNK = 32
+# Distinct prompts remembered for the selection on dev.
+KEPT = 64
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may spend.
+
+    Args:
+        rows: Prompt-on-example scores, 1 or more.
+    """
+
+    rows: int
+
+    def __post_init__(self) -> None:
+        """Refuse an empty budget."""
+        if self.rows < 1:
+            raise ValueError(f"a budget has one row or more, got {self.rows}")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Prompts with their rewards.
+
+    Attributes:
+        prompts: (P,) of them, in the order asked.
+        per_example: (P, E) float64, higher is better.
+    """
+
+    prompts: tuple[Prompt, ...]
+    per_example: Floats
+
+    @property
+    def rewards(self) -> Floats:
+        """Mean reward of each prompt, (P,) float64."""
+        return self.per_example.mean(axis=1) if len(self.prompts) else np.zeros(0)
+
+
+@dataclass(frozen=True)
+class GradientEvaluation(Evaluation):
+    """Soft prompts with their rewards and gradients.
+
+    Attributes:
+        gradients: (P, L, H) float32, of each prompt's mean reward.
+    """
+
+    gradients: NDArray[np.float32]
+
+
+class BudgetExhausted(Exception):  # noqa: N818  # not an error: how a search ends
+    """The budget does not cover what was asked.
+
+    Attributes:
+        evaluation: Answers to the prompts that it still covered, the first ones asked.
+    """
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        super().__init__(f"budget exhausted; {len(evaluation.prompts)} prompts were still scored")
+        self.evaluation = evaluation
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A prompt in the ledger: its mean train reward, and the rows spent when it was known."""
+
+    prompt: Prompt
+    reward: float
+    rows: int
+
+
+@dataclass
+class Ledger:
+    """What was paid and what came of it; only the objective writes it.
+
+    Attributes:
+        used: Rows charged.
+        n_prompts: Prompts scored, repeats counted.
+        lm_seconds: Wall time spent on rewards and gradients.
+        points: Rows used and mean reward after each scored prompt, in order.
+        trace: Rows used and best reward, at each improvement.
+    """
+
+    used: int = 0
+    n_prompts: int = 0
+    lm_seconds: float = 0.0
+    points: list[tuple[int, float]] = field(default_factory=list)
+    trace: list[tuple[int, float]] = field(default_factory=list)
+    _kept: dict[str, Scored] = field(default_factory=dict, repr=False)
+    _heap: list[tuple[float, int, str]] = field(default_factory=list, repr=False)
+
+    @property
+    def best_reward(self) -> float:
+        """Highest mean reward so far, minus infinity before the first."""
+        return self.trace[-1][1] if self.trace else -np.inf
+
+    def best(self, count: int) -> list[Scored]:
+        """The best distinct prompts, highest reward first, the earlier of equals first."""
+        ranked = sorted(self._kept.values(), key=lambda scored: (-scored.reward, scored.rows))
+        return ranked[:count]
+
+    def record(self, scored: Scored) -> None:
+        """Enter a scored prompt."""
+        self.n_prompts += 1
+        self.points.append((scored.rows, scored.reward))
+        if scored.reward > self.best_reward:
+            self.trace.append((scored.rows, scored.reward))
+        key = scored.prompt.digest
+        if key in self._kept:
+            return
+        # Ties: the later prompt is the first to go.
+        heapq.heappush(self._heap, (scored.reward, -self.n_prompts, key))
+        self._kept[key] = scored
+        if len(self._heap) > KEPT:
+            del self._kept[heapq.heappop(self._heap)[2]]
+
+
+class Objective:
+    """Scores prompts on a task's train split, against a budget.
+
+    Args:
+        task: What a prompt is worth.
+        lm: The frozen model.
+        budget: What may be spent.
+        on_progress: Called after each chunk of scored prompts.
+
+    Raises:
+        ValueError: The budget does not cover one prompt.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        lm: FrozenLM,
+        budget: Budget,
+        on_progress: Callable[[Ledger], None] | None = None,
+    ) -> None:
+        self.task = task
+        self.lm = lm
+        self.budget = budget
+        self.ledger = Ledger()
+        self._examples = task.splits.train
+        self._on_progress = on_progress
+        if budget.rows < self.n_examples:
+            raise ValueError(
+                f"a budget of {budget.rows} rows does not cover one prompt: the task has "
+                f"{self.n_examples} train examples, so give {self.n_examples} rows or more"
+            )
+
+    @property
+    def n_examples(self) -> int:
+        """Rows that one prompt costs, E."""
+        return len(self._examples)
+
+    @property
+    def remaining(self) -> int:
+        """Rows left."""
+        return self.budget.rows - self.ledger.used
+
+    def affordable(self, *, gradient: bool = False) -> int:
+        """Prompts that the rest of the budget covers."""
+        return self.remaining // self._cost(gradient)
+
+    def evaluate(self, prompts: Sequence[Prompt]) -> Evaluation:
+        """Score prompts on every train example.
+
+        Raises:
+            BudgetExhausted: Not all of them were covered; the answers to those that were are in it.
+            ValueError: The task gave a reward that is no number, or of the wrong shape.
+        """
+        covered = self._charge(prompts, gradient=False)
+        parts = [np.zeros((0, self.n_examples))]
+        for start in range(0, len(covered), CHUNK):
+            chunk = covered[start : start + CHUNK]
+            began = time.perf_counter()
+            per_example = self.task.rewards(self.lm, chunk, self._examples)
+            self.ledger.lm_seconds += time.perf_counter() - began
+            parts.append(self._enter(chunk, per_example, len(covered) - start, gradient=False))
+        evaluation = Evaluation(tuple(covered), np.concatenate(parts))
+        if len(covered) < len(prompts):
+            raise BudgetExhausted(evaluation)
+        return evaluation
+
+    def evaluate_with_grad(self, prompts: Sequence[SoftPrompt]) -> GradientEvaluation:
+        """Score soft prompts and take the gradient of each one's mean reward.
+
+        Raises:
+            BudgetExhausted: As for `evaluate`; what it carries has gradients.
+            ValueError: As for `evaluate`, or the task's reward has no gradient.
+        """
+        if not isinstance(self.task, DifferentiableTask):
+            raise ValueError(
+                f"task {self.task.name!r} has no gradient (no method rewards_with_grad); "
+                "use a method that needs rewards only"
+            )
+        covered = self._charge(prompts, gradient=True)
+        shape = (0, *prompts[0].vectors.shape)
+        gradients = np.zeros(shape, dtype=np.float32)
+        per_example = np.zeros((0, self.n_examples))
+        if covered:
+            began = time.perf_counter()
+            per_example, gradients = self.task.rewards_with_grad(self.lm, covered, self._examples)
+            self.ledger.lm_seconds += time.perf_counter() - began
+            self._enter(covered, per_example, len(covered), gradient=True)
+        evaluation = GradientEvaluation(tuple(covered), per_example, gradients)
+        if len(covered) < len(prompts):
+            raise BudgetExhausted(evaluation)
+        return evaluation
+
+    def _cost(self, gradient: bool) -> int:
+        return self.n_examples * (GRADIENT_ROWS if gradient else 1)
+
+    def _charge(self, prompts: Sequence[P], *, gradient: bool) -> Sequence[P]:
+        """Pay for the prompts that the budget covers, and return those."""
+        covered = prompts[: self.affordable(gradient=gradient)]
+        self.ledger.used += len(covered) * self._cost(gradient)
+        return covered
+
+    def _enter(
+        self, prompts: Sequence[Prompt], per_example: Floats, n_pending: int, *, gradient: bool
+    ) -> Floats:
+        """Check rewards and record them; `n_pending` prompts are paid for and not yet recorded."""
+        per_example = np.asarray(per_example, dtype=np.float64)
+        shape = (len(prompts), self.n_examples)
+        if per_example.shape != shape:
+            raise ValueError(
+                f"task {self.task.name!r} gave rewards of shape {per_example.shape} for "
+                f"{shape[0]} prompts on {shape[1]} examples; expected {shape}"
+            )
+        # Rows as they stood when this prompt was known: what is pending was charged beforehand.
+        rows = self.ledger.used - n_pending * self._cost(gradient)
+        broken = ~np.isfinite(per_example)
+        for prompt, rewards, bad in zip(prompts, per_example, broken, strict=True):
+            rows += self._cost(gradient)
+            if not bad.any():
+                self.ledger.record(Scored(prompt, float(rewards.mean()), rows))
+        if self._on_progress is not None:
+            self._on_progress(self.ledger)
+        if broken.any():
+            p, e = np.argwhere(broken)[0]
+            raise ValueError(
+                f"task {self.task.name!r} gave the reward {per_example[p, e]} for {prompts[p]!r} "
+                f"on train example {e} ({self._examples[e].source or 'in memory'}); "
+                "a reward must be a finite number"
+            )
+        return per_example

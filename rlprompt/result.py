@@ -1,0 +1,172 @@
+"""What a search found: frozen, and the same after a trip through JSON."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Score:
+    """Means over a split: the task's reward, and its metric, for classification the accuracy."""
+
+    reward: float
+    metric: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A prompt that was among the best on train.
+
+    Attributes:
+        prompt: The prompt itself.
+        text: How it reads; a soft prompt as its nearest tokens, marked `<soft> near:`.
+        retypable: Whether typing the text gives the prompt again.
+        train_reward: Mean train reward in the search.
+        found_at_rows: Rows spent when it was first scored.
+        train: Train scores, of the picked prompt only.
+        dev: Dev scores, None where the search was interrupted.
+        test: Test scores, of the picked prompt only.
+    """
+
+    prompt: Prompt
+    text: str
+    retypable: bool
+    train_reward: float
+    found_at_rows: int
+    train: Score | None
+    dev: Score | None
+    test: Score | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One search, from the ledger.
+
+    Attributes:
+        task: Name of the task.
+        task_fingerprint: Hash of all that decides a reward besides model and prompt.
+        model: Name of the model.
+        fingerprint: Fields of the model's `Fingerprint`.
+        optimiser: Class name of the method.
+        settings: Its settings.
+        seed: What decided everything random.
+        length: Tokens or vectors of the prompt.
+        status: `finished` or `interrupted`.
+        budget_rows: Rows it was given.
+        rows: Rows it was charged.
+        n_prompts: Prompts scored on train, repeats counted.
+        lm_seconds: Wall time of rewards and gradients.
+        total_seconds: Wall time of the search, selection and test not included.
+        points: Rows used and mean train reward after each scored prompt.
+        candidates: The best few on train, the one picked on dev first.
+    """
+
+    task: str
+    task_fingerprint: str
+    model: str
+    fingerprint: Mapping[str, str]
+    optimiser: str
+    settings: Mapping[str, Any]
+    seed: int
+    length: int
+    status: str
+    budget_rows: int
+    rows: int
+    n_prompts: int
+    lm_seconds: float
+    total_seconds: float
+    points: tuple[tuple[int, float], ...]
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def best(self) -> Candidate:
+        """The prompt picked on dev.
+
+        Raises:
+            ValueError: Nothing was scored.
+        """
+        if not self.candidates:
+            raise ValueError("nothing was scored before the search ended, so there is no best")
+        return self.candidates[0]
+
+    @property
+    def trace(self) -> tuple[tuple[int, float], ...]:
+        """Rows used and best mean train reward, at each improvement."""
+        improvements: list[tuple[int, float]] = []
+        for rows, reward in self.points:
+            if not improvements or reward > improvements[-1][1]:
+                improvements.append((rows, reward))
+        return tuple(improvements)
+
+    @property
+    def mean_reward(self) -> float:
+        """Mean train reward of all prompts that were sampled; NaN if none."""
+        return (
+            float(np.mean([reward for _, reward in self.points])) if self.points else float("nan")
+        )
+
+    def to_json(self) -> str:
+        """The result as JSON text."""
+        return json.dumps({"format": FORMAT, **_plain(self)}, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Result:
+        """The result that `to_json` wrote.
+
+        Raises:
+            ValueError: The text is no result, or one of a newer format.
+        """
+        try:
+            state = json.loads(text)
+            if state.pop("format") > FORMAT:
+                raise ValueError("this result was written by a newer rlprompt; update to read it")
+            state["points"] = tuple((int(rows), float(reward)) for rows, reward in state["points"])
+            state["candidates"] = tuple(_candidate(entry) for entry in state["candidates"])
+            return cls(**state)
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"not a result of rlprompt: {error!r}") from error
+
+
+def prompt_state(prompt: Prompt) -> dict[str, Any]:
+    """A prompt as JSON values: ids, or a shape with base64 of little-endian float32."""
+    if isinstance(prompt, TokenPrompt):
+        return {"ids": list(prompt.ids)}
+    content = base64.b64encode(prompt.vectors.astype("<f4").tobytes()).decode()
+    return {"shape": list(prompt.vectors.shape), "float32": content}
+
+
+def prompt_from_state(state: Mapping[str, Any]) -> Prompt:
+    """The prompt that `prompt_state` described."""
+    if "ids" in state:
+        return TokenPrompt(state["ids"])
+    vectors = np.frombuffer(base64.b64decode(state["float32"]), dtype="<f4")
+    return SoftPrompt(vectors.reshape(state["shape"]))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, TokenPrompt | SoftPrompt):
+        return prompt_state(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _candidate(state: dict[str, Any]) -> Candidate:
+    scores = {
+        split: None if state[split] is None else Score(**state[split])
+        for split in ("train", "dev", "test")
+    }
+    return Candidate(**{**state, **scores, "prompt": prompt_from_state(state["prompt"])})

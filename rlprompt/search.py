@@ -1,0 +1,213 @@
+"""Runs one optimiser on one task and reports what it found, from the ledger and not on its word.
+
+The best few prompts by train reward are scored again on dev, one is picked there, and the test
+split is opened once, for that one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Generator, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from rlprompt.lm import FrozenLM
+from rlprompt.objective import Budget, BudgetExhausted, Evaluation, Ledger, Objective, Scored
+from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.result import Candidate, Result, Score
+from rlprompt.space import Kind, SoftSpace, Space, TokenSpace
+from rlprompt.task import Task, measure
+
+logger = logging.getLogger(__name__)
+
+# Prompts re-scored on dev. More finds a better one now and then and costs test-like rows.
+CANDIDATES = 8
+
+Proposals = Generator[Sequence[Prompt], Evaluation, None]
+
+
+@runtime_checkable
+class Optimiser(Protocol):
+    """A search method: a frozen dataclass of its settings.
+
+    Attributes:
+        searches: The space that `run` wants, `tokens` or `soft`.
+    """
+
+    searches: ClassVar[Kind]
+
+    def run(self, objective: Objective, space: Any, rng: np.random.Generator) -> None:
+        """Search until the budget is spent (`BudgetExhausted`) or there is nothing left to try.
+
+        Args:
+            objective: The only way to a reward.
+            space: Where to look, a `TokenSpace` or `SoftSpace`.
+            rng: The only source of randomness: same generator, same search.
+        """
+        ...
+
+
+class AskTell(ABC):
+    """An optimiser that asks for rewards of a batch and is told them, and needs nothing else.
+
+    `ask` is a generator, so the state of a search is its local variables:
+
+        evaluation = yield prompts
+    """
+
+    @abstractmethod
+    def ask(self, space: Any, n_prompts: int, rng: np.random.Generator) -> Proposals:
+        """Yield batches of prompts and receive their evaluations.
+
+        Args:
+            space: Where to look.
+            n_prompts: Prompts that the budget covers.
+            rng: The only source of randomness.
+        """
+
+    def run(self, objective: Objective, space: Any, rng: np.random.Generator) -> None:
+        """See `Optimiser.run`."""
+        proposals = self.ask(space, objective.affordable(), rng)
+        try:
+            prompts = next(proposals)
+            while True:
+                prompts = proposals.send(objective.evaluate(prompts))
+        except StopIteration:
+            return
+
+
+def search(
+    task: Task,
+    lm: FrozenLM,
+    optimiser: Optimiser,
+    budget: Budget | int,
+    *,
+    seed: int = 0,
+    length: int = 5,
+    banned: Collection[str | int] = (),
+    on_progress: Callable[[Ledger], None] | None = None,
+) -> Result:
+    """Search a prompt, pick on dev, open test once.
+
+    Args:
+        task: What a prompt is worth.
+        lm: The frozen model.
+        optimiser: The method.
+        budget: Rows that the search may spend on train; selection and test are counted apart.
+        seed: Decides everything random.
+        length: Tokens or vectors of the prompt.
+        banned: Ids and words that token prompts may not use.
+        on_progress: Called with the ledger after each chunk of scored prompts.
+
+    Returns:
+        The result. After Ctrl-C its `status` is `interrupted`, and what was found so far is in it
+        without dev and test.
+
+    Raises:
+        ValueError: The budget does not cover one prompt, a reward is no number, or a text is too
+            long for the model.
+    """
+    budget = Budget(budget) if isinstance(budget, int) else budget
+    objective = Objective(task, lm, budget, on_progress)
+    # Two streams, so that an optimiser that draws more does not change the space it is given.
+    space_rng, rng = (
+        np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)
+    )
+    space = make_space(optimiser.searches, lm, length, banned, space_rng)
+    began, status = time.perf_counter(), "finished"
+    try:
+        optimiser.run(objective, space, rng)
+    except BudgetExhausted:
+        pass
+    except KeyboardInterrupt:
+        status = "interrupted"
+    total = time.perf_counter() - began
+    candidates = _candidates(task, lm, objective.ledger, status == "finished")
+    return Result(
+        task=task.name,
+        task_fingerprint=task.fingerprint,
+        model=lm.name,
+        fingerprint=dataclasses.asdict(lm.fingerprint),
+        optimiser=type(optimiser).__name__,
+        settings=_settings(optimiser),
+        seed=seed,
+        length=length,
+        status=status,
+        budget_rows=budget.rows,
+        rows=objective.ledger.used,
+        n_prompts=objective.ledger.n_prompts,
+        lm_seconds=objective.ledger.lm_seconds,
+        total_seconds=total,
+        points=tuple(objective.ledger.points),
+        candidates=tuple(candidates),
+    )
+
+
+def make_space(
+    kind: Kind, lm: FrozenLM, length: int, banned: Collection[str | int], rng: np.random.Generator
+) -> Space:
+    """The space of a kind for a model."""
+    if kind == "tokens":
+        return TokenSpace.from_lm(lm, length, banned)
+    return SoftSpace.from_lm(lm, length, rng)
+
+
+def describe(lm: FrozenLM, prompt: Prompt) -> tuple[str, bool]:
+    """A prompt's text, and whether typing it gives the prompt again.
+
+    A soft prompt reads as its nearest tokens, which are another prompt: marked and not retypable.
+    """
+    if isinstance(prompt, TokenPrompt):
+        return lm.decode(prompt.ids), lm.is_retypable(prompt)
+    return f"<soft> near:{lm.decode(lm.nearest_tokens(prompt).ids)}", False
+
+
+def evaluate(task: Task, lm: FrozenLM, prompt: Prompt, split: str) -> Score:
+    """A prompt's mean reward and metric on a split, outside any budget."""
+    rewards, metric = measure(task, lm, [prompt], task.splits.parts()[split])
+    return Score(float(rewards.mean()), float(metric.mean()))
+
+
+def _candidates(task: Task, lm: FrozenLM, ledger: Ledger, finished: bool) -> list[Candidate]:
+    """The best prompts with their scores, the one picked on dev first."""
+    if not finished:
+        return [_candidate(lm, scored, None, None) for scored in ledger.best(1)]
+    best = ledger.best(CANDIDATES)
+    if not best:
+        return []
+    rewards, metrics = measure(task, lm, [scored.prompt for scored in best], task.splits.dev)
+    scores = [
+        Score(float(r), float(m))
+        for r, m in zip(rewards.mean(axis=1), metrics.mean(axis=1), strict=True)
+    ]
+    # Stable: among equals on dev the better on train stays first.
+    order = sorted(range(len(best)), key=lambda i: -scores[i].reward)
+    train = evaluate(task, lm, best[order[0]].prompt, "train")
+    candidates = [_candidate(lm, best[i], scores[i], None) for i in order]
+    test = evaluate(task, lm, best[order[0]].prompt, "test")
+    candidates[0] = dataclasses.replace(candidates[0], train=train, test=test)
+    return candidates
+
+
+def _candidate(lm: FrozenLM, scored: Scored, dev: Score | None, test: Score | None) -> Candidate:
+    text, retypable = describe(lm, scored.prompt)
+    return Candidate(
+        prompt=scored.prompt,
+        text=text,
+        retypable=retypable,
+        train_reward=scored.reward,
+        found_at_rows=scored.rows,
+        train=None,
+        dev=dev,
+        test=test,
+    )
+
+
+def _settings(optimiser: Optimiser) -> dict[str, Any]:
+    if dataclasses.is_dataclass(optimiser) and not isinstance(optimiser, type):
+        return dataclasses.asdict(optimiser)
+    return {}

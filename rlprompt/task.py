@@ -1,0 +1,233 @@
+"""What a prompt is worth: a task turns prompts and examples into rewards.
+
+A task is pure: no counters, no modes, no randomness, no statistics of the batch. Scaling and
+baselines belong to the optimisers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlprompt.data import Example, Splits
+from rlprompt.lm import FrozenLM
+from rlprompt.packing import Ids
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.reward import REWARDS, accuracy
+from rlprompt.template import Query, Template
+
+Floats = NDArray[np.float64]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A reward for prompts, with the examples it is measured on.
+
+    Attributes:
+        name: What results call it.
+        splits: Its examples.
+        fingerprint: Hash of all that decides a reward besides the model and the prompt.
+    """
+
+    @property
+    def name(self) -> str:
+        """What results call the task."""
+        ...
+
+    @property
+    def splits(self) -> Splits:
+        """The task's examples."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that decides a reward besides the model and the prompt."""
+        ...
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        """Reward of each prompt (P,) on each example (E,): (P, E), higher is better."""
+        ...
+
+
+@runtime_checkable
+class DifferentiableTask(Task, Protocol):
+    """A task whose reward has a gradient with respect to a soft prompt."""
+
+    def rewards_with_grad(
+        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        """Rewards (P, E) and the gradient (P, L, H) of each prompt's mean reward."""
+        ...
+
+
+@runtime_checkable
+class MeasuredTask(Task, Protocol):
+    """A task with a metric for reports that is not its reward."""
+
+    def measure(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> tuple[Floats, Floats]:
+        """Rewards (P, E) and the reported metric (P, E), from one scoring."""
+        ...
+
+
+def measure(
+    task: Task, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+) -> tuple[Floats, Floats]:
+    """Rewards and reported metric, (P, E) each; the reward itself for a task without a metric."""
+    if isinstance(task, MeasuredTask):
+        return task.measure(lm, prompts, examples)
+    rewards = task.rewards(lm, prompts, examples)
+    return rewards, rewards
+
+
+@dataclass(frozen=True)
+class ClassificationTask:
+    """Tell classes apart by the log-likelihoods of their label words.
+
+    Args:
+        name: What results call it.
+        splits: The examples, labelled with keys of `label_words`.
+        template: Where text, prompt and answer go.
+        label_words: Class to label word. A word of several tokens is scored whole. A word that
+            starts with no white space follows the text after one space.
+        reward: `gap`, `cross_entropy`, `hinge` or `accuracy` (`reward.py`).
+        hand_prompt: A prompt written by hand, the control of every comparison.
+
+    Raises:
+        ValueError: Fewer than two classes, a label word that is empty or given twice, an unknown
+            reward, or an example whose label has no word.
+    """
+
+    name: str
+    splits: Splits
+    template: Template
+    label_words: Mapping[str, str]
+    reward: str = "gap"
+    hand_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what a user can get wrong."""
+        if len(self.label_words) < 2:
+            raise ValueError(f"label_words needs two classes or more, got {dict(self.label_words)}")
+        seen: dict[str, str] = {}
+        for label, word in self.label_words.items():
+            if not word.strip():
+                raise ValueError(f"the label word of {label!r} is empty; give a word")
+            first = seen.setdefault(word.strip(), label)
+            if first != label:
+                raise ValueError(
+                    f"{first!r} and {label!r} share the label word {word.strip()!r}; "
+                    "every class needs its own"
+                )
+        if self.reward not in REWARDS:
+            raise ValueError(f"reward {self.reward!r}; give one of {', '.join(REWARDS)}")
+        for split, examples in self.splits.parts().items():
+            for example in examples:
+                if example.label not in self.label_words:
+                    raise ValueError(
+                        f"{split} {example.source or dict(example.fields)} has the label "
+                        f"{example.label!r}, which has no label word; "
+                        f"known: {', '.join(self.label_words)}"
+                    )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of template, label words, reward and examples."""
+        words = sorted(self.label_words.items())
+        state = repr((self.template.text, words, self.reward, self.splits.digest))
+        return hashlib.blake2b(state.encode(), digest_size=16).hexdigest()
+
+    def candidates(self, lm: FrozenLM) -> tuple[Ids, ...]:
+        """Ids of each class's label word, in the order of `label_words`.
+
+        Raises:
+            ValueError: The tokenizer spells two words alike.
+        """
+        words = [w if w[0].isspace() else f" {w}" for w in self.label_words.values()]
+        ids = [lm.encode(word) for word in words]
+        seen: dict[Ids, str] = {}
+        for word, spelt in zip(words, ids, strict=True):
+            if seen.setdefault(spelt, word) != word or not spelt:
+                raise ValueError(
+                    f"the tokenizer of {lm.name} spells the label words {seen[spelt]!r} and "
+                    f"{word!r} alike; choose others"
+                )
+        return tuple(ids)
+
+    def queries(self, lm: FrozenLM, examples: Sequence[Example]) -> list[Query]:
+        """The examples as the model sees them.
+
+        Raises:
+            ValueError: A masked model without `{mask}` in the template, or a mask for another.
+        """
+        if lm.kind == "masked" and not self.template.masked:
+            raise ValueError(
+                f"{lm.name} is a masked model: the template needs a {{mask}} where the answer "
+                f"goes, such as '{self.template.text} {{mask}} .'"
+            )
+        candidates = self.candidates(lm)
+        return [self.template.query(example.fields, lm, candidates) for example in examples]
+
+    def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
+        """The prompt that a text makes in this template."""
+        text = text.strip() if self.template.prompt_prefix else text
+        return TokenPrompt(lm.encode(self.template.prompt_prefix + text if text else ""))
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        """See `Task.rewards`."""
+        return self.measure(lm, prompts, examples)[0]
+
+    def measure(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> tuple[Floats, Floats]:
+        """Rewards and accuracies, (P, E) each."""
+        loglik = lm.score(prompts, self.queries(lm, examples), over="candidates")
+        labels = self._labels(examples).repeat(len(prompts))
+        shape = (len(prompts), len(examples))
+        flat = loglik.flatten(0, 1).double()
+        rewards, correct = (f(flat, labels) for f in (REWARDS[self.reward], accuracy))
+        return rewards.numpy().reshape(shape), correct.numpy().reshape(shape)
+
+    def rewards_with_grad(
+        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        """See `DifferentiableTask.rewards_with_grad`.
+
+        Raises:
+            ValueError: The reward is `accuracy`, which has no gradient.
+        """
+        if self.reward == "accuracy":
+            raise ValueError(
+                "the reward accuracy has no gradient; a gradient method needs "
+                f"{', '.join(name for name in REWARDS if name != 'accuracy')}"
+            )
+        labels = self._labels(examples)
+        function = REWARDS[self.reward]
+
+        def reward(loglik: Tensor, which: NDArray[np.int64]) -> Tensor:
+            return function(loglik, labels[torch.from_numpy(which)].to(loglik.device))
+
+        queries = self.queries(lm, examples)
+        loglik, grad = lm.score_with_grad(prompts, queries, reward, over="candidates")
+        flat = loglik.flatten(0, 1).double()
+        rewards = function(flat, labels.repeat(len(prompts))).numpy()
+        return (
+            rewards.reshape(len(prompts), len(examples)),
+            cast("NDArray[np.float32]", (grad / len(examples)).numpy()),
+        )
+
+    def _labels(self, examples: Sequence[Example]) -> Tensor:
+        places = {label: i for i, label in enumerate(self.label_words)}
+        return torch.tensor([places[example.label] for example in examples])
