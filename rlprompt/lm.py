@@ -12,27 +12,24 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any, Literal, cast
+from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.auto import modeling_auto
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlprompt.assets import ASSETS, fetch
+from rlprompt.loading import DTYPES, Kind, load, model_kind, pick_device
 from rlprompt.memory import Memory, free_bytes
 from rlprompt.packing import Ids
-from rlprompt.plain import Kind, PlainScorer
+from rlprompt.plain import PlainScorer
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.scoring import Over, PackedScorer, Scorer
 from rlprompt.template import Query
 
 logger = logging.getLogger(__name__)
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Reward = Callable[[Tensor, NDArray[np.int64]], Tensor]
 
@@ -136,24 +133,16 @@ class FrozenLM:
             ValueError: The name leads nowhere, or device or dtype cannot be had.
         """
         where = pick_device(device)
-        source, options = _resolve(name)
-        if revision is not None:
-            options["revision"] = revision
-        try:
-            config = AutoConfig.from_pretrained(source, **options)
-            model = _auto_class(model_kind(config)).from_pretrained(
-                source, dtype=_pick_dtype(dtype, where), **options
-            )
-            tokenizer = _load_tokenizer(source, options)
-        except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"model {name!r} cannot be loaded: {first} Give one of {', '.join(model_names())}, "
-                "a hub name such as HuggingFaceTB/SmolLM2-135M-Instruct (needs the hub), a folder "
-                "saved with save_pretrained, or the path of a .gguf file."
-            ) from error
-        commit = getattr(model.config, "_commit_hash", None) or revision or ""
-        return cls(model.to(where), tokenizer, name, revision=commit, memory_limit=memory_limit)
+        if dtype not in (*DTYPES, "auto"):
+            raise ValueError(f"dtype {dtype!r}; give one of {', '.join(DTYPES)} or auto")
+        loaded = load(name, dtype, revision)
+        return cls(
+            loaded.model.to(where),
+            loaded.tokenizer,
+            name,
+            revision=loaded.revision,
+            memory_limit=memory_limit,
+        )
 
     @property
     def device(self) -> torch.device:
@@ -351,7 +340,7 @@ class FrozenLM:
         if not soft:
             return [cast(TokenPrompt, prompt).ids for prompt in kept], None, inverse
         ends = np.cumsum([self.n_vocabulary, *map(len, soft)]).tolist()
-        ids = [tuple(range(a, b)) for a, b in zip(ends, ends[1:], strict=False)]
+        ids = [tuple(range(a, b)) for a, b in pairwise(ends)]
         stacked = np.concatenate([prompt.vectors for prompt in soft])
         return ids, torch.tensor(stacked, device=self.device), inverse
 
@@ -414,26 +403,6 @@ class FrozenLM:
         return out
 
 
-def model_kind(config: Any) -> Kind:
-    """How a model answers, from its config."""
-    if config.is_encoder_decoder:
-        return "encoder-decoder"
-    causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    masked = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    names = set(getattr(config, "architectures", None) or ())
-    kind = config.model_type
-    if names & {causal.get(kind)} or (kind in causal and kind not in masked):
-        return "causal"
-    if kind in masked:
-        return "causal" if getattr(config, "is_decoder", False) else "masked"
-    if hasattr(config, "text_config") and config.get_text_config() is not config:
-        return model_kind(config.get_text_config())
-    raise ValueError(
-        f"a model of type {kind!r} is no language model that can score prompts; "
-        "causal, masked and encoder-decoder models can"
-    )
-
-
 def packing_obstacle(model: PreTrainedModel, kind: Kind) -> str | None:
     """Why a model cannot be packed, from its kind and config, or None."""
     if kind != "causal":
@@ -448,63 +417,3 @@ def packing_obstacle(model: PreTrainedModel, kind: Kind) -> str | None:
     if model.base_model is model or not isinstance(model.get_output_embeddings(), torch.nn.Linear):
         return "it has no plain linear output head"
     return None
-
-
-def model_names() -> list[str]:
-    """Names of the models that need no hub."""
-    return [name for name, asset in ASSETS.items() if asset.member.endswith(".gguf")]
-
-
-def pick_device(device: str) -> torch.device:
-    """The device of that name; for `"auto"` a GPU where there is one.
-
-    Raises:
-        ValueError: No such device here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        where = torch.device(device)
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device {device!r} cannot be used here: {str(error).splitlines()[0]}; "
-            "give cpu, cuda, cuda:N or auto"
-        ) from None
-    return where
-
-
-def _pick_dtype(dtype: str, device: torch.device) -> Any:
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else "auto"
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype!r}; give one of {', '.join(DTYPES)} or auto")
-    return DTYPES[dtype]
-
-
-def _resolve(name: str) -> tuple[str, dict[str, Any]]:
-    """What transformers is to load: a folder or hub name, and options."""
-    path = fetch(name) if name in model_names() else Path(name).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ValueError(f"model file {name!r} does not exist")
-        return str(path.parent), {"gguf_file": path.name}
-    if path.is_dir() or "/" in name:
-        return (str(path) if path.is_dir() else name), {}
-    return name, {}
-
-
-def _auto_class(kind: Kind) -> Any:
-    import transformers
-
-    return {
-        "causal": transformers.AutoModelForCausalLM,
-        "masked": transformers.AutoModelForMaskedLM,
-        "encoder-decoder": transformers.AutoModelForSeq2SeqLM,
-    }[kind]
-
-
-def _load_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
-    return cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(source, **options))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,6 @@ class Tree:
         read_targets: (R,) int64, the token id predicted there.
         read_sequences: (R,) int64, which of the grown sequences the read belongs to.
         read_candidates: (R,) int64, which of its candidates.
-        ends: (sequences,) int64, last token of each sequence, -1 for one that is empty.
     """
 
     ids: NDArray[np.int64]
@@ -47,7 +47,6 @@ class Tree:
     read_targets: NDArray[np.int64]
     read_sequences: NDArray[np.int64]
     read_candidates: NDArray[np.int64]
-    ends: NDArray[np.int64]
 
     def __len__(self) -> int:
         """Number of tokens, T."""
@@ -108,7 +107,6 @@ def grow(sequences: Sequence[Ids], candidates: Sequence[Candidates]) -> Tree:
     parents: list[int] = []
     children: dict[tuple[int, int], int] = {}
     reads: list[tuple[int, int, int, int]] = []
-    ends: list[int] = []
 
     def walk(node: int, tokens: Ids) -> int:
         for token in tokens:
@@ -122,7 +120,6 @@ def grow(sequences: Sequence[Ids], candidates: Sequence[Candidates]) -> Tree:
 
     for s, (sequence, continuations) in enumerate(zip(sequences, candidates, strict=True)):
         end = walk(-1, sequence)
-        ends.append(end)
         for c, continuation in enumerate(continuations):
             node = end
             for i, target in enumerate(continuation):
@@ -131,12 +128,10 @@ def grow(sequences: Sequence[Ids], candidates: Sequence[Candidates]) -> Tree:
                 reads.append((node, target, s, c))
                 if i + 1 < len(continuation):
                     node = walk(node, (target,))
-    return _flatten(ids, parents, reads, ends)
+    return _flatten(ids, parents, reads)
 
 
-def _flatten(
-    ids: list[int], parents: list[int], reads: list[tuple[int, int, int, int]], ends: list[int]
-) -> Tree:
+def _flatten(ids: list[int], parents: list[int], reads: list[tuple[int, int, int, int]]) -> Tree:
     size = len(ids)
     depths = np.zeros(size, dtype=np.int64)
     ancestors = np.eye(size, dtype=bool)
@@ -144,13 +139,15 @@ def _flatten(
         if parent >= 0:
             depths[node] = depths[parent] + 1
             ancestors[node] |= ancestors[parent]
-    columns = np.array(reads, dtype=np.int64).reshape(-1, 4).T
+    nodes, targets, sequences, candidates = np.array(reads, dtype=np.int64).reshape(-1, 4).T.copy()
     return Tree(
         np.array(ids, dtype=np.int64),
         depths,
         ancestors,
-        *(np.ascontiguousarray(column) for column in columns),
-        ends=np.array(ends, dtype=np.int64),
+        nodes,
+        targets,
+        sequences,
+        candidates,
     )
 
 
@@ -200,7 +197,7 @@ def split_evenly(count: int, most: int) -> list[range]:
     """Cut `range(count)` into the fewest runs of at most `most`, as even as can be."""
     n_parts = -(-count // max(most, 1))
     edges = [round(part * count / n_parts) for part in range(n_parts + 1)] if n_parts else [0]
-    return [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [range(a, b) for a, b in pairwise(edges)]
 
 
 def batch(rows: Sequence[Row], n_tokens: int) -> list[list[Row]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rlprompt.loading import Kind
 from rlprompt.memory import Memory
 from rlprompt.packing import Ids
 from rlprompt.scoring import Consume, Over, accumulate_grad, collect, embed, to_device
 from rlprompt.template import Query
-
-Kind = Literal["causal", "masked", "encoder-decoder"]
 
 
 @dataclass(frozen=True)
