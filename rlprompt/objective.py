@@ -12,7 +12,7 @@ import heapq
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,6 +175,13 @@ class Objective:
                 f"a budget of {budget.rows} rows does not cover one prompt: the task has "
                 f"{self.n_examples} train examples, so give {self.n_examples} rows or more"
             )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Objective:
+        """Itself: a copy would be a second budget, and a second model in memory.
+
+        Gymnasium copies an environment's arguments at every look at its `spec`.
+        """
+        return self
 
     @property
     def n_examples(self) -> int:
