@@ -4,3 +4,28 @@
 # every class a second time, unequal to the first, so it is refused before anything else runs.
 if __name__ != "rlprompt.envs":
     raise ImportError(f"import rlprompt.envs, not {__name__}")
+
+import gymnasium
+
+from rlprompt.envs.embedding_prompt import EmbeddingPromptEnv, EmbeddingPromptVectorEnv
+from rlprompt.envs.token_prompt import TokenPromptEnv, TokenPromptVectorEnv
+from rlprompt.envs.vec_env import PromptVecEnv
+
+__all__ = [
+    "EmbeddingPromptEnv",
+    "EmbeddingPromptVectorEnv",
+    "PromptVecEnv",
+    "TokenPromptEnv",
+    "TokenPromptVectorEnv",
+]
+
+gymnasium.register(
+    id="rlprompt/TokenPrompt-v0",
+    entry_point="rlprompt.envs:TokenPromptEnv",
+    vector_entry_point="rlprompt.envs:TokenPromptVectorEnv",
+)
+gymnasium.register(
+    id="rlprompt/EmbeddingPrompt-v0",
+    entry_point="rlprompt.envs:EmbeddingPromptEnv",
+    vector_entry_point="rlprompt.envs:EmbeddingPromptVectorEnv",
+)

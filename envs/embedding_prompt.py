@@ -1,0 +1,84 @@
+"""Choosing a soft prompt vector by vector."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium.spaces import Box
+
+from rlprompt.envs.episodes import Array, Episodes, PromptEnv, PromptVectorEnv
+from rlprompt.objective import Objective
+from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.space import SoftSpace
+
+
+class EmbeddingEpisodes(Episodes):
+    """n soft prompts. An action holds the coordinates of the next vector, an observation all.
+
+    Coordinates lie in [-1, 1], the range that Gaussian policies expect. How far that reaches is
+    the space's affair: the `scale` of a full space, the `sigma` of a subspace.
+    """
+
+    def __init__(self, objective: Objective, space: SoftSpace, n: int) -> None:
+        high = np.ones(space.dimension + 1, dtype=np.float32)
+        high[-1] = space.length
+        low = -high
+        low[-1] = 0
+        super().__init__(
+            objective,
+            np.zeros((n, space.length, space.step_dimension), dtype=np.float32),
+            Box(low, high, dtype=np.float32),
+            Box(-1, 1, (space.step_dimension,), dtype=np.float32),
+        )
+        self.space = space
+
+    def pieces_of(self, actions: Array) -> Array:
+        """See `Episodes.pieces_of`."""
+        actions = actions.astype(np.float32)
+        shape = (len(self.pieces), self.space.step_dimension)
+        if actions.shape != shape or not (np.abs(actions) <= 1).all():
+            raise ValueError(
+                f"actions have shape {shape} and numbers from -1 to 1; got shape {actions.shape}, "
+                f"from {actions.min()} to {actions.max()}"
+            )
+        return actions
+
+    def prompt(self, pieces: Array) -> Prompt:
+        """See `Episodes.prompt`."""
+        coordinates = np.zeros((self.length, self.space.step_dimension), dtype=np.float32)
+        coordinates[: len(pieces)] = pieces
+        return SoftPrompt(self.space.prompt(coordinates).vectors[: len(pieces)])
+
+
+class EmbeddingPromptEnv(PromptEnv):
+    """A soft prompt chosen vector by vector: `rlprompt/EmbeddingPrompt-v0`.
+
+    Observation: Box (L * d + 1,) float32, the coordinates so far, zeros for those to come, and
+    last how many vectors there are. Action: Box (d,) in [-1, 1], the coordinates of the next
+    vector. Reward: 0, at the last vector the prompt's mean train reward.
+
+    Args:
+        objective: The only way to a reward; `BudgetExhausted` passes through `step`.
+        space: A full space or one made by `stepwise`.
+        render_mode: `ansi` to see the nearest tokens so far.
+
+    Raises:
+        ValueError: The space is a subspace of the whole prompt, which has no steps.
+    """
+
+    def __init__(
+        self, objective: Objective, space: SoftSpace, render_mode: str | None = None
+    ) -> None:
+        super().__init__(EmbeddingEpisodes(objective, space, 1), render_mode)
+
+
+class EmbeddingPromptVectorEnv(PromptVectorEnv):
+    """`num_envs` times `EmbeddingPromptEnv`, scored together.
+
+    Args:
+        objective: As for `EmbeddingPromptEnv`.
+        space: As for `EmbeddingPromptEnv`.
+        num_envs: Prompts side by side.
+    """
+
+    def __init__(self, objective: Objective, space: SoftSpace, num_envs: int = 1) -> None:
+        super().__init__(EmbeddingEpisodes(objective, space, num_envs))

@@ -1,0 +1,77 @@
+"""Choosing a prompt token by token."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+from rlprompt.envs.episodes import Array, Episodes, PromptEnv, PromptVectorEnv
+from rlprompt.objective import Objective
+from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.space import TokenSpace
+
+
+class TokenEpisodes(Episodes):
+    """n token prompts. An action is an index into the allowed ids, an observation holds ids.
+
+    The observation is a Box and not the natural MultiDiscrete, which Stable-Baselines3 would
+    one-hot encode: 5 tokens of 49,152 as 245,760 numbers.
+    """
+
+    def __init__(self, objective: Objective, space: TokenSpace, n: int) -> None:
+        high = np.full(space.length + 1, space.allowed[-1])
+        high[-1] = space.length
+        super().__init__(
+            objective,
+            np.zeros((n, space.length), dtype=np.int64),
+            Box(np.zeros_like(high), high, dtype=np.int64),
+            Discrete(len(space.allowed)),
+        )
+        self.allowed = space.allowed
+
+    def pieces_of(self, actions: Array) -> Array:
+        """See `Episodes.pieces_of`."""
+        wrong = [action for action in actions.tolist() if not self.action_space.contains(action)]
+        if wrong:
+            raise ValueError(
+                f"action {wrong[0]!r}; give an index into the allowed ids, "
+                f"0 to {len(self.allowed) - 1}"
+            )
+        ids: Array = self.allowed[actions]
+        return ids
+
+    def prompt(self, pieces: Array) -> Prompt:
+        """See `Episodes.prompt`."""
+        return TokenPrompt(pieces)
+
+
+class TokenPromptEnv(PromptEnv):
+    """A prompt chosen token by token: `rlprompt/TokenPrompt-v0`.
+
+    Observation: Box (L + 1,) int64, the ids so far, zeros for those to come, and last how many
+    there are. Action: Discrete(N), an index into the space's allowed ids. Reward: 0, at the last
+    token the prompt's mean train reward.
+
+    Args:
+        objective: The only way to a reward; `BudgetExhausted` passes through `step`.
+        space: Length and allowed ids.
+        render_mode: `ansi` to see the text so far.
+    """
+
+    def __init__(
+        self, objective: Objective, space: TokenSpace, render_mode: str | None = None
+    ) -> None:
+        super().__init__(TokenEpisodes(objective, space, 1), render_mode)
+
+
+class TokenPromptVectorEnv(PromptVectorEnv):
+    """`num_envs` times `TokenPromptEnv`, scored together.
+
+    Args:
+        objective: As for `TokenPromptEnv`.
+        space: As for `TokenPromptEnv`.
+        num_envs: Prompts side by side.
+    """
+
+    def __init__(self, objective: Objective, space: TokenSpace, num_envs: int = 1) -> None:
+        super().__init__(TokenEpisodes(objective, space, num_envs))
