@@ -36,7 +36,7 @@ class TokenPrompt:
         try:
             kept = tuple(int(i) for i in ids)
             exact = all(k == i for k, i in zip(kept, ids, strict=True))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             kept, exact = (), False
         if not exact or any(i < 0 for i in kept):
             raise ValueError(
@@ -71,7 +71,9 @@ class SoftPrompt:
     vectors: NDArray[np.float32]
 
     def __init__(self, vectors: ArrayLike) -> None:
-        kept = np.array(vectors, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+            # + 0 turns -0 into 0: equal numbers must have equal bytes.
+            kept = np.array(vectors, dtype=np.float32) + np.float32(0)
         if kept.ndim != 2:
             raise ValueError(f"a soft prompt has shape (length, hidden), got {kept.shape}")
         if not np.isfinite(kept).all():
@@ -94,8 +96,8 @@ class SoftPrompt:
         return isinstance(other, SoftPrompt) and np.array_equal(self.vectors, other.vectors)
 
     def __hash__(self) -> int:
-        """Hash of the content."""
-        return hash(self.digest)
+        """Hash of the content, the same in every process, so that a set keeps its order."""
+        return int(self.digest[:15], 16)
 
 
 Prompt = TokenPrompt | SoftPrompt
