@@ -62,7 +62,7 @@ class Result:
         settings: Its settings.
         seed: What decided everything random.
         length: Tokens or vectors of the prompt.
-        status: `finished` or `interrupted`.
+        status: `finished`, `interrupted`, or `failed` by an error.
         budget_rows: Rows it was given.
         rows: Rows it was charged.
         n_prompts: Prompts scored on train, repeats counted.

@@ -6,6 +6,7 @@ split is opened once, for that one.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -90,6 +91,7 @@ def search(
     length: int = 5,
     banned: Collection[str | int] = (),
     on_progress: Callable[[Ledger], None] | None = None,
+    on_failure: Callable[[Result], None] | None = None,
 ) -> Result:
     """Search a prompt, pick on dev, open test once.
 
@@ -102,6 +104,8 @@ def search(
         length: Tokens or vectors of the prompt.
         banned: Ids and words that token prompts may not use.
         on_progress: Called with the ledger after each chunk of scored prompts.
+        on_failure: Called with what was found so far before an error ends the search; the `status`
+            of this result is `failed`.
 
     Returns:
         The result. After Ctrl-C its `status` is `interrupted`, and what was found so far is in it
@@ -118,33 +122,39 @@ def search(
         np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)
     )
     space = make_space(optimiser.searches, lm, length, banned, space_rng)
-    began, status = time.perf_counter(), "finished"
+    began = time.perf_counter()
+
+    def result(status: str) -> Result:
+        total = time.perf_counter() - began
+        return Result(
+            task=task.name,
+            task_fingerprint=task.fingerprint,
+            model=lm.name,
+            fingerprint=dataclasses.asdict(lm.fingerprint),
+            optimiser=type(optimiser).__name__,
+            settings=_settings(optimiser),
+            seed=seed,
+            length=length,
+            status=status,
+            budget_rows=budget.rows,
+            rows=objective.ledger.used,
+            n_prompts=objective.ledger.n_prompts,
+            lm_seconds=objective.ledger.lm_seconds,
+            total_seconds=total,
+            points=tuple(objective.ledger.points),
+            candidates=tuple(_candidates(task, lm, objective.ledger, status == "finished")),
+        )
+
     try:
-        optimiser.run(objective, space, rng)
-    except BudgetExhausted:
-        pass
+        with contextlib.suppress(BudgetExhausted):
+            optimiser.run(objective, space, rng)
+        return result("finished")
     except KeyboardInterrupt:
-        status = "interrupted"
-    total = time.perf_counter() - began
-    candidates = _candidates(task, lm, objective.ledger, status == "finished")
-    return Result(
-        task=task.name,
-        task_fingerprint=task.fingerprint,
-        model=lm.name,
-        fingerprint=dataclasses.asdict(lm.fingerprint),
-        optimiser=type(optimiser).__name__,
-        settings=_settings(optimiser),
-        seed=seed,
-        length=length,
-        status=status,
-        budget_rows=budget.rows,
-        rows=objective.ledger.used,
-        n_prompts=objective.ledger.n_prompts,
-        lm_seconds=objective.ledger.lm_seconds,
-        total_seconds=total,
-        points=tuple(objective.ledger.points),
-        candidates=tuple(candidates),
-    )
+        return result("interrupted")
+    except Exception:
+        if on_failure is not None:
+            on_failure(result("failed"))
+        raise
 
 
 def make_space(
