@@ -99,7 +99,8 @@ class ClassificationTask:
         splits: The examples, labelled with keys of `label_words`.
         template: Where text, prompt and answer go.
         label_words: Class to label word. A word of several tokens is scored whole. A word that
-            starts with no white space follows the text after one space.
+            starts with no white space follows the text after one space, or on a new line after
+            none (`Template.answer_prefix`).
         reward: `gap`, `cross_entropy`, `hinge` or `accuracy` (`reward.py`).
         hand_prompt: A prompt written by hand, the control of every comparison.
 
@@ -153,7 +154,11 @@ class ClassificationTask:
         Raises:
             ValueError: The tokenizer spells two words alike.
         """
-        words = [w if w[0].isspace() else f" {w}" for w in self.label_words.values()]
+        prefix = self.template.answer_prefix
+        words = [
+            (word if word[0].isspace() else prefix + word).rstrip()
+            for word in self.label_words.values()
+        ]
         ids = [lm.encode(word) for word in words]
         seen: dict[Ids, str] = {}
         for word, spelt in zip(words, ids, strict=True):

@@ -2,9 +2,9 @@
 
 The prompt's place is the one `{prompt}`; the other fields are columns of the example. The answer
 follows at the end of the text (causal and encoder-decoder models) or stands at `{mask}` (masked
-models). White space around the prompt is handled as lm-eval's `_encode_pair` does it: a space
-right before `{prompt}` belongs to the prompt's text and one at the very end to the answer's, since
-byte-level tokenizers spell a word with the space before it.
+models). Spaces around the prompt are handled as lm-eval's `_encode_pair` does it: a space right
+before `{prompt}` belongs to the prompt's text and one at the very end to the answer's, since
+byte-level tokenizers spell a word with the space before it. A line break stays where it is.
 
 >>> Template("{text} {prompt}").fields
 ('text',)
@@ -93,7 +93,10 @@ class Template:
             raise ValueError(
                 f"template {self.text!r} has {names.count(MASK)} {{mask}}; one at most"
             )
-        object.__setattr__(self, "_parts", tuple((text, name) for text, name, _, _ in parsed))
+        parts = [(text, name) for text, name, _, _ in parsed]
+        if parts[-1][1] is not None:
+            parts.append(("", None))  # the end of the text, where an answer may follow
+        object.__setattr__(self, "_parts", tuple(parts))
         others = dict.fromkeys(name for name in names if name not in (PROMPT, MASK))
         object.__setattr__(self, "fields", tuple(others))
 
@@ -104,9 +107,19 @@ class Template:
 
     @property
     def prompt_prefix(self) -> str:
-        """White space right before `{prompt}`, which the text of a written prompt takes along."""
+        """Spaces right before `{prompt}`, which the text of a written prompt takes along."""
         before = next(text for text, name in self._parts if name == PROMPT)
-        return before[len(before.rstrip()) :]
+        return before[len(before.rstrip(" ")) :]
+
+    @property
+    def answer_prefix(self) -> str:
+        """Spaces that the answer takes along: those before it, or one, or on a new line none."""
+        last = len(self._parts) - 1
+        end = next((i for i, (_, name) in enumerate(self._parts) if name == MASK), last)
+        before = self._parts[end][0]
+        text = before.rstrip(" ")
+        on_new_line = text.endswith("\n") or (end == 0 and not text)
+        return before[len(text) :] or ("" if on_new_line else " ")
 
     def query(
         self,
@@ -140,14 +153,14 @@ class Template:
         for text, name in self._parts:
             pending += text
             if name == PROMPT:
-                sides[0].extend(encoder.encode(pending.rstrip()))
+                sides[0].extend(encoder.encode(pending.rstrip(" ")))
                 side, pending = 1, ""
             elif name == MASK:
                 assert encoder.mask_id is not None
-                sides[side].extend((*encoder.encode(pending.rstrip()), encoder.mask_id))
+                sides[side].extend((*encoder.encode(pending.rstrip(" ")), encoder.mask_id))
                 pending = ""
             elif name is not None:
                 pending += example[name].strip()
-        sides[side].extend(encoder.encode(pending.rstrip()))
+        sides[side].extend(encoder.encode(pending.rstrip(" ")))
         sides[1].extend(encoder.suffix_ids)
         return Query(tuple(sides[0]), tuple(sides[1]), tuple(tuple(c) for c in candidates))

@@ -1,0 +1,26 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import AutoTokenizer
+
+from rlprompt.assets import fetch
+from rlprompt.lm import FrozenLM
+from rlprompt.loading import dense_folder
+from tests.tiny import tiny_lm, tiny_model
+
+
+@pytest.fixture
+def lm() -> FrozenLM:
+    """A tiny causal model."""
+    return tiny_lm("llama")
+
+
+@pytest.fixture(scope="session")
+def real_tokenizer() -> FrozenLM:
+    """The default model's own tokenizer, on a tiny model with as many embeddings."""
+    folder = dense_folder(fetch("smollm2-135m"))
+    assert folder is not None
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return FrozenLM(tiny_model("llama", vocab_size=len(tokenizer)), tokenizer, "real-tokenizer")
