@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from tiny import tiny_lm, tiny_model
 from transformers import AutoTokenizer
 
 from rlprompt.assets import fetch
 from rlprompt.lm import FrozenLM
 from rlprompt.loading import dense_folder
-from tests.tiny import tiny_lm, tiny_model
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny import TinyKind, tiny_lm
 
 from rlprompt.lm import FrozenLM
 from rlprompt.template import Query, Template
-from tests.tiny import TinyKind, tiny_lm
 
 ANSWERS = ((5,), (6, 7))
 
