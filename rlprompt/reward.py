@@ -49,8 +49,9 @@ def hinge(loglik: Tensor, labels: Tensor) -> Tensor:
 
 
 def accuracy(loglik: Tensor, labels: Tensor) -> Tensor:
-    """1 where the label beats every rival, else 0."""
-    return (margins(loglik, labels) > 0).to(loglik.dtype)
+    """1 where the label beats every rival, else 0; NaN where a log-likelihood is."""
+    difference = margins(loglik, labels)
+    return (difference > 0).to(loglik.dtype).masked_fill(difference.isnan(), torch.nan)
 
 
 REWARDS: Mapping[str, RewardFunction] = {
