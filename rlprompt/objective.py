@@ -3,16 +3,19 @@
 One *row* is one prompt scored on one example; a gradient costs three rows a row (a forward pass and
 about two for the backward). A batch is charged before it is computed and repeats are charged again,
 so equal budgets mean equal information. Nothing paid for is lost: where the budget ends inside a
-batch, the prompts that still fit are scored and travel with `BudgetExhausted`.
+batch, the prompts that still fit are scored and travel with `BudgetExhausted`. Answers that an
+earlier process paid for are charged all the same: a search that was killed begins again, is told
+what it was told before, and so comes to where it was (`store.py`).
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,18 +37,41 @@ KEPT = 64
 
 @dataclass(frozen=True)
 class Budget:
-    """What a search may spend.
+    """What a search may spend, and when it may stop before.
+
+    All but `rows` are looked at before each call of the objective, so a search ends with the call
+    that it was in.
 
     Args:
         rows: Prompt-on-example scores, 1 or more.
+        seconds: Wall time of rewards and gradients, above 0.
+        target: A mean train reward that is good enough.
+        patience: Rows without a better reward, 1 or more.
     """
 
     rows: int
+    seconds: float = math.inf
+    target: float = math.inf
+    patience: float = math.inf
 
     def __post_init__(self) -> None:
         """Refuse an empty budget."""
         if self.rows < 1:
             raise ValueError(f"a budget has one row or more, got {self.rows}")
+        if not self.seconds > 0 or not self.patience >= 1 or math.isnan(self.target):
+            raise ValueError(
+                "a search stops after seconds above 0, a target that is a number, or a patience "
+                f"of one row or more; got {self}"
+            )
+
+    def stops(self, ledger: Ledger) -> bool:
+        """Whether a search with this ledger has reason to stop before its rows are spent."""
+        improved = ledger.trace[-1][0] if ledger.trace else 0
+        return (
+            ledger.lm_seconds >= self.seconds
+            or ledger.best_reward >= self.target
+            or ledger.used - improved >= self.patience
+        )
 
 
 @dataclass(frozen=True)
@@ -77,6 +103,37 @@ class GradientEvaluation(Evaluation):
     gradients: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the model said to one batch of prompts.
+
+    Attributes:
+        per_example: (P, E) float64.
+        gradients: (P, L, H) float32, or None where none were asked for.
+        seconds: Wall time that it took when it was computed, be that now or in an earlier process.
+    """
+
+    per_example: Floats
+    gradients: NDArray[np.float32] | None
+    seconds: float
+
+
+class Answers(Protocol):
+    """Answers paid for before, such as those of a run that was killed (`store.py`).
+
+    Questions are whole batches, as the model gets them: the last bit of a score depends on what it
+    was computed together with.
+    """
+
+    def find(self, prompts: Sequence[Prompt], *, gradient: bool) -> Answer | None:
+        """The answer to a batch, or None: then the task is asked, and `keep` called."""
+        ...
+
+    def keep(self, prompts: Sequence[Prompt], answer: Answer) -> Answer:
+        """Put away a new answer, for good once this returns, and return what counts from now on."""
+        ...
+
+
 class BudgetExhausted(Exception):  # noqa: N818  # not an error: how a search ends
     """The budget does not cover what was asked.
 
@@ -105,7 +162,7 @@ class Ledger:
     Attributes:
         used: Rows charged.
         n_prompts: Prompts scored, repeats counted.
-        lm_seconds: Wall time spent on rewards and gradients.
+        lm_seconds: Wall time that rewards and gradients took when they were computed.
         points: Rows used and mean reward after each scored prompt, in order.
         trace: Rows used and best reward, at each improvement.
     """
@@ -152,6 +209,8 @@ class Objective:
         lm: The frozen model.
         budget: What may be spent.
         on_progress: Called after each chunk of scored prompts.
+        answers: Where answers are looked up before the task is asked. They are charged and
+            recorded as if they were new, so a search cannot tell them apart.
 
     Raises:
         ValueError: The budget does not cover one prompt.
@@ -163,6 +222,7 @@ class Objective:
         lm: FrozenLM,
         budget: Budget,
         on_progress: Callable[[Ledger], None] | None = None,
+        answers: Answers | None = None,
     ) -> None:
         self.task = task
         self.lm = lm
@@ -170,6 +230,7 @@ class Objective:
         self.ledger = Ledger()
         self._examples = task.splits.train
         self._on_progress = on_progress
+        self._answers = answers
         if budget.rows < self.n_examples:
             raise ValueError(
                 f"a budget of {budget.rows} rows does not cover one prompt: the task has "
@@ -208,10 +269,9 @@ class Objective:
         parts = [np.zeros((0, self.n_examples))]
         for start in range(0, len(covered), CHUNK):
             chunk = covered[start : start + CHUNK]
-            began = time.perf_counter()
-            per_example = self.task.rewards(self.lm, chunk, self._examples)
-            self.ledger.lm_seconds += time.perf_counter() - began
-            parts.append(self._enter(chunk, per_example, len(covered) - start, gradient=False))
+            answer = self._answer(chunk, gradient=False)
+            self._enter(chunk, answer, len(covered) - start)
+            parts.append(answer.per_example)
         evaluation = Evaluation(tuple(covered), np.concatenate(parts))
         if len(covered) < len(prompts):
             raise BudgetExhausted(evaluation)
@@ -231,14 +291,14 @@ class Objective:
             )
         covered = self._charge(prompts, gradient=True)
         shape = (0, *prompts[0].vectors.shape)
-        gradients = np.zeros(shape, dtype=np.float32)
-        per_example = np.zeros((0, self.n_examples))
+        evaluation = GradientEvaluation(
+            (), np.zeros((0, self.n_examples)), np.zeros(shape, dtype=np.float32)
+        )
         if covered:
-            began = time.perf_counter()
-            per_example, gradients = self.task.rewards_with_grad(self.lm, covered, self._examples)
-            self.ledger.lm_seconds += time.perf_counter() - began
-            self._enter(covered, per_example, len(covered), gradient=True)
-        evaluation = GradientEvaluation(tuple(covered), per_example, gradients)
+            answer = self._answer(covered, gradient=True)
+            self._enter(covered, answer, len(covered))
+            assert answer.gradients is not None
+            evaluation = GradientEvaluation(tuple(covered), answer.per_example, answer.gradients)
         if len(covered) < len(prompts):
             raise BudgetExhausted(evaluation)
         return evaluation
@@ -248,26 +308,50 @@ class Objective:
 
     def _charge(self, prompts: Sequence[P], *, gradient: bool) -> Sequence[P]:
         """Pay for the prompts that the budget covers, and return those."""
-        covered = prompts[: self.affordable(gradient=gradient)]
+        stopped = self.budget.stops(self.ledger)
+        covered = prompts[: 0 if stopped else self.affordable(gradient=gradient)]
         self.ledger.used += len(covered) * self._cost(gradient)
         return covered
 
-    def _enter(
-        self, prompts: Sequence[Prompt], per_example: Floats, n_pending: int, *, gradient: bool
-    ) -> Floats:
-        """Check rewards and record them; `n_pending` prompts are paid for and not yet recorded."""
-        per_example = np.asarray(per_example, dtype=np.float64)
+    def _answer(self, prompts: Sequence[Prompt], *, gradient: bool) -> Answer:
+        """The answer to a batch: what was paid for before, or else the task's."""
+        answer = self._answers.find(prompts, gradient=gradient) if self._answers else None
+        if answer is None:
+            answer = self._ask(prompts, gradient)
+            # A reward that is no number ends the search, today and after the task is mended.
+            if self._answers and np.isfinite(answer.per_example).all():
+                answer = self._answers.keep(prompts, answer)
+        self.ledger.lm_seconds += answer.seconds
+        return answer
+
+    def _ask(self, prompts: Sequence[Prompt], gradient: bool) -> Answer:
+        """Have the task score a batch."""
+        began, gradients = time.perf_counter(), None
+        if gradient:
+            task = cast(DifferentiableTask, self.task)
+            soft = cast("Sequence[SoftPrompt]", prompts)
+            rewards, gradients = task.rewards_with_grad(self.lm, soft, self._examples)
+        else:
+            rewards = self.task.rewards(self.lm, prompts, self._examples)
+        seconds = time.perf_counter() - began
+        # In one memory layout: sums over another could differ in the last bit.
+        per_example = np.ascontiguousarray(rewards, dtype=np.float64)
         shape = (len(prompts), self.n_examples)
         if per_example.shape != shape:
             raise ValueError(
                 f"task {self.task.name!r} gave rewards of shape {per_example.shape} for "
                 f"{shape[0]} prompts on {shape[1]} examples; expected {shape}"
             )
+        return Answer(per_example, gradients, seconds)
+
+    def _enter(self, prompts: Sequence[Prompt], answer: Answer, n_pending: int) -> None:
+        """Record rewards; `n_pending` prompts are paid for and not yet recorded."""
+        cost = self._cost(answer.gradients is not None)
         # Rows as they stood when this prompt was known: what is pending was charged beforehand.
-        rows = self.ledger.used - n_pending * self._cost(gradient)
-        broken = ~np.isfinite(per_example)
-        for prompt, rewards, bad in zip(prompts, per_example, broken, strict=True):
-            rows += self._cost(gradient)
+        rows = self.ledger.used - n_pending * cost
+        broken = ~np.isfinite(answer.per_example)
+        for prompt, rewards, bad in zip(prompts, answer.per_example, broken, strict=True):
+            rows += cost
             if not bad.any():
                 self.ledger.record(Scored(prompt, float(rewards.mean()), rows))
         if self._on_progress is not None:
@@ -275,8 +359,7 @@ class Objective:
         if broken.any():
             p, e = np.argwhere(broken)[0]
             raise ValueError(
-                f"task {self.task.name!r} gave the reward {per_example[p, e]} for {prompts[p]!r} "
-                f"on train example {e} ({self._examples[e].source or 'in memory'}); "
-                "a reward must be a finite number"
+                f"task {self.task.name!r} gave the reward {answer.per_example[p, e]} for "
+                f"{prompts[p]!r} on train example {e} "
+                f"({self._examples[e].source or 'in memory'}); a reward must be a finite number"
             )
-        return per_example

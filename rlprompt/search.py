@@ -17,7 +17,15 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from rlprompt.lm import FrozenLM
-from rlprompt.objective import Budget, BudgetExhausted, Evaluation, Ledger, Objective, Scored
+from rlprompt.objective import (
+    Answers,
+    Budget,
+    BudgetExhausted,
+    Evaluation,
+    Ledger,
+    Objective,
+    Scored,
+)
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.result import Candidate, Result, Score
 from rlprompt.space import Kind, SoftSpace, Space, TokenSpace
@@ -92,6 +100,7 @@ def search(
     banned: Collection[str | int] = (),
     on_progress: Callable[[Ledger], None] | None = None,
     on_failure: Callable[[Result], None] | None = None,
+    answers: Answers | None = None,
 ) -> Result:
     """Search a prompt, pick on dev, open test once.
 
@@ -106,6 +115,8 @@ def search(
         on_progress: Called with the ledger after each chunk of scored prompts.
         on_failure: Called with what was found so far before an error ends the search; the `status`
             of this result is `failed`.
+        answers: Where answers are looked up before the task is asked, such as the record of an
+            earlier process (`Store.record`).
 
     Returns:
         The result. After Ctrl-C its `status` is `interrupted`, and what was found so far is in it
@@ -116,7 +127,7 @@ def search(
             long for the model.
     """
     budget = Budget(budget) if isinstance(budget, int) else budget
-    objective = Objective(task, lm, budget, on_progress)
+    objective = Objective(task, lm, budget, on_progress, answers)
     # Two streams, so that an optimiser that draws more does not change the space it is given.
     space_rng, rng = (
         np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)
