@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 from tiny import tiny_lm, tiny_model
 from transformers import AutoTokenizer
 
