@@ -7,27 +7,29 @@ lie one level up, as in the 16-shot layout of Gao et al. 2021). A defect is name
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from rlprompt.assets import fetch
+from rlprompt.rows import SUFFIXES, read_rows
 
 logger = logging.getLogger(__name__)
 
 OnBadRows = Literal["error", "skip"]
 MOVIE_REVIEWS = "movie-reviews"
-SUFFIXES = (".csv", ".tsv", ".jsonl")
 # Ratings are means of 20 people on [-4, 4]; nearer to 0 people did not agree on the sign.
 WEAK_RATING = 1.0
+# What the 16-shot files call their one column of text.
+TEXT_COLUMNS = ("text", "sentence")
+# Rows that a note names, of those that were left out.
+NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,8 @@ class Splits:
         for (name, example), (first_name, first) in _repeats(self.parts()):
             if name != first_name:
                 raise ValueError(
-                    f"{name} leaks into {first_name}: {_where(example, name)} repeats "
-                    f"{_where(first, first_name)}; remove one, or set on_bad_rows: skip"
+                    f"{first_name} leaks into {name}: {_where(example, name)} repeats "
+                    f"{_where(first, first_name)}; remove one"
                 )
 
     def parts(self) -> dict[str, tuple[Example, ...]]:
@@ -102,7 +104,8 @@ def few_shot(
     """Draw balanced train and dev splits, and test from the rest.
 
     Args:
-        examples: What to draw from; repeated texts are used once.
+        examples: What to draw from. A repeated text is used once, and one that is there with two
+            labels not at all.
         shots: Examples a class, for train and again for dev.
         n_test: Size of test, at most what is left; None for all of it.
         seed: Decides the draw.
@@ -110,19 +113,16 @@ def few_shot(
     Raises:
         ValueError: A class has fewer than `2 * shots` examples, or nothing is left to test on.
     """
-    unique = {example.content: example for example in reversed(examples)}
-    pool = list(reversed(unique.values()))
-    notes = []
-    if len(pool) < len(examples):
-        notes.append(f"{len(examples) - len(pool)} repeated examples were used once")
+    _check_sizes(shots, n_test)
+    pool, notes = _distinct(examples)
     rng = np.random.default_rng(seed)
     order = [pool[i] for i in rng.permutation(len(pool))]
     train: list[Example] = []
     dev: list[Example] = []
     rest: list[Example] = []
-    for label in sorted({example.label for example in pool}):
+    for label in sorted({example.label for example in examples}):
         own = [example for example in order if example.label == label]
-        if shots < 1 or len(own) < 2 * shots:
+        if len(own) < 2 * shots:
             raise ValueError(
                 f"class {label!r} has {len(own)} examples; {shots} shots need {2 * shots} "
                 "(train and dev), and test takes from what is left"
@@ -130,10 +130,36 @@ def few_shot(
         train += own[:shots]
         dev += own[shots : 2 * shots]
         rest += own[2 * shots :]
+    if not rest:
+        raise ValueError(
+            f"{len(pool)} examples leave none to test on after {shots} shots a class for train "
+            "and for dev; give more examples or fewer shots"
+        )
     test = [rest[i] for i in rng.permutation(len(rest))[:n_test]]
     if n_test is not None and len(test) < n_test:
         notes.append(f"test has {len(test)} examples, {n_test} were asked for")
     return Splits(tuple(train), tuple(dev), tuple(test), tuple(notes))
+
+
+def _distinct(examples: Sequence[Example]) -> tuple[list[Example], list[str]]:
+    """Each text once and with one label, in order of first appearance, and what was left out."""
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.content, []).append(example)
+    pool = [own[0] for own in groups.values() if len({example.label for example in own}) == 1]
+    notes = []
+    if n_torn := len(groups) - len(pool):
+        notes.append(f"{n_torn} texts that are there with two labels were left out")
+    if n_repeats := len(examples) - len(groups):
+        notes.append(f"{n_repeats} repeated examples were used once")
+    return pool, notes
+
+
+def _check_sizes(shots: int, n_test: int | None) -> None:
+    if shots < 1:
+        raise ValueError(f"shots is {shots}; give 1 or more")
+    if n_test is not None and n_test < 1:
+        raise ValueError(f"n_test is {n_test}; give 1 or more, or None for all there is")
 
 
 def load_splits(
@@ -162,6 +188,11 @@ def load_splits(
     Raises:
         ValueError: The source does not exist or has a defect.
     """
+    _check_sizes(shots, n_test)
+    if not text:
+        raise ValueError("no column of text is named; name those that the template needs")
+    if on_bad_rows not in get_args(OnBadRows):
+        raise ValueError(f"on_bad_rows is {on_bad_rows!r}; give {' or '.join(get_args(OnBadRows))}")
     if source == MOVIE_REVIEWS:
         return few_shot(_movie_reviews(labels, text), shots=shots, n_test=n_test, seed=seed)
     path = Path(source).expanduser()
@@ -173,7 +204,10 @@ def load_splits(
             f"data {source!r} does not exist; give {MOVIE_REVIEWS}, a file that ends in "
             f"{', '.join(SUFFIXES)}, or a folder with train, dev and test files"
         )
-    splits = few_shot(reader.read(path), shots=shots, n_test=n_test, seed=seed)
+    examples = reader.without_repeats({path.stem: reader.read(path)})[path.stem]
+    for absent in sorted(set(labels) - {example.label for example in examples}):
+        raise ValueError(f"{path.name} has no example of the class {absent!r}")
+    splits = few_shot(examples, shots=shots, n_test=n_test, seed=seed)
     return Splits(splits.train, splits.dev, splits.test, (*reader.notes(), *splits.notes))
 
 
@@ -209,8 +243,7 @@ def _folder(path: Path, reader: _Reader, n_test: int | None, seed: int) -> Split
                 f"({' or '.join(SUFFIXES)}; test may lie one level up)"
             )
         parts[name] = tuple(reader.read(file))
-    if reader.on_bad_rows == "skip":
-        parts = reader.without_leaks(parts)
+    parts = reader.without_repeats(parts)
     test = parts["test"]
     if n_test is not None and n_test < len(test):
         chosen = np.random.default_rng(seed).permutation(len(test))[:n_test]
@@ -220,35 +253,56 @@ def _folder(path: Path, reader: _Reader, n_test: int | None, seed: int) -> Split
 
 @dataclass
 class _Reader:
-    """Reads files of one layout and counts what it leaves out."""
+    """Reads files of one layout and keeps account of what it leaves out."""
 
     text: tuple[str, ...]
     label: str
     labels: frozenset[str]
     on_bad_rows: OnBadRows
     skipped: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def read(self, path: Path) -> list[Example]:
         """The examples of one file."""
-        return list(self._examples(path))
+        examples = list(self._examples(path))
+        if not examples:
+            raise ValueError(
+                f"{path.name} has no examples; {'; '.join(self.notes()) or 'add some'}"
+            )
+        return examples
 
     def notes(self) -> tuple[str, ...]:
-        """What was left out."""
+        """What was left out, and what else a reader of results should know."""
         if not self.skipped:
-            return ()
-        return (f"{len(self.skipped)} rows were left out, the first: {self.skipped[0]}",)
+            return tuple(self.remarks)
+        named = "; ".join(self.skipped[:NAMED]) + ("; ..." if len(self.skipped) > NAMED else "")
+        rows = "1 row was" if len(self.skipped) == 1 else f"{len(self.skipped)} rows were"
+        return (f"{rows} left out: {named}", *self.remarks)
 
-    def without_leaks(
-        self, parts: Mapping[str, tuple[Example, ...]]
+    def without_repeats(
+        self, parts: Mapping[str, Sequence[Example]]
     ) -> dict[str, tuple[Example, ...]]:
-        """Drop what repeats an earlier split."""
-        leaks = set()
+        """Drop what repeats an earlier split, and texts that are there with two labels."""
+        dropped = set()
+        n_repeats = dict.fromkeys(parts, 0)
         for (name, example), (first_name, first) in _repeats(parts):
+            what = f"{_where(example, name)} repeats {_where(first, first_name)}"
             if name != first_name:
-                leaks.add(id(example))
-                self._defect(f"{_where(example, name)} repeats {_where(first, first_name)}")
+                self._defect(what)
+                dropped.add(id(example))
+            elif example.label != first.label:
+                self._defect(f"{what} with another label")
+                if id(first) not in dropped:
+                    self._defect(f"{_where(first, name)} is that text with another label")
+                dropped |= {id(example), id(first)}
+            else:
+                n_repeats[name] += 1
+        if len(parts) > 1:  # from a single file, `few_shot` uses them once
+            self.remarks += [
+                f"{name} repeats {n} of its texts" for name, n in n_repeats.items() if n
+            ]
         return {
-            name: tuple(example for example in examples if id(example) not in leaks)
+            name: tuple(example for example in examples if id(example) not in dropped)
             for name, examples in parts.items()
         }
 
@@ -259,69 +313,37 @@ class _Reader:
         self.skipped.append(what)
 
     def _examples(self, path: Path) -> Iterator[Example]:
-        for number, row in _rows(path):
+        for number, row in read_rows(path):
             where = f"{path.name}:{number}"
-            if row is None:
-                self._defect(f"{where} is broken: its columns do not match the header")
+            if isinstance(row, str):
+                self._defect(f"{where} {row}")
                 continue
+            self._rename(row, path)
             missing = [name for name in (*self.text, self.label) if name not in row]
+            empty = [name for name in self.text if name in row and not row[name].strip()]
             if missing:
-                raise ValueError(
-                    f"{where} has no column {missing[0]!r}; it has {', '.join(map(repr, row))}"
-                )
-            empty = [name for name in self.text if not row[name].strip()]
-            label = row[self.label].strip()
-            if empty:
+                what = f"no column {missing[0]!r}; there are {', '.join(map(repr, row))}"
+                if path.suffix != ".jsonl":
+                    raise ValueError(f"{path.name} has {what}")  # in its header, so in every row
+                self._defect(f"{where} has {what}")
+            elif empty:
                 self._defect(f"{where} has an empty {empty[0]}")
-            elif label not in self.labels:
+            elif (label := row[self.label].strip()) not in self.labels:
                 known = ", ".join(sorted(self.labels))
                 self._defect(f"{where} has the unknown label {label!r} (known: {known})")
             else:
                 yield Example({name: row[name].strip() for name in self.text}, label, where)
 
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str] | None]]:
-    """Line number and columns of each row; None for a row that does not fit the header."""
-    try:
-        content = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path.name}:{number} is not UTF-8 ({error.reason}); convert it"
-        ) from None
-    if path.suffix == ".jsonl":
-        for number, line in enumerate(content.splitlines(), 1):
-            if line.strip():
-                yield number, _json_row(line)
-        return
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path} does not end in {', '.join(SUFFIXES)}")
-    tabs = path.suffix == ".tsv"  # where quotes are text, as in the 16-shot files
-    reader = csv.reader(
-        io.StringIO(content, newline=""),
-        delimiter="\t" if tabs else ",",
-        quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
-        strict=True,
-    )
-    csv.field_size_limit(1 << 24)
-    try:
-        header = next(reader, None)
-        if header is None:
-            raise ValueError(f"{path.name} is empty; its first line names the columns")
-        for cells in reader:
-            fits = len(cells) == len(header)
-            if cells:
-                yield reader.line_num, dict(zip(header, cells, strict=True)) if fits else None
-    except csv.Error as error:
-        raise ValueError(f"{path.name}:{reader.line_num} cannot be read: {error}") from None
-
-
-def _json_row(line: str) -> dict[str, str] | None:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return {str(k): str(v) for k, v in row.items()} if isinstance(row, dict) else None
+    def _rename(self, row: dict[str, str], path: Path) -> None:
+        """Take `sentence` for `text` and the other way round: the 16-shot files mix the two."""
+        if len(self.text) != 1 or self.text[0] not in TEXT_COLUMNS or self.text[0] in row:
+            return
+        (other,) = set(TEXT_COLUMNS) - {self.text[0]}
+        if other in row:
+            row[self.text[0]] = row.pop(other)
+            remark = f"{path.name} has {other!r} for {self.text[0]!r}"
+            if remark not in self.remarks:
+                self.remarks.append(remark)
 
 
 def _repeats(
@@ -331,10 +353,11 @@ def _repeats(
     seen: dict[str, tuple[str, Example]] = {}
     for name, examples in parts.items():
         for example in examples:
-            first = seen.setdefault(example.content, (name, example))
-            if first[1] is not example:
-                yield (name, example), first
+            if (key := example.content) in seen:
+                yield (name, example), seen[key]
+            else:
+                seen[key] = name, example
 
 
 def _where(example: Example, split: str) -> str:
-    return f"{split} {example.source}" if example.source else f"{split} {dict(example.fields)!r}"
+    return example.source or f"the {split} example {dict(example.fields)!r}"

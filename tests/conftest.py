@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 from tiny import tiny_lm, tiny_model
 from transformers import AutoTokenizer
 
 from rlprompt.assets import fetch
 from rlprompt.lm import FrozenLM
 from rlprompt.loading import dense_folder
+
+# The same cases every time, and no limit on the time of one: the machine may be shared.
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture

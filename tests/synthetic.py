@@ -51,7 +51,7 @@ class Synthetic:
     ) -> Floats:
         assert all(self.only in example.fields["text"] for example in examples)
         worths = [0.0 if self.flat else self.worth(lm, prompt) for prompt in prompts]
-        return np.add.outer(worths, 0.01 * np.arange(len(examples)))
+        return np.array(worths)[:, None] + 0.01 * np.arange(len(examples))
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ class HiddenVectors(Synthetic):
     def offset(self, lm: FrozenLM, prompt: Prompt) -> NDArray[Any]:
         assert isinstance(prompt, SoftPrompt)
         target = np.random.default_rng(self.seed).standard_normal(prompt.vectors.shape)
-        return target - prompt.vectors / lm.embeddings().std()
+        offset: NDArray[Any] = target - prompt.vectors / lm.embeddings().std()
+        return offset
 
     def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
         return -0.5 * float(np.square(self.offset(lm, prompt)).mean())

@@ -10,6 +10,8 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic
+from tiny import tiny_lm
 
 import rlprompt.envs
 from rlprompt.data import Example
@@ -28,8 +30,6 @@ from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.space import Kind, SoftSpace, TokenSpace
 from rlprompt.task import ClassificationTask, Floats
 from rlprompt.template import Template
-from tests.synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic
-from tests.tiny import tiny_lm
 
 LENGTH = 3
 N_ENVS = 4

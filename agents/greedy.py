@@ -1,0 +1,84 @@
+"""Greedy coordinate search over tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar
+
+import numpy as np
+
+from rlprompt.prompt import TokenPrompt
+from rlprompt.search import AskTell, Proposals
+from rlprompt.space import Kind, TokenSpace
+
+
+@dataclass(frozen=True)
+class Greedy(AskTell):
+    """Change one token at a time, from the best of a random pool.
+
+    A round draws replacements for one token of the best prompt so far, scores them together and
+    goes on from whatever is best then. Positions take turns from the last to the first: the last
+    token is nearest the answer, and prompts that differ late share most of their computation.
+
+    The discrete descent of AutoPrompt (Shin et al. 2020, arXiv 2010.15980) and GCG (Zou et al.
+    2023, arXiv 2307.15043) without their gradient: replacements are drawn uniformly. No prompt is
+    scored twice. When every replacement in a prompt is known, the search goes on from the next
+    best prompt.
+
+    Args:
+        pool: Share of the budget spent on the random pool, above 0 and at most 1. Ours: a
+            prototype on 16-shot SST-2 did well with 600 random prompts and 480 replacements; a
+            small budget is better spent on replacements.
+        batch: Replacements in a round. RLPrompt's 16 prompts a step (Deng et al. 2022).
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
+
+    searches: ClassVar[Kind] = "tokens"
+
+    pool: float = 1 / 3
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if not 0 < self.pool <= 1:
+            raise ValueError(f"pool is a share of the budget in (0, 1], got {self.pool}")
+        if self.batch < 1:
+            raise ValueError(f"batch is 1 prompt or more, got {self.batch}")
+
+    def ask(self, space: TokenSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
+        """See `AskTell.ask`."""
+        n_pool = max(1, round(self.pool * n_prompts))
+        prompts = list({space.sample(rng): None for _ in range(n_pool)})
+        rewards: dict[TokenPrompt, float] = {}
+        exhausted: set[TokenPrompt] = set()
+        position = space.length
+        while True:
+            evaluation = yield prompts
+            rewards |= zip(prompts, evaluation.rewards.tolist(), strict=True)
+            prompts = []
+            while not prompts:
+                live = [prompt for prompt in rewards if prompt not in exhausted]
+                if not live:
+                    return  # the whole space is scored
+                best = max(live, key=rewards.__getitem__)
+                for _ in range(space.length):
+                    position = (position or space.length) - 1
+                    fresh = (p for p in _neighbours(best, position, space, rng) if p not in rewards)
+                    prompts = list(islice(fresh, self.batch))
+                    if prompts:
+                        break
+                else:
+                    exhausted.add(best)
+
+
+def _neighbours(
+    prompt: TokenPrompt, position: int, space: TokenSpace, rng: np.random.Generator
+) -> Iterator[TokenPrompt]:
+    """The prompt with every allowed token at one position, in random order."""
+    start, end = prompt.ids[:position], prompt.ids[position + 1 :]
+    for token in rng.permutation(space.allowed):
+        yield TokenPrompt((*start, token, *end))

@@ -1,0 +1,143 @@
+"""What every optimiser promises, whatever its method. A new one joins by a line in `OPTIMISERS`."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic
+from tiny import tiny_lm
+
+from rlprompt.agents.cma_es import CMAES
+from rlprompt.agents.greedy import Greedy
+from rlprompt.agents.random_search import RandomSearch
+from rlprompt.agents.soft_prompt import SoftPromptTuning
+from rlprompt.objective import GRADIENT_ROWS, Budget, BudgetExhausted, Objective
+from rlprompt.result import Result
+from rlprompt.search import Optimiser, make_space, search
+from rlprompt.task import ClassificationTask
+from rlprompt.template import Template
+
+LENGTH = 3
+# Prompts in a budget: no multiple of any batch, and more than two of the largest.
+N_PROMPTS = 70
+
+OPTIMISERS: tuple[Optimiser, ...] = (
+    RandomSearch(),
+    Greedy(),
+    CMAES(dimension=8),
+    SoftPromptTuning(),
+)
+
+every = pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda o: type(o).__name__)
+
+
+def task(optimiser: Optimiser, only: str = "", flat: bool = False) -> Synthetic:
+    made = HiddenWords if optimiser.searches == "tokens" else HiddenVectors
+    return made(only=only, flat=flat)
+
+
+def run(optimiser: Optimiser, seed: int = 0, rows: int = N_PROMPTS * N_EXAMPLES) -> Result:
+    return search(task(optimiser), tiny_lm(), optimiser, rows, seed=seed, length=LENGTH)
+
+
+def run_alone(optimiser: Optimiser, what: Any, rows: int) -> Objective:
+    """Run without `search`, as the loop that may see the budget end."""
+    objective = Objective(what, tiny_lm(), Budget(rows))
+    rng = np.random.default_rng(0)
+    space = make_space(optimiser.searches, tiny_lm(), LENGTH, (), rng)
+    with pytest.raises(BudgetExhausted):
+        optimiser.run(objective, space, rng)
+    return objective
+
+
+def price(optimiser: Optimiser) -> int:
+    return N_EXAMPLES * (GRADIENT_ROWS if isinstance(optimiser, SoftPromptTuning) else 1)
+
+
+@every
+def test_is_a_frozen_dataclass_that_explains_itself(optimiser: Optimiser) -> None:
+    assert isinstance(optimiser, Optimiser)
+    assert is_dataclass(optimiser)
+    doc = type(optimiser).__doc__ or ""
+    for setting in fields(optimiser):
+        assert f"{setting.name}:" in doc
+        with pytest.raises(FrozenInstanceError):
+            setattr(optimiser, setting.name, 1)
+
+
+@every
+@pytest.mark.parametrize("rest", [0, N_EXAMPLES - 1])
+def test_spends_all_that_the_budget_covers_and_no_more(optimiser: Optimiser, rest: int) -> None:
+    rows = N_PROMPTS * N_EXAMPLES + rest
+    result = run(optimiser, rows=rows)
+    assert rows - price(optimiser) < result.rows <= rows
+    assert result.status == "finished"
+    assert [spent for spent, _ in result.points] == [
+        price(optimiser) * (i + 1) for i in range(result.n_prompts)
+    ]
+
+
+@every
+def test_a_budget_of_one_prompt_is_spent(optimiser: Optimiser) -> None:
+    result = run(optimiser, rows=price(optimiser))
+    assert (result.rows, result.n_prompts) == (price(optimiser), 1)
+
+
+@every
+def test_the_same_seed_searches_alike_and_another_does_not(optimiser: Optimiser) -> None:
+    first = run(optimiser, seed=1)
+    # What others draw from the global generators in between changes nothing.
+    np.random.seed(0)
+    torch.manual_seed(0)
+    random.seed(0)
+    again = run(optimiser, seed=1)
+    assert again.points == first.points
+    assert [c.prompt for c in again.candidates] == [c.prompt for c in first.candidates]
+    assert run(optimiser, seed=2).points != first.points
+
+
+@every
+def test_leaves_the_global_random_state_alone(optimiser: Optimiser) -> None:
+    before = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
+    run(optimiser)
+    after = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
+    assert after[0] == before[0]
+    np.testing.assert_equal(after[1], before[1])
+    assert torch.equal(after[2], before[2])
+
+
+@every
+def test_sees_the_train_split_only(optimiser: Optimiser) -> None:
+    run_alone(optimiser, task(optimiser, only="train"), N_PROMPTS * N_EXAMPLES)
+
+
+@every
+def test_goes_on_where_every_prompt_earns_the_same(optimiser: Optimiser) -> None:
+    flat = run_alone(optimiser, task(optimiser, flat=True), N_PROMPTS * N_EXAMPLES)
+    assert flat.remaining < price(optimiser)
+
+
+@every
+def test_best_so_far_never_falls(optimiser: Optimiser) -> None:
+    result = run(optimiser)
+    rewards = [reward for _, reward in result.trace]
+    assert rewards == sorted(set(rewards))
+    assert rewards[-1] == max(reward for _, reward in result.points)
+
+
+@every
+def test_leaves_the_models_weights_alone(optimiser: Optimiser) -> None:
+    real = ClassificationTask(
+        "real", Synthetic().splits, Template("{text} {prompt}"), {"good": "good", "bad": "bad"}
+    )
+    lm = tiny_lm()
+    before = lm.hash_weights()
+    result = search(real, lm, optimiser, N_PROMPTS * N_EXAMPLES, length=LENGTH)
+    assert result.n_prompts
+    assert lm.hash_weights() == before
+    assert not any(p.requires_grad or p.grad is not None for p in lm.model.parameters())
