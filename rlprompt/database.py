@@ -120,16 +120,13 @@ class Database:
             self._connection.close()
 
     def _open(self, read_only: bool) -> sqlite3.Connection:
-        # Waiting is done in `_patiently`, which says so.
-        options: dict[str, Any] = {"timeout": RETRY_SECONDS, "isolation_level": None}
-        if not read_only:
-            return sqlite3.connect(self.path, **options)
-        address = f"file:{quote(str(self.path.absolute()))}?mode=ro"
+        address = f"file:{quote(str(self.path.absolute()))}?mode={'ro' if read_only else 'rw'}"
         log = self.path.with_name(f"{self.path.name}-wal")
-        if not os.access(self.path.parent, os.W_OK) and not log.exists():
+        if read_only and not os.access(self.path.parent, os.W_OK) and not log.exists():
             # A reader of a write-ahead log puts a file beside it, unless told that none writes.
             address += "&immutable=1"
-        return sqlite3.connect(address, uri=True, **options)
+        # Waiting is done in `_patiently`, which says so.
+        return sqlite3.connect(address, timeout=RETRY_SECONDS, isolation_level=None, uri=True)
 
     def _migrate(self, migrations: Sequence[str], read_only: bool) -> None:
         ((application,),) = self.read("PRAGMA application_id")

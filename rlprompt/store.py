@@ -89,7 +89,7 @@ class StoredRun:
         strayed: The first batch in which a replay asked for something else than the run had asked
             for before (another machine's arithmetic, say), or None.
         error: What ended it, in a line, or "".
-        result: What it found, once it is finished.
+        result: What it found, once it is finished or failed.
     """
 
     name: str
@@ -107,9 +107,11 @@ class StoredRun:
     @property
     def state(self) -> str:
         """`finished`, `failed`, `running` or `waiting`."""
+        if self.error:
+            return "failed"
         if self.result is not None:
             return "finished"
-        return "failed" if self.error else "running" if self.owner else "waiting"
+        return "running" if self.owner else "waiting"
 
 
 @dataclass(frozen=True)
@@ -244,9 +246,7 @@ class Store:
         claimable = "result IS NULL AND error = ''"
         if only is not None:
             claimable += " AND name = :only"
-        listed = (
-            f"SELECT id, name, owner, beat FROM runs WHERE {claimable} ORDER BY owner <> '', id"
-        )
+        listed = f"SELECT id, name, owner, beat FROM runs WHERE {claimable} ORDER BY id"
 
         def steps(connection: sqlite3.Connection) -> str | None:
             for run, name, owner, beat in connection.execute(listed, {"only": only}).fetchall():
@@ -278,24 +278,30 @@ class Store:
 
     def finish(self, name: str, worker: str, result: Result) -> None:
         """Keep the result of a run, which nobody has to do again."""
-        self._leave(name, worker, "result = ?, owner = ''", result.to_json())
+        self._leave(name, worker, "", result)
 
-    def fail(self, name: str, worker: str, error: str) -> None:
-        """Note what ended a run; `retry` makes it wait again."""
-        self._leave(name, worker, "error = ?, owner = ''", error or "unknown")
+    def fail(self, name: str, worker: str, error: str, found: Result | None) -> None:
+        """Note what ended a run, and what it had found; `retry` makes it wait again."""
+        self._leave(name, worker, error, found)
 
     def release(self, name: str, worker: str) -> None:
         """Let a run go, for whoever goes on with it."""
-        self._leave(name, worker, "error = ?, owner = ''", "")
+        self._leave(name, worker, "", None)
 
     def retry(self) -> None:
         """Make failed runs wait again."""
-        self._database.write(lambda c: c.execute("UPDATE runs SET error = ''"))
+        sql = "UPDATE runs SET error = '', result = NULL WHERE error <> ''"
+        self._database.write(lambda connection: connection.execute(sql))
 
-    def _leave(self, name: str, worker: str, change: str, value: str) -> None:
+    def _leave(self, name: str, worker: str, error: str, result: Result | None) -> None:
+        values = (error, result and result.to_json(), name, worker)
+
         def steps(connection: sqlite3.Connection) -> None:
-            sql = f"UPDATE runs SET {change} WHERE name = ? AND owner = ?"
-            check_owner(connection.execute(sql, (value, name, worker)), name)
+            updated = connection.execute(
+                "UPDATE runs SET owner = '', error = ?, result = ? WHERE name = ? AND owner = ?",
+                values,
+            )
+            check_owner(updated, name)
 
         self._database.write(steps)
 

@@ -326,7 +326,7 @@ def test_a_run_is_claimed_once_and_taken_over_from_the_dead(path: Path) -> None:
             lost.keep([TokenPrompt((10,))], Answer(np.ones((1, N_EXAMPLES)), None, 1.0))
         with pytest.raises(StoreError, match="taken over"):
             store.release("a", "first")
-        store.fail("a", "second", "ValueError: no")
+        store.fail("a", "second", "ValueError: no", None)
         assert store.run("a").state == "failed"
         assert store.claim("second", dead=everybody_dies) is None
         store.retry()

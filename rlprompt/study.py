@@ -1,0 +1,155 @@
+"""A folder of searches that can be killed at any moment and goes on as if nothing had happened.
+
+A `Study` gives its searches, one at a time, to whoever works on it: this process, or several that
+opened the same folder. Each search is claimed, replayed as far as it had come, finished, and kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlprompt.database import StoreError
+from rlprompt.leases import Worker
+from rlprompt.lm import FrozenLM
+from rlprompt.objective import Answers, Budget, Ledger
+from rlprompt.result import Result
+from rlprompt.search import Optimiser, search
+from rlprompt.store import FILE, Store
+from rlprompt.task import Task
+
+
+@dataclass(frozen=True)
+class Job:
+    """One search of a study; its fields are arguments of `search`."""
+
+    task: Task
+    lm: FrozenLM
+    optimiser: Optimiser
+    budget: Budget
+    seed: int
+    length: int
+    banned: Collection[str | int]
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """All that decides the result, as JSON values."""
+        fingerprint = dataclasses.asdict(self.lm.fingerprint)
+        # A model by another name, or the same folder somewhere else, gives the same scores.
+        del fingerprint["model"], fingerprint["revision"]
+        return {
+            "task": {
+                "name": self.task.name,
+                "fingerprint": self.task.fingerprint,
+                "examples": self.task.splits.digest,
+            },
+            "model": fingerprint,
+            "optimiser": type(self.optimiser).__name__,
+            "settings": _plain(self.optimiser),
+            "budget": _plain(self.budget),
+            "seed": self.seed,
+            "length": self.length,
+            "banned": sorted(map(str, self.banned)),
+        }
+
+    def run(
+        self,
+        answers: Answers | None = None,
+        on_progress: Callable[[Ledger], None] | None = None,
+        on_failure: Callable[[Result], None] | None = None,
+    ) -> Result:
+        """Do the search; see `search`."""
+        return search(
+            self.task,
+            self.lm,
+            self.optimiser,
+            self.budget,
+            seed=self.seed,
+            length=self.length,
+            banned=self.banned,
+            on_progress=on_progress,
+            on_failure=on_failure,
+            answers=answers,
+        )
+
+
+def _plain(settings: Any) -> Any:
+    """The fields of a dataclass as JSON values, without infinities, which JSON does not have."""
+    if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
+        return repr(settings)
+    return {
+        key: value
+        for key, value in dataclasses.asdict(settings).items()
+        if not (isinstance(value, float) and math.isinf(value))
+    }
+
+
+class Study:
+    """A study that this process works on; a context that holds its store.
+
+    Args:
+        folder: Where `study.sqlite` is, made if it is not there.
+        jobs: Its searches by name.
+        config: What the searches were made from, JSON values.
+
+    Raises:
+        StoreError: The store cannot be used, or holds a study that was made differently.
+    """
+
+    def __init__(self, folder: Path, jobs: Mapping[str, Job], config: Mapping[str, Any]) -> None:
+        self.jobs = jobs
+        self._stack = contextlib.ExitStack()
+        self.store = self._stack.enter_context(Store(folder / FILE))
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
+            self.store.plan(config, {name: job.spec for name, job in jobs.items()})
+            self._worker = self._stack.enter_context(Worker(folder / FILE))
+            undo.pop_all()
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._stack.close()
+
+    def claimed(self) -> Iterator[str]:
+        """Names of searches for this process to `run`, until none waits.
+
+        A search whose worker died waits again.
+        """
+        while name := self.store.claim(self._worker.name, dead=self._worker.takes_for_dead):
+            yield name
+
+    def run(self, name: str, on_progress: Callable[[Ledger], None] | None = None) -> Result:
+        """Go on with a search that was claimed, and keep what came of it.
+
+        Returns:
+            The result. One that was interrupted is let go, for whoever goes on with it.
+
+        Raises:
+            Exception: Whatever ended the search. The run is marked as failed, with what it had
+                found, unless the store itself is what went wrong.
+        """
+        job, worker, partial = self.jobs[name], self._worker.name, list[Result]()
+        record = self.store.record(name, job.lm, job.task, worker)
+        try:
+            result = job.run(record, on_progress, partial.append)
+        except Exception as error:
+            line = " ".join(f"{type(error).__name__}: {error}".split())
+            with contextlib.suppress(StoreError):
+                self.store.fail(name, worker, line, partial[0] if partial else None)
+            raise
+        if result.status == "finished":
+            self.store.finish(name, worker, result)
+        else:
+            self.store.release(name, worker)
+        return result

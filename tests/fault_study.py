@@ -1,0 +1,86 @@
+"""A study of five families of optimiser, for tests that kill it.
+
+`python fault_study.py FOLDER N_PROMPTS N_KILLS SEED` works on the study in the folder until it is
+killed, that many times and at random moments, and then to its end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import cma  # noqa: F401  # its half second would be where most are killed
+import numpy as np
+import torch
+from synthetic import SPLITS
+from tiny import tiny_lm
+
+from rlprompt.agents.cma_es import CMAES
+from rlprompt.agents.greedy import Greedy
+from rlprompt.agents.random_search import RandomSearch
+from rlprompt.agents.soft_prompt import SoftPromptTuning
+from rlprompt.objective import Budget
+from rlprompt.search import Optimiser
+from rlprompt.study import Job, Study
+from rlprompt.task import ClassificationTask
+from rlprompt.template import Template
+
+TASK = ClassificationTask(
+    "words", SPLITS, Template("{text} {prompt}"), {"good": "great", "bad": "terrible"}
+)
+# Seconds that a process works before it is killed, on average: forty of them get far, and do not
+# finish.
+MEAN_LIFE = 0.05
+OPTIMISERS: dict[str, Optimiser] = {
+    "random": RandomSearch(batch=4),
+    "greedy": Greedy(batch=4),
+    "cma-es": CMAES(dimension=8, population=4),
+    "soft-prompt": SoftPromptTuning(),
+}
+
+
+def jobs(n_prompts: int) -> dict[str, Job]:
+    budget = Budget(n_prompts * len(SPLITS.train))
+    return {
+        name: Job(TASK, tiny_lm(), optimiser, budget, seed=0, length=3, banned=())
+        for name, optimiser in OPTIMISERS.items()
+    }
+
+
+def work(folder: Path, n_prompts: int) -> None:
+    with Study(folder, jobs(n_prompts), {}) as study:
+        for name in study.claimed():
+            study.run(name)
+
+
+def work_until(folder: Path, n_prompts: int, seconds: float) -> bool:
+    """Work in a fork that is killed after so much time on the processor; whether it was."""
+    child = os.fork()
+    if not child:
+        work(folder, n_prompts)
+        os._exit(0)
+    clock = (~child << 3) | 2  # the child's processor time: clock_getcpuclockid(3)
+    while time.clock_gettime(clock) < seconds and not os.waitid(
+        os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT
+    ):
+        time.sleep(2e-4)
+    os.kill(child, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def main(folder: Path, n_prompts: int, n_kills: int, seed: int) -> None:
+    # Made and imported once for all forks. PyTorch's threads would not live through one.
+    torch.set_num_threads(1)
+    tiny_lm().fingerprint  # noqa: B018
+    rng = np.random.default_rng(seed)
+    for i in range(n_kills):
+        killed = work_until(folder, n_prompts, rng.exponential(MEAN_LIFE))
+        assert killed, f"finished after {i} kills"
+    work(folder, n_prompts)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
