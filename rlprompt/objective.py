@@ -230,14 +230,14 @@ class Objective:
                 "use a method that needs rewards only"
             )
         covered = self._charge(prompts, gradient=True)
-        shape = (0, *prompts[0].vectors.shape)
-        gradients = np.zeros(shape, dtype=np.float32)
+        gradients = np.zeros((0, *(prompts[0].vectors.shape if prompts else (0, 0))), np.float32)
         per_example = np.zeros((0, self.n_examples))
         if covered:
             began = time.perf_counter()
-            per_example, gradients = self.task.rewards_with_grad(self.lm, covered, self._examples)
+            answers = self.task.rewards_with_grad(self.lm, covered, self._examples)
             self.ledger.lm_seconds += time.perf_counter() - began
-            self._enter(covered, per_example, len(covered), gradient=True)
+            per_example = self._enter(covered, answers[0], len(covered), gradient=True)
+            gradients = self._checked(covered, answers[1])
         evaluation = GradientEvaluation(tuple(covered), per_example, gradients)
         if len(covered) < len(prompts):
             raise BudgetExhausted(evaluation)
@@ -252,11 +252,30 @@ class Objective:
         self.ledger.used += len(covered) * self._cost(gradient)
         return covered
 
+    def _checked(self, prompts: Sequence[SoftPrompt], answer: object) -> NDArray[np.float32]:
+        """The gradient that the task gave, if it is one."""
+        gradients = np.array(answer, dtype=np.float32)
+        shape = (len(prompts), *prompts[0].vectors.shape)
+        if gradients.shape != shape:
+            raise ValueError(
+                f"task {self.task.name!r} gave a gradient of shape {gradients.shape} for "
+                f"{shape[0]} prompts of shape {shape[1:]}; expected {shape}"
+            )
+        for prompt, gradient in zip(prompts, gradients, strict=True):
+            if not np.isfinite(gradient).all():
+                raise ValueError(
+                    f"task {self.task.name!r} gave a gradient with NaN or infinity for {prompt!r}; "
+                    "a gradient must be finite"
+                )
+        return gradients
+
     def _enter(
         self, prompts: Sequence[Prompt], per_example: Floats, n_pending: int, *, gradient: bool
     ) -> Floats:
         """Check rewards and record them; `n_pending` prompts are paid for and not yet recorded."""
-        per_example = np.asarray(per_example, dtype=np.float64)
+        # A copy, row by row in memory: the task may use its array again, and the mean of a row
+        # must be summed in the same order here and in `Evaluation.rewards`.
+        per_example = np.array(per_example, dtype=np.float64, order="C")
         shape = (len(prompts), self.n_examples)
         if per_example.shape != shape:
             raise ValueError(
