@@ -366,17 +366,12 @@ def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
 
 def _stack(prefixes: Sequence[Tensor | None]) -> Tensor | None:
     """Prefixes side by side, (B, layers, 2, heads, S, dim), padded on the right."""
-    lengths = [0 if prefix is None else int(prefix.shape[-2]) for prefix in prefixes]
-    longest = max(lengths)
-    if not longest:
+    some = next((prefix for prefix in prefixes if prefix is not None), None)
+    if some is None:
         return None
-    return torch.stack(
-        [
-            F.pad(prefix, (0, 0, 0, longest - length))
-            for prefix, length in zip(prefixes, lengths, strict=True)
-            if prefix is not None
-        ]
-    )
+    known = [some[..., :0, :] if prefix is None else prefix for prefix in prefixes]
+    longest = max(int(prefix.shape[-2]) for prefix in known)
+    return torch.stack([F.pad(prefix, (0, 0, 0, longest - prefix.shape[-2])) for prefix in known])
 
 
 def _n_stem(query: Query) -> int:
