@@ -101,9 +101,8 @@ def fetch(name: str) -> Path:
     if name not in ASSETS:
         raise ValueError(f"no asset is called {name!r}; there are: {', '.join(sorted(ASSETS))}")
     asset = ASSETS[name]
-    # The digest in the folder's name keeps releases with different pins out of each other's way.
-    folder = cache_folder() / f"{name}-{asset.member_sha256[:12]}"
-    target = folder / PurePosixPath(asset.member).name
+    target = _target(name)
+    folder = target.parent
     try:
         if target.is_file() and _sha256(target) == asset.member_sha256:
             return target
@@ -121,6 +120,18 @@ def fetch(name: str) -> Path:
             "Set RLPROMPT_CACHE to a folder that can be written to and has room for it."
         ) from error
     return target
+
+
+def is_cached(name: str) -> bool:
+    """Whether the cache has a file for `ASSETS[name]`; `fetch` alone knows whether it is whole."""
+    return _target(name).is_file()
+
+
+def _target(name: str) -> Path:
+    asset = ASSETS[name]
+    # The digest in the folder's name keeps releases with different pins out of each other's way.
+    folder = cache_folder() / f"{name}-{asset.member_sha256[:12]}"
+    return folder / PurePosixPath(asset.member).name
 
 
 def _download(name: str, asset: Asset, scratch: Path) -> Path:

@@ -7,11 +7,9 @@ How scores are computed is hidden here: packed (`scoring.py`) where the model al
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import pairwise
 from typing import cast
 
@@ -21,47 +19,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlprompt.loading import DTYPES, Kind, load, model_kind, pick_device
+from rlprompt.fingerprint import Fingerprint, hash_weights, take_fingerprint
+from rlprompt.kernels import Kernels
+from rlprompt.loading import DTYPES, load, model_kind, packing_obstacle, pick_device
 from rlprompt.memory import Memory, free_bytes
+from rlprompt.noise import Noise, choose_dtype, measure_noise, probe_rows
 from rlprompt.packing import Ids
 from rlprompt.plain import PlainScorer
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.scoring import Over, PackedScorer, Scorer
+from rlprompt.scoring import Over, PackedScorer, Scorer, embed
 from rlprompt.template import Query
 
 logger = logging.getLogger(__name__)
 
 Reward = Callable[[Tensor, NDArray[np.int64]], Tensor]
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """What decides a score, besides the text: enters every result.
-
-    Attributes:
-        model: The name it was loaded by.
-        revision: Commit of the hub, or "".
-        kind: causal, masked or encoder-decoder.
-        weights: SHA-256 of all parameters, names included.
-        tokenizer: SHA-256 of the tokenizer's full state.
-        dtype: What weights and activations are computed in.
-        quantisation: The method that the checkpoint names, or "".
-    """
-
-    model: str
-    revision: str
-    kind: str
-    weights: str
-    tokenizer: str
-    dtype: str
-    quantisation: str
-
-    @property
-    def digest(self) -> str:
-        """One short hash of what changes scores; the name a model goes by does not."""
-        fields = asdict(self)
-        del fields["model"], fields["revision"]
-        return hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()[:16]
 
 
 class FrozenLM:
@@ -86,7 +57,8 @@ class FrozenLM:
         revision: str = "",
         memory_limit: int | None = None,
     ) -> None:
-        self.model = model.requires_grad_(False).eval()
+        self.model = model.requires_grad_(False)
+        torch.nn.Module.eval(model)
         self.tokenizer = tokenizer
         self.name = name or str(getattr(model.config, "_name_or_path", "")) or "unnamed"
         self.revision = revision
@@ -95,16 +67,18 @@ class FrozenLM:
         if self.kind != "masked":
             self.mask_id = None
         self.prefix_ids, self.suffix_ids = self._special_ids()
-        limit = free_bytes(model.device) // 4 if memory_limit is None else memory_limit
-        self.memory = Memory(model, limit)
-        self._plain = PlainScorer(model, self.kind, self.mask_id, self.memory)
+        self.dtype_reason = "given"
+        limit = free_bytes(self.device) // 4 if memory_limit is None else memory_limit
+        kernels = Kernels(model.base_model, limit // 2)
+        self.memory = Memory(model, limit - kernels.packed_bytes)
+        self._plain = PlainScorer(model, self.kind, self.mask_id, self.memory, kernels)
+        self._packed: PackedScorer | None = None
         self.obstacle = packing_obstacle(model, self.kind)
-        self._scorer: Scorer = self._plain
         if self.obstacle is None:
-            self._scorer = PackedScorer(model, self.memory)
-            self.obstacle = self._probe()
+            self._packed = PackedScorer(model, self.memory, kernels)
+            self.obstacle = self._disagreement()
         if self.obstacle is not None:
-            self._scorer = self._plain
+            self._packed = None
             logger.info("%s is scored row by row, not packed: %s", self.name, self.obstacle)
         self.encode = lru_cache(maxsize=1 << 16)(self._encode)
 
@@ -136,13 +110,20 @@ class FrozenLM:
         if dtype not in (*DTYPES, "auto"):
             raise ValueError(f"dtype {dtype!r}; give one of {', '.join(DTYPES)} or auto")
         loaded = load(name, dtype, revision)
-        return cls(
-            loaded.model.to(where),
-            loaded.tokenizer,
-            name,
+        make = partial(
+            cls,
+            tokenizer=loaded.tokenizer,
+            name=name,
             revision=loaded.revision,
             memory_limit=memory_limit,
         )
+        if dtype != "auto":
+            return make(torch.nn.Module.to(loaded.model, where))
+        model, reason = choose_dtype(loaded.model, where, lambda model: make(model)._own_noise())
+        lm = make(model)
+        lm.dtype_reason = reason
+        logger.info("%s is scored in %s on %s: %s", name, lm.fingerprint.dtype, where, reason)
+        return lm
 
     @property
     def device(self) -> torch.device:
@@ -152,12 +133,16 @@ class FrozenLM:
     @property
     def hidden_size(self) -> int:
         """Width of the embedding vectors, H."""
-        return int(self.model.get_input_embeddings().weight.shape[1])
+        return int(self._embedding.weight.shape[1])
 
     @property
     def n_vocabulary(self) -> int:
         """Rows of the embedding table, V; may exceed the tokenizer's size."""
-        return int(self.model.get_input_embeddings().weight.shape[0])
+        return int(self._embedding.weight.shape[0])
+
+    @property
+    def _embedding(self) -> torch.nn.Embedding:
+        return cast(torch.nn.Embedding, self.model.get_input_embeddings())
 
     @cached_property
     def context(self) -> int | None:
@@ -168,38 +153,19 @@ class FrozenLM:
         )
         embeddings = getattr(self.model.base_model, "embeddings", None)
         table = getattr(embeddings, "position_embeddings", None)
-        if limit is not None and getattr(table, "padding_idx", None) is not None:
-            limit -= table.padding_idx + 1  # RoBERTa counts positions from behind its pad's
+        padding = getattr(table, "padding_idx", None)
+        if limit is not None and padding is not None:
+            limit -= padding + 1  # RoBERTa counts positions from behind its pad's
         return None if self.kind == "encoder-decoder" else limit
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """What scores depend on; hashes all weights, once."""
-        config = self.model.config
-        quantised = getattr(config, "quantization_config", None)
-        method = quantised.get("quant_method", "") if isinstance(quantised, dict) else quantised
-        return Fingerprint(
-            model=self.name,
-            revision=self.revision,
-            kind=self.kind,
-            weights=self.hash_weights(),
-            tokenizer=self._hash_tokenizer(),
-            dtype=str(self.model.dtype).removeprefix("torch."),
-            quantisation=str(getattr(method, "quant_method", method) or ""),
-        )
+        return take_fingerprint(self.model, self.tokenizer, self.name, self.revision, self.kind)
 
     def hash_weights(self) -> str:
         """SHA-256 of every parameter and buffer as they are now, hexadecimal."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
-
-    def _hash_tokenizer(self) -> str:
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        state = backend.to_str() if backend else repr(sorted(self.tokenizer.get_vocab().items()))
-        return hashlib.sha256(state.encode()).hexdigest()
+        return hash_weights(self.model)
 
     def _special_ids(self) -> tuple[Ids, Ids]:
         """What the tokenizer puts around a text: (before, after), the latter not if causal."""
@@ -226,15 +192,20 @@ class FrozenLM:
         return self.encode(self.decode(prompt.ids)) == prompt.ids
 
     def embeddings(self) -> NDArray[np.float32]:
-        """The embedding table, (V, H) float32, a copy."""
-        table = self.model.get_input_embeddings().weight
-        return cast("NDArray[np.float32]", table.detach().float().cpu().numpy().copy())
+        """The vector that each token is fed as, (V, H) float32, a copy."""
+        return cast("NDArray[np.float32]", self._table().cpu().numpy())
 
     def nearest_tokens(self, prompt: SoftPrompt) -> TokenPrompt:
         """The vocabulary tokens nearest to each vector, by Euclidean distance."""
-        table = self.model.get_input_embeddings().weight.float()
+        table = self._table()
         vectors = torch.tensor(prompt.vectors, device=table.device)
         return TokenPrompt(torch.cdist(vectors, table).argmin(-1).tolist())
+
+    @torch.no_grad()
+    def _table(self) -> Tensor:
+        # Through the module: some models (Gemma) scale the rows of the table.
+        every = torch.arange(self.n_vocabulary, device=self.device)
+        return embed(self.model, every, None).float()
 
     def score(
         self, prompts: Sequence[Prompt], queries: Sequence[Query], *, over: Over = "vocabulary"
@@ -256,6 +227,15 @@ class FrozenLM:
                 of the wrong width, unequal numbers of candidates, or a sequence that is empty or
                 longer than the context.
         """
+        return self._score(self._scorer, over, prompts, queries)
+
+    @property
+    def _scorer(self) -> Scorer:
+        return self._packed or self._plain
+
+    def _score(
+        self, scorer: Scorer, over: Over, prompts: Sequence[Prompt], queries: Sequence[Query]
+    ) -> Tensor:
         ids, vectors, inverse = self._prepare(prompts, queries)
         shape = (len(ids) * len(queries), len(queries[0].candidates))
         out = torch.empty(shape, dtype=torch.float32, device=self.device)
@@ -263,8 +243,36 @@ class FrozenLM:
         def consume(index: Tensor, loglik: Tensor) -> None:
             out[index] = loglik.float()
 
-        self._scorer.score(ids, vectors, queries, over, consume)
+        scorer.score(ids, vectors, queries, over, consume)
         return out.cpu().view(len(ids), len(queries), -1)[inverse]
+
+    def noise(self, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Noise:
+        """How much these rows' log-likelihoods depend on how they are computed.
+
+        Scores every row about five times, once of them in a pass of its own: give it a few.
+
+        Args:
+            prompts: (P,) as for `score`.
+            queries: (Q,) as for `score`.
+
+        Raises:
+            ValueError: As for `score`.
+        """
+
+        def usual(prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
+            if self._packed is not None:
+                self._packed.kept.clear()
+            return self._score(self._scorer, "vocabulary", prompts, queries)
+
+        def small(prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
+            with self.memory.at_most(48):
+                return usual(prompts, queries)
+
+        plain = partial(self._score, self._plain, "vocabulary")
+        return measure_noise(usual, small, plain, prompts, queries)
+
+    def _own_noise(self) -> Noise:
+        return self.noise(*probe_rows(self.n_vocabulary, self.mask_id))
 
     def score_with_grad(
         self,
@@ -328,7 +336,8 @@ class FrozenLM:
             distinct.setdefault(prompt.digest if merge else i, len(distinct))
             for i, prompt in enumerate(prompts)
         ]
-        kept = [prompts[inverse.index(i)] for i in range(len(distinct))]
+        first = dict(zip(reversed(inverse), reversed(range(len(inverse))), strict=True))
+        kept = [prompts[first[i]] for i in range(len(distinct))]
         soft = [prompt for prompt in kept if isinstance(prompt, SoftPrompt)]
         if soft and len(soft) < len(kept):
             raise ValueError("token prompts and soft prompts in one call; score them in two")
@@ -370,50 +379,16 @@ class FrozenLM:
                     "the prompt"
                 )
 
-    def _probe(self) -> str | None:
+    def _disagreement(self) -> str | None:
         """Score a few rows packed and plain; a reason not to pack if they disagree."""
-        some = np.random.default_rng(0).integers(0, self.n_vocabulary, 16).tolist()
-        first, second = tuple(some[:5]), tuple(some[5:8])
-        answers = ((some[8],), (some[9], some[10]))
-        queries = [
-            Query(first, (), answers),
-            Query(second, (some[11],), answers),
-            Query(first, second, answers),
-        ]
-        prompts = [TokenPrompt(some[11:13]), TokenPrompt(some[13:16])]
-        scorers: tuple[Scorer, Scorer] = (self._scorer, self._plain)
+        rows = probe_rows(self.n_vocabulary, self.mask_id)
         try:
-            packed, plain = (self._probe_with(s, prompts, queries) for s in scorers)
+            packed = self._score(self._scorer, "vocabulary", *rows)
         except (TypeError, AttributeError, KeyError, IndexError, RuntimeError) as error:
             return f"its forward pass refused a packed input ({error})"
-        # Float32 agrees to about 1e-5; 16-bit noise stays far below what a wrong mask does.
-        tolerance = 1e-3 if self.model.dtype == torch.float32 else 0.5
-        worst = float((packed - plain).abs().max())
+        differences = (packed - self._score(self._plain, "vocabulary", *rows)).abs()
+        # A wrong mask is wrong by a nat; float32 agrees to 1e-5, 16 bits to a tenth on average.
+        exact = self.model.dtype == torch.float32
+        worst = float(differences.max() if exact else differences.mean())
+        tolerance = 1e-3 if exact else 0.3
         return None if worst < tolerance else f"packed and plain scores differ by {worst:.2g} nats"
-
-    def _probe_with(
-        self, scorer: Scorer, prompts: Sequence[TokenPrompt], queries: Sequence[Query]
-    ) -> Tensor:
-        out = torch.empty((len(prompts) * len(queries), 2), device=self.device)
-
-        def consume(index: Tensor, loglik: Tensor) -> None:
-            out[index] = loglik.float()
-
-        scorer.score([prompt.ids for prompt in prompts], None, queries, "vocabulary", consume)
-        return out
-
-
-def packing_obstacle(model: PreTrainedModel, kind: Kind) -> str | None:
-    """Why a model cannot be packed, from its kind and config, or None."""
-    if kind != "causal":
-        return f"{kind} models see the prompt from everywhere"
-    config = model.config.get_text_config()
-    layers = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-    if layers:
-        return f"it has layers of type {', '.join(sorted(layers))}"
-    window = getattr(config, "sliding_window", None)
-    if window is not None and getattr(config, "use_sliding_window", True):
-        return f"it attends to a sliding window of {window} tokens"
-    if model.base_model is model or not isinstance(model.get_output_embeddings(), torch.nn.Linear):
-        return "it has no plain linear output head"
-    return None

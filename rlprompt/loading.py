@@ -115,6 +115,23 @@ def model_kind(config: Any) -> Kind:
     )
 
 
+def packing_obstacle(model: PreTrainedModel, kind: Kind) -> str | None:
+    """Why a model cannot be packed, from its kind and config, or None."""
+    if kind != "causal":
+        return f"{kind} models see the prompt from everywhere"
+    config: Any = model.config.get_text_config()
+    layers = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if layers:
+        return f"it has layers of type {', '.join(sorted(layers))}"
+    window = getattr(config, "sliding_window", None)
+    if window is not None and getattr(config, "use_sliding_window", True):
+        return f"it attends to a sliding window of {window} tokens"
+    head = cast(Any, model).get_output_embeddings()
+    if model.base_model is model or not isinstance(head, torch.nn.Linear):
+        return "it has no plain linear output head"
+    return None
+
+
 def pick_device(device: str) -> torch.device:
     """The device of that name; for `"auto"` a GPU where there is one.
 

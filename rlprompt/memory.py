@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import psutil
@@ -53,6 +54,20 @@ class Memory:
         """New tokens that one pass may have."""
         per_token = self._per_token_grad if grad else self._per_token
         return max(1, min(self.most_tokens, self.limit // 2 // per_token))
+
+    def head_rows(self, n_vocabulary: int) -> int:
+        """Answers whose logits over the whole vocabulary may be held at a time."""
+        # Logits, the same in float32, and their log-softmax.
+        return max(1, self.limit // 8 // (12 * n_vocabulary))
+
+    @contextmanager
+    def at_most(self, n_tokens: int) -> Iterator[None]:
+        """Smaller passes for a while."""
+        before, self.most_tokens = self.most_tokens, min(n_tokens, self.most_tokens)
+        try:
+            yield
+        finally:
+            self.most_tokens = before
 
     def run(self, items: list[T], step: Callable[[list[T]], None]) -> None:
         """`step(items)`, in halves where that runs out of memory; later passes stay smaller.
@@ -104,6 +119,11 @@ class KeptPrefixes:
         while self._bytes > self.limit:
             _, dropped = self._kept.popitem(last=False)
             self._bytes -= dropped.nbytes
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._kept.clear()
+        self._bytes = 0
 
     def groups(self, heads: Sequence[Ids], bytes_per_token: int) -> Iterator[list[int]]:
         """Cut `range(len(heads))` into runs whose prefixes fit together."""

@@ -117,6 +117,12 @@ class Answer:
     gradients: NDArray[np.float32] | None
     seconds: float
 
+    @property
+    def finite(self) -> bool:
+        """Whether all of it is numbers."""
+        arrays = (self.per_example, *([] if self.gradients is None else [self.gradients]))
+        return all(bool(np.isfinite(array).all()) for array in arrays)
+
 
 class Answers(Protocol):
     """Answers paid for before, such as those of a run that was killed (`store.py`).
@@ -290,15 +296,14 @@ class Objective:
                 "use a method that needs rewards only"
             )
         covered = self._charge(prompts, gradient=True)
-        shape = (0, *prompts[0].vectors.shape)
-        evaluation = GradientEvaluation(
-            (), np.zeros((0, self.n_examples)), np.zeros(shape, dtype=np.float32)
-        )
+        gradients = np.zeros((0, *(prompts[0].vectors.shape if prompts else (0, 0))), np.float32)
+        per_example = np.zeros((0, self.n_examples))
         if covered:
             answer = self._answer(covered, gradient=True)
             self._enter(covered, answer, len(covered))
             assert answer.gradients is not None
-            evaluation = GradientEvaluation(tuple(covered), answer.per_example, answer.gradients)
+            per_example, gradients = answer.per_example, answer.gradients
+        evaluation = GradientEvaluation(tuple(covered), per_example, gradients)
         if len(covered) < len(prompts):
             raise BudgetExhausted(evaluation)
         return evaluation
@@ -318,8 +323,8 @@ class Objective:
         answer = self._answers.find(prompts, gradient=gradient) if self._answers else None
         if answer is None:
             answer = self._ask(prompts, gradient)
-            # A reward that is no number ends the search, today and after the task is mended.
-            if self._answers and np.isfinite(answer.per_example).all():
+            # What is no number ends the search; it must not do so again once the task is mended.
+            if self._answers and answer.finite:
                 answer = self._answers.keep(prompts, answer)
         self.ledger.lm_seconds += answer.seconds
         return answer
@@ -334,15 +339,29 @@ class Objective:
         else:
             rewards = self.task.rewards(self.lm, prompts, self._examples)
         seconds = time.perf_counter() - began
-        # In one memory layout: sums over another could differ in the last bit.
-        per_example = np.ascontiguousarray(rewards, dtype=np.float64)
+        # Copies, row by row in memory: the task may use its array again, and the mean of a row
+        # must be summed in the same order here and in `Evaluation.rewards`.
+        per_example = np.array(rewards, dtype=np.float64, order="C")
         shape = (len(prompts), self.n_examples)
         if per_example.shape != shape:
             raise ValueError(
                 f"task {self.task.name!r} gave rewards of shape {per_example.shape} for "
                 f"{shape[0]} prompts on {shape[1]} examples; expected {shape}"
             )
+        if gradient:
+            gradients = self._shaped(soft, gradients)
         return Answer(per_example, gradients, seconds)
+
+    def _shaped(self, prompts: Sequence[SoftPrompt], answer: object) -> NDArray[np.float32]:
+        """The gradients that the task gave, if they have the prompts' shape."""
+        gradients = np.array(answer, dtype=np.float32)
+        shape = (len(prompts), *prompts[0].vectors.shape)
+        if gradients.shape != shape:
+            raise ValueError(
+                f"task {self.task.name!r} gave a gradient of shape {gradients.shape} for "
+                f"{shape[0]} prompts of shape {shape[1:]}; expected {shape}"
+            )
+        return gradients
 
     def _enter(self, prompts: Sequence[Prompt], answer: Answer, n_pending: int) -> None:
         """Record rewards; `n_pending` prompts are paid for and not yet recorded."""
@@ -362,4 +381,9 @@ class Objective:
                 f"task {self.task.name!r} gave the reward {answer.per_example[p, e]} for "
                 f"{prompts[p]!r} on train example {e} "
                 f"({self._examples[e].source or 'in memory'}); a reward must be a finite number"
+            )
+        if not answer.finite:
+            raise ValueError(
+                f"task {self.task.name!r} gave a gradient with NaN or infinity for one of "
+                f"{prompts!r}; a gradient must be finite"
             )

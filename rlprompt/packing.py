@@ -79,7 +79,8 @@ class Pass:
         positions: (B, T) int64, position of each token in its own sequence.
         attends: (B, T, S + T) bool, prefix first. A padded token attends to itself alone, so
             that its softmax is defined.
-        read_places: (R,) int64, flat index into (B, T) of the outputs to read.
+        nodes: (N,) int64, flat indices into (B, T) of the outputs to read, each once, rising.
+        read_nodes: (R,) int64, which of `nodes` a read is from.
         read_targets: (R,) int64, the token id predicted there.
         read_outputs: (R,) int64, which sequence's answer the read belongs to.
         read_candidates: (R,) int64, which candidate of it.
@@ -88,7 +89,8 @@ class Pass:
     ids: NDArray[np.int64]
     positions: NDArray[np.int64]
     attends: NDArray[np.bool_]
-    read_places: NDArray[np.int64]
+    nodes: NDArray[np.int64]
+    read_nodes: NDArray[np.int64]
     read_targets: NDArray[np.int64]
     read_outputs: NDArray[np.int64]
     read_candidates: NDArray[np.int64]
@@ -164,11 +166,14 @@ def lay_out(rows: Sequence[Row], n_prefix: int) -> Pass:
         positions[b, :size] = row.prefix_length + row.tree.depths
         attends[b, :size, : row.prefix_length] = True
         attends[b, :size, n_prefix : n_prefix + size] = row.tree.ancestors
+    places = np.concatenate([b * n_new + row.tree.read_nodes for b, row in enumerate(rows)])
+    nodes, read_nodes = np.unique(places, return_inverse=True)
     return Pass(
         ids,
         positions,
         attends,
-        np.concatenate([b * n_new + row.tree.read_nodes for b, row in enumerate(rows)]),
+        nodes,
+        read_nodes,
         np.concatenate([row.tree.read_targets for row in rows]),
         np.concatenate([row.outputs[row.tree.read_sequences] for row in rows]),
         np.concatenate([row.tree.read_candidates for row in rows]),

@@ -18,7 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
+from rlprompt.kernels import Kernels
 from rlprompt.loading import Kind
 from rlprompt.memory import Memory
 from rlprompt.packing import Ids
@@ -59,12 +61,19 @@ class PlainScorer:
         kind: How it answers.
         mask_id: Id of the mask token, for masked models.
         memory: Sizes passes.
+        kernels: Faster ways to compute the model's modules.
     """
 
     def __init__(
-        self, model: PreTrainedModel, kind: Kind, mask_id: int | None, memory: Memory
+        self,
+        model: PreTrainedModel,
+        kind: Kind,
+        mask_id: int | None,
+        memory: Memory,
+        kernels: Kernels,
     ) -> None:
-        self.model, self.kind, self.mask_id, self.memory = model, kind, mask_id, memory
+        self.model, self.kind, self.mask_id = model, kind, mask_id
+        self.memory, self.kernels = memory, kernels
 
     def score(
         self,
@@ -149,7 +158,7 @@ class PlainScorer:
         places = [sorted({position for position, _, _ in form.reads}) for form in forms]
         logits = self._logits(forms, vectors, _pad(places)[0])
         rows, columns, targets, outputs, candidates = (
-            to_device(np.array(column, dtype=np.int64), logits.device)
+            np.array(column, dtype=np.int64)
             for column in zip(
                 *(
                     (row, place.index(position), target, pair_index, candidate)
@@ -161,44 +170,64 @@ class PlainScorer:
                 strict=True,
             )
         )
-        reads = logits.float().log_softmax(-1)[rows, columns, targets]
+        where = tuple(to_device(index, logits.device) for index in (rows, columns, targets))
+        reads = logits.float().log_softmax(-1)[where]
         return collect(reads, outputs, candidates, n_candidates, over)
 
     def _logits(
         self, forms: Sequence[_Form], vectors: Tensor | None, places: NDArray[np.int64]
     ) -> Tensor:
         """(B, n, V) at `places` (B, n) of each form."""
-        model, device = self.model, self.model.device
-        ids, mask = (to_device(array, device) for array in _pad([form.ids for form in forms]))
-        fed: dict[str, Any] = {"attention_mask": mask, "use_cache": False}
-        if self.kind == "masked":
-            del fed["use_cache"]
+        model, where = cast(Any, self.model), to_device(places, self.model.device)
+        head = model.get_output_embeddings()
+        with self.kernels.applied(), _answers_at(head, where):
+            if self.kind == "encoder-decoder":
+                logits = self._decoder_logits(forms, vectors)
+            else:
+                caching = {} if self.kind == "masked" else {"use_cache": False}
+                fed = self._fed([form.ids for form in forms], vectors)
+                logits = model(**fed, **caching).logits
+        if logits.shape[1] != where.shape[1]:  # a model whose head is no module of its own
+            logits = logits.gather(1, where[..., None].expand(-1, -1, logits.shape[-1]))
+        return logits
+
+    def _fed(self, ids: Sequence[Ids], vectors: Tensor | None) -> dict[str, Tensor]:
+        padded, mask = (to_device(array, self.model.device) for array in _pad(ids))
         # Some models derive positions from the ids, so vectors are given only where they must be.
-        soft = vectors is not None
-        fed |= {"inputs_embeds": embed(model, ids, vectors)} if soft else {"input_ids": ids}
-        where = to_device(places, device)
-        if self.kind == "encoder-decoder":
-            fed["decoder_input_ids"] = to_device(
-                _pad([form.decoder_ids for form in forms])[0], device
-            )
-            logits = cast(Tensor, model(**fed).logits)
-            return logits.gather(1, where[..., None].expand(-1, -1, logits.shape[-1]))
-        with _answers_at(model.base_model, where):
-            return cast(Tensor, model(**fed).logits)
+        if vectors is None:
+            return {"input_ids": padded, "attention_mask": mask}
+        return {"inputs_embeds": embed(self.model, padded, vectors), "attention_mask": mask}
+
+    def _decoder_logits(self, forms: Sequence[_Form], vectors: Tensor | None) -> Tensor:
+        """Every text goes through the encoder once, whatever the number of answers to it."""
+        model = cast(Any, self.model)
+        texts = {ids: i for i, ids in enumerate(dict.fromkeys(form.ids for form in forms))}
+        fed = self._fed(list(texts), vectors)
+        encoded = model.get_encoder()(**fed).last_hidden_state
+        which = to_device(np.array([texts[form.ids] for form in forms]), encoded.device)
+        decoder_ids = to_device(_pad([form.decoder_ids for form in forms])[0], encoded.device)
+        output = model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded[which]),
+            attention_mask=fed["attention_mask"][which],
+            decoder_input_ids=decoder_ids,
+            use_cache=False,
+        )
+        logits: Tensor = output.logits
+        return logits
 
 
 @contextmanager
-def _answers_at(base: nn.Module, places: Tensor) -> Iterator[None]:
-    """Let the head see only the hidden states at `places` (B, n), whatever the architecture."""
+def _answers_at(head: nn.Module | None, places: Tensor) -> Iterator[None]:
+    """Let the output head see only the hidden states at `places` (B, n)."""
 
-    def trim(module: nn.Module, args: object, output: Any) -> Any:
-        hidden = output.last_hidden_state
-        output.last_hidden_state = hidden.gather(
-            1, places[..., None].expand(-1, -1, hidden.shape[-1])
-        )
-        return output
+    def trim(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = inputs[0]
+        return (hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1])),)
 
-    handle = base.register_forward_hook(trim)
+    if head is None:
+        yield
+        return
+    handle = head.register_forward_pre_hook(trim)
     try:
         yield
     finally:

@@ -118,7 +118,7 @@ class Result:
 
     def to_json(self) -> str:
         """The result as JSON text."""
-        return json.dumps({"format": FORMAT, **_plain(self)}, indent=1, allow_nan=False)
+        return json.dumps({"format": FORMAT, **plain(self)}, indent=1, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Result:
@@ -128,14 +128,14 @@ class Result:
             ValueError: The text is no result, or one of a newer format.
         """
         try:
-            state = json.loads(text)
-            if state.pop("format") > FORMAT:
-                raise ValueError("this result was written by a newer rlprompt; update to read it")
-            state["points"] = tuple((int(rows), float(reward)) for rows, reward in state["points"])
-            state["candidates"] = tuple(_candidate(entry) for entry in state["candidates"])
-            return cls(**state)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            state = json.loads(text, parse_constant=_refuse)
+            if state.pop("format") <= FORMAT:
+                state["points"] = tuple((int(n), float(reward)) for n, reward in state["points"])
+                state["candidates"] = tuple(_candidate(entry) for entry in state["candidates"])
+                return cls(**state)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a result of rlprompt: {error!r}") from error
+        raise ValueError("this result was written by a newer rlprompt; update to read it")
 
 
 def prompt_state(prompt: Prompt) -> dict[str, Any]:
@@ -154,14 +154,21 @@ def prompt_from_state(state: Mapping[str, Any]) -> Prompt:
     return SoftPrompt(vectors.reshape(state["shape"]))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value of dataclasses, mappings, sequences and numpy's numbers as JSON has it."""
     if isinstance(value, TokenPrompt | SoftPrompt):
         return prompt_state(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+        return {str(key): plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _candidate(state: dict[str, Any]) -> Candidate:

@@ -10,20 +10,23 @@ candidates' ids only unless a log-softmax over the vocabulary is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
+from rlprompt.kernels import Kernels
 from rlprompt.memory import KeptPrefixes, Memory
-from rlprompt.packing import Ids, Pass, Row, Tree, batch, fill, grow, lay_out, split_evenly
+from rlprompt.packing import Ids, Pass, Row, batch, fill, grow, lay_out, split_evenly
 from rlprompt.template import Query
 
 Over = Literal["vocabulary", "candidates"]
@@ -31,8 +34,8 @@ Over = Literal["vocabulary", "candidates"]
 # New tokens on one row. Wide rows share a prefix among more prompts, but what the mask throws away
 # of the attention between neighbours grows with the square.
 ROW_TOKENS = 80
-# Answers whose logits over the whole vocabulary are held at a time.
-HEAD_ROWS = 1024
+# Rows laid out at a time: enough to sort by length, little enough for memory.
+WINDOW = 1024
 
 
 class Consume(Protocol):
@@ -71,13 +74,13 @@ class Scorer(Protocol):
         ...
 
 
-class _PrefixedLayer(DynamicLayer):
+class _PrefixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # not annotated
     """Keys and values of one layer after a known prefix, neither of which is ever changed."""
 
     def __init__(self, prefix: tuple[Tensor, Tensor] | None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.prefix = prefix
-        self.grown: tuple[Tensor, Tensor] | None = None
+        self.grown: tuple[Tensor, Tensor]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -112,14 +115,14 @@ class PackedScorer:
     Args:
         model: The frozen model, with a base model and a linear output head.
         memory: Sizes passes and bounds the kept prefixes.
+        kernels: Faster ways to compute the model's modules.
     """
 
-    def __init__(self, model: PreTrainedModel, memory: Memory) -> None:
-        self.model = model
-        self.memory = memory
+    def __init__(self, model: PreTrainedModel, memory: Memory, kernels: Kernels) -> None:
+        self.model, self.memory, self.kernels = model, memory, kernels
         self.kept = KeptPrefixes(memory.limit // 4)
-        self._head = model.get_output_embeddings()
-        config = model.config.get_text_config()
+        self._head = cast(nn.Linear, cast(Any, model).get_output_embeddings())
+        config: Any = model.config.get_text_config()
         self._n_layers = int(config.num_hidden_layers)
         n_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         head_dim = getattr(config, "head_dim", None) or (
@@ -157,23 +160,20 @@ class PackedScorer:
         # Where an answer is read right after the text, the text's last token is computed again.
         lead = int(any(not p for p in prompts) and any(not q.tail_ids for q in queries))
         heads = [query.head_ids for query in queries]
+        grow_once = lru_cache(maxsize=256)(grow)  # alike for all examples, or for the next few
+
+        def rows(group: Sequence[int]) -> Iterator[Row]:
+            for chunk in chunks:
+                for i, q in enumerate(group):
+                    query, cut = queries[q], len(heads[q]) - lead
+                    tree = grow_once(
+                        tuple(heads[q][cut:] + prompts[p] + query.tail_ids for p in chunk),
+                        (query.candidates,) * len(chunk),
+                    )
+                    yield Row(i, cut, tree, np.array([p * len(queries) + q for p in chunk]))
+
         for group in self.kept.groups(heads, self._prefix_bytes):
-            prefixes = self._kept_prefixes([heads[q] for q in group])
-            trees: dict[tuple[Any, ...], Tree] = {}
-            rows = []
-            for i, q in enumerate(group):
-                query, cut = queries[q], len(heads[q]) - lead
-                start = heads[q][cut:]
-                for c, chunk in enumerate(chunks):
-                    key = (c, start, query.tail_ids, query.candidates)
-                    if key not in trees:
-                        trees[key] = grow(
-                            [start + prompts[p] + query.tail_ids for p in chunk],
-                            [query.candidates] * len(chunk),
-                        )
-                    outputs = np.array([p * len(queries) + q for p in chunk])
-                    rows.append(Row(i, cut, trees[key], outputs))
-            self._answer(call, rows, prefixes)
+            self._answer(call, rows(group), self._kept_prefixes([heads[q] for q in group]))
 
     def _prompts_as_prefixes(
         self, call: _Call, prompts: Sequence[Ids], queries: Sequence[Query]
@@ -181,10 +181,12 @@ class PackedScorer:
         """All that precedes the examples is the prefix; they grow side by side behind it."""
         head = queries[0].head_ids
         lengths = [len(query.tail_ids) + _n_stem(query) for query in queries]
-        bins = fill(lengths, max(ROW_TOKENS, max(lengths)))
         trees = [
-            grow([queries[q].tail_ids for q in bin_], [queries[q].candidates for q in bin_])
-            for bin_ in bins
+            (
+                np.array(bin_),
+                grow([queries[q].tail_ids for q in bin_], [queries[q].candidates for q in bin_]),
+            )
+            for bin_ in fill(lengths, max(ROW_TOKENS, max(lengths)))
         ]
         root = self._kept_prefixes([head])[0]
         size = max(1, (len(head) + max(map(len, prompts))) * self._prefix_bytes)
@@ -194,19 +196,14 @@ class PackedScorer:
             leaves = [
                 None if k is None else k.detach().requires_grad_(call.with_grad) for k in known
             ]
-            rows = [
-                Row(i, len(head) + len(prompts[p]), tree, p * len(queries) + np.array(bin_))
+            rows = (
+                Row(i, len(head) + len(prompts[p]), tree, p * len(queries) + bin_)
                 for i, p in enumerate(part)
-                for bin_, tree in zip(bins, trees, strict=True)
-            ]
+                for bin_, tree in trees
+            )
             self._answer(call, rows, leaves)
             if call.with_grad:
-                pairs = [
-                    (k, leaf.grad)
-                    for k, leaf in zip(known, leaves, strict=True)
-                    if k is not None and leaf is not None and k.requires_grad
-                ]
-                torch.autograd.backward([k for k, _ in pairs], [g for _, g in pairs])
+                _backward(known, leaves)
 
     def _kept_prefixes(self, heads: Sequence[Ids]) -> list[Tensor | None]:
         """Keys and values of texts before the prompt, computed at most once while they are kept."""
@@ -247,7 +244,7 @@ class PackedScorer:
             self.memory.run(rows_, step)
         return known
 
-    def _answer(self, call: _Call, rows: list[Row], prefixes: Sequence[Tensor | None]) -> None:
+    def _answer(self, call: _Call, rows: Iterator[Row], prefixes: Sequence[Tensor | None]) -> None:
         """Run all rows and hand each pass's answers on."""
 
         def step(rows: list[Row]) -> None:
@@ -259,13 +256,14 @@ class PackedScorer:
                 leaves = [call.vectors, *{id(k): k for k in own if k is not None}.values()]
                 accumulate_grad(value, [leaf for leaf in leaves if leaf is not None])
 
-        for rows_ in batch(rows, self.memory.tokens(call.with_grad)):
-            self.memory.run(rows_, step)
+        while window := list(islice(rows, WINDOW)):
+            for rows_ in batch(window, self.memory.tokens(call.with_grad)):
+                self.memory.run(rows_, step)
 
     def _forward(
         self, layout: Pass, prefixes: Sequence[Tensor | None], vectors: Tensor | None
     ) -> tuple[Tensor, list[_PrefixedLayer]]:
-        """The last hidden states, flat (B * T, H), and the layers with their keys and values."""
+        """Last hidden states where answers are read (n, H), and the layers' keys and values."""
         device, dtype = self.model.device, self.model.dtype
         stacked = _stack(prefixes)
         layers = [
@@ -275,51 +273,68 @@ class PackedScorer:
         hidden = to_device(~layout.attends, device)
         mask = torch.zeros(hidden.shape, dtype=dtype, device=device)
         mask.masked_fill_(hidden, torch.finfo(dtype).min)
-        output = self.model.base_model(
-            inputs_embeds=embed(self.model, to_device(layout.ids, device), vectors),
-            attention_mask=mask[:, None],
-            position_ids=to_device(layout.positions, device),
-            past_key_values=Cache(layers=list(layers)),
-            use_cache=True,
-        )
-        return output.last_hidden_state.flatten(0, 1), layers
+        nodes = to_device(layout.nodes, device)
+        with self.kernels.applied(nodes):
+            output = self.model.base_model(
+                inputs_embeds=embed(self.model, to_device(layout.ids, device), vectors),
+                attention_mask=mask[:, None],
+                position_ids=to_device(layout.positions, device),
+                past_key_values=Cache(layers=list(layers)),
+                use_cache=True,
+            )
+        return output.last_hidden_state.flatten(0, 1)[nodes], layers
 
     def _read(self, hidden: Tensor, layout: Pass, call: _Call) -> tuple[Tensor, Tensor]:
         """The pairs answered by a pass (n,) and their log-likelihoods (n, C)."""
-        places, targets, outputs, candidates = (
-            to_device(array, hidden.device)
-            for array in (
-                layout.read_places,
-                layout.read_targets,
-                layout.read_outputs,
-                layout.read_candidates,
-            )
-        )
-        weight, bias = self._head.weight, getattr(self._head, "bias", None)
-        single = len(places) == len(set(layout.read_outputs.tolist())) * call.n_candidates
-        if call.over == "candidates" and single:
-            # The normaliser over the vocabulary is the same for all candidates and cancels.
-            reads = (hidden[places].float() * weight[targets].float()).sum(-1)
-            reads = reads if bias is None else reads + bias[targets].float()
+        device = hidden.device
+        weight, bias = self._head.weight, self._head.bias
+        n_pairs = len(np.unique(layout.read_outputs))
+        if call.over == "candidates" and len(layout.read_nodes) == n_pairs * call.n_candidates:
+            # One token each: their normaliser over the vocabulary is the same and cancels.
+            which = to_device(layout.read_nodes, device)
+            targets = to_device(layout.read_targets, device)
+            found = (hidden[which].float() * weight[targets].float()).sum(-1)
+            found = found if bias is None else found + bias[targets].float()
         else:
-            nodes, which = places.unique(return_inverse=True)
-            logs = [
-                F.linear(hidden[part], weight, bias).float().log_softmax(-1)
-                for part in nodes.split(HEAD_ROWS)
-            ]
-            reads = torch.cat(logs)[which, targets]
-        return collect(reads, outputs, candidates, call.n_candidates, call.over)
+            found = hidden.new_empty(len(layout.read_nodes), dtype=torch.float32)
+            for part in split_evenly(len(hidden), self.memory.head_rows(len(weight))):
+                inside = (layout.read_nodes >= part.start) & (layout.read_nodes < part.stop)
+                where = np.flatnonzero(inside)
+                which = to_device(layout.read_nodes[where] - part.start, device)
+                targets = to_device(layout.read_targets[where], device)
+                logits = F.linear(hidden[part.start : part.stop], weight, bias).float()
+                logs = logits.log_softmax(-1)[which, targets]
+                found = found.index_put((to_device(where, device),), logs)
+        return collect(
+            found, layout.read_outputs, layout.read_candidates, call.n_candidates, call.over
+        )
+
+
+def _backward(known: Sequence[Tensor | None], leaves: Sequence[Tensor | None]) -> None:
+    """Send the gradients that gathered at the leaves on through what they were cut from."""
+    pairs = [
+        (k, leaf.grad)
+        for k, leaf in zip(known, leaves, strict=True)
+        if k is not None and leaf is not None and k.requires_grad
+    ]
+    torch.autograd.backward([k for k, _ in pairs], [grad for _, grad in pairs])
 
 
 def collect(
-    reads: Tensor, outputs: Tensor, candidates: Tensor, n_candidates: int, over: Over
+    reads: Tensor,
+    outputs: NDArray[np.int64],
+    candidates: NDArray[np.int64],
+    n_candidates: int,
+    over: Over,
 ) -> tuple[Tensor, Tensor]:
     """Sum reads (R,) by pair and candidate: the pairs (n,) and their log-likelihoods (n, C)."""
-    index, which = outputs.unique(return_inverse=True)
+    index, which = np.unique(outputs, return_inverse=True)  # here, for a GPU would be waited for
     zeros = torch.zeros(len(index) * n_candidates, dtype=reads.dtype, device=reads.device)
-    loglik = zeros.index_add(0, which * n_candidates + candidates, reads)
-    loglik = loglik.view(len(index), n_candidates)
-    return index, loglik.log_softmax(-1) if over == "candidates" else loglik
+    places = to_device(which * n_candidates + candidates, reads.device)
+    loglik = zeros.index_add(0, places, reads).view(len(index), n_candidates)
+    if over == "candidates":
+        loglik = loglik.log_softmax(-1)
+    return to_device(index, reads.device), loglik
 
 
 def accumulate_grad(value: Tensor, leaves: Sequence[Tensor]) -> None:
@@ -333,10 +348,10 @@ def accumulate_grad(value: Tensor, leaves: Sequence[Tensor]) -> None:
 
 def embed(model: PreTrainedModel, ids: Tensor, vectors: Tensor | None) -> Tensor:
     """Input vectors (..., H) of virtual ids (...)."""
-    embedding = model.get_input_embeddings()
+    embedding = cast(nn.Embedding, model.get_input_embeddings())
     if vectors is None:
         return cast(Tensor, embedding(ids))
-    n_vocabulary = int(embedding.weight.shape[0])
+    n_vocabulary = len(embedding.weight)
     soft = ids >= n_vocabulary
     words: Tensor = embedding(ids.masked_fill(soft, 0))
     places = (ids - n_vocabulary).clamp_min(0)
@@ -351,17 +366,12 @@ def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
 
 def _stack(prefixes: Sequence[Tensor | None]) -> Tensor | None:
     """Prefixes side by side, (B, layers, 2, heads, S, dim), padded on the right."""
-    lengths = [0 if prefix is None else int(prefix.shape[-2]) for prefix in prefixes]
-    longest = max(lengths)
-    if not longest:
+    some = next((prefix for prefix in prefixes if prefix is not None), None)
+    if some is None:
         return None
-    return torch.stack(
-        [
-            F.pad(prefix, (0, 0, 0, longest - length))
-            for prefix, length in zip(prefixes, lengths, strict=True)
-            if prefix is not None
-        ]
-    )
+    known = [some[..., :0, :] if prefix is None else prefix for prefix in prefixes]
+    longest = max(int(prefix.shape[-2]) for prefix in known)
+    return torch.stack([F.pad(prefix, (0, 0, 0, longest - prefix.shape[-2])) for prefix in known])
 
 
 def _n_stem(query: Query) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -27,7 +28,7 @@ from rlprompt.objective import (
     Scored,
 )
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.result import Candidate, Result, Score
+from rlprompt.result import Candidate, Result, Score, plain
 from rlprompt.space import Kind, SoftSpace, Space, TokenSpace
 from rlprompt.task import Task, measure
 
@@ -81,12 +82,13 @@ class AskTell(ABC):
     def run(self, objective: Objective, space: Any, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
         proposals = self.ask(space, objective.affordable(), rng)
-        try:
-            prompts = next(proposals)
-            while True:
-                prompts = proposals.send(objective.evaluate(prompts))
-        except StopIteration:
-            return
+        prompts = next(proposals, None)
+        while prompts is not None:
+            evaluation = objective.evaluate(prompts)  # outside `try`: a task may raise it too
+            try:
+                prompts = proposals.send(evaluation)
+            except StopIteration:
+                return
 
 
 def search(
@@ -126,7 +128,8 @@ def search(
         ValueError: The budget does not cover one prompt, a reward is no number, or a text is too
             long for the model.
     """
-    budget = Budget(budget) if isinstance(budget, int) else budget
+    budget = budget if isinstance(budget, Budget) else Budget(budget)
+    settings = _settings(optimiser)  # before the search: what fails here costs nothing
     objective = Objective(task, lm, budget, on_progress, answers)
     # Two streams, so that an optimiser that draws more does not change the space it is given.
     space_rng, rng = (
@@ -143,11 +146,11 @@ def search(
             model=lm.name,
             fingerprint=dataclasses.asdict(lm.fingerprint),
             optimiser=type(optimiser).__name__,
-            settings=_settings(optimiser),
-            seed=seed,
-            length=length,
+            settings=settings,
+            seed=int(seed),
+            length=int(length),
             status=status,
-            budget_rows=budget.rows,
+            budget_rows=int(budget.rows),
             rows=objective.ledger.used,
             n_prompts=objective.ledger.n_prompts,
             lm_seconds=objective.ledger.lm_seconds,
@@ -188,9 +191,27 @@ def describe(lm: FrozenLM, prompt: Prompt) -> tuple[str, bool]:
 
 
 def evaluate(task: Task, lm: FrozenLM, prompt: Prompt, split: str) -> Score:
-    """A prompt's mean reward and metric on a split, outside any budget."""
-    rewards, metric = measure(task, lm, [prompt], task.splits.parts()[split])
-    return Score(float(rewards.mean()), float(metric.mean()))
+    """A prompt's mean reward and metric on a split, outside any budget.
+
+    Raises:
+        ValueError: The task's answer is no number, or of the wrong shape.
+    """
+    return _scores(task, lm, [prompt], split)[0]
+
+
+def _scores(task: Task, lm: FrozenLM, prompts: Sequence[Prompt], split: str) -> list[Score]:
+    examples = task.splits.parts()[split]
+    answers = [np.asarray(answer, np.float64) for answer in measure(task, lm, prompts, examples)]
+    for answer in answers:
+        # Sorted among numbers, a NaN could end up anywhere, first included.
+        if answer.shape != (len(prompts), len(examples)) or not np.isfinite(answer).all():
+            raise ValueError(
+                f"task {task.name!r} gave an answer of shape {answer.shape} with "
+                f"{(~np.isfinite(answer)).sum()} values that are no finite number for "
+                f"{len(prompts)} prompts on the {len(examples)} examples of {split}"
+            )
+    means = (answer.mean(axis=1).tolist() for answer in answers)
+    return [Score(reward, metric) for reward, metric in zip(*means, strict=True)]
 
 
 def _candidates(task: Task, lm: FrozenLM, ledger: Ledger, finished: bool) -> list[Candidate]:
@@ -200,11 +221,7 @@ def _candidates(task: Task, lm: FrozenLM, ledger: Ledger, finished: bool) -> lis
     best = ledger.best(CANDIDATES)
     if not best:
         return []
-    rewards, metrics = measure(task, lm, [scored.prompt for scored in best], task.splits.dev)
-    scores = [
-        Score(float(r), float(m))
-        for r, m in zip(rewards.mean(axis=1), metrics.mean(axis=1), strict=True)
-    ]
+    scores = _scores(task, lm, [scored.prompt for scored in best], "dev")
     # Stable: among equals on dev the better on train stays first.
     order = sorted(range(len(best)), key=lambda i: -scores[i].reward)
     train = evaluate(task, lm, best[order[0]].prompt, "train")
@@ -229,6 +246,14 @@ def _candidate(lm: FrozenLM, scored: Scored, dev: Score | None, test: Score | No
 
 
 def _settings(optimiser: Optimiser) -> dict[str, Any]:
-    if dataclasses.is_dataclass(optimiser) and not isinstance(optimiser, type):
-        return dataclasses.asdict(optimiser)
-    return {}
+    if not dataclasses.is_dataclass(optimiser):
+        return {}
+    return {f.name: _setting(getattr(optimiser, f.name)) for f in dataclasses.fields(optimiser)}
+
+
+def _setting(value: Any) -> Any:
+    """A setting as JSON has it; what JSON has not, such as infinity or a function, by its name."""
+    try:
+        return json.loads(json.dumps(plain(value), allow_nan=False))
+    except (TypeError, ValueError):
+        return getattr(value, "__qualname__", None) or str(value)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,21 +71,28 @@ class TokenSpace:
         )
 
 
-def typable_tokens(lm: FrozenLM) -> dict[int, str]:
+# Trying 49,152 tokens takes 2 s, and every search of a comparison asks.
+_typable: WeakKeyDictionary[FrozenLM, Mapping[int, str]] = WeakKeyDictionary()
+
+
+def typable_tokens(lm: FrozenLM) -> Mapping[int, str]:
     """Ids and texts of the tokens that are printable and give the same id when typed again.
 
     Leaves out special tokens, pieces of a character, control characters and white space alone.
     """
+    if lm in _typable:
+        return _typable[lm]
     tokenizer = lm.tokenizer
     special = set(tokenizer.all_special_ids)
     ids = [i for i in range(min(len(tokenizer), lm.n_vocabulary)) if i not in special]
     texts = [lm.decode([i]) for i in ids]
     typed = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return {
+    _typable[lm] = {
         i: text
         for i, text, again in zip(ids, texts, cast("list[list[int]]", typed), strict=True)
         if again == [i] and text.strip() and text.isprintable() and "\ufffd" not in text
     }
+    return _typable[lm]
 
 
 @dataclass(frozen=True, eq=False)

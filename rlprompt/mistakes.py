@@ -1,0 +1,48 @@
+"""What to tell a person who mistyped something, in a line.
+
+>>> advice("shot", ["shots", "seed"])
+"; did you mean 'shots'?"
+>>> advice("x", ["shots", "seed"])
+'; known: shots, seed'
+"""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Iterable
+from typing import Any
+
+# For the kinds of error that pydantic words for programmers.
+PLAIN = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "dict_type": "must be keys with values",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "model_type": "must be keys with values",
+    "string_pattern_mismatch": "must be a plain name of letters, digits, - and _",
+    "string_too_short": "must not be empty",
+    "string_type": "must be text; put it in quotes",
+    "too_short": "must not be empty",
+    "tuple_type": "must be a list",
+}
+
+
+def advice(given: str, known: Iterable[str]) -> str:
+    """The name that was probably meant, or else all there are."""
+    known = list(known)
+    near = difflib.get_close_matches(given, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}"
+
+
+def reason(error: Any) -> str:
+    """What is wrong with a value, from one of pydantic's `ErrorDetails`."""
+    message = str(error["msg"])
+    if error["type"] == "value_error":
+        return message.removeprefix("Value error, ")
+    plain = PLAIN.get(error["type"]) or message.replace("Input should", "must")
+    return f"{plain}, got {reprlib.repr(error['input'])}"
