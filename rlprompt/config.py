@@ -184,6 +184,16 @@ class Config(_Section):
         return value
 
 
+def config_from_json(state: Mapping[str, Any]) -> Config:
+    """The config that `Config.model_dump(mode="json")` described.
+
+    Raises:
+        ValueError: It is not, or no more, a config.
+    """
+    optimisers = [{"name": one["name"], **one["settings"]} for one in state["optimisers"]]
+    return Config.model_validate({**state, "optimisers": optimisers})
+
+
 def load_config(path: Path, **overrides: Any) -> Config:
     """An experiment file, checked.
 

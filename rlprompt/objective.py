@@ -120,8 +120,10 @@ class Answer:
     @property
     def finite(self) -> bool:
         """Whether all of it is numbers."""
-        arrays = (self.per_example, *([] if self.gradients is None else [self.gradients]))
-        return all(bool(np.isfinite(array).all()) for array in arrays)
+        gradients = self.gradients
+        return bool(np.isfinite(self.per_example).all()) and (
+            gradients is None or bool(np.isfinite(gradients).all())
+        )
 
 
 class Answers(Protocol):

@@ -174,7 +174,7 @@ class Store:
         Raises:
             StoreError: The file holds another study; the message shows the difference.
         """
-        planned = json.loads(json.dumps({"config": spec, "runs": runs}))
+        planned = as_json({"config": spec, "runs": runs})
 
         def steps(connection: sqlite3.Connection) -> None:
             there = connection.execute("SELECT spec FROM study").fetchone()
@@ -326,6 +326,11 @@ class Store:
                 bool(gradients),
                 seconds,
             )
+
+
+def as_json(value: Any) -> Any:
+    """A value as it is read back from a store; what JSON does not know, by its `repr`."""
+    return json.loads(json.dumps(value, default=repr))
 
 
 def differences(there: Any, now: Any, path: str = "") -> list[str]:

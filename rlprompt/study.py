@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,11 @@ from rlprompt.result import Result
 from rlprompt.search import Optimiser, search
 from rlprompt.store import FILE, Store
 from rlprompt.task import Task
+
+logger = logging.getLogger(__name__)
+
+# How often a worker that has nothing to do looks whether another has died.
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -118,16 +125,28 @@ class Study:
         self.close()
 
     def close(self) -> None:
-        """Let go of the store."""
+        """Let go of the searches that this process has, and of the store."""
         self._stack.close()
 
     def claimed(self) -> Iterator[str]:
-        """Names of searches for this process to `run`, until none waits.
+        """Names of searches for this process to `run`, until all have come to an end.
 
-        A search whose worker died waits again.
+        While other workers have what is left, wait: a search whose worker died is claimed here.
         """
-        while name := self.store.claim(self._worker.name, dead=self._worker.takes_for_dead):
-            yield name
+        waiting = False
+        while True:
+            name = self.store.claim(self._worker.name, dead=self._worker.takes_for_dead)
+            if name:
+                yield name
+                waiting = False
+                continue
+            others = [run.name for run in self.store.runs() if run.state == "running"]
+            if not others:
+                return
+            if not waiting:
+                logger.info("waiting for other workers: %s", ", ".join(others))
+                waiting = True
+            time.sleep(POLL_SECONDS)
 
     def run(self, name: str, on_progress: Callable[[Ledger], None] | None = None) -> Result:
         """Go on with a search that was claimed, and keep what came of it.

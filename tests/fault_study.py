@@ -10,11 +10,14 @@ import os
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import cma  # noqa: F401  # its half second would be where most are killed
 import numpy as np
 import torch
+from stable_baselines3 import PPO
 from synthetic import SPLITS
 from tiny import tiny_lm
 
@@ -22,8 +25,11 @@ from rlprompt.agents.cma_es import CMAES
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
-from rlprompt.objective import Budget
+from rlprompt.envs.token_prompt import TokenEpisodes
+from rlprompt.envs.vec_env import PromptVecEnv
+from rlprompt.objective import Budget, Objective
 from rlprompt.search import Optimiser
+from rlprompt.space import Kind, TokenSpace
 from rlprompt.study import Job, Study
 from rlprompt.task import ClassificationTask
 from rlprompt.template import Template
@@ -33,12 +39,36 @@ TASK = ClassificationTask(
 )
 # Seconds that a process works before it is killed, on average: forty of them get far, and do not
 # finish.
-MEAN_LIFE = 0.05
+MEAN_LIFE = 0.08
+
+
+@dataclass(frozen=True)
+class PolicyGradient:
+    """PPO at its smallest, on the environments that the library has for it."""
+
+    searches: ClassVar[Kind] = "tokens"
+    prompts: int = 8
+
+    def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
+        envs = PromptVecEnv(TokenEpisodes(objective, space, self.prompts))
+        learner = PPO(
+            "MlpPolicy",
+            envs,
+            n_steps=space.length,
+            batch_size=self.prompts * space.length,
+            n_epochs=2,
+            seed=int(rng.integers(2**31)),
+            device="cpu",
+        )
+        learner.learn(objective.budget.rows * space.length)
+
+
 OPTIMISERS: dict[str, Optimiser] = {
     "random": RandomSearch(batch=4),
     "greedy": Greedy(batch=4),
     "cma-es": CMAES(dimension=8, population=4),
     "soft-prompt": SoftPromptTuning(),
+    "ppo": PolicyGradient(),
 }
 
 

@@ -7,11 +7,14 @@ import os
 import secrets
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import fault_study
 import pytest
 
+import rlprompt.leases
+from rlprompt.leases import LEASE_SECONDS, Worker
 from rlprompt.result import Result
 from rlprompt.store import FILE, Store
 
@@ -67,3 +70,73 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(
     run_study(tmp_path, n_kills=40)
     assert results(tmp_path) == results(undisturbed)
     assert ledgers(tmp_path) == ledgers(undisturbed)
+
+
+def start_worker(folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, fault_study.__file__, folder, str(N_PROMPTS), "0", "0"]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def owners(folder: Path) -> set[str]:
+    if not (folder / FILE).exists():
+        return set()
+    with Store(folder / FILE, read_only=True) as store:
+        return {run.owner for run in store.runs() if run.owner}
+
+
+def test_two_workers_share_a_study_and_one_takes_over_from_the_other(
+    tmp_path: Path, undisturbed: Path
+) -> None:
+    workers = [start_worker(tmp_path) for _ in range(2)]
+    try:
+        deadline = time.monotonic() + 120
+        while len(owners(tmp_path)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        workers[0].kill()
+        assert workers[1].wait(120) == 0
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    assert results(tmp_path) == results(undisturbed)
+    assert ledgers(tmp_path) == ledgers(undisturbed)
+
+
+def test_a_worker_is_dead_once_its_heart_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 1000.0
+    monkeypatch.setattr(rlprompt.leases.time, "monotonic", lambda: clock)
+    # No clock of another machine, and no date, is looked at.
+    monkeypatch.setattr(rlprompt.leases.time, "time", lambda: 0.0)
+    worker = Worker(tmp_path / FILE)
+    elsewhere = "elsewhere:1:abc"
+    assert not worker.takes_for_dead("a", elsewhere, 1)
+    clock += LEASE_SECONDS - 1
+    assert not worker.takes_for_dead("a", elsewhere, 1)
+    assert not worker.takes_for_dead("b", elsewhere, 1)
+    clock += 2
+    assert not worker.takes_for_dead("a", elsewhere, 2)
+    clock += LEASE_SECONDS + 1
+    assert worker.takes_for_dead("a", elsewhere, 2)
+    # Here, a process that has ended is dead at once, and this one lives.
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    here = worker.name.rsplit(":", 2)[0]
+    time.sleep(0.5)
+    assert worker.takes_for_dead("c", f"{here}:{ended.pid}:abc", 1)  # a zombie, not waited for
+    ended.wait()
+    assert worker.takes_for_dead("c", f"{here}:{ended.pid}:abc", 1)
+    assert not worker.takes_for_dead("d", worker.name, 1)
+
+
+def test_a_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rlprompt.leases, "BEAT_SECONDS", 0.01)
+    with Store(tmp_path / FILE) as store:
+        store.plan({}, {"a": {}})
+        with Worker(tmp_path / FILE) as worker:
+            assert store.claim(worker.name, dead=worker.takes_for_dead) == "a"
+            before = store.run("a").beat
+            deadline = time.monotonic() + 30
+            while store.run("a").beat < before + 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert store.run("a").beat >= before + 3

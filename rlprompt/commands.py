@@ -1,0 +1,97 @@
+"""The commands that look into a study, while it runs elsewhere or after it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rlprompt.store import Store
+
+StudyPath = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder of a study, such as runs/demo.")
+]
+
+
+def show(
+    study: StudyPath,
+    prompts: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Best prompts of each run to show.")
+    ] = 3,
+) -> None:
+    """Show a study: config, state of each run, best prompts so far."""
+    from rlprompt.inspection import best, state_line
+
+    with _open(study) as store:
+        typer.echo(json.dumps(store.spec.get("config", {}), indent=1, ensure_ascii=False))
+        for run in store.runs():
+            typer.echo(state_line(run))
+            for entry in best(store, run.name, prompts):
+                typer.echo(f"    {entry.reward:.4f} after {entry.rows:,} rows: {entry.title}")
+
+
+def watch(
+    study: StudyPath,
+    every: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="Pause between looks.")
+    ] = 2.0,
+) -> None:
+    """Follow a study that runs elsewhere, a line a run, until all its runs have ended."""
+    from rlprompt.inspection import state_line
+
+    shown: dict[str, str] = {}
+    with _open(study) as store:
+        while True:
+            runs = store.runs()
+            for run in runs:
+                if shown.get(run.name) != state_line(run):
+                    shown[run.name] = state_line(run)
+                    typer.echo(shown[run.name])
+            if all(run.state in ("finished", "failed") for run in runs):
+                return
+            time.sleep(every)
+
+
+def export(
+    study: StudyPath,
+    ledger: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .csv or .parquet.")],
+) -> None:
+    """Write every prompt that was paid for, with its rewards, for a data frame."""
+    from rlprompt.inspection import export as write_ledger
+
+    with _open(study) as store:
+        typer.echo(f"{write_ledger(store, ledger):,} prompts written to {ledger}")
+
+
+def verify(
+    study: StudyPath,
+    sample: Annotated[int, typer.Option(min=0, metavar="N", help="Prompts of each run.")] = 32,
+) -> None:
+    """Score some prompts of a study again, and its final ones; exit code 1 if they differ."""
+    from rlprompt import inspection
+    from rlprompt.compare import jobs, load_again
+    from rlprompt.config import config_from_json
+
+    with _open(study) as store:
+        config = store.spec.get("config")
+        if not config:
+            raise ValueError(f"{study} was not made from an experiment file; use inspection.verify")
+        found = inspection.verify(store, jobs(load_again(config_from_json(config), study)), sample)
+    typer.echo(
+        f"{found.n_prompts} prompts and {found.n_final} final scores computed again; the largest "
+        f"difference is {found.largest:.3g} ({found.where}), and rounding may make "
+        f"{found.tolerance:.3g}"
+    )
+    if not found.holds:
+        typer.echo("error: the stored answers are not those of this model and task", err=True)
+        raise typer.Exit(1)
+
+
+def _open(study: Path) -> Store:
+    from rlprompt.store import FILE, Store
+
+    return Store(study / FILE, read_only=True)

@@ -1,0 +1,100 @@
+"""Looking into a study from the command line, while it runs and after."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_cli import ROWS, desk, model, rlprompt, write_data
+
+from rlprompt.inspection import ledger
+from rlprompt.store import FILE, Store
+
+__all__ = ["desk", "model"]  # fixtures
+
+STUDY = Path("runs/small")
+
+
+@pytest.fixture
+def study(desk: Path) -> Path:
+    """A finished study of two runs."""
+    assert rlprompt("compare", "small.yaml").exit_code == 0
+    return desk / STUDY
+
+
+def test_runs_are_listed(study: Path) -> None:
+    lines = rlprompt("ls", "runs").stdout.splitlines()
+    assert lines[0] == str(STUDY)
+    assert re.match(r"    random-seed0: finished, 48/48 rows, \d+ s, best -?\d", lines[1])
+    assert rlprompt("ls", "runs", "nowhere").stdout == "no study in nowhere\n"
+
+
+def test_a_run_is_shown_with_config_and_best_prompts(study: Path) -> None:
+    shown = rlprompt("show", str(STUDY), "--prompts", "2").stdout
+    assert '"shots": 2' in shown
+    with Store(study / FILE, read_only=True) as store:
+        best = max(ledger(store, "random-seed0"), key=lambda entry: entry.reward)
+        result = store.run("random-seed0").result
+    assert f"    {best.reward:.4f} after {best.rows:,} rows: {best.title}\n" in shown
+    assert shown.count(" rows: ids ") == 2
+    assert shown.count(" rows: soft ") == 2
+    assert result is not None
+    assert result.trace[-1] == (best.rows, best.reward)
+
+
+def test_a_study_that_has_ended_is_watched_once(study: Path) -> None:
+    assert len(rlprompt("watch", str(STUDY)).stdout.splitlines()) == 2
+
+
+def test_the_ledger_is_exported_alike_as_csv_and_parquet(study: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    for suffix in ("csv", "parquet"):
+        result = rlprompt("export", str(STUDY), "--ledger", f"ledger.{suffix}")
+        assert re.fullmatch(rf"\d+ prompts written to ledger.{suffix}\n", result.stdout)
+    with Path("ledger.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    table = pyarrow.read_table("ledger.parquet").to_pylist()
+    assert [row["digest"] for row in rows] == [row["digest"] for row in table]
+    assert [json.loads(row["per_example"]) for row in rows] == [r["per_example"] for r in table]
+    random = [row for row in rows if row["run"] == "random-seed0"]
+    assert [int(row["rows"]) for row in random] == list(range(4, 49, 4))
+    best = np.maximum.accumulate([float(row["reward"]) for row in random])
+    assert [float(row["best"]) for row in random] == best.tolist()
+    wrong = rlprompt("export", str(STUDY), "--ledger", "ledger.xlsx")
+    assert wrong.exit_code == 2
+    assert "does not end in .csv or .parquet" in wrong.stderr
+
+
+def test_verify_scores_again_and_finds_what_was_forged(study: Path) -> None:
+    good = rlprompt("verify", str(STUDY))
+    assert good.exit_code == 0, good.stderr
+    assert "prompts and 6 final scores computed again; the largest difference is" in good.stdout
+    with sqlite3.connect(study / FILE) as raw:
+        ((rewards,),) = raw.execute("SELECT rewards FROM answers WHERE id = 1")
+        forged = (np.frombuffer(rewards) + 1).tobytes()
+        raw.execute("UPDATE answers SET rewards = ? WHERE id = 1", (forged,))
+    raw.close()
+    bad = rlprompt("verify", str(STUDY))
+    assert bad.exit_code == 1
+    assert "the largest difference is 1 (" in bad.stdout
+    assert "not those of this model and task" in bad.stderr
+
+
+def test_verify_refuses_other_data(study: Path) -> None:
+    write_data(study.parents[1], [row.replace("film number 3,", "film no. 3,") for row in ROWS])
+    result = rlprompt("verify", str(STUDY))
+    assert result.exit_code == 2
+    assert "not what the study was made with" in result.stderr
+    assert "task.examples" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["show", "watch", "verify"])
+def test_a_folder_without_a_study_is_named(desk: Path, command: str) -> None:
+    result = rlprompt(command, "nowhere")
+    assert result.exit_code == 2
+    assert result.stderr == "error: there is no nowhere/study.sqlite\n"
