@@ -92,6 +92,9 @@ def compare(
     dtype: Dtype = None,
     out: Out = None,
     restart: Restart = False,
+    workers: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Processes; each loads the model.")
+    ] = 1,
 ) -> None:
     """Run every optimiser with every seed at the same budget, and compare.
 
@@ -99,7 +102,7 @@ def compare(
     was killed or interrupted there goes on, and nothing that is paid for is computed again.
     """
     chosen = _config(config, budget=budget, seeds=seed or None, device=device, dtype=dtype)
-    _compare(chosen, out, chosen.name, restart)
+    _compare(chosen, out, chosen.name, restart, workers)
 
 
 @app.command()
@@ -200,7 +203,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-for _command in (commands.show, commands.watch, commands.export, commands.verify):
+for _command in (commands.show, commands.watch, commands.export, commands.verify, commands.work):
     app.command()(_guarded(_command))
 
 
@@ -229,7 +232,7 @@ def _pick(config: Config, name: str) -> Any:
     return found[0] if found else None
 
 
-def _compare(config: Config, out: Path | None, name: str, restart: bool) -> None:
+def _compare(config: Config, out: Path | None, name: str, restart: bool, workers: int = 1) -> None:
     """Run the experiment of a config and show what came of it."""
     from rlprompt import terminal
 
@@ -250,7 +253,7 @@ def _compare(config: Config, out: Path | None, name: str, restart: bool) -> None
             console.print(line)
         watcher = stack.enter_context(terminal.watching(console, experiment))
         with _user_errors(ExperimentError, StoreError, OSError):
-            comparison = compare(experiment, place, watcher)
+            comparison = compare(experiment, place, watcher, workers=workers)
     terminal.print_comparison(console, comparison)
     console.print(f"\nwritten to {place}: table.md, curves.png, summary.json, runs/")
     failed = [run for run in comparison.runs if run.error]
@@ -354,3 +357,7 @@ def _state(asset: str) -> str:
     from rlprompt.assets import is_cached
 
     return "in the cache" if is_cached(asset) else "not fetched yet"
+
+
+if __name__ == "__main__":
+    main()

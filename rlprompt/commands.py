@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rlprompt.comparison import Experiment
     from rlprompt.store import Store
 
 StudyPath = Annotated[
@@ -73,14 +74,10 @@ def verify(
 ) -> None:
     """Score some prompts of a study again, and its final ones; exit code 1 if they differ."""
     from rlprompt import inspection
-    from rlprompt.compare import jobs, load_again
-    from rlprompt.config import config_from_json
+    from rlprompt.compare import jobs
 
     with _open(study) as store:
-        config = store.spec.get("config")
-        if not config:
-            raise ValueError(f"{study} was not made from an experiment file; use inspection.verify")
-        found = inspection.verify(store, jobs(load_again(config_from_json(config), study)), sample)
+        found = inspection.verify(store, jobs(_load(study)), sample)
     typer.echo(
         f"{found.n_prompts} prompts and {found.n_final} final scores computed again; the largest "
         f"difference is {found.largest:.3g} ({found.where}), and rounding may make "
@@ -89,6 +86,29 @@ def verify(
     if not found.holds:
         typer.echo("error: the stored answers are not those of this model and task", err=True)
         raise typer.Exit(1)
+
+
+def work(study: StudyPath) -> None:
+    """Help with a study that runs elsewhere, or go on with it, until its runs have ended."""
+    from rlprompt.compare import work as help_with
+
+    help_with(_load(study), study)
+
+
+def _load(study: Path) -> Experiment:
+    """The experiment that a study was made from.
+
+    Raises:
+        ValueError: It was not made from a file, or something in it is wrong by now.
+    """
+    from rlprompt.compare import load_again
+    from rlprompt.config import config_from_json
+
+    with _open(study) as store:
+        config = store.spec.get("config")
+    if not config:
+        raise ValueError(f"{study} was not made from an experiment file, so it cannot be loaded")
+    return load_again(config_from_json(config), study)
 
 
 def _open(study: Path) -> Store:

@@ -7,8 +7,10 @@ import dataclasses
 import datetime
 import logging
 import platform
+import subprocess
+import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,7 +64,9 @@ class Silent:
         """See `Watcher`."""
 
 
-def compare(experiment: Experiment, out: Path, watcher: Watcher | None = None) -> Comparison:
+def compare(
+    experiment: Experiment, out: Path, watcher: Watcher | None = None, *, workers: int = 1
+) -> Comparison:
     """Run every search of an experiment.
 
     `out` gets `summary.json`, `table.md`, `curves.png` and `runs/` with a JSON file each run, all
@@ -77,10 +81,12 @@ def compare(experiment: Experiment, out: Path, watcher: Watcher | None = None) -
     Args:
         experiment: What to run.
         out: Folder to write to: empty, not there, or with this experiment in it.
-        watcher: Is told how it goes.
+        watcher: Is told how the searches of this process go.
+        workers: Processes that share the searches, this one included; each loads the model. More
+            than one needs an experiment that was loaded from a file.
 
     Raises:
-        ValueError: The folder cannot be used.
+        ValueError: The folder cannot be used, or other workers could not load the experiment.
         StoreError: It holds another experiment, or its store cannot be used.
         ExperimentError: A control cannot be scored, or its reward is no number.
         OSError: A file could not be written.
@@ -95,6 +101,7 @@ def compare(experiment: Experiment, out: Path, watcher: Watcher | None = None) -
         study.store.retry()
         comparison = Comparison(experiment, controls, _kept(study, grid), _provenance())
         write(comparison, out)
+        stack.enter_context(helpers(experiment, out, workers - 1))
         for key in study.claimed():
             watcher.begin(*grid[key])
             run = _run(study, key, *grid[key], watcher, out)
@@ -104,6 +111,37 @@ def compare(experiment: Experiment, out: Path, watcher: Watcher | None = None) -
             if run.result.status == "interrupted":
                 return comparison
         return dataclasses.replace(comparison, runs=_kept(study, grid))
+
+
+def work(experiment: Experiment, out: Path) -> None:
+    """Help with a comparison that another process leads, or led, until its searches have ended.
+
+    Raises:
+        StoreError: The folder holds another experiment, or its store cannot be used.
+        OSError: A file could not be written.
+    """
+    grid = {run_name(name, seed): (name, seed) for name, seed in experiment.grid}
+    with Study(out, jobs(experiment), experiment.config) as study:
+        for key in study.claimed():
+            run = _run(study, key, *grid[key], Silent(), out)
+            if run.result.status == "interrupted":
+                return
+
+
+@contextlib.contextmanager
+def helpers(experiment: Experiment, out: Path, count: int) -> Iterator[None]:
+    """Other processes that help with a comparison; what they still do at the end is let go."""
+    if count > 0 and not experiment.config:
+        raise ValueError("several workers need an experiment that was loaded from a file")
+    command = [sys.executable, "-m", "rlprompt.cli", "work", str(out)]
+    with contextlib.ExitStack() as stack:
+        for number in range(2, count + 2):
+            # Beside the results, so that a helper that cannot start is not a riddle.
+            log = stack.enter_context((out / f"worker-{number}.log").open("w"))
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        yield
 
 
 def load_again(config: Config, out: Path) -> Experiment:

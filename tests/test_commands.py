@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import ROWS, desk, model, rlprompt, write_data
+from test_cli import ROWS, desk, model, rlprompt, summary, write_data
 
+import rlprompt.leases as rlprompt_leases
 from rlprompt.inspection import ledger
 from rlprompt.store import FILE, Store
 
@@ -98,3 +99,27 @@ def test_a_folder_without_a_study_is_named(desk: Path, command: str) -> None:
     result = rlprompt(command, "nowhere")
     assert result.exit_code == 2
     assert result.stderr == "error: there is no nowhere/study.sqlite\n"
+
+
+def test_several_workers_give_what_one_gives(study: Path, desk: Path) -> None:
+    result = rlprompt("compare", "small.yaml", "--workers", "2", "--out", "shared")
+    assert result.exit_code == 0, result.stderr
+    assert (desk / "shared" / "worker-2.log").exists()
+    alone, shared = (summary(folder)["runs"] for folder in (study, desk / "shared"))
+    for run in (*alone, *shared):
+        del run["lm_seconds"], run["total_seconds"]
+    assert alone == shared
+
+
+def test_a_worker_goes_on_with_a_study_that_was_left(
+    study: Path, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sqlite3.connect(study / FILE) as raw:
+        raw.execute("UPDATE runs SET result = NULL, owner = 'elsewhere:1:x' WHERE id = 2")
+    raw.close()
+    monkeypatch.setattr(rlprompt_leases, "LEASE_SECONDS", 0.2)
+    with Store(study / FILE) as store:
+        assert [run.state for run in store.runs()] == ["finished", "running"]
+        assert rlprompt("work", str(STUDY)).exit_code == 0
+        assert [run.state for run in store.runs()] == ["finished", "finished"]
+        assert all(run.strayed is None for run in store.runs())

@@ -73,7 +73,7 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(
 
 
 def start_worker(folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, fault_study.__file__, folder, str(N_PROMPTS), "0", "0"]
+    command = [sys.executable, fault_study.__file__, str(folder), str(N_PROMPTS), "0", "0"]
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
@@ -106,9 +106,9 @@ def test_a_worker_is_dead_once_its_heart_stands_still(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = 1000.0
-    monkeypatch.setattr(rlprompt.leases.time, "monotonic", lambda: clock)
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
     # No clock of another machine, and no date, is looked at.
-    monkeypatch.setattr(rlprompt.leases.time, "time", lambda: 0.0)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
     worker = Worker(tmp_path / FILE)
     elsewhere = "elsewhere:1:abc"
     assert not worker.takes_for_dead("a", elsewhere, 1)
