@@ -10,7 +10,7 @@ import contextlib
 import functools
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 from rlprompt import commands
 
 if TYPE_CHECKING:
+    from rlprompt.compare import Watcher
     from rlprompt.config import Config
 
 INTERRUPTED = 130
@@ -72,6 +73,13 @@ class Split(StrEnum):
     test = "test"
 
 
+class Tracker(StrEnum):
+    """Something of another maker that shows how searches go."""
+
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+
+
 class Listing(StrEnum):
     """Something that can be listed."""
 
@@ -95,6 +103,9 @@ def compare(
     workers: Annotated[
         int, typer.Option(min=1, metavar="N", help="Processes; each loads the model.")
     ] = 1,
+    track: Annotated[
+        list[Tracker] | None, typer.Option(help="Tell a tracker as well; give it again for more.")
+    ] = None,
 ) -> None:
     """Run every optimiser with every seed at the same budget, and compare.
 
@@ -102,7 +113,7 @@ def compare(
     was killed or interrupted there goes on, and nothing that is paid for is computed again.
     """
     chosen = _config(config, budget=budget, seeds=seed or None, device=device, dtype=dtype)
-    _compare(chosen, out, chosen.name, restart, workers)
+    _compare(chosen, out, chosen.name, restart, workers, track or ())
 
 
 @app.command()
@@ -232,7 +243,14 @@ def _pick(config: Config, name: str) -> Any:
     return found[0] if found else None
 
 
-def _compare(config: Config, out: Path | None, name: str, restart: bool, workers: int = 1) -> None:
+def _compare(
+    config: Config,
+    out: Path | None,
+    name: str,
+    restart: bool,
+    workers: int = 1,
+    track: Sequence[Tracker] = (),
+) -> None:
     """Run the experiment of a config and show what came of it."""
     from rlprompt import terminal
 
@@ -242,16 +260,18 @@ def _compare(config: Config, out: Path | None, name: str, restart: bool, workers
     from rlprompt.comparison import ExperimentError
     from rlprompt.database import StoreError
     from rlprompt.report import claimed, newest
+    from rlprompt.tracking import Several
 
     with terminal.log_to(console), contextlib.ExitStack() as stack:
         with _user_errors(ValueError, _asset_error(), StoreError, OSError):
             there = None if restart else out or newest(RUNS / name)
             folder = claimed(there or out or RUNS / name, beside=there is None)
             place = stack.enter_context(folder)
+            trackers = [_tracker(one, place) for one in track]
             experiment = load_again(config, place)
         for line in terminal.opening(experiment, place):
             console.print(line)
-        watcher = stack.enter_context(terminal.watching(console, experiment))
+        watcher = Several([stack.enter_context(terminal.watching(console, experiment)), *trackers])
         with _user_errors(ExperimentError, StoreError, OSError):
             comparison = compare(experiment, place, watcher, workers=workers)
     terminal.print_comparison(console, comparison)
@@ -264,6 +284,14 @@ def _compare(config: Config, out: Path | None, name: str, restart: bool, workers
         names = ", ".join(f"{run.optimiser} (seed {run.seed})" for run in failed)
         typer.echo(f"error: {names} ended with an error; see {place}/runs/*.error.txt", err=True)
         raise typer.Exit(1)
+
+
+def _tracker(name: Tracker, place: Path) -> Watcher:
+    from rlprompt.tracking import TensorBoard, WeightsAndBiases
+
+    if name == Tracker.tensorboard:
+        return TensorBoard(place / "tensorboard")
+    return WeightsAndBiases(place.name)
 
 
 def _asset_error() -> type[Exception]:

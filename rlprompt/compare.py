@@ -39,7 +39,7 @@ PACKAGES = ("torch", "transformers", "numpy")
 
 
 class Watcher(Protocol):
-    """Is told how a comparison goes."""
+    """Is told how a comparison goes: the way to plug in a tracker (`tracking.py`)."""
 
     def begin(self, optimiser: str, seed: int) -> None:
         """A search begins."""
@@ -170,7 +170,7 @@ def jobs(experiment: Experiment) -> dict[str, Job]:
             task=experiment.task,
             lm=experiment.lm,
             optimiser=experiment.optimisers[name],
-            budget=Budget(experiment.budget),
+            budget=Budget(experiment.budget, **experiment.stop),
             seed=seed,
             length=experiment.length,
             banned=experiment.banned,

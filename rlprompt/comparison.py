@@ -45,6 +45,7 @@ class Experiment:
         banned: Ids and words that token prompts may not use.
         controls: Prompts that no search found, by name; scored outside the budget.
         config: Where it came from, for the record.
+        stop: When a search ends before, fields of `Budget`.
 
     Raises:
         ValueError: There is nothing to run, the budget does not cover one prompt, no token is
@@ -61,6 +62,7 @@ class Experiment:
     banned: Collection[str | int] = ()
     controls: Mapping[str, TokenPrompt] = field(default_factory=lambda: {"empty": TokenPrompt()})
     config: Mapping[str, Any] = field(default_factory=dict)
+    stop: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Find what is wrong while nothing is paid for."""
@@ -69,7 +71,7 @@ class Experiment:
         slugs = [slug(name) for name in self.optimisers]
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"names of optimisers differ too little for files: {slugs}")
-        Objective(self.task, self.lm, Budget(self.budget))
+        Objective(self.task, self.lm, Budget(self.budget, **self.stop))
         if any(optimiser.searches == "tokens" for optimiser in self.optimisers.values()):
             TokenSpace.from_lm(self.lm, self.length, self.banned)
         if isinstance(self.task, ClassificationTask):
@@ -199,6 +201,7 @@ def load_experiment(config: Config) -> Experiment:
         lm=lm,
         optimisers=optimisers,
         budget=config.budget,
+        stop=config.stop.model_dump(exclude_none=True),
         seeds=config.seeds,
         length=config.prompt.length,
         banned=config.prompt.banned,

@@ -124,6 +124,20 @@ class PromptConfig(_Section):
     banned: tuple[int | str, ...] = ()
 
 
+class StopConfig(_Section):
+    """When a search ends before its budget does; see `objective.Budget`.
+
+    Attributes:
+        seconds: Wall time of rewards and gradients.
+        target: A mean train reward that is good enough.
+        patience: Rows without a better reward.
+    """
+
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    target: float | None = None
+    patience: PositiveInt | None = None
+
+
 class OptimiserConfig(_Section):
     """A search method: a bare name, or `{name: greedy, pool: 0.5}` with some of its settings."""
 
@@ -156,6 +170,7 @@ class Config(_Section):
         optimisers: The methods to compare.
         seeds: Each optimiser runs once with each.
         budget: Rows that each run may spend: one row is one prompt scored on one example.
+        stop: When a search ends before.
         device: `cpu`, `cuda`, `cuda:1`, ..., or `auto`.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`.
     """
@@ -174,6 +189,7 @@ class Config(_Section):
         pydantic.AfterValidator(_distinct),
     ] = (0,)
     budget: PositiveInt
+    stop: StopConfig = StopConfig()
     device: str = "auto"
     dtype: str = "auto"
 
@@ -316,6 +332,7 @@ def _unknown_key(where: Sequence[str]) -> str:
         "": Config,
         "task": TaskConfig,
         "prompt": PromptConfig,
+        "stop": StopConfig,
         "model": ModelConfig,
     }
     *above, key = where

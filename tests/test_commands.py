@@ -6,11 +6,14 @@ import csv
 import json
 import re
 import sqlite3
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import ROWS, desk, model, rlprompt, summary, write_data
+from test_cli import ROWS, desk, model, rlprompt, summary, write_config, write_data
 
 import rlprompt.leases as rlprompt_leases
 from rlprompt.inspection import ledger
@@ -123,3 +126,57 @@ def test_a_worker_goes_on_with_a_study_that_was_left(
         assert rlprompt("work", str(STUDY)).exit_code == 0
         assert [run.state for run in store.runs()] == ["finished", "finished"]
         assert all(run.strayed is None for run in store.runs())
+
+
+def test_a_search_stops_where_the_file_says(desk: Path, model: Path) -> None:
+    random = [{"name": "random", "batch": 2}]
+    write_config(desk, model=str(model), optimisers=random, stop={"target": -1e9})
+    assert rlprompt("compare", "small.yaml").exit_code == 0
+    (run,) = summary(desk / STUDY)["runs"]
+    assert (run["status"], run["rows"]) == ("finished", 8)
+    write_config(desk, model=str(model), stop={"patience": 0})
+    assert "stop.patience" in rlprompt("compare", "small.yaml").stderr
+
+
+def test_tensorboard_gets_the_usual_keys(desk: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    assert rlprompt("compare", "small.yaml", "--track", "tensorboard").exit_code == 0
+    events = accumulator.EventAccumulator(str(desk / STUDY / "tensorboard" / "random-seed0"))
+    events.Reload()
+    keys = set(events.Tags()["scalars"])
+    assert {"rollout/ep_rew_mean", "time/fps", "time/total_timesteps"} <= keys
+    assert {"search/best_reward", "final/test_metric"} <= keys
+    best = events.Scalars("search/best_reward")[-1]
+    with Store(desk / STUDY / FILE, read_only=True) as store:
+        run = store.run("random-seed0")
+    assert best.step == run.used
+    assert best.value == pytest.approx(run.best_reward)
+
+
+def test_a_tracker_that_is_not_there_is_named(desk: Path) -> None:
+    result = rlprompt("compare", "small.yaml", "--track", "wandb")
+    assert result.exit_code == 2
+    assert result.stderr == "error: wandb is not installed; pip install 'rlprompt[wandb]'\n"
+    assert not (desk / STUDY).exists()
+
+
+def test_a_comparison_that_is_killed_goes_on_as_if_it_had_not_been(study: Path, desk: Path) -> None:
+    folder = desk / "killed"
+    command = [sys.executable, "-m", "rlprompt.cli", "compare", "small.yaml", "--out", "killed"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and not _has_begun(folder):
+            time.sleep(0.002)
+        process.kill()
+    result = rlprompt("compare", "small.yaml", "--out", "killed")
+    assert result.exit_code == 0, result.stderr
+    whole, resumed = (summary(place)["runs"] for place in (study, folder))
+    for run in (*whole, *resumed):
+        del run["lm_seconds"], run["total_seconds"]
+    assert whole == resumed
+
+
+def _has_begun(folder: Path) -> bool:
+    if not (folder / FILE).exists():
+        return False
+    with Store(folder / FILE, read_only=True) as store:
+        return any(run.used for run in store.runs())
