@@ -1,0 +1,134 @@
+"""The picture of a comparison: best train reward so far against rows spent."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlprompt.comparison import Comparison, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's palette, told apart with any colour vision; the line style helps in greyscale and
+# tells a seventh line from the first.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLES = ("-", (0, (6, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)))
+GREY = "#555555"
+# Least distance between two labels at the right edge, as a share of the axis.
+LABEL_GAP = 0.055
+
+
+def curves(comparison: Comparison) -> bytes:
+    """The picture as PNG: a line for the mean over seeds of each optimiser, thin ones for seeds."""
+    # Not pyplot: it keeps global state and picks a window system.
+    from matplotlib.figure import Figure
+
+    experiment = comparison.experiment
+    figure = Figure(figsize=(9, 5.2), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    labels: list[tuple[float, str, str]] = []
+    for i, name in enumerate(experiment.optimisers):
+        runs = [run for run in comparison.runs if run.optimiser == name and run.result.trace]
+        if not runs:
+            continue
+        colour, style = COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]
+        for run in runs if len(runs) > 1 else []:
+            axes.step(*mean_curve([run]), where="post", color=colour, lw=0.8, alpha=0.35)
+        rows, means = mean_curve(runs)
+        axes.step(rows, means, where="post", color=colour, ls=style, lw=2.2)
+        labels.append((float(means[-1]), name, colour))
+    for control in comparison.controls:
+        reward = control.scores["train"].reward
+        axes.axhline(reward, color=GREY, ls=(0, (1, 2)), lw=1.3, zorder=1)
+        labels.append((reward, f"{control.name} prompt", GREY))
+    axes.set_xlim(0, experiment.budget)
+    _label_ends(axes, labels)
+    _describe(axes, comparison)
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png")
+    return sink.getvalue()
+
+
+def mean_curve(runs: Sequence[Run]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Rows, and the mean over runs of the best reward at them, from where every run has one.
+
+    A run keeps its last value to the end of its budget, and one that was stopped to where the
+    longest of them came.
+    """
+    traces = [run.result.trace for run in runs]
+    start = max(trace[0][0] for trace in traces)
+    end = max(
+        run.result.budget_rows if run.result.status == "finished" else run.result.rows
+        for run in runs
+    )
+    changes = {rows for trace in traces for rows, _ in trace if rows >= start}
+    grid = np.array(sorted(changes | {start, end}), dtype=np.int64)
+    values = []
+    for trace in traces:
+        rows, rewards = np.array(trace).T
+        values.append(rewards[np.searchsorted(rows, grid, side="right") - 1])
+    return grid, np.mean(values, axis=0)
+
+
+def _label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
+    """Names at the right edge at the height of their line, moved apart where they would overlap."""
+    low, high = axes.get_ylim()
+    wanted = sorted(((value - low) / (high - low), name, colour) for value, name, colour in labels)
+    places = spread([place for place, _, _ in wanted], LABEL_GAP)
+    for place, (height, name, colour) in zip(places, wanted, strict=True):
+        axes.annotate(
+            name,
+            xy=(1, height),
+            xytext=(1.03, place),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            va="center",
+            color=colour,
+            fontsize=10,
+            fontweight="normal" if colour == GREY else "bold",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.8, "shrinkA": 1, "shrinkB": 0},
+        )
+
+
+def spread(wanted: Sequence[float], gap: float) -> list[float]:
+    """Ascending places moved apart by at least `gap`, each group staying around its middle."""
+    groups: list[list[float]] = []
+    for place in wanted:
+        groups.append([place])
+        # Two groups that touch become one, centred on the mean of what its members wanted.
+        while len(groups) > 1 and _top(groups[-2], gap) + gap > _bottom(groups[-1], gap):
+            last = groups.pop()
+            groups[-1] += last
+    return [_bottom(group, gap) + gap * i for group in groups for i in range(len(group))]
+
+
+def _bottom(group: Sequence[float], gap: float) -> float:
+    return sum(group) / len(group) - gap * (len(group) - 1) / 2
+
+
+def _top(group: Sequence[float], gap: float) -> float:
+    return sum(group) / len(group) + gap * (len(group) - 1) / 2
+
+
+def _describe(axes: Axes, comparison: Comparison) -> None:
+    experiment = comparison.experiment
+    n_train, n_seeds = len(experiment.task.splits.train), len(experiment.seeds)
+    seeds = f", mean of {n_seeds} seeds (thin: each seed)" if n_seeds > 1 else ""
+    reward = getattr(experiment.task, "reward", "")
+    axes.set_title(
+        f"{experiment.task.name}, {experiment.lm.name}: best prompt so far{seeds}",
+        loc="left",
+        fontsize=11,
+    )
+    axes.set_xlabel(f"rows spent (one row = one prompt on one of {n_train} train examples)")
+    axes.set_ylabel("mean train reward" + (f" ({reward})" if reward else ""))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.grid(axis="y", color="#e6e6e6", lw=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,220 @@
+"""The table of a comparison, what may be concluded from it, and the files it is kept in."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlprompt.comparison import Comparison
+from rlprompt.plot import curves
+from rlprompt.result import Score
+
+HEADER = ("optimiser", "seed", "rows", "seconds (LM)", "train", "dev", "test", "prompt")
+SOFT = "<soft> near:"
+NONE = "-"
+# An average difference between train and test accuracy that is worth a sentence.
+GAP = 0.05
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        cells: As `HEADER`, without the prompt.
+        prompt: Its text as a Python string, so that spaces show, with a mark: `*` where typing it
+            gives other tokens, `~` for a soft prompt. Empty if there is none.
+        is_control: Whether no search found it.
+    """
+
+    cells: tuple[str, ...]
+    prompt: str
+    is_control: bool
+
+
+def table(comparison: Comparison) -> list[Row]:
+    """Controls first, then runs."""
+    rows = []
+    for control in comparison.controls:
+        name = f"{control.name} prompt"
+        cells = (name, NONE, NONE, NONE, *(_number(s) for s in control.scores.values()))
+        rows.append(Row(cells, shown(control.text, control.retypable), is_control=True))
+    for run in comparison.runs:
+        result = run.result
+        share = result.lm_seconds / result.total_seconds if result.total_seconds else 0.0
+        status = "" if result.status == "finished" else f" ({result.status})"
+        cells = (
+            run.optimiser + status,
+            str(run.seed),
+            f"{result.rows:,}",
+            f"{result.total_seconds:.1f} ({share:.0%})",
+            *(_number(score) for score in run.scores.values()),
+        )
+        prompt = shown(run.best.text, run.best.retypable) if run.best else ""
+        rows.append(Row(cells, prompt, is_control=False))
+    return rows
+
+
+def shown(text: str, retypable: bool) -> str:
+    """A prompt's text as a Python string with its mark."""
+    if text.startswith(SOFT):
+        return f"{text.removeprefix(SOFT)!r}~"
+    return repr(text) if retypable else f"{text!r}*"
+
+
+def markdown(comparison: Comparison) -> str:
+    """The table as Markdown, with the remarks."""
+    rows = [(*row.cells, _code(row.prompt)) for row in table(comparison)]
+    widths = [max(map(len, column)) for column in zip(HEADER, *rows, strict=True)]
+    # Numbers to the right; the last column, the prompt, is not padded.
+    right = [name in HEADER[1:-1] for name in HEADER]
+
+    def line(cells: tuple[str, ...]) -> str:
+        padded = [
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(cells[:-1], widths, right, strict=False)
+        ]
+        return f"| {' | '.join([*padded, cells[-1]])} |"
+
+    rule = [("-" * (w - 1) + ":") if r else "-" * w for w, r in zip(widths, right, strict=True)]
+    rule[-1] = "---"
+    lines = [line(HEADER), f"| {' | '.join(rule)} |", *map(line, rows)]
+    said = remarks(comparison)
+    return "\n".join([*lines, *(["", *said] if said else []), ""])
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """What the marks mean, what went wrong, and what may be concluded; a sentence or two each."""
+    prompts = [row.prompt for row in table(comparison)]
+    lines = []
+    if any(prompt.endswith("*") for prompt in prompts):
+        lines.append("* typing this text gives other tokens than the prompt has.")
+    if any(prompt.endswith("~") for prompt in prompts):
+        lines.append("~ a soft prompt: vectors, shown as the tokens nearest to them.")
+    for run in comparison.runs:
+        where = f"{run.optimiser}, seed {run.seed}"
+        if run.error:
+            lines.append(f"{where}: ended by {run.error}")
+        elif run.best is None and run.result.status == "finished":
+            lines.append(f"{where}: its budget covered nothing that it asked for.")
+    return [*lines, *_caution(comparison)]
+
+
+def _caution(comparison: Comparison) -> list[str]:
+    """How far train can be trusted, and whether a ranking can be claimed."""
+    scored = [
+        (train.metric, test.metric)
+        for run in comparison.runs
+        if (train := run.scores["train"]) and (test := run.scores["test"])
+    ]
+    if not scored:
+        return []
+    splits = comparison.experiment.task.splits
+    train, test = (sum(values) / len(scored) for values in zip(*scored, strict=True))
+    lines = []
+    if train - test >= GAP:
+        lines.append(
+            f"Train is {train - test:.2f} above test on average: so far the prompts fit the "
+            f"{len(splits.train)} train examples more than the task. Judge by test."
+        )
+    # Half the 95 % interval of an accuracy, from the number of test examples alone.
+    error = 1.96 * math.sqrt(max(test * (1 - test), 0.0) / len(splits.test))
+    n_seeds = len({run.seed for run in comparison.runs})
+    luck = (
+        "one seed ranks no optimisers"
+        if n_seeds == 1
+        else f"{n_seeds} seeds are no test of significance"
+    )
+    lines.append(
+        f"{len(splits.test)} test examples leave about ±{error:.2f} (95 %) on each test figure, "
+        f"and {luck}."
+    )
+    return lines
+
+
+def write(comparison: Comparison, out: Path) -> None:
+    """Bring the files of a comparison up to date, each whole or not at all.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
+    for run in comparison.runs:
+        path = out / "runs" / f"{run.slug}.json"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            write_whole(path, run.result.to_json().encode())
+    summary = json.dumps(comparison.summary(), indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(out / "summary.json", summary.encode())
+    write_whole(out / "table.md", markdown(comparison).encode())
+    write_whole(out / "curves.png", curves(comparison))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under another name and rename it."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    os.replace(part, path)
+
+
+@contextlib.contextmanager
+def claimed(out: Path, *, beside: bool = False) -> Iterator[Path]:
+    """An empty folder to write to, found out before anything is paid for.
+
+    On leaving, it is removed again if it was made here and nothing was written.
+
+    Args:
+        out: The folder, with those above it made where they are missing.
+        beside: Where `out` holds something, take the first free of `out-2`, `out-3`, ...
+
+    Raises:
+        ValueError: It holds something, or cannot be written to.
+    """
+    for number in itertools.count(1):
+        place = out if number == 1 else out.with_name(f"{out.name}-{number}")
+        try:
+            made = not place.is_dir()
+            place.mkdir(parents=True, exist_ok=not made)
+            taken = any(place.iterdir())
+            if not taken:
+                tempfile.TemporaryFile(dir=place).close()
+        except FileExistsError:
+            taken = True
+        except OSError as error:
+            raise ValueError(f"cannot write to {place}: {error.strerror}") from None
+        if not taken:
+            break
+        if not beside:
+            raise ValueError(
+                f"{place} is there already and nothing is overwritten; remove it or name another "
+                "folder"
+            )
+    try:
+        yield place
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # not empty
+                place.rmdir()
+
+
+def _number(score: Score | None) -> str:
+    return f"{score.metric:.3f}" if score else NONE
+
+
+def _code(text: str) -> str:
+    """Text as code in a cell of a Markdown table."""
+    if not text:
+        return NONE
+    text = text.replace("|", "\\|")
+    longest = max(
+        (len(list(run)) for tick, run in itertools.groupby(text) if tick == "`"), default=0
+    )
+    fence = "`" * (longest + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
