@@ -1,0 +1,308 @@
+"""The command line. A person's mistake is one line and exit code 2; ours keeps its traceback.
+
+Exit codes: 0 all went well, 1 a search ended with an error, 2 something to put right first, 130
+Ctrl-C. Everything heavy is imported inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from rlprompt.config import Config
+
+INTERRUPTED = 130
+RUNS = Path("runs")
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Find better prompts for a frozen language model, and compare how they were found.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Rich would cost a third of the start, and wrap tracebacks beyond copying.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="Experiment file, such as experiments/demo.yaml.")
+]
+Budget = Annotated[
+    int | None, typer.Option(min=1, metavar="ROWS", help="Rows that each search may spend.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ..., or auto.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16, or auto.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="New or empty folder to write to, instead of runs/NAME."),
+]
+
+
+class Split(StrEnum):
+    """A part of the examples."""
+
+    train = "train"
+    dev = "dev"
+    test = "test"
+
+
+class Listing(StrEnum):
+    """Something that can be listed."""
+
+    optimisers = "optimisers"
+    tasks = "tasks"
+    models = "models"
+
+
+@app.command()
+def compare(
+    config: ConfigPath,
+    budget: Budget = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, metavar="N", help="Seed; give it again for more.")
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    out: Out = None,
+) -> None:
+    """Run every optimiser with every seed at the same budget, and compare.
+
+    Writes a table, a plot of the curves, summary.json and one file each search to runs/NAME, or to
+    runs/NAME-2 and so on where that exists.
+    """
+    chosen = _config(config, budget=budget, seeds=seed or None, device=device, dtype=dtype)
+    _compare(chosen, out, chosen.name)
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    optimiser: Annotated[str, typer.Option(metavar="NAME", help="See `rlprompt ls optimisers`.")],
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Decides everything random.")] = 0,
+    budget: Budget = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    out: Out = None,
+) -> None:
+    """Run one optimiser with one seed, with the settings that CONFIG gives it, if any."""
+    from rlprompt.config import OptimiserConfig
+
+    chosen = _config(config, budget=budget, seeds=[seed], device=device, dtype=dtype)
+    with _user_errors(ValueError):
+        one = _pick(chosen, optimiser) or OptimiserConfig.named(optimiser)
+    name = f"{chosen.name}-{one.name}-seed{seed}"
+    _compare(chosen.model_copy(update={"optimisers": (one,)}), out, name)
+
+
+@app.command()
+def score(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Text of the prompt.")],
+    config: ConfigPath,
+    split: Annotated[
+        list[Split] | None,
+        typer.Option(help="Examples to score on; give it again for more. Default: train and dev."),
+    ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Take the text as it stands, without the white space that the template has "
+            "before the prompt: for a prompt of a search that starts without a space.",
+        ),
+    ] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Score a prompt that you have: reward, accuracy, token ids.
+
+    The test examples stay closed unless you ask with --split test. Every look at them, followed by
+    another try, makes their figure a little too good.
+    """
+    chosen = _config(config, device=device, dtype=dtype)
+    from rlprompt import terminal
+    from rlprompt.comparison import load_model, load_task
+    from rlprompt.prompt import TokenPrompt
+    from rlprompt.search import describe, evaluate
+
+    splits = split or [Split.train, Split.dev]
+    console = terminal.make_console()
+    with terminal.log_to(console), _user_errors(ValueError, _asset_error(), OSError):
+        task, lm = load_task(chosen), load_model(chosen)
+        tokens = TokenPrompt(lm.encode(prompt)) if exact else task.written(lm, prompt)
+        scores = {part: evaluate(task, lm, tokens, part) for part in splits}
+    text, retypable = describe(lm, tokens)
+    console.print(f"prompt     {text!r}" + ("" if retypable else "  (typed again: other tokens)"))
+    console.print(f"token ids  {' '.join(map(str, tokens.ids)) or '(none)'}")
+    console.print()
+    rows = [("split", "examples", "accuracy", f"mean reward ({task.reward})")]
+    for part, found in scores.items():
+        n_examples = len(task.splits.parts()[part])
+        rows.append((part, str(n_examples), f"{found.metric:.3f}", f"{found.reward:.2f}"))
+    terminal.print_columns(console, rows, numeric=3)
+    for note in task.splits.notes:
+        console.print(f"note: {note}")
+    if Split.test not in splits:
+        console.print("\nThe test examples stayed closed; open them with --split test.")
+
+
+@app.command("ls")
+def list_(
+    what: Annotated[Listing, typer.Argument(help="What to list.")],
+) -> None:
+    """List the optimisers, tasks or models that there are."""
+    {
+        Listing.optimisers: _list_optimisers,
+        Listing.tasks: _list_tasks,
+        Listing.models: _list_models,
+    }[what]()
+
+
+def main() -> None:
+    """The command `rlprompt`."""
+    if not sys.warnoptions:
+        # Those of the libraries below are for us, not for whoever runs a search.
+        warnings.simplefilter("ignore")
+    app()
+
+
+def _config(path: Path, **overrides: Any) -> Config:
+    from rlprompt.config import load_config
+
+    with _user_errors(ValueError):
+        return load_config(path, **overrides)
+
+
+def _pick(config: Config, name: str) -> Any:
+    """The optimiser of that name or title in a config, or None."""
+    titled = [one for one in config.optimisers if one.title == name]
+    found = titled or [one for one in config.optimisers if one.name == name]
+    if len(found) > 1:
+        titles = ", ".join(repr(one.title) for one in found)
+        raise ValueError(f"{name} is there with several settings; give one of {titles}")
+    return found[0] if found else None
+
+
+def _compare(config: Config, out: Path | None, name: str) -> None:
+    """Run the experiment of a config and show what came of it."""
+    from rlprompt import terminal
+
+    console = terminal.make_console()
+    console.print(f"{config.name}: loading {config.model.name} and {config.task.name}")
+    from rlprompt.compare import compare
+    from rlprompt.comparison import ExperimentError, load_experiment
+    from rlprompt.report import claimed
+
+    with terminal.log_to(console), contextlib.ExitStack() as stack:
+        with _user_errors(ValueError, _asset_error(), OSError):
+            folder = claimed(out or RUNS / name, beside=out is None)
+            place = stack.enter_context(folder)
+            experiment = load_experiment(config)
+        for line in terminal.opening(experiment, place):
+            console.print(line)
+        watcher = stack.enter_context(terminal.watching(console, experiment))
+        with _user_errors(ExperimentError, OSError):
+            comparison = compare(experiment, place, watcher)
+    terminal.print_comparison(console, comparison)
+    console.print(f"\nwritten to {place}: table.md, curves.png, summary.json, runs/")
+    failed = [run for run in comparison.runs if run.error]
+    if any(run.result.status == "interrupted" for run in comparison.runs):
+        typer.echo(f"interrupted; what was found so far is in {place}", err=True)
+        raise typer.Exit(INTERRUPTED)
+    if failed:
+        names = ", ".join(f"{run.optimiser} (seed {run.seed})" for run in failed)
+        typer.echo(f"error: {names} ended with an error; see {place}/runs/*.error.txt", err=True)
+        raise typer.Exit(1)
+
+
+def _asset_error() -> type[Exception]:
+    from rlprompt.assets import AssetError
+
+    return AssetError
+
+
+@contextlib.contextmanager
+def _user_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn these into a line on standard error and exit code 2."""
+    try:
+        yield
+    except BrokenPipeError:  # whoever read our output has gone; nothing is wrong
+        raise
+    except kinds as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    for line in message.splitlines():
+        typer.echo(f"error: {line}", err=True)
+    raise typer.Exit(2)
+
+
+def _list_optimisers() -> None:
+    from rlprompt.registry import load_optimiser, optimisers, settings_of, summary_of
+
+    for name, point in optimisers().items():
+        package = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown package"
+        try:
+            made = load_optimiser(name)
+        except ValueError as error:  # the others can be listed all the same
+            typer.echo(f"{name}: {error}")
+            continue
+        typer.echo(f"{name}: {summary_of(made)}")
+        typer.echo(f"    {point.value}, from {package}")
+        for setting, default in settings_of(made).items():
+            typer.echo(f"    {setting}: {default!r}")
+
+
+def _list_tasks() -> None:
+    from rlprompt.assets import ASSETS
+    from rlprompt.config import DEFAULT_DATA
+
+    asset = ASSETS[DEFAULT_DATA]
+    typer.echo(f"{DEFAULT_DATA}: {asset.description} ({asset.licence}; {_state(DEFAULT_DATA)})")
+    typer.echo(f"    {asset.source}")
+    typer.echo("")
+    typer.echo(
+        "Your own: `data:` takes a .csv, .tsv or .jsonl file with a column for each field of the\n"
+        "template and one for the label, of which train, dev and test are drawn; or a folder that\n"
+        "holds train, dev and test files. `label_words:` gives the answer for each label."
+    )
+
+
+def _list_models() -> None:
+    from rlprompt.assets import ASSETS, cache_folder
+
+    for name, asset in ASSETS.items():
+        if asset.member.endswith(".gguf"):
+            typer.echo(f"{name}: {asset.description} ({asset.licence}; {_state(name)})")
+            typer.echo(f"    {asset.source}")
+    typer.echo("")
+    typer.echo(
+        "`model:` also takes a name on the Hugging Face hub (causal, masked, encoder-decoder), a\n"
+        f"folder made by save_pretrained, or a .gguf file. Cache: {cache_folder()}"
+    )
+
+
+def _state(asset: str) -> str:
+    from rlprompt.assets import is_cached
+
+    return "in the cache" if is_cached(asset) else "not fetched yet"

@@ -1,0 +1,246 @@
+"""What a person sees in a terminal: progress, tables, notices. Plain lines where there is none.
+
+Prompts come from a model's vocabulary and may look like rich's markup, so text is never parsed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich import box
+from rich.console import Console, OverflowMethod
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rlprompt.compare import Watcher
+    from rlprompt.comparison import Comparison, Experiment, Run
+    from rlprompt.objective import Ledger
+
+# Width that the progress line needs besides its bar.
+BESIDES_BAR = 60
+# Below this width the table leaves out what it costs; `table.md` has it.
+FULL_TABLE = 88
+# Seconds and share of the budget after which a plain line of progress is due.
+LINE_SECONDS, LINE_SHARE, LEAST_SECONDS = 10.0, 0.1, 1.0
+# Whose log lines say what a person is waiting for.
+TALKATIVE = ("rlprompt.assets", "rlprompt.loading", "rlprompt.lm")
+
+
+def make_console() -> Console:
+    """A console on standard output that writes text as it is."""
+    return Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+class _ToConsole(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(self.format(record), style="dim")
+
+
+@contextmanager
+def log_to(console: Console) -> Iterator[None]:
+    """Show the library's notices and warnings on the console for a while."""
+    handler = _ToConsole(console)
+    ours = logging.getLogger("rlprompt")
+    talkative = [logging.getLogger(name) for name in TALKATIVE]
+    # It tells every first user that it is building its font cache.
+    matplotlib = logging.getLogger("matplotlib")
+    before = [(logger, logger.level) for logger in (ours, matplotlib, *talkative)]
+    ours.addHandler(handler)
+    matplotlib.setLevel(logging.ERROR)
+    for logger in talkative:
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        for logger, level in before:
+            logger.setLevel(level)
+
+
+def opening(experiment: Experiment, out: Path) -> list[str]:
+    """What is about to run: sizes, device, cost, and where it is written."""
+    lm, splits = experiment.lm, experiment.task.splits
+    sizes = " + ".join(f"{len(part)} {name}" for name, part in splits.parts().items())
+    n_prompts = experiment.budget // len(splits.train)
+    return [
+        *(f"note: {note}" for note in splits.notes),
+        f"task: {experiment.task.name}, {sizes} examples",
+        f"model: {lm.name} ({lm.fingerprint.kind}, {lm.fingerprint.dtype} on {lm.device})",
+        f"searches: {len(experiment.grid)} ({', '.join(experiment.optimisers)}; seeds "
+        f"{', '.join(map(str, experiment.seeds))})",
+        f"budget: {experiment.budget:,} rows each ({n_prompts:,} prompts on {len(splits.train)} "
+        "examples)",
+        f"writing to {out}",
+        f"scoring {len(experiment.controls)} controls first",
+    ]
+
+
+@contextmanager
+def watching(console: Console, experiment: Experiment) -> Iterator[Watcher]:
+    """A watcher for the console: bars on a terminal, lines elsewhere."""
+    if not console.is_terminal:
+        yield Lines(console, experiment)
+        return
+    bar = BarColumn(bar_width=max(4, min(30, console.width - BESIDES_BAR)))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        bar,
+        TextColumn("{task.fields[rows]}", markup=False, justify="right"),
+        TextColumn("{task.fields[best]}", markup=False),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Bars(progress, experiment)
+
+
+class _Watch:
+    """What both watchers know: the grid, and how a search is called in it."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.budget = experiment.budget
+        self._experiment = experiment
+        self._begun = 0
+
+    def title(self, optimiser: str, seed: int) -> str:
+        """Place in the grid and name of the search that begins."""
+        self._begun += 1
+        place = f"{self._begun}/{len(self._experiment.grid)} {optimiser}"
+        return place if len(self._experiment.seeds) == 1 else f"{place}, seed {seed}"
+
+
+class Bars(_Watch):
+    """A bar for each search."""
+
+    def __init__(self, progress: Progress, experiment: Experiment) -> None:
+        super().__init__(experiment)
+        self._progress = progress
+        self._task = TaskID(0)
+
+    def begin(self, optimiser: str, seed: int) -> None:
+        """See `Watcher`."""
+        title = self.title(optimiser, seed)
+        self._task = self._progress.add_task(title, total=self.budget, rows="starting", best="")
+
+    def update(self, ledger: Ledger) -> None:
+        """See `Watcher`."""
+        self._progress.update(
+            self._task,
+            completed=ledger.used,
+            rows=f"{ledger.used:,}/{self.budget:,} rows",
+            best=best(ledger),
+        )
+
+    def end(self, run: Run) -> None:
+        """See `Watcher`."""
+        if run.result.status == "finished":
+            # Less than the whole budget: no prompt fits into the rest. There is nothing left to do.
+            self._progress.update(self._task, total=max(run.result.rows, 1))
+        self._progress.stop_task(self._task)
+        if run.error:
+            self._progress.console.print(f"{run.optimiser}, seed {run.seed}: {run.error}")
+
+
+class Lines(_Watch):
+    """A line every ten seconds or tenth of the budget, and one at each end."""
+
+    def __init__(self, console: Console, experiment: Experiment) -> None:
+        super().__init__(experiment)
+        self._console = console
+        self._title = ""
+        self._began = self._last_time = 0.0
+        self._last_rows = 0
+
+    def begin(self, optimiser: str, seed: int) -> None:
+        """See `Watcher`."""
+        self._title = self.title(optimiser, seed)
+        self._began = self._last_time = time.monotonic()
+        self._last_rows = 0
+        self._say(f"{self._title}: starting")
+
+    def update(self, ledger: Ledger) -> None:
+        """See `Watcher`."""
+        now = time.monotonic()
+        since = now - self._last_time
+        much = ledger.used - self._last_rows >= LINE_SHARE * self.budget
+        if since < LINE_SECONDS and not (much and since >= LEAST_SECONDS):
+            return
+        self._last_time, self._last_rows = now, ledger.used
+        left = datetime.timedelta(
+            seconds=round((now - self._began) * (self.budget / ledger.used - 1))
+        )
+        self._say(
+            f"{self._title}: {ledger.used:,}/{self.budget:,} rows, {best(ledger)}, {left} left"
+        )
+
+    def end(self, run: Run) -> None:
+        """See `Watcher`."""
+        scores = [f"{split} {score.metric:.3f}" for split, score in run.scores.items() if score]
+        if not scores and run.best:
+            scores = [f"best train reward {run.best.train_reward:.2f}"]
+        outcome = run.error or ", ".join(scores) or "nothing scored"
+        self._say(
+            f"{self._title}: {run.result.status} after {run.result.rows:,} rows in "
+            f"{run.result.total_seconds:.0f} s: {outcome}"
+        )
+
+    def _say(self, line: str) -> None:
+        self._console.print(line)
+        self._console.file.flush()
+
+
+def best(ledger: Ledger) -> str:
+    """The best mean train reward so far."""
+    return f"best {ledger.best_reward:.2f}" if np.isfinite(ledger.best_reward) else ""
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """The table and the remarks; the Markdown of `table.md` where there is no terminal."""
+    from rlprompt.report import HEADER, markdown, remarks, table
+
+    console.print()
+    if not console.is_terminal:
+        console.print(markdown(comparison), end="")
+        return
+    cost = ("rows", "seconds (LM)") if console.width < FULL_TABLE else ()
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in HEADER:
+        if name not in cost:
+            numeric = name not in ("optimiser", "prompt")
+            # A prompt is broken anywhere: it is no text, and every character counts.
+            overflow: OverflowMethod = "fold" if name == "prompt" else "ellipsis"
+            grid.add_column(
+                name, justify="right" if numeric else "left", no_wrap=numeric, overflow=overflow
+            )
+    rows = table(comparison)
+    for i, row in enumerate(rows):
+        cells = [cell for name, cell in zip(HEADER, row.cells, strict=False) if name not in cost]
+        last_control = row.is_control and i + 1 < len(rows) and not rows[i + 1].is_control
+        style = "dim" if row.is_control else ""
+        grid.add_row(*cells, Text(row.prompt), style=style, end_section=last_control)
+    console.print(grid, soft_wrap=False)
+    for remark in remarks(comparison):
+        console.print(remark, soft_wrap=False)
+
+
+def print_columns(console: Console, rows: Sequence[Sequence[str]], numeric: int = 0) -> None:
+    """Rows of text in aligned columns, the last `numeric` of them to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if i >= len(row) - numeric else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        console.print("  ".join(cells).rstrip())

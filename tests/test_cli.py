@@ -1,0 +1,411 @@
+"""The command line as a person uses it, on tiny models that lie in a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from tiny import tiny_model, tiny_tokenizer
+from typer.testing import CliRunner, Result
+
+from rlprompt import registry, terminal
+from rlprompt.cli import app
+
+LABELS = ("negative", "positive")
+ROWS = [f"film number {i},{LABELS[i % 2]}" for i in range(20)]
+
+
+def save(folder: Path, *, broken: bool = False) -> Path:
+    """A tiny model in a folder; a broken one computes NaN."""
+    model = tiny_model()
+    if broken:
+        for parameter in model.parameters():
+            parameter.data.fill_(torch.nan)
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny model."""
+    return save(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def desk(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with an experiment file and its data."""
+    monkeypatch.chdir(tmp_path)
+    # Wide, so that no message is wrapped.
+    monkeypatch.setenv("COLUMNS", "200")
+    write_data(tmp_path, ROWS)
+    write_config(tmp_path, model=str(model))
+    return tmp_path
+
+
+def write_data(folder: Path, rows: list[str]) -> None:
+    (folder / "films.csv").write_text("\n".join(["text,label", *rows, ""]))
+
+
+def write_config(folder: Path, **changes: Any) -> None:
+    """`small.yaml`; a change goes to the task if that has such a key. JSON is YAML."""
+    config: dict[str, Any] = {
+        "name": "small",
+        "model": "given",
+        "task": {
+            "data": "films.csv",
+            "template": "{text} {prompt}",
+            "label_words": {"negative": "terrible", "positive": "great"},
+            "shots": 2,
+            "test": 6,
+            "hand_prompt": "it was",
+            "reward": "gap",
+            "on_bad_rows": "error",
+        },
+        "prompt": {"length": 3},
+        "optimisers": ["random", "soft-prompt"],
+        "budget": 48,
+        "dtype": "float32",
+    }
+    for key, value in changes.items():
+        (config["task"] if key in config["task"] else config)[key] = value
+    (folder / "small.yaml").write_text(json.dumps(config))
+
+
+def rlprompt(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, arguments)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "summary.json").read_text()))
+
+
+class TestCompare:
+    def test_it_writes_and_shows_the_same_table(self, desk: Path) -> None:
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 0
+        assert result.stderr == ""
+        assert (desk / "runs" / "small" / "table.md").read_text() in result.stdout
+        assert "written to runs/small" in result.stdout
+        assert summary(desk / "runs" / "small")["config"]["task"]["shots"] == 2
+
+    def test_it_runs_twice_without_overwriting(self, desk: Path) -> None:
+        for name in ("small", "small-2"):
+            result = rlprompt("compare", "small.yaml")
+            assert f"writing to runs/{name}\n" in result.stdout
+        first, second = (summary(desk / "runs" / name)["runs"] for name in ("small", "small-2"))
+        for run in (*first, *second):
+            del run["lm_seconds"], run["total_seconds"]
+        assert first == second
+
+    def test_flags_win_over_the_file(self, desk: Path) -> None:
+        flags = ["--budget", "16", "--seed", "3", "--seed", "4", "--device", "cpu"]
+        flags += ["--dtype", "bfloat16", "--out", "elsewhere"]
+        rlprompt("compare", "small.yaml", *flags)
+        found = summary(desk / "elsewhere")
+        assert found["budget_rows"] == 16
+        assert [run["seed"] for run in found["runs"]] == [3, 3, 4, 4]
+        assert found["fingerprint"]["dtype"] == "bfloat16"
+        assert found["device"] == "cpu"
+
+    def test_settings_of_an_optimiser_are_used(self, desk: Path) -> None:
+        config = json.loads((desk / "small.yaml").read_text())
+        config["optimisers"] = ["greedy", {"name": "greedy", "pool": 0.5}]
+        (desk / "small.yaml").write_text(json.dumps(config))
+        rlprompt("compare", "small.yaml")
+        runs = summary(desk / "runs" / "small")["runs"]
+        assert [run["optimiser"] for run in runs] == ["greedy", "greedy pool=0.5"]
+        assert runs[1]["settings"]["pool"] == 0.5
+
+    def test_bad_rows_are_skipped_and_counted_on_request(self, desk: Path, model: Path) -> None:
+        write_data(desk, [*ROWS, ",positive", "fine,odd"])
+        write_config(desk, model=str(model), on_bad_rows="skip")
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 0
+        assert re.search(r"note: 2 rows .*films\.csv:22 has an empty text", result.stdout)
+
+    def test_an_optimiser_that_fails_costs_no_other(
+        self, desk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from rlprompt.agents.random_search import RandomSearch
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("out of luck")
+
+        monkeypatch.setattr(RandomSearch, "ask", fail)
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 1
+        assert "1/2 random: failed after 0 rows" in result.stdout
+        assert "RuntimeError: out of luck" in result.stdout
+        assert result.stderr.startswith("error: random (seed 0) ended with an error; see runs/")
+        statuses = [run["status"] for run in summary(desk / "runs" / "small")["runs"]]
+        assert statuses == ["failed", "finished"]
+
+    def test_a_budget_below_one_gradient_is_no_error(self, desk: Path) -> None:
+        result = rlprompt("compare", "small.yaml", "--budget", "4")
+        assert result.exit_code == 0
+        assert "soft-prompt, seed 0: its budget covered nothing that it asked for." in result.stdout
+
+
+class TestRun:
+    def test_it_runs_one_search_as_the_file_sets_it(self, desk: Path, model: Path) -> None:
+        write_config(desk, model=str(model), optimisers=[{"name": "greedy", "pool": 0.5}])
+        result = rlprompt("run", "small.yaml", "--optimiser", "greedy", "--seed", "7")
+        assert result.exit_code == 0
+        (run,) = summary(desk / "runs" / "small-greedy-seed7")["runs"]
+        assert (run["seed"], run["settings"]["pool"]) == (7, 0.5)
+
+    def test_it_takes_an_optimiser_that_the_file_does_not_name(self, desk: Path) -> None:
+        assert rlprompt("run", "small.yaml", "--optimiser", "greedy").exit_code == 0
+
+    def test_an_unknown_optimiser_is_refused(self, desk: Path) -> None:
+        result = rlprompt("run", "small.yaml", "--optimiser", "gredy")
+        assert result.exit_code == 2
+        assert result.stderr == "error: no optimiser is called 'gredy'; did you mean 'greedy'?\n"
+
+    def test_one_with_several_settings_must_be_told_apart(self, desk: Path, model: Path) -> None:
+        both = ["greedy", {"name": "greedy", "pool": 0.5}, {"name": "greedy", "pool": 0.6}]
+        write_config(desk, model=str(model), optimisers=both[1:])
+        result = rlprompt("run", "small.yaml", "--optimiser", "greedy")
+        assert "give one of 'greedy pool=0.5', 'greedy pool=0.6'" in result.stderr
+        write_config(desk, model=str(model), optimisers=both)
+        assert rlprompt("run", "small.yaml", "--optimiser", "greedy").exit_code == 0
+
+
+class TestScore:
+    def test_test_stays_closed_unless_asked_for(self, desk: Path) -> None:
+        result = rlprompt("score", "it was", "small.yaml")
+        assert result.exit_code == 0
+        assert re.search(r"^train +4 +\d\.\d{3} +-?\d+\.\d\d$", result.stdout, re.MULTILINE)
+        assert re.search(r"^dev ", result.stdout, re.MULTILINE)
+        assert not re.search(r"^test ", result.stdout, re.MULTILINE)
+        assert "The test examples stayed closed" in result.stdout
+        result = rlprompt("score", "it was", "small.yaml", "--split", "test")
+        assert re.search(r"^test +6 ", result.stdout, re.MULTILINE)
+        assert "closed" not in result.stdout
+
+    def test_a_typed_prompt_follows_the_space_of_the_template(self, desk: Path) -> None:
+        both = [rlprompt("score", text, "small.yaml").stdout for text in ("it was", " it was")]
+        assert both[0] == both[1]
+        assert both[0].startswith("prompt     ' it was'")
+        exact = rlprompt("score", "it was", "small.yaml", "--exact").stdout
+        assert exact.startswith("prompt     'it was'")
+
+    def test_it_agrees_with_the_control(self, desk: Path) -> None:
+        rlprompt("compare", "small.yaml", "--budget", "4")
+        control = summary(desk / "runs" / "small")["controls"][1]
+        shown = rlprompt("score", "it was", "small.yaml").stdout
+        assert re.search(rf"^dev +4 +{control['dev']:.3f} ", shown, re.MULTILINE)
+
+
+class TestList:
+    def test_optimisers_have_origin_and_settings(self) -> None:
+        shown = rlprompt("ls", "optimisers").stdout
+        assert re.search(r"^greedy: \w", shown, re.MULTILINE)
+        assert "    rlprompt.agents.greedy:Greedy, from rlprompt " in shown
+        assert "    pool: " in shown
+
+    def test_one_that_cannot_be_imported_hides_no_other(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        known = registry.optimisers()
+        broken = type(known["greedy"])("broken", "no.such.module:Nothing", registry.GROUP)
+        monkeypatch.setattr(registry, "optimisers", lambda: {"broken": broken, **known})
+        shown = rlprompt("ls", "optimisers").stdout
+        assert "broken: optimiser broken (no.such.module:Nothing) cannot be imported" in shown
+        assert "\ngreedy: " in shown
+
+    def test_models_and_tasks(self) -> None:
+        assert "smollm2-135m: " in rlprompt("ls", "models").stdout
+        assert "movie-reviews: " in rlprompt("ls", "tasks").stdout
+
+
+class TestMistakes:
+    """One line that says what to do, exit code 2, and nothing on disk."""
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"shot": 2}, "small.yaml:1: unknown key 'shot'; did you mean 'shots' under 'task'?"),
+            ({"model": "./nowhere"}, "model './nowhere' cannot be loaded: "),
+            ({"optimisers": ["gredy"]}, "no optimiser is called 'gredy'; did you mean 'greedy'?"),
+            ({"optimisers": [{"name": "greedy", "pol": 1}]}, "optimiser greedy has no setting"),
+            ({"data": "nowhere.csv"}, "task.data 'nowhere.csv' is not there"),
+            ({"template": "{text}"}, "has 0 {prompt}; it needs exactly one"),
+            ({"template": "{prompt} {text} {prompt}"}, "has 2 {prompt}; it needs exactly one"),
+            ({"template": "{words} {prompt}"}, "has no column 'words'; it has 'text', 'label'"),
+            (
+                {"label_words": {"negative": "", "positive": "great"}},
+                "the label word of 'negative' is empty",
+            ),
+            (
+                {"label_words": {"negative": "great", "positive": "great"}},
+                "share the label word 'great'",
+            ),
+            ({"label_words": {"negative": "bad", "good": "good"}}, "films.csv:3 has the unknown"),
+            ({"reward": "gapp"}, "reward 'gapp'"),
+            ({"shots": 100}, "class 'negative' has 10 examples; 100 shots need 200"),
+            ({"budget": 3}, "a budget of 3 rows does not cover one prompt"),
+            ({"prompt": {"length": 500}}, "is too long: "),
+            ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here"),
+            ({"dtype": "float17"}, "dtype 'float17'"),
+        ],
+    )
+    def test_in_the_file(
+        self, desk: Path, model: Path, changes: dict[str, Any], message: str
+    ) -> None:
+        write_config(desk, **({"model": str(model)} | changes))
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+        assert not list((desk / "runs").glob("*"))
+
+    @pytest.mark.parametrize(
+        ("row", "message"),
+        [
+            (",positive", "films.csv:22 has an empty text"),
+            ("fine,odd", "films.csv:22 has the unknown label 'odd' (known: negative, positive)"),
+        ],
+    )
+    def test_in_the_data(self, desk: Path, row: str, message: str) -> None:
+        write_data(desk, [*ROWS, row])
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 2
+        assert message in result.stderr
+
+    def test_a_text_that_leaves_no_room_for_the_prompt(self, desk: Path) -> None:
+        write_data(desk, [*ROWS, *(f"{'x' * 300} {label},{label}" for label in LABELS * 2)])
+        result = rlprompt("compare", "small.yaml", "--out", "out")
+        assert result.exit_code == 2
+        assert re.search(r"example films\.csv:2\d is too long: \d+ tokens of text", result.stderr)
+
+    def test_a_model_that_computes_no_numbers(self, desk: Path) -> None:
+        write_config(desk, model=str(save(desk / "broken", broken=True)))
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 2
+        assert "the empty prompt cannot be scored" in result.stderr
+        assert not list((desk / "runs").glob("*"))
+
+    def test_a_folder_that_holds_something(self, desk: Path) -> None:
+        (desk / "out").mkdir()
+        (desk / "out" / "mine").write_text("precious")
+        result = rlprompt("compare", "small.yaml", "--out", "out")
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: out is there already and nothing is overwritten")
+        assert [path.name for path in (desk / "out").iterdir()] == ["mine"]
+
+    def test_a_folder_that_cannot_be_written_is_noticed_before_the_model_is_loaded(
+        self, desk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from rlprompt.lm import FrozenLM
+
+        monkeypatch.setattr(FrozenLM, "load", lambda *_, **__: pytest.fail("was loaded"))
+        result = rlprompt("compare", "small.yaml", "--out", "films.csv/out")
+        assert result.exit_code == 2
+        assert result.stderr == "error: cannot write to films.csv/out: Not a directory\n"
+
+    def test_a_disk_that_fills_up_is_told_in_a_line(
+        self, desk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from rlprompt import report
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device", "summary.json")
+
+        monkeypatch.setattr(report, "write_whole", full)
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 2
+        assert "No space left on device" in result.stderr
+
+    @pytest.mark.parametrize("flags", [["--budget", "0"], ["--seed", "-1"], ["--nope"]])
+    def test_in_a_flag(self, desk: Path, flags: list[str]) -> None:
+        result = rlprompt("compare", "small.yaml", *flags)
+        assert result.exit_code == 2
+        assert "Error: " in result.stderr
+
+    def test_a_mistake_of_ours_keeps_its_traceback(
+        self, desk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from rlprompt import report
+
+        def bug(*_: object) -> None:
+            raise ValueError("a bug")
+
+        monkeypatch.setattr(report, "curves", bug)
+        with pytest.raises(ValueError, match="a bug"):
+            rlprompt("compare", "small.yaml")
+
+
+class TestTerminal:
+    """The same on a terminal, which rich is told that it has."""
+
+    def see(self, monkeypatch: pytest.MonkeyPatch, width: int) -> list[str]:
+        console = Console(
+            force_terminal=True, width=width, markup=False, highlight=False, color_system=None
+        )
+        monkeypatch.setattr(terminal, "make_console", lambda: console)
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 0
+        return result.stdout.replace("\r", "\n").splitlines()
+
+    def test_a_bar_shows_rows_best_and_the_table(
+        self, desk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lines = self.see(monkeypatch, 120)
+        assert any("1/2 random" in line and "48/48 rows" in line for line in lines)
+        assert any(" seconds (LM) " in line for line in lines)
+        assert not any("| --- |" in line for line in lines)
+
+    def test_a_narrow_one_gets_a_narrow_table(
+        self, desk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lines = self.see(monkeypatch, 60)
+        (header,) = [line for line in lines if line.startswith(" optimiser")]
+        assert header.split() == ["optimiser", "seed", "train", "dev", "test", "prompt"]
+        assert all(len(line) <= 60 for line in lines[lines.index(header) :])
+
+
+def test_ctrl_c_keeps_what_was_found(desk: Path) -> None:
+    """In a process of its own, as a person would press it: in the middle of a long search."""
+    code = "import sys; sys.argv[0] = 'rlprompt'; from rlprompt.cli import main; main()"
+    root = str(Path(__file__).parents[1])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "compare", "small.yaml", "--budget", "400000"],
+        cwd=desk,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background, Ctrl-C may be switched off for all they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if " rows, best " in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err == "interrupted; what was found so far is in runs/small\n"
+    assert "random (interrupted)" in out
+    (run,) = summary(desk / "runs" / "small")["runs"]
+    assert run["status"] == "interrupted"
+    assert run["rows"] > 0
+    assert run["prompt"]
+    assert {"table.md", "curves.png"} <= {path.name for path in (desk / "runs/small").iterdir()}
+    assert (desk / "runs" / "small" / run["file"]).exists()
