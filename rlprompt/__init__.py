@@ -1,1 +1,89 @@
-"""rlprompt finds better prompts for a frozen language model."""
+"""rlprompt finds better prompts for a frozen language model.
+
+The names below are loaded when they are first used, so that `import rlprompt` is quick. The two
+functions that run things are in modules of the same name, `from rlprompt.search import search` and
+`from rlprompt.compare import compare`; each method is in a module of `rlprompt.agents`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlprompt.comparison import Comparison, Experiment, load_experiment
+    from rlprompt.config import load_config
+    from rlprompt.data import Example, Splits, few_shot, load_splits
+    from rlprompt.lm import FrozenLM
+    from rlprompt.objective import Budget, BudgetExhausted, Evaluation, Objective
+    from rlprompt.prompt import SoftPrompt, TokenPrompt
+    from rlprompt.result import Result
+    from rlprompt.search import AskTell, Optimiser
+    from rlprompt.space import SoftSpace, TokenSpace
+    from rlprompt.task import ClassificationTask, Task
+    from rlprompt.template import Query, Template
+
+    __version__: str
+
+__all__ = [
+    "AskTell",
+    "Budget",
+    "BudgetExhausted",
+    "ClassificationTask",
+    "Comparison",
+    "Evaluation",
+    "Example",
+    "Experiment",
+    "FrozenLM",
+    "Objective",
+    "Optimiser",
+    "Query",
+    "Result",
+    "SoftPrompt",
+    "SoftSpace",
+    "Splits",
+    "Task",
+    "Template",
+    "TokenPrompt",
+    "TokenSpace",
+    "__version__",
+    "few_shot",
+    "load_config",
+    "load_experiment",
+    "load_splits",
+]
+
+_MODULES = {
+    "comparison": ("Comparison", "Experiment", "load_experiment"),
+    "config": ("load_config",),
+    "data": ("Example", "Splits", "few_shot", "load_splits"),
+    "lm": ("FrozenLM",),
+    "objective": ("Budget", "BudgetExhausted", "Evaluation", "Objective"),
+    "prompt": ("SoftPrompt", "TokenPrompt"),
+    "result": ("Result",),
+    "search": ("AskTell", "Optimiser"),
+    "space": ("SoftSpace", "TokenSpace"),
+    "task": ("ClassificationTask", "Task"),
+    "template": ("Query", "Template"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            value: Any = version(__name__)
+        except PackageNotFoundError:  # a checkout that is not installed
+            value = "0+unknown"
+    elif name in _HOME:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
