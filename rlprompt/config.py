@@ -338,11 +338,10 @@ def _unknown_key(where: Sequence[str]) -> str:
     *above, key = where
     section = ".".join(above)
     own = sections[section].model_fields
-    homes = [name for name, model in sections.items() if key in model.model_fields]
     inside = f" in {section}" if section else ""
-    if homes and not difflib.get_close_matches(key, own, 1):
-        home = homes[0]
-        return f"unknown key {key!r}{inside}; it belongs " + (
-            f"under {home!r}" if home else "at the top, without indentation"
-        )
+    if not difflib.get_close_matches(key, own, 1):
+        for home, other in sections.items():
+            if near := difflib.get_close_matches(key, other.model_fields, 1):
+                place = f"under {home!r}" if home else "at the top, without indentation"
+                return f"unknown key {key!r}{inside}; did you mean {near[0]!r} {place}?"
     return f"unknown key {key!r}{inside}{advice(key, own)}"

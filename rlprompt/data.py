@@ -276,8 +276,9 @@ class _Reader:
         if not self.skipped:
             return tuple(self.remarks)
         named = "; ".join(self.skipped[:NAMED]) + ("; ..." if len(self.skipped) > NAMED else "")
-        rows = "1 row was" if len(self.skipped) == 1 else f"{len(self.skipped)} rows were"
-        return (f"{rows} left out: {named}", *self.remarks)
+        n = len(self.skipped)
+        rows = "1 row was left out:" if n == 1 else f"{n} rows were left out, the first:"
+        return (f"{rows} {named}", *self.remarks)
 
     def without_repeats(
         self, parts: Mapping[str, Sequence[Example]]
@@ -322,7 +323,7 @@ class _Reader:
             missing = [name for name in (*self.text, self.label) if name not in row]
             empty = [name for name in self.text if name in row and not row[name].strip()]
             if missing:
-                what = f"no column {missing[0]!r}; there are {', '.join(map(repr, row))}"
+                what = f"no column {missing[0]!r}; it has {', '.join(map(repr, row))}"
                 if path.suffix != ".jsonl":
                     raise ValueError(f"{path.name} has {what}")  # in its header, so in every row
                 self._defect(f"{where} has {what}")

@@ -144,7 +144,7 @@ def _linear_weight(module: nn.Module) -> Tensor | None:
     return weight if weight is not None and weight.numel() >= SMALLEST else None
 
 
-class _PackedLinear:
+class PackedLinear:
     """A linear layer whose weight is laid out once for oneDNN.
 
     PyTorch's compiler uses these operators for frozen CPU models; they have no public name. On a
@@ -156,13 +156,15 @@ class _PackedLinear:
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
 
     def __call__(self, input: Tensor, activation: str = "none") -> Tensor:
+        """`activation` ("none", "swish") of the layer's output; has no derivative."""
         out: Tensor = torch.ops.mkldnn._linear_pointwise(
             input, self.packed, self.bias, activation, [], ""
         )
         return out
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.requires_grad:  # these operators have no derivative
+        """The layer's output, computed as usual where a gradient is wanted."""
+        if input.requires_grad:
             return F.linear(input, self.weight, self.bias)
         return self(input)
 
@@ -174,10 +176,10 @@ class _PackedLinear:
         return bool(((self(trial).float() - expected).abs() <= tolerance).all())
 
 
-def _pack_all(weights: dict[nn.Module, Tensor]) -> dict[nn.Module, _PackedLinear]:
+def _pack_all(weights: dict[nn.Module, Tensor]) -> dict[nn.Module, PackedLinear]:
     """Every layer packed, or none where the operators are missing or wrong."""
     try:
-        packed = {m: _PackedLinear(w, getattr(m, "bias", None)) for m, w in weights.items()}
+        packed = {m: PackedLinear(w, getattr(m, "bias", None)) for m, w in weights.items()}
         right = all(layer.agrees() for layer in packed.values())
     except (AttributeError, RuntimeError):
         right = False
@@ -186,7 +188,7 @@ def _pack_all(weights: dict[nn.Module, Tensor]) -> dict[nn.Module, _PackedLinear
     return packed if right else {}
 
 
-def _fuse_mlp(mlp: nn.Module, packed: dict[nn.Module, _PackedLinear]) -> Forward | None:
+def _fuse_mlp(mlp: nn.Module, packed: dict[nn.Module, PackedLinear]) -> Forward | None:
     """A gated MLP of the Llama shape with the gate's SiLU computed inside its matrix product."""
     parts = [getattr(mlp, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
     layers = [packed.get(part) for part in parts if isinstance(part, nn.Module)]

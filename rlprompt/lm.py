@@ -343,7 +343,9 @@ class FrozenLM:
             raise ValueError("token prompts and soft prompts in one call; score them in two")
         for prompt in kept:
             self._check_prompt(prompt)
-        self._check_length(max(map(len, kept)), queries)
+        longest = max(map(len, kept))
+        for i, query in enumerate(queries):
+            self._check_query(i, query, longest)
         if any(not q.head_ids and not q.tail_ids for q in queries) and not all(map(len, kept)):
             raise ValueError("an empty prompt in an empty text leaves nothing to answer from")
         if not soft:
@@ -355,29 +357,31 @@ class FrozenLM:
 
     def _check_prompt(self, prompt: Prompt) -> None:
         if isinstance(prompt, TokenPrompt):
-            wrong = [i for i in prompt.ids if i >= self.n_vocabulary]
-            if wrong:
-                raise ValueError(
-                    f"token id {wrong[0]} is outside the vocabulary of {self.name}: "
-                    f"0 to {self.n_vocabulary - 1}"
-                )
+            self._check_ids(prompt.ids)
         elif prompt.vectors.shape[1] != self.hidden_size:
             raise ValueError(
                 f"vectors of width {prompt.vectors.shape[1]}; {self.name} takes {self.hidden_size}"
             )
 
-    def _check_length(self, n_prompt: int, queries: Sequence[Query]) -> None:
-        if self.context is None:
-            return
-        for i, query in enumerate(queries):
-            n_answer = max(map(len, query.candidates)) - 1
-            n_text = len(query.head_ids) + len(query.tail_ids)
-            if n_text + n_prompt + n_answer > self.context:
-                raise ValueError(
-                    f"example {i} is too long: text {n_text} + prompt {n_prompt} + answer "
-                    f"{n_answer} tokens, and {self.name} takes {self.context}; shorten the text or "
-                    "the prompt"
-                )
+    def _check_ids(self, ids: Ids) -> None:
+        if ids and not 0 <= min(ids) <= max(ids) < self.n_vocabulary:
+            wrong = next(i for i in ids if not 0 <= i < self.n_vocabulary)
+            raise ValueError(
+                f"token id {wrong} is outside the vocabulary of {self.name}: "
+                f"0 to {self.n_vocabulary - 1}"
+            )
+
+    def _check_query(self, i: int, query: Query, n_prompt: int) -> None:
+        for ids in (query.head_ids, query.tail_ids, *query.candidates):
+            self._check_ids(ids)
+        n_answer = max(map(len, query.candidates)) - 1
+        n_text = len(query.head_ids) + len(query.tail_ids)
+        if self.context is not None and n_text + n_prompt + n_answer > self.context:
+            raise ValueError(
+                f"example {i} is too long: text {n_text} + prompt {n_prompt} + answer "
+                f"{n_answer} tokens, and {self.name} takes {self.context}; shorten the text or "
+                "the prompt"
+            )
 
     def _disagreement(self) -> str | None:
         """Score a few rows packed and plain; a reason not to pack if they disagree."""

@@ -66,8 +66,8 @@ def table(comparison: Comparison) -> list[Row]:
 def shown(text: str, retypable: bool) -> str:
     """A prompt's text as a Python string with its mark."""
     if text.startswith(SOFT):
-        return f"{text.removeprefix(SOFT)!r} ~"
-    return repr(text) if retypable else f"{text!r} *"
+        return f"{text.removeprefix(SOFT)!r}~"
+    return repr(text) if retypable else f"{text!r}*"
 
 
 def markdown(comparison: Comparison) -> str:
@@ -87,7 +87,8 @@ def markdown(comparison: Comparison) -> str:
     rule = [("-" * (w - 1) + ":") if r else "-" * w for w, r in zip(widths, right, strict=True)]
     rule[-1] = "---"
     lines = [line(HEADER), f"| {' | '.join(rule)} |", *map(line, rows)]
-    return "\n".join([*lines, "", *remarks(comparison), ""])
+    said = remarks(comparison)
+    return "\n".join([*lines, *(["", *said] if said else []), ""])
 
 
 def remarks(comparison: Comparison) -> list[str]:

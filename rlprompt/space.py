@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["tokens", "soft"]
 
@@ -47,15 +50,14 @@ class TokenSpace:
             lm: The model.
             length: Tokens in a prompt.
             banned: Ids, or words; a word bans every token that spells it, in any case and with or
-                without a space before it.
+                without a space before it. One that takes several tokens cannot be banned.
         """
         words = {ban.strip().casefold() for ban in banned if isinstance(ban, str)}
-        ids = {ban for ban in banned if isinstance(ban, int)}
-        allowed = [
-            token
-            for token, text in typable_tokens(lm).items()
-            if token not in ids and text.strip().casefold() not in words
-        ]
+        ids = {int(ban) for ban in banned if not isinstance(ban, str)}
+        spelt = {token: text.strip().casefold() for token, text in typable_tokens(lm).items()}
+        for word in sorted(words - set(spelt.values())):
+            logger.warning("no single token of %s spells %r, so it is not banned", lm.name, word)
+        allowed = [token for token, word in spelt.items() if token not in ids and word not in words]
         return cls(length, np.array(allowed, dtype=np.int64))
 
     def sample(self, rng: np.random.Generator) -> TokenPrompt:
@@ -84,6 +86,7 @@ def typable_tokens(lm: FrozenLM) -> Mapping[int, str]:
         return _typable[lm]
     tokenizer = lm.tokenizer
     special = set(tokenizer.all_special_ids)
+    special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     ids = [i for i in range(min(len(tokenizer), lm.n_vocabulary)) if i not in special]
     texts = [lm.decode([i]) for i in ids]
     typed = tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -173,6 +176,8 @@ class SoftSpace:
     ) -> SoftSpace:
         if shape[-1] < 1:
             raise ValueError(f"a subspace has one dimension or more, got {shape[-1]}")
+        if sigma <= 0:
+            raise ValueError(f"sigma, the standard deviation of z, is above 0, got {sigma}")
         std = alpha * self.scale / (np.sqrt(shape[-1]) * sigma)
         return replace(self, basis=(rng.standard_normal(shape) * std).astype(np.float32))
 

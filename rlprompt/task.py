@@ -132,14 +132,8 @@ class ClassificationTask:
                 )
         if self.reward not in REWARDS:
             raise ValueError(f"reward {self.reward!r}; give one of {', '.join(REWARDS)}")
-        for split, examples in self.splits.parts().items():
-            for example in examples:
-                if example.label not in self.label_words:
-                    raise ValueError(
-                        f"{split} {example.source or dict(example.fields)} has the label "
-                        f"{example.label!r}, which has no label word; "
-                        f"known: {', '.join(self.label_words)}"
-                    )
+        for examples in self.splits.parts().values():
+            self._labels(examples)
 
     @property
     def fingerprint(self) -> str:
@@ -235,4 +229,10 @@ class ClassificationTask:
 
     def _labels(self, examples: Sequence[Example]) -> Tensor:
         places = {label: i for i, label in enumerate(self.label_words)}
+        for example in examples:
+            if example.label not in places:
+                raise ValueError(
+                    f"{example.source or dict(example.fields)} has the label {example.label!r}, "
+                    f"which has no label word; known: {', '.join(places)}"
+                )
         return torch.tensor([places[example.label] for example in examples])

@@ -5,6 +5,7 @@ Prompts come from a model's vocabulary and may look like rich's markup, so text 
 
 from __future__ import annotations
 
+import datetime
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -177,16 +178,19 @@ class Lines(_Watch):
         if since < LINE_SECONDS and not (much and since >= LEAST_SECONDS):
             return
         self._last_time, self._last_rows = now, ledger.used
-        left = (now - self._began) * (self.budget / ledger.used - 1)
+        left = datetime.timedelta(
+            seconds=round((now - self._began) * (self.budget / ledger.used - 1))
+        )
         self._say(
-            f"{self._title}: {ledger.used:,}/{self.budget:,} rows, {best(ledger)}, "
-            f"{left:.0f} s left"
+            f"{self._title}: {ledger.used:,}/{self.budget:,} rows, {best(ledger)}, {left} left"
         )
 
     def end(self, run: Run) -> None:
         """See `Watcher`."""
         scores = [f"{split} {score.metric:.3f}" for split, score in run.scores.items() if score]
-        outcome = run.error or ", ".join(scores) or "nothing to show"
+        if not scores and run.best:
+            scores = [f"best train reward {run.best.train_reward:.2f}"]
+        outcome = run.error or ", ".join(scores) or "nothing scored"
         self._say(
             f"{self._title}: {run.result.status} after {run.result.rows:,} rows in "
             f"{run.result.total_seconds:.0f} s: {outcome}"

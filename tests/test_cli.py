@@ -28,8 +28,8 @@ def save(folder: Path, *, broken: bool = False) -> Path:
     """A tiny model in a folder; a broken one computes NaN."""
     model = tiny_model()
     if broken:
-        with torch.no_grad():
-            model.get_input_embeddings().weight.fill_(torch.nan)
+        for parameter in model.parameters():
+            parameter.data.fill_(torch.nan)
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
@@ -68,11 +68,13 @@ def write_config(folder: Path, **changes: Any) -> None:
             "shots": 2,
             "test": 6,
             "hand_prompt": "it was",
+            "reward": "gap",
             "on_bad_rows": "error",
         },
         "prompt": {"length": 3},
         "optimisers": ["random", "soft-prompt"],
         "budget": 48,
+        "dtype": "float32",
     }
     for key, value in changes.items():
         (config["task"] if key in config["task"] else config)[key] = value
@@ -151,9 +153,7 @@ class TestCompare:
         write_config(desk, model=str(model), on_bad_rows="skip")
         result = rlprompt("compare", "small.yaml")
         assert result.exit_code == 0
-        assert "note: 2 rows were left out, the first: films.csv:22 has an empty text" in (
-            result.stdout
-        )
+        assert re.search(r"note: 2 rows .*films\.csv:22 has an empty text", result.stdout)
 
     def test_an_optimiser_that_fails_costs_no_other(
         self, desk: Path, monkeypatch: pytest.MonkeyPatch
@@ -257,7 +257,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"shot": 2}, "small.yaml:1: unknown key 'shot'; it belongs"),
+            ({"shot": 2}, "small.yaml:1: unknown key 'shot'; did you mean 'shots' under 'task'?"),
             ({"model": "./nowhere"}, "model './nowhere' cannot be loaded: "),
             ({"optimisers": ["gredy"]}, "no optimiser is called 'gredy'; did you mean 'greedy'?"),
             ({"optimisers": [{"name": "greedy", "pol": 1}]}, "optimiser greedy has no setting"),
@@ -377,8 +377,6 @@ class TestTerminal:
             force_terminal=True, width=width, markup=False, highlight=False, color_system=None
         )
         monkeypatch.setattr(terminal, "make_console", lambda: console)
-        # Built when the command writes, so that it writes where the runner listens.
-        monkeypatch.setattr(type(console), "file", property(lambda _: sys.stdout))
         result = rlprompt("compare", "small.yaml")
         assert result.exit_code == 0
         return result.stdout.replace("\r", "\n").splitlines()
@@ -395,7 +393,7 @@ class TestTerminal:
         self, desk: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         lines = self.see(monkeypatch, 60)
-        (header,) = [line for line in lines if line.startswith("optimiser")]
+        (header,) = [line for line in lines if line.startswith(" optimiser")]
         assert header.split() == ["optimiser", "seed", "train", "dev", "test", "prompt"]
         assert all(len(line) <= 60 for line in lines[lines.index(header) :])
 
@@ -406,7 +404,7 @@ def test_ctrl_c_keeps_what_was_found(desk: Path) -> None:
     root = str(Path(__file__).parents[1])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "compare", "small.yaml", "--budget", "100000000"],
+        [sys.executable, "-c", code, "compare", "small.yaml", "--budget", "400000"],
         cwd=desk,
         env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,

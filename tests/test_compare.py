@@ -326,8 +326,8 @@ class TestText:
         ("text", "retypable", "expected"),
         [
             (" it was", True, "' it was'"),
-            ("a\n|b", False, "'a\\n|b' *"),
-            ("<soft> near: it", False, "' it' ~"),
+            ("a\n|b", False, "'a\\n|b'*"),
+            ("<soft> near: it", False, "' it'~"),
         ],
     )
     def test_spaces_and_marks_show(self, text: str, retypable: bool, expected: str) -> None:

@@ -79,7 +79,11 @@ def test_an_override_wins_and_none_leaves_the_file(folder: Path) -> None:
         ("  shots", "  shot", "small.yaml:7: unknown key 'shot' in task; did you mean 'shots'?"),
         ("optimisers", "optimizers", "small.yaml:8: unknown key 'optimizers'; did you mean"),
         ("budget: 96", "budget: 96\nx: 1", "small.yaml:12: unknown key 'x'; known: name, model"),
-        ("  shots: 2\n", "shots: 2\n", "small.yaml:7: unknown key 'shots'; it belongs under"),
+        (
+            "  shots: 2\n",
+            "shots: 2\n",
+            "small.yaml:7: unknown key 'shots'; did you mean 'shots' under 'task'?",
+        ),
         ("  shots: 2\n", "  seeds: [2]\n", "small.yaml:7: unknown key 'seeds' in task; did you"),
         ("model: some-model", "model: {nam: x}", "small.yaml:2: unknown key 'nam' in model"),
         ("budget: 96\n", "", "small.yaml:1: budget is missing"),

@@ -295,7 +295,7 @@ class TestDefects:
             (
                 "a.jsonl",
                 '{"words": "x", "label": "good"}',
-                "a.jsonl:10 has no column 'text'; there are 'words', 'label'",
+                "a.jsonl:10 has no column 'text'; it has 'words', 'label'",
             ),
         ],
     )
@@ -316,15 +316,15 @@ class TestDefects:
         kept = [f"text {i}" for i in range(8) if not (conflict and i == 2)]
         assert texts(splits) == kept
         assert len(splits.notes) == 1
-        count = "2 rows were" if conflict else "1 row was"
-        assert splits.notes[0].startswith(f"{count} left out: ")
+        count = "2 rows were left out, the first: " if conflict else "1 row was left out: "
+        assert splits.notes[0].startswith(count)
         assert what.split(";")[0].replace("\\", "") in splits.notes[0]
         assert "left out: " in caplog.text
 
     def test_many_are_counted_and_the_first_named(self, write: Write) -> None:
         splits = load(write("a.csv", table() + ",good\n" * 7), on_bad_rows="skip")
         assert splits.notes[0].startswith(
-            "7 rows were left out: a.csv:10 has an empty text; a.csv:11"
+            "7 rows were left out, the first: a.csv:10 has an empty text; a.csv:11"
         )
         assert splits.notes[0].endswith("; ...")
         assert splits.notes[0].count("a.csv:") == 5
@@ -339,12 +339,12 @@ class TestDefects:
             (
                 "a.csv",
                 "words,label\nx,good\n",
-                "a.csv has no column 'text'; there are 'words', 'label'",
+                "a.csv has no column 'text'; it has 'words', 'label'",
             ),
             (
                 "a.csv",
                 "text,stars\nx,5\n",
-                "a.csv has no column 'label'; there are 'text', 'stars'",
+                "a.csv has no column 'label'; it has 'text', 'stars'",
             ),
             ("a.csv", "text,label,text\nx,good,y\n", "a.csv has two columns 'text'"),
             (
@@ -442,7 +442,8 @@ class TestFolder:
         splits = load(str(folder), on_bad_rows="skip")
         assert [len(part) for part in splits.parts().values()] == [4, 4, 20]
         assert splits.notes == (
-            "2 rows were left out: test.tsv:22 repeats dev.tsv:4; test.tsv:23 repeats train.tsv:5",
+            "2 rows were left out, the first: test.tsv:22 repeats dev.tsv:4; "
+            "test.tsv:23 repeats train.tsv:5",
         )
 
     def test_repeats_within_a_split_stay_and_are_noted(self, folder: Path, write: Write) -> None:
