@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 # A heart that stands still for ten beats is dead.
 BEAT_SECONDS = 3.0
 LEASE_SECONDS = 30.0
+# Workers of this process whose context is open: one that an error ended is dead though the process
+# is not.
+_alive: set[str] = set()
 
 
 class Worker:
@@ -45,12 +48,14 @@ class Worker:
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Worker:
+        _alive.add(self.name)
         self._heart.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._heart.join()
+        _alive.discard(self.name)
 
     def takes_for_dead(self, run: str, owner: str, beat: int) -> bool:
         """Whether the owner of a run is dead, as far as this worker has seen."""
@@ -74,10 +79,12 @@ class Worker:
 
 
 def _has_ended(owner: str) -> bool:
-    """Whether an owner is a process of this machine that is no more."""
+    """Whether an owner is a worker of this machine that is no more."""
     host, pid, _ = owner.rsplit(":", 2)
     if host != platform.node():
         return False
+    if int(pid) == os.getpid():
+        return owner not in _alive
     try:
         return bool(psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -125,7 +125,7 @@ class Study:
         self.close()
 
     def close(self) -> None:
-        """Let go of the searches that this process has, and of the store."""
+        """Let go of the store; searches that are under way here may be taken by others."""
         self._stack.close()
 
     def claimed(self) -> Iterator[str]:
@@ -155,17 +155,19 @@ class Study:
             The result. One that was interrupted is let go, for whoever goes on with it.
 
         Raises:
-            Exception: Whatever ended the search. The run is marked as failed, with what it had
-                found, unless the store itself is what went wrong.
+            StoreError: An answer could not be kept. The search can go on from there later.
+            Exception: Whatever else ended the search. The run is marked as failed, with what it
+                had found.
         """
         job, worker, partial = self.jobs[name], self._worker.name, list[Result]()
         record = self.store.record(name, job.lm, job.task, worker)
         try:
             result = job.run(record, on_progress, partial.append)
+        except StoreError:
+            raise
         except Exception as error:
             line = " ".join(f"{type(error).__name__}: {error}".split())
-            with contextlib.suppress(StoreError):
-                self.store.fail(name, worker, line, partial[0] if partial else None)
+            self.store.fail(name, worker, line, partial[0] if partial else None)
             raise
         if result.status == "finished":
             self.store.finish(name, worker, result)
