@@ -37,8 +37,8 @@ class PPO:
     A prompt's reward counts relative to its rollout's mean, as in RLPrompt, in units of the spread
     of all rewards so far. Nothing is discounted: an episode has one reward, at its end. There is no
     bonus for entropy, which would pull the policy away from what the model writes. The global
-    random generators that Stable-Baselines3 draws from are seeded from the
-    search's own and put back afterwards.
+    random generators that Stable-Baselines3 draws from are seeded from the search's own and put
+    back afterwards.
 
     Args:
         prompts: Prompts in a rollout, scored together. RLPrompt's 16; 2 or more.
@@ -68,7 +68,7 @@ class PPO:
         """See `Optimiser.run`."""
         kwargs = {"lm": objective.lm, "space": space, "components": self.components}
         episodes = TokenEpisodes(objective, space, self.prompts)
-        _learn(self, episodes, TokenPolicy, kwargs, rng)
+        _learn(self, episodes, TokenPolicy, kwargs, objective.lm.device, rng)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class SoftPPO:
             "features_extractor_kwargs": {"length": space.length},
         }
         episodes = EmbeddingEpisodes(objective, subspace, self.prompts)
-        _learn(self, episodes, ActorCriticPolicy, kwargs, rng)
+        _learn(self, episodes, ActorCriticPolicy, kwargs, torch.device("cpu"), rng)
 
 
 def _learn(
@@ -127,11 +127,12 @@ def _learn(
     episodes: Episodes,
     policy: type[ActorCriticPolicy],
     policy_kwargs: Mapping[str, Any],
+    device: torch.device,
     rng: np.random.Generator,
 ) -> None:
     """Run Stable-Baselines3's PPO on rollouts of one episode each."""
     objective = episodes.objective
-    with seeded_globals(rng):
+    with seeded_globals(rng, device):
         envs = Relative(PromptVecEnv(episodes), objective.ledger)
         stable_baselines3.PPO(
             policy,
@@ -145,7 +146,7 @@ def _learn(
             normalize_advantage=False,
             clip_range=settings.clip,
             policy_kwargs=dict(policy_kwargs),
-            device=objective.lm.device,
+            device=device,
         ).learn(objective.affordable() * episodes.length)
 
 
@@ -176,14 +177,14 @@ class Relative(VecEnvWrapper):
 
 
 @contextmanager
-def seeded_globals(rng: np.random.Generator) -> Iterator[None]:
+def seeded_globals(rng: np.random.Generator, device: torch.device) -> Iterator[None]:
     """Seed the global generators from `rng`, and put them back afterwards.
 
     Stable-Baselines3 shuffles with numpy's and draws actions from torch's.
     """
     python, numpy = random.getstate(), np.random.get_state()
     seed = int(rng.integers(2**32))
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             random.seed(seed)
             np.random.seed(seed)
