@@ -1,16 +1,18 @@
 """rlprompt finds better prompts for a frozen language model.
 
-The names below are loaded when they are first used, so that `import rlprompt` is quick. The two
-functions that run things are in modules of the same name, `from rlprompt.search import search` and
-`from rlprompt.compare import compare`; each method is in a module of `rlprompt.agents`.
+The names below are loaded when they are first used, so that `import rlprompt` is quick. The methods
+are in `rlprompt.agents`.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlprompt.compare import compare
     from rlprompt.comparison import Comparison, Experiment, load_experiment
     from rlprompt.config import load_config
     from rlprompt.data import Example, Splits, few_shot, load_splits
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from rlprompt.objective import Budget, BudgetExhausted, Evaluation, Objective
     from rlprompt.prompt import SoftPrompt, TokenPrompt
     from rlprompt.result import Result
-    from rlprompt.search import AskTell, Optimiser
+    from rlprompt.search import AskTell, Optimiser, search
     from rlprompt.space import SoftSpace, TokenSpace
     from rlprompt.task import ClassificationTask, Task
     from rlprompt.template import Query, Template
@@ -47,13 +49,16 @@ __all__ = [
     "TokenPrompt",
     "TokenSpace",
     "__version__",
+    "compare",
     "few_shot",
     "load_config",
     "load_experiment",
     "load_splits",
+    "search",
 ]
 
 _MODULES = {
+    "compare": ("compare",),
     "comparison": ("Comparison", "Experiment", "load_experiment"),
     "config": ("load_config",),
     "data": ("Example", "Splits", "few_shot", "load_splits"),
@@ -61,7 +66,7 @@ _MODULES = {
     "objective": ("Budget", "BudgetExhausted", "Evaluation", "Objective"),
     "prompt": ("SoftPrompt", "TokenPrompt"),
     "result": ("Result",),
-    "search": ("AskTell", "Optimiser"),
+    "search": ("AskTell", "Optimiser", "search"),
     "space": ("SoftSpace", "TokenSpace"),
     "task": ("ClassificationTask", "Task"),
     "template": ("Query", "Template"),
@@ -69,20 +74,37 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
+if not TYPE_CHECKING:  # a type checker must see that a misspelt name is not there
 
-        try:
-            value: Any = version(__name__)
-        except PackageNotFoundError:  # a checkout that is not installed
-            value = "0+unknown"
-    elif name in _HOME:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import PackageNotFoundError, version
+
+            try:
+                value: Any = version(__name__)
+            except PackageNotFoundError:  # a checkout that is not installed
+                value = "0+unknown"
+        elif name in _HOME:
+            value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+
+class _Package(ModuleType):
+    """A package whose `search` and `compare` are the functions, not the modules that hold them.
+
+    Importing a module sets it as an attribute of its package, whoever imports it and whenever.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and _HOME.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

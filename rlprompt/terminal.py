@@ -36,8 +36,10 @@ TALKATIVE = ("rlprompt.assets", "rlprompt.loading", "rlprompt.lm")
 
 
 def make_console() -> Console:
-    """A console on standard output that writes text as it is."""
-    return Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
+    """A console on standard output that writes text as it is, and wraps it on a terminal only."""
+    console = Console(markup=False, highlight=False, emoji=False)
+    console.soft_wrap = not console.is_terminal
+    return console
 
 
 class _ToConsole(logging.Handler):
@@ -230,9 +232,9 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         last_control = row.is_control and i + 1 < len(rows) and not rows[i + 1].is_control
         style = "dim" if row.is_control else ""
         grid.add_row(*cells, Text(row.prompt), style=style, end_section=last_control)
-    console.print(grid, soft_wrap=False)
+    console.print(grid)
     for remark in remarks(comparison):
-        console.print(remark, soft_wrap=False)
+        console.print(remark)
 
 
 def print_columns(console: Console, rows: Sequence[Sequence[str]], numeric: int = 0) -> None:

@@ -50,8 +50,9 @@ class Synthetic:
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Floats:
         assert all(self.only in example.fields["text"] for example in examples)
-        worths = [0.0 if self.flat else self.worth(lm, prompt) for prompt in prompts]
-        return np.array(worths)[:, None] + 0.01 * np.arange(len(examples))
+        worths = np.array([0.0 if self.flat else self.worth(lm, prompt) for prompt in prompts])
+        rewards: Floats = worths[:, None] + 0.01 * np.arange(len(examples))
+        return rewards
 
 
 @dataclass(frozen=True)

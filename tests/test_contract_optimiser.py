@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import tomllib
 from dataclasses import FrozenInstanceError, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from tiny import tiny_lm
 
 from rlprompt.agents.cma_es import CMAES
 from rlprompt.agents.greedy import Greedy
+from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.objective import GRADIENT_ROWS, Budget, BudgetExhausted, Objective
@@ -31,6 +34,8 @@ OPTIMISERS: tuple[Optimiser, ...] = (
     Greedy(),
     CMAES(dimension=8),
     SoftPromptTuning(),
+    PPO(),
+    SoftPPO(dimension=4),
 )
 
 every = pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda o: type(o).__name__)
@@ -57,6 +62,12 @@ def run_alone(optimiser: Optimiser, what: Any, rows: int) -> Objective:
 
 def price(optimiser: Optimiser) -> int:
     return N_EXAMPLES * (GRADIENT_ROWS if isinstance(optimiser, SoftPromptTuning) else 1)
+
+
+def test_every_registered_optimiser_is_here() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    registered = project["project"]["entry-points"]["rlprompt.optimisers"].values()
+    assert {f"{type(o).__module__}:{type(o).__name__}" for o in OPTIMISERS} == set(registered)
 
 
 @every

@@ -1,0 +1,204 @@
+"""Proximal policy optimisation of token prompts and of soft prompts, by Stable-Baselines3."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import stable_baselines3
+import torch
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+
+from rlprompt.agents.token_policy import Position, TokenPolicy
+from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
+from rlprompt.envs.episodes import Array, Episodes
+from rlprompt.envs.token_prompt import TokenEpisodes
+from rlprompt.envs.vec_env import PromptVecEnv
+from rlprompt.objective import Ledger, Objective
+from rlprompt.space import Kind, SoftSpace, TokenSpace
+
+
+@dataclass(frozen=True)
+class PPO:
+    """Learn to write a prompt token by token.
+
+    PPO (Schulman et al. 2017, arXiv 1707.06347) on RLPrompt's process (Deng et al. 2022, arXiv
+    2205.12548): a frozen language model writes, a small adapter changes what it writes. Departures
+    from RLPrompt: PPO and not soft Q-learning; the adapter is a vector a position and not an MLP
+    (`token_policy.py` says why); the policy model is the task's own; no truncation to top-k.
+
+    A prompt's reward counts relative to its rollout's mean, as in RLPrompt, in units of the spread
+    of all rewards so far. Nothing is discounted: an episode has one reward, at its end. There is no
+    bonus for entropy, which would pull the policy away from what the model writes. The global
+    random generators that Stable-Baselines3 draws from are seeded from the search's own and put
+    back afterwards.
+
+    Args:
+        prompts: Prompts in a rollout, scored together. RLPrompt's 16; 2 or more.
+        epochs: Passes over a rollout. Schulman et al.: 10 for continuous control.
+        learning_rate: Adam's, for the tilt.
+        clip: Largest relative change of a token's probability in an update. Schulman et al. use
+            0.2 over thousands of updates; a search has about twenty.
+        components: Principal components of the tokens that the adapter weighs.
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
+
+    searches: ClassVar[Kind] = "tokens"
+
+    prompts: int = 16
+    epochs: int = 8
+    learning_rate: float = 0.1
+    clip: float = 0.4
+    components: int = 64
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        _check(self, {"prompts": 2, "epochs": 1, "components": 1}, ("learning_rate", "clip"))
+
+    def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
+        """See `Optimiser.run`."""
+        kwargs = {"lm": objective.lm, "space": space, "components": self.components}
+        episodes = TokenEpisodes(objective, space, self.prompts)
+        _learn(self, episodes, TokenPolicy, kwargs, objective.lm.device, rng)
+
+
+@dataclass(frozen=True)
+class SoftPPO:
+    """Learn a Gaussian for each vector of a soft prompt, in random subspaces.
+
+    PPO (Schulman et al. 2017, arXiv 1707.06347) in the subspaces of Black-Box Tuning (Sun et al.
+    2022, arXiv 2201.03514), one for each vector. The mean of each vector hangs on its position
+    alone: the process is deterministic and always starts alike. Rewards and randomness are treated
+    as in `PPO`.
+
+    Args:
+        prompts: Prompts in a rollout, scored together. As for `PPO`.
+        epochs: Passes over a rollout. As for `PPO`.
+        learning_rate: Adam's.
+        clip: As for `PPO`.
+        dimension: Coordinates of a vector. 5 vectors of 20 are a fifth of Black-Box Tuning's 500.
+        alpha: How far the first prompts spread, in standard deviations of the model's embeddings.
+            1 in Black-Box Tuning.
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
+
+    searches: ClassVar[Kind] = "soft"
+
+    prompts: int = 16
+    epochs: int = 8
+    learning_rate: float = 0.03
+    clip: float = 0.4
+    dimension: int = 20
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        least = {"prompts": 2, "epochs": 1, "dimension": 1}
+        _check(self, least, ("learning_rate", "clip", "alpha"))
+
+    def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
+        """See `Optimiser.run`."""
+        # Actions end at -1 and 1: with a spread of a half, 5 % of the first ones are cut there.
+        sigma = 0.5
+        subspace = space.stepwise(self.dimension, rng, sigma=sigma, alpha=self.alpha)
+        kwargs = {
+            "net_arch": [],
+            "log_std_init": math.log(sigma),
+            "features_extractor_class": Position,
+            "features_extractor_kwargs": {"length": space.length},
+        }
+        episodes = EmbeddingEpisodes(objective, subspace, self.prompts)
+        _learn(self, episodes, ActorCriticPolicy, kwargs, torch.device("cpu"), rng)
+
+
+def _learn(
+    settings: PPO | SoftPPO,
+    episodes: Episodes,
+    policy: type[ActorCriticPolicy],
+    policy_kwargs: Mapping[str, Any],
+    device: torch.device,
+    rng: np.random.Generator,
+) -> None:
+    """Run Stable-Baselines3's PPO on rollouts of one episode each."""
+    objective = episodes.objective
+    with seeded_globals(rng, device):
+        envs = Relative(PromptVecEnv(episodes), objective.ledger)
+        stable_baselines3.PPO(
+            policy,
+            envs,
+            learning_rate=settings.learning_rate,
+            n_steps=episodes.length,
+            batch_size=episodes.length * settings.prompts,
+            n_epochs=settings.epochs,
+            gamma=1.0,
+            gae_lambda=1.0,
+            normalize_advantage=False,
+            clip_range=settings.clip,
+            policy_kwargs=dict(policy_kwargs),
+            device=device,
+        ).learn(objective.affordable() * episodes.length)
+
+
+class Relative(VecEnvWrapper):
+    """Rewards above the rollout's mean, in standard deviations of all rewards so far.
+
+    Not in standard deviations of the rollout: those vanish as a policy settles, which blows the
+    last differences up until it writes one prompt only.
+    """
+
+    def __init__(self, envs: PromptVecEnv, ledger: Ledger) -> None:
+        super().__init__(envs)
+        self._ledger = ledger
+
+    def reset(self) -> Array:
+        """See `PromptVecEnv.reset`."""
+        observations = self.venv.reset()
+        assert isinstance(observations, np.ndarray)
+        return observations
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """See `PromptVecEnv.step_wait`."""
+        observations, rewards, finished, infos = self.venv.step_wait()
+        if finished.all():
+            spread = np.std([reward for _, reward in self._ledger.points])
+            rewards = (rewards - rewards.mean()) / (spread or 1.0)
+        return observations, rewards, finished, infos
+
+
+@contextmanager
+def seeded_globals(rng: np.random.Generator, device: torch.device) -> Iterator[None]:
+    """Seed the global generators from `rng`, and put them back afterwards.
+
+    Stable-Baselines3 shuffles with numpy's and draws actions from torch's.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    seed = int(rng.integers(2**32))
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def _check(settings: object, counts: Mapping[str, int], scales: tuple[str, ...]) -> None:
+    for name, least in counts.items():
+        if getattr(settings, name) < least:
+            raise ValueError(f"{name} is {least} or more, got {getattr(settings, name)}")
+    for name in scales:
+        if not 0 < getattr(settings, name) < math.inf:
+            raise ValueError(f"{name} is above 0, got {getattr(settings, name)}")
