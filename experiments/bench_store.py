@@ -18,6 +18,7 @@ import numpy as np
 
 from rlprompt.agents.cma_es import CMAES
 from rlprompt.agents.greedy import Greedy
+from rlprompt.agents.ppo import PPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.data import load_splits
@@ -39,6 +40,7 @@ OPTIMISERS: dict[str, Optimiser] = {
     "greedy": Greedy(),
     "cma-es": CMAES(),
     "soft-prompt": SoftPromptTuning(),
+    "ppo": PPO(),
 }
 
 
@@ -87,7 +89,7 @@ def bench_keep(folder: Path, n_batches: int = 200) -> None:
         )
 
 
-def bench_replay(folder: Path, n_prompts: int) -> None:
+def bench_replay(folder: Path, names: Sequence[str], n_prompts: int) -> None:
     """Time of searches on the default model, and of their replay."""
     words = {"negative": "terrible", "positive": "great"}
     task = ClassificationTask(
@@ -98,7 +100,8 @@ def bench_replay(folder: Path, n_prompts: int) -> None:
     )
     lm = FrozenLM.load("smollm2-135m", dtype="float32")
     budget = Budget(n_prompts * len(task.splits.train))
-    for name, optimiser in OPTIMISERS.items():
+    for name in names:
+        optimiser = OPTIMISERS[name]
         with Store(folder / name / FILE) as store:
             store.plan({}, {"run": {}})
             store.claim("bench", dead=lambda *_: False)
@@ -159,12 +162,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, default=96, help="of each search; 0 for none")
     parser.add_argument("--evaluations", type=int, default=1_000_000)
+    parser.add_argument("--only", choices=OPTIMISERS, help="of the searches, this one alone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bench_keep(Path(folder))
         bench_open(Path(folder), options.evaluations)
         if options.prompts:
-            bench_replay(Path(folder), options.prompts)
+            names = [options.only] if options.only else list(OPTIMISERS)
+            bench_replay(Path(folder), names, options.prompts)
 
 
 if __name__ == "__main__":

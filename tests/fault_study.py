@@ -10,26 +10,22 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
-import cma  # noqa: F401  # its half second would be where most are killed
+import cma  # noqa: F401  # imported once: its half second would be where most are killed
 import numpy as np
 import torch
-from stable_baselines3 import PPO
 from synthetic import SPLITS
 from tiny import tiny_lm
 
 from rlprompt.agents.cma_es import CMAES
 from rlprompt.agents.greedy import Greedy
+from rlprompt.agents.ppo import PPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
-from rlprompt.envs.token_prompt import TokenEpisodes
-from rlprompt.envs.vec_env import PromptVecEnv
-from rlprompt.objective import Budget, Objective
+from rlprompt.objective import Budget
 from rlprompt.search import Optimiser
-from rlprompt.space import Kind, TokenSpace
+from rlprompt.store import FILE, Store
 from rlprompt.study import Job, Study
 from rlprompt.task import ClassificationTask
 from rlprompt.template import Template
@@ -40,35 +36,12 @@ TASK = ClassificationTask(
 # Seconds that a process works before it is killed, on average: forty of them get far, and do not
 # finish.
 MEAN_LIFE = 0.08
-
-
-@dataclass(frozen=True)
-class PolicyGradient:
-    """PPO at its smallest, on the environments that the library has for it."""
-
-    searches: ClassVar[Kind] = "tokens"
-    prompts: int = 8
-
-    def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
-        envs = PromptVecEnv(TokenEpisodes(objective, space, self.prompts))
-        learner = PPO(
-            "MlpPolicy",
-            envs,
-            n_steps=space.length,
-            batch_size=self.prompts * space.length,
-            n_epochs=2,
-            seed=int(rng.integers(2**31)),
-            device="cpu",
-        )
-        learner.learn(objective.budget.rows * space.length)
-
-
 OPTIMISERS: dict[str, Optimiser] = {
     "random": RandomSearch(batch=4),
     "greedy": Greedy(batch=4),
     "cma-es": CMAES(dimension=8, population=4),
     "soft-prompt": SoftPromptTuning(),
-    "ppo": PolicyGradient(),
+    "ppo": PPO(),
 }
 
 
@@ -101,10 +74,35 @@ def work_until(folder: Path, n_prompts: int, seconds: float) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def main(folder: Path, n_prompts: int, n_kills: int, seed: int) -> None:
-    # Made and imported once for all forks. PyTorch's threads would not live through one.
+def prepare() -> None:
+    """Make once what all forks use. PyTorch's threads would not live through one."""
     torch.set_num_threads(1)
     tiny_lm().fingerprint  # noqa: B018
+
+
+def share(folder: Path, n_prompts: int) -> None:
+    """Work in two forks, and kill the first while both have a search."""
+    prepare()
+    children = []
+    for _ in range(2):
+        children.append(os.fork())
+        if not children[-1]:
+            work(folder, n_prompts)
+            os._exit(0)
+    owners: set[str] = set()
+    while len(owners) < 2:
+        assert not os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT), "ended alone"
+        if (folder / FILE).exists():
+            with Store(folder / FILE, read_only=True) as store:
+                owners = {run.owner for run in store.runs() if run.owner}
+    os.kill(children[0], signal.SIGKILL)
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    assert os.WIFSIGNALED(statuses[0])
+    assert statuses[1] == 0
+
+
+def main(folder: Path, n_prompts: int, n_kills: int, seed: int) -> None:
+    prepare()
     rng = np.random.default_rng(seed)
     for i in range(n_kills):
         killed = work_until(folder, n_prompts, rng.exponential(MEAN_LIFE))

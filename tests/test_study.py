@@ -72,32 +72,12 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(
     assert ledgers(tmp_path) == ledgers(undisturbed)
 
 
-def start_worker(folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, fault_study.__file__, str(folder), str(N_PROMPTS), "0", "0"]
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
-def owners(folder: Path) -> set[str]:
-    if not (folder / FILE).exists():
-        return set()
-    with Store(folder / FILE, read_only=True) as store:
-        return {run.owner for run in store.runs() if run.owner}
-
-
 def test_two_workers_share_a_study_and_one_takes_over_from_the_other(
     tmp_path: Path, undisturbed: Path
 ) -> None:
-    workers = [start_worker(tmp_path) for _ in range(2)]
-    try:
-        deadline = time.monotonic() + 120
-        while len(owners(tmp_path)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.005)
-        workers[0].kill()
-        assert workers[1].wait(120) == 0
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
+    script = f"import pathlib, fault_study; fault_study.share(pathlib.Path({str(tmp_path)!r}), "
+    tests = Path(fault_study.__file__).parent
+    subprocess.run([sys.executable, "-c", f"{script}{N_PROMPTS})"], check=True, cwd=tests)
     assert results(tmp_path) == results(undisturbed)
     assert ledgers(tmp_path) == ledgers(undisturbed)
 
