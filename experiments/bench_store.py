@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import sqlite3
 import tempfile
@@ -112,10 +113,9 @@ def bench_replay(folder: Path, names: Sequence[str], n_prompts: int) -> None:
                 rng = np.random.default_rng(0)
                 space = make_space(optimiser.searches, lm, 5, (), rng)
                 began = time.perf_counter()
-                try:
+                with contextlib.suppress(BudgetExhausted):
                     optimiser.run(objective, space, rng)
-                except BudgetExhausted:
-                    print(f"  {time.perf_counter() - began:.2f} s", end="", flush=True)
+                print(f"  {time.perf_counter() - began:.2f} s", end="", flush=True)
 
             print(f"{name}, scored and replayed:", end="")
             go()
