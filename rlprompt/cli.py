@@ -7,6 +7,7 @@ Ctrl-C. Everything heavy is imported inside the commands, so that `--help` is qu
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 import warnings
 from collections.abc import Iterator
@@ -182,6 +183,11 @@ def main() -> None:
     if not sys.warnoptions:
         # Those of the libraries below are for us, not for whoever runs a search.
         warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A vocabulary holds every script, and a terminal of another encoding is no reason to
+            # end in an error after hours.
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 

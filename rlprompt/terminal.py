@@ -93,7 +93,7 @@ def opening(experiment: Experiment, out: Path) -> list[str]:
 @contextmanager
 def watching(console: Console, experiment: Experiment) -> Iterator[Watcher]:
     """A watcher for the console: bars on a terminal, lines elsewhere."""
-    if not console.is_terminal:
+    if not console.is_terminal or console.is_dumb_terminal:
         yield Lines(console, experiment)
         return
     bar = BarColumn(bar_width=max(4, min(30, console.width - BESIDES_BAR)))
