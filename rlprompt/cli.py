@@ -51,8 +51,12 @@ ConfigPath = Annotated[
 Budget = Annotated[
     int | None, typer.Option(min=1, metavar="ROWS", help="Rows that each search may spend.")
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ..., or auto.")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16, or auto.")]
+Device = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, ..., or auto.")
+]
+Dtype = Annotated[
+    str | None, typer.Option(metavar="DTYPE", help="float32, bfloat16, float16, or auto.")
+]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="New or empty folder to write to, instead of runs/NAME."),
@@ -86,10 +90,11 @@ def compare(
     dtype: Dtype = None,
     out: Out = None,
 ) -> None:
-    """Run every optimiser with every seed at the same budget, and compare.
+    """Compare optimisers at the same budget.
 
-    Writes a table, a plot of the curves, summary.json and one file each search to runs/NAME, or to
-    runs/NAME-2 and so on where that exists.
+    Runs each optimiser of CONFIG once with each seed. Writes a table, a plot of the curves,
+    summary.json and one file each search to runs/NAME, or to runs/NAME-2 and so on where that
+    exists.
     """
     chosen = _config(config, budget=budget, seeds=seed or None, device=device, dtype=dtype)
     _compare(chosen, out, chosen.name)
@@ -105,7 +110,11 @@ def run(
     dtype: Dtype = None,
     out: Out = None,
 ) -> None:
-    """Run one optimiser with one seed, with the settings that CONFIG gives it, if any."""
+    """Run one optimiser with one seed.
+
+    It has the settings that CONFIG gives it, if any, and need not be in CONFIG. Writes what
+    `compare` writes.
+    """
     from rlprompt.config import OptimiserConfig
 
     chosen = _config(config, budget=budget, seeds=[seed], device=device, dtype=dtype)
@@ -121,14 +130,16 @@ def score(
     config: ConfigPath,
     split: Annotated[
         list[Split] | None,
-        typer.Option(help="Examples to score on; give it again for more. Default: train and dev."),
+        typer.Option(
+            metavar="SPLIT",
+            help="train, dev or test; give it again for more. Default: train and dev.",
+        ),
     ] = None,
     exact: Annotated[
         bool,
         typer.Option(
             "--exact",
-            help="Take the text as it stands, without the white space that the template has "
-            "before the prompt: for a prompt of a search that starts without a space.",
+            help="Do not put the template's space in front: for a found prompt that has none.",
         ),
     ] = False,
     device: Device = None,
@@ -168,7 +179,7 @@ def score(
 
 @app.command("ls")
 def list_(
-    what: Annotated[Listing, typer.Argument(help="What to list.")],
+    what: Annotated[Listing, typer.Argument(metavar="WHAT", help="optimisers, tasks or models.")],
 ) -> None:
     """List the optimisers, tasks or models that there are."""
     {
