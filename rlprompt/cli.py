@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -54,8 +55,12 @@ ConfigPath = Annotated[
 Budget = Annotated[
     int | None, typer.Option(min=1, metavar="ROWS", help="Rows that each search may spend.")
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ..., or auto.")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16, or auto.")]
+Device = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, ..., or auto.")
+]
+Dtype = Annotated[
+    str | None, typer.Option(metavar="DTYPE", help="float32, bfloat16, float16, or auto.")
+]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Folder to write to or go on in, instead of runs/NAME."),
@@ -107,10 +112,11 @@ def compare(
         list[Tracker] | None, typer.Option(help="Tell a tracker as well; give it again for more.")
     ] = None,
 ) -> None:
-    """Run every optimiser with every seed at the same budget, and compare.
+    """Compare optimisers at the same budget.
 
-    Writes a table, a plot of the curves, summary.json and one file each search to runs/NAME. What
-    was killed or interrupted there goes on, and nothing that is paid for is computed again.
+    Runs each optimiser of CONFIG once with each seed. Writes a table, a plot of the curves,
+    summary.json and one file each search to runs/NAME. What was killed or interrupted there goes
+    on, and nothing that is paid for is computed again.
     """
     chosen = _config(config, budget=budget, seeds=seed or None, device=device, dtype=dtype)
     _compare(chosen, out, chosen.name, restart, workers, track or ())
@@ -127,7 +133,11 @@ def run(
     out: Out = None,
     restart: Restart = False,
 ) -> None:
-    """Run one optimiser with one seed, with the settings that CONFIG gives it, if any."""
+    """Run one optimiser with one seed.
+
+    It has the settings that CONFIG gives it, if any, and need not be in CONFIG. Writes what
+    `compare` writes.
+    """
     from rlprompt.config import OptimiserConfig
 
     chosen = _config(config, budget=budget, seeds=[seed], device=device, dtype=dtype)
@@ -143,14 +153,16 @@ def score(
     config: ConfigPath,
     split: Annotated[
         list[Split] | None,
-        typer.Option(help="Examples to score on; give it again for more. Default: train and dev."),
+        typer.Option(
+            metavar="SPLIT",
+            help="train, dev or test; give it again for more. Default: train and dev.",
+        ),
     ] = None,
     exact: Annotated[
         bool,
         typer.Option(
             "--exact",
-            help="Take the text as it stands, without the white space that the template has "
-            "before the prompt: for a prompt of a search that starts without a space.",
+            help="Do not put the template's space in front: for a found prompt that has none.",
         ),
     ] = False,
     device: Device = None,
@@ -190,7 +202,9 @@ def score(
 
 @app.command("ls")
 def list_(
-    what: Annotated[Listing, typer.Argument(help="What to list.")],
+    what: Annotated[
+        Listing, typer.Argument(metavar="WHAT", help="optimisers, tasks, models or runs.")
+    ],
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to look for runs.")] = RUNS,
 ) -> None:
     """List the optimisers, tasks or models that there are, or the runs in a folder."""
@@ -223,6 +237,11 @@ def main() -> None:
     if not sys.warnoptions:
         # Those of the libraries below are for us, not for whoever runs a search.
         warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A vocabulary holds every script, and a terminal of another encoding is no reason to
+            # end in an error after hours.
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 

@@ -1,7 +1,7 @@
 """What decides a model's scores, as hashes that enter every result and cache key.
 
 >>> Fingerprint("a", "", "causal", "0", "0", "float32", "").digest
-''
+'2ba3490154760077'
 """
 
 from __future__ import annotations

@@ -152,8 +152,8 @@ class PackedLinear:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.weight, self.bias = weight, bias
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
+        self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous())
 
     def __call__(self, input: Tensor, activation: str = "none") -> Tensor:
         """`activation` ("none", "swish") of the layer's output; has no derivative."""

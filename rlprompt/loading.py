@@ -69,8 +69,10 @@ def load(name: str, dtype: str, revision: str | None) -> Loaded:
         revision: Commit, branch or tag of a hub model.
 
     Raises:
-        ValueError: The name leads nowhere, or no model of a known kind is there.
+        ValueError: The name leads nowhere, no model of a known kind is there, or no such dtype.
     """
+    if dtype not in (*DTYPES, "auto"):
+        raise ValueError(f"dtype {dtype!r}; give one of {', '.join(DTYPES)} or auto")
     source, options = _resolve(name, revision)
     try:
         with _quiet():

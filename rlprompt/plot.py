@@ -92,7 +92,14 @@ def _label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
             fontsize=10,
             fontweight="normal" if colour == GREY else "bold",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.8, "shrinkA": 1, "shrinkB": 0},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "lw": 0.8,
+                "relpos": (0, 0.5),  # from the left edge of the text
+                "shrinkA": 1,
+                "shrinkB": 0,
+            },
         )
 
 

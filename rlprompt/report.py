@@ -41,13 +41,14 @@ class Row:
 
 
 def table(comparison: Comparison) -> list[Row]:
-    """Controls first, then runs."""
+    """Controls first, then runs, those of an optimiser together."""
     rows = []
     for control in comparison.controls:
         name = f"{control.name} prompt"
         cells = (name, NONE, NONE, NONE, *(_number(s) for s in control.scores.values()))
         rows.append(Row(cells, shown(control.text, control.retypable), is_control=True))
-    for run in comparison.runs:
+    order = list(comparison.experiment.optimisers)
+    for run in sorted(comparison.runs, key=lambda run: order.index(run.optimiser)):
         result = run.result
         share = result.lm_seconds / result.total_seconds if result.total_seconds else 0.0
         status = "" if result.status == "finished" else f" ({result.status})"
@@ -96,9 +97,9 @@ def remarks(comparison: Comparison) -> list[str]:
     prompts = [row.prompt for row in table(comparison)]
     lines = []
     if any(prompt.endswith("*") for prompt in prompts):
-        lines.append("* typing this text gives other tokens than the prompt has.")
+        lines.append("A prompt with * has other tokens than its text gives when it is typed.")
     if any(prompt.endswith("~") for prompt in prompts):
-        lines.append("~ a soft prompt: vectors, shown as the tokens nearest to them.")
+        lines.append("A prompt with ~ is soft: vectors, shown as the tokens nearest to them.")
     for run in comparison.runs:
         where = f"{run.optimiser}, seed {run.seed}"
         if run.error:

@@ -93,7 +93,7 @@ def opening(experiment: Experiment, out: Path) -> list[str]:
 @contextmanager
 def watching(console: Console, experiment: Experiment) -> Iterator[Watcher]:
     """A watcher for the console: bars on a terminal, lines elsewhere."""
-    if not console.is_terminal:
+    if not console.is_terminal or console.is_dumb_terminal:
         yield Lines(console, experiment)
         return
     bar = BarColumn(bar_width=max(4, min(30, console.width - BESIDES_BAR)))
@@ -113,6 +113,7 @@ class _Watch:
 
     def __init__(self, experiment: Experiment) -> None:
         self.budget = experiment.budget
+        self.n_examples = len(experiment.task.splits.train)
         self._experiment = experiment
         self._begun = 0
 
@@ -138,21 +139,22 @@ class Bars(_Watch):
 
     def update(self, ledger: Ledger) -> None:
         """See `Watcher`."""
-        self._progress.update(
-            self._task,
-            completed=ledger.used,
-            rows=f"{ledger.used:,}/{self.budget:,} rows",
-            best=best(ledger),
-        )
+        # With no prompt left to pay for, what is scored next is dev and test.
+        spent = self.budget - ledger.used < self.n_examples
+        rows = "choosing on dev" if spent else self._rows(ledger.used)
+        self._progress.update(self._task, completed=ledger.used, rows=rows, best=best(ledger))
 
     def end(self, run: Run) -> None:
         """See `Watcher`."""
-        if run.result.status == "finished":
-            # Less than the whole budget: no prompt fits into the rest. There is nothing left to do.
-            self._progress.update(self._task, total=max(run.result.rows, 1))
+        # What is left of a finished search's budget covers nothing that it asked for.
+        total = max(run.result.rows, 1) if run.result.status == "finished" else self.budget
+        self._progress.update(self._task, total=total, rows=self._rows(run.result.rows))
         self._progress.stop_task(self._task)
         if run.error:
             self._progress.console.print(f"{run.optimiser}, seed {run.seed}: {run.error}")
+
+    def _rows(self, used: int) -> str:
+        return f"{used:,}/{self.budget:,} rows"
 
 
 class Lines(_Watch):

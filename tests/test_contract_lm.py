@@ -116,7 +116,7 @@ class TestScores:
         assert scores.dtype == torch.float32
         expected = plain_scores(lm, prompts, queries)
         torch.testing.assert_close(scores, expected, rtol=0, atol=TOLERANCE)
-        assert float(expected.std(0).max()) > 0.5  # or the test would show nothing
+        assert float(expected.std(0).max()) > 0.1  # or the test would show nothing
 
     def test_do_not_depend_on_batch_or_order(self, kind: TinyKind, place: str, soft: bool) -> None:
         lm, rng = tiny_lm(kind), np.random.default_rng(2)
