@@ -212,7 +212,7 @@ def list_(
         Listing.optimisers: _list_optimisers,
         Listing.tasks: _list_tasks,
         Listing.models: _list_models,
-        Listing.runs: functools.partial(_list_runs, folder),
+        Listing.runs: functools.partial(_guarded(commands.list_runs), folder),
     }
     listings[what]()
 
@@ -379,19 +379,6 @@ def _list_models() -> None:
         "`model:` also takes a name on the Hugging Face hub (causal, masked, encoder-decoder), a\n"
         f"folder made by save_pretrained, or a .gguf file. Cache: {cache_folder()}"
     )
-
-
-def _list_runs(folder: Path) -> None:
-    from rlprompt.inspection import state_line, studies
-
-    with _user_errors(*_study_errors()):
-        found = studies(folder)
-    for place, runs in found.items():
-        typer.echo(str(place))
-        for run in runs:
-            typer.echo(f"    {state_line(run)}")
-    if not found:
-        typer.echo(f"no study in {folder}")
 
 
 def _study_errors() -> tuple[type[Exception], ...]:

@@ -95,6 +95,19 @@ def work(study: StudyPath) -> None:
     help_with(_load(study), study)
 
 
+def list_runs(folder: Path) -> None:
+    """List the studies in a folder and under it, with a line a run."""
+    from rlprompt.inspection import state_line, studies
+
+    found = studies(folder)
+    for place, runs in found.items():
+        typer.echo(str(place))
+        for run in runs:
+            typer.echo(f"    {state_line(run)}")
+    if not found:
+        typer.echo(f"no study in {folder}")
+
+
 def _load(study: Path) -> Experiment:
     """The experiment that a study was made from.
 
