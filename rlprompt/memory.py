@@ -120,11 +120,6 @@ class KeptPrefixes:
             _, dropped = self._kept.popitem(last=False)
             self._bytes -= dropped.nbytes
 
-    def clear(self) -> None:
-        """Drop everything."""
-        self._kept.clear()
-        self._bytes = 0
-
     def groups(self, heads: Sequence[Ids], bytes_per_token: int) -> Iterator[list[int]]:
         """Cut `range(len(heads))` into runs whose prefixes fit together."""
         group: list[int] = []

@@ -11,6 +11,7 @@ candidates' ids only unless a log-softmax over the vocabulary is asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -146,6 +147,15 @@ class PackedScorer:
                 self._prompts_as_prefixes(call, prompts, queries)
             else:
                 self._queries_as_prefixes(call, prompts, queries)
+
+    @contextmanager
+    def forgetful(self) -> Iterator[None]:
+        """Score as if nothing were kept yet, and keep nothing of it."""
+        kept, self.kept = self.kept, KeptPrefixes(self.kept.limit)
+        try:
+            yield
+        finally:
+            self.kept = kept
 
     def _queries_as_prefixes(
         self, call: _Call, prompts: Sequence[Ids], queries: Sequence[Query]
