@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import stable_baselines3
 import torch
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
@@ -134,7 +135,7 @@ def _learn(
     objective = episodes.objective
     with seeded_globals(rng, device):
         envs = Relative(PromptVecEnv(episodes), objective.ledger)
-        stable_baselines3.PPO(
+        learner = stable_baselines3.PPO(
             policy,
             envs,
             learning_rate=settings.learning_rate,
@@ -147,7 +148,10 @@ def _learn(
             clip_range=settings.clip,
             policy_kwargs=dict(policy_kwargs),
             device=device,
-        ).learn(objective.affordable() * episodes.length)
+        )
+        # Its own logger would leave an empty folder in the system's temporary folder.
+        learner.set_logger(Logger(folder=None, output_formats=[]))
+        learner.learn(objective.affordable() * episodes.length)
 
 
 class Relative(VecEnvWrapper):
