@@ -22,6 +22,10 @@ T = TypeVar("T")
 # fastest between 640 and 1024); a GPU wants enough to fill it.
 MOST_TOKENS = {"cpu": 768, "cuda": 16_384}
 
+# Prefixes are copied for each pass: enough for 150 rows of 30 tokens of SmolLM2-135M, and a tenth
+# of what it takes to lay 400 such prefixes side by side.
+MOST_PREFIX_BYTES = 192 << 20
+
 
 def free_bytes(device: torch.device) -> int:
     """Bytes of memory that are free on the device."""
@@ -54,6 +58,10 @@ class Memory:
         """New tokens that one pass may have."""
         per_token = self._per_token_grad if grad else self._per_token
         return max(1, min(self.most_tokens, self.limit // 2 // per_token))
+
+    def prefix_tokens(self, bytes_per_token: int) -> int:
+        """Tokens whose keys and values may be laid side by side as the prefixes of one pass."""
+        return max(1, min(self.limit // 8, MOST_PREFIX_BYTES) // bytes_per_token)
 
     def head_rows(self, n_vocabulary: int) -> int:
         """Answers whose logits over the whole vocabulary may be held at a time."""

@@ -250,9 +250,13 @@ class PackedScorer:
                 )
 
         with_grad = vectors is not None and vectors.requires_grad
-        for rows_ in batch(rows, self.memory.tokens(with_grad)):
+        for rows_ in self._batch(rows, with_grad):
             self.memory.run(rows_, step)
         return known
+
+    def _batch(self, rows: Sequence[Row], with_grad: bool) -> list[list[Row]]:
+        n_prefix = self.memory.prefix_tokens(self._prefix_bytes)
+        return batch(rows, self.memory.tokens(with_grad), n_prefix)
 
     def _answer(self, call: _Call, rows: Iterator[Row], prefixes: Sequence[Tensor | None]) -> None:
         """Run all rows and hand each pass's answers on."""
@@ -267,7 +271,7 @@ class PackedScorer:
                 accumulate_grad(value, [leaf for leaf in leaves if leaf is not None])
 
         while window := list(islice(rows, WINDOW)):
-            for rows_ in batch(window, self.memory.tokens(call.with_grad)):
+            for rows_ in self._batch(window, call.with_grad):
                 self.memory.run(rows_, step)
 
     def _forward(
