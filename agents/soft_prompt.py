@@ -25,9 +25,8 @@ class SoftPromptTuning:
 
     Args:
         learning_rate: Step of each coordinate, in standard deviations of the model's embeddings,
-            which differ between models by orders of magnitude. 0.1 is ours: PEFT's prompt-tuning
-            comparison found lr 1e-3 for Llama-3.2-3B, whose embeddings spread by 0.02, and some
-            thousand steps, where here there are a hundred.
+            which differ between models by orders of magnitude. 0.1 is ours: it fits 32 film
+            reviews in about 20 steps of SmolLM2-135M, and a search has about a hundred.
         weight_decay: AdamW's. Lester et al.: 1e-5.
 
     Raises:

@@ -171,6 +171,7 @@ class Comparison:
             "model": experiment.lm.name,
             "fingerprint": {"digest": fingerprint.digest, **dataclasses.asdict(fingerprint)},
             "device": str(experiment.lm.device),
+            "noise": dataclasses.asdict(experiment.lm.own_noise),
             "budget_rows": experiment.budget,
             "controls": [_control_entry(control) for control in self.controls],
             "runs": [_run_entry(run) for run in self.runs],

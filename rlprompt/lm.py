@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cached_property, lru_cache, partial
 from itertools import pairwise
 from typing import cast
@@ -121,7 +122,7 @@ class FrozenLM:
         )
         if dtype != "auto":
             return make(torch.nn.Module.to(loaded.model, where))
-        model, reason = choose_dtype(loaded.model, where, lambda model: make(model)._own_noise())
+        model, reason = choose_dtype(loaded.model, where, lambda model: make(model).own_noise)
         lm = make(model)
         lm.dtype_reason = reason
         logger.info("%s is scored in %s on %s: %s", name, lm.fingerprint.dtype, where, reason)
@@ -262,9 +263,8 @@ class FrozenLM:
         """
 
         def usual(prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
-            if self._packed is not None:
-                self._packed.kept.clear()
-            return self._score(self._scorer, "vocabulary", prompts, queries)
+            with nullcontext() if self._packed is None else self._packed.forgetful():
+                return self._score(self._scorer, "vocabulary", prompts, queries)
 
         def small(prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
             with self.memory.at_most(48):
@@ -273,7 +273,9 @@ class FrozenLM:
         plain = partial(self._score, self._plain, "vocabulary")
         return measure_noise(usual, small, plain, prompts, queries)
 
-    def _own_noise(self) -> Noise:
+    @cached_property
+    def own_noise(self) -> Noise:
+        """`noise` on a few rows of random tokens, measured once."""
         return self.noise(*probe_rows(self.n_vocabulary, self.mask_id))
 
     def score_with_grad(

@@ -22,6 +22,10 @@ T = TypeVar("T")
 # fastest between 640 and 1024); a GPU wants enough to fill it.
 MOST_TOKENS = {"cpu": 768, "cuda": 16_384}
 
+# Prefixes are copied for each pass: enough for 150 rows of 30 tokens of SmolLM2-135M, and a tenth
+# of what it takes to lay 400 such prefixes side by side.
+MOST_PREFIX_BYTES = 192 << 20
+
 
 def free_bytes(device: torch.device) -> int:
     """Bytes of memory that are free on the device."""
@@ -54,6 +58,10 @@ class Memory:
         """New tokens that one pass may have."""
         per_token = self._per_token_grad if grad else self._per_token
         return max(1, min(self.most_tokens, self.limit // 2 // per_token))
+
+    def prefix_tokens(self, bytes_per_token: int) -> int:
+        """Tokens whose keys and values may be laid side by side as the prefixes of one pass."""
+        return max(1, min(self.limit // 8, MOST_PREFIX_BYTES) // bytes_per_token)
 
     def head_rows(self, n_vocabulary: int) -> int:
         """Answers whose logits over the whole vocabulary may be held at a time."""
@@ -119,11 +127,6 @@ class KeptPrefixes:
         while self._bytes > self.limit:
             _, dropped = self._kept.popitem(last=False)
             self._bytes -= dropped.nbytes
-
-    def clear(self) -> None:
-        """Drop everything."""
-        self._kept.clear()
-        self._bytes = 0
 
     def groups(self, heads: Sequence[Ids], bytes_per_token: int) -> Iterator[list[int]]:
         """Cut `range(len(heads))` into runs whose prefixes fit together."""

@@ -205,19 +205,27 @@ def split_evenly(count: int, most: int) -> list[range]:
     return [range(a, b) for a, b in pairwise(edges)]
 
 
-def batch(rows: Sequence[Row], n_tokens: int) -> list[list[Row]]:
-    """Group rows into passes of at most `n_tokens` padded new tokens, alike rows together.
+def batch(rows: Sequence[Row], n_tokens: int, n_prefix: int) -> list[list[Row]]:
+    """Group rows into passes, alike rows together.
 
-    A row larger than that is a pass of its own. Rows of a pass differ by an eighth in length at the
-    most, or by eight tokens: the bucket that bounds padding.
+    Rows of a pass differ by an eighth in length at the most, or by eight tokens: the bucket that
+    bounds padding.
+
+    Args:
+        rows: What to group.
+        n_tokens: New tokens that a pass may have, padding included; a larger row is one by itself.
+        n_prefix: The same for the tokens of all its prefixes.
     """
     ordered = sorted(rows, key=lambda row: (len(row.tree), row.prefix_length))
     passes: list[list[Row]] = []
+    widest = longest = 0
     for row in reversed(ordered):  # longest first, so a pass's first row sets its width
-        widest = len(passes[-1][0].tree) if passes else 0
+        n_rows = len(passes[-1]) + 1 if passes else 1
+        longest = max(longest, row.prefix_length)
         alike = len(row.tree) >= widest - max(8, widest // 8)
-        if passes and alike and widest * (len(passes[-1]) + 1) <= n_tokens:
+        if passes and alike and widest * n_rows <= n_tokens and longest * n_rows <= n_prefix:
             passes[-1].append(row)
         else:
             passes.append([row])
+            widest, longest = len(row.tree), row.prefix_length
     return passes

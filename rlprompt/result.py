@@ -58,6 +58,7 @@ class Result:
         task_fingerprint: Hash of all that decides a reward besides model and prompt.
         model: Name of the model.
         fingerprint: Fields of the model's `Fingerprint`.
+        noise: Fields of the model's `Noise`, nats: scores nearer than that cannot be told apart.
         optimiser: Class name of the method.
         settings: Its settings.
         seed: What decided everything random.
@@ -76,6 +77,7 @@ class Result:
     task_fingerprint: str
     model: str
     fingerprint: Mapping[str, str]
+    noise: Mapping[str, float]
     optimiser: str
     settings: Mapping[str, Any]
     seed: int

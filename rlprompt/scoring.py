@@ -11,6 +11,7 @@ candidates' ids only unless a log-softmax over the vocabulary is asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -147,6 +148,15 @@ class PackedScorer:
             else:
                 self._queries_as_prefixes(call, prompts, queries)
 
+    @contextmanager
+    def forgetful(self) -> Iterator[None]:
+        """Score as if nothing were kept yet, and keep nothing of it."""
+        kept, self.kept = self.kept, KeptPrefixes(self.kept.limit)
+        try:
+            yield
+        finally:
+            self.kept = kept
+
     def _queries_as_prefixes(
         self, call: _Call, prompts: Sequence[Ids], queries: Sequence[Query]
     ) -> None:
@@ -240,9 +250,13 @@ class PackedScorer:
                 )
 
         with_grad = vectors is not None and vectors.requires_grad
-        for rows_ in batch(rows, self.memory.tokens(with_grad)):
+        for rows_ in self._batch(rows, with_grad):
             self.memory.run(rows_, step)
         return known
+
+    def _batch(self, rows: Sequence[Row], with_grad: bool) -> list[list[Row]]:
+        n_prefix = self.memory.prefix_tokens(self._prefix_bytes)
+        return batch(rows, self.memory.tokens(with_grad), n_prefix)
 
     def _answer(self, call: _Call, rows: Iterator[Row], prefixes: Sequence[Tensor | None]) -> None:
         """Run all rows and hand each pass's answers on."""
@@ -257,7 +271,7 @@ class PackedScorer:
                 accumulate_grad(value, [leaf for leaf in leaves if leaf is not None])
 
         while window := list(islice(rows, WINDOW)):
-            for rows_ in batch(window, self.memory.tokens(call.with_grad)):
+            for rows_ in self._batch(window, call.with_grad):
                 self.memory.run(rows_, step)
 
     def _forward(

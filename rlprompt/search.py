@@ -145,6 +145,7 @@ def search(
             task_fingerprint=task.fingerprint,
             model=lm.name,
             fingerprint=dataclasses.asdict(lm.fingerprint),
+            noise=dataclasses.asdict(lm.own_noise),
             optimiser=type(optimiser).__name__,
             settings=settings,
             seed=int(seed),

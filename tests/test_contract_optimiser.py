@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import tomllib
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 from pathlib import Path
@@ -120,6 +121,16 @@ def test_leaves_the_global_random_state_alone(optimiser: Optimiser) -> None:
     assert after[0] == before[0]
     np.testing.assert_equal(after[1], before[1])
     assert torch.equal(after[2], before[2])
+
+
+@every
+def test_writes_no_files(
+    optimiser: Optimiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    run(optimiser)
+    assert not list(tmp_path.iterdir())
 
 
 @every

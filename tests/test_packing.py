@@ -107,17 +107,24 @@ def test_split_evenly_is_complete_and_even(count: int, most: int) -> None:
     assert not parts or max(sizes) - min(sizes) <= 1
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(1, 300))
-def test_passes_are_complete_small_and_little_padded(lengths: list[int], n_tokens: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.integers(0, 90)), min_size=1, max_size=40),
+    st.integers(1, 300),
+    st.integers(1, 900),
+)
+def test_passes_are_complete_small_and_little_padded(
+    lengths: list[tuple[int, int]], n_tokens: int, n_prefix: int
+) -> None:
     rows = [
-        Row(0, 0, grow([tuple(range(length))], [((1,),)]), np.array([i]))
-        for i, length in enumerate(lengths)
+        Row(0, before, grow([tuple(range(length))], [((1,),)]), np.array([i]))
+        for i, (length, before) in enumerate(lengths)
     ]
-    passes = batch(rows, n_tokens)
+    passes = batch(rows, n_tokens, n_prefix)
     assert sorted(int(row.outputs[0]) for part in passes for row in part) == list(range(len(rows)))
     for part in passes:
         widths = [len(row.tree) for row in part]
         assert max(widths) * len(part) <= n_tokens or len(part) == 1
+        assert max(row.prefix_length for row in part) * len(part) <= n_prefix or len(part) == 1
         assert max(widths) - min(widths) <= max(8, max(widths) // 8)
 
 

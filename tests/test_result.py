@@ -43,6 +43,7 @@ def make(**changes: Any) -> Result:
         task_fingerprint="abc",
         model="tiny",
         fingerprint={"weights": "123", "dtype": "float32"},
+        noise={"alone": 1e-6, "spread": 1.5},
         optimiser="RandomSearch",
         settings={"size": 4, "rates": [0.1, 0.2]},
         seed=0,
