@@ -16,14 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlprompt.class_reward import REWARDS, accuracy
 from rlprompt.data import Example, Splits
 from rlprompt.lm import FrozenLM
 from rlprompt.packing import Ids
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.reward import REWARDS, accuracy
 from rlprompt.template import Query, Template
 
 Floats = NDArray[np.float64]
+Outputs = tuple[tuple[str, ...], ...]
 
 
 @runtime_checkable
@@ -70,6 +71,17 @@ class DifferentiableTask(Task, Protocol):
 
 
 @runtime_checkable
+class GeneratingTask(Task, Protocol):
+    """A task whose rewards come from texts that the model wrote."""
+
+    def rewards_with_outputs(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> tuple[Floats, Outputs]:
+        """Rewards (P, E) and what the model wrote for each, (P, E) texts."""
+        ...
+
+
+@runtime_checkable
 class MeasuredTask(Task, Protocol):
     """A task with a metric for reports that is not its reward."""
 
@@ -101,7 +113,7 @@ class ClassificationTask:
         label_words: Class to label word. A word of several tokens is scored whole. A word that
             starts with no white space follows the text after one space, or on a new line after
             none (`Template.answer_prefix`).
-        reward: `gap`, `cross_entropy`, `hinge` or `accuracy` (`reward.py`).
+        reward: `gap`, `cross_entropy`, `hinge` or `accuracy` (`class_reward.py`).
         hand_prompt: A prompt written by hand, the control of every comparison.
 
     Raises:

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from tiny import HIDDEN, TinyKind, tiny_lm
 
+from rlprompt.class_reward import REWARDS
 from rlprompt.data import Example, Splits
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.reward import REWARDS
 from rlprompt.task import ClassificationTask, measure
 from rlprompt.template import Template
 

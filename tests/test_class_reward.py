@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from rlprompt.reward import REWARDS, RewardFunction, accuracy, cross_entropy, gap, hinge, margins
+from rlprompt.class_reward import (
+    REWARDS,
+    RewardFunction,
+    accuracy,
+    cross_entropy,
+    gap,
+    hinge,
+    margins,
+)
 
 DIFFERENTIABLE = [REWARDS[name] for name in ("gap", "cross_entropy", "hinge")]
 
