@@ -274,13 +274,11 @@ def _check_lengths(task: ClassificationTask, lm: FrozenLM, n_prompt: int) -> Non
         return
     for split, examples in task.splits.parts().items():
         for example, query in zip(examples, task.queries(lm, examples), strict=True):
-            n_text = len(query.head_ids) + len(query.tail_ids)
-            n_answer = max(map(len, query.candidates)) - 1
-            if n_text + n_prompt + n_answer > lm.context:
+            if query.n_text + n_prompt + query.n_answer > lm.context:
                 where = example.source or f"{str(dict(example.fields))[:60]}..."
                 raise ValueError(
-                    f"the {split} example {where} is too long: {n_text} tokens of text + "
-                    f"{n_prompt} of prompt + {n_answer} of answer, and {lm.name} takes "
+                    f"the {split} example {where} is too long: {query.n_text} tokens of text "
+                    f"+ {n_prompt} of prompt + {query.n_answer} of answer, and {lm.name} takes "
                     f"{lm.context}; shorten or remove it, or choose another model"
                 )
 

@@ -378,12 +378,12 @@ class FrozenLM:
     def _check_query(self, i: int, query: Query, n_prompt: int) -> None:
         for ids in (query.head_ids, query.tail_ids, *query.candidates):
             self._check_ids(ids)
-        n_answer = max(map(len, query.candidates)) - 1
-        n_text = len(query.head_ids) + len(query.tail_ids)
-        if self.context is not None and n_text + n_prompt + n_answer > self.context:
+        length = query.n_text + n_prompt + query.n_answer
+        if self.context is not None and length > self.context:
             raise ValueError(
-                f"example {i} is too long: text {n_text} + prompt {n_prompt} + answer {n_answer} "
-                f"tokens, and {self.name} takes {self.context}; shorten the text or the prompt"
+                f"example {i} is too long: text {query.n_text} + prompt {n_prompt} + answer "
+                f"{query.n_answer} tokens, and {self.name} takes {self.context}; "
+                "shorten the text or the prompt"
             )
 
     def _disagreement(self) -> str | None:

@@ -53,6 +53,16 @@ class Query:
                 f"a query needs candidates of one token or more, got {self.candidates!r}"
             )
 
+    @property
+    def n_text(self) -> int:
+        """Tokens around the prompt."""
+        return len(self.head_ids) + len(self.tail_ids)
+
+    @property
+    def n_answer(self) -> int:
+        """Tokens that the longest candidate adds to what the model is fed: all but its last."""
+        return max(map(len, self.candidates)) - 1
+
 
 @dataclass(frozen=True)
 class Template:
