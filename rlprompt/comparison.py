@@ -20,7 +20,7 @@ from rlprompt.registry import make_optimiser
 from rlprompt.result import Candidate, Result, Score
 from rlprompt.search import Optimiser
 from rlprompt.space import TokenSpace
-from rlprompt.task import ClassificationTask, Task
+from rlprompt.task import ClassificationTask, Task, prompt_rows
 from rlprompt.template import Template
 
 FORMAT = 1
@@ -81,6 +81,11 @@ class Experiment:
     def grid(self) -> list[tuple[str, int]]:
         """Name and seed of each run; all optimisers with the first seed come first."""
         return [(name, seed) for seed in self.seeds for name in self.optimisers]
+
+    @property
+    def prompt_rows(self) -> int:
+        """Rows that one prompt costs."""
+        return prompt_rows(self.task)
 
 
 @dataclass(frozen=True)

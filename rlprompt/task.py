@@ -71,6 +71,16 @@ class DifferentiableTask(Task, Protocol):
 
 
 @runtime_checkable
+class PricedTask(Task, Protocol):
+    """A task that has the model do more for a prompt than score it on the examples."""
+
+    @property
+    def extra_rows(self) -> int:
+        """Rows that each prompt costs beyond one an example, 0 or more."""
+        ...
+
+
+@runtime_checkable
 class GeneratingTask(Task, Protocol):
     """A task whose rewards come from texts that the model wrote."""
 
@@ -90,6 +100,20 @@ class MeasuredTask(Task, Protocol):
     ) -> tuple[Floats, Floats]:
         """Rewards (P, E) and the reported metric (P, E), from one scoring."""
         ...
+
+
+def prompt_rows(task: Task) -> int:
+    """Rows that one prompt costs on the train split, in the unit of `Budget`.
+
+    Raises:
+        ValueError: The task's `extra_rows` is no whole number of 0 or more.
+    """
+    extra = task.extra_rows if isinstance(task, PricedTask) else 0
+    if not isinstance(extra, int) or extra < 0:
+        raise ValueError(
+            f"task {task.name!r} has extra_rows {extra!r}; give a whole number, 0 or more"
+        )
+    return len(task.splits.train) + extra
 
 
 def measure(
