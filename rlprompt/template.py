@@ -121,6 +121,11 @@ class Template:
         before = next(text for text, name in self._parts if name == PROMPT)
         return before[len(before.rstrip(" ")) :]
 
+    def prompt_text(self, text: str) -> str:
+        """A prompt written by hand, with the spaces that it takes along here."""
+        text = text.strip() if self.prompt_prefix else text
+        return self.prompt_prefix + text if text else ""
+
     @property
     def answer_prefix(self) -> str:
         """Spaces that the answer takes along: those before it, or one, or on a new line none."""

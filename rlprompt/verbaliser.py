@@ -153,9 +153,7 @@ class Verbaliser:
         if max(sizes) == 1:
             return loglik
         parts = torch.split(loglik, sizes, -1)
-        if self.pooling == "mean":
-            return torch.stack([part.mean(-1) for part in parts], -1)
-        return torch.stack([part.logsumexp(-1) for part in parts], -1)
+        return torch.stack([pool_words(part, self.pooling) for part in parts], -1)
 
     def report(self, lm: FrozenLM, prefix: str) -> LabelWordReport:
         """What the tokenizer makes of the words, with warnings.
@@ -197,6 +195,11 @@ class Verbaliser:
         return (
             f"{short} and {long} begin with the same token {piece!r}, which cannot tell them apart"
         )
+
+
+def pool_words(loglik: Tensor, pooling: str) -> Tensor:
+    """A class's score (...) from its words' log-likelihoods (..., n), by one of `POOLINGS`."""
+    return loglik.mean(-1) if pooling == "mean" else loglik.logsumexp(-1)
 
 
 def spell(word: str, prefix: str) -> str:
