@@ -10,7 +10,6 @@ that favours no class is left as it is.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
@@ -25,11 +24,21 @@ from rlprompt.prompt import SoftPrompt
 from rlprompt.template import Query, Template
 
 CALIBRATIONS = ("none", "contextual")
-# Section 5 of the paper; each stands in every field of the template.
+# Section 5 of the paper.
 CONTENT_FREE = ("N/A", "[MASK]", "")
 
 ClassScores = Callable[[Tensor], Tensor]
 """Log-likelihoods of the label words (..., W) to scores of the classes (..., C)."""
+
+
+def content_free_texts(template: Template) -> tuple[str, ...]:
+    """What stands in every field to calibrate, (F,).
+
+    No empty text in a template without words of its own: where nothing at all precedes the prompt
+    or the answer, the model speaks of how texts begin, and an empty prompt leaves it nothing to
+    speak from.
+    """
+    return tuple(text for text in CONTENT_FREE if text or template.has_words)
 
 
 def content_free_queries(
@@ -37,31 +46,13 @@ def content_free_queries(
 ) -> list[Query]:
     """The texts without content, (F,), as the model sees them.
 
-    Where nothing at all would stand around the prompt, the token that texts begin with does, as in
-    lm-eval, since an empty prompt would leave nothing to answer from. A masked model's own mask
-    is spelt in small letters, for it would be one more place to answer at.
-
-    Raises:
-        ValueError: The model has no token that texts begin or end with, and needs one here.
+    A masked model's own mask is spelt in small letters: it would be one more place to answer at.
     """
     queries = []
-    for text in CONTENT_FREE:
+    for text in content_free_texts(template):
         shown = text.lower() if lm.mask_id in lm.encode(text) else text
-        query = template.query(dict.fromkeys(template.fields, shown), lm, candidates)
-        if not query.n_text:
-            query = dataclasses.replace(query, head_ids=(_start_id(lm),))
-        queries.append(query)
+        queries.append(template.query(dict.fromkeys(template.fields, shown), lm, candidates))
     return queries
-
-
-def _start_id(lm: FrozenLM) -> int:
-    for token in (lm.tokenizer.bos_token_id, lm.tokenizer.eos_token_id):
-        if isinstance(token, int):
-            return token
-    raise ValueError(
-        f"the tokenizer of {lm.name} has no token that a text begins or ends with, which an empty "
-        "text needs; put some words into the template, or leave out calibration"
-    )
 
 
 def log_prior(scores: Tensor) -> Tensor:
@@ -99,9 +90,10 @@ def prior_gradient(
         class_scores: How words make classes.
         slope: (C,), what one nat of each class's log prior changes.
     """
-    words = loglik.detach().double().requires_grad_()
-    total = (log_prior(class_scores(words)) * slope).sum()
-    (weights,) = torch.autograd.grad(total, words)
+    with torch.enable_grad():
+        words = loglik.detach().double().requires_grad_()
+        total = (log_prior(class_scores(words)) * slope).sum()
+        (weights,) = torch.autograd.grad(total, words)
 
     def tangent(loglik: Tensor, which: NDArray[int64]) -> Tensor:
         return (loglik * weights[torch.from_numpy(which)].to(loglik)).sum(-1)

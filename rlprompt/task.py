@@ -19,9 +19,9 @@ from torch import Tensor
 
 from rlprompt.calibration import (
     CALIBRATIONS,
-    CONTENT_FREE,
     calibrated,
     content_free_queries,
+    content_free_texts,
     log_prior,
     prior_gradient,
 )
@@ -153,7 +153,7 @@ class ClassificationTask:
             (`verbaliser.py`).
         length: How the tokens of a word make one log-likelihood, `sum` or `mean`.
         calibration: `contextual` takes out what the model answers to texts without content under
-            the same prompt (`calibration.py`), for three more rows a prompt; or `none`.
+            the same prompt (`calibration.py`), for two or three more rows a prompt; or `none`.
 
     Raises:
         ValueError: Fewer than two classes, a label word that is empty or given twice, an unknown
@@ -195,7 +195,7 @@ class ClassificationTask:
     @property
     def extra_rows(self) -> int:
         """See `PricedTask`: a row for each text without content."""
-        return 0 if self.calibration == "none" else len(CONTENT_FREE)
+        return 0 if self.calibration == "none" else len(content_free_texts(self.template))
 
     @property
     def fingerprint(self) -> str:

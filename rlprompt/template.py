@@ -116,6 +116,11 @@ class Template:
         return any(name == MASK for _, name in self._parts)
 
     @property
+    def has_words(self) -> bool:
+        """Whether it holds text of its own, and not only fields, prompt and mask."""
+        return any(text.strip() for text, _ in self._parts)
+
+    @property
     def prompt_prefix(self) -> str:
         """Spaces right before `{prompt}`, which the text of a written prompt takes along."""
         before = next(text for text, name in self._parts if name == PROMPT)
