@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.lm import FrozenLM
+from rlprompt.price import prompt_rows
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.task import DifferentiableTask, Floats, Task, prompt_rows
+from rlprompt.task import DifferentiableTask, Floats, Task
 
 P = TypeVar("P", bound=Prompt)
 

@@ -7,26 +7,21 @@ baselines belong to the optimisers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Protocol, cast, runtime_checkable
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlprompt.calibration import (
-    CALIBRATIONS,
-    calibrated,
-    content_free_queries,
-    content_free_texts,
-    log_prior,
-    prior_gradient,
-)
+from rlprompt.calibration import CALIBRATIONS, content_free_texts
 from rlprompt.class_reward import REWARDS, accuracy
-from rlprompt.data import Example, Splits
+from rlprompt.class_scores import ClassScorer
+from rlprompt.data import Example, OnBadRows, Splits, load_splits
 from rlprompt.lm import FrozenLM
 from rlprompt.packing import Ids
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
@@ -81,16 +76,6 @@ class DifferentiableTask(Task, Protocol):
 
 
 @runtime_checkable
-class PricedTask(Task, Protocol):
-    """A task that has the model do more for a prompt than score it on the examples."""
-
-    @property
-    def extra_rows(self) -> int:
-        """Rows that each prompt costs beyond one an example, 0 or more."""
-        ...
-
-
-@runtime_checkable
 class GeneratingTask(Task, Protocol):
     """A task whose rewards come from texts that the model wrote."""
 
@@ -102,8 +87,28 @@ class GeneratingTask(Task, Protocol):
 
 
 @runtime_checkable
+class WrittenTask(Task, Protocol):
+    """A task that knows how a prompt written by hand enters its template."""
+
+    @property
+    def hand_prompt(self) -> str:
+        """A prompt written by hand, the control of every comparison, or ""."""
+        ...
+
+    def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
+        """The prompt that a text makes."""
+        ...
+
+
+@runtime_checkable
 class MeasuredTask(Task, Protocol):
-    """A task with a metric for reports that is not its reward."""
+    """A task with a metric for reports that is not its reward.
+
+    Attributes:
+        metric: What it is called.
+    """
+
+    metric: ClassVar[str]
 
     def measure(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
@@ -112,18 +117,36 @@ class MeasuredTask(Task, Protocol):
         ...
 
 
-def prompt_rows(task: Task) -> int:
-    """Rows that one prompt costs on the train split, in the unit of `Budget`.
+def columns(
+    template: Template, text: str | Sequence[str] | Mapping[str, str] | None
+) -> Sequence[str] | Mapping[str, str]:
+    """The column for each field of a template.
 
     Raises:
-        ValueError: The task's `extra_rows` is no whole number of 0 or more.
+        ValueError: A field has no column, or a column no field.
     """
-    extra = task.extra_rows if isinstance(task, PricedTask) else 0
-    if not isinstance(extra, int) or extra < 0:
+    if text is None:
+        return template.fields
+    if isinstance(text, str):
+        if len(template.fields) != 1:
+            raise ValueError(
+                f"the template has the fields {', '.join(template.fields) or '(none)'}; say which "
+                f"column is which: text: {{field: column}}, not {text!r}"
+            )
+        return {template.fields[0]: text}
+    named = dict(text) if isinstance(text, Mapping) else {column: column for column in text}
+    if set(named) != set(template.fields):
         raise ValueError(
-            f"task {task.name!r} has extra_rows {extra!r}; give a whole number, 0 or more"
+            f"text names the fields {', '.join(named)} and the template has "
+            f"{', '.join(template.fields) or 'none'}; they must be the same"
         )
-    return len(task.splits.train) + extra
+    return named
+
+
+def data_name(data: str) -> str:
+    """What results call data: a file without its ending, a folder with the one above."""
+    path = Path(data)
+    return "/".join(path.parts[-2:]) if path.is_dir() else path.stem
 
 
 def measure(
@@ -161,6 +184,8 @@ class ClassificationTask:
             example whose label has no word.
     """
 
+    metric: ClassVar[str] = "accuracy"
+
     name: str
     splits: Splits
     template: Template
@@ -194,8 +219,76 @@ class ClassificationTask:
 
     @property
     def extra_rows(self) -> int:
-        """See `PricedTask`: a row for each text without content."""
+        """Rows that a prompt costs beyond its examples: one for each text without content."""
         return 0 if self.calibration == "none" else len(content_free_texts(self.template))
+
+    @classmethod
+    def from_file(
+        cls,
+        data: str,
+        *,
+        template: str,
+        label_words: LabelWords,
+        text: str | Sequence[str] | Mapping[str, str] | None = None,
+        label: str = "label",
+        reward: str = "gap",
+        shots: int = 16,
+        test: int | None = None,
+        seed: int = 0,
+        on_bad_rows: OnBadRows = "error",
+        hand_prompt: str = "",
+        pooling: str = "mean",
+        length: str = "sum",
+        calibration: str = "none",
+        name: str = "",
+    ) -> ClassificationTask:
+        """Tell the classes of a file's rows apart.
+
+        Args:
+            data: As for `load_splits`: a file that examples are drawn from, a folder with train,
+                dev and test files, or `movie-reviews`.
+            template: Where text, prompt and answer go (`Template`).
+            label_words: As for the class.
+            text: Columns for the template's fields: a mapping of field to column, or the column of
+                the only field. Left out, the fields are columns.
+            label: Column that holds the class.
+            reward: As for the class.
+            shots: Examples a class in train and in dev, where they are drawn.
+            test: Examples to test on; None for all there are.
+            seed: Decides what is drawn.
+            on_bad_rows: As for `load_splits`.
+            hand_prompt: As for the class.
+            pooling: As for the class.
+            length: As for the class.
+            calibration: As for the class.
+            name: What results call it; left out, the file's name, or those of the folder and the
+                one that it is in.
+
+        Raises:
+            ValueError: Something is not there, or has a defect.
+        """
+        made = Template(template)
+        splits = load_splits(
+            data,
+            list(label_words),
+            text=columns(made, text),  # type: ignore[arg-type]
+            label=label,
+            shots=shots,
+            n_test=test,
+            seed=seed,
+            on_bad_rows=on_bad_rows,
+        )
+        return cls(
+            name=name or data_name(data),
+            splits=splits,
+            template=made,
+            label_words=label_words,
+            reward=reward,
+            hand_prompt=hand_prompt,
+            pooling=pooling,
+            length=length,
+            calibration=calibration,
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -220,8 +313,7 @@ class ClassificationTask:
         Raises:
             ValueError: The tokenizer spells two words alike.
         """
-        words = self.verbaliser.encode(lm, self.template.answer_prefix)
-        return tuple(word.ids for word in words)
+        return self._scorer(lm).candidates
 
     def label_word_report(self, lm: FrozenLM) -> LabelWordReport:
         """What the model's tokenizer makes of the label words, with warnings.
@@ -259,24 +351,16 @@ class ClassificationTask:
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> tuple[Floats, Floats]:
         """Rewards and accuracies, (P, E) each."""
-        loglik = lm.score(prompts, self.queries(lm, examples), over=self.verbaliser.over)
-        scores = self._class_scores(lm, loglik.double())
-        if self.calibration != "none":
-            free = lm.score(prompts, content_free_queries(lm, self.template, self.candidates(lm)))
-            scores = calibrated(scores, log_prior(self._class_scores(lm, free.double()))[:, None])
+        scores = self._scorer(lm).scores(prompts, self.queries(lm, examples)).flatten(0, 1)
         labels = self._labels(examples).repeat(len(prompts))
         shape = (len(prompts), len(examples))
-        flat = scores.flatten(0, 1)
-        rewards, correct = (f(flat, labels) for f in (REWARDS[self.reward], accuracy))
+        rewards, correct = (f(scores, labels) for f in (REWARDS[self.reward], accuracy))
         return rewards.numpy().reshape(shape), correct.numpy().reshape(shape)
 
     def rewards_with_grad(
         self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
     ) -> tuple[Floats, NDArray[np.float32]]:
         """See `DifferentiableTask.rewards_with_grad`.
-
-        Calibrated, the gradient is that of the prior too, and the texts without content run once
-        more than is charged: forward for the prior, then forward and backward.
 
         Raises:
             ValueError: The reward is `accuracy`, which has no gradient.
@@ -286,65 +370,22 @@ class ClassificationTask:
                 "the reward accuracy has no gradient; a gradient method needs "
                 f"{', '.join(name for name in REWARDS if name != 'accuracy')}"
             )
-        if self.calibration == "none":
-            scores, grad = self._scores_with_grad(lm, prompts, examples, None)
-            labels = self._labels(examples).repeat(len(prompts))
-            rewards = REWARDS[self.reward](scores.flatten(0, 1), labels)
-        else:
-            # One by one: a reward knows which example it is for, but not which prompt.
-            parts = [self._calibrated_with_grad(lm, prompt, examples) for prompt in prompts]
-            rewards, grad = (torch.cat(part) for part in zip(*parts, strict=True))
-        return (
-            rewards.numpy().reshape(len(prompts), len(examples)),
-            cast("NDArray[np.float32]", (grad / len(examples)).numpy()),
-        )
-
-    def _calibrated_with_grad(
-        self, lm: FrozenLM, prompt: SoftPrompt, examples: Sequence[Example]
-    ) -> tuple[Tensor, Tensor]:
-        """Rewards (E,) and the gradient (1, L, H) of their sum, the prior's part included."""
-        queries = content_free_queries(lm, self.template, self.candidates(lm))
-        free = lm.score([prompt], queries)[0]
-        prior = log_prior(self._class_scores(lm, free.double()))
-        scores, grad = self._scores_with_grad(lm, [prompt], examples, prior)
-        with torch.enable_grad():
-            prior.requires_grad_()
-            function = REWARDS[self.reward]
-            rewards = function(calibrated(scores[0], prior), self._labels(examples))
-            (slope,) = torch.autograd.grad(rewards.sum(), prior)
-        through = partial(self._class_scores, lm)
-        return rewards.detach(), grad + prior_gradient(lm, prompt, queries, free, through, slope)
-
-    def _scores_with_grad(
-        self,
-        lm: FrozenLM,
-        prompts: Sequence[SoftPrompt],
-        examples: Sequence[Example],
-        prior: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Class scores (P, E, C), not calibrated, and the gradient (P, L, H) of the summed rewards.
-
-        Args:
-            lm: The model.
-            prompts: (P,) of one length.
-            examples: (E,) of them.
-            prior: (C,), what rewards are calibrated by; as if it were the same for every prompt.
-        """
         labels = self._labels(examples)
         function = REWARDS[self.reward]
 
-        def reward(loglik: Tensor, which: NDArray[np.int64]) -> Tensor:
-            scores = self._class_scores(lm, loglik)
-            scores = scores if prior is None else calibrated(scores, prior)
-            return function(scores, labels[torch.from_numpy(which)].to(loglik.device))
+        def reward(scores: Tensor, which: Tensor) -> Tensor:
+            return function(scores, labels[which].to(scores.device))
 
         queries = self.queries(lm, examples)
-        loglik, grad = lm.score_with_grad(prompts, queries, reward, over=self.verbaliser.over)
-        return self._class_scores(lm, loglik.double()), grad
+        scores, grad = self._scorer(lm).scores_with_grad(prompts, queries, reward)
+        rewards = function(scores.flatten(0, 1), labels.repeat(len(prompts))).numpy()
+        return (
+            rewards.reshape(len(prompts), len(examples)),
+            cast("NDArray[np.float32]", (grad / len(examples)).numpy()),
+        )
 
-    def _class_scores(self, lm: FrozenLM, loglik: Tensor) -> Tensor:
-        """Scores of the classes (..., C) from log-likelihoods of all words (..., W)."""
-        return self.verbaliser.class_scores(loglik, self.candidates(lm))
+    def _scorer(self, lm: FrozenLM) -> ClassScorer:
+        return ClassScorer(lm, self.template, self.verbaliser, self.calibration != "none")
 
     def _labels(self, examples: Sequence[Example]) -> Tensor:
         places = {label: i for i, label in enumerate(self.verbaliser.words)}

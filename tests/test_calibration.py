@@ -17,8 +17,9 @@ from torch import Tensor
 from rlprompt.calibration import calibrated, content_free_queries, content_free_texts, log_prior
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Budget, Objective
+from rlprompt.price import PricedTask
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.task import ClassificationTask, PricedTask, measure
+from rlprompt.task import ClassificationTask, measure
 from rlprompt.template import Template
 
 
