@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rlprompt.data import Example, Splits, few_shot, load_splits
     from rlprompt.function_reward import RewardError, RewardFunction, reward
     from rlprompt.function_task import FunctionTask
+    from rlprompt.label_search import find_label_words
     from rlprompt.lm import FrozenLM
     from rlprompt.objective import Budget, BudgetExhausted, Evaluation, Objective
     from rlprompt.prompt import SoftPrompt, TokenPrompt
@@ -56,6 +57,7 @@ __all__ = [
     "__version__",
     "compare",
     "few_shot",
+    "find_label_words",
     "load_config",
     "load_experiment",
     "load_splits",
@@ -70,6 +72,7 @@ _MODULES = {
     "data": ("Example", "Splits", "few_shot", "load_splits"),
     "function_reward": ("RewardError", "RewardFunction", "reward"),
     "function_task": ("FunctionTask",),
+    "label_search": ("find_label_words",),
     "lm": ("FrozenLM",),
     "objective": ("Budget", "BudgetExhausted", "Evaluation", "Objective"),
     "prompt": ("SoftPrompt", "TokenPrompt"),

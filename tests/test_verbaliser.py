@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,30 @@ class TestFingerprint:
 
 
 BEFORE = "3981c043d20071df94b5f919114fc6b1"
+
+
+class TestFromFile:
+    def test_its_options_are_those_of_the_class(self, tmp_path: Path) -> None:
+        rows = [f"text {i},{'neg' if i % 2 else 'pos'}" for i in range(10)]
+        (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *rows]))
+        made = ClassificationTask.from_file(
+            str(tmp_path / "reviews.csv"),
+            template=CAUSAL,
+            label_words=MANY,
+            shots=2,
+            pooling="logsumexp",
+            length="mean",
+            calibration="contextual",
+        )
+        assert made == ClassificationTask(
+            "reviews",
+            made.splits,
+            Template(CAUSAL),
+            MANY,
+            pooling="logsumexp",
+            length="mean",
+            calibration="contextual",
+        )
 
 
 class TestReport:
