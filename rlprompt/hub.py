@@ -108,7 +108,7 @@ def load_saved(path: Path) -> DataSets:
     return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {path.name: loaded}
 
 
-def test_split(parts: DataSets, label: str | None) -> str | None:
+def held_out(parts: DataSets, label: str | None) -> str | None:
     """The split to test on: `test`, or where that has no labels the first `validation...`.
 
     Returns:
