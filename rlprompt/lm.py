@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlprompt.fingerprint import Fingerprint, hash_weights, take_fingerprint
+from rlprompt.forward import PackedModel, embed
 from rlprompt.kernels import Kernels
 from rlprompt.loading import load, model_kind, packing_obstacle, pick_device
 from rlprompt.memory import Memory, free_bytes
@@ -28,7 +29,7 @@ from rlprompt.noise import Noise, choose_dtype, measure_noise, probe_rows
 from rlprompt.packing import Ids
 from rlprompt.plain import PlainScorer
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.scoring import Over, PackedScorer, Scorer, embed
+from rlprompt.scoring import Over, PackedScorer, Scorer
 from rlprompt.template import Query
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class FrozenLM:
         self._packed: PackedScorer | None = None
         self.obstacle = packing_obstacle(model, self.kind)
         if self.obstacle is None:
-            self._packed = PackedScorer(model, self.memory, kernels)
+            self._packed = PackedScorer(PackedModel(model, self.memory, kernels))
             self.obstacle = self._disagreement()
         if self.obstacle is not None:
             self._packed = None
@@ -263,7 +264,7 @@ class FrozenLM:
         """
 
         def usual(prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
-            with nullcontext() if self._packed is None else self._packed.forgetful():
+            with nullcontext() if self._packed is None else self._packed.packed.forgetful():
                 return self._score(self._scorer, "vocabulary", prompts, queries)
 
         def small(prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
