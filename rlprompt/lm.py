@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cached_property, lru_cache, partial
-from itertools import pairwise
 from typing import cast
 
 import numpy as np
@@ -29,6 +28,7 @@ from rlprompt.noise import Noise, choose_dtype, measure_noise, probe_rows
 from rlprompt.packing import Ids
 from rlprompt.plain import PlainScorer
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.request import Limits, Request, prepare
 from rlprompt.scoring import Over, PackedScorer, Scorer
 from rlprompt.template import Query
 
@@ -163,6 +163,11 @@ class FrozenLM:
         return None if self.kind == "encoder-decoder" else limit
 
     @cached_property
+    def limits(self) -> Limits:
+        """What the model takes."""
+        return Limits(self.name, self.n_vocabulary, self.hidden_size, self.context)
+
+    @cached_property
     def fingerprint(self) -> Fingerprint:
         """What scores depend on; hashes all weights, once."""
         return take_fingerprint(self.model, self.tokenizer, self.name, self.revision, self.kind)
@@ -240,7 +245,8 @@ class FrozenLM:
     def _score(
         self, scorer: Scorer, over: Over, prompts: Sequence[Prompt], queries: Sequence[Query]
     ) -> Tensor:
-        ids, vectors, inverse = self._prepare(prompts, queries)
+        request = prepare(self.limits, prompts, queries)
+        ids, vectors = request.ids, self._vectors(request)
         shape = (len(ids) * len(queries), len(queries[0].candidates))
         out = torch.empty(shape, dtype=torch.float32, device=self.device)
 
@@ -248,7 +254,12 @@ class FrozenLM:
             out[index] = loglik.float()
 
         scorer.score(ids, vectors, queries, over, consume)
-        return out.cpu().view(len(ids), len(queries), -1)[inverse]
+        return out.cpu().view(len(ids), len(queries), -1)[list(request.inverse)]
+
+    def _vectors(self, request: Request) -> Tensor | None:
+        """The soft prompts of a call, on the device."""
+        vectors = request.vectors
+        return None if vectors is None else torch.tensor(vectors, device=self.device)
 
     def noise(self, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Noise:
         """How much these rows' log-likelihoods depend on how they are computed.
@@ -309,7 +320,8 @@ class FrozenLM:
             raise ValueError(
                 f"prompts of one length, got {sorted({len(prompt) for prompt in prompts})}"
             )
-        ids, vectors, _ = self._prepare(prompts, queries, merge=False)
+        request = prepare(self.limits, prompts, queries, merge=False)
+        ids, vectors = request.ids, self._vectors(request)
         assert vectors is not None
         vectors.requires_grad_()
         n_queries = len(queries)
@@ -325,67 +337,6 @@ class FrozenLM:
             out.cpu().view(len(ids), n_queries, -1),
             grad.cpu().view(len(prompts), -1, self.hidden_size),
         )
-
-    def _prepare(
-        self, prompts: Sequence[Prompt], queries: Sequence[Query], merge: bool = True
-    ) -> tuple[list[Ids], Tensor | None, list[int]]:
-        """Virtual ids of the distinct prompts, their vectors, and which of them each prompt is."""
-        if not prompts or not queries:
-            raise ValueError(
-                f"nothing to score: {len(prompts)} prompts, {len(queries)} queries; one at least"
-            )
-        if len({len(query.candidates) for query in queries}) > 1:
-            raise ValueError("every query needs the same number of candidates")
-        distinct: dict[object, int] = {}
-        inverse = [
-            distinct.setdefault(prompt.digest if merge else i, len(distinct))
-            for i, prompt in enumerate(prompts)
-        ]
-        first = dict(zip(reversed(inverse), reversed(range(len(inverse))), strict=True))
-        kept = [prompts[first[i]] for i in range(len(distinct))]
-        soft = [prompt for prompt in kept if isinstance(prompt, SoftPrompt)]
-        if soft and len(soft) < len(kept):
-            raise ValueError("token prompts and soft prompts in one call; score them in two")
-        for prompt in kept:
-            self._check_prompt(prompt)
-        longest = max(map(len, kept))
-        for i, query in enumerate(queries):
-            self._check_query(i, query, longest)
-        if any(not q.head_ids and not q.tail_ids for q in queries) and not all(map(len, kept)):
-            raise ValueError("an empty prompt in an empty text leaves nothing to answer from")
-        if not soft:
-            return [cast(TokenPrompt, prompt).ids for prompt in kept], None, inverse
-        ends = np.cumsum([self.n_vocabulary, *map(len, soft)]).tolist()
-        ids = [tuple(range(a, b)) for a, b in pairwise(ends)]
-        stacked = np.concatenate([prompt.vectors for prompt in soft])
-        return ids, torch.tensor(stacked, device=self.device), inverse
-
-    def _check_prompt(self, prompt: Prompt) -> None:
-        if isinstance(prompt, TokenPrompt):
-            self._check_ids(prompt.ids)
-        elif prompt.vectors.shape[1] != self.hidden_size:
-            raise ValueError(
-                f"vectors of width {prompt.vectors.shape[1]}; {self.name} takes {self.hidden_size}"
-            )
-
-    def _check_ids(self, ids: Ids) -> None:
-        if ids and not 0 <= min(ids) <= max(ids) < self.n_vocabulary:
-            wrong = next(i for i in ids if not 0 <= i < self.n_vocabulary)
-            raise ValueError(
-                f"token id {wrong} is outside the vocabulary of {self.name}: "
-                f"0 to {self.n_vocabulary - 1}"
-            )
-
-    def _check_query(self, i: int, query: Query, n_prompt: int) -> None:
-        for ids in (query.head_ids, query.tail_ids, *query.candidates):
-            self._check_ids(ids)
-        n_answer = max(map(len, query.candidates)) - 1
-        n_text = len(query.head_ids) + len(query.tail_ids)
-        if self.context is not None and n_text + n_prompt + n_answer > self.context:
-            raise ValueError(
-                f"example {i} is too long: text {n_text} + prompt {n_prompt} + answer {n_answer} "
-                f"tokens, and {self.name} takes {self.context}; shorten the text or the prompt"
-            )
 
     def _disagreement(self) -> str | None:
         """Score a few rows packed and plain; a reason not to pack if they disagree."""
