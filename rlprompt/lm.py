@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cached_property, lru_cache, partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,14 +21,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlprompt.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.forward import PackedModel, embed
+from rlprompt.generation import Generator, PackedGenerator
 from rlprompt.kernels import Kernels
 from rlprompt.loading import load, model_kind, packing_obstacle, pick_device
 from rlprompt.memory import Memory, free_bytes
 from rlprompt.noise import Noise, choose_dtype, measure_noise, probe_rows
 from rlprompt.packing import Ids
 from rlprompt.plain import PlainScorer
+from rlprompt.plain_generation import PlainGenerator
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.request import Limits, Request, prepare
+from rlprompt.sampling import Decoding, Generated, Reader
 from rlprompt.scoring import Over, PackedScorer, Scorer
 from rlprompt.template import Query
 
@@ -337,6 +340,76 @@ class FrozenLM:
             out.cpu().view(len(ids), n_queries, -1),
             grad.cpu().view(len(prompts), -1, self.hidden_size),
         )
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        queries: Sequence[Query],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[list[Generated]]:
+        """What the model writes after every query under every prompt.
+
+        Temperature, penalties and forced tokens that a checkpoint recommends are not used. An
+        answer hangs on its own prompt and query, not on what else is in the call, as far as the
+        rounding of floating-point sums does not turn a tie of two tokens around.
+
+        Args:
+            prompts: (P,) of one kind. Equal prompts are computed once, and so are equal queries.
+            queries: (Q,); their candidates are not looked at.
+            max_new_tokens: As for `sampling.Decoding`, and so are the others.
+            stop: Strings that end an answer, which is cut right before.
+            temperature: 0 for the likeliest token every time.
+            top_k: Draw from so many tokens; 0 for all.
+            top_p: Draw from tokens of so much probability; 1 for all.
+            seed: Decides what is drawn, with the content of prompt and query.
+
+        Returns:
+            (P, Q) answers.
+
+        Raises:
+            ValueError: As for `score`; a masked model; or a setting out of its range.
+        """
+        decoding = Decoding(max_new_tokens, stop, temperature, top_k, top_p, seed)
+        if self.kind == "masked":
+            raise ValueError(
+                f"{self.name} is a masked model: it fills gaps and cannot write on; take a causal "
+                "or encoder-decoder model, or a task with label words"
+            )
+        request = prepare(self.limits, prompts, queries, n_answer=max_new_tokens - 1)
+        distinct = {(query.head_ids, query.tail_ids): query for query in queries}
+        draws = [
+            decoding.draws(prompts[first].digest, query)
+            for first in request.firsts
+            for query in distinct.values()
+        ]
+        answers = self._generator.generate(
+            request.ids,
+            self._vectors(request),
+            list(distinct.values()),
+            np.stack(draws),
+            Reader(self.decode, self._end_ids(), decoding),
+        )
+        places = {key: i for i, key in enumerate(distinct)}
+        columns = [places[query.head_ids, query.tail_ids] for query in queries]
+        return [[answers[p * len(distinct) + q] for q in columns] for p in request.inverse]
+
+    @cached_property
+    def _generator(self) -> Generator:
+        if self._packed is not None:
+            return PackedGenerator(self._packed.packed)
+        return PlainGenerator(self.model, self.kind, self.memory, self._plain.kernels)
+
+    def _end_ids(self) -> frozenset[int]:
+        """Tokens that end an answer: those the checkpoint names, or the tokenizer's."""
+        named = getattr(cast(Any, self.model).generation_config, "eos_token_id", None)
+        ids = self.tokenizer.eos_token_id if named is None else named
+        return frozenset(ids if isinstance(ids, list) else () if ids is None else (ids,))
 
     def _disagreement(self) -> str | None:
         """Score a few rows packed and plain; a reason not to pack if they disagree."""
