@@ -179,8 +179,7 @@ class GenerationTask:
 
     def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """The prompt that a text makes in this template."""
-        text = text.strip() if self.template.prompt_prefix else text
-        return TokenPrompt(lm.encode(self.template.prompt_prefix + text if text else ""))
+        return TokenPrompt(lm.encode(self.template.prompt_text(text)))
 
     def rewards(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]

@@ -66,7 +66,8 @@ class Limits:
         if self.context is not None and length > self.context:
             raise ValueError(
                 f"example {i} is too long: text {query.n_text} + prompt {n_prompt} + answer "
-                f"{n_answer} tokens, and {self.name} takes {self.context}; shorten the text or the prompt"
+                f"{n_answer} tokens, and {self.name} takes {self.context}; shorten the text or the "
+                "prompt"
             )
 
 
