@@ -1,0 +1,295 @@
+"""Does an optimiser keep its promises?
+
+For pytest:
+
+    check_optimiser(MyOptimiser()).raise_if_failed()
+
+It searches on a task that costs nothing (`trial.py`). What it cannot see is an optimiser that never
+calls the objective again and never returns: that hangs here as it would in a search.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import get_args
+
+import numpy as np
+
+from rlprompt.findings import Finding, Report, Stop, collect, verdict
+from rlprompt.lm import FrozenLM
+from rlprompt.objective import (
+    GRADIENT_ROWS,
+    Budget,
+    BudgetExhausted,
+    Evaluation,
+    GradientEvaluation,
+    Objective,
+)
+from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.result import plain
+from rlprompt.search import Optimiser, make_space
+from rlprompt.space import Kind, Space
+from rlprompt.surroundings import changed, model_state, random_states, seeded
+from rlprompt.trial import Call, TrialTask, trial_lm
+
+# Calls of the objective that bring nothing, after which a search will not end by itself.
+MOST_REFUSALS = 50
+
+
+class _Endless(BaseException):
+    """Ends an optimiser that does not heed `BudgetExhausted`; no `except Exception` stops it."""
+
+
+class _Objective(Objective):
+    """An objective that keeps a record of what it is asked, and loses patience."""
+
+    asked: list[Prompt]
+    refusals: int
+
+    def evaluate(self, prompts: Sequence[Prompt]) -> Evaluation:
+        with self._noted(prompts):
+            return super().evaluate(prompts)
+
+    def evaluate_with_grad(self, prompts: Sequence[SoftPrompt]) -> GradientEvaluation:
+        with self._noted(prompts):
+            return super().evaluate_with_grad(prompts)
+
+    @contextmanager
+    def _noted(self, prompts: Sequence[Prompt]) -> Iterator[None]:
+        self.asked.extend(prompts)
+        self.refusals += not prompts
+        try:
+            yield
+        except BudgetExhausted:
+            self.refusals += 1
+            raise
+        finally:
+            if self.refusals > MOST_REFUSALS:
+                raise _Endless
+
+
+@dataclass
+class _Search:
+    """One search of an optimiser, and what can be said of it afterwards."""
+
+    space: Space
+    objective: _Objective
+    calls: list[Call] = field(default_factory=list)
+    endless: bool = False
+
+    @property
+    def points(self) -> list[tuple[int, float]]:
+        return self.objective.ledger.points
+
+    @property
+    def rows(self) -> int:
+        """What the task was really asked, in rows."""
+        return sum(
+            len(prompts) * len(examples) * (GRADIENT_ROWS if gradient else 1)
+            for prompts, examples, gradient in self.calls
+        )
+
+
+def check_optimiser(
+    optimiser: Optimiser,
+    lm: FrozenLM | None = None,
+    *,
+    seed: int = 0,
+    n_prompts: int = 70,
+    length: int = 3,
+) -> Report:
+    """Try an optimiser on a task that costs nothing.
+
+    Args:
+        optimiser: The method.
+        lm: A model for its spaces; None for a tiny one with random weights.
+        seed: Decides the searches.
+        n_prompts: Prompts that the budget of a search covers.
+        length: Tokens or vectors of a prompt.
+    """
+    check = _Check(optimiser, lm or trial_lm(), seed, n_prompts, length)
+    protocol = collect(check.protocol)
+    subject = type(optimiser).__name__
+    if any(finding.status == "fail" for finding in protocol):
+        return Report(subject, protocol)
+    series = (check.settings, check.one_search, check.reproducible, check.hard_cases)
+    return Report(subject, protocol + collect(*series))
+
+
+@dataclass
+class _Check:
+    optimiser: Optimiser
+    lm: FrozenLM
+    seed: int
+    n_prompts: int
+    length: int
+
+    def protocol(self) -> Iterator[Finding]:
+        """Whether there is something to run."""
+        kinds = get_args(Kind)
+        problem = ""
+        if getattr(self.optimiser, "searches", None) not in kinds:
+            problem = f"`searches` is {getattr(self.optimiser, 'searches', 'not there')!r}; "
+            problem += f"say {' or '.join(map(repr, kinds))}"
+        elif not callable(getattr(self.optimiser, "run", None)):
+            problem = "there is no method `run(objective, space, rng)`; see `search.Optimiser`"
+        elif isinstance(self.optimiser, type):
+            problem = "this is a class; give an optimiser, such as an instance of it"
+        yield verdict("protocol", problem, f"searches {getattr(self.optimiser, 'searches', '')}")
+
+    def settings(self) -> Iterator[Finding]:
+        """Whether a result can say how the search was set."""
+        if not dataclasses.is_dataclass(self.optimiser):
+            text = "no dataclass, so results cannot record its settings; make it a frozen one"
+            yield Finding("settings", "warn", text)
+            return
+        fields = [f for f in dataclasses.fields(self.optimiser) if f.init]
+        values = {f.name: getattr(self.optimiser, f.name) for f in fields}
+        lost = [name for name, value in values.items() if not _survives_json(value)]
+        problem = f"{', '.join(lost)}: changed by a trip through JSON, so a result cannot record "
+        problem += "it; use numbers, texts and lists of them"
+        yield verdict("settings", problem if lost else "", f"{len(values)} settings are recorded")
+
+    def one_search(self) -> Iterator[Finding]:
+        """What every search must keep to."""
+        model, states = model_state(self.lm), random_states()
+        one = self._search(self.seed, self.n_prompts)
+        drawn, touched = changed(states, random_states()), changed(model, model_state(self.lm))
+        yield _ends(one)
+        budget, charged = one.objective.budget.rows, one.objective.ledger.used
+        splits = one.objective.task.splits
+        others = sum(call[1] != splits.train for call in one.calls)
+        yield verdict(
+            "train-only",
+            f"{others} calls scored other examples than those of train; dev and test are not for "
+            "the search"
+            if others
+            else "",
+            "dev and test stayed closed",
+        )
+        yield verdict(
+            "objective-only",
+            f"the task scored {one.rows:,} rows and {charged:,} were charged; get rewards from "
+            "`objective.evaluate` alone"
+            if one.rows != charged
+            else "",
+            "every reward came through the objective",
+        )
+        price = one.objective.n_examples * (GRADIENT_ROWS if any(c[2] for c in one.calls) else 1)
+        yield verdict(
+            "budget",
+            f"{one.rows:,} rows were scored with a budget of {budget:,}"
+            if one.rows > budget
+            else "",
+            f"{charged:,} of {budget:,} rows were spent",
+        )
+        yield verdict(
+            "spends",
+            f"it ended with {one.objective.remaining:,} of {budget:,} rows unspent; others will "
+            "have had more"
+            if one.objective.remaining >= price
+            else "",
+            "it spends what the budget covers",
+            "warn",
+        )
+        outside = [p for p in one.objective.asked if not one.space.contains(p)]
+        yield verdict(
+            "in-space",
+            f"{len(outside)} prompts lie outside the space it was given, the first {outside[0]!r}"
+            if outside
+            else "",
+            f"all {len(one.objective.asked)} prompts lie in the space",
+        )
+        yield verdict(
+            "random-state",
+            f"it changed the global generator of {', '.join(drawn)}; draw from `rng` alone"
+            if drawn
+            else "",
+            "the global random generators are as they were",
+        )
+        yield verdict(
+            "model-unchanged",
+            f"it changed the model's {', '.join(touched)}" if touched else "",
+            "the model is as it was",
+        )
+
+    def reproducible(self) -> Iterator[Finding]:
+        """Whether the seed decides all, and decides something."""
+        searches = []
+        # What others draw from the global generators in between must change nothing.
+        for others, seed in ((1, self.seed), (2, self.seed), (3, self.seed + 1)):
+            with seeded(others):
+                searches.append(self._search(seed, self.n_prompts).points)
+        first, again, other = searches
+        differ = next((i for i, (a, b) in enumerate(zip(first, again, strict=False)) if a != b), -1)
+        problem = f"the same seed searched differently from prompt {differ + 1} on"
+        if len(first) != len(again):
+            problem = f"the same seed scored {len(first)} prompts and then {len(again)}"
+        problem += ": no run of it can be resumed or repeated; draw from `rng` alone"
+        yield verdict(
+            "deterministic", problem if first != again else "", "the same seed searches alike"
+        )
+        yield verdict(
+            "seeds",
+            "two seeds searched alike: several seeds tell no more than one"
+            if first == other
+            else "",
+            "another seed searches differently",
+            "warn",
+        )
+
+    def hard_cases(self) -> Iterator[Finding]:
+        """What breaks many methods."""
+        self._search(self.seed, self.n_prompts, flat=True)
+        yield Finding("flat", "pass", "it goes on where every prompt earns the same")
+        self._search(self.seed, 1)
+        yield Finding("one-prompt", "pass", "it takes a budget of one prompt")
+
+    def _search(self, seed: int, n_prompts: int, *, flat: bool = False) -> _Search:
+        """Search without `search`, so that nothing is scored but what the optimiser asks for.
+
+        Raises:
+            Stop: The optimiser raised an error.
+        """
+        calls: list[Call] = []
+        task = TrialTask(flat=flat, asked=calls.append)
+        # No multiple of what a prompt costs, as few budgets are.
+        rows = (n_prompts + 1) * task.n_examples - 1
+        objective = _Objective(task, self.lm, Budget(rows))
+        objective.asked, objective.refusals = [], 0
+        rng = np.random.default_rng(seed)
+        space = make_space(self.optimiser.searches, self.lm, self.length, (), rng)
+        search = _Search(space, objective, calls)
+        try:
+            self.optimiser.run(objective, space, rng)
+        except BudgetExhausted:
+            pass
+        except _Endless:
+            search.endless = True
+        # Any error: an optimiser may come from anyone. It is reported with its traceback.
+        except Exception as error:
+            where = f"with a budget of {rows:,} rows" + (", all rewards equal" if flat else "")
+            text = f"it raised {type(error).__name__}: {error} ({where})"
+            raise Stop(Finding("raises", "fail", text, traceback.format_exc())) from error
+        return search
+
+
+def _ends(search: _Search) -> Finding:
+    """Whether it heeds the end of the budget."""
+    problem = (
+        f"it asked {MOST_REFUSALS} times more when nothing was left; let `BudgetExhausted` through"
+    )
+    return verdict("ends", problem if search.endless else "", "it ends with the budget")
+
+
+def _survives_json(value: object) -> bool:
+    try:
+        text = json.dumps(plain(value), allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return bool(json.loads(text) == plain(value))
