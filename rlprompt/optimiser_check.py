@@ -94,6 +94,12 @@ class _Search:
             for prompts, examples, gradient in self.calls
         )
 
+    @property
+    def left_over(self) -> bool:
+        """Whether another prompt of the dearer kind could have been paid for."""
+        gradients = any(gradient for _, _, gradient in self.calls)
+        return bool(self.objective.affordable(gradient=gradients))
+
 
 def check_optimiser(
     optimiser: Optimiser,
@@ -180,7 +186,6 @@ class _Check:
             else "",
             "every reward came through the objective",
         )
-        price = one.objective.n_examples * (GRADIENT_ROWS if any(c[2] for c in one.calls) else 1)
         yield verdict(
             "budget",
             f"{one.rows:,} rows were scored with a budget of {budget:,}"
@@ -192,7 +197,7 @@ class _Check:
             "spends",
             f"it ended with {one.objective.remaining:,} of {budget:,} rows unspent; others will "
             "have had more"
-            if one.objective.remaining >= price
+            if one.left_over
             else "",
             "it spends what the budget covers",
             "warn",
@@ -245,8 +250,11 @@ class _Check:
 
     def hard_cases(self) -> Iterator[Finding]:
         """What breaks many methods."""
-        self._search(self.seed, self.n_prompts, flat=True)
-        yield Finding("flat", "pass", "it goes on where every prompt earns the same")
+        flat = self._search(self.seed, self.n_prompts, flat=True)
+        problem = f"where every prompt earns the same it ended with {flat.objective.remaining:,} "
+        problem += "rows unspent: a coarse reward is no reason to stop"
+        fine = "it goes on where every prompt earns the same"
+        yield verdict("flat", problem if flat.left_over else "", fine, "warn")
         self._search(self.seed, 1)
         yield Finding("one-prompt", "pass", "it takes a budget of one prompt")
 

@@ -11,6 +11,7 @@ its history.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,24 +110,25 @@ def make_plan(experiment: Experiment) -> Plan:
     # kept.
     cold, warm = _single_rates(experiment)
     n_controls = len(experiment.controls)
-    selection = CANDIDATES * sizes["dev"] + sizes["train"] + sizes["test"]
-    measured = {name: _measure(experiment, one) for name, one in experiment.optimisers.items()}
-    searches = tuple(
-        SearchPlan(
+    searches = []
+    for name, optimiser in experiment.optimisers.items():
+        found = _measure(experiment, optimiser)
+        n_prompts = int(experiment.budget * found.prompts_a_row)
+        selection = min(CANDIDATES, n_prompts) * sizes["dev"] + sizes["train"] + sizes["test"]
+        plan = SearchPlan(
             optimiser=name,
             n_runs=len(experiment.seeds),
             rows=experiment.budget,
-            n_prompts=int(experiment.budget * found.prompts_a_row),
-            lm_seconds=_stopped(experiment, found.lm_seconds * experiment.budget),
-            own_seconds=found.own_start
-            + found.own_seconds * experiment.budget * found.prompts_a_row,
+            n_prompts=n_prompts,
+            lm_seconds=found.lm_seconds * experiment.budget,
+            own_seconds=found.own_start + found.own_seconds * n_prompts,
             selection_rows=selection,
             selection_seconds=selection * warm,
         )
-        for name, found in measured.items()
-    )
+        limit = experiment.stop.get("seconds", np.inf)
+        searches.append(dataclasses.replace(plan, lm_seconds=min(plan.lm_seconds, limit)))
     return Plan(
-        searches=searches,
+        searches=tuple(searches),
         control_rows=n_controls * once,
         control_seconds=once * (cold + (n_controls - 1) * warm) if n_controls else 0.0,
         bytes_now=psutil.Process().memory_info().rss,
@@ -230,7 +232,3 @@ def _by_length(examples: Sequence[Example]) -> list[Example]:
     # The middles of equal parts: the shortest and the longest are not typical.
     count = min(TRIAL_EXAMPLES, len(ordered))
     return [ordered[int((i + 0.5) * len(ordered) / count)] for i in range(count)]
-
-
-def _stopped(experiment: Experiment, seconds: float) -> float:
-    return min(seconds, experiment.stop.get("seconds", seconds))

@@ -22,8 +22,8 @@ Error = Exception | None
 # Times the model's own rounding that a reward may differ by when it is computed in another way:
 # a reward may stretch what the model says, and rounding is measured on few rows.
 ALLOWANCE = 30.0
-# What is lost to rounding in float32 whatever the model, relative to the largest reward.
-ROUNDING = 1e-6
+# What float32 loses to rounding whatever the model, relative to the largest reward.
+ROUNDING = 1e-7
 
 
 def where(prompt: Prompt, example: Example) -> str:
@@ -48,8 +48,8 @@ class Asker:
         self.changed: set[str] = set()
         self._noise = lm.own_noise
 
-    def tolerance(self, rewards: Floats) -> float:
-        """What rewards (P, E) may differ by when they are computed in another way.
+    def rounding(self, rewards: Floats) -> float:
+        """What rewards (P, E) usually differ by when they are computed in another way.
 
         The model's own rounding, as a share of the usual difference between two prompts, times the
         usual difference between these.
@@ -58,7 +58,11 @@ class Asker:
         first, second = np.triu_indices(len(rewards), 1)
         distances = np.abs(rewards[first] - rewards[second])
         usual = float(distances.mean()) if distances.size else 0.0
-        return ALLOWANCE * share * usual + ROUNDING * float(np.abs(rewards).max(initial=0))
+        return share * usual + ROUNDING * float(np.abs(rewards).max(initial=0))
+
+    def tolerance(self, rewards: Floats) -> float:
+        """What rewards (P, E) may differ by when they are computed in another way."""
+        return ALLOWANCE * self.rounding(rewards)
 
     def __call__(self, prompts: Sequence[Prompt], examples: Sequence[Example]) -> Floats:
         """Rewards (P, E) float64.

@@ -14,8 +14,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any, get_args
 
 import numpy as np
@@ -29,12 +29,19 @@ from rlprompt.search import make_space
 from rlprompt.space import Kind, TokenSpace
 from rlprompt.surroundings import changed, model_state, random_states
 from rlprompt.task import DifferentiableTask, GeneratingTask, MeasuredTask, Task
-from rlprompt.task_answers import Asker
+from rlprompt.task_answers import Asker, raised
 from rlprompt.task_gradient import check_gradient
 from rlprompt.task_purity import check_purity
 from rlprompt.template import Query
 from rlprompt.variance import worth
 
+# What a task has, what that must be, and how to tell.
+MEMBERS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("name", "a text that is not empty", lambda v: isinstance(v, str) and bool(v.strip())),
+    ("fingerprint", "a text", lambda v: isinstance(v, str)),
+    ("rewards", "a method (lm, prompts, examples)", callable),
+    ("splits", "`Splits` of train, dev and test", lambda v: _parts(v) == ["train", "dev", "test"]),
+)
 # Sizes that tell (P, E) from (E, P).
 N_PROMPTS, N_EXAMPLES = 4, 3
 # Random prompts and train examples that the worth of a search is judged by.
@@ -73,16 +80,16 @@ def check_task(
 
 def _members(task: Task) -> Iterator[Finding]:
     """Whether it is a task at all."""
-    wrong = [
-        f"`{name}` is {'not there' if value is None else repr(value)[:60]}; it must be {wanted}"
-        for name, wanted, fine in (
-            ("name", "a text that is not empty", lambda v: isinstance(v, str) and v.strip()),
-            ("fingerprint", "a text", lambda v: isinstance(v, str)),
-            ("rewards", "a method (lm, prompts, examples)", callable),
-            ("splits", "`Splits`", lambda v: hasattr(v, "parts")),
-        )
-        if not fine(value := getattr(task, name, None))
-    ]
+    wrong = []
+    for name, wanted, fine in MEMBERS:
+        try:
+            value = getattr(task, name, None)
+        # Any error: a property of theirs may raise what it likes.
+        except Exception as error:
+            raise Stop(raised(error, f" (for `{name}`)")) from error
+        if not fine(value):
+            seen = "not there" if value is None else repr(value)[:60]
+            wrong.append(f"`{name}` is {seen}; it must be {wanted}")
     problem = "this is a class; give a task, such as an instance of it"
     problem = problem if isinstance(task, type) else "; ".join(wrong)
     yield verdict("protocol", problem, "name, splits, fingerprint and rewards are there")
@@ -122,6 +129,10 @@ def _fingerprint(task: Task) -> Iterator[Finding]:
     yield verdict("fingerprint-examples", problem if same else "", "it changes with the examples")
 
 
+def _parts(splits: Any) -> list[str]:
+    return list(splits.parts()) if hasattr(splits, "parts") else []
+
+
 def _is_value(task: Task) -> bool:
     return dataclasses.is_dataclass(task) and not isinstance(task, type)
 
@@ -155,11 +166,10 @@ class _Check:
         """What it says to few prompts and examples."""
         train = self.task.splits.parts()["train"]
         examples = _spread(train, N_EXAMPLES)
-        kinds = self._kinds(examples)
         names = {"tokens": "token prompts", "soft": "soft prompts"}
-        taken = " and ".join(names[kind] for kind in kinds)
+        taken = " and ".join(names[kind] for kind in self.kinds)
         yield Finding("kinds", "pass", f"it takes {taken}")
-        for kind in kinds:
+        for kind in self.kinds:
             prompts = self.prompts(kind, N_PROMPTS)
             others = self.prompts(kind, 2), self.task.splits.parts()["dev"][:2]
             found = collect(partial(check_purity, self.ask, prompts, examples, *others))
@@ -167,21 +177,23 @@ class _Check:
             if any(finding.status == "fail" for finding in found):
                 return
             yield from self._companions(prompts, examples)
-        if "soft" in kinds and isinstance(self.task, DifferentiableTask):
+        if "soft" in self.kinds and isinstance(self.task, DifferentiableTask):
             soft = [p for p in self.prompts("soft", 2) if isinstance(p, SoftPrompt)]
             yield from check_gradient(self.task, self.ask, soft, examples, self.rng)
-        yield from self._worth(kinds[0], _spread(train, MANY_EXAMPLES))
+        yield from self._worth(self.kinds[0], _spread(train, MANY_EXAMPLES))
 
-    def _kinds(self, examples: Sequence[Example]) -> list[Kind]:
+    @cached_property
+    def kinds(self) -> list[Kind]:
         """The kinds of prompts that it takes, one at least.
 
         Raises:
             Stop: It raised an error for each.
         """
         taken, stops = [], []
+        examples = self.task.splits.parts()["train"][:1]
         for kind in get_args(Kind):
             try:
-                self.ask.raw(self.prompts(kind, 1), examples[:1])
+                self.ask.raw(self.prompts(kind, 1), examples)
                 taken.append(kind)
             except Stop as stop:
                 stops.append(stop)
@@ -234,8 +246,7 @@ class _Check:
 
     def every_example(self) -> Iterator[Finding]:
         """Whether one prompt can be scored on each example of every split."""
-        kind = self._kinds(self.task.splits.parts()["train"][:N_EXAMPLES])[0]
-        prompts = self.prompts(kind, 1)
+        prompts = self.prompts(self.kinds[0], 1)
         count = 0
         for part in self.task.splits.parts().values():
             for start in range(0, len(part), CHUNK):
