@@ -1,8 +1,8 @@
 """What an experiment will cost, measured on a little of it: rows, seconds, memory.
 
 Each optimiser runs for `TRIAL_PROMPTS` prompts against a reward that costs nothing (`trial.py`),
-which tells its own time and what it asks for; those prompts are then scored on a few train examples
-by the task itself. Nothing is written, no reward is kept, and test stays closed.
+which tells its own time and what it asks for; some of those prompts are then scored on a few train
+examples by the task itself. Nothing is written, no reward is kept, and test stays closed.
 
 What cannot be known: how busy the machine will be, and whether an optimiser's own time grows with
 its history.
@@ -15,7 +15,6 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import cast
 
 import numpy as np
@@ -31,8 +30,11 @@ from rlprompt.trial import Call, TrialTask
 
 # Three rollouts of PPO and of CMA-ES's two generations: enough to see what comes after the first.
 TRIAL_PROMPTS = 48
-# Examples that a trial's prompts are scored on.
-TRIAL_EXAMPLES = 8
+# Calls of a trial that the task answers, and rows of each: enough to fill a forward pass, as a
+# search does.
+SCORED_CALLS, SCORED_ROWS = 4, 128
+# Examples that a single prompt is scored on.
+SINGLE_EXAMPLES = 24
 
 
 @dataclass(frozen=True)
@@ -165,11 +167,9 @@ def _measure(experiment: Experiment, optimiser: Optimiser) -> _Rates:
     # Up to the first call it prepares; after that it learns from one call and makes up the next.
     n_later = n_prompts - len(calls[0][0])
     own = (stamps[-1] - stamps[1]) / n_later if n_later else 0.0
-    examples = _by_length(experiment.task.splits.train)
-    seconds = _score(experiment, calls, examples)
     return _Rates(
         prompts_a_row=n_prompts / charged,
-        lm_seconds=seconds * n_train / len(examples) / charged,
+        lm_seconds=_row_seconds(experiment, calls),
         own_start=stamps[1] - stamps[0],
         own_seconds=own,
     )
@@ -196,39 +196,47 @@ def _trial(experiment: Experiment, optimiser: Optimiser) -> tuple[list[Call], li
     return calls, stamps
 
 
-def _score(experiment: Experiment, calls: Sequence[Call], examples: Sequence[Example]) -> float:
-    """Seconds that the task needs for these calls on these examples."""
+def _row_seconds(experiment: Experiment, calls: Sequence[Call]) -> float:
+    """Seconds of a charged row: some of these calls, on some train examples."""
+    places = np.linspace(0, len(calls) - 1, min(SCORED_CALLS, len(calls))).round().astype(int)
+    chosen = [calls[i] for i in places]
+    n_prompts = int(np.median([len(prompts) for prompts, _, _ in chosen]))
+    examples = _by_length(experiment.task.splits.train, max(8, SCORED_ROWS // n_prompts))
+    prompts, _, gradient = chosen[0]
+    _seconds(experiment, prompts[:1], examples, gradient)  # what is kept is kept from here on
+    seconds = charged = 0.0
+    for prompts, _, gradient in chosen:
+        seconds += _seconds(experiment, prompts, examples, gradient)
+        charged += len(prompts) * len(examples) * (GRADIENT_ROWS if gradient else 1)
+    return seconds / charged
+
+
+def _seconds(
+    experiment: Experiment, prompts: Sequence[Prompt], examples: Sequence[Example], gradient: bool
+) -> float:
+    """Seconds that the task needs for one call."""
     task, lm = experiment.task, experiment.lm
-    seconds = []
-    # The first call is made twice: what is kept from call to call is kept then.
-    for prompts, _, gradient in (calls[0], *calls):
-        began = time.perf_counter()
-        if not gradient:
-            task.rewards(lm, prompts, examples)
-        elif isinstance(task, DifferentiableTask):
-            task.rewards_with_grad(lm, cast("Sequence[SoftPrompt]", prompts), examples)
-        else:
-            raise ValueError(f"task {task.name!r} has no gradient; leave that optimiser out")
-        seconds.append(time.perf_counter() - began)
-    return sum(seconds[1:])
+    began = time.perf_counter()
+    if not gradient:
+        task.rewards(lm, prompts, examples)
+    elif isinstance(task, DifferentiableTask):
+        task.rewards_with_grad(lm, cast("Sequence[SoftPrompt]", prompts), examples)
+    else:
+        raise ValueError(f"task {task.name!r} has no gradient; leave that optimiser out")
+    return time.perf_counter() - began
 
 
 def _single_rates(experiment: Experiment) -> tuple[float, float]:
     """Seconds a row for one prompt at a time: texts read for the first time, and again."""
-    examples = _by_length(experiment.task.splits.dev)
+    examples = _by_length(experiment.task.splits.dev, SINGLE_EXAMPLES)
     one = TokenPrompt(experiment.lm.encode(" the"))
-    stamps = [time.perf_counter()]
-    for prompt in (TokenPrompt(), one):
-        prompts: list[Prompt] = [prompt]
-        experiment.task.rewards(experiment.lm, prompts, examples)
-        stamps.append(time.perf_counter())
-    cold, warm = ((b - a) / len(examples) for a, b in pairwise(stamps))
-    return cold, warm
+    seconds = [_seconds(experiment, [prompt], examples, False) for prompt in (TokenPrompt(), one)]
+    return seconds[0] / len(examples), seconds[1] / len(examples)
 
 
-def _by_length(examples: Sequence[Example]) -> list[Example]:
+def _by_length(examples: Sequence[Example], count: int) -> list[Example]:
     """A few examples of all lengths."""
     ordered = sorted(examples, key=lambda example: sum(map(len, example.fields.values())))
+    count = min(count, len(ordered))
     # The middles of equal parts: the shortest and the longest are not typical.
-    count = min(TRIAL_EXAMPLES, len(ordered))
     return [ordered[int((i + 0.5) * len(ordered) / count)] for i in range(count)]

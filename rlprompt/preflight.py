@@ -99,7 +99,7 @@ def _told(report: Report) -> Report:
     for line in report.lines():
         typer.echo(line)
     n_failed, n_warned = len(report.failed), len(report.problems) - len(report.failed)
-    typer.echo(f"{len(report.findings)} checks: {n_failed} failed, {n_warned} warnings")
+    typer.echo(f"checks: {len(report.findings)}, failed: {n_failed}, warnings: {n_warned}")
     return report
 
 

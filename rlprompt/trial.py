@@ -1,8 +1,9 @@
 """A task and a model that cost next to nothing, to try optimisers on.
 
->>> task = TrialTask(n_examples=4)
->>> task.rewards(None, [TokenPrompt((1, 2)), TokenPrompt((1, 2))], task.splits.train).std(0).max()
-np.float64(0.0)
+>>> from rlprompt.prompt import TokenPrompt
+>>> task = TrialTask(n_examples=2)
+>>> task.rewards(None, [TokenPrompt((1, 2))] * 3, task.splits.train).shape
+(3, 2)
 """
 
 from __future__ import annotations
