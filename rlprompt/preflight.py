@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import pkgutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,11 +23,11 @@ def check(
         str,
         typer.Argument(
             metavar="CONFIG_OR_TASK",
-            help="Experiment file, or MODULE:NAME of a task or of a function that makes one.",
+            help="Experiment file, or FILE.py:NAME of a task or of what makes one.",
         ),
     ],
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="Model for a MODULE:NAME; a CONFIG has its own.")
+        str, typer.Option(metavar="NAME", help="Model for a FILE.py:NAME; a CONFIG has its own.")
     ] = DEFAULT_MODEL,
     quick: Annotated[
         bool, typer.Option("--quick", help="Do not score every example of every split once.")
@@ -114,27 +112,17 @@ def _tell_problems(name: str, report: Report) -> None:
 
 
 def _find_task(name: str) -> Task:
-    """The task of that name, from the working folder or an installed package.
+    """The task at `FILE.py:NAME` or `MODULE:NAME`, or that a class or function there gives.
 
     Raises:
         ValueError: There is none.
     """
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    module, _, attribute = name.partition(":")
-    try:
-        found = pkgutil.resolve_name(name)
-    except ModuleNotFoundError as error:
-        if error.name != module.split(".")[0] and error.name != module:
-            raise  # something that their module needs: they want to see where
-        raise ValueError(
-            f"there is no module {module!r} here or among the installed packages; give an "
-            "experiment file or MODULE:NAME"
-        ) from None
-    except AttributeError:
-        raise ValueError(f"module {module} has no {attribute!r}") from None
-    task: Task = found() if callable(found) and not hasattr(found, "rewards") else found
-    return task
+    from rlprompt.plugins import load_object, locate
+    from rlprompt.registry import as_task, import_task
+
+    spec = locate(name, Path.cwd())
+    found = load_object(spec)
+    return import_task(spec, {}) if callable(found) else as_task(found, name)
 
 
 def _show_plan(experiment: Experiment) -> None:
