@@ -11,7 +11,7 @@ import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -248,6 +248,43 @@ class TransposedGradient(GoodTask):
         return rewards, gradients.swapaxes(1, 2)
 
 
+@dataclass(frozen=True)
+class Measures(GoodTask):
+    """Reports a metric, and other rewards with it."""
+
+    metric: ClassVar[str] = "length"
+    off: float = 0.0
+    axis: int = 0
+
+    def measure(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> tuple[Floats, Floats]:
+        rewards = self.rewards(lm, prompts, examples)
+        return rewards + self.off, rewards[self.axis :]
+
+
+@dataclass(frozen=True)
+class Writes(GoodTask):
+    """Says what the model wrote, for all examples but the last."""
+
+    off: float = 0.0
+    lost: int = 0
+
+    def rewards_with_outputs(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> tuple[Floats, tuple[tuple[str, ...], ...]]:
+        texts = tuple(("text",) * (len(examples) - self.lost) for _ in prompts)
+        return self.rewards(lm, prompts, examples) + self.off, texts
+
+
+class LooksItUp(GoodTask):
+    """A fingerprint that cannot be had."""
+
+    @property
+    def fingerprint(self) -> str:
+        raise OSError("no such file")
+
+
 class Loose(NamedTuple):
     """Splits that do not look for leaks."""
 
@@ -299,6 +336,7 @@ def fault(name: str, finding: str, words: str, change: Any) -> Fault:
 
 
 FAULTS = [
+    Fault("fingerprint raises", LooksItUp(), "raises", "OSError: no such file (for `fingerprint`)"),
     Fault("no members", Nameless(), "protocol", "`fingerprint` is not there"),
     Fault("a class", GoodTask, "protocol", "this is a class"),
     Fault("leak", GoodTask(LEAKING), "splits", "train leaks into test"),
@@ -370,6 +408,10 @@ FAULTS = [
     Fault("address as fingerprint", UnstableFingerprint(), "fingerprint-stable", "addresses"),
     Fault("time as fingerprint", TimedFingerprint(), "fingerprint-stable", "each look"),
     Fault("fingerprint of nothing", FixedFingerprint(), "fingerprint-examples", "splits.digest"),
+    Fault("other rewards with a metric", Measures(off=1.0), "metric", "gives other rewards"),
+    Fault("metric for some prompts", Measures(axis=1), "metric", "shape (3, 3)"),
+    Fault("other rewards with texts", Writes(off=1.0), "outputs", "gives other rewards"),
+    Fault("texts for some examples", Writes(lost=1), "outputs", "a text for each"),
     Fault("sum for mean", WrongGradient(factor=3.0), "gradient", "mean reward"),
     Fault("sign", WrongGradient(factor=-1.0), "gradient", "of the slope"),
     Fault("half a gradient", WrongGradient(kept=2), "gradient", "of the slope"),

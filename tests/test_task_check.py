@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from broken_tasks import FAULTS, Fault, GoodTask
+from broken_tasks import FAULTS, Fault, GoodTask, Measures, Writes
 from fakes import FakeGradientTask, FakeTask
 from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.data import Example, Splits
+from rlprompt.function_reward import RewardFunction
+from rlprompt.function_task import FunctionTask
 from rlprompt.lm import FrozenLM
 from rlprompt.surroundings import random_states
 from rlprompt.task import ClassificationTask
@@ -31,6 +34,10 @@ def fresh_lm() -> FrozenLM:
     return FrozenLM(tiny_model(), tiny_tokenizer(), "tiny")
 
 
+def shortness(prompt_text: str, examples: Sequence[Example]) -> list[float]:
+    return [-float(len(prompt_text))] * len(examples)
+
+
 def films(template: str, reward: str = "gap") -> ClassificationTask:
     words = {"neg": "terrible", "pos": "great"}
     return ClassificationTask("films", TEXTS, Template(template), words, reward)
@@ -48,6 +55,9 @@ GOOD: list[tuple[str, Any, TinyKind]] = [
     ("good", GoodTask(), "llama"),
     ("fake", FakeTask(), "llama"),
     ("fake with gradients", FakeGradientTask(), "llama"),
+    ("metric", Measures(), "llama"),
+    ("texts", Writes(), "llama"),
+    ("function", FunctionTask("function", TEXTS, RewardFunction(shortness)), "llama"),
     ("gap", films("{text} {prompt}"), "llama"),
     ("cross-entropy", films("{prompt} {text}", "cross_entropy"), "gpt2"),
     ("hinge", films("So: {text}\n{prompt}\nMood:", "hinge"), "gemma"),
