@@ -166,62 +166,16 @@ class _Check:
         model, states = model_state(self.lm), random_states()
         one = self._search(self.seed, self.n_prompts)
         drawn, touched = changed(states, random_states()), changed(model, model_state(self.lm))
-        yield _ends(one)
-        budget, charged = one.objective.budget.rows, one.objective.ledger.used
-        splits = one.objective.task.splits
-        others = sum(call[1] != splits.train for call in one.calls)
-        yield verdict(
-            "train-only",
-            f"{others} calls scored other examples than those of train; dev and test are not for "
-            "the search"
-            if others
-            else "",
-            "dev and test stayed closed",
-        )
-        yield verdict(
-            "objective-only",
-            f"the task scored {one.rows:,} rows and {charged:,} were charged; get rewards from "
-            "`objective.evaluate` alone"
-            if one.rows != charged
-            else "",
-            "every reward came through the objective",
-        )
-        yield verdict(
-            "budget",
-            f"{one.rows:,} rows were scored with a budget of {budget:,}"
-            if one.rows > budget
-            else "",
-            f"{charged:,} of {budget:,} rows were spent",
-        )
-        yield verdict(
-            "spends",
-            f"it ended with {one.objective.remaining:,} of {budget:,} rows unspent; others will "
-            "have had more"
-            if one.left_over
-            else "",
-            "it spends what the budget covers",
-            "warn",
-        )
-        outside = [p for p in one.objective.asked if not one.space.contains(p)]
-        yield verdict(
-            "in-space",
-            f"{len(outside)} prompts lie outside the space it was given, the first {outside[0]!r}"
-            if outside
-            else "",
-            f"all {len(one.objective.asked)} prompts lie in the space",
-        )
-        yield verdict(
-            "random-state",
-            f"it changed the global generator of {', '.join(drawn)}; draw from `rng` alone"
-            if drawn
-            else "",
-            "the global random generators are as they were",
-        )
-        yield verdict(
-            "model-unchanged",
-            f"it changed the model's {', '.join(touched)}" if touched else "",
-            "the model is as it was",
-        )
+        yield from _ledger(one)
+        outside = [repr(p) for p in one.objective.asked if not one.space.contains(p)]
+        problem = f"{len(outside)} prompts lie outside the space it was given, such as "
+        fine = f"all {len(one.objective.asked)} prompts lie in the space"
+        yield verdict("in-space", problem + outside[0] if outside else "", fine, "warn")
+        problem = f"it changed the global generator of {', '.join(drawn)}; draw from `rng` alone"
+        fine = "the global random generators are as they were"
+        yield verdict("random-state", problem if drawn else "", fine)
+        problem = f"it changed the model's {', '.join(touched)}"
+        yield verdict("model-unchanged", problem if touched else "", "the model is as it was")
 
     def reproducible(self) -> Iterator[Finding]:
         """Whether the seed decides all, and decides something."""
@@ -236,17 +190,11 @@ class _Check:
         if len(first) != len(again):
             problem = f"the same seed scored {len(first)} prompts and then {len(again)}"
         problem += ": no run of it can be resumed or repeated; draw from `rng` alone"
-        yield verdict(
-            "deterministic", problem if first != again else "", "the same seed searches alike"
-        )
-        yield verdict(
-            "seeds",
-            "two seeds searched alike: several seeds tell no more than one"
-            if first == other
-            else "",
-            "another seed searches differently",
-            "warn",
-        )
+        fine = "the same seed searches alike"
+        yield verdict("deterministic", problem if first != again else "", fine)
+        problem = "two seeds searched alike: several seeds tell no more than one"
+        fine = "another seed searches differently"
+        yield verdict("seeds", problem if first == other else "", fine, "warn")
 
     def hard_cases(self) -> Iterator[Finding]:
         """What breaks many methods."""
@@ -287,12 +235,31 @@ class _Check:
         return search
 
 
-def _ends(search: _Search) -> Finding:
-    """Whether it heeds the end of the budget."""
+def _ledger(search: _Search) -> Iterator[Finding]:
+    """Whether a search paid for what it got, and got what it paid for."""
+    objective = search.objective
+    budget, charged = objective.budget.rows, objective.ledger.used
     problem = (
         f"it asked {MOST_REFUSALS} times more when nothing was left; let `BudgetExhausted` through"
     )
-    return verdict("ends", problem if search.endless else "", "it ends with the budget")
+    yield verdict("ends", problem if search.endless else "", "it ends with the budget")
+    others = sum(examples != objective.task.splits.train for _, examples, _ in search.calls)
+    problem = f"{others} calls scored other examples than those of train; dev and test are not for "
+    problem += "the search"
+    yield verdict("train-only", problem if others else "", "dev and test stayed closed")
+    problem = (
+        f"the task scored {search.rows:,} rows and {charged:,} were charged; get rewards from "
+    )
+    problem += "`objective.evaluate` alone"
+    fine = "every reward came through the objective"
+    yield verdict("objective-only", problem if search.rows != charged else "", fine)
+    problem = f"{search.rows:,} rows were scored with a budget of {budget:,}"
+    fine = f"{charged:,} of {budget:,} rows were spent"
+    yield verdict("budget", problem if search.rows > budget else "", fine)
+    problem = f"it ended with {objective.remaining:,} of {budget:,} rows unspent; others will have "
+    problem += "had more"
+    fine = "it spends what the budget covers"
+    yield verdict("spends", problem if search.left_over else "", fine, "warn")
 
 
 def _survives_json(value: object) -> bool:

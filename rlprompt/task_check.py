@@ -257,37 +257,24 @@ class _Check:
     def left_alone(self) -> Iterator[Finding]:
         """Whether all those calls changed anything."""
         inputs = ", ".join(sorted(self.ask.changed))
-        yield verdict(
-            "inputs-unchanged",
-            f"it changed the {inputs} it was given; change a copy" if inputs else "",
-            "prompts and examples are as they were",
-        )
+        problem = f"it changed the {inputs} it was given; change a copy"
+        fine = "prompts and examples are as they were"
+        yield verdict("inputs-unchanged", problem if inputs else "", fine)
         drawn = ", ".join(changed(self.states, random_states()))
-        yield verdict(
-            "random-state",
-            f"it changed the global generator of {drawn}, and with it what others draw; use a "
-            "generator of its own"
-            if drawn
-            else "",
-            "the global random generators are as they were",
-        )
+        problem = f"it changed the global generator of {drawn}, and with it what others draw; use "
+        problem += "a generator of its own"
+        fine = "the global random generators are as they were"
+        yield verdict("random-state", problem if drawn else "", fine)
         touched = ", ".join(changed(self.model, model_state(self.lm)))
-        yield verdict(
-            "model-unchanged",
-            f"it changed the model's {touched}; the model is frozen, load it again"
-            if touched
-            else "",
-            "weights and modes of the model are as they were",
-        )
+        problem = f"it changed the model's {touched}; the model is frozen, load it again"
+        fine = "weights and modes of the model are as they were"
+        yield verdict("model-unchanged", problem if touched else "", fine)
         altered = ", ".join(changed(self.attributes, _attributes(self.task)))
-        yield verdict(
-            "attributes",
+        problem = (
             f"scoring changed its {altered}; harmless if that only remembers what was computed"
-            if altered
-            else "",
-            "its attributes are as they were",
-            "warn",
         )
+        fine = "its attributes are as they were"
+        yield verdict("attributes", problem if altered else "", fine, "warn")
         if self.task.fingerprint != self.fingerprint:
             text = "it changed while prompts were scored; hash what was given, once"
             yield Finding("fingerprint-stable", "fail", text)
