@@ -116,7 +116,8 @@ def make_plan(experiment: Experiment) -> Plan:
     for name, optimiser in experiment.optimisers.items():
         found = _measure(experiment, optimiser)
         n_prompts = int(experiment.budget * found.prompts_a_row)
-        selection = min(CANDIDATES, n_prompts) * sizes["dev"] + sizes["train"] + sizes["test"]
+        on_dev = min(CANDIDATES, n_prompts) * sizes["dev"]
+        final = sizes["train"] + sizes["test"]
         plan = SearchPlan(
             optimiser=name,
             n_runs=len(experiment.seeds),
@@ -124,8 +125,9 @@ def make_plan(experiment: Experiment) -> Plan:
             n_prompts=n_prompts,
             lm_seconds=found.lm_seconds * experiment.budget,
             own_seconds=found.own_start + found.own_seconds * n_prompts,
-            selection_rows=selection,
-            selection_seconds=selection * warm,
+            selection_rows=on_dev + final,
+            # Candidates are scored together, as a search's prompts are, and the picked one alone.
+            selection_seconds=on_dev * found.lm_seconds + final * warm,
         )
         limit = experiment.stop.get("seconds", np.inf)
         searches.append(dataclasses.replace(plan, lm_seconds=min(plan.lm_seconds, limit)))

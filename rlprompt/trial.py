@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,6 +83,7 @@ def _worth(prompt: Prompt) -> float:
     return float(np.mean([_number(str(token)) for token in prompt.ids])) if prompt.ids else 0.0
 
 
+@lru_cache(maxsize=1 << 16)
 def _number(content: str) -> float:
     """A number in [0, 1) that hangs on nothing but the content."""
     return int(hashlib.blake2b(content.encode(), digest_size=4).hexdigest(), 16) / 2**32

@@ -180,7 +180,13 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f"{f.optimiser}: {f.finding}"[-40:])
+def title(fault: Fault) -> str:
+    given = fault.optimiser
+    made = given if isinstance(given, type) else type(given)
+    return f"{made.__name__}: {fault.finding}"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=title)
 def test_a_planted_fault_is_named(fault: Fault) -> None:
     before = random_states()
     report = check_optimiser(fault.optimiser)
