@@ -39,16 +39,17 @@ class Query:
     Attributes:
         head_ids: Ids before the prompt, leading special tokens included.
         tail_ids: Ids after the prompt, trailing special tokens included.
-        candidates: Ids of each possible answer, at least one id each, (C,) of them.
+        candidates: Ids of each possible answer, at least one id each, (C,) of them; none where
+            the model is to write the answer itself.
     """
 
     head_ids: tuple[int, ...]
     tail_ids: tuple[int, ...]
-    candidates: tuple[tuple[int, ...], ...]
+    candidates: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a query that asks nothing."""
-        if not self.candidates or not all(self.candidates):
+        """Refuse an answer of nothing."""
+        if not all(self.candidates):
             raise ValueError(
                 f"a query needs candidates of one token or more, got {self.candidates!r}"
             )
@@ -125,14 +126,14 @@ class Template:
         self,
         example: Mapping[str, str],
         encoder: Encoder,
-        candidates: Sequence[Sequence[int]],
+        candidates: Sequence[Sequence[int]] = (),
     ) -> Query:
         """The example's ids around the gap.
 
         Args:
             example: A value for each of `fields`.
             encoder: The tokenizer, as `FrozenLM` gives it.
-            candidates: Ids of each possible answer.
+            candidates: Ids of each possible answer; none where the model is to write it.
 
         Raises:
             ValueError: A field is missing, or `{mask}` is used with a model that has no mask.

@@ -206,10 +206,8 @@ class TestMistakes:
         with pytest.raises(ValueError, match=r"needs the field 'text'.*has 'sentence', 'id'"):
             Template("{text} {prompt}").query({"sentence": "x", "id": "1"}, lm, ANSWERS)
 
-    @pytest.mark.parametrize("candidates", [(), ((),), ((5,), ())])
-    def test_a_query_without_an_answer_is_refused(
-        self, candidates: tuple[tuple[int, ...], ...]
-    ) -> None:
+    @pytest.mark.parametrize("candidates", [((),), ((5,), ())])
+    def test_an_answer_of_nothing_is_refused(self, candidates: tuple[tuple[int, ...], ...]) -> None:
         with pytest.raises(ValueError, match="candidates of one token or more"):
             Query((1,), (), candidates)
 
