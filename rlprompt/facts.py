@@ -177,11 +177,11 @@ _MASSES = {
     "blue whale": 1e5,
 }
 
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_UNITS = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+sixteen seventeen eighteen nineteen
+"""
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 
 
 def antonyms() -> list[Fact]:
@@ -225,10 +225,10 @@ def in_words(number: int) -> str:
         ValueError: It is another number.
     """
     if 0 <= number < 20:
-        return _UNITS[number]
+        return _UNITS.split()[number]
     if 20 <= number < 100:
-        tens, unit = _TENS[number // 10 - 2], number % 10
-        return f"{tens}-{_UNITS[unit]}" if unit else tens
+        tens, unit = _TENS.split()[number // 10 - 2], number % 10
+        return f"{tens}-{in_words(unit)}" if unit else tens
     for size, name in ((1000, "thousand"), (100, "hundred")):
         if number % size == 0 and 0 < number // size < (100 if size == 1000 else 10):
             return f"{in_words(number // size)} {name}"
