@@ -119,12 +119,17 @@ class StyleClassifier(Judge):
 
     def __post_init__(self) -> None:
         """Look for the class."""
-        if self.label not in self.model.config.label2id:
-            known = list(self.model.config.label2id)
+        known = self._classes
+        if self.label not in known:
             raise ValueError(
                 f"the model {self.name} knows no class {self.label!r}{advice(self.label, known)}; "
                 "say which of its classes is the target style: style_label"
             )
+
+    @property
+    def _classes(self) -> dict[str, int]:
+        """The classes that the model knows, and their places."""
+        return {label: int(place) for place, label in self.model.config.id2label.items()}
 
     @classmethod
     def load(cls, name: str, label: str, device: str = "auto") -> StyleClassifier:
@@ -138,7 +143,7 @@ class StyleClassifier(Judge):
 
     def probabilities(self, texts: Sequence[str]) -> Tensor:
         """Probability of the class, (n,) float32 in [0, 1], of texts that are not empty."""
-        place = int(self.model.config.label2id[self.label])
+        place = self._classes[self.label]
 
         def probability(ids: Tensor) -> Tensor:
             logits: Tensor = self.model(input_ids=ids).logits
