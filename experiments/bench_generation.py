@@ -8,11 +8,11 @@ Two ways write the same answers, greedily, with the same model in float32:
   left; the key-value cache is on;
 - `ours`: one call of `FrozenLM.generate`.
 
-They take turns, and medians over the turns are reported, after one turn on two prompts that is not
-timed. Prompts are random tokens and new in every turn. `ours` keeps the texts before the prompt from
-call to call, as it does during a search; `cold` is the time of the first call on these texts.
-Nothing but the length ends an answer here (the end token is not known to either), so both write the
-same number of tokens. `equal` counts the answers that are the same token for token.
+They take turns, and medians over the turns are reported, after a trial of each that is not timed.
+Prompts are random tokens and new in every turn. `ours` keeps the texts before the prompt from call
+to call, as it does during a search; `cold` is the first turn, on texts it has not seen. Nothing but
+the length ends an answer here (neither way knows the end token), so both write the same number of
+tokens. `equal` counts the answers that are the same token for token.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     lm = FrozenLM.load(MODEL, dtype="float32")
-    cast(Any, lm.model).generation_config.eos_token_id = [-1]  # no token ends an answer
+    model, tokenizer = cast(Any, lm.model), cast(Any, lm.tokenizer)
+    model.generation_config.eos_token_id = tokenizer.eos_token = None  # no token ends an answer
     print(f"{torch.get_num_threads()} threads, PyTorch {torch.__version__}, {lm.device}")
     print("| template | prompts | examples | tokens | loop | ours | cold | ours/loop | equal |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
@@ -88,8 +89,8 @@ def measure(lm: FrozenLM, template: str, options: argparse.Namespace) -> Row:
     def prompts(n: int) -> list[TokenPrompt]:
         return [TokenPrompt(row) for row in rng.integers(0, lm.n_vocabulary, (n, N_PROMPT))]
 
-    loop(lm, prompts(2), queries, n_new)
-    lm.generate(prompts(2), made_up(queries), max_new_tokens=n_new)
+    loop(lm, prompts(1), queries[:4], 2)
+    lm.generate(prompts(1), made_up(queries[:4]), max_new_tokens=2)
     times: list[tuple[float, float]] = []
     equal = 0
     for _ in range(options.turns):
@@ -137,7 +138,11 @@ def loop(
         ids = torch.tensor([(0,) * (width - len(text)) + text for text in texts])
         mask = torch.tensor([[0] * (width - len(text)) + [1] * len(text) for text in texts])
         written = model.generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=n_new, do_sample=False
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=n_new,
+            do_sample=False,
+            pad_token_id=0,
         )
         found.append(written[:, width:].tolist())
     return found

@@ -98,8 +98,7 @@ class PackedModel:
                     new.clone() if root is None else torch.cat([root, new], -2)
                 )
 
-        with_grad = vectors is not None and vectors.requires_grad
-        for rows_ in self.batch(rows, with_grad):
+        for rows_ in self.batch(rows, wants_grad(vectors)):
             self.memory.run(rows_, step)
         return known
 
@@ -180,6 +179,11 @@ class PrefixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # not annot
     def get_seq_length(self) -> int:
         """Tokens of the prefix."""
         return 0 if self.prefix is None else int(self.prefix[0].shape[-2])
+
+
+def wants_grad(vectors: Tensor | None) -> bool:
+    """Whether the gradient with respect to the soft prompts' vectors is asked for."""
+    return vectors is not None and vectors.requires_grad
 
 
 def embed(model: PreTrainedModel, ids: Tensor, vectors: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cached_property, lru_cache, partial
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,7 +23,15 @@ from rlprompt.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.forward import PackedModel, embed
 from rlprompt.generation import Generator, PackedGenerator
 from rlprompt.kernels import Kernels
-from rlprompt.loading import load, model_kind, packing_obstacle, pick_device
+from rlprompt.loading import (
+    context_length,
+    end_ids,
+    load,
+    model_kind,
+    packing_obstacle,
+    pick_device,
+    special_ids,
+)
 from rlprompt.memory import Memory, free_bytes
 from rlprompt.noise import Noise, choose_dtype, measure_noise, probe_rows
 from rlprompt.packing import Ids
@@ -75,7 +83,7 @@ class FrozenLM:
         self.mask_id = cast("int | None", tokenizer.mask_token_id)
         if self.kind != "masked":
             self.mask_id = None
-        self.prefix_ids, self.suffix_ids = self._special_ids()
+        self.prefix_ids, self.suffix_ids = special_ids(tokenizer, self.kind)
         self.dtype_reason = "given"
         limit = free_bytes(self.device) // 4 if memory_limit is None else memory_limit
         kernels = Kernels(model.base_model, limit // 2)
@@ -154,16 +162,7 @@ class FrozenLM:
     @cached_property
     def context(self) -> int | None:
         """Longest sequence that the model takes, in tokens; None where there is no limit."""
-        config = self.model.config.get_text_config()
-        limit = getattr(config, "max_position_embeddings", None) or getattr(
-            config, "n_positions", None
-        )
-        embeddings = getattr(self.model.base_model, "embeddings", None)
-        table = getattr(embeddings, "position_embeddings", None)
-        padding = getattr(table, "padding_idx", None)
-        if limit is not None and padding is not None:
-            limit -= padding + 1  # RoBERTa counts positions from behind its pad's
-        return None if self.kind == "encoder-decoder" else limit
+        return context_length(self.model, self.kind)
 
     @cached_property
     def limits(self) -> Limits:
@@ -178,14 +177,6 @@ class FrozenLM:
     def hash_weights(self) -> str:
         """SHA-256 of every parameter and buffer as they are now, hexadecimal."""
         return hash_weights(self.model)
-
-    def _special_ids(self) -> tuple[Ids, Ids]:
-        """What the tokenizer puts around a text: (before, after), the latter not if causal."""
-        bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
-        full = self.tokenizer("a")["input_ids"]
-        start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
-        after = () if self.kind == "causal" else tuple(full[start + len(bare) :])
-        return tuple(full[:start]), after
 
     def _encode(self, text: str) -> Ids:
         """Token ids of a text, without special tokens."""
@@ -393,7 +384,7 @@ class FrozenLM:
             self._vectors(request),
             list(distinct.values()),
             np.stack(draws),
-            Reader(self.decode, self._end_ids(), decoding),
+            Reader(self.decode, end_ids(self.model, self.tokenizer), decoding),
         )
         places = {key: i for i, key in enumerate(distinct)}
         columns = [places[query.head_ids, query.tail_ids] for query in queries]
@@ -404,12 +395,6 @@ class FrozenLM:
         if self._packed is not None:
             return PackedGenerator(self._packed.packed)
         return PlainGenerator(self.model, self.kind, self.memory, self._plain.kernels)
-
-    def _end_ids(self) -> frozenset[int]:
-        """Tokens that end an answer: those the checkpoint names, or the tokenizer's."""
-        named = getattr(cast(Any, self.model).generation_config, "eos_token_id", None)
-        ids = self.tokenizer.eos_token_id if named is None else named
-        return frozenset(ids if isinstance(ids, list) else () if ids is None else (ids,))
 
     def _disagreement(self) -> str | None:
         """Score a few rows packed and plain; a reason not to pack if they disagree."""

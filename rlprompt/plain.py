@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from rlprompt.forward import embed, to_device
+from rlprompt.forward import embed, to_device, wants_grad
 from rlprompt.kernels import Kernels
 from rlprompt.loading import Kind
 from rlprompt.memory import Memory
@@ -86,7 +86,7 @@ class PlainScorer:
     ) -> None:
         """See `rlprompt.scoring.Scorer.score`."""
         n_candidates = len(queries[0].candidates)
-        with_grad = vectors is not None and vectors.requires_grad
+        with_grad = wants_grad(vectors)
 
         def step(pairs: list[_Pair]) -> None:
             value = consume(*self._answer(pairs, vectors, n_candidates, over))

@@ -23,7 +23,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from rlprompt.forward import to_device
+from rlprompt.forward import embed, to_device
 from rlprompt.kernels import Kernels
 from rlprompt.loading import Kind
 from rlprompt.memory import Memory
@@ -79,7 +79,9 @@ class PlainGenerator:
     def _run(self, texts: Sequence[Ids], vectors: Tensor | None, writing: _Writing) -> None:
         ids = to_device(np.array(texts), self.model.device)
         fed = (
-            {"input_ids": ids} if vectors is None else {"inputs_embeds": self._embed(ids, vectors)}
+            {"input_ids": ids}
+            if vectors is None
+            else {"inputs_embeds": embed(self.model, ids, vectors)}
         )
         # What `generate` hands on begins with the text's ids, if it was fed ids, or with the
         # decoder's first token.

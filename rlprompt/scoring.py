@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlprompt.forward import PackedModel, to_device
+from rlprompt.forward import PackedModel, to_device, wants_grad
 from rlprompt.packing import Ids, Pass, Row, fill, grow, lay_out, split_evenly
 from rlprompt.template import Query
 
@@ -82,7 +82,7 @@ class _Call:
 
     @property
     def with_grad(self) -> bool:
-        return self.vectors is not None and self.vectors.requires_grad
+        return wants_grad(self.vectors)
 
 
 class PackedScorer:
