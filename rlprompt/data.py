@@ -22,11 +22,11 @@ from rlprompt.hub import (
     PREFIX,
     DataSets,
     HubName,
+    held_out,
     is_saved,
     load_hub,
     load_saved,
     split_table,
-    test_split,
 )
 from rlprompt.reader import OnBadRows, Reader
 from rlprompt.rows import SUFFIXES, Row, Table, read_table, text_row
@@ -168,7 +168,7 @@ class _Loading:
         train = "train" if "train" in parts else next(iter(parts))
         if train != "train" and len(parts) > 1:
             raise ValueError(f"the data set has no split train; it has {', '.join(parts)}")
-        test = test_split(parts, label)
+        test = held_out(parts, label)
         table = split_table(train, parts[train], columns)
         if test is None or test == train:
             return self.of(self.drawn(table), origin)

@@ -118,14 +118,16 @@ def repeats(
     parts: Mapping[str, Sequence[Example]],
 ) -> Iterator[tuple[tuple[str, Example], tuple[str, Example]]]:
     """Each example that repeats an earlier one, with that one, and the split of each."""
-    seen: dict[bytes, tuple[str, Example]] = {}
+    seen: dict[str, dict[bytes, Example]] = {}
     for name, examples in parts.items():
+        own = seen.setdefault(name, {})
         for example in examples:
-            first = seen.get(example.key)
-            if first is None:
-                seen[example.key] = name, example
+            key = example.key
+            home = next((split for split, known in seen.items() if key in known), None)
+            if home is None:
+                own[key] = example
             else:
-                yield (name, example), first
+                yield (name, example), (home, seen[home][key])
 
 
 def named(defects: Sequence[str], one: str, many: str) -> str:

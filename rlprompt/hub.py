@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 PREFIX = "hub:"
 HUB_TIMEOUT = 5.0  # seconds that the hub has to answer in
 PATTERN = re.compile(
-    r"hub:(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.+-]+))?(@(?P<revision>[\w./-]+))?"
+    r"hub:(?P<name>\w[\w.-]*(/[\w.-]+)?)(:(?P<config>[\w.+-]+))?(@(?P<revision>[\w./-]+))?"
 )
 COMMIT = re.compile(r"[0-9a-f]{40}")
 UNLABELLED = -1  # what a hub data set has for a class that is kept secret
@@ -108,7 +108,7 @@ def load_saved(path: Path) -> DataSets:
     return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {path.name: loaded}
 
 
-def test_split(parts: DataSets, label: str | None) -> str | None:
+def held_out(parts: DataSets, label: str | None) -> str | None:
     """The split to test on: `test`, or where that has no labels the first `validation...`.
 
     Returns:

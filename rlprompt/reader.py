@@ -109,12 +109,13 @@ class Reader:
         self.skipped.append(what)
 
     def _examples(self, table: Table) -> Iterator[Example]:
+        columns = self.columns
         for where, row in table.rows:
             if isinstance(row, str):
                 self._defect(f"{where} {row}")
                 continue
             self._rename(row, table.name)
-            if missing := [name for name in self.columns if name not in row]:
+            if missing := [name for name in columns if name not in row]:
                 there = ", ".join(repr(name[:SHOWN]) for name in row)
                 what = f"no column {missing[0]!r}; it has {there}"
                 if near := difflib.get_close_matches(missing[0], row, 1):

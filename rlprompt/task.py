@@ -254,7 +254,7 @@ class ClassificationTask:
         splits = load_splits(
             data,
             list(label_words),
-            text=columns(made, text),  # type: ignore[arg-type]
+            text=columns(made, text),
             label=label,
             shots=shots,
             n_test=test,
