@@ -16,7 +16,7 @@ True
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rlprompt import facts
 from rlprompt.data import Example, few_shot
@@ -24,7 +24,9 @@ from rlprompt.facts import Fact
 from rlprompt.generation_task import GenerationTask
 from rlprompt.template import Template
 
-TEMPLATE = "{prompt}\nInput: {text}\nOutput:"
+# A question and its answer, worked or to be worked, and where the prompt goes before them.
+QUESTION, ANSWER = "\nInput: {text}\nOutput:", " {answer}"
+TEMPLATE = "{prompt}" + QUESTION
 # What `exact_match` drops from an answer: a letter that it cannot see cannot be an answer.
 ARTICLE = "a"
 
@@ -90,6 +92,7 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
         *,
         shots: int = 32,
         test: int | None = None,
+        demonstrations: int = 0,
         seed: int = 0,
         template: str = TEMPLATE,
         reward: str = "exact_match",
@@ -100,10 +103,15 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
             Example({"text": question}, answer, f"{name}:{i}")
             for i, (question, answer) in enumerate(induction.facts(), 1)
         ]
+        if demonstrations < 0:
+            raise ValueError(f"demonstrations is {demonstrations}; give 0 or more")
+        n_test = None if test is None else test + demonstrations
+        splits = few_shot(examples, shots=shots, n_test=n_test, seed=seed, by_class=False)
+        worked, left = splits.test[:demonstrations], splits.test[demonstrations:]
         return GenerationTask(
             name=name,
-            splits=few_shot(examples, shots=shots, n_test=test, seed=seed, by_class=False),
-            template=Template(template),
+            splits=replace(splits, test=left),
+            template=_demonstrated(template, worked),
             reward=reward,
             max_new_tokens=max_new_tokens,
             stop=("\n",),
@@ -116,6 +124,8 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
     Args:
         shots: Examples in train and again in dev.
         test: Examples to test on; None for all that are left.
+        demonstrations: Examples that are shown with their answers between the prompt and the
+            question, APE's few-shot setting (section 4.1).
         seed: Decides which are drawn.
         template: Where the prompt, the question (`{{text}}`) and the answer go.
         reward: A metric of `metrics.py`.
@@ -126,6 +136,16 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
         ValueError: More is asked for than there are facts, or a setting is not allowed.
     """
     return make
+
+
+def _demonstrated(template: str, worked: Sequence[Example]) -> Template:
+    """The template with worked examples right after the prompt."""
+    shown = [
+        QUESTION.replace("{text}", example.fields["text"])
+        + ANSWER.replace("{answer}", example.label)
+        for example in worked
+    ]
+    return Template(template.replace("{prompt}", "{prompt}" + "".join(shown)))
 
 
 antonyms = _preset("antonyms")

@@ -11,6 +11,7 @@ from tiny import tiny_lm
 from rlprompt import facts, induction
 from rlprompt.generation_task import GenerationTask
 from rlprompt.induction import INDUCTIONS
+from rlprompt.metrics import metric
 from rlprompt.prompt import TokenPrompt
 from rlprompt.registry import settings_of, summary_of
 
@@ -93,8 +94,7 @@ def test_it_can_be_set_from_a_file(name: str) -> None:
 @every_task
 def test_the_right_answer_is_worth_one_and_others_nothing(name: str) -> None:
     """Also after the metric has normalised them: no answer is or becomes empty."""
-    from rlprompt.metrics import exact_match
-
+    exact_match = metric("exact_match")
     answers = sorted({answer for _, answer in INDUCTIONS[name].facts()})
     shifted = answers[1:] + answers[:1]
     assert list(exact_match([f" {answer}" for answer in answers], answers)) == [1.0] * len(answers)
@@ -123,6 +123,28 @@ def test_answers_end_before_they_are_cut(name: str) -> None:
     """Even for a tokenizer that spells every letter of a number a token."""
     longest = max(len(answer.split()) for _, answer in INDUCTIONS[name].facts())
     assert longest < INDUCTIONS[name].max_new_tokens
+
+
+def test_demonstrations_stand_after_the_prompt_and_in_no_split() -> None:
+    task = induction.antonyms(shots=10, test=20, demonstrations=2, seed=1)
+    lines = task.template.text.split("\n")
+    assert (lines[0], lines[5:]) == ("{prompt}", ["Input: {text}", "Output:"])
+    shown = {lines[i].removeprefix("Input: "): lines[i + 1] for i in (1, 3)}
+    opposites = dict(facts.antonyms())
+    assert shown == {word: f"Output: {opposites[word]}" for word in shown}
+    assert len(shown) == 2
+    parts = task.splits.parts()
+    assert [len(part) for part in parts.values()] == [10, 10, 20]
+    assert not shown.keys() & {e.fields["text"] for part in parts.values() for e in part}
+    plain = induction.antonyms(shots=10, test=20, seed=1)
+    assert (plain.splits.train, plain.splits.dev) == (task.splits.train, task.splits.dev)
+
+
+def test_demonstrations_are_a_count() -> None:
+    with pytest.raises(ValueError, match="give 0 or more"):
+        induction.antonyms(demonstrations=-1)
+    with pytest.raises(ValueError, match="the test split is empty"):
+        induction.antonyms(demonstrations=1000)
 
 
 def test_the_model_is_asked_in_the_template() -> None:
