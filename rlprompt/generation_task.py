@@ -129,9 +129,9 @@ class GenerationTask:
         made = Template(template)
         splits = load_splits(
             data,
-            None,  # type: ignore[arg-type]
-            text=columns(made, text),  # type: ignore[arg-type]
-            label=label,  # type: ignore[arg-type]
+            None,
+            text=columns(made, text),
+            label=label,
             shots=shots,
             n_test=test,
             seed=seed,
@@ -179,8 +179,7 @@ class GenerationTask:
 
     def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """The prompt that a text makes in this template."""
-        text = text.strip() if self.template.prompt_prefix else text
-        return TokenPrompt(lm.encode(self.template.prompt_prefix + text if text else ""))
+        return TokenPrompt(lm.encode(self.template.prompt_text(text)))
 
     def rewards(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]

@@ -11,10 +11,13 @@ import pytest
 from fakes import FakeGradientTask, FakeTask
 from tiny import HIDDEN, TinyKind, tiny_lm
 
+from rlprompt.compression import CompressionTask
 from rlprompt.data import Example, Splits
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import CHUNK, Budget, Objective
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.sampling import Decoding
+from rlprompt.style_transfer import StyleReward, StyleTransferTask
 from rlprompt.task import ClassificationTask, DifferentiableTask, Task, measure
 from rlprompt.template import Template
 
@@ -32,9 +35,18 @@ def split(name: str, n: int) -> tuple[Example, ...]:
 SPLITS = Splits(split("train", 6), split("dev", 4), split("test", 5))
 
 
-def classification(template: str, reward: str, pos: str = "great") -> ClassificationTask:
+def classification(
+    template: str, reward: str, pos: str | list[str] = "great", **options: str
+) -> ClassificationTask:
     words = {"neg": "terrible", "pos": pos}
-    return ClassificationTask("film", SPLITS, Template(template), words, reward)
+    return ClassificationTask("film", SPLITS, Template(template), words, reward, **options)
+
+
+def style_transfer(reward: StyleReward = "mean") -> StyleTransferTask:
+    words = {"sad": "terrible", "glad": "great"}
+    return StyleTransferTask(
+        "film", SPLITS, "glad", words, reward=reward, decoding=Decoding(max_new_tokens=6)
+    )
 
 
 @dataclass(frozen=True)
@@ -64,11 +76,22 @@ CASES = [
     Case("hinge", lambda: classification(BOTH, "hinge")),
     Case("accuracy", lambda: classification(END, "accuracy")),
     Case("long words", lambda: classification(END, "cross_entropy", "so, it was good")),
+    Case("more words", lambda: classification(BOTH, "gap", ["great", "so good"], length="mean")),
+    Case("any word", lambda: classification(END, "hinge", ["great", "good"], pooling="logsumexp")),
+    Case("calibrated", lambda: classification(END, "cross_entropy", calibration="contextual")),
+    Case(
+        "soft and calibrated",
+        lambda: classification(START, "cross_entropy", calibration="contextual"),
+        soft=True,
+    ),
     Case("soft", lambda: classification(END, "gap"), soft=True),
     Case("soft in front", lambda: classification(START, "hinge"), soft=True),
     Case("unpacked", lambda: classification(BOTH, "cross_entropy"), "mistral-sliding"),
     Case("masked", lambda: classification("{text} {prompt} {mask} .", "gap"), "bert"),
     Case("encoder-decoder", lambda: classification(END, "cross_entropy"), "t5"),
+    Case("style transfer", style_transfer),
+    Case("style product", lambda: style_transfer("product"), "t5"),
+    Case("compression", lambda: CompressionTask(classification(END, "gap"), "It was so good", 0.5)),
     Case("function", lambda: FakeTask(SPLITS)),
     Case("function of vectors", lambda: FakeGradientTask(SPLITS), soft=True),
 ]
