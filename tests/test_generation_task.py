@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,38 @@ def test_a_metric_that_compares_needs_references() -> None:
     with pytest.raises(ValueError, match=r"exact_match compares with a reference.*\(label\)"):
         task(splits=bare, reward="exact_match")
     task(splits=bare, reward="regex:[0-9]")
+
+
+class TestFromFile:
+    @pytest.fixture
+    def data(self, tmp_path: Path) -> str:
+        path = tmp_path / "sums.csv"
+        rows = [f"what is {i} plus {i},{2 * i}" for i in range(12)]
+        path.write_text("\n".join(["question,sum", *rows]))
+        (tmp_path / "rewards.py").write_text(
+            "def digits(outputs, examples):\n"
+            "    return [sum(map(str.isdigit, output)) for output in outputs]\n"
+        )
+        return str(path)
+
+    def test_the_label_is_the_reference(self, data: str, lm: FrozenLM) -> None:
+        made = GenerationTask.from_file(
+            data, template="{question}? {prompt}", label="sum", reward="token_f1", shots=3
+        )
+        assert made.name == "sums"
+        assert [len(part) for part in made.splits.parts().values()] == [3, 3, 6]
+        assert all(int(e.label) % 2 == 0 for e in made.splits.train)
+        assert made.rewards(lm, PROMPTS, made.splits.train).shape == (3, 3)
+
+    def test_a_reward_may_be_a_function_in_a_file(self, data: str, tmp_path: Path) -> None:
+        made = GenerationTask.from_file(
+            data,
+            template="{question}? {prompt}",
+            reward=f"{tmp_path / 'rewards.py'}:digits",
+            shots=2,
+        )
+        rewards = made.rewards(says("12 or 3", "none"), PROMPTS[:1], made.splits.train[:2])
+        assert rewards.tolist() == [[3.0, 0.0]]
 
 
 def test_a_masked_model_is_refused_with_what_to_do() -> None:
