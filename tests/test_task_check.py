@@ -74,3 +74,12 @@ def test_a_good_task_passes(task: Any, kind: TinyKind) -> None:
     lm, before = tiny_lm(kind), random_states()
     check_task(task, lm).raise_if_failed()
     assert random_states() == before
+
+
+def test_16_bits_are_no_reason_to_fail() -> None:
+    """Good gradients are far from finite differences there, and rewards near each other."""
+    narrow = FrozenLM(tiny_model().bfloat16(), tiny_tokenizer(), "tiny")
+    report = check_task(films("{text} {prompt}"), narrow)
+    report.raise_if_failed()
+    (gradient,) = (finding for finding in report.findings if finding.name == "gradient")
+    assert "check it in float32" in gradient.text
