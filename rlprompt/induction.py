@@ -103,6 +103,11 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
             Example({"text": question}, answer, f"{name}:{i}")
             for i, (question, answer) in enumerate(induction.facts(), 1)
         ]
+        if Template(template).fields != ("text",) or Template(template).masked:
+            raise ValueError(
+                f"template {template!r}; it needs {{prompt}} and {{text}}, the question, no other "
+                "field, and no {mask}: the model writes at the end"
+            )
         if demonstrations < 0:
             raise ValueError(f"demonstrations is {demonstrations}; give 0 or more")
         n_test = None if test is None else test + demonstrations

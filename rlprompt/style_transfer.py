@@ -321,7 +321,8 @@ def _only(splits: Splits, style: str, n_test: int | None) -> Splits:
         tuple(example for example in part if example.label == style)
         for part in splits.parts().values()
     )
-    return replace(splits, train=train, dev=dev, test=test[:n_test])
+    note = f"only {style} sentences are used, to be rewritten"
+    return replace(splits, train=train, dev=dev, test=test[:n_test], notes=(*splits.notes, note))
 
 
 def _places(texts: Sequence[str]) -> dict[str, int]:
