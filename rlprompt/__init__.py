@@ -18,13 +18,18 @@ if TYPE_CHECKING:
     from rlprompt.data import Example, Splits, few_shot, load_splits
     from rlprompt.function_reward import RewardError, RewardFunction, reward
     from rlprompt.function_task import FunctionTask
+    from rlprompt.generation_task import GenerationTask
+    from rlprompt.label_search import find_label_words
     from rlprompt.lm import FrozenLM
     from rlprompt.objective import Budget, BudgetExhausted, Evaluation, Objective
+    from rlprompt.optimiser_check import check_optimiser
     from rlprompt.prompt import SoftPrompt, TokenPrompt
     from rlprompt.result import Result
+    from rlprompt.sampling import Generated
     from rlprompt.search import AskTell, Optimiser, search
     from rlprompt.space import SoftSpace, TokenSpace
     from rlprompt.task import ClassificationTask, Task
+    from rlprompt.task_check import check_task
     from rlprompt.template import Query, Template
 
     __version__: str
@@ -40,6 +45,8 @@ __all__ = [
     "Experiment",
     "FrozenLM",
     "FunctionTask",
+    "Generated",
+    "GenerationTask",
     "Objective",
     "Optimiser",
     "Query",
@@ -54,8 +61,11 @@ __all__ = [
     "TokenPrompt",
     "TokenSpace",
     "__version__",
+    "check_optimiser",
+    "check_task",
     "compare",
     "few_shot",
+    "find_label_words",
     "load_config",
     "load_experiment",
     "load_splits",
@@ -70,13 +80,18 @@ _MODULES = {
     "data": ("Example", "Splits", "few_shot", "load_splits"),
     "function_reward": ("RewardError", "RewardFunction", "reward"),
     "function_task": ("FunctionTask",),
+    "generation_task": ("GenerationTask",),
+    "label_search": ("find_label_words",),
     "lm": ("FrozenLM",),
     "objective": ("Budget", "BudgetExhausted", "Evaluation", "Objective"),
+    "optimiser_check": ("check_optimiser",),
     "prompt": ("SoftPrompt", "TokenPrompt"),
     "result": ("Result",),
+    "sampling": ("Generated",),
     "search": ("AskTell", "Optimiser", "search"),
     "space": ("SoftSpace", "TokenSpace"),
     "task": ("ClassificationTask", "Task"),
+    "task_check": ("check_task",),
     "template": ("Query", "Template"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -105,6 +105,7 @@ class _Loading:
     seed: int
 
     def path(self, path: Path) -> Splits:
+        """What a path leads to."""
         if path.is_dir():
             return self.data_sets(load_saved(path)) if is_saved(path) else self.folder(path)
         if not path.is_file():
@@ -112,6 +113,7 @@ class _Loading:
         return self.drawn(read_table(path, self.reader.columns))
 
     def folder(self, path: Path) -> Splits:
+        """Files called train, dev and test."""
         tables = {}
         for name in SPLITS:
             places = [
@@ -129,6 +131,7 @@ class _Loading:
         return self.given(tables)
 
     def memory(self, source: Sequence[Item] | Mapping[str, Sequence[Item]]) -> Splits:
+        """Lists of rows or examples."""
         if isinstance(source, Mapping):
             if set(source) != set(SPLITS):
                 raise ValueError(
@@ -144,6 +147,8 @@ class _Loading:
         return self.drawn(self.list_table("examples", source))
 
     def list_table(self, name: str, items: Sequence[Item]) -> Table:
+        """The rows of a list, each named by its index."""
+
         def rows() -> Iterator[tuple[str, Row]]:
             for i, item in enumerate(items):
                 if isinstance(item, Example):
@@ -156,6 +161,7 @@ class _Loading:
         return Table(name, rows(), uniform=False)
 
     def example_row(self, example: Example) -> Row:
+        """An example as a row with a column for its label."""
         label = self.reader.label
         return {**example.fields, **({} if label is None else {label: example.label})}
 
@@ -195,6 +201,7 @@ class _Loading:
         return self.apart({"train": train, "dev": dev, "test": self.reader.read(test)}, notes)
 
     def apart(self, parts: Mapping[str, Sequence[Example]], notes: Sequence[str]) -> Splits:
+        """Splits of examples that do not repeat each other."""
         kept = self.reader.without_repeats(parts)
         test = draw_test(kept["test"], self.n_test, self.seed)
         notes = (*self.reader.notes(), *notes)
@@ -223,6 +230,7 @@ class _Loading:
 
     @property
     def by_class(self) -> bool:
+        """Whether labels are classes."""
         return self.reader.classes is not None
 
 

@@ -57,6 +57,33 @@ class Generator(Protocol):
         ...
 
 
+def write(
+    generator: Generator,
+    prompts: Sequence[Ids],
+    digests: Sequence[str],
+    vectors: Tensor | None,
+    queries: Sequence[Query],
+    reader: Reader,
+) -> list[list[Generated]]:
+    """Answers (P, Q), those to equal queries written once.
+
+    Args:
+        generator: Writes them.
+        prompts: Virtual ids, (P,) of them, each once.
+        digests: Digests of the prompts.
+        vectors: As for `Generator.generate`.
+        queries: (Q,) of them.
+        reader: Tells when an answer is whole.
+    """
+    distinct = {(query.head_ids, query.tail_ids): query for query in queries}
+    asked = list(distinct.values())
+    draws = np.stack([reader.decoding.draws(d, query) for d in digests for query in asked])
+    answers = generator.generate(prompts, vectors, asked, draws, reader)
+    places = {key: i for i, key in enumerate(distinct)}
+    columns = [places[query.head_ids, query.tail_ids] for query in queries]
+    return [[answers[p * len(asked) + q] for q in columns] for p in range(len(prompts))]
+
+
 @dataclass(frozen=True)
 class _Start:
     """Where an answer begins: a known prefix, and tokens yet to be computed.

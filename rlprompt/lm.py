@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlprompt.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.forward import PackedModel, embed
-from rlprompt.generation import Generator, PackedGenerator
+from rlprompt.generation import Generator, PackedGenerator, write
 from rlprompt.kernels import Kernels
 from rlprompt.loading import (
     context_length,
@@ -346,14 +346,14 @@ class FrozenLM:
     ) -> list[list[Generated]]:
         """What the model writes after every query under every prompt.
 
-        Temperature, penalties and forced tokens that a checkpoint recommends are not used. An
-        answer hangs on its own prompt and query, not on what else is in the call, as far as the
-        rounding of floating-point sums does not turn a tie of two tokens around.
+        Sampling, penalties and forced tokens that a checkpoint recommends are not used. An answer
+        hangs on its own prompt and query, not on what else is in the call, as far as rounding does
+        not turn a tie of two tokens around.
 
         Args:
-            prompts: (P,) of one kind. Equal prompts are computed once, and so are equal queries.
+            prompts: (P,) of one kind. Equal ones are computed once, as equal queries are.
             queries: (Q,); their candidates are not looked at.
-            max_new_tokens: As for `sampling.Decoding`, and so are the others.
+            max_new_tokens: For this and what follows see `sampling.Decoding`.
             stop: Strings that end an answer, which is cut right before.
             temperature: 0 for the likeliest token every time.
             top_k: Draw from so many tokens; 0 for all.
@@ -373,22 +373,12 @@ class FrozenLM:
                 "or encoder-decoder model, or a task with label words"
             )
         request = prepare(self.limits, prompts, queries, n_answer=max_new_tokens - 1)
-        distinct = {(query.head_ids, query.tail_ids): query for query in queries}
-        draws = [
-            decoding.draws(prompts[first].digest, query)
-            for first in request.firsts
-            for query in distinct.values()
-        ]
-        answers = self._generator.generate(
-            request.ids,
-            self._vectors(request),
-            list(distinct.values()),
-            np.stack(draws),
-            Reader(self.decode, end_ids(self.model, self.tokenizer), decoding),
+        reader = Reader(self.decode, end_ids(self.model, self.tokenizer), decoding)
+        digests = [prompts[first].digest for first in request.firsts]
+        answers = write(
+            self._generator, request.ids, digests, self._vectors(request), queries, reader
         )
-        places = {key: i for i, key in enumerate(distinct)}
-        columns = [places[query.head_ids, query.tail_ids] for query in queries]
-        return [[answers[p * len(distinct) + q] for q in columns] for p in request.inverse]
+        return [answers[i] for i in request.inverse]
 
     @cached_property
     def _generator(self) -> Generator:

@@ -62,11 +62,12 @@ class Limits:
         """Refuse what is longer than the context."""
         for ids in (query.head_ids, query.tail_ids, *query.candidates):
             self.check_ids(ids)
-        n_text = len(query.head_ids) + len(query.tail_ids)
-        if self.context is not None and n_text + n_prompt + n_answer > self.context:
+        length = query.n_text + n_prompt + n_answer
+        if self.context is not None and length > self.context:
             raise ValueError(
-                f"example {i} is too long: text {n_text} + prompt {n_prompt} + answer {n_answer} "
-                f"tokens, and {self.name} takes {self.context}; shorten the text or the prompt"
+                f"example {i} is too long: text {query.n_text} + prompt {n_prompt} + answer "
+                f"{n_answer} tokens, and {self.name} takes {self.context}; shorten the text or the "
+                "prompt"
             )
 
 
@@ -134,7 +135,7 @@ def prepare(
         limits.check_prompt(prompt)
     longest = max(map(len, kept))
     for i, query in enumerate(queries):
-        own = max(map(len, query.candidates)) - 1 if n_answer is None else n_answer
+        own = query.n_answer if n_answer is None else n_answer
         limits.check_query(i, query, longest, own)
     if any(not q.head_ids and not q.tail_ids for q in queries) and not all(map(len, kept)):
         raise ValueError("an empty prompt in an empty text leaves nothing to answer from")

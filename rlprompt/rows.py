@@ -105,11 +105,28 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:
                 yield f"{path.name}:{number}", _json_row(line.removesuffix("\n"))
 
 
+class _RepeatedKeyError(ValueError):
+    """A JSON object has a key twice, of which a plain `dict` would keep the last."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKeyError(next(key for key in keys if keys.count(key) > 1))
+    return values
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
 def _json_row(line: str) -> Row:
     try:
-        row = json.loads(line)
+        row = _DECODER.decode(line)
     except json.JSONDecodeError as error:
         return f"is no JSON: {error.msg}"
+    except _RepeatedKeyError as error:
+        return f"has the key {str(error)!r} twice"
     except (ValueError, RecursionError):  # a number of too many digits, or [[[[...
         return "is JSON that cannot be read: a number or a nesting without end"
     return text_row(row) if isinstance(row, dict) else "is no JSON object"
@@ -127,7 +144,7 @@ def _table_rows(path: Path) -> Iterator[tuple[str, Row]]:
         )
         number = 1  # of the line that a row starts on; a quoted text may have line breaks
         try:
-            header = next(reader, [])
+            header = next(filter(None, reader), [])
             _check_names(header, path)
             number = reader.line_num + 1
             for cells in reader:

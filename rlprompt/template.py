@@ -54,6 +54,16 @@ class Query:
                 f"a query needs candidates of one token or more, got {self.candidates!r}"
             )
 
+    @property
+    def n_text(self) -> int:
+        """Tokens around the prompt."""
+        return len(self.head_ids) + len(self.tail_ids)
+
+    @property
+    def n_answer(self) -> int:
+        """Tokens that the longest candidate adds to what the model is fed: all but its last."""
+        return max(map(len, self.candidates)) - 1
+
 
 @dataclass(frozen=True)
 class Template:
@@ -107,10 +117,20 @@ class Template:
         return any(name == MASK for _, name in self._parts)
 
     @property
+    def has_words(self) -> bool:
+        """Whether it holds text of its own, and not only fields, prompt and mask."""
+        return any(text.strip() for text, _ in self._parts)
+
+    @property
     def prompt_prefix(self) -> str:
         """Spaces right before `{prompt}`, which the text of a written prompt takes along."""
         before = next(text for text, name in self._parts if name == PROMPT)
         return before[len(before.rstrip(" ")) :]
+
+    def prompt_text(self, text: str) -> str:
+        """A prompt written by hand, with the spaces that it takes along here."""
+        text = text.strip() if self.prompt_prefix else text
+        return self.prompt_prefix + text if text else ""
 
     @property
     def answer_prefix(self) -> str:

@@ -76,7 +76,7 @@ def opening(experiment: Experiment, out: Path) -> list[str]:
     """What is about to run: sizes, device, cost, and where it is written."""
     lm, splits = experiment.lm, experiment.task.splits
     sizes = " + ".join(f"{len(part)} {name}" for name, part in splits.parts().items())
-    n_prompts = experiment.budget // len(splits.train)
+    n_prompts = experiment.budget // experiment.prompt_rows
     return [
         *(f"note: {note}" for note in splits.notes),
         f"task: {experiment.task.name}, {sizes} examples",
@@ -113,7 +113,7 @@ class _Watch:
 
     def __init__(self, experiment: Experiment) -> None:
         self.budget = experiment.budget
-        self.n_examples = len(experiment.task.splits.train)
+        self.prompt_rows = experiment.prompt_rows
         self._experiment = experiment
         self._begun = 0
 
@@ -140,7 +140,7 @@ class Bars(_Watch):
     def update(self, ledger: Ledger) -> None:
         """See `Watcher`."""
         # With no prompt left to pay for, what is scored next is dev and test.
-        spent = self.budget - ledger.used < self.n_examples
+        spent = self.budget - ledger.used < self.prompt_rows
         rows = "choosing on dev" if spent else self._rows(ledger.used)
         self._progress.update(self._task, completed=ledger.used, rows=rows, best=best(ledger))
 

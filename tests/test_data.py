@@ -71,6 +71,7 @@ class TestOneFile:
             ("bom.csv", b"\xef\xbb\xbf" + table().encode()),
             ("no-end.csv", table().rstrip("\n")),
             ("blank.csv", table() + "\n\n"),
+            ("cr.csv", table().replace("\n", "\r")),
             (
                 "a.jsonl",
                 "\n".join(
@@ -98,6 +99,10 @@ class TestOneFile:
         splits = load(write("a.csv", content))
         assert texts(splits) == ['a, "b"\nc', "d", "e\n\nf", "g", "h", "i"]
         assert lines(splits) == [2, 5, 6, 9, 10, 11]
+
+    def test_empty_lines_may_come_first(self, write: Write) -> None:
+        splits = load(write("a.csv", "\n\n" + table()))
+        assert lines(splits) == list(range(4, 12))
 
     def test_quotes_in_tsv_are_text(self, write: Write) -> None:
         content = table(separator="\t") + '"a" said she\tgood\nsaid "he\tbad\n'
@@ -252,6 +257,7 @@ class TestDefects:
         [
             ("a.csv", "", "a.csv has no examples; add some"),
             ("a.csv", "text,label\n", "a.csv has no examples"),
+            ("a.csv", "\n\n\n", "a.csv has no examples"),
             ("a.jsonl", "\n\n", "a.jsonl has no examples"),
             (
                 "a.csv",

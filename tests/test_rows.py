@@ -77,6 +77,8 @@ class TestJson:
             ("[" * 100_000, "is JSON that cannot be read"),
             ('{"text": ' + "1" * 5000 + "}", "is JSON that cannot be read"),
             ('{"text": "a\0b"}', "is no JSON: Invalid control character at"),
+            ('{"text": "a", "label": "x", "text": "b"}', "has the key 'text' twice"),
+            ('{"text": {"a": 1, "a": 2}}', "has the key 'a' twice"),
             ("3", "is no JSON object"),
         ],
     )

@@ -212,6 +212,11 @@ class TestMistakes:
             Query((1,), (), candidates)
 
 
+def test_a_query_counts_what_the_model_is_fed_besides_the_prompt() -> None:
+    query = Query((1, 2, 3), (4,), ((5,), (6, 7, 8)))
+    assert (query.n_text, query.n_answer) == (4, 2)  # the last token of an answer is only read
+
+
 def test_templates_of_one_text_are_one_value() -> None:
     assert Template("{text} {prompt}") == Template("{text} {prompt}")
     assert hash(Template("{text} {prompt}")) == hash(Template("{text} {prompt}"))
