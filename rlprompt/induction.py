@@ -95,7 +95,7 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
         demonstrations: int = 0,
         seed: int = 0,
         template: str = TEMPLATE,
-        reward: str = "exact_match",
+        reward: str | Mapping[str, float] = "exact_match",
         hand_prompt: str = induction.instruction,
         max_new_tokens: int = induction.max_new_tokens,
     ) -> GenerationTask:
@@ -133,7 +133,7 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
             question, APE's few-shot setting (section 4.1).
         seed: Decides which are drawn.
         template: Where the prompt, the question (`{{text}}`) and the answer go.
-        reward: A metric of `metrics.py`.
+        reward: As for `GenerationTask`: a metric's name, or metrics with their weights.
         hand_prompt: A prompt written by hand, the control.
         max_new_tokens: Where an answer ends that has not ended its line.
 

@@ -149,7 +149,7 @@ def test_demonstrations_are_a_count() -> None:
 
 @pytest.mark.parametrize("template", ["{prompt} {word}", "{prompt}", "{text} {prompt} {mask}"])
 def test_a_template_that_asks_for_something_else_is_refused(template: str) -> None:
-    with pytest.raises(ValueError, match="it needs {prompt} and {text}"):
+    with pytest.raises(ValueError, match=r"it needs \{prompt\} and \{text\}"):
         induction.antonyms(template=template)
 
 
