@@ -26,6 +26,7 @@ import numpy as np
 
 from rlprompt.data import Example, Splits
 from rlprompt.lm import FrozenLM
+from rlprompt.price import prompt_rows
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.task import Floats, MeasuredTask, Task, WrittenTask, measure
 
@@ -89,6 +90,11 @@ class CompressionTask:
         """Hash of all that decides a reward; the long prompt does not."""
         state = f"compression {self.task.fingerprint} {self.penalty!r}"
         return hashlib.blake2b(state.encode(), digest_size=16).hexdigest()
+
+    @property
+    def extra_rows(self) -> int:
+        """What a prompt costs beyond one row an example, see `price.py`: as in the other task."""
+        return prompt_rows(self.task) - len(self.splits.train)
 
     def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """The prompt that a text makes; where the text spells the blank, there is none."""

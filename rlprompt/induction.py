@@ -95,7 +95,7 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
         demonstrations: int = 0,
         seed: int = 0,
         template: str = TEMPLATE,
-        reward: str = "exact_match",
+        reward: str | Mapping[str, float] = "exact_match",
         hand_prompt: str = induction.instruction,
         max_new_tokens: int = induction.max_new_tokens,
     ) -> GenerationTask:
@@ -103,6 +103,11 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
             Example({"text": question}, answer, f"{name}:{i}")
             for i, (question, answer) in enumerate(induction.facts(), 1)
         ]
+        if Template(template).fields != ("text",) or Template(template).masked:
+            raise ValueError(
+                f"template {template!r}; it needs {{prompt}} and {{text}}, the question, no other "
+                "field, and no {mask}: the model writes at the end"
+            )
         if demonstrations < 0:
             raise ValueError(f"demonstrations is {demonstrations}; give 0 or more")
         n_test = None if test is None else test + demonstrations
@@ -128,7 +133,7 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
             question, APE's few-shot setting (section 4.1).
         seed: Decides which are drawn.
         template: Where the prompt, the question (`{{text}}`) and the answer go.
-        reward: A metric of `metrics.py`.
+        reward: As for `GenerationTask`: a metric's name, or metrics with their weights.
         hand_prompt: A prompt written by hand, the control.
         max_new_tokens: Where an answer ends that has not ended its line.
 

@@ -191,7 +191,8 @@ def _trial(experiment: Experiment, optimiser: Optimiser) -> tuple[list[Call], li
     objective = Objective(task, experiment.lm, Budget(rows))
     rng = np.random.default_rng(experiment.seeds[0])
     stamps.append(time.perf_counter())
-    space = make_space(optimiser.searches, experiment.lm, experiment.length, experiment.banned, rng)
+    kind, lm, length = optimiser.searches, experiment.lm, experiment.length
+    space = make_space(kind, lm, length, experiment.banned, rng, experiment.task)
     with contextlib.suppress(BudgetExhausted):
         optimiser.run(objective, space, rng)
     stamps.append(time.perf_counter())

@@ -234,8 +234,13 @@ class StyleTransferTask:
 
     def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """The prompt that a text makes in this template."""
-        text = text.strip() if self.template.prompt_prefix else text
-        return TokenPrompt(lm.encode(self.template.prompt_prefix + text if text else ""))
+        return TokenPrompt(lm.encode(self.template.prompt_text(text)))
+
+    @property
+    def extra_rows(self) -> int:
+        """Rows that the frozen model reads to judge what it wrote on train, see `price.py`."""
+        n_judgements = [self.classifier, self.encoder].count(None)
+        return n_judgements * len(self.splits.train)
 
     def rewards(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
@@ -321,7 +326,8 @@ def _only(splits: Splits, style: str, n_test: int | None) -> Splits:
         tuple(example for example in part if example.label == style)
         for part in splits.parts().values()
     )
-    return replace(splits, train=train, dev=dev, test=test[:n_test])
+    note = f"only {style} sentences are used, to be rewritten"
+    return replace(splits, train=train, dev=dev, test=test[:n_test], notes=(*splits.notes, note))
 
 
 def _places(texts: Sequence[str]) -> dict[str, int]:

@@ -156,7 +156,7 @@ class _Check:
 
     def prompts(self, kind: Kind, count: int) -> list[Prompt]:
         """Random prompts, each another one."""
-        space = make_space(kind, self.lm, self.length, (), self.rng)
+        space = make_space(kind, self.lm, self.length, (), self.rng, self.task)
         if isinstance(space, TokenSpace):
             return [space.sample(self.rng) for _ in range(count)]
         noise = 0.5 * self.rng.standard_normal((count, *space.start.shape))

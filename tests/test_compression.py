@@ -15,6 +15,7 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.compression import CompressionTask
 from rlprompt.data import Example, Splits
 from rlprompt.lm import FrozenLM
+from rlprompt.price import prompt_rows
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.search import Optimiser, search
 from rlprompt.space import TokenSpace
@@ -108,6 +109,15 @@ def test_every_method_for_tokens_finds_the_short_prompt(optimiser: Optimiser) ->
     short = task.shortened(lm, found.prompt)
     assert sorted(lm.decode([i]) for i in short.ids) == [" film", " great"]
     assert found.train_reward == 1.5
+
+
+class Dear(Counting):
+    extra_rows = 5
+
+
+def test_what_the_other_task_costs_is_paid_for() -> None:
+    assert prompt_rows(TASK) == 4
+    assert prompt_rows(CompressionTask(Dear(), LONG, 0.25)) == prompt_rows(Dear()) == 8
 
 
 def test_the_price_and_the_task_decide_the_fingerprint() -> None:

@@ -147,6 +147,12 @@ def test_demonstrations_are_a_count() -> None:
         induction.antonyms(demonstrations=1000)
 
 
+@pytest.mark.parametrize("template", ["{prompt} {word}", "{prompt}", "{text} {prompt} {mask}"])
+def test_a_template_that_asks_for_something_else_is_refused(template: str) -> None:
+    with pytest.raises(ValueError, match=r"it needs \{prompt\} and \{text\}"):
+        induction.antonyms(template=template)
+
+
 def test_the_model_is_asked_in_the_template() -> None:
     lm = tiny_lm()
     task = induction.capitals(shots=2, test=3)

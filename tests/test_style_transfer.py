@@ -13,6 +13,7 @@ from tiny import tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.data import Example, Splits
 from rlprompt.judges import SentenceEncoder, StyleClassifier, verbalised
+from rlprompt.price import prompt_rows
 from rlprompt.prompt import TokenPrompt
 from rlprompt.registry import settings_of
 from rlprompt.sampling import Decoding, Generated
@@ -137,6 +138,14 @@ def test_other_models_judge_where_they_are_named(judge: Path, says: Any, tmp_pat
     cosines = (encoder.vectors(outputs) * encoder.vectors(inputs)).sum(1)
     np.testing.assert_allclose(judged.style[0], style, atol=1e-6)
     np.testing.assert_allclose(judged.content[0], cosines.clamp(0, 1), atol=1e-6)
+
+
+def test_judgements_of_the_frozen_model_are_paid_for(judge: Path) -> None:
+    classifier = StyleClassifier.load(str(judge), "positive")
+    encoder = SentenceEncoder.load(str(judge))
+    judged = dataclasses.replace(TASK, classifier=classifier)
+    assert [prompt_rows(task) for task in (TASK, judged)] == [12, 8]
+    assert prompt_rows(dataclasses.replace(judged, encoder=encoder)) == 4
 
 
 def reviews(folder: Path) -> Path:
