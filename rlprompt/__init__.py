@@ -12,6 +12,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlprompt.check import check_task
+    from rlprompt.check_optimisers import check_optimiser
     from rlprompt.compare import compare
     from rlprompt.comparison import Comparison, Experiment, load_experiment
     from rlprompt.config import load_config
@@ -22,14 +24,12 @@ if TYPE_CHECKING:
     from rlprompt.label_search import find_label_words
     from rlprompt.lm import FrozenLM
     from rlprompt.objective import Budget, BudgetExhausted, Evaluation, Objective
-    from rlprompt.optimiser_check import check_optimiser
     from rlprompt.prompt import SoftPrompt, TokenPrompt
     from rlprompt.result import Result
     from rlprompt.sampling import Generated
     from rlprompt.search import AskTell, Optimiser, search
     from rlprompt.space import SoftSpace, TokenSpace
     from rlprompt.task import ClassificationTask, Task
-    from rlprompt.task_check import check_task
     from rlprompt.template import Query, Template
 
     __version__: str
@@ -84,14 +84,14 @@ _MODULES = {
     "label_search": ("find_label_words",),
     "lm": ("FrozenLM",),
     "objective": ("Budget", "BudgetExhausted", "Evaluation", "Objective"),
-    "optimiser_check": ("check_optimiser",),
+    "check_optimisers": ("check_optimiser",),
     "prompt": ("SoftPrompt", "TokenPrompt"),
     "result": ("Result",),
     "sampling": ("Generated",),
     "search": ("AskTell", "Optimiser", "search"),
     "space": ("SoftSpace", "TokenSpace"),
     "task": ("ClassificationTask", "Task"),
-    "task_check": ("check_task",),
+    "check": ("check_task",),
     "template": ("Query", "Template"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

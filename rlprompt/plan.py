@@ -1,7 +1,7 @@
 """What an experiment will cost, measured on a little of it: rows, seconds, memory.
 
-Each optimiser runs for `TRIAL_PROMPTS` prompts against a reward that costs nothing (`trial.py`),
-which tells its own time and what it asks for; some of those prompts are then scored on a few train
+Each optimiser runs for `TRIAL_PROMPTS` prompts against a reward that costs nothing
+(`check_trial.py`), which tells its own time and what it asks for; some of those prompts are then scored on a few train
 examples by the task itself. Nothing is written, no reward is kept, and test stays closed.
 
 What cannot be known: how busy the machine will be, and whether an optimiser's own time grows with
@@ -20,13 +20,13 @@ from typing import cast
 import numpy as np
 import psutil
 
+from rlprompt.check_trial import Call, TrialTask
 from rlprompt.comparison import Experiment
 from rlprompt.data import Example
 from rlprompt.objective import GRADIENT_ROWS, Budget, BudgetExhausted, Objective
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search import CANDIDATES, Optimiser, make_space
 from rlprompt.task import DifferentiableTask
-from rlprompt.trial import Call, TrialTask
 
 # Three rollouts of PPO and of CMA-ES's two generations: enough to see what comes after the first.
 TRIAL_PROMPTS = 48

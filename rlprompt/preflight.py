@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rlprompt.check_findings import Report
     from rlprompt.comparison import Experiment
     from rlprompt.config import Config
-    from rlprompt.findings import Report
     from rlprompt.plan import Plan
     from rlprompt.task import Task
 
@@ -43,8 +43,8 @@ def check(
 
     For an experiment file: its task, its optimisers, and what the searches will cost.
     """
+    from rlprompt.check import check_task
     from rlprompt.lm import FrozenLM
-    from rlprompt.task_check import check_task
 
     if not Path(subject).exists() and ":" in subject:
         task = _find_task(subject)
@@ -72,10 +72,10 @@ def dry_run(config: Config) -> None:
 def _check_experiment(
     subject: str, quick: bool, device: str | None, dtype: str | None
 ) -> list[Report]:
+    from rlprompt.check import check_task
+    from rlprompt.check_optimisers import check_optimiser
     from rlprompt.comparison import load_experiment
     from rlprompt.config import load_config
-    from rlprompt.optimiser_check import check_optimiser
-    from rlprompt.task_check import check_task
 
     experiment = load_experiment(load_config(Path(subject), device=device, dtype=dtype))
     typer.echo(f"task {experiment.task.name} with {experiment.lm.name}")
@@ -103,7 +103,7 @@ def _told(report: Report) -> Report:
 
 def _tell_problems(name: str, report: Report) -> None:
     """A line for an optimiser that passes, and one for each of its problems otherwise."""
-    from rlprompt.findings import Report as Shown
+    from rlprompt.check_findings import Report as Shown
 
     if not report.problems:
         typer.echo(f"ok    {name}: {len(report.findings)} checks passed")

@@ -16,8 +16,8 @@ from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
+from rlprompt.check_optimisers import check_optimiser
 from rlprompt.objective import GRADIENT_ROWS
-from rlprompt.optimiser_check import check_optimiser
 from rlprompt.result import Result
 from rlprompt.search import Optimiser, search
 from rlprompt.task import ClassificationTask
@@ -88,7 +88,7 @@ def test_a_budget_of_one_prompt_is_spent(optimiser: Optimiser) -> None:
 
 @every
 def test_passes_the_check_that_others_can_run(optimiser: Optimiser) -> None:
-    """Seeds, global random state, train alone, equal rewards, and more: `optimiser_check.py`."""
+    """Seeds, global random state, train alone, equal rewards, and more: `check_optimisers.py`."""
     assert not check_optimiser(optimiser, tiny_lm(), n_prompts=N_PROMPTS, length=LENGTH).problems
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rlprompt.check_answers import Asker, as_rewards
+from rlprompt.check_findings import Finding
 from rlprompt.data import Example
-from rlprompt.findings import Finding
 from rlprompt.prompt import SoftPrompt
 from rlprompt.task import DifferentiableTask
-from rlprompt.task_answers import Asker, as_rewards
 
 # Steps of each coordinate in standard deviations of the model's embeddings: the larger ones are
 # bent by curvature, the smaller ones drown in rounding. The best of them counts.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rlprompt.findings import Finding, Report, Stop, collect, verdict
+from rlprompt.check_findings import Finding, Report, Stop, collect, verdict
 
 FINE = Finding("shape", "pass", "(4, 3)")
 DOUBT = Finding("cost", "warn", "slow")

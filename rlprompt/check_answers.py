@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from rlprompt.check_findings import Finding, Stop
 from rlprompt.data import Example
-from rlprompt.findings import Finding, Stop
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.task import Floats, Task

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.stats import f as f_distribution
 from scipy.stats import norm
 
-from rlprompt.findings import Finding, verdict
+from rlprompt.check_findings import Finding, verdict
 from rlprompt.task import Floats
 
 LEVEL, POWER = 0.05, 0.8

@@ -4,6 +4,8 @@ For pytest:
 
     check_task(my_task, lm).raise_if_failed()
 
+`check_optimiser`, for search methods, is here as well (`check_optimisers.py`).
+
 A task is asked about few prompts and examples, in ways that must not matter. What cannot be seen
 from here: a fingerprint that differs between processes, such as one made with Python's `hash`, and
 a cache with a wrong key, which gives the same wrong answer for ever.
@@ -20,20 +22,23 @@ from typing import Any, get_args
 
 import numpy as np
 
+from rlprompt.check_answers import Asker, raised
+from rlprompt.check_findings import Finding, Report, Stop, collect, verdict
+from rlprompt.check_gradient import check_gradient
+from rlprompt.check_optimisers import check_optimiser
+from rlprompt.check_purity import check_purity
+from rlprompt.check_surroundings import changed, model_state, random_states
+from rlprompt.check_worth import worth
 from rlprompt.data import Example, Splits
-from rlprompt.findings import Finding, Report, Stop, collect, verdict
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import CHUNK
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.search import make_space
 from rlprompt.space import Kind, TokenSpace
-from rlprompt.surroundings import changed, model_state, random_states
 from rlprompt.task import DifferentiableTask, GeneratingTask, MeasuredTask, Task
-from rlprompt.task_answers import Asker, raised
-from rlprompt.task_gradient import check_gradient
-from rlprompt.task_purity import check_purity
 from rlprompt.template import Query
-from rlprompt.variance import worth
+
+__all__ = ["check_optimiser", "check_task"]
 
 # What a task has, what that must be, and how to tell.
 MEMBERS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlprompt.variance import Components, decompose, worth
+from rlprompt.check_worth import Components, decompose, worth
 
 
 def test_components_of_a_table_worked_out_by_hand() -> None:

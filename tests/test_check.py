@@ -10,13 +10,13 @@ from broken_tasks import FAULTS, Fault, GoodTask, Measures, Writes
 from fakes import FakeGradientTask, FakeTask
 from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
+from rlprompt.check import check_task
+from rlprompt.check_surroundings import random_states
 from rlprompt.data import Example, Splits
 from rlprompt.function_reward import RewardFunction
 from rlprompt.function_task import FunctionTask
 from rlprompt.lm import FrozenLM
-from rlprompt.surroundings import random_states
 from rlprompt.task import ClassificationTask
-from rlprompt.task_check import check_task
 from rlprompt.template import Template
 
 LABELS = ("neg", "pos")

@@ -4,8 +4,8 @@ For pytest:
 
     check_optimiser(MyOptimiser()).raise_if_failed()
 
-It searches on a task that costs nothing (`trial.py`). What it cannot see is an optimiser that never
-calls the objective again and never returns: that hangs here as it would in a search.
+It searches on a task that costs nothing (`check_trial.py`). What it cannot see is an optimiser that
+never calls the objective again and never returns: that hangs here as it would in a search.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from typing import get_args
 
 import numpy as np
 
-from rlprompt.findings import Finding, Report, Stop, collect, verdict
+from rlprompt.check_findings import Finding, Report, Stop, collect, verdict
+from rlprompt.check_surroundings import changed, model_state, random_states, seeded
+from rlprompt.check_trial import Call, TrialTask, trial_lm
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import (
     GRADIENT_ROWS,
@@ -34,8 +36,6 @@ from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.result import plain
 from rlprompt.search import Optimiser, make_space
 from rlprompt.space import Kind, Space
-from rlprompt.surroundings import changed, model_state, random_states, seeded
-from rlprompt.trial import Call, TrialTask, trial_lm
 
 # Calls of the objective that bring nothing, after which a search will not end by itself.
 MOST_REFUSALS = 50
