@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from broken_tasks import FAULTS, Fault, GoodTask, Measures, Writes
+from broken_tasks import FAULTS, Fault, GoodTask, Measures, Slow, Writes
 from fakes import FakeGradientTask, FakeTask
 from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
+from rlprompt import check
 from rlprompt.check import check_task
 from rlprompt.check_surroundings import random_states
 from rlprompt.data import Example, Splits
@@ -44,7 +46,8 @@ def films(template: str, reward: str = "gap") -> ClassificationTask:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.name}: {fault.finding}")
-def test_a_planted_fault_is_named(fault: Fault) -> None:
+def test_a_planted_fault_is_named(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "time", SimpleNamespace(perf_counter=Slow.clock))
     lm = fresh_lm() if fault.finding == "model-unchanged" else tiny_lm()
     report = check_task(fault.task, lm)
     found = {finding.name: finding.text for finding in report.problems}
