@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlprompt.compare import compare
-    from rlprompt.comparison import Comparison, Experiment, load_experiment
+    from rlprompt.comparison import Comparison
+    from rlprompt.experiment import Experiment, load_experiments
     from rlprompt.config import load_config
     from rlprompt.data import Example, Splits, few_shot, load_splits
     from rlprompt.lm import FrozenLM
@@ -52,14 +53,15 @@ __all__ = [
     "compare",
     "few_shot",
     "load_config",
-    "load_experiment",
+    "load_experiments",
     "load_splits",
     "search",
 ]
 
 _MODULES = {
     "compare": ("compare",),
-    "comparison": ("Comparison", "Experiment", "load_experiment"),
+    "comparison": ("Comparison",),
+    "experiment": ("Experiment", "load_experiments"),
     "config": ("load_config",),
     "data": ("Example", "Splits", "few_shot", "load_splits"),
     "lm": ("FrozenLM",),
