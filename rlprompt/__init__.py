@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlprompt.compare import compare
     from rlprompt.comparison import Comparison
-    from rlprompt.experiment import Experiment, load_experiments
-    from rlprompt.config import load_config
+    from rlprompt.config_file import load_config
     from rlprompt.data import Example, Splits, few_shot, load_splits
+    from rlprompt.experiment import Experiment, load_experiments
+    from rlprompt.function_reward import RewardError, RewardFunction, reward
+    from rlprompt.function_task import FunctionTask
     from rlprompt.lm import FrozenLM
     from rlprompt.objective import Budget, BudgetExhausted, Evaluation, Objective
     from rlprompt.prompt import SoftPrompt, TokenPrompt
@@ -38,10 +40,13 @@ __all__ = [
     "Example",
     "Experiment",
     "FrozenLM",
+    "FunctionTask",
     "Objective",
     "Optimiser",
     "Query",
     "Result",
+    "RewardError",
+    "RewardFunction",
     "SoftPrompt",
     "SoftSpace",
     "Splits",
@@ -55,6 +60,7 @@ __all__ = [
     "load_config",
     "load_experiments",
     "load_splits",
+    "reward",
     "search",
 ]
 
@@ -62,8 +68,10 @@ _MODULES = {
     "compare": ("compare",),
     "comparison": ("Comparison",),
     "experiment": ("Experiment", "load_experiments"),
-    "config": ("load_config",),
+    "config_file": ("load_config",),
     "data": ("Example", "Splits", "few_shot", "load_splits"),
+    "function_reward": ("RewardError", "RewardFunction", "reward"),
+    "function_task": ("FunctionTask",),
     "lm": ("FrozenLM",),
     "objective": ("Budget", "BudgetExhausted", "Evaluation", "Objective"),
     "prompt": ("SoftPrompt", "TokenPrompt"),

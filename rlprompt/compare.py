@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import logging
 import platform
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 
 import rlprompt
 from rlprompt.comparison import Comparison, Control, Run, Section
-from rlprompt.config import Config
+from rlprompt.config import Config, config_from_json
 from rlprompt.experiment import (
     Experiment,
     ExperimentError,
@@ -148,7 +147,23 @@ def work(experiments: Sequence[Experiment], out: Path, cache: Path | None = None
 
 def _study(grid: Mapping[str, Search], out: Path, cache: Path | None) -> Study:
     first, *_ = grid.values()
-    return Study(out, jobs(grid.values()), first.experiment.config, cache)
+    config = _as_kept(first.experiment.config, out)
+    return Study(out, jobs(grid.values()), config, cache)
+
+
+def _as_kept(config: Mapping[str, Any], out: Path) -> Mapping[str, Any]:
+    """A config in the words of the study in `out`, if it says the same.
+
+    An older version wrote it without what has come since.
+    """
+    if not config or not (out / FILE).exists():
+        return config
+    with Store(out / FILE) as store:
+        kept = store.spec.get("config", {})
+    try:
+        return kept if config_from_json(kept).record == config else config
+    except (ValueError, LookupError):  # it says something else, and the study will show what
+        return config
 
 
 @contextlib.contextmanager
@@ -186,7 +201,8 @@ def load_again(config: Config, out: Path) -> list[Experiment]:
         with Store(out / FILE) as store:
             runs = store.runs()
         # The runs of a model follow each other, and every model has as many.
-        dtypes = [run.spec["model"]["dtype"] for run in runs[:: max(1, len(runs) // n_models)]]
+        n_each = max(1, len(runs) // len(config.all_models))
+        dtypes = [run.spec["model"]["dtype"] for run in runs[::n_each]]
     return load_experiments(config, dtypes)
 
 
@@ -237,7 +253,7 @@ def _sections(
 
 def _places(experiment: Experiment) -> dict[str, _Place]:
     """What tells the scores of its controls from all others, by control."""
-    task, lm = experiment.task.name, experiment.lm.name
+    task, lm = experiment.task_name, experiment.lm.name
     return {name: (task, lm, prompt.digest) for name, prompt in experiment.controls.items()}
 
 
@@ -261,9 +277,7 @@ def _control_scores(
     return found
 
 
-def _keep_controls(
-    study: Study, experiments: Sequence[Experiment], scores: _ControlScores
-) -> None:
+def _keep_controls(study: Study, experiments: Sequence[Experiment], scores: _ControlScores) -> None:
     for experiment in experiments:
         store = study.store.scores(experiment.lm, experiment.task)
         for name, place in _places(experiment).items():

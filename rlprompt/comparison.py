@@ -114,13 +114,13 @@ class Comparison:
         `controls` and `runs` are tables: each entry names its task, model and budget.
         """
         experiments = [section.experiment for section in self.sections]
-        tasks = {experiment.task.name: experiment.task for experiment in experiments}
+        tasks = {experiment.task_name: experiment.task for experiment in experiments}
         models = {experiment.lm.name: experiment.lm for experiment in experiments}
         return {
             "format": FORMAT,
             "name": experiments[0].name,
             "complete": self.complete,
-            "tasks": [_task_entry(task) for task in tasks.values()],
+            "tasks": [_task_entry(name, task) for name, task in tasks.items()],
             "models": [_model_entry(lm) for lm in models.values()],
             "controls": list(self._controls().values()),
             "runs": [_run_entry(run) for run in self.runs],
@@ -133,14 +133,14 @@ class Comparison:
         return {
             (task, model, control.name): _control_entry(task, model, control)
             for section in self.sections
-            for task, model in [(section.experiment.task.name, section.experiment.lm.name)]
+            for task, model in [(section.experiment.task_name, section.experiment.lm.name)]
             for control in section.controls
         }
 
 
-def _task_entry(task: Task) -> dict[str, Any]:
+def _task_entry(name: str, task: Task) -> dict[str, Any]:
     return {
-        "name": task.name,
+        "name": name,
         "fingerprint": task.fingerprint,
         "examples": {name: len(part) for name, part in task.splits.parts().items()},
         "data_notes": list(task.splits.notes),
@@ -172,7 +172,7 @@ def _run_entry(run: Run) -> dict[str, Any]:
     result, best, experiment = run.result, run.best, run.search.experiment
     return {
         "name": run.search.name,
-        "task": experiment.task.name,
+        "task": experiment.task_name,
         "model": experiment.lm.name,
         "budget_rows": experiment.budget,
         "optimiser": run.optimiser,

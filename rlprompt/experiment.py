@@ -6,23 +6,23 @@ is paid for.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence, Set
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import pairwise
+from functools import cached_property, partial
+from itertools import pairwise, product
 from pathlib import PurePath
 from typing import Any
 
-from rlprompt.config import Config
-from rlprompt.data import load_splits
+from rlprompt.config import Config, ImportedTaskConfig, ModelConfig, NamedTaskConfig, TaskConfig
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Budget, Objective
 from rlprompt.prompt import TokenPrompt
-from rlprompt.registry import make_optimiser
+from rlprompt.registry import import_task, make_optimiser, make_task
 from rlprompt.search import Optimiser, describe
+from rlprompt.shelf import Shelf, ShelvedLM
 from rlprompt.space import TokenSpace
-from rlprompt.task import ClassificationTask, Task
-from rlprompt.template import Template
+from rlprompt.task import ClassificationTask, Task, WrittenTask
 
 
 class ExperimentError(ValueError):
@@ -45,6 +45,7 @@ class Experiment:
         controls: Prompts that no search found, by name; scored outside the budget.
         config: Where it came from, for the record.
         stop: When a search ends before, fields of `Budget`.
+        task_title: What the task is called beside others, if not by its own name.
 
     Raises:
         ValueError: There is nothing to run, the budget does not cover one prompt, no token is
@@ -62,6 +63,7 @@ class Experiment:
     controls: Mapping[str, TokenPrompt] = field(default_factory=lambda: {"empty": TokenPrompt()})
     config: Mapping[str, Any] = field(default_factory=dict)
     stop: Mapping[str, float] = field(default_factory=dict)
+    task_title: str = ""
 
     def __post_init__(self) -> None:
         """Find what is wrong while nothing is paid for."""
@@ -73,9 +75,20 @@ class Experiment:
         Objective(self.task, self.lm, Budget(self.budget, **self.stop))
         if any(optimiser.searches == "tokens" for optimiser in self.optimisers.values()):
             TokenSpace.from_lm(self.lm, self.length, self.banned)
+        soft = [name for name, one in self.optimisers.items() if one.searches == "soft"]
+        if soft and getattr(self.task, "tokens_only", False):
+            raise ValueError(
+                f"task {self.task.name!r} reads the text of a prompt, and the vectors that "
+                f"{', '.join(soft)} would search have none; use methods that search tokens"
+            )
         if isinstance(self.task, ClassificationTask):
             _check_lengths(self.task, self.lm, max(self.length, *map(len, self.controls.values())))
         self.control_texts  # noqa: B018  # while the model is in memory
+
+    @property
+    def task_name(self) -> str:
+        """What the task is called."""
+        return self.task_title or self.task.name
 
     @cached_property
     def control_texts(self) -> dict[str, tuple[str, bool]]:
@@ -125,14 +138,16 @@ def searches(experiments: Sequence[Experiment]) -> dict[str, Search]:
     """
     if not experiments:
         raise ValueError("nothing to run: give one experiment or more")
-    _tell_apart("tasks", {(e.task.name, _content(e.task)) for e in experiments})
+    _tell_apart("tasks", {(e.task_name, _content(e.task)) for e in experiments})
     _tell_apart("models", {(e.lm.name, e.lm.fingerprint.digest) for e in experiments})
     found: dict[str, Search] = {}
     for parts, experiment in zip(_differences(experiments), experiments, strict=True):
         for optimiser, seed in experiment.grid:
             name = "/".join(slug(part) for part in (*parts, f"{optimiser}-seed{seed}"))
             if name in found:
-                raise ValueError(f"two searches would be called {name}; their files could not differ")
+                raise ValueError(
+                    f"two searches would be called {name}; their files could not differ"
+                )
             found[name] = Search(name, experiment, optimiser, seed, ", ".join(parts))
     return found
 
@@ -152,7 +167,7 @@ def _content(task: Task) -> str:
 def _differences(experiments: Sequence[Experiment]) -> list[tuple[str, ...]]:
     """Of each experiment: its task, model and budget, as far as they differ."""
     columns = (
-        [experiment.task.name for experiment in experiments],
+        [experiment.task_name for experiment in experiments],
         _short([experiment.lm.name for experiment in experiments]),
         [f"{experiment.budget} rows" for experiment in experiments],
     )
@@ -166,79 +181,94 @@ def _short(models: Sequence[str]) -> list[str]:
     return last if len(set(last)) == len(set(models)) else list(models)
 
 
-def load_experiment(config: Config) -> Experiment:
-    """What a config describes, loaded: what is quick to check first, the model last.
+def load_experiments(config: Config, dtypes: Sequence[str] = ()) -> list[Experiment]:
+    """What a config describes, loaded: what is quick to check first, the models last.
+
+    Of several models one at a time is in memory, and their experiments follow each other.
+
+    Args:
+        config: The grid.
+        dtypes: Of each model; empty for the config's.
 
     Raises:
         ValueError: Something in it is wrong.
-        AssetError: Bundled data or model could not be fetched.
+        AssetError: Bundled data or a model could not be fetched.
     """
     optimisers = {
         optimiser.title: make_optimiser(optimiser.name, optimiser.settings)
         for optimiser in config.optimisers
     }
-    task = load_task(config)
-    lm = load_model(config)
+    tasks = [(title, load_task(section)) for title, section in config.all_tasks]
+    shelf, experiments = Shelf(), []
+    for i, (title, section) in enumerate(config.all_models):
+        dtype = dtypes[i] if dtypes else config.dtype
+        lm = ShelvedLM(title, partial(load_model, section, config.device, dtype), shelf)
+        for (title, task), budget in product(tasks, config.all_budgets):
+            with _naming(config, f"{title} on {lm.name}"):
+                experiments.append(_load_cell(config, optimisers, task, title, lm, budget))
+    return experiments
+
+
+def _load_cell(
+    config: Config,
+    optimisers: Mapping[str, Optimiser],
+    task: Task,
+    title: str,
+    lm: FrozenLM,
+    budget: int,
+) -> Experiment:
     controls = {"empty": TokenPrompt()}
-    if task.hand_prompt:
+    if isinstance(task, WrittenTask) and task.hand_prompt:
         controls["hand-written"] = task.written(lm, task.hand_prompt)
     return Experiment(
         name=config.name,
         task=task,
         lm=lm,
         optimisers=optimisers,
-        budget=config.budget,
+        budget=budget,
         stop=config.stop.model_dump(exclude_none=True),
         seeds=config.seeds,
         length=config.prompt.length,
         banned=config.prompt.banned,
         controls=controls,
-        config=config.model_dump(mode="json"),
+        config=config.record,
+        task_title=title,
     )
 
 
-def load_task(config: Config) -> ClassificationTask:
+@contextlib.contextmanager
+def _naming(config: Config, which: str) -> Iterator[None]:
+    """Say in an error which of several experiments it is about."""
+    try:
+        yield
+    except ValueError as error:
+        if len(config.all_tasks) * len(config.all_models) * len(config.all_budgets) == 1:
+            raise
+        raise ValueError(f"{which}: {error}") from error
+
+
+def load_task(section: TaskConfig) -> Task:
     """The task of a config, with its examples.
 
     Raises:
-        ValueError: Its data or label words are wrong.
+        ValueError: Something in it is wrong.
         AssetError: Bundled data could not be fetched.
     """
-    section = config.task
-    template = Template(section.template)
-    splits = load_splits(
-        section.data,
-        list(section.label_words),
-        text=template.fields,
-        label=section.label,
-        shots=section.shots,
-        n_test=section.test,
-        seed=section.seed,
-        on_bad_rows=section.on_bad_rows,
-    )
-    return ClassificationTask(
-        name=section.name,
-        splits=splits,
-        template=template,
-        label_words=section.label_words,
-        reward=section.reward,
-        hand_prompt=section.hand_prompt,
-    )
+    if isinstance(section, NamedTaskConfig):
+        return make_task(section.name, section.settings)
+    if isinstance(section, ImportedTaskConfig):
+        return import_task(section.place, section.args)
+    return ClassificationTask.from_file(**dict(section))
 
 
-def load_model(config: Config) -> FrozenLM:
+def load_model(section: ModelConfig, device: str, dtype: str) -> FrozenLM:
     """The model of a config.
 
     Raises:
         ValueError: Its name leads nowhere, or device or dtype cannot be had.
         AssetError: The bundled model could not be fetched.
     """
-    return FrozenLM.load(
-        config.model.name,
-        device=config.device,
-        dtype=config.dtype,
-        revision=config.model.revision,
-    )
+    return FrozenLM.load(section.name, device=device, dtype=dtype, revision=section.revision)
 
 
 def slug(name: str) -> str:

@@ -27,7 +27,7 @@ MOST_COLUMNS = 4
 # What neighbours of a grid differ in, the innermost first.
 _SIDE_BY_SIDE: tuple[Callable[[Section], object], ...] = (
     lambda section: section.experiment.budget,
-    lambda section: section.experiment.task.name,
+    lambda section: section.experiment.task_name,
 )
 
 
@@ -152,7 +152,7 @@ def _describe(axes: Axes, section: Section) -> None:
     n_train, n_seeds = len(experiment.task.splits.train), len(experiment.seeds)
     seeds = f", mean of {n_seeds} seeds (thin: each seed)" if n_seeds > 1 else ""
     reward = getattr(experiment.task, "reward", "")
-    title = f"{experiment.task.name}, {experiment.lm.name}: best prompt so far{seeds}"
+    title = f"{experiment.task_name}, {experiment.lm.name}: best prompt so far{seeds}"
     axes.set_title(section.heading or title, loc="left", fontsize=11)
     per_row = f"one row = one prompt on one of {n_train} train examples"
     axes.set_xlabel(f"rows spent ({per_row})" if not section.heading else "rows spent")

@@ -77,13 +77,13 @@ def log_to(console: Console) -> Iterator[None]:
 def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
     """What is about to run: sizes, devices, cost, and where it is written."""
     first = experiments[0]
-    tasks = {experiment.task.name: experiment.task for experiment in experiments}
+    tasks = {experiment.task_name: experiment.task for experiment in experiments}
     models = {experiment.lm.name: experiment.lm for experiment in experiments}
     # Not once a budget: controls have none.
-    places = {(experiment.task.name, experiment.lm.name): experiment for experiment in experiments}
+    places = {(experiment.task_name, experiment.lm.name): experiment for experiment in experiments}
     return [
         *(f"note: {note}" for task in tasks.values() for note in task.splits.notes),
-        *(f"task: {task.name}, {_sizes(task)} examples" for task in tasks.values()),
+        *(f"task: {name}, {_sizes(task)} examples" for name, task in tasks.items()),
         *(
             f"model: {lm.name} ({lm.fingerprint.kind}, {lm.fingerprint.dtype} on {lm.device})"
             for lm in models.values()

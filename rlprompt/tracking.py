@@ -110,7 +110,7 @@ class WeightsAndBiases:
             project=self._project,
             name=search.name,
             config={
-                "task": search.experiment.task.name,
+                "task": search.experiment.task_name,
                 "model": search.experiment.lm.name,
                 "budget": search.experiment.budget,
                 "optimiser": search.optimiser,

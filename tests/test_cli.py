@@ -134,10 +134,11 @@ class TestCompare:
         flags += ["--dtype", "bfloat16", "--out", "elsewhere"]
         rlprompt("compare", "small.yaml", *flags)
         found = summary(desk / "elsewhere")
-        assert found["budget_rows"] == 16
+        assert [run["budget_rows"] for run in found["runs"]] == [16] * 4
         assert [run["seed"] for run in found["runs"]] == [3, 3, 4, 4]
-        assert found["fingerprint"]["dtype"] == "bfloat16"
-        assert found["device"] == "cpu"
+        (used,) = found["models"]
+        assert used["fingerprint"]["dtype"] == "bfloat16"
+        assert used["device"] == "cpu"
 
     def test_settings_of_an_optimiser_are_used(self, desk: Path) -> None:
         config = json.loads((desk / "small.yaml").read_text())
@@ -239,16 +240,16 @@ class TestList:
     def test_one_that_cannot_be_imported_hides_no_other(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        known = registry.optimisers()
-        broken = type(known["greedy"])("broken", "no.such.module:Nothing", registry.GROUP)
-        monkeypatch.setattr(registry, "optimisers", lambda: {"broken": broken, **known})
+        known = registry.entries("optimiser")
+        broken = type(known["greedy"])("broken", "no.such.module:Nothing", "rlprompt.optimisers")
+        monkeypatch.setattr(registry, "entries", lambda kind: {"broken": broken, **known})
         shown = rlprompt("ls", "optimisers").stdout
         assert "broken: optimiser broken (no.such.module:Nothing) cannot be imported" in shown
         assert "\ngreedy: " in shown
 
     def test_models_and_tasks(self) -> None:
         assert "smollm2-135m: " in rlprompt("ls", "models").stdout
-        assert "movie-reviews: " in rlprompt("ls", "tasks").stdout
+        assert "movie-reviews" in rlprompt("ls", "tasks").stdout
 
 
 class TestMistakes:
