@@ -8,6 +8,7 @@ import logging
 import platform
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -25,7 +26,7 @@ from rlprompt.experiment import (
     searches,
 )
 from rlprompt.objective import Budget, Ledger
-from rlprompt.report import claimed, write, write_whole
+from rlprompt.report import claimed, draw, write, write_whole
 from rlprompt.result import Score
 from rlprompt.search import evaluate
 from rlprompt.store import FILE, Store
@@ -33,6 +34,8 @@ from rlprompt.study import Job, Study
 
 logger = logging.getLogger(__name__)
 
+# A picture that is older is drawn anew after a run, and at the end.
+PICTURE_SECONDS = 30.0
 PACKAGES = ("torch", "transformers", "numpy")
 
 # Task, model and digest of a control's prompt; its scores by split.
@@ -76,8 +79,8 @@ def compare(
 ) -> Comparison:
     """Run every search of an experiment, or of several side by side.
 
-    `out` gets `summary.json`, `table.md`, `curves.png` and `runs/` with a JSON file each run, all
-    brought up to date after each run, and `study.sqlite`, which holds every answer that was paid
+    `out` gets `summary.json`, `table.md` and `runs/` with a JSON file each run, all brought up to
+    date after each run, `curves.png`, and `study.sqlite`, which holds every answer that was paid
     for. On a folder that holds this study already, it goes on: what is finished is not done again,
     and a search that was killed ends as if it had not been.
 
@@ -118,16 +121,25 @@ def compare(
             return Comparison(_sections(grid, scores, _kept(study, grid, last)), provenance)
 
         write(found(), out)
+        draw(found(), out)
+        drawn = time.monotonic()
         stack.enter_context(helpers(experiments[0], out, workers - 1, cache))
         for key in study.claimed():
             watcher.begin(grid[key])
             run = _run(study, grid[key], watcher, out)
+            interrupted = run.result.status == "interrupted"
             comparison = found(run)
             write(comparison, out)
+            if interrupted or time.monotonic() - drawn >= PICTURE_SECONDS:
+                draw(comparison, out)
+                drawn = time.monotonic()
             watcher.end(run)
-            if run.result.status == "interrupted":
+            if interrupted:
                 return comparison
-        return found()
+        comparison = found()
+        write(comparison, out)
+        draw(comparison, out)
+        return comparison
 
 
 def work(experiments: Sequence[Experiment], out: Path, cache: Path | None = None) -> None:

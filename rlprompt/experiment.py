@@ -200,11 +200,11 @@ def load_experiments(config: Config, dtypes: Sequence[str] = ()) -> list[Experim
     }
     tasks = [(title, load_task(section)) for title, section in config.all_tasks]
     shelf, experiments = Shelf(), []
-    for i, (title, section) in enumerate(config.all_models):
+    for i, (model, section) in enumerate(config.all_models):
         dtype = dtypes[i] if dtypes else config.dtype
-        lm = ShelvedLM(title, partial(load_model, section, config.device, dtype), shelf)
+        lm = ShelvedLM(model, partial(load_model, section, config.device), dtype, shelf)
         for (title, task), budget in product(tasks, config.all_budgets):
-            with _naming(config, f"{title} on {lm.name}"):
+            with _naming(config, f"{title or task.name}, {model}, {budget} rows"):
                 experiments.append(_load_cell(config, optimisers, task, title, lm, budget))
     return experiments
 

@@ -43,6 +43,8 @@ def curves(comparison: Comparison) -> bytes:
     figure = Figure((width * n_columns, height * n_rows), dpi=150, layout="constrained")
     for i, section in enumerate(sections):
         _panel(figure.add_subplot(n_rows, n_columns, i + 1), section)
+    if len(sections) > 1:
+        figure.suptitle(f"best prompt so far{_seeds(sections[0])}", x=0.01, ha="left")
     sink = io.BytesIO()
     figure.savefig(sink, format="png")
     return sink.getvalue()
@@ -147,12 +149,16 @@ def _top(group: Sequence[float], gap: float) -> float:
     return sum(group) / len(group) + gap * (len(group) - 1) / 2
 
 
+def _seeds(section: Section) -> str:
+    n_seeds = len(section.experiment.seeds)
+    return f", mean of {n_seeds} seeds (thin: each seed)" if n_seeds > 1 else ""
+
+
 def _describe(axes: Axes, section: Section) -> None:
     experiment = section.experiment
-    n_train, n_seeds = len(experiment.task.splits.train), len(experiment.seeds)
-    seeds = f", mean of {n_seeds} seeds (thin: each seed)" if n_seeds > 1 else ""
+    n_train = len(experiment.task.splits.train)
     reward = getattr(experiment.task, "reward", "")
-    title = f"{experiment.task_name}, {experiment.lm.name}: best prompt so far{seeds}"
+    title = f"{experiment.task_name}, {experiment.lm.name}: best prompt so far{_seeds(section)}"
     axes.set_title(section.heading or title, loc="left", fontsize=11)
     per_row = f"one row = one prompt on one of {n_train} train examples"
     axes.set_xlabel(f"rows spent ({per_row})" if not section.heading else "rows spent")

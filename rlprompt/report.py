@@ -150,7 +150,7 @@ def _caution(section: Section) -> list[str]:
 
 
 def write(comparison: Comparison, out: Path) -> None:
-    """Bring the files of a comparison up to date, each whole or not at all.
+    """Bring the files of a comparison up to date but for the picture, each whole or not at all.
 
     Raises:
         OSError: The folder cannot be written to.
@@ -163,6 +163,14 @@ def write(comparison: Comparison, out: Path) -> None:
     summary = json.dumps(comparison.summary(), indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(out / "summary.json", summary.encode())
     write_whole(out / "table.md", markdown(comparison).encode())
+
+
+def draw(comparison: Comparison, out: Path) -> None:
+    """Bring the picture up to date; a second for a grid of eight panels.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
     write_whole(out / "curves.png", curves(comparison))
 
 

@@ -25,8 +25,12 @@ class Shelf:
         """A model in memory, in the place of the one that was there."""
         if self._live is None or self._user is not lm:
             self._user = self._live = None  # before loading: two may not fit
-            self._live = lm.load_again()
-            self._user = lm
+            live = lm.load_again()
+            if lm.known and live.fingerprint.digest != lm.fingerprint.digest:
+                raise ValueError(
+                    f"{lm.name} is another model than it was when this began; restore its files"
+                )
+            self._live, self._user = live, lm
         return self._live
 
 
@@ -37,21 +41,35 @@ class ShelvedLM(FrozenLM):
 
     Args:
         name: What results call it.
-        load: Loads it.
+        load: Loads it in a dtype.
+        dtype: The dtype, or `auto`, which is decided once.
         shelf: Shared with the models that it takes turns with.
+
+    Raises:
+        ValueError: It cannot be loaded. Later, too: if it is another model by then.
     """
 
-    def __init__(self, name: str, load: Callable[[], FrozenLM], shelf: Shelf) -> None:
+    def __init__(
+        self, name: str, load: Callable[[str], FrozenLM], dtype: str, shelf: Shelf
+    ) -> None:
         self.name = name
-        self.load_again = load
+        self.known = False
+        self._load = load
+        self._dtype = dtype
         self._shelf = shelf
         live = shelf.take(self)
+        self._dtype = live.fingerprint.dtype
         self._device = live.device
         self.kind = live.kind
         # In place of the cached properties of the class, which would be computed again.
         self.fingerprint = live.fingerprint
         self.own_noise = live.own_noise
         self.context = live.context
+        self.known = True
+
+    def load_again(self) -> FrozenLM:
+        """The model from its files."""
+        return self._load(self._dtype)
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is asked of the model in memory."""

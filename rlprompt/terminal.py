@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,7 +90,7 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
         ),
         f"searches: {sum(len(experiment.grid) for experiment in experiments)} "
         f"({', '.join(first.optimisers)}; seeds {', '.join(map(str, first.seeds))})",
-        *dict.fromkeys(map(_budget, experiments)),
+        *(_budget(rows, tasks) for rows in dict.fromkeys(e.budget for e in experiments)),
         f"writing to {out}",
         f"scoring {sum(len(place.controls) for place in places.values())} controls first",
     ]
@@ -100,12 +100,13 @@ def _sizes(task: Task) -> str:
     return " + ".join(f"{len(part)} {name}" for name, part in task.splits.parts().items())
 
 
-def _budget(experiment: Experiment) -> str:
-    n_train = len(experiment.task.splits.train)
-    return (
-        f"budget: {experiment.budget:,} rows each ({experiment.budget // n_train:,} prompts on "
-        f"{n_train} examples)"
-    )
+def _budget(rows: int, tasks: Mapping[str, Task]) -> str:
+    sizes = {name: len(task.splits.train) for name, task in tasks.items()}
+    if len(sizes) == 1:
+        (n_train,) = sizes.values()
+        return f"budget: {rows:,} rows each ({rows // n_train:,} prompts on {n_train} examples)"
+    covered = ", ".join(f"{rows // n_train:,} of {name}" for name, n_train in sizes.items())
+    return f"budget: {rows:,} rows each (prompts: {covered})"
 
 
 @contextmanager

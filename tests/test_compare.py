@@ -17,8 +17,8 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.compare import compare
 from rlprompt.comparison import Comparison, Run
-from rlprompt.experiment import Experiment, ExperimentError, Search
 from rlprompt.data import Example, Splits
+from rlprompt.experiment import Experiment, ExperimentError, Search
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Objective
 from rlprompt.plot import mean_curve, spread
@@ -184,7 +184,9 @@ class TestTrouble:
             "finished",
             "interrupted",
         ]
-        assert [row.cells[0] for row in table(comparison.sections[0])][-1] == "stopped (interrupted)"
+        assert [row.cells[0] for row in table(comparison.sections[0])][
+            -1
+        ] == "stopped (interrupted)"
         assert (tmp_path / "out" / "runs" / "stopped-seed0.json").exists()
 
     def test_ctrl_c_between_searches_keeps_the_earlier_ones(self, tmp_path: Path) -> None:

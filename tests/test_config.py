@@ -10,7 +10,6 @@ import pytest
 
 from rlprompt import registry
 from rlprompt.agents.greedy import Greedy
-from rlprompt.config_file import ConfigError, load_config
 from rlprompt.config import (
     ClassificationConfig,
     Config,
@@ -18,6 +17,7 @@ from rlprompt.config import (
     NamedTaskConfig,
     config_from_json,
 )
+from rlprompt.config_file import ConfigError, load_config
 from rlprompt.registry import entries, make_optimiser, settings_of
 
 DEMO = Path(__file__).parents[1] / "experiments" / "demo.yaml"
