@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,8 @@ class TestFromFile:
     @pytest.fixture(autouse=True)
     def _models(self, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         # Pictures are looked at above, and take most of the time.
-        monkeypatch.setattr("rlprompt.compare.draw", lambda comparison, out: None)
+        module = sys.modules["rlprompt.compare"]  # the package's name for it is the function
+        monkeypatch.setattr(module, "draw", lambda comparison, out: None)
         for name, kind in MODELS.items():
             save(desk / name, kind=kind)
 
