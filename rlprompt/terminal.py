@@ -233,7 +233,7 @@ def best(ledger: Ledger) -> str:
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """The tables and the remarks; the Markdown of `table.md` where there is no terminal."""
-    from rlprompt.report import markdown, remarks
+    from rlprompt.report import markdown, marks, remarks
 
     console.print()
     if not console.is_terminal:
@@ -245,6 +245,9 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         console.print(_grid(console, section))
         for remark in remarks(section):
             console.print(remark)
+        console.print()
+    for mark in marks(comparison):
+        console.print(mark)
 
 
 def _grid(console: Console, section: Section) -> Table:
