@@ -109,8 +109,9 @@ def list_runs(folder: Path) -> None:
     found = studies(folder)
     for place, runs in found.items():
         typer.echo(str(place))
-        for run in runs:
-            typer.echo(f"    {state_line(run)}")
+        lines = [str(runs)] if isinstance(runs, Exception) else map(state_line, runs)
+        for line in lines:
+            typer.echo(f"    {line}")
     if not found:
         typer.echo(f"no study in {folder}")
 

@@ -35,6 +35,12 @@ def test_runs_are_listed(study: Path) -> None:
     lines = rlprompt("ls", "runs").stdout.splitlines()
     assert lines[0] == str(STUDY)
     assert re.match(r"    random-seed0: finished, 48/48 rows, \d+ s, best -?\d", lines[1])
+    broken = study.parent / "broken"
+    broken.mkdir()
+    (broken / FILE).write_text("nothing of the kind " * 50)
+    listed = rlprompt("ls", "runs").stdout
+    assert "    runs/broken/study.sqlite is damaged, or no database" in listed
+    assert lines[1] in listed
     assert rlprompt("ls", "runs", "nowhere").stdout == "no study in nowhere\n"
 
 
