@@ -12,6 +12,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlprompt.check import check_task
+    from rlprompt.check_optimisers import check_optimiser
     from rlprompt.compare import compare
     from rlprompt.comparison import Comparison
     from rlprompt.config_file import load_config
@@ -60,6 +62,8 @@ __all__ = [
     "TokenPrompt",
     "TokenSpace",
     "__version__",
+    "check_optimiser",
+    "check_task",
     "compare",
     "few_shot",
     "find_label_words",
@@ -82,12 +86,14 @@ _MODULES = {
     "label_search": ("find_label_words",),
     "lm": ("FrozenLM",),
     "objective": ("Budget", "BudgetExhausted", "Evaluation", "Objective"),
+    "check_optimisers": ("check_optimiser",),
     "prompt": ("SoftPrompt", "TokenPrompt"),
     "result": ("Result",),
     "sampling": ("Generated",),
     "search": ("AskTell", "Optimiser", "search"),
     "space": ("SoftSpace", "TokenSpace"),
     "task": ("ClassificationTask", "Task"),
+    "check": ("check_task",),
     "template": ("Query", "Template"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

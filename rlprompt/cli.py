@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from rlprompt import commands
+from rlprompt import commands, preflight
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,6 +121,9 @@ def compare(
     track: Annotated[
         list[Tracker] | None, typer.Option(help="Tell a tracker as well; give it again for more.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what it would cost, and run nothing.")
+    ] = False,
 ) -> None:
     """Compare optimisers at the same budget.
 
@@ -131,6 +134,9 @@ def compare(
     chosen = _config(
         config, budget=budget, seeds=seed or None, device=device, dtype=dtype, cache=cache
     )
+    if dry_run:
+        _guarded(preflight.dry_run)(chosen)
+        return
     _compare(chosen, out, chosen.name, restart, workers, track or ())
 
 
@@ -261,7 +267,14 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-for _command in (commands.show, commands.watch, commands.export, commands.verify, commands.work):
+for _command in (
+    preflight.check,
+    commands.show,
+    commands.watch,
+    commands.export,
+    commands.verify,
+    commands.work,
+):
     app.command()(_guarded(_command))
 
 

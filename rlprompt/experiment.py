@@ -23,7 +23,7 @@ from rlprompt.registry import import_task, make_optimiser, make_task
 from rlprompt.search import Optimiser, describe
 from rlprompt.shelf import Shelf, ShelvedLM
 from rlprompt.space import TokenSpace
-from rlprompt.task import ClassificationTask, Task, WrittenTask
+from rlprompt.task import ChoosyTask, ClassificationTask, Task, WrittenTask
 
 
 class ExperimentError(ValueError):
@@ -75,7 +75,8 @@ class Experiment:
             raise ValueError(f"names of optimisers differ too little for files: {slugs}")
         Objective(self.task, self.lm, Budget(self.budget, **self.stop))
         if any(optimiser.searches == "tokens" for optimiser in self.optimisers.values()):
-            TokenSpace.from_lm(self.lm, self.length, self.banned)
+            tokens = self.task.tokens(self.lm) if isinstance(self.task, ChoosyTask) else None
+            TokenSpace.from_lm(self.lm, self.length, self.banned, tokens)
         soft = [name for name, one in self.optimisers.items() if one.searches == "soft"]
         if soft and getattr(self.task, "tokens_only", False):
             raise ValueError(

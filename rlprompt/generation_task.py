@@ -53,7 +53,7 @@ class GenerationTask:
     template: Template
     reward: str | Mapping[str, float] | RewardFunction
     max_new_tokens: int = 16
-    stop: Sequence[str] = ("\n",)
+    stop: str | Sequence[str] = ("\n",)
     temperature: float = 0.0
     seed: int = 0
     hand_prompt: str = ""
@@ -94,7 +94,7 @@ class GenerationTask:
         text: str | Sequence[str] | Mapping[str, str] | None = None,
         label: str | None = None,
         max_new_tokens: int = 16,
-        stop: Sequence[str] = ("\n",),
+        stop: str | Sequence[str] = ("\n",),
         temperature: float = 0.0,
         sampling_seed: int = 0,
         length_penalty: float = 0.0,

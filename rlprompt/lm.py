@@ -346,9 +346,8 @@ class FrozenLM:
     ) -> list[list[Generated]]:
         """What the model writes after every query under every prompt.
 
-        Sampling, penalties and forced tokens that a checkpoint recommends are not used. An answer
-        hangs on its own prompt and query, not on what else is in the call, as far as rounding does
-        not turn a tie of two tokens around.
+        A checkpoint's own sampling, penalties and forced tokens are left out. An answer hangs on
+        its own prompt and query alone, as far as rounding does not turn a tie of two tokens around.
 
         Args:
             prompts: (P,) of one kind. Equal ones are computed once, as equal queries are.

@@ -60,13 +60,19 @@ class Loaded:
     revision: str
 
 
-def load(name: str, dtype: str, revision: str | None) -> Loaded:
+def load(
+    name: str,
+    dtype: str,
+    revision: str | None,
+    auto_class: type[auto_factory._BaseAutoModelClass] | None = None,
+) -> Loaded:
     """Read a model and its tokenizer.
 
     Args:
         name: As for `FrozenLM.load`.
         dtype: A key of `DTYPES`, or `"auto"` for what the checkpoint holds.
         revision: Commit, branch or tag of a hub model.
+        auto_class: What kind of model it is; None for the language model that its config names.
 
     Raises:
         ValueError: The name leads nowhere, no model of a known kind is there, or no such dtype.
@@ -76,7 +82,7 @@ def load(name: str, dtype: str, revision: str | None) -> Loaded:
     source, options = _resolve(name, revision)
     try:
         with _quiet():
-            return _read(source, DTYPES.get(dtype, "auto"), options)
+            return _read(source, DTYPES.get(dtype, "auto"), options, auto_class)
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         if options.get("local_files_only"):
@@ -215,9 +221,14 @@ def _hub_answers() -> bool:
         return False
 
 
-def _read(source: str, dtype: torch.dtype | str, options: dict[str, Any]) -> Loaded:
+def _read(
+    source: str,
+    dtype: torch.dtype | str,
+    options: dict[str, Any],
+    auto_class: type[auto_factory._BaseAutoModelClass] | None = None,
+) -> Loaded:
     config = AutoConfig.from_pretrained(source, **options)
-    auto_class = _auto_class(model_kind(config))
+    auto_class = auto_class or _auto_class(model_kind(config))
     model = auto_class.from_pretrained(source, config=config, dtype=dtype, **options)
     tokenizer = AutoTokenizer.from_pretrained(source, **options)
     commit = getattr(model.config, "_commit_hash", None) or options.get("revision") or ""

@@ -60,7 +60,7 @@ class Decoding:
     """
 
     max_new_tokens: int
-    stop: Sequence[str] = ()
+    stop: str | Sequence[str] = ()
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0

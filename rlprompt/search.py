@@ -30,7 +30,7 @@ from rlprompt.objective import (
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.result import SOFT_MARK, Candidate, Result, Score, plain
 from rlprompt.space import Kind, SoftSpace, Space, TokenSpace
-from rlprompt.task import Task, measure
+from rlprompt.task import ChoosyTask, Task, measure
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def search(
     space_rng, rng = (
         np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)
     )
-    space = make_space(optimiser.searches, lm, length, banned, space_rng)
+    space = make_space(optimiser.searches, lm, length, banned, space_rng, task)
     final = _Final(task, lm, scores)
     began = time.perf_counter()
 
@@ -188,11 +188,17 @@ def search(
 
 
 def make_space(
-    kind: Kind, lm: FrozenLM, length: int, banned: Collection[str | int], rng: np.random.Generator
+    kind: Kind,
+    lm: FrozenLM,
+    length: int,
+    banned: Collection[str | int],
+    rng: np.random.Generator,
+    task: Task | None = None,
 ) -> Space:
-    """The space of a kind for a model."""
+    """The space of a kind for a model, of the task's own tokens if it has some."""
     if kind == "tokens":
-        return TokenSpace.from_lm(lm, length, banned)
+        tokens = task.tokens(lm) if isinstance(task, ChoosyTask) else None
+        return TokenSpace.from_lm(lm, length, banned, tokens)
     return SoftSpace.from_lm(lm, length, rng)
 
 

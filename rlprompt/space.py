@@ -43,7 +43,13 @@ class TokenSpace:
         object.__setattr__(self, "allowed", allowed)
 
     @classmethod
-    def from_lm(cls, lm: FrozenLM, length: int, banned: Collection[str | int] = ()) -> TokenSpace:
+    def from_lm(
+        cls,
+        lm: FrozenLM,
+        length: int,
+        banned: Collection[str | int] = (),
+        tokens: Collection[int] | None = None,
+    ) -> TokenSpace:
         """The tokens of a model that one can read and type, less what is banned.
 
         Args:
@@ -51,10 +57,12 @@ class TokenSpace:
             length: Tokens in a prompt.
             banned: Ids, or words; a word bans every token that spells it, in any case and with or
                 without a space before it. One that takes several tokens cannot be banned.
+            tokens: The ids to choose from instead, such as a task's own (`ChoosyTask`).
         """
         words = {ban.strip().casefold() for ban in banned if isinstance(ban, str)}
         ids = {int(ban) for ban in banned if not isinstance(ban, str)}
-        spelt = {token: text.strip().casefold() for token, text in typable_tokens(lm).items()}
+        texts = typable_tokens(lm) if tokens is None else {i: lm.decode([i]) for i in tokens}
+        spelt = {token: text.strip().casefold() for token, text in texts.items()}
         for word in sorted(words - set(spelt.values())):
             logger.warning("no single token of %s spells %r, so it is not banned", lm.name, word)
         allowed = [token for token, word in spelt.items() if token not in ids and word not in words]

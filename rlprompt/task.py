@@ -117,6 +117,15 @@ class MeasuredTask(Task, Protocol):
         ...
 
 
+@runtime_checkable
+class ChoosyTask(Task, Protocol):
+    """A task that says which tokens a prompt is made of, in the place of all that one can type."""
+
+    def tokens(self, lm: FrozenLM) -> Sequence[int]:
+        """Their ids."""
+        ...
+
+
 def columns(
     template: Template, text: str | Sequence[str] | Mapping[str, str] | None
 ) -> Sequence[str] | Mapping[str, str]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import tempfile
 import tomllib
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic
 from tiny import tiny_lm
 
@@ -20,9 +16,10 @@ from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
-from rlprompt.objective import GRADIENT_ROWS, Budget, BudgetExhausted, Objective
+from rlprompt.check_optimisers import check_optimiser
+from rlprompt.objective import GRADIENT_ROWS
 from rlprompt.result import Result
-from rlprompt.search import Optimiser, make_space, search
+from rlprompt.search import Optimiser, search
 from rlprompt.task import ClassificationTask
 from rlprompt.template import Template
 
@@ -42,23 +39,12 @@ OPTIMISERS: tuple[Optimiser, ...] = (
 every = pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda o: type(o).__name__)
 
 
-def task(optimiser: Optimiser, only: str = "", flat: bool = False) -> Synthetic:
-    made = HiddenWords if optimiser.searches == "tokens" else HiddenVectors
-    return made(only=only, flat=flat)
+def task(optimiser: Optimiser) -> Synthetic:
+    return HiddenWords() if optimiser.searches == "tokens" else HiddenVectors()
 
 
-def run(optimiser: Optimiser, seed: int = 0, rows: int = N_PROMPTS * N_EXAMPLES) -> Result:
-    return search(task(optimiser), tiny_lm(), optimiser, rows, seed=seed, length=LENGTH)
-
-
-def run_alone(optimiser: Optimiser, what: Any, rows: int) -> Objective:
-    """Run without `search`, as the loop that may see the budget end."""
-    objective = Objective(what, tiny_lm(), Budget(rows))
-    rng = np.random.default_rng(0)
-    space = make_space(optimiser.searches, tiny_lm(), LENGTH, (), rng)
-    with pytest.raises(BudgetExhausted):
-        optimiser.run(objective, space, rng)
-    return objective
+def run(optimiser: Optimiser, rows: int = N_PROMPTS * N_EXAMPLES) -> Result:
+    return search(task(optimiser), tiny_lm(), optimiser, rows, length=LENGTH)
 
 
 def price(optimiser: Optimiser) -> int:
@@ -101,26 +87,9 @@ def test_a_budget_of_one_prompt_is_spent(optimiser: Optimiser) -> None:
 
 
 @every
-def test_the_same_seed_searches_alike_and_another_does_not(optimiser: Optimiser) -> None:
-    first = run(optimiser, seed=1)
-    # What others draw from the global generators in between changes nothing.
-    np.random.seed(0)
-    torch.manual_seed(0)
-    random.seed(0)
-    again = run(optimiser, seed=1)
-    assert again.points == first.points
-    assert [c.prompt for c in again.candidates] == [c.prompt for c in first.candidates]
-    assert run(optimiser, seed=2).points != first.points
-
-
-@every
-def test_leaves_the_global_random_state_alone(optimiser: Optimiser) -> None:
-    before = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
-    run(optimiser)
-    after = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
-    assert after[0] == before[0]
-    np.testing.assert_equal(after[1], before[1])
-    assert torch.equal(after[2], before[2])
+def test_passes_the_check_that_others_can_run(optimiser: Optimiser) -> None:
+    """Seeds, global random state, train alone, equal rewards, and more: `check_optimisers.py`."""
+    assert not check_optimiser(optimiser, tiny_lm(), n_prompts=N_PROMPTS, length=LENGTH).problems
 
 
 @every
@@ -131,17 +100,6 @@ def test_writes_no_files(
     monkeypatch.chdir(tmp_path)
     run(optimiser)
     assert not list(tmp_path.iterdir())
-
-
-@every
-def test_sees_the_train_split_only(optimiser: Optimiser) -> None:
-    run_alone(optimiser, task(optimiser, only="train"), N_PROMPTS * N_EXAMPLES)
-
-
-@every
-def test_goes_on_where_every_prompt_earns_the_same(optimiser: Optimiser) -> None:
-    flat = run_alone(optimiser, task(optimiser, flat=True), N_PROMPTS * N_EXAMPLES)
-    assert flat.remaining < price(optimiser)
 
 
 @every

@@ -11,10 +11,13 @@ import pytest
 from fakes import FakeGradientTask, FakeTask
 from tiny import HIDDEN, TinyKind, tiny_lm
 
+from rlprompt.compression import CompressionTask
 from rlprompt.data import Example, Splits
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import CHUNK, Budget, Objective
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.sampling import Decoding
+from rlprompt.style_transfer import StyleReward, StyleTransferTask
 from rlprompt.task import ClassificationTask, DifferentiableTask, Task, measure
 from rlprompt.template import Template
 
@@ -37,6 +40,13 @@ def classification(
 ) -> ClassificationTask:
     words = {"neg": "terrible", "pos": pos}
     return ClassificationTask("film", SPLITS, Template(template), words, reward, **options)
+
+
+def style_transfer(reward: StyleReward = "mean") -> StyleTransferTask:
+    words = {"sad": "terrible", "glad": "great"}
+    return StyleTransferTask(
+        "film", SPLITS, "glad", words, reward=reward, decoding=Decoding(max_new_tokens=6)
+    )
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,9 @@ CASES = [
     Case("unpacked", lambda: classification(BOTH, "cross_entropy"), "mistral-sliding"),
     Case("masked", lambda: classification("{text} {prompt} {mask} .", "gap"), "bert"),
     Case("encoder-decoder", lambda: classification(END, "cross_entropy"), "t5"),
+    Case("style transfer", style_transfer),
+    Case("style product", lambda: style_transfer("product"), "t5"),
+    Case("compression", lambda: CompressionTask(classification(END, "gap"), "It was so good", 0.5)),
     Case("function", lambda: FakeTask(SPLITS)),
     Case("function of vectors", lambda: FakeGradientTask(SPLITS), soft=True),
 ]
