@@ -252,8 +252,8 @@ class FrozenLM:
 
     def _vectors(self, request: Request) -> Tensor | None:
         """The soft prompts of a call, on the device."""
-        vectors = request.vectors
-        return None if vectors is None else torch.tensor(vectors, device=self.device)
+        given = request.vectors
+        return None if given is None else torch.tensor(given, device=self.device)
 
     def noise(self, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Noise:
         """How much these rows' log-likelihoods depend on how they are computed.
@@ -373,10 +373,8 @@ class FrozenLM:
             )
         request = prepare(self.limits, prompts, queries, n_answer=max_new_tokens - 1)
         reader = Reader(self.decode, end_ids(self.model, self.tokenizer), decoding)
-        digests = [prompts[first].digest for first in request.firsts]
-        answers = write(
-            self._generator, request.ids, digests, self._vectors(request), queries, reader
-        )
+        digests, vectors = [prompts[i].digest for i in request.firsts], self._vectors(request)
+        answers = write(self._generator, request.ids, digests, vectors, queries, reader)
         return [answers[i] for i in request.inverse]
 
     @cached_property

@@ -1,8 +1,9 @@
 """What an experiment will cost, measured on a little of it: rows, seconds, memory.
 
 Each optimiser runs for `TRIAL_PROMPTS` prompts against a reward that costs nothing
-(`check_trial.py`), which tells its own time and what it asks for; some of those prompts are then scored on a few train
-examples by the task itself. Nothing is written, no reward is kept, and test stays closed.
+(`check_trial.py`), which tells its own time and what it asks for; some of those prompts are then
+scored on a few train examples by the task itself. Nothing is written, no reward is kept, and test
+stays closed.
 
 What cannot be known: how busy the machine will be, and whether an optimiser's own time grows with
 its history.
