@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from rlprompt.check import check_task
     from rlprompt.check_optimisers import check_optimiser
     from rlprompt.compare import compare
-    from rlprompt.comparison import Comparison, Experiment, load_experiment
-    from rlprompt.config import load_config
+    from rlprompt.comparison import Comparison
+    from rlprompt.config_file import load_config
     from rlprompt.data import Example, Splits, few_shot, load_splits
+    from rlprompt.experiment import Experiment, load_experiments
     from rlprompt.function_reward import RewardError, RewardFunction, reward
     from rlprompt.function_task import FunctionTask
     from rlprompt.generation_task import GenerationTask
@@ -67,7 +68,7 @@ __all__ = [
     "few_shot",
     "find_label_words",
     "load_config",
-    "load_experiment",
+    "load_experiments",
     "load_splits",
     "reward",
     "search",
@@ -75,8 +76,9 @@ __all__ = [
 
 _MODULES = {
     "compare": ("compare",),
-    "comparison": ("Comparison", "Experiment", "load_experiment"),
-    "config": ("load_config",),
+    "comparison": ("Comparison",),
+    "experiment": ("Experiment", "load_experiments"),
+    "config_file": ("load_config",),
     "data": ("Example", "Splits", "few_shot", "load_splits"),
     "function_reward": ("RewardError", "RewardFunction", "reward"),
     "function_task": ("FunctionTask",),

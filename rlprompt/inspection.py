@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rlprompt.database import StoreError
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.result import Result, Score
@@ -59,16 +60,15 @@ class Entry:
         return f"soft {self.digest}"
 
 
-def studies(folder: Path) -> dict[Path, list[StoredRun]]:
-    """The studies in a folder and the folders under it, with their runs.
-
-    Raises:
-        StoreError: One of them cannot be read.
-    """
-    found = {}
+def studies(folder: Path) -> dict[Path, list[StoredRun] | StoreError]:
+    """The studies in a folder and the folders under it, with their runs, or why they have none."""
+    found: dict[Path, list[StoredRun] | StoreError] = {}
     for path in sorted(folder.rglob(FILE)):
-        with Store(path, read_only=True) as store:
-            found[path.parent] = store.runs()
+        try:
+            with Store(path, read_only=True) as store:
+                found[path.parent] = store.runs()
+        except StoreError as error:  # the others can be listed all the same
+            found[path.parent] = error
     return found
 
 

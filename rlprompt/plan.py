@@ -22,8 +22,8 @@ import numpy as np
 import psutil
 
 from rlprompt.check_trial import Call, TrialTask
-from rlprompt.comparison import Experiment
 from rlprompt.data import Example
+from rlprompt.experiment import Experiment
 from rlprompt.objective import GRADIENT_ROWS, Budget, BudgetExhausted, Objective
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search import CANDIDATES, Optimiser, make_space

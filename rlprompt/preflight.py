@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from rlprompt.check_findings import Report
-    from rlprompt.comparison import Experiment
     from rlprompt.config import Config
+    from rlprompt.experiment import Experiment
     from rlprompt.plan import Plan
     from rlprompt.task import Task
 
@@ -63,10 +64,10 @@ def dry_run(config: Config) -> None:
         ValueError: Something in the config is wrong.
         AssetError: Bundled data or model could not be fetched.
     """
-    from rlprompt.comparison import load_experiment
+    from rlprompt.experiment import load_experiments, searches
 
     typer.echo(f"{config.name}: a plan; no search is run and nothing is written")
-    _show_plan(load_experiment(config))
+    _show_plans({s.heading: s.experiment for s in searches(load_experiments(config)).values()})
 
 
 def _check_experiment(
@@ -74,22 +75,27 @@ def _check_experiment(
 ) -> list[Report]:
     from rlprompt.check import check_task
     from rlprompt.check_optimisers import check_optimiser
-    from rlprompt.comparison import load_experiment
-    from rlprompt.config import load_config
+    from rlprompt.config_file import load_config
+    from rlprompt.experiment import load_experiments, searches
 
-    experiment = load_experiment(load_config(Path(subject), device=device, dtype=dtype))
-    typer.echo(f"task {experiment.task.name} with {experiment.lm.name}")
-    report = check_task(
-        experiment.task, experiment.lm, length=experiment.length, every_example=not quick
-    )
-    reports = [_told(report)]
+    experiments = load_experiments(load_config(Path(subject), device=device, dtype=dtype))
+    headed = {search.heading: search.experiment for search in searches(experiments).values()}
+    reports = []
+    # Budgets make no difference to a task and a model.
+    for experiment in {(e.task_name, e.lm.name): e for e in experiments}.values():
+        typer.echo(f"task {experiment.task_name} with {experiment.lm.name}")
+        report = check_task(
+            experiment.task, experiment.lm, length=experiment.length, every_example=not quick
+        )
+        reports.append(_told(report))
+    sound = not any(report.failed for report in reports)
     typer.echo("\noptimisers, on a task that costs nothing")
     for name, optimiser in experiment.optimisers.items():
         reports.append(check_optimiser(optimiser))
         _tell_problems(name, reports[-1])
     typer.echo("")
-    if not report.failed:  # or what it costs is of no interest
-        _show_plan(experiment)
+    if sound:  # or what it costs is of no interest
+        _show_plans(headed)
     return reports
 
 
@@ -123,6 +129,14 @@ def _find_task(name: str) -> Task:
     spec = locate(name, Path.cwd())
     found = load_object(spec)
     return import_task(spec, {}) if callable(found) else as_task(found, name)
+
+
+def _show_plans(experiments: Mapping[str, Experiment]) -> None:
+    """A plan for each experiment under its heading, which is "" for the only one."""
+    for heading, experiment in experiments.items():
+        if heading:
+            typer.echo(f"\n{heading}")
+        _show_plan(experiment)
 
 
 def _show_plan(experiment: Experiment) -> None:

@@ -56,7 +56,7 @@ class Record:
         if not rows:
             return None
         identity, *row = rows[0]
-        answer = _answer(row, prompts)
+        answer = decoded(row, prompts)
         progress = self._progress.after(answer)
         recorded = self._recorded()
         if recorded != identity:
@@ -66,14 +66,11 @@ class Record:
 
     def keep(self, prompts: Sequence[Prompt], answer: Answer) -> Answer:
         """See `Answers.keep`."""
-        gradients = answer.gradients
         values = (
-            self._key(prompts, gradients is not None),
+            self._key(prompts, answer.gradients is not None),
             json.dumps(_states(prompts, answer)),
             bytes.fromhex("".join(prompt.digest for prompt in prompts)),
-            answer.per_example.astype("<f8").tobytes(),
-            None if gradients is None else np.asarray(gradients, dtype="<f4").tobytes(),
-            answer.seconds,
+            *encoded(answer),
         )
         recorded = self._recorded()
 
@@ -85,7 +82,7 @@ class Record:
                 values,
             )
             identity, *row = connection.execute(_SELECT, values[:1]).fetchone()
-            kept = _answer(row, prompts)
+            kept = decoded(row, prompts)
             progress = self._progress.after(kept)
             self._enter(connection, progress, recorded, identity)
             return kept, progress
@@ -94,10 +91,7 @@ class Record:
         return kept
 
     def _key(self, prompts: Sequence[Prompt], gradient: bool) -> bytes:
-        digest = hashlib.blake2b(f"{self._scope} {gradient}".encode(), digest_size=16)
-        for prompt in prompts:
-            digest.update(prompt.digest.encode())
-        return digest.digest()
+        return content_key(f"{self._scope} {gradient}", prompts)
 
     def _recorded(self) -> int | None:
         """The answer that the run got here before, or None where it had not come so far."""
@@ -143,6 +137,14 @@ class Record:
         )
 
 
+def content_key(scope: str, prompts: Sequence[Prompt]) -> bytes:
+    """What a stored answer is found by: a hash of all that decides it."""
+    digest = hashlib.blake2b(scope.encode(), digest_size=16)
+    for prompt in prompts:
+        digest.update(prompt.digest.encode())
+    return digest.digest()
+
+
 @dataclass(frozen=True)
 class _Progress:
     """How far a run has come."""
@@ -178,7 +180,18 @@ def check_owner(updated: sqlite3.Cursor, name: str) -> None:
         )
 
 
-def _answer(row: Sequence[Any], prompts: Sequence[Prompt]) -> Answer:
+def encoded(answer: Answer) -> tuple[bytes, bytes | None, float]:
+    """An answer as a row of rewards, gradients and seconds."""
+    gradients = answer.gradients
+    return (
+        answer.per_example.astype("<f8").tobytes(),
+        None if gradients is None else np.asarray(gradients, dtype="<f4").tobytes(),
+        answer.seconds,
+    )
+
+
+def decoded(row: Sequence[Any], prompts: Sequence[Prompt]) -> Answer:
+    """The answer in a row of rewards, gradients and seconds."""
     rewards, gradients, seconds = row
     # Copies: what is read from the file cannot be written to, and PyTorch refuses that.
     per_example = np.frombuffer(rewards, dtype="<f8").reshape(len(prompts), -1).copy()

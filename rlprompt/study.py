@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlprompt.cache import Cache, Cached
 from rlprompt.database import StoreError
 from rlprompt.leases import Worker
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Answers, Budget, Ledger
 from rlprompt.result import Result
-from rlprompt.search import Optimiser, search
+from rlprompt.search import Optimiser, Scores, search
+from rlprompt.shelf import ShelvedLM
 from rlprompt.store import FILE, Store
 from rlprompt.task import Task
 
@@ -69,6 +71,7 @@ class Job:
         answers: Answers | None = None,
         on_progress: Callable[[Ledger], None] | None = None,
         on_failure: Callable[[Result], None] | None = None,
+        scores: Scores | None = None,
     ) -> Result:
         """Do the search; see `search`."""
         return search(
@@ -82,6 +85,7 @@ class Job:
             on_progress=on_progress,
             on_failure=on_failure,
             answers=answers,
+            scores=scores,
         )
 
 
@@ -103,18 +107,26 @@ class Study:
         folder: Where `study.sqlite` is, made if it is not there.
         jobs: Its searches by name.
         config: What the searches were made from, JSON values.
+        cache: File of answers that studies share, made if it is not there; None for none.
 
     Raises:
         StoreError: The store cannot be used, or holds a study that was made differently.
     """
 
-    def __init__(self, folder: Path, jobs: Mapping[str, Job], config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        jobs: Mapping[str, Job],
+        config: Mapping[str, Any],
+        cache: Path | None = None,
+    ) -> None:
         self.jobs = jobs
         self._stack = contextlib.ExitStack()
         self.store = self._stack.enter_context(Store(folder / FILE))
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             self.store.plan(config, {name: job.spec for name, job in jobs.items()})
+            self._cache = self._stack.enter_context(Cache(cache)) if cache else None
             self._worker = self._stack.enter_context(Worker(folder / FILE))
             undo.pop_all()
 
@@ -131,11 +143,14 @@ class Study:
     def claimed(self) -> Iterator[str]:
         """Names of searches for this process to `run`, until all have come to an end.
 
-        While other workers have what is left, wait: a search whose worker died is claimed here.
+        Those of a model that is in memory come first. While other workers have what is left, wait:
+        a search whose worker died is claimed here.
         """
         waiting = False
         while True:
-            name = self.store.claim(self._worker.name, dead=self._worker.takes_for_dead)
+            name = self.store.claim(
+                self._worker.name, prefer=self._at_hand(), dead=self._worker.takes_for_dead
+            )
             if name:
                 yield name
                 waiting = False
@@ -147,6 +162,20 @@ class Study:
                 logger.info("waiting for other workers: %s", ", ".join(others))
                 waiting = True
             time.sleep(POLL_SECONDS)
+
+    def _at_hand(self) -> set[str]:
+        """Names of the searches whose model need not be loaded."""
+        return {
+            name
+            for name, job in self.jobs.items()
+            if not isinstance(job.lm, ShelvedLM) or job.lm.in_memory
+        }
+
+    def answers(self, name: str) -> Answers:
+        """What a search that was claimed is told: from the store, the cache, and then the model."""
+        job = self.jobs[name]
+        record = self.store.record(name, job.lm, job.task, self._worker.name)
+        return Cached(record, self._cache, job.lm, job.task) if self._cache else record
 
     def run(self, name: str, on_progress: Callable[[Ledger], None] | None = None) -> Result:
         """Go on with a search that was claimed, and keep what came of it.
@@ -160,9 +189,9 @@ class Study:
                 had found.
         """
         job, worker, partial = self.jobs[name], self._worker.name, list[Result]()
-        record = self.store.record(name, job.lm, job.task, worker)
+        scores = self.store.scores(job.lm, job.task)
         try:
-            result = job.run(record, on_progress, partial.append)
+            result = job.run(self.answers(name), on_progress, partial.append, scores)
         except StoreError:
             raise
         except Exception as error:

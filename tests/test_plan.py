@@ -16,8 +16,8 @@ from tiny import tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
-from rlprompt.comparison import Experiment
 from rlprompt.data import Example, Splits
+from rlprompt.experiment import Experiment
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Objective
 from rlprompt.plan import make_plan
