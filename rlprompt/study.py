@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlprompt.answers import Answers
 from rlprompt.database import StoreError
 from rlprompt.leases import Worker
 from rlprompt.lm import FrozenLM
-from rlprompt.objective import Answers, Budget, Ledger
+from rlprompt.objective import Budget, Ledger
 from rlprompt.result import Result
 from rlprompt.search import Optimiser, search
 from rlprompt.store import FILE, Store

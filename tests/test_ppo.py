@@ -60,11 +60,17 @@ def space(lm: FrozenLM) -> TokenSpace:
 
 def policy(lm: FrozenLM) -> TokenPolicy:
     where = space(lm)
-    episodes = TokenEpisodes(Objective(HiddenWords(), lm, Budget(1000)), where, 1)
+    objective = Objective(HiddenWords(), lm, Budget(1000))
+    episodes = TokenEpisodes(objective, where, 1)
     actions = episodes.action_space
     assert isinstance(actions, spaces.Discrete)
     return TokenPolicy(
-        episodes.observation_space, actions, lambda _: 0.1, lm=lm, space=where, components=4
+        episodes.observation_space,
+        actions,
+        lambda _: 0.1,
+        objective=objective,
+        space=where,
+        components=4,
     )
 
 
@@ -132,8 +138,9 @@ def test_proposals_are_remembered_and_forgotten(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("rlprompt.agents.token_policy.REMEMBERED", 3)
     lm = tiny_lm()
     where = space(lm)
-    box = TokenEpisodes(Objective(HiddenWords(), lm, Budget(1000)), where, 1).observation_space
-    proposal = Proposal(box, lm, where)
+    objective = Objective(HiddenWords(), lm, Budget(1000))
+    box = TokenEpisodes(objective, where, 1).observation_space
+    proposal = Proposal(box, objective, where)
     seen = observations(where)
     first = proposal(seen)
     torch.testing.assert_close(proposal(seen), first, rtol=0, atol=0)

@@ -21,10 +21,11 @@ from synthetic import N_EXAMPLES, SPLITS, HiddenVectors, HiddenWords, examples
 from tiny import tiny_lm
 
 import rlprompt.store
+from rlprompt.answers import Answer
 from rlprompt.data import Example, Splits
 from rlprompt.database import APPLICATION, StoreError
 from rlprompt.lm import FrozenLM
-from rlprompt.objective import GRADIENT_ROWS, Answer, Budget, Objective
+from rlprompt.objective import GRADIENT_ROWS, Budget, Objective
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.result import Result
 from rlprompt.search import AskTell, Proposals, search
@@ -498,7 +499,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=320k", "tmpfs", str(folder)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip("a small file system cannot be mounted here; that needs root")
