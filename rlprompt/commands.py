@@ -59,9 +59,7 @@ def watch(
 
 def export(
     study: StudyPath,
-    ledger: Annotated[
-        Path, typer.Option(metavar="FILE", help="Ends in .csv, .parquet or .jsonl.")
-    ],
+    ledger: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .csv, .parquet or .jsonl.")],
 ) -> None:
     """Write every prompt that was paid for, with its rewards.
 

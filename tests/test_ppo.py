@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords
 from tiny import tiny_lm
 
@@ -18,10 +22,14 @@ from rlprompt.agents.token_policy import (
 )
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.envs.vec_env import PromptVecEnv
+from rlprompt.hidden import last_hidden
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Budget, Objective
+from rlprompt.record import Record
+from rlprompt.result import Result
 from rlprompt.search import Optimiser, search
 from rlprompt.space import TokenSpace
+from rlprompt.store import FILE, Store
 
 LENGTH = 3
 N_PROMPTS = 300
@@ -187,3 +195,44 @@ def test_settings_out_of_range_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         make(**settings)
+
+
+class Cut(Exception):  # noqa: N818
+    """A process that ends."""
+
+
+def test_a_search_cut_inside_a_rollout_asks_the_model_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, task, asked = tiny_lm(), HiddenWords(), list[object]()
+
+    def cut_at(last: int) -> None:
+        def count(lm: FrozenLM, texts: Sequence[tuple[int, ...]]) -> NDArray[np.float32]:
+            if len(asked) == last:
+                raise Cut
+            asked.append(texts)
+            return last_hidden(lm, texts)
+
+        monkeypatch.setattr("rlprompt.objective.last_hidden", count)
+
+    def go(answers: Record | None = None) -> Result:
+        budget = 40 * N_EXAMPLES
+        return search(task, lm, PPO(prompts=8), budget, length=LENGTH, answers=answers)
+
+    cut_at(1000)
+    alone = go()
+    undisturbed, asked = asked, []
+    assert len(undisturbed) > 5  # two or three in each of five rollouts
+    with Store(tmp_path / FILE) as store:
+        store.plan({}, {"ppo": {}})
+        store.claim("me", dead=lambda *_: False)
+        for last in range(len(undisturbed)):
+            cut_at(last)
+            with pytest.raises(Cut):
+                go(store.record("ppo", lm, task, "me"))
+        cut_at(1000)
+        resumed = go(store.record("ppo", lm, task, "me"))
+        assert store.run("ppo").strayed is None
+    assert asked == undisturbed
+    assert resumed.points == alone.points
+    assert resumed.best == alone.best
