@@ -136,7 +136,7 @@ class Study:
         """
         waiting = False
         while True:
-            name = self.store.claim(self._worker.name, dead=self._worker.takes_for_dead)
+            name = self.claim()
             if name:
                 yield name
                 waiting = False
@@ -149,6 +149,39 @@ class Study:
                 waiting = True
             time.sleep(POLL_SECONDS)
 
+    def claim(self) -> str | None:
+        """Take a search for this process: its name, or None where none waits to be taken."""
+        return self.store.claim(self._worker.name, dead=self._worker.takes_for_dead)
+
+    def has_work(self) -> bool:
+        """Whether there is a search to claim."""
+        dead = self._worker.takes_for_dead
+        return any(
+            run.state == "waiting"
+            or (run.state == "running" and dead(run.name, run.owner, run.beat))
+            for run in self.store.runs()
+        )
+
+    def answers(self, name: str) -> Answers:
+        """What a search that was claimed is told, from its beginning."""
+        job = self.jobs[name]
+        return self.store.record(name, job.lm, job.task, self._worker.name)
+
+    def end(self, name: str, result: Result | None, error: str = "") -> None:
+        """Keep what came of a search that was claimed, and let it go.
+
+        Args:
+            name: Its name.
+            result: What it found, in part if an error or an interruption ended it.
+            error: What ended it, in a line, or "".
+        """
+        if error:
+            self.store.fail(name, self._worker.name, error, result)
+        elif result is not None and result.status == "finished":
+            self.store.finish(name, self._worker.name, result)
+        else:
+            self.store.release(name, self._worker.name)
+
     def run(self, name: str, on_progress: Callable[[Ledger], None] | None = None) -> Result:
         """Go on with a search that was claimed, and keep what came of it.
 
@@ -160,18 +193,14 @@ class Study:
             Exception: Whatever else ended the search. The run is marked as failed, with what it
                 had found.
         """
-        job, worker, partial = self.jobs[name], self._worker.name, list[Result]()
-        record = self.store.record(name, job.lm, job.task, worker)
+        partial: list[Result] = []
         try:
-            result = job.run(record, on_progress, partial.append)
+            result = self.jobs[name].run(self.answers(name), on_progress, partial.append)
         except StoreError:
             raise
         except Exception as error:
             line = " ".join(f"{type(error).__name__}: {error}".split())
-            self.store.fail(name, worker, line, partial[0] if partial else None)
+            self.end(name, partial[0] if partial else None, line)
             raise
-        if result.status == "finished":
-            self.store.finish(name, worker, result)
-        else:
-            self.store.release(name, worker)
+        self.end(name, result)
         return result
