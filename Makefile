@@ -30,6 +30,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV), which takes a minute or more"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install "$$(grep '^pip==' constraints.txt)"
+	# What an earlier build left here would hide the entry points that are installed.
+	rm -rf *.egg-info
 	$(PIP) install -c constraints.txt -e . --group dev
 	touch $@
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rlprompt.comparison import Comparison, Experiment, load_experiment
     from rlprompt.config import load_config
     from rlprompt.data import Example, Splits, few_shot, load_splits
+    from rlprompt.function_reward import RewardError, RewardFunction, reward
+    from rlprompt.function_task import FunctionTask
     from rlprompt.lm import FrozenLM
     from rlprompt.objective import Budget, BudgetExhausted, Evaluation, Objective
     from rlprompt.prompt import SoftPrompt, TokenPrompt
@@ -37,10 +39,13 @@ __all__ = [
     "Example",
     "Experiment",
     "FrozenLM",
+    "FunctionTask",
     "Objective",
     "Optimiser",
     "Query",
     "Result",
+    "RewardError",
+    "RewardFunction",
     "SoftPrompt",
     "SoftSpace",
     "Splits",
@@ -54,6 +59,7 @@ __all__ = [
     "load_config",
     "load_experiment",
     "load_splits",
+    "reward",
     "search",
 ]
 
@@ -62,6 +68,8 @@ _MODULES = {
     "comparison": ("Comparison", "Experiment", "load_experiment"),
     "config": ("load_config",),
     "data": ("Example", "Splits", "few_shot", "load_splits"),
+    "function_reward": ("RewardError", "RewardFunction", "reward"),
+    "function_task": ("FunctionTask",),
     "lm": ("FrozenLM",),
     "objective": ("Budget", "BudgetExhausted", "Evaluation", "Objective"),
     "prompt": ("SoftPrompt", "TokenPrompt"),

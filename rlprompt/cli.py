@@ -24,6 +24,7 @@ from rlprompt import commands
 if TYPE_CHECKING:
     from rlprompt.compare import Watcher
     from rlprompt.config import Config
+    from rlprompt.registry import Kind
 
 INTERRUPTED = 130
 RUNS = Path("runs")
@@ -168,7 +169,7 @@ def score(
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Score a prompt that you have: reward, accuracy, token ids.
+    """Score a prompt that you have: metric, reward, token ids.
 
     The test examples stay closed unless you ask with --split test. Every look at them, followed by
     another try, makes their figure a little too good.
@@ -178,22 +179,27 @@ def score(
     from rlprompt.comparison import load_model, load_task
     from rlprompt.prompt import TokenPrompt
     from rlprompt.search import describe, evaluate
+    from rlprompt.task import MeasuredTask, WrittenTask
 
     splits = split or [Split.train, Split.dev]
     console = terminal.make_console()
     with terminal.log_to(console), _user_errors(ValueError, _asset_error(), OSError):
-        task, lm = load_task(chosen), load_model(chosen)
-        tokens = TokenPrompt(lm.encode(prompt)) if exact else task.written(lm, prompt)
+        task, lm = load_task(chosen.task), load_model(chosen)
+        if isinstance(task, WrittenTask) and not exact:
+            tokens = task.written(lm, prompt)
+        else:
+            tokens = TokenPrompt(lm.encode(prompt))
         scores = {part: evaluate(task, lm, tokens, part) for part in splits}
     text, retypable = describe(lm, tokens)
     console.print(f"prompt     {text!r}" + ("" if retypable else "  (typed again: other tokens)"))
     console.print(f"token ids  {' '.join(map(str, tokens.ids)) or '(none)'}")
     console.print()
-    rows = [("split", "examples", "accuracy", f"mean reward ({task.reward})")]
+    metric = task.metric if isinstance(task, MeasuredTask) else "reward"
+    rows = [("split", "examples", metric, "mean reward")]
     for part, found in scores.items():
         n_examples = len(task.splits.parts()[part])
         rows.append((part, str(n_examples), f"{found.metric:.3f}", f"{found.reward:.2f}"))
-    terminal.print_columns(console, rows, numeric=3)
+    terminal.print_columns(console, rows, numeric=len(rows[0]) - 1)
     for note in task.splits.notes:
         console.print(f"note: {note}")
     if Split.test not in splits:
@@ -209,7 +215,7 @@ def list_(
 ) -> None:
     """List the optimisers, tasks or models that there are, or the runs in a folder."""
     listings: dict[Listing, Callable[[], None]] = {
-        Listing.optimisers: _list_optimisers,
+        Listing.optimisers: functools.partial(_list_entries, "optimiser"),
         Listing.tasks: _list_tasks,
         Listing.models: _list_models,
         Listing.runs: functools.partial(_guarded(commands.list_runs), folder),
@@ -336,34 +342,41 @@ def _fail(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def _list_optimisers() -> None:
-    from rlprompt.registry import load_optimiser, optimisers, settings_of, summary_of
+def _list_entries(kind: Kind) -> None:
+    from inspect import Parameter
 
-    for name, point in optimisers().items():
+    from rlprompt.registry import entries, load, settings_of, summary_of
+
+    for name, point in entries(kind).items():
         package = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown package"
         try:
-            made = load_optimiser(name)
+            made = load(kind, name)
         except ValueError as error:  # the others can be listed all the same
             typer.echo(f"{name}: {error}")
             continue
         typer.echo(f"{name}: {summary_of(made)}")
         typer.echo(f"    {point.value}, from {package}")
         for setting, default in settings_of(made).items():
-            typer.echo(f"    {setting}: {default!r}")
+            needed = default is Parameter.empty
+            typer.echo(f"    {setting}: {'(needed)' if needed else repr(default)}")
 
 
 def _list_tasks() -> None:
     from rlprompt.assets import ASSETS
     from rlprompt.config import DEFAULT_DATA
 
+    _list_entries("task")
     asset = ASSETS[DEFAULT_DATA]
-    typer.echo(f"{DEFAULT_DATA}: {asset.description} ({asset.licence}; {_state(DEFAULT_DATA)})")
-    typer.echo(f"    {asset.source}")
     typer.echo("")
     typer.echo(
-        "Your own: `data:` takes a .csv, .tsv or .jsonl file with a column for each field of the\n"
-        "template and one for the label, of which train, dev and test are drawn; or a folder that\n"
-        "holds train, dev and test files. `label_words:` gives the answer for each label."
+        f"{DEFAULT_DATA}, data that needs no hub: {asset.description} ({asset.licence}; "
+        f"{_state(DEFAULT_DATA)})\n    {asset.source}"
+    )
+    typer.echo("")
+    typer.echo(
+        "Your own: a file and label words, a function, or a class; docs/tasks.md shows each.\n"
+        "`data:` takes a file with a column for each field of the template and one for the label,\n"
+        "of which train, dev and test are drawn; or a folder with train, dev and test files."
     )
 
 

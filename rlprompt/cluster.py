@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import itertools
 import logging
 import os
@@ -50,9 +51,11 @@ class Ray:
         num_gpus: GPUs a search; a half lets two share one.
         workers: Processes at most, each with the model in memory; they start as there is room.
         wait: Seconds in which a machine that is large enough may join the cluster.
+        load: Loads a model in another process, given its name; by default `FrozenLM.load`, in the
+            dtype and revision that the model has here.
 
     Raises:
-        ValueError: A setting is out of range.
+        ValueError: A setting is out of range, or Ray is not installed.
     """
 
     address: str = "auto"
@@ -60,9 +63,12 @@ class Ray:
     num_gpus: float = 0
     workers: int = 64
     wait: float = 30
+    load: Callable[[str], FrozenLM] | None = None
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        if importlib.util.find_spec("ray") is None:
+            raise ValueError("`executor: ray` needs a package more: pip install 'rlprompt[ray]'")
         if self.address.startswith("ray://"):
             raise ValueError(
                 f"address {self.address!r} is of Ray's client, which leaves the store behind; run "
@@ -90,7 +96,6 @@ def searched(
     folder: Path,
     config: Mapping[str, Any],
     settings: Ray,
-    load: Callable[[], FrozenLM] | None = None,
 ) -> Generator[tuple[str, str]]:
     """Do the searches of a study on a cluster, until all have come to an end.
 
@@ -101,7 +106,6 @@ def searched(
         folder: The study's.
         config: What the study was made from.
         settings: Where, and what a search needs.
-        load: Loads the model on another machine; by default by its name.
 
     Yields:
         The name of a search that has come to an end, and the traceback if an error ended it.
@@ -112,7 +116,7 @@ def searched(
         StoreError: An answer could not be kept.
     """
     jobs = {
-        name: dataclasses.replace(job, lm=DistantLM(job.lm, load))
+        name: dataclasses.replace(job, lm=DistantLM(job.lm, settings.load))
         for name, job in study.jobs.items()
     }
     with _connected(settings) as ray, contextlib.ExitStack() as stack:
@@ -141,7 +145,7 @@ class _Hands:
             num_cpus=settings.num_cpus,
             num_gpus=settings.num_gpus,
             max_restarts=RETRIES,
-            max_task_retries=RETRIES,
+            max_task_retries=-1,  # as often as it is started again,
         )
         self._hands: dict[Any, Any] = {}
         self._numbers = itertools.count()
@@ -214,12 +218,8 @@ def _unfinished(study: Study) -> set[str]:
 @contextlib.contextmanager
 def _connected(settings: Ray) -> Iterator[Any]:
     """Ray, connected; a connection that was there before is used and left as it is."""
-    try:
-        import ray
-    except ImportError:
-        raise ClusterError(
-            "`executor: ray` needs a package more: pip install 'rlprompt[ray]'"
-        ) from None
+    import ray
+
     if ray.is_initialized():
         yield ray
         return

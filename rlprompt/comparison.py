@@ -11,17 +11,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlprompt.config import Config
-from rlprompt.data import Splits, load_splits
+from rlprompt.config import Config, ImportedTaskConfig, NamedTaskConfig, TaskConfig
+from rlprompt.data import Splits
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Budget, Objective
 from rlprompt.prompt import TokenPrompt
-from rlprompt.registry import make_optimiser
+from rlprompt.registry import import_task, make_optimiser, make_task
 from rlprompt.result import Candidate, Result, Score
 from rlprompt.search import Optimiser
 from rlprompt.space import TokenSpace
-from rlprompt.task import ClassificationTask, Task
-from rlprompt.template import Template
+from rlprompt.task import ClassificationTask, Task, WrittenTask
 
 FORMAT = 1
 
@@ -74,6 +73,12 @@ class Experiment:
         Objective(self.task, self.lm, Budget(self.budget, **self.stop))
         if any(optimiser.searches == "tokens" for optimiser in self.optimisers.values()):
             TokenSpace.from_lm(self.lm, self.length, self.banned)
+        soft = [name for name, one in self.optimisers.items() if one.searches == "soft"]
+        if soft and getattr(self.task, "tokens_only", False):
+            raise ValueError(
+                f"task {self.task.name!r} reads the text of a prompt, and the vectors that "
+                f"{', '.join(soft)} would search have none; use methods that search tokens"
+            )
         if isinstance(self.task, ClassificationTask):
             _check_lengths(self.task, self.lm, max(self.length, *map(len, self.controls.values())))
 
@@ -191,10 +196,10 @@ def load_experiment(config: Config) -> Experiment:
         optimiser.title: make_optimiser(optimiser.name, optimiser.settings)
         for optimiser in config.optimisers
     }
-    task = load_task(config)
+    task = load_task(config.task)
     lm = load_model(config)
     controls = {"empty": TokenPrompt()}
-    if task.hand_prompt:
+    if isinstance(task, WrittenTask) and task.hand_prompt:
         controls["hand-written"] = task.written(lm, task.hand_prompt)
     return Experiment(
         name=config.name,
@@ -211,33 +216,18 @@ def load_experiment(config: Config) -> Experiment:
     )
 
 
-def load_task(config: Config) -> ClassificationTask:
+def load_task(section: TaskConfig) -> Task:
     """The task of a config, with its examples.
 
     Raises:
-        ValueError: Its data or label words are wrong.
+        ValueError: Something in it is wrong.
         AssetError: Bundled data could not be fetched.
     """
-    section = config.task
-    template = Template(section.template)
-    splits = load_splits(
-        section.data,
-        list(section.label_words),
-        text=template.fields,
-        label=section.label,
-        shots=section.shots,
-        n_test=section.test,
-        seed=section.seed,
-        on_bad_rows=section.on_bad_rows,
-    )
-    return ClassificationTask(
-        name=section.name,
-        splits=splits,
-        template=template,
-        label_words=section.label_words,
-        reward=section.reward,
-        hand_prompt=section.hand_prompt,
-    )
+    if isinstance(section, NamedTaskConfig):
+        return make_task(section.name, section.settings)
+    if isinstance(section, ImportedTaskConfig):
+        return import_task(section.place, section.args)
+    return ClassificationTask.from_file(**dict(section))
 
 
 def load_model(config: Config) -> FrozenLM:

@@ -7,6 +7,7 @@ imports neither torch nor an optimiser.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -16,10 +17,13 @@ import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt
 
 from rlprompt.mistakes import advice, reason
-from rlprompt.registry import find_optimiser
+from rlprompt.plugins import locate
+from rlprompt.registry import Kind, find
 from rlprompt.template import Template
 
 DEFAULT_DATA = "movie-reviews"
+# What the name of a data set on the Hugging Face hub is marked with.
+HUB = "hub:"
 
 
 class ConfigError(ValueError):
@@ -53,8 +57,14 @@ def _template(text: str) -> str:
     return Template(text).text
 
 
-def _known(optimiser: str) -> str:
-    return find_optimiser(optimiser).name
+def _place_of(spec: str) -> str:
+    if not re.fullmatch(r"[^:].*:\w+", spec):
+        raise ValueError(f"must be MODULE:NAME or FILE.py:NAME, got {spec!r}")
+    return spec
+
+
+def _known(kind: Kind) -> pydantic.AfterValidator:
+    return pydantic.AfterValidator(lambda name: find(kind, name).name)
 
 
 def _distinct(values: Sequence[object]) -> Sequence[object]:
@@ -76,14 +86,16 @@ class ModelConfig(_Section):
     revision: str | None = None
 
 
-class TaskConfig(_Section):
-    """What a prompt is for.
+class ClassificationConfig(_Section):
+    """A task that tells classes apart: what `ClassificationTask.from_file` takes.
 
     Attributes:
         data: `movie-reviews`, a `.csv`, `.tsv` or `.jsonl` file, or a folder with train, dev and
             test files. A relative path starts at the experiment file, else at the working folder.
         template: Where text and prompt go; its fields are columns of the data.
         label_words: Class to the word that answers for it.
+        text: Columns for the template's fields: a mapping of field to column, or the column of the
+            only field. Left out, the fields are columns.
         label: Column that holds the class.
         reward: `gap`, `cross_entropy`, `hinge` or `accuracy`.
         shots: Examples a class for train and again for dev, where they are drawn from one file.
@@ -97,6 +109,7 @@ class TaskConfig(_Section):
     data: str = Field(min_length=1)
     template: Annotated[str, pydantic.AfterValidator(_template)]
     label_words: dict[str, Annotated[str, BeforeValidator(_word)]]
+    text: str | dict[str, str] | tuple[str, ...] | None = None
     label: str = "label"
     reward: str = "gap"
     shots: PositiveInt = 16
@@ -110,6 +123,59 @@ class TaskConfig(_Section):
         """What results call the task: a file without its ending, a folder with the one above."""
         path = Path(self.data)
         return "/".join(path.parts[-2:]) if path.is_dir() else path.stem
+
+
+class NamedTaskConfig(_Section):
+    """A task by its short name: `sst2`, or `{name: sst2, shots: 32}` with some of its settings."""
+
+    name: Annotated[str, _known("task")]
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @pydantic.model_serializer
+    def _as_written(self) -> dict[str, Any]:
+        return {"name": self.name, **self.settings}
+
+
+class ImportedTaskConfig(_Section):
+    """A task of a person's own class: `{class: "my_module:MyTask", args: {...}}`.
+
+    Attributes:
+        place: `FILE.py:NAME` or `MODULE:NAME`, called `class` in the file.
+        args: What the class is called with.
+    """
+
+    place: Annotated[str, pydantic.AfterValidator(_place_of)] = Field(alias="class")
+    args: dict[str, Any] = Field(default_factory=dict)
+
+    @pydantic.model_serializer
+    def _as_written(self) -> dict[str, Any]:
+        return {"class": self.place, "args": self.args}
+
+    @property
+    def name(self) -> str:
+        """What it is called while it is not loaded."""
+        return self.place.rpartition(":")[2]
+
+
+# Where pydantic says which kind of section it took a task for, in the place of an error.
+_IMPORTED, _NAMED, _CLASSIFICATION = _TASK_KINDS = ("<class>", "<name>", "<classification>")
+
+
+def _task_kind(value: Any) -> str:
+    """Which kind of section a task is."""
+    if isinstance(value, str | NamedTaskConfig) or (isinstance(value, Mapping) and "name" in value):
+        return _NAMED
+    if isinstance(value, ImportedTaskConfig) or (isinstance(value, Mapping) and "class" in value):
+        return _IMPORTED
+    return _CLASSIFICATION
+
+
+TaskConfig = Annotated[
+    Annotated[ImportedTaskConfig, pydantic.Tag(_IMPORTED)]
+    | Annotated[NamedTaskConfig, BeforeValidator(_split_settings), pydantic.Tag(_NAMED)]
+    | Annotated[ClassificationConfig, pydantic.Tag(_CLASSIFICATION)],
+    pydantic.Discriminator(_task_kind),
+]
 
 
 class PromptConfig(_Section):
@@ -141,7 +207,7 @@ class StopConfig(_Section):
 class OptimiserConfig(_Section):
     """A search method: a bare name, or `{name: greedy, pool: 0.5}` with some of its settings."""
 
-    name: Annotated[str, pydantic.AfterValidator(_known)]
+    name: Annotated[str, _known("optimiser")]
     settings: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
@@ -151,7 +217,7 @@ class OptimiserConfig(_Section):
         Raises:
             ValueError: There is none.
         """
-        return cls(name=find_optimiser(name).name)
+        return cls(name=find("optimiser", name).name)
 
     @property
     def title(self) -> str:
@@ -240,15 +306,34 @@ def load_config(path: Path, **overrides: Any) -> Config:
     except pydantic.ValidationError as error:
         # A list whose items are all wrong is reported as too short as well.
         errors = [e for e in error.errors() if e["type"] != "too_short" or not e["input"]]
-        lines = [f"{path}:{_line(tree, e['loc'])}: {_problem(e)}" for e in errors]
+        lines = [f"{path}:{_line(tree, _place(e))}: {_problem(e)}" for e in errors]
         raise ConfigError("\n".join(lines)) from None
-    task = config.task.model_copy(update={"data": _data_path(config.task.data, path)})
-    return config.model_copy(update={"task": task})
+    return config.model_copy(update={"task": _located(config.task, path)})
+
+
+def _located(task: TaskConfig, config: Path) -> TaskConfig:
+    """A task with the files that it names, relative to the experiment file, found."""
+    if isinstance(task, ImportedTaskConfig):
+        return task.model_copy(update={"place": locate(task.place, config.parent)})
+    if isinstance(task, ClassificationConfig):
+        return task.model_copy(update={"data": _data_path(task.data, config)})
+    settings = {
+        key: _data_path(value, config) if key == "data" and value else _found(value, config.parent)
+        for key, value in task.settings.items()
+    }
+    return task.model_copy(update={"settings": settings})
+
+
+def _found(value: Any, folder: Path) -> Any:
+    """A setting with the person's own functions that it names found."""
+    if isinstance(value, Mapping):
+        return {_found(key, folder): item for key, item in value.items()}
+    return locate(value, folder) if isinstance(value, str) else value
 
 
 def _data_path(data: str, config: Path) -> str:
     """Data that the file names, relative to the file or else to the working folder."""
-    if data == DEFAULT_DATA:
+    if data == DEFAULT_DATA or data.startswith(HUB):
         return data
     given = Path(data).expanduser()
     places = list(dict.fromkeys((config.parent / given, given)))
@@ -316,28 +401,33 @@ def _line(tree: yaml.Node | None, location: Sequence[int | str]) -> int:
     return line + 1
 
 
+def _place(error: Any) -> list[int | str]:
+    """Where in the file one of pydantic's errors is."""
+    return [part for part in error["loc"] if part not in _TASK_KINDS]
+
+
 def _problem(error: Any) -> str:
     """One of pydantic's errors in plain words."""
-    where = [str(part) for part in error["loc"]]
+    where = [str(part) for part in _place(error)]
     if error["type"] == "extra_forbidden":
-        return _unknown_key(where)
+        return _unknown_key(where, imported=_IMPORTED in error["loc"])
     if error["type"] == "missing":
         return f"{'.'.join(where)} is missing"
     return f"{'.'.join(where)}: {reason(error)}"
 
 
-def _unknown_key(where: Sequence[str]) -> str:
+def _unknown_key(where: Sequence[str], imported: bool) -> str:
     """What to say of a key that its section does not have."""
     sections: dict[str, type[pydantic.BaseModel]] = {
         "": Config,
-        "task": TaskConfig,
+        "task": ImportedTaskConfig if imported else ClassificationConfig,
         "prompt": PromptConfig,
         "stop": StopConfig,
         "model": ModelConfig,
     }
     *above, key = where
     section = ".".join(above)
-    own = sections[section].model_fields
+    own = [field.alias or name for name, field in sections[section].model_fields.items()]
     inside = f" in {section}" if section else ""
     if not difflib.get_close_matches(key, own, 1):
         for home, other in sections.items():

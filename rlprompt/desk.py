@@ -36,20 +36,17 @@ class DistantLM(FrozenLM):
 
     Args:
         lm: The model here.
-        load: Loads it there; by default by its name.
+        load: Loads it there, given its name; by default `FrozenLM.load`.
     """
 
-    def __init__(self, lm: FrozenLM, load: Callable[[], FrozenLM] | None = None) -> None:
+    def __init__(self, lm: FrozenLM, load: Callable[[str], FrozenLM] | None = None) -> None:
         self.name = lm.name
         # In place of the cached property of the class, which would hash weights.
         self.fingerprint = lm.fingerprint
-        self._load = load or partial(
-            FrozenLM.load,
-            os.path.abspath(lm.name) if os.path.exists(lm.name) else lm.name,
-            # What `auto` chooses may differ from machine to machine.
-            dtype=lm.fingerprint.dtype,
-            revision=lm.revision or None,
-        )
+        self._place = os.path.abspath(lm.name) if os.path.exists(lm.name) else lm.name
+        # What `dtype: auto` chooses may differ from machine to machine.
+        fixed = {"dtype": lm.fingerprint.dtype, "revision": lm.revision or None}
+        self._load = load or partial(FrozenLM.load, **fixed)
 
     def live(self) -> FrozenLM:
         """The model, loaded.
@@ -57,7 +54,7 @@ class DistantLM(FrozenLM):
         Raises:
             ValueError: It cannot be loaded here, or is another model here.
         """
-        live = self._load()
+        live = self._load(self._place)
         there, here = map(dataclasses.asdict, (self.fingerprint, live.fingerprint))
         if live.fingerprint.digest != self.fingerprint.digest:
             raise ValueError(

@@ -22,9 +22,9 @@ T = TypeVar("T")
 # fastest between 640 and 1024); a GPU wants enough to fill it.
 MOST_TOKENS = {"cpu": 768, "cuda": 16_384}
 
-# Prefixes are copied for each pass: enough for 150 rows of 30 tokens of SmolLM2-135M, and a tenth
-# of what it takes to lay 400 such prefixes side by side.
-MOST_PREFIX_BYTES = 192 << 20
+# Prefixes are copied for each pass. On a CPU enough for 150 rows of 30 tokens of SmolLM2-135M: more
+# of them (400 make 550 MB) only cost memory. A GPU wants as many rows as fit.
+MOST_PREFIX_BYTES = {"cpu": 192 << 20}
 
 
 def free_bytes(device: torch.device) -> int:
@@ -48,6 +48,7 @@ class Memory:
         inner = int(getattr(config, "intermediate_size", None) or 4 * hidden)
         number = model.dtype.itemsize
         self.limit = limit
+        self._most_prefix_bytes = MOST_PREFIX_BYTES.get(model.device.type, limit)
         self.most_tokens = MOST_TOKENS.get(model.device.type, MOST_TOKENS["cuda"])
         # Without gradients one layer's activations live at a time, next to the new keys and values
         # of all; a backward pass keeps every layer's.
@@ -61,7 +62,7 @@ class Memory:
 
     def prefix_tokens(self, bytes_per_token: int) -> int:
         """Tokens whose keys and values may be laid side by side as the prefixes of one pass."""
-        return max(1, min(self.limit // 8, MOST_PREFIX_BYTES) // bytes_per_token)
+        return max(1, min(self.limit // 8, self._most_prefix_bytes) // bytes_per_token)
 
     def head_rows(self, n_vocabulary: int) -> int:
         """Answers whose logits over the whole vocabulary may be held at a time."""

@@ -24,7 +24,7 @@ from rlprompt.kernels import Kernels
 from rlprompt.loading import Kind
 from rlprompt.memory import Memory
 from rlprompt.packing import Ids
-from rlprompt.scoring import Consume, Over, accumulate_grad, collect, embed, to_device
+from rlprompt.scoring import Consume, Over, accumulate_grad, collect, embed, to_device, wants_grad
 from rlprompt.template import Query
 
 
@@ -85,7 +85,7 @@ class PlainScorer:
     ) -> None:
         """See `rlprompt.scoring.Scorer.score`."""
         n_candidates = len(queries[0].candidates)
-        with_grad = vectors is not None and vectors.requires_grad
+        with_grad = wants_grad(vectors)
 
         def step(pairs: list[_Pair]) -> None:
             value = consume(*self._answer(pairs, vectors, n_candidates, over))

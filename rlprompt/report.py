@@ -14,11 +14,10 @@ from pathlib import Path
 
 from rlprompt.comparison import Comparison
 from rlprompt.plot import curves
-from rlprompt.result import Score
+from rlprompt.result import SOFT_MARK, Score
 from rlprompt.store import FILE
 
 HEADER = ("optimiser", "seed", "rows", "seconds (LM)", "train", "dev", "test", "prompt")
-SOFT = "<soft> near:"
 NONE = "-"
 # An average difference between train and test accuracy that is worth a sentence.
 GAP = 0.05
@@ -66,8 +65,8 @@ def table(comparison: Comparison) -> list[Row]:
 
 def shown(text: str, retypable: bool) -> str:
     """A prompt's text as a Python string with its mark."""
-    if text.startswith(SOFT):
-        return f"{text.removeprefix(SOFT)!r}~"
+    if text.startswith(SOFT_MARK):
+        return f"{text.removeprefix(SOFT_MARK)!r}~"
     return repr(text) if retypable else f"{text!r}*"
 
 

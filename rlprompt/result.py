@@ -14,6 +14,8 @@ import numpy as np
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 
 FORMAT = 1
+# Before the text of a soft prompt, which is that of its nearest tokens.
+SOFT_MARK = "<soft> near:"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Candidate:
 
     Attributes:
         prompt: The prompt itself.
-        text: How it reads; a soft prompt as its nearest tokens, marked `<soft> near:`.
+        text: How it reads; a soft prompt as its nearest tokens, after `SOFT_MARK`.
         retypable: Whether typing the text gives the prompt again.
         train_reward: Mean train reward in the search.
         found_at_rows: Rows spent when it was first scored.

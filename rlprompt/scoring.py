@@ -107,7 +107,7 @@ class _Call:
 
     @property
     def with_grad(self) -> bool:
-        return self.vectors is not None and self.vectors.requires_grad
+        return wants_grad(self.vectors)
 
 
 class PackedScorer:
@@ -249,8 +249,7 @@ class PackedScorer:
                     new.clone() if root is None else torch.cat([root, new], -2)
                 )
 
-        with_grad = vectors is not None and vectors.requires_grad
-        for rows_ in self._batch(rows, with_grad):
+        for rows_ in self._batch(rows, wants_grad(vectors)):
             self.memory.run(rows_, step)
         return known
 
@@ -358,6 +357,11 @@ def accumulate_grad(value: Tensor, leaves: Sequence[Tensor]) -> None:
     for leaf, grad in zip(wanted, grads, strict=True):
         if grad is not None:
             leaf.grad = grad if leaf.grad is None else leaf.grad + grad
+
+
+def wants_grad(vectors: Tensor | None) -> bool:
+    """Whether the gradient with respect to the soft prompts' vectors is asked for."""
+    return vectors is not None and vectors.requires_grad
 
 
 def embed(model: PreTrainedModel, ids: Tensor, vectors: Tensor | None) -> Tensor:

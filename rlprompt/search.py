@@ -28,7 +28,7 @@ from rlprompt.objective import (
     Scored,
 )
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.result import Candidate, Result, Score, plain
+from rlprompt.result import SOFT_MARK, Candidate, Result, Score, plain
 from rlprompt.space import Kind, SoftSpace, Space, TokenSpace
 from rlprompt.task import Task, measure
 
@@ -188,7 +188,7 @@ def describe(lm: FrozenLM, prompt: Prompt) -> tuple[str, bool]:
     """
     if isinstance(prompt, TokenPrompt):
         return lm.decode(prompt.ids), lm.is_retypable(prompt)
-    return f"<soft> near:{lm.decode(lm.nearest_tokens(prompt).ids)}", False
+    return f"{SOFT_MARK}{lm.decode(lm.nearest_tokens(prompt).ids)}", False
 
 
 def evaluate(task: Task, lm: FrozenLM, prompt: Prompt, split: str) -> Score:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from pathlib import Path
+from typing import ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprompt.class_reward import REWARDS, accuracy
-from rlprompt.data import Example, Splits
+from rlprompt.data import Example, OnBadRows, Splits, load_splits
 from rlprompt.lm import FrozenLM
 from rlprompt.packing import Ids
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
@@ -82,14 +83,66 @@ class GeneratingTask(Task, Protocol):
 
 
 @runtime_checkable
+class WrittenTask(Task, Protocol):
+    """A task that knows how a prompt written by hand enters its template."""
+
+    @property
+    def hand_prompt(self) -> str:
+        """A prompt written by hand, the control of every comparison, or ""."""
+        ...
+
+    def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
+        """The prompt that a text makes."""
+        ...
+
+
+@runtime_checkable
 class MeasuredTask(Task, Protocol):
-    """A task with a metric for reports that is not its reward."""
+    """A task with a metric for reports that is not its reward.
+
+    Attributes:
+        metric: What it is called.
+    """
+
+    metric: ClassVar[str]
 
     def measure(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> tuple[Floats, Floats]:
         """Rewards (P, E) and the reported metric (P, E), from one scoring."""
         ...
+
+
+def columns(
+    template: Template, text: str | Sequence[str] | Mapping[str, str] | None
+) -> Sequence[str] | Mapping[str, str]:
+    """The column for each field of a template.
+
+    Raises:
+        ValueError: A field has no column, or a column no field.
+    """
+    if text is None:
+        return template.fields
+    if isinstance(text, str):
+        if len(template.fields) != 1:
+            raise ValueError(
+                f"the template has the fields {', '.join(template.fields) or '(none)'}; say which "
+                f"column is which: text: {{field: column}}, not {text!r}"
+            )
+        return {template.fields[0]: text}
+    named = dict(text) if isinstance(text, Mapping) else {column: column for column in text}
+    if set(named) != set(template.fields):
+        raise ValueError(
+            f"text names the fields {', '.join(named)} and the template has "
+            f"{', '.join(template.fields) or 'none'}; they must be the same"
+        )
+    return named
+
+
+def data_name(data: str) -> str:
+    """What results call data: a file without its ending, a folder with the one above."""
+    path = Path(data)
+    return "/".join(path.parts[-2:]) if path.is_dir() else path.stem
 
 
 def measure(
@@ -121,6 +174,8 @@ class ClassificationTask:
             reward, or an example whose label has no word.
     """
 
+    metric: ClassVar[str] = "accuracy"
+
     name: str
     splits: Splits
     template: Template
@@ -146,6 +201,58 @@ class ClassificationTask:
             raise ValueError(f"reward {self.reward!r}; give one of {', '.join(REWARDS)}")
         for examples in self.splits.parts().values():
             self._labels(examples)
+
+    @classmethod
+    def from_file(
+        cls,
+        data: str,
+        *,
+        template: str,
+        label_words: Mapping[str, str],
+        text: str | Sequence[str] | Mapping[str, str] | None = None,
+        label: str = "label",
+        reward: str = "gap",
+        shots: int = 16,
+        test: int | None = None,
+        seed: int = 0,
+        on_bad_rows: OnBadRows = "error",
+        hand_prompt: str = "",
+        name: str = "",
+    ) -> ClassificationTask:
+        """Tell the classes of a file's rows apart.
+
+        Args:
+            data: As for `load_splits`: a file that examples are drawn from, a folder with train,
+                dev and test files, or `movie-reviews`.
+            template: Where text, prompt and answer go (`Template`).
+            label_words: As for the class.
+            text: Columns for the template's fields: a mapping of field to column, or the column of
+                the only field. Left out, the fields are columns.
+            label: Column that holds the class.
+            reward: As for the class.
+            shots: Examples a class in train and in dev, where they are drawn.
+            test: Examples to test on; None for all there are.
+            seed: Decides what is drawn.
+            on_bad_rows: As for `load_splits`.
+            hand_prompt: As for the class.
+            name: What results call it; left out, the file's name, or those of the folder and the
+                one that it is in.
+
+        Raises:
+            ValueError: Something is not there, or has a defect.
+        """
+        made = Template(template)
+        splits = load_splits(
+            data,
+            list(label_words),
+            text=columns(made, text),  # type: ignore[arg-type]
+            label=label,
+            shots=shots,
+            n_test=test,
+            seed=seed,
+            on_bad_rows=on_bad_rows,
+        )
+        return cls(name or data_name(data), splits, made, label_words, reward, hand_prompt)
 
     @property
     def fingerprint(self) -> str:

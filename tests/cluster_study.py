@@ -58,8 +58,9 @@ def note(notes: Path, line: str) -> None:
         file.write(f"{line}\n")
 
 
-def load(notes: Path) -> FrozenLM:
+def load(notes: Path, name: str) -> FrozenLM:
     note(notes, f"{os.getpid()} loaded")
+    assert name == "tiny-llama"
     return tiny_lm()
 
 
@@ -115,8 +116,8 @@ def run_on_cluster(folder: Path) -> None:
         notes = folder / "notes"
         with Study(folder, jobs(notes), {}) as study:
             taker.start()
-            settings = Ray(cluster.address)
-            ended = searched(study, folder, {}, settings, partial(load, notes))
+            settings = Ray(cluster.address, load=partial(load, notes))
+            ended = searched(study, folder, {}, settings)
             with contextlib.closing(ended):
                 for _, error in ended:
                     assert not error, error

@@ -239,16 +239,16 @@ class TestList:
     def test_one_that_cannot_be_imported_hides_no_other(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        known = registry.optimisers()
-        broken = type(known["greedy"])("broken", "no.such.module:Nothing", registry.GROUP)
-        monkeypatch.setattr(registry, "optimisers", lambda: {"broken": broken, **known})
+        known = registry.entries("optimiser")
+        broken = type(known["greedy"])("broken", "no.such.module:Nothing", "rlprompt.optimisers")
+        monkeypatch.setattr(registry, "entries", lambda kind: {"broken": broken, **known})
         shown = rlprompt("ls", "optimisers").stdout
         assert "broken: optimiser broken (no.such.module:Nothing) cannot be imported" in shown
         assert "\ngreedy: " in shown
 
     def test_models_and_tasks(self) -> None:
         assert "smollm2-135m: " in rlprompt("ls", "models").stdout
-        assert "movie-reviews: " in rlprompt("ls", "tasks").stdout
+        assert "movie-reviews" in rlprompt("ls", "tasks").stdout
 
 
 class TestMistakes:

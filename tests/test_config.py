@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -9,8 +10,16 @@ import pytest
 
 from rlprompt import registry
 from rlprompt.agents.greedy import Greedy
-from rlprompt.config import Config, ConfigError, load_config
-from rlprompt.registry import GROUP, make_optimiser, optimisers, settings_of
+from rlprompt.config import (
+    ClassificationConfig,
+    Config,
+    ConfigError,
+    ImportedTaskConfig,
+    NamedTaskConfig,
+    config_from_json,
+    load_config,
+)
+from rlprompt.registry import entries, make_optimiser, settings_of
 
 DEMO = Path(__file__).parents[1] / "experiments" / "demo.yaml"
 
@@ -41,6 +50,12 @@ def read(folder: Path, text: str) -> Config:
     return load_config(path)
 
 
+def read_task(folder: Path, text: str = GOOD) -> ClassificationConfig:
+    task = read(folder, text).task
+    assert isinstance(task, ClassificationConfig)
+    return task
+
+
 def refusal(folder: Path, old: str, new: str) -> list[str]:
     """What is said of the good file with one thing changed: lines without the folder."""
     assert old in GOOD
@@ -55,7 +70,7 @@ def test_a_good_file_is_read_with_the_defaults_filled_in(folder: Path) -> None:
     assert config.seeds == (0,)
     assert config.prompt.length == 5
     assert config.task.name == "data"
-    assert config.task.data == str(folder / "data.csv")
+    assert read_task(folder).data == str(folder / "data.csv")
     assert [one.title for one in config.optimisers] == ["random", "greedy pool=0.5"]
 
 
@@ -131,8 +146,8 @@ def test_a_file_that_is_missing_or_no_text_is_refused(folder: Path) -> None:
 
 def test_labels_are_taken_as_written(folder: Path) -> None:
     words = "{0: 1, 01: 2.5, no: yes, true: on, 2020-01-01: it}"
-    config = read(folder, GOOD.replace("{negative: terrible, positive: great}", words))
-    assert config.task.label_words == {
+    task = read_task(folder, GOOD.replace("{negative: terrible, positive: great}", words))
+    assert task.label_words == {
         "0": "1",
         "01": "2.5",
         "no": "yes",
@@ -146,11 +161,60 @@ def test_data_is_looked_for_beside_the_file_and_then_in_the_working_folder(
 ) -> None:
     (folder / "elsewhere" / "reviews").mkdir(parents=True)
     monkeypatch.chdir(folder / "elsewhere")
-    assert read(folder, GOOD).task.data == str(folder / "data.csv")
-    config = read(folder, GOOD.replace("data.csv", "reviews"))
-    assert config.task.data == "reviews"
+    assert read_task(folder).data == str(folder / "data.csv")
+    assert read_task(folder, GOOD.replace("data.csv", "reviews")).data == "reviews"
     (said,) = refusal(folder, "data.csv", "nowhere.csv")
     assert "looked for nowhere.csv or elsewhere/nowhere.csv" in said
+
+
+def with_task(task: str) -> str:
+    """The good file with another task, given in a line."""
+    return re.sub(r"task:\n(  .*\n)+", f"task: {task}\n", GOOD)
+
+
+class TestTasks:
+    """By a short name, or a class of one's own."""
+
+    def test_a_bare_name_or_one_with_settings(self, folder: Path) -> None:
+        settings = "{name: function, data: data.csv, reward: 'rewards:score'}"
+        (folder / "rewards.py").touch()
+        bare, full = (read(folder, with_task(t)).task for t in ("classification", settings))
+        assert bare == NamedTaskConfig(name="classification")
+        assert isinstance(full, NamedTaskConfig)
+        assert full.settings == {
+            "data": str(folder / "data.csv"),
+            "reward": f"{folder}/rewards.py:score",
+        }
+
+    @pytest.mark.parametrize("written", ["my_tasks:Mine", "my_tasks.py:Mine"])
+    def test_a_class_in_a_file_beside_the_experiment(self, folder: Path, written: str) -> None:
+        (folder / "my_tasks.py").touch()
+        task = read(folder, with_task(f"{{class: '{written}', args: {{n: 3}}}}")).task
+        assert isinstance(task, ImportedTaskConfig)
+        assert (task.place, task.args) == (f"{folder}/my_tasks.py:Mine", {"n": 3})
+
+    @pytest.mark.parametrize(
+        "task", ["classification", "{name: function, data: data.csv}", "{class: 'a.b:C'}"]
+    )
+    def test_what_a_store_keeps_is_read_back(self, folder: Path, task: str) -> None:
+        config = read(folder, with_task(task))
+        assert config_from_json(config.model_dump(mode="json")) == config
+
+    @pytest.mark.parametrize(
+        ("task", "line"),
+        [
+            ("clasification", "small.yaml:3: task.name: no task is called 'clasification'; did"),
+            ("{class: 'nothing'}", "small.yaml:3: task.class: must be MODULE:NAME or FILE.py:NAME"),
+            ("{class: 'a:B', arg: {}}", "small.yaml:3: unknown key 'arg' in task; did you mean"),
+            ("{class: 'a:B', args: 3}", "small.yaml:3: task.args: must be keys with values, got 3"),
+            ("{}", "small.yaml:3: task.data is missing"),
+            ("3", "small.yaml:3: task: must be keys with values, got 3"),
+        ],
+    )
+    def test_a_mistake_is_named(self, folder: Path, task: str, line: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            read(folder, with_task(task))
+        assert str(caught.value).replace(f"{folder}/", "").startswith(line)
 
 
 class TestOptimisers:
@@ -172,8 +236,8 @@ class TestOptimisers:
         assert str(caught.value).startswith(message)
 
     def test_one_that_cannot_be_imported_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        broken = EntryPoint("broken", "rlprompt.no_such_module:Nothing", GROUP)
-        known = optimisers() | {"broken": broken}
-        monkeypatch.setattr(registry, "optimisers", lambda: known)
+        broken = EntryPoint("broken", "rlprompt.no_such_module:Nothing", "rlprompt.optimisers")
+        known = entries("optimiser") | {"broken": broken}
+        monkeypatch.setattr(registry, "entries", lambda kind: known)
         with pytest.raises(ValueError, match=r"optimiser broken .* cannot be imported: No module"):
             make_optimiser("broken", {})
