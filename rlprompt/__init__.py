@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlprompt.compare import compare
-    from rlprompt.comparison import Comparison, Experiment, load_experiment
-    from rlprompt.config import load_config
+    from rlprompt.comparison import Comparison
+    from rlprompt.config_file import load_config
     from rlprompt.data import Example, Splits, few_shot, load_splits
+    from rlprompt.experiment import Experiment, load_experiments
     from rlprompt.function_reward import RewardError, RewardFunction, reward
     from rlprompt.function_task import FunctionTask
     from rlprompt.lm import FrozenLM
@@ -57,7 +58,7 @@ __all__ = [
     "compare",
     "few_shot",
     "load_config",
-    "load_experiment",
+    "load_experiments",
     "load_splits",
     "reward",
     "search",
@@ -65,8 +66,9 @@ __all__ = [
 
 _MODULES = {
     "compare": ("compare",),
-    "comparison": ("Comparison", "Experiment", "load_experiment"),
-    "config": ("load_config",),
+    "comparison": ("Comparison",),
+    "experiment": ("Experiment", "load_experiments"),
+    "config_file": ("load_config",),
     "data": ("Example", "Splits", "few_shot", "load_splits"),
     "function_reward": ("RewardError", "RewardFunction", "reward"),
     "function_task": ("FunctionTask",),

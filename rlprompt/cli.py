@@ -22,9 +22,13 @@ from typer.core import TyperGroup
 from rlprompt import commands
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from rlprompt.compare import Watcher
     from rlprompt.config import Config
+    from rlprompt.lm import FrozenLM
     from rlprompt.registry import Kind
+    from rlprompt.task import Task
 
 INTERRUPTED = 130
 RUNS = Path("runs")
@@ -65,6 +69,10 @@ Dtype = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Folder to write to or go on in, instead of runs/NAME."),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Answers that studies share; made if it is not there."),
 ]
 Restart = Annotated[
     bool, typer.Option("--restart", help="Begin anew in a folder beside the one that is there.")
@@ -109,17 +117,20 @@ def compare(
     workers: Annotated[
         int, typer.Option(min=1, metavar="N", help="Processes; each loads the model.")
     ] = 1,
+    cache: Cache = None,
     track: Annotated[
         list[Tracker] | None, typer.Option(help="Tell a tracker as well; give it again for more.")
     ] = None,
 ) -> None:
     """Compare optimisers at the same budget.
 
-    Runs each optimiser of CONFIG once with each seed. Writes a table, a plot of the curves,
-    summary.json and one file each search to runs/NAME. What was killed or interrupted there goes
-    on, and nothing that is paid for is computed again.
+    Runs each optimiser of CONFIG once with each seed, on each task and model, at each budget.
+    Writes tables, a plot of the curves, summary.json and one file each search to runs/NAME. What
+    was killed or interrupted there goes on, and nothing that is paid for is computed again.
     """
-    chosen = _config(config, budget=budget, seeds=seed or None, device=device, dtype=dtype)
+    chosen = _config(
+        config, budget=budget, seeds=seed or None, device=device, dtype=dtype, cache=cache
+    )
     _compare(chosen, out, chosen.name, restart, workers, track or ())
 
 
@@ -133,6 +144,7 @@ def run(
     dtype: Dtype = None,
     out: Out = None,
     restart: Restart = False,
+    cache: Cache = None,
 ) -> None:
     """Run one optimiser with one seed.
 
@@ -141,7 +153,7 @@ def run(
     """
     from rlprompt.config import OptimiserConfig
 
-    chosen = _config(config, budget=budget, seeds=[seed], device=device, dtype=dtype)
+    chosen = _config(config, budget=budget, seeds=[seed], device=device, dtype=dtype, cache=cache)
     with _user_errors(ValueError):
         one = _pick(chosen, optimiser) or OptimiserConfig.named(optimiser)
     name = f"{chosen.name}-{one.name}-seed{seed}"
@@ -176,20 +188,36 @@ def score(
     """
     chosen = _config(config, device=device, dtype=dtype)
     from rlprompt import terminal
-    from rlprompt.comparison import load_model, load_task
-    from rlprompt.prompt import TokenPrompt
-    from rlprompt.search import describe, evaluate
-    from rlprompt.task import MeasuredTask, WrittenTask
+    from rlprompt.experiment import load_model, load_task
 
     splits = split or [Split.train, Split.dev]
     console = terminal.make_console()
     with terminal.log_to(console), _user_errors(ValueError, _asset_error(), OSError):
-        task, lm = load_task(chosen.task), load_model(chosen)
-        if isinstance(task, WrittenTask) and not exact:
-            tokens = task.written(lm, prompt)
-        else:
-            tokens = TokenPrompt(lm.encode(prompt))
-        scores = {part: evaluate(task, lm, tokens, part) for part in splits}
+        tasks = [(title, load_task(section)) for title, section in chosen.all_tasks]
+        for model, section in chosen.all_models:
+            lm = load_model(section, chosen.device, chosen.dtype)
+            for title, task in tasks:
+                if len(tasks) * len(chosen.all_models) > 1:
+                    console.print(f"{title or task.name}, {model}:")
+                _print_scores(console, task, lm, prompt, splits, exact)
+    if Split.test not in splits:
+        console.print("The test examples stayed closed; open them with --split test.")
+
+
+def _print_scores(
+    console: Console, task: Task, lm: FrozenLM, prompt: str, splits: Sequence[Split], exact: bool
+) -> None:
+    """A prompt and what it scores on one task and model."""
+    from rlprompt.prompt import TokenPrompt
+    from rlprompt.search import describe, evaluate
+    from rlprompt.task import MeasuredTask, WrittenTask
+    from rlprompt.terminal import print_columns
+
+    if isinstance(task, WrittenTask) and not exact:
+        tokens = task.written(lm, prompt)
+    else:
+        tokens = TokenPrompt(lm.encode(prompt))
+    scores = {part: evaluate(task, lm, tokens, part) for part in splits}
     text, retypable = describe(lm, tokens)
     console.print(f"prompt     {text!r}" + ("" if retypable else "  (typed again: other tokens)"))
     console.print(f"token ids  {' '.join(map(str, tokens.ids)) or '(none)'}")
@@ -199,11 +227,10 @@ def score(
     for part, found in scores.items():
         n_examples = len(task.splits.parts()[part])
         rows.append((part, str(n_examples), f"{found.metric:.3f}", f"{found.reward:.2f}"))
-    terminal.print_columns(console, rows, numeric=len(rows[0]) - 1)
+    print_columns(console, rows, numeric=len(rows[0]) - 1)
     for note in task.splits.notes:
         console.print(f"note: {note}")
-    if Split.test not in splits:
-        console.print("\nThe test examples stayed closed; open them with --split test.")
+    console.print()
 
 
 @app.command("ls")
@@ -252,7 +279,7 @@ def main() -> None:
 
 
 def _config(path: Path, **overrides: Any) -> Config:
-    from rlprompt.config import load_config
+    from rlprompt.config_file import load_config
 
     with _user_errors(ValueError):
         return load_config(path, **overrides)
@@ -280,10 +307,12 @@ def _compare(
     from rlprompt import terminal
 
     console = terminal.make_console()
-    console.print(f"{config.name}: loading {config.model.name} and {config.task.name}")
+    names = [model for model, _ in config.all_models]
+    names += [title or task.name for title, task in config.all_tasks]
+    console.print(f"{config.name}: loading {', '.join(names[:-1])} and {names[-1]}")
     from rlprompt.compare import compare, load_again
-    from rlprompt.comparison import ExperimentError
     from rlprompt.database import StoreError
+    from rlprompt.experiment import ExperimentError, searches
     from rlprompt.report import claimed, newest
     from rlprompt.tracking import Several
 
@@ -293,12 +322,14 @@ def _compare(
             folder = claimed(there or out or RUNS / name, beside=there is None)
             place = stack.enter_context(folder)
             trackers = [_tracker(one, place) for one in track]
-            experiment = load_again(config, place)
-        for line in terminal.opening(experiment, place):
+            experiments = load_again(config, place)
+            n_searches = len(searches(experiments))
+        for line in terminal.opening(experiments, place):
             console.print(line)
-        watcher = Several([stack.enter_context(terminal.watching(console, experiment)), *trackers])
+        watcher = Several([stack.enter_context(terminal.watching(console, n_searches)), *trackers])
+        cache = Path(config.cache).expanduser() if config.cache else None
         with _user_errors(ExperimentError, StoreError, OSError):
-            comparison = compare(experiment, place, watcher, workers=workers)
+            comparison = compare(experiments, place, watcher, workers=workers, cache=cache)
     terminal.print_comparison(console, comparison)
     console.print(f"\nwritten to {place}: table.md, curves.png, summary.json, runs/")
     failed = [run for run in comparison.runs if run.error]
@@ -306,8 +337,8 @@ def _compare(
         typer.echo(f"interrupted; what was found so far is in {place}", err=True)
         raise typer.Exit(INTERRUPTED)
     if failed:
-        names = ", ".join(f"{run.optimiser} (seed {run.seed})" for run in failed)
-        typer.echo(f"error: {names} ended with an error; see {place}/runs/*.error.txt", err=True)
+        titles = "; ".join(run.search.title for run in failed)
+        typer.echo(f"error: {titles} ended with an error; see {place}/runs/*.error.txt", err=True)
         raise typer.Exit(1)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rlprompt.comparison import Experiment
+    from rlprompt.experiment import Experiment
     from rlprompt.store import Store
 
 StudyPath = Annotated[
@@ -78,9 +78,11 @@ def verify(
     """Score some prompts of a study again, and its final ones; exit code 1 if they differ."""
     from rlprompt import inspection
     from rlprompt.compare import jobs
+    from rlprompt.experiment import searches
 
     with _open(study) as store:
-        found = inspection.verify(store, jobs(_load(study)), sample)
+        grid = searches(_load(study)).values()
+        found = inspection.verify(store, jobs(grid), sample)
     typer.echo(
         f"{found.n_prompts} prompts and {found.n_final} final scores computed again; the largest "
         f"difference is {found.largest:.3g} ({found.where}), and rounding may make "
@@ -91,11 +93,16 @@ def verify(
         raise typer.Exit(1)
 
 
-def work(study: StudyPath) -> None:
+def work(
+    study: StudyPath,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Answers that studies share.")
+    ] = None,
+) -> None:
     """Help with a study that runs elsewhere, or go on with it, until its runs have ended."""
     from rlprompt.compare import work as help_with
 
-    help_with(_load(study), study)
+    help_with(_load(study), study, cache)
 
 
 def list_runs(folder: Path) -> None:
@@ -111,8 +118,8 @@ def list_runs(folder: Path) -> None:
         typer.echo(f"no study in {folder}")
 
 
-def _load(study: Path) -> Experiment:
-    """The experiment that a study was made from.
+def _load(study: Path) -> list[Experiment]:
+    """The experiments that a study was made from.
 
     Raises:
         ValueError: It was not made from a file, or something in it is wrong by now.

@@ -3,45 +3,50 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import logging
 import platform
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import rlprompt
-from rlprompt.comparison import (
-    Comparison,
-    Control,
+from rlprompt.comparison import Comparison, Control, Run, Section
+from rlprompt.config import Config, config_from_json
+from rlprompt.experiment import (
     Experiment,
     ExperimentError,
-    Run,
-    load_experiment,
-    run_name,
+    Search,
+    load_experiments,
+    searches,
 )
-from rlprompt.config import Config
 from rlprompt.objective import Budget, Ledger
-from rlprompt.prompt import TokenPrompt
-from rlprompt.report import claimed, write, write_whole
-from rlprompt.search import describe, evaluate
+from rlprompt.report import claimed, draw, write, write_whole
+from rlprompt.result import Score
+from rlprompt.search import evaluate
 from rlprompt.store import FILE, Store
 from rlprompt.study import Job, Study
 
 logger = logging.getLogger(__name__)
 
+# A picture that is older is drawn anew after a run, and at the end.
+PICTURE_SECONDS = 30.0
 PACKAGES = ("torch", "transformers", "numpy")
+
+# Task, model and digest of a control's prompt; its scores by split.
+_Place = tuple[str, str, str]
+_ControlScores = dict[_Place, dict[str, Score]]
 
 
 class Watcher(Protocol):
     """Is told how a comparison goes: the way to plug in a tracker (`tracking.py`)."""
 
-    def begin(self, optimiser: str, seed: int) -> None:
+    def begin(self, search: Search) -> None:
         """A search begins."""
 
     def update(self, ledger: Ledger) -> None:
@@ -54,7 +59,7 @@ class Watcher(Protocol):
 class Silent:
     """A watcher that says nothing."""
 
-    def begin(self, optimiser: str, seed: int) -> None:
+    def begin(self, search: Search) -> None:
         """See `Watcher`."""
 
     def update(self, ledger: Ledger) -> None:
@@ -65,75 +70,124 @@ class Silent:
 
 
 def compare(
-    experiment: Experiment, out: Path, watcher: Watcher | None = None, *, workers: int = 1
+    experiments: Experiment | Sequence[Experiment],
+    out: Path,
+    watcher: Watcher | None = None,
+    *,
+    workers: int = 1,
+    cache: Path | None = None,
 ) -> Comparison:
-    """Run every search of an experiment.
+    """Run every search of an experiment, or of several side by side.
 
-    `out` gets `summary.json`, `table.md`, `curves.png` and `runs/` with a JSON file each run, all
-    brought up to date after each run, and `study.sqlite`, which holds every answer that was paid
-    for. On a folder that holds this experiment already, it goes on: what is finished is not done
-    again, and a search that was killed ends as if it had not been.
+    `out` gets `summary.json`, `table.md` and `runs/` with a JSON file each run, all brought up to
+    date after each run, `curves.png`, and `study.sqlite`, which holds every answer that was paid
+    for. On a folder that holds this study already, it goes on: what is finished is not done again,
+    and a search that was killed ends as if it had not been.
 
     A search that an error ends is kept as far as it came, with the traceback beside it, and the
     others go on; it is tried again the next time. Ctrl-C ends the comparison after the search that
     it interrupted is kept.
 
     Args:
-        experiment: What to run.
-        out: Folder to write to: empty, not there, or with this experiment in it.
+        experiments: What to run, those of a model one after another.
+        out: Folder to write to: empty, not there, or with this study in it.
         watcher: Is told how the searches of this process go.
         workers: Processes that share the searches, this one included; each loads the model. More
-            than one needs an experiment that was loaded from a file.
+            than one needs experiments that were loaded from a file.
+        cache: File of answers that several studies share, see `cache.py`.
 
     Raises:
-        ValueError: The folder cannot be used, or other workers could not load the experiment.
-        StoreError: It holds another experiment, or its store cannot be used.
+        ValueError: The folder cannot be used, experiments cannot be told apart, or other workers
+            could not load them.
+        StoreError: It holds another study, or its store cannot be used.
         ExperimentError: A control cannot be scored, or its reward is no number.
         OSError: A file could not be written.
     """
     watcher = watcher or Silent()
-    grid = {run_name(name, seed): (name, seed) for name, seed in experiment.grid}
+    experiments = [experiments] if isinstance(experiments, Experiment) else list(experiments)
+    grid, provenance = searches(experiments), _provenance()
     with claimed(out), contextlib.ExitStack() as stack:
-        controls = tuple(
-            _control(experiment, name, prompt) for name, prompt in experiment.controls.items()
-        )
-        study = stack.enter_context(Study(out, jobs(experiment), experiment.config))
+        # A study is begun once its controls could be scored: else there is nothing to go on with.
+        new = not (out / FILE).exists()
+        scores = _control_scores(experiments) if new else {}
+        study = stack.enter_context(_study(grid, out, cache))
+        if new:
+            _keep_controls(study, experiments, scores)
+        else:
+            scores = _control_scores(experiments, study)
         study.store.retry()
-        comparison = Comparison(experiment, controls, _kept(study, grid), _provenance())
-        write(comparison, out)
-        stack.enter_context(helpers(experiment, out, workers - 1))
+
+        def found(last: Run | None = None) -> Comparison:
+            return Comparison(_sections(grid, scores, _kept(study, grid, last)), provenance)
+
+        write(found(), out)
+        draw(found(), out)
+        drawn = time.monotonic()
+        stack.enter_context(helpers(experiments[0], out, workers - 1, cache))
         for key in study.claimed():
-            watcher.begin(*grid[key])
-            run = _run(study, key, *grid[key], watcher, out)
-            comparison = dataclasses.replace(comparison, runs=_kept(study, grid, run))
+            watcher.begin(grid[key])
+            run = _run(study, grid[key], watcher, out)
+            interrupted = run.result.status == "interrupted"
+            comparison = found(run)
             write(comparison, out)
+            if interrupted or time.monotonic() - drawn >= PICTURE_SECONDS:
+                draw(comparison, out)
+                drawn = time.monotonic()
             watcher.end(run)
-            if run.result.status == "interrupted":
+            if interrupted:
                 return comparison
-        return dataclasses.replace(comparison, runs=_kept(study, grid))
+        comparison = found()
+        write(comparison, out)
+        draw(comparison, out)
+        return comparison
 
 
-def work(experiment: Experiment, out: Path) -> None:
+def work(experiments: Sequence[Experiment], out: Path, cache: Path | None = None) -> None:
     """Help with a comparison that another process leads, or led, until its searches have ended.
 
     Raises:
-        StoreError: The folder holds another experiment, or its store cannot be used.
+        StoreError: The folder holds another study, or its store cannot be used.
         OSError: A file could not be written.
     """
-    grid = {run_name(name, seed): (name, seed) for name, seed in experiment.grid}
-    with Study(out, jobs(experiment), experiment.config) as study:
+    grid = searches(experiments)
+    with _study(grid, out, cache) as study:
         for key in study.claimed():
-            run = _run(study, key, *grid[key], Silent(), out)
+            run = _run(study, grid[key], Silent(), out)
             if run.result.status == "interrupted":
                 return
 
 
+def _study(grid: Mapping[str, Search], out: Path, cache: Path | None) -> Study:
+    first, *_ = grid.values()
+    config = _as_kept(first.experiment.config, out)
+    return Study(out, jobs(grid.values()), config, cache)
+
+
+def _as_kept(config: Mapping[str, Any], out: Path) -> Mapping[str, Any]:
+    """A config in the words of the study in `out`, if it says the same.
+
+    An older version wrote it without what has come since.
+    """
+    if not config or not (out / FILE).exists():
+        return config
+    with Store(out / FILE) as store:
+        kept = store.spec.get("config", {})
+    try:
+        return kept if config_from_json(kept).record == config else config
+    except (ValueError, LookupError):  # it says something else, and the study will show what
+        return config
+
+
 @contextlib.contextmanager
-def helpers(experiment: Experiment, out: Path, count: int) -> Iterator[None]:
+def helpers(
+    experiment: Experiment, out: Path, count: int, cache: Path | None = None
+) -> Iterator[None]:
     """Other processes that help with a comparison; what they still do at the end is let go."""
     if count > 0 and not experiment.config:
         raise ValueError("several workers need an experiment that was loaded from a file")
     command = [sys.executable, "-m", "rlprompt.cli", "work", str(out)]
+    if cache:
+        command += ["--cache", str(cache)]
     with contextlib.ExitStack() as stack:
         for number in range(2, count + 2):
             # Beside the results, so that a helper that cannot start is not a riddle.
@@ -144,8 +198,8 @@ def helpers(experiment: Experiment, out: Path, count: int) -> Iterator[None]:
         yield
 
 
-def load_again(config: Config, out: Path) -> Experiment:
-    """What a config describes, loaded, in the dtype of the study in `out` if there is one.
+def load_again(config: Config, out: Path) -> list[Experiment]:
+    """What a config describes, loaded, in the dtypes of the study in `out` if there is one.
 
     `dtype: auto` takes what is fast on the machine of the day; a study goes on as it began.
 
@@ -154,66 +208,108 @@ def load_again(config: Config, out: Path) -> Experiment:
         AssetError: Bundled data or model could not be fetched.
         StoreError: The study cannot be read.
     """
-    began = config
+    dtypes: list[str] = []
     if config.dtype == "auto" and (out / FILE).exists():
-        with Store(out / FILE, read_only=True) as store:
-            dtypes = {run.spec["model"]["dtype"] for run in store.runs()}
-        began = config.model_copy(update={"dtype": dtypes.pop()} if dtypes else {})
-    experiment = load_experiment(began)
-    return dataclasses.replace(experiment, config=config.model_dump(mode="json"))
+        with Store(out / FILE) as store:
+            runs = store.runs()
+        # The runs of a model follow each other, and every model has as many.
+        n_each = max(1, len(runs) // len(config.all_models))
+        dtypes = [run.spec["model"]["dtype"] for run in runs[::n_each]]
+    return load_experiments(config, dtypes)
 
 
-def jobs(experiment: Experiment) -> dict[str, Job]:
-    """The searches of an experiment by name."""
+def jobs(grid: Iterable[Search]) -> dict[str, Job]:
+    """What a study is to do for each search, by name."""
     return {
-        run_name(name, seed): Job(
-            task=experiment.task,
-            lm=experiment.lm,
-            optimiser=experiment.optimisers[name],
-            budget=Budget(experiment.budget, **experiment.stop),
-            seed=seed,
-            length=experiment.length,
-            banned=experiment.banned,
+        search.name: Job(
+            task=search.experiment.task,
+            lm=search.experiment.lm,
+            optimiser=search.experiment.optimisers[search.optimiser],
+            budget=Budget(search.experiment.budget, **search.experiment.stop),
+            seed=search.seed,
+            length=search.experiment.length,
+            banned=search.experiment.banned,
         )
-        for name, seed in experiment.grid
+        for search in grid
     }
 
 
-def _kept(
-    study: Study, grid: Mapping[str, tuple[str, int]], last: Run | None = None
-) -> tuple[Run, ...]:
+def _kept(study: Study, grid: Mapping[str, Search], last: Run | None) -> list[Run]:
     """What the store holds of runs that have ended, whoever did them, and the last one."""
     runs = {
-        run.name: Run(*grid[run.name], run.result, run.error)
+        run.name: Run(grid[run.name], run.result, run.error)
         for run in study.store.runs()
         if run.result is not None
     }
     if last is not None:
-        runs.setdefault(last.slug, last)
-    return tuple(runs[name] for name in grid if name in runs)
+        runs.setdefault(last.search.name, last)
+    return [runs[name] for name in grid if name in runs]
 
 
-def _control(experiment: Experiment, name: str, prompt: TokenPrompt) -> Control:
-    task, lm = experiment.task, experiment.lm
+def _sections(
+    grid: Mapping[str, Search], scores: _ControlScores, runs: Sequence[Run]
+) -> tuple[Section, ...]:
+    """The sections of a grid, in its order."""
+    sections: dict[str, Section] = {}
+    for search in grid.values():
+        experiment = search.experiment
+        if search.heading not in sections:
+            controls = tuple(
+                Control(name, *experiment.control_texts[name], scores[place])
+                for name, place in _places(experiment).items()
+            )
+            own = tuple(run for run in runs if run.search.experiment is experiment)
+            sections[search.heading] = Section(experiment, controls, own, search.heading)
+    return tuple(sections.values())
+
+
+def _places(experiment: Experiment) -> dict[str, _Place]:
+    """What tells the scores of its controls from all others, by control."""
+    task, lm = experiment.task_name, experiment.lm.name
+    return {name: (task, lm, prompt.digest) for name, prompt in experiment.controls.items()}
+
+
+def _control_scores(
+    experiments: Sequence[Experiment], study: Study | None = None
+) -> _ControlScores:
+    """The controls' scores, once for all budgets, and as the study has them if it has."""
+    found: _ControlScores = {}
+    # From the last to the first: the last model is the one in memory, the first is needed next.
+    for experiment in reversed(experiments):
+        task, lm = experiment.task, experiment.lm
+        kept = study.store.scores(lm, task) if study else None
+        for name, place in _places(experiment).items():
+            prompt = experiment.controls[name]
+            try:
+                found[place] = found.get(place) or {
+                    split: evaluate(task, lm, prompt, split, kept) for split in task.splits.parts()
+                }
+            except ValueError as error:
+                raise ExperimentError(f"the {name} prompt cannot be scored: {error}") from error
+    return found
+
+
+def _keep_controls(study: Study, experiments: Sequence[Experiment], scores: _ControlScores) -> None:
+    for experiment in experiments:
+        store = study.store.scores(experiment.lm, experiment.task)
+        for name, place in _places(experiment).items():
+            for split, score in scores[place].items():
+                store.keep([experiment.controls[name]], split, [score])
+
+
+def _run(study: Study, search: Search, watcher: Watcher, out: Path) -> Run:
     try:
-        scores = {split: evaluate(task, lm, prompt, split) for split in task.splits.parts()}
-    except ValueError as error:
-        raise ExperimentError(f"the {name} prompt cannot be scored: {error}") from error
-    return Control(name, *describe(lm, prompt), scores)
-
-
-def _run(study: Study, key: str, name: str, seed: int, watcher: Watcher, out: Path) -> Run:
-    try:
-        return Run(name, seed, study.run(key, watcher.update))
+        return Run(search, study.run(search.name, watcher.update))
     # Any error: an optimiser may come from anyone, and the other searches must not be lost with
     # it. Nothing is hidden: it is reported, kept with its traceback, and decides the exit code.
     except Exception:
-        kept = study.store.run(key)
+        kept = study.store.run(search.name)
         if kept.result is None:
             raise
-        (out / "runs").mkdir(exist_ok=True)
-        write_whole(out / "runs" / f"{key}.error.txt", traceback.format_exc().encode())
-        return Run(name, seed, kept.result, kept.error)
+        path = out / "runs" / f"{search.name}.error.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, traceback.format_exc().encode())
+        return Run(search, kept.result, kept.error)
 
 
 def _provenance() -> dict[str, Any]:

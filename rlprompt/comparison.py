@@ -1,91 +1,18 @@
-"""What is compared, and what came of it: values only, `compare.py` fills them.
-
-An `Experiment` is loaded and checked: whatever can be wrong with it is found before the first row
-is paid for. A `Comparison` holds controls and runs so far.
-"""
+"""What came of a comparison: values only, `compare.py` fills them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlprompt.config import Config, ImportedTaskConfig, NamedTaskConfig, TaskConfig
-from rlprompt.data import Splits
+from rlprompt.experiment import Experiment, Search
 from rlprompt.lm import FrozenLM
-from rlprompt.objective import Budget, Objective
-from rlprompt.prompt import TokenPrompt
-from rlprompt.registry import import_task, make_optimiser, make_task
 from rlprompt.result import Candidate, Result, Score
-from rlprompt.search import Optimiser
-from rlprompt.space import TokenSpace
-from rlprompt.task import ClassificationTask, Task, WrittenTask
+from rlprompt.task import Task
 
-FORMAT = 1
-
-
-class ExperimentError(ValueError):
-    """The experiment cannot be run as it is. The message says why."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Every optimiser with every seed, on one task and model, at one budget.
-
-    Args:
-        name: What it is called.
-        task: What a prompt is worth.
-        lm: The frozen model.
-        optimisers: The methods by the names that reports use.
-        budget: Rows that each run may spend.
-        seeds: Each optimiser runs once with each.
-        length: Tokens or vectors of a prompt.
-        banned: Ids and words that token prompts may not use.
-        controls: Prompts that no search found, by name; scored outside the budget.
-        config: Where it came from, for the record.
-        stop: When a search ends before, fields of `Budget`.
-
-    Raises:
-        ValueError: There is nothing to run, the budget does not cover one prompt, no token is
-            allowed, or an example is too long for the model.
-    """
-
-    name: str
-    task: Task
-    lm: FrozenLM
-    optimisers: Mapping[str, Optimiser]
-    budget: int
-    seeds: Sequence[int] = (0,)
-    length: int = 5
-    banned: Collection[str | int] = ()
-    controls: Mapping[str, TokenPrompt] = field(default_factory=lambda: {"empty": TokenPrompt()})
-    config: Mapping[str, Any] = field(default_factory=dict)
-    stop: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Find what is wrong while nothing is paid for."""
-        if not self.optimisers or not self.seeds:
-            raise ValueError("nothing to run: give one optimiser and one seed or more")
-        slugs = [slug(name) for name in self.optimisers]
-        if len(set(slugs)) < len(slugs):
-            raise ValueError(f"names of optimisers differ too little for files: {slugs}")
-        Objective(self.task, self.lm, Budget(self.budget, **self.stop))
-        if any(optimiser.searches == "tokens" for optimiser in self.optimisers.values()):
-            TokenSpace.from_lm(self.lm, self.length, self.banned)
-        soft = [name for name, one in self.optimisers.items() if one.searches == "soft"]
-        if soft and getattr(self.task, "tokens_only", False):
-            raise ValueError(
-                f"task {self.task.name!r} reads the text of a prompt, and the vectors that "
-                f"{', '.join(soft)} would search have none; use methods that search tokens"
-            )
-        if isinstance(self.task, ClassificationTask):
-            _check_lengths(self.task, self.lm, max(self.length, *map(len, self.controls.values())))
-
-    @property
-    def grid(self) -> list[tuple[str, int]]:
-        """Name and seed of each run; all optimisers with the first seed come first."""
-        return [(name, seed) for seed in self.seeds for name in self.optimisers]
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -107,24 +34,27 @@ class Control:
 
 @dataclass(frozen=True)
 class Run:
-    """One search of the grid.
+    """A search that was begun.
 
     Attributes:
-        optimiser: Its name in the experiment.
-        seed: Its seed.
+        search: Which.
         result: What it found, in part if its status is not `finished`.
         error: What ended it, in a line, or "".
     """
 
-    optimiser: str
-    seed: int
+    search: Search
     result: Result
     error: str = ""
 
     @property
-    def slug(self) -> str:
-        """What its files are called."""
-        return run_name(self.optimiser, self.seed)
+    def optimiser(self) -> str:
+        """The method's name in the experiment."""
+        return self.search.optimiser
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        return self.search.seed
 
     @property
     def best(self) -> Candidate | None:
@@ -139,144 +69,97 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Controls and runs so far.
+class Section:
+    """What came of one experiment so far.
 
     Attributes:
         experiment: What is compared.
         controls: Its controls.
         runs: Its runs, in the order of its grid.
-        provenance: When, where and with what it ran.
+        heading: What tells it from the other sections, or "" for the only one.
     """
 
     experiment: Experiment
     controls: tuple[Control, ...]
     runs: tuple[Run, ...] = ()
+    heading: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Controls and runs so far, a section for each task, model and budget.
+
+    Attributes:
+        sections: One or more.
+        provenance: When, where and with what it ran.
+    """
+
+    sections: tuple[Section, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs of all sections."""
+        return tuple(run for section in self.sections for run in section.runs)
 
     @property
     def complete(self) -> bool:
         """Whether every run of the grid finished."""
         n_finished = sum(run.result.status == "finished" for run in self.runs)
-        return n_finished == len(self.experiment.grid)
+        return n_finished == sum(len(section.experiment.grid) for section in self.sections)
 
     def summary(self) -> dict[str, Any]:
-        """All but the curves as JSON values; train, dev and test are the task's metric."""
-        experiment = self.experiment
-        splits: Splits = experiment.task.splits
-        fingerprint = experiment.lm.fingerprint
+        """All but the curves as JSON values; train, dev and test are the task's metric.
+
+        `controls` and `runs` are tables: each entry names its task, model and budget.
+        """
+        experiments = [section.experiment for section in self.sections]
+        tasks = {experiment.task_name: experiment.task for experiment in experiments}
+        models = {experiment.lm.name: experiment.lm for experiment in experiments}
         return {
             "format": FORMAT,
-            "name": experiment.name,
+            "name": experiments[0].name,
             "complete": self.complete,
-            "task": experiment.task.name,
-            "task_fingerprint": experiment.task.fingerprint,
-            "examples": {name: len(part) for name, part in splits.parts().items()},
-            "data_notes": list(splits.notes),
-            "model": experiment.lm.name,
-            "fingerprint": {"digest": fingerprint.digest, **dataclasses.asdict(fingerprint)},
-            "device": str(experiment.lm.device),
-            "noise": dataclasses.asdict(experiment.lm.own_noise),
-            "budget_rows": experiment.budget,
-            "controls": [_control_entry(control) for control in self.controls],
+            "tasks": [_task_entry(name, task) for name, task in tasks.items()],
+            "models": [_model_entry(lm) for lm in models.values()],
+            "controls": list(self._controls().values()),
             "runs": [_run_entry(run) for run in self.runs],
-            "config": dict(experiment.config),
+            "config": dict(experiments[0].config),
             **self.provenance,
         }
 
-
-def load_experiment(config: Config) -> Experiment:
-    """What a config describes, loaded: what is quick to check first, the model last.
-
-    Raises:
-        ValueError: Something in it is wrong.
-        AssetError: Bundled data or model could not be fetched.
-    """
-    optimisers = {
-        optimiser.title: make_optimiser(optimiser.name, optimiser.settings)
-        for optimiser in config.optimisers
-    }
-    task = load_task(config.task)
-    lm = load_model(config)
-    controls = {"empty": TokenPrompt()}
-    if isinstance(task, WrittenTask) and task.hand_prompt:
-        controls["hand-written"] = task.written(lm, task.hand_prompt)
-    return Experiment(
-        name=config.name,
-        task=task,
-        lm=lm,
-        optimisers=optimisers,
-        budget=config.budget,
-        stop=config.stop.model_dump(exclude_none=True),
-        seeds=config.seeds,
-        length=config.prompt.length,
-        banned=config.prompt.banned,
-        controls=controls,
-        config=config.model_dump(mode="json"),
-    )
+    def _controls(self) -> dict[tuple[str, str, str], dict[str, Any]]:
+        """Entries of the controls, which have no budget, by task, model and name."""
+        return {
+            (task, model, control.name): _control_entry(task, model, control)
+            for section in self.sections
+            for task, model in [(section.experiment.task_name, section.experiment.lm.name)]
+            for control in section.controls
+        }
 
 
-def load_task(section: TaskConfig) -> Task:
-    """The task of a config, with its examples.
-
-    Raises:
-        ValueError: Something in it is wrong.
-        AssetError: Bundled data could not be fetched.
-    """
-    if isinstance(section, NamedTaskConfig):
-        return make_task(section.name, section.settings)
-    if isinstance(section, ImportedTaskConfig):
-        return import_task(section.place, section.args)
-    return ClassificationTask.from_file(**dict(section))
-
-
-def load_model(config: Config) -> FrozenLM:
-    """The model of a config.
-
-    Raises:
-        ValueError: Its name leads nowhere, or device or dtype cannot be had.
-        AssetError: The bundled model could not be fetched.
-    """
-    return FrozenLM.load(
-        config.model.name,
-        device=config.device,
-        dtype=config.dtype,
-        revision=config.model.revision,
-    )
-
-
-def run_name(optimiser: str, seed: int) -> str:
-    """What a search is called in a study, and its files."""
-    return f"{slug(optimiser)}-seed{seed}"
-
-
-def slug(name: str) -> str:
-    """A name as part of a file name."""
-    return "".join(c if c.isalnum() or c in "=.-_" else "-" for c in name)
-
-
-def _check_lengths(task: ClassificationTask, lm: FrozenLM, n_prompt: int) -> None:
-    """Refuse an example of any split that leaves no room for the prompt.
-
-    Test is scored last; a search must not end there.
-    """
-    if lm.context is None:
-        return
-    for split, examples in task.splits.parts().items():
-        for example, query in zip(examples, task.queries(lm, examples), strict=True):
-            n_text = len(query.head_ids) + len(query.tail_ids)
-            n_answer = max(map(len, query.candidates)) - 1
-            if n_text + n_prompt + n_answer > lm.context:
-                where = example.source or f"{str(dict(example.fields))[:60]}..."
-                raise ValueError(
-                    f"the {split} example {where} is too long: {n_text} tokens of text + "
-                    f"{n_prompt} of prompt + {n_answer} of answer, and {lm.name} takes "
-                    f"{lm.context}; shorten or remove it, or choose another model"
-                )
-
-
-def _control_entry(control: Control) -> dict[str, Any]:
+def _task_entry(name: str, task: Task) -> dict[str, Any]:
     return {
+        "name": name,
+        "fingerprint": task.fingerprint,
+        "examples": {name: len(part) for name, part in task.splits.parts().items()},
+        "data_notes": list(task.splits.notes),
+    }
+
+
+def _model_entry(lm: FrozenLM) -> dict[str, Any]:
+    return {
+        "name": lm.name,
+        "fingerprint": {"digest": lm.fingerprint.digest, **dataclasses.asdict(lm.fingerprint)},
+        "device": str(lm.device),
+        "noise": dataclasses.asdict(lm.own_noise),
+    }
+
+
+def _control_entry(task: str, model: str, control: Control) -> dict[str, Any]:
+    return {
+        "task": task,
+        "model": model,
         "name": control.name,
         "prompt": control.text,
         "retypable": control.retypable,
@@ -286,8 +169,12 @@ def _control_entry(control: Control) -> dict[str, Any]:
 
 
 def _run_entry(run: Run) -> dict[str, Any]:
-    result, best = run.result, run.best
+    result, best, experiment = run.result, run.best, run.search.experiment
     return {
+        "name": run.search.name,
+        "task": experiment.task_name,
+        "model": experiment.lm.name,
+        "budget_rows": experiment.budget,
         "optimiser": run.optimiser,
         "seed": run.seed,
         "status": result.status,
@@ -303,5 +190,5 @@ def _run_entry(run: Run) -> dict[str, Any]:
         "best_train_reward": result.trace[-1][1] if result.trace else None,
         "mean_sampled_reward": result.mean_reward if result.points else None,
         "settings": dict(result.settings),
-        "file": f"runs/{run.slug}.json",
+        "file": f"runs/{run.search.name}.json",
     }

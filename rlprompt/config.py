@@ -1,33 +1,26 @@
-"""Experiment files: YAML, checked before anything is loaded or paid for.
+"""What an experiment file may say, checked before anything is loaded or paid for.
 
-Every mistake is one line that names the file, the line and what was probably meant. Reading a file
-imports neither torch nor an optimiser.
+`config_file.py` reads the file. Nothing here imports torch or an optimiser.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
-import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt
 
-from rlprompt.mistakes import advice, reason
-from rlprompt.plugins import locate
 from rlprompt.registry import Kind, find
 from rlprompt.template import Template
 
 DEFAULT_DATA = "movie-reviews"
+# Keys that have a plural for a grid.
+PLURALS = ("task", "model", "budget")
 # What the name of a data set on the Hugging Face hub is marked with.
 HUB = "hub:"
-
-
-class ConfigError(ValueError):
-    """An experiment file is wrong. The message has one line for each mistake."""
 
 
 class _Section(pydantic.BaseModel):
@@ -157,8 +150,9 @@ class ImportedTaskConfig(_Section):
         return self.place.rpartition(":")[2]
 
 
-# Where pydantic says which kind of section it took a task for, in the place of an error.
-_IMPORTED, _NAMED, _CLASSIFICATION = _TASK_KINDS = ("<class>", "<name>", "<classification>")
+# Where pydantic says what it took a value for, in the place of an error.
+TAGS = ("<class>", "<name>", "<classification>", "<list>", "<mapping>")
+IMPORTED, _NAMED, _CLASSIFICATION, _LIST, _MAPPING = TAGS
 
 
 def _task_kind(value: Any) -> str:
@@ -166,16 +160,33 @@ def _task_kind(value: Any) -> str:
     if isinstance(value, str | NamedTaskConfig) or (isinstance(value, Mapping) and "name" in value):
         return _NAMED
     if isinstance(value, ImportedTaskConfig) or (isinstance(value, Mapping) and "class" in value):
-        return _IMPORTED
+        return IMPORTED
     return _CLASSIFICATION
 
 
 TaskConfig = Annotated[
-    Annotated[ImportedTaskConfig, pydantic.Tag(_IMPORTED)]
+    Annotated[ImportedTaskConfig, pydantic.Tag(IMPORTED)]
     | Annotated[NamedTaskConfig, BeforeValidator(_split_settings), pydantic.Tag(_NAMED)]
     | Annotated[ClassificationConfig, pydantic.Tag(_CLASSIFICATION)],
     pydantic.Discriminator(_task_kind),
 ]
+
+
+T = TypeVar("T")
+# A list, or a mapping where two would go by the same name, or one by a name that says little.
+Several = Annotated[
+    Annotated[tuple[T, ...], pydantic.Tag(_LIST)] | Annotated[dict[str, T], pydantic.Tag(_MAPPING)],
+    pydantic.Discriminator(lambda value: _MAPPING if isinstance(value, Mapping) else _LIST),
+    Field(min_length=1),
+]
+
+
+def _titled(one: T | None, several: tuple[T, ...] | dict[str, T] | None) -> list[tuple[str, T]]:
+    """Sections with what they are called, "" for the name of their own."""
+    if isinstance(several, dict):
+        return list(several.items())
+    sections = several or () if one is None else (one,)
+    return [("", section) for section in sections]
 
 
 class PromptConfig(_Section):
@@ -226,24 +237,32 @@ class OptimiserConfig(_Section):
 
 
 class Config(_Section):
-    """An experiment: every optimiser with every seed, on one task and model, at one budget.
+    """A grid: every optimiser with every seed, on each task and model, at each budget.
+
+    Of `task` and `tasks` one is given, of `model` and `models`, and of `budget` and `budgets`.
 
     Attributes:
         name: What its output folder is called.
         model: The frozen model.
+        models: Several, in a list, or in a mapping of names to call them by.
         task: What a prompt is for.
+        tasks: Several, as for models.
         prompt: What is searched for.
         optimisers: The methods to compare.
         seeds: Each optimiser runs once with each.
         budget: Rows that each run may spend: one row is one prompt scored on one example.
+        budgets: Several.
         stop: When a search ends before.
         device: `cpu`, `cuda`, `cuda:1`, ..., or `auto`.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`.
+        cache: File of answers that studies share, made if it is not there.
     """
 
     name: str = Field(pattern=r"^\w[\w.-]*$")
-    model: Annotated[ModelConfig, BeforeValidator(_named)]
-    task: TaskConfig
+    model: Annotated[ModelConfig, BeforeValidator(_named)] | None = None
+    models: Several[Annotated[ModelConfig, BeforeValidator(_named)]] | None = None
+    task: TaskConfig | None = None
+    tasks: Several[TaskConfig] | None = None
     prompt: PromptConfig = PromptConfig()
     optimisers: Annotated[
         tuple[Annotated[OptimiserConfig, BeforeValidator(_split_settings)], ...],
@@ -254,10 +273,15 @@ class Config(_Section):
         Field(min_length=1),
         pydantic.AfterValidator(_distinct),
     ] = (0,)
-    budget: PositiveInt
+    budget: PositiveInt | None = None
+    budgets: (
+        Annotated[tuple[PositiveInt, ...], Field(min_length=1), pydantic.AfterValidator(_distinct)]
+        | None
+    ) = None
     stop: StopConfig = StopConfig()
     device: str = "auto"
     dtype: str = "auto"
+    cache: str | None = Field(None, min_length=1)
 
     @pydantic.field_validator("optimisers")
     @classmethod
@@ -265,173 +289,43 @@ class Config(_Section):
         _distinct([optimiser.title for optimiser in value])
         return value
 
+    @pydantic.model_validator(mode="after")
+    def _one_of_each(self) -> Config:
+        for key in PLURALS:
+            one, several = getattr(self, key), getattr(self, f"{key}s")
+            if one is None and several is None:
+                raise ValueError(f"{key} is missing")
+            if one is not None and several is not None:
+                raise ValueError(f"{key} and {key}s are both there; give one of them")
+        return self
+
+    @property
+    def all_tasks(self) -> list[tuple[str, TaskConfig]]:
+        """Each task with what to call it, "" for its own name."""
+        return _titled(self.task, self.tasks)
+
+    @property
+    def all_models(self) -> list[tuple[str, ModelConfig]]:
+        """Each model with what to call it."""
+        titled = _titled(self.model, self.models)
+        return [(title or model.name, model) for title, model in titled]
+
+    @property
+    def all_budgets(self) -> tuple[int, ...]:
+        """Each budget."""
+        return self.budgets or (() if self.budget is None else (self.budget,))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What decides the results, as JSON values."""
+        return self.model_dump(mode="json", exclude={"cache"})
+
 
 def config_from_json(state: Mapping[str, Any]) -> Config:
-    """The config that `Config.model_dump(mode="json")` described.
+    """The config that `Config.record` described.
 
     Raises:
         ValueError: It is not, or no more, a config.
     """
     optimisers = [{"name": one["name"], **one["settings"]} for one in state["optimisers"]]
     return Config.model_validate({**state, "optimisers": optimisers})
-
-
-def load_config(path: Path, **overrides: Any) -> Config:
-    """An experiment file, checked.
-
-    Args:
-        path: The YAML file.
-        overrides: Values for top-level keys, which win over the file's; None leaves the file's.
-
-    Raises:
-        ConfigError: The file cannot be read, is not YAML, or breaks a rule.
-    """
-    try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not an experiment file: it is no UTF-8 text") from None
-    try:
-        # One tree for the values, and one to look up line numbers in.
-        data, tree = yaml.load(text, _Loader), yaml.compose(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}{_yaml_problem(error)}") from None
-    if not isinstance(data, dict):
-        found = "is empty" if data is None else f"holds a {type(data).__name__}, not keys"
-        raise ConfigError(f"{path} {found}; start from experiments/demo.yaml")
-    given = {key: value for key, value in overrides.items() if value is not None}
-    try:
-        config = Config.model_validate({**data, **given})
-    except pydantic.ValidationError as error:
-        # A list whose items are all wrong is reported as too short as well.
-        errors = [e for e in error.errors() if e["type"] != "too_short" or not e["input"]]
-        lines = [f"{path}:{_line(tree, _place(e))}: {_problem(e)}" for e in errors]
-        raise ConfigError("\n".join(lines)) from None
-    return config.model_copy(update={"task": _located(config.task, path)})
-
-
-def _located(task: TaskConfig, config: Path) -> TaskConfig:
-    """A task with the files that it names, relative to the experiment file, found."""
-    if isinstance(task, ImportedTaskConfig):
-        return task.model_copy(update={"place": locate(task.place, config.parent)})
-    if isinstance(task, ClassificationConfig):
-        return task.model_copy(update={"data": _data_path(task.data, config)})
-    settings = {
-        key: _data_path(value, config) if key == "data" and value else _found(value, config.parent)
-        for key, value in task.settings.items()
-    }
-    return task.model_copy(update={"settings": settings})
-
-
-def _found(value: Any, folder: Path) -> Any:
-    """A setting with the person's own functions that it names found."""
-    if isinstance(value, Mapping):
-        return {_found(key, folder): item for key, item in value.items()}
-    return locate(value, folder) if isinstance(value, str) else value
-
-
-def _data_path(data: str, config: Path) -> str:
-    """Data that the file names, relative to the file or else to the working folder."""
-    if data == DEFAULT_DATA or data.startswith(HUB):
-        return data
-    given = Path(data).expanduser()
-    places = list(dict.fromkeys((config.parent / given, given)))
-    for place in places:
-        if place.exists():
-            return str(place)
-    tried = " or ".join(str(place.absolute()) for place in places)
-    near = difflib.get_close_matches(data, [DEFAULT_DATA])
-    meant = f" (did you mean {DEFAULT_DATA}?)" if near else ""
-    raise ConfigError(
-        f"{config}: task.data {data!r} is not there{meant}; looked for {tried}. "
-        f"Give {DEFAULT_DATA}, a .csv, .tsv or .jsonl file, or a folder with train, dev and test"
-    )
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people read it: keys are text as written, none is there twice, no is a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(
-                    problem="a key must be text", problem_mark=key.start_mark
-                )
-            if key.value in keys:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark
-                )
-            keys.add(key.value)
-        self.flatten_mapping(node)
-        return {key.value: self.construct_object(value, deep) for key, value in node.value}
-
-
-# Of the words that YAML 1.1 takes for a truth value or a date, only true and false stay: a label
-# may well be called no.
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if not tag.endswith(":timestamp") and (not tag.endswith(":bool") or first in "tTfF")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return f": {reason}" if mark is None else f":{mark.line + 1}: {reason}"
-
-
-def _line(tree: yaml.Node | None, location: Sequence[int | str]) -> int:
-    """The line of a value, or of the innermost section around it that the file has."""
-    line = 0
-    for part in location:
-        if isinstance(tree, yaml.SequenceNode) and isinstance(part, int):
-            tree = tree.value[part]
-            line = cast(yaml.Node, tree).start_mark.line
-        elif isinstance(tree, yaml.MappingNode):
-            entry = next(((k, v) for k, v in tree.value if k.value == part), None)
-            if entry is None:
-                break
-            line, tree = entry[0].start_mark.line, entry[1]
-    return line + 1
-
-
-def _place(error: Any) -> list[int | str]:
-    """Where in the file one of pydantic's errors is."""
-    return [part for part in error["loc"] if part not in _TASK_KINDS]
-
-
-def _problem(error: Any) -> str:
-    """One of pydantic's errors in plain words."""
-    where = [str(part) for part in _place(error)]
-    if error["type"] == "extra_forbidden":
-        return _unknown_key(where, imported=_IMPORTED in error["loc"])
-    if error["type"] == "missing":
-        return f"{'.'.join(where)} is missing"
-    return f"{'.'.join(where)}: {reason(error)}"
-
-
-def _unknown_key(where: Sequence[str], imported: bool) -> str:
-    """What to say of a key that its section does not have."""
-    sections: dict[str, type[pydantic.BaseModel]] = {
-        "": Config,
-        "task": ImportedTaskConfig if imported else ClassificationConfig,
-        "prompt": PromptConfig,
-        "stop": StopConfig,
-        "model": ModelConfig,
-    }
-    *above, key = where
-    section = ".".join(above)
-    own = [field.alias or name for name, field in sections[section].model_fields.items()]
-    inside = f" in {section}" if section else ""
-    if not difflib.get_close_matches(key, own, 1):
-        for home, other in sections.items():
-            if near := difflib.get_close_matches(key, other.model_fields, 1):
-                place = f"under {home!r}" if home else "at the top, without indentation"
-                return f"unknown key {key!r}{inside}; did you mean {near[0]!r} {place}?"
-    return f"unknown key {key!r}{inside}{advice(key, own)}"

@@ -11,7 +11,6 @@ Both become Ray's actors in `cluster.py`; nothing here starts anything.
 from __future__ import annotations
 
 import dataclasses
-import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -26,7 +25,8 @@ from rlprompt.database import StoreError
 from rlprompt.lm import FrozenLM
 from rlprompt.packing import Ids
 from rlprompt.prompt import Prompt
-from rlprompt.result import Result
+from rlprompt.result import Result, Score
+from rlprompt.search import Scores
 from rlprompt.store import differences
 from rlprompt.study import Job, Study
 
@@ -43,10 +43,9 @@ class DistantLM(FrozenLM):
         self.name = lm.name
         # In place of the cached property of the class, which would hash weights.
         self.fingerprint = lm.fingerprint
-        self._place = os.path.abspath(lm.name) if os.path.exists(lm.name) else lm.name
-        # What `dtype: auto` chooses may differ from machine to machine.
-        fixed = {"dtype": lm.fingerprint.dtype, "revision": lm.revision or None}
-        self._load = load or partial(FrozenLM.load, **fixed)
+        path = lm.fingerprint.model
+        self._place = os.path.abspath(path) if os.path.exists(path) else path
+        self._load = load
 
     def live(self) -> FrozenLM:
         """The model, loaded.
@@ -54,13 +53,19 @@ class DistantLM(FrozenLM):
         Raises:
             ValueError: It cannot be loaded here, or is another model here.
         """
-        live = self._load(self._place)
-        there, here = map(dataclasses.asdict, (self.fingerprint, live.fingerprint))
-        if live.fingerprint.digest != self.fingerprint.digest:
+        known = self.fingerprint
+        if self._load is not None:
+            live = self._load(self._place)
+        else:  # not in `dtype: auto`, which may choose another here
+            revision = known.revision or None
+            live = FrozenLM.load(self._place, dtype=known.dtype, revision=revision)
+        if live.fingerprint.digest != known.digest:
+            there, here = map(dataclasses.asdict, (known, live.fingerprint))
             raise ValueError(
                 f"{self.name} is another model on this machine: "
                 + "; ".join(differences(there, here))
             )
+        live.name = self.name
         return live
 
 
@@ -71,6 +76,7 @@ class _Attempt:
     name: str
     number: int
     answers: Answers
+    scores: Scores
 
 
 class Desk:
@@ -87,27 +93,39 @@ class Desk:
         self._attempts: dict[int, _Attempt] = {}
         self._tracebacks: dict[str, str] = {}
 
-    def begin(self, hand: int) -> tuple[int, Job] | None:
-        """A search for a hand: the one that it was at, if its machine was lost, or the next.
+    def begin(self, hand: int, model: str) -> tuple[int, Job] | None:
+        """A search for a hand: the one that it was at, if its machine was lost, or another.
+
+        Args:
+            hand: Its number.
+            model: Fingerprint of the model that it has loaded, or ""; what needs no other is
+                preferred.
 
         Returns:
             A number for its questions, and the search; None where nothing is left to begin.
         """
         before = self._attempts.get(hand)
-        name = before.name if before else self._study.claim()
+        jobs = self._study.jobs.items()
+        at_hand = {name for name, job in jobs if job.lm.fingerprint.digest == model}
+        name = before.name if before else self._study.claim(at_hand)
         if name is None:
             return None
         number = before.number + 1 if before else 0
-        self._attempts[hand] = _Attempt(name, number, self._study.answers(name))
+        self._attempts[hand] = _Attempt(
+            name, number, self._study.answers(name), self._study.scores(name)
+        )
         return number, self._study.jobs[name]
 
-    def ask(self, hand: int, number: int, question: str, *args: Any, **kwargs: Any) -> Any:
-        """What a method of `Answers` gives.
+    def ask(
+        self, hand: int, number: int, whom: str, question: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        """What a method of the search's `answers` or `scores` gives.
 
         Raises:
             StoreError: The search was begun again since, or the store cannot be used.
         """
-        return getattr(self._attempt(hand, number).answers, question)(*args, **kwargs)
+        asked = getattr(self._attempt(hand, number), whom)
+        return getattr(asked, question)(*args, **kwargs)
 
     def end(self, hand: int, number: int, result: Result | None, error: str, details: str) -> None:
         """Keep what came of a search; see `Study.end`. `details` is the traceback of an error."""
@@ -131,11 +149,11 @@ class Questions:
     """Answers that are asked for at the desk (`answers.Answers`).
 
     Args:
-        ask: Puts a question to `Desk.ask`, which knows of what search it is.
+        ask: Puts a question to `Desk.ask` for this search.
     """
 
     def __init__(self, ask: Callable[..., Any]) -> None:
-        self._ask = ask
+        self._ask = partial(ask, "answers")
 
     def find(self, prompts: Sequence[Prompt], *, gradient: bool) -> Answer | None:
         """See `Answers.find`."""
@@ -156,6 +174,26 @@ class Questions:
         """See `Answers.keep_hidden`."""
         kept: NDArray[np.float32] = self._ask("keep_hidden", texts, hidden)
         return kept
+
+
+class ScoreQuestions:
+    """Final scores that are asked for at the desk (`search.Scores`).
+
+    Args:
+        ask: As for `Questions`.
+    """
+
+    def __init__(self, ask: Callable[..., Any]) -> None:
+        self._ask = partial(ask, "scores")
+
+    def find(self, prompts: Sequence[Prompt], split: str) -> list[Score] | None:
+        """See `Scores.find`."""
+        found: list[Score] | None = self._ask("find", prompts, split)
+        return found
+
+    def keep(self, prompts: Sequence[Prompt], split: str, scores: Sequence[Score]) -> None:
+        """See `Scores.keep`."""
+        self._ask("keep", prompts, split, scores)
 
 
 class Hand:
@@ -179,14 +217,19 @@ class Hand:
             StoreError: An answer could not be kept.
             ValueError: The model cannot be loaded here.
         """
-        while (begun := call("begin", self._number)) is not None:
+        while (begun := call("begin", self._number, self._loaded)) is not None:
             self._search(call, *begun)
+
+    @property
+    def _loaded(self) -> str:
+        return self._lm.fingerprint.digest if self._lm else ""
 
     def _search(self, call: Callable[..., Any], number: int, job: Job) -> None:
         place, found = (self._number, number), list[Result]()
+        ask = partial(call, "ask", *place)
         job = dataclasses.replace(job, lm=self._live(job.lm))
         try:
-            result = job.run(Questions(partial(call, "ask", *place)), on_failure=found.append)
+            result = job.run(Questions(ask), None, found.append, ScoreQuestions(ask))
         except StoreError:
             raise
         # As in `Study.run`: kept with what was found and reported; the other searches go on.
@@ -200,7 +243,7 @@ class Hand:
     def _live(self, lm: FrozenLM) -> FrozenLM:
         """The model in the memory of this process."""
         assert isinstance(lm, DistantLM)
-        if self._lm is None or self._lm.fingerprint.digest != lm.fingerprint.digest:
+        if self._lm is None or self._loaded != lm.fingerprint.digest:
             self._lm = None  # before loading: two may not fit
             self._lm = lm.live()
         return self._lm

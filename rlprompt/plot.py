@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.comparison import Comparison, Run
+from rlprompt.comparison import Comparison, Run, Section
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,19 +22,47 @@ STYLES = ("-", (0, (6, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)))
 GREY = "#555555"
 # Least distance between two labels at the right edge, as a share of the axis.
 LABEL_GAP = 0.055
+# Panels side by side, at most.
+MOST_COLUMNS = 4
+# What neighbours of a grid differ in, the innermost first.
+_SIDE_BY_SIDE: tuple[Callable[[Section], object], ...] = (
+    lambda section: section.experiment.budget,
+    lambda section: section.experiment.task_name,
+)
 
 
 def curves(comparison: Comparison) -> bytes:
-    """The picture as PNG: a line for the mean over seeds of each optimiser, thin ones for seeds."""
+    """The picture as PNG, a panel for each section."""
     # Not pyplot: it keeps global state and picks a window system.
     from matplotlib.figure import Figure
 
-    experiment = comparison.experiment
-    figure = Figure(figsize=(9, 5.2), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
+    sections = comparison.sections
+    n_columns = 1 if len(sections) == 1 else _columns(sections)
+    n_rows = math.ceil(len(sections) / n_columns)
+    width, height = (9.0, 5.2) if len(sections) == 1 else (6.6, 4.0)
+    figure = Figure((width * n_columns, height * n_rows), dpi=150, layout="constrained")
+    for i, section in enumerate(sections):
+        _panel(figure.add_subplot(n_rows, n_columns, i + 1), section)
+    if len(sections) > 1:
+        figure.suptitle(f"best prompt so far{_seeds(sections[0])}", x=0.01, ha="left")
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png")
+    return sink.getvalue()
+
+
+def _columns(sections: Sequence[Section]) -> int:
+    """Panels side by side: budgets, or tasks, that belong together, else two."""
+    for count in (len({getter(s) for s in sections}) for getter in _SIDE_BY_SIDE):
+        if 1 < count <= MOST_COLUMNS and len(sections) % count == 0:
+            return count
+    return 2
+
+
+def _panel(axes: Axes, section: Section) -> None:
+    """A line for the mean over seeds of each optimiser, thin ones for seeds."""
     labels: list[tuple[float, str, str]] = []
-    for i, name in enumerate(experiment.optimisers):
-        runs = [run for run in comparison.runs if run.optimiser == name and run.result.trace]
+    for i, name in enumerate(section.experiment.optimisers):
+        runs = [run for run in section.runs if run.optimiser == name and run.result.trace]
         if not runs:
             continue
         colour, style = COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]
@@ -42,16 +71,13 @@ def curves(comparison: Comparison) -> bytes:
         rows, means = mean_curve(runs)
         axes.step(rows, means, where="post", color=colour, ls=style, lw=2.2)
         labels.append((float(means[-1]), name, colour))
-    for control in comparison.controls:
+    for control in section.controls:
         reward = control.scores["train"].reward
         axes.axhline(reward, color=GREY, ls=(0, (1, 2)), lw=1.3, zorder=1)
         labels.append((reward, f"{control.name} prompt", GREY))
-    axes.set_xlim(0, experiment.budget)
+    axes.set_xlim(0, section.experiment.budget)
     _label_ends(axes, labels)
-    _describe(axes, comparison)
-    sink = io.BytesIO()
-    figure.savefig(sink, format="png")
-    return sink.getvalue()
+    _describe(axes, section)
 
 
 def mean_curve(runs: Sequence[Run]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -123,17 +149,19 @@ def _top(group: Sequence[float], gap: float) -> float:
     return sum(group) / len(group) + gap * (len(group) - 1) / 2
 
 
-def _describe(axes: Axes, comparison: Comparison) -> None:
-    experiment = comparison.experiment
-    n_train, n_seeds = len(experiment.task.splits.train), len(experiment.seeds)
-    seeds = f", mean of {n_seeds} seeds (thin: each seed)" if n_seeds > 1 else ""
+def _seeds(section: Section) -> str:
+    n_seeds = len(section.experiment.seeds)
+    return f", mean of {n_seeds} seeds (thin: each seed)" if n_seeds > 1 else ""
+
+
+def _describe(axes: Axes, section: Section) -> None:
+    experiment = section.experiment
+    n_train = len(experiment.task.splits.train)
     reward = getattr(experiment.task, "reward", "")
-    axes.set_title(
-        f"{experiment.task.name}, {experiment.lm.name}: best prompt so far{seeds}",
-        loc="left",
-        fontsize=11,
-    )
-    axes.set_xlabel(f"rows spent (one row = one prompt on one of {n_train} train examples)")
+    title = f"{experiment.task_name}, {experiment.lm.name}: best prompt so far{_seeds(section)}"
+    axes.set_title(section.heading or title, loc="left", fontsize=11)
+    per_row = f"one row = one prompt on one of {n_train} train examples"
+    axes.set_xlabel(f"rows spent ({per_row})" if not section.heading else "rows spent")
     axes.set_ylabel("mean train reward" + (f" ({reward})" if reward else ""))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.grid(axis="y", color="#e6e6e6", lw=0.8)

@@ -65,7 +65,7 @@ class Record:
         if not rows:
             return None
         identity, *row = rows[0]
-        answer = _answer(row, prompts)
+        answer = decoded(row, prompts)
         progress = self._progress.after(answer)
         recorded = self._recorded()
         if recorded != identity:
@@ -75,15 +75,11 @@ class Record:
 
     def keep(self, prompts: Sequence[Prompt], answer: Answer) -> Answer:
         """See `Answers.keep`."""
-        gradients = answer.gradients
         values = (
-            self._key(prompts, gradients is not None),
+            self._key(prompts, answer.gradients is not None),
             json.dumps(_states(prompts, answer)),
             bytes.fromhex("".join(prompt.digest for prompt in prompts)),
-            answer.per_example.astype("<f8").tobytes(),
-            None if gradients is None else np.asarray(gradients, dtype="<f4").tobytes(),
-            answer.seconds,
-            None if answer.outputs is None else packed(answer.outputs),
+            *encoded(answer),
         )
         recorded = self._recorded()
 
@@ -95,7 +91,7 @@ class Record:
                 values,
             )
             identity, *row = connection.execute(_SELECT, values[:1]).fetchone()
-            kept = _answer(row, prompts)
+            kept = decoded(row, prompts)
             progress = self._progress.after(kept)
             self._enter(connection, progress, recorded, identity)
             return kept, progress
@@ -127,10 +123,7 @@ class Record:
         return hashlib.blake2b(content, digest_size=16).digest()
 
     def _key(self, prompts: Sequence[Prompt], gradient: bool) -> bytes:
-        digest = hashlib.blake2b(f"{self._scope} {gradient}".encode(), digest_size=16)
-        for prompt in prompts:
-            digest.update(prompt.digest.encode())
-        return digest.digest()
+        return content_key(f"{self._scope} {gradient}", prompts)
 
     def _recorded(self) -> int | None:
         """The answer that the run got here before, or None where it had not come so far."""
@@ -176,6 +169,14 @@ class Record:
         )
 
 
+def content_key(scope: str, prompts: Sequence[Prompt]) -> bytes:
+    """What a stored answer is found by: a hash of all that decides it."""
+    digest = hashlib.blake2b(scope.encode(), digest_size=16)
+    for prompt in prompts:
+        digest.update(prompt.digest.encode())
+    return digest.digest()
+
+
 @dataclass(frozen=True)
 class _Progress:
     """How far a run has come."""
@@ -211,26 +212,34 @@ def check_owner(updated: sqlite3.Cursor, name: str) -> None:
         )
 
 
-def packed(outputs: Outputs) -> bytes:
-    """Texts as they are stored: what a model wrote repeats itself and shrinks to a third."""
-    return zlib.compress(json.dumps(outputs).encode())
+def encoded(answer: Answer) -> tuple[bytes, bytes | None, float, bytes | None]:
+    """An answer as a row of rewards, gradients, seconds and texts."""
+    gradients, outputs = answer.gradients, answer.outputs
+    return (
+        answer.per_example.astype("<f8").tobytes(),
+        None if gradients is None else np.asarray(gradients, dtype="<f4").tobytes(),
+        answer.seconds,
+        # What a model wrote repeats itself: it shrinks to a third.
+        None if outputs is None else zlib.compress(json.dumps(outputs).encode()),
+    )
 
 
-def unpacked(content: bytes) -> Outputs:
-    """The texts that `packed` packed."""
+def texts(content: bytes) -> Outputs:
+    """The texts in a row."""
     return tuple(map(tuple, json.loads(zlib.decompress(content))))
 
 
-def _hidden(content: bytes, texts: Sequence[Ids]) -> NDArray[np.float32]:
-    return np.frombuffer(content, dtype="<f4").reshape(len(texts), -1).astype(np.float32)
+def _hidden(content: bytes, asked: Sequence[Ids]) -> NDArray[np.float32]:
+    return np.frombuffer(content, dtype="<f4").reshape(len(asked), -1).astype(np.float32)
 
 
-def _answer(row: Sequence[Any], prompts: Sequence[Prompt]) -> Answer:
+def decoded(row: Sequence[Any], prompts: Sequence[Prompt]) -> Answer:
+    """The answer in a row of rewards, gradients, seconds and texts."""
     rewards, gradients, seconds, outputs = row
     # Copies: what is read from the file cannot be written to, and PyTorch refuses that.
     per_example = np.frombuffer(rewards, dtype="<f8").reshape(len(prompts), -1).copy()
-    texts = None if outputs is None else unpacked(outputs)
-    return Answer(per_example, _gradients(gradients, prompts), seconds, texts)
+    written = None if outputs is None else texts(outputs)
+    return Answer(per_example, _gradients(gradients, prompts), seconds, written)
 
 
 def _gradients(content: bytes | None, prompts: Sequence[Prompt]) -> NDArray[np.float32] | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlprompt.comparison import Comparison
+from rlprompt.comparison import Comparison, Section
 from rlprompt.plot import curves
 from rlprompt.result import SOFT_MARK, Score
 from rlprompt.store import FILE
@@ -39,15 +39,15 @@ class Row:
     is_control: bool
 
 
-def table(comparison: Comparison) -> list[Row]:
-    """Controls first, then runs, those of an optimiser together."""
+def table(section: Section) -> list[Row]:
+    """Controls first, then the runs of a section, those of an optimiser together."""
     rows = []
-    for control in comparison.controls:
+    for control in section.controls:
         name = f"{control.name} prompt"
         cells = (name, NONE, NONE, NONE, *(_number(s) for s in control.scores.values()))
         rows.append(Row(cells, shown(control.text, control.retypable), is_control=True))
-    order = list(comparison.experiment.optimisers)
-    for run in sorted(comparison.runs, key=lambda run: order.index(run.optimiser)):
+    order = list(section.experiment.optimisers)
+    for run in sorted(section.runs, key=lambda run: order.index(run.optimiser)):
         result = run.result
         share = result.lm_seconds / result.total_seconds if result.total_seconds else 0.0
         status = "" if result.status == "finished" else f" ({result.status})"
@@ -71,8 +71,18 @@ def shown(text: str, retypable: bool) -> str:
 
 
 def markdown(comparison: Comparison) -> str:
-    """The table as Markdown, with the remarks."""
-    rows = [(*row.cells, _code(row.prompt)) for row in table(comparison)]
+    """A table for each section as Markdown, with the remarks."""
+    parts = []
+    for section in comparison.sections:
+        heading = [f"## {section.heading}", ""] if section.heading else []
+        said = remarks(section)
+        parts.append("\n".join([*heading, *_rows(section), *(["", *said] if said else []), ""]))
+    return "\n".join(parts)
+
+
+def _rows(section: Section) -> list[str]:
+    """The lines of a section's table."""
+    rows = [(*row.cells, _code(row.prompt)) for row in table(section)]
     widths = [max(map(len, column)) for column in zip(HEADER, *rows, strict=True)]
     # Numbers to the right; the last column, the prompt, is not padded.
     right = [name in HEADER[1:-1] for name in HEADER]
@@ -86,38 +96,36 @@ def markdown(comparison: Comparison) -> str:
 
     rule = [("-" * (w - 1) + ":") if r else "-" * w for w, r in zip(widths, right, strict=True)]
     rule[-1] = "---"
-    lines = [line(HEADER), f"| {' | '.join(rule)} |", *map(line, rows)]
-    said = remarks(comparison)
-    return "\n".join([*lines, *(["", *said] if said else []), ""])
+    return [line(HEADER), f"| {' | '.join(rule)} |", *map(line, rows)]
 
 
-def remarks(comparison: Comparison) -> list[str]:
+def remarks(section: Section) -> list[str]:
     """What the marks mean, what went wrong, and what may be concluded; a sentence or two each."""
-    prompts = [row.prompt for row in table(comparison)]
+    prompts = [row.prompt for row in table(section)]
     lines = []
     if any(prompt.endswith("*") for prompt in prompts):
         lines.append("A prompt with * has other tokens than its text gives when it is typed.")
     if any(prompt.endswith("~") for prompt in prompts):
         lines.append("A prompt with ~ is soft: vectors, shown as the tokens nearest to them.")
-    for run in comparison.runs:
+    for run in section.runs:
         where = f"{run.optimiser}, seed {run.seed}"
         if run.error:
             lines.append(f"{where}: ended by {run.error}")
         elif run.best is None and run.result.status == "finished":
             lines.append(f"{where}: its budget covered nothing that it asked for.")
-    return [*lines, *_caution(comparison)]
+    return [*lines, *_caution(section)]
 
 
-def _caution(comparison: Comparison) -> list[str]:
+def _caution(section: Section) -> list[str]:
     """How far train can be trusted, and whether a ranking can be claimed."""
     scored = [
         (train.metric, test.metric)
-        for run in comparison.runs
+        for run in section.runs
         if (train := run.scores["train"]) and (test := run.scores["test"])
     ]
     if not scored:
         return []
-    splits = comparison.experiment.task.splits
+    splits = section.experiment.task.splits
     train, test = (sum(values) / len(scored) for values in zip(*scored, strict=True))
     lines = []
     if train - test >= GAP:
@@ -127,7 +135,7 @@ def _caution(comparison: Comparison) -> list[str]:
         )
     # Half the 95 % interval of an accuracy, from the number of test examples alone.
     error = 1.96 * math.sqrt(max(test * (1 - test), 0.0) / len(splits.test))
-    n_seeds = len({run.seed for run in comparison.runs})
+    n_seeds = len({run.seed for run in section.runs})
     luck = (
         "one seed ranks no optimisers"
         if n_seeds == 1
@@ -141,19 +149,27 @@ def _caution(comparison: Comparison) -> list[str]:
 
 
 def write(comparison: Comparison, out: Path) -> None:
-    """Bring the files of a comparison up to date, each whole or not at all.
+    """Bring the files of a comparison up to date but for the picture, each whole or not at all.
 
     Raises:
         OSError: The folder cannot be written to.
     """
     for run in comparison.runs:
-        path, content = out / "runs" / f"{run.slug}.json", run.result.to_json().encode()
+        path, content = out / "runs" / f"{run.search.name}.json", run.result.to_json().encode()
         if not path.exists() or path.read_bytes() != content:  # a failed one was tried again
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, content)
     summary = json.dumps(comparison.summary(), indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(out / "summary.json", summary.encode())
     write_whole(out / "table.md", markdown(comparison).encode())
+
+
+def draw(comparison: Comparison, out: Path) -> None:
+    """Bring the picture up to date; a second for a grid of eight panels.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
     write_whole(out / "curves.png", curves(comparison))
 
 

@@ -91,6 +91,18 @@ class AskTell(ABC):
                 return
 
 
+class Scores(Protocol):
+    """Final scores that an earlier process computed: nothing is selected, or tested, twice."""
+
+    def find(self, prompts: Sequence[Prompt], split: str) -> list[Score] | None:
+        """The scores of prompts that were scored together on a split, or None."""
+        ...
+
+    def keep(self, prompts: Sequence[Prompt], split: str, scores: Sequence[Score]) -> None:
+        """Put away new scores, for good once this returns."""
+        ...
+
+
 def search(
     task: Task,
     lm: FrozenLM,
@@ -103,6 +115,7 @@ def search(
     on_progress: Callable[[Ledger], None] | None = None,
     on_failure: Callable[[Result], None] | None = None,
     answers: Answers | None = None,
+    scores: Scores | None = None,
 ) -> Result:
     """Search a prompt, pick on dev, open test once.
 
@@ -119,6 +132,7 @@ def search(
             of this result is `failed`.
         answers: Where answers are looked up before the task is asked, such as the record of an
             earlier process (`Store.record`).
+        scores: The same for the scores of the best prompts after the search (`Store.scores`).
 
     Returns:
         The result. After Ctrl-C its `status` is `interrupted`, and what was found so far is in it
@@ -136,6 +150,7 @@ def search(
         np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)
     )
     space = make_space(optimiser.searches, lm, length, banned, space_rng)
+    final = _Final(task, lm, scores)
     began = time.perf_counter()
 
     def result(status: str) -> Result:
@@ -157,7 +172,7 @@ def search(
             lm_seconds=objective.ledger.lm_seconds,
             total_seconds=total,
             points=tuple(objective.ledger.points),
-            candidates=tuple(_candidates(task, lm, objective.ledger, status == "finished")),
+            candidates=tuple(_candidates(final, objective.ledger, status == "finished")),
         )
 
     try:
@@ -191,16 +206,42 @@ def describe(lm: FrozenLM, prompt: Prompt) -> tuple[str, bool]:
     return f"{SOFT_MARK}{lm.decode(lm.nearest_tokens(prompt).ids)}", False
 
 
-def evaluate(task: Task, lm: FrozenLM, prompt: Prompt, split: str) -> Score:
+def evaluate(
+    task: Task, lm: FrozenLM, prompt: Prompt, split: str, scores: Scores | None = None
+) -> Score:
     """A prompt's mean reward and metric on a split, outside any budget.
+
+    Args:
+        task: What the prompt is worth.
+        lm: The frozen model.
+        prompt: The prompt.
+        split: `train`, `dev` or `test`.
+        scores: As for `search`.
 
     Raises:
         ValueError: The task's answer is no number, or of the wrong shape.
     """
-    return _scores(task, lm, [prompt], split)[0]
+    return _Final(task, lm, scores).scores([prompt], split)[0]
 
 
-def _scores(task: Task, lm: FrozenLM, prompts: Sequence[Prompt], split: str) -> list[Score]:
+@dataclasses.dataclass(frozen=True)
+class _Final:
+    """Scores prompts on whole splits, what was scored before excepted."""
+
+    task: Task
+    lm: FrozenLM
+    kept: Scores | None
+
+    def scores(self, prompts: Sequence[Prompt], split: str) -> list[Score]:
+        found = self.kept.find(prompts, split) if self.kept else None
+        if found is None:
+            found = _measured(self.task, self.lm, prompts, split)
+            if self.kept:
+                self.kept.keep(prompts, split, found)
+        return found
+
+
+def _measured(task: Task, lm: FrozenLM, prompts: Sequence[Prompt], split: str) -> list[Score]:
     examples = task.splits.parts()[split]
     answers = [np.asarray(answer, np.float64) for answer in measure(task, lm, prompts, examples)]
     for answer in answers:
@@ -215,19 +256,20 @@ def _scores(task: Task, lm: FrozenLM, prompts: Sequence[Prompt], split: str) -> 
     return [Score(reward, metric) for reward, metric in zip(*means, strict=True)]
 
 
-def _candidates(task: Task, lm: FrozenLM, ledger: Ledger, finished: bool) -> list[Candidate]:
+def _candidates(final: _Final, ledger: Ledger, finished: bool) -> list[Candidate]:
     """The best prompts with their scores, the one picked on dev first."""
     if not finished:
-        return [_candidate(lm, scored, None, None) for scored in ledger.best(1)]
+        return [_candidate(final.lm, scored, None, None) for scored in ledger.best(1)]
     best = ledger.best(CANDIDATES)
     if not best:
         return []
-    scores = _scores(task, lm, [scored.prompt for scored in best], "dev")
+    scores = final.scores([scored.prompt for scored in best], "dev")
     # Stable: among equals on dev the better on train stays first.
     order = sorted(range(len(best)), key=lambda i: -scores[i].reward)
-    train = evaluate(task, lm, best[order[0]].prompt, "train")
-    candidates = [_candidate(lm, best[i], scores[i], None) for i in order]
-    test = evaluate(task, lm, best[order[0]].prompt, "test")
+    picked = [best[order[0]].prompt]
+    (train,) = final.scores(picked, "train")
+    candidates = [_candidate(final.lm, best[i], scores[i], None) for i in order]
+    (test,) = final.scores(picked, "test")
     candidates[0] = dataclasses.replace(candidates[0], train=train, test=test)
     return candidates
 

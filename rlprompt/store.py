@@ -17,7 +17,7 @@ import dataclasses
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 
 from rlprompt.database import PATIENCE, Database, StoreError
+from rlprompt.final import StoredScores
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import GRADIENT_ROWS
 from rlprompt.prompt import Prompt
-from rlprompt.record import Record, check_owner, unpacked
+from rlprompt.record import Record, check_owner, texts
 from rlprompt.result import Result, prompt_from_state
 from rlprompt.task import Floats, Outputs, Task
 
@@ -68,6 +69,13 @@ MIGRATIONS = (
         position INTEGER NOT NULL,
         answer INTEGER NOT NULL REFERENCES answers,
         PRIMARY KEY (run, position)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE scores (
+        key BLOB PRIMARY KEY,
+        split TEXT NOT NULL,
+        scores TEXT NOT NULL
     ) WITHOUT ROWID
     """,
     """
@@ -237,13 +245,19 @@ class Store:
         return runs[name]
 
     def claim(
-        self, worker: str, *, only: str | None = None, dead: Callable[[str, str, int], bool]
+        self,
+        worker: str,
+        *,
+        only: str | None = None,
+        prefer: Collection[str] = (),
+        dead: Callable[[str, str, int], bool],
     ) -> str | None:
         """Take a run that waits or whose owner is dead, the first there is.
 
         Args:
             worker: Who takes it.
             only: The one run to take, or None for any.
+            prefer: Names of runs that come before the others.
             dead: Whether an owner is dead, given the run's name, the owner's, and the run's beat.
 
         Returns:
@@ -255,7 +269,8 @@ class Store:
         listed = f"SELECT id, name, owner, beat FROM runs WHERE {claimable} ORDER BY id"
 
         def steps(connection: sqlite3.Connection) -> str | None:
-            for run, name, owner, beat in connection.execute(listed, {"only": only}).fetchall():
+            rows = connection.execute(listed, {"only": only}).fetchall()
+            for run, name, owner, beat in sorted(rows, key=lambda row: row[1] not in prefer):
                 if owner and not dead(name, owner, beat):
                     continue
                 if owner:
@@ -281,6 +296,10 @@ class Store:
         ((run,),) = self._database.read("SELECT id FROM runs WHERE name = ?", name)
         model = lm.fingerprint.digest
         return Record(self._database, run, name, model, task.fingerprint, worker)
+
+    def scores(self, lm: FrozenLM, task: Task) -> StoredScores:
+        """The scores outside any budget: of controls, and of the best prompts on dev and test."""
+        return StoredScores(self._database, lm, task)
 
     def finish(self, name: str, worker: str, result: Result) -> None:
         """Keep the result of a run, which nobody has to do again."""
@@ -331,7 +350,7 @@ class Store:
                 np.frombuffer(rewards, dtype="<f8").reshape(len(states), -1),
                 bool(gradients),
                 seconds,
-                None if outputs is None else unpacked(outputs),
+                None if outputs is None else texts(outputs),
             )
 
 

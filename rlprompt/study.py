@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from rlprompt.answers import Answers
+from rlprompt.cache import Cache, Cached
 from rlprompt.database import StoreError
 from rlprompt.leases import Worker
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Budget, Ledger
 from rlprompt.result import Result
-from rlprompt.search import Optimiser, search
+from rlprompt.search import Optimiser, Scores, search
+from rlprompt.shelf import ShelvedLM
 from rlprompt.store import FILE, Store
 from rlprompt.task import Task
 
@@ -70,6 +72,7 @@ class Job:
         answers: Answers | None = None,
         on_progress: Callable[[Ledger], None] | None = None,
         on_failure: Callable[[Result], None] | None = None,
+        scores: Scores | None = None,
     ) -> Result:
         """Do the search; see `search`."""
         return search(
@@ -83,6 +86,7 @@ class Job:
             on_progress=on_progress,
             on_failure=on_failure,
             answers=answers,
+            scores=scores,
         )
 
 
@@ -104,18 +108,26 @@ class Study:
         folder: Where `study.sqlite` is, made if it is not there.
         jobs: Its searches by name.
         config: What the searches were made from, JSON values.
+        cache: File of answers that studies share, made if it is not there; None for none.
 
     Raises:
         StoreError: The store cannot be used, or holds a study that was made differently.
     """
 
-    def __init__(self, folder: Path, jobs: Mapping[str, Job], config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        jobs: Mapping[str, Job],
+        config: Mapping[str, Any],
+        cache: Path | None = None,
+    ) -> None:
         self.jobs = jobs
         self._stack = contextlib.ExitStack()
         self.store = self._stack.enter_context(Store(folder / FILE))
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             self.store.plan(config, {name: job.spec for name, job in jobs.items()})
+            self._cache = self._stack.enter_context(Cache(cache)) if cache else None
             self._worker = self._stack.enter_context(Worker(folder / FILE))
             undo.pop_all()
 
@@ -132,11 +144,12 @@ class Study:
     def claimed(self) -> Iterator[str]:
         """Names of searches for this process to `run`, until all have come to an end.
 
-        While other workers have what is left, wait: a search whose worker died is claimed here.
+        Those of a model that is in memory come first. While other workers have what is left, wait:
+        a search whose worker died is claimed here.
         """
         waiting = False
         while True:
-            name = self.claim()
+            name = self.claim(self._at_hand())
             if name:
                 yield name
                 waiting = False
@@ -149,9 +162,14 @@ class Study:
                 waiting = True
             time.sleep(POLL_SECONDS)
 
-    def claim(self) -> str | None:
-        """Take a search for this process: its name, or None where none waits to be taken."""
-        return self.store.claim(self._worker.name, dead=self._worker.takes_for_dead)
+    def claim(self, prefer: Collection[str] = ()) -> str | None:
+        """Take a search for this process, one that is preferred if there is one.
+
+        Returns:
+            Its name, or None where none waits to be taken.
+        """
+        dead = self._worker.takes_for_dead
+        return self.store.claim(self._worker.name, prefer=prefer, dead=dead)
 
     def has_work(self) -> bool:
         """Whether there is a search to claim."""
@@ -162,10 +180,23 @@ class Study:
             for run in self.store.runs()
         )
 
+    def _at_hand(self) -> set[str]:
+        """Names of the searches whose model need not be loaded."""
+        return {
+            name
+            for name, job in self.jobs.items()
+            if not isinstance(job.lm, ShelvedLM) or job.lm.in_memory
+        }
+
     def answers(self, name: str) -> Answers:
-        """What a search that was claimed is told, from its beginning."""
+        """What a search that was claimed is told: from the store, the cache, and then the model."""
         job = self.jobs[name]
-        return self.store.record(name, job.lm, job.task, self._worker.name)
+        record = self.store.record(name, job.lm, job.task, self._worker.name)
+        return Cached(record, self._cache, job.lm, job.task) if self._cache else record
+
+    def scores(self, name: str) -> Scores:
+        """The same for its scores outside the budget."""
+        return self.store.scores(self.jobs[name].lm, self.jobs[name].task)
 
     def end(self, name: str, result: Result | None, error: str = "") -> None:
         """Keep what came of a search that was claimed, and let it go.
@@ -193,9 +224,9 @@ class Study:
             Exception: Whatever else ended the search. The run is marked as failed, with what it
                 had found.
         """
-        partial: list[Result] = []
+        job, partial = self.jobs[name], list[Result]()
         try:
-            result = self.jobs[name].run(self.answers(name), on_progress, partial.append)
+            result = job.run(self.answers(name), on_progress, partial.append, self.scores(name))
         except StoreError:
             raise
         except Exception as error:

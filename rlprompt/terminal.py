@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +22,10 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from rlprompt.compare import Watcher
-    from rlprompt.comparison import Comparison, Experiment, Run
+    from rlprompt.comparison import Comparison, Run, Section
+    from rlprompt.experiment import Experiment, Search
     from rlprompt.objective import Ledger
+    from rlprompt.task import Task
 
 # Width that the progress line needs besides its bar.
 BESIDES_BAR = 60
@@ -72,29 +74,46 @@ def log_to(console: Console) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def opening(experiment: Experiment, out: Path) -> list[str]:
-    """What is about to run: sizes, device, cost, and where it is written."""
-    lm, splits = experiment.lm, experiment.task.splits
-    sizes = " + ".join(f"{len(part)} {name}" for name, part in splits.parts().items())
-    n_prompts = experiment.budget // len(splits.train)
+def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
+    """What is about to run: sizes, devices, cost, and where it is written."""
+    first = experiments[0]
+    tasks = {experiment.task_name: experiment.task for experiment in experiments}
+    models = {experiment.lm.name: experiment.lm for experiment in experiments}
+    # Not once a budget: controls have none.
+    places = {(experiment.task_name, experiment.lm.name): experiment for experiment in experiments}
     return [
-        *(f"note: {note}" for note in splits.notes),
-        f"task: {experiment.task.name}, {sizes} examples",
-        f"model: {lm.name} ({lm.fingerprint.kind}, {lm.fingerprint.dtype} on {lm.device})",
-        f"searches: {len(experiment.grid)} ({', '.join(experiment.optimisers)}; seeds "
-        f"{', '.join(map(str, experiment.seeds))})",
-        f"budget: {experiment.budget:,} rows each ({n_prompts:,} prompts on {len(splits.train)} "
-        "examples)",
+        *(f"note: {note}" for task in tasks.values() for note in task.splits.notes),
+        *(f"task: {name}, {_sizes(task)} examples" for name, task in tasks.items()),
+        *(
+            f"model: {lm.name} ({lm.fingerprint.kind}, {lm.fingerprint.dtype} on {lm.device})"
+            for lm in models.values()
+        ),
+        f"searches: {sum(len(experiment.grid) for experiment in experiments)} "
+        f"({', '.join(first.optimisers)}; seeds {', '.join(map(str, first.seeds))})",
+        *(_budget(rows, tasks) for rows in dict.fromkeys(e.budget for e in experiments)),
         f"writing to {out}",
-        f"scoring {len(experiment.controls)} controls first",
+        f"scoring {sum(len(place.controls) for place in places.values())} controls first",
     ]
 
 
+def _sizes(task: Task) -> str:
+    return " + ".join(f"{len(part)} {name}" for name, part in task.splits.parts().items())
+
+
+def _budget(rows: int, tasks: Mapping[str, Task]) -> str:
+    sizes = {name: len(task.splits.train) for name, task in tasks.items()}
+    if len(sizes) == 1:
+        (n_train,) = sizes.values()
+        return f"budget: {rows:,} rows each ({rows // n_train:,} prompts on {n_train} examples)"
+    covered = ", ".join(f"{rows // n_train:,} of {name}" for name, n_train in sizes.items())
+    return f"budget: {rows:,} rows each (prompts: {covered})"
+
+
 @contextmanager
-def watching(console: Console, experiment: Experiment) -> Iterator[Watcher]:
-    """A watcher for the console: bars on a terminal, lines elsewhere."""
+def watching(console: Console, n_searches: int) -> Iterator[Watcher]:
+    """A watcher of so many searches for the console: bars on a terminal, lines elsewhere."""
     if not console.is_terminal or console.is_dumb_terminal:
-        yield Lines(console, experiment)
+        yield Lines(console, n_searches)
         return
     bar = BarColumn(bar_width=max(4, min(30, console.width - BESIDES_BAR)))
     columns = (
@@ -105,36 +124,38 @@ def watching(console: Console, experiment: Experiment) -> Iterator[Watcher]:
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     with Progress(*columns, console=console) as progress:
-        yield Bars(progress, experiment)
+        yield Bars(progress, n_searches)
 
 
 class _Watch:
-    """What both watchers know: the grid, and how a search is called in it."""
+    """What both watchers know: the search that is under way, and its place among all."""
 
-    def __init__(self, experiment: Experiment) -> None:
-        self.budget = experiment.budget
-        self.n_examples = len(experiment.task.splits.train)
-        self._experiment = experiment
+    def __init__(self, n_searches: int) -> None:
+        self._n_searches = n_searches
         self._begun = 0
+        self.budget = self.n_examples = 1
 
-    def title(self, optimiser: str, seed: int) -> str:
+    def title(self, search: Search) -> str:
         """Place in the grid and name of the search that begins."""
         self._begun += 1
-        place = f"{self._begun}/{len(self._experiment.grid)} {optimiser}"
-        return place if len(self._experiment.seeds) == 1 else f"{place}, seed {seed}"
+        self.budget = search.experiment.budget
+        self.n_examples = len(search.experiment.task.splits.train)
+        seed = "" if len(search.experiment.seeds) == 1 else f", seed {search.seed}"
+        heading = f"{search.heading}, " if search.heading else ""
+        return f"{self._begun}/{self._n_searches} {heading}{search.optimiser}{seed}"
 
 
 class Bars(_Watch):
     """A bar for each search."""
 
-    def __init__(self, progress: Progress, experiment: Experiment) -> None:
-        super().__init__(experiment)
+    def __init__(self, progress: Progress, n_searches: int) -> None:
+        super().__init__(n_searches)
         self._progress = progress
         self._task = TaskID(0)
 
-    def begin(self, optimiser: str, seed: int) -> None:
+    def begin(self, search: Search) -> None:
         """See `Watcher`."""
-        title = self.title(optimiser, seed)
+        title = self.title(search)
         self._task = self._progress.add_task(title, total=self.budget, rows="starting", best="")
 
     def update(self, ledger: Ledger) -> None:
@@ -151,7 +172,7 @@ class Bars(_Watch):
         self._progress.update(self._task, total=total, rows=self._rows(run.result.rows))
         self._progress.stop_task(self._task)
         if run.error:
-            self._progress.console.print(f"{run.optimiser}, seed {run.seed}: {run.error}")
+            self._progress.console.print(f"{run.search.title}: {run.error}")
 
     def _rows(self, used: int) -> str:
         return f"{used:,}/{self.budget:,} rows"
@@ -160,16 +181,16 @@ class Bars(_Watch):
 class Lines(_Watch):
     """A line every ten seconds or tenth of the budget, and one at each end."""
 
-    def __init__(self, console: Console, experiment: Experiment) -> None:
-        super().__init__(experiment)
+    def __init__(self, console: Console, n_searches: int) -> None:
+        super().__init__(n_searches)
         self._console = console
         self._title = ""
         self._began = self._last_time = 0.0
         self._last_rows = 0
 
-    def begin(self, optimiser: str, seed: int) -> None:
+    def begin(self, search: Search) -> None:
         """See `Watcher`."""
-        self._title = self.title(optimiser, seed)
+        self._title = self.title(search)
         self._began = self._last_time = time.monotonic()
         self._last_rows = 0
         self._say(f"{self._title}: starting")
@@ -211,13 +232,25 @@ def best(ledger: Ledger) -> str:
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
-    """The table and the remarks; the Markdown of `table.md` where there is no terminal."""
-    from rlprompt.report import HEADER, markdown, remarks, table
+    """The tables and the remarks; the Markdown of `table.md` where there is no terminal."""
+    from rlprompt.report import markdown, remarks
 
     console.print()
     if not console.is_terminal:
         console.print(markdown(comparison), end="")
         return
+    for section in comparison.sections:
+        if section.heading:
+            console.print(section.heading, style="bold")
+        console.print(_grid(console, section))
+        for remark in remarks(section):
+            console.print(remark)
+
+
+def _grid(console: Console, section: Section) -> Table:
+    """A section's table, without what it costs where there is little room."""
+    from rlprompt.report import HEADER, table
+
     cost = ("rows", "seconds (LM)") if console.width < FULL_TABLE else ()
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in HEADER:
@@ -228,15 +261,13 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
             grid.add_column(
                 name, justify="right" if numeric else "left", no_wrap=numeric, overflow=overflow
             )
-    rows = table(comparison)
+    rows = table(section)
     for i, row in enumerate(rows):
         cells = [cell for name, cell in zip(HEADER, row.cells, strict=False) if name not in cost]
         last_control = row.is_control and i + 1 < len(rows) and not rows[i + 1].is_control
         style = "dim" if row.is_control else ""
         grid.add_row(*cells, Text(row.prompt), style=style, end_section=last_control)
-    console.print(grid)
-    for remark in remarks(comparison):
-        console.print(remark)
+    return grid
 
 
 def print_columns(console: Console, rows: Sequence[Sequence[str]], numeric: int = 0) -> None:

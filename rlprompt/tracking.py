@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlprompt.comparison import Run, run_name
+from rlprompt.comparison import Run
+from rlprompt.experiment import Search
 from rlprompt.objective import Ledger
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ class Several:
     def __init__(self, watchers: Sequence[Watcher]) -> None:
         self._watchers = watchers
 
-    def begin(self, optimiser: str, seed: int) -> None:
+    def begin(self, search: Search) -> None:
         """See `Watcher`."""
         for watcher in self._watchers:
-            watcher.begin(optimiser, seed)
+            watcher.begin(search)
 
     def update(self, ledger: Ledger) -> None:
         """See `Watcher`."""
@@ -65,9 +66,9 @@ class TensorBoard:
         self._writer: Any = None
         self._scalars = Scalars()
 
-    def begin(self, optimiser: str, seed: int) -> None:
+    def begin(self, search: Search) -> None:
         """See `Watcher`."""
-        place = self._folder / run_name(optimiser, seed)
+        place = self._folder / search.name
         shutil.rmtree(place, ignore_errors=True)
         self._writer, self._scalars = self._make(str(place)), Scalars()
 
@@ -103,12 +104,18 @@ class WeightsAndBiases:
         self._run: Any = None
         self._scalars = Scalars()
 
-    def begin(self, optimiser: str, seed: int) -> None:
+    def begin(self, search: Search) -> None:
         """See `Watcher`."""
         self._run = self._wandb.init(
             project=self._project,
-            name=run_name(optimiser, seed),
-            config={"optimiser": optimiser, "seed": seed},
+            name=search.name,
+            config={
+                "task": search.experiment.task_name,
+                "model": search.experiment.lm.name,
+                "budget": search.experiment.budget,
+                "optimiser": search.optimiser,
+                "seed": search.seed,
+            },
             reinit=True,
         )
         self._scalars = Scalars()

@@ -134,10 +134,11 @@ class TestCompare:
         flags += ["--dtype", "bfloat16", "--out", "elsewhere"]
         rlprompt("compare", "small.yaml", *flags)
         found = summary(desk / "elsewhere")
-        assert found["budget_rows"] == 16
+        assert [run["budget_rows"] for run in found["runs"]] == [16] * 4
         assert [run["seed"] for run in found["runs"]] == [3, 3, 4, 4]
-        assert found["fingerprint"]["dtype"] == "bfloat16"
-        assert found["device"] == "cpu"
+        (used,) = found["models"]
+        assert used["fingerprint"]["dtype"] == "bfloat16"
+        assert used["device"] == "cpu"
 
     def test_settings_of_an_optimiser_are_used(self, desk: Path) -> None:
         config = json.loads((desk / "small.yaml").read_text())

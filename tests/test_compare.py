@@ -16,8 +16,9 @@ from tiny import CONTEXT, tiny_lm
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.compare import compare
-from rlprompt.comparison import Comparison, Experiment, ExperimentError, Run
+from rlprompt.comparison import Comparison, Run
 from rlprompt.data import Example, Splits
+from rlprompt.experiment import Experiment, ExperimentError, Search
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Objective
 from rlprompt.plot import mean_curve, spread
@@ -85,17 +86,18 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
 class TestFiles:
     def test_the_summary_has_the_promised_keys(self, done: tuple[Comparison, Path]) -> None:
         found = summary(done[1])
-        expected = {"task", "model", "fingerprint", "budget_rows", "controls", "runs"}
-        assert expected <= set(found)
+        assert {"tasks", "models", "controls", "runs", "config"} <= set(found)
+        (model,) = found["models"]
+        assert {"name", "fingerprint", "device", "noise"} <= set(model)
         assert found["complete"]
         for control in found["controls"]:
             assert {"name", "prompt", "train", "dev", "test"} <= set(control)
         for run in found["runs"]:
-            expected = {"optimiser", "seed", "rows", "lm_seconds", "total_seconds"}
+            expected = {"task", "model", "optimiser", "seed", "rows", "lm_seconds", "total_seconds"}
             expected |= {"train", "dev", "test", "prompt", "retypable"}
             assert expected <= set(run)
             assert all(0 <= run[split] <= 1 for split in ("train", "dev", "test"))
-            assert run["rows"] <= found["budget_rows"]
+            assert run["rows"] <= run["budget_rows"]
         assert [control["name"] for control in found["controls"]] == ["empty", "hand-written"]
         assert [control["prompt"] for control in found["controls"]] == ["", " it"]
 
@@ -169,7 +171,7 @@ class TestTrouble:
         assert len(kept.points) == 3
         trace = (tmp_path / "out" / "runs" / "broken-seed0.error.txt").read_text()
         assert "in run" in trace
-        assert "broken, seed 0: ended by RuntimeError: no luck" in remarks(comparison)
+        assert "broken, seed 0: ended by RuntimeError: no luck" in remarks(comparison.sections[0])
 
     def test_ctrl_c_keeps_what_was_found_and_ends_the_grid(self, tmp_path: Path) -> None:
         optimisers = {
@@ -182,13 +184,15 @@ class TestTrouble:
             "finished",
             "interrupted",
         ]
-        assert [row.cells[0] for row in table(comparison)][-1] == "stopped (interrupted)"
+        assert [row.cells[0] for row in table(comparison.sections[0])][
+            -1
+        ] == "stopped (interrupted)"
         assert (tmp_path / "out" / "runs" / "stopped-seed0.json").exists()
 
     def test_ctrl_c_between_searches_keeps_the_earlier_ones(self, tmp_path: Path) -> None:
         class Impatient:
-            def begin(self, optimiser: str, seed: int) -> None:
-                if optimiser == "soft-prompt":
+            def begin(self, search: Search) -> None:
+                if search.optimiser == "soft-prompt":
                     raise KeyboardInterrupt
 
             def update(self, ledger: object) -> None: ...
@@ -205,7 +209,7 @@ class TestTrouble:
         assert [run["prompt"] is None for run in found["runs"]] == [False, True]
         assert found["runs"][1]["best_train_reward"] is None
         assert "soft-prompt, seed 0: its budget covered nothing that it asked for." in remarks(
-            comparison
+            comparison.sections[0]
         )
 
     def test_a_reward_that_is_no_number_is_refused_at_the_controls(self, tmp_path: Path) -> None:
@@ -360,7 +364,7 @@ class TestText:
                 ),
             ),
         )
-        told = remarks(replace(comparison, runs=(replace(run, result=overfit),)))
+        told = remarks(replace(comparison.sections[0], runs=(replace(run, result=overfit),)))
         assert any("Train is 0.50 above test" in line for line in told)
         assert any("±0.40" in line and "one seed ranks no optimisers" in line for line in told)
 

@@ -13,12 +13,11 @@ from rlprompt.agents.greedy import Greedy
 from rlprompt.config import (
     ClassificationConfig,
     Config,
-    ConfigError,
     ImportedTaskConfig,
     NamedTaskConfig,
     config_from_json,
-    load_config,
 )
+from rlprompt.config_file import ConfigError, load_config
 from rlprompt.registry import entries, make_optimiser, settings_of
 
 DEMO = Path(__file__).parents[1] / "experiments" / "demo.yaml"
@@ -66,9 +65,11 @@ def refusal(folder: Path, old: str, new: str) -> list[str]:
 
 def test_a_good_file_is_read_with_the_defaults_filled_in(folder: Path) -> None:
     config = read(folder, GOOD)
+    assert config.model
     assert config.model.name == "some-model"
     assert config.seeds == (0,)
     assert config.prompt.length == 5
+    assert config.task
     assert config.task.name == "data"
     assert read_task(folder).data == str(folder / "data.csv")
     assert [one.title for one in config.optimisers] == ["random", "greedy pool=0.5"]

@@ -1,0 +1,296 @@
+"""What is compared: searches of one task and model at one budget, or a grid of those.
+
+An `Experiment` is loaded and checked: whatever can be wrong with it is found before the first row
+is paid for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import pairwise, product
+from pathlib import PurePath
+from typing import Any
+
+from rlprompt.config import Config, ImportedTaskConfig, ModelConfig, NamedTaskConfig, TaskConfig
+from rlprompt.lm import FrozenLM
+from rlprompt.objective import Budget, Objective
+from rlprompt.prompt import TokenPrompt
+from rlprompt.registry import import_task, make_optimiser, make_task
+from rlprompt.search import Optimiser, describe
+from rlprompt.shelf import Shelf, ShelvedLM
+from rlprompt.space import TokenSpace
+from rlprompt.task import ClassificationTask, Task, WrittenTask
+
+
+class ExperimentError(ValueError):
+    """The experiment cannot be run as it is. The message says why."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Every optimiser with every seed, on one task and model, at one budget.
+
+    Args:
+        name: What it is called.
+        task: What a prompt is worth.
+        lm: The frozen model.
+        optimisers: The methods by the names that reports use.
+        budget: Rows that each run may spend.
+        seeds: Each optimiser runs once with each.
+        length: Tokens or vectors of a prompt.
+        banned: Ids and words that token prompts may not use.
+        controls: Prompts that no search found, by name; scored outside the budget.
+        config: Where it came from, for the record.
+        stop: When a search ends before, fields of `Budget`.
+        task_title: What the task is called beside others, if not by its own name.
+
+    Raises:
+        ValueError: There is nothing to run, the budget does not cover one prompt, no token is
+            allowed, or an example is too long for the model.
+    """
+
+    name: str
+    task: Task
+    lm: FrozenLM
+    optimisers: Mapping[str, Optimiser]
+    budget: int
+    seeds: Sequence[int] = (0,)
+    length: int = 5
+    banned: Collection[str | int] = ()
+    controls: Mapping[str, TokenPrompt] = field(default_factory=lambda: {"empty": TokenPrompt()})
+    config: Mapping[str, Any] = field(default_factory=dict)
+    stop: Mapping[str, float] = field(default_factory=dict)
+    task_title: str = ""
+
+    def __post_init__(self) -> None:
+        """Find what is wrong while nothing is paid for."""
+        if not self.optimisers or not self.seeds:
+            raise ValueError("nothing to run: give one optimiser and one seed or more")
+        slugs = [slug(name) for name in self.optimisers]
+        if len(set(slugs)) < len(slugs):
+            raise ValueError(f"names of optimisers differ too little for files: {slugs}")
+        Objective(self.task, self.lm, Budget(self.budget, **self.stop))
+        if any(optimiser.searches == "tokens" for optimiser in self.optimisers.values()):
+            TokenSpace.from_lm(self.lm, self.length, self.banned)
+        soft = [name for name, one in self.optimisers.items() if one.searches == "soft"]
+        if soft and getattr(self.task, "tokens_only", False):
+            raise ValueError(
+                f"task {self.task.name!r} reads the text of a prompt, and the vectors that "
+                f"{', '.join(soft)} would search have none; use methods that search tokens"
+            )
+        if isinstance(self.task, ClassificationTask):
+            _check_lengths(self.task, self.lm, max(self.length, *map(len, self.controls.values())))
+        self.control_texts  # noqa: B018  # while the model is in memory
+
+    @property
+    def task_name(self) -> str:
+        """What the task is called."""
+        return self.task_title or self.task.name
+
+    @cached_property
+    def control_texts(self) -> dict[str, tuple[str, bool]]:
+        """How each control reads, and whether typing that gives it again."""
+        return {name: describe(self.lm, prompt) for name, prompt in self.controls.items()}
+
+    @property
+    def grid(self) -> list[tuple[str, int]]:
+        """Name and seed of each run; all optimisers with the first seed come first."""
+        return [(name, seed) for seed in self.seeds for name in self.optimisers]
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search of a comparison.
+
+    Attributes:
+        name: What it is called in a study, and its files.
+        experiment: What it is part of.
+        optimiser: The method's name in the experiment.
+        seed: Its seed.
+        heading: What tells its experiment from the others, or "".
+    """
+
+    name: str
+    experiment: Experiment
+    optimiser: str
+    seed: int
+    heading: str = ""
+
+    @property
+    def title(self) -> str:
+        """How to call it in a sentence."""
+        place = f"{self.heading}: " if self.heading else ""
+        return f"{place}{self.optimiser}, seed {self.seed}"
+
+
+def searches(experiments: Sequence[Experiment]) -> dict[str, Search]:
+    """The searches of several experiments by name, in order.
+
+    A name is the optimiser's with the seed. Before it stands what tells the experiments apart: of
+    task, model and budget those that differ.
+
+    Raises:
+        ValueError: There is no experiment, two of the same task, model and budget, or two tasks or
+            models of one name.
+    """
+    if not experiments:
+        raise ValueError("nothing to run: give one experiment or more")
+    _tell_apart("tasks", {(e.task_name, _content(e.task)) for e in experiments})
+    _tell_apart("models", {(e.lm.name, e.lm.fingerprint.digest) for e in experiments})
+    found: dict[str, Search] = {}
+    for parts, experiment in zip(_differences(experiments), experiments, strict=True):
+        for optimiser, seed in experiment.grid:
+            name = "/".join(slug(part) for part in (*parts, f"{optimiser}-seed{seed}"))
+            if name in found:
+                raise ValueError(
+                    f"two searches would be called {name}; their files could not differ"
+                )
+            found[name] = Search(name, experiment, optimiser, seed, ", ".join(parts))
+    return found
+
+
+def _tell_apart(what: str, named: Set[tuple[str, str]]) -> None:
+    """Refuse two contents of one name."""
+    names = sorted(name for name, _ in named)
+    twice = [name for name, following in pairwise(names) if name == following]
+    if twice:
+        raise ValueError(f"two {what} are called {twice[0]}; give one of them another name")
+
+
+def _content(task: Task) -> str:
+    return f"{task.fingerprint} {task.splits.digest}"
+
+
+def _differences(experiments: Sequence[Experiment]) -> list[tuple[str, ...]]:
+    """Of each experiment: its task, model and budget, as far as they differ."""
+    columns = (
+        [experiment.task_name for experiment in experiments],
+        _short([experiment.lm.name for experiment in experiments]),
+        [f"{experiment.budget} rows" for experiment in experiments],
+    )
+    differing = [column for column in columns if len(set(column)) > 1]
+    return [tuple(column[i] for column in differing) for i in range(len(experiments))]
+
+
+def _short(models: Sequence[str]) -> list[str]:
+    """Models by the last part of their path, if that tells them apart."""
+    last = [PurePath(model).name for model in models]
+    return last if len(set(last)) == len(set(models)) else list(models)
+
+
+def load_experiments(config: Config, dtypes: Sequence[str] = ()) -> list[Experiment]:
+    """What a config describes, loaded: what is quick to check first, the models last.
+
+    Of several models one at a time is in memory, and their experiments follow each other.
+
+    Args:
+        config: The grid.
+        dtypes: Of each model; empty for the config's.
+
+    Raises:
+        ValueError: Something in it is wrong.
+        AssetError: Bundled data or a model could not be fetched.
+    """
+    optimisers = {
+        optimiser.title: make_optimiser(optimiser.name, optimiser.settings)
+        for optimiser in config.optimisers
+    }
+    tasks = [(title, load_task(section)) for title, section in config.all_tasks]
+    shelf, experiments = Shelf(), []
+    for i, (model, section) in enumerate(config.all_models):
+        dtype = dtypes[i] if dtypes else config.dtype
+        lm = ShelvedLM(model, partial(load_model, section, config.device), dtype, shelf)
+        for (title, task), budget in product(tasks, config.all_budgets):
+            with _naming(config, f"{title or task.name}, {model}, {budget} rows"):
+                experiments.append(_load_cell(config, optimisers, task, title, lm, budget))
+    return experiments
+
+
+def _load_cell(
+    config: Config,
+    optimisers: Mapping[str, Optimiser],
+    task: Task,
+    title: str,
+    lm: FrozenLM,
+    budget: int,
+) -> Experiment:
+    controls = {"empty": TokenPrompt()}
+    if isinstance(task, WrittenTask) and task.hand_prompt:
+        controls["hand-written"] = task.written(lm, task.hand_prompt)
+    return Experiment(
+        name=config.name,
+        task=task,
+        lm=lm,
+        optimisers=optimisers,
+        budget=budget,
+        stop=config.stop.model_dump(exclude_none=True),
+        seeds=config.seeds,
+        length=config.prompt.length,
+        banned=config.prompt.banned,
+        controls=controls,
+        config=config.record,
+        task_title=title,
+    )
+
+
+@contextlib.contextmanager
+def _naming(config: Config, which: str) -> Iterator[None]:
+    """Say in an error which of several experiments it is about."""
+    try:
+        yield
+    except ValueError as error:
+        if len(config.all_tasks) * len(config.all_models) * len(config.all_budgets) == 1:
+            raise
+        raise ValueError(f"{which}: {error}") from error
+
+
+def load_task(section: TaskConfig) -> Task:
+    """The task of a config, with its examples.
+
+    Raises:
+        ValueError: Something in it is wrong.
+        AssetError: Bundled data could not be fetched.
+    """
+    if isinstance(section, NamedTaskConfig):
+        return make_task(section.name, section.settings)
+    if isinstance(section, ImportedTaskConfig):
+        return import_task(section.place, section.args)
+    return ClassificationTask.from_file(**dict(section))
+
+
+def load_model(section: ModelConfig, device: str, dtype: str) -> FrozenLM:
+    """The model of a config.
+
+    Raises:
+        ValueError: Its name leads nowhere, or device or dtype cannot be had.
+        AssetError: The bundled model could not be fetched.
+    """
+    return FrozenLM.load(section.name, device=device, dtype=dtype, revision=section.revision)
+
+
+def slug(name: str) -> str:
+    """A name as part of a file name."""
+    return "".join(c if c.isalnum() or c in "=.-_" else "-" for c in name)
+
+
+def _check_lengths(task: ClassificationTask, lm: FrozenLM, n_prompt: int) -> None:
+    """Refuse an example of any split that leaves no room for the prompt.
+
+    Test is scored last; a search must not end there.
+    """
+    if lm.context is None:
+        return
+    for split, examples in task.splits.parts().items():
+        for example, query in zip(examples, task.queries(lm, examples), strict=True):
+            n_text = len(query.head_ids) + len(query.tail_ids)
+            n_answer = max(map(len, query.candidates)) - 1
+            if n_text + n_prompt + n_answer > lm.context:
+                where = example.source or f"{str(dict(example.fields))[:60]}..."
+                raise ValueError(
+                    f"the {split} example {where} is too long: {n_text} tokens of text + "
+                    f"{n_prompt} of prompt + {n_answer} of answer, and {lm.name} takes "
+                    f"{lm.context}; shorten or remove it, or choose another model"
+                )
