@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rlprompt.database import StoreError
@@ -91,20 +90,13 @@ class Ray:
         return {"CPU": self.num_cpus, "GPU": self.num_gpus}
 
 
-def searched(
-    study: Study,
-    folder: Path,
-    config: Mapping[str, Any],
-    settings: Ray,
-) -> Generator[tuple[str, str]]:
+def searched(study: Study, settings: Ray) -> Generator[tuple[str, str]]:
     """Do the searches of a study on a cluster, until all have come to an end.
 
     Close it (`contextlib.closing`) to leave the cluster before that.
 
     Args:
         study: What is to be done; nothing is claimed here.
-        folder: The study's.
-        config: What the study was made from.
         settings: Where, and what a search needs.
 
     Yields:
@@ -121,7 +113,8 @@ def searched(
     }
     with _connected(settings) as ray, contextlib.ExitStack() as stack:
         desk = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=_here(ray))
-        desk = desk.remote(folder.absolute(), jobs, config)
+        cache = study.cache and study.cache.absolute()
+        desk = desk.remote(study.folder.absolute(), jobs, study.config, cache)
         stack.callback(ray.kill, desk)
         hands, room, left = _Hands(ray, desk, settings), _Room(settings), _unfinished(study)
         stack.callback(hands.close)

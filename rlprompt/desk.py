@@ -11,6 +11,7 @@ Both become Ray's actors in `cluster.py`; nothing here starts anything.
 from __future__ import annotations
 
 import dataclasses
+import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -83,13 +84,20 @@ class Desk:
     """Hands out the searches of a study, and answers what they ask.
 
     Args:
-        folder: The study's.
-        jobs: Its searches; their models are distant.
-        config: What they were made from.
+        folder: As for `Study`.
+        jobs: As for `Study`; their models are distant.
+        config: As for `Study`.
+        cache: As for `Study`.
     """
 
-    def __init__(self, folder: Path, jobs: Mapping[str, Job], config: Mapping[str, Any]) -> None:
-        self._study = Study(folder, jobs, config)
+    def __init__(
+        self,
+        folder: Path,
+        jobs: Mapping[str, Job],
+        config: Mapping[str, Any],
+        cache: Path | None = None,
+    ) -> None:
+        self._study = Study(folder, jobs, config, cache)
         self._attempts: dict[int, _Attempt] = {}
         self._tracebacks: dict[str, str] = {}
 

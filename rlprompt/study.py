@@ -121,13 +121,16 @@ class Study:
         config: Mapping[str, Any],
         cache: Path | None = None,
     ) -> None:
+        self.folder = folder
         self.jobs = jobs
+        self.config = config
+        self.cache = cache
         self._stack = contextlib.ExitStack()
         self.store = self._stack.enter_context(Store(folder / FILE))
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             self.store.plan(config, {name: job.spec for name, job in jobs.items()})
-            self._cache = self._stack.enter_context(Cache(cache)) if cache else None
+            self._shared = self._stack.enter_context(Cache(cache)) if cache else None
             self._worker = self._stack.enter_context(Worker(folder / FILE))
             undo.pop_all()
 
@@ -192,7 +195,7 @@ class Study:
         """What a search that was claimed is told: from the store, the cache, and then the model."""
         job = self.jobs[name]
         record = self.store.record(name, job.lm, job.task, self._worker.name)
-        return Cached(record, self._cache, job.lm, job.task) if self._cache else record
+        return Cached(record, self._shared, job.lm, job.task) if self._shared else record
 
     def scores(self, name: str) -> Scores:
         """The same for its scores outside the budget."""

@@ -117,7 +117,7 @@ def run_on_cluster(folder: Path) -> None:
         with Study(folder, jobs(notes), {}) as study:
             taker.start()
             settings = Ray(cluster.address, load=partial(load, notes))
-            ended = searched(study, folder, {}, settings)
+            ended = searched(study, settings)
             with contextlib.closing(ended):
                 for _, error in ended:
                     assert not error, error

@@ -442,10 +442,11 @@ def test_an_older_schema_is_migrated_with_all_it_holds(
 
 def test_a_store_of_version_1_goes_on(path: Path) -> None:
     whole = filled(path)
-    # What version 2 added is taken away again.
+    # What later versions added is taken away again.
     with sqlite3.connect(path) as raw:
         raw.executescript(
-            "ALTER TABLE answers DROP COLUMN outputs; DROP TABLE hidden; PRAGMA user_version = 1"
+            "ALTER TABLE answers DROP COLUMN outputs; DROP TABLE hidden; DROP TABLE scores;"
+            "PRAGMA user_version = 1"
         )
     raw.close()
     counts: list[int] = []
