@@ -341,8 +341,9 @@ def _compare(
         typer.echo(f"interrupted; what was found so far is in {place}", err=True)
         raise typer.Exit(INTERRUPTED)
     if failed:
-        titles = "; ".join(run.search.title for run in failed)
-        typer.echo(f"error: {titles} ended with an error; see {place}/runs/*.error.txt", err=True)
+        for run in failed:
+            trace = place / "runs" / f"{run.search.name}.error.txt"
+            typer.echo(f"error: {run.search.title} ended with an error; see {trace}", err=True)
         raise typer.Exit(1)
 
 

@@ -35,7 +35,7 @@ from rlprompt.study import Job, Study
 
 logger = logging.getLogger(__name__)
 
-# A picture that is older is drawn anew after a run, and at the end.
+# How old the picture may be after a run; at the end it is drawn anew.
 PICTURE_SECONDS = 30.0
 PACKAGES = ("torch", "transformers", "numpy")
 
@@ -131,7 +131,6 @@ def compare(
             return Comparison(_sections(grid, scores, _kept(study, grid, last)), provenance)
 
         write(found(), out)
-        draw(found(), out)
         drawn = time.monotonic()
         stack.enter_context(helpers(experiments[0], out, workers - 1, cache))
         doing = _done_here(study, grid, watcher, out)

@@ -7,10 +7,10 @@ is paid for.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import pairwise, product
+from itertools import product
 from pathlib import PurePath
 from typing import Any
 
@@ -138,30 +138,43 @@ def searches(experiments: Sequence[Experiment]) -> dict[str, Search]:
     """
     if not experiments:
         raise ValueError("nothing to run: give one experiment or more")
-    _tell_apart("tasks", {(e.task_name, _content(e.task)) for e in experiments})
-    _tell_apart("models", {(e.lm.name, e.lm.fingerprint.digest) for e in experiments})
+    _tell_apart(experiments)
     found: dict[str, Search] = {}
     for parts, experiment in zip(_differences(experiments), experiments, strict=True):
         for optimiser, seed in experiment.grid:
             name = "/".join(slug(part) for part in (*parts, f"{optimiser}-seed{seed}"))
             if name in found:
                 raise ValueError(
-                    f"two searches would be called {name}; their files could not differ"
+                    f"two searches would be called {name}; the same task and model are there twice"
                 )
             found[name] = Search(name, experiment, optimiser, seed, ", ".join(parts))
     return found
 
 
-def _tell_apart(what: str, named: Set[tuple[str, str]]) -> None:
-    """Refuse two contents of one name."""
-    names = sorted(name for name, _ in named)
-    twice = [name for name, following in pairwise(names) if name == following]
-    if twice:
-        raise ValueError(f"two {what} are called {twice[0]}; give one of them another name")
-
-
-def _content(task: Task) -> str:
-    return f"{task.fingerprint} {task.splits.digest}"
+def _tell_apart(experiments: Sequence[Experiment]) -> None:
+    """Refuse two contents of one name, for reports, and of one fingerprint, for the store."""
+    tasks: dict[str, str] = {}
+    models: dict[str, str] = {}
+    examples: dict[str, str] = {}
+    for experiment in experiments:
+        task, lm = experiment.task, experiment.lm
+        content = f"{task.fingerprint} {task.splits.digest}"
+        if tasks.setdefault(experiment.task_name, content) != content:
+            raise ValueError(
+                f"two tasks are called {experiment.task_name}; call one of them otherwise: "
+                "`tasks:` takes a mapping of names as well as a list"
+            )
+        if models.setdefault(lm.name, lm.fingerprint.digest) != lm.fingerprint.digest:
+            raise ValueError(
+                f"two models are called {lm.name}; call one of them otherwise: "
+                "`models:` takes a mapping of names as well as a list"
+            )
+        if examples.setdefault(task.fingerprint, task.splits.digest) != task.splits.digest:
+            raise ValueError(
+                f"task {experiment.task_name} has the fingerprint of another with other examples, "
+                "so their scores would be mixed up; a fingerprint is a hash of all that decides a "
+                "reward, examples included"
+            )
 
 
 def _differences(experiments: Sequence[Experiment]) -> list[tuple[str, ...]]:

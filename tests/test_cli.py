@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from tiny import tiny_model, tiny_tokenizer
+from tiny import TinyKind, tiny_model, tiny_tokenizer
 from typer.testing import CliRunner, Result
 
 from rlprompt import registry, terminal
@@ -24,14 +24,14 @@ LABELS = ("negative", "positive")
 ROWS = [f"film number {i},{LABELS[i % 2]}" for i in range(20)]
 
 
-def save(folder: Path, *, broken: bool = False) -> Path:
+def save(folder: Path, *, kind: TinyKind = "llama", broken: bool = False) -> Path:
     """A tiny model in a folder; a broken one computes NaN."""
-    model = tiny_model()
+    model = tiny_model(kind)
     if broken:
         for parameter in model.parameters():
             parameter.data.fill_(torch.nan)
     model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    tiny_tokenizer(kind).save_pretrained(folder)
     return folder
 
 
@@ -169,7 +169,7 @@ class TestCompare:
         assert result.exit_code == 1
         assert "1/2 random: failed after 0 rows" in result.stdout
         assert "RuntimeError: out of luck" in result.stdout
-        assert result.stderr.startswith("error: random (seed 0) ended with an error; see runs/")
+        assert result.stderr.startswith("error: random, seed 0 ended with an error; see runs/")
         statuses = [run["status"] for run in summary(desk / "runs" / "small")["runs"]]
         assert statuses == ["failed", "finished"]
 
