@@ -22,6 +22,7 @@ from typing import Any
 from rlprompt.database import StoreError
 from rlprompt.desk import Desk, DistantLM, Hand
 from rlprompt.lm import FrozenLM
+from rlprompt.plugins import own_modules
 from rlprompt.study import Study
 
 logger = logging.getLogger(__name__)
@@ -112,6 +113,9 @@ def searched(study: Study, settings: Ray) -> Generator[tuple[str, str]]:
         for name, job in study.jobs.items()
     }
     with _connected(settings) as ray, contextlib.ExitStack() as stack:
+        for module in own_modules():
+            ray.cloudpickle.register_pickle_by_value(module)
+            stack.callback(ray.cloudpickle.unregister_pickle_by_value, module)
         desk = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=_here(ray))
         cache = study.cache and study.cache.absolute()
         desk = desk.remote(study.folder.absolute(), jobs, study.config, cache)
@@ -241,9 +245,10 @@ def _connected(settings: Ray) -> Iterator[Any]:
 
 
 def _own_paths() -> list[str]:
-    """Where this process finds modules besides its Python: a checkout, the working folder."""
+    """Where this process finds modules besides its Python: a checkout, a person's own files."""
     installed = (sys.prefix, sys.base_prefix)
-    paths = dict.fromkeys(os.path.abspath(path) for path in sys.path)
+    beside = [os.path.dirname(str(module.__file__)) for module in own_modules()]
+    paths = dict.fromkeys(os.path.abspath(path) for path in (*sys.path, *beside))
     return [path for path in paths if os.path.isdir(path) and not path.startswith(installed)]
 
 
@@ -270,7 +275,8 @@ class _Room:
         wait = 0 if self._settings.address == "local" else self._settings.wait
         if self._since is None:
             self._since = time.monotonic()
-            logger.warning("%s; waiting for %g s", lack, wait)
+            if wait:
+                logger.warning("%s; waiting for %g s", lack, wait)
         if time.monotonic() - self._since >= wait:
             raise ClusterError(f"{lack}; lower num_cpus and num_gpus of `ray:`, or add a machine")
 
