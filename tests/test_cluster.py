@@ -132,7 +132,9 @@ def test_ctrl_c_leaves_a_study_that_can_go_on_and_no_process(tmp_path: Path) -> 
     _, alive = psutil.wait_procs([psutil.Process(p) for p in started if psutil.pid_exists(p)], 10)
     assert not alive
     for out in ("ray", "here"):
-        assert compare("here.yaml", out).wait(timeout=100) == 0
+        process = compare("here.yaml", out)
+        process.communicate(timeout=200)
+        assert process.returncode == 0
     assert results(tmp_path / "ray") == results(tmp_path / "here")
     assert ledgers(tmp_path / "ray") == ledgers(tmp_path / "here")
 
