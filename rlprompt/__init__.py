@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from rlprompt.experiment import Experiment, load_experiments
     from rlprompt.function_reward import RewardError, RewardFunction, reward
     from rlprompt.function_task import FunctionTask
+    from rlprompt.generation_task import GenerationTask
+    from rlprompt.label_search import find_label_words
     from rlprompt.lm import FrozenLM
     from rlprompt.objective import Budget, BudgetExhausted, Evaluation, Objective
     from rlprompt.prompt import SoftPrompt, TokenPrompt
     from rlprompt.result import Result
+    from rlprompt.sampling import Generated
     from rlprompt.search import AskTell, Optimiser, search
     from rlprompt.space import SoftSpace, TokenSpace
     from rlprompt.task import ClassificationTask, Task
@@ -41,6 +44,8 @@ __all__ = [
     "Experiment",
     "FrozenLM",
     "FunctionTask",
+    "Generated",
+    "GenerationTask",
     "Objective",
     "Optimiser",
     "Query",
@@ -57,6 +62,7 @@ __all__ = [
     "__version__",
     "compare",
     "few_shot",
+    "find_label_words",
     "load_config",
     "load_experiments",
     "load_splits",
@@ -72,10 +78,13 @@ _MODULES = {
     "data": ("Example", "Splits", "few_shot", "load_splits"),
     "function_reward": ("RewardError", "RewardFunction", "reward"),
     "function_task": ("FunctionTask",),
+    "generation_task": ("GenerationTask",),
+    "label_search": ("find_label_words",),
     "lm": ("FrozenLM",),
     "objective": ("Budget", "BudgetExhausted", "Evaluation", "Objective"),
     "prompt": ("SoftPrompt", "TokenPrompt"),
     "result": ("Result",),
+    "sampling": ("Generated",),
     "search": ("AskTell", "Optimiser", "search"),
     "space": ("SoftSpace", "TokenSpace"),
     "task": ("ClassificationTask", "Task"),

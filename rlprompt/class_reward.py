@@ -1,8 +1,8 @@
-"""Rewards of a classification: from log-likelihoods of the label words to a number an example.
+"""Rewards of a classification: from scores of the classes to a number an example.
 
-Each takes (n, C) log-likelihoods normalised among the candidates and (n,) label indices, and
-returns (n,), higher is better. All but `accuracy` have a gradient almost everywhere. The rival is
-found by its index, so a tie is a gap of 0 and not correct.
+Each takes (n, C) scores of the classes, log-likelihoods up to a constant, and (n,) label indices,
+and returns (n,), higher is better. All but `accuracy` have a gradient almost everywhere. The rival
+is found by its index, so a tie is a gap of 0 and not correct.
 """
 
 from __future__ import annotations

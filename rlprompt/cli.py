@@ -71,7 +71,7 @@ Out = Annotated[
     typer.Option(metavar="FOLDER", help="Folder to write to or go on in, instead of runs/NAME."),
 ]
 Cache = Annotated[
-    Path | None,
+    str | None,
     typer.Option(metavar="FILE", help="Answers that studies share; made if it is not there."),
 ]
 Restart = Annotated[

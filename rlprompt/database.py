@@ -126,7 +126,10 @@ class Database:
             # A reader of a write-ahead log puts a file beside it, unless told that none writes.
             address += "&immutable=1"
         # Waiting is done in `_patiently`, which says so.
-        return sqlite3.connect(address, timeout=RETRY_SECONDS, isolation_level=None, uri=True)
+        try:
+            return sqlite3.connect(address, timeout=RETRY_SECONDS, isolation_level=None, uri=True)
+        except sqlite3.Error as error:
+            raise StoreError(_message(self.path, error)) from error
 
     def _migrate(self, migrations: Sequence[str], read_only: bool) -> None:
         ((application,),) = self.read("PRAGMA application_id")
@@ -186,6 +189,9 @@ def _create(path: Path, migrations: Sequence[str]) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be made: {error.strerror}") from error
+    try:
         with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("BEGIN IMMEDIATE")

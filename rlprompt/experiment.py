@@ -17,6 +17,7 @@ from typing import Any
 from rlprompt.config import Config, ImportedTaskConfig, ModelConfig, NamedTaskConfig, TaskConfig
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Budget, Objective
+from rlprompt.price import prompt_rows
 from rlprompt.prompt import TokenPrompt
 from rlprompt.registry import import_task, make_optimiser, make_task
 from rlprompt.search import Optimiser, describe
@@ -99,6 +100,11 @@ class Experiment:
     def grid(self) -> list[tuple[str, int]]:
         """Name and seed of each run; all optimisers with the first seed come first."""
         return [(name, seed) for seed in self.seeds for name in self.optimisers]
+
+    @property
+    def prompt_rows(self) -> int:
+        """Rows that one prompt costs."""
+        return prompt_rows(self.task)
 
 
 @dataclass(frozen=True)
@@ -298,12 +304,10 @@ def _check_lengths(task: ClassificationTask, lm: FrozenLM, n_prompt: int) -> Non
         return
     for split, examples in task.splits.parts().items():
         for example, query in zip(examples, task.queries(lm, examples), strict=True):
-            n_text = len(query.head_ids) + len(query.tail_ids)
-            n_answer = max(map(len, query.candidates)) - 1
-            if n_text + n_prompt + n_answer > lm.context:
+            if query.n_text + n_prompt + query.n_answer > lm.context:
                 where = example.source or f"{str(dict(example.fields))[:60]}..."
                 raise ValueError(
-                    f"the {split} example {where} is too long: {n_text} tokens of text + "
-                    f"{n_prompt} of prompt + {n_answer} of answer, and {lm.name} takes "
+                    f"the {split} example {where} is too long: {query.n_text} tokens of text "
+                    f"+ {n_prompt} of prompt + {query.n_answer} of answer, and {lm.name} takes "
                     f"{lm.context}; shorten or remove it, or choose another model"
                 )

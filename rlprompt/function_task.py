@@ -80,9 +80,9 @@ class FunctionTask:
         """
         splits = load_splits(
             data,
-            None,  # type: ignore[arg-type]
-            text=text,  # type: ignore[arg-type]
-            label=label,  # type: ignore[arg-type]
+            None,
+            text=text,
+            label=label,
             shots=shots,
             n_test=test,
             seed=seed,

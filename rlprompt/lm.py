@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cached_property, lru_cache, partial
-from itertools import pairwise
 from typing import cast
 
 import numpy as np
@@ -21,14 +20,27 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlprompt.fingerprint import Fingerprint, hash_weights, take_fingerprint
+from rlprompt.forward import PackedModel, embed
+from rlprompt.generation import Generator, PackedGenerator, write
 from rlprompt.kernels import Kernels
-from rlprompt.loading import load, model_kind, packing_obstacle, pick_device
+from rlprompt.loading import (
+    context_length,
+    end_ids,
+    load,
+    model_kind,
+    packing_obstacle,
+    pick_device,
+    special_ids,
+)
 from rlprompt.memory import Memory, free_bytes
 from rlprompt.noise import Noise, choose_dtype, measure_noise, probe_rows
 from rlprompt.packing import Ids
 from rlprompt.plain import PlainScorer
+from rlprompt.plain_generation import PlainGenerator
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.scoring import Over, PackedScorer, Scorer, embed
+from rlprompt.request import Limits, Request, prepare
+from rlprompt.sampling import Decoding, Generated, Reader
+from rlprompt.scoring import Over, PackedScorer, Scorer
 from rlprompt.template import Query
 
 logger = logging.getLogger(__name__)
@@ -71,7 +83,7 @@ class FrozenLM:
         self.mask_id = cast("int | None", tokenizer.mask_token_id)
         if self.kind != "masked":
             self.mask_id = None
-        self.prefix_ids, self.suffix_ids = self._special_ids()
+        self.prefix_ids, self.suffix_ids = special_ids(tokenizer, self.kind)
         self.dtype_reason = "given"
         limit = free_bytes(self.device) // 4 if memory_limit is None else memory_limit
         kernels = Kernels(model.base_model, limit // 2)
@@ -80,7 +92,7 @@ class FrozenLM:
         self._packed: PackedScorer | None = None
         self.obstacle = packing_obstacle(model, self.kind)
         if self.obstacle is None:
-            self._packed = PackedScorer(model, self.memory, kernels)
+            self._packed = PackedScorer(PackedModel(model, self.memory, kernels))
             self.obstacle = self._disagreement()
         if self.obstacle is not None:
             self._packed = None
@@ -150,16 +162,12 @@ class FrozenLM:
     @cached_property
     def context(self) -> int | None:
         """Longest sequence that the model takes, in tokens; None where there is no limit."""
-        config = self.model.config.get_text_config()
-        limit = getattr(config, "max_position_embeddings", None) or getattr(
-            config, "n_positions", None
-        )
-        embeddings = getattr(self.model.base_model, "embeddings", None)
-        table = getattr(embeddings, "position_embeddings", None)
-        padding = getattr(table, "padding_idx", None)
-        if limit is not None and padding is not None:
-            limit -= padding + 1  # RoBERTa counts positions from behind its pad's
-        return None if self.kind == "encoder-decoder" else limit
+        return context_length(self.model, self.kind)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What the model takes."""
+        return Limits(self.name, self.n_vocabulary, self.hidden_size, self.context)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -169,14 +177,6 @@ class FrozenLM:
     def hash_weights(self) -> str:
         """SHA-256 of every parameter and buffer as they are now, hexadecimal."""
         return hash_weights(self.model)
-
-    def _special_ids(self) -> tuple[Ids, Ids]:
-        """What the tokenizer puts around a text: (before, after), the latter not if causal."""
-        bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
-        full = self.tokenizer("a")["input_ids"]
-        start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
-        after = () if self.kind == "causal" else tuple(full[start + len(bare) :])
-        return tuple(full[:start]), after
 
     def _encode(self, text: str) -> Ids:
         """Token ids of a text, without special tokens."""
@@ -239,7 +239,8 @@ class FrozenLM:
     def _score(
         self, scorer: Scorer, over: Over, prompts: Sequence[Prompt], queries: Sequence[Query]
     ) -> Tensor:
-        ids, vectors, inverse = self._prepare(prompts, queries)
+        request = prepare(self.limits, prompts, queries)
+        ids, vectors = request.ids, self._vectors(request)
         shape = (len(ids) * len(queries), len(queries[0].candidates))
         out = torch.empty(shape, dtype=torch.float32, device=self.device)
 
@@ -247,7 +248,12 @@ class FrozenLM:
             out[index] = loglik.float()
 
         scorer.score(ids, vectors, queries, over, consume)
-        return out.cpu().view(len(ids), len(queries), -1)[inverse]
+        return out.cpu().view(len(ids), len(queries), -1)[list(request.inverse)]
+
+    def _vectors(self, request: Request) -> Tensor | None:
+        """The soft prompts of a call, on the device."""
+        vectors = request.vectors
+        return None if vectors is None else torch.tensor(vectors, device=self.device)
 
     def noise(self, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Noise:
         """How much these rows' log-likelihoods depend on how they are computed.
@@ -263,7 +269,7 @@ class FrozenLM:
         """
 
         def usual(prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
-            with nullcontext() if self._packed is None else self._packed.forgetful():
+            with nullcontext() if self._packed is None else self._packed.packed.forgetful():
                 return self._score(self._scorer, "vocabulary", prompts, queries)
 
         def small(prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
@@ -308,7 +314,8 @@ class FrozenLM:
             raise ValueError(
                 f"prompts of one length, got {sorted({len(prompt) for prompt in prompts})}"
             )
-        ids, vectors, _ = self._prepare(prompts, queries, merge=False)
+        request = prepare(self.limits, prompts, queries, merge=False)
+        ids, vectors = request.ids, self._vectors(request)
         assert vectors is not None
         vectors.requires_grad_()
         n_queries = len(queries)
@@ -325,66 +332,59 @@ class FrozenLM:
             grad.cpu().view(len(prompts), -1, self.hidden_size),
         )
 
-    def _prepare(
-        self, prompts: Sequence[Prompt], queries: Sequence[Query], merge: bool = True
-    ) -> tuple[list[Ids], Tensor | None, list[int]]:
-        """Virtual ids of the distinct prompts, their vectors, and which of them each prompt is."""
-        if not prompts or not queries:
-            raise ValueError(
-                f"nothing to score: {len(prompts)} prompts, {len(queries)} queries; one at least"
-            )
-        if len({len(query.candidates) for query in queries}) > 1:
-            raise ValueError("every query needs the same number of candidates")
-        distinct: dict[object, int] = {}
-        inverse = [
-            distinct.setdefault(prompt.digest if merge else i, len(distinct))
-            for i, prompt in enumerate(prompts)
-        ]
-        first = dict(zip(reversed(inverse), reversed(range(len(inverse))), strict=True))
-        kept = [prompts[first[i]] for i in range(len(distinct))]
-        soft = [prompt for prompt in kept if isinstance(prompt, SoftPrompt)]
-        if soft and len(soft) < len(kept):
-            raise ValueError("token prompts and soft prompts in one call; score them in two")
-        for prompt in kept:
-            self._check_prompt(prompt)
-        longest = max(map(len, kept))
-        for i, query in enumerate(queries):
-            self._check_query(i, query, longest)
-        if any(not q.head_ids and not q.tail_ids for q in queries) and not all(map(len, kept)):
-            raise ValueError("an empty prompt in an empty text leaves nothing to answer from")
-        if not soft:
-            return [cast(TokenPrompt, prompt).ids for prompt in kept], None, inverse
-        ends = np.cumsum([self.n_vocabulary, *map(len, soft)]).tolist()
-        ids = [tuple(range(a, b)) for a, b in pairwise(ends)]
-        stacked = np.concatenate([prompt.vectors for prompt in soft])
-        return ids, torch.tensor(stacked, device=self.device), inverse
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        queries: Sequence[Query],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[list[Generated]]:
+        """What the model writes after every query under every prompt.
 
-    def _check_prompt(self, prompt: Prompt) -> None:
-        if isinstance(prompt, TokenPrompt):
-            self._check_ids(prompt.ids)
-        elif prompt.vectors.shape[1] != self.hidden_size:
-            raise ValueError(
-                f"vectors of width {prompt.vectors.shape[1]}; {self.name} takes {self.hidden_size}"
-            )
+        Sampling, penalties and forced tokens that a checkpoint recommends are not used. An answer
+        hangs on its own prompt and query, not on what else is in the call, as far as rounding does
+        not turn a tie of two tokens around.
 
-    def _check_ids(self, ids: Ids) -> None:
-        if ids and not 0 <= min(ids) <= max(ids) < self.n_vocabulary:
-            wrong = next(i for i in ids if not 0 <= i < self.n_vocabulary)
-            raise ValueError(
-                f"token id {wrong} is outside the vocabulary of {self.name}: "
-                f"0 to {self.n_vocabulary - 1}"
-            )
+        Args:
+            prompts: (P,) of one kind. Equal ones are computed once, as equal queries are.
+            queries: (Q,); their candidates are not looked at.
+            max_new_tokens: For this and what follows see `sampling.Decoding`.
+            stop: Strings that end an answer, which is cut right before.
+            temperature: 0 for the likeliest token every time.
+            top_k: Draw from so many tokens; 0 for all.
+            top_p: Draw from tokens of so much probability; 1 for all.
+            seed: Decides what is drawn, with the content of prompt and query.
 
-    def _check_query(self, i: int, query: Query, n_prompt: int) -> None:
-        for ids in (query.head_ids, query.tail_ids, *query.candidates):
-            self._check_ids(ids)
-        n_answer = max(map(len, query.candidates)) - 1
-        n_text = len(query.head_ids) + len(query.tail_ids)
-        if self.context is not None and n_text + n_prompt + n_answer > self.context:
+        Returns:
+            (P, Q) answers.
+
+        Raises:
+            ValueError: As for `score`; a masked model; or a setting out of its range.
+        """
+        decoding = Decoding(max_new_tokens, stop, temperature, top_k, top_p, seed)
+        if self.kind == "masked":
             raise ValueError(
-                f"example {i} is too long: text {n_text} + prompt {n_prompt} + answer {n_answer} "
-                f"tokens, and {self.name} takes {self.context}; shorten the text or the prompt"
+                f"{self.name} is a masked model: it fills gaps and cannot write on; take a causal "
+                "or encoder-decoder model, or a task with label words"
             )
+        request = prepare(self.limits, prompts, queries, n_answer=max_new_tokens - 1)
+        reader = Reader(self.decode, end_ids(self.model, self.tokenizer), decoding)
+        digests = [prompts[first].digest for first in request.firsts]
+        answers = write(
+            self._generator, request.ids, digests, self._vectors(request), queries, reader
+        )
+        return [answers[i] for i in request.inverse]
+
+    @cached_property
+    def _generator(self) -> Generator:
+        if self._packed is not None:
+            return PackedGenerator(self._packed.packed)
+        return PlainGenerator(self.model, self.kind, self.memory, self._plain.kernels)
 
     def _disagreement(self) -> str | None:
         """Score a few rows packed and plain; a reason not to pack if they disagree."""

@@ -134,6 +134,38 @@ def packing_obstacle(model: PreTrainedModel, kind: Kind) -> str | None:
     return None
 
 
+def context_length(model: PreTrainedModel, kind: Kind) -> int | None:
+    """Longest sequence that the model takes, in tokens; None where there is no limit."""
+    config = model.config.get_text_config()
+    limit: int | None = getattr(config, "max_position_embeddings", None) or getattr(
+        config, "n_positions", None
+    )
+    embeddings = getattr(model.base_model, "embeddings", None)
+    table = getattr(embeddings, "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    if limit is not None and padding is not None:
+        limit -= padding + 1  # RoBERTa counts positions from behind its pad's
+    return None if kind == "encoder-decoder" else limit
+
+
+def special_ids(
+    tokenizer: PreTrainedTokenizerBase, kind: Kind
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What the tokenizer puts around a text: (before, after), the latter not if causal."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+    after = () if kind == "causal" else tuple(full[start + len(bare) :])
+    return tuple(full[:start]), after
+
+
+def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens that end what a model writes: those its checkpoint names, or the tokenizer's."""
+    named = getattr(cast(Any, model).generation_config, "eos_token_id", None)
+    ids = tokenizer.eos_token_id if named is None else named
+    return frozenset(ids if isinstance(ids, list) else () if ids is None else (ids,))
+
+
 def pick_device(device: str) -> torch.device:
     """The device of that name; for `"auto"` a GPU where there is one.
 

@@ -1,11 +1,12 @@
 """The single way to a reward: charges the budget, asks the task, keeps the ledger.
 
-One *row* is one prompt scored on one example; a gradient costs three rows a row (a forward pass and
-about two for the backward). A batch is charged before it is computed and repeats are charged again,
-so equal budgets mean equal information. Nothing paid for is lost: where the budget ends inside a
-batch, the prompts that still fit are scored and travel with `BudgetExhausted`. Answers that an
-earlier process paid for are charged all the same: a search that was killed begins again, is told
-what it was told before, and so comes to where it was (`store.py`).
+One *row* is one prompt scored on one example, or on another text that the task needs for the prompt
+(`PricedTask`); a gradient costs three rows a row (a forward pass and about two for the backward). A
+batch is charged before it is computed and repeats are charged again, so equal budgets mean equal
+information. Nothing paid for is lost: where the budget ends inside a batch, the prompts that still
+fit are scored and travel with `BudgetExhausted`. Answers that an earlier process paid for are
+charged all the same: a search that was killed begins again, is told what it was told before, and so
+comes to where it was (`store.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rlprompt.answers import Answer, Answers
 from rlprompt.hidden import last_hidden
 from rlprompt.lm import FrozenLM
 from rlprompt.packing import Ids
+from rlprompt.price import prompt_rows
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.task import DifferentiableTask, Floats, GeneratingTask, Outputs, Task
 
@@ -201,13 +203,16 @@ class Objective:
         self.budget = budget
         self.ledger = Ledger()
         self._examples = task.splits.train
+        self._prompt_rows = prompt_rows(task)
         self._on_progress = on_progress
         self._answers = answers
         self._generates = isinstance(task, GeneratingTask)
-        if budget.rows < self.n_examples:
+        if budget.rows < self._prompt_rows:
+            extra = self._prompt_rows - self.n_examples
+            more = f" and scores each prompt on {extra} more texts" if extra else ""
             raise ValueError(
                 f"a budget of {budget.rows} rows does not cover one prompt: the task has "
-                f"{self.n_examples} train examples, so give {self.n_examples} rows or more"
+                f"{self.n_examples} train examples{more}, so give {self._prompt_rows} rows or more"
             )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Objective:
@@ -219,7 +224,7 @@ class Objective:
 
     @property
     def n_examples(self) -> int:
-        """Rows that one prompt costs, E."""
+        """Train examples, E."""
         return len(self._examples)
 
     @property
@@ -296,7 +301,7 @@ class Objective:
         return found
 
     def _cost(self, gradient: bool) -> int:
-        return self.n_examples * (GRADIENT_ROWS if gradient else 1)
+        return self._prompt_rows * (GRADIENT_ROWS if gradient else 1)
 
     def _charge(self, prompts: Sequence[P], *, gradient: bool) -> Sequence[P]:
         """Pay for the prompts that the budget covers, and return those."""

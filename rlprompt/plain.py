@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from rlprompt.forward import embed, to_device, wants_grad
 from rlprompt.kernels import Kernels
 from rlprompt.loading import Kind
 from rlprompt.memory import Memory
 from rlprompt.packing import Ids
-from rlprompt.scoring import Consume, Over, accumulate_grad, collect, embed, to_device, wants_grad
+from rlprompt.scoring import Consume, Over, accumulate_grad, collect
 from rlprompt.template import Query
 
 

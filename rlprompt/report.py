@@ -77,7 +77,19 @@ def markdown(comparison: Comparison) -> str:
         heading = [f"## {section.heading}", ""] if section.heading else []
         said = remarks(section)
         parts.append("\n".join([*heading, *_rows(section), *(["", *said] if said else []), ""]))
-    return "\n".join(parts)
+    said = marks(comparison)
+    return "\n".join([*parts, *([*said, ""] if said else [])])
+
+
+def marks(comparison: Comparison) -> list[str]:
+    """What the marks behind prompts mean, those that are there."""
+    prompts = [row.prompt for section in comparison.sections for row in table(section)]
+    lines = []
+    if any(prompt.endswith("*") for prompt in prompts):
+        lines.append("A prompt with * has other tokens than its text gives when it is typed.")
+    if any(prompt.endswith("~") for prompt in prompts):
+        lines.append("A prompt with ~ is soft: vectors, shown as the tokens nearest to them.")
+    return lines
 
 
 def _rows(section: Section) -> list[str]:
@@ -100,13 +112,8 @@ def _rows(section: Section) -> list[str]:
 
 
 def remarks(section: Section) -> list[str]:
-    """What the marks mean, what went wrong, and what may be concluded; a sentence or two each."""
-    prompts = [row.prompt for row in table(section)]
+    """What went wrong, and what may be concluded; a sentence or two each."""
     lines = []
-    if any(prompt.endswith("*") for prompt in prompts):
-        lines.append("A prompt with * has other tokens than its text gives when it is typed.")
-    if any(prompt.endswith("~") for prompt in prompts):
-        lines.append("A prompt with ~ is soft: vectors, shown as the tokens nearest to them.")
     for run in section.runs:
         where = f"{run.optimiser}, seed {run.seed}"
         if run.error:

@@ -11,23 +11,19 @@ candidates' ids only unless a log-softmax over the vocabulary is asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import Any, Literal, Protocol, cast
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
+from torch import Tensor
 
-from rlprompt.kernels import Kernels
-from rlprompt.memory import KeptPrefixes, Memory
-from rlprompt.packing import Ids, Pass, Row, batch, fill, grow, lay_out, split_evenly
+from rlprompt.forward import PackedModel, to_device, wants_grad
+from rlprompt.packing import Ids, Pass, Row, fill, grow, lay_out, split_evenly
 from rlprompt.template import Query
 
 Over = Literal["vocabulary", "candidates"]
@@ -75,27 +71,6 @@ class Scorer(Protocol):
         ...
 
 
-class _PrefixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # not annotated
-    """Keys and values of one layer after a known prefix, neither of which is ever changed."""
-
-    def __init__(self, prefix: tuple[Tensor, Tensor] | None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.prefix = prefix
-        self.grown: tuple[Tensor, Tensor]
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        self.grown = key_states, value_states
-        if self.prefix is None:
-            return self.grown
-        keys, values = self.prefix
-        return torch.cat([keys, key_states], -2), torch.cat([values, value_states], -2)
-
-    def get_seq_length(self) -> int:
-        return 0 if self.prefix is None else int(self.prefix[0].shape[-2])
-
-
 @dataclass(frozen=True)
 class _Call:
     """What one call of `PackedScorer.score` hands down to its passes."""
@@ -111,25 +86,14 @@ class _Call:
 
 
 class PackedScorer:
-    """Scores a causal model whose layers all attend to whatever the mask allows.
+    """Scores a causal model that can be packed.
 
     Args:
-        model: The frozen model, with a base model and a linear output head.
-        memory: Sizes passes and bounds the kept prefixes.
-        kernels: Faster ways to compute the model's modules.
+        packed: The model and what is kept of it.
     """
 
-    def __init__(self, model: PreTrainedModel, memory: Memory, kernels: Kernels) -> None:
-        self.model, self.memory, self.kernels = model, memory, kernels
-        self.kept = KeptPrefixes(memory.limit // 4)
-        self._head = cast(nn.Linear, cast(Any, model).get_output_embeddings())
-        config: Any = model.config.get_text_config()
-        self._n_layers = int(config.num_hidden_layers)
-        n_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or (
-            config.hidden_size // config.num_attention_heads
-        )
-        self._prefix_bytes = int(2 * self._n_layers * n_heads * head_dim * model.dtype.itemsize)
+    def __init__(self, packed: PackedModel) -> None:
+        self.packed, self.memory = packed, packed.memory
 
     def score(
         self,
@@ -147,15 +111,6 @@ class PackedScorer:
                 self._prompts_as_prefixes(call, prompts, queries)
             else:
                 self._queries_as_prefixes(call, prompts, queries)
-
-    @contextmanager
-    def forgetful(self) -> Iterator[None]:
-        """Score as if nothing were kept yet, and keep nothing of it."""
-        kept, self.kept = self.kept, KeptPrefixes(self.kept.limit)
-        try:
-            yield
-        finally:
-            self.kept = kept
 
     def _queries_as_prefixes(
         self, call: _Call, prompts: Sequence[Ids], queries: Sequence[Query]
@@ -182,8 +137,8 @@ class PackedScorer:
                     )
                     yield Row(i, cut, tree, np.array([p * len(queries) + q for p in chunk]))
 
-        for group in self.kept.groups(heads, self._prefix_bytes):
-            self._answer(call, rows(group), self._kept_prefixes([heads[q] for q in group]))
+        for group in self.packed.kept.groups(heads, self.packed.token_bytes):
+            self._answer(call, rows(group), self.packed.kept_prefixes([heads[q] for q in group]))
 
     def _prompts_as_prefixes(
         self, call: _Call, prompts: Sequence[Ids], queries: Sequence[Query]
@@ -198,10 +153,10 @@ class PackedScorer:
             )
             for bin_ in fill(lengths, max(ROW_TOKENS, max(lengths)))
         ]
-        root = self._kept_prefixes([head])[0]
-        size = max(1, (len(head) + max(map(len, prompts))) * self._prefix_bytes)
-        for part in split_evenly(len(prompts), max(1, self.memory.limit // 4 // size)):
-            known = self._extend(root, [prompts[p] for p in part], call.vectors)
+        root = self.packed.kept_prefixes([head])[0]
+        most = self.packed.prompts_at_once(len(head) + max(map(len, prompts)))
+        for part in split_evenly(len(prompts), most):
+            known = self.packed.extend(root, [prompts[p] for p in part], call.vectors)
             # Leaves: gradients gather here pass by pass and go back through `known` once.
             leaves = [
                 None if k is None else k.detach().requires_grad_(call.with_grad) for k in known
@@ -215,92 +170,26 @@ class PackedScorer:
             if call.with_grad:
                 _backward(known, leaves)
 
-    def _kept_prefixes(self, heads: Sequence[Ids]) -> list[Tensor | None]:
-        """Keys and values of texts before the prompt, computed at most once while they are kept."""
-        found = {head: self.kept.get(head) for head in heads}
-        missing = [head for head, prefix in found.items() if head and prefix is None]
-        with torch.no_grad():
-            found |= zip(missing, self._extend(None, missing, None), strict=True)
-        for head in missing:
-            prefix = found[head]
-            assert prefix is not None
-            self.kept.put(head, prefix)
-        return [found[head] for head in heads]
-
-    def _extend(
-        self, root: Tensor | None, chains: Sequence[Ids], vectors: Tensor | None
-    ) -> list[Tensor | None]:
-        """Keys and values of the root followed by each chain, (layers, 2, heads, tokens, dim)."""
-        known: list[Tensor | None] = [root] * len(chains)
-        n_root = 0 if root is None else int(root.shape[-2])
-        rows = [
-            Row(0, n_root, grow([chain], [()]), np.array([i]))
-            for i, chain in enumerate(chains)
-            if chain
-        ]
-
-        def step(rows: list[Row]) -> None:
-            _, layers = self._forward(lay_out(rows, n_root), [root] * len(rows), vectors)
-            grown = torch.stack([torch.stack(layer.grown) for layer in layers])
-            for b, row in enumerate(rows):
-                new = grown[:, :, b, :, : len(row.tree)]
-                # Copies, for a view would keep the whole pass alive.
-                known[int(row.outputs[0])] = (
-                    new.clone() if root is None else torch.cat([root, new], -2)
-                )
-
-        for rows_ in self._batch(rows, wants_grad(vectors)):
-            self.memory.run(rows_, step)
-        return known
-
-    def _batch(self, rows: Sequence[Row], with_grad: bool) -> list[list[Row]]:
-        n_prefix = self.memory.prefix_tokens(self._prefix_bytes)
-        return batch(rows, self.memory.tokens(with_grad), n_prefix)
-
     def _answer(self, call: _Call, rows: Iterator[Row], prefixes: Sequence[Tensor | None]) -> None:
         """Run all rows and hand each pass's answers on."""
 
         def step(rows: list[Row]) -> None:
             own = [prefixes[row.prefix] for row in rows]
             layout = lay_out(rows, max(0 if k is None else int(k.shape[-2]) for k in own))
-            hidden, _ = self._forward(layout, own, call.vectors)
+            hidden, _ = self.packed.forward(layout, own, call.vectors)
             value = call.consume(*self._read(hidden, layout, call))
             if value is not None:
                 leaves = [call.vectors, *{id(k): k for k in own if k is not None}.values()]
                 accumulate_grad(value, [leaf for leaf in leaves if leaf is not None])
 
         while window := list(islice(rows, WINDOW)):
-            for rows_ in self._batch(window, call.with_grad):
+            for rows_ in self.packed.batch(window, call.with_grad):
                 self.memory.run(rows_, step)
-
-    def _forward(
-        self, layout: Pass, prefixes: Sequence[Tensor | None], vectors: Tensor | None
-    ) -> tuple[Tensor, list[_PrefixedLayer]]:
-        """Last hidden states where answers are read (n, H), and the layers' keys and values."""
-        device, dtype = self.model.device, self.model.dtype
-        stacked = _stack(prefixes)
-        layers = [
-            _PrefixedLayer(None if stacked is None else (stacked[:, i, 0], stacked[:, i, 1]))
-            for i in range(self._n_layers)
-        ]
-        hidden = to_device(~layout.attends, device)
-        mask = torch.zeros(hidden.shape, dtype=dtype, device=device)
-        mask.masked_fill_(hidden, torch.finfo(dtype).min)
-        nodes = to_device(layout.nodes, device)
-        with self.kernels.applied(nodes):
-            output = self.model.base_model(
-                inputs_embeds=embed(self.model, to_device(layout.ids, device), vectors),
-                attention_mask=mask[:, None],
-                position_ids=to_device(layout.positions, device),
-                past_key_values=Cache(layers=list(layers)),
-                use_cache=True,
-            )
-        return output.last_hidden_state.flatten(0, 1)[nodes], layers
 
     def _read(self, hidden: Tensor, layout: Pass, call: _Call) -> tuple[Tensor, Tensor]:
         """The pairs answered by a pass (n,) and their log-likelihoods (n, C)."""
         device = hidden.device
-        weight, bias = self._head.weight, self._head.bias
+        weight, bias = self.packed.head.weight, self.packed.head.bias
         n_pairs = len(np.unique(layout.read_outputs))
         if call.over == "candidates" and len(layout.read_nodes) == n_pairs * call.n_candidates:
             # One token each: their normaliser over the vocabulary is the same and cancels.
@@ -357,39 +246,6 @@ def accumulate_grad(value: Tensor, leaves: Sequence[Tensor]) -> None:
     for leaf, grad in zip(wanted, grads, strict=True):
         if grad is not None:
             leaf.grad = grad if leaf.grad is None else leaf.grad + grad
-
-
-def wants_grad(vectors: Tensor | None) -> bool:
-    """Whether the gradient with respect to the soft prompts' vectors is asked for."""
-    return vectors is not None and vectors.requires_grad
-
-
-def embed(model: PreTrainedModel, ids: Tensor, vectors: Tensor | None) -> Tensor:
-    """Input vectors (..., H) of virtual ids (...)."""
-    embedding = cast(nn.Embedding, model.get_input_embeddings())
-    if vectors is None:
-        return cast(Tensor, embedding(ids))
-    n_vocabulary = len(embedding.weight)
-    soft = ids >= n_vocabulary
-    words: Tensor = embedding(ids.masked_fill(soft, 0))
-    places = (ids - n_vocabulary).clamp_min(0)
-    return torch.where(soft[..., None], vectors.to(words.dtype)[places], words)
-
-
-def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """The array on the device; from pinned memory, so that a GPU is not made to wait."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
-
-
-def _stack(prefixes: Sequence[Tensor | None]) -> Tensor | None:
-    """Prefixes side by side, (B, layers, 2, heads, S, dim), padded on the right."""
-    some = next((prefix for prefix in prefixes if prefix is not None), None)
-    if some is None:
-        return None
-    known = [some[..., :0, :] if prefix is None else prefix for prefix in prefixes]
-    longest = max(int(prefix.shape[-2]) for prefix in known)
-    return torch.stack([F.pad(prefix, (0, 0, 0, longest - prefix.shape[-2])) for prefix in known])
 
 
 def _n_stem(query: Query) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Protocol, cast, runtime_checkable
 
@@ -17,12 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlprompt.calibration import CALIBRATIONS, content_free_texts
 from rlprompt.class_reward import REWARDS, accuracy
+from rlprompt.class_scores import ClassScorer
 from rlprompt.data import Example, OnBadRows, Splits, load_splits
 from rlprompt.lm import FrozenLM
 from rlprompt.packing import Ids
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query, Template
+from rlprompt.verbaliser import LabelWordReport, LabelWords, Verbaliser
 
 Floats = NDArray[np.float64]
 Outputs = tuple[tuple[str, ...], ...]
@@ -163,15 +167,21 @@ class ClassificationTask:
         name: What results call it.
         splits: The examples, labelled with keys of `label_words`.
         template: Where text, prompt and answer go.
-        label_words: Class to label word. A word of several tokens is scored whole. A word that
-            starts with no white space follows the text after one space, or on a new line after
-            none (`Template.answer_prefix`).
+        label_words: Class to label word, or to a list of them. A word of several tokens is scored
+            whole. A word that starts with no white space follows the text after one space, or on a
+            new line after none (`Template.answer_prefix`).
         reward: `gap`, `cross_entropy`, `hinge` or `accuracy` (`class_reward.py`).
         hand_prompt: A prompt written by hand, the control of every comparison.
+        pooling: How several words of a class make one score, `mean` or `logsumexp`
+            (`verbaliser.py`).
+        length: How the tokens of a word make one log-likelihood, `sum` or `mean`.
+        calibration: `contextual` takes out what the model answers to texts without content under
+            the same prompt (`calibration.py`), for two or three more rows a prompt; or `none`.
 
     Raises:
         ValueError: Fewer than two classes, a label word that is empty or given twice, an unknown
-            reward, or an example whose label has no word.
+            reward, pooling, length or calibration, a template without a text to calibrate by, or an
+            example whose label has no word.
     """
 
     metric: ClassVar[str] = "accuracy"
@@ -179,28 +189,38 @@ class ClassificationTask:
     name: str
     splits: Splits
     template: Template
-    label_words: Mapping[str, str]
+    label_words: LabelWords
     reward: str = "gap"
     hand_prompt: str = ""
+    pooling: str = "mean"
+    length: str = "sum"
+    calibration: str = "none"
 
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
-        if len(self.label_words) < 2:
-            raise ValueError(f"label_words needs two classes or more, got {dict(self.label_words)}")
-        seen: dict[str, str] = {}
-        for label, word in self.label_words.items():
-            if not word.strip():
-                raise ValueError(f"the label word of {label!r} is empty; give a word")
-            first = seen.setdefault(word.strip(), label)
-            if first != label:
-                raise ValueError(
-                    f"{first!r} and {label!r} share the label word {word.strip()!r}; "
-                    "every class needs its own"
-                )
         if self.reward not in REWARDS:
             raise ValueError(f"reward {self.reward!r}; give one of {', '.join(REWARDS)}")
+        if self.calibration not in CALIBRATIONS:
+            raise ValueError(
+                f"calibration {self.calibration!r}; give one of {', '.join(CALIBRATIONS)}"
+            )
+        if self.calibration != "none" and not self.template.fields:
+            raise ValueError(
+                f"template {self.template.text!r} has no field, so there is no text whose content "
+                "could be left out; calibration needs one"
+            )
         for examples in self.splits.parts().values():
             self._labels(examples)
+
+    @cached_property
+    def verbaliser(self) -> Verbaliser:
+        """How words make classes."""
+        return Verbaliser(self.label_words, self.pooling, self.length)
+
+    @property
+    def extra_rows(self) -> int:
+        """Rows that a prompt costs beyond its examples: one for each text without content."""
+        return 0 if self.calibration == "none" else len(content_free_texts(self.template))
 
     @classmethod
     def from_file(
@@ -208,7 +228,7 @@ class ClassificationTask:
         data: str,
         *,
         template: str,
-        label_words: Mapping[str, str],
+        label_words: LabelWords,
         text: str | Sequence[str] | Mapping[str, str] | None = None,
         label: str = "label",
         reward: str = "gap",
@@ -217,6 +237,9 @@ class ClassificationTask:
         seed: int = 0,
         on_bad_rows: OnBadRows = "error",
         hand_prompt: str = "",
+        pooling: str = "mean",
+        length: str = "sum",
+        calibration: str = "none",
         name: str = "",
     ) -> ClassificationTask:
         """Tell the classes of a file's rows apart.
@@ -235,6 +258,9 @@ class ClassificationTask:
             seed: Decides what is drawn.
             on_bad_rows: As for `load_splits`.
             hand_prompt: As for the class.
+            pooling: As for the class.
+            length: As for the class.
+            calibration: As for the class.
             name: What results call it; left out, the file's name, or those of the folder and the
                 one that it is in.
 
@@ -245,42 +271,57 @@ class ClassificationTask:
         splits = load_splits(
             data,
             list(label_words),
-            text=columns(made, text),  # type: ignore[arg-type]
+            text=columns(made, text),
             label=label,
             shots=shots,
             n_test=test,
             seed=seed,
             on_bad_rows=on_bad_rows,
         )
-        return cls(name or data_name(data), splits, made, label_words, reward, hand_prompt)
+        return cls(
+            name=name or data_name(data),
+            splits=splits,
+            template=made,
+            label_words=label_words,
+            reward=reward,
+            hand_prompt=hand_prompt,
+            pooling=pooling,
+            length=length,
+            calibration=calibration,
+        )
 
     @property
     def fingerprint(self) -> str:
-        """Hash of template, label words, reward and examples."""
-        words = sorted(self.label_words.items())
-        state = repr((self.template.text, words, self.reward, self.splits.digest))
-        return hashlib.blake2b(state.encode(), digest_size=16).hexdigest()
+        """Hash of template, label words, reward, examples and how words make classes."""
+        words = sorted(
+            (label, own[0] if len(own) == 1 else sorted(own))
+            for label, own in self.verbaliser.words.items()
+        )
+        state = [self.template.text, words, self.reward, self.splits.digest]
+        # What changes no reward is left out, so that answers from before there were options count.
+        if any(len(own) > 1 for own in self.verbaliser.words.values()):
+            state.append(f"pooling {self.pooling}")
+        if self.length != "sum":
+            state.append(f"length {self.length}")
+        if self.calibration != "none":
+            state.append(f"calibration {self.calibration}")
+        return hashlib.blake2b(repr(tuple(state)).encode(), digest_size=16).hexdigest()
 
     def candidates(self, lm: FrozenLM) -> tuple[Ids, ...]:
-        """Ids of each class's label word, in the order of `label_words`.
+        """Ids of all label words, class by class in the order of `label_words`.
 
         Raises:
             ValueError: The tokenizer spells two words alike.
         """
-        prefix = self.template.answer_prefix
-        words = [
-            (word if word[0].isspace() else prefix + word).rstrip()
-            for word in self.label_words.values()
-        ]
-        ids = [lm.encode(word) for word in words]
-        seen: dict[Ids, str] = {}
-        for word, spelt in zip(words, ids, strict=True):
-            if seen.setdefault(spelt, word) != word or not spelt:
-                raise ValueError(
-                    f"the tokenizer of {lm.name} spells the label words {seen[spelt]!r} and "
-                    f"{word!r} alike; choose others"
-                )
-        return tuple(ids)
+        return self._scorer(lm).candidates
+
+    def label_word_report(self, lm: FrozenLM) -> LabelWordReport:
+        """What the model's tokenizer makes of the label words, with warnings.
+
+        Raises:
+            ValueError: The tokenizer spells two words alike.
+        """
+        return self.verbaliser.report(lm, self.template.answer_prefix)
 
     def queries(self, lm: FrozenLM, examples: Sequence[Example]) -> list[Query]:
         """The examples as the model sees them.
@@ -298,8 +339,7 @@ class ClassificationTask:
 
     def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """The prompt that a text makes in this template."""
-        text = text.strip() if self.template.prompt_prefix else text
-        return TokenPrompt(lm.encode(self.template.prompt_prefix + text if text else ""))
+        return TokenPrompt(lm.encode(self.template.prompt_text(text)))
 
     def rewards(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
@@ -311,11 +351,10 @@ class ClassificationTask:
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> tuple[Floats, Floats]:
         """Rewards and accuracies, (P, E) each."""
-        loglik = lm.score(prompts, self.queries(lm, examples), over="candidates")
+        scores = self._scorer(lm).scores(prompts, self.queries(lm, examples)).flatten(0, 1)
         labels = self._labels(examples).repeat(len(prompts))
         shape = (len(prompts), len(examples))
-        flat = loglik.flatten(0, 1).double()
-        rewards, correct = (f(flat, labels) for f in (REWARDS[self.reward], accuracy))
+        rewards, correct = (f(scores, labels) for f in (REWARDS[self.reward], accuracy))
         return rewards.numpy().reshape(shape), correct.numpy().reshape(shape)
 
     def rewards_with_grad(
@@ -334,20 +373,22 @@ class ClassificationTask:
         labels = self._labels(examples)
         function = REWARDS[self.reward]
 
-        def reward(loglik: Tensor, which: NDArray[np.int64]) -> Tensor:
-            return function(loglik, labels[torch.from_numpy(which)].to(loglik.device))
+        def reward(scores: Tensor, which: Tensor) -> Tensor:
+            return function(scores, labels[which].to(scores.device))
 
         queries = self.queries(lm, examples)
-        loglik, grad = lm.score_with_grad(prompts, queries, reward, over="candidates")
-        flat = loglik.flatten(0, 1).double()
-        rewards = function(flat, labels.repeat(len(prompts))).numpy()
+        scores, grad = self._scorer(lm).scores_with_grad(prompts, queries, reward)
+        rewards = function(scores.flatten(0, 1), labels.repeat(len(prompts))).numpy()
         return (
             rewards.reshape(len(prompts), len(examples)),
             cast("NDArray[np.float32]", (grad / len(examples)).numpy()),
         )
 
+    def _scorer(self, lm: FrozenLM) -> ClassScorer:
+        return ClassScorer(lm, self.template, self.verbaliser, self.calibration != "none")
+
     def _labels(self, examples: Sequence[Example]) -> Tensor:
-        places = {label: i for i, label in enumerate(self.label_words)}
+        places = {label: i for i, label in enumerate(self.verbaliser.words)}
         for example in examples:
             if example.label not in places:
                 raise ValueError(

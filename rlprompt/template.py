@@ -39,19 +39,30 @@ class Query:
     Attributes:
         head_ids: Ids before the prompt, leading special tokens included.
         tail_ids: Ids after the prompt, trailing special tokens included.
-        candidates: Ids of each possible answer, at least one id each, (C,) of them.
+        candidates: Ids of each possible answer, at least one id each, (C,) of them; none where
+            the model is to write the answer itself.
     """
 
     head_ids: tuple[int, ...]
     tail_ids: tuple[int, ...]
-    candidates: tuple[tuple[int, ...], ...]
+    candidates: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a query that asks nothing."""
-        if not self.candidates or not all(self.candidates):
+        """Refuse an answer of nothing."""
+        if not all(self.candidates):
             raise ValueError(
                 f"a query needs candidates of one token or more, got {self.candidates!r}"
             )
+
+    @property
+    def n_text(self) -> int:
+        """Tokens around the prompt."""
+        return len(self.head_ids) + len(self.tail_ids)
+
+    @property
+    def n_answer(self) -> int:
+        """Tokens that the longest candidate adds to what the model is fed: all but its last."""
+        return max(map(len, self.candidates)) - 1
 
 
 @dataclass(frozen=True)
@@ -106,10 +117,20 @@ class Template:
         return any(name == MASK for _, name in self._parts)
 
     @property
+    def has_words(self) -> bool:
+        """Whether it holds text of its own, and not only fields, prompt and mask."""
+        return any(text.strip() for text, _ in self._parts)
+
+    @property
     def prompt_prefix(self) -> str:
         """Spaces right before `{prompt}`, which the text of a written prompt takes along."""
         before = next(text for text, name in self._parts if name == PROMPT)
         return before[len(before.rstrip(" ")) :]
+
+    def prompt_text(self, text: str) -> str:
+        """A prompt written by hand, with the spaces that it takes along here."""
+        text = text.strip() if self.prompt_prefix else text
+        return self.prompt_prefix + text if text else ""
 
     @property
     def answer_prefix(self) -> str:
@@ -125,14 +146,14 @@ class Template:
         self,
         example: Mapping[str, str],
         encoder: Encoder,
-        candidates: Sequence[Sequence[int]],
+        candidates: Sequence[Sequence[int]] = (),
     ) -> Query:
         """The example's ids around the gap.
 
         Args:
             example: A value for each of `fields`.
             encoder: The tokenizer, as `FrozenLM` gives it.
-            candidates: Ids of each possible answer.
+            candidates: Ids of each possible answer; none where the model is to write it.
 
         Raises:
             ValueError: A field is missing, or `{mask}` is used with a model that has no mask.

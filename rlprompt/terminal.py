@@ -101,12 +101,15 @@ def _sizes(task: Task) -> str:
 
 
 def _budget(rows: int, tasks: Mapping[str, Task]) -> str:
-    sizes = {name: len(task.splits.train) for name, task in tasks.items()}
-    if len(sizes) == 1:
-        (n_train,) = sizes.values()
-        return f"budget: {rows:,} rows each ({rows // n_train:,} prompts on {n_train} examples)"
-    covered = ", ".join(f"{rows // n_train:,} of {name}" for name, n_train in sizes.items())
-    return f"budget: {rows:,} rows each (prompts: {covered})"
+    from rlprompt.price import prompt_rows
+
+    covered = {name: f"{rows // prompt_rows(task):,}" for name, task in tasks.items()}
+    if len(tasks) == 1:
+        ((name, task),) = tasks.items()
+        n_train = len(task.splits.train)
+        return f"budget: {rows:,} rows each ({covered[name]} prompts on {n_train} examples)"
+    each = ", ".join(f"{count} of {name}" for name, count in covered.items())
+    return f"budget: {rows:,} rows each (prompts: {each})"
 
 
 @contextmanager
@@ -133,13 +136,13 @@ class _Watch:
     def __init__(self, n_searches: int) -> None:
         self._n_searches = n_searches
         self._begun = 0
-        self.budget = self.n_examples = 1
+        self.budget = self.prompt_rows = 1
 
     def title(self, search: Search) -> str:
         """Place in the grid and name of the search that begins."""
         self._begun += 1
         self.budget = search.experiment.budget
-        self.n_examples = len(search.experiment.task.splits.train)
+        self.prompt_rows = search.experiment.prompt_rows
         seed = "" if len(search.experiment.seeds) == 1 else f", seed {search.seed}"
         heading = f"{search.heading}, " if search.heading else ""
         return f"{self._begun}/{self._n_searches} {heading}{search.optimiser}{seed}"
@@ -161,7 +164,7 @@ class Bars(_Watch):
     def update(self, ledger: Ledger) -> None:
         """See `Watcher`."""
         # With no prompt left to pay for, what is scored next is dev and test.
-        spent = self.budget - ledger.used < self.n_examples
+        spent = self.budget - ledger.used < self.prompt_rows
         rows = "choosing on dev" if spent else self._rows(ledger.used)
         self._progress.update(self._task, completed=ledger.used, rows=rows, best=best(ledger))
 
@@ -233,7 +236,7 @@ def best(ledger: Ledger) -> str:
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """The tables and the remarks; the Markdown of `table.md` where there is no terminal."""
-    from rlprompt.report import markdown, remarks
+    from rlprompt.report import markdown, marks, remarks
 
     console.print()
     if not console.is_terminal:
@@ -245,6 +248,9 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         console.print(_grid(console, section))
         for remark in remarks(section):
             console.print(remark)
+        console.print()
+    for mark in marks(comparison):
+        console.print(mark)
 
 
 def _grid(console: Console, section: Section) -> Table:

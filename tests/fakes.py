@@ -74,6 +74,13 @@ class FakeTask:
 
 
 @dataclass
+class FakePricedTask(FakeTask):
+    """One whose prompts cost more than one row an example."""
+
+    extra_rows: int = 2
+
+
+@dataclass
 class FakeGradientTask(FakeTask):
     """Minus the squared distance of a soft prompt to a target of each example's own."""
 

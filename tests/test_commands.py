@@ -138,6 +138,23 @@ def test_a_search_stops_where_the_file_says(desk: Path, model: Path) -> None:
     assert "stop.patience" in rlprompt("compare", "small.yaml").stderr
 
 
+def test_a_cache_serves_another_study_and_its_helpers(study: Path, desk: Path) -> None:
+    for name in ("a", "b"):
+        flags = ["--cache", "shared/answers.sqlite", "--out", name, "--workers", "2"]
+        result = rlprompt("compare", "small.yaml", *flags)
+        assert result.exit_code == 0, result.stderr
+        assert result.stderr == ""
+    seconds = [[run["lm_seconds"] for run in summary(desk / name)["runs"]] for name in "ab"]
+    assert seconds[0] == seconds[1]
+    # The cache is no part of what a study is.
+    assert rlprompt("compare", "small.yaml", "--out", "a").exit_code == 0
+    assert "cache" not in summary(desk / "a")["config"]
+    (desk / "shared" / "answers.sqlite").write_text("damaged " * 100)
+    result = rlprompt("compare", "small.yaml", "--cache", "shared/answers.sqlite", "--out", "c")
+    assert result.exit_code == 0
+    assert "going on without the cache: shared/answers.sqlite is damaged" in result.stdout
+
+
 def test_tensorboard_gets_the_usual_keys(desk: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     assert rlprompt("compare", "small.yaml", "--track", "tensorboard").exit_code == 0

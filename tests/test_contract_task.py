@@ -32,9 +32,11 @@ def split(name: str, n: int) -> tuple[Example, ...]:
 SPLITS = Splits(split("train", 6), split("dev", 4), split("test", 5))
 
 
-def classification(template: str, reward: str, pos: str = "great") -> ClassificationTask:
+def classification(
+    template: str, reward: str, pos: str | list[str] = "great", **options: str
+) -> ClassificationTask:
     words = {"neg": "terrible", "pos": pos}
-    return ClassificationTask("film", SPLITS, Template(template), words, reward)
+    return ClassificationTask("film", SPLITS, Template(template), words, reward, **options)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,14 @@ CASES = [
     Case("hinge", lambda: classification(BOTH, "hinge")),
     Case("accuracy", lambda: classification(END, "accuracy")),
     Case("long words", lambda: classification(END, "cross_entropy", "so, it was good")),
+    Case("more words", lambda: classification(BOTH, "gap", ["great", "so good"], length="mean")),
+    Case("any word", lambda: classification(END, "hinge", ["great", "good"], pooling="logsumexp")),
+    Case("calibrated", lambda: classification(END, "cross_entropy", calibration="contextual")),
+    Case(
+        "soft and calibrated",
+        lambda: classification(START, "cross_entropy", calibration="contextual"),
+        soft=True,
+    ),
     Case("soft", lambda: classification(END, "gap"), soft=True),
     Case("soft in front", lambda: classification(START, "hinge"), soft=True),
     Case("unpacked", lambda: classification(BOTH, "cross_entropy"), "mistral-sliding"),

@@ -3,17 +3,19 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rlprompt.data import Example, Splits, few_shot, load_splits
+from rlprompt.data import Example, Splits, load_splits
 
 LABELS = ("bad", "good")
+NUMBERS = {"0": "bad", "1": "good"}
+ROWS = [{"text": f"text {i}", "label": i % 2} for i in range(8)]
 
 Write = Callable[[str, str | bytes], str]
 
@@ -45,6 +47,11 @@ def everything(splits: Splits) -> list[Example]:
     return sorted(sum(splits.parts().values(), ()), key=lambda e: int(e.source.split(":")[1]))
 
 
+def drawn(splits: Splits) -> list[str]:
+    """Texts of all splits as they come."""
+    return [e.fields["text"] for part in splits.parts().values() for e in part]
+
+
 def texts(splits: Splits) -> list[str]:
     """Texts of all splits in the order of their lines."""
     return [example.fields["text"] for example in everything(splits)]
@@ -52,143 +59,6 @@ def texts(splits: Splits) -> list[str]:
 
 def lines(splits: Splits) -> list[int]:
     return [int(example.source.split(":")[1]) for example in everything(splits)]
-
-
-def make(labels: Sequence[str], prefix: str = "text") -> list[Example]:
-    return [Example({"text": f"{prefix} {i}"}, label) for i, label in enumerate(labels)]
-
-
-class TestExample:
-    def test_where_it_came_from_is_not_part_of_its_value(self) -> None:
-        assert Example({"text": "a"}, "good", "x.csv:2") == Example(
-            {"text": "a"}, "good", "y.csv:9"
-        )
-
-    @pytest.mark.parametrize("other", ["A  film", " a film ", "a\tFILM\n"])
-    def test_case_and_spacing_do_not_make_another_text(self, other: str) -> None:
-        assert Example({"text": "a film"}, "x").content == Example({"text": other}, "y").content
-
-    def test_fields_are_not_run_together(self) -> None:
-        first, second = {"a": "x y", "b": "z"}, {"a": "x", "b": "y z"}
-        assert Example(first, "l").content != Example(second, "l").content
-        assert (
-            Example({"a": "x", "b": "y"}, "l").content == Example({"b": "y", "a": "x"}, "l").content
-        )
-
-
-class TestSplits:
-    @pytest.mark.parametrize("empty", ["train", "dev", "test"])
-    def test_an_empty_split_is_named(self, empty: str) -> None:
-        parts = {name: tuple(make("x", name)) for name in ("train", "dev", "test")} | {empty: ()}
-        with pytest.raises(ValueError, match=f"the {empty} split is empty"):
-            Splits(parts["train"], parts["dev"], parts["test"])
-
-    @pytest.mark.parametrize(
-        ("first", "second"), [("train", "dev"), ("train", "test"), ("dev", "test")]
-    )
-    @pytest.mark.parametrize("same_object", [True, False])
-    def test_a_leak_is_refused(self, first: str, second: str, same_object: bool) -> None:
-        parts = {name: tuple(make("x", name)) for name in ("train", "dev", "test")}
-        shared = Example({"text": "Shared"}, "x", "a.csv:5")
-        again = shared if same_object else Example({"text": "shared "}, "y", "b.csv:7")
-        parts[first] += (shared,)
-        parts[second] += (again,)
-        with pytest.raises(ValueError, match=f"{first} leaks into {second}: .* repeats a.csv:5"):
-            Splits(parts["train"], parts["dev"], parts["test"])
-
-    def test_an_example_in_memory_is_named_by_its_text(self) -> None:
-        one, other = make("x"), make("x", "other")
-        with pytest.raises(
-            ValueError, match=r"the test example {'text': 'text 0'} repeats the train"
-        ):
-            Splits(tuple(one), tuple(other), tuple(one))
-
-    def test_the_digest_hangs_on_texts_labels_and_splits_alone(self) -> None:
-        a, b, c, d = (Example({"text": t}, "x") for t in "abcd")
-        splits = Splits((a,), (b,), (c,))
-        assert splits.digest == Splits((a,), (b,), (c,), notes=("said",)).digest
-        assert splits.digest == Splits((Example({"text": "a"}, "x", "f:1"),), (b,), (c,)).digest
-        others = [
-            Splits((b,), (a,), (c,)),
-            Splits((a,), (b,), (d,)),
-            Splits((a, b), (d,), (c,)),
-            Splits((a,), (b, d), (c,)),
-            Splits((Example({"text": "a"}, "y"),), (b,), (c,)),
-            Splits((Example({"words": "a"}, "x"),), (b,), (c,)),
-        ]
-        assert len({splits.digest, *(other.digest for other in others)}) == 7
-
-
-class TestFewShot:
-    @given(
-        labels=st.lists(st.sampled_from("abc"), min_size=12, max_size=40),
-        shots=st.integers(1, 3),
-        n_test=st.none() | st.integers(1, 10),
-        seed=st.integers(0, 3),
-    )
-    def test_splits_are_balanced_apart_and_seeded(
-        self, labels: list[str], shots: int, n_test: int | None, seed: int
-    ) -> None:
-        examples = make(labels)
-        counts = Counter(labels)
-        rest = len(labels) - 2 * shots * len(counts)
-        if min(counts.values()) < 2 * shots or not rest:
-            with pytest.raises(ValueError, match="shots"):
-                few_shot(examples, shots=shots, n_test=n_test, seed=seed)
-            return
-        splits = few_shot(examples, shots=shots, n_test=n_test, seed=seed)
-        for part in (splits.train, splits.dev):
-            assert Counter(e.label for e in part) == dict.fromkeys(counts, shots)
-        assert len(splits.test) == (rest if n_test is None else min(rest, n_test))
-        drawn = [example.content for part in splits.parts().values() for example in part]
-        assert len(set(drawn)) == len(drawn)
-        assert set(drawn) <= {example.content for example in examples}
-        assert splits == few_shot(examples, shots=shots, n_test=n_test, seed=seed)
-
-    def test_seeds_draw_different_examples(self) -> None:
-        examples = make("ab" * 50)
-        assert len({few_shot(examples, shots=4, seed=seed).digest for seed in range(10)}) == 10
-
-    def test_a_smaller_test_is_part_of_the_larger(self) -> None:
-        examples = make("ab" * 20)
-        small, large = (few_shot(examples, shots=4, n_test=n) for n in (5, 10))
-        assert small.train == large.train
-        assert small.dev == large.dev
-        assert small.test == large.test[:5]
-
-    def test_a_repeated_text_is_used_once_and_counted(self) -> None:
-        examples = make("ab" * 6)
-        again = [Example({"text": "TEXT 0"}, "a"), Example({"text": "text  3"}, "b")]
-        splits = few_shot([*examples, *again], shots=2)
-        assert sum(map(len, splits.parts().values())) == 12
-        assert splits.notes == ("2 repeated examples were used once",)
-
-    def test_a_text_with_two_labels_is_not_used(self) -> None:
-        examples = make("ab" * 6)
-        splits = few_shot([*examples, Example({"text": "text 0"}, "b")], shots=2)
-        used = {example.content for part in splits.parts().values() for example in part}
-        assert used == {example.content for example in examples[1:]}
-        assert splits.notes[0] == "1 texts that are there with two labels were left out"
-
-    def test_a_test_smaller_than_asked_is_noted(self) -> None:
-        splits = few_shot(make("ab" * 6), shots=2, n_test=10)
-        assert splits.notes == ("test has 4 examples, 10 were asked for",)
-
-    def test_too_few_examples_are_named_with_what_is_needed(self) -> None:
-        with pytest.raises(ValueError, match="class 'b' has 3 examples; 2 shots need 4"):
-            few_shot(make("aaaaaabbb"), shots=2)
-
-    def test_nothing_left_to_test_on_is_an_error(self) -> None:
-        with pytest.raises(ValueError, match="4 examples leave none to test on after 1 shots"):
-            few_shot(make("abab"), shots=1)
-
-    @pytest.mark.parametrize(
-        ("option", "value"), [("shots", 0), ("shots", -1), ("n_test", 0), ("n_test", -1)]
-    )
-    def test_sizes_below_one_are_refused(self, option: str, value: int) -> None:
-        options: dict[str, Any] = {"shots": 1, option: value}
-        with pytest.raises(ValueError, match=f"{option} is {value}; give 1 or more"):
-            few_shot(make("ab" * 6), **options)
 
 
 class TestOneFile:
@@ -201,6 +71,7 @@ class TestOneFile:
             ("bom.csv", b"\xef\xbb\xbf" + table().encode()),
             ("no-end.csv", table().rstrip("\n")),
             ("blank.csv", table() + "\n\n"),
+            ("cr.csv", table().replace("\n", "\r")),
             (
                 "a.jsonl",
                 "\n".join(
@@ -228,6 +99,10 @@ class TestOneFile:
         splits = load(write("a.csv", content))
         assert texts(splits) == ['a, "b"\nc', "d", "e\n\nf", "g", "h", "i"]
         assert lines(splits) == [2, 5, 6, 9, 10, 11]
+
+    def test_empty_lines_may_come_first(self, write: Write) -> None:
+        splits = load(write("a.csv", "\n\n" + table()))
+        assert lines(splits) == list(range(4, 12))
 
     def test_quotes_in_tsv_are_text(self, write: Write) -> None:
         content = table(separator="\t") + '"a" said she\tgood\nsaid "he\tbad\n'
@@ -264,6 +139,41 @@ class TestOneFile:
         splits = load_splits(write("a.jsonl", "\n".join(rows)), [name], shots=1)
         assert {e.label for e in everything(splits)} == {name}
 
+    def test_fields_may_be_called_otherwise_than_columns(self, write: Write) -> None:
+        content = "body,head,label\n" + "".join(f"b{i},h,{LABELS[i % 2]}\n" for i in range(8))
+        splits = load(write("a.csv", content), text={"text": "body", "title": "head"})
+        assert everything(splits)[3].fields == {"text": "b3", "title": "h"}
+
+    def test_labels_may_be_spelt_otherwise(self, write: Write) -> None:
+        content = "text,label\n" + "".join(f"t{i},{i % 2}\n" for i in range(6)) + "t6,good\n"
+        splits = load(write("a.csv", content), aliases={"0": "bad", "1": "good"})
+        assert [e.label for e in everything(splits)] == ["bad", "good"] * 3 + ["good"]
+
+    def test_a_label_may_be_any_text(self, write: Write) -> None:
+        content = "text,answer\n" + "".join(f"t{i},answer {i}\n" for i in range(8))
+        splits = load_splits(write("a.csv", content), None, label="answer", shots=2)
+        assert [len(part) for part in splits.parts().values()] == [2, 2, 4]
+        assert [e.label for e in everything(splits)] == [f"answer {i}" for i in range(8)]
+        with pytest.raises(ValueError, match=r"a.csv:10 has an empty answer"):
+            load_splits(write("a.csv", content + "t8,\n"), None, label="answer", shots=2)
+
+    def test_there_may_be_no_labels(self, write: Write) -> None:
+        content = "text\n" + "".join(f"t{i}\n" for i in range(8))
+        splits = load_splits(write("a.csv", content), None, label=None, shots=2)
+        assert {e.label for e in everything(splits)} == {""}
+
+    def test_aliases_without_classes_are_refused(self, write: Write) -> None:
+        with pytest.raises(ValueError, match="aliases are of classes"):
+            load_splits(write("a.csv", table()), None, aliases={"0": "bad"})
+
+    def test_parquet_draws_what_csv_draws(self, write: Write, tmp_path: Path) -> None:
+        texts = [f"text {i}" for i in range(30)]
+        rows = pa.table({"text": texts, "label": [LABELS[i % 2] for i in range(30)]})
+        pq.write_table(rows, tmp_path / "a.parquet")
+        splits = load(str(tmp_path / "a.parquet"), shots=4)
+        assert splits == load(write("a.csv", table(30)), shots=4)
+        assert splits.test[0].source.startswith("a.parquet:")
+
     def test_sentence_stands_in_for_text_and_the_other_way_round(self, write: Write) -> None:
         splits = load(write("a.csv", table().replace("text,", "sentence,")))
         assert texts(splits)[0] == "text 0"
@@ -288,7 +198,19 @@ class TestDefects:
             ("a.csv", "fine", "a.csv:10 has 1 columns, the header has 2"),
             ("a.csv", "fine, or not,good", "a.csv:10 has 3 columns, the header has 2"),
             ("a.csv", "text 2,good", "a.csv:10 repeats a.csv:4 with another label"),
+            ("a.csv", "nul\0,good", "a.csv:10 has a NUL character in text"),
+            ("a.csv", "fine," + "x" * 99, f"a.csv:10 has the unknown label '{'x' * 60}' "),
             ("a.tsv", "fine\tor not\tgood", "a.tsv:10 has 3 columns"),
+            (
+                "a.jsonl",
+                r'{"text": "\ud83d", "label": "good"}',
+                "a.jsonl:10 has half a surrogate pair in text",
+            ),
+            (
+                "a.jsonl",
+                '{"Text": "x", "label": "good"}',
+                r"a.jsonl:10 has no column 'text'; it has 'Text', 'label' \(did you mean 'Text",
+            ),
             ("a.jsonl", '{"text": "fine", "label": "goo', "a.jsonl:10 is no JSON: Unterminated"),
             ("a.jsonl", '["fine", "good"]', "a.jsonl:10 is no JSON object"),
             ("a.jsonl", '{"text": null, "label": "good"}', "a.jsonl:10 has an empty text"),
@@ -335,6 +257,7 @@ class TestDefects:
         [
             ("a.csv", "", "a.csv has no examples; add some"),
             ("a.csv", "text,label\n", "a.csv has no examples"),
+            ("a.csv", "\n\n\n", "a.csv has no examples"),
             ("a.jsonl", "\n\n", "a.jsonl has no examples"),
             (
                 "a.csv",
@@ -379,6 +302,11 @@ class TestDefects:
             ({"shots": 0}, "shots is 0; give 1 or more"),
             ({"n_test": -1}, "n_test is -1; give 1 or more"),
             ({"text": ()}, "no column of text is named"),
+            ({"text": "text"}, r"text is 'text'; give a list of columns, such as \['text'\]"),
+            ({"on_leak": "warn"}, "on_leak is 'warn'; give error or allow"),
+            ({"label": None}, "labels are named but no column of theirs"),
+            ({"aliases": {"0": "bat"}}, r"unknown class 'bat' \(known: bad, good\)"),
+            ({"aliases": {"bad": "good"}}, "'bad' is a class and an alias of another"),
         ],
     )
     def test_a_wrong_option_is_refused(
@@ -386,6 +314,15 @@ class TestDefects:
     ) -> None:
         with pytest.raises(ValueError, match=message):
             load(write("a.csv", table()), **options)
+
+    def test_a_misspelt_file_is_named_with_its_neighbour(self, write: Write) -> None:
+        source = write("tickets.csv", table())
+        with pytest.raises(
+            ValueError, match=r"does not exist \(did you mean tickets.csv\?\); give"
+        ):
+            load(source.replace("tickets", "ticket"))
+        with pytest.raises(ValueError, match=r"does not exist \(did you mean movie-reviews\?\)"):
+            load("movie-review")
 
     def test_an_unknown_source_is_named_with_what_there_could_be(self) -> None:
         with pytest.raises(
@@ -446,6 +383,21 @@ class TestFolder:
             "test.tsv:23 repeats train.tsv:5",
         )
 
+    def test_a_leak_may_be_allowed(self, folder: Path, write: Write) -> None:
+        write("set/16-13/dev.tsv", table(4, "\t"))
+        with pytest.raises(ValueError, match=r"dev.tsv:2 repeats train.tsv:2; mend the file"):
+            load(str(folder))
+        with pytest.raises(
+            ValueError, match=r"dev has no examples; 4 rows were left out, .*dev.ts"
+        ):
+            load(str(folder), on_bad_rows="skip")
+        splits = load(str(folder), on_leak="allow")
+        assert splits.dev == splits.train
+        assert splits.notes == (
+            "4 leaks between splits, the first: dev.tsv:2 repeats train.tsv:2; dev.tsv:3 repeats "
+            "train.tsv:3; dev.tsv:4 repeats train.tsv:4; dev.tsv:5 repeats train.tsv:5",
+        )
+
     def test_repeats_within_a_split_stay_and_are_noted(self, folder: Path, write: Write) -> None:
         write("set/test.tsv", table(20, "\t", start=20) + "text 20\tbad\n")
         splits = load(str(folder))
@@ -464,6 +416,55 @@ class TestFolder:
         splits = load(str(folder))
         assert splits.test[0].fields == {"text": "text 20"}
         assert splits.notes == ("test.tsv has 'sentence' for 'text'",)
+
+
+class TestMemory:
+    """Lists in the place of files."""
+
+    def test_rows_are_drawn_from_a_list(self, write: Write) -> None:
+        splits = load_splits(ROWS, LABELS, aliases=NUMBERS, shots=1)
+        assert splits == load(write("a.csv", table()))
+        assert sorted(e.source for part in splits.parts().values() for e in part) == [
+            f"examples[{i}]" for i in range(8)
+        ]
+
+    def test_examples_keep_their_source(self) -> None:
+        examples = [
+            Example({"text": f"t{i}"}, LABELS[i % 2], f"mine:{i}" * (i > 0)) for i in range(6)
+        ]
+        splits = load_splits(examples, LABELS, shots=1, label="whatever")
+        sources = {e.source for part in splits.parts().values() for e in part}
+        assert sources == {"examples[0]", *(f"mine:{i}" for i in range(1, 6))}
+
+    def test_splits_may_be_given(self) -> None:
+        parts = {"train": ROWS[:2], "dev": ROWS[2:4], "test": ROWS[4:]}
+        splits = load_splits(parts, LABELS, aliases=NUMBERS)
+        assert drawn(splits) == [f"text {i}" for i in range(8)]
+        assert splits.dev[0].source == "dev[0]"
+        with pytest.raises(ValueError, match="has the splits train, test; give train, dev, test"):
+            load_splits({"train": [], "test": []}, LABELS)
+
+    @pytest.mark.parametrize(
+        ("item", "what"),
+        [
+            ({"text": " ", "label": 1}, r"examples\[8\] has an empty text"),
+            ({"text": "x", "label": 2}, r"examples\[8\] has the unknown label '2'"),
+            ({"label": 1}, r"examples\[8\] has no column 'text'; it has 'label'"),
+            ("text", r"examples\[8\] is a str, no mapping or Example"),
+            ({"text": b"x", "label": 1}, r"examples\[8\] has bytes, not text, in 'text'"),
+            (Example({"text": "x"}, "fine"), r"examples\[8\] has the unknown label 'fine'"),
+        ],
+    )
+    def test_a_defect_is_named_by_its_index(self, item: Any, what: str) -> None:
+        rows = [*ROWS, item]
+        with pytest.raises(ValueError, match=what):
+            load_splits(rows, LABELS, aliases=NUMBERS, shots=1)
+        splits = load_splits(rows, LABELS, aliases=NUMBERS, shots=1, on_bad_rows="skip")
+        assert len(drawn(splits)) == 8
+
+    def test_anything_else_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="data is a generator; give a name, a path, a list"):
+            load_splits(cast(Any, (row for row in ROWS)), LABELS)
 
 
 class TestMovieReviews:

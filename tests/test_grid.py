@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sqlite3
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import ROWS, rlprompt, save, summary, write_data
+from test_cli import desk, model, rlprompt, save, summary, write_config
 from test_compare import experiment, task
-from tiny import tiny_lm, tiny_model, tiny_tokenizer
+from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.compare import compare, load_again
 from rlprompt.comparison import Comparison
 from rlprompt.config_file import load_config
 from rlprompt.data import Splits
+from rlprompt.database import StoreError
 from rlprompt.experiment import Experiment, load_model, searches
 from rlprompt.lm import FrozenLM
 from rlprompt.report import markdown
+from rlprompt.store import FILE, Store
 
+__all__ = ["desk", "model"]  # fixtures
+
+MODELS: dict[str, TinyKind] = {"a": "llama", "b": "gpt2"}
 ONLY = {"random": RandomSearch()}
 
 
@@ -151,14 +158,13 @@ class TestFiles:
 class TestFromFile:
     """`models:`, `tasks:` and `budgets:`, with models that take turns in memory."""
 
-    @pytest.fixture
-    def desk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("COLUMNS", "200")
-        write_data(tmp_path, ROWS)
-        for name, kind in (("a", "llama"), ("b", "gpt2")):
-            save(tmp_path / name, kind=kind)
-        return tmp_path
+    @pytest.fixture(autouse=True)
+    def _models(self, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Pictures are looked at above, and take most of the time.
+        module = sys.modules["rlprompt.compare"]  # the package's name for it is the function
+        monkeypatch.setattr(module, "draw", lambda comparison, out: None)
+        for name, kind in MODELS.items():
+            save(desk / name, kind=kind)
 
     def write(self, desk: Path, **changes: Any) -> None:
         section = {
@@ -236,7 +242,7 @@ class TestFromFile:
             ({"models": ["a", "a"]}, "two searches would be called films/16-rows/random-seed0"),
             ({"models": []}, "models: must not be empty"),
             ({"budgets": [16, 16]}, "budgets: 16 is given twice"),
-            ({"prompt": {"banned": [9999]}}, "films, a, 16 rows: "),
+            ({"prompt": {"banned": [*range(999)]}}, "films, a, 16 rows: no token is allowed"),
             ({"tasks": [{"data": "films.csv"}]}, "tasks.0.template is missing"),
             ({"tasks": {"x": {"shots": 2, "shot": 3}}}, "unknown key 'shot' in tasks.x; did you"),
         ],
@@ -249,3 +255,43 @@ class TestFromFile:
         assert result.exit_code == 2
         assert message in result.stderr
         assert not (desk / "runs" / "grid").exists()
+
+
+def test_a_model_whose_files_were_swapped_is_refused(desk: Path) -> None:
+    save(desk / "model")
+    write_config(desk, model="model")
+    assert rlprompt("compare", "small.yaml").exit_code == 0
+    tiny_model(seed=1).save_pretrained(desk / "model")
+    for command in (["compare", "small.yaml"], ["verify", "runs/small"]):
+        result = rlprompt(*command)
+        assert result.exit_code == 2
+        assert "error:   model.weights: " in result.stderr
+
+
+def test_a_study_of_the_first_version_goes_on(desk: Path, model: Path) -> None:
+    """Schema 1 and a config without what came later; one run had not been begun."""
+    assert rlprompt("compare", "small.yaml").exit_code == 0
+    before = summary(desk / "runs" / "small")["runs"]
+    with sqlite3.connect(desk / "runs" / "small" / FILE) as raw:
+        ((spec,),) = raw.execute("SELECT spec FROM study").fetchall()
+        state = json.loads(spec)
+        for key in ("models", "tasks", "budgets"):
+            del state["config"][key]
+        del state["config"]["task"]["text"]
+        raw.execute("UPDATE study SET spec = ?", (json.dumps(state),))
+        raw.execute("UPDATE runs SET result = NULL, used = 0 WHERE id = 2")
+        raw.execute("DELETE FROM evaluations WHERE run = 2")
+        raw.execute("DROP TABLE scores")
+        raw.execute("PRAGMA user_version = 1")
+    raw.close()
+    with pytest.raises(StoreError, match="older rlprompt; go on with its study once"):
+        Store(desk / "runs" / "small" / FILE, read_only=True)
+    result = rlprompt("compare", "small.yaml")
+    assert result.exit_code == 0, result.stderr
+    after = summary(desk / "runs" / "small")["runs"]
+    for run in (*before, *after):
+        del run["lm_seconds"], run["total_seconds"]
+    assert after == before
+    # What is not the same is refused as ever.
+    write_config(desk, model=str(model), budget=40)
+    assert "budget: 48 there, 40 now\n" in rlprompt("compare", "small.yaml").stderr

@@ -23,9 +23,9 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("prompts", "queries", "message"),
         [
-            ([], [QUERY], "nothing to score: 0 prompts, 1 queries; one at least"),
-            ([VECTORS], [], "nothing to score: 1 prompts, 0 queries; one at least"),
-            ([VECTORS, TokenPrompt((5,))], [QUERY], "score them in two"),
+            ([], [QUERY], "nothing to compute: 0 prompts, 1 queries; one at least"),
+            ([VECTORS], [], "nothing to compute: 1 prompts, 0 queries; one at least"),
+            ([VECTORS, TokenPrompt((5,))], [QUERY], "make it two calls"),
             ([TokenPrompt((5, 290))], [QUERY], "token id 290 is outside .*tiny-llama: 0 to 289"),
             ([TokenPrompt((5,))], [Query((5, 999), (), ((9,),))], "token id 999 is outside"),
             ([VECTORS], [Query((5,), (), ((290,),))], "token id 290 is outside"),
@@ -53,10 +53,9 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"prompts of one length, got \[2, 3\]"):
             lm.score_with_grad([VECTORS, longer], [QUERY], lambda ll, _: ll[:, 0])
 
-    def test_a_query_asks_something(self) -> None:
-        for candidates in ((), ((),), ((5,), ())):
-            with pytest.raises(ValueError, match="candidates of one token or more"):
-                Query((5,), (), candidates)
+    def test_nothing_is_scored_where_there_is_no_candidate(self) -> None:
+        with pytest.raises(ValueError, match="without candidates cannot be scored; give it"):
+            tiny_lm().score([TokenPrompt((5,))], [Query((5,), ())])
 
 
 class TestText:

@@ -3,11 +3,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeGradientTask, FakeTask, fake_splits
+from fakes import FakeGradientTask, FakePricedTask, FakeTask, fake_splits
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_lm
@@ -174,6 +175,36 @@ class TestBudget:
         assert target.ledger.used == 0
         assert target.evaluate(vectors(2)).rewards.shape == (2,)
 
+    @given(st.integers(0, 5), st.integers(0, 40), st.lists(st.integers(0, 9), max_size=6))
+    def test_what_a_task_needs_beyond_its_examples_is_paid_for(
+        self, extra: int, spare: int, sizes: list[int]
+    ) -> None:
+        cost = N + extra
+        target = objective(FakePricedTask(extra_rows=extra), cost + spare)
+        for size in sizes:
+            covered = min(size, target.affordable())
+            assert target.affordable() == target.remaining // cost
+            before = target.ledger.used
+            with nullcontext() if covered == size else pytest.raises(BudgetExhausted):
+                target.evaluate(tokens(size))
+            assert target.ledger.used == before + covered * cost <= cost + spare
+        assert [rows for rows, _ in target.ledger.points] == [
+            (i + 1) * cost for i in range(target.ledger.n_prompts)
+        ]
+
+    def test_a_gradient_costs_three_times_that_as_well(self) -> None:
+        class Priced(FakeGradientTask):
+            extra_rows = 2
+
+        target = objective(Priced(), 100)
+        target.evaluate_with_grad(vectors(2))
+        assert target.ledger.used == 2 * 3 * (N + 2)
+
+    @pytest.mark.parametrize("extra", [-1, 1.5, None])
+    def test_a_wrong_number_of_extra_rows_is_named(self, extra: Any) -> None:
+        with pytest.raises(ValueError, match=f"'fake' has extra_rows {extra}; give a whole"):
+            objective(FakePricedTask(extra_rows=extra), 100)
+
     def test_the_last_row_can_be_spent(self) -> None:
         target = objective(FakeTask(), 4 * N)
         assert len(target.evaluate(tokens(4)).prompts) == 4
@@ -196,6 +227,11 @@ class TestBudget:
         with pytest.raises(ValueError, match=r"2 rows does not cover one prompt.*3 train examples"):
             objective(FakeTask(), N - 1)
         objective(FakeTask(), N)
+        with pytest.raises(
+            ValueError, match=r"3 train examples and scores each prompt on 2 more .*give 5 rows"
+        ):
+            objective(FakePricedTask(), N + 1)
+        objective(FakePricedTask(), N + 2)
 
 
 class TestPayingFirst:

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import PACKABLE, TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
-from rlprompt import memory, scoring
+from rlprompt import memory
+from rlprompt.forward import PackedModel
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query
@@ -83,13 +84,13 @@ def prompts() -> list[Prompt]:
 def count_tokens(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """New tokens of each forward pass."""
     counted: list[int] = []
-    forward = scoring.PackedScorer._forward
+    forward = PackedModel.forward
 
     def counting(self, layout, prefixes, vectors):  # type: ignore[no-untyped-def]
         counted.append(layout.ids.size)
         return forward(self, layout, prefixes, vectors)
 
-    monkeypatch.setattr(scoring.PackedScorer, "_forward", counting)
+    monkeypatch.setattr(PackedModel, "forward", counting)
     return counted
 
 
@@ -139,7 +140,7 @@ class TestMemory:
         assert tight._packed is not None
         for _ in range(2):
             torch.testing.assert_close(tight.score(prompts, queries), expected, rtol=0, atol=1e-4)
-            assert len(tight._packed.kept._kept) == 3
+            assert len(tight._packed.packed.kept._kept) == 3
 
     def test_halves_the_pass_where_memory_runs_out(
         self,
@@ -149,14 +150,14 @@ class TestMemory:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         expected = lm.score(prompts, queries_of(6))
-        forward = scoring.PackedScorer._forward
+        forward = PackedModel.forward
 
         def small_machine(self, layout, prefixes, vectors):  # type: ignore[no-untyped-def]
             if layout.ids.size > 40:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return forward(self, layout, prefixes, vectors)
 
-        monkeypatch.setattr(scoring.PackedScorer, "_forward", small_machine)
+        monkeypatch.setattr(PackedModel, "forward", small_machine)
         scores = lm.score(prompts, queries_of(6))
         torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4)
         assert "out of memory: passes shrink to" in caplog.text
@@ -168,6 +169,6 @@ class TestMemory:
         def no_machine(self, layout, prefixes, vectors):  # type: ignore[no-untyped-def]
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-        monkeypatch.setattr(scoring.PackedScorer, "_forward", no_machine)
+        monkeypatch.setattr(PackedModel, "forward", no_machine)
         with pytest.raises(torch.OutOfMemoryError):
             lm.score(prompts, queries_of(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -28,7 +29,7 @@ from rlprompt.inspection import export
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import GRADIENT_ROWS, Budget, Objective
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.result import Result
+from rlprompt.result import Result, Score
 from rlprompt.search import AskTell, Proposals, search
 from rlprompt.space import Kind, SoftSpace, TokenSpace
 from rlprompt.store import FILE, Store, differences
@@ -224,6 +225,66 @@ def test_runs_share_answers_to_the_same_batch(path: Path) -> None:
         assert store.claim(ME, dead=everybody_dies) is None
 
 
+def test_dev_is_chosen_on_and_test_opened_once(path: Path) -> None:
+    @dataclass(frozen=True)
+    class Watched(HiddenWords):
+        """Ends the process after the scores of some splits."""
+
+        seen: list[str] = dataclasses.field(default_factory=list)
+        last: str = ""
+
+        def rewards(
+            self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+        ) -> Floats:
+            if self.seen and self.seen[-1] == self.last:
+                raise Cut
+            split = next(name for name, part in self.splits.parts().items() if part == examples)
+            if (split, len(prompts)) != ("train", 6) and used() == ROWS:
+                self.seen.append(split)
+            return super().rewards(lm, prompts, examples)
+
+    def used() -> int:
+        return store.run("walk").used
+
+    seen: list[str] = []
+    for last in ("dev", "test", ""):
+        with open_run(path) as store:
+            task = Watched(seen=seen, last=last)
+            record, scores = (
+                store.record("walk", tiny_lm(), task, ME),
+                store.scores(tiny_lm(), task),
+            )
+            with contextlib.suppress(Cut):
+                result = search(
+                    task, tiny_lm(), Walk(), ROWS, seed=3, length=3, answers=record, scores=scores
+                )
+    assert seen == ["dev", "train", "test"]
+    same(result, search(HiddenWords(), tiny_lm(), Walk(), ROWS, seed=3, length=3))
+
+
+def test_final_scores_are_of_one_split_and_one_question(path: Path) -> None:
+    lm, task, prompts = tiny_lm(), classification(), [TokenPrompt((10,)), TokenPrompt((11,))]
+    with Store(path) as store:
+        kept = store.scores(lm, task)
+        kept.keep(prompts, "dev", [Score(0.1, 1.0), Score(-0.2, 0.0)])
+        assert store.scores(lm, task).find(prompts, "dev") == [Score(0.1, 1.0), Score(-0.2, 0.0)]
+        kept.keep(prompts, "dev", [Score(9.0, 9.0), Score(9.0, 9.0)])  # the first ones stay
+        assert kept.find(prompts, "dev") == [Score(0.1, 1.0), Score(-0.2, 0.0)]
+        assert kept.find(prompts, "test") is None
+        assert kept.find(prompts[:1], "dev") is None
+        assert kept.find(prompts[::-1], "dev") is None
+        assert store.scores(tiny_lm(seed=1), task).find(prompts, "dev") is None
+        assert store.scores(lm, classification(EDITED)).find(prompts, "dev") is None
+        assert store.scores(lm, classification(reward="hinge")).find(prompts, "dev") is None
+
+
+def test_runs_that_are_preferred_are_claimed_first(path: Path) -> None:
+    with Store(path) as store:
+        store.plan({}, {"a": {}, "b": {}, "c": {}})
+        claims = [store.claim(ME, prefer={"c"}, dead=nobody_dies) for _ in range(3)]
+    assert claims == ["c", "a", "b"]
+
+
 def test_a_stopped_search_stops_at_the_same_place_when_replayed(path: Path) -> None:
     lm, task = tiny_lm(), HiddenWords()
     budget = Budget(ROWS, seconds=2e-3)
@@ -404,6 +465,15 @@ def test_a_file_of_something_else_is_refused_and_left_alone(path: Path) -> None:
         Store(path)
 
 
+def test_a_folder_or_a_file_in_the_way_is_refused(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(StoreError, match="cannot be opened; make it and its folder readable"):
+        Store(path)
+    (path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be made: File exists"):
+        Store(path / "file" / FILE)
+
+
 def test_damage_that_is_met_later_is_an_error_and_no_answer(path: Path) -> None:
     filled(path)
     content = bytearray(path.read_bytes())
@@ -551,7 +621,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=320k", "tmpfs", str(folder)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip("a small file system cannot be mounted here; that needs root")

@@ -206,12 +206,15 @@ class TestMistakes:
         with pytest.raises(ValueError, match=r"needs the field 'text'.*has 'sentence', 'id'"):
             Template("{text} {prompt}").query({"sentence": "x", "id": "1"}, lm, ANSWERS)
 
-    @pytest.mark.parametrize("candidates", [(), ((),), ((5,), ())])
-    def test_a_query_without_an_answer_is_refused(
-        self, candidates: tuple[tuple[int, ...], ...]
-    ) -> None:
+    @pytest.mark.parametrize("candidates", [((),), ((5,), ())])
+    def test_an_answer_of_nothing_is_refused(self, candidates: tuple[tuple[int, ...], ...]) -> None:
         with pytest.raises(ValueError, match="candidates of one token or more"):
             Query((1,), (), candidates)
+
+
+def test_a_query_counts_what_the_model_is_fed_besides_the_prompt() -> None:
+    query = Query((1, 2, 3), (4,), ((5,), (6, 7, 8)))
+    assert (query.n_text, query.n_answer) == (4, 2)  # the last token of an answer is only read
 
 
 def test_templates_of_one_text_are_one_value() -> None:

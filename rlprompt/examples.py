@@ -1,0 +1,153 @@
+"""Labelled examples, and the splits that prompts are searched, picked and reported on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+OnLeak = Literal["error", "allow"]
+# Defects that a note names, of those that there are.
+NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A labelled example.
+
+    Attributes:
+        fields: Text of each field that a template may name.
+        label: Its class, or the answer that is expected.
+        source: Where it came from, as `file:line`; not part of its value.
+        key: 16 bytes, a hash of `content`: a million texts are compared without keeping a second
+            copy of each.
+    """
+
+    fields: Mapping[str, str]
+    label: str
+    source: str = field(default="", compare=False)
+    key: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Hash the texts once."""
+        # A text in memory may hold half a surrogate pair, which is no UTF-8.
+        content = self.content.encode("utf-8", "surrogatepass")
+        object.__setattr__(self, "key", hashlib.blake2b(content, digest_size=16).digest())
+
+    @property
+    def content(self) -> str:
+        """The texts without case and spacing: equal for what a reader would call a duplicate."""
+        return "\x1f".join(
+            f"{name}={' '.join(text.casefold().split())}"
+            for name, text in sorted(self.fields.items())
+        )
+
+    def where(self, split: str) -> str:
+        """Where it came from, or else what it says."""
+        return self.source or f"the {split} example {dict(self.fields)!r}"
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Examples to search on, to select on, and to report on.
+
+    Attributes:
+        train: What optimisers see.
+        dev: What the result is picked on.
+        test: Opened once, at the end.
+        notes: What was done to the data on the way, a sentence each; not part of its value.
+        on_leak: What to do about an example that two splits share: `error`, or `allow` and say so
+            in the notes; not part of its value.
+        origin: The pinned version of a data set that lies elsewhere, such as
+            `hub:NAME@COMMIT`; "" for data that is here.
+
+    Raises:
+        ValueError: A split is empty, or two splits share an example and that is not allowed.
+    """
+
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    on_leak: OnLeak = field(default="error", compare=False)
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse leaks, or note them."""
+        check_choice("on_leak", self.on_leak, OnLeak)
+        for name, examples in self.parts().items():
+            if not examples:
+                raise ValueError(f"the {name} split is empty")
+        leaks = []
+        for (name, example), (first_name, first) in repeats(self.parts()):
+            if name == first_name:
+                continue
+            what = f"{example.where(name)} repeats {first.where(first_name)}"
+            if self.on_leak == "error":
+                raise ValueError(
+                    f"{first_name} leaks into {name}: {what}; remove one, or set on_leak: allow"
+                )
+            leaks.append(what)
+        if leaks:
+            note = named(leaks, "leak between splits was allowed", "leaks between splits")
+            if note not in self.notes:  # as in a copy
+                object.__setattr__(self, "notes", (*self.notes, note))
+
+    def parts(self) -> dict[str, tuple[Example, ...]]:
+        """The three splits by name."""
+        return {"train": self.train, "dev": self.dev, "test": self.test}
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal hash of all examples in order, and of the origin where there is one."""
+        state = hashlib.blake2b(digest_size=16)
+        # The JSON of all three lists, made an example at a time: there may be millions.
+        for opening, part in zip(("[[", ", [", ", ["), self.parts().values(), strict=True):
+            state.update(opening.encode())
+            for i, example in enumerate(part):
+                entry = json.dumps([dict(example.fields), example.label], sort_keys=True)
+                state.update((", " * (i > 0) + entry).encode())
+            state.update(b"]")
+        state.update(b"]" + self.origin.encode())
+        return state.hexdigest()
+
+
+def repeats(
+    parts: Mapping[str, Sequence[Example]],
+) -> Iterator[tuple[tuple[str, Example], tuple[str, Example]]]:
+    """Each example that repeats an earlier one, with that one, and the split of each."""
+    seen: dict[str, dict[bytes, Example]] = {}
+    for name, examples in parts.items():
+        own = seen.setdefault(name, {})
+        for example in examples:
+            key = example.key
+            home = next((split for split, known in seen.items() if key in known), None)
+            if home is None:
+                own[key] = example
+            else:
+                yield (name, example), (home, seen[home][key])
+
+
+def named(defects: Sequence[str], one: str, many: str) -> str:
+    """A note that counts defects and names the first.
+
+    >>> named(["a.csv:3"], "row was left out", "rows were left out")
+    '1 row was left out: a.csv:3'
+    >>> named(["a", "b"], "row was left out", "rows were left out")
+    '2 rows were left out, the first: a; b'
+    """
+    first = "; ".join(defects[:NAMED]) + ("; ..." if len(defects) > NAMED else "")
+    n = len(defects)
+    return f"1 {one}: {first}" if n == 1 else f"{n} {many}, the first: {first}"
+
+
+def check_choice(name: str, given: object, allowed: Any) -> None:
+    """Refuse a value that a `Literal` does not list.
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    if given not in get_args(allowed):
+        raise ValueError(f"{name} is {given!r}; give {' or '.join(get_args(allowed))}")
