@@ -324,8 +324,8 @@ class Config(_Section):
 
     @pydantic.model_validator(mode="after")
     def _ray_is_used(self) -> Config:
-        if "ray" in self.model_fields_set and self.executor != "ray":
-            raise ValueError("ray is there, but executor is not: add `executor: ray`")
+        if self.ray != RayConfig() and self.executor != "ray":
+            raise ValueError("ray has settings, but executor is local: add `executor: ray`")
         return self
 
     @property
