@@ -64,6 +64,11 @@ def test_a_study_that_loses_a_node_ends_as_if_undisturbed(tmp_path: Path) -> Non
     assert workers <= set(loaded)
 
 
+# A shell that starts the tests in the background has them ignore Ctrl-C.
+MAIN = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from rlprompt.cli import main; main()"
+)
 OWN_TASK = '''
 import os
 import time
@@ -109,7 +114,7 @@ def test_ctrl_c_leaves_a_study_that_can_go_on_and_no_process(tmp_path: Path) -> 
         (tmp_path / "small.yaml").rename(tmp_path / f"{name}.yaml")
 
     def compare(config: str, out: str, seconds: str = "0") -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "rlprompt.cli", "compare", config, "--out", out]
+        command = [sys.executable, "-c", MAIN, "compare", config, "--out", out]
         return subprocess.Popen(
             command,
             cwd=tmp_path,
