@@ -70,7 +70,7 @@ class PPO:
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        kwargs = {"lm": objective.lm, "space": space, "components": self.components}
+        kwargs = {"objective": objective, "space": space, "components": self.components}
         episodes = TokenEpisodes(objective, space, self.prompts)
         _learn(self, episodes, TokenPolicy, kwargs, objective.lm.device, rng)
 

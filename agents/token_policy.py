@@ -25,6 +25,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from rlprompt.lm import FrozenLM
+from rlprompt.objective import Objective
 from rlprompt.space import TokenSpace
 
 # States whose proposals are remembered, 0.2 MB each: those of a rollout, which are seen again in
@@ -50,15 +51,18 @@ class Proposal(BaseFeaturesExtractor):
 
     Args:
         observation_space: Of `TokenPromptEnv`.
-        lm: The frozen model. One that is not causal cannot continue a text and proposes all
-            tokens alike.
+        objective: Where the frozen model is asked. One that is not causal cannot continue a text
+            and proposes all tokens alike.
         space: Length and allowed ids.
     """
 
-    def __init__(self, observation_space: spaces.Box, lm: FrozenLM, space: TokenSpace) -> None:
+    def __init__(
+        self, observation_space: spaces.Box, objective: Objective, space: TokenSpace
+    ) -> None:
         super().__init__(observation_space, len(space.allowed) + space.length)
         self.position = Position(observation_space, space.length)
-        self._lm = lm
+        self._objective = objective
+        lm = objective.lm
         self._allowed = torch.from_numpy(space.allowed).to(lm.device)
         starts = (lm.tokenizer.bos_token_id, lm.tokenizer.eos_token_id, 0)
         self._start = next(token for token in starts if token is not None)
@@ -66,6 +70,10 @@ class Proposal(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """See the class."""
+        return torch.cat([self.proposed(observations).log(), self.position(observations)], 1)
+
+    def proposed(self, observations: Tensor) -> Tensor:
+        """The model's probabilities of each allowed token, (B, N) float32."""
         states = [tuple(state[: state[-1]]) for state in observations.long().tolist()]
         new = set(states) - self._remembered.keys()
         if new:
@@ -74,23 +82,19 @@ class Proposal(BaseFeaturesExtractor):
                 new = set(states)
             ordered = sorted(new)
             self._remembered |= zip(ordered, self._propose(ordered), strict=True)
-        proposals = torch.stack([self._remembered[state] for state in states])
-        return torch.cat([proposals, self.position(observations)], 1)
+        return torch.stack([self._remembered[state] for state in states])
 
     @torch.no_grad()
     def _propose(self, states: list[tuple[int, ...]]) -> Tensor:
-        """(B, N) float32 log-probabilities."""
-        device = self._allowed.device
-        if self._lm.kind != "causal":
-            return torch.zeros(len(states), len(self._allowed), device=device)
-        longest = max(map(len, states))
-        padded = [(self._start, *s, *[self._start] * (longest - len(s))) for s in states]
-        # What stands behind a position cannot change what the model says there: no mask is needed.
-        model: Any = self._lm.model  # transformers leaves these methods untyped
-        hidden = model.base_model(torch.tensor(padded, device=device)).last_hidden_state
-        last = hidden[torch.arange(len(states)), [len(state) for state in states]]
-        logits: Tensor = model.get_output_embeddings()(last)[:, self._allowed]
-        return logits.float().log_softmax(-1)
+        lm, device = self._objective.lm, self._allowed.device
+        if lm.kind != "causal":
+            n_allowed = len(self._allowed)
+            return torch.full((len(states), n_allowed), 1 / n_allowed, device=device)
+        hidden = self._objective.hidden([(self._start, *state) for state in states])
+        model: Any = lm.model  # transformers leaves these methods untyped
+        head = model.get_output_embeddings()
+        logits: Tensor = head(torch.from_numpy(hidden).to(head.weight))[:, self._allowed]
+        return logits.float().softmax(-1)
 
 
 class Tilt(nn.Module):
@@ -110,8 +114,29 @@ class Tilt(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
         n = len(self.components)
-        logits: Tensor = features[:, :n] + features[:, n:] @ self.tilt @ self.components.T
+        logits: Tensor = features[:, :n] + features[:, n:] @ (self.tilt @ self.components.T)
         return logits
+
+    def log_prob(self, proposed: Tensor, position: Tensor, actions: Tensor) -> Tensor:
+        """Log-probabilities of actions, without the logits of all others.
+
+        A state's normaliser is sum_v p(v) exp(component[v] . tilt), in which the exponentials
+        belong to a position and not to a state: one product of matrices gives all of them, in an
+        eighth of the time of a softmax over (B, N).
+
+        Args:
+            proposed: (B, N) probabilities p.
+            position: (B, L), which is next.
+            actions: (B,) indices.
+
+        Returns:
+            (B,) nats.
+        """
+        tilts = self.tilt @ self.components.T  # (L, N)
+        top = tilts.detach().amax(1, keepdim=True)  # keeps the exponentials below 1
+        normaliser = ((proposed @ (tilts - top).exp().T).log() + top.T) * position  # (B, L)
+        tilted = (self.components[actions] * (position @ self.tilt)).sum(1)
+        return proposed.gather(1, actions[:, None])[:, 0].log() + tilted - normaliser.sum(1)
 
 
 class TokenPolicy(ActorCriticPolicy):
@@ -123,7 +148,7 @@ class TokenPolicy(ActorCriticPolicy):
         observation_space: Of `TokenPromptEnv`.
         action_space: Of `TokenPromptEnv`.
         lr_schedule: Stable-Baselines3's.
-        lm: The frozen model.
+        objective: Where the frozen model is asked.
         space: Length and allowed ids.
         components: Principal components, m.
         **kwargs: For `ActorCriticPolicy`.
@@ -134,12 +159,12 @@ class TokenPolicy(ActorCriticPolicy):
         observation_space: spaces.Box,
         action_space: spaces.Discrete,
         lr_schedule: Schedule,
-        lm: FrozenLM,
+        objective: Objective,
         space: TokenSpace,
         components: int,
         **kwargs: Any,
     ) -> None:
-        self._components = principal_components(lm, space, components)
+        self._components = principal_components(objective.lm, space, components)
         self._length = space.length
         super().__init__(
             observation_space,
@@ -147,7 +172,7 @@ class TokenPolicy(ActorCriticPolicy):
             lr_schedule,
             net_arch=[],
             features_extractor_class=Proposal,
-            features_extractor_kwargs={"lm": lm, "space": space},
+            features_extractor_kwargs={"objective": objective, "space": space},
             **kwargs,
         )
 
@@ -166,11 +191,12 @@ class TokenPolicy(ActorCriticPolicy):
         self, obs: Tensor, actions: Tensor
     ) -> tuple[Tensor, Tensor, None]:
         """Values, log-probabilities, and no entropy: it would take half the time and has no use."""
-        features = self.extract_features(obs)
-        assert isinstance(features, Tensor)
-        logits = self.action_net(features)
-        log_prob = logits.gather(1, actions[:, None])[:, 0] - logits.logsumexp(1)
-        return self.value_net(features), log_prob, None
+        proposal, tilt = self.features_extractor, self.action_net
+        assert isinstance(proposal, Proposal)
+        assert isinstance(tilt, Tilt)
+        position = proposal.position(obs)
+        log_prob = tilt.log_prob(proposal.proposed(obs), position, actions)
+        return self.value_net(position), log_prob, None
 
 
 class PositionValue(nn.Module):

@@ -13,9 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from rlprompt.answers import Answer, Answers
 from rlprompt.database import Database, StoreError
 from rlprompt.lm import FrozenLM
-from rlprompt.objective import Answer, Answers
+from rlprompt.packing import Ids
 from rlprompt.prompt import Prompt
 from rlprompt.record import SCORING, content_key, decoded, encoded
 from rlprompt.task import Task
@@ -36,6 +40,7 @@ MIGRATIONS = (
         rewards BLOB NOT NULL,
         gradients BLOB,
         seconds REAL NOT NULL,
+        outputs BLOB,
         checksum BLOB NOT NULL
     )
     """,
@@ -65,7 +70,7 @@ class Cache:
         database = self._database
         if database is None:
             return None
-        sql = "SELECT rewards, gradients, seconds, checksum FROM shared WHERE key = ?"
+        sql = "SELECT rewards, gradients, seconds, outputs, checksum FROM shared WHERE key = ?"
         rows = self._attempt(lambda: database.read(sql, key))
         if not rows:
             return None
@@ -81,8 +86,8 @@ class Cache:
         if database is None:
             return
         sql = (
-            "INSERT INTO shared (key, rewards, gradients, seconds, checksum)"
-            " VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
+            "INSERT INTO shared (key, rewards, gradients, seconds, outputs, checksum)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
         )
 
         def steps(connection: sqlite3.Connection) -> None:
@@ -139,6 +144,14 @@ class Cached:
         kept = self._own.keep(prompts, answer)
         self._cache.keep(self._key(prompts, kept.gradients is not None), kept)
         return kept
+
+    def find_hidden(self, texts: Sequence[Ids]) -> NDArray[np.float32] | None:
+        """See `Answers.find_hidden`; not shared, for it is quick to compute and large."""
+        return self._own.find_hidden(texts)
+
+    def keep_hidden(self, texts: Sequence[Ids], hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Answers.keep_hidden`."""
+        return self._own.keep_hidden(texts, hidden)
 
     def _key(self, prompts: Sequence[Prompt], gradient: bool) -> bytes:
         return content_key(f"{self._scope} {gradient}", prompts)

@@ -323,6 +323,7 @@ def _compare(
     names = [model for model, _ in config.all_models]
     names += [title or task.name for title, task in config.all_tasks]
     console.print(f"{config.name}: loading {', '.join(names[:-1])} and {names[-1]}")
+    from rlprompt.cluster import ClusterError, Ray
     from rlprompt.compare import compare, load_again
     from rlprompt.database import StoreError
     from rlprompt.experiment import ExperimentError, searches
@@ -335,14 +336,17 @@ def _compare(
             folder = claimed(there or out or RUNS / name, beside=there is None)
             place = stack.enter_context(folder)
             trackers = [_tracker(one, place) for one in track]
+            cluster = Ray(**dict(config.ray)) if config.executor == "ray" else None
             experiments = load_again(config, place)
             n_searches = len(searches(experiments))
         for line in terminal.opening(experiments, place):
             console.print(line)
         watcher = Several([stack.enter_context(terminal.watching(console, n_searches)), *trackers])
         cache = Path(config.cache).expanduser() if config.cache else None
-        with _user_errors(ExperimentError, StoreError, OSError):
-            comparison = compare(experiments, place, watcher, workers=workers, cache=cache)
+        with _user_errors(ExperimentError, StoreError, ClusterError, OSError):
+            comparison = compare(
+                experiments, place, watcher, workers=workers, cache=cache, cluster=cluster
+            )
     terminal.print_comparison(console, comparison)
     console.print(f"\nwritten to {place}: table.md, curves.png, summary.json, runs/")
     failed = [run for run in comparison.runs if run.error]

@@ -59,9 +59,12 @@ def watch(
 
 def export(
     study: StudyPath,
-    ledger: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .csv or .parquet.")],
+    ledger: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .csv, .parquet or .jsonl.")],
 ) -> None:
-    """Write every prompt that was paid for, with its rewards, for a data frame."""
+    """Write every prompt that was paid for, with its rewards.
+
+    CSV and Parquet are for a data frame; JSON lines hold the texts that the model wrote as well.
+    """
     from rlprompt.inspection import export as write_ledger
 
     with _open(study) as store:

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import rlprompt
+from rlprompt.cluster import Ray, searched
 from rlprompt.comparison import Comparison, Control, Run, Section
 from rlprompt.config import Config, config_from_json
 from rlprompt.experiment import (
@@ -76,6 +77,7 @@ def compare(
     *,
     workers: int = 1,
     cache: Path | None = None,
+    cluster: Ray | None = None,
 ) -> Comparison:
     """Run every search of an experiment, or of several side by side.
 
@@ -95,14 +97,22 @@ def compare(
         workers: Processes that share the searches, this one included; each loads the model. More
             than one needs experiments that were loaded from a file.
         cache: File of answers that several studies share, see `cache.py`.
+        cluster: Machines that do the searches, see `cluster.py`; they say how many workers.
 
     Raises:
         ValueError: The folder cannot be used, experiments cannot be told apart, or other workers
             could not load them.
+        ClusterError: The cluster cannot be reached, or has no machine that is large enough.
         StoreError: It holds another study, or its store cannot be used.
-        ExperimentError: A control cannot be scored, or its reward is no number.
+        ExperimentError: A control cannot be scored, its reward is no number, or there are workers
+            here and a cluster.
         OSError: A file could not be written.
     """
+    if cluster is not None and workers > 1:
+        raise ExperimentError(
+            f"{workers} workers on this machine and a Ray cluster; give one of the two (with "
+            "`executor: ray`, workers are set under `ray:`)"
+        )
     watcher = watcher or Silent()
     experiments = [experiments] if isinstance(experiments, Experiment) else list(experiments)
     grid, provenance = searches(experiments), _provenance()
@@ -123,9 +133,11 @@ def compare(
         write(found(), out)
         drawn = time.monotonic()
         stack.enter_context(helpers(experiments[0], out, workers - 1, cache))
-        for key in study.claimed():
-            watcher.begin(grid[key])
-            run = _run(study, grid[key], watcher, out)
+        doing = _done_here(study, grid, watcher, out)
+        if cluster is not None:
+            doing = _done_elsewhere(study, grid, watcher, out, cluster)
+        stack.enter_context(contextlib.closing(doing))
+        for run in doing:
             interrupted = run.result.status == "interrupted"
             comparison = found(run)
             write(comparison, out)
@@ -296,6 +308,35 @@ def _keep_controls(study: Study, experiments: Sequence[Experiment], scores: _Con
                 store.keep([experiment.controls[name]], split, [score])
 
 
+def _done_here(
+    study: Study, grid: Mapping[str, Search], watcher: Watcher, out: Path
+) -> Generator[Run]:
+    """Do searches until all have ended, and yield what came of each."""
+    for key in study.claimed():
+        watcher.begin(grid[key])
+        yield _run(study, grid[key], watcher, out)
+
+
+def _done_elsewhere(
+    study: Study, grid: Mapping[str, Search], watcher: Watcher, out: Path, cluster: Ray
+) -> Generator[Run]:
+    """The same on a cluster; the watcher hears of a search when it has ended."""
+    with contextlib.closing(searched(study, cluster)) as ended:
+        for key, details in ended:
+            watcher.begin(grid[key])
+            kept = study.store.run(key)
+            if kept.error:
+                _write_error(out, key, details)
+            if kept.result is not None:
+                yield Run(grid[key], kept.result, kept.error)
+
+
+def _write_error(out: Path, name: str, details: str) -> None:
+    path = out / "runs" / f"{name}.error.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, details.encode())
+
+
 def _run(study: Study, search: Search, watcher: Watcher, out: Path) -> Run:
     try:
         return Run(search, study.run(search.name, watcher.update))
@@ -305,9 +346,7 @@ def _run(study: Study, search: Search, watcher: Watcher, out: Path) -> Run:
         kept = study.store.run(search.name)
         if kept.result is None:
             raise
-        path = out / "runs" / f"{search.name}.error.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, traceback.format_exc().encode())
+        _write_error(out, search.name, traceback.format_exc())
         return Run(search, kept.result, kept.error)
 
 

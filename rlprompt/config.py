@@ -215,6 +215,25 @@ class StopConfig(_Section):
     patience: PositiveInt | None = None
 
 
+class RayConfig(_Section):
+    """The cluster that searches run on; see `cluster.Ray`.
+
+    Attributes:
+        address: `auto` for the cluster that this machine is part of, `local` for this machine
+            alone, or the `host:port` of a cluster that this machine is part of.
+        num_cpus: Processor cores a search.
+        num_gpus: GPUs a search.
+        workers: Processes at most.
+        wait: Seconds in which a machine that is large enough may join.
+    """
+
+    address: Annotated[str, Field(min_length=1)] = "auto"
+    num_cpus: Annotated[float, Field(ge=0)] = 1
+    num_gpus: Annotated[float, Field(ge=0)] = 0
+    workers: PositiveInt = 64
+    wait: Annotated[float, Field(ge=0)] = 30
+
+
 class OptimiserConfig(_Section):
     """A search method: a bare name, or `{name: greedy, pool: 0.5}` with some of its settings."""
 
@@ -256,6 +275,8 @@ class Config(_Section):
         device: `cpu`, `cuda`, `cuda:1`, ..., or `auto`.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`.
         cache: File of answers that studies share, made if it is not there.
+        executor: Where searches run: `local`, or `ray` for the machines of a Ray cluster.
+        ray: The cluster, if that is the executor.
     """
 
     name: str = Field(pattern=r"^\w[\w.-]*$")
@@ -282,6 +303,8 @@ class Config(_Section):
     device: str = "auto"
     dtype: str = "auto"
     cache: str | None = Field(None, min_length=1)
+    executor: Literal["local", "ray"] = "local"
+    ray: RayConfig = RayConfig()
 
     @pydantic.field_validator("optimisers")
     @classmethod
@@ -297,6 +320,12 @@ class Config(_Section):
                 raise ValueError(f"{key} is missing")
             if one is not None and several is not None:
                 raise ValueError(f"{key} and {key}s are both there; give one of them")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _ray_is_used(self) -> Config:
+        if self.ray != RayConfig() and self.executor != "ray":
+            raise ValueError("ray has settings, but executor is local: add `executor: ray`")
         return self
 
     @property
@@ -318,7 +347,7 @@ class Config(_Section):
     @property
     def record(self) -> dict[str, Any]:
         """What decides the results, as JSON values."""
-        return self.model_dump(mode="json", exclude={"cache"})
+        return self.model_dump(mode="json", exclude={"cache", "executor", "ray"})
 
 
 def config_from_json(state: Mapping[str, Any]) -> Config:

@@ -26,6 +26,7 @@ from rlprompt.config import (
     ImportedTaskConfig,
     ModelConfig,
     PromptConfig,
+    RayConfig,
     StopConfig,
     TaskConfig,
 )
@@ -196,6 +197,7 @@ def _unknown_key(where: Sequence[str], imported: bool) -> str:
         "task": ImportedTaskConfig if imported else ClassificationConfig,
         "prompt": PromptConfig,
         "stop": StopConfig,
+        "ray": RayConfig,
         "model": ModelConfig,
     }
     *above, key = where

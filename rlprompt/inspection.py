@@ -43,6 +43,7 @@ class Entry:
         reward: Mean train reward.
         per_example: Train rewards, (E,) of them.
         gradient: Whether its gradient was taken.
+        outputs: What the model wrote for each train example, (E,) texts, or None.
     """
 
     prompt: Prompt | None
@@ -51,6 +52,7 @@ class Entry:
     reward: float
     per_example: tuple[float, ...]
     gradient: bool
+    outputs: tuple[str, ...] | None = None
 
     @property
     def title(self) -> str:
@@ -76,12 +78,20 @@ def ledger(store: Store, name: str) -> Iterator[Entry]:
     """What a run paid for, in order."""
     rows = 0
     for batch in store.batches(name):
-        for prompt, digest, rewards in zip(
-            batch.prompts, batch.digests, batch.per_example, strict=True
+        written = batch.outputs or (None,) * len(batch.prompts)
+        for prompt, digest, rewards, outputs in zip(
+            batch.prompts, batch.digests, batch.per_example, written, strict=True
         ):
             rows += batch.cost
-            per_example = tuple(rewards.tolist())
-            yield Entry(prompt, digest, rows, float(rewards.mean()), per_example, batch.gradient)
+            yield Entry(
+                prompt=prompt,
+                digest=digest,
+                rows=rows,
+                reward=float(rewards.mean()),
+                per_example=tuple(rewards.tolist()),
+                gradient=batch.gradient,
+                outputs=outputs,
+            )
 
 
 def best(store: Store, name: str, count: int) -> list[Entry]:
@@ -94,11 +104,13 @@ def best(store: Store, name: str, count: int) -> list[Entry]:
 
 
 def export(store: Store, path: Path) -> int:
-    """Write the ledger of all runs for a data frame: CSV, or Parquet by the name's ending.
+    """Write the ledger of all runs: CSV or Parquet for a data frame, or JSON lines.
+
+    JSON lines alone hold what the model wrote, which may be large.
 
     Args:
         store: The study's.
-        path: The file, replaced if it is there.
+        path: The file, replaced if it is there; its ending decides what is written.
 
     Returns:
         The number of prompts.
@@ -110,7 +122,9 @@ def export(store: Store, path: Path) -> int:
         return _export_csv(store, path)
     if path.suffix == ".parquet":
         return _export_parquet(store, path)
-    raise ValueError(f"{path} does not end in .csv or .parquet")
+    if path.suffix == ".jsonl":
+        return _export_json_lines(store, path)
+    raise ValueError(f"{path} does not end in .csv, .parquet or .jsonl")
 
 
 def _records(store: Store) -> Iterator[dict[str, Any]]:
@@ -129,16 +143,25 @@ def _records(store: Store) -> Iterator[dict[str, Any]]:
                 "ids": None if ids is None else " ".join(map(str, ids)),
                 "digest": entry.digest,
                 "per_example": list(entry.per_example),
+                "outputs": entry.outputs,
             }
 
 
 def _export_csv(store: Store, path: Path) -> int:
     count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, (*COLUMNS, "per_example"))
+        writer = csv.DictWriter(file, (*COLUMNS, "per_example"), extrasaction="ignore")
         writer.writeheader()
         for count, record in enumerate(_records(store), 1):  # noqa: B007
             writer.writerow({**record, "per_example": json.dumps(record["per_example"])})
+    return count
+
+
+def _export_json_lines(store: Store, path: Path) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for count, record in enumerate(_records(store), 1):  # noqa: B007
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
     return count
 
 

@@ -16,15 +16,18 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlprompt.answers import Answer, Answers
+from rlprompt.hidden import last_hidden
 from rlprompt.lm import FrozenLM
+from rlprompt.packing import Ids
 from rlprompt.price import prompt_rows
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.task import DifferentiableTask, Floats, Task
+from rlprompt.task import DifferentiableTask, Floats, GeneratingTask, Outputs, Task
 
 P = TypeVar("P", bound=Prompt)
 
@@ -103,45 +106,6 @@ class GradientEvaluation(Evaluation):
     """
 
     gradients: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model said to one batch of prompts.
-
-    Attributes:
-        per_example: (P, E) float64.
-        gradients: (P, L, H) float32, or None where none were asked for.
-        seconds: Wall time that it took when it was computed, be that now or in an earlier process.
-    """
-
-    per_example: Floats
-    gradients: NDArray[np.float32] | None
-    seconds: float
-
-    @property
-    def finite(self) -> bool:
-        """Whether all of it is numbers."""
-        gradients = self.gradients
-        return bool(np.isfinite(self.per_example).all()) and (
-            gradients is None or bool(np.isfinite(gradients).all())
-        )
-
-
-class Answers(Protocol):
-    """Answers paid for before, such as those of a run that was killed (`store.py`).
-
-    Questions are whole batches, as the model gets them: the last bit of a score depends on what it
-    was computed together with.
-    """
-
-    def find(self, prompts: Sequence[Prompt], *, gradient: bool) -> Answer | None:
-        """The answer to a batch, or None: then the task is asked, and `keep` called."""
-        ...
-
-    def keep(self, prompts: Sequence[Prompt], answer: Answer) -> Answer:
-        """Put away a new answer, for good once this returns, and return what counts from now on."""
-        ...
 
 
 class BudgetExhausted(Exception):  # noqa: N818  # not an error: how a search ends
@@ -242,6 +206,7 @@ class Objective:
         self._prompt_rows = prompt_rows(task)
         self._on_progress = on_progress
         self._answers = answers
+        self._generates = isinstance(task, GeneratingTask)
         if budget.rows < self._prompt_rows:
             extra = self._prompt_rows - self.n_examples
             more = f" and scores each prompt on {extra} more texts" if extra else ""
@@ -315,6 +280,26 @@ class Objective:
             raise BudgetExhausted(evaluation)
         return evaluation
 
+    def hidden(self, texts: Sequence[Ids]) -> NDArray[np.float32]:
+        """What the frozen model makes of texts, for a method that builds on what it would write.
+
+        No reward comes of it, so no row is charged; it is found again in a replay like an answer.
+
+        Args:
+            texts: (B,) token ids, as for `last_hidden`.
+
+        Returns:
+            (B, W) float32, what the model's output head is given at the end of each.
+
+        Raises:
+            ValueError: As for `last_hidden`.
+        """
+        found = self._answers.find_hidden(texts) if self._answers else None
+        if found is None:
+            found = last_hidden(self.lm, texts)
+            found = self._answers.keep_hidden(texts, found) if self._answers else found
+        return found
+
     def _cost(self, gradient: bool) -> int:
         return self._prompt_rows * (GRADIENT_ROWS if gradient else 1)
 
@@ -338,11 +323,14 @@ class Objective:
 
     def _ask(self, prompts: Sequence[Prompt], gradient: bool) -> Answer:
         """Have the task score a batch."""
-        began, gradients = time.perf_counter(), None
+        began, gradients, outputs = time.perf_counter(), None, None
         if gradient:
             task = cast(DifferentiableTask, self.task)
             soft = cast("Sequence[SoftPrompt]", prompts)
             rewards, gradients = task.rewards_with_grad(self.lm, soft, self._examples)
+        elif self._generates:
+            writer = cast(GeneratingTask, self.task)
+            rewards, outputs = writer.rewards_with_outputs(self.lm, prompts, self._examples)
         else:
             rewards = self.task.rewards(self.lm, prompts, self._examples)
         seconds = time.perf_counter() - began
@@ -357,7 +345,16 @@ class Objective:
             )
         if gradient:
             gradients = self._shaped(soft, gradients)
-        return Answer(per_example, gradients, seconds)
+        if outputs is not None:
+            self._check_texts(outputs, shape)
+        return Answer(per_example, gradients, seconds, outputs)
+
+    def _check_texts(self, outputs: Outputs, shape: tuple[int, int]) -> None:
+        if [len(texts) for texts in outputs] != [shape[1]] * shape[0]:
+            raise ValueError(
+                f"task {self.task.name!r} gave {[len(texts) for texts in outputs]} texts for "
+                f"{shape[0]} prompts on {shape[1]} examples; expected one for each example"
+            )
 
     def _shaped(self, prompts: Sequence[SoftPrompt], answer: object) -> NDArray[np.float32]:
         """The gradients that the task gave, if they have the prompts' shape."""

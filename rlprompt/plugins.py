@@ -62,6 +62,15 @@ def _import(name: str) -> ModuleType:
         raise ValueError(f"module {name} cannot be imported: {_told(error)}") from error
 
 
+def own_modules() -> list[ModuleType]:
+    """The modules that were run from a file; no other process can import them by their name."""
+    return [sys.modules[name] for name in _run]
+
+
+# Names of modules that were run from a file.
+_run: list[str] = []
+
+
 def _run_file(path: Path) -> ModuleType:
     """The module in a file, run once a process."""
     path = path.expanduser().resolve()
@@ -83,6 +92,7 @@ def _run_file(path: Path) -> ModuleType:
         raise ValueError(f"{path.name} cannot be run: {_told(error)}") from error
     finally:
         sys.path.remove(str(path.parent))
+    _run.append(name)
     return module
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import sqlite3
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +15,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlprompt.answers import Answer
 from rlprompt.database import Database, StoreError
-from rlprompt.objective import GRADIENT_ROWS, Answer
+from rlprompt.objective import GRADIENT_ROWS
+from rlprompt.packing import Ids
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.result import prompt_state
+from rlprompt.task import Outputs
 
 logger = logging.getLogger(__name__)
 
 # Part of every key. Raise it when a change to scoring changes scores by more than rounding.
 SCORING = 1
 
-_SELECT = "SELECT id, rewards, gradients, seconds FROM answers WHERE key = ?"
+_SELECT = "SELECT id, rewards, gradients, seconds, outputs FROM answers WHERE key = ?"
+_SELECT_HIDDEN = "SELECT vectors FROM hidden WHERE key = ?"
 
 
 class Record:
@@ -38,15 +43,19 @@ class Record:
         database: The study's.
         run: Row of the run.
         name: Its name, for messages.
-        scope: What decides an answer besides the prompts.
+        model: The model's fingerprint.
+        task: The task's. Model, task and prompts decide an answer.
         worker: Who has the run.
     """
 
-    def __init__(self, database: Database, run: int, name: str, scope: str, worker: str) -> None:
+    def __init__(
+        self, database: Database, run: int, name: str, model: str, task: str, worker: str
+    ) -> None:
         self._database = database
         self._run = run
         self._name = name
-        self._scope = f"{SCORING} {scope}"
+        self._model = f"{SCORING} {model}"
+        self._scope = f"{self._model} {task}"
         self._worker = worker
         self._progress = _Progress()
 
@@ -77,8 +86,8 @@ class Record:
         def steps(connection: sqlite3.Connection) -> tuple[Answer, _Progress]:
             # Another worker may have asked the same meanwhile: then its answer stays.
             connection.execute(
-                "INSERT INTO answers (key, prompts, digests, rewards, gradients, seconds)"
-                " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+                "INSERT INTO answers (key, prompts, digests, rewards, gradients, seconds, outputs)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
                 values,
             )
             identity, *row = connection.execute(_SELECT, values[:1]).fetchone()
@@ -89,6 +98,29 @@ class Record:
 
         kept, self._progress = self._database.write(steps)
         return kept
+
+    def find_hidden(self, texts: Sequence[Ids]) -> NDArray[np.float32] | None:
+        """See `Answers.find_hidden`."""
+        rows = self._database.read(_SELECT_HIDDEN, self._hidden_key(texts))
+        return _hidden(rows[0][0], texts) if rows else None
+
+    def keep_hidden(self, texts: Sequence[Ids], hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Answers.keep_hidden`."""
+        values = self._hidden_key(texts), hidden.astype("<f4").tobytes()
+
+        def steps(connection: sqlite3.Connection) -> NDArray[np.float32]:
+            connection.execute(
+                "INSERT INTO hidden VALUES (?, ?) ON CONFLICT (key) DO NOTHING", values
+            )
+            (kept,) = connection.execute(_SELECT_HIDDEN, values[:1]).fetchone()
+            return _hidden(kept, texts)
+
+        return self._database.write(steps)
+
+    def _hidden_key(self, texts: Sequence[Ids]) -> bytes:
+        # No task: what the model makes of a text is the same in all.
+        content = f"{self._model} hidden {list(texts)}".encode()
+        return hashlib.blake2b(content, digest_size=16).digest()
 
     def _key(self, prompts: Sequence[Prompt], gradient: bool) -> bytes:
         return content_key(f"{self._scope} {gradient}", prompts)
@@ -180,22 +212,34 @@ def check_owner(updated: sqlite3.Cursor, name: str) -> None:
         )
 
 
-def encoded(answer: Answer) -> tuple[bytes, bytes | None, float]:
-    """An answer as a row of rewards, gradients and seconds."""
-    gradients = answer.gradients
+def encoded(answer: Answer) -> tuple[bytes, bytes | None, float, bytes | None]:
+    """An answer as a row of rewards, gradients, seconds and texts."""
+    gradients, outputs = answer.gradients, answer.outputs
     return (
         answer.per_example.astype("<f8").tobytes(),
         None if gradients is None else np.asarray(gradients, dtype="<f4").tobytes(),
         answer.seconds,
+        # What a model wrote repeats itself: it shrinks to a third.
+        None if outputs is None else zlib.compress(json.dumps(outputs).encode()),
     )
 
 
+def texts(content: bytes) -> Outputs:
+    """The texts in a row."""
+    return tuple(map(tuple, json.loads(zlib.decompress(content))))
+
+
+def _hidden(content: bytes, asked: Sequence[Ids]) -> NDArray[np.float32]:
+    return np.frombuffer(content, dtype="<f4").reshape(len(asked), -1).astype(np.float32)
+
+
 def decoded(row: Sequence[Any], prompts: Sequence[Prompt]) -> Answer:
-    """The answer in a row of rewards, gradients and seconds."""
-    rewards, gradients, seconds = row
+    """The answer in a row of rewards, gradients, seconds and texts."""
+    rewards, gradients, seconds, outputs = row
     # Copies: what is read from the file cannot be written to, and PyTorch refuses that.
     per_example = np.frombuffer(rewards, dtype="<f8").reshape(len(prompts), -1).copy()
-    return Answer(per_example, _gradients(gradients, prompts), seconds)
+    written = None if outputs is None else texts(outputs)
+    return Answer(per_example, _gradients(gradients, prompts), seconds, written)
 
 
 def _gradients(content: bytes | None, prompts: Sequence[Prompt]) -> NDArray[np.float32] | None:

@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from rlprompt.answers import Answers
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import (
-    Answers,
     Budget,
     BudgetExhausted,
     Evaluation,

@@ -29,9 +29,9 @@ from rlprompt.final import StoredScores
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import GRADIENT_ROWS
 from rlprompt.prompt import Prompt
-from rlprompt.record import Record, check_owner
+from rlprompt.record import Record, check_owner, texts
 from rlprompt.result import Result, prompt_from_state
-from rlprompt.task import Floats, Task
+from rlprompt.task import Floats, Outputs, Task
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,10 @@ MIGRATIONS = (
         split TEXT NOT NULL,
         scores TEXT NOT NULL
     ) WITHOUT ROWID
+    """,
+    """
+    ALTER TABLE answers ADD COLUMN outputs BLOB;
+    CREATE TABLE hidden (key BLOB PRIMARY KEY, vectors BLOB NOT NULL)
     """,
 )
 
@@ -132,6 +136,7 @@ class StoredBatch:
         per_example: (P, E) float64.
         gradient: Whether gradients were taken.
         seconds: Wall time when it was computed.
+        outputs: (P, E) texts that the model wrote, or None.
     """
 
     digests: tuple[str, ...]
@@ -139,6 +144,7 @@ class StoredBatch:
     per_example: Floats
     gradient: bool
     seconds: float
+    outputs: Outputs | None
 
     @property
     def cost(self) -> int:
@@ -288,8 +294,8 @@ class Store:
     def record(self, name: str, lm: FrozenLM, task: Task, worker: str) -> Record:
         """The answers of a run that `worker` has claimed, from its beginning."""
         ((run,),) = self._database.read("SELECT id FROM runs WHERE name = ?", name)
-        scope = f"{lm.fingerprint.digest} {task.fingerprint}"
-        return Record(self._database, run, name, scope, worker)
+        model = lm.fingerprint.digest
+        return Record(self._database, run, name, model, task.fingerprint, worker)
 
     def scores(self, lm: FrozenLM, task: Task) -> StoredScores:
         """The scores outside any budget: of controls, and of the best prompts on dev and test."""
@@ -332,9 +338,9 @@ class Store:
             name,
         )
         for (answer,) in positions:
-            ((prompts, digests, rewards, gradients, seconds),) = self._database.read(
-                "SELECT prompts, digests, rewards, gradients IS NOT NULL, seconds FROM answers"
-                " WHERE id = ?",
+            ((prompts, digests, rewards, gradients, seconds, outputs),) = self._database.read(
+                "SELECT prompts, digests, rewards, gradients IS NOT NULL, seconds, outputs"
+                " FROM answers WHERE id = ?",
                 answer,
             )
             states = json.loads(prompts)
@@ -344,6 +350,7 @@ class Store:
                 np.frombuffer(rewards, dtype="<f8").reshape(len(states), -1),
                 bool(gradients),
                 seconds,
+                None if outputs is None else texts(outputs),
             )
 
 

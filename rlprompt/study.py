@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlprompt.answers import Answers
 from rlprompt.cache import Cache, Cached
 from rlprompt.database import StoreError
 from rlprompt.leases import Worker
 from rlprompt.lm import FrozenLM
-from rlprompt.objective import Answers, Budget, Ledger
+from rlprompt.objective import Budget, Ledger
 from rlprompt.result import Result
 from rlprompt.search import Optimiser, Scores, search
 from rlprompt.shelf import ShelvedLM
@@ -120,13 +121,16 @@ class Study:
         config: Mapping[str, Any],
         cache: Path | None = None,
     ) -> None:
+        self.folder = folder
         self.jobs = jobs
+        self.config = config
+        self.cache = cache
         self._stack = contextlib.ExitStack()
         self.store = self._stack.enter_context(Store(folder / FILE))
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             self.store.plan(config, {name: job.spec for name, job in jobs.items()})
-            self._cache = self._stack.enter_context(Cache(cache)) if cache else None
+            self._shared = self._stack.enter_context(Cache(cache)) if cache else None
             self._worker = self._stack.enter_context(Worker(folder / FILE))
             undo.pop_all()
 
@@ -148,9 +152,7 @@ class Study:
         """
         waiting = False
         while True:
-            name = self.store.claim(
-                self._worker.name, prefer=self._at_hand(), dead=self._worker.takes_for_dead
-            )
+            name = self.claim(self._at_hand())
             if name:
                 yield name
                 waiting = False
@@ -162,6 +164,24 @@ class Study:
                 logger.info("waiting for other workers: %s", ", ".join(others))
                 waiting = True
             time.sleep(POLL_SECONDS)
+
+    def claim(self, prefer: Collection[str] = ()) -> str | None:
+        """Take a search for this process, one that is preferred if there is one.
+
+        Returns:
+            Its name, or None where none waits to be taken.
+        """
+        dead = self._worker.takes_for_dead
+        return self.store.claim(self._worker.name, prefer=prefer, dead=dead)
+
+    def has_work(self) -> bool:
+        """Whether there is a search to claim."""
+        dead = self._worker.takes_for_dead
+        return any(
+            run.state == "waiting"
+            or (run.state == "running" and dead(run.name, run.owner, run.beat))
+            for run in self.store.runs()
+        )
 
     def _at_hand(self) -> set[str]:
         """Names of the searches whose model need not be loaded."""
@@ -175,7 +195,26 @@ class Study:
         """What a search that was claimed is told: from the store, the cache, and then the model."""
         job = self.jobs[name]
         record = self.store.record(name, job.lm, job.task, self._worker.name)
-        return Cached(record, self._cache, job.lm, job.task) if self._cache else record
+        return Cached(record, self._shared, job.lm, job.task) if self._shared else record
+
+    def scores(self, name: str) -> Scores:
+        """The same for its scores outside the budget."""
+        return self.store.scores(self.jobs[name].lm, self.jobs[name].task)
+
+    def end(self, name: str, result: Result | None, error: str = "") -> None:
+        """Keep what came of a search that was claimed, and let it go.
+
+        Args:
+            name: Its name.
+            result: What it found, in part if an error or an interruption ended it.
+            error: What ended it, in a line, or "".
+        """
+        if error:
+            self.store.fail(name, self._worker.name, error, result)
+        elif result is not None and result.status == "finished":
+            self.store.finish(name, self._worker.name, result)
+        else:
+            self.store.release(name, self._worker.name)
 
     def run(self, name: str, on_progress: Callable[[Ledger], None] | None = None) -> Result:
         """Go on with a search that was claimed, and keep what came of it.
@@ -188,18 +227,14 @@ class Study:
             Exception: Whatever else ended the search. The run is marked as failed, with what it
                 had found.
         """
-        job, worker, partial = self.jobs[name], self._worker.name, list[Result]()
-        scores = self.store.scores(job.lm, job.task)
+        job, partial = self.jobs[name], list[Result]()
         try:
-            result = job.run(self.answers(name), on_progress, partial.append, scores)
+            result = job.run(self.answers(name), on_progress, partial.append, self.scores(name))
         except StoreError:
             raise
         except Exception as error:
             line = " ".join(f"{type(error).__name__}: {error}".split())
-            self.store.fail(name, worker, line, partial[0] if partial else None)
+            self.end(name, partial[0] if partial else None, line)
             raise
-        if result.status == "finished":
-            self.store.finish(name, worker, result)
-        else:
-            self.store.release(name, worker)
+        self.end(name, result)
         return result

@@ -15,15 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import FakeTask
+from numpy.typing import NDArray
 from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, examples
 from test_store import Climb, Walk
 from tiny import tiny_lm
 
 import rlprompt.cache
+from rlprompt.answers import Answer
 from rlprompt.cache import Cache, Cached
 from rlprompt.data import Example, Splits
 from rlprompt.lm import FrozenLM
-from rlprompt.objective import Answer, Budget
+from rlprompt.objective import Budget
+from rlprompt.packing import Ids
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.result import Result
 from rlprompt.store import FILE, Store
@@ -106,6 +109,12 @@ class Nothing:
 
     def keep(self, prompts: Sequence[Prompt], answer: Answer) -> Answer:
         return answer
+
+    def find_hidden(self, texts: Sequence[Ids]) -> NDArray[np.float32] | None:
+        return None
+
+    def keep_hidden(self, texts: Sequence[Ids], hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        return hidden
 
 
 def behind(cache: Cache, task: Task, **lm: Any) -> Cached:

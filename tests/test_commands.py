@@ -77,7 +77,7 @@ def test_the_ledger_is_exported_alike_as_csv_and_parquet(study: Path) -> None:
     assert [float(row["best"]) for row in random] == best.tolist()
     wrong = rlprompt("export", str(STUDY), "--ledger", "ledger.xlsx")
     assert wrong.exit_code == 2
-    assert "does not end in .csv or .parquet" in wrong.stderr
+    assert "does not end in .csv, .parquet or .jsonl" in wrong.stderr
 
 
 def test_verify_scores_again_and_finds_what_was_forged(study: Path) -> None:

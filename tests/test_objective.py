@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tiny import tiny_lm
 
 from rlprompt.data import Example
+from rlprompt.lm import FrozenLM
 from rlprompt.objective import (
     CHUNK,
     GRADIENT_ROWS,
@@ -26,7 +27,7 @@ from rlprompt.objective import (
     Objective,
 )
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.task import DifferentiableTask, Task
+from rlprompt.task import DifferentiableTask, Floats, Outputs, Task
 
 N = len(fake_splits().train)
 
@@ -49,6 +50,16 @@ def raise_at(call: int, error: BaseException) -> Callable[[int], None]:
             raise error
 
     return before
+
+
+class WritingTask(FakeTask):
+    """Writes a text less for the last prompt."""
+
+    def rewards_with_outputs(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> tuple[Floats, Outputs]:
+        texts = tuple(example.fields["text"] for example in examples)
+        return self.rewards(lm, prompts, examples), (*[texts] * (len(prompts) - 1), texts[1:])
 
 
 class TableTask(FakeTask):
@@ -317,6 +328,10 @@ class TestWrongAnswers:
         target = objective(FakeTask(change=change), 100)
         with pytest.raises(ValueError, match=r"'fake' gave rewards of shape .*expected \(2, 3\)"):
             target.evaluate(tokens(2))
+
+    def test_a_text_is_wanted_for_each_example(self) -> None:
+        with pytest.raises(ValueError, match=r"'fake' gave \[3, 2\] texts for 2 prompts on 3 ex"):
+            objective(WritingTask(), 100).evaluate(tokens(2))
 
     @pytest.mark.parametrize(
         "change", [lambda g: g[:1], lambda g: g.sum(axis=0), lambda g: g.reshape(2, -1)]

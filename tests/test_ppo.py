@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords
 from tiny import tiny_lm
 
@@ -18,10 +22,14 @@ from rlprompt.agents.token_policy import (
 )
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.envs.vec_env import PromptVecEnv
+from rlprompt.hidden import last_hidden
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Budget, Objective
+from rlprompt.record import Record
+from rlprompt.result import Result
 from rlprompt.search import Optimiser, search
 from rlprompt.space import TokenSpace
+from rlprompt.store import FILE, Store
 
 LENGTH = 3
 N_PROMPTS = 300
@@ -60,11 +68,17 @@ def space(lm: FrozenLM) -> TokenSpace:
 
 def policy(lm: FrozenLM) -> TokenPolicy:
     where = space(lm)
-    episodes = TokenEpisodes(Objective(HiddenWords(), lm, Budget(1000)), where, 1)
+    objective = Objective(HiddenWords(), lm, Budget(1000))
+    episodes = TokenEpisodes(objective, where, 1)
     actions = episodes.action_space
     assert isinstance(actions, spaces.Discrete)
     return TokenPolicy(
-        episodes.observation_space, actions, lambda _: 0.1, lm=lm, space=where, components=4
+        episodes.observation_space,
+        actions,
+        lambda _: 0.1,
+        objective=objective,
+        space=where,
+        components=4,
     )
 
 
@@ -132,8 +146,9 @@ def test_proposals_are_remembered_and_forgotten(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("rlprompt.agents.token_policy.REMEMBERED", 3)
     lm = tiny_lm()
     where = space(lm)
-    box = TokenEpisodes(Objective(HiddenWords(), lm, Budget(1000)), where, 1).observation_space
-    proposal = Proposal(box, lm, where)
+    objective = Objective(HiddenWords(), lm, Budget(1000))
+    box = TokenEpisodes(objective, where, 1).observation_space
+    proposal = Proposal(box, objective, where)
     seen = observations(where)
     first = proposal(seen)
     torch.testing.assert_close(proposal(seen), first, rtol=0, atol=0)
@@ -180,3 +195,44 @@ def test_settings_out_of_range_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         make(**settings)
+
+
+class Cut(Exception):  # noqa: N818
+    """A process that ends."""
+
+
+def test_a_search_cut_inside_a_rollout_asks_the_model_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, task, asked = tiny_lm(), HiddenWords(), list[object]()
+
+    def cut_at(last: int) -> None:
+        def count(lm: FrozenLM, texts: Sequence[tuple[int, ...]]) -> NDArray[np.float32]:
+            if len(asked) == last:
+                raise Cut
+            asked.append(texts)
+            return last_hidden(lm, texts)
+
+        monkeypatch.setattr("rlprompt.objective.last_hidden", count)
+
+    def go(answers: Record | None = None) -> Result:
+        budget = 40 * N_EXAMPLES
+        return search(task, lm, PPO(prompts=8), budget, length=LENGTH, answers=answers)
+
+    cut_at(1000)
+    alone = go()
+    undisturbed, asked = asked, []
+    assert len(undisturbed) > 5  # two or three in each of five rollouts
+    with Store(tmp_path / FILE) as store:
+        store.plan({}, {"ppo": {}})
+        store.claim("me", dead=lambda *_: False)
+        for last in range(len(undisturbed)):
+            cut_at(last)
+            with pytest.raises(Cut):
+                go(store.record("ppo", lm, task, "me"))
+        cut_at(1000)
+        resumed = go(store.record("ppo", lm, task, "me"))
+        assert store.run("ppo").strayed is None
+    assert asked == undisturbed
+    assert resumed.points == alone.points
+    assert resumed.best == alone.best

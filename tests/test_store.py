@@ -22,10 +22,12 @@ from synthetic import N_EXAMPLES, SPLITS, HiddenVectors, HiddenWords, examples
 from tiny import tiny_lm
 
 import rlprompt.store
+from rlprompt.answers import Answer
 from rlprompt.data import Example, Splits
 from rlprompt.database import APPLICATION, StoreError
+from rlprompt.inspection import export
 from rlprompt.lm import FrozenLM
-from rlprompt.objective import GRADIENT_ROWS, Answer, Budget, Objective
+from rlprompt.objective import GRADIENT_ROWS, Budget, Objective
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.result import Result, Score
 from rlprompt.search import AskTell, Proposals, search
@@ -140,6 +142,40 @@ def test_a_search_ends_alike_with_and_without_a_store(path: Path) -> None:
         with open_run(path.with_name(name), name) as store:
             kept = go(store, task, optimiser, name=name)
         same(kept, search(task, tiny_lm(), optimiser, ROWS, seed=3, length=3))
+
+
+@dataclass(frozen=True)
+class Writing(Counted):
+    """Writes the prompt and the number of the example."""
+
+    def rewards_with_outputs(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> tuple[Floats, tuple[tuple[str, ...], ...]]:
+        texts = tuple(written(prompt, len(examples)) for prompt in prompts)
+        return self.rewards(lm, prompts, examples), texts
+
+
+def written(prompt: Prompt | None, n: int) -> tuple[str, ...]:
+    assert isinstance(prompt, TokenPrompt)
+    return tuple(f"{prompt.ids} é 漢 {i}" for i in range(n))
+
+
+def test_what_the_model_wrote_is_kept_and_found_again(path: Path, tmp_path: Path) -> None:
+    counts: list[int] = []
+    for _ in range(2):
+        with open_run(path) as store:
+            result = go(store, Writing(counts=counts), Walk())
+            batches = list(store.batches("walk"))
+            assert [batch.outputs for batch in batches] == [
+                tuple(written(prompt, N_EXAMPLES) for prompt in batch.prompts) for batch in batches
+            ]
+            lines = tmp_path / "ledger.jsonl"
+            assert export(store, lines) == result.n_prompts
+    assert sum(counts) == result.n_prompts + 2
+    records = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
+    assert [tuple(record["outputs"]) for record in records] == [
+        outputs for batch in batches for outputs in batch.outputs or ()
+    ]
 
 
 @pytest.mark.parametrize("last", [0, 3, 6, 17, 40, 69])
@@ -472,6 +508,23 @@ def test_an_older_schema_is_migrated_with_all_it_holds(
         assert raw.execute("PRAGMA user_version").fetchone() == (len(rlprompt.store.MIGRATIONS),)
         assert raw.execute("SELECT name, note FROM runs").fetchall() == [("walk", None)]
     raw.close()
+
+
+def test_a_store_of_version_1_goes_on(path: Path) -> None:
+    whole = filled(path)
+    # What later versions added is taken away again.
+    with sqlite3.connect(path) as raw:
+        raw.executescript(
+            "ALTER TABLE answers DROP COLUMN outputs; DROP TABLE hidden; DROP TABLE scores;"
+            "PRAGMA user_version = 1"
+        )
+    raw.close()
+    counts: list[int] = []
+    with open_run(path) as store:
+        same(go(store, Counted(counts=counts, fingerprint="synthetic"), Walk()), whole)
+        (batch, *_) = store.batches("walk")
+        assert batch.outputs is None
+    assert counts == [1]  # the picked prompt, once more after the search
 
 
 def test_a_planted_version_0_becomes_a_store(path: Path) -> None:
