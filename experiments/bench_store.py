@@ -76,11 +76,11 @@ def bench_keep(folder: Path, n_batches: int = 200) -> None:
             store.plan({}, {"run": {}})
             store.claim("bench", dead=lambda *_: False)
             database = Database(folder / kind / FILE, MIGRATIONS)
-            record = Record(database, 1, "run", "model", "task", "bench")
+            record = Record(database, 1, "run", "model", "task", 0, "bench")
             answer = Answer(rng.standard_normal((CHUNK, N_EXAMPLES)), None, 1.0)
 
             seconds = timed(partial(ask, record, batches, answer)) / n_batches
-            replay = Record(database, 1, "run", "model", "task", "bench")
+            replay = Record(database, 1, "run", "model", "task", 0, "bench")
             again = timed(partial(ask, replay, batches, answer)) / n_batches
             database.close()
         share = seconds / (CHUNK * 60 / PROMPTS_A_MINUTE)
@@ -150,7 +150,7 @@ def bench_open(folder: Path, n_evaluations: int) -> None:
         with Store(path) as store:
             store.runs()
             store.claim("bench", dead=lambda *_: False)
-            record = Record(store._database, 1, "run", "model", "task", "bench")
+            record = Record(store._database, 1, "run", "model", "task", 0, "bench")
             assert record.find([TokenPrompt((1,))], gradient=False) is None
 
     size = path.stat().st_size / 1e6

@@ -45,11 +45,19 @@ class Record:
         name: Its name, for messages.
         model: The model's fingerprint.
         task: The task's. Model, task and prompts decide an answer.
+        extra_rows: What each prompt costs beyond its examples (`price.py`).
         worker: Who has the run.
     """
 
     def __init__(
-        self, database: Database, run: int, name: str, model: str, task: str, worker: str
+        self,
+        database: Database,
+        run: int,
+        name: str,
+        model: str,
+        task: str,
+        extra_rows: int,
+        worker: str,
     ) -> None:
         self._database = database
         self._run = run
@@ -57,7 +65,7 @@ class Record:
         self._model = f"{SCORING} {model}"
         self._scope = f"{self._model} {task}"
         self._worker = worker
-        self._progress = _Progress()
+        self._progress = _Progress(extra_rows)
 
     def find(self, prompts: Sequence[Prompt], *, gradient: bool) -> Answer | None:
         """See `Answers.find`."""
@@ -179,8 +187,9 @@ def content_key(scope: str, prompts: Sequence[Prompt]) -> bytes:
 
 @dataclass(frozen=True)
 class _Progress:
-    """How far a run has come."""
+    """How far a run has come; `extra_rows` are those of a prompt beyond its examples."""
 
+    extra_rows: int
     position: int = 0
     used: int = 0
     n_prompts: int = 0
@@ -189,11 +198,13 @@ class _Progress:
 
     def after(self, answer: Answer) -> _Progress:
         """How far it has come with one more answer."""
+        n_prompts, n_examples = answer.per_example.shape
+        rows = n_prompts * (n_examples + self.extra_rows)
         return _Progress(
+            self.extra_rows,
             self.position + 1,
-            self.used
-            + answer.per_example.size * (1 if answer.gradients is None else GRADIENT_ROWS),
-            self.n_prompts + len(answer.per_example),
+            self.used + rows * (1 if answer.gradients is None else GRADIENT_ROWS),
+            self.n_prompts + n_prompts,
             max(self.best, float(answer.per_example.mean(axis=1).max())),
             self.seconds + answer.seconds,
         )

@@ -28,6 +28,7 @@ from rlprompt.database import PATIENCE, Database, StoreError
 from rlprompt.final import StoredScores
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import GRADIENT_ROWS
+from rlprompt.price import prompt_rows
 from rlprompt.prompt import Prompt
 from rlprompt.record import Record, check_owner, texts
 from rlprompt.result import Result, prompt_from_state
@@ -36,6 +37,8 @@ from rlprompt.task import Floats, Outputs, Task
 logger = logging.getLogger(__name__)
 
 FILE = "study.sqlite"
+# Where a run's spec says what a prompt costs beyond its examples, if it does.
+EXTRA_ROWS = "extra_rows"
 
 # Script i takes schema version i to i + 1. Never change one that was released: add the next.
 MIGRATIONS = (
@@ -137,6 +140,7 @@ class StoredBatch:
         gradient: Whether gradients were taken.
         seconds: Wall time when it was computed.
         outputs: (P, E) texts that the model wrote, or None.
+        extra_rows: Rows that a prompt costs beyond its examples.
     """
 
     digests: tuple[str, ...]
@@ -145,11 +149,13 @@ class StoredBatch:
     gradient: bool
     seconds: float
     outputs: Outputs | None
+    extra_rows: int
 
     @property
     def cost(self) -> int:
         """Rows that one of its prompts was charged."""
-        return int(self.per_example.shape[1]) * (GRADIENT_ROWS if self.gradient else 1)
+        rows = int(self.per_example.shape[1]) + self.extra_rows
+        return rows * (GRADIENT_ROWS if self.gradient else 1)
 
 
 class Store:
@@ -295,7 +301,8 @@ class Store:
         """The answers of a run that `worker` has claimed, from its beginning."""
         ((run,),) = self._database.read("SELECT id FROM runs WHERE name = ?", name)
         model = lm.fingerprint.digest
-        return Record(self._database, run, name, model, task.fingerprint, worker)
+        extra = prompt_rows(task) - len(task.splits.train)
+        return Record(self._database, run, name, model, task.fingerprint, extra, worker)
 
     def scores(self, lm: FrozenLM, task: Task) -> StoredScores:
         """The scores outside any budget: of controls, and of the best prompts on dev and test."""
@@ -332,10 +339,10 @@ class Store:
 
     def batches(self, name: str) -> Iterator[StoredBatch]:
         """The batches of a run, in order."""
+        ((run, spec),) = self._database.read("SELECT id, spec FROM runs WHERE name = ?", name)
+        extra = int(json.loads(spec).get("task", {}).get(EXTRA_ROWS, 0))
         positions = self._database.read(
-            "SELECT answer FROM evaluations WHERE run = (SELECT id FROM runs WHERE name = ?)"
-            " ORDER BY position",
-            name,
+            "SELECT answer FROM evaluations WHERE run = ? ORDER BY position", run
         )
         for (answer,) in positions:
             ((prompts, digests, rewards, gradients, seconds, outputs),) = self._database.read(
@@ -351,6 +358,7 @@ class Store:
                 bool(gradients),
                 seconds,
                 None if outputs is None else texts(outputs),
+                extra,
             )
 
 

@@ -22,10 +22,11 @@ from rlprompt.database import StoreError
 from rlprompt.leases import Worker
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Budget, Ledger
+from rlprompt.price import prompt_rows
 from rlprompt.result import Result
 from rlprompt.search import Optimiser, Scores, search
 from rlprompt.shelf import ShelvedLM
-from rlprompt.store import FILE, Store
+from rlprompt.store import EXTRA_ROWS, FILE, Store
 from rlprompt.task import Task
 
 logger = logging.getLogger(__name__)
@@ -52,11 +53,13 @@ class Job:
         fingerprint = dataclasses.asdict(self.lm.fingerprint)
         # A model by another name, or the same folder somewhere else, gives the same scores.
         del fingerprint["model"], fingerprint["revision"]
+        extra = prompt_rows(self.task) - len(self.task.splits.train)
         return {
             "task": {
                 "name": self.task.name,
                 "fingerprint": self.task.fingerprint,
                 "examples": self.task.splits.digest,
+                **({EXTRA_ROWS: extra} if extra else {}),
             },
             "model": fingerprint,
             "optimiser": type(self.optimiser).__name__,

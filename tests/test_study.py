@@ -12,11 +12,17 @@ from pathlib import Path
 
 import fault_study
 import pytest
+from fakes import FakePricedTask
+from tiny import tiny_lm
 
 import rlprompt.leases
+from rlprompt.agents.random_search import RandomSearch
+from rlprompt.inspection import ledger
 from rlprompt.leases import LEASE_SECONDS, Worker
+from rlprompt.objective import Budget
 from rlprompt.result import Result
 from rlprompt.store import FILE, Store
+from rlprompt.study import Job, Study
 
 N_PROMPTS = 200
 # New moments each time; a failure shows them.
@@ -123,3 +129,13 @@ def test_a_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             while store.run("a").beat < before + 3 and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert store.run("a").beat >= before + 3
+
+
+def test_what_a_task_needs_beyond_its_examples_is_in_the_ledger(tmp_path: Path) -> None:
+    task = FakePricedTask()
+    job = Job(task, tiny_lm(), RandomSearch(), Budget(60), seed=0, length=3, banned=())
+    with Study(tmp_path, {"run": job}, {}) as study:
+        result = study.run(next(study.claimed()))
+        (run,), entries = study.store.runs(), list(ledger(study.store, "run"))
+    assert result.rows == run.used == entries[-1].rows == 60 // 5 * 5
+    assert [entry.rows for entry in entries] == [rows for rows, _ in result.points]
