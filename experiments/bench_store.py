@@ -23,6 +23,7 @@ from rlprompt.agents.ppo import PPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.answers import Answer
+from rlprompt.class_task import ClassificationTask
 from rlprompt.data import load_splits
 from rlprompt.database import Database
 from rlprompt.lm import FrozenLM
@@ -31,7 +32,6 @@ from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.record import Record
 from rlprompt.search import Optimiser, make_space
 from rlprompt.store import FILE, MIGRATIONS, Store
-from rlprompt.task import ClassificationTask
 from rlprompt.template import Template
 
 N_EXAMPLES = 32

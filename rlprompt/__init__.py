@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlprompt.check import check_task
     from rlprompt.check_optimisers import check_optimiser
+    from rlprompt.class_task import ClassificationTask
     from rlprompt.compare import compare
     from rlprompt.comparison import Comparison
     from rlprompt.config_file import load_config
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from rlprompt.sampling import Generated
     from rlprompt.search import AskTell, Optimiser, search
     from rlprompt.space import SoftSpace, TokenSpace
-    from rlprompt.task import ClassificationTask, Task
+    from rlprompt.task import Task
     from rlprompt.template import Query, Template
 
     __version__: str
@@ -75,25 +76,26 @@ __all__ = [
 ]
 
 _MODULES = {
+    "check": ("check_task",),
+    "check_optimisers": ("check_optimiser",),
+    "class_task": ("ClassificationTask",),
     "compare": ("compare",),
     "comparison": ("Comparison",),
-    "experiment": ("Experiment", "load_experiments"),
     "config_file": ("load_config",),
     "data": ("Example", "Splits", "few_shot", "load_splits"),
+    "experiment": ("Experiment", "load_experiments"),
     "function_reward": ("RewardError", "RewardFunction", "reward"),
     "function_task": ("FunctionTask",),
     "generation_task": ("GenerationTask",),
     "label_search": ("find_label_words",),
     "lm": ("FrozenLM",),
     "objective": ("Budget", "BudgetExhausted", "Evaluation", "Objective"),
-    "check_optimisers": ("check_optimiser",),
     "prompt": ("SoftPrompt", "TokenPrompt"),
     "result": ("Result",),
     "sampling": ("Generated",),
     "search": ("AskTell", "Optimiser", "search"),
     "space": ("SoftSpace", "TokenSpace"),
-    "task": ("ClassificationTask", "Task"),
-    "check": ("check_task",),
+    "task": ("Task",),
     "template": ("Query", "Template"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

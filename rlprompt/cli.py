@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from rlprompt.compare import Watcher
     from rlprompt.config import Config
     from rlprompt.lm import FrozenLM
-    from rlprompt.registry import Kind
     from rlprompt.task import Task
 
 INTERRUPTED = 130
@@ -194,18 +193,18 @@ def score(
     """
     chosen = _config(config, device=device, dtype=dtype)
     from rlprompt import terminal
-    from rlprompt.experiment import load_model, load_task
+    from rlprompt.experiment import load_model, load_task, settle
 
     splits = split or [Split.train, Split.dev]
     console = terminal.make_console()
     with terminal.log_to(console), _user_errors(ValueError, _asset_error(), OSError):
-        tasks = [(title, load_task(section)) for title, section in chosen.all_tasks]
+        tasks = [(title, one, load_task(one)) for title, one in chosen.all_tasks]
         for model, section in chosen.all_models:
             lm = load_model(section, chosen.device, chosen.dtype)
-            for title, task in tasks:
+            for title, one, task in tasks:
                 if len(tasks) * len(chosen.all_models) > 1:
                     console.print(f"{title or task.name}, {model}:")
-                _print_scores(console, task, lm, prompt, splits, exact)
+                _print_scores(console, settle(one, task, lm), lm, prompt, splits, exact)
     if Split.test not in splits:
         console.print("The test examples stayed closed; open them with --split test.")
 
@@ -247,10 +246,12 @@ def list_(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to look for runs.")] = RUNS,
 ) -> None:
     """List the optimisers, tasks or models that there are, or the runs in a folder."""
+    from rlprompt import listing
+
     listings: dict[Listing, Callable[[], None]] = {
-        Listing.optimisers: functools.partial(_list_entries, "optimiser"),
-        Listing.tasks: _list_tasks,
-        Listing.models: _list_models,
+        Listing.optimisers: listing.list_optimisers,
+        Listing.tasks: listing.list_tasks,
+        Listing.models: listing.list_models,
         Listing.runs: functools.partial(_guarded(commands.list_runs), folder),
     }
     listings[what]()
@@ -391,68 +392,10 @@ def _fail(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def _list_entries(kind: Kind) -> None:
-    from inspect import Parameter
-
-    from rlprompt.registry import entries, load, settings_of, summary_of
-
-    for name, point in entries(kind).items():
-        package = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown package"
-        try:
-            made = load(kind, name)
-        except ValueError as error:  # the others can be listed all the same
-            typer.echo(f"{name}: {error}")
-            continue
-        typer.echo(f"{name}: {summary_of(made)}")
-        typer.echo(f"    {point.value}, from {package}")
-        for setting, default in settings_of(made).items():
-            needed = default is Parameter.empty
-            typer.echo(f"    {setting}: {'(needed)' if needed else repr(default)}")
-
-
-def _list_tasks() -> None:
-    from rlprompt.assets import ASSETS
-    from rlprompt.config import DEFAULT_DATA
-
-    _list_entries("task")
-    asset = ASSETS[DEFAULT_DATA]
-    typer.echo("")
-    typer.echo(
-        f"{DEFAULT_DATA}, data that needs no hub: {asset.description} ({asset.licence}; "
-        f"{_state(DEFAULT_DATA)})\n    {asset.source}"
-    )
-    typer.echo("")
-    typer.echo(
-        "Your own: a file and label words, a function, or a class; docs/tasks.md shows each.\n"
-        "`data:` takes a file with a column for each field of the template and one for the label,\n"
-        "of which train, dev and test are drawn; or a folder with train, dev and test files."
-    )
-
-
-def _list_models() -> None:
-    from rlprompt.assets import ASSETS, cache_folder
-
-    for name, asset in ASSETS.items():
-        if asset.member.endswith(".gguf"):
-            typer.echo(f"{name}: {asset.description} ({asset.licence}; {_state(name)})")
-            typer.echo(f"    {asset.source}")
-    typer.echo("")
-    typer.echo(
-        "`model:` also takes a name on the Hugging Face hub (causal, masked, encoder-decoder), a\n"
-        f"folder made by save_pretrained, or a .gguf file. Cache: {cache_folder()}"
-    )
-
-
 def _study_errors() -> tuple[type[Exception], ...]:
     from rlprompt.database import StoreError
 
     return StoreError, ValueError, OSError
-
-
-def _state(asset: str) -> str:
-    from rlprompt.assets import is_cached
-
-    return "in the cache" if is_cached(asset) else "not fetched yet"
 
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ def _word(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+_Word = Annotated[str, BeforeValidator(_word)]
+
+
 def _split_settings(value: object) -> object:
     """`{name: greedy, pool: 0.5}` with the settings apart from the name."""
     value = _named(value)
@@ -83,10 +86,13 @@ class ClassificationConfig(_Section):
     """A task that tells classes apart: what `ClassificationTask.from_file` takes.
 
     Attributes:
-        data: `movie-reviews`, a `.csv`, `.tsv` or `.jsonl` file, or a folder with train, dev and
-            test files. A relative path starts at the experiment file, else at the working folder.
+        data: `movie-reviews`, a `.csv`, `.tsv`, `.jsonl` or `.parquet` file, a folder with train,
+            dev and test files, or `hub:NAME`. A relative path starts at the experiment file, else
+            at the working folder.
         template: Where text and prompt go; its fields are columns of the data.
-        label_words: Class to the word that answers for it.
+        label_words: Class to the word, or words, that answer for it; `auto` finds words on the
+            train examples of `labels`.
+        labels: The classes, where label words are to be found.
         text: Columns for the template's fields: a mapping of field to column, or the column of the
             only field. Left out, the fields are columns.
         label: Column that holds the class.
@@ -96,12 +102,17 @@ class ClassificationConfig(_Section):
         seed: Decides what is drawn.
         on_bad_rows: `error` stops at an example that is empty or has no known label; `skip` leaves
             it out and counts it.
+        on_leak: `error` stops at an example that two splits share; `allow` keeps it and says so.
         hand_prompt: A prompt written by hand, the control to beat.
+        pooling: How several words of a class count together (`Verbaliser`).
+        length: How the tokens of a word count together (`Verbaliser`).
+        calibration: `contextual`, or `none` (`calibration.py`).
     """
 
     data: str = Field(min_length=1)
     template: Annotated[str, pydantic.AfterValidator(_template)]
-    label_words: dict[str, Annotated[str, BeforeValidator(_word)]]
+    label_words: Literal["auto"] | dict[str, _Word | tuple[_Word, ...]]
+    labels: tuple[_Word, ...] = ()
     text: str | dict[str, str] | tuple[str, ...] | None = None
     label: str = "label"
     reward: str = "gap"
@@ -109,7 +120,19 @@ class ClassificationConfig(_Section):
     test: PositiveInt | None = None
     seed: int = Field(0, ge=0)
     on_bad_rows: Literal["error", "skip"] = "error"
+    on_leak: Literal["error", "allow"] = "error"
     hand_prompt: str = ""
+    pooling: Literal["mean", "logsumexp"] = "mean"
+    length: Literal["sum", "mean"] = "sum"
+    calibration: Literal["none", "contextual"] = "none"
+
+    @pydantic.model_validator(mode="after")
+    def _labels_where_words_are_found(self) -> ClassificationConfig:
+        if (self.label_words == "auto") != bool(self.labels):
+            raise ValueError(
+                "`label_words: auto` needs `labels:`, the list of classes, and nothing else does"
+            )
+        return self
 
     @property
     def name(self) -> str:
@@ -170,6 +193,16 @@ TaskConfig = Annotated[
     | Annotated[ClassificationConfig, pydantic.Tag(_CLASSIFICATION)],
     pydantic.Discriminator(_task_kind),
 ]
+
+
+def parse_task(value: Any) -> TaskConfig:
+    """A task's section that is inside another's settings.
+
+    Raises:
+        ValueError: It is none.
+    """
+    parsed: TaskConfig = pydantic.TypeAdapter[TaskConfig](TaskConfig).validate_python(value)
+    return parsed
 
 
 T = TypeVar("T")

@@ -29,6 +29,7 @@ from rlprompt.config import (
     RayConfig,
     StopConfig,
     TaskConfig,
+    parse_task,
 )
 from rlprompt.mistakes import advice, reason
 from rlprompt.plugins import locate
@@ -89,18 +90,19 @@ def _located(task: TaskConfig, config: Path) -> TaskConfig:
         return task.model_copy(update={"place": locate(task.place, config.parent)})
     if isinstance(task, ClassificationConfig):
         return task.model_copy(update={"data": _data_path(task.data, config)})
-    settings = {
-        key: _data_path(value, config) if key == "data" and value else _found(value, config.parent)
-        for key, value in task.settings.items()
-    }
+    settings = {key: _found(key, value, config) for key, value in task.settings.items()}
     return task.model_copy(update={"settings": settings})
 
 
-def _found(value: Any, folder: Path) -> Any:
-    """A setting with the person's own functions that it names found."""
+def _found(key: str, value: Any, config: Path) -> Any:
+    """A setting of a named task with the files that it names found."""
+    if key == "task":  # of another task, such as the one whose prompt is compressed
+        return _located(parse_task(value), config)
+    if key == "data" and value:
+        return _data_path(value, config)
     if isinstance(value, Mapping):
-        return {_found(key, folder): item for key, item in value.items()}
-    return locate(value, folder) if isinstance(value, str) else value
+        return {_found("", name, config): item for name, item in value.items()}
+    return locate(value, config.parent) if isinstance(value, str) else value
 
 
 def _data_path(data: str, config: Path) -> str:

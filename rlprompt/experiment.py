@@ -14,7 +14,16 @@ from itertools import product
 from pathlib import PurePath
 from typing import Any
 
-from rlprompt.config import Config, ImportedTaskConfig, ModelConfig, NamedTaskConfig, TaskConfig
+from rlprompt.class_task import ClassificationTask
+from rlprompt.config import (
+    Config,
+    ImportedTaskConfig,
+    ModelConfig,
+    NamedTaskConfig,
+    TaskConfig,
+    parse_task,
+)
+from rlprompt.label_search import with_found_words
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Budget, Objective
 from rlprompt.price import prompt_rows
@@ -23,7 +32,7 @@ from rlprompt.registry import import_task, make_optimiser, make_task
 from rlprompt.search import Optimiser, describe
 from rlprompt.shelf import Shelf, ShelvedLM
 from rlprompt.space import TokenSpace
-from rlprompt.task import ChoosyTask, ClassificationTask, Task, WrittenTask
+from rlprompt.task import ChoosyTask, SizedTask, Task, WrittenTask
 
 
 class ExperimentError(ValueError):
@@ -83,7 +92,7 @@ class Experiment:
                 f"task {self.task.name!r} reads the text of a prompt, and the vectors that "
                 f"{', '.join(soft)} would search have none; use methods that search tokens"
             )
-        if isinstance(self.task, ClassificationTask):
+        if isinstance(self.task, SizedTask):
             _check_lengths(self.task, self.lm, max(self.length, *map(len, self.controls.values())))
         self.control_texts  # noqa: B018  # while the model is in memory
 
@@ -166,7 +175,8 @@ def _tell_apart(experiments: Sequence[Experiment]) -> None:
     for experiment in experiments:
         task, lm = experiment.task, experiment.lm
         content = f"{task.fingerprint} {task.splits.digest}"
-        if tasks.setdefault(experiment.task_name, content) != content:
+        # Label words that a model finds are its own.
+        if tasks.setdefault(f"{experiment.task_name} {lm.name}", content) != content:
             raise ValueError(
                 f"two tasks are called {experiment.task_name}; call one of them otherwise: "
                 "`tasks:` takes a mapping of names as well as a list"
@@ -218,12 +228,13 @@ def load_experiments(config: Config, dtypes: Sequence[str] = ()) -> list[Experim
         optimiser.title: make_optimiser(optimiser.name, optimiser.settings)
         for optimiser in config.optimisers
     }
-    tasks = [(title, load_task(section)) for title, section in config.all_tasks]
+    tasks = [(title, one, load_task(one)) for title, one in config.all_tasks]
     shelf, experiments = Shelf(), []
     for i, (model, section) in enumerate(config.all_models):
         dtype = dtypes[i] if dtypes else config.dtype
         lm = ShelvedLM(model, partial(load_model, section, config.device), dtype, shelf)
-        for (title, task), budget in product(tasks, config.all_budgets):
+        settled = [(title, settle(one, task, lm)) for title, one, task in tasks]
+        for (title, task), budget in product(settled, config.all_budgets):
             with _naming(config, f"{title or task.name}, {model}, {budget} rows"):
                 experiments.append(_load_cell(config, optimisers, task, title, lm, budget))
     return experiments
@@ -268,17 +279,31 @@ def _naming(config: Config, which: str) -> Iterator[None]:
 
 
 def load_task(section: TaskConfig) -> Task:
-    """The task of a config, with its examples.
+    """The task of a config, with its examples; `settle` makes it ready for a model.
 
     Raises:
         ValueError: Something in it is wrong.
         AssetError: Bundled data could not be fetched.
     """
-    if isinstance(section, NamedTaskConfig):
-        return make_task(section.name, section.settings)
     if isinstance(section, ImportedTaskConfig):
         return import_task(section.place, section.args)
-    return ClassificationTask.from_file(**dict(section))
+    if isinstance(section, NamedTaskConfig):
+        # A task of another task, such as compression, has that in a section of its own.
+        inner = {k: load_task(parse_task(v)) for k, v in section.settings.items() if k == "task"}
+        return make_task(section.name, {**section.settings, **inner})
+    settings = dict(section)
+    labels = settings.pop("labels")
+    if labels:
+        settings["label_words"] = {label: label for label in labels}
+    task: Task = ClassificationTask.from_file(**settings)
+    return task
+
+
+def settle(section: TaskConfig, task: Task, lm: FrozenLM) -> Task:
+    """The task for a model: with label words of the model's finding, if that is asked for."""
+    if isinstance(task, ClassificationTask) and getattr(section, "label_words", None) == "auto":
+        return with_found_words(task, lm)
+    return task
 
 
 def load_model(section: ModelConfig, device: str, dtype: str) -> FrozenLM:
@@ -296,7 +321,7 @@ def slug(name: str) -> str:
     return "".join(c if c.isalnum() or c in "=.-_" else "-" for c in name)
 
 
-def _check_lengths(task: ClassificationTask, lm: FrozenLM, n_prompt: int) -> None:
+def _check_lengths(task: SizedTask, lm: FrozenLM, n_prompt: int) -> None:
     """Refuse an example of any split that leaves no room for the prompt.
 
     Test is scored last; a search must not end there.
@@ -304,11 +329,12 @@ def _check_lengths(task: ClassificationTask, lm: FrozenLM, n_prompt: int) -> Non
     if lm.context is None:
         return
     for split, examples in task.splits.parts().items():
-        for example, query in zip(examples, task.queries(lm, examples), strict=True):
-            if query.n_text + n_prompt + query.n_answer > lm.context:
+        for example, size in zip(examples, task.lengths(lm, examples), strict=True):
+            n_text, n_answer = size
+            if n_text + n_prompt + n_answer > lm.context:
                 where = example.source or f"{str(dict(example.fields))[:60]}..."
                 raise ValueError(
-                    f"the {split} example {where} is too long: {query.n_text} tokens of text "
-                    f"+ {n_prompt} of prompt + {query.n_answer} of answer, and {lm.name} takes "
+                    f"the {split} example {where} is too long: {n_text} tokens of text "
+                    f"+ {n_prompt} of prompt + {n_answer} of answer, and {lm.name} takes "
                     f"{lm.context}; shorten or remove it, or choose another model"
                 )

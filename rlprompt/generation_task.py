@@ -177,6 +177,11 @@ class GenerationTask:
         content = f"{state!r} {self.splits.digest}"
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
+    def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
+        """See `SizedTask.lengths`."""
+        queries = [self.template.query(example.fields, lm) for example in examples]
+        return [(query.n_text, self.max_new_tokens - 1) for query in queries]
+
     def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """The prompt that a text makes in this template."""
         return TokenPrompt(lm.encode(self.template.prompt_text(text)))

@@ -11,6 +11,7 @@ your own on dev.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from rlprompt.class_reward import accuracy, cross_entropy
+from rlprompt.class_task import ClassificationTask
 from rlprompt.data import Example
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
@@ -100,6 +102,29 @@ def find_label_words(
     }
     logger.info("label words %s get %.3f of %d examples", label_words, found, len(examples))
     return FoundWords(label_words, found, len(examples))
+
+
+def with_found_words(task: ClassificationTask, lm: FrozenLM) -> ClassificationTask:
+    """The task with a label word a class that was found on its train examples, which is noted.
+
+    Raises:
+        ValueError: As for `find_label_words`.
+    """
+    found = find_label_words(
+        lm,
+        task.splits.train,
+        task.template,
+        list(task.verbaliser.words),
+        hand_prompt=task.hand_prompt,
+        pooling=task.pooling,
+    )
+    words = "; ".join(f"{label}: {', '.join(own)}" for label, own in found.label_words.items())
+    note = (
+        f"label words were found on train, for {found.rows} rows outside the budget: {words} "
+        f"(accuracy {found.accuracy:.3f} there)"
+    )
+    splits = dataclasses.replace(task.splits, notes=(*task.splits.notes, note))
+    return dataclasses.replace(task, label_words=found.label_words, splits=splits)
 
 
 def _which(examples: Sequence[Example], labels: Sequence[str]) -> Tensor:

@@ -20,6 +20,8 @@ from rlprompt.mistakes import advice
 def locate(spec: str, folder: Path) -> str:
     """The spec with the file that it names in `folder`, if there is one, by its full path.
 
+    That is the file before the colon, or the schema of `json:FILE`.
+
     >>> locate("json.loads:x", Path("/nowhere"))
     'json.loads:x'
     """
@@ -29,6 +31,8 @@ def locate(spec: str, folder: Path) -> str:
     for file in (folder / place, folder / f"{place}.py"):
         if file.suffix == ".py" and file.is_file():
             return f"{file.resolve()}:{name}"
+    if place == "json" and (folder / name).is_file():
+        return f"{place}:{(folder / name).resolve()}"
     return spec
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rlprompt.check_findings import Report
     from rlprompt.config import Config
     from rlprompt.experiment import Experiment
+    from rlprompt.lm import FrozenLM
     from rlprompt.plan import Plan
     from rlprompt.task import Task
 
@@ -24,11 +25,11 @@ def check(
         str,
         typer.Argument(
             metavar="CONFIG_OR_TASK",
-            help="Experiment file, or FILE.py:NAME of a task or of what makes one.",
+            help="Experiment file, FILE.py:NAME of a task or of what makes one, or a task's name.",
         ),
     ],
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="Model for a FILE.py:NAME; a CONFIG has its own.")
+        str, typer.Option(metavar="NAME", help="Model for a task; a CONFIG has its own.")
     ] = DEFAULT_MODEL,
     quick: Annotated[
         bool, typer.Option("--quick", help="Do not score every example of every split once.")
@@ -46,11 +47,13 @@ def check(
     """
     from rlprompt.check import check_task
     from rlprompt.lm import FrozenLM
+    from rlprompt.registry import entries
 
-    if not Path(subject).exists() and ":" in subject:
+    if not Path(subject).exists() and (":" in subject or subject in entries("task")):
         task = _find_task(subject)
         lm = FrozenLM.load(model, device=device or "auto", dtype=dtype or "auto")
         reports = [_told(check_task(task, lm, every_example=not quick))]
+        _tell_label_words(task, lm)
     else:
         reports = _check_experiment(subject, quick, device, dtype)
     if any(report.failed for report in reports):
@@ -88,6 +91,7 @@ def _check_experiment(
             experiment.task, experiment.lm, length=experiment.length, every_example=not quick
         )
         reports.append(_told(report))
+        _tell_label_words(experiment.task, experiment.lm)
     sound = not any(report.failed for report in reports)
     typer.echo("\noptimisers, on a task that costs nothing")
     for name, optimiser in experiment.optimisers.items():
@@ -107,6 +111,21 @@ def _told(report: Report) -> Report:
     return report
 
 
+def _tell_label_words(task: Task, lm: FrozenLM) -> None:
+    """What the tokenizer makes of the label words, if the task has some."""
+    from rlprompt.class_task import ClassificationTask
+
+    if not isinstance(task, ClassificationTask):
+        return
+    found = task.label_word_report(lm)
+    typer.echo("\nlabel words, with the tokens of each")
+    for label in task.verbaliser.words:
+        own = [f"{one.text!r} {len(one.ids)}" for one in found.words if one.label == label]
+        typer.echo(f"      {label}: {', '.join(own)}")
+    for warning in found.warnings:
+        typer.echo(f"warn  {warning}")
+
+
 def _tell_problems(name: str, report: Report) -> None:
     """A line for an optimiser that passes, and one for each of its problems otherwise."""
     from rlprompt.check_findings import Report as Shown
@@ -118,14 +137,16 @@ def _tell_problems(name: str, report: Report) -> None:
 
 
 def _find_task(name: str) -> Task:
-    """The task at `FILE.py:NAME` or `MODULE:NAME`, or that a class or function there gives.
+    """The task of that short name, at `FILE.py:NAME`, or that a class or function there gives.
 
     Raises:
         ValueError: There is none.
     """
     from rlprompt.plugins import load_object, locate
-    from rlprompt.registry import as_task, import_task
+    from rlprompt.registry import as_task, import_task, make_task
 
+    if ":" not in name:
+        return make_task(name, {})
     spec = locate(name, Path.cwd())
     found = load_object(spec)
     return import_task(spec, {}) if callable(found) else as_task(found, name)

@@ -12,9 +12,9 @@ from typing import Protocol
 
 from rlprompt import benchmarks
 from rlprompt.benchmarks import Benchmark
+from rlprompt.class_task import ClassificationTask
 from rlprompt.data import OnBadRows, OnLeak, load_splits
 from rlprompt.hub import is_saved
-from rlprompt.task import ClassificationTask
 from rlprompt.template import Template
 
 SETTINGS = """

@@ -23,11 +23,11 @@ from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.ppo import PPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
+from rlprompt.class_task import ClassificationTask
 from rlprompt.objective import Budget
 from rlprompt.search import Optimiser
 from rlprompt.store import FILE, Store
 from rlprompt.study import Job, Study
-from rlprompt.task import ClassificationTask
 from rlprompt.template import Template
 
 TASK = ClassificationTask(

@@ -15,11 +15,12 @@ from tiny import HIDDEN, TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 from torch import Tensor
 
 from rlprompt.calibration import calibrated, content_free_queries, content_free_texts, log_prior
+from rlprompt.class_task import ClassificationTask
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Budget, Objective
 from rlprompt.price import PricedTask
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.task import ClassificationTask, measure
+from rlprompt.task import measure
 from rlprompt.template import Template
 
 

@@ -15,6 +15,7 @@ from tiny import CONTEXT, tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
+from rlprompt.class_task import ClassificationTask
 from rlprompt.compare import compare
 from rlprompt.comparison import Comparison, Run
 from rlprompt.data import Example, Splits
@@ -27,7 +28,7 @@ from rlprompt.report import HEADER, claimed, markdown, remarks, shown, table
 from rlprompt.result import Result
 from rlprompt.search import Optimiser
 from rlprompt.space import Kind, TokenSpace
-from rlprompt.task import ClassificationTask, Floats
+from rlprompt.task import Floats
 from rlprompt.template import Template
 
 N_TRAIN = 4

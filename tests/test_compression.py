@@ -12,6 +12,7 @@ from tiny import HIDDEN, tiny_lm
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.ppo import PPO
 from rlprompt.agents.random_search import RandomSearch
+from rlprompt.class_task import ClassificationTask
 from rlprompt.compression import CompressionTask
 from rlprompt.data import Example, Splits
 from rlprompt.lm import FrozenLM
@@ -19,14 +20,7 @@ from rlprompt.price import prompt_rows
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.search import Optimiser, search
 from rlprompt.space import TokenSpace
-from rlprompt.task import (
-    ChoosyTask,
-    ClassificationTask,
-    MeasuredTask,
-    Task,
-    WrittenTask,
-    measure,
-)
+from rlprompt.task import ChoosyTask, MeasuredTask, Task, WrittenTask, measure
 from rlprompt.template import Template
 
 LONG = "the film was great"

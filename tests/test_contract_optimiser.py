@@ -17,10 +17,10 @@ from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.check_optimisers import check_optimiser
+from rlprompt.class_task import ClassificationTask
 from rlprompt.objective import GRADIENT_ROWS
 from rlprompt.result import Result
 from rlprompt.search import Optimiser, search
-from rlprompt.task import ClassificationTask
 from rlprompt.template import Template
 
 LENGTH = 3

@@ -11,6 +11,7 @@ import pytest
 from fakes import FakeGradientTask, FakeTask
 from tiny import HIDDEN, TinyKind, tiny_lm
 
+from rlprompt.class_task import ClassificationTask
 from rlprompt.compression import CompressionTask
 from rlprompt.data import Example, Splits
 from rlprompt.lm import FrozenLM
@@ -18,7 +19,7 @@ from rlprompt.objective import CHUNK, Budget, Objective
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.sampling import Decoding
 from rlprompt.style_transfer import StyleReward, StyleTransferTask
-from rlprompt.task import ClassificationTask, DifferentiableTask, Task, measure
+from rlprompt.task import DifferentiableTask, Task, measure
 from rlprompt.template import Template
 
 # What a reward in nats or 1/200ths may differ by when it is computed in another batch (float32).

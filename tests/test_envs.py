@@ -14,6 +14,7 @@ from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic
 from tiny import tiny_lm
 
 import rlprompt.envs
+from rlprompt.class_task import ClassificationTask
 from rlprompt.data import Example
 from rlprompt.envs import (
     EmbeddingPromptEnv,
@@ -28,7 +29,7 @@ from rlprompt.lm import FrozenLM
 from rlprompt.objective import Budget, BudgetExhausted, Objective
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.space import Kind, SoftSpace, TokenSpace
-from rlprompt.task import ClassificationTask, Floats
+from rlprompt.task import Floats
 from rlprompt.template import Template
 
 LENGTH = 3

@@ -8,11 +8,11 @@ import torch
 from tiny import TinyKind, tiny_lm
 from torch import Tensor
 
+from rlprompt.class_task import ClassificationTask
 from rlprompt.data import Example, Splits
 from rlprompt.label_search import CHUNK, FoundWords, find_label_words
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
-from rlprompt.task import ClassificationTask
 from rlprompt.template import Template
 
 LABELS = ("neg", "pos")

@@ -13,10 +13,10 @@ from tiny import TinyKind, tiny_lm
 
 from rlprompt import benchmarks, presets
 from rlprompt.benchmarks import Benchmark
+from rlprompt.class_task import ClassificationTask
 from rlprompt.hub import HubName
 from rlprompt.presets import Preset
 from rlprompt.registry import settings_of, summary_of
-from rlprompt.task import ClassificationTask
 from rlprompt.template import Template
 
 KNOWN = {one.name: one for one in vars(benchmarks).values() if isinstance(one, Benchmark)}

@@ -12,6 +12,7 @@ import pytest
 from fakes import FakeGradientTask, FakeTask, fake_splits, number
 from tiny import tiny_lm
 
+from rlprompt.class_task import ClassificationTask
 from rlprompt.data import Example
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import CHUNK, Budget, BudgetExhausted, Evaluation, Ledger, Objective
@@ -19,7 +20,7 @@ from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.result import Result
 from rlprompt.search import CANDIDATES, AskTell, Optimiser, Proposals, search
 from rlprompt.space import Kind, SoftSpace, TokenSpace
-from rlprompt.task import ClassificationTask, Floats
+from rlprompt.task import Floats
 from rlprompt.template import Template
 
 N = len(fake_splits().train)

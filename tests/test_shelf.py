@@ -8,11 +8,11 @@ import pytest
 from synthetic import examples
 from tiny import TinyKind, tiny_lm
 
+from rlprompt.class_task import ClassificationTask
 from rlprompt.data import Splits
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.shelf import Shelf, ShelvedLM
-from rlprompt.task import ClassificationTask
 from rlprompt.template import Template
 
 TASK = ClassificationTask(

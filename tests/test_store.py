@@ -23,6 +23,7 @@ from tiny import tiny_lm
 
 import rlprompt.store
 from rlprompt.answers import Answer
+from rlprompt.class_task import ClassificationTask
 from rlprompt.data import Example, Splits
 from rlprompt.database import APPLICATION, StoreError
 from rlprompt.inspection import export
@@ -33,7 +34,7 @@ from rlprompt.result import Result, Score
 from rlprompt.search import AskTell, Proposals, search
 from rlprompt.space import Kind, SoftSpace, TokenSpace
 from rlprompt.store import FILE, Store, differences
-from rlprompt.task import ClassificationTask, Floats, Task
+from rlprompt.task import Floats, Task
 from rlprompt.template import Template
 
 ROWS = 70 * N_EXAMPLES

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from tiny import HIDDEN, TinyKind, tiny_lm
 
 from rlprompt.class_reward import REWARDS
+from rlprompt.class_task import ClassificationTask
 from rlprompt.data import Example, Splits
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.task import ClassificationTask, measure
+from rlprompt.task import measure
 from rlprompt.template import Template
 
 WORDS = {"neg": "terrible", "pos": "great"}

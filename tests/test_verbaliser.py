@@ -11,8 +11,8 @@ import torch
 from test_task import CAUSAL, PROMPTS, SPLITS, TRAIN, WORDS, soft, task
 from tiny import TinyKind, tiny_lm
 
+from rlprompt.class_task import ClassificationTask
 from rlprompt.prompt import SoftPrompt
-from rlprompt.task import ClassificationTask
 from rlprompt.template import Template
 from rlprompt.verbaliser import Verbaliser
 

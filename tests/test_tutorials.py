@@ -1,0 +1,67 @@
+"""The tutorials in docs/, done step by step as a reader would, on a tiny model.
+
+A block's first word after the fence is its language; a second one is the file that it is. Commands
+and Python without a file are run in order, in a folder that has the data files of docs/.
+"""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import tiny_model, tiny_tokenizer
+from typer.testing import CliRunner
+
+from rlprompt.cli import app
+
+DOCS = Path(__file__).parents[1] / "docs"
+TUTORIALS = sorted(DOCS.glob("tasks-from-*.md"))
+BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_every_step_of_a_tutorial_works(
+    page: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for data in (*DOCS.glob("*.csv"), *DOCS.glob("*.jsonl")):
+        shutil.copy(data, tmp_path)
+    before, done = set(sys.modules), 0
+    for language, file, content in BLOCK.findall(page.read_text("utf-8")):
+        text = content.replace("smollm2-135m", str(model))
+        if file:
+            # Enough for a few prompts: what a reader waits minutes for is not what is tested.
+            (tmp_path / file).write_text(re.sub(r"budget: \d+", "budget: 120", text), "utf-8")
+        elif language == "sh":
+            for line in text.splitlines():
+                run(*shlex.split(line))
+                done += 1
+        elif language == "python":
+            (tmp_path / "step.py").write_text(text, "utf-8")
+            runpy.run_path("step.py")
+            done += 1
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+    assert done >= 3
+
+
+def run(program: str, *arguments: str) -> None:
+    """A command of a tutorial; `check` may well find fault with a model of random weights."""
+    assert program == "rlprompt"
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code in ((0, 1) if arguments[0] == "check" else (0,)), done.output
