@@ -116,6 +116,12 @@ def test_an_override_wins_and_none_leaves_the_file(folder: Path) -> None:
         ("{text} {prompt}", "{text}", "small.yaml:5: task.template: template '{text}' has 0"),
         ("{prompt}", "{prompt} {prompt}", "small.yaml:5: task.template: template '{text} {prompt}"),
         ("{prompt}", "{prompt} {", "small.yaml:5: task.template: template '{text} {prompt} {'"),
+        (
+            "{negative: terrible, positive: great}",
+            "auto",
+            "small.yaml:3: task: `label_words: auto`",
+        ),
+        ("  shots: 2\n", "  labels: [a]\n", "small.yaml:3: task: `label_words: auto` needs"),
         ("shots: 2", "on_bad_rows: drop", "small.yaml:7: task.on_bad_rows: must be 'error' or"),
         ("data.csv", "nowhere.csv", "small.yaml: task.data 'nowhere.csv' is not there; looked"),
         ("data.csv", "movie-review", "small.yaml: task.data 'movie-review' is not there (did you"),
@@ -194,12 +200,37 @@ class TestTasks:
         assert isinstance(task, ImportedTaskConfig)
         assert (task.place, task.args) == (f"{folder}/my_tasks.py:Mine", {"n": 3})
 
+    def test_a_task_within_a_task_and_a_schema_are_found(self, folder: Path) -> None:
+        (folder / "schema.json").touch()
+        written = "reward: 'json:schema.json', data: data.csv, template: '{text} {prompt}'"
+        inner = f"{{name: generation, {written}}}"
+        outer = f"{{name: compression, task: {inner}, prompt: please, penalty: 1}}"
+        task = read(folder, with_task(outer)).task
+        assert isinstance(task, NamedTaskConfig)
+        within = task.settings["task"]
+        assert isinstance(within, NamedTaskConfig)
+        assert within.settings["data"] == str(folder / "data.csv")
+        assert within.settings["reward"] == f"json:{folder}/schema.json"
+
+    def test_label_words_of_every_kind(self, folder: Path) -> None:
+        several = read_task(folder, GOOD.replace("great}", "[great, 1]}")).label_words
+        assert several == {"negative": "terrible", "positive": ("great", "1")}
+        auto = "auto\n  labels: [no, 1]"
+        task = read_task(folder, GOOD.replace("{negative: terrible, positive: great}", auto))
+        assert (task.label_words, task.labels) == ("auto", ("no", "1"))
+
     @pytest.mark.parametrize(
-        "task", ["classification", "{name: function, data: data.csv}", "{class: 'a.b:C'}"]
+        "task",
+        [
+            "classification",
+            "{name: function, data: data.csv}",
+            "{class: 'a.b:C'}",
+            "{name: compression, task: {name: sst2}}",
+        ],
     )
     def test_what_a_store_keeps_is_read_back(self, folder: Path, task: str) -> None:
         config = read(folder, with_task(task))
-        assert config_from_json(config.model_dump(mode="json")) == config
+        assert config_from_json(config.record).record == config.record
 
     @pytest.mark.parametrize(
         ("task", "line"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,9 +9,10 @@ import torch
 from tiny import TinyKind, tiny_lm
 from torch import Tensor
 
+from rlprompt import label_search
 from rlprompt.class_task import ClassificationTask
 from rlprompt.data import Example, Splits
-from rlprompt.label_search import CHUNK, FoundWords, find_label_words
+from rlprompt.label_search import CHUNK, FoundWords, find_label_words, with_found_words
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Template
@@ -212,3 +214,16 @@ class TestMistakes:
     def test_a_masked_model_needs_a_mask(self) -> None:
         with pytest.raises(ValueError, match="answers at one mask"):
             found(tiny_lm("bert"))
+
+
+def test_a_task_takes_the_words_and_says_what_they_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    smaller = partial(find_label_words, pool=4)
+    monkeypatch.setattr(label_search, "find_label_words", smaller)
+    words = dict(zip(LABELS, LABELS, strict=True))
+    task = ClassificationTask("films", SPLITS, Template("{text} {prompt}"), words)
+    settled = with_found_words(task, tiny_lm())
+    assert settled.label_words == found(tiny_lm()).label_words
+    (note,) = settled.splits.notes
+    assert f"for {len(SPLITS.train)} rows outside the budget: neg: " in note
+    assert settled.fingerprint != task.fingerprint
+    assert settled.splits == task.splits
