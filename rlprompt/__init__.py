@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rlprompt.class_task import ClassificationTask
     from rlprompt.compare import compare
     from rlprompt.comparison import Comparison
+    from rlprompt.compression import CompressionTask
     from rlprompt.config_file import load_config
     from rlprompt.data import Example, Splits, few_shot, load_splits
     from rlprompt.experiment import Experiment, load_experiments
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from rlprompt.sampling import Generated
     from rlprompt.search import AskTell, Optimiser, search
     from rlprompt.space import SoftSpace, TokenSpace
+    from rlprompt.style_transfer import StyleTransferTask
     from rlprompt.task import Task
     from rlprompt.template import Query, Template
 
@@ -42,6 +44,7 @@ __all__ = [
     "BudgetExhausted",
     "ClassificationTask",
     "Comparison",
+    "CompressionTask",
     "Evaluation",
     "Example",
     "Experiment",
@@ -58,6 +61,7 @@ __all__ = [
     "SoftPrompt",
     "SoftSpace",
     "Splits",
+    "StyleTransferTask",
     "Task",
     "Template",
     "TokenPrompt",
@@ -81,6 +85,7 @@ _MODULES = {
     "class_task": ("ClassificationTask",),
     "compare": ("compare",),
     "comparison": ("Comparison",),
+    "compression": ("CompressionTask",),
     "config_file": ("load_config",),
     "data": ("Example", "Splits", "few_shot", "load_splits"),
     "experiment": ("Experiment", "load_experiments"),
@@ -95,6 +100,7 @@ _MODULES = {
     "sampling": ("Generated",),
     "search": ("AskTell", "Optimiser", "search"),
     "space": ("SoftSpace", "TokenSpace"),
+    "style_transfer": ("StyleTransferTask",),
     "task": ("Task",),
     "template": ("Query", "Template"),
 }

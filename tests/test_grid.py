@@ -282,6 +282,8 @@ def test_a_study_of_the_first_version_goes_on(desk: Path, model: Path) -> None:
         raw.execute("UPDATE runs SET result = NULL, used = 0 WHERE id = 2")
         raw.execute("DELETE FROM evaluations WHERE run = 2")
         raw.execute("DROP TABLE scores")
+        raw.execute("DROP TABLE hidden")
+        raw.execute("ALTER TABLE answers DROP COLUMN outputs")
         raw.execute("PRAGMA user_version = 1")
     raw.close()
     with pytest.raises(StoreError, match="older rlprompt; go on with its study once"):

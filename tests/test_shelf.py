@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 from synthetic import examples
 from tiny import TinyKind, tiny_lm
@@ -43,10 +44,12 @@ def test_it_answers_as_the_model_itself() -> None:
     loads.lm("gpt2", shelf)
     prompts = [TokenPrompt((5, 6)), TokenPrompt((7, 8))]
     dev = TASK.splits.dev
-    assert TASK.rewards(lm, prompts, dev).tolist() == TASK.rewards(plain, prompts, dev).tolist()
+    # Up to rounding: the shared model keeps texts that other tests computed in other passes.
+    rewards = TASK.rewards(lm, prompts, dev)
+    np.testing.assert_allclose(rewards, TASK.rewards(plain, prompts, dev), rtol=1e-5)
     soft = [SoftPrompt(plain.embeddings()[[5, 6]])]
     ours, theirs = (TASK.rewards_with_grad(one, soft, dev) for one in (lm, plain))
-    assert ours[1].tolist() == theirs[1].tolist()
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-4, atol=1e-4)
     assert lm.fingerprint == plain.fingerprint
     assert lm.own_noise == plain.own_noise
     assert (lm.kind, lm.context, lm.device) == (plain.kind, plain.context, plain.device)
