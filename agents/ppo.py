@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,6 +22,7 @@ from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.envs.vec_env import PromptVecEnv
 from rlprompt.objective import Ledger, Objective
 from rlprompt.space import Kind, SoftSpace, TokenSpace
+from rlprompt.surroundings import seeded
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,8 @@ def _learn(
 ) -> None:
     """Run Stable-Baselines3's PPO on rollouts of one episode each."""
     objective = episodes.objective
-    with seeded_globals(rng, device):
+    # Stable-Baselines3 shuffles with numpy's global generator and draws actions from torch's.
+    with seeded(int(rng.integers(2**32))):
         envs = Relative(PromptVecEnv(episodes), objective.ledger)
         learner = stable_baselines3.PPO(
             policy,
@@ -181,25 +181,6 @@ class Relative(VecEnvWrapper):
             spread = np.std([reward for _, reward in self._ledger.points])
             rewards = (rewards - rewards.mean()) / (spread or 1.0)
         return observations, rewards, finished, infos
-
-
-@contextmanager
-def seeded_globals(rng: np.random.Generator, device: torch.device) -> Iterator[None]:
-    """Seed the global generators from `rng`, and put them back afterwards.
-
-    Stable-Baselines3 shuffles with numpy's and draws actions from torch's.
-    """
-    python, numpy = random.getstate(), np.random.get_state()
-    seed = int(rng.integers(2**32))
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            random.seed(seed)
-            np.random.seed(seed)
-            torch.manual_seed(seed)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
 
 
 def _check(settings: object, counts: Mapping[str, int], scales: tuple[str, ...]) -> None:

@@ -27,7 +27,6 @@ from rlprompt.check_findings import Finding, Report, Stop, collect, verdict
 from rlprompt.check_gradient import check_gradient
 from rlprompt.check_optimisers import check_optimiser
 from rlprompt.check_purity import check_purity
-from rlprompt.check_surroundings import changed, model_state, random_states
 from rlprompt.check_worth import worth
 from rlprompt.data import Example, Splits
 from rlprompt.lm import FrozenLM
@@ -35,6 +34,7 @@ from rlprompt.objective import CHUNK
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.search import make_space
 from rlprompt.space import Kind, TokenSpace
+from rlprompt.surroundings import changed, model_state, random_states
 from rlprompt.task import DifferentiableTask, GeneratingTask, MeasuredTask, Task
 from rlprompt.template import Query
 

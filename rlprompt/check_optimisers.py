@@ -21,7 +21,6 @@ from typing import get_args
 import numpy as np
 
 from rlprompt.check_findings import Finding, Report, Stop, collect, verdict
-from rlprompt.check_surroundings import changed, model_state, random_states, seeded
 from rlprompt.check_trial import Call, TrialTask, trial_lm
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import (
@@ -36,6 +35,7 @@ from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.result import plain
 from rlprompt.search import Optimiser, make_space
 from rlprompt.space import Kind, Space
+from rlprompt.surroundings import changed, model_state, random_states, seeded
 
 # Calls of the objective that bring nothing, after which a search will not end by itself.
 MOST_REFUSALS = 50

@@ -8,9 +8,9 @@ import numpy as np
 
 from rlprompt.check_answers import Asker, as_rewards, where
 from rlprompt.check_findings import Finding, verdict
-from rlprompt.check_surroundings import seeded
 from rlprompt.data import Example
 from rlprompt.prompt import Prompt
+from rlprompt.surroundings import seeded
 from rlprompt.task import Floats
 
 # Share of rows that near ties, decided by the model's rounding, may turn over: a reward that jumps,

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import logging
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,6 @@ from rlprompt.rows import BATCH, Row, Table, text_row
 logger = logging.getLogger(__name__)
 
 PREFIX = "hub:"
-HUB_TIMEOUT = 5.0  # seconds that the hub has to answer in
 PATTERN = re.compile(
     r"hub:(?P<name>\w[\w.-]*(/[\w.-]+)?)(:(?P<config>[\w.+-]+))?(@(?P<revision>[\w./-]+))?"
 )
@@ -151,9 +148,11 @@ def _commit(source: HubName) -> str:
     if COMMIT.fullmatch(source.revision):
         return source.revision
     from huggingface_hub import HfApi
-    from huggingface_hub.constants import ENDPOINT, is_offline_mode
+    from huggingface_hub.constants import ENDPOINT
 
-    if is_offline_mode() or not _answers(ENDPOINT):
+    from rlprompt.loading import hub_answers
+
+    if not hub_answers():
         raise ValueError(
             f"{ENDPOINT} cannot be reached to look up {source}. Where it can be, save the data "
             "set with datasets' save_to_disk and give that folder; or give the commit as "
@@ -164,17 +163,6 @@ def _commit(source: HubName) -> str:
     except OSError as error:  # all that the hub answers with
         raise ValueError(f"{source} cannot be found: {_first_line(error)}") from error
     return str(info.sha)
-
-
-def _answers(url: str) -> bool:
-    """Whether the hub can be reached; its own client would retry for half a minute."""
-    try:
-        with urllib.request.urlopen(url, timeout=HUB_TIMEOUT):
-            return True
-    except urllib.error.HTTPError:
-        return True  # it answered
-    except OSError:
-        return False
 
 
 def _library(what: str) -> Any:

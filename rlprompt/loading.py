@@ -205,10 +205,10 @@ def _resolve(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
     if path.is_dir():
         return str(path), {}
     options: dict[str, Any] = {} if revision is None else {"revision": revision}
-    return name, options if _hub_answers() else options | {"local_files_only": True}
+    return name, options if hub_answers() else options | {"local_files_only": True}
 
 
-def _hub_answers() -> bool:
+def hub_answers() -> bool:
     """Whether the hub can be reached; transformers itself would retry for half a minute."""
     if is_offline_mode():
         return False

@@ -13,12 +13,12 @@ from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt import check
 from rlprompt.check import check_task
-from rlprompt.check_surroundings import random_states
 from rlprompt.class_task import ClassificationTask
 from rlprompt.data import Example, Splits
 from rlprompt.function_reward import RewardFunction
 from rlprompt.function_task import FunctionTask
 from rlprompt.lm import FrozenLM
+from rlprompt.surroundings import random_states
 from rlprompt.template import Template
 
 LABELS = ("neg", "pos")

@@ -13,11 +13,11 @@ import torch
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.check_optimisers import check_optimiser
-from rlprompt.check_surroundings import random_states
 from rlprompt.check_trial import trial_lm
 from rlprompt.objective import BudgetExhausted, Objective
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.space import Kind, SoftSpace, TokenSpace
+from rlprompt.surroundings import random_states
 
 
 @dataclass(frozen=True)
