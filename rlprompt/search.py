@@ -30,7 +30,7 @@ from rlprompt.objective import (
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.result import SOFT_MARK, Candidate, Result, Score, plain
 from rlprompt.space import Kind, SoftSpace, Space, TokenSpace
-from rlprompt.task import ChoosyTask, Task, measure
+from rlprompt.task import ChoosyTask, ShorteningTask, Task, measure
 
 logger = logging.getLogger(__name__)
 
@@ -265,7 +265,7 @@ def _measured(task: Task, lm: FrozenLM, prompts: Sequence[Prompt], split: str) -
 def _candidates(final: _Final, ledger: Ledger, finished: bool) -> list[Candidate]:
     """The best prompts with their scores, the one picked on dev first."""
     if not finished:
-        return [_candidate(final.lm, scored, None, None) for scored in ledger.best(1)]
+        return [_candidate(final, scored, None, None) for scored in ledger.best(1)]
     best = ledger.best(CANDIDATES)
     if not best:
         return []
@@ -274,16 +274,18 @@ def _candidates(final: _Final, ledger: Ledger, finished: bool) -> list[Candidate
     order = sorted(range(len(best)), key=lambda i: -scores[i].reward)
     picked = [best[order[0]].prompt]
     (train,) = final.scores(picked, "train")
-    candidates = [_candidate(final.lm, best[i], scores[i], None) for i in order]
+    candidates = [_candidate(final, best[i], scores[i], None) for i in order]
     (test,) = final.scores(picked, "test")
     candidates[0] = dataclasses.replace(candidates[0], train=train, test=test)
     return candidates
 
 
-def _candidate(lm: FrozenLM, scored: Scored, dev: Score | None, test: Score | None) -> Candidate:
-    text, retypable = describe(lm, scored.prompt)
+def _candidate(final: _Final, scored: Scored, dev: Score | None, test: Score | None) -> Candidate:
+    prompt, task = scored.prompt, final.task
+    used = task.shortened(final.lm, prompt) if isinstance(task, ShorteningTask) else prompt
+    text, retypable = describe(final.lm, used)
     return Candidate(
-        prompt=scored.prompt,
+        prompt=prompt,
         text=text,
         retypable=retypable,
         train_reward=scored.reward,

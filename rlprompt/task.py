@@ -125,6 +125,15 @@ class ChoosyTask(Task, Protocol):
         ...
 
 
+@runtime_checkable
+class ShorteningTask(Task, Protocol):
+    """A task that gives the model less than the prompt that was searched."""
+
+    def shortened(self, lm: FrozenLM, prompt: Prompt) -> Prompt:
+        """What the model is given, which is what a person would use."""
+        ...
+
+
 def columns(
     template: Template, text: str | Sequence[str] | Mapping[str, str] | None
 ) -> Sequence[str] | Mapping[str, str]:

@@ -103,6 +103,7 @@ def test_every_method_for_tokens_finds_the_short_prompt(optimiser: Optimiser) ->
     short = task.shortened(lm, found.prompt)
     assert sorted(lm.decode([i]) for i in short.ids) == [" film", " great"]
     assert found.train_reward == 1.5
+    assert found.text == lm.decode(short.ids)  # without blanks, as a person would type it
 
 
 class Dear(Counting):
