@@ -215,7 +215,7 @@ def _print_scores(
     """A prompt and what it scores on one task and model."""
     from rlprompt.prompt import TokenPrompt
     from rlprompt.search import describe, evaluate
-    from rlprompt.task import MeasuredTask, WrittenTask
+    from rlprompt.task import WrittenTask, metric_name
     from rlprompt.terminal import print_columns
 
     if isinstance(task, WrittenTask) and not exact:
@@ -227,8 +227,7 @@ def _print_scores(
     console.print(f"prompt     {text!r}" + ("" if retypable else "  (typed again: other tokens)"))
     console.print(f"token ids  {' '.join(map(str, tokens.ids)) or '(none)'}")
     console.print()
-    metric = task.metric if isinstance(task, MeasuredTask) else "reward"
-    rows = [("split", "examples", metric, "mean reward")]
+    rows = [("split", "examples", metric_name(task), "mean reward")]
     for part, found in scores.items():
         n_examples = len(task.splits.parts()[part])
         rows.append((part, str(n_examples), f"{found.metric:.3f}", f"{found.reward:.2f}"))

@@ -10,7 +10,7 @@ from typing import Any
 from rlprompt.experiment import Experiment, Search
 from rlprompt.lm import FrozenLM
 from rlprompt.result import Candidate, Result, Score
-from rlprompt.task import Task
+from rlprompt.task import Task, metric_name
 
 FORMAT = 2
 
@@ -142,6 +142,7 @@ def _task_entry(name: str, task: Task) -> dict[str, Any]:
     return {
         "name": name,
         "fingerprint": task.fingerprint,
+        "metric": metric_name(task),
         "examples": {name: len(part) for name, part in task.splits.parts().items()},
         "data_notes": list(task.splits.notes),
     }

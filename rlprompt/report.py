@@ -16,6 +16,7 @@ from rlprompt.comparison import Comparison, Section
 from rlprompt.plot import curves
 from rlprompt.result import SOFT_MARK, Score
 from rlprompt.store import FILE
+from rlprompt.task import metric_name
 
 HEADER = ("optimiser", "seed", "rows", "seconds (LM)", "train", "dev", "test", "prompt")
 NONE = "-"
@@ -132,22 +133,26 @@ def _caution(section: Section) -> list[str]:
     ]
     if not scored:
         return []
-    splits = section.experiment.task.splits
+    task = section.experiment.task
+    splits, name = task.splits, metric_name(task)
     train, test = (sum(values) / len(scored) for values in zip(*scored, strict=True))
-    lines = []
-    if train - test >= GAP:
+    lines = [f"Train, dev and test are the mean {name}."]
+    shares = name == "accuracy"
+    if shares and train - test >= GAP:
         lines.append(
             f"Train is {train - test:.2f} above test on average: so far the prompts fit the "
             f"{len(splits.train)} train examples more than the task. Judge by test."
         )
-    # Half the 95 % interval of an accuracy, from the number of test examples alone.
-    error = 1.96 * math.sqrt(max(test * (1 - test), 0.0) / len(splits.test))
     n_seeds = len({run.seed for run in section.runs})
     luck = (
         "one seed ranks no optimisers"
         if n_seeds == 1
         else f"{n_seeds} seeds are no test of significance"
     )
+    if not shares:
+        return [*lines, f"{luck[0].upper()}{luck[1:]}."]
+    # Half the 95 % interval of an accuracy, from the number of test examples alone.
+    error = 1.96 * math.sqrt(max(test * (1 - test), 0.0) / len(splits.test))
     lines.append(
         f"{len(splits.test)} test examples leave about ±{error:.2f} (95 %) on each test figure, "
         f"and {luck}."

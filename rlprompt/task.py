@@ -166,6 +166,11 @@ def data_name(data: str) -> str:
     return "/".join(path.parts[-2:]) if path.is_dir() else path.stem
 
 
+def metric_name(task: Task) -> str:
+    """What the reported figure of a task is called."""
+    return task.metric if isinstance(task, MeasuredTask) else "reward"
+
+
 def measure(
     task: Task, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
 ) -> tuple[Floats, Floats]:
