@@ -26,6 +26,7 @@ from rlprompt.answers import Answer
 from rlprompt.class_task import ClassificationTask
 from rlprompt.data import load_splits
 from rlprompt.database import Database
+from rlprompt.inspection import best
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import CHUNK, Budget, BudgetExhausted, Objective
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
@@ -153,8 +154,15 @@ def bench_open(folder: Path, n_evaluations: int) -> None:
             record = Record(store._database, 1, "run", "model", "task", 0, "bench")
             assert record.find([TokenPrompt((1,))], gradient=False) is None
 
+    def show() -> None:
+        with Store(path, read_only=True) as store:
+            assert len(best(store, "run", 3)) == 3
+
     size = path.stat().st_size / 1e6
-    print(f"open {n_evaluations:,} evaluations ({size:,.0f} MB): {timed(look):.3f} s")
+    print(
+        f"{n_evaluations:,} evaluations ({size:,.0f} MB): opened in {timed(look):.3f} s; the best "
+        f"prompts found in {timed(show):.1f} s"
+    )
 
 
 def key(i: int) -> bytes:

@@ -96,11 +96,15 @@ def ledger(store: Store, name: str) -> Iterator[Entry]:
 
 def best(store: Store, name: str, count: int) -> list[Entry]:
     """The best distinct prompts of a run that may still go on, the best first."""
-    distinct: dict[str, Entry] = {}
-    for entry in ledger(store, name):
-        if entry.prompt is not None:
-            distinct.setdefault(entry.digest, entry)
-    return heapq.nlargest(count, distinct.values(), key=lambda entry: (entry.reward, -entry.rows))
+    seen: set[str] = set()
+
+    def first_times() -> Iterator[Entry]:
+        for entry in ledger(store, name):
+            if entry.prompt is not None and entry.digest not in seen:
+                seen.add(entry.digest)
+                yield entry
+
+    return heapq.nlargest(count, first_times(), key=lambda entry: (entry.reward, -entry.rows))
 
 
 def export(store: Store, path: Path) -> int:

@@ -88,6 +88,14 @@ MIGRATIONS = (
 )
 
 
+# So many batches at a time: a long run need not fit into memory.
+_PAGE = """
+    SELECT position, prompts, digests, rewards, gradients IS NOT NULL, seconds, outputs
+    FROM evaluations JOIN answers ON answers.id = answer
+    WHERE run = ? AND position > ? ORDER BY position LIMIT 256
+"""
+
+
 @dataclass(frozen=True)
 class StoredRun:
     """A run as the store knows it.
@@ -341,25 +349,20 @@ class Store:
         """The batches of a run, in order."""
         ((run, spec),) = self._database.read("SELECT id, spec FROM runs WHERE name = ?", name)
         extra = int(json.loads(spec).get("task", {}).get(EXTRA_ROWS, 0))
-        positions = self._database.read(
-            "SELECT answer FROM evaluations WHERE run = ? ORDER BY position", run
-        )
-        for (answer,) in positions:
-            ((prompts, digests, rewards, gradients, seconds, outputs),) = self._database.read(
-                "SELECT prompts, digests, rewards, gradients IS NOT NULL, seconds, outputs"
-                " FROM answers WHERE id = ?",
-                answer,
-            )
-            states = json.loads(prompts)
-            yield StoredBatch(
-                tuple(digests[i : i + 16].hex() for i in range(0, len(digests), 16)),
-                tuple(state and prompt_from_state(state) for state in states),
-                np.frombuffer(rewards, dtype="<f8").reshape(len(states), -1),
-                bool(gradients),
-                seconds,
-                None if outputs is None else texts(outputs),
-                extra,
-            )
+        last = -1
+        while page := self._database.read(_PAGE, run, last):
+            last = page[-1][0]
+            for _, prompts, digests, rewards, gradients, seconds, outputs in page:
+                states = json.loads(prompts)
+                yield StoredBatch(
+                    tuple(digests[i : i + 16].hex() for i in range(0, len(digests), 16)),
+                    tuple(state and prompt_from_state(state) for state in states),
+                    np.frombuffer(rewards, dtype="<f8").reshape(len(states), -1),
+                    bool(gradients),
+                    seconds,
+                    None if outputs is None else texts(outputs),
+                    extra,
+                )
 
 
 def as_json(value: Any) -> Any:
