@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from inspect import Parameter
 
 import typer
@@ -56,9 +57,13 @@ def _list_entries(kind: Kind) -> None:
             continue
         typer.echo(f"{name}: {summary_of(made)}")
         typer.echo(f"    {point.value}, from {package}")
-        for setting, default in settings_of(made).items():
-            needed = default is Parameter.empty
-            typer.echo(f"    {setting}: {'(needed)' if needed else repr(default)}")
+        settings = [
+            setting if default is Parameter.empty else f"{setting}={default!r}"
+            for setting, default in settings_of(made).items()
+        ]
+        if settings:
+            said = f"settings: {', '.join(settings)}"
+            typer.echo(textwrap.fill(said, 100, initial_indent="    ", subsequent_indent=" " * 8))
 
 
 def _state(asset: str) -> str:

@@ -235,7 +235,7 @@ class TestList:
         shown = rlprompt("ls", "optimisers").stdout
         assert re.search(r"^greedy: \w", shown, re.MULTILINE)
         assert "    rlprompt.agents.greedy:Greedy, from rlprompt " in shown
-        assert "    pool: " in shown
+        assert "    settings: pool=" in shown
 
     def test_one_that_cannot_be_imported_hides_no_other(
         self, monkeypatch: pytest.MonkeyPatch
