@@ -7,9 +7,10 @@ from inspect import Parameter
 
 import typer
 
+from rlprompt import registry
 from rlprompt.assets import ASSETS, cache_folder, is_cached
 from rlprompt.config import DEFAULT_DATA
-from rlprompt.registry import Kind, entries, load, settings_of, summary_of
+from rlprompt.registry import Kind, settings_of, summary_of
 
 
 def list_optimisers() -> None:
@@ -48,10 +49,10 @@ def list_models() -> None:
 
 
 def _list_entries(kind: Kind) -> None:
-    for name, point in entries(kind).items():
+    for name, point in registry.entries(kind).items():
         package = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown package"
         try:
-            made = load(kind, name)
+            made = registry.load(kind, name)
         except ValueError as error:  # the others can be listed all the same
             typer.echo(f"{name}: {error}")
             continue
