@@ -19,7 +19,7 @@ from rlprompt.forward import PackedModel
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.sampling import Generated
-from rlprompt.template import Query
+from rlprompt.template import Query, Template
 
 KINDS: tuple[TinyKind, ...] = ("llama", "gpt2", "opt", "gemma", "mistral-sliding", "t5")
 END = 2
@@ -286,3 +286,17 @@ class TestBadInput:
             model.get_input_embeddings().weight[7] = torch.nan  # type: ignore[operator]
         with pytest.raises(ValueError, match=r"not a number \(NaN\)"):
             lm.generate([TokenPrompt((7,))], [Query((1, 5), ())], max_new_tokens=2)
+
+
+def test_the_default_model_writes_what_plain_generate_writes() -> None:
+    """Real words, both places of the prompt; one row at a time on the other side."""
+    lm = FrozenLM.load("smollm2-135m", device="cpu", dtype="float32")
+    prompts = [TokenPrompt(lm.encode(text)) for text in (" The capital is", " In short:", "")]
+    for template in ("{text} {prompt}", "{prompt}\nText: {text}\nAnswer:"):
+        queries = [
+            Template(template).query({"text": text}, lm)
+            for text in ("France is in Europe.", "I flew to Rome last week with two friends.")
+        ]
+        answers = written(lm.generate(prompts, queries, max_new_tokens=8))
+        for prompt, row in zip(prompts, answers, strict=True):
+            assert row == [plainly(lm, prompt, query, 8) for query in queries]
