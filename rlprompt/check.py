@@ -247,7 +247,18 @@ class _Check:
         slow = seconds > max(SLOW * forward, QUICK)
         advice = text + f"; 10,000 rows take {1e4 * seconds / 60:.0f} min. Score prompts together"
         yield verdict("cost", advice if slow else "", text, "warn")
-        yield from worth(rewards, len(self.task.splits.parts()["train"]))
+        yield from worth(rewards, len(self.task.splits.parts()["train"]), self._seen(examples))
+
+    def _seen(self, examples: Sequence[Example]) -> str:
+        """What the model wrote, if it did."""
+        if not isinstance(self.task, GeneratingTask):
+            return ""
+        prompt = self.prompts(self.kinds[0], 1)
+        _, texts = self.ask.guarded(
+            lambda task: task.rewards_with_outputs(self.lm, prompt, list(examples))
+        )
+        some = ", ".join(map(repr, texts[0][:3]))
+        return f"under one of them the model wrote {some}"
 
     def every_example(self) -> Iterator[Finding]:
         """Whether one prompt can be scored on each example of every split."""

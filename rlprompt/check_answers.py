@@ -12,6 +12,7 @@ import torch
 
 from rlprompt.check_findings import Finding, Stop
 from rlprompt.data import Example
+from rlprompt.function_reward import RewardError
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.task import Floats, Task
@@ -127,6 +128,14 @@ class Asker:
 
 def raised(error: Exception, row: str = "") -> Finding:
     """A finding about an error, with the part of its traceback that is not ours."""
+    if isinstance(error, RewardError):
+        # Its message says which row; what a person's function raised is the cause.
+        cause = error.__cause__
+        if cause is None:
+            return Finding("raises", "fail", str(error))
+        frames = cause.__traceback__.tb_next if cause.__traceback__ else None
+        detail = "".join(traceback.format_exception(type(cause), cause, frames))
+        return Finding("raises", "fail", str(error), detail)
     frames = error.__traceback__.tb_next if error.__traceback__ else None
     detail = "".join(traceback.format_exception(type(error), error, frames))
     text = f"it raised {type(error).__name__}: {error}{row}"

@@ -99,19 +99,21 @@ def decompose(rewards: Floats) -> Components:
     )
 
 
-def worth(rewards: Floats, n_train: int) -> Iterator[Finding]:
+def worth(rewards: Floats, n_train: int, seen: str = "") -> Iterator[Finding]:
     """Whether a search could find something, by the rewards (P, E) of random prompts.
 
     Args:
         rewards: Of random prompts, 2 or more, on some train examples.
         n_train: Examples that a search will use.
+        seen: What the rewards were made of, in words, for where they are all the same.
     """
     n_prompts = len(rewards)
     # Where sums are rounded, equal means may differ in the last digits.
     means = rewards.mean(1).round(12)
     if np.ptp(rewards, axis=0).max() == 0:
-        text = f"The reward is the same for all {n_prompts} random prompts: no search can find "
-        yield Finding("constant", "fail", text + "anything. Look at what the reward depends on.")
+        text = f"The reward is the same for all {n_prompts} random prompts: a search has nothing "
+        text += "to go by. Look at what the reward depends on"
+        yield Finding("constant", "fail", text + (f"; {seen}." if seen else "."))
         return
     yield Finding("constant", "pass", f"{n_prompts} random prompts earn different rewards")
     at_top = float((rewards == rewards.max()).mean())

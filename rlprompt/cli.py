@@ -215,7 +215,7 @@ def _print_scores(
     """A prompt and what it scores on one task and model."""
     from rlprompt.prompt import TokenPrompt
     from rlprompt.search import describe, evaluate
-    from rlprompt.task import WrittenTask, metric_name
+    from rlprompt.task import GeneratingTask, WrittenTask, metric_name
     from rlprompt.terminal import print_columns
 
     if isinstance(task, WrittenTask) and not exact:
@@ -232,6 +232,12 @@ def _print_scores(
         n_examples = len(task.splits.parts()[part])
         rows.append((part, str(n_examples), f"{found.metric:.3f}", f"{found.reward:.2f}"))
     print_columns(console, rows, numeric=len(rows[0]) - 1)
+    if isinstance(task, GeneratingTask):
+        some = task.splits.train[:3]
+        _, outputs = task.rewards_with_outputs(lm, [tokens], some)
+        for example, output in zip(some, outputs[0], strict=True):
+            wanted = f" (reference {example.label!r})" if example.label else ""
+            console.print(f"the model wrote {output!r}{wanted}", markup=False)
     for note in task.splits.notes:
         console.print(f"note: {note}")
     console.print()

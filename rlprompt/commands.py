@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rlprompt.experiment import Experiment
     from rlprompt.store import Store
 
+GO_ON = "interrupted: run the same command again, or `rlprompt work RUN`, to go on"
+
 StudyPath = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder of a study, such as runs/demo.")
 ]
@@ -24,15 +26,22 @@ def show(
         int, typer.Option(min=0, metavar="N", help="Best prompts of each run to show.")
     ] = 3,
 ) -> None:
-    """Show a study: config, state of each run, best prompts so far."""
-    from rlprompt.inspection import best, state_line
+    """Show a study: state of each run, best prompts so far, config."""
+    from rlprompt.inspection import best, is_left, state_line
 
     with _open(study) as store:
-        typer.echo(json.dumps(store.spec.get("config", {}), indent=1, ensure_ascii=False))
-        for run in store.runs():
+        runs = store.runs()
+        for run in runs:
             typer.echo(state_line(run))
+            picked = run.result.candidates[:1] if run.result else ()
+            for candidate in picked:
+                typer.echo(f"    picked: {candidate.text!r}")
             for entry in best(store, run.name, prompts):
                 typer.echo(f"    {entry.reward:.4f} after {entry.rows:,} rows: {entry.title}")
+        if any(map(is_left, runs)):
+            typer.echo(GO_ON)
+        typer.echo("config:")
+        typer.echo(json.dumps(store.spec.get("config", {}), indent=1, ensure_ascii=False))
 
 
 def watch(
@@ -42,7 +51,7 @@ def watch(
     ] = 2.0,
 ) -> None:
     """Follow a study that runs elsewhere, a line a run, until all its runs have ended."""
-    from rlprompt.inspection import state_line
+    from rlprompt.inspection import is_left, state_line
 
     shown: dict[str, str] = {}
     with _open(study) as store:
@@ -52,7 +61,11 @@ def watch(
                 if shown.get(run.name) != state_line(run):
                     shown[run.name] = state_line(run)
                     typer.echo(shown[run.name])
+            under_way = [run for run in runs if run.state == "running" and not is_left(run)]
             if all(run.state in ("finished", "failed") for run in runs):
+                return
+            if not under_way and any(map(is_left, runs)):
+                typer.echo(GO_ON)
                 return
             time.sleep(every)
 
@@ -138,4 +151,9 @@ def _load(study: Path) -> list[Experiment]:
 def _open(study: Path) -> Store:
     from rlprompt.store import FILE, Store
 
+    if not (study / FILE).exists():
+        raise ValueError(
+            f"{study} holds no study yet; if it was just begun, its controls are scored first. "
+            "`rlprompt ls runs` lists the studies that there are"
+        )
     return Store(study / FILE, read_only=True)

@@ -119,7 +119,8 @@ def _data_path(data: str, config: Path) -> str:
     meant = f" (did you mean {DEFAULT_DATA}?)" if near else ""
     raise ConfigError(
         f"{config}: task.data {data!r} is not there{meant}; looked for {tried}. "
-        f"Give {DEFAULT_DATA}, a .csv, .tsv or .jsonl file, or a folder with train, dev and test"
+        f"Give {DEFAULT_DATA}, a .csv, .tsv, .jsonl or .parquet file, a folder with train, dev and "
+        "test, or hub:NAME"
     )
 
 

@@ -187,7 +187,8 @@ def load_reward(spec: str) -> RewardFunction:
     if isinstance(found, RewardFunction):
         return found
     if not callable(found):
-        raise ValueError(f"{spec} is a {type(found).__name__}, not a function; write {SIGNATURES}")
+        kind = type(found).__name__
+        raise ValueError(f"{spec} is of the type {kind} and no function; write {SIGNATURES}")
     return RewardFunction(found)
 
 

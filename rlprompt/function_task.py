@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.data import Example, Splits, load_splits
+from rlprompt.data import Example, OnBadRows, OnLeak, Splits, load_splits
 from rlprompt.function_reward import RewardFunction, load_reward
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
@@ -59,6 +59,8 @@ class FunctionTask:
         shots: int = 16,
         test: int | None = None,
         seed: int = 0,
+        on_bad_rows: OnBadRows = "error",
+        on_leak: OnLeak = "error",
         hand_prompt: str = "",
         name: str = "",
     ) -> FunctionTask:
@@ -72,6 +74,8 @@ class FunctionTask:
             shots: Examples in train and in dev, where they are drawn from one file.
             test: Examples to test on; None for all there are.
             seed: Decides what is drawn.
+            on_bad_rows: As for `load_splits`.
+            on_leak: As for `load_splits`.
             hand_prompt: As for the class.
             name: What results call it; the file's name if left out.
 
@@ -86,6 +90,8 @@ class FunctionTask:
             shots=shots,
             n_test=test,
             seed=seed,
+            on_bad_rows=on_bad_rows,
+            on_leak=on_leak,
         )
         function = load_reward(reward) if isinstance(reward, str) else reward
         return cls(name or data_name(data), splits, function, hand_prompt)

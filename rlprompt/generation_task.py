@@ -15,7 +15,7 @@ from typing import TypeGuard
 
 import numpy as np
 
-from rlprompt.data import Example, Splits, load_splits
+from rlprompt.data import Example, OnBadRows, OnLeak, Splits, load_splits
 from rlprompt.function_reward import RewardFunction, load_reward
 from rlprompt.lm import FrozenLM
 from rlprompt.metrics import METRICS, Metric, metric
@@ -101,6 +101,8 @@ class GenerationTask:
         shots: int = 16,
         test: int | None = None,
         seed: int = 0,
+        on_bad_rows: OnBadRows = "error",
+        on_leak: OnLeak = "error",
         hand_prompt: str = "",
         name: str = "",
     ) -> GenerationTask:
@@ -120,6 +122,8 @@ class GenerationTask:
             shots: Examples in train and in dev, where they are drawn from one file.
             test: Examples to test on; None for all there are.
             seed: Decides which examples are drawn.
+            on_bad_rows: As for `load_splits`.
+            on_leak: As for `load_splits`.
             hand_prompt: As for the class.
             name: What results call it; left out, that of the data.
 
@@ -135,6 +139,8 @@ class GenerationTask:
             shots=shots,
             n_test=test,
             seed=seed,
+            on_bad_rows=on_bad_rows,
+            on_leak=on_leak,
         )
         return cls(
             name=name or data_name(data),

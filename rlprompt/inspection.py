@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from rlprompt.database import StoreError
+from rlprompt.leases import has_ended
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.result import Result, Score
@@ -281,13 +282,19 @@ def _mean(task: Task, lm: FrozenLM, prompt: Prompt, split: str) -> float:
     return evaluate(task, lm, prompt, split).reward
 
 
+def is_left(run: StoredRun) -> bool:
+    """Whether a run stands still, since the process of this machine that had it is gone."""
+    return run.state == "running" and has_ended(run.owner)
+
+
 def state_line(run: StoredRun) -> str:
     """A run in a line: state, rows, best reward, seconds."""
     budget = run.spec.get("budget", {}).get("rows", 0)
     reward = "" if run.best_reward is None else f", best {run.best_reward:.2f}"
     marks = "" if run.strayed is None else f", strayed at batch {run.strayed}"
     error = f", {run.error}" if run.error else ""
+    state = "interrupted" if is_left(run) else run.state
     return (
-        f"{run.name}: {run.state}, {run.used:,}/{budget:,} rows, {run.seconds:.0f} s"
+        f"{run.name}: {state}, {run.used:,}/{budget:,} rows, {run.seconds:.0f} s"
         f"{reward}{marks}{error}"
     )

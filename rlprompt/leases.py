@@ -59,7 +59,7 @@ class Worker:
 
     def takes_for_dead(self, run: str, owner: str, beat: int) -> bool:
         """Whether the owner of a run is dead, as far as this worker has seen."""
-        if _has_ended(owner):
+        if has_ended(owner):
             return True
         now = time.monotonic()
         *last, since = self._seen.get(run, (owner, beat, now))
@@ -78,7 +78,7 @@ class Worker:
                     logger.warning("no heartbeat: %s", error)
 
 
-def _has_ended(owner: str) -> bool:
+def has_ended(owner: str) -> bool:
     """Whether an owner is a worker of this machine that is no more."""
     host, pid, _ = owner.rsplit(":", 2)
     if host != platform.node():

@@ -186,6 +186,9 @@ class Objective:
         answers: Where answers are looked up before the task is asked. They are charged and
             recorded as if they were new, so a search cannot tell them apart.
 
+    Attributes:
+        waited: Seconds that this process has waited for answers, new ones and found ones.
+
     Raises:
         ValueError: The budget does not cover one prompt.
     """
@@ -204,6 +207,7 @@ class Objective:
         self.ledger = Ledger()
         self._examples = task.splits.train
         self._prompt_rows = prompt_rows(task)
+        self.waited = 0.0
         self._on_progress = on_progress
         self._answers = answers
         self._generates = isinstance(task, GeneratingTask)
@@ -312,6 +316,7 @@ class Objective:
 
     def _answer(self, prompts: Sequence[Prompt], *, gradient: bool) -> Answer:
         """The answer to a batch: what was paid for before, or else the task's."""
+        began = time.perf_counter()
         answer = self._answers.find(prompts, gradient=gradient) if self._answers else None
         if answer is None:
             answer = self._ask(prompts, gradient)
@@ -319,6 +324,7 @@ class Objective:
             if self._answers and answer.finite:
                 answer = self._answers.keep(prompts, answer)
         self.ledger.lm_seconds += answer.seconds
+        self.waited += time.perf_counter() - began
         return answer
 
     def _ask(self, prompts: Sequence[Prompt], gradient: bool) -> Answer:

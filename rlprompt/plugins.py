@@ -93,16 +93,17 @@ def _run_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever a person's file raises; kept as the cause
         del sys.modules[name]
-        raise ValueError(f"{path.name} cannot be run: {_told(error)}") from error
+        raise ValueError(f"{path.name} cannot be run: {_told(error, path)}") from error
     finally:
         sys.path.remove(str(path.parent))
     _run.append(name)
     return module
 
 
-def _told(error: Exception) -> str:
-    """An error in a line: what, and the last place in the file that it came from."""
+def _told(error: Exception, path: Path | None = None) -> str:
+    """An error in a line: what, and the last place that it came from, in a file if one is given."""
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error}"
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = [one for one in frames if path is None or one.filename == str(path)][-1]
     return f"{type(error).__name__}: {error} at {Path(frame.filename).name}:{frame.lineno}"

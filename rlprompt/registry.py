@@ -85,7 +85,8 @@ def import_task(spec: str, args: Mapping[str, Any]) -> Task:
     """
     made = load_object(spec)
     if not callable(made):
-        raise ValueError(f"{spec} is a {type(made).__name__}; give a class, or a function")
+        kind = type(made).__name__
+        raise ValueError(f"{spec} is of the type {kind}; give a class, or a function")
     try:
         inspect.signature(made).bind(**args)
     except TypeError as error:

@@ -137,6 +137,12 @@ def _caution(section: Section) -> list[str]:
     splits, name = task.splits, metric_name(task)
     train, test = (sum(values) / len(scored) for values in zip(*scored, strict=True))
     lines = [f"Train, dev and test are the mean {name}."]
+    earned = {run.scores["train"] for run in section.runs if run.scores["train"]}
+    if len(section.runs) > 1 and len(earned) == 1:
+        lines.append(
+            "Every prompt that was picked earns the same on train, so the searches had little or "
+            "nothing to go by; `rlprompt check` says more, and `rlprompt score` what is scored."
+        )
     shares = name == "accuracy"
     if shares and train - test >= GAP:
         lines.append(

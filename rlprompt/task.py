@@ -150,7 +150,13 @@ def columns(
                 f"the template has the fields {', '.join(template.fields) or '(none)'}; say which "
                 f"column is which: text: {{field: column}}, not {text!r}"
             )
-        return {template.fields[0]: text}
+        (field,) = template.fields
+        if field not in ("text", text):
+            raise ValueError(
+                f"the template has the field {field!r}, and text names the column {text!r}: is one "
+                f"of them misspelt? If not, say `text: {{{field}: {text}}}`"
+            )
+        return {field: text}
     named = dict(text) if isinstance(text, Mapping) else {column: column for column in text}
     if set(named) != set(template.fields):
         raise ValueError(

@@ -395,7 +395,7 @@ FAULTS = [
     ),
     Fault("remembers", Remembers(), "stateless", "after a call about other prompts"),
     Fault("remembers", Remembers(), "attributes", "seen"),
-    fault("constant", "constant", "no search can find anything", lambda r, p, e: 0 * r + 0.5),
+    fault("constant", "constant", "a search has nothing to go by", lambda r, p, e: 0 * r + 0.5),
     fault(
         "saturated",
         "saturated",

@@ -107,7 +107,7 @@ def test_verify_refuses_other_data(study: Path) -> None:
 def test_a_folder_without_a_study_is_named(desk: Path, command: str) -> None:
     result = rlprompt(command, "nowhere")
     assert result.exit_code == 2
-    assert result.stderr == "error: there is no nowhere/study.sqlite\n"
+    assert result.stderr.startswith("error: nowhere holds no study yet; ")
 
 
 def test_several_workers_give_what_one_gives(study: Path, desk: Path) -> None:

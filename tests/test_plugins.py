@@ -120,7 +120,7 @@ class TestTask:
             ("Mine", {}, r"mine.py:Mine cannot be called with args \{\}: missing a required"),
             ("Mine", {"m": 1}, "mine.py:Mine cannot be called with args .*: missing a required"),
             ("NoTask", {}, "gives a NoTask without splits, fingerprint, rewards, which is no task"),
-            ("number", {}, "mine.py:number is a int; give a class, or a function"),
+            ("number", {}, "mine.py:number is of the type int; give a class, or a function"),
             ("Unsplit", {"n": 1}, "has splits of the type NoneType; make them with"),
             ("Broken", {}, "mine.py:Broken raised KeyError: 'city'"),
         ],
