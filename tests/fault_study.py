@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -33,9 +34,9 @@ from rlprompt.template import Template
 TASK = ClassificationTask(
     "words", SPLITS, Template("{text} {prompt}"), {"good": "great", "bad": "terrible"}
 )
-# Seconds that a process works before it is killed, on average: forty of them get far, and do not
-# finish.
-MEAN_LIFE = 0.08
+# Of the processor time of the study, what the killed processes have together, on average: they get
+# far and do not finish, on a machine of any speed.
+SHARE = 0.5
 OPTIMISERS: dict[str, Optimiser] = {
     "random": RandomSearch(batch=4),
     "greedy": Greedy(batch=4),
@@ -74,6 +75,19 @@ def work_until(folder: Path, n_prompts: int, seconds: float) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
+def whole_seconds(n_prompts: int) -> float:
+    """Processor time of the study where nothing disturbs it."""
+    before = os.times()
+    with tempfile.TemporaryDirectory() as folder:
+        child = os.fork()
+        if not child:
+            work(Path(folder), n_prompts)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    after = os.times()
+    return after.children_user + after.children_system - sum(before[2:4])
+
+
 def prepare() -> None:
     """Make once what all forks use. PyTorch's threads would not live through one."""
     torch.set_num_threads(1)
@@ -104,8 +118,9 @@ def share(folder: Path, n_prompts: int) -> None:
 def main(folder: Path, n_prompts: int, n_kills: int, seed: int) -> None:
     prepare()
     rng = np.random.default_rng(seed)
+    mean_life = SHARE * whole_seconds(n_prompts) / n_kills if n_kills else 0.0
     for i in range(n_kills):
-        killed = work_until(folder, n_prompts, rng.exponential(MEAN_LIFE))
+        killed = work_until(folder, n_prompts, rng.exponential(mean_life))
         assert killed, f"finished after {i} kills"
     work(folder, n_prompts)
 
