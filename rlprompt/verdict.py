@@ -49,6 +49,7 @@ class _Study:
     searches: Mapping[str, Floats]
     metric: str
     budget: int
+    all_scored: bool
 
     def mean(self, name: str) -> float:
         return float(np.mean([task.mean() for task in present(self.searches[name])]))
@@ -78,11 +79,13 @@ def judge(
     """What may be said of searches at one budget.
 
     Every pair of searches is compared by `paired.compare_runs`, and Holm's correction is over all
-    of these pairs: the leader is picked after seeing the scores, so its pairs alone would be too
-    few. The chance that any search is wrongly settled above another, and so that a
-    wrong winner is named, is about 5 % at most. Failed runs are left out, pair by pair. The leader
-    is the search whose smallest difference to another is highest: without gaps, the one of the
-    highest mean.
+    of these pairs, since the leader is picked after seeing the scores (over the leader's pairs
+    alone, up to 12 % of simulated studies of eight equal searches settled something). So the chance
+    that any search is wrongly settled above another, or a wrong winner named, is about 5 % at most,
+    if the number of seeds was fixed before. Controls are corrected as a family of their own.
+
+    Failed runs are left out, pair by pair. The leader is the search whose smallest difference to
+    another is highest: without gaps, the one of the highest mean.
 
     Args:
         searches: (seeds, tasks) of each: a row is a seed, the same for all; higher is better;
@@ -98,7 +101,7 @@ def judge(
     """
     budget = _checked(searches, controls, budgets, baseline)
     scored = {name: one for name, one in searches.items() if not np.isnan(one).all()}
-    study = _Study(scored, metric, budget)
+    study = _Study(scored, metric, budget, len(scored) == len(searches))
     pairs = compare_all([(a, b, scored[a], scored[b]) for a, b in combinations(scored, 2)])
     against_controls = compare_all(
         [
@@ -171,11 +174,12 @@ def _sentence(study: _Study, leader: str | None, winner: str | None, lead: Seque
     if winner is not None:
         closest = min(lead, key=lambda pair: pair.difference.mean)
         worst = max(pair.adjusted_p or 0.0 for pair in lead)
+        others = "every other search" if study.all_scored else "every other search with a score"
         return (
             f"{winner} wins at {study.rows}: its mean {study.metric} of {mean} over "
             f"{_count(study.n_tasks, 'task')} and {_count(study.n_seeds, 'seed')} is above that of "
-            f"every other search (closest: {closest.second}, {_gap(closest.difference)}; p {_p(worst)} or less after Holm's "
-            "correction)."
+            f"{others} (closest: {closest.second}, {_gap(closest.difference)}; "
+            f"p {_p(worst)} or less after Holm's correction)."
         )
     return _open(study, leader, mean, lead)
 
