@@ -6,6 +6,7 @@ budget" is a result too, and one seed ranks nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -179,7 +180,7 @@ def _sentence(study: _Study, leader: str | None, winner: str | None, lead: Seque
             f"{winner} wins at {study.rows}: its mean {study.metric} of {mean} over "
             f"{_count(study.n_tasks, 'task')} and {_count(study.n_seeds, 'seed')} is above that of "
             f"{others} (closest: {closest.second}, {_gap(closest.difference)}; "
-            f"p {_p(worst)} or less after Holm's correction)."
+            f"p at most {math.ceil(1000 * worst) / 1000} after Holm's correction)."
         )
     return _open(study, leader, mean, lead)
 
@@ -230,9 +231,9 @@ def _gaps(searches: Mapping[str, Floats]) -> Iterator[str]:
     gaps = [f"{name} {count}" for name, count in missing.items() if count]
     if gaps:
         yield (
-            f"{sum(missing.values())} of {sum(scores.size for scores in searches.values())} runs "
-            f"have no score ({_listed(gaps)}). Two searches are compared where both have one, on "
-            "tasks with two such seeds or more, so a search gains by failing where it does badly."
+            f"No score from {sum(missing.values())} of {sum(map(np.size, searches.values()))} runs "
+            f"({_listed(gaps)}). Two searches are compared where both have one, on tasks with two "
+            "such seeds or more, so a search gains by failing where it does badly."
         )
     if empty := [name for name, scores in searches.items() if missing[name] == scores.size]:
         yield f"Not judged, for want of any score: {_listed(empty)}."
@@ -249,16 +250,13 @@ def _scope(study: _Study) -> Iterator[str]:
 
 
 def _gap(difference: Difference) -> str:
+    """How large it is and how sure."""
     text = f"a difference of {difference.mean:.3f}"
     if difference.p is None:
         return f"{text} on too few shared seeds to test"
     if difference.low is None:
         return f"{text} with every seed"
     return f"{text}, 95 % interval {difference.low:.3f} to {difference.high:.3f}"
-
-
-def _p(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "0.001"
 
 
 def _count(number: int, what: str) -> str:
