@@ -223,6 +223,15 @@ def test_a_real_effect_is_found() -> None:
     assert not {"random", "greedy"} & set(found)
 
 
+def test_p_values_are_corrected_for_all_pairs_and_controls_apart() -> None:
+    searches = study({"a": 0, "b": 0.01, "c": 0.02, "d": 0.03}, rng())
+    found = verdict(searches, {"the hand": np.full(3, 0.7)})
+    for family, n_pairs in ((found.pairs, 6), (found.against_controls, 4)):
+        assert len(family) == n_pairs
+        smallest = min(family, key=lambda pair: pair.difference.p or 0)
+        assert smallest.adjusted_p == pytest.approx(n_pairs * (smallest.difference.p or 0))
+
+
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(0, 10**6))
 def test_what_is_settled_excludes_no_difference(n_seeds: int, n_tasks: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
