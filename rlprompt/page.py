@@ -140,10 +140,14 @@ def _section(evidence: Evidence, model: str, budget: int, key: str) -> PageSecti
 
 
 def _headline(evidence: Evidence) -> str:
+    """What was compared, on what, at which cost."""
     summary = evidence.summary
-    tasks = names(task.name for task in summary.tasks)
-    models = names(model.name for model in summary.models)
-    return f"{names(summary.optimisers)} on {tasks}, with {models}"
+    tasks, models = (names(one.name for one in part) for part in (summary.tasks, summary.models))
+    budgets = names(f"{budget:,}" for budget in summary.budgets)
+    return (
+        f"{_many(len(summary.optimisers), 'method')}, {_many(len(summary.seeds), 'seed')} each, on "
+        f"{tasks} with {models}, at {budgets} rows a search"
+    )
 
 
 def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:

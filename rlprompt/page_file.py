@@ -20,7 +20,7 @@ from rlprompt.visible import spans, visible
 PAGE, TABLES, FOLDER = "report.html", "tables.md", "tables"
 
 
-def write_page(study: Path, out: Path | None = None) -> Path:
+def write_page(study: Path, out: Path | None = None) -> tuple[Page, Path]:
     """Write `report.html`, `tables.md`, and `tables/` with CSV and LaTeX.
 
     Args:
@@ -28,7 +28,7 @@ def write_page(study: Path, out: Path | None = None) -> Path:
         out: Where to write; the study's folder by default, made if it is not there.
 
     Returns:
-        The page's path.
+        What the page says, and its path.
 
     Raises:
         SummaryError: There is no study, or its summary cannot be read.
@@ -42,7 +42,7 @@ def write_page(study: Path, out: Path | None = None) -> Path:
         _write(out / FOLDER / f"{table.name}.tex", latex(table))
     _write(out / TABLES, tables_text(page))
     _write(out / PAGE, html(page))
-    return out / PAGE
+    return page, out / PAGE
 
 
 def html(page: Page) -> str:
