@@ -82,7 +82,7 @@ def task_curves(
         y_range = value_range(values + [v for split in SPLITS for _, v in levels[split]])
         plots[unit] = tuple(
             _plot(
-                f"{key}-{unit}-{split}",
+                f"{key}.{unit}.{split}",
                 task,
                 split,
                 unit,

@@ -169,7 +169,7 @@ def _effects(name: str, task: TaskEntry, result: Result) -> tuple[Table | None, 
         for piece, effect in zip(analysis.pieces, effects, strict=True)
     )
     table = Table(
-        f"{name}-effects",
+        f"{name}.effects",
         "What each token adds on dev",
         ("token", "reward", task.metric),
         rows,
@@ -195,7 +195,7 @@ def _neighbours(name: str, task: TaskEntry, result: Result) -> Table | None:
         for i, one in enumerate(result.analysis.neighbours)
     )
     return Table(
-        f"{name}-nearest",
+        f"{name}.nearest",
         "Nearest tokens of its vectors",
         ("vector", "token", "distance", "norm", "norm of token"),
         rows,
@@ -225,7 +225,7 @@ def _confusion(name: str, task: TaskEntry, result: Result) -> Table | None:
         share = counts[label, label] / sum(row) if sum(row) else None
         rows.append((label, *map(str, row), number(share)))
     return Table(
-        f"{name}-confusion",
+        f"{name}.confusion",
         "Confusion on test: class by row, answer by column",
         ("class", *answers, "recall"),
         tuple(rows),
@@ -240,7 +240,7 @@ def _confusions(name: str, task: TaskEntry, result: Result) -> Table | None:
     wrong = Counter(pair for pair in pairs if pair[0] != pair[1])
     rows = tuple((label, said, str(n)) for (label, said), n in wrong.most_common(MOST_CLASSES))
     return Table(
-        f"{name}-confusion",
+        f"{name}.confusion",
         "Largest confusions on test",
         ("class", "answer", "examples"),
         rows,
@@ -263,7 +263,7 @@ def _outputs(name: str, task: TaskEntry, result: Result) -> Table | None:
         for one in shown
     )
     return Table(
-        f"{name}-outputs",
+        f"{name}.outputs",
         "Some test examples",
         ("text", "reference", "answer", task.metric),
         rows,

@@ -59,8 +59,8 @@ def pair_tables(board: Scoreboard, task: str, verdict: Verdict) -> Iterator[Tabl
     """Every pair of a verdict, searches first and then searches with controls."""
     where = f"{board.model}, {board.budget:,} rows" + (f", {task}" if task else "")
     for name, what, pairs in (
-        ("pairs", "Every pair of searches", verdict.pairs),
-        ("controls", "Every search against every control", verdict.against_controls),
+        ("search-pairs", "Every pair of searches", verdict.pairs),
+        ("control-pairs", "Every search against every control", verdict.against_controls),
     ):
         if pairs:
             yield Table(

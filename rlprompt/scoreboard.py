@@ -37,7 +37,8 @@ class Scoreboard:
 
     def name(self, kind: str, task: str = "") -> str:
         """What a table or plot of this section is called among all of the page."""
-        return "-".join(filter(None, [self._slugs[task] if task else self.key, kind]))
+        # No slug has a dot in it, so no two such names are alike.
+        return ".".join(filter(None, [self._slugs[task] if task else self.key, kind]))
 
     def of(self, method: str, task: str) -> list[Found]:
         """The runs of a method on a task that count."""
