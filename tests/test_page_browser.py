@@ -48,7 +48,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as tool:
-        launched = tool.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        # No time limits here and below: a busy machine is no finding.
+        launched = tool.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=0)
         yield launched
         launched.close()
 
@@ -61,6 +62,7 @@ class Visit:
     ) -> None:
         size = {"width": width, "height": 800}
         self.context = browser.new_context(viewport=size, color_scheme=scheme)
+        self.context.set_default_timeout(0)
         self.page = self.context.new_page()
         self.said: list[str] = []
         self.asked: list[str] = []
