@@ -33,7 +33,7 @@ from rlprompt.loading import (
     special_ids,
 )
 from rlprompt.memory import Memory, free_bytes
-from rlprompt.noise import Noise, choose_dtype, measure_noise, probe_rows
+from rlprompt.noise import Noise, choose_dtype, disagreement, measure_noise, probe_rows
 from rlprompt.packing import Ids
 from rlprompt.plain import PlainScorer
 from rlprompt.plain_generation import PlainGenerator
@@ -93,7 +93,11 @@ class FrozenLM:
         self.obstacle = packing_obstacle(model, self.kind)
         if self.obstacle is None:
             self._packed = PackedScorer(PackedModel(model, self.memory, kernels))
-            self.obstacle = self._disagreement()
+            usual, plain = (
+                partial(self._score, scorer, "vocabulary") for scorer in (self._scorer, self._plain)
+            )
+            probe = probe_rows(self.n_vocabulary, self.mask_id)
+            self.obstacle = disagreement(usual, plain, *probe, exact=model.dtype == torch.float32)
         if self.obstacle is not None:
             self._packed = None
             logger.info("%s is scored row by row, not packed: %s", self.name, self.obstacle)
@@ -382,17 +386,3 @@ class FrozenLM:
         if self._packed is not None:
             return PackedGenerator(self._packed.packed)
         return PlainGenerator(self.model, self.kind, self.memory, self._plain.kernels)
-
-    def _disagreement(self) -> str | None:
-        """Score a few rows packed and plain; a reason not to pack if they disagree."""
-        rows = probe_rows(self.n_vocabulary, self.mask_id)
-        try:
-            packed = self._score(self._scorer, "vocabulary", *rows)
-        except (TypeError, AttributeError, KeyError, IndexError, RuntimeError) as error:
-            return f"its forward pass refused a packed input ({error})"
-        differences = (packed - self._score(self._plain, "vocabulary", *rows)).abs()
-        # A wrong mask is wrong by a nat; float32 agrees to 1e-5, 16 bits to a tenth on average.
-        exact = self.model.dtype == torch.float32
-        worst = float(differences.max() if exact else differences.mean())
-        tolerance = 1e-3 if exact else 0.3
-        return None if worst < tolerance else f"packed and plain scores differ by {worst:.2g} nats"
