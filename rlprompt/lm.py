@@ -38,7 +38,7 @@ from rlprompt.packing import Ids
 from rlprompt.plain import PlainScorer
 from rlprompt.plain_generation import PlainGenerator
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.request import Limits, Request, prepare
+from rlprompt.request import Limits, Request, join, prepare
 from rlprompt.sampling import Decoding, Generated, Reader
 from rlprompt.scoring import Over, PackedScorer, Scorer
 from rlprompt.template import Query
@@ -243,7 +243,11 @@ class FrozenLM:
     def _score(
         self, scorer: Scorer, over: Over, prompts: Sequence[Prompt], queries: Sequence[Query]
     ) -> Tensor:
-        request = prepare(self.limits, prompts, queries)
+        return self._answer(scorer, over, prepare(self.limits, prompts, queries), queries)
+
+    def _answer(
+        self, scorer: Scorer, over: Over, request: Request, queries: Sequence[Query]
+    ) -> Tensor:
         ids, vectors = request.ids, self._vectors(request)
         shape = (len(ids) * len(queries), len(queries[0].candidates))
         out = torch.empty(shape, dtype=torch.float32, device=self.device)
@@ -253,6 +257,22 @@ class FrozenLM:
 
         scorer.score(ids, vectors, queries, over, consume)
         return out.cpu().view(len(ids), len(queries), -1)[list(request.inverse)]
+
+    def score_pairs(self, pairs: Sequence[tuple[Prompt, Query]]) -> list[Tensor]:
+        """Log p(candidate | text) of each query's candidates under its own prompt, in one batch.
+
+        Args:
+            pairs: Prompts of both kinds, and queries with any number C of candidates each.
+
+        Returns:
+            Of each pair (C,) float32 on the CPU, nats, <= 0.
+
+        Raises:
+            ValueError: As for `score`.
+        """
+        request, queries = join(self.limits, pairs)
+        (found,) = self._answer(self._scorer, "vocabulary", request, queries)
+        return [row[: len(q.candidates)] for row, (_, q) in zip(found, pairs, strict=True)]
 
     def _vectors(self, request: Request) -> Tensor | None:
         """The soft prompts of a call, on the device."""
