@@ -212,7 +212,7 @@ class _Check:
         """Whether what it says besides agrees with its rewards."""
         rewards = self.ask(prompts, examples)
         if isinstance(self.task, MeasuredTask):
-            again, metric = self.ask.guarded(
+            again, metric, *_ = self.ask.guarded(
                 lambda task: task.measure(self.lm, list(prompts), list(examples))
             )
             metric = np.asarray(metric)

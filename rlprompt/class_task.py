@@ -20,7 +20,7 @@ from rlprompt.data import Example, OnBadRows, OnLeak, Splits, load_splits
 from rlprompt.lm import FrozenLM
 from rlprompt.packing import Ids
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.task import Floats, columns, data_name
+from rlprompt.task import Floats, Measured, columns, data_name
 from rlprompt.template import Query, Template
 from rlprompt.verbaliser import LabelWordReport, LabelWords, Verbaliser
 
@@ -218,17 +218,23 @@ class ClassificationTask:
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Floats:
         """See `Task.rewards`."""
-        return self.measure(lm, prompts, examples)[0]
+        return self.measure(lm, prompts, examples).rewards
 
     def measure(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> tuple[Floats, Floats]:
-        """Rewards and accuracies, (P, E) each."""
+    ) -> Measured:
+        """Rewards, accuracies and the classes that were answered, (P, E) each."""
         scores = self._scorer(lm).scores(prompts, self.queries(lm, examples)).flatten(0, 1)
         labels = self._labels(examples).repeat(len(prompts))
         shape = (len(prompts), len(examples))
         rewards, correct = (f(scores, labels) for f in (REWARDS[self.reward], accuracy))
-        return rewards.numpy().reshape(shape), correct.numpy().reshape(shape)
+        classes = list(self.verbaliser.words)
+        answered = scores.argmax(-1).reshape(shape).tolist()
+        return Measured(
+            rewards.numpy().reshape(shape),
+            correct.numpy().reshape(shape),
+            tuple(tuple(classes[i] for i in row) for row in answered),
+        )
 
     def rewards_with_grad(
         self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]

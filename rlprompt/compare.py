@@ -32,6 +32,7 @@ from rlprompt.result import Score
 from rlprompt.search import evaluate
 from rlprompt.store import FILE, Store
 from rlprompt.study import Job, Study
+from rlprompt.unmetered import Pending, Scores
 
 logger = logging.getLogger(__name__)
 
@@ -119,12 +120,13 @@ def compare(
     with claimed(out), contextlib.ExitStack() as stack:
         # A study is begun once its controls could be scored: else there is nothing to go on with.
         new = not (out / FILE).exists()
-        scores = _control_scores(experiments) if new else {}
+        pending: dict[str, Pending] = {}
+        scores = _control_scores(experiments, pending) if new else {}
         study = stack.enter_context(_study(grid, out, cache))
         if new:
-            _keep_controls(study, experiments, scores)
+            _keep_controls(study, experiments, pending)
         else:
-            scores = _control_scores(experiments, study)
+            scores = _control_scores(experiments, study.store)
         study.store.retry()
 
         def found(last: Run | None = None) -> Comparison:
@@ -281,14 +283,22 @@ def _places(experiment: Experiment) -> dict[str, _Place]:
 
 
 def _control_scores(
-    experiments: Sequence[Experiment], study: Study | None = None
+    experiments: Sequence[Experiment], store: Store | dict[str, Pending]
 ) -> _ControlScores:
-    """The controls' scores, once for all budgets, and as the study has them if it has."""
+    """The controls' scores, once for all budgets, and as the study has them if it has.
+
+    Args:
+        experiments: Whose controls they are.
+        store: The study's, or, before there is one, where to keep them for it.
+    """
     found: _ControlScores = {}
     # From the last to the first: the last model is the one in memory, the first is needed next.
     for experiment in reversed(experiments):
         task, lm = experiment.task, experiment.lm
-        kept = study.store.scores(lm, task) if study else None
+        if isinstance(store, Store):
+            kept: Scores = store.scores(lm, task)
+        else:
+            kept = store.setdefault(_place(experiment), Pending())
         for name, place in _places(experiment).items():
             prompt = experiment.controls[name]
             try:
@@ -300,12 +310,15 @@ def _control_scores(
     return found
 
 
-def _keep_controls(study: Study, experiments: Sequence[Experiment], scores: _ControlScores) -> None:
+def _place(experiment: Experiment) -> str:
+    return f"{experiment.task.fingerprint} {experiment.lm.fingerprint.digest}"
+
+
+def _keep_controls(
+    study: Study, experiments: Sequence[Experiment], pending: Mapping[str, Pending]
+) -> None:
     for experiment in experiments:
-        store = study.store.scores(experiment.lm, experiment.task)
-        for name, place in _places(experiment).items():
-            for split, score in scores[place].items():
-                store.keep([experiment.controls[name]], split, [score])
+        pending[_place(experiment)].move(study.store.scores(experiment.lm, experiment.task))
 
 
 def _done_here(

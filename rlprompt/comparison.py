@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlprompt.class_task import ClassificationTask
+from rlprompt.examples import Example, repeats
 from rlprompt.experiment import Experiment, Search
 from rlprompt.lm import FrozenLM
 from rlprompt.result import Candidate, Result, Score
+from rlprompt.summary import (
+    ControlEntry,
+    ExampleEntry,
+    ModelEntry,
+    RunEntry,
+    Summary,
+    TaskEntry,
+)
 from rlprompt.task import Task, metric_name
+from rlprompt.template import Template
 
-FORMAT = 2
+# Test examples that a summary shows.
+SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -108,27 +121,28 @@ class Comparison:
         n_finished = sum(run.result.status == "finished" for run in self.runs)
         return n_finished == sum(len(section.experiment.grid) for section in self.sections)
 
-    def summary(self) -> dict[str, Any]:
-        """All but the curves as JSON values; train, dev and test are the task's metric.
-
-        `controls` and `runs` are tables: each entry names its task, model and budget.
-        """
+    def summary(self) -> Summary:
+        """All but the curves; `controls` and `runs` are tables over all sections."""
         experiments = [section.experiment for section in self.sections]
         tasks = {experiment.task_name: experiment.task for experiment in experiments}
         models = {experiment.lm.name: experiment.lm for experiment in experiments}
-        return {
-            "format": FORMAT,
-            "name": experiments[0].name,
-            "complete": self.complete,
-            "tasks": [_task_entry(name, task) for name, task in tasks.items()],
-            "models": [_model_entry(lm) for lm in models.values()],
-            "controls": list(self._controls().values()),
-            "runs": [_run_entry(run) for run in self.runs],
-            "config": dict(experiments[0].config),
+        first = experiments[0]
+        return Summary(
+            name=first.name,
+            complete=self.complete,
+            expected_runs=sum(len(experiment.grid) for experiment in experiments),
+            optimisers=tuple(first.optimisers),
+            seeds=tuple(first.seeds),
+            budgets=tuple(dict.fromkeys(experiment.budget for experiment in experiments)),
+            tasks=tuple(_task_entry(name, task) for name, task in tasks.items()),
+            models=tuple(map(_model_entry, models.values())),
+            controls=tuple(self._controls().values()),
+            runs=tuple(map(_run_entry, self.runs)),
+            config=dict(first.config),
             **self.provenance,
-        }
+        )
 
-    def _controls(self) -> dict[tuple[str, str, str], dict[str, Any]]:
+    def _controls(self) -> dict[tuple[str, str, str], ControlEntry]:
         """Entries of the controls, which have no budget, by task, model and name."""
         return {
             (task, model, control.name): _control_entry(task, model, control)
@@ -138,58 +152,81 @@ class Comparison:
         }
 
 
-def _task_entry(name: str, task: Task) -> dict[str, Any]:
-    return {
-        "name": name,
-        "fingerprint": task.fingerprint,
-        "metric": metric_name(task),
-        "examples": {name: len(part) for name, part in task.splits.parts().items()},
-        "data_notes": list(task.splits.notes),
-    }
+def _task_entry(name: str, task: Task) -> TaskEntry:
+    splits = task.splits
+    words = dict(task.verbaliser.words) if isinstance(task, ClassificationTask) else {}
+    template = getattr(task, "template", None)
+    reward = getattr(task, "reward", "")
+    return TaskEntry(
+        name=name,
+        fingerprint=task.fingerprint,
+        metric=metric_name(task),
+        reward=reward if isinstance(reward, str) else "",
+        template=template.text if isinstance(template, Template) else "",
+        classes=tuple(words),
+        label_words={label: tuple(own) for label, own in words.items()},
+        test_labels=tuple(example.label for example in splits.test) if words else (),
+        examples={name: len(part) for name, part in splits.parts().items()},
+        shown=tuple(_shown(splits.test)),
+        data_notes=splits.notes,
+        leaks=dict(
+            Counter(split for (split, _), (home, _) in repeats(splits.parts()) if split != home)
+        ),
+    )
 
 
-def _model_entry(lm: FrozenLM) -> dict[str, Any]:
-    return {
-        "name": lm.name,
-        "fingerprint": {"digest": lm.fingerprint.digest, **dataclasses.asdict(lm.fingerprint)},
-        "device": str(lm.device),
-        "noise": dataclasses.asdict(lm.own_noise),
-    }
+def _shown(examples: Sequence[Example]) -> Iterator[ExampleEntry]:
+    """A few examples, evenly spread: files are often sorted by class."""
+    count = min(SHOWN, len(examples))
+    for place in (i * len(examples) // count for i in range(count)):
+        example = examples[place]
+        yield ExampleEntry(place=place, fields=dict(example.fields), label=example.label)
 
 
-def _control_entry(task: str, model: str, control: Control) -> dict[str, Any]:
-    return {
-        "task": task,
-        "model": model,
-        "name": control.name,
-        "prompt": control.text,
-        "retypable": control.retypable,
+def _model_entry(lm: FrozenLM) -> ModelEntry:
+    return ModelEntry(
+        name=lm.name,
+        kind=lm.kind,
+        parameters=lm.n_parameters,
+        fingerprint={"digest": lm.fingerprint.digest, **dataclasses.asdict(lm.fingerprint)},
+        device=str(lm.device),
+        noise=dataclasses.asdict(lm.own_noise),
+    )
+
+
+def _control_entry(task: str, model: str, control: Control) -> ControlEntry:
+    return ControlEntry(
+        task=task,
+        model=model,
+        name=control.name,
+        prompt=control.text,
+        retypable=control.retypable,
         **{split: score.metric for split, score in control.scores.items()},
-        "rewards": {split: score.reward for split, score in control.scores.items()},
-    }
+        rewards={split: score.reward for split, score in control.scores.items()},
+    )
 
 
-def _run_entry(run: Run) -> dict[str, Any]:
+def _run_entry(run: Run) -> RunEntry:
     result, best, experiment = run.result, run.best, run.search.experiment
-    return {
-        "name": run.search.name,
-        "task": experiment.task_name,
-        "model": experiment.lm.name,
-        "budget_rows": experiment.budget,
-        "optimiser": run.optimiser,
-        "seed": run.seed,
-        "status": result.status,
-        "error": run.error,
-        "rows": result.rows,
-        "n_prompts": result.n_prompts,
-        "lm_seconds": result.lm_seconds,
-        "total_seconds": result.total_seconds,
-        **{split: score and score.metric for split, score in run.scores.items()},
-        "prompt": best.text if best else None,
-        "retypable": best.retypable if best else None,
-        "rewards": {split: score and score.reward for split, score in run.scores.items()},
-        "best_train_reward": result.trace[-1][1] if result.trace else None,
-        "mean_sampled_reward": result.mean_reward if result.points else None,
-        "settings": dict(result.settings),
-        "file": f"runs/{run.search.name}.json",
-    }
+    return RunEntry(
+        name=run.search.name,
+        task=experiment.task_name,
+        model=experiment.lm.name,
+        budget_rows=experiment.budget,
+        optimiser=run.optimiser,
+        seed=run.seed,
+        status=result.status,
+        error=run.error,
+        rows=result.rows,
+        n_prompts=result.n_prompts,
+        lm_seconds=result.lm_seconds,
+        total_seconds=result.total_seconds,
+        **{split: score.metric if score else None for split, score in run.scores.items()},
+        rewards={split: score.reward if score else None for split, score in run.scores.items()},
+        prompt=best.text if best else None,
+        retypable=best.retypable if best else None,
+        best_train_reward=result.trace[-1][1] if result.trace else None,
+        mean_sampled_reward=result.mean_reward if result.points else None,
+        settings=dict(result.settings),
+        file=f"runs/{run.search.name}.json",
+    )

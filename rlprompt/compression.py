@@ -28,7 +28,7 @@ from rlprompt.data import Example, Splits
 from rlprompt.lm import FrozenLM
 from rlprompt.price import prompt_rows
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.task import Floats, MeasuredTask, Task, WrittenTask, measure
+from rlprompt.task import Floats, Measured, MeasuredTask, Task, WrittenTask, measure
 
 
 @dataclass(frozen=True)
@@ -142,11 +142,11 @@ class CompressionTask:
 
     def measure(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> tuple[Floats, Floats]:
-        """Rewards, and the other task's metric, (P, E) each."""
+    ) -> Measured:
+        """Rewards, and the other task's metric and answers, (P, E) each."""
         short = [self.shortened(lm, prompt) for prompt in prompts]
-        rewards, metric = measure(self.task, lm, short, examples)
-        return rewards - self._price(short), metric
+        found = measure(self.task, lm, short, examples)
+        return found._replace(rewards=found.rewards - self._price(short))
 
     def _price(self, short: Sequence[TokenPrompt]) -> Floats:
         """What each prompt costs, (P, 1)."""

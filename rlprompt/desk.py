@@ -26,10 +26,10 @@ from rlprompt.database import StoreError
 from rlprompt.lm import FrozenLM
 from rlprompt.packing import Ids
 from rlprompt.prompt import Prompt
-from rlprompt.result import Result, Score
-from rlprompt.search import Scores
+from rlprompt.result import Result
 from rlprompt.store import differences
 from rlprompt.study import Job, Study
+from rlprompt.unmetered import Finding, Scores
 
 
 class DistantLM(FrozenLM):
@@ -185,7 +185,7 @@ class Questions:
 
 
 class ScoreQuestions:
-    """Final scores that are asked for at the desk (`search.Scores`).
+    """Scores outside the budget that are asked for at the desk (`unmetered.Scores`).
 
     Args:
         ask: As for `Questions`.
@@ -194,14 +194,22 @@ class ScoreQuestions:
     def __init__(self, ask: Callable[..., Any]) -> None:
         self._ask = partial(ask, "scores")
 
-    def find(self, prompts: Sequence[Prompt], split: str) -> list[Score] | None:
+    def find(
+        self, prompts: Sequence[Prompt], split: str, which: Sequence[int] | None = None
+    ) -> Finding | None:
         """See `Scores.find`."""
-        found: list[Score] | None = self._ask("find", prompts, split)
+        found: Finding | None = self._ask("find", prompts, split, which)
         return found
 
-    def keep(self, prompts: Sequence[Prompt], split: str, scores: Sequence[Score]) -> None:
+    def keep(
+        self,
+        prompts: Sequence[Prompt],
+        split: str,
+        finding: Finding,
+        which: Sequence[int] | None = None,
+    ) -> None:
         """See `Scores.keep`."""
-        self._ask("keep", prompts, split, scores)
+        self._ask("keep", prompts, split, finding, which)
 
 
 class Hand:

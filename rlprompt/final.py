@@ -1,23 +1,23 @@
-"""Scores outside any budget, kept: of controls, and of the best prompts of a search.
-
-A search that was killed while it chose on dev does not choose again, and opens test once.
-"""
+"""Scores outside any budget in a study's store."""
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Sequence
+
+import numpy as np
 
 from rlprompt.database import Database
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import Prompt
-from rlprompt.record import SCORING, content_key
-from rlprompt.result import Score
-from rlprompt.task import Task
+from rlprompt.record import SCORING, content_key, texts
+from rlprompt.task import Measured, Task
+from rlprompt.unmetered import Finding
 
 
 class StoredScores:
-    """Final scores in a study's store (`search.Scores`), found by content.
+    """Scores in a study's store (`unmetered.Scores`), found by content.
 
     Args:
         database: The study's.
@@ -29,22 +29,48 @@ class StoredScores:
         self._database = database
         self._scope = f"{SCORING} {lm.fingerprint.digest} {task.fingerprint} {task.splits.digest}"
 
-    def find(self, prompts: Sequence[Prompt], split: str) -> list[Score] | None:
+    def find(
+        self, prompts: Sequence[Prompt], split: str, which: Sequence[int] | None = None
+    ) -> Finding | None:
         """See `Scores.find`."""
         rows = self._database.read(
-            "SELECT scores FROM scores WHERE key = ?", self._key(prompts, split)
+            "SELECT at, seconds, rewards, metrics, answers FROM scores WHERE key = ?",
+            self._key(prompts, split, which),
         )
-        return [Score(*pair) for pair in json.loads(rows[0][0])] if rows else None
+        if not rows:
+            return None
+        at, seconds, rewards, metrics, answers = rows[0]
+        rewards, metrics = (
+            np.frombuffer(content, dtype="<f8").reshape(len(prompts), -1).copy()
+            for content in (rewards, metrics)
+        )
+        written = None if answers is None else texts(answers)
+        return Finding(Measured(rewards, metrics, written), at, seconds)
 
-    def keep(self, prompts: Sequence[Prompt], split: str, scores: Sequence[Score]) -> None:
+    def keep(
+        self,
+        prompts: Sequence[Prompt],
+        split: str,
+        finding: Finding,
+        which: Sequence[int] | None = None,
+    ) -> None:
         """See `Scores.keep`."""
-        pairs = json.dumps([(score.reward, score.metric) for score in scores], allow_nan=False)
-        values = (self._key(prompts, split), split, pairs)
+        rewards, metrics, answers = finding.measured
+        values = (
+            self._key(prompts, split, which),
+            split,
+            finding.at,
+            finding.seconds,
+            *(part.astype("<f8").tobytes() for part in (rewards, metrics)),
+            None if answers is None else zlib.compress(json.dumps(answers).encode()),
+        )
         self._database.write(
             lambda connection: connection.execute(
-                "INSERT INTO scores VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING", values
+                "INSERT INTO scores VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+                values,
             )
         )
 
-    def _key(self, prompts: Sequence[Prompt], split: str) -> bytes:
-        return content_key(f"{self._scope} {split}", prompts)
+    def _key(self, prompts: Sequence[Prompt], split: str, which: Sequence[int] | None) -> bytes:
+        some = "" if which is None else f" {list(which)}"
+        return content_key(f"{self._scope} {split}{some}", prompts)

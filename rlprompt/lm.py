@@ -63,6 +63,7 @@ class FrozenLM:
     Attributes:
         obstacle: Why prompts are not packed, or None.
         dtype_reason: Why the weights are in the dtype they are in.
+        n_parameters: How many numbers the weights are.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class FrozenLM:
             self.mask_id = None
         self.prefix_ids, self.suffix_ids = special_ids(tokenizer, self.kind)
         self.dtype_reason = "given"
+        self.n_parameters = sum(parameter.numel() for parameter in model.parameters())
         limit = free_bytes(self.device) // 4 if memory_limit is None else memory_limit
         kernels = Kernels(model.base_model, limit // 2)
         self.memory = Memory(model, limit - kernels.packed_bytes)

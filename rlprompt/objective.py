@@ -71,7 +71,7 @@ class Budget:
 
     def stops(self, ledger: Ledger) -> bool:
         """Whether a search with this ledger has reason to stop before its rows are spent."""
-        improved = ledger.trace[-1][0] if ledger.trace else 0
+        improved = ledger.improvements[-1].rows if ledger.improvements else 0
         return (
             ledger.lm_seconds >= self.seconds
             or ledger.best_reward >= self.target
@@ -129,6 +129,13 @@ class Scored:
     rows: int
 
 
+@dataclass(frozen=True)
+class Improvement(Scored):
+    """A prompt that was better than all before, with the seconds of rewards spent till then."""
+
+    seconds: float
+
+
 @dataclass
 class Ledger:
     """What was paid and what came of it; only the objective writes it.
@@ -138,21 +145,26 @@ class Ledger:
         n_prompts: Prompts scored, repeats counted.
         lm_seconds: Wall time that rewards and gradients took when they were computed.
         points: Rows used and mean reward after each scored prompt, in order.
-        trace: Rows used and best reward, at each improvement.
+        improvements: Each prompt that was the best so far, in order.
     """
 
     used: int = 0
     n_prompts: int = 0
     lm_seconds: float = 0.0
     points: list[tuple[int, float]] = field(default_factory=list)
-    trace: list[tuple[int, float]] = field(default_factory=list)
+    improvements: list[Improvement] = field(default_factory=list)
     _kept: dict[str, Scored] = field(default_factory=dict, repr=False)
     _heap: list[tuple[float, int, str]] = field(default_factory=list, repr=False)
 
     @property
+    def trace(self) -> list[tuple[int, float]]:
+        """Rows used and best reward, at each improvement."""
+        return [(one.rows, one.reward) for one in self.improvements]
+
+    @property
     def best_reward(self) -> float:
         """Highest mean reward so far, minus infinity before the first."""
-        return self.trace[-1][1] if self.trace else -np.inf
+        return self.improvements[-1].reward if self.improvements else -np.inf
 
     def best(self, count: int) -> list[Scored]:
         """The best distinct prompts, highest reward first, the earlier of equals first."""
@@ -164,7 +176,10 @@ class Ledger:
         self.n_prompts += 1
         self.points.append((scored.rows, scored.reward))
         if scored.reward > self.best_reward:
-            self.trace.append((scored.rows, scored.reward))
+            seconds = self.lm_seconds
+            self.improvements.append(
+                Improvement(scored.prompt, scored.reward, scored.rows, seconds)
+            )
         key = scored.prompt.digest
         if key in self._kept:
             return

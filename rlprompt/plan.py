@@ -21,12 +21,14 @@ from typing import cast
 import numpy as np
 import psutil
 
+from rlprompt.analysis import parts
 from rlprompt.check_trial import Call, TrialTask
 from rlprompt.data import Example
 from rlprompt.experiment import Experiment
 from rlprompt.objective import GRADIENT_ROWS, Budget, BudgetExhausted, Objective
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.search import CANDIDATES, Optimiser, make_space
+from rlprompt.search import MARKS, Optimiser, make_space
+from rlprompt.selection import CANDIDATES
 from rlprompt.task import DifferentiableTask
 
 # Three rollouts of PPO and of CMA-ES's two generations: enough to see what comes after the first.
@@ -117,7 +119,11 @@ def make_plan(experiment: Experiment) -> Plan:
     for name, optimiser in experiment.optimisers.items():
         found = _measure(experiment, optimiser)
         n_prompts = int(experiment.budget * found.prompts_a_row)
-        on_dev = min(CANDIDATES, n_prompts) * sizes["dev"]
+        # At most: who falls behind on dev is scored on a part of it, and few prompts lead.
+        on_dev = (
+            min(CANDIDATES, n_prompts) + min(MARKS, n_prompts) + len(list(parts(experiment.length)))
+        )
+        on_dev *= sizes["dev"]
         final = sizes["train"] + sizes["test"]
         plan = SearchPlan(
             optimiser=name,

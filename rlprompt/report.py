@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import math
 import os
 import tempfile
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlprompt import summary
 from rlprompt.comparison import Comparison, Section
 from rlprompt.plot import curves
 from rlprompt.result import SOFT_MARK, Score
@@ -177,8 +177,7 @@ def write(comparison: Comparison, out: Path) -> None:
         if not path.exists() or path.read_bytes() != content:  # a failed one was tried again
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, content)
-    summary = json.dumps(comparison.summary(), indent=1, ensure_ascii=False, allow_nan=False)
-    write_whole(out / "summary.json", summary.encode())
+    write_whole(out / summary.FILE, comparison.summary().to_json().encode())
     write_whole(out / "table.md", markdown(comparison).encode())
 
 

@@ -6,14 +6,14 @@ import base64
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 
-FORMAT = 1
+FORMAT = 2
 # Before the text of a soft prompt, which is that of its nearest tokens.
 SOFT_MARK = "<soft> near:"
 
@@ -39,6 +39,8 @@ class Candidate:
         train: Train scores, of the picked prompt only.
         dev: Dev scores, None where the search was interrupted.
         test: Test scores, of the picked prompt only.
+        dev_examples: Dev examples that its dev scores are the means of: fewer than there are where
+            it fell behind in the race (`selection.py`).
     """
 
     prompt: Prompt
@@ -49,6 +51,86 @@ class Candidate:
     train: Score | None
     dev: Score | None
     test: Score | None
+    dev_examples: int = 0
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """A prompt that was the best on train for a while, scored on dev after the search.
+
+    Attributes:
+        rows: Rows spent when it was found.
+        dev: Its scores on all of dev.
+    """
+
+    rows: int
+    dev: Score
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A token or vector of the picked prompt; a few in a row where the prompt is long.
+
+    Attributes:
+        text: How it reads, of a vector the nearest token.
+        without: Dev scores of the prompt without it.
+    """
+
+    text: str
+    without: Score
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """The token nearest to a vector of a soft prompt.
+
+    Attributes:
+        text: How it reads.
+        distance: Euclidean distance of the vector to the token's embedding.
+        norm: Euclidean norm of the vector.
+        token_norm: That of the token's embedding.
+    """
+
+    text: str
+    distance: float
+    norm: float
+    token_norm: float
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The token prompt nearest to a soft one, which other models and people can read.
+
+    Attributes:
+        ids: Its tokens.
+        text: How it reads.
+        retypable: Whether typing the text gives the ids again.
+        dev: Its dev scores.
+        test: Its test scores.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    retypable: bool
+    dev: Score
+    test: Score
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the picked prompt is made of, found out after it was picked: it decides nothing.
+
+    Attributes:
+        pieces: Its tokens or vectors, each with what the prompt is worth without it.
+        neighbours: Of a soft prompt, the nearest tokens.
+        projection: Of a soft prompt, what it loses as tokens.
+        problem: Why this could not be found out, in a line, or "".
+    """
+
+    pieces: tuple[Piece, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    projection: Projection | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +155,19 @@ class Result:
         total_seconds: Wall time of the search, selection and test not included.
         points: Rows used and mean train reward after each scored prompt.
         candidates: The best few on train, the one picked on dev first.
+        trace_seconds: Seconds of rewards and gradients spent at each improvement of `trace`.
+        tokens_per_row: Tokens of text, prompt and answer in a row, on average over train; what a
+            plain scorer would feed the model. None where the task cannot say.
+        incumbents: Prompts that were the best on train at every tenth of the budget.
+        test_metrics: Metric of the picked prompt on each test example.
+        test_answers: What the model answered on each (a class, or the beginning of what it wrote),
+            or empty.
+        test_opened: When test was first scored, ISO 8601, or "".
+        test_prompts: Prompts of this search that were scored on test: 1, and the projection of a
+            soft prompt.
+        outside_rows: Rows beside the budget, by what they were for.
+        outside_seconds: Seconds that these took.
+        analysis: What the picked prompt is made of.
     """
 
     task: str
@@ -92,6 +187,16 @@ class Result:
     total_seconds: float
     points: tuple[tuple[int, float], ...]
     candidates: tuple[Candidate, ...]
+    trace_seconds: tuple[float, ...] = ()
+    tokens_per_row: float | None = None
+    incumbents: tuple[Incumbent, ...] = ()
+    test_metrics: tuple[float, ...] = ()
+    test_answers: tuple[str, ...] = ()
+    test_opened: str = ""
+    test_prompts: int = 0
+    outside_rows: Mapping[str, int] = field(default_factory=dict)
+    outside_seconds: float = 0.0
+    analysis: Analysis | None = None
 
     @property
     def best(self) -> Candidate:
@@ -134,12 +239,41 @@ class Result:
         try:
             state = json.loads(text, parse_constant=_refuse)
             if state.pop("format") <= FORMAT:
-                state["points"] = tuple((int(n), float(reward)) for n, reward in state["points"])
-                state["candidates"] = tuple(_candidate(entry) for entry in state["candidates"])
-                return cls(**state)
+                return _result(state)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a result of rlprompt: {error!r}") from error
         raise ValueError("this result was written by a newer rlprompt; update to read it")
+
+
+def _result(state: dict[str, Any]) -> Result:
+    """A result from JSON values; what format 1 lacks is left out."""
+    analysis = state.get("analysis")
+    read = {
+        "points": tuple((int(rows), float(reward)) for rows, reward in state["points"]),
+        "candidates": tuple(map(_candidate, state["candidates"])),
+        "incumbents": tuple(
+            Incumbent(one["rows"], Score(**one["dev"])) for one in state.get("incumbents", ())
+        ),
+        "analysis": analysis and _analysis(analysis),
+        **{key: tuple(state.get(key, ())) for key in _LISTS},
+    }
+    return Result(**{**state, **read})
+
+
+_LISTS = ("trace_seconds", "test_metrics", "test_answers")
+
+
+def _analysis(state: Mapping[str, Any]) -> Analysis:
+    projection = state["projection"]
+    if projection:
+        scores = {split: Score(**projection[split]) for split in ("dev", "test")}
+        projection = Projection(**{**projection, **scores, "ids": tuple(projection["ids"])})
+    return Analysis(
+        tuple(Piece(one["text"], Score(**one["without"])) for one in state["pieces"]),
+        tuple(Neighbour(**one) for one in state["neighbours"]),
+        projection,
+        state["problem"],
+    )
 
 
 def prompt_state(prompt: Prompt) -> dict[str, Any]:

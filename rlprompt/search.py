@@ -1,7 +1,7 @@
 """Runs one optimiser on one task and reports what it found, from the ledger and not on its word.
 
-The best few prompts by train reward are scored again on dev, one is picked there, and the test
-split is opened once, for that one.
+The best prompts by train reward race on dev, one is picked there, and the test split is opened
+once, for that one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from rlprompt.analysis import analyse
 from rlprompt.answers import Answers
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import (
@@ -28,14 +29,18 @@ from rlprompt.objective import (
     Scored,
 )
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.result import SOFT_MARK, Candidate, Result, Score, plain
+from rlprompt.result import SOFT_MARK, Candidate, Incumbent, Result, Score, plain
+from rlprompt.selection import CANDIDATES, Raced, race
 from rlprompt.space import Kind, SoftSpace, Space, TokenSpace
-from rlprompt.task import ChoosyTask, ShorteningTask, Task, measure
+from rlprompt.task import ChoosyTask, ShorteningTask, SizedTask, Task
+from rlprompt.unmetered import Scores, Unmetered
 
 logger = logging.getLogger(__name__)
 
-# Prompts re-scored on dev. More finds a better one now and then and costs test-like rows.
-CANDIDATES = 8
+# At so many points of the budget, evenly apart, the best prompt on train is scored on dev as well.
+MARKS = 10
+# Of what the model wrote, this many characters are kept with a result.
+MOST_CHARACTERS = 400
 
 Proposals = Generator[Sequence[Prompt], Evaluation, None]
 
@@ -91,18 +96,6 @@ class AskTell(ABC):
                 return
 
 
-class Scores(Protocol):
-    """Final scores that an earlier process computed: nothing is selected, or tested, twice."""
-
-    def find(self, prompts: Sequence[Prompt], split: str) -> list[Score] | None:
-        """The scores of prompts that were scored together on a split, or None."""
-        ...
-
-    def keep(self, prompts: Sequence[Prompt], split: str, scores: Sequence[Score]) -> None:
-        """Put away new scores, for good once this returns."""
-        ...
-
-
 def search(
     task: Task,
     lm: FrozenLM,
@@ -150,14 +143,14 @@ def search(
         np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)
     )
     space = make_space(optimiser.searches, lm, length, banned, space_rng, task)
-    final = _Final(task, lm, scores)
     began = time.perf_counter()
 
     def result(status: str) -> Result:
         # The method's own time, and that of the answers when they were computed, in whatever
         # process that was: what a search takes that nothing interrupts.
         own = time.perf_counter() - began - objective.waited
-        return Result(
+        ledger = objective.ledger
+        found = Result(
             task=task.name,
             task_fingerprint=task.fingerprint,
             model=lm.name,
@@ -169,13 +162,16 @@ def search(
             length=int(length),
             status=status,
             budget_rows=int(budget.rows),
-            rows=objective.ledger.used,
-            n_prompts=objective.ledger.n_prompts,
-            lm_seconds=objective.ledger.lm_seconds,
-            total_seconds=objective.ledger.lm_seconds + own,
-            points=tuple(objective.ledger.points),
-            candidates=tuple(_candidates(final, objective.ledger, status == "finished")),
+            rows=ledger.used,
+            n_prompts=ledger.n_prompts,
+            lm_seconds=ledger.lm_seconds,
+            total_seconds=ledger.lm_seconds + own,
+            points=tuple(ledger.points),
+            candidates=tuple(_candidate(task, lm, scored) for scored in ledger.best(1)),
+            trace_seconds=tuple(one.seconds for one in ledger.improvements),
+            tokens_per_row=tokens_per_row(task, lm, length),
         )
+        return found if status != "finished" else _concluded(found, task, lm, ledger, scores)
 
     try:
         with contextlib.suppress(BudgetExhausted):
@@ -229,72 +225,74 @@ def evaluate(
     Raises:
         ValueError: The task's answer is no number, or of the wrong shape.
     """
-    return _Final(task, lm, scores).scores([prompt], split)[0]
+    return Unmetered(task, lm, scores).scores([prompt], split)[0]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Final:
-    """Scores prompts on whole splits, what was scored before excepted."""
+def tokens_per_row(task: Task, lm: FrozenLM, length: int) -> float | None:
+    """Tokens of text, prompt and answer in a row, on average over train, or None if unknown."""
+    if not isinstance(task, SizedTask):
+        return None
+    return float(np.mean([sum(pair) for pair in task.lengths(lm, task.splits.train)])) + length
 
-    task: Task
-    lm: FrozenLM
-    kept: Scores | None
 
-    def scores(self, prompts: Sequence[Prompt], split: str) -> list[Score]:
-        found = self.kept.find(prompts, split) if self.kept else None
-        if found is None:
-            found = _measured(self.task, self.lm, prompts, split)
-            if self.kept:
-                self.kept.keep(prompts, split, found)
+def _concluded(
+    found: Result, task: Task, lm: FrozenLM, ledger: Ledger, scores: Scores | None
+) -> Result:
+    """What was found, with a prompt picked on dev, tested once, and taken apart."""
+    if not found.candidates:
         return found
+    choosing, testing, explaining = (Unmetered(task, lm, scores) for _ in range(3))
+    raced = race(choosing, ledger.best(CANDIDATES))
+    picked = raced[0].scored.prompt
+    # What is learnt about the picked prompt comes first: after test, nothing is left to choose.
+    incumbents = _incumbents(explaining, ledger, found.budget_rows)
+    analysis = analyse(explaining, _used(task, lm, picked))
+    (train,) = testing.scores([picked], "train")
+    tested = testing.measure([picked], "test")
+    test = Score(float(tested.rewards.mean()), float(tested.metrics.mean()))
+    best, *others = (_candidate(task, lm, one.scored, one) for one in raced)
+    spent = {"selection": choosing, "final scores": testing, "curves and analysis": explaining}
+    return dataclasses.replace(
+        found,
+        candidates=(dataclasses.replace(best, train=train, test=test), *others),
+        incumbents=incumbents,
+        test_metrics=tuple(tested.metrics[0].tolist()),
+        test_answers=tuple(text[:MOST_CHARACTERS] for text in (tested.answers or ((),))[0]),
+        test_opened=testing.opened,
+        test_prompts=testing.test_prompts + explaining.test_prompts,
+        outside_rows={name: one.rows for name, one in spent.items()},
+        outside_seconds=sum(one.seconds for one in spent.values()),
+        analysis=analysis,
+    )
 
 
-def _measured(task: Task, lm: FrozenLM, prompts: Sequence[Prompt], split: str) -> list[Score]:
-    examples = task.splits.parts()[split]
-    answers = [np.asarray(answer, np.float64) for answer in measure(task, lm, prompts, examples)]
-    for answer in answers:
-        # Sorted among numbers, a NaN could end up anywhere, first included.
-        if answer.shape != (len(prompts), len(examples)) or not np.isfinite(answer).all():
-            raise ValueError(
-                f"task {task.name!r} gave an answer of shape {answer.shape} with "
-                f"{(~np.isfinite(answer)).sum()} values that are no finite number for "
-                f"{len(prompts)} prompts on the {len(examples)} examples of {split}"
-            )
-    means = (answer.mean(axis=1).tolist() for answer in answers)
-    return [Score(reward, metric) for reward, metric in zip(*means, strict=True)]
+def _incumbents(unmetered: Unmetered, ledger: Ledger, budget: int) -> tuple[Incumbent, ...]:
+    """The prompts that were the best at some points of the budget, with their dev scores."""
+    found = ledger.improvements
+    marks = [budget * i / MARKS for i in range(1, MARKS + 1)]
+    best_at = (sum(one.rows <= mark for one in found) - 1 for mark in marks)
+    chosen = [found[i] for i in dict.fromkeys(best_at) if i >= 0]
+    scores = unmetered.scores([one.prompt for one in chosen], "dev")
+    return tuple(Incumbent(one.rows, score) for one, score in zip(chosen, scores, strict=True))
 
 
-def _candidates(final: _Final, ledger: Ledger, finished: bool) -> list[Candidate]:
-    """The best prompts with their scores, the one picked on dev first."""
-    if not finished:
-        return [_candidate(final, scored, None, None) for scored in ledger.best(1)]
-    best = ledger.best(CANDIDATES)
-    if not best:
-        return []
-    scores = final.scores([scored.prompt for scored in best], "dev")
-    # Stable: among equals on dev the better on train stays first.
-    order = sorted(range(len(best)), key=lambda i: -scores[i].reward)
-    picked = [best[order[0]].prompt]
-    (train,) = final.scores(picked, "train")
-    candidates = [_candidate(final, best[i], scores[i], None) for i in order]
-    (test,) = final.scores(picked, "test")
-    candidates[0] = dataclasses.replace(candidates[0], train=train, test=test)
-    return candidates
+def _used(task: Task, lm: FrozenLM, prompt: Prompt) -> Prompt:
+    """What the model is given of a prompt."""
+    return task.shortened(lm, prompt) if isinstance(task, ShorteningTask) else prompt
 
 
-def _candidate(final: _Final, scored: Scored, dev: Score | None, test: Score | None) -> Candidate:
-    prompt, task = scored.prompt, final.task
-    used = task.shortened(final.lm, prompt) if isinstance(task, ShorteningTask) else prompt
-    text, retypable = describe(final.lm, used)
+def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = None) -> Candidate:
+    text, retypable = describe(lm, _used(task, lm, scored.prompt))
     return Candidate(
-        prompt=prompt,
+        prompt=scored.prompt,
         text=text,
         retypable=retypable,
         train_reward=scored.reward,
         found_at_rows=scored.rows,
         train=None,
-        dev=dev,
-        test=test,
+        dev=raced.dev if raced else None,
+        test=None,
+        dev_examples=len(raced.rewards) if raced else 0,
     )
 
 

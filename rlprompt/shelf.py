@@ -61,6 +61,7 @@ class ShelvedLM(FrozenLM):
         self._dtype = live.fingerprint.dtype
         self._device = live.device
         self.kind = live.kind
+        self.n_parameters = live.n_parameters
         # In place of the cached properties of the class, which would be computed again.
         self.fingerprint = live.fingerprint
         self.own_noise = live.own_noise

@@ -85,6 +85,18 @@ MIGRATIONS = (
     ALTER TABLE answers ADD COLUMN outputs BLOB;
     CREATE TABLE hidden (key BLOB PRIMARY KEY, vectors BLOB NOT NULL)
     """,
+    """
+    DROP TABLE scores;
+    CREATE TABLE scores (
+        key BLOB PRIMARY KEY,
+        split TEXT NOT NULL,
+        at TEXT NOT NULL,
+        seconds REAL NOT NULL,
+        rewards BLOB NOT NULL,
+        metrics BLOB NOT NULL,
+        answers BLOB
+    ) WITHOUT ROWID
+    """,
 )
 
 

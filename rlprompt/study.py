@@ -24,10 +24,11 @@ from rlprompt.lm import FrozenLM
 from rlprompt.objective import Budget, Ledger
 from rlprompt.price import prompt_rows
 from rlprompt.result import Result
-from rlprompt.search import Optimiser, Scores, search
+from rlprompt.search import Optimiser, search
 from rlprompt.shelf import ShelvedLM
 from rlprompt.store import EXTRA_ROWS, FILE, Store
 from rlprompt.task import Task
+from rlprompt.unmetered import Scores
 
 logger = logging.getLogger(__name__)
 

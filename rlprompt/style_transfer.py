@@ -33,7 +33,7 @@ from rlprompt.judges import SentenceEncoder, StyleClassifier, verbalised
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.sampling import Decoding
-from rlprompt.task import Floats, Outputs, data_name
+from rlprompt.task import Floats, Measured, Outputs, data_name
 from rlprompt.template import Template
 
 StyleReward = Literal["mean", "product"]
@@ -259,10 +259,10 @@ class StyleTransferTask:
 
     def measure(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> tuple[Floats, Floats]:
-        """Rewards and content times style, (P, E) each."""
+    ) -> Measured:
+        """Rewards, content times style, and what was written, (P, E) each."""
         judged = self.judge(lm, prompts, examples)
-        return self._combined(judged), judged.joint
+        return Measured(self._combined(judged), judged.joint, judged.outputs)
 
     def _combined(self, judged: Judgement) -> Floats:
         if self.reward == "product":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,21 @@ from rlprompt.template import Template
 
 Floats = NDArray[np.float64]
 Outputs = tuple[tuple[str, ...], ...]
+
+
+class Measured(NamedTuple):
+    """What prompts come to on examples.
+
+    Attributes:
+        rewards: (P, E) float64, higher is better.
+        metrics: (P, E) float64, the figure that reports give.
+        answers: (P, E) texts, what the model answered: a class, or what it wrote. None where a task
+            does not say.
+    """
+
+    rewards: Floats
+    metrics: Floats
+    answers: Outputs | None = None
 
 
 @runtime_checkable
@@ -111,8 +126,8 @@ class MeasuredTask(Task, Protocol):
 
     def measure(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> tuple[Floats, Floats]:
-        """Rewards (P, E) and the reported metric (P, E), from one scoring."""
+    ) -> Measured:
+        """Rewards and the reported metric, from one scoring, and the answers if there are any."""
         ...
 
 
@@ -179,9 +194,12 @@ def metric_name(task: Task) -> str:
 
 def measure(
     task: Task, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-) -> tuple[Floats, Floats]:
-    """Rewards and reported metric, (P, E) each; the reward itself for a task without a metric."""
+) -> Measured:
+    """Rewards, reported metric and answers; the metric of a task without one is its reward."""
     if isinstance(task, MeasuredTask):
-        return task.measure(lm, prompts, examples)
+        return Measured(*task.measure(lm, prompts, examples))
+    if isinstance(task, GeneratingTask):
+        rewards, outputs = task.rewards_with_outputs(lm, prompts, examples)
+        return Measured(rewards, rewards, outputs)
     rewards = task.rewards(lm, prompts, examples)
-    return rewards, rewards
+    return Measured(rewards, rewards)

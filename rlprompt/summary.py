@@ -1,0 +1,276 @@
+"""`summary.json`: all that came of a study but the curves, in one file that any tool can read.
+
+`Comparison.summary` fills it, the report reads it. Train, dev and test are the task's metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+from pydantic import ConfigDict, Field
+
+FORMAT = 3
+FILE = "summary.json"
+
+
+class SummaryError(ValueError):
+    """A folder's summary cannot be read. The message says why and what to do."""
+
+
+class _Entry(pydantic.BaseModel):
+    # A newer version of one format may add what an older one can do without.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class ExampleEntry(_Entry):
+    """A test example to show beside what the model answered.
+
+    Attributes:
+        place: Its place in test.
+        fields: Its texts.
+        label: Its class or reference.
+    """
+
+    place: int
+    fields: dict[str, str]
+    label: str
+
+
+class TaskEntry(_Entry):
+    """A task.
+
+    Attributes:
+        name: What it is called.
+        fingerprint: See `Task.fingerprint`.
+        metric: What train, dev and test are the means of.
+        reward: What the searches maximise, if it has a name.
+        template: Where the prompt goes, if the task has one.
+        classes: Its classes, for confusion tables; empty where there are none.
+        label_words: The words that stand for each class.
+        test_labels: The class of each test example, where there are classes.
+        examples: Their number by split.
+        shown: A few test examples.
+        data_notes: What was done to the data, leaks that were allowed included.
+        leaks: Examples of a split that an earlier split has as well, by split.
+    """
+
+    name: str
+    fingerprint: str
+    metric: str
+    reward: str = ""
+    template: str = ""
+    classes: tuple[str, ...] = ()
+    label_words: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    test_labels: tuple[str, ...] = ()
+    examples: dict[str, int]
+    shown: tuple[ExampleEntry, ...] = ()
+    data_notes: tuple[str, ...] = ()
+    leaks: dict[str, int] = Field(default_factory=dict)
+
+
+class ModelEntry(_Entry):
+    """A frozen model.
+
+    Attributes:
+        name: What it is called.
+        kind: `causal`, `masked` or `seq2seq`.
+        parameters: Their number.
+        fingerprint: Its digest, and the fields of `Fingerprint`.
+        device: Where it ran.
+        noise: Fields of `Noise`, nats.
+    """
+
+    name: str
+    kind: str
+    parameters: int
+    fingerprint: dict[str, str]
+    device: str
+    noise: dict[str, float]
+
+
+class Scored(_Entry):
+    """Something with scores on a task and model.
+
+    Attributes:
+        task: Name of the task.
+        model: Name of the model.
+        name: What it is called.
+        train: Mean metric, None where it was not scored.
+        dev: The same.
+        test: The same.
+        rewards: Mean rewards by split.
+    """
+
+    task: str
+    model: str
+    name: str
+    train: float | None = None
+    dev: float | None = None
+    test: float | None = None
+    rewards: dict[str, float | None] = Field(default_factory=dict)
+
+
+class ControlEntry(Scored):
+    """A prompt that no search found.
+
+    Attributes:
+        prompt: Its text.
+        retypable: Whether typing the text gives the prompt again.
+        rows: What it cost to choose and score it, outside any budget.
+        note: How it was made.
+        test_metrics: Metric on each test example.
+        test_answers: What the model answered on each.
+    """
+
+    prompt: str
+    retypable: bool
+    rows: int = 0
+    note: str = ""
+    test_metrics: tuple[float, ...] = ()
+    test_answers: tuple[str, ...] = ()
+
+
+class ReferenceEntry(Scored):
+    """Training of the same model on the same train examples, for scale: no prompt.
+
+    Attributes:
+        kind: `logistic-head`, `lora` or `fine-tuning`.
+        trainable: Numbers that were trained.
+        rows: Rows of work, in the unit of budgets: 3 for an example seen in training.
+        seconds: Wall time.
+        note: Settings, and how they were chosen.
+        test_metrics: Metric on each test example.
+    """
+
+    kind: str
+    trainable: int
+    rows: int
+    seconds: float
+    note: str = ""
+    test_metrics: tuple[float, ...] = ()
+
+
+class RunEntry(Scored):
+    """A search; its curves and candidates are in its file.
+
+    Attributes:
+        budget_rows: Rows it was given.
+        optimiser: The method's name in the experiment.
+        seed: Its seed.
+        status: `finished`, `interrupted` or `failed`.
+        error: What ended it, in a line, or "".
+        rows: Rows it was charged.
+        n_prompts: Prompts scored on train.
+        lm_seconds: Wall time of rewards and gradients.
+        total_seconds: Wall time of the search.
+        prompt: The picked prompt's text, None if nothing was scored.
+        retypable: Whether typing it gives the prompt again.
+        best_train_reward: The highest in the search.
+        mean_sampled_reward: The mean of all prompts that it scored.
+        settings: The method's.
+        file: Its result (`result.Result`), relative to the folder.
+    """
+
+    budget_rows: int
+    optimiser: str
+    seed: int
+    status: str
+    error: str = ""
+    rows: int
+    n_prompts: int
+    lm_seconds: float
+    total_seconds: float
+    prompt: str | None
+    retypable: bool | None
+    best_train_reward: float | None
+    mean_sampled_reward: float | None
+    settings: dict[str, Any]
+    file: str
+
+
+class Summary(_Entry):
+    """What came of a study so far.
+
+    Attributes:
+        format: Version of the file.
+        name: The experiment's.
+        complete: Whether every run finished.
+        expected_runs: Runs that the grid has.
+        optimisers: The methods' names, in order.
+        seeds: One run each.
+        budgets: Rows of each run.
+        tasks: In order.
+        models: In order.
+        controls: Prompts that no search found.
+        references: Training of the same models.
+        runs: The searches that were begun and have ended.
+        config: What it was made from; empty for one made in Python.
+        started: When, ISO 8601.
+        platform: Where.
+        versions: With what.
+    """
+
+    format: Literal[3] = 3
+    name: str
+    complete: bool
+    expected_runs: int
+    optimisers: tuple[str, ...]
+    seeds: tuple[int, ...]
+    budgets: tuple[int, ...]
+    tasks: tuple[TaskEntry, ...]
+    models: tuple[ModelEntry, ...]
+    controls: tuple[ControlEntry, ...]
+    references: tuple[ReferenceEntry, ...] = ()
+    runs: tuple[RunEntry, ...]
+    config: dict[str, Any] = Field(default_factory=dict)
+    started: str = ""
+    platform: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return self.model_dump_json(indent=1)
+
+
+def read_summary(folder: Path) -> Summary:
+    """The summary of a study's folder.
+
+    Raises:
+        SummaryError: There is none, it is of another format, or damaged.
+    """
+    path = folder / FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SummaryError(
+            f"{folder} has no {FILE}: it holds no study, or one that was just begun, whose "
+            "controls are scored first. `rlprompt ls runs` lists the studies that there are"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SummaryError(f"{path} cannot be read: {error}") from error
+    try:
+        return Summary.model_validate_json(text)
+    except pydantic.ValidationError as error:
+        raise SummaryError(_problem(path, text, error)) from error
+
+
+def _problem(path: Path, text: str, error: pydantic.ValidationError) -> str:
+    """What is wrong with a summary, and what to do."""
+    try:
+        state = pydantic.TypeAdapter(Mapping[str, Any]).validate_json(text)
+    except pydantic.ValidationError:
+        return f"{path} is damaged: no JSON. Run the study's command again, which writes it anew"
+    found = state.get("format")
+    if isinstance(found, int) and found > FORMAT:
+        return f"{path} was written by a newer rlprompt (format {found}); update rlprompt"
+    if found != FORMAT:
+        return (
+            f"{path} was written by an older rlprompt (format {found}, this one writes {FORMAT}); "
+            "run the study's command again, which brings it up to date and pays for nothing twice"
+        )
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{path} is damaged: {where}: {first['msg']}. Run the study's command again"
