@@ -38,7 +38,7 @@ from rlprompt.packing import Ids
 from rlprompt.plain import PlainScorer
 from rlprompt.plain_generation import PlainGenerator
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.request import Limits, Request, join, prepare
+from rlprompt.request import Limits, Request, join, prepare, prepare_soft
 from rlprompt.sampling import Decoding, Generated, Reader
 from rlprompt.scoring import Over, PackedScorer, Scorer
 from rlprompt.template import Query
@@ -250,7 +250,7 @@ class FrozenLM:
     def _answer(
         self, scorer: Scorer, over: Over, request: Request, queries: Sequence[Query]
     ) -> Tensor:
-        ids, vectors = request.ids, self._vectors(request)
+        ids, vectors = request.ids, request.on(self.device)
         shape = (len(ids) * len(queries), len(queries[0].candidates))
         out = torch.empty(shape, dtype=torch.float32, device=self.device)
 
@@ -275,11 +275,6 @@ class FrozenLM:
         request, queries = join(self.limits, pairs)
         (found,) = self._answer(self._scorer, "vocabulary", request, queries)
         return [row[: len(q.candidates)] for row, (_, q) in zip(found, pairs, strict=True)]
-
-    def _vectors(self, request: Request) -> Tensor | None:
-        """The soft prompts of a call, on the device."""
-        given = request.vectors
-        return None if given is None else torch.tensor(given, device=self.device)
 
     def noise(self, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Noise:
         """How much these rows' log-likelihoods depend on how they are computed.
@@ -334,14 +329,8 @@ class FrozenLM:
         Raises:
             ValueError: As for `score`, or the prompts are no soft prompts of one length.
         """
-        if not all(isinstance(prompt, SoftPrompt) for prompt in prompts):
-            raise ValueError("a gradient needs soft prompts; token prompts are scored with `score`")
-        if len({len(prompt) for prompt in prompts}) > 1:
-            raise ValueError(
-                f"prompts of one length, got {sorted({len(prompt) for prompt in prompts})}"
-            )
-        request = prepare(self.limits, prompts, queries, merge=False)
-        ids, vectors = request.ids, self._vectors(request)
+        request = prepare_soft(self.limits, prompts, queries)
+        ids, vectors = request.ids, request.on(self.device)
         assert vectors is not None
         vectors.requires_grad_()
         n_queries = len(queries)
@@ -399,7 +388,7 @@ class FrozenLM:
             )
         request = prepare(self.limits, prompts, queries, n_answer=max_new_tokens - 1)
         reader = Reader(self.decode, end_ids(self.model, self.tokenizer), decoding)
-        digests, vectors = [prompts[i].digest for i in request.firsts], self._vectors(request)
+        digests, vectors = [prompts[i].digest for i in request.firsts], request.on(self.device)
         answers = write(self._generator, request.ids, digests, vectors, queries, reader)
         return [answers[i] for i in request.inverse]
 

@@ -17,7 +17,9 @@ from itertools import pairwise
 from typing import cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rlprompt.packing import Ids
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
@@ -88,6 +90,10 @@ class Request:
     inverse: tuple[int, ...]
     firsts: tuple[int, ...]
 
+    def on(self, device: torch.device) -> Tensor | None:
+        """The vectors on a device."""
+        return None if self.vectors is None else torch.tensor(self.vectors, device=device)
+
 
 def prepare(
     limits: Limits,
@@ -149,6 +155,20 @@ def prepare(
     )
 
 
+def prepare_soft(limits: Limits, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Request:
+    """As `prepare`, for a gradient: each prompt is computed on its own, equal ones too.
+
+    Raises:
+        ValueError: See `FrozenLM.score_with_grad`.
+    """
+    if not all(isinstance(prompt, SoftPrompt) for prompt in prompts):
+        raise ValueError("a gradient needs soft prompts; token prompts are scored with `score`")
+    lengths = sorted({len(prompt) for prompt in prompts})
+    if len(lengths) > 1:
+        raise ValueError(f"prompts of one length, got {lengths}")
+    return prepare(limits, prompts, queries, merge=False)
+
+
 def join(
     limits: Limits, pairs: Sequence[tuple[Prompt, Query]]
 ) -> tuple[Request, tuple[Query, ...]]:
@@ -170,7 +190,9 @@ def join(
         if not query.candidates:
             raise ValueError(f"pair {i} has a query without candidates, which cannot be scored")
         if not query.n_text and not len(prompt):
-            raise ValueError(f"pair {i} is an empty prompt in an empty text: nothing to answer from")
+            raise ValueError(
+                f"pair {i} is an empty prompt in an empty text: nothing to answer from"
+            )
         limits.check_prompt(prompt)
         limits.check_query(i, query, len(prompt), query.n_answer)
         if isinstance(prompt, TokenPrompt):
