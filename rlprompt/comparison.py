@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlprompt.class_task import ClassificationTask
-from rlprompt.examples import Example, repeats
+from rlprompt.examples import Example, Splits, repeats
 from rlprompt.experiment import Experiment, Search
 from rlprompt.lm import FrozenLM
 from rlprompt.result import Candidate, Result, Score
@@ -169,10 +169,14 @@ def _task_entry(name: str, task: Task) -> TaskEntry:
         examples={name: len(part) for name, part in splits.parts().items()},
         shown=tuple(_shown(splits.test)),
         data_notes=splits.notes,
-        leaks=dict(
-            Counter(split for (split, _), (home, _) in repeats(splits.parts()) if split != home)
-        ),
+        leaks=_leaks(splits),
     )
+
+
+def _leaks(splits: Splits) -> dict[str, int]:
+    """Examples of a split that an earlier split has as well, by split."""
+    found = repeats(splits.parts())
+    return dict(Counter(split for (split, _), (home, _) in found if split != home))
 
 
 def _shown(examples: Sequence[Example]) -> Iterator[ExampleEntry]:
@@ -201,7 +205,9 @@ def _control_entry(task: str, model: str, control: Control) -> ControlEntry:
         name=control.name,
         prompt=control.text,
         retypable=control.retypable,
-        **{split: score.metric for split, score in control.scores.items()},
+        train=control.scores["train"].metric,
+        dev=control.scores["dev"].metric,
+        test=control.scores["test"].metric,
         rewards={split: score.reward for split, score in control.scores.items()},
     )
 
