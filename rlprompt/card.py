@@ -133,8 +133,9 @@ def _scored(facts: Facts) -> str:
     return (
         table(head, *rows)
         + "\n\nThe search saw train, and this prompt was picked on dev among the best of its "
-        f"search, so both flatter it; test{opened} decided nothing. An interval is over examples, Wilson's for a "
-        "proportion and else Student's: it says nothing of how another seed would do."
+        f"search, so both flatter it; test{opened} decided nothing. An interval is over examples, "
+        "Wilson's for a proportion and else Student's: it says nothing of how another seed would "
+        "do."
     )
 
 
@@ -172,7 +173,7 @@ def _use(facts: Facts) -> Iterator[str]:
         yield "### With rlprompt"
         yield fenced(recipe.served(usage), "python")
         yield "One model serves any number of prompts, and a batch may mix them."
-        if facts.retypable:
+        if facts.retypable and facts.model.kind != "masked":
             yield "### As text"
             yield fenced(recipe.typed(usage), "python")
             yield (

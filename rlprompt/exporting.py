@@ -13,8 +13,8 @@ import safetensors.numpy
 import torch
 import yaml
 from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.repocard import metadata_load
 from huggingface_hub.errors import HFValidationError
+from huggingface_hub.repocard import metadata_load
 from numpy.typing import NDArray
 from scipy import stats
 

@@ -41,15 +41,12 @@ class Recipe:
         )
 
     def typed(self, usage: Usage) -> str:
-        """As text, with what stands around it."""
-        before, after = (
-            "".join("{mask}" if part is None else part for part in side) for side in sides(usage)
-        )
-        mask = ', mask="[MASK]"' if Template(usage.template).masked else ""
+        """As text, with what stands around it; not for masked models."""
+        before, after = ("".join(filter(None, side)).rstrip(" ") for side in sides(usage))
         return _lines(
             _example(usage),
-            f"before = {before.rstrip(' ')!r}.format(**example{mask})",
-            f"after = {after.rstrip(' ')!r}.format(**example{mask})",
+            f"before = {before!r}.format(**example)",
+            f"after = {after!r}.format(**example)",
             f"text = before + {self.facts.text!r} + after",
         )
 
@@ -85,11 +82,7 @@ class Recipe:
             return _lines(*lines, get, *self._between())
         call = "adapted(input_ids=fed, attention_mask=torch.ones_like(fed)"
         # What stands before the prompt is in the adapter.
-        return _lines(
-            *lines,
-            "fed = torch.tensor([after])",
-            *self._read(call),
-        )
+        return _lines(*lines, "fed = torch.tensor([after])", *self._read(call))
 
     def _between(self) -> list[str]:
         """Lines that put the vectors `prompt` between the embedded text."""
