@@ -74,7 +74,7 @@ def _is(facts: Facts) -> str:
     rows = [
         ("", ""),
         ("prompt", _prompt(facts)),
-        ("template", code(usage.template) if usage else "not known: exported without its task"),
+        ("template", code(usage.template) if usage else "not known here"),
     ]
     if usage and usage.label_words:
         words = (
@@ -168,7 +168,10 @@ def _use(facts: Facts) -> Iterator[str]:
             "know it by that name, so the code below lets rlprompt load it."
         )
     if usage is None:
-        yield "The task's template is not known: put in what stands before and after the prompt."
+        yield (
+            "How the task puts the prompt to work is not known here: write what stands before and "
+            "after it in the place of `text before` and `text after`."
+        )
     else:
         yield "### With rlprompt"
         yield fenced(recipe.served(usage), "python")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -251,7 +252,8 @@ def load_prompt(folder: str | Path) -> ExportedPrompt:
 
 def is_exported(folder: str) -> bool:
     """Whether this is a folder with an exported prompt, or with what is left of one."""
-    return any((Path(folder) / name).is_file() for name in (FACTS, VECTORS))
+    # Not by pathlib: any text may be asked about, and some are no path at all.
+    return any(os.path.isfile(os.path.join(folder, name)) for name in (FACTS, VECTORS))
 
 
 def _content(folder: Path, name: str) -> bytes:
