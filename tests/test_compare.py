@@ -28,7 +28,7 @@ from rlprompt.report import HEADER, claimed, markdown, remarks, shown, table
 from rlprompt.result import Result
 from rlprompt.search import Optimiser
 from rlprompt.space import Kind, TokenSpace
-from rlprompt.task import Measured
+from rlprompt.task import Floats, Measured
 from rlprompt.template import Template
 
 N_TRAIN = 4
