@@ -159,7 +159,7 @@ def _served(name: str, exported: ExportedPrompt, lm: FrozenLM) -> _Served:
     usage = exported.facts.task.usage
     if usage is None:
         raise ValueError(
-            f"prompt {name!r} does not say how it is put to work: it was exported without its task, "
-            "or that does it in a way of its own"
+            f"prompt {name!r} does not say how it is put to work: it was exported without its "
+            "task, or that does it in a way of its own"
         )
     return _Served(name, lm, exported.prompt, usage)

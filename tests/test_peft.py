@@ -28,6 +28,12 @@ TOLERANCE = 1e-5  # nats, float32
 IN_FRONT = ("{prompt} {text}", "Film:{prompt} {text} It")
 
 
+def plain_model(kind: TinyKind = "llama") -> Any:
+    """A model that rlprompt never touched."""
+    model: Any = tiny_model(kind)
+    return model.eval()
+
+
 def logits(model: Any, kind: str, **fed: Tensor) -> Tensor:
     """(T, V) of one sequence; of an encoder-decoder those of the first token of its answer."""
     if kind == "encoder-decoder":
@@ -88,7 +94,7 @@ def test_peft_computes_what_we_compute(
     if lm.kind == "masked":
         template += " {mask} ."
     prompt = soft(lm) if is_soft else TOKENS
-    check_parity(lm, tiny_model(kind).eval(), tmp_path, prompt, template, "the film was great")
+    check_parity(lm, plain_model(kind), tmp_path, prompt, template, "the film was great")
 
 
 @pytest.mark.parametrize("is_soft", [False, True], ids=["tokens", "soft"])
@@ -104,7 +110,7 @@ def test_texts_padded_on_the_right_are_told_apart_as_alone(tmp_path: Path) -> No
     lm, task = tiny_lm(), class_task("{prompt} {text}")
     export(tmp_path, lm, soft(lm), task)
     queries = [task.template.query({"text": t}, lm) for t in ("it", "the film was great")]
-    adapted = peft.PeftModel.from_pretrained(tiny_model().eval(), tmp_path).eval()
+    adapted = peft.PeftModel.from_pretrained(plain_model(), tmp_path).eval()
     width = max(len(query.tail_ids) for query in queries)
     ids = torch.tensor([q.tail_ids + (0,) * (width - len(q.tail_ids)) for q in queries])
     mask = torch.tensor([[int(i < len(q.tail_ids)) for i in range(width)] for q in queries])
@@ -121,7 +127,7 @@ def test_a_prompt_behind_the_text_is_in_the_adapter_alone(tmp_path: Path) -> Non
     prompt = soft(lm)
     exported = export(tmp_path, lm, prompt, class_task("{text} {prompt}"))
     assert exported.facts.before_ids is None
-    adapted = peft.PeftModel.from_pretrained(tiny_model("opt").eval(), tmp_path)
+    adapted = peft.PeftModel.from_pretrained(plain_model("opt"), tmp_path)
     found = adapted.get_prompt(batch_size=1)[0].detach().numpy()
     np.testing.assert_array_equal(found, prompt.vectors)
     assert exported.facts.task.usage is not None

@@ -170,8 +170,10 @@ class TestModels:
             check_model(tokens, tiny_lm("bert"))
 
     def test_another_dtype_is_noted(self, tmp_path: Path, lm: FrozenLM) -> None:
-        def half(seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> FrozenLM:
-            return FrozenLM(tiny_model(seed=seed).to(dtype), tiny_tokenizer(), "half")
+        def half(seed: int = 0) -> FrozenLM:
+            return FrozenLM(
+                torch.nn.Module.to(tiny_model(seed=seed), torch.bfloat16), tiny_tokenizer(), "half"
+            )
 
         facts = export(tmp_path / "wide", lm).facts
         assert "in float32, and here it is bfloat16" in check_model(facts, half())
