@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from rlprompt import commands, preflight
+from rlprompt import commands, preflight, transfer_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -280,6 +280,7 @@ for _command in (
     commands.export,
     commands.verify,
     commands.work,
+    transfer_command.transfer,
 ):
     app.command()(_guarded(_command))
 

@@ -1,0 +1,542 @@
+"""`transfer.json`: what found prompts are worth elsewhere, and the matrix that a report shows.
+
+`transfer.py` fills it. Reading it imports neither torch nor an optimiser. All scores are means over
+one split of a task; gains are over the empty prompt on the same model, task and split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Literal
+
+import numpy as np
+import pydantic
+from pydantic import ConfigDict, Field
+
+from rlprompt.statistics import share_interval, summarise
+
+FILE = "transfer.json"
+# Whose mean over examples is a share of them, for which there is an interval without seeds.
+SHARES = ("accuracy",)
+
+Form = Literal["as found", "by text", "nearest tokens"]
+
+
+class TransferError(ValueError):
+    """A file of transfers cannot be read. The message says why and what to do."""
+
+
+class _Entry(pydantic.BaseModel):
+    # A newer version of one format may add what an older one can do without.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Worth(_Entry):
+    """Means over a split.
+
+    Attributes:
+        metric: Of the task's metric.
+        reward: Of its reward.
+    """
+
+    metric: float
+    reward: float
+
+
+class Source(_Entry):
+    """A prompt that the study picked.
+
+    Attributes:
+        run: Name of its run, which the entries give.
+        task: Name of the task that it was found on.
+        model: Name of the model that it was found on.
+        budget_rows: Rows of its search.
+        optimiser: The method's name in the experiment.
+        seed: Its seed.
+        soft: Whether it is vectors.
+        tokens: How many tokens, or vectors.
+        text: How it reads; a soft prompt as its nearest tokens, which are what can leave its model.
+        retypable: Whether typing the text gives these tokens again.
+    """
+
+    run: str
+    task: str
+    model: str
+    budget_rows: int
+    optimiser: str
+    seed: int
+    soft: bool
+    tokens: int
+    text: str
+    retypable: bool
+
+
+class ModelEntry(_Entry):
+    """A model that prompts were scored on.
+
+    Attributes:
+        name: What it is called here, which tells it from the others.
+        kind: `causal`, `masked` or `encoder-decoder`.
+        digest: Hash of weights, tokenizer and dtype.
+        dtype: What it computes in.
+        device: Where it ran.
+        of_study: Whether the study searched on it.
+        tolerance: What rounding may make of a mean reward from one day to another.
+    """
+
+    name: str
+    kind: str
+    digest: str
+    dtype: str
+    device: str
+    of_study: bool
+    tolerance: float
+
+
+class Target(_Entry):
+    """A model and a task that prompts went to.
+
+    Attributes:
+        model: Name of the model.
+        task: Name of the task.
+        split: What all its scores are means over.
+        asked: Whether the command named this task; prompts of other tasks go there then as well.
+        examples: Their number.
+        metric: What the metric is called.
+        controls: The empty and the hand-written prompt, the latter where the task has one.
+        problem: Why nothing could be scored, in a line, or "".
+    """
+
+    model: str
+    task: str
+    split: str
+    asked: bool = True
+    examples: int = 0
+    metric: str = ""
+    controls: dict[str, Worth] = Field(default_factory=dict)
+    problem: str = ""
+
+
+class Retyping(_Entry):
+    """What came of typing a prompt's text for a model.
+
+    Attributes:
+        tokens: How many tokens it is there.
+        survives: Whether these tokens read as the text that was typed.
+    """
+
+    tokens: int
+    survives: bool
+
+
+class Entry(_Entry):
+    """A found prompt on a target.
+
+    Attributes:
+        run: Its source.
+        model: The target's model.
+        task: The target's task.
+        split: The target's split; `dev` besides for what a soft prompt loses as tokens.
+        form: `as found`, `by text`, or, of a soft prompt, `nearest tokens`.
+        retyping: What typing did to it; None where its own tokens or vectors went.
+        score: What it is worth there; None where it could not be scored.
+        stored: What the study says of it, where that is the same prompt, model, task and split.
+        notes: What a reader should know of the comparison.
+        problem: Why it could not be scored, in a line, or "".
+    """
+
+    run: str
+    model: str
+    task: str
+    split: str
+    form: Form
+    retyping: Retyping | None = None
+    score: Worth | None = None
+    stored: Worth | None = None
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+
+class Opening(_Entry):
+    """A look at a test split: prompts that were scored on it, by one command.
+
+    Attributes:
+        at: When, ISO 8601.
+        model: On which model.
+        task: Whose test split.
+        prompts: Prompts that were scored there for the first time, controls included.
+    """
+
+    at: str
+    model: str
+    task: str
+    prompts: int
+
+
+class Transfer(_Entry):
+    """Where the prompts of a study were taken, and what they are worth there.
+
+    Attributes:
+        format: Version of the file.
+        study: Name of the study.
+        complete: Whether all targets were reached; an interrupted command leaves some out.
+        split: What targets are scored on.
+        top: `all` picked prompts, or the `best` seed on dev of each method.
+        sources: The prompts.
+        models: The study's own first.
+        targets: In order.
+        entries: Scores, one for each source, target and form.
+        openings: Every look at a test split, those of earlier commands in this folder included.
+            Test was opened once for each run of the study besides.
+        notes: What was left out, a sentence each.
+        versions: With what it was computed.
+    """
+
+    format: Literal[1] = 1
+    study: str
+    complete: bool
+    split: str
+    top: Literal["all", "best"]
+    sources: tuple[Source, ...]
+    models: tuple[ModelEntry, ...]
+    targets: tuple[Target, ...]
+    entries: tuple[Entry, ...]
+    openings: tuple[Opening, ...] = ()
+    notes: tuple[str, ...] = ()
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return self.model_dump_json(indent=1)
+
+
+def read_transfer(path: Path) -> Transfer:
+    """What `Transfer.to_json` wrote.
+
+    Raises:
+        TransferError: There is no such file, or it is of another format, or damaged.
+    """
+    try:
+        return Transfer.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TransferError(f"{path} cannot be read: {error}") from None
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise TransferError(
+            f"{path} is damaged, or of another version of rlprompt ({where}: {first['msg']}); move "
+            "it away and run `rlprompt transfer` again, which scores nothing twice"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Row:
+    """The picked prompts of one method, a seed each.
+
+    Attributes:
+        task: Where they were found.
+        model: On which model.
+        budget_rows: With how much.
+        optimiser: By which method.
+        title: What tells the row from the others.
+    """
+
+    task: str
+    model: str
+    budget_rows: int
+    optimiser: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """A target.
+
+    Attributes:
+        target: Model, task, controls, or why it could not be scored.
+        title: Model and task, a model by the last part of its path where that will do.
+        of_study: Whether the study searched on this model.
+    """
+
+    target: Target
+    title: str
+    of_study: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the prompts of a row are worth on the target of a column.
+
+    Attributes:
+        mean: Mean metric over seeds.
+        low: Lower end of its 95 % interval; None where there is none.
+        high: The upper end.
+        n: Prompts, one a seed.
+        over: What the interval is about: other `seeds` (Student's t), or for one prompt other
+            `examples` (Wilson's, of an accuracy); "" without one.
+        empty: The target's metric with the empty prompt; gains take it as it is.
+        hand: The same with the hand-written prompt, None where there is none.
+        form: How the prompts arrived.
+        notes: What a reader should know.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+    over: Literal["seeds", "examples", ""]
+    empty: float
+    hand: float | None
+    form: Form
+    notes: tuple[str, ...]
+
+    @property
+    def gain(self) -> float:
+        """Mean over that of the empty prompt."""
+        return self.mean - self.empty
+
+    @property
+    def gain_low(self) -> float | None:
+        """Lower end of the interval of the gain."""
+        return None if self.low is None else self.low - self.empty
+
+    @property
+    def gain_high(self) -> float | None:
+        """Upper end of the interval of the gain."""
+        return None if self.high is None else self.high - self.empty
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that could not be scored.
+
+    Attributes:
+        problem: Why.
+    """
+
+    problem: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Found prompts by targets.
+
+    Attributes:
+        rows: Source task and method.
+        columns: Target model and task, the study's own model first.
+        cells: A row each; None where nobody asked.
+    """
+
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    cells: tuple[tuple[Cell | Failure | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A prompt on the model and task where it was found, as it was and as something else.
+
+    Attributes:
+        source: The prompt.
+        form: What it became: `by text`, typed again; or `nearest tokens`, of a soft prompt.
+        split: Where both were scored.
+        as_found: Metric as it was found.
+        then: Metric in that form.
+    """
+
+    source: Source
+    form: Form
+    split: str
+    as_found: float
+    then: float
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Scores on the study's own models and tasks today, against those that the study holds.
+
+    Attributes:
+        n: Scores that were compared.
+        reward: The difference of a mean reward that exceeds its tolerance the most.
+        tolerance: What rounding may make there.
+        metric: The largest difference of a mean metric.
+        run: The run of that reward, or "".
+    """
+
+    n: int
+    reward: float
+    tolerance: float
+    metric: float
+    run: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the differences are no more than rounding."""
+        return self.reward <= self.tolerance
+
+
+def drift(transfer: Transfer) -> Drift:
+    """How far today's scores are from the stored ones."""
+    tolerances = {model.name: model.tolerance for model in transfer.models}
+    gaps = [
+        (
+            abs(one.score.reward - one.stored.reward),
+            abs(one.score.metric - one.stored.metric),
+            tolerances[one.model],
+            one.run,
+        )
+        for one in transfer.entries
+        if one.score and one.stored
+    ]
+    if not gaps:
+        return Drift(0, 0.0, 0.0, 0.0, "")
+    reward, _, tolerance, run = max(gaps, key=lambda gap: gap[0] / gap[2])
+    return Drift(len(gaps), reward, tolerance, max(metric for _, metric, _, _ in gaps), run)
+
+
+def reached(transfer: Transfer) -> bool:
+    """Whether something could be scored of what was asked for: tasks and models, if some were."""
+    own = {model.name for model in transfer.models if model.of_study}
+    named = [one for one in transfer.targets if one.asked or one.model not in own]
+    scored = {(one.model, one.task) for one in transfer.entries if one.score}
+    return any((one.model, one.task) in scored for one in named or transfer.targets)
+
+
+def losses(transfer: Transfer) -> tuple[Loss, ...]:
+    """What prompts lose on their own model and task by being typed, or as their nearest tokens."""
+    sources = {source.run: source for source in transfer.sources}
+    home = {
+        (entry.run, entry.split, entry.form): entry.score.metric
+        for entry in transfer.entries
+        if entry.score
+        and (entry.model, entry.task) == (sources[entry.run].model, sources[entry.run].task)
+    }
+    return tuple(
+        Loss(sources[run], form, split, home[run, split, "as found"], metric)
+        for (run, split, form), metric in home.items()
+        if form != "as found" and (run, split, "as found") in home
+    )
+
+
+def matrix(transfer: Transfer) -> Matrix:
+    """Found prompts by targets, each in the form that keeps most of it: as found, if it can be."""
+    grouped = _rows(transfer.sources)
+    columns = _columns(transfer)
+    cells = tuple(
+        tuple(_cell(transfer, sources, column.target) for column in columns)
+        for sources in grouped.values()
+    )
+    return Matrix(tuple(grouped), columns, cells)
+
+
+def titles(sources: Sequence[Source]) -> dict[str, str]:
+    """What to call the method of each run: of task, model and budget those that differ."""
+    several = [
+        name
+        for name in ("task", "model", "budget_rows")
+        if len({getattr(source, name) for source in sources}) > 1
+    ]
+    found = {}
+    for source in sources:
+        parts = {
+            "task": source.task,
+            "model": PurePath(source.model).name,
+            "budget_rows": f"{source.budget_rows:,} rows",
+        }
+        found[source.run] = ", ".join([*(parts[name] for name in several), source.optimiser])
+    return found
+
+
+def _rows(sources: Sequence[Source]) -> dict[Row, list[Source]]:
+    """Sources by row."""
+    named = titles(sources)
+    rows: dict[Row, list[Source]] = {}
+    for one in sources:
+        row = Row(one.task, one.model, one.budget_rows, one.optimiser, named[one.run])
+        rows.setdefault(row, []).append(one)
+    return rows
+
+
+def _columns(transfer: Transfer) -> tuple[Column, ...]:
+    names = {target.model: PurePath(target.model).name for target in transfer.targets}
+    if len(set(names.values())) < len(names):
+        names = {name: name for name in names}
+    of_study = {model.name for model in transfer.models if model.of_study}
+    return tuple(
+        Column(target, f"{names[target.model]}: {target.task}", target.model in of_study)
+        for target in transfer.targets
+    )
+
+
+def _cell(
+    transfer: Transfer, sources: Sequence[Source], target: Target
+) -> Cell | Failure | None:
+    if target.problem:
+        return Failure(target.problem)
+    runs = {source.run for source in sources}
+    here = [
+        entry
+        for entry in transfer.entries
+        if entry.run in runs
+        and (entry.model, entry.task, entry.split) == (target.model, target.task, target.split)
+    ]
+    if not here:
+        return None
+    form = _best_form(here)
+    chosen = [entry for entry in here if entry.form == form]
+    scores = [entry.score.metric for entry in chosen if entry.score]
+    failed = [entry for entry in chosen if not entry.score]
+    if not scores:
+        return Failure(failed[0].problem)
+    notes = dict.fromkeys(note for entry in chosen for note in entry.notes)
+    if failed:
+        notes[f"{len(failed)} of {len(chosen)} could not be scored: {failed[0].problem}"] = None
+    low, high, over = _interval(scores, target)
+    hand = target.controls.get("hand-written")
+    return Cell(
+        mean=float(np.mean(scores)),
+        low=low,
+        high=high,
+        n=len(scores),
+        over=over,
+        empty=target.controls["empty"].metric,
+        hand=hand.metric if hand else None,
+        form=form,
+        notes=tuple(notes),
+    )
+
+
+def _best_form(entries: Sequence[Entry]) -> Form:
+    """The first form in which some prompt could be scored, or else the first that was tried."""
+    forms: tuple[Form, ...] = ("as found", "by text", "nearest tokens")
+    scored = {entry.form for entry in entries if entry.score}
+    tried = scored or {entry.form for entry in entries}
+    return next(form for form in forms if form in tried)
+
+
+def _interval(
+    scores: Sequence[float], target: Target
+) -> tuple[float | None, float | None, Literal["seeds", "examples", ""]]:
+    """The interval of a mean over seeds; of one prompt's accuracy, that of a share."""
+    if len(scores) > 1:
+        summary = summarise(np.array(scores))
+        return summary.low, summary.high, "seeds"
+    if target.metric in SHARES:
+        low, high = share_interval(round(scores[0] * target.examples), target.examples)
+        return low, high, "examples"
+    return None, None, ""
+
+
+def problems(transfer: Transfer) -> Iterator[str]:
+    """What could not be scored, a line each, the same thing once."""
+    seen: set[str] = set()
+    for target in transfer.targets:
+        if target.problem and target.problem not in seen:
+            seen.add(target.problem)
+            yield f"{target.model}, {target.task}: {target.problem}"
+    for entry in transfer.entries:
+        if entry.problem and entry.problem not in seen:
+            seen.add(entry.problem)
+            yield f"{entry.run} on {entry.model}, {entry.task}: {entry.problem}"
