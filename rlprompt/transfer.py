@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import datetime
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Literal
@@ -326,12 +326,13 @@ class Transferring:
     def _arrived(self, found: Found, unmetered: Unmetered, target: Target) -> Iterator[Entry]:
         """A prompt on a target, in every form; a soft one at home on dev as well."""
         lm, task = unmetered.lm, unmetered.task
-        at_home = (
-            lm.fingerprint.digest == found.lm.fingerprint.digest
-            and (task.fingerprint, task.splits.digest)
-            == (found.task.fingerprint, found.task.splits.digest)
+        at_home = lm.fingerprint.digest == found.lm.fingerprint.digest and (
+            task.fingerprint,
+            task.splits.digest,
+        ) == (found.task.fingerprint, found.task.splits.digest)
+        splits = dict.fromkeys(
+            (self.split, "dev") if at_home and found.source.soft else (self.split,)
         )
-        splits = dict.fromkeys((self.split, "dev") if at_home and found.source.soft else (self.split,))
         for form, prompt, retyping in arrivals(found, lm):
             for split in splits:
                 entry = Entry(
@@ -365,7 +366,7 @@ def _stored(found: Found, form: Form, split: str) -> Worth | None:
         score = getattr(found.result.best, split)
     elif form == "nearest tokens" and analysis and analysis.projection and split != "train":
         score = getattr(analysis.projection, split)
-    return score and _worth(score)
+    return None if score is None else _worth(score)
 
 
 def _controls(lm: FrozenLM, task: Task) -> dict[str, TokenPrompt]:

@@ -37,9 +37,7 @@ def transfer(
     ],
     models: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="A,B", help="Other models: names on the hub, folders, .gguf files."
-        ),
+        typer.Option(metavar="A,B", help="Other models: names on the hub, folders, .gguf files."),
     ] = None,
     tasks: Annotated[
         list[str] | None,

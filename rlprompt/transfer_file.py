@@ -470,9 +470,7 @@ def _columns(transfer: Transfer) -> tuple[Column, ...]:
     )
 
 
-def _cell(
-    transfer: Transfer, sources: Sequence[Source], target: Target
-) -> Cell | Failure | None:
+def _cell(transfer: Transfer, sources: Sequence[Source], target: Target) -> Cell | Failure | None:
     if target.problem:
         return Failure(target.problem)
     runs = {source.run for source in sources}

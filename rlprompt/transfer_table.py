@@ -1,4 +1,4 @@
-"""What a person reads of transferred prompts in a terminal: the matrix, and what is lost on the way."""
+"""Transferred prompts in a terminal: the matrix, and what is lost on the way."""
 
 from __future__ import annotations
 
