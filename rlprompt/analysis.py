@@ -19,6 +19,17 @@ logger = logging.getLogger(__name__)
 
 # Parts that a prompt is taken apart into, at most: each costs all of dev.
 MOST_PIECES = 16
+# How the code of a task, anyone's, says that it does not take a prompt; not a lack of memory or
+# disk, which ends a search that can go on later.
+REFUSALS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
 
 
 def analyse(unmetered: Unmetered, prompt: Prompt) -> Analysis:
@@ -34,9 +45,10 @@ def analyse(unmetered: Unmetered, prompt: Prompt) -> Analysis:
         tokens = unmetered.lm.nearest_tokens(prompt)
         neighbours = tuple(_neighbours(unmetered.lm, prompt, tokens))
         return Analysis(pieces, neighbours, _projection(unmetered, tokens))
-    except ValueError as error:
-        logger.warning("the picked prompt was not taken apart: %s", error)
-        return Analysis(problem=" ".join(str(error).split()))
+    except REFUSALS as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        logger.warning("the picked prompt was not taken apart: %s", problem)
+        return Analysis(problem=problem)
 
 
 def _pieces(unmetered: Unmetered, prompt: Prompt) -> tuple[Piece, ...]:

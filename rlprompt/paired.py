@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from rlprompt.statistics import LEVEL, Floats, present
 
@@ -77,8 +77,10 @@ def compare_runs(x: Floats, y: Floats) -> Difference:
         those with one pair and nothing else.
 
     Raises:
-        ValueError: No pair has both scores.
+        ValueError: No pair has both scores, or shapes do not fit.
     """
+    if x.ndim != 2 or y.shape not in (x.shape, (1, *x.shape[1:])):
+        raise ValueError(f"scores {x.shape} and {y.shape} are not of the same seeds and tasks")
     tasks = _tasks(x - y)
     repeated = [task for task in tasks if len(task) > 1]
     used = repeated or tasks
@@ -170,11 +172,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seeds_needed(differences: Floats, power: float = 0.8, alpha: float = LEVEL) -> int | None:
-    """Seeds a task with which `compare_runs` would find the difference.
+    """Seeds a task with which `compare_runs` would find the difference, with its sign.
 
     From the noncentral t distribution (Cohen 1988, Statistical Power Analysis, chapter 2), with the
     mean and the spreads that were seen: an estimate from an estimate, good for its order of
-    magnitude. A difference that is settled may need fewer seeds than it had, or more.
+    magnitude. It plans a study; to add seeds to one until it is settled finds what is not there
+    more often than `alpha`.
 
     Args:
         differences: (seeds, tasks) paired differences, or (seeds,) of one task; NaN if missing.
@@ -195,14 +198,15 @@ def seeds_needed(differences: Floats, power: float = 0.8, alpha: float = LEVEL) 
     # Welch and Satterthwaite's degrees of freedom for equal numbers: this many times n - 1.
     noisy = variances.sum() ** 2 / np.square(variances).sum()
 
-    def reached(n: int) -> float:
+    def reached(n: int) -> bool:
         freedom, shift = noisy * (n - 1), effect / spread * np.sqrt(n)
-        critical = stats.t.isf(alpha / 2, freedom)
-        above = stats.nct.sf(critical, freedom, shift)
-        return float(above + stats.nct.cdf(-critical, freedom, shift))
+        critical = -special.stdtrit(freedom, alpha / 2)
+        missed = special.nctdtr(freedom, shift, critical)
+        # SciPy gives NaN where it is nothing, at shifts of 37 and more.
+        return bool(np.isnan(missed) or missed <= 1 - power)
 
     counts = range(2, MOST_SEEDS + 1)
-    place = bisect.bisect_left(counts, power, key=reached)
+    place = bisect.bisect_left(counts, True, key=reached)
     return counts[place] if place < len(counts) else None
 
 

@@ -125,6 +125,8 @@ def make_plan(experiment: Experiment) -> Plan:
         )
         on_dev *= sizes["dev"]
         final = sizes["train"] + sizes["test"]
+        if optimiser.searches == "soft":  # its nearest tokens, too
+            final += sizes["dev"] + sizes["test"]
         plan = SearchPlan(
             optimiser=name,
             n_runs=len(experiment.seeds),

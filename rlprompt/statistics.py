@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 # Two-sided; every interval is of 1 - LEVEL.
 LEVEL = 0.05
-# Bootstrap resamples: as many as rliable's authors used for their figures' intervals.
+# 1,000 are a rough minimum for 95 % intervals (Efron and Tibshirani 1993, section 19.3).
 RESAMPLES = 2000
 
 
@@ -214,9 +214,10 @@ def performance_profile(scores: Floats, thresholds: Floats, rng: np.random.Gener
     tasks = present(scores)
 
     def shares(*tasks: Floats, axis: int = -1) -> Floats:
-        # (G, ..., runs) to (G, ...): one figure a threshold
-        limits = thresholds.reshape(-1, *[1] * tasks[0].ndim)
-        return _over_tasks([(task > limits).mean(axis=-1) for task in tasks])
+        # Runs first, since to sum over a long axis of few is slow; thresholds first in the end.
+        runs_first = [np.moveaxis(task, axis, 0)[..., None] for task in tasks]
+        above = _over_tasks([(task > thresholds).mean(axis=0) for task in runs_first])
+        return np.moveaxis(above, -1, 0)
 
     value = shares(*tasks)
     interval = _bootstrap(tasks, shares, rng)
@@ -265,13 +266,12 @@ def _mean_of_means(*tasks: Floats, axis: int = -1) -> Floats:
 def _improvement(*tasks: Floats, axis: int = -1) -> Floats:
     """Of x's tasks followed by y's, runs along the last axis."""
     half = len(tasks) // 2
-    return _over_tasks(
-        [
-            # Sign 1, 0 or -1 to 1, 1/2 or 0
-            (np.sign(x[..., :, None] - y[..., None, :]) / 2 + 0.5).mean(axis=(-2, -1))
-            for x, y in zip(tasks[:half], tasks[half:], strict=True)
-        ]
-    )
+    shares = []
+    for x, y in zip(tasks[:half], tasks[half:], strict=True):
+        x, y = x[..., :, None], y[..., None, :]
+        # Level ones are in one of the two: counted half.
+        shares.append(((x > y).mean(axis=(-2, -1)) + (x >= y).mean(axis=(-2, -1))) / 2)
+    return _over_tasks(shares)
 
 
 def _over_tasks(figures: list[Any]) -> Floats:

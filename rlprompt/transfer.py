@@ -85,6 +85,25 @@ class Found:
     result: Result
 
 
+def finished(store: Store) -> list[StoredRun]:
+    """The runs of a study that picked a prompt.
+
+    Raises:
+        ValueError: There is none.
+    """
+    picked = [
+        run
+        for run in store.runs()
+        if run.state == "finished" and run.result and run.result.candidates
+    ]
+    if not picked:
+        raise ValueError(
+            f"{store.path.parent} has no finished run with a prompt to take anywhere; go on with "
+            "it with `rlprompt work`, or by the command that began it"
+        )
+    return picked
+
+
 def found_prompts(
     store: Store, experiments: Sequence[Experiment], top: Top = "all"
 ) -> tuple[list[Found], list[str]]:
@@ -98,17 +117,11 @@ def found_prompts(
     Raises:
         ValueError: No run has finished, or model, task or data are not those of the study.
     """
-    runs, grid = store.runs(), searches(experiments)
-    check_unchanged(runs, jobs(grid.values()))
-    done = [run for run in runs if run.state == "finished" and run.result and run.result.candidates]
-    if not done:
-        raise ValueError(
-            f"{store.path.parent} has no finished run, so there is no prompt to take anywhere; "
-            "`rlprompt compare` or `rlprompt work` goes on with it"
-        )
+    done, n_runs, grid = finished(store), len(store.runs()), searches(experiments)
+    check_unchanged(done, jobs(grid.values()))
     notes = []
-    if len(done) < len(runs):
-        notes.append(f"{len(runs) - len(done)} of {len(runs)} runs have no picked prompt (yet).")
+    if len(done) < n_runs:
+        notes.append(f"{n_runs - len(done)} of {n_runs} runs have not finished, and are left out.")
     found = [_found(run, grid[run.name].experiment, grid[run.name].optimiser) for run in done]
     return _best_seeds(found) if top == "best" else found, notes
 
@@ -378,18 +391,15 @@ def _controls(lm: FrozenLM, task: Task) -> dict[str, TokenPrompt]:
 
 
 def _notes(own: Task, there: Task) -> tuple[str, ...]:
-    """What makes a task another than the one that a prompt was found on, besides its examples."""
+    """What makes a task more than other examples of the one that a prompt was found on."""
     if not isinstance(own, ClassificationTask) or not isinstance(there, ClassificationTask):
         same = type(own) is type(there)
         return () if same else ("found on a task of another kind",)
-    words, own_words = dict(there.verbaliser.words), dict(own.verbaliser.words)
-    notes = []
-    if words != own_words:
-        said = "; ".join(f"{label}: {', '.join(word)}" for label, word in own_words.items())
-        notes.append(f"found with other label words ({said})")
-    if there.template != own.template:
-        notes.append(f"found in another template ({own.template.text!r})")
-    return tuple(notes)
+    # Classes may have other names: what the model answers is a word.
+    words, own_words = (sorted(task.verbaliser.words.values()) for task in (there, own))
+    if words == own_words:
+        return ()
+    return (f"found with other label words ({'; '.join(', '.join(word) for word in own_words)})",)
 
 
 def _worth(score: Score) -> Worth:

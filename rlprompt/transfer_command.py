@@ -81,7 +81,11 @@ def transfer(
     the best cell has picked on test, and its figure is too good.
     """
     from rlprompt.config import config_from_json
+    from rlprompt.destinations import Destinations
     from rlprompt.store import FILE, Store
+    from rlprompt.terminal import make_console
+    from rlprompt.transfer import Transferring, finished, found_prompts
+    from rlprompt.transfer_table import print_transfer
 
     if not (study / FILE).exists():
         raise ValueError(
@@ -94,12 +98,8 @@ def transfer(
             raise ValueError(f"{study} was not made from an experiment file: it cannot be loaded")
         config = config_from_json(store.spec["config"])
         earlier = _earlier(path, config.name)
+        finished(store)  # before anything is loaded
         typer.echo(f"{config.name}: loading {', '.join(name for name, _ in config.all_models)}")
-        from rlprompt.destinations import Destinations
-        from rlprompt.terminal import make_console
-        from rlprompt.transfer import Transferring, found_prompts
-        from rlprompt.transfer_table import print_transfer
-
         config = config.model_copy(update={"device": device or config.device})
         there = Destinations(config, store, _names(models), _names(tasks), dtype or config.dtype)
         found, notes = found_prompts(store, there.experiments, top.value)
@@ -155,7 +155,9 @@ def _go(done: Transferring, there: Destinations, path: Path) -> None:
     def follow(targets: Iterable[Target]) -> None:
         for target in targets:
             write_whole(path, done.file.to_json().encode())
-            said = target.problem or f"scored on {target.examples} {target.split} examples"
+            said = f"scored on {target.examples} {target.split} examples"
+            if target.problem:
+                said = "could not be scored, for a reason that is given below"
             typer.echo(f"{target.model}, {target.task}: {said}")
 
     try:

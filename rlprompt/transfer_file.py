@@ -6,7 +6,7 @@ one split of a task; gains are over the empty prompt on the same model, task and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
@@ -527,14 +527,9 @@ def _interval(
     return None, None, ""
 
 
-def problems(transfer: Transfer) -> Iterator[str]:
-    """What could not be scored, a line each, the same thing once."""
-    seen: set[str] = set()
-    for target in transfer.targets:
-        if target.problem and target.problem not in seen:
-            seen.add(target.problem)
-            yield f"{target.model}, {target.task}: {target.problem}"
-    for entry in transfer.entries:
-        if entry.problem and entry.problem not in seen:
-            seen.add(entry.problem)
-            yield f"{entry.run} on {entry.model}, {entry.task}: {entry.problem}"
+def missing_models(transfer: Transfer) -> dict[str, str]:
+    """The models that could not be had, and why."""
+    there = {model.name for model in transfer.models}
+    return {
+        target.model: target.problem for target in transfer.targets if target.model not in there
+    }

@@ -19,7 +19,7 @@ from rlprompt.transfer_file import (
     Transfer,
     losses,
     matrix,
-    problems,
+    missing_models,
     titles,
 )
 
@@ -29,9 +29,11 @@ NONE = "-"
 def print_transfer(console: Console, done: Transfer) -> None:
     """The matrix, a table a model, and what prompts lose on the way."""
     found, marks = matrix(done), dict[str, str]()
+    metrics = dict.fromkeys(target.metric for target in done.targets if target.metric)
     console.print(
-        f"\n{done.split.capitalize()}: mean over seeds, gain over the empty prompt [its 95 % "
-        "interval; of a single prompt's accuracy, over examples]"
+        f"\n{done.split.capitalize()} {' or '.join(metrics)}, gain over the empty prompt, and the "
+        "95 % interval of the gain: over seeds,\nor of one prompt over examples. "
+        f"Prompts: {'all that were picked' if done.top == 'all' else 'the best seed on dev'}."
     )
     for model in done.models:
         console.print(f"\n{model.name}, {model.dtype}{', of the study' if model.of_study else ''}")
@@ -41,8 +43,8 @@ def print_transfer(console: Console, done: Transfer) -> None:
     named = titles(done.sources)
     _print_losses(console, done, named)
     _print_typed(console, done, named)
-    for problem in problems(done):
-        console.print(f"not scored: {problem}")
+    for model, problem in missing_models(done).items():
+        console.print(f"\n{model} could not be loaded: {problem}")
     for note in done.notes:
         console.print(f"note: {note}")
 
@@ -56,7 +58,9 @@ def _table(found: Matrix, model: str, marks: dict[str, str]) -> list[tuple[str, 
         table.append((f"{name} prompt", *(_control(target, name) for target in targets)))
     for row, cells in zip(found.rows, found.cells, strict=True):
         if any(cells[i] is not None for i in places):
-            table.append((row.title, *(_cell(cells[i], marks) for i in places)))
+            n = max(cell.n for cell in cells if isinstance(cell, Cell))
+            name = row.title if n == 1 else f"{row.title}, {n} seeds"
+            table.append((name, *(_cell(cells[i], marks) for i in places)))
     return table
 
 

@@ -6,6 +6,7 @@ budget" is a result too, and one seed ranks nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -49,6 +50,7 @@ class _Study:
     searches: Mapping[str, Floats]
     metric: str
     budget: int
+    all_scored: bool
 
     def mean(self, name: str) -> float:
         return float(np.mean([task.mean() for task in present(self.searches[name])]))
@@ -78,11 +80,13 @@ def judge(
     """What may be said of searches at one budget.
 
     Every pair of searches is compared by `paired.compare_runs`, and Holm's correction is over all
-    of these pairs: the leader is picked after seeing the scores, so its pairs alone would be too
-    few. The chance that any search is wrongly settled above another, and so that a
-    wrong winner is named, is about 5 % at most. Failed runs are left out, pair by pair. The leader
-    is the search whose smallest difference to another is highest: without gaps, the one of the
-    highest mean.
+    of these pairs, since the leader is picked after seeing the scores (over the leader's pairs
+    alone, up to 12 % of simulated studies of eight equal searches settled something). So the chance
+    that any search is wrongly settled above another, or a wrong winner named, is about 5 % at most,
+    if the number of seeds was fixed before. Controls are corrected as a family of their own.
+
+    Failed runs are left out, pair by pair. The leader is the search whose smallest difference to
+    another is highest: without gaps, the one of the highest mean.
 
     Args:
         searches: (seeds, tasks) of each: a row is a seed, the same for all; higher is better;
@@ -98,7 +102,7 @@ def judge(
     """
     budget = _checked(searches, controls, budgets, baseline)
     scored = {name: one for name, one in searches.items() if not np.isnan(one).all()}
-    study = _Study(scored, metric, budget)
+    study = _Study(scored, metric, budget, len(scored) == len(searches))
     pairs = compare_all([(a, b, scored[a], scored[b]) for a, b in combinations(scored, 2)])
     against_controls = compare_all(
         [
@@ -171,11 +175,12 @@ def _sentence(study: _Study, leader: str | None, winner: str | None, lead: Seque
     if winner is not None:
         closest = min(lead, key=lambda pair: pair.difference.mean)
         worst = max(pair.adjusted_p or 0.0 for pair in lead)
+        others = "every other search" if study.all_scored else "every other search with a score"
         return (
             f"{winner} wins at {study.rows}: its mean {study.metric} of {mean} over "
             f"{_count(study.n_tasks, 'task')} and {_count(study.n_seeds, 'seed')} is above that of "
-            f"every other search (closest: {closest.second}, {_gap(closest.difference)}; p {_p(worst)} or less after Holm's "
-            "correction)."
+            f"{others} (closest: {closest.second}, {_gap(closest.difference)}; "
+            f"p at most {math.ceil(1000 * worst) / 1000} after Holm's correction)."
         )
     return _open(study, leader, mean, lead)
 
@@ -226,9 +231,9 @@ def _gaps(searches: Mapping[str, Floats]) -> Iterator[str]:
     gaps = [f"{name} {count}" for name, count in missing.items() if count]
     if gaps:
         yield (
-            f"{sum(missing.values())} of {sum(scores.size for scores in searches.values())} runs "
-            f"have no score ({_listed(gaps)}). Two searches are compared where both have one, on "
-            "tasks with two such seeds or more, so a search gains by failing where it does badly."
+            f"No score from {sum(missing.values())} of {sum(map(np.size, searches.values()))} runs "
+            f"({_listed(gaps)}). Two searches are compared where both have one, on tasks with two "
+            "such seeds or more, so a search gains by failing where it does badly."
         )
     if empty := [name for name, scores in searches.items() if missing[name] == scores.size]:
         yield f"Not judged, for want of any score: {_listed(empty)}."
@@ -245,16 +250,13 @@ def _scope(study: _Study) -> Iterator[str]:
 
 
 def _gap(difference: Difference) -> str:
+    """How large it is and how sure."""
     text = f"a difference of {difference.mean:.3f}"
     if difference.p is None:
         return f"{text} on too few shared seeds to test"
     if difference.low is None:
         return f"{text} with every seed"
     return f"{text}, 95 % interval {difference.low:.3f} to {difference.high:.3f}"
-
-
-def _p(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "0.001"
 
 
 def _count(number: int, what: str) -> str:

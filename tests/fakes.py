@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rlprompt.data import Example, Splits
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.result import Result
 from rlprompt.task import Floats
 
 
@@ -25,6 +26,24 @@ def fake_splits(n_train: int = 3, n_dev: int = 4, n_test: int = 5) -> Splits:
         for name, n in sizes.items()
     )
     return Splits(train, dev, test)
+
+
+def split_of(splits: Splits, examples: Sequence[Example]) -> str:
+    """The split that these are all of, or some of."""
+    keys = {example.key for example in examples}
+    return next(n for n, part in splits.parts().items() if keys <= {one.key for one in part})
+
+
+def timeless(result: Result) -> Result:
+    """A result without what a clock says."""
+    return replace(
+        result,
+        lm_seconds=0.0,
+        total_seconds=0.0,
+        outside_seconds=0.0,
+        trace_seconds=(),
+        test_opened="",
+    )
 
 
 def number(content: str) -> float:
@@ -68,9 +87,8 @@ class FakeTask:
         return float(np.mean([self.worth(prompt, example) for example in examples]))
 
     def splits_seen(self) -> list[str]:
-        """The split that each call asked about."""
-        parts = self.splits.parts().items()
-        return [next(n for n, part in parts if part == asked) for _, asked in self.calls]
+        """The split that each call asked about, or asked about some examples of."""
+        return [split_of(self.splits, asked) for _, asked in self.calls]
 
 
 @dataclass

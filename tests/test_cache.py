@@ -8,13 +8,13 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeTask
+from fakes import FakeTask, timeless
 from numpy.typing import NDArray
 from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, examples
 from test_store import Climb, Walk
@@ -60,7 +60,7 @@ def run(
 
 
 def alike(first: Result, second: Result) -> None:
-    assert replace(first, total_seconds=0) == replace(second, total_seconds=0)
+    assert timeless(first) == timeless(second)
 
 
 def test_a_second_study_pays_for_nothing_that_the_first_asked(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ class TestRewards:
         self, kind: TinyKind, prompts: list[Prompt]
     ) -> None:
         lm = tiny_lm(kind)
-        rewards, metric = measure(contextual(), lm, prompts, TRAIN)
+        rewards, metric, _ = measure(contextual(), lm, prompts, TRAIN)
         words = list(WORDS.values())
         free = [list(lm.encode("N/A")), list(lm.encode("[MASK]"))]
         for p, prompt in enumerate(prompts):

@@ -63,8 +63,8 @@ def test_every_kept_token_costs_the_penalty() -> None:
     prompts = [TokenPrompt(ids) for ids in [(40, 41, 42), (PAD, 41, PAD), (PAD, PAD, PAD)]]
     short = [TokenPrompt((40, 41, 42)), TokenPrompt((41,)), TokenPrompt()]
     price = [[0.75], [0.25], [0.0]]
-    rewards, metric = measure(TASK, lm, prompts, BASE.splits.dev)
-    expected, accuracy = measure(BASE, lm, short, BASE.splits.dev)
+    rewards, metric, _ = measure(TASK, lm, prompts, BASE.splits.dev)
+    expected, accuracy, _ = measure(BASE, lm, short, BASE.splits.dev)
     np.testing.assert_allclose(rewards, expected - price, atol=1e-6)
     assert np.array_equal(metric, accuracy)
     np.testing.assert_allclose(TASK.rewards(lm, prompts, BASE.splits.dev), rewards, atol=1e-6)

@@ -175,7 +175,7 @@ def test_the_objective_takes_it(case: Case) -> None:
 
 def test_its_metric_comes_with_the_same_rewards(case: Case) -> None:
     task, lm, prompts = case.task(), case.lm, case.prompts()
-    rewards, metric = measure(task, lm, prompts, SPLITS.dev)
+    rewards, metric, _ = measure(task, lm, prompts, SPLITS.dev)
     same(rewards, task.rewards(lm, prompts, SPLITS.dev))
     assert metric.shape == rewards.shape
     assert np.isfinite(metric).all()

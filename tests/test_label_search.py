@@ -91,7 +91,7 @@ class TestWhatIsFound:
         report = task.label_word_report(lm)
         assert {len(word.ids) for word in report.words} == {1}
         assert all(word.word.isalpha() and len(word.word) > 1 for word in report.words)
-        _, correct = task.measure(lm, [task.written(lm, "it was")], SPLITS.train)
+        _, correct, _ = task.measure(lm, [task.written(lm, "it was")], SPLITS.train)
         assert correct.mean() == pytest.approx(result.accuracy)
 
     def test_no_other_word_would_do_better_in_the_place_of_one(self) -> None:
@@ -107,7 +107,7 @@ class TestWhatIsFound:
         for word in set(words) - {neg, pos}:
             for pair in ({"neg": word, "pos": pos}, {"neg": neg, "pos": word}):
                 task = ClassificationTask("f", SPLITS, Template("{text} {prompt}"), pair)
-                _, correct = task.measure(lm, [TokenPrompt()], SPLITS.train)
+                _, correct, _ = task.measure(lm, [TokenPrompt()], SPLITS.train)
                 assert correct.mean() <= result.accuracy
 
     def test_words_that_speak_for_a_class_are_found(self, monkeypatch: pytest.MonkeyPatch) -> None:

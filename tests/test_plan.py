@@ -89,11 +89,15 @@ def test_rows_are_counted_exactly() -> None:
     plan = make_plan(experiment())
     once = N_TRAIN + N_DEV + N_TEST
     assert plan.control_rows == 2 * once
+    # Candidates, prompts that led, the picked one without each of its tokens.
+    afterwards = (16 + 10 + 3) * N_DEV + N_TRAIN + N_TEST
+    projected = N_DEV + N_TEST
     for one in plan.searches:
         assert (one.n_runs, one.rows) == (2, 903)
-        assert one.n_prompts == (30 if one.optimiser == "soft" else 90)
-        assert one.selection_rows == 8 * N_DEV + N_TRAIN + N_TEST
-    assert plan.rows == 2 * once + 2 * 3 * (903 + 8 * N_DEV + N_TRAIN + N_TEST)
+        is_soft = one.optimiser == "soft"
+        assert one.n_prompts == (30 if is_soft else 90)
+        assert one.selection_rows == afterwards + (projected if is_soft else 0)
+    assert plan.rows == 2 * once + 2 * (3 * (903 + afterwards) + projected)
     assert plan.bytes_now > 10**7
     assert plan.bytes_more == tiny_lm().memory.limit
 

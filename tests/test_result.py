@@ -36,6 +36,14 @@ candidates = st.builds(
 points = st.lists(st.tuples(st.integers(1, 10**9), numbers), max_size=4).map(tuple)
 
 
+# What every format has.
+REQUIRED = [
+    field.name
+    for field in dataclasses.fields(Result)
+    if field.default is field.default_factory is dataclasses.MISSING
+]
+
+
 def make(**changes: Any) -> Result:
     best = Candidate(TokenPrompt((5, 7)), " It was", True, 1.5, 64, Score(1.5, 0.9), None, None)
     made = Result(
@@ -90,7 +98,7 @@ class TestRoundTrip:
         assert (state["seed"], state["lm_seconds"], state["settings"]) == (3, 0.5, {"a": [1, 2]})
 
     def test_the_text_says_which_format_it_is(self) -> None:
-        assert json.loads(make().to_json())["format"] == 1
+        assert json.loads(make().to_json())["format"] == 2
 
     def test_what_is_written_is_strict_json(self) -> None:
         with pytest.raises(ValueError, match="JSON compliant"):
@@ -102,7 +110,7 @@ class TestReading:
         rests: list[dict[str, Any]] = [{}, json.loads(make().to_json())]
         for rest in rests:
             with pytest.raises(ValueError, match="newer rlprompt; update to read it"):
-                Result.from_json(json.dumps({**rest, "format": 2}))
+                Result.from_json(json.dumps({**rest, "format": 3}))
 
     @pytest.mark.parametrize(
         "text",
@@ -112,7 +120,13 @@ class TestReading:
         with pytest.raises(ValueError, match="not a result of rlprompt"):
             Result.from_json(text)
 
-    @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Result)])
+    def test_one_of_format_1_is_read(self) -> None:
+        state = json.loads(make().to_json())
+        new = [field.name for field in dataclasses.fields(Result) if field.name not in REQUIRED]
+        old = {key: value for key, value in state.items() if key not in new} | {"format": 1}
+        assert Result.from_json(json.dumps(old)) == make()
+
+    @pytest.mark.parametrize("field", REQUIRED)
     def test_a_missing_part_is_named(self, field: str) -> None:
         state = json.loads(make().to_json())
         del state[field]

@@ -18,6 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from fakes import split_of, timeless
 from synthetic import N_EXAMPLES, SPLITS, HiddenVectors, HiddenWords, examples
 from tiny import tiny_lm
 
@@ -30,12 +31,13 @@ from rlprompt.inspection import export
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import GRADIENT_ROWS, Budget, Objective
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.result import Result, Score
+from rlprompt.result import Result
 from rlprompt.search import AskTell, Proposals, search
 from rlprompt.space import Kind, SoftSpace, TokenSpace
 from rlprompt.store import FILE, Store, differences
 from rlprompt.task import Floats, Task
 from rlprompt.template import Template
+from rlprompt.unmetered import Finding, Unmetered
 
 ROWS = 70 * N_EXAMPLES
 ME = "worker"
@@ -132,9 +134,7 @@ def go(
 
 def same(first: Result, second: Result) -> None:
     """Equal in all but the wall time that a process took."""
-    assert dataclasses.replace(first, total_seconds=0, lm_seconds=0) == dataclasses.replace(
-        second, total_seconds=0, lm_seconds=0
-    )
+    assert timeless(first) == timeless(second)
 
 
 def test_a_search_ends_alike_with_and_without_a_store(path: Path) -> None:
@@ -239,7 +239,7 @@ def test_dev_is_chosen_on_and_test_opened_once(path: Path) -> None:
         ) -> Floats:
             if self.seen and self.seen[-1] == self.last:
                 raise Cut
-            split = next(name for name, part in self.splits.parts().items() if part == examples)
+            split = split_of(self.splits, examples)
             if (split, len(prompts)) != ("train", 6) and used() == ROWS:
                 self.seen.append(split)
             return super().rewards(lm, prompts, examples)
@@ -259,18 +259,33 @@ def test_dev_is_chosen_on_and_test_opened_once(path: Path) -> None:
                 result = search(
                     task, tiny_lm(), Walk(), ROWS, seed=3, length=3, answers=record, scores=scores
                 )
-    assert seen == ["dev", "train", "test"]
+    # The race, the prompts that led, the picked one in parts; each once in three processes.
+    assert seen == ["dev", "dev", "dev", "train", "test"]
     same(result, search(HiddenWords(), tiny_lm(), Walk(), ROWS, seed=3, length=3))
+
+
+def assert_same(found: Finding | None, expected: Finding) -> None:
+    assert found is not None
+    assert found[1:] == expected[1:]
+    for one, other in zip(found.measured[:2], expected.measured[:2], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found.measured.answers == expected.measured.answers
 
 
 def test_final_scores_are_of_one_split_and_one_question(path: Path) -> None:
     lm, task, prompts = tiny_lm(), classification(), [TokenPrompt((10,)), TokenPrompt((11,))]
     with Store(path) as store:
         kept = store.scores(lm, task)
-        kept.keep(prompts, "dev", [Score(0.1, 1.0), Score(-0.2, 0.0)])
-        assert store.scores(lm, task).find(prompts, "dev") == [Score(0.1, 1.0), Score(-0.2, 0.0)]
-        kept.keep(prompts, "dev", [Score(9.0, 9.0), Score(9.0, 9.0)])  # the first ones stay
-        assert kept.find(prompts, "dev") == [Score(0.1, 1.0), Score(-0.2, 0.0)]
+        first = Finding(Unmetered(task, lm).measure(prompts, "dev"), "2026-01-01", 1.5)
+        kept.keep(prompts, "dev", first)
+        assert_same(store.scores(lm, task).find(prompts, "dev"), first)
+        kept.keep(prompts, "dev", first._replace(at="later"))  # the first ones stay
+        assert_same(kept.find(prompts, "dev"), first)
+        assert kept.find(prompts, "dev", [0]) is None
+        kept.keep(prompts, "dev", first._replace(at="a part"), [0])
+        part = kept.find(prompts, "dev", [0])
+        assert part is not None
+        assert part.at == "a part"
         assert kept.find(prompts, "test") is None
         assert kept.find(prompts[:1], "dev") is None
         assert kept.find(prompts[::-1], "dev") is None

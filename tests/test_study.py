@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import secrets
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import fault_study
 import pytest
-from fakes import FakePricedTask
+from fakes import FakePricedTask, timeless
 from tiny import tiny_lm
 
 import rlprompt.leases
@@ -36,11 +35,7 @@ def results(folder: Path) -> dict[str, Result]:
     assert {run.state for run in runs} == {"finished"}
     assert all(run.strayed is None for run in runs)
     found = {run.name: run.result for run in runs}
-    return {
-        name: dataclasses.replace(result, total_seconds=0, lm_seconds=0)
-        for name, result in found.items()
-        if result
-    }
+    return {name: timeless(result) for name, result in found.items() if result}
 
 
 def ledgers(folder: Path) -> dict[str, list[tuple[str, ...]]]:

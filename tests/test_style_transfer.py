@@ -75,7 +75,7 @@ def test_rewards_are_the_mean_or_the_product_of_the_two(says: Any) -> None:
     says("a great film", "it was")
     judged = TASK.judge(lm, PROMPTS, EXAMPLES)
     product = dataclasses.replace(TASK, reward="product")
-    mean_rewards, joint = TASK.measure(lm, PROMPTS, EXAMPLES)
+    mean_rewards, joint, _ = TASK.measure(lm, PROMPTS, EXAMPLES)
     np.testing.assert_allclose(mean_rewards, (judged.content + judged.style) / 2)
     np.testing.assert_allclose(product.rewards(lm, PROMPTS, EXAMPLES), joint)
     np.testing.assert_allclose(joint, judged.content * judged.style)
@@ -95,7 +95,7 @@ def test_a_copy_has_all_the_content_and_is_counted(says: Any) -> None:
 
 def test_an_empty_answer_earns_nothing(says: Any) -> None:
     says(" ", "great")
-    rewards, joint = TASK.measure(tiny_lm(), PROMPTS, EXAMPLES)
+    rewards, joint, _ = TASK.measure(tiny_lm(), PROMPTS, EXAMPLES)
     assert rewards[:, 0].tolist() == joint[:, 0].tolist() == [0, 0]
     assert (rewards[:, 1] > 0).all()
     says("", "")

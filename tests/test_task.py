@@ -147,7 +147,7 @@ class TestParity:
         lm = tiny_lm()
         words = ["terrible", "great", "good"]
         labels = dict(zip(("neg", "pos", "mid"), words, strict=True))
-        rewards, metric = task(label_words=labels, reward=name).measure(lm, PROMPTS, TRAIN)
+        rewards, metric, _ = task(label_words=labels, reward=name).measure(lm, PROMPTS, TRAIN)
         for p, prompt in enumerate(PROMPTS):
             for e, one in enumerate(TRAIN):
                 probabilities = by_hand(lm, prompt, one.fields["text"], [f" {w}" for w in words])
@@ -165,7 +165,7 @@ class TestParity:
 
     def test_the_task_reports_accuracy_beside_its_reward(self) -> None:
         lm = tiny_lm()
-        rewards, metric = measure(task(reward="gap"), lm, PROMPTS, TRAIN)
+        rewards, metric, _ = measure(task(reward="gap"), lm, PROMPTS, TRAIN)
         assert np.array_equal(rewards, task(reward="gap").rewards(lm, PROMPTS, TRAIN))
         assert np.array_equal(metric, task(reward="accuracy").rewards(lm, PROMPTS, TRAIN))
         assert np.array_equal(metric == 1, rewards > 0)
