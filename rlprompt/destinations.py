@@ -131,8 +131,8 @@ def _sections(name: str, titles: Sequence[str]) -> Iterator[tuple[str, TaskConfi
         yield from load_config(Path(name), **_BESIDES).all_tasks
     else:
         raise ValueError(
-            f"no task is called {name!r}{advice(name, [*titles, *known])} (a task of the study, one "
-            "of `rlprompt ls tasks`, or a YAML file with `task:` or `tasks:` will do)"
+            f"no task is called {name!r}{advice(name, [*titles, *known])} (a task of the study, "
+            "one of `rlprompt ls tasks`, or a YAML file with `task:` or `tasks:` will do)"
         )
 
 

@@ -12,11 +12,10 @@ machine, a library or the model has drifted.
 from __future__ import annotations
 
 import datetime
-import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 from rlprompt.assets import AssetError
 from rlprompt.class_task import ClassificationTask
@@ -39,10 +38,8 @@ from rlprompt.transfer_file import (
     Transfer,
     Worth,
 )
-from rlprompt.unmetered import Finding, Scores, Unmetered
+from rlprompt.transfer_scores import PACKAGES, TransferScores
 
-# What may change a score without a change of model, task and prompt.
-PACKAGES = ("rlprompt", "torch", "transformers")
 # What a person gets wrong, or what a model or a task cannot do: the others go on.
 MISTAKES = (ValueError, AssetError, OSError)
 
@@ -182,45 +179,12 @@ def _typed(text: str, lm: FrozenLM) -> tuple[TokenPrompt, Retyping]:
     return TokenPrompt(ids), Retyping(tokens=len(ids), survives=lm.decode(ids) == text)
 
 
-class _Counted:
-    """Scores of a study (`unmetered.Scores`) that counts what is new.
-
-    Args:
-        scores: Where they are looked up and put.
-        read_only: Put nothing there.
-    """
-
-    def __init__(self, scores: Scores, read_only: bool) -> None:
-        self._scores = scores
-        self._read_only = read_only
-        self.on_test = 0
-
-    def find(
-        self, prompts: Sequence[Prompt], split: str, which: Sequence[int] | None = None
-    ) -> Finding | None:
-        """See `Scores.find`."""
-        return self._scores.find(prompts, split, which)
-
-    def keep(
-        self,
-        prompts: Sequence[Prompt],
-        split: str,
-        finding: Finding,
-        which: Sequence[int] | None = None,
-    ) -> None:
-        """See `Scores.keep`."""
-        self.on_test += len(prompts) * (split == "test")
-        if not self._read_only:
-            self._scores.keep(prompts, split, finding, which)
-
-
 @dataclass
 class Transferring:
     """Takes prompts to one target after another; `file` is what came of it so far.
 
     Args:
-        store: The study's, where scores are kept, so that nothing is computed twice. Kept apart
-            from the study's own, and by versions and device: else nothing could drift.
+        store: The study's, where scores are kept (`transfer_scores.py`).
         study: Its name.
         found: The prompts.
         split: Where they are scored.
@@ -305,49 +269,57 @@ class Transferring:
             task = place.make(lm)
         except MISTAKES as error:
             return self._noted(target.model_copy(update={"problem": _line(error)}))
-        made_by = (*map(version, PACKAGES), platform.machine(), str(lm.device))
-        apart = f" transfer {' '.join(made_by)}"
-        kept = _Counted(self.store.scores(lm, task, apart), self.read_only)
+        scores = TransferScores(task, lm, self.store, self.read_only)
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         try:
-            return self._score_all(Unmetered(task, lm, kept), target, place)
+            return self._noted(*self._score_all(scores, target, place))
         finally:  # a look that Ctrl-C ended was one
-            if kept.on_test:
-                opening = Opening(at=at, model=model, task=place.title, prompts=kept.on_test)
+            if scores.on_test:
+                opening = Opening(at=at, model=model, task=place.title, prompts=scores.on_test)
                 self._openings.append(opening)
 
-    def _score_all(self, unmetered: Unmetered, target: Target, place: Place) -> Target:
-        """Controls and prompts on a target, noted when all are scored."""
-        lm, task = unmetered.lm, unmetered.task
+    def _score_all(
+        self, scores: TransferScores, target: Target, place: Place
+    ) -> tuple[Target, list[Entry]]:
+        """Controls on a target, and if those can be scored, every prompt in every form."""
+        lm, task = scores.lm, scores.task
         n_examples = len(task.splits.parts()[self.split])
         target = target.model_copy(update={"examples": n_examples, "metric": metric_name(task)})
         try:
-            controls = {
-                name: _worth(unmetered.scores([prompt], self.split)[0])
-                for name, prompt in _controls(lm, task).items()
-            }
+            controls = _controls(lm, task)
         except ValueError as error:
-            return self._noted(target.model_copy(update={"problem": _line(error)}))
-        entries = [
-            entry
-            for found in self.found
-            if place.asked or found.source.task == place.title
-            for entry in self._arrived(found, unmetered, target)
+            return target.model_copy(update={"problem": _line(error)}), []
+        found = scores.scores(controls.values(), self.split)
+        worth = {}
+        for name, prompt in controls.items():
+            said = found[prompt]
+            if isinstance(said, str):
+                return target.model_copy(update={"problem": said}), []
+            worth[name] = _worth(said)
+        asked = [
+            (entry, prompt)
+            for one in self.found
+            if place.asked or one.source.task == place.title
+            for entry, prompt in self._asked(one, lm, task, target)
         ]
-        return self._noted(target.model_copy(update={"controls": controls}), entries)
+        entries = []
+        for split in dict.fromkeys(entry.split for entry, _ in asked):
+            own = [(entry, prompt) for entry, prompt in asked if entry.split == split]
+            found = scores.scores((prompt for _, prompt in own if len(prompt)), split)
+            entries += [one.model_copy(update=_outcome(found, prompt)) for one, prompt in own]
+        return target.model_copy(update={"controls": worth}), entries
 
-    def _arrived(self, found: Found, unmetered: Unmetered, target: Target) -> Iterator[Entry]:
-        """A prompt on a target, in every form; a soft one at home on dev as well."""
-        lm, task = unmetered.lm, unmetered.task
+    def _asked(
+        self, found: Found, lm: FrozenLM, task: Task, target: Target
+    ) -> Iterator[tuple[Entry, Prompt]]:
+        """What to score of a prompt: every form, and a soft one at home on dev as well."""
+        own = found.task
         at_home = lm.fingerprint.digest == found.lm.fingerprint.digest and (
-            task.fingerprint,
-            task.splits.digest,
-        ) == (found.task.fingerprint, found.task.splits.digest)
-        splits = dict.fromkeys(
-            (self.split, "dev") if at_home and found.source.soft else (self.split,)
+            task.fingerprint == own.fingerprint and task.splits.digest == own.splits.digest
         )
+        both = at_home and found.source.soft
         for form, prompt, retyping in arrivals(found, lm):
-            for split in splits:
+            for split in dict.fromkeys((self.split, "dev") if both else (self.split,)):
                 entry = Entry(
                     run=found.source.run,
                     model=target.model,
@@ -356,19 +328,17 @@ class Transferring:
                     form=form,
                     retyping=retyping,
                     stored=_stored(found, form, split) if at_home else None,
-                    notes=_notes(found.task, task),
+                    notes=_notes(own, task),
                 )
-                yield entry.model_copy(update=_outcome(unmetered, prompt, split))
+                yield entry, prompt
 
 
-def _outcome(unmetered: Unmetered, prompt: Prompt, split: str) -> dict[str, Worth | str]:
+def _outcome(found: Mapping[Prompt, Score | str], prompt: Prompt) -> dict[str, Any]:
     """The score of a prompt, or why there is none."""
     if not len(prompt):
         return {"problem": "its text is empty, so nothing arrives"}
-    try:
-        return {"score": _worth(unmetered.scores([prompt], split)[0])}
-    except ValueError as error:
-        return {"problem": _line(error)}
+    said = found[prompt]
+    return {"problem": said} if isinstance(said, str) else {"score": _worth(said)}
 
 
 def _stored(found: Found, form: Form, split: str) -> Worth | None:

@@ -184,7 +184,7 @@ def _judge(done: Transfer) -> None:
     Raises:
         ValueError: Nothing of what was asked for could be scored.
     """
-    from rlprompt.transfer_file import drift, reached
+    from rlprompt.transfer_matrix import drift, reached
 
     there = drift(done)
     if there.n:

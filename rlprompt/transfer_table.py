@@ -8,15 +8,12 @@ from statistics import fmean
 from rich.console import Console
 
 from rlprompt.terminal import print_columns
-from rlprompt.transfer_file import (
+from rlprompt.transfer_file import Retyping, Source, Target, Transfer
+from rlprompt.transfer_matrix import (
     Cell,
     Failure,
     Loss,
     Matrix,
-    Retyping,
-    Source,
-    Target,
-    Transfer,
     losses,
     matrix,
     missing_models,
@@ -43,8 +40,8 @@ def print_transfer(console: Console, done: Transfer) -> None:
     named = titles(done.sources)
     _print_losses(console, done, named)
     _print_typed(console, done, named)
-    for model, problem in missing_models(done).items():
-        console.print(f"\n{model} could not be loaded: {problem}")
+    for name, problem in missing_models(done).items():
+        console.print(f"\n{name} could not be loaded: {problem}")
     for note in done.notes:
         console.print(f"note: {note}")
 
