@@ -1,6 +1,6 @@
 """Transferred prompts as a report shows them: a matrix of gains, losses on the way, and drift.
 
-Values alone, from `transfer.json`. Gains are over the empty prompt on the same model, task and split.
+Values alone, from `transfer.json`. Gains are over the empty prompt on the same target.
 """
 
 from __future__ import annotations
