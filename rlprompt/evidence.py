@@ -6,12 +6,14 @@ Nothing is believed because it is in the folder: `integrity.py` says what cannot
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlprompt.result import Result
 from rlprompt.summary import RunEntry, Summary, TaskEntry, read_summary
+from rlprompt.transfer_file import FILE as TRANSFER
+from rlprompt.transfer_file import Transfer, TransferError, read_transfer
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,14 @@ class Evidence:
     Attributes:
         summary: The study's.
         runs: In the order of the summary.
+        transfer: What the prompts are worth elsewhere, where that was measured.
+        transfer_problem: Why that could not be read, or "".
     """
 
     summary: Summary
     runs: tuple[Found, ...]
+    transfer: Transfer | None = None
+    transfer_problem: str = ""
 
     def task(self, name: str) -> TaskEntry | None:
         """The task of that name."""
@@ -86,7 +92,13 @@ def read_evidence(folder: Path) -> Evidence:
         SummaryError: There is no summary, or it cannot be read.
     """
     summary = read_summary(folder)
-    return Evidence(summary, tuple(_found(folder, entry) for entry in summary.runs))
+    runs = tuple(_found(folder, entry) for entry in summary.runs)
+    if not (folder / TRANSFER).exists():
+        return Evidence(summary, runs)
+    try:
+        return Evidence(summary, runs, read_transfer(folder / TRANSFER))
+    except TransferError as error:
+        return Evidence(summary, runs, transfer_problem=str(error))
 
 
 def _found(folder: Path, entry: RunEntry) -> Found:
@@ -103,7 +115,7 @@ def _found(folder: Path, entry: RunEntry) -> Found:
     return Found(entry, dataclasses.replace(result, points=result.trace))
 
 
-def names(values: Sequence[str] | Iterable[str], most: int = 12) -> str:
+def names(values: Iterable[str], most: int = 12) -> str:
     """A list in words, cut where it is long.
 
     >>> names(["a", "b", "c"])

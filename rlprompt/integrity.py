@@ -339,6 +339,12 @@ def _below_noise(evidence: Evidence, model: str, task: TaskEntry, largest: float
             )
 
 
+def unread_transfer(evidence: Evidence) -> Iterator[Flag]:
+    """Transferred prompts that are left out because their file cannot be read."""
+    if evidence.transfer_problem:
+        yield Flag("unread transfer", "caution", f"{evidence.transfer_problem}.")
+
+
 def _place(evidence: Evidence, model: str, budget: int) -> str:
     """What tells a section from the others, or "" for the only one."""
     return "" if len(evidence.sections) == 1 else f"{model}, {budget:,} rows: "
@@ -360,5 +366,6 @@ STUDY_CHECKS: tuple[Callable[[Evidence], Iterator[Flag]], ...] = (
     failed_runs,
     missing_runs,
     noise_floor,
+    unread_transfer,
     several_budgets,
 )

@@ -24,6 +24,7 @@ from rlprompt.ledger_tables import (
 from rlprompt.scoreboard import Scoreboard
 from rlprompt.standings import Standings, standings
 from rlprompt.tables import Table, count, slugs
+from rlprompt.transfer_tables import transfer_tables
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def page_of(evidence: Evidence) -> Page:
         command=f"rlprompt compare {summary.name}.yaml",
         config=config_text(summary),
         requirements=requirements(summary),
+        transfer=tuple(transfer_tables(evidence.transfer)) if evidence.transfer else (),
     )
 
 

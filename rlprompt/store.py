@@ -324,9 +324,9 @@ class Store:
         extra = prompt_rows(task) - len(task.splits.train)
         return Record(self._database, run, name, model, task.fingerprint, extra, worker)
 
-    def scores(self, lm: FrozenLM, task: Task) -> StoredScores:
+    def scores(self, lm: FrozenLM, task: Task, apart: str = "") -> StoredScores:
         """The scores outside any budget: of controls, and of the best prompts on dev and test."""
-        return StoredScores(self._database, lm, task)
+        return StoredScores(self._database, lm, task, apart)
 
     def finish(self, name: str, worker: str, result: Result) -> None:
         """Keep the result of a run, which nobody has to do again."""
