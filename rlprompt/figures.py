@@ -137,9 +137,7 @@ def dot_plot(name: str, title: str, description: str, rows: Sequence[Dots], *, x
     """A row each method: its runs as dots, its mean as a bar, its interval as a line."""
     height = TOP + BOTTOM + ROW_HEIGHT * len(rows)
     svg = _begin(name, title, description, height)
-    low, high = value_range(
-        [value for row in rows for value in (*row.values, row.mean, row.low, row.high)]
-    )
+    low, high = _dot_range(rows)
     left, right = 130.0, WIDTH - 14
 
     def across(value: float) -> float:
@@ -166,6 +164,15 @@ def dot_plot(name: str, title: str, description: str, rows: Sequence[Dots], *, x
         x = across(row.mean)
         SubElement(group, "line", {"class": "mean", **_numbers(x1=x, x2=x, y1=y - 7, y2=y + 7)})
     return _text(svg)
+
+
+def _dot_range(rows: Sequence[Dots]) -> tuple[float, float]:
+    """Edges around all runs; with two seeds an interval may be many times as wide, and is cut."""
+    low, high = value_range([value for row in rows for value in (*row.values, row.mean)])
+    room = high - low
+    lows = [row.low for row in rows if row.low is not None]
+    highs = [row.high for row in rows if row.high is not None]
+    return max(min([low, *lows]), low - room), min(max([high, *highs]), high + room)
 
 
 def effect_bar(value: float, largest: float) -> str:
