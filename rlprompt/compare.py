@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import rlprompt
+from rlprompt.baselines import Controls, controls_of, keep, score_controls, score_required
 from rlprompt.cluster import Ray, searched
-from rlprompt.comparison import Comparison, Control, Run, Section
+from rlprompt.comparison import Comparison, Run, Section
 from rlprompt.config import Config, config_from_json
 from rlprompt.experiment import (
     Experiment,
@@ -28,21 +29,14 @@ from rlprompt.experiment import (
 )
 from rlprompt.objective import Budget, Ledger
 from rlprompt.report import claimed, draw, write, write_whole
-from rlprompt.result import Score
-from rlprompt.search import evaluate
 from rlprompt.store import FILE, Store
 from rlprompt.study import Job, Study
-from rlprompt.unmetered import Pending, Scores
 
 logger = logging.getLogger(__name__)
 
 # How old the picture may be after a run; at the end it is drawn anew.
 PICTURE_SECONDS = 30.0
 PACKAGES = ("torch", "transformers", "numpy")
-
-# Task, model and digest of a control's prompt; its scores by split.
-_Place = tuple[str, str, str]
-_ControlScores = dict[_Place, dict[str, Score]]
 
 
 class Watcher(Protocol):
@@ -120,17 +114,14 @@ def compare(
     with claimed(out), contextlib.ExitStack() as stack:
         # A study is begun once its controls could be scored: else there is nothing to go on with.
         new = not (out / FILE).exists()
-        pending: dict[str, Pending] = {}
-        scores = _control_scores(experiments, pending) if new else {}
+        pending = score_required(experiments) if new else {}
         study = stack.enter_context(_study(grid, out, cache))
-        if new:
-            _keep_controls(study, experiments, pending)
-        else:
-            scores = _control_scores(experiments, study.store)
+        keep(pending, experiments, study.store)
+        controls = score_controls(experiments, study.store)
         study.store.retry()
 
         def found(last: Run | None = None) -> Comparison:
-            return Comparison(_sections(grid, scores, _kept(study, grid, last)), provenance)
+            return Comparison(_sections(grid, controls, _kept(study, grid, last)), provenance)
 
         write(found(), out)
         drawn = time.monotonic()
@@ -260,65 +251,17 @@ def _kept(study: Study, grid: Mapping[str, Search], last: Run | None) -> list[Ru
 
 
 def _sections(
-    grid: Mapping[str, Search], scores: _ControlScores, runs: Sequence[Run]
+    grid: Mapping[str, Search], controls: Controls, runs: Sequence[Run]
 ) -> tuple[Section, ...]:
     """The sections of a grid, in its order."""
     sections: dict[str, Section] = {}
     for search in grid.values():
         experiment = search.experiment
         if search.heading not in sections:
-            controls = tuple(
-                Control(name, *experiment.control_texts[name], scores[place])
-                for name, place in _places(experiment).items()
-            )
             own = tuple(run for run in runs if run.search.experiment is experiment)
-            sections[search.heading] = Section(experiment, controls, own, search.heading)
+            scored = controls_of(experiment, controls)
+            sections[search.heading] = Section(experiment, scored, own, search.heading)
     return tuple(sections.values())
-
-
-def _places(experiment: Experiment) -> dict[str, _Place]:
-    """What tells the scores of its controls from all others, by control."""
-    task, lm = experiment.task_name, experiment.lm.name
-    return {name: (task, lm, prompt.digest) for name, prompt in experiment.controls.items()}
-
-
-def _control_scores(
-    experiments: Sequence[Experiment], store: Store | dict[str, Pending]
-) -> _ControlScores:
-    """The controls' scores, once for all budgets, and as the study has them if it has.
-
-    Args:
-        experiments: Whose controls they are.
-        store: The study's, or, before there is one, where to keep them for it.
-    """
-    found: _ControlScores = {}
-    # From the last to the first: the last model is the one in memory, the first is needed next.
-    for experiment in reversed(experiments):
-        task, lm = experiment.task, experiment.lm
-        if isinstance(store, Store):
-            kept: Scores = store.scores(lm, task)
-        else:
-            kept = store.setdefault(_place(experiment), Pending())
-        for name, place in _places(experiment).items():
-            prompt = experiment.controls[name]
-            try:
-                found[place] = found.get(place) or {
-                    split: evaluate(task, lm, prompt, split, kept) for split in task.splits.parts()
-                }
-            except ValueError as error:
-                raise ExperimentError(f"the {name} prompt cannot be scored: {error}") from error
-    return found
-
-
-def _place(experiment: Experiment) -> str:
-    return f"{experiment.task.fingerprint} {experiment.lm.fingerprint.digest}"
-
-
-def _keep_controls(
-    study: Study, experiments: Sequence[Experiment], pending: Mapping[str, Pending]
-) -> None:
-    for experiment in experiments:
-        pending[_place(experiment)].move(study.store.scores(experiment.lm, experiment.task))
 
 
 def _done_here(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlprompt.class_task import ClassificationTask
+from rlprompt.controls import Control
 from rlprompt.examples import Example, Splits, repeats
 from rlprompt.experiment import Experiment, Search
 from rlprompt.lm import FrozenLM
@@ -26,23 +27,6 @@ from rlprompt.template import Template
 
 # Test examples that a summary shows.
 SHOWN = 8
-
-
-@dataclass(frozen=True)
-class Control:
-    """A prompt that no search found.
-
-    Attributes:
-        name: What it is called.
-        text: How it reads.
-        retypable: Whether typing the text gives the prompt again.
-        scores: By split.
-    """
-
-    name: str
-    text: str
-    retypable: bool
-    scores: Mapping[str, Score]
 
 
 @dataclass(frozen=True)
@@ -205,10 +189,12 @@ def _control_entry(task: str, model: str, control: Control) -> ControlEntry:
         name=control.name,
         prompt=control.text,
         retypable=control.retypable,
-        train=control.scores["train"].metric,
-        dev=control.scores["dev"].metric,
-        test=control.scores["test"].metric,
-        rewards={split: score.reward for split, score in control.scores.items()},
+        **{split: score.metric if score else None for split, score in control.scores.items()},
+        rewards={split: score.reward if score else None for split, score in control.scores.items()},
+        rows=control.rows,
+        note=control.note,
+        test_metrics=control.test_metrics,
+        test_answers=control.test_answers,
     )
 
 

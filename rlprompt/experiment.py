@@ -23,16 +23,17 @@ from rlprompt.config import (
     TaskConfig,
     parse_task,
 )
+from rlprompt.controls import ControlPlan, plan_controls
 from rlprompt.label_search import with_found_words
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Budget, Objective
 from rlprompt.price import prompt_rows
 from rlprompt.prompt import TokenPrompt
 from rlprompt.registry import import_task, make_optimiser, make_task
-from rlprompt.search import Optimiser, describe
+from rlprompt.search import Optimiser
 from rlprompt.shelf import Shelf, ShelvedLM
 from rlprompt.space import TokenSpace
-from rlprompt.task import ChoosyTask, SizedTask, Task, WrittenTask
+from rlprompt.task import ChoosyTask, SizedTask, Task
 
 
 class ExperimentError(ValueError):
@@ -52,7 +53,8 @@ class Experiment:
         seeds: Each optimiser runs once with each.
         length: Tokens or vectors of a prompt.
         banned: Ids and words that token prompts may not use.
-        controls: Prompts that no search found, by name; scored outside the budget.
+        controls: Prompts of one's own to score beside those of every study (`controls.py`), by
+            name; outside the budget.
         config: Where it came from, for the record.
         stop: When a search ends before, fields of `Budget`.
         task_title: What the task is called beside others, if not by its own name.
@@ -70,7 +72,7 @@ class Experiment:
     seeds: Sequence[int] = (0,)
     length: int = 5
     banned: Collection[str | int] = ()
-    controls: Mapping[str, TokenPrompt] = field(default_factory=lambda: {"empty": TokenPrompt()})
+    controls: Mapping[str, TokenPrompt] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     stop: Mapping[str, float] = field(default_factory=dict)
     task_title: str = ""
@@ -82,6 +84,7 @@ class Experiment:
         slugs = [slug(name) for name in self.optimisers]
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"names of optimisers differ too little for files: {slugs}")
+        self.control_plans  # noqa: B018  # while the model is in memory
         Objective(self.task, self.lm, Budget(self.budget, **self.stop))
         if any(optimiser.searches == "tokens" for optimiser in self.optimisers.values()):
             tokens = self.task.tokens(self.lm) if isinstance(self.task, ChoosyTask) else None
@@ -93,8 +96,8 @@ class Experiment:
                 f"{', '.join(soft)} would search have none; use methods that search tokens"
             )
         if isinstance(self.task, SizedTask):
-            _check_lengths(self.task, self.lm, max(self.length, *map(len, self.controls.values())))
-        self.control_texts  # noqa: B018  # while the model is in memory
+            needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
+            _check_lengths(self.task, self.lm, max(self.length, *map(len, needed)))
 
     @property
     def task_name(self) -> str:
@@ -102,9 +105,9 @@ class Experiment:
         return self.task_title or self.task.name
 
     @cached_property
-    def control_texts(self) -> dict[str, tuple[str, bool]]:
-        """How each control reads, and whether typing that gives it again."""
-        return {name: describe(self.lm, prompt) for name, prompt in self.controls.items()}
+    def control_plans(self) -> tuple[ControlPlan, ...]:
+        """The prompts that no search found, each with what it is scored on."""
+        return plan_controls(self.task, self.lm, self.controls)
 
     @property
     def grid(self) -> list[tuple[str, int]]:
@@ -248,9 +251,6 @@ def _load_cell(
     lm: FrozenLM,
     budget: int,
 ) -> Experiment:
-    controls = {"empty": TokenPrompt()}
-    if isinstance(task, WrittenTask) and task.hand_prompt:
-        controls["hand-written"] = task.written(lm, task.hand_prompt)
     return Experiment(
         name=config.name,
         task=task,
@@ -261,7 +261,6 @@ def _load_cell(
         seeds=config.seeds,
         length=config.prompt.length,
         banned=config.prompt.banned,
-        controls=controls,
         config=config.record,
         task_title=title,
     )

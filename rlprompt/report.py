@@ -20,6 +20,8 @@ from rlprompt.task import metric_name
 
 HEADER = ("optimiser", "seed", "rows", "seconds (LM)", "train", "dev", "test", "prompt")
 NONE = "-"
+# Characters of a control's prompt that a table shows.
+MOST_SHOWN = 60
 # An average difference between train and test accuracy that is worth a sentence.
 GAP = 0.05
 
@@ -44,9 +46,13 @@ def table(section: Section) -> list[Row]:
     """Controls first, then the runs of a section, those of an optimiser together."""
     rows = []
     for control in section.controls:
-        name = f"{control.name} prompt"
-        cells = (name, NONE, NONE, NONE, *(_number(s) for s in control.scores.values()))
-        rows.append(Row(cells, shown(control.text, control.retypable), is_control=True))
+        scores = (_number(score) for score in control.scores.values())
+        cells = (control.title, NONE, f"{control.rows:,}", NONE, *scores)
+        # A prompt of many demonstrations is in `summary.json`.
+        text = (
+            control.text if len(control.text) <= MOST_SHOWN else f"{control.text[:MOST_SHOWN]}..."
+        )
+        rows.append(Row(cells, shown(text, control.retypable), is_control=True))
     order = list(section.experiment.optimisers)
     for run in sorted(section.runs, key=lambda run: order.index(run.optimiser)):
         result = run.result
@@ -114,7 +120,7 @@ def _rows(section: Section) -> list[str]:
 
 def remarks(section: Section) -> list[str]:
     """What went wrong, and what may be concluded; a sentence or two each."""
-    lines = []
+    lines = [f"{control.title}: {control.note}." for control in section.controls if control.note]
     for run in section.runs:
         where = f"{run.optimiser}, seed {run.seed}"
         if run.error:

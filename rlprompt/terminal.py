@@ -92,7 +92,7 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
         f"({', '.join(first.optimisers)}; seeds {', '.join(map(str, first.seeds))})",
         *(_budget(rows, tasks) for rows in dict.fromkeys(e.budget for e in experiments)),
         f"writing to {out}",
-        f"scoring {sum(len(place.controls) for place in places.values())} controls first",
+        f"scoring {sum(len(place.control_plans) for place in places.values())} controls first",
     ]
 
 
