@@ -256,13 +256,14 @@ def _in_context(task: Task, lm: FrozenLM) -> Iterator[ControlPlan]:
     yield ControlPlan(IN_CONTEXT, variant, (), (), note)
 
 
-def _rounds(task: Variant) -> list[Sequence[Example]]:
+def _rounds(task: Variant) -> list[list[Example]]:
     """Train examples to show, in rounds of one a class: as many of each class, in fixed order."""
     if isinstance(task, GenerationTask):
         return [[one] for one in task.splits.train if one.label.strip()][:MOST_SHOTS]
     classes = list(task.verbaliser.words)
     own = [[one for one in task.splits.train if one.label == label] for label in classes]
-    return list(zip(*own, strict=False))[: max(1, MOST_SHOTS // len(classes))]
+    rounds = [list(one) for one in zip(*own, strict=False)]
+    return rounds[: max(1, MOST_SHOTS // len(classes))]
 
 
 def _led(task: Variant) -> Variant | None:
