@@ -6,14 +6,22 @@ the study's store, so that nothing is scored or trained twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 
+import torch
+
+from rlprompt.class_task import ClassificationTask
 from rlprompt.controls import Control, ControlPlan, score_control
 from rlprompt.experiment import Experiment, ExperimentError
 from rlprompt.lm import FrozenLM
+from rlprompt.references import Reference, seeds_of, titled, train_reference
 from rlprompt.store import Store
+from rlprompt.summary import ReferenceEntry
 from rlprompt.task import Task
 from rlprompt.unmetered import Pending, Scores
+
+logger = logging.getLogger(__name__)
 
 # Task, model and name of a control, and the digests of its prompts.
 _Place = tuple[str, ...]
@@ -65,6 +73,53 @@ def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
 def controls_of(experiment: Experiment, controls: Controls) -> tuple[Control, ...]:
     """Those of one experiment, in its order."""
     return tuple(controls[_place(experiment, plan)] for plan in experiment.control_plans)
+
+
+def train_references(
+    experiments: Sequence[Experiment], store: Store, *, found_only: bool = False
+) -> Iterator[ReferenceEntry]:
+    """All references, once for all budgets, and as the store has them if it has.
+
+    Args:
+        experiments: Whose they are.
+        store: The study's, which keeps each as soon as it is trained.
+        found_only: Leave out what is not there yet.
+
+    Raises:
+        ExperimentError: One cannot be trained; what was found before is kept.
+    """
+    seen = set[tuple[str, ...]]()
+    for experiment in experiments:
+        task, lm = experiment.task, experiment.lm
+        for name, reference in experiment.references.items():
+            for seed in seeds_of(reference, experiment.seeds):
+                called = titled(name, reference, seed)
+                place = (experiment.task_name, lm.name, called)
+                if place in seen:
+                    continue
+                seen.add(place)
+                key = f"reference {_scope(task, lm)} {task.splits.digest} {reference!r} {seed}"
+                kept = store.document(key)
+                if kept is not None:
+                    names = dict(zip(("task", "model", "name"), place, strict=True))
+                    yield ReferenceEntry.model_validate_json(kept).model_copy(update=names)
+                elif not found_only:
+                    entry = _trained(reference, experiment, seed, called)
+                    store.keep_document(key, entry.model_dump_json())
+                    yield entry
+
+
+def _trained(reference: Reference, experiment: Experiment, seed: int, name: str) -> ReferenceEntry:
+    task, lm, task_name = experiment.task, experiment.lm, experiment.task_name
+    assert isinstance(task, ClassificationTask)  # or the experiment had been refused
+    logger.info("training for comparison: %s on %s, %s", name, task_name, lm.name)
+    try:
+        return train_reference(reference, task, lm, seed, name=name, task_name=task_name)
+    except (ValueError, torch.OutOfMemoryError) as error:
+        raise ExperimentError(
+            f"reference {name} cannot be trained on {task_name}: {error}. The "
+            "searches are kept; leave it out of `references`, or change it, to end without it"
+        ) from error
 
 
 def _scored(plan: ControlPlan, lm: FrozenLM, kept: Scores) -> Control:

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import rlprompt
-from rlprompt.baselines import Controls, controls_of, keep, score_controls, score_required
+from rlprompt.baselines import (
+    Controls,
+    controls_of,
+    keep,
+    score_controls,
+    score_required,
+    train_references,
+)
 from rlprompt.cluster import Ray, searched
 from rlprompt.comparison import Comparison, Run, Section
 from rlprompt.config import Config, config_from_json
@@ -31,6 +38,7 @@ from rlprompt.objective import Budget, Ledger
 from rlprompt.report import claimed, draw, write, write_whole
 from rlprompt.store import FILE, Store
 from rlprompt.study import Job, Study
+from rlprompt.summary import ReferenceEntry
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +107,8 @@ def compare(
             could not load them.
         ClusterError: The cluster cannot be reached, or has no machine that is large enough.
         StoreError: It holds another study, or its store cannot be used.
-        ExperimentError: A control cannot be scored, its reward is no number, or there are workers
-            here and a cluster.
+        ExperimentError: A control cannot be scored, its reward is no number, a reference cannot be
+            trained, or there are workers here and a cluster.
         OSError: A file could not be written.
     """
     if cluster is not None and workers > 1:
@@ -119,9 +127,11 @@ def compare(
         keep(pending, experiments, study.store)
         controls = score_controls(experiments, study.store)
         study.store.retry()
+        references = list(train_references(experiments, study.store, found_only=True))
 
         def found(last: Run | None = None) -> Comparison:
-            return Comparison(_sections(grid, controls, _kept(study, grid, last)), provenance)
+            runs = _kept(study, grid, last)
+            return Comparison(_sections(grid, controls, references, runs), provenance)
 
         write(found(), out)
         drawn = time.monotonic()
@@ -140,8 +150,15 @@ def compare(
             watcher.end(run)
             if interrupted:
                 return comparison
+        # The searches' results are on disk before the first reference is trained.
         comparison = found()
         write(comparison, out)
+        draw(comparison, out)
+        references.clear()
+        for entry in train_references(experiments, study.store):
+            references.append(entry)
+            comparison = found()
+            write(comparison, out)
         draw(comparison, out)
         return comparison
 
@@ -177,7 +194,9 @@ def _as_kept(config: Mapping[str, Any], out: Path) -> Mapping[str, Any]:
     with Store(out / FILE) as store:
         kept = store.spec.get("config", {})
     try:
-        return kept if config_from_json(kept).record == config else config
+        # References decide no search, and may be asked for later.
+        there = {**config_from_json(kept).record, "references": config["references"]}
+        return kept if there == config else config
     except (ValueError, LookupError):  # it says something else, and the study will show what
         return config
 
@@ -251,7 +270,10 @@ def _kept(study: Study, grid: Mapping[str, Search], last: Run | None) -> list[Ru
 
 
 def _sections(
-    grid: Mapping[str, Search], controls: Controls, runs: Sequence[Run]
+    grid: Mapping[str, Search],
+    controls: Controls,
+    references: Sequence[ReferenceEntry],
+    runs: Sequence[Run],
 ) -> tuple[Section, ...]:
     """The sections of a grid, in its order."""
     sections: dict[str, Section] = {}
@@ -260,7 +282,9 @@ def _sections(
         if search.heading not in sections:
             own = tuple(run for run in runs if run.search.experiment is experiment)
             scored = controls_of(experiment, controls)
-            sections[search.heading] = Section(experiment, scored, own, search.heading)
+            place = (experiment.task_name, experiment.lm.name)
+            trained = tuple(one for one in references if (one.task, one.model) == place)
+            sections[search.heading] = Section(experiment, scored, own, search.heading, trained)
     return tuple(sections.values())
 
 

@@ -18,6 +18,7 @@ from rlprompt.summary import (
     ControlEntry,
     ExampleEntry,
     ModelEntry,
+    ReferenceEntry,
     RunEntry,
     Summary,
     TaskEntry,
@@ -74,12 +75,14 @@ class Section:
         controls: Its controls.
         runs: Its runs, in the order of its grid.
         heading: What tells it from the other sections, or "" for the only one.
+        references: Training of its model on its examples, an entry a seed.
     """
 
     experiment: Experiment
     controls: tuple[Control, ...]
     runs: tuple[Run, ...] = ()
     heading: str = ""
+    references: tuple[ReferenceEntry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ class Comparison:
             tasks=tuple(_task_entry(name, task) for name, task in tasks.items()),
             models=tuple(map(_model_entry, models.values())),
             controls=tuple(self._controls().values()),
+            references=tuple(self._references().values()),
             runs=tuple(map(_run_entry, self.runs)),
             config=dict(first.config),
             **self.provenance,
@@ -133,6 +137,14 @@ class Comparison:
             for section in self.sections
             for task, model in [(section.experiment.task_name, section.experiment.lm.name)]
             for control in section.controls
+        }
+
+    def _references(self) -> dict[tuple[str, str, str], ReferenceEntry]:
+        """Those of all sections, which have no budget, by task, model and name."""
+        return {
+            (entry.task, entry.model, entry.name): entry
+            for section in self.sections
+            for entry in section.references
         }
 
 

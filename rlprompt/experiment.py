@@ -29,6 +29,7 @@ from rlprompt.lm import FrozenLM
 from rlprompt.objective import Budget, Objective
 from rlprompt.price import prompt_rows
 from rlprompt.prompt import TokenPrompt
+from rlprompt.references import Reference, check_references, make_reference
 from rlprompt.registry import import_task, make_optimiser, make_task
 from rlprompt.search import Optimiser
 from rlprompt.shelf import Shelf, ShelvedLM
@@ -58,6 +59,7 @@ class Experiment:
         config: Where it came from, for the record.
         stop: When a search ends before, fields of `Budget`.
         task_title: What the task is called beside others, if not by its own name.
+        references: Training to compare with, by the names that reports use; once with each seed.
 
     Raises:
         ValueError: There is nothing to run, the budget does not cover one prompt, no token is
@@ -76,6 +78,7 @@ class Experiment:
     config: Mapping[str, Any] = field(default_factory=dict)
     stop: Mapping[str, float] = field(default_factory=dict)
     task_title: str = ""
+    references: Mapping[str, Reference] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Find what is wrong while nothing is paid for."""
@@ -84,6 +87,7 @@ class Experiment:
         slugs = [slug(name) for name in self.optimisers]
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"names of optimisers differ too little for files: {slugs}")
+        check_references(self.references, self.task, self.lm)
         self.control_plans  # noqa: B018  # while the model is in memory
         Objective(self.task, self.lm, Budget(self.budget, **self.stop))
         if any(optimiser.searches == "tokens" for optimiser in self.optimisers.values()):
@@ -227,6 +231,7 @@ def load_experiments(config: Config, dtypes: Sequence[str] = ()) -> list[Experim
         ValueError: Something in it is wrong.
         AssetError: Bundled data or a model could not be fetched.
     """
+    references = {one.title: make_reference(one.name, one.settings) for one in config.references}
     optimisers = {
         optimiser.title: make_optimiser(optimiser.name, optimiser.settings)
         for optimiser in config.optimisers
@@ -239,13 +244,15 @@ def load_experiments(config: Config, dtypes: Sequence[str] = ()) -> list[Experim
         settled = [(title, settle(one, task, lm)) for title, one, task in tasks]
         for (title, task), budget in product(settled, config.all_budgets):
             with _naming(config, f"{title or task.name}, {model}, {budget} rows"):
-                experiments.append(_load_cell(config, optimisers, task, title, lm, budget))
+                experiment = _load_cell(config, optimisers, references, task, title, lm, budget)
+                experiments.append(experiment)
     return experiments
 
 
 def _load_cell(
     config: Config,
     optimisers: Mapping[str, Optimiser],
+    references: Mapping[str, Reference],
     task: Task,
     title: str,
     lm: FrozenLM,
@@ -261,6 +268,7 @@ def _load_cell(
         seeds=config.seeds,
         length=config.prompt.length,
         banned=config.prompt.banned,
+        references=references,
         config=config.record,
         task_title=title,
     )

@@ -43,7 +43,7 @@ class Row:
 
 
 def table(section: Section) -> list[Row]:
-    """Controls first, then the runs of a section, those of an optimiser together."""
+    """Controls first, then the runs, those of an optimiser together; references last."""
     rows = []
     for control in section.controls:
         scores = (_number(score) for score in control.scores.values())
@@ -67,6 +67,16 @@ def table(section: Section) -> list[Row]:
         )
         prompt = shown(run.best.text, run.best.retypable) if run.best else ""
         rows.append(Row(cells, prompt, is_control=False))
+    for entry in section.references:
+        figures = (entry.train, entry.dev, entry.test)
+        cells = (
+            entry.name,
+            NONE,
+            f"{entry.rows:,}",
+            f"{entry.seconds:.1f}",
+            *(NONE if figure is None else f"{figure:.3f}" for figure in figures),
+        )
+        rows.append(Row(cells, "", is_control=True))
     return rows
 
 

@@ -34,7 +34,13 @@ FULL_TABLE = 88
 # Seconds and share of the budget after which a plain line of progress is due.
 LINE_SECONDS, LINE_SHARE, LEAST_SECONDS = 10.0, 0.1, 1.0
 # Whose log lines say what a person is waiting for.
-TALKATIVE = ("rlprompt.assets", "rlprompt.loading", "rlprompt.lm")
+TALKATIVE = (
+    "rlprompt.assets",
+    "rlprompt.loading",
+    "rlprompt.lm",
+    "rlprompt.baselines",
+    "rlprompt.training",
+)
 
 
 def make_console() -> Console:
