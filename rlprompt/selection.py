@@ -24,7 +24,7 @@ from rlprompt.unmetered import Unmetered
 CANDIDATES = 16
 # Dev examples of the first round; each round after doubles what was seen.
 FIRST_ROUND = 8
-# Chance that a candidate as good as the leader is dropped in a round, over all candidates.
+# Chance, at most, that one of several equally good candidates is dropped in a round.
 FALSE_DROP = 0.05
 
 
@@ -94,12 +94,14 @@ def still_close(rewards: Floats) -> list[bool]:
 
     Returns:
         (P,) values. A candidate is not close where its mean difference to the leader is
-        significant at `FALSE_DROP`, divided by the number of rivals (Bonferroni).
+        significant at `FALSE_DROP`, divided by the number of ordered pairs: chance decides who
+        leads, so every pair counts as compared (Bonferroni).
     """
     n_candidates, n = rewards.shape
     if n < 2 or n_candidates < 2:
         return [True] * n_candidates
     behind = rewards[rewards.mean(axis=1).argmax()] - rewards
     error = behind.std(axis=1, ddof=1) / np.sqrt(n)
-    limit = stats.t.isf(FALSE_DROP / (n_candidates - 1), n - 1) * error
+    n_pairs = n_candidates * (n_candidates - 1)
+    limit = stats.t.isf(FALSE_DROP / n_pairs, n - 1) * error
     return [bool(close) for close in behind.mean(axis=1) <= limit]

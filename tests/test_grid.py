@@ -113,7 +113,7 @@ class TestNames:
 class TestFiles:
     def test_the_summary_is_two_tables(self, done: tuple[Comparison, Path]) -> None:
         found = summary(done[1])
-        assert found["format"] == 2
+        assert found["format"] == 3
         assert found["complete"]
         assert [one["name"] for one in found["tasks"]] == ["films", "books"]
         assert [one["name"] for one in found["models"]] == ["tiny-llama", "tiny-gpt2"]
