@@ -26,7 +26,7 @@ from rlprompt.baselines import (
 )
 from rlprompt.cluster import Ray, searched
 from rlprompt.comparison import Comparison, Run, Section
-from rlprompt.config import Config, config_from_json
+from rlprompt.config import RANDOM, Config, config_from_json
 from rlprompt.experiment import (
     Experiment,
     ExperimentError,
@@ -239,6 +239,19 @@ def load_again(config: Config, out: Path) -> list[Experiment]:
         n_each = max(1, len(runs) // len(config.all_models))
         dtypes = [run.spec["model"]["dtype"] for run in runs[::n_each]]
     return load_experiments(config, dtypes)
+
+
+def with_random(config: Config, out: Path) -> Config:
+    """The config with random search in it, unless the study in `out` was begun without.
+
+    Raises:
+        StoreError: The study cannot be read.
+    """
+    if not (out / FILE).exists():
+        return config.with_random()
+    with Store(out / FILE) as store:
+        begun = store.spec.get("config", {}).get("optimisers", ())
+    return config.with_random() if any(one["name"] == RANDOM for one in begun) else config
 
 
 def jobs(grid: Iterable[Search]) -> dict[str, Job]:
