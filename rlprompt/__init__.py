@@ -21,16 +21,19 @@ if TYPE_CHECKING:
     from rlprompt.config_file import load_config
     from rlprompt.data import Example, Splits, few_shot, load_splits
     from rlprompt.experiment import Experiment, load_experiments
+    from rlprompt.exporting import export_prompt
     from rlprompt.function_reward import RewardError, RewardFunction, reward
     from rlprompt.function_task import FunctionTask
     from rlprompt.generation_task import GenerationTask
     from rlprompt.label_search import find_label_words
     from rlprompt.lm import FrozenLM
     from rlprompt.objective import Budget, BudgetExhausted, Evaluation, Objective
+    from rlprompt.portable import ExportedPrompt, load_prompt
     from rlprompt.prompt import SoftPrompt, TokenPrompt
     from rlprompt.result import Result
     from rlprompt.sampling import Generated
     from rlprompt.search import AskTell, Optimiser, search
+    from rlprompt.server import PromptServer
     from rlprompt.space import SoftSpace, TokenSpace
     from rlprompt.style_transfer import StyleTransferTask
     from rlprompt.task import Task
@@ -48,12 +51,14 @@ __all__ = [
     "Evaluation",
     "Example",
     "Experiment",
+    "ExportedPrompt",
     "FrozenLM",
     "FunctionTask",
     "Generated",
     "GenerationTask",
     "Objective",
     "Optimiser",
+    "PromptServer",
     "Query",
     "Result",
     "RewardError",
@@ -70,10 +75,12 @@ __all__ = [
     "check_optimiser",
     "check_task",
     "compare",
+    "export_prompt",
     "few_shot",
     "find_label_words",
     "load_config",
     "load_experiments",
+    "load_prompt",
     "load_splits",
     "reward",
     "search",
@@ -89,16 +96,19 @@ _MODULES = {
     "config_file": ("load_config",),
     "data": ("Example", "Splits", "few_shot", "load_splits"),
     "experiment": ("Experiment", "load_experiments"),
+    "exporting": ("export_prompt",),
     "function_reward": ("RewardError", "RewardFunction", "reward"),
     "function_task": ("FunctionTask",),
     "generation_task": ("GenerationTask",),
     "label_search": ("find_label_words",),
     "lm": ("FrozenLM",),
     "objective": ("Budget", "BudgetExhausted", "Evaluation", "Objective"),
+    "portable": ("ExportedPrompt", "load_prompt"),
     "prompt": ("SoftPrompt", "TokenPrompt"),
     "result": ("Result",),
     "sampling": ("Generated",),
     "search": ("AskTell", "Optimiser", "search"),
+    "server": ("PromptServer",),
     "space": ("SoftSpace", "TokenSpace"),
     "style_transfer": ("StyleTransferTask",),
     "task": ("Task",),

@@ -19,15 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from rlprompt import commands, preflight
+from rlprompt import commands, preflight, score_command, transfer_command
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from rlprompt.compare import Watcher
     from rlprompt.config import Config
-    from rlprompt.lm import FrozenLM
-    from rlprompt.task import Task
 
 INTERRUPTED = 130
 RUNS = Path("runs")
@@ -76,14 +72,6 @@ Cache = Annotated[
 Restart = Annotated[
     bool, typer.Option("--restart", help="Begin anew in a folder beside the one that is there.")
 ]
-
-
-class Split(StrEnum):
-    """A part of the examples."""
-
-    train = "train"
-    dev = "dev"
-    test = "test"
 
 
 class Tracker(StrEnum):
@@ -165,84 +153,6 @@ def run(
     _compare(chosen.model_copy(update={"optimisers": (one,)}), out, name, restart)
 
 
-@app.command()
-def score(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Text of the prompt.")],
-    config: ConfigPath,
-    split: Annotated[
-        list[Split] | None,
-        typer.Option(
-            metavar="SPLIT",
-            help="train, dev or test; give it again for more. Default: train and dev.",
-        ),
-    ] = None,
-    exact: Annotated[
-        bool,
-        typer.Option(
-            "--exact",
-            help="Do not put the template's space in front: for a found prompt that has none.",
-        ),
-    ] = False,
-    device: Device = None,
-    dtype: Dtype = None,
-) -> None:
-    """Score a prompt that you have: metric, reward, token ids.
-
-    The test examples stay closed unless you ask with --split test. Every look at them, followed by
-    another try, makes their figure a little too good.
-    """
-    chosen = _config(config, device=device, dtype=dtype)
-    from rlprompt import terminal
-    from rlprompt.experiment import load_model, load_task, settle
-
-    splits = split or [Split.train, Split.dev]
-    console = terminal.make_console()
-    with terminal.log_to(console), _user_errors(ValueError, _asset_error(), OSError):
-        tasks = [(title, one, load_task(one)) for title, one in chosen.all_tasks]
-        for model, section in chosen.all_models:
-            lm = load_model(section, chosen.device, chosen.dtype)
-            for title, one, task in tasks:
-                if len(tasks) * len(chosen.all_models) > 1:
-                    console.print(f"{title or task.name}, {model}:")
-                _print_scores(console, settle(one, task, lm), lm, prompt, splits, exact)
-    if Split.test not in splits:
-        console.print("The test examples stayed closed; open them with --split test.")
-
-
-def _print_scores(
-    console: Console, task: Task, lm: FrozenLM, prompt: str, splits: Sequence[Split], exact: bool
-) -> None:
-    """A prompt and what it scores on one task and model."""
-    from rlprompt.prompt import TokenPrompt
-    from rlprompt.search import describe, evaluate
-    from rlprompt.task import GeneratingTask, WrittenTask, metric_name
-    from rlprompt.terminal import print_columns
-
-    if isinstance(task, WrittenTask) and not exact:
-        tokens = task.written(lm, prompt)
-    else:
-        tokens = TokenPrompt(lm.encode(prompt))
-    scores = {part: evaluate(task, lm, tokens, part) for part in splits}
-    text, retypable = describe(lm, tokens)
-    console.print(f"prompt     {text!r}" + ("" if retypable else "  (typed again: other tokens)"))
-    console.print(f"token ids  {' '.join(map(str, tokens.ids)) or '(none)'}")
-    console.print()
-    rows = [("split", "examples", metric_name(task), "mean reward")]
-    for part, found in scores.items():
-        n_examples = len(task.splits.parts()[part])
-        rows.append((part, str(n_examples), f"{found.metric:.3f}", f"{found.reward:.2f}"))
-    print_columns(console, rows, numeric=len(rows[0]) - 1)
-    if isinstance(task, GeneratingTask):
-        some = task.splits.train[:3]
-        _, outputs = task.rewards_with_outputs(lm, [tokens], some)
-        for example, output in zip(some, outputs[0], strict=True):
-            wanted = f" (reference {example.label!r})" if example.label else ""
-            console.print(f"the model wrote {output!r}{wanted}", markup=False)
-    for note in task.splits.notes:
-        console.print(f"note: {note}")
-    console.print()
-
-
 @app.command("ls")
 def list_(
     what: Annotated[
@@ -275,11 +185,13 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 for _command in (
     preflight.check,
+    score_command.score,
     commands.show,
     commands.watch,
     commands.export,
     commands.verify,
     commands.work,
+    transfer_command.transfer,
 ):
     app.command()(_guarded(_command))
 

@@ -11,7 +11,10 @@ import typer
 
 if TYPE_CHECKING:
     from rlprompt.experiment import Experiment
+    from rlprompt.lm import FrozenLM
+    from rlprompt.result import Result
     from rlprompt.store import Store
+    from rlprompt.task import Task
 
 GO_ON = "interrupted: run the same command again, or `rlprompt work RUN`, to go on"
 
@@ -72,16 +75,83 @@ def watch(
 
 def export(
     study: StudyPath,
-    ledger: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .csv, .parquet or .jsonl.")],
+    ledger: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write every prompt that was paid for, with its rewards. Ends in .csv or .parquet "
+            "(for a data frame), or .jsonl (with the texts that the model wrote).",
+        ),
+    ] = None,
+    best: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the best prompt on dev to a new folder."),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of this run; `rlprompt show` lists them.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the runs on this task.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the runs on this model.")
+    ] = None,
 ) -> None:
-    """Write every prompt that was paid for, with its rewards.
+    """Write what a study found: every prompt, or the best one to keep, pass on and use.
 
-    CSV and Parquet are for a data frame; JSON lines hold the texts that the model wrote as well.
+    The folder of --best holds the prompt's text, ids and vectors, an adapter for PEFT, and a card
+    that says what it scored, how it was found and how to use it.
     """
     from rlprompt.inspection import export as write_ledger
 
+    if ledger is None and best is None:
+        raise ValueError("say what to write: --best DIR, --ledger FILE, or both")
+    if best is None and (run, task, model) != (None, None, None):
+        raise ValueError("--run, --task and --model say which prompt is the best: add --best DIR")
     with _open(study) as store:
-        typer.echo(f"{write_ledger(store, ledger):,} prompts written to {ledger}")
+        if best is not None:
+            _export_best(store, best, run, task, model)
+        if ledger is not None:
+            typer.echo(f"{write_ledger(store, ledger):,} prompts written to {ledger}")
+
+
+def _export_best(
+    store: Store, folder: Path, name: str | None, task_name: str | None, model: str | None
+) -> None:
+    from rlprompt.exporting import check_folder, export_prompt, pick_run
+    from rlprompt.lm import FrozenLM
+
+    check_folder(folder)  # before the model is loaded
+    run = pick_run(store.runs(), name, task_name, model)
+    result = run.result
+    assert result is not None
+    there = result.fingerprint
+    lm = FrozenLM.load(there["model"], dtype=there["dtype"], revision=there["revision"] or None)
+    task, problem = _task_of(store, result, lm)
+    exported = export_prompt(result, folder, lm, task, run=run.name)
+    typer.echo(f"{run.name}: {exported.facts.text!r} written to {folder}; its card is README.md")
+    if problem:
+        typer.echo(f"note: {problem}, so template and label words are not written")
+
+
+def _task_of(store: Store, result: Result, lm: FrozenLM) -> tuple[Task | None, str]:
+    """The task of a result, or None and why it cannot be had."""
+    from rlprompt.assets import AssetError
+    from rlprompt.config import config_from_json
+    from rlprompt.experiment import load_task, settle
+
+    config = store.spec.get("config")
+    if not config:
+        return None, "the study was not made from an experiment file"
+    problem = f"task {result.task} is not what it was when the prompt was found"
+    try:
+        for _, section in config_from_json(config).all_tasks:
+            task = settle(section, load_task(section), lm)
+            if task.fingerprint == result.task_fingerprint:
+                return task, ""
+    except (ValueError, OSError, AssetError) as error:
+        problem = f"task {result.task} cannot be loaded ({error})"
+    return None, problem
 
 
 def verify(

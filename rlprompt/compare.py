@@ -234,10 +234,7 @@ def load_again(config: Config, out: Path) -> list[Experiment]:
     dtypes: list[str] = []
     if config.dtype == "auto" and (out / FILE).exists():
         with Store(out / FILE) as store:
-            runs = store.runs()
-        # The runs of a model follow each other, and every model has as many.
-        n_each = max(1, len(runs) // len(config.all_models))
-        dtypes = [run.spec["model"]["dtype"] for run in runs[::n_each]]
+            dtypes = kept_dtypes(config, store)
     return load_experiments(config, dtypes)
 
 
@@ -252,6 +249,14 @@ def with_random(config: Config, out: Path) -> Config:
     with Store(out / FILE) as store:
         begun = store.spec.get("config", {}).get("optimisers", ())
     return config.with_random() if any(one["name"] == RANDOM for one in begun) else config
+
+
+def kept_dtypes(config: Config, store: Store) -> list[str]:
+    """The dtype of each model of a config in the study that was made from it."""
+    runs = store.runs()
+    # The runs of a model follow each other, and every model has as many.
+    n_each = max(1, len(runs) // len(config.all_models))
+    return [run.spec["model"]["dtype"] for run in runs[::n_each]]
 
 
 def jobs(grid: Iterable[Search]) -> dict[str, Job]:

@@ -218,7 +218,9 @@ def _short(models: Sequence[str]) -> list[str]:
     return last if len(set(last)) == len(set(models)) else list(models)
 
 
-def load_experiments(config: Config, dtypes: Sequence[str] = ()) -> list[Experiment]:
+def load_experiments(
+    config: Config, dtypes: Sequence[str] = (), shelf: Shelf | None = None
+) -> list[Experiment]:
     """What a config describes, loaded: what is quick to check first, the models last.
 
     Of several models one at a time is in memory, and their experiments follow each other.
@@ -226,6 +228,7 @@ def load_experiments(config: Config, dtypes: Sequence[str] = ()) -> list[Experim
     Args:
         config: The grid.
         dtypes: Of each model; empty for the config's.
+        shelf: Shared with models beside those of the config, if there are any.
 
     Raises:
         ValueError: Something in it is wrong.
@@ -237,7 +240,7 @@ def load_experiments(config: Config, dtypes: Sequence[str] = ()) -> list[Experim
         for optimiser in config.optimisers
     }
     tasks = [(title, one, load_task(one)) for title, one in config.all_tasks]
-    shelf, experiments = Shelf(), []
+    shelf, experiments = shelf or Shelf(), []
     for i, (model, section) in enumerate(config.all_models):
         dtype = dtypes[i] if dtypes else config.dtype
         lm = ShelvedLM(model, partial(load_model, section, config.device), dtype, shelf)

@@ -23,11 +23,14 @@ class StoredScores:
         database: The study's.
         lm: The model that gives them.
         task: The task that they are on.
+        apart: What keeps them from those of other purposes, which are not found; "" for the study.
     """
 
-    def __init__(self, database: Database, lm: FrozenLM, task: Task) -> None:
+    def __init__(self, database: Database, lm: FrozenLM, task: Task, apart: str = "") -> None:
         self._database = database
-        self._scope = f"{SCORING} {lm.fingerprint.digest} {task.fingerprint} {task.splits.digest}"
+        self._scope = (
+            f"{SCORING} {lm.fingerprint.digest} {task.fingerprint} {task.splits.digest}{apart}"
+        )
 
     def find(
         self, prompts: Sequence[Prompt], split: str, which: Sequence[int] | None = None

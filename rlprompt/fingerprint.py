@@ -69,10 +69,17 @@ def take_fingerprint(
     )
 
 
-def hash_weights(model: PreTrainedModel) -> str:
-    """SHA-256 of every parameter and buffer as they are now, hexadecimal."""
+def hash_weights(model: PreTrainedModel, rounded: torch.dtype | None = None) -> str:
+    """SHA-256 of every parameter and buffer as they are now, hexadecimal.
+
+    Args:
+        model: The model.
+        rounded: Hash what the floating-point ones would be in this dtype.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if rounded is not None and tensor.is_floating_point():
+            tensor = tensor.to(rounded)
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()

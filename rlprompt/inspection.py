@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import heapq
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,14 +229,7 @@ def verify(store: Store, jobs: dict[str, Job], sample: int, seed: int = 0) -> Ve
     Raises:
         ValueError: Model, task or data are not those of the study, so nothing is scored.
     """
-    changed = [
-        line for run in store.runs() for line in differences(run.spec, as_json(jobs[run.name].spec))
-    ]
-    if changed:
-        raise ValueError(
-            "this is not what the study was made with, so its answers are not compared:\n  "
-            + "\n  ".join(dict.fromkeys(changed))
-        )
+    check_unchanged(store.runs(), jobs)
     rng, gaps, n_final = np.random.default_rng(seed), [(0.0, "nothing")], 0
     n_prompts = 0
     for run in store.runs():
@@ -251,6 +244,20 @@ def verify(store: Store, jobs: dict[str, Job], sample: int, seed: int = 0) -> Ve
     largest, where = max(gaps)
     dtype = next(iter(jobs.values())).lm.fingerprint.dtype
     return Verification(n_prompts, n_final, largest, where, TOLERANCE.get(dtype, TOLERANCE_16_BIT))
+
+
+def check_unchanged(runs: Sequence[StoredRun], jobs: Mapping[str, Job]) -> None:
+    """Refuse searches that are not what a study's runs were.
+
+    Raises:
+        ValueError: Model, task or data are others today; the message shows the difference.
+    """
+    changed = [line for run in runs for line in differences(run.spec, as_json(jobs[run.name].spec))]
+    if changed:
+        raise ValueError(
+            "this is not what the study was made with, so its answers are not compared:\n  "
+            + "\n  ".join(dict.fromkeys(changed))
+        )
 
 
 def _ledger_gaps(job: Job, name: str, entries: Sequence[Entry]) -> list[tuple[float, str]]:

@@ -33,12 +33,12 @@ from rlprompt.loading import (
     special_ids,
 )
 from rlprompt.memory import Memory, free_bytes
-from rlprompt.noise import Noise, choose_dtype, measure_noise, probe_rows
+from rlprompt.noise import Noise, choose_dtype, disagreement, measure_noise, probe_rows
 from rlprompt.packing import Ids
 from rlprompt.plain import PlainScorer
 from rlprompt.plain_generation import PlainGenerator
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.request import Limits, Request, prepare
+from rlprompt.request import Limits, Request, join, prepare, prepare_soft
 from rlprompt.sampling import Decoding, Generated, Reader
 from rlprompt.scoring import Over, PackedScorer, Scorer
 from rlprompt.template import Query
@@ -95,7 +95,11 @@ class FrozenLM:
         self.obstacle = packing_obstacle(model, self.kind)
         if self.obstacle is None:
             self._packed = PackedScorer(PackedModel(model, self.memory, kernels))
-            self.obstacle = self._disagreement()
+            usual, plain = (
+                partial(self._score, scorer, "vocabulary") for scorer in (self._scorer, self._plain)
+            )
+            probe = probe_rows(self.n_vocabulary, self.mask_id)
+            self.obstacle = disagreement(usual, plain, *probe, exact=model.dtype == torch.float32)
         if self.obstacle is not None:
             self._packed = None
             logger.info("%s is scored row by row, not packed: %s", self.name, self.obstacle)
@@ -241,8 +245,12 @@ class FrozenLM:
     def _score(
         self, scorer: Scorer, over: Over, prompts: Sequence[Prompt], queries: Sequence[Query]
     ) -> Tensor:
-        request = prepare(self.limits, prompts, queries)
-        ids, vectors = request.ids, self._vectors(request)
+        return self._answer(scorer, over, prepare(self.limits, prompts, queries), queries)
+
+    def _answer(
+        self, scorer: Scorer, over: Over, request: Request, queries: Sequence[Query]
+    ) -> Tensor:
+        ids, vectors = request.ids, request.on(self.device)
         shape = (len(ids) * len(queries), len(queries[0].candidates))
         out = torch.empty(shape, dtype=torch.float32, device=self.device)
 
@@ -252,10 +260,21 @@ class FrozenLM:
         scorer.score(ids, vectors, queries, over, consume)
         return out.cpu().view(len(ids), len(queries), -1)[list(request.inverse)]
 
-    def _vectors(self, request: Request) -> Tensor | None:
-        """The soft prompts of a call, on the device."""
-        given = request.vectors
-        return None if given is None else torch.tensor(given, device=self.device)
+    def score_pairs(self, pairs: Sequence[tuple[Prompt, Query]]) -> list[Tensor]:
+        """Log p(candidate | text) of each query's candidates under its own prompt, in one batch.
+
+        Args:
+            pairs: Prompts of both kinds, and queries with any number C of candidates each.
+
+        Returns:
+            Of each pair (C,) float32 on the CPU, nats, <= 0.
+
+        Raises:
+            ValueError: As for `score`.
+        """
+        request, queries = join(self.limits, pairs)
+        (found,) = self._answer(self._scorer, "vocabulary", request, queries)
+        return [row[: len(q.candidates)] for row, (_, q) in zip(found, pairs, strict=True)]
 
     def noise(self, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Noise:
         """How much these rows' log-likelihoods depend on how they are computed.
@@ -310,14 +329,8 @@ class FrozenLM:
         Raises:
             ValueError: As for `score`, or the prompts are no soft prompts of one length.
         """
-        if not all(isinstance(prompt, SoftPrompt) for prompt in prompts):
-            raise ValueError("a gradient needs soft prompts; token prompts are scored with `score`")
-        if len({len(prompt) for prompt in prompts}) > 1:
-            raise ValueError(
-                f"prompts of one length, got {sorted({len(prompt) for prompt in prompts})}"
-            )
-        request = prepare(self.limits, prompts, queries, merge=False)
-        ids, vectors = request.ids, self._vectors(request)
+        request = prepare_soft(self.limits, prompts, queries)
+        ids, vectors = request.ids, request.on(self.device)
         assert vectors is not None
         vectors.requires_grad_()
         n_queries = len(queries)
@@ -375,7 +388,7 @@ class FrozenLM:
             )
         request = prepare(self.limits, prompts, queries, n_answer=max_new_tokens - 1)
         reader = Reader(self.decode, end_ids(self.model, self.tokenizer), decoding)
-        digests, vectors = [prompts[i].digest for i in request.firsts], self._vectors(request)
+        digests, vectors = [prompts[i].digest for i in request.firsts], request.on(self.device)
         answers = write(self._generator, request.ids, digests, vectors, queries, reader)
         return [answers[i] for i in request.inverse]
 
@@ -384,17 +397,3 @@ class FrozenLM:
         if self._packed is not None:
             return PackedGenerator(self._packed.packed)
         return PlainGenerator(self.model, self.kind, self.memory, self._plain.kernels)
-
-    def _disagreement(self) -> str | None:
-        """Score a few rows packed and plain; a reason not to pack if they disagree."""
-        rows = probe_rows(self.n_vocabulary, self.mask_id)
-        try:
-            packed = self._score(self._scorer, "vocabulary", *rows)
-        except (TypeError, AttributeError, KeyError, IndexError, RuntimeError) as error:
-            return f"its forward pass refused a packed input ({error})"
-        differences = (packed - self._score(self._plain, "vocabulary", *rows)).abs()
-        # A wrong mask is wrong by a nat; float32 agrees to 1e-5, 16 bits to a tenth on average.
-        exact = self.model.dtype == torch.float32
-        worst = float(differences.max() if exact else differences.mean())
-        tolerance = 1e-3 if exact else 0.3
-        return None if worst < tolerance else f"packed and plain scores differ by {worst:.2g} nats"

@@ -111,6 +111,34 @@ def probe_rows(n_vocabulary: int, mask_id: int | None) -> tuple[list[Prompt], li
     return prompts, [*queries, Query(some(3), some(3) + tail, (some(1), some(1)))]
 
 
+def disagreement(
+    score: Score,
+    score_plain: Score,
+    prompts: Sequence[Prompt],
+    queries: Sequence[Query],
+    *,
+    exact: bool,
+) -> str | None:
+    """A reason not to score packed, if that fails on a few rows or differs from plain scores.
+
+    Args:
+        score: (P, Q, C) log-likelihoods, packed.
+        score_plain: The same, one padded row a sequence.
+        prompts: (P,).
+        queries: (Q,).
+        exact: Whether the model computes in float32.
+    """
+    try:
+        packed = score(prompts, queries)
+    except (TypeError, AttributeError, KeyError, IndexError, RuntimeError) as error:
+        return f"its forward pass refused a packed input ({error})"
+    differences = (packed - score_plain(prompts, queries)).abs()
+    # A wrong mask is wrong by a nat; float32 agrees to 1e-5, 16 bits to a tenth on average.
+    worst = float(differences.max() if exact else differences.mean())
+    tolerance = 1e-3 if exact else 0.3
+    return None if worst < tolerance else f"packed and plain scores differ by {worst:.2g} nats"
+
+
 def choose_dtype(
     model: PreTrainedModel, device: torch.device, noise_of: Callable[[PreTrainedModel], Noise]
 ) -> tuple[PreTrainedModel, str]:

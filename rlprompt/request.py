@@ -17,7 +17,9 @@ from itertools import pairwise
 from typing import cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rlprompt.packing import Ids
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
@@ -88,6 +90,10 @@ class Request:
     inverse: tuple[int, ...]
     firsts: tuple[int, ...]
 
+    def on(self, device: torch.device) -> Tensor | None:
+        """The vectors on a device."""
+        return None if self.vectors is None else torch.tensor(self.vectors, device=device)
+
 
 def prepare(
     limits: Limits,
@@ -147,3 +153,56 @@ def prepare(
     return Request(
         tuple(tuple(range(a, b)) for a, b in pairwise(ends)), stacked, tuple(inverse), firsts
     )
+
+
+def prepare_soft(limits: Limits, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Request:
+    """As `prepare`, for a gradient: each prompt is computed on its own, equal ones too.
+
+    Raises:
+        ValueError: See `FrozenLM.score_with_grad`.
+    """
+    if not all(isinstance(prompt, SoftPrompt) for prompt in prompts):
+        raise ValueError("a gradient needs soft prompts; token prompts are scored with `score`")
+    lengths = sorted({len(prompt) for prompt in prompts})
+    if len(lengths) > 1:
+        raise ValueError(f"prompts of one length, got {lengths}")
+    return prepare(limits, prompts, queries, merge=False)
+
+
+def join(
+    limits: Limits, pairs: Sequence[tuple[Prompt, Query]]
+) -> tuple[Request, tuple[Query, ...]]:
+    """Pairs of a prompt and its own query as a call of one empty prompt and many queries.
+
+    Each prompt becomes the beginning of its query's tail, where both kinds may stand side by side,
+    and queries with fewer candidates than others have their last one again.
+
+    Raises:
+        ValueError: See `FrozenLM.score_pairs`.
+    """
+    if not pairs:
+        raise ValueError("nothing to compute: 0 pairs of prompt and query; one at least")
+    n_candidates = max(len(query.candidates) for _, query in pairs)
+    starts: dict[str, int] = {}
+    vectors: list[NDArray[np.float32]] = []
+    queries = []
+    for i, (prompt, query) in enumerate(pairs):
+        if not query.candidates:
+            raise ValueError(f"pair {i} has a query without candidates, which cannot be scored")
+        if not query.n_text and not len(prompt):
+            raise ValueError(
+                f"pair {i} is an empty prompt in an empty text: nothing to answer from"
+            )
+        limits.check_prompt(prompt)
+        limits.check_query(i, query, len(prompt), query.n_answer)
+        if isinstance(prompt, TokenPrompt):
+            ids = prompt.ids
+        else:
+            if prompt.digest not in starts:
+                starts[prompt.digest] = limits.n_vocabulary + sum(map(len, vectors))
+                vectors.append(prompt.vectors)
+            ids = tuple(range(starts[prompt.digest], starts[prompt.digest] + len(prompt)))
+        filled = query.candidates + query.candidates[-1:] * (n_candidates - len(query.candidates))
+        queries.append(Query(query.head_ids, ids + query.tail_ids, filled))
+    stacked = np.concatenate(vectors) if vectors else None
+    return Request(((),), stacked, (0,), (0,)), tuple(queries)

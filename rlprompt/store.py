@@ -325,9 +325,9 @@ class Store:
         extra = prompt_rows(task) - len(task.splits.train)
         return Record(self._database, run, name, model, task.fingerprint, extra, worker)
 
-    def scores(self, lm: FrozenLM, task: Task) -> StoredScores:
+    def scores(self, lm: FrozenLM, task: Task, apart: str = "") -> StoredScores:
         """The scores outside any budget: of controls, and of the best prompts on dev and test."""
-        return StoredScores(self._database, lm, task)
+        return StoredScores(self._database, lm, task, apart)
 
     def document(self, name: str) -> str | None:
         """What was kept under a name that is no run's, or None."""
