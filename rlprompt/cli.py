@@ -124,7 +124,7 @@ def compare(
     if dry_run:
         _guarded(preflight.dry_run)(chosen)
         return
-    _compare(chosen, out, chosen.name, restart, workers, track or ())
+    _compare(chosen, out, chosen.name, restart, workers, track or (), adds_random=True)
 
 
 @app.command()
@@ -233,6 +233,7 @@ def _compare(
     restart: bool,
     workers: int = 1,
     track: Sequence[Tracker] = (),
+    adds_random: bool = False,
 ) -> None:
     """Run the experiment of a config and show what came of it."""
     from rlprompt import terminal
@@ -242,7 +243,7 @@ def _compare(
     names += [title or task.name for title, task in config.all_tasks]
     console.print(f"{config.name}: loading {', '.join(names[:-1])} and {names[-1]}")
     from rlprompt.cluster import ClusterError, Ray
-    from rlprompt.compare import compare, load_again
+    from rlprompt.compare import compare, load_again, with_random
     from rlprompt.database import StoreError
     from rlprompt.experiment import ExperimentError, searches
     from rlprompt.report import claimed, newest
@@ -255,6 +256,9 @@ def _compare(
             place = stack.enter_context(folder)
             trackers = [_tracker(one, place) for one in track]
             cluster = Ray(**dict(config.ray)) if config.executor == "ray" else None
+            given, config = config, with_random(config, place) if adds_random else config
+            if config is not given:
+                console.print("random search is added, the control at the same cost")
             experiments = load_again(config, place)
             n_searches = len(searches(experiments))
         for line in terminal.opening(experiments, place):

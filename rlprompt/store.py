@@ -97,6 +97,7 @@ MIGRATIONS = (
         answers BLOB
     ) WITHOUT ROWID
     """,
+    "CREATE TABLE documents (name TEXT PRIMARY KEY, content TEXT NOT NULL)",
 )
 
 
@@ -327,6 +328,19 @@ class Store:
     def scores(self, lm: FrozenLM, task: Task, apart: str = "") -> StoredScores:
         """The scores outside any budget: of controls, and of the best prompts on dev and test."""
         return StoredScores(self._database, lm, task, apart)
+
+    def document(self, name: str) -> str | None:
+        """What was kept under a name that is no run's, or None."""
+        rows = self._database.read("SELECT content FROM documents WHERE name = ?", name)
+        return str(rows[0][0]) if rows else None
+
+    def keep_document(self, name: str, content: str) -> None:
+        """Keep a text under a name, in the place of what was there."""
+        self._database.write(
+            lambda connection: connection.execute(
+                "INSERT OR REPLACE INTO documents VALUES (?, ?)", (name, content)
+            )
+        )
 
     def finish(self, name: str, worker: str, result: Result) -> None:
         """Keep the result of a run, which nobody has to do again."""

@@ -34,7 +34,13 @@ FULL_TABLE = 88
 # Seconds and share of the budget after which a plain line of progress is due.
 LINE_SECONDS, LINE_SHARE, LEAST_SECONDS = 10.0, 0.1, 1.0
 # Whose log lines say what a person is waiting for.
-TALKATIVE = ("rlprompt.assets", "rlprompt.loading", "rlprompt.lm")
+TALKATIVE = (
+    "rlprompt.assets",
+    "rlprompt.loading",
+    "rlprompt.lm",
+    "rlprompt.baselines",
+    "rlprompt.training",
+)
 
 
 def make_console() -> Console:
@@ -92,7 +98,7 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
         f"({', '.join(first.optimisers)}; seeds {', '.join(map(str, first.seeds))})",
         *(_budget(rows, tasks) for rows in dict.fromkeys(e.budget for e in experiments)),
         f"writing to {out}",
-        f"scoring {sum(len(place.controls) for place in places.values())} controls first",
+        f"scoring {sum(len(place.control_plans) for place in places.values())} controls first",
     ]
 
 

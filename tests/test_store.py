@@ -532,6 +532,7 @@ def test_a_store_of_version_1_goes_on(path: Path) -> None:
     with sqlite3.connect(path) as raw:
         raw.executescript(
             "ALTER TABLE answers DROP COLUMN outputs; DROP TABLE hidden; DROP TABLE scores;"
+            "DROP TABLE documents;"
             "PRAGMA user_version = 1"
         )
     raw.close()
