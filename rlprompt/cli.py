@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from rlprompt import commands, preflight, score_command, transfer_command
+from rlprompt import commands, preflight, report_command, score_command, transfer_command
 
 if TYPE_CHECKING:
     from rlprompt.compare import Watcher
@@ -191,6 +191,7 @@ for _command in (
     commands.export,
     commands.verify,
     commands.work,
+    report_command.report,
     transfer_command.transfer,
 ):
     app.command()(_guarded(_command))

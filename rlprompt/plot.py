@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rlprompt.comparison import Comparison, Run, Section
 from rlprompt.controls import VARIANTS
+from rlprompt.figures import spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,26 +131,6 @@ def _label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
                 "shrinkB": 0,
             },
         )
-
-
-def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Ascending places moved apart by at least `gap`, each group staying around its middle."""
-    groups: list[list[float]] = []
-    for place in wanted:
-        groups.append([place])
-        # Two groups that touch become one, centred on the mean of what its members wanted.
-        while len(groups) > 1 and _top(groups[-2], gap) + gap > _bottom(groups[-1], gap):
-            last = groups.pop()
-            groups[-1] += last
-    return [_bottom(group, gap) + gap * i for group in groups for i in range(len(group))]
-
-
-def _bottom(group: Sequence[float], gap: float) -> float:
-    return sum(group) / len(group) - gap * (len(group) - 1) / 2
-
-
-def _top(group: Sequence[float], gap: float) -> float:
-    return sum(group) / len(group) + gap * (len(group) - 1) / 2
 
 
 def _seeds(section: Section) -> str:

@@ -20,9 +20,10 @@ from rlprompt.compare import compare
 from rlprompt.comparison import Comparison, Run
 from rlprompt.data import Example, Splits
 from rlprompt.experiment import Experiment, ExperimentError, Search
+from rlprompt.figures import spread
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Objective
-from rlprompt.plot import mean_curve, spread
+from rlprompt.plot import mean_curve
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.report import HEADER, claimed, markdown, remarks, shown, table
 from rlprompt.result import Result

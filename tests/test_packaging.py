@@ -16,6 +16,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAPPED = ("envs", "agents")
+# What is in the package beside Python.
+DATA = ("page.css", "page.html.j2", "py.typed")
 HEAVY = ("torch", "transformers", "gymnasium", "stable_baselines3", "matplotlib")
 HELP = "import sys; from rlprompt.cli import main; sys.argv = ['rlprompt', '--help']; main()"
 LIMIT = 0.5  # seconds
@@ -84,7 +86,7 @@ class TestWheel:
         for name in MAPPED:
             folder = ROOT / name
             expected |= {f"rlprompt/{path.relative_to(ROOT)}" for path in folder.rglob("*.py")}
-        assert inside == expected | {"rlprompt/py.typed"}
+        assert inside == expected | {f"rlprompt/{name}" for name in DATA}
 
     def test_it_imports_outside_the_checkout(self, installed: Path, tmp_path: Path) -> None:
         code = "import rlprompt, rlprompt.envs, rlprompt.agents as a; print(a.__file__)"

@@ -1,0 +1,34 @@
+"""The command that writes a study's page, with nothing of the study but its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    study: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a study, such as runs/demo.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder to write to, instead of RUN.")
+    ] = None,
+) -> None:
+    """Write a study's page: report.html, and its tables as Markdown, CSV and LaTeX.
+
+    The page says what may be concluded, shows the curves, results and best prompts, and what cannot
+    be relied on. It is one file that needs no network.
+    """
+    from rlprompt.page_file import write_page
+    from rlprompt.visible import visible
+
+    page, path = write_page(study, out)
+    for section in page.sections:
+        heading = f"{section.heading}: " if len(page.sections) > 1 else ""
+        for sentence in section.standings.sentences:
+            typer.echo(visible(f"{heading}{sentence}"))
+    for flag in page.flags:
+        typer.echo(visible(f"{flag.level}, {flag.check}: {flag.text}"))
+    typer.echo(f"written to {path.parent}: {path.name}, tables.md, tables/")

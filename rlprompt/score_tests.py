@@ -1,0 +1,123 @@
+"""What scores allow to be concluded: verdicts in words, and every pair held against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from rlprompt.integrity import ONE_SEED
+from rlprompt.ranking import Pair
+from rlprompt.scoreboard import Scoreboard, generator
+from rlprompt.statistics import probability_of_improvement
+from rlprompt.tables import NONE, Table, count, number
+from rlprompt.verdict import Verdict, judge
+
+# The optimiser that every other one should beat.
+BASELINE = "random"
+
+
+def verdicts_of(board: Scoreboard) -> Iterator[tuple[str, Verdict]]:
+    """Over all tasks, or where their scores share no scale of each task by its name."""
+    tested = board.tested
+    groups = {"": tested} if board.shares_a_scale else {task.name: [task] for task in tested}
+    for name, tasks in groups.items():
+        metrics = {task.metric for task in tasks}
+        controls = {
+            _in_words(control): [board.control(control, task.name) for task in tasks]
+            for control in dict.fromkeys(one.name for one in board.controls)
+        }
+        verdict = judge(
+            {method: board.scores(method, tasks) for method in board.methods},
+            {control: np.array(values) for control, values in controls.items()},
+            dict.fromkeys(board.methods, board.budget),
+            baseline=BASELINE if BASELINE in board.methods else None,
+            metric=metrics.pop() if len(metrics) == 1 else "score",
+        )
+        yield name, verdict
+
+
+def _in_words(control: str) -> str:
+    """How a control reads in a sentence."""
+    return f"the {control} prompt"
+
+
+def sentences(board: Scoreboard, verdicts: Sequence[tuple[str, Verdict]]) -> Iterator[str]:
+    """What may be concluded; with one seed no method is named."""
+    if not board.methods or not any(run.counts for run in board.runs):
+        yield "No search has finished with figures that count: only the controls are known."
+    elif not board.tested:
+        yield "No search has a test figure: nothing about test can be concluded."
+    elif board.n_seeds == 1:
+        yield ONE_SEED
+    else:
+        for name, verdict in verdicts:
+            yield f"{name}: {verdict.sentence}" if name else verdict.sentence
+
+
+def pair_tables(board: Scoreboard, task: str, verdict: Verdict) -> Iterator[Table]:
+    """Every pair of a verdict, searches first and then searches with controls."""
+    where = f"{board.model}, {board.budget:,} rows" + (f", {task}" if task else "")
+    for name, what, pairs in (
+        ("search-pairs", "Every pair of searches", verdict.pairs),
+        ("control-pairs", "Every search against every control", verdict.against_controls),
+    ):
+        if pairs:
+            yield Table(
+                board.name(name, task),
+                f"{what}: differences in test score, {where}",
+                ("first", "second", "difference", "low", "high", "p (Holm)", "settled", "seeds"),
+                tuple(map(_pair_row, pairs)),
+                text=(0, 1, 6),
+                notes=(
+                    "First minus second, paired by task and seed, with its 95 % interval; p after "
+                    "Holm's correction over the pairs of this table. seeds: so many a task would "
+                    "settle it, if the difference is what it seems.",
+                ),
+            )
+
+
+def _pair_row(pair: Pair) -> tuple[str, ...]:
+    found = pair.difference
+    return (
+        pair.first,
+        pair.second,
+        number(found.mean),
+        number(found.low),
+        number(found.high),
+        _p(pair.adjusted_p),
+        "yes" if pair.settled else "open",
+        count(pair.seeds_needed),
+    )
+
+
+def _p(value: float | None) -> str:
+    """A p value; the smallest are not told apart."""
+    return "<0.001" if value is not None and value < 0.001 else number(value)
+
+
+def improvement_table(board: Scoreboard) -> Table:
+    """How often a run of one method beats one of another."""
+    scored = board.scored
+    cells: dict[tuple[str, str], str] = {}
+    matrices = {name: board.scores(name, board.tested) for name in scored}
+    for first in scored:
+        for second in scored:
+            x, y = matrices[first], matrices[second]
+            if first == second or np.isnan(x - y).all():
+                cells[first, second] = NONE
+            else:
+                found = probability_of_improvement(x, y, generator())
+                interval = "" if found.low is None else f" ({found.low:.2f} to {found.high:.2f})"
+                cells[first, second] = f"{found.value:.2f}{interval}"
+    return Table(
+        board.name("improvement"),
+        f"Probability of improvement, {board.model}, {board.budget:,} rows",
+        ("a run of", *(f"over {name}" for name in scored)),
+        tuple((first, *(cells[first, second] for second in scored)) for first in scored),
+        notes=(
+            "How often a run of the row's method scores higher on test than one of the column's, "
+            "a mean over tasks, with its 95 % interval; 0.5 is no difference. It says how often, "
+            "not by how much.",
+        ),
+    )
