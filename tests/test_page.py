@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -28,6 +28,8 @@ from rlprompt.page_file import html, tables_text, write_page
 from rlprompt.result import Result, Score
 from rlprompt.summary import RunEntry, Summary
 from rlprompt.tables import NONE, Table, as_csv, latex_text, markdown
+from rlprompt.transfer_file import Entry, Form, Source, Target, Transfer, Worth
+from rlprompt.transfer_file import ModelEntry as TransferModel
 
 SMALL = Plan(methods=("random", "greedy"), tasks=("movie-reviews",), seeds=3, points=20)
 Changed = tuple[RunEntry, Result]
@@ -584,6 +586,75 @@ def test_a_summary_without_what_is_newer_is_read(tmp_path: Path) -> None:
     assert one.flags == ()
     assert one.units == ("rows",)
     assert "made in Python" in html(one)
+
+
+class TestTransfer:
+    def transfer(self) -> Transfer:
+        found = Source(
+            run="a",
+            task="sst-2",
+            model=MODEL,
+            budget_rows=9600,
+            optimiser="greedy",
+            seed=0,
+            soft=False,
+            tokens=5,
+            text=" It was",
+            retypable=True,
+        )
+        controls = {"empty": Worth(metric=0.5, reward=0.0)}
+        targets = [
+            Target(model=name, task="sst-2", split="test", examples=200, controls=controls)
+            for name in (MODEL, "gpt2")
+        ]
+        scores = zip((MODEL, "gpt2"), (0.75, 0.6), ("as found", "by text"), strict=True)
+        return Transfer(
+            study="three-tasks",
+            complete=True,
+            split="test",
+            top="best",
+            sources=(found,),
+            models=tuple(
+                TransferModel(
+                    name=name,
+                    kind="causal",
+                    digest="77",
+                    dtype="float32",
+                    device="cpu",
+                    of_study=name == MODEL,
+                    tolerance=0.1,
+                )
+                for name in (MODEL, "gpt2")
+            ),
+            targets=tuple(targets),
+            entries=tuple(
+                Entry(
+                    run="a",
+                    model=name,
+                    task="sst-2",
+                    split="test",
+                    form=cast(Form, form),
+                    score=Worth(metric=metric, reward=0.0),
+                )
+                for name, metric, form in scores
+            ),
+        )
+
+    def test_prompts_elsewhere_are_a_matrix_of_gains(self, tmp_path: Path) -> None:
+        make_study(tmp_path, SMALL)
+        (tmp_path / "transfer.json").write_text(self.transfer().to_json())
+        one = page_of(read_evidence(tmp_path))
+        (gains,) = (each for each in one.tables() if each.name == "transfer")
+        assert gains.header == ("found by", f"{MODEL}: sst-2", "gpt2: sst-2 (other)")
+        assert gains.rows == (("greedy", "0.750 (+0.250)", "0.600 (+0.100)"),)
+        assert "On other models and data" in html(one)
+
+    def test_a_damaged_file_is_flagged_and_the_page_is_there(self, tmp_path: Path) -> None:
+        make_study(tmp_path, SMALL)
+        (tmp_path / "transfer.json").write_text("{")
+        one = page_of(read_evidence(tmp_path))
+        assert "transfer.json is damaged" in found(one)["unread transfer"]
+        assert one.transfer == ()
 
 
 class TestTables:
