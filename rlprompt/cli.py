@@ -247,6 +247,7 @@ def _compare(
     from rlprompt.compare import compare, load_again, with_random
     from rlprompt.database import StoreError
     from rlprompt.experiment import ExperimentError, searches
+    from rlprompt.page_file import write_page
     from rlprompt.report import claimed, newest
     from rlprompt.tracking import Several
 
@@ -271,7 +272,12 @@ def _compare(
                 experiments, place, watcher, workers=workers, cache=cache, cluster=cluster
             )
     terminal.print_comparison(console, comparison)
-    console.print(f"\nwritten to {place}: table.md, curves.png, summary.json, runs/")
+    with _user_errors(OSError):
+        page, _ = write_page(place)
+    for line in report_command.conclusions(page):
+        console.print(line)
+    written = "report.html, table.md, tables/, curves.png, summary.json, runs/"
+    console.print(f"\nwritten to {place}: {written}")
     failed = [run for run in comparison.runs if run.error]
     if any(run.result.status == "interrupted" for run in comparison.runs):
         typer.echo(f"interrupted; what was found so far is in {place}", err=True)

@@ -169,7 +169,7 @@ def _caution(section: Section) -> list[str]:
     luck = (
         "one seed ranks no optimisers"
         if n_seeds == 1
-        else f"{n_seeds} seeds are no test of significance"
+        else f"`rlprompt report` says what {n_seeds} seeds settle"
     )
     if not shares:
         return [*lines, f"{luck[0].upper()}{luck[1:]}."]
