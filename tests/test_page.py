@@ -242,7 +242,7 @@ class TestIntegrity:
         ],
     )
     def test_a_result_of_something_else_strikes_the_run(
-        self, tmp_path: Path, field: str, value: object, said: str
+        self, tmp_path: Path, field: str, value: Any, said: str
     ) -> None:
         def plant(entry: RunEntry, result: Result) -> Changed:
             return entry, replace(result, **{field: value})
