@@ -34,7 +34,8 @@ from rlprompt.experiment import (
     load_experiments,
     searches,
 )
-from rlprompt.objective import Budget, Ledger
+from rlprompt.ledger import Ledger
+from rlprompt.objective import Budget
 from rlprompt.report import claimed, draw, write, write_whole
 from rlprompt.store import FILE, Store
 from rlprompt.study import Job, Study

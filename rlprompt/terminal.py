@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rlprompt.compare import Watcher
     from rlprompt.comparison import Comparison, Run, Section
     from rlprompt.experiment import Experiment, Search
-    from rlprompt.objective import Ledger
+    from rlprompt.ledger import Ledger
     from rlprompt.task import Task
 
 # Width that the progress line needs besides its bar.
