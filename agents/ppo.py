@@ -20,7 +20,8 @@ from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.episodes import Array, Episodes
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.envs.vec_env import PromptVecEnv
-from rlprompt.objective import Ledger, Objective
+from rlprompt.ledger import Ledger
+from rlprompt.objective import Objective
 from rlprompt.space import Kind, SoftSpace, TokenSpace
 from rlprompt.surroundings import seeded
 

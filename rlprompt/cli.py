@@ -124,7 +124,7 @@ def compare(
     if dry_run:
         _guarded(preflight.dry_run)(chosen)
         return
-    _compare(chosen, out, chosen.name, restart, workers, track or ())
+    _compare(chosen, out, chosen.name, restart, workers, track or (), adds_random=True)
 
 
 @app.command()
@@ -234,6 +234,7 @@ def _compare(
     restart: bool,
     workers: int = 1,
     track: Sequence[Tracker] = (),
+    adds_random: bool = False,
 ) -> None:
     """Run the experiment of a config and show what came of it."""
     from rlprompt import terminal
@@ -243,9 +244,10 @@ def _compare(
     names += [title or task.name for title, task in config.all_tasks]
     console.print(f"{config.name}: loading {', '.join(names[:-1])} and {names[-1]}")
     from rlprompt.cluster import ClusterError, Ray
-    from rlprompt.compare import compare, load_again
+    from rlprompt.compare import compare, load_again, with_random
     from rlprompt.database import StoreError
     from rlprompt.experiment import ExperimentError, searches
+    from rlprompt.page_file import write_page
     from rlprompt.report import claimed, newest
     from rlprompt.tracking import Several
 
@@ -256,6 +258,9 @@ def _compare(
             place = stack.enter_context(folder)
             trackers = [_tracker(one, place) for one in track]
             cluster = Ray(**dict(config.ray)) if config.executor == "ray" else None
+            given, config = config, with_random(config, place) if adds_random else config
+            if config is not given:
+                console.print("random search is added, the control at the same cost")
             experiments = load_again(config, place)
             n_searches = len(searches(experiments))
         for line in terminal.opening(experiments, place):
@@ -267,7 +272,12 @@ def _compare(
                 experiments, place, watcher, workers=workers, cache=cache, cluster=cluster
             )
     terminal.print_comparison(console, comparison)
-    console.print(f"\nwritten to {place}: table.md, curves.png, summary.json, runs/")
+    with _user_errors(OSError):
+        page, _ = write_page(place)
+    for line in report_command.conclusions(page):
+        console.print(line)
+    written = "report.html, table.md, tables/, curves.png, summary.json, runs/"
+    console.print(f"\nwritten to {place}: {written}")
     failed = [run for run in comparison.runs if run.error]
     if any(run.result.status == "interrupted" for run in comparison.runs):
         typer.echo(f"interrupted; what was found so far is in {place}", err=True)

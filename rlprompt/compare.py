@@ -16,9 +16,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import rlprompt
+from rlprompt.baselines import (
+    Controls,
+    controls_of,
+    keep,
+    score_controls,
+    score_required,
+    train_references,
+)
 from rlprompt.cluster import Ray, searched
-from rlprompt.comparison import Comparison, Control, Run, Section
-from rlprompt.config import Config, config_from_json
+from rlprompt.comparison import Comparison, Run, Section
+from rlprompt.config import RANDOM, Config, config_from_json
 from rlprompt.experiment import (
     Experiment,
     ExperimentError,
@@ -26,23 +34,18 @@ from rlprompt.experiment import (
     load_experiments,
     searches,
 )
-from rlprompt.objective import Budget, Ledger
+from rlprompt.ledger import Ledger
+from rlprompt.objective import Budget
 from rlprompt.report import claimed, draw, write, write_whole
-from rlprompt.result import Score
-from rlprompt.search import evaluate
 from rlprompt.store import FILE, Store
 from rlprompt.study import Job, Study
-from rlprompt.unmetered import Pending, Scores
+from rlprompt.summary import ReferenceEntry
 
 logger = logging.getLogger(__name__)
 
 # How old the picture may be after a run; at the end it is drawn anew.
 PICTURE_SECONDS = 30.0
 PACKAGES = ("torch", "transformers", "numpy")
-
-# Task, model and digest of a control's prompt; its scores by split.
-_Place = tuple[str, str, str]
-_ControlScores = dict[_Place, dict[str, Score]]
 
 
 class Watcher(Protocol):
@@ -105,8 +108,8 @@ def compare(
             could not load them.
         ClusterError: The cluster cannot be reached, or has no machine that is large enough.
         StoreError: It holds another study, or its store cannot be used.
-        ExperimentError: A control cannot be scored, its reward is no number, or there are workers
-            here and a cluster.
+        ExperimentError: A control cannot be scored, its reward is no number, a reference cannot be
+            trained, or there are workers here and a cluster.
         OSError: A file could not be written.
     """
     if cluster is not None and workers > 1:
@@ -120,17 +123,16 @@ def compare(
     with claimed(out), contextlib.ExitStack() as stack:
         # A study is begun once its controls could be scored: else there is nothing to go on with.
         new = not (out / FILE).exists()
-        pending: dict[str, Pending] = {}
-        scores = _control_scores(experiments, pending) if new else {}
+        pending = score_required(experiments) if new else {}
         study = stack.enter_context(_study(grid, out, cache))
-        if new:
-            _keep_controls(study, experiments, pending)
-        else:
-            scores = _control_scores(experiments, study.store)
+        keep(pending, experiments, study.store)
+        controls = score_controls(experiments, study.store)
         study.store.retry()
+        references = list(train_references(experiments, study.store, found_only=True))
 
         def found(last: Run | None = None) -> Comparison:
-            return Comparison(_sections(grid, scores, _kept(study, grid, last)), provenance)
+            runs = _kept(study, grid, last)
+            return Comparison(_sections(grid, controls, references, runs), provenance)
 
         write(found(), out)
         drawn = time.monotonic()
@@ -149,8 +151,15 @@ def compare(
             watcher.end(run)
             if interrupted:
                 return comparison
+        # The searches' results are on disk before the first reference is trained.
         comparison = found()
         write(comparison, out)
+        draw(comparison, out)
+        references.clear()
+        for entry in train_references(experiments, study.store):
+            references.append(entry)
+            comparison = found()
+            write(comparison, out)
         draw(comparison, out)
         return comparison
 
@@ -186,7 +195,9 @@ def _as_kept(config: Mapping[str, Any], out: Path) -> Mapping[str, Any]:
     with Store(out / FILE) as store:
         kept = store.spec.get("config", {})
     try:
-        return kept if config_from_json(kept).record == config else config
+        # References decide no search, and may be asked for later.
+        there = {**config_from_json(kept).record, "references": config["references"]}
+        return kept if there == config else config
     except (ValueError, LookupError):  # it says something else, and the study will show what
         return config
 
@@ -228,6 +239,19 @@ def load_again(config: Config, out: Path) -> list[Experiment]:
     return load_experiments(config, dtypes)
 
 
+def with_random(config: Config, out: Path) -> Config:
+    """The config with random search in it, unless the study in `out` was begun without.
+
+    Raises:
+        StoreError: The study cannot be read.
+    """
+    if not (out / FILE).exists():
+        return config.with_random()
+    with Store(out / FILE) as store:
+        begun = store.spec.get("config", {}).get("optimisers", ())
+    return config.with_random() if any(one["name"] == RANDOM for one in begun) else config
+
+
 def kept_dtypes(config: Config, store: Store) -> list[str]:
     """The dtype of each model of a config in the study that was made from it."""
     runs = store.runs()
@@ -265,65 +289,22 @@ def _kept(study: Study, grid: Mapping[str, Search], last: Run | None) -> list[Ru
 
 
 def _sections(
-    grid: Mapping[str, Search], scores: _ControlScores, runs: Sequence[Run]
+    grid: Mapping[str, Search],
+    controls: Controls,
+    references: Sequence[ReferenceEntry],
+    runs: Sequence[Run],
 ) -> tuple[Section, ...]:
     """The sections of a grid, in its order."""
     sections: dict[str, Section] = {}
     for search in grid.values():
         experiment = search.experiment
         if search.heading not in sections:
-            controls = tuple(
-                Control(name, *experiment.control_texts[name], scores[place])
-                for name, place in _places(experiment).items()
-            )
             own = tuple(run for run in runs if run.search.experiment is experiment)
-            sections[search.heading] = Section(experiment, controls, own, search.heading)
+            scored = controls_of(experiment, controls)
+            place = (experiment.task_name, experiment.lm.name)
+            trained = tuple(one for one in references if (one.task, one.model) == place)
+            sections[search.heading] = Section(experiment, scored, own, search.heading, trained)
     return tuple(sections.values())
-
-
-def _places(experiment: Experiment) -> dict[str, _Place]:
-    """What tells the scores of its controls from all others, by control."""
-    task, lm = experiment.task_name, experiment.lm.name
-    return {name: (task, lm, prompt.digest) for name, prompt in experiment.controls.items()}
-
-
-def _control_scores(
-    experiments: Sequence[Experiment], store: Store | dict[str, Pending]
-) -> _ControlScores:
-    """The controls' scores, once for all budgets, and as the study has them if it has.
-
-    Args:
-        experiments: Whose controls they are.
-        store: The study's, or, before there is one, where to keep them for it.
-    """
-    found: _ControlScores = {}
-    # From the last to the first: the last model is the one in memory, the first is needed next.
-    for experiment in reversed(experiments):
-        task, lm = experiment.task, experiment.lm
-        if isinstance(store, Store):
-            kept: Scores = store.scores(lm, task)
-        else:
-            kept = store.setdefault(_place(experiment), Pending())
-        for name, place in _places(experiment).items():
-            prompt = experiment.controls[name]
-            try:
-                found[place] = found.get(place) or {
-                    split: evaluate(task, lm, prompt, split, kept) for split in task.splits.parts()
-                }
-            except ValueError as error:
-                raise ExperimentError(f"the {name} prompt cannot be scored: {error}") from error
-    return found
-
-
-def _place(experiment: Experiment) -> str:
-    return f"{experiment.task.fingerprint} {experiment.lm.fingerprint.digest}"
-
-
-def _keep_controls(
-    study: Study, experiments: Sequence[Experiment], pending: Mapping[str, Pending]
-) -> None:
-    for experiment in experiments:
-        pending[_place(experiment)].move(study.store.scores(experiment.lm, experiment.task))
 
 
 def _done_here(

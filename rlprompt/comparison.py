@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlprompt.class_task import ClassificationTask
+from rlprompt.controls import Control
 from rlprompt.examples import Example, Splits, repeats
 from rlprompt.experiment import Experiment, Search
 from rlprompt.lm import FrozenLM
@@ -17,6 +18,7 @@ from rlprompt.summary import (
     ControlEntry,
     ExampleEntry,
     ModelEntry,
+    ReferenceEntry,
     RunEntry,
     Summary,
     TaskEntry,
@@ -26,23 +28,6 @@ from rlprompt.template import Template
 
 # Test examples that a summary shows.
 SHOWN = 8
-
-
-@dataclass(frozen=True)
-class Control:
-    """A prompt that no search found.
-
-    Attributes:
-        name: What it is called.
-        text: How it reads.
-        retypable: Whether typing the text gives the prompt again.
-        scores: By split.
-    """
-
-    name: str
-    text: str
-    retypable: bool
-    scores: Mapping[str, Score]
 
 
 @dataclass(frozen=True)
@@ -90,12 +75,14 @@ class Section:
         controls: Its controls.
         runs: Its runs, in the order of its grid.
         heading: What tells it from the other sections, or "" for the only one.
+        references: Training of its model on its examples, an entry a seed.
     """
 
     experiment: Experiment
     controls: tuple[Control, ...]
     runs: tuple[Run, ...] = ()
     heading: str = ""
+    references: tuple[ReferenceEntry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,6 +124,7 @@ class Comparison:
             tasks=tuple(_task_entry(name, task) for name, task in tasks.items()),
             models=tuple(map(_model_entry, models.values())),
             controls=tuple(self._controls().values()),
+            references=tuple(self._references().values()),
             runs=tuple(map(_run_entry, self.runs)),
             config=dict(first.config),
             **self.provenance,
@@ -149,6 +137,14 @@ class Comparison:
             for section in self.sections
             for task, model in [(section.experiment.task_name, section.experiment.lm.name)]
             for control in section.controls
+        }
+
+    def _references(self) -> dict[tuple[str, str, str], ReferenceEntry]:
+        """Those of all sections, which have no budget, by task, model and name."""
+        return {
+            (entry.task, entry.model, entry.name): entry
+            for section in self.sections
+            for entry in section.references
         }
 
 
@@ -205,10 +201,12 @@ def _control_entry(task: str, model: str, control: Control) -> ControlEntry:
         name=control.name,
         prompt=control.text,
         retypable=control.retypable,
-        train=control.scores["train"].metric,
-        dev=control.scores["dev"].metric,
-        test=control.scores["test"].metric,
-        rewards={split: score.reward for split, score in control.scores.items()},
+        **{split: score.metric if score else None for split, score in control.scores.items()},
+        rewards={split: score.reward if score else None for split, score in control.scores.items()},
+        rows=control.rows,
+        note=control.note,
+        test_metrics=control.test_metrics,
+        test_answers=control.test_answers,
     )
 
 

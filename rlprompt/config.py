@@ -21,6 +21,8 @@ DEFAULT_DATA = "movie-reviews"
 PLURALS = ("task", "model", "budget")
 # What the name of a data set on the Hugging Face hub is marked with.
 HUB = "hub:"
+# The method that every comparison has: what luck finds at the same cost.
+RANDOM = "random"
 
 
 class _Section(pydantic.BaseModel):
@@ -267,6 +269,10 @@ class RayConfig(_Section):
     wait: Annotated[float, Field(ge=0)] = 30
 
 
+def _title(name: str, settings: Mapping[str, Any]) -> str:
+    return " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
+
+
 class OptimiserConfig(_Section):
     """A search method: a bare name, or `{name: greedy, pool: 0.5}` with some of its settings."""
 
@@ -285,7 +291,23 @@ class OptimiserConfig(_Section):
     @property
     def title(self) -> str:
         """Name and settings, such as `greedy pool=0.5`."""
-        return " ".join([self.name, *(f"{key}={value}" for key, value in self.settings.items())])
+        return _title(self.name, self.settings)
+
+
+class ReferenceConfig(_Section):
+    """Training to compare with: a bare name, or `{name: lora, rank: 4}` with settings."""
+
+    name: Literal["logistic-head", "lora", "fine-tuning"]
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @pydantic.model_serializer
+    def _as_written(self) -> dict[str, Any]:
+        return {"name": self.name, **self.settings}
+
+    @property
+    def title(self) -> str:
+        """Name and settings, such as `lora rank=4`."""
+        return _title(self.name, self.settings)
 
 
 class Config(_Section):
@@ -301,6 +323,7 @@ class Config(_Section):
         tasks: Several, as for models.
         prompt: What is searched for.
         optimisers: The methods to compare.
+        references: Training of the same models on the same examples, see `references.py`.
         seeds: Each optimiser runs once with each.
         budget: Rows that each run may spend: one row is one prompt scored on one example.
         budgets: Several.
@@ -322,6 +345,7 @@ class Config(_Section):
         tuple[Annotated[OptimiserConfig, BeforeValidator(_split_settings)], ...],
         Field(min_length=1),
     ]
+    references: tuple[Annotated[ReferenceConfig, BeforeValidator(_split_settings)], ...] = ()
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...],
         Field(min_length=1),
@@ -339,10 +363,12 @@ class Config(_Section):
     executor: Literal["local", "ray"] = "local"
     ray: RayConfig = RayConfig()
 
-    @pydantic.field_validator("optimisers")
+    @pydantic.field_validator("optimisers", "references")
     @classmethod
-    def _titles_differ(cls, value: tuple[OptimiserConfig, ...]) -> tuple[OptimiserConfig, ...]:
-        _distinct([optimiser.title for optimiser in value])
+    def _titles_differ(
+        cls, value: tuple[OptimiserConfig | ReferenceConfig, ...]
+    ) -> tuple[OptimiserConfig | ReferenceConfig, ...]:
+        _distinct([one.title for one in value])
         return value
 
     @pydantic.model_validator(mode="after")
@@ -376,6 +402,13 @@ class Config(_Section):
     def all_budgets(self) -> tuple[int, ...]:
         """Each budget."""
         return self.budgets or (() if self.budget is None else (self.budget,))
+
+    def with_random(self) -> Config:
+        """The config with random search, as it comes, where it is not there in any form."""
+        if any(one.name == RANDOM for one in self.optimisers):
+            return self
+        every = (*self.optimisers, OptimiserConfig.named(RANDOM))
+        return self.model_copy(update={"optimisers": every})
 
     @property
     def record(self) -> dict[str, Any]:

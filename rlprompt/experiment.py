@@ -23,16 +23,18 @@ from rlprompt.config import (
     TaskConfig,
     parse_task,
 )
+from rlprompt.controls import ControlPlan, plan_controls
 from rlprompt.label_search import with_found_words
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Budget, Objective
 from rlprompt.price import prompt_rows
 from rlprompt.prompt import TokenPrompt
+from rlprompt.references import Reference, check_references, make_reference
 from rlprompt.registry import import_task, make_optimiser, make_task
-from rlprompt.search import Optimiser, describe
+from rlprompt.search import Optimiser
 from rlprompt.shelf import Shelf, ShelvedLM
 from rlprompt.space import TokenSpace
-from rlprompt.task import ChoosyTask, SizedTask, Task, WrittenTask
+from rlprompt.task import ChoosyTask, SizedTask, Task
 
 
 class ExperimentError(ValueError):
@@ -52,10 +54,12 @@ class Experiment:
         seeds: Each optimiser runs once with each.
         length: Tokens or vectors of a prompt.
         banned: Ids and words that token prompts may not use.
-        controls: Prompts that no search found, by name; scored outside the budget.
+        controls: Prompts of one's own to score beside those of every study (`controls.py`), by
+            name; outside the budget.
         config: Where it came from, for the record.
         stop: When a search ends before, fields of `Budget`.
         task_title: What the task is called beside others, if not by its own name.
+        references: Training to compare with, by the names that reports use; once with each seed.
 
     Raises:
         ValueError: There is nothing to run, the budget does not cover one prompt, no token is
@@ -70,10 +74,11 @@ class Experiment:
     seeds: Sequence[int] = (0,)
     length: int = 5
     banned: Collection[str | int] = ()
-    controls: Mapping[str, TokenPrompt] = field(default_factory=lambda: {"empty": TokenPrompt()})
+    controls: Mapping[str, TokenPrompt] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     stop: Mapping[str, float] = field(default_factory=dict)
     task_title: str = ""
+    references: Mapping[str, Reference] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Find what is wrong while nothing is paid for."""
@@ -82,6 +87,8 @@ class Experiment:
         slugs = [slug(name) for name in self.optimisers]
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"names of optimisers differ too little for files: {slugs}")
+        check_references(self.references, self.task, self.lm)
+        self.control_plans  # noqa: B018  # while the model is in memory
         Objective(self.task, self.lm, Budget(self.budget, **self.stop))
         if any(optimiser.searches == "tokens" for optimiser in self.optimisers.values()):
             tokens = self.task.tokens(self.lm) if isinstance(self.task, ChoosyTask) else None
@@ -93,8 +100,8 @@ class Experiment:
                 f"{', '.join(soft)} would search have none; use methods that search tokens"
             )
         if isinstance(self.task, SizedTask):
-            _check_lengths(self.task, self.lm, max(self.length, *map(len, self.controls.values())))
-        self.control_texts  # noqa: B018  # while the model is in memory
+            needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
+            _check_lengths(self.task, self.lm, max(self.length, *map(len, needed)))
 
     @property
     def task_name(self) -> str:
@@ -102,9 +109,9 @@ class Experiment:
         return self.task_title or self.task.name
 
     @cached_property
-    def control_texts(self) -> dict[str, tuple[str, bool]]:
-        """How each control reads, and whether typing that gives it again."""
-        return {name: describe(self.lm, prompt) for name, prompt in self.controls.items()}
+    def control_plans(self) -> tuple[ControlPlan, ...]:
+        """The prompts that no search found, each with what it is scored on."""
+        return plan_controls(self.task, self.lm, self.controls)
 
     @property
     def grid(self) -> list[tuple[str, int]]:
@@ -227,6 +234,7 @@ def load_experiments(
         ValueError: Something in it is wrong.
         AssetError: Bundled data or a model could not be fetched.
     """
+    references = {one.title: make_reference(one.name, one.settings) for one in config.references}
     optimisers = {
         optimiser.title: make_optimiser(optimiser.name, optimiser.settings)
         for optimiser in config.optimisers
@@ -239,21 +247,20 @@ def load_experiments(
         settled = [(title, settle(one, task, lm)) for title, one, task in tasks]
         for (title, task), budget in product(settled, config.all_budgets):
             with _naming(config, f"{title or task.name}, {model}, {budget} rows"):
-                experiments.append(_load_cell(config, optimisers, task, title, lm, budget))
+                experiment = _load_cell(config, optimisers, references, task, title, lm, budget)
+                experiments.append(experiment)
     return experiments
 
 
 def _load_cell(
     config: Config,
     optimisers: Mapping[str, Optimiser],
+    references: Mapping[str, Reference],
     task: Task,
     title: str,
     lm: FrozenLM,
     budget: int,
 ) -> Experiment:
-    controls = {"empty": TokenPrompt()}
-    if isinstance(task, WrittenTask) and task.hand_prompt:
-        controls["hand-written"] = task.written(lm, task.hand_prompt)
     return Experiment(
         name=config.name,
         task=task,
@@ -264,7 +271,7 @@ def _load_cell(
         seeds=config.seeds,
         length=config.prompt.length,
         banned=config.prompt.banned,
-        controls=controls,
+        references=references,
         config=config.record,
         task_title=title,
     )

@@ -25,11 +25,12 @@ from rlprompt.analysis import parts
 from rlprompt.check_trial import Call, TrialTask
 from rlprompt.data import Example
 from rlprompt.experiment import Experiment
+from rlprompt.lm import FrozenLM
 from rlprompt.objective import GRADIENT_ROWS, Budget, BudgetExhausted, Objective
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search import MARKS, Optimiser, make_space
 from rlprompt.selection import CANDIDATES
-from rlprompt.task import DifferentiableTask
+from rlprompt.task import DifferentiableTask, Task
 
 # Three rollouts of PPO and of CMA-ES's two generations: enough to see what comes after the first.
 TRIAL_PROMPTS = 48
@@ -114,7 +115,6 @@ def make_plan(experiment: Experiment) -> Plan:
     # Dev and test are read for the first time by the first control; later their beginnings are
     # kept.
     cold, warm = _single_rates(experiment)
-    n_controls = len(experiment.controls)
     searches = []
     for name, optimiser in experiment.optimisers.items():
         found = _measure(experiment, optimiser)
@@ -142,8 +142,8 @@ def make_plan(experiment: Experiment) -> Plan:
         searches.append(dataclasses.replace(plan, lm_seconds=min(plan.lm_seconds, limit)))
     return Plan(
         searches=tuple(searches),
-        control_rows=n_controls * once,
-        control_seconds=once * (cold + (n_controls - 1) * warm) if n_controls else 0.0,
+        control_rows=sum(plan.rows for plan in experiment.control_plans),
+        control_seconds=once * (cold - warm) + _control_seconds(experiment, warm),
         bytes_now=psutil.Process().memory_info().rss,
         bytes_more=experiment.lm.memory.limit,
         measured_seconds=time.perf_counter() - began,
@@ -215,19 +215,23 @@ def _row_seconds(experiment: Experiment, calls: Sequence[Call]) -> float:
     n_prompts = int(np.median([len(prompts) for prompts, _, _ in chosen]))
     examples = _by_length(experiment.task.splits.train, max(8, SCORED_ROWS // n_prompts))
     prompts, _, gradient = chosen[0]
-    _seconds(experiment, prompts[:1], examples, gradient)  # what is kept is kept from here on
+    task, lm = experiment.task, experiment.lm
+    _seconds(task, lm, prompts[:1], examples, gradient)  # what is kept is kept from here on
     seconds = charged = 0.0
     for prompts, _, gradient in chosen:
-        seconds += _seconds(experiment, prompts, examples, gradient)
+        seconds += _seconds(task, lm, prompts, examples, gradient)
         charged += len(prompts) * len(examples) * (GRADIENT_ROWS if gradient else 1)
     return seconds / charged
 
 
 def _seconds(
-    experiment: Experiment, prompts: Sequence[Prompt], examples: Sequence[Example], gradient: bool
+    task: Task,
+    lm: FrozenLM,
+    prompts: Sequence[Prompt],
+    examples: Sequence[Example],
+    gradient: bool,
 ) -> float:
-    """Seconds that the task needs for one call."""
-    task, lm = experiment.task, experiment.lm
+    """Seconds that a task needs for one call."""
     began = time.perf_counter()
     if not gradient:
         task.rewards(lm, prompts, examples)
@@ -242,8 +246,22 @@ def _single_rates(experiment: Experiment) -> tuple[float, float]:
     """Seconds a row for one prompt at a time: texts read for the first time, and again."""
     examples = _by_length(experiment.task.splits.dev, SINGLE_EXAMPLES)
     one = TokenPrompt(experiment.lm.encode(" the"))
-    seconds = [_seconds(experiment, [prompt], examples, False) for prompt in (TokenPrompt(), one)]
+    task, lm = experiment.task, experiment.lm
+    seconds = [_seconds(task, lm, [prompt], examples, False) for prompt in (TokenPrompt(), one)]
     return seconds[0] / len(examples), seconds[1] / len(examples)
+
+
+def _control_seconds(experiment: Experiment, warm: float) -> float:
+    """Seconds of the controls where texts were read before; at most, for words go together."""
+    seconds = 0.0
+    for plan in experiment.control_plans:
+        rate = warm
+        if plan.task is not experiment.task and plan.prompts:
+            examples = _by_length(plan.task.splits.dev, SINGLE_EXAMPLES)
+            spent = _seconds(plan.task, experiment.lm, plan.prompts, examples, False)
+            rate = spent / len(examples)
+        seconds += plan.rows * rate
+    return seconds
 
 
 def _by_length(examples: Sequence[Example], count: int) -> list[Example]:

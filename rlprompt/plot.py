@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.comparison import Comparison, Run, Section
+from rlprompt.controls import VARIANTS
 from rlprompt.figures import spread
 
 if TYPE_CHECKING:
@@ -73,9 +74,11 @@ def _panel(axes: Axes, section: Section) -> None:
         axes.step(rows, means, where="post", color=colour, ls=style, lw=2.2)
         labels.append((float(means[-1]), name, colour))
     for control in section.controls:
-        reward = control.scores["train"].reward
-        axes.axhline(reward, color=GREY, ls=(0, (1, 2)), lw=1.3, zorder=1)
-        labels.append((reward, f"{control.name} prompt", GREY))
+        score = control.scores["train"]
+        if score is None or control.name in VARIANTS:
+            continue
+        axes.axhline(score.reward, color=GREY, ls=(0, (1, 2)), lw=1.3, zorder=1)
+        labels.append((score.reward, control.title, GREY))
     axes.set_xlim(0, section.experiment.budget)
     _label_ends(axes, labels)
     _describe(axes, section)

@@ -69,6 +69,7 @@ def dry_run(config: Config) -> None:
     """
     from rlprompt.experiment import load_experiments, searches
 
+    config = config.with_random()
     typer.echo(f"{config.name}: a plan; no search is run and nothing is written")
     _show_plans({s.heading: s.experiment for s in searches(load_experiments(config)).values()})
 
@@ -81,7 +82,8 @@ def _check_experiment(
     from rlprompt.config_file import load_config
     from rlprompt.experiment import load_experiments, searches
 
-    experiments = load_experiments(load_config(Path(subject), device=device, dtype=dtype))
+    config = load_config(Path(subject), device=device, dtype=dtype).with_random()
+    experiments = load_experiments(config)
     headed = {search.heading: search.experiment for search in searches(experiments).values()}
     reports = []
     # Budgets make no difference to a task and a model.
@@ -192,6 +194,9 @@ def _remarks(experiment: Experiment, plan: Plan) -> list[str]:
         f"measured in {_duration(plan.measured_seconds)} on {experiment.lm.device}; a machine that "
         "is busier then takes longer, and an optimiser may slow down as its history grows",
     ]
+    if experiment.references:
+        names = ", ".join(experiment.references)
+        lines.append(f"training of {names} comes on top, and is not reckoned")
     if experiment.stop:
         limits = ", ".join(f"{name} {value:g}" for name, value in experiment.stop.items())
         lines.append(f"searches may end before: {limits}")

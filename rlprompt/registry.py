@@ -126,29 +126,42 @@ def as_task(task: Any, where: str) -> Task:
 
 def _make(kind: Kind, name: str, settings: Mapping[str, Any]) -> Any:
     """What is registered under a name, called with settings that were checked."""
-    made = load(kind, name)
+    return make(load(kind, name), f"{kind} {name}", settings)
+
+
+def make(made: Callable[..., Any], what: str, settings: Mapping[str, Any]) -> Any:
+    """A class or function called with settings that were checked.
+
+    Args:
+        made: What is called.
+        what: What an error calls it.
+        settings: Some or all of its arguments.
+
+    Raises:
+        ValueError: It has no such setting, lacks one, or does not allow a value.
+    """
     known = settings_of(made)
     plain_class = inspect.isclass(made) and not dataclasses.is_dataclass(made)
     hints = typing.get_type_hints(made.__init__ if plain_class else made) if settings else {}
     values = {}
     for key, value in settings.items():
         if key not in known:
-            raise ValueError(f"{kind} {name} has no setting {key!r}{advice(key, known)}")
+            raise ValueError(f"{what} has no setting {key!r}{advice(key, known)}")
         adapter = pydantic.TypeAdapter[Any](
             hints[key], config=pydantic.ConfigDict(arbitrary_types_allowed=True)
         )
         try:
             values[key] = adapter.validate_python(value)
         except pydantic.ValidationError as error:
-            what = reason(error.errors()[0])
-            raise ValueError(f"{kind} {name}: {key} {what}") from None
+            problem = reason(error.errors()[0])
+            raise ValueError(f"{what}: {key} {problem}") from None
     for key, default in known.items():
         if default is inspect.Parameter.empty and key not in values:
-            raise ValueError(f"{kind} {name} needs the setting {key!r}")
+            raise ValueError(f"{what} needs the setting {key!r}")
     try:
         return made(**values)
     except ValueError as error:
-        raise ValueError(f"{kind} {name}: {error}") from error
+        raise ValueError(f"{what}: {error}") from error
 
 
 def settings_of(made: Callable[..., Any]) -> dict[str, Any]:

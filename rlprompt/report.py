@@ -20,6 +20,8 @@ from rlprompt.task import metric_name
 
 HEADER = ("optimiser", "seed", "rows", "seconds (LM)", "train", "dev", "test", "prompt")
 NONE = "-"
+# Characters of a control's prompt that a table shows.
+MOST_SHOWN = 60
 # An average difference between train and test accuracy that is worth a sentence.
 GAP = 0.05
 
@@ -41,12 +43,16 @@ class Row:
 
 
 def table(section: Section) -> list[Row]:
-    """Controls first, then the runs of a section, those of an optimiser together."""
+    """Controls first, then the runs, those of an optimiser together; references last."""
     rows = []
     for control in section.controls:
-        name = f"{control.name} prompt"
-        cells = (name, NONE, NONE, NONE, *(_number(s) for s in control.scores.values()))
-        rows.append(Row(cells, shown(control.text, control.retypable), is_control=True))
+        scores = (_number(score) for score in control.scores.values())
+        cells = (control.title, NONE, f"{control.rows:,}", NONE, *scores)
+        # A prompt of many demonstrations is in `summary.json`.
+        text = (
+            control.text if len(control.text) <= MOST_SHOWN else f"{control.text[:MOST_SHOWN]}..."
+        )
+        rows.append(Row(cells, shown(text, control.retypable), is_control=True))
     order = list(section.experiment.optimisers)
     for run in sorted(section.runs, key=lambda run: order.index(run.optimiser)):
         result = run.result
@@ -61,6 +67,16 @@ def table(section: Section) -> list[Row]:
         )
         prompt = shown(run.best.text, run.best.retypable) if run.best else ""
         rows.append(Row(cells, prompt, is_control=False))
+    for entry in section.references:
+        figures = (entry.train, entry.dev, entry.test)
+        cells = (
+            entry.name,
+            NONE,
+            f"{entry.rows:,}",
+            f"{entry.seconds:.1f}",
+            *(NONE if figure is None else f"{figure:.3f}" for figure in figures),
+        )
+        rows.append(Row(cells, "", is_control=True))
     return rows
 
 
@@ -114,7 +130,7 @@ def _rows(section: Section) -> list[str]:
 
 def remarks(section: Section) -> list[str]:
     """What went wrong, and what may be concluded; a sentence or two each."""
-    lines = []
+    lines = [f"{control.title}: {control.note}." for control in section.controls if control.note]
     for run in section.runs:
         where = f"{run.optimiser}, seed {run.seed}"
         if run.error:
@@ -153,7 +169,7 @@ def _caution(section: Section) -> list[str]:
     luck = (
         "one seed ranks no optimisers"
         if n_seeds == 1
-        else f"{n_seeds} seeds are no test of significance"
+        else f"`rlprompt report` says what {n_seeds} seeds settle"
     )
     if not shares:
         return [*lines, f"{luck[0].upper()}{luck[1:]}."]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rlprompt.page import Page
 
 
 def report(
@@ -22,13 +26,20 @@ def report(
     be relied on. It is one file that needs no network.
     """
     from rlprompt.page_file import write_page
-    from rlprompt.visible import visible
 
     page, path = write_page(study, out)
+    for line in conclusions(page):
+        typer.echo(line)
+    typer.echo(f"written to {path.parent}: {path.name}, tables.md, tables/")
+
+
+def conclusions(page: Page) -> Iterator[str]:
+    """What a page concludes, and what cannot be relied on, a line each."""
+    from rlprompt.visible import visible
+
     for section in page.sections:
         heading = f"{section.heading}: " if len(page.sections) > 1 else ""
         for sentence in section.standings.sentences:
-            typer.echo(visible(f"{heading}{sentence}"))
+            yield visible(f"{heading}{sentence}")
     for flag in page.flags:
-        typer.echo(visible(f"{flag.level}, {flag.check}: {flag.text}"))
-    typer.echo(f"written to {path.parent}: {path.name}, tables.md, tables/")
+        yield visible(f"{flag.level}, {flag.check}: {flag.text}")

@@ -19,15 +19,9 @@ import numpy as np
 
 from rlprompt.analysis import analyse
 from rlprompt.answers import Answers
+from rlprompt.ledger import Ledger, Scored
 from rlprompt.lm import FrozenLM
-from rlprompt.objective import (
-    Budget,
-    BudgetExhausted,
-    Evaluation,
-    Ledger,
-    Objective,
-    Scored,
-)
+from rlprompt.objective import Budget, BudgetExhausted, Evaluation, Objective
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.result import SOFT_MARK, Candidate, Incumbent, Result, Score, plain
 from rlprompt.selection import CANDIDATES, Raced, race

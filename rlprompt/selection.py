@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from rlprompt.data import Example
-from rlprompt.objective import Scored
+from rlprompt.ledger import Scored
 from rlprompt.result import Score
 from rlprompt.task import Floats
 from rlprompt.unmetered import Unmetered

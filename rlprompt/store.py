@@ -32,6 +32,7 @@ from rlprompt.price import prompt_rows
 from rlprompt.prompt import Prompt
 from rlprompt.record import Record, check_owner, texts
 from rlprompt.result import Result, prompt_from_state
+from rlprompt.schema import MIGRATIONS
 from rlprompt.task import Floats, Outputs, Task
 
 logger = logging.getLogger(__name__)
@@ -39,66 +40,6 @@ logger = logging.getLogger(__name__)
 FILE = "study.sqlite"
 # Where a run's spec says what a prompt costs beyond its examples, if it does.
 EXTRA_ROWS = "extra_rows"
-
-# Script i takes schema version i to i + 1. Never change one that was released: add the next.
-MIGRATIONS = (
-    """
-    CREATE TABLE study (spec TEXT NOT NULL);
-    CREATE TABLE runs (
-        id INTEGER PRIMARY KEY,
-        name TEXT NOT NULL UNIQUE,
-        spec TEXT NOT NULL,
-        owner TEXT NOT NULL DEFAULT '',
-        beat INTEGER NOT NULL DEFAULT 0,
-        used INTEGER NOT NULL DEFAULT 0,
-        n_prompts INTEGER NOT NULL DEFAULT 0,
-        best_reward REAL,
-        seconds REAL NOT NULL DEFAULT 0,
-        strayed INTEGER,
-        error TEXT NOT NULL DEFAULT '',
-        result TEXT
-    );
-    CREATE TABLE answers (
-        id INTEGER PRIMARY KEY,
-        key BLOB NOT NULL UNIQUE,
-        prompts TEXT NOT NULL,
-        digests BLOB NOT NULL,
-        rewards BLOB NOT NULL,
-        gradients BLOB,
-        seconds REAL NOT NULL
-    );
-    CREATE TABLE evaluations (
-        run INTEGER NOT NULL REFERENCES runs,
-        position INTEGER NOT NULL,
-        answer INTEGER NOT NULL REFERENCES answers,
-        PRIMARY KEY (run, position)
-    ) WITHOUT ROWID
-    """,
-    """
-    CREATE TABLE scores (
-        key BLOB PRIMARY KEY,
-        split TEXT NOT NULL,
-        scores TEXT NOT NULL
-    ) WITHOUT ROWID
-    """,
-    """
-    ALTER TABLE answers ADD COLUMN outputs BLOB;
-    CREATE TABLE hidden (key BLOB PRIMARY KEY, vectors BLOB NOT NULL)
-    """,
-    """
-    DROP TABLE scores;
-    CREATE TABLE scores (
-        key BLOB PRIMARY KEY,
-        split TEXT NOT NULL,
-        at TEXT NOT NULL,
-        seconds REAL NOT NULL,
-        rewards BLOB NOT NULL,
-        metrics BLOB NOT NULL,
-        answers BLOB
-    ) WITHOUT ROWID
-    """,
-)
-
 
 # So many batches at a time: a long run need not fit into memory.
 _PAGE = """
@@ -327,6 +268,19 @@ class Store:
     def scores(self, lm: FrozenLM, task: Task, apart: str = "") -> StoredScores:
         """The scores outside any budget: of controls, and of the best prompts on dev and test."""
         return StoredScores(self._database, lm, task, apart)
+
+    def document(self, name: str) -> str | None:
+        """What was kept under a name that is no run's, or None."""
+        rows = self._database.read("SELECT content FROM documents WHERE name = ?", name)
+        return str(rows[0][0]) if rows else None
+
+    def keep_document(self, name: str, content: str) -> None:
+        """Keep a text under a name, in the place of what was there."""
+        self._database.write(
+            lambda connection: connection.execute(
+                "INSERT OR REPLACE INTO documents VALUES (?, ?)", (name, content)
+            )
+        )
 
     def finish(self, name: str, worker: str, result: Result) -> None:
         """Keep the result of a run, which nobody has to do again."""

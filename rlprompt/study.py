@@ -20,8 +20,9 @@ from rlprompt.answers import Answers
 from rlprompt.cache import Cache, Cached
 from rlprompt.database import StoreError
 from rlprompt.leases import Worker
+from rlprompt.ledger import Ledger
 from rlprompt.lm import FrozenLM
-from rlprompt.objective import Budget, Ledger
+from rlprompt.objective import Budget
 from rlprompt.price import prompt_rows
 from rlprompt.result import Result
 from rlprompt.search import Optimiser, search

@@ -142,6 +142,36 @@ class Template:
         on_new_line = text.endswith("\n") or (end == 0 and not text)
         return before[len(text) :] or ("" if on_new_line else " ")
 
+    def leading(self) -> Template:
+        """The same text with the prompt moved to the front, and no space after it.
+
+        >>> Template("{text} {prompt} Mood:").leading().text
+        '{prompt}{text} Mood:'
+        """
+        rest = ""
+        for text, name in self._parts:
+            rest += text.replace("{", "{{").replace("}", "}}")
+            if name == PROMPT:
+                rest = rest.rstrip(" ")
+            elif name is not None:
+                rest += f"{{{name}}}"
+        return Template(f"{{{PROMPT}}}{rest.lstrip(' ')}")
+
+    def answered(self, example: Mapping[str, str], answer: str) -> str:
+        """The example's text without a prompt and with its answer, spaces before that included.
+
+        >>> Template("{text} {prompt} Mood:").answered({"text": "Fun."}, " good")
+        'Fun. Mood: good'
+        """
+        written = ""
+        for text, name in self._parts:
+            written += text
+            if name in (PROMPT, MASK):
+                written = written.rstrip(" ") + (answer if name == MASK else "")
+            elif name is not None:
+                written += example[name].strip()
+        return written if self.masked else written.rstrip(" ") + answer
+
     def query(
         self,
         example: Mapping[str, str],

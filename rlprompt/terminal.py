@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rlprompt.compare import Watcher
     from rlprompt.comparison import Comparison, Run, Section
     from rlprompt.experiment import Experiment, Search
-    from rlprompt.objective import Ledger
+    from rlprompt.ledger import Ledger
     from rlprompt.task import Task
 
 # Width that the progress line needs besides its bar.
@@ -34,7 +34,13 @@ FULL_TABLE = 88
 # Seconds and share of the budget after which a plain line of progress is due.
 LINE_SECONDS, LINE_SHARE, LEAST_SECONDS = 10.0, 0.1, 1.0
 # Whose log lines say what a person is waiting for.
-TALKATIVE = ("rlprompt.assets", "rlprompt.loading", "rlprompt.lm")
+TALKATIVE = (
+    "rlprompt.assets",
+    "rlprompt.loading",
+    "rlprompt.lm",
+    "rlprompt.baselines",
+    "rlprompt.training",
+)
 
 
 def make_console() -> Console:
@@ -92,7 +98,7 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
         f"({', '.join(first.optimisers)}; seeds {', '.join(map(str, first.seeds))})",
         *(_budget(rows, tasks) for rows in dict.fromkeys(e.budget for e in experiments)),
         f"writing to {out}",
-        f"scoring {sum(len(place.controls) for place in places.values())} controls first",
+        f"scoring {sum(len(place.control_plans) for place in places.values())} controls first",
     ]
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlprompt.comparison import Run
 from rlprompt.experiment import Search
-from rlprompt.objective import Ledger
+from rlprompt.ledger import Ledger
 
 if TYPE_CHECKING:
     from rlprompt.compare import Watcher

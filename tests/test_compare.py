@@ -100,8 +100,11 @@ class TestFiles:
             assert expected <= set(run)
             assert all(0 <= run[split] <= 1 for split in ("train", "dev", "test"))
             assert run["rows"] <= run["budget_rows"]
-        assert [control["name"] for control in found["controls"]] == ["empty", "hand-written"]
-        assert [control["prompt"] for control in found["controls"]] == ["", " it"]
+            assert control["rows"] >= 4 + 4 + 6
+            assert len(control["test_metrics"]) == len(control["test_answers"]) == 6
+        names = ["empty", "hand-written", "best word", "in context"]
+        assert [control["name"] for control in found["controls"]] == names
+        assert [control["prompt"] for control in found["controls"][:2]] == ["", " it"]
 
     def test_every_search_has_a_file_that_reads_back(self, done: tuple[Comparison, Path]) -> None:
         comparison, out = done
@@ -127,8 +130,12 @@ class TestFiles:
         lines = text.splitlines()
         cells = [cell.strip() for cell in lines[0].strip("|").split("|")]
         assert cells == list(HEADER)
-        assert len([line for line in lines if line.startswith("|")]) == 2 + 2 + 4
-        assert "| random " in lines[4]
+        assert len([line for line in lines if line.startswith("|")]) == 2 + 4 + 4
+        starts = ("empty prompt ", "hand-written prompt ", "best word ", "in context ", "random ")
+        for line, start in zip(lines[2:], starts, strict=False):
+            assert line.startswith(f"| {start}")
+        assert "best word prompt" not in text
+        assert "best word: the best on train of 20 common words." in lines
 
 
 def test_the_same_seed_gives_the_same_runs(tmp_path: Path) -> None:
@@ -155,7 +162,8 @@ def test_controls_are_scored_outside_the_budget(tmp_path: Path) -> None:
     base = task()
     counting = Counting(base.name, base.splits, base.template, base.label_words)
     compare(experiment(task=counting, optimisers={"random": RandomSearch()}), tmp_path / "out")
-    assert scored[:6] == [(1, 4), (1, 4), (1, 6)] * 2
+    once = [(1, 4), (1, 4), (1, 6)]
+    assert scored[:13] == [*once, *once, (20, 4), *once, *once]
     assert summary(tmp_path / "out")["runs"][0]["rows"] == 12 * N_TRAIN
 
 
@@ -351,7 +359,7 @@ class TestText:
 
         nasty: Optimiser = Nasty()
         comparison = compare(experiment(optimisers={"nasty": nasty}), tmp_path / "out")
-        line = markdown(comparison).splitlines()[4]
+        (line,) = (x for x in markdown(comparison).splitlines() if x.startswith("| nasty "))
         assert line.endswith(r"| ```'``\|[b]<i>'``` |")
 
     def test_overfitting_is_told_and_no_winner_named(self, done: tuple[Comparison, Path]) -> None:

@@ -125,7 +125,7 @@ class TestFiles:
             assert run["rows"] == run["budget_rows"]
         # Controls have no budget.
         controls = {(one["task"], one["model"], one["name"]) for one in found["controls"]}
-        assert len(found["controls"]) == len(controls) == 8
+        assert len(found["controls"]) == len(controls) == 4 * 3
 
     def test_each_experiment_gives_what_it_gives_alone(
         self, done: tuple[Comparison, Path], tmp_path: Path
@@ -202,14 +202,15 @@ class TestFromFile:
         assert result.exit_code == 0, result.stderr
         assert result.stdout.startswith("grid: loading a, b, films and hinge\n")
         assert "budget: 16 rows each (prompts: 4 of films, 8 of hinge)\n" in result.stdout
-        assert "1/8 films, a, 16 rows, random: starting\n" in result.stdout
-        # Checked, and controls scored from the last to the first; then the 8 runs.
-        assert loads == ["a", "b", "a", "b"]
+        # Checked, the controls that a study needs from the last to the first, and the others the
+        # other way; then the runs, those of the model at hand first.
+        assert "1/8 films, b, 16 rows, random: starting\n" in result.stdout
+        assert loads == ["a", "b", "a", "b", "a"]
         before = summary(desk / "runs" / "grid")
         assert before["complete"]
         assert rlprompt("compare", "grid.yaml").exit_code == 0
         assert summary(desk / "runs" / "grid")["runs"] == before["runs"]
-        assert loads[4:] == ["a", "b"]
+        assert loads[5:] == ["a", "b"]
         assert rlprompt("verify", "runs/grid", "--sample", "2").exit_code == 0
         assert "films/a/16-rows/random-seed0: finished" in rlprompt("ls", "runs").stdout
 
@@ -277,12 +278,13 @@ def test_a_study_of_the_first_version_goes_on(desk: Path, model: Path) -> None:
         state = json.loads(spec)
         for key in ("models", "tasks", "budgets"):
             del state["config"][key]
-        del state["config"]["task"]["text"]
+        del state["config"]["task"]["text"], state["config"]["references"]
         raw.execute("UPDATE study SET spec = ?", (json.dumps(state),))
         raw.execute("UPDATE runs SET result = NULL, used = 0 WHERE id = 2")
         raw.execute("DELETE FROM evaluations WHERE run = 2")
         raw.execute("DROP TABLE scores")
         raw.execute("DROP TABLE hidden")
+        raw.execute("DROP TABLE documents")
         raw.execute("ALTER TABLE answers DROP COLUMN outputs")
         raw.execute("PRAGMA user_version = 1")
     raw.close()

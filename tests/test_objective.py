@@ -14,16 +14,15 @@ from hypothesis import strategies as st
 from tiny import tiny_lm
 
 from rlprompt.data import Example
+from rlprompt.ledger import KEPT, Ledger
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import (
     CHUNK,
     GRADIENT_ROWS,
-    KEPT,
     Budget,
     BudgetExhausted,
     Evaluation,
     GradientEvaluation,
-    Ledger,
     Objective,
 )
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt

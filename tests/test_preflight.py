@@ -42,10 +42,13 @@ class TestDryRun:
         assert lines[0] == "small: a plan; no search is run and nothing is written"
         assert re.match(r"random +2 +48 +12 +\d+\.\d s +\d+\.\d s +\d+\.\d s", lines[2])
         assert re.match(r"soft-prompt +2 +48 +4 ", lines[3])
-        # Two controls on 4 + 4 + 6 examples; 8 prompts on dev, or the 4 that there are of the soft
-        # one, and one on train and test, for each of 4 searches.
-        assert "controls: 28 rows" in result.stdout
-        assert "in all: 356 rows (136 of them to choose on dev" in result.stdout
+        # On 4 + 4 + 6 examples: the empty and the hand-written prompt, the latter again with two
+        # texts without content a split, the best of 20 words, and examples in context.
+        controls = 14 + 14 + (14 + 3 * 2) + (20 * 4 + 14) + 14
+        assert f"controls: {controls} rows" in result.stdout
+        found = re.search(r"in all: (\d+) rows \((\d+) of them to choose on dev", result.stdout)
+        assert found
+        assert int(found[1]) == controls + 4 * 48 + int(found[2])
 
     def test_it_refuses_what_compare_would_refuse(self, desk: Path) -> None:
         write_config(desk, optimisers=["gredy"])
@@ -65,7 +68,7 @@ class TestCheck:
         assert re.search(r"^ok +every-example +all 14 examples of all splits", result.stdout, re.M)
         assert re.search(r"^checks: \d\d, failed: 0, warnings: \d$", result.stdout, re.M)
         assert re.search(r"^ok    random: \d+ checks passed$", result.stdout, re.M)
-        assert "in all: 192 rows" in result.stdout
+        assert "controls: 156 rows" in result.stdout
         assert not (desk / "runs").exists()
 
     @pytest.mark.parametrize("name", ["mine.py:good", "mine:make"])

@@ -14,8 +14,9 @@ from tiny import tiny_lm
 
 from rlprompt.class_task import ClassificationTask
 from rlprompt.data import Example
+from rlprompt.ledger import Ledger
 from rlprompt.lm import FrozenLM
-from rlprompt.objective import CHUNK, Budget, BudgetExhausted, Evaluation, Ledger, Objective
+from rlprompt.objective import CHUNK, Budget, BudgetExhausted, Evaluation, Objective
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.result import Result
 from rlprompt.search import AskTell, Optimiser, Proposals, search

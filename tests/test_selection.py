@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import tiny_lm
 
 from rlprompt.data import Example
-from rlprompt.objective import Scored
+from rlprompt.ledger import Scored
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.selection import FIRST_ROUND, Raced, race, rounds, still_close
 from rlprompt.unmetered import Pending, Unmetered

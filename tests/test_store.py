@@ -32,6 +32,7 @@ from rlprompt.lm import FrozenLM
 from rlprompt.objective import GRADIENT_ROWS, Budget, Objective
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.result import Result
+from rlprompt.schema import MIGRATIONS
 from rlprompt.search import AskTell, Proposals, search
 from rlprompt.space import Kind, SoftSpace, TokenSpace
 from rlprompt.store import FILE, Store, differences
@@ -513,7 +514,7 @@ def test_an_older_schema_is_migrated_with_all_it_holds(
 ) -> None:
     whole = filled(path)
     script = "ALTER TABLE runs ADD COLUMN note TEXT; CREATE TABLE notes (x)"
-    monkeypatch.setattr(rlprompt.store, "MIGRATIONS", (*rlprompt.store.MIGRATIONS, script))
+    monkeypatch.setattr(rlprompt.store, "MIGRATIONS", (*MIGRATIONS, script))
     with pytest.raises(StoreError, match="older rlprompt"):
         Store(path, read_only=True)
     counts: list[int] = []
@@ -521,7 +522,7 @@ def test_an_older_schema_is_migrated_with_all_it_holds(
         same(go(store, HiddenWords(), Walk()), whole)
     assert not counts
     with sqlite3.connect(path) as raw:
-        assert raw.execute("PRAGMA user_version").fetchone() == (len(rlprompt.store.MIGRATIONS),)
+        assert raw.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
         assert raw.execute("SELECT name, note FROM runs").fetchall() == [("walk", None)]
     raw.close()
 
@@ -532,6 +533,7 @@ def test_a_store_of_version_1_goes_on(path: Path) -> None:
     with sqlite3.connect(path) as raw:
         raw.executescript(
             "ALTER TABLE answers DROP COLUMN outputs; DROP TABLE hidden; DROP TABLE scores;"
+            "DROP TABLE documents;"
             "PRAGMA user_version = 1"
         )
     raw.close()
@@ -555,7 +557,7 @@ def test_a_migration_that_fails_changes_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = filled(path)
-    known = rlprompt.store.MIGRATIONS
+    known = MIGRATIONS
     monkeypatch.setattr(rlprompt.store, "MIGRATIONS", (*known, "DROP TABLE runs; nonsense"))
     with pytest.raises(StoreError, match="cannot be used"):
         Store(path)

@@ -28,6 +28,7 @@ from rlprompt.experiment import load_experiments
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Objective
 from rlprompt.prompt import TokenPrompt
+from rlprompt.result import Score
 from rlprompt.search import evaluate
 from rlprompt.space import Kind
 from rlprompt.store import FILE, Store
@@ -41,7 +42,11 @@ def byte_tokenizer() -> PreTrainedTokenizerBase:
     state = json.loads(tiny_tokenizer().backend_tokenizer.to_str())
     state["model"]["merges"] = []
     ends = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), **ends)
+    make: Any = PreTrainedTokenizerFast  # not annotated
+    made: PreTrainedTokenizerBase = make(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)), **ends
+    )
+    return made
 
 
 def byte_lm(**config: Any) -> FrozenLM:
@@ -433,8 +438,9 @@ class TestTyping:
             found = scores.scores([good, TokenPrompt((10**6,)), good], "dev")
         assert len(found) == 2
         expected = evaluate(task(), lm, good, "dev")
-        assert not isinstance(found[good], str)
-        assert found[good].metric == expected.metric  # type: ignore[union-attr]
+        score = found[good]
+        assert isinstance(score, Score)
+        assert score.metric == expected.metric
         assert isinstance(found[TokenPrompt((10**6,))], str)
 
 
