@@ -125,7 +125,7 @@ class TestFiles:
             assert run["rows"] == run["budget_rows"]
         # Controls have no budget.
         controls = {(one["task"], one["model"], one["name"]) for one in found["controls"]}
-        assert len(found["controls"]) == len(controls) == 4 * 3
+        assert len(found["controls"]) == len(controls) == 4 * 4
 
     def test_each_experiment_gives_what_it_gives_alone(
         self, done: tuple[Comparison, Path], tmp_path: Path
