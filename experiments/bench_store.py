@@ -31,8 +31,9 @@ from rlprompt.lm import FrozenLM
 from rlprompt.objective import CHUNK, Budget, BudgetExhausted, Objective
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.record import Record
+from rlprompt.schema import MIGRATIONS
 from rlprompt.search import Optimiser, make_space
-from rlprompt.store import FILE, MIGRATIONS, Store
+from rlprompt.store import FILE, Store
 from rlprompt.template import Template
 
 N_EXAMPLES = 32

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import yaml
 
 from rlprompt.evidence import Evidence, Found
 from rlprompt.summary import Summary
 from rlprompt.tables import NONE, Table, count, number
+
+EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 def total_rows(evidence: Evidence) -> int:
@@ -157,7 +160,30 @@ def config_text(summary: Summary) -> str:
     """The experiment file; "" for a study made in Python."""
     if not summary.config:
         return ""
-    return str(yaml.safe_dump(dict(summary.config), sort_keys=False, allow_unicode=True))
+    return str(yaml.safe_dump(_filled(summary.config), sort_keys=False, allow_unicode=True))
+
+
+def _filled(part: Mapping[str, Any]) -> dict[str, Any]:
+    written = {key: _written(value) for key, value in part.items()}
+    return {key: value for key, value in written.items() if value not in EMPTY}
+
+
+def _written(part: Any) -> Any:
+    """A part of a config as a person writes it: settings beside the name, and no empty defaults."""
+    if isinstance(part, list):
+        return [_written(one) for one in part]
+    if not isinstance(part, Mapping) or "class" in part:
+        return part
+    if "name" in part:
+        # What a person set is kept, empty or not: only a model's revision is empty by default.
+        named = {**part, **part.get("settings", {})}
+        kept = {
+            key: value
+            for key, value in named.items()
+            if key != "settings" and (key, value) != ("revision", None)
+        }
+        return kept["name"] if len(kept) == 1 else kept
+    return _filled(part)
 
 
 def str_yes(value: bool) -> str:
