@@ -17,22 +17,24 @@ import yaml
 
 from rlprompt.config import (
     DEFAULT_DATA,
-    HUB,
-    IMPORTED,
     PLURALS,
-    TAGS,
-    ClassificationConfig,
     Config,
-    ImportedTaskConfig,
     ModelConfig,
     PromptConfig,
     RayConfig,
     StopConfig,
-    TaskConfig,
-    parse_task,
 )
 from rlprompt.mistakes import advice, reason
 from rlprompt.plugins import locate
+from rlprompt.task_config import (
+    HUB,
+    IMPORTED,
+    TAGS,
+    ClassificationConfig,
+    ImportedTaskConfig,
+    TaskConfig,
+    parse_task,
+)
 
 
 class ConfigError(ValueError):

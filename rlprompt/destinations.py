@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rlprompt.compare import kept_dtypes
-from rlprompt.config import Config, ModelConfig, NamedTaskConfig, TaskConfig
+from rlprompt.config import Config, ModelConfig
 from rlprompt.config_file import load_config
 from rlprompt.experiment import Experiment, load_experiments, load_model, load_task, settle
 from rlprompt.lm import FrozenLM
@@ -19,6 +19,7 @@ from rlprompt.registry import entries
 from rlprompt.shelf import Shelf, ShelvedLM
 from rlprompt.store import Store
 from rlprompt.task import Task
+from rlprompt.task_config import NamedTaskConfig, TaskConfig
 from rlprompt.transfer import MISTAKES, Place
 
 # What an experiment file has to say besides its tasks, which alone are wanted of it here.

@@ -15,14 +15,7 @@ from pathlib import PurePath
 from typing import Any
 
 from rlprompt.class_task import ClassificationTask
-from rlprompt.config import (
-    Config,
-    ImportedTaskConfig,
-    ModelConfig,
-    NamedTaskConfig,
-    TaskConfig,
-    parse_task,
-)
+from rlprompt.config import Config, ModelConfig
 from rlprompt.controls import ControlPlan, plan_controls
 from rlprompt.label_search import with_found_words
 from rlprompt.lm import FrozenLM
@@ -35,6 +28,7 @@ from rlprompt.search import Optimiser
 from rlprompt.shelf import Shelf, ShelvedLM
 from rlprompt.space import TokenSpace
 from rlprompt.task import ChoosyTask, SizedTask, Task
+from rlprompt.task_config import ImportedTaskConfig, NamedTaskConfig, TaskConfig, parse_task
 
 
 class ExperimentError(ValueError):

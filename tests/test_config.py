@@ -10,15 +10,10 @@ import pytest
 
 from rlprompt import registry
 from rlprompt.agents.greedy import Greedy
-from rlprompt.config import (
-    ClassificationConfig,
-    Config,
-    ImportedTaskConfig,
-    NamedTaskConfig,
-    config_from_json,
-)
+from rlprompt.config import Config, config_from_json
 from rlprompt.config_file import ConfigError, load_config
 from rlprompt.registry import entries, make_optimiser, settings_of
+from rlprompt.task_config import ClassificationConfig, ImportedTaskConfig, NamedTaskConfig
 
 DEMO = Path(__file__).parents[1] / "experiments" / "demo.yaml"
 
