@@ -11,6 +11,8 @@ from rlprompt.evidence import Evidence, Found
 from rlprompt.summary import Summary
 from rlprompt.tables import NONE, Table, count, number
 
+# Characters of a control's prompt; train examples in context are long, and in summary.json whole.
+SHOWN = 240
 EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
@@ -50,7 +52,7 @@ def ledger(evidence: Evidence) -> Iterator[Table]:
             one.task,
             one.model,
             one.name,
-            one.prompt,
+            one.prompt if len(one.prompt) <= SHOWN else f"{one.prompt[:SHOWN]}...",
             str_yes(one.retypable),
             count(one.rows),
             one.note or NONE,
