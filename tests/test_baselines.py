@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_cli import desk, model, rlprompt, summary, write_config
 
-from rlprompt import references as training
 from rlprompt.references import LoRA
 
 __all__ = ["desk", "model"]
@@ -108,7 +108,7 @@ def test_a_mistake_in_references_is_a_line(
 def test_a_missing_package_is_named_before_anything_is_paid_for(
     desk: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     write_config(desk, model=str(model), references=["lora"])
     result = rlprompt("compare", "small.yaml")
     assert result.exit_code == 2
