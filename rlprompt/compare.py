@@ -254,10 +254,12 @@ def with_random(config: Config, out: Path) -> Config:
 
 def kept_dtypes(config: Config, store: Store) -> list[str]:
     """The dtype of each model of a config in the study that was made from it."""
-    runs = store.runs()
-    # The runs of a model follow each other, and every model has as many.
-    n_each = max(1, len(runs) // len(config.all_models))
-    return [run.spec["model"]["dtype"] for run in runs[::n_each]]
+    first: dict[str, str] = {}
+    for run in store.runs():
+        first.setdefault(run.spec["model"]["weights"], run.spec["model"]["dtype"])
+    dtypes = list(first.values())
+    # Models come in the config's order. Of one that is there twice the dtype is everybody's.
+    return dtypes if len(dtypes) == len(config.all_models) else dtypes[:1] * len(config.all_models)
 
 
 def jobs(grid: Iterable[Search]) -> dict[str, Job]:

@@ -25,14 +25,13 @@ from rlprompt.price import prompt_rows
 from rlprompt.prompt import TokenPrompt
 from rlprompt.result import Score
 from rlprompt.search import MOST_CHARACTERS, describe
+from rlprompt.summary import BEST_WORD, CALIBRATED, EMPTY, HAND, IN_CONTEXT
 from rlprompt.task import ChoosyTask, Task, WrittenTask
 from rlprompt.unmetered import Scores, Unmetered, means
 from rlprompt.verbaliser import spell
 
 logger = logging.getLogger(__name__)
 
-EMPTY, HAND, CALIBRATED = "empty", "hand-written", "hand-written, calibrated"
-BEST_WORD, IN_CONTEXT = "best word", "in context"
 # Scored on a variant of the task, so that a reward of theirs is not one of a search.
 VARIANTS = (CALIBRATED, IN_CONTEXT)
 

@@ -228,12 +228,12 @@ def several_budgets(evidence: Evidence) -> Iterator[Flag]:
 
 
 def failed_runs(evidence: Evidence) -> Iterator[Flag]:
-    """Runs that an error or a person ended."""
+    """Runs that an error ended, or a person."""
     for run in evidence.runs:
         if run.entry.status != "finished":
             why = f": {run.entry.error}" if run.entry.error else ""
             yield Flag(
-                "failed runs",
+                "failed runs" if run.entry.status == "failed" else "unfinished runs",
                 "caution",
                 f"{run.title}, {run.entry.budget_rows:,} rows: {run.entry.status}{why}. Methods "
                 "are compared on the tasks and seeds that both have.",

@@ -101,7 +101,7 @@ def surroundings(summary: Summary) -> Iterator[Table]:
                 one.device,
                 f"{max((v for k, v in one.noise.items() if k != 'spread'), default=0.0):.1e}",
                 number(one.noise.get("spread")),
-                ", ".join(f"{key} {value}" for key, value in one.fingerprint.items()),
+                ", ".join(f"{key} {value}" for key, value in one.fingerprint.items() if value),
             )
             for one in summary.models
         ),
@@ -152,8 +152,11 @@ def surroundings(summary: Summary) -> Iterator[Table]:
 
 def requirements(summary: Summary) -> str:
     """A command that installs what it ran with; "" where that is unknown."""
+    # Without the build, such as +cpu, which the package index does not have.
     packages = [
-        f"{name}=={version}" for name, version in summary.versions.items() if name != "python"
+        f"{name}=={version.partition('+')[0]}"
+        for name, version in summary.versions.items()
+        if name != "python"
     ]
     return f"pip install {' '.join(packages)}" if packages else ""
 

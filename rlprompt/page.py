@@ -23,6 +23,7 @@ from rlprompt.ledger_tables import (
 )
 from rlprompt.scoreboard import Scoreboard
 from rlprompt.standings import Standings, standings
+from rlprompt.summary import Summary
 from rlprompt.tables import Table, count, slugs
 from rlprompt.transfer_tables import transfer_tables
 
@@ -57,6 +58,7 @@ class Page:
         headline: What was compared, in a line.
         facts: Term and value: on what, at which cost.
         flags: What cannot be relied on, the gravest first.
+        basis: How much the figures rest on.
         units: What costs are counted in, those that a curve has.
         sections: One or more.
         ledger: Cost tables.
@@ -72,6 +74,7 @@ class Page:
     headline: str
     facts: tuple[tuple[str, str], ...]
     flags: tuple[Flag, ...]
+    basis: str
     units: tuple[str, ...]
     sections: tuple[PageSection, ...]
     ledger: tuple[Table, ...]
@@ -109,6 +112,7 @@ def page_of(evidence: Evidence) -> Page:
         headline=_headline(evidence),
         facts=tuple(_facts(evidence)),
         flags=tuple(flags(evidence)),
+        basis=_basis(summary),
         units=tuple(unit for unit in UNITS if unit in there),
         sections=sections,
         ledger=tuple(ledger(evidence)),
@@ -165,7 +169,9 @@ def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
     )
     finished = sum(run.entry.status == "finished" for run in evidence.runs)
     seeds = f"{_many(len(summary.seeds), 'seed')} each"
-    yield f"{finished} of {summary.expected_runs} runs finished", seeds
+    struck = sum(bool(run.struck) for run in evidence.runs)
+    counted = f", {struck} struck" if struck else ""
+    yield f"{finished} of {summary.expected_runs} runs finished{counted}", seeds
     budgets = names(f"{budget:,}" for budget in summary.budgets)
     yield f"{budgets} rows a search", "a row is one prompt scored on one example"
     tokens, seconds = total_tokens(evidence), total_seconds(evidence)
@@ -173,6 +179,15 @@ def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
     if tokens is not None:
         cost.insert(0, f"{_short(tokens)} tokens in the searches")
     yield f"{count(total_rows(evidence))} rows in all", ", ".join(cost)
+
+
+def _basis(summary: Summary) -> str:
+    """How much the figures rest on."""
+    sizes = names(f"{task.examples.get('test', 0):,} on {task.name}" for task in summary.tasks)
+    return (
+        f"Figures rest on {_many(len(summary.seeds), 'seed')} a method, and on so many test "
+        f"examples: {sizes}."
+    )
 
 
 def _sizes(examples: dict[str, int]) -> str:

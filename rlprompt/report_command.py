@@ -42,4 +42,4 @@ def conclusions(page: Page) -> Iterator[str]:
         for sentence in section.standings.sentences:
             yield visible(f"{heading}{sentence}")
     for flag in page.flags:
-        yield visible(f"{flag.level}, {flag.check}: {flag.text}")
+        yield visible(f"{flag.check}: {flag.text}")

@@ -19,8 +19,8 @@ from rlprompt.tables import NONE, Table, count, number
 # What prompts are held against, the first of these that there is.
 MEASURE = ("fine-tuning", "lora")
 SCORE_HEADER = (
-    "method", "kind", "runs", "train", "dev", "test", "sd", "low", "high", "interval over",
-    "dev - test", "rows a run",
+    "method", "train", "dev", "test", "sd", "low", "high", "interval over", "dev - test", "kind",
+    "runs", "rows a run",
 )  # fmt: skip
 
 
@@ -32,8 +32,9 @@ def task_table(board: Scoreboard, task: TaskEntry) -> Table:
     notes = [
         f"Means of {task.metric}. sd, low and high are of test: the standard deviation over seeds "
         "and the 95 % interval of the mean; over the test examples (Wilson) where there is one "
-        "prompt.",
-        "dev - test is what picking on dev overstates (the winner's curse).",
+        "prompt. No interval where all seeds have the same score, which is no precision.",
+        "dev - test is what picking on dev overstates (the winner's curse); controls are not "
+        "picked there.",
     ]
     struck = [run for run in board.runs if run.struck and run.entry.task == task.name]
     if struck:
@@ -50,7 +51,7 @@ def task_table(board: Scoreboard, task: TaskEntry) -> Table:
         f"{task.name}, {board.model}, {board.budget:,} rows a search",
         SCORE_HEADER,
         tuple(rows),
-        text=(0, 1, 9),
+        text=(0, 7, 9),
         notes=tuple(notes),
     )
 
@@ -67,24 +68,23 @@ def _method_row(board: Scoreboard, name: str, task: TaskEntry) -> tuple[str, ...
     metrics = runs[0].result.test_metrics if len(runs) == 1 and runs[0].result else ()
     return (
         name,
-        "search",
-        str(len(runs)),
         *(number(means[split]) for split in ("train", "dev", "test")),
         *_spread(tests, metrics),
         number(mean_of(gaps)),
+        "search",
+        str(len(runs)),
         count(mean_of(run.entry.rows for run in runs)),
     )
 
 
 def _control_row(control: ControlEntry) -> tuple[str, ...]:
-    gap = None if control.dev is None or control.test is None else control.dev - control.test
     return (
         control.name,
-        "control",
-        NONE,
         *(number(value) for value in (control.train, control.dev, control.test)),
         *_spread([control.test], control.test_metrics),
-        number(gap),
+        NONE,
+        "control",
+        NONE,
         count(control.rows) if control.rows else NONE,
     )
 
@@ -96,11 +96,11 @@ def _reference_row(kind: str, own: Sequence[ReferenceEntry]) -> tuple[str, ...]:
     gaps = [one.dev - one.test for one in own if one.dev is not None and one.test is not None]
     return (
         kind,
-        "training",
-        str(len(own)),
         *(number(means[split]) for split in ("train", "dev", "test")),
         *_spread([one.test for one in own], own[0].test_metrics if len(own) == 1 else ()),
         number(mean_of(gaps)),
+        "training",
+        str(len(own)),
         count(mean_of(one.rows for one in own)),
     )
 

@@ -10,6 +10,7 @@ from rlprompt.integrity import ONE_SEED
 from rlprompt.ranking import Pair
 from rlprompt.scoreboard import Scoreboard, generator
 from rlprompt.statistics import probability_of_improvement
+from rlprompt.summary import BEST_WORD, CALIBRATED, IN_CONTEXT
 from rlprompt.tables import NONE, Table, count, number
 from rlprompt.verdict import Verdict, judge
 
@@ -32,14 +33,19 @@ def verdicts_of(board: Scoreboard) -> Iterator[tuple[str, Verdict]]:
             {control: np.array(values) for control, values in controls.items()},
             dict.fromkeys(board.methods, board.budget),
             baseline=BASELINE if BASELINE in board.methods else None,
-            metric=metrics.pop() if len(metrics) == 1 else "score",
+            metric=f"test {metrics.pop() if len(metrics) == 1 else 'score'}",
         )
         yield name, verdict
 
 
 def _in_words(control: str) -> str:
     """How a control reads in a sentence."""
-    return f"the {control} prompt"
+    known = {
+        CALIBRATED: "the calibrated hand-written prompt",
+        BEST_WORD: "the best word",
+        IN_CONTEXT: "the prompt of train examples in context",
+    }
+    return known.get(control, f"the {control} prompt")
 
 
 def sentences(board: Scoreboard, verdicts: Sequence[tuple[str, Verdict]]) -> Iterator[str]:
@@ -52,7 +58,30 @@ def sentences(board: Scoreboard, verdicts: Sequence[tuple[str, Verdict]]) -> Ite
         yield ONE_SEED
     else:
         for name, verdict in verdicts:
-            yield f"{name}: {verdict.sentence}" if name else verdict.sentence
+            said = f"{verdict.sentence} {_best_control(board, name, verdict)}".rstrip()
+            yield f"{name}: {said}" if name else said
+
+
+def _best_control(board: Scoreboard, task: str, verdict: Verdict) -> str:
+    """Whether a search is shown to beat the best prompt that no search found."""
+    tasks = [one for one in board.tested if task in ("", one.name)]
+    means = {
+        name: float(np.mean([board.control(name, one.name) for one in tasks]))
+        for name in dict.fromkeys(one.name for one in board.controls)
+    }
+    scored = {name: mean for name, mean in means.items() if not np.isnan(mean)}
+    if not scored:
+        return ""
+    best = max(scored, key=lambda name: scored[name])
+    control = f"the best control, {_in_words(best)} ({scored[best]:.3f})"
+    above = [
+        pair.first
+        for pair in verdict.against_controls
+        if pair.second == _in_words(best) and pair.settled and pair.difference.mean > 0
+    ]
+    if not above:
+        return f"No search is shown to beat {control}."
+    return f"Shown to beat {control}: {', '.join(above)}."
 
 
 def pair_tables(board: Scoreboard, task: str, verdict: Verdict) -> Iterator[Table]:
@@ -70,9 +99,11 @@ def pair_tables(board: Scoreboard, task: str, verdict: Verdict) -> Iterator[Tabl
                 tuple(map(_pair_row, pairs)),
                 text=(0, 1, 6),
                 notes=(
-                    "First minus second, paired by task and seed, with its 95 % interval; p after "
-                    "Holm's correction over the pairs of this table. seeds: so many a task would "
-                    "settle it, if the difference is what it seems.",
+                    "First minus second, paired by task and seed, with the 95 % interval of that "
+                    "pair alone; p after Holm's correction over all pairs of this table, which "
+                    "decides: an interval may leave out 0 where the pair is open. No interval "
+                    "where all differences are the same or there is one. seeds: so many a task "
+                    "would settle it, if the difference is what it seems.",
                 ),
             )
 

@@ -39,7 +39,8 @@ class Summary:
     Attributes:
         mean: Their mean.
         deviation: Their standard deviation (n - 1 in the denominator); None for one value.
-        low: Lower end of the interval of the mean; None for one value.
+        low: Lower end of the interval of the mean; None for one value, or where all are the same:
+            that a few runs agree is no precision.
         high: The upper end.
         n: How many there are.
     """
@@ -57,7 +58,8 @@ class Estimate:
 
     Attributes:
         value: The figure.
-        low: Lower end of its interval; None where a task has one run, whose luck is unknown.
+        low: Lower end of its interval; None where a task has one run, whose luck is unknown, or
+            where every resample gives the same, which is no precision.
         high: The upper end.
         n_tasks: Tasks that it is made of: those with a run.
     """
@@ -104,6 +106,8 @@ def summarise(values: Floats) -> Summary:
     if n < 2:
         return Summary(mean, None, None, None, n)
     deviation = float(values.std(ddof=1))
+    if values.min() == values.max():
+        return Summary(mean, 0.0, None, None, n)
     half = stats.t.isf(LEVEL / 2, n - 1) * deviation / np.sqrt(n)
     return Summary(mean, deviation, float(mean - half), float(mean + half), n)
 
@@ -289,8 +293,10 @@ def _estimate(
     interval = _bootstrap(tasks, statistic, rng)
     if interval is None:
         return Estimate(value, None, None, n_tasks)
-    low, high = interval
-    return Estimate(value, float(low), float(high), n_tasks)
+    low, high = map(float, interval)
+    if low == high:
+        return Estimate(value, None, None, n_tasks)
+    return Estimate(value, low, high, n_tasks)
 
 
 def _bootstrap(

@@ -146,7 +146,7 @@ class Store:
         self._database.close()
 
     def plan(self, spec: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> None:
-        """Enter a study's runs, or see that they are the ones that are there.
+        """Enter a study's runs, or see that they are the ones that are there, but for more seeds.
 
         Args:
             spec: What the study was made from, JSON values.
@@ -159,13 +159,18 @@ class Store:
 
         def steps(connection: sqlite3.Connection) -> None:
             there = connection.execute("SELECT spec FROM study").fetchone()
+            known: set[str] = set()
             if there is not None:
-                self._refuse_change(json.loads(there[0]), planned)
-                return
+                begun = json.loads(there[0])
+                if not _has_more_seeds(begun, planned):
+                    self._refuse_change(begun, planned)
+                    return
+                known = set(begun["runs"])
+            connection.execute("DELETE FROM study")
             connection.execute("INSERT INTO study VALUES (?)", (json.dumps(planned),))
             connection.executemany(
                 "INSERT INTO runs (name, spec) VALUES (?, ?)",
-                [(name, json.dumps(run)) for name, run in planned["runs"].items()],
+                [(k, json.dumps(run)) for k, run in planned["runs"].items() if k not in known],
             )
 
         self._database.write(steps)
@@ -353,6 +358,14 @@ def differences(there: Any, now: Any, path: str = "") -> list[str]:
     if there == now:
         return []
     return [f"{path}: {json.dumps(there)} there, {json.dumps(now)} now"]
+
+
+def _has_more_seeds(there: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether one study is another with seeds added, and nothing else."""
+    old, new = ({**study["config"], "seeds": None} for study in (there, now))
+    seeds = [set(study["config"].get("seeds", ())) for study in (there, now)]
+    same_runs = all(now["runs"].get(name) == run for name, run in there["runs"].items())
+    return old == new and seeds[0] < seeds[1] and same_runs
 
 
 def _run_differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -13,21 +13,12 @@ from tiny import CONTEXT, tiny_lm
 
 from rlprompt.class_task import ClassificationTask
 from rlprompt.compression import CompressionTask
-from rlprompt.controls import (
-    BEST_WORD,
-    CALIBRATED,
-    EMPTY,
-    HAND,
-    IN_CONTEXT,
-    WORDS,
-    ControlPlan,
-    plan_controls,
-    score_control,
-)
+from rlprompt.controls import WORDS, ControlPlan, plan_controls, score_control
 from rlprompt.data import Example, Splits
 from rlprompt.generation_task import GenerationTask
 from rlprompt.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.summary import BEST_WORD, CALIBRATED, EMPTY, HAND, IN_CONTEXT
 from rlprompt.task import Floats, Measured
 from rlprompt.template import Template
 from rlprompt.unmetered import Pending

@@ -53,7 +53,7 @@ def test_one_value_has_no_spread_and_equal_values_have_none_to_show() -> None:
     one = summarise(np.array([0.7, NAN]))
     assert (one.mean, one.deviation, one.low, one.high, one.n) == (0.7, None, None, None, 1)
     equal = summarise(np.full(3, 0.5))
-    assert (equal.mean, equal.deviation, equal.low, equal.high) == (0.5, 0.0, 0.5, 0.5)
+    assert (equal.mean, equal.deviation, equal.low, equal.high) == (0.5, 0.0, None, None)
 
 
 @pytest.mark.parametrize("summary", [summarise, lambda one: interquartile_mean(one[None], rng())])
@@ -189,9 +189,9 @@ def test_the_order_of_seeds_and_tasks_is_nothing(scores: Floats) -> None:
     one, other = interquartile_mean(scores, rng()), interquartile_mean(mixed, rng())
     assert one.value == pytest.approx(other.value)
     assert scores.min() <= one.value <= scores.max()
-    assert one.low is not None
-    assert one.high is not None
-    assert scores.min() <= one.low <= one.high <= scores.max()
+    # None where every resample gives the same.
+    if one.low is not None and one.high is not None:
+        assert scores.min() <= one.low < one.high <= scores.max()
 
 
 def test_the_same_generator_gives_the_same_interval() -> None:

@@ -302,6 +302,30 @@ def test_runs_that_are_preferred_are_claimed_first(path: Path) -> None:
     assert claims == ["c", "a", "b"]
 
 
+def test_seeds_may_be_added_and_nothing_else(path: Path) -> None:
+    def config(*seeds: int, budget: int = 9) -> dict[str, Any]:
+        return {"seeds": list(seeds), "budget": budget}
+
+    runs = {f"walk-seed{seed}": {"seed": seed} for seed in range(3)}
+    few = {name: runs[name] for name in list(runs)[:2]}
+    with Store(path) as store:
+        store.plan(config(0, 1), few)
+        assert store.claim(ME, dead=nobody_dies) == "walk-seed0"
+        store.plan(config(0, 1, 2), runs)
+        assert [run.name for run in store.runs()] == list(runs)
+        assert store.run("walk-seed0").owner == ME  # what is under way is left alone
+        assert store.spec == {"config": config(0, 1, 2), "runs": runs}
+        changed = [
+            (config(0, 1), few),
+            (config(0, 1, 2, 3, budget=10), {**runs, "walk-seed3": {"seed": 3}}),
+            (config(0, 1, 2, 3), {**runs, "walk-seed0": {"seed": 7}, "walk-seed3": {"seed": 3}}),
+        ]
+        for spec, planned in changed:
+            with pytest.raises(StoreError, match="made differently"):
+                store.plan(spec, planned)
+        assert store.spec == {"config": config(0, 1, 2), "runs": runs}
+
+
 def test_a_stopped_search_stops_at_the_same_place_when_replayed(path: Path) -> None:
     lm, task = tiny_lm(), HiddenWords()
     budget = Budget(ROWS, seconds=2e-3)
