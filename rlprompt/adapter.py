@@ -54,4 +54,6 @@ def write_adapter(
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
     tensors = {"prompt_embeddings": np.ascontiguousarray(rows, dtype=np.float32)}
-    safetensors.numpy.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    # Not save_file, which lets nobody else read it.
+    content = safetensors.numpy.save(tensors, metadata={"format": "pt"})
+    (folder / WEIGHTS).write_bytes(content)

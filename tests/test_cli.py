@@ -146,7 +146,7 @@ class TestCompare:
         (desk / "small.yaml").write_text(json.dumps(config))
         rlprompt("compare", "small.yaml")
         runs = summary(desk / "runs" / "small")["runs"]
-        assert [run["optimiser"] for run in runs] == ["greedy", "greedy pool=0.5"]
+        assert [run["optimiser"] for run in runs] == ["greedy", "greedy pool=0.5", "random"]
         assert runs[1]["settings"]["pool"] == 0.5
 
     def test_bad_rows_are_skipped_and_counted_on_request(self, desk: Path, model: Path) -> None:
