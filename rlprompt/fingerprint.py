@@ -87,5 +87,10 @@ def hash_weights(model: PreTrainedModel, rounded: torch.dtype | None = None) -> 
 
 def _hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend and (backend.padding or backend.truncation):
+        # Left over from whoever padded a batch last; no score depends on it.
+        backend = type(backend).from_str(backend.to_str())
+        backend.no_padding()
+        backend.no_truncation()
     state = backend.to_str() if backend else repr(sorted(tokenizer.get_vocab().items()))
     return hashlib.sha256(state.encode()).hexdigest()

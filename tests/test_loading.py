@@ -177,3 +177,11 @@ def test_no_warning_of_the_libraries_comes_through(tmp_path: Path) -> None:
         warnings.simplefilter("always")
         FrozenLM.load(str(tmp_path))
     assert caught == []
+
+
+def test_a_batch_that_was_padded_does_not_change_a_fingerprint() -> None:
+    tokenizer = tiny_tokenizer("llama")
+    fresh = FrozenLM(tiny_model(), tokenizer).fingerprint
+    tokenizer(["a", "b c"], padding=True, truncation=True, max_length=8)
+    assert tokenizer.backend_tokenizer.padding is not None
+    assert FrozenLM(tiny_model(), tokenizer).fingerprint == fresh
