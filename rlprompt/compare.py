@@ -34,9 +34,10 @@ from rlprompt.experiment import (
     load_experiments,
     searches,
 )
+from rlprompt.files import write_whole
 from rlprompt.ledger import Ledger
 from rlprompt.objective import Budget
-from rlprompt.report import claimed, draw, write, write_whole
+from rlprompt.report import claimed, draw, write
 from rlprompt.store import FILE, Store
 from rlprompt.study import Job, Study
 from rlprompt.summary import ReferenceEntry

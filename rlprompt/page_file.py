@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from rlprompt.evidence import read_evidence
+from rlprompt.files import write_whole
 from rlprompt.page import Page, page_of
 from rlprompt.tables import NONE, as_csv, latex, markdown, markdown_text
 from rlprompt.visible import spans, visible
@@ -38,10 +38,10 @@ def write_page(study: Path, out: Path | None = None) -> tuple[Page, Path]:
     out = out or study
     (out / FOLDER).mkdir(parents=True, exist_ok=True)
     for table in page.tables():
-        _write(out / FOLDER / f"{table.name}.csv", as_csv(table))
-        _write(out / FOLDER / f"{table.name}.tex", latex(table))
-    _write(out / TABLES, tables_text(page))
-    _write(out / PAGE, html(page))
+        write_whole(out / FOLDER / f"{table.name}.csv", as_csv(table).encode())
+        write_whole(out / FOLDER / f"{table.name}.tex", latex(table).encode())
+    write_whole(out / TABLES, tables_text(page).encode())
+    write_whole(out / PAGE, html(page).encode())
     return page, out / PAGE
 
 
@@ -88,10 +88,3 @@ def _finalised(value: Any) -> Any:
 def _minus(figure: str) -> str:
     """A figure with a minus sign in the place of a hyphen."""
     return f"\N{MINUS SIGN}{figure[1:]}" if figure.startswith("-") else figure
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from rlprompt import summary
 from rlprompt.comparison import Comparison, Section
+from rlprompt.files import write_whole
 from rlprompt.plot import curves
 from rlprompt.result import SOFT_MARK, Score
 from rlprompt.store import FILE
@@ -204,13 +204,6 @@ def draw(comparison: Comparison, out: Path) -> None:
         OSError: The folder cannot be written to.
     """
     write_whole(out / "curves.png", curves(comparison))
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under another name and rename it."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
 
 
 @contextlib.contextmanager

@@ -149,7 +149,7 @@ def _earlier(path: Path, study: str) -> tuple[Opening, ...]:
 
 def _go(done: Transferring, there: Destinations, path: Path) -> None:
     """Score on one model after another; what came of it so far is always in the file."""
-    from rlprompt.report import write_whole
+    from rlprompt.files import write_whole
     from rlprompt.transfer import MISTAKES
 
     def follow(targets: Iterable[Target]) -> None:
