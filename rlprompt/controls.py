@@ -24,10 +24,10 @@ from rlprompt.lm import FrozenLM
 from rlprompt.price import prompt_rows
 from rlprompt.prompt import TokenPrompt
 from rlprompt.result import Score
-from rlprompt.search import MOST_CHARACTERS, describe
+from rlprompt.search import describe
 from rlprompt.summary import BEST_WORD, CALIBRATED, EMPTY, HAND, IN_CONTEXT
 from rlprompt.task import ChoosyTask, Task, WrittenTask
-from rlprompt.unmetered import Scores, Unmetered, means
+from rlprompt.unmetered import Scores, Unmetered, means, shown_answers
 from rlprompt.verbaliser import spell
 
 logger = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ def score_control(plan: ControlPlan, lm: FrozenLM, kept: Scores | None = None) -
         rows=outside.rows,
         note=plan.note,
         test_metrics=tuple(tested.metrics[0].tolist()),
-        test_answers=tuple(text[:MOST_CHARACTERS] for text in (tested.answers or ((),))[0]),
+        test_answers=shown_answers(tested),
     )
 
 

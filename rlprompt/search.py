@@ -27,14 +27,12 @@ from rlprompt.result import SOFT_MARK, Candidate, Incumbent, Result, Score, plai
 from rlprompt.selection import CANDIDATES, Raced, race
 from rlprompt.space import Kind, SoftSpace, Space, TokenSpace
 from rlprompt.task import ChoosyTask, ShorteningTask, SizedTask, Task
-from rlprompt.unmetered import Scores, Unmetered
+from rlprompt.unmetered import Scores, Unmetered, shown_answers
 
 logger = logging.getLogger(__name__)
 
 # At so many points of the budget, evenly apart, the best prompt on train is scored on dev as well.
 MARKS = 10
-# Of what the model wrote, this many characters are kept with a result.
-MOST_CHARACTERS = 400
 
 Proposals = Generator[Sequence[Prompt], Evaluation, None]
 
@@ -251,7 +249,7 @@ def _concluded(
         candidates=(dataclasses.replace(best, train=train, test=test), *others),
         incumbents=incumbents,
         test_metrics=tuple(tested.metrics[0].tolist()),
-        test_answers=tuple(text[:MOST_CHARACTERS] for text in (tested.answers or ((),))[0]),
+        test_answers=shown_answers(tested),
         test_opened=testing.opened,
         test_prompts=testing.test_prompts + explaining.test_prompts,
         outside_rows={name: one.rows for name, one in spent.items()},

@@ -20,6 +20,9 @@ from rlprompt.prompt import Prompt
 from rlprompt.result import Score
 from rlprompt.task import Measured, Task, measure
 
+# Of what the model wrote, this many characters are kept with a result.
+MOST_CHARACTERS = 400
+
 
 class Finding(NamedTuple):
     """What prompts came to on a split.
@@ -163,3 +166,11 @@ def means(measured: Measured) -> list[Score]:
     """Mean reward and metric of each prompt."""
     pairs = (values.mean(axis=1).tolist() for values in measured[:2])
     return [Score(reward, metric) for reward, metric in zip(*pairs, strict=True)]
+
+
+def shown_answers(measured: Measured) -> tuple[str, ...]:
+    """What the model answered under the only prompt, cut; empty where the task does not say."""
+    if measured.answers is None:
+        return ()
+    (answers,) = measured.answers
+    return tuple(text[:MOST_CHARACTERS] for text in answers)
