@@ -22,8 +22,8 @@ from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.envs.vec_env import PromptVecEnv
 from rlprompt.ledger import Ledger
 from rlprompt.objective import Objective
+from rlprompt.seeding import seeded
 from rlprompt.space import Kind, SoftSpace, TokenSpace
-from rlprompt.surroundings import seeded
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,9 @@ from rlprompt.lm import FrozenLM
 from rlprompt.objective import CHUNK
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.search import make_space
+from rlprompt.seeding import random_states
 from rlprompt.space import Kind, TokenSpace
-from rlprompt.surroundings import changed, model_state, random_states
+from rlprompt.surroundings import changed, model_state
 from rlprompt.task import DifferentiableTask, GeneratingTask, MeasuredTask, Task
 from rlprompt.template import Query
 

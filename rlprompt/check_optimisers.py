@@ -34,8 +34,9 @@ from rlprompt.objective import (
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.result import plain
 from rlprompt.search import Optimiser, make_space
+from rlprompt.seeding import random_states, seeded
 from rlprompt.space import Kind, Space
-from rlprompt.surroundings import changed, model_state, random_states, seeded
+from rlprompt.surroundings import changed, model_state
 
 # Calls of the objective that bring nothing, after which a search will not end by itself.
 MOST_REFUSALS = 50

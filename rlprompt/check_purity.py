@@ -10,7 +10,7 @@ from rlprompt.check_answers import Asker, as_rewards, where
 from rlprompt.check_findings import Finding, verdict
 from rlprompt.data import Example
 from rlprompt.prompt import Prompt
-from rlprompt.surroundings import seeded
+from rlprompt.seeding import seeded
 from rlprompt.task import Floats
 
 # Share of rows that near ties, decided by the model's rounding, may turn over: a reward that jumps,

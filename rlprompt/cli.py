@@ -247,8 +247,9 @@ def _compare(
     from rlprompt.compare import compare, load_again, with_random
     from rlprompt.database import StoreError
     from rlprompt.experiment import ExperimentError, searches
+    from rlprompt.folder import claimed, newest
     from rlprompt.page_file import write_page
-    from rlprompt.report import claimed, newest
+    from rlprompt.report import draw
     from rlprompt.tracking import Several
 
     with terminal.log_to(console), contextlib.ExitStack() as stack:
@@ -274,6 +275,7 @@ def _compare(
     terminal.print_comparison(console, comparison)
     with _user_errors(OSError):
         page, _ = write_page(place)
+        draw(comparison, place)
     for line in report_command.conclusions(page):
         console.print(line)
     written = "report.html, table.md, tables/, curves.png, summary.json, runs/"

@@ -8,7 +8,6 @@ import logging
 import platform
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -35,17 +34,15 @@ from rlprompt.experiment import (
     searches,
 )
 from rlprompt.files import write_whole
+from rlprompt.folder import claimed, write
 from rlprompt.ledger import Ledger
 from rlprompt.objective import Budget
-from rlprompt.report import claimed, draw, write
 from rlprompt.store import FILE, Store
 from rlprompt.study import Job, Study
 from rlprompt.summary import ReferenceEntry
 
 logger = logging.getLogger(__name__)
 
-# How old the picture may be after a run; at the end it is drawn anew.
-PICTURE_SECONDS = 30.0
 PACKAGES = ("torch", "transformers", "numpy")
 
 
@@ -86,10 +83,10 @@ def compare(
 ) -> Comparison:
     """Run every search of an experiment, or of several side by side.
 
-    `out` gets `summary.json`, `table.md` and `runs/` with a JSON file each run, all brought up to
-    date after each run, `curves.png`, and `study.sqlite`, which holds every answer that was paid
-    for. On a folder that holds this study already, it goes on: what is finished is not done again,
-    and a search that was killed ends as if it had not been.
+    `out` gets `summary.json` and `runs/` with a JSON file each run, brought up to date after each
+    run, and `study.sqlite`, which holds every answer that was paid for; `rlprompt.reports` makes
+    tables and a page of them. On a folder that holds this study already, it goes on: what is
+    finished is not done again, and a search that was killed ends as if it had not been.
 
     A search that an error ends is kept as far as it came, with the traceback beside it, and the
     others go on; it is tried again the next time. Ctrl-C ends the comparison after the search that
@@ -136,7 +133,6 @@ def compare(
             return Comparison(_sections(grid, controls, references, runs), provenance)
 
         write(found(), out)
-        drawn = time.monotonic()
         stack.enter_context(helpers(experiments[0], out, workers - 1, cache))
         doing = _done_here(study, grid, watcher, out)
         if cluster is not None:
@@ -146,22 +142,17 @@ def compare(
             interrupted = run.result.status == "interrupted"
             comparison = found(run)
             write(comparison, out)
-            if interrupted or time.monotonic() - drawn >= PICTURE_SECONDS:
-                draw(comparison, out)
-                drawn = time.monotonic()
             watcher.end(run)
             if interrupted:
                 return comparison
         # The searches' results are on disk before the first reference is trained.
         comparison = found()
         write(comparison, out)
-        draw(comparison, out)
         references.clear()
         for entry in train_references(experiments, study.store):
             references.append(entry)
             comparison = found()
             write(comparison, out)
-        draw(comparison, out)
         return comparison
 
 

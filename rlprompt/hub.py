@@ -150,9 +150,9 @@ def _commit(source: HubName) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.constants import ENDPOINT
 
-    from rlprompt.loading import hub_answers
+    from rlprompt import network
 
-    if not hub_answers():
+    if not network.hub_answers():
         raise ValueError(
             f"{ENDPOINT} cannot be reached to look up {source}. Where it can be, save the data "
             "set with datasets' save_to_disk and give that folder; or give the commit as "

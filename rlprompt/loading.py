@@ -18,8 +18,6 @@ import importlib
 import logging
 import os
 import tempfile
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,12 +25,13 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from huggingface_hub.constants import ENDPOINT, is_offline_mode
+from huggingface_hub.constants import ENDPOINT
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto import auto_factory, modeling_auto
 from transformers.utils import logging as hf_logging
 
 from rlprompt.assets import ASSETS, fetch
+from rlprompt.network import hub_answers
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +39,6 @@ Kind = Literal["causal", "masked", "encoder-decoder"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# Seconds that the hub has to answer in before the local cache is all there is.
-HUB_TIMEOUT = 5.0
 CHECKSUMS = "SHA256SUMS"
 
 
@@ -206,19 +203,6 @@ def _resolve(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
         return str(path), {}
     options: dict[str, Any] = {} if revision is None else {"revision": revision}
     return name, options if hub_answers() else options | {"local_files_only": True}
-
-
-def hub_answers() -> bool:
-    """Whether the hub can be reached; transformers itself would retry for half a minute."""
-    if is_offline_mode():
-        return False
-    try:
-        with urllib.request.urlopen(ENDPOINT, timeout=HUB_TIMEOUT):
-            return True
-    except urllib.error.HTTPError:
-        return True  # it answered
-    except OSError:
-        return False
 
 
 def _read(

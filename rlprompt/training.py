@@ -23,7 +23,7 @@ from rlprompt.lm import FrozenLM
 from rlprompt.objective import GRADIENT_ROWS
 from rlprompt.packing import Ids
 from rlprompt.prompt import TokenPrompt
-from rlprompt.surroundings import seeded
+from rlprompt.seeding import seeded
 from rlprompt.task import Measured, measure
 
 logger = logging.getLogger(__name__)

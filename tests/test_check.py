@@ -18,7 +18,7 @@ from rlprompt.data import Example, Splits
 from rlprompt.function_reward import RewardFunction
 from rlprompt.function_task import FunctionTask
 from rlprompt.lm import FrozenLM
-from rlprompt.surroundings import random_states
+from rlprompt.seeding import random_states
 from rlprompt.template import Template
 
 LABELS = ("neg", "pos")

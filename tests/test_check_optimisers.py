@@ -16,8 +16,8 @@ from rlprompt.check_optimisers import check_optimiser
 from rlprompt.check_trial import trial_lm
 from rlprompt.objective import BudgetExhausted, Objective
 from rlprompt.prompt import SoftPrompt, TokenPrompt
+from rlprompt.seeding import random_states
 from rlprompt.space import Kind, SoftSpace, TokenSpace
-from rlprompt.surroundings import random_states
 
 
 @dataclass(frozen=True)

@@ -341,12 +341,12 @@ class TestMistakes:
     def test_a_disk_that_fills_up_is_told_in_a_line(
         self, desk: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from rlprompt import report
+        from rlprompt import folder
 
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device", "summary.json")
 
-        monkeypatch.setattr(report, "write_whole", full)
+        monkeypatch.setattr(folder, "write_whole", full)
         result = rlprompt("compare", "small.yaml")
         assert result.exit_code == 2
         assert "No space left on device" in result.stderr

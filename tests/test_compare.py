@@ -21,11 +21,12 @@ from rlprompt.comparison import Comparison, Run
 from rlprompt.data import Example, Splits
 from rlprompt.experiment import Experiment, ExperimentError, Search
 from rlprompt.figures import spread
+from rlprompt.folder import claimed
 from rlprompt.lm import FrozenLM
 from rlprompt.objective import Objective
 from rlprompt.plot import mean_curve
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.report import HEADER, claimed, markdown, remarks, shown, table
+from rlprompt.report import HEADER, markdown, remarks, shown, table
 from rlprompt.result import Result
 from rlprompt.search import Optimiser
 from rlprompt.space import Kind, TokenSpace

@@ -12,7 +12,7 @@ import datasets
 import huggingface_hub
 import pytest
 
-from rlprompt import loading
+from rlprompt import network
 from rlprompt.data import load_splits
 from rlprompt.examples import Splits
 from rlprompt.hub import HubName
@@ -157,7 +157,7 @@ class TestHub:
             calls.append(("look up", name, revision))
             return SimpleNamespace(sha=COMMIT)
 
-        monkeypatch.setattr(loading, "hub_answers", lambda: True)
+        monkeypatch.setattr(network, "hub_answers", lambda: True)
         monkeypatch.setattr(datasets, "load_dataset", load_dataset)
         monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
@@ -181,7 +181,7 @@ class TestHub:
     def test_no_answer_says_what_to_do(
         self, calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(loading, "hub_answers", lambda: False)
+        monkeypatch.setattr(network, "hub_answers", lambda: False)
         with pytest.raises(ValueError, match=r"cannot be reached to look up hub:me/set@main.*save"):
             load_splits("hub:me/set", LABELS)
         assert calls == []

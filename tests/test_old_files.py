@@ -1,0 +1,119 @@
+"""Files that an earlier version made: they open and say the same, or are refused in a sentence.
+
+`old_files/` holds a tiny model, data, two studies with their experiment files, a shared cache,
+three exported prompts and a transfer, all made by the version before modules were put into rooms.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from rlprompt.cli import app
+
+OLD = Path(__file__).parent / "old_files"
+STUDIES = ("classes", "writing")
+
+
+def rlprompt(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, arguments)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def succeeds(*arguments: str) -> str:
+    result = rlprompt(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def runs_of(study: Path) -> dict[str, Any]:
+    summary = json.loads((study / "summary.json").read_text())
+    return {run["name"]: run for run in summary["runs"]}
+
+
+def answers_of(study: Path) -> int:
+    with sqlite3.connect(study / "study.sqlite") as connection:
+        (count,) = connection.execute("SELECT count(*) FROM evaluations").fetchone()
+    return int(count)
+
+
+@pytest.fixture
+def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the files, in the working folder."""
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = Path(shutil.copytree(OLD, tmp_path / "old"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_finished_study_is_not_done_again(old: Path, name: str) -> None:
+    before, asked = runs_of(old / name), answers_of(old / name)
+    succeeds("compare", f"{name}.yaml", "--out", name)
+    # Not even the seconds changed.
+    assert runs_of(old / name) == before
+    assert answers_of(old / name) == asked
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_is_shown_and_put_on_a_page(old: Path, name: str) -> None:
+    shown = succeeds("show", name)
+    succeeds("report", name)
+    page = (old / name / "report.html").read_text()
+    for title, run in runs_of(old / name).items():
+        assert title in shown
+        assert run["optimiser"] in page
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_answers_of_a_study_are_those_of_today(old: Path, name: str) -> None:
+    assert "computed again" in succeeds("verify", name)
+
+
+def test_a_search_of_an_old_study_that_was_cut_short_ends_the_same(old: Path) -> None:
+    before = runs_of(old / "classes")
+    with sqlite3.connect(old / "classes" / "study.sqlite") as connection:
+        # As a worker that died when it had asked for most, and had no result yet.
+        connection.execute("UPDATE runs SET result = NULL")
+        connection.execute("DELETE FROM evaluations WHERE position >= 2")
+    succeeds("compare", "classes.yaml", "--out", "classes")
+    for name, run in runs_of(old / "classes").items():
+        assert run["prompt"] == before[name]["prompt"]
+        assert run["rows"] == before[name]["rows"]
+        assert run["test"] == before[name]["test"]
+        assert run["rewards"] == pytest.approx(before[name]["rewards"], abs=0.05)
+
+
+def test_a_cache_answers_or_says_why_not(old: Path) -> None:
+    result = rlprompt("compare", "classes.yaml", "--cache", "cache.sqlite")
+    assert result.exit_code == 0
+    new, found = runs_of(old / "runs" / "classes"), runs_of(old / "classes")
+    assert {name: run["prompt"] for name, run in new.items()} == {
+        name: run["prompt"] for name, run in found.items()
+    }
+    with sqlite3.connect(OLD / "cache.sqlite") as connection:
+        (kept,) = connection.execute("SELECT count(*) FROM shared").fetchone()
+    with sqlite3.connect(old / "cache.sqlite") as connection:
+        (now,) = connection.execute("SELECT count(*) FROM shared").fetchone()
+    assert now == kept, "a cache that answers is not filled again"
+
+
+@pytest.mark.parametrize(
+    ("found", "config"),
+    [("found", "classes"), ("found-soft", "classes"), ("found-writing", "writing")],
+)
+def test_an_exported_prompt_scores_as_it_did(old: Path, found: str, config: str) -> None:
+    assert "Verified" in succeeds("score", found, f"{config}.yaml")
+
+
+def test_a_transfer_is_on_the_page_as_it_was(old: Path) -> None:
+    succeeds("report", "classes")
+    assert "other label words" in (old / "classes" / "report.html").read_text()
