@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlprompt.search import AskTell, Proposals
-from rlprompt.space import Kind, SoftSpace
+from rlprompt.search.run import AskTell, Proposals
+from rlprompt.search.space import SoftSpace
+from rlprompt.types import PromptKind
 
 # A full covariance is learnt in about 1000 evaluations a dimension (Nevergrad's documentation,
 # "Optimizers"). At Black-Box Tuning's 8000 evaluations for 500 dimensions, pycma's own learning
@@ -36,7 +37,7 @@ class CMAES(AskTell):
         ValueError: A setting is out of range.
     """
 
-    searches: ClassVar[Kind] = "soft"
+    searches: ClassVar[PromptKind] = "soft"
 
     dimension: int = 500
     population: int = 20

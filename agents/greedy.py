@@ -10,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 
 from rlprompt.prompt import TokenPrompt
-from rlprompt.search import AskTell, Proposals
-from rlprompt.space import Kind, TokenSpace
+from rlprompt.search.run import AskTell, Proposals
+from rlprompt.search.space import TokenSpace
+from rlprompt.types import PromptKind
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Greedy(AskTell):
         ValueError: A setting is out of range.
     """
 
-    searches: ClassVar[Kind] = "tokens"
+    searches: ClassVar[PromptKind] = "tokens"
 
     pool: float = 1 / 3
     batch: int = 16

@@ -15,15 +15,16 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
+from rlprompt._utils.seeding import seeded
 from rlprompt.agents.token_policy import Position, TokenPolicy
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.episodes import Array, Episodes
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.envs.vec_env import PromptVecEnv
-from rlprompt.ledger import Ledger
-from rlprompt.objective import Objective
-from rlprompt.seeding import seeded
-from rlprompt.space import Kind, SoftSpace, TokenSpace
+from rlprompt.search.budget import Ledger
+from rlprompt.search.objective import Objective
+from rlprompt.search.space import SoftSpace, TokenSpace
+from rlprompt.types import PromptKind
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class PPO:
         ValueError: A setting is out of range.
     """
 
-    searches: ClassVar[Kind] = "tokens"
+    searches: ClassVar[PromptKind] = "tokens"
 
     prompts: int = 16
     epochs: int = 8
@@ -97,7 +98,7 @@ class SoftPPO:
         ValueError: A setting is out of range.
     """
 
-    searches: ClassVar[Kind] = "soft"
+    searches: ClassVar[PromptKind] = "soft"
 
     prompts: int = 16
     epochs: int = 8

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.search import AskTell, Proposals
-from rlprompt.space import Kind, TokenSpace
+from rlprompt.search.run import AskTell, Proposals
+from rlprompt.search.space import TokenSpace
+from rlprompt.types import PromptKind
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class RandomSearch(AskTell):
         ValueError: `batch` is below 1.
     """
 
-    searches: ClassVar[Kind] = "tokens"
+    searches: ClassVar[PromptKind] = "tokens"
 
     batch: int = 32
 

@@ -9,9 +9,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from rlprompt.objective import Objective
 from rlprompt.prompt import SoftPrompt
-from rlprompt.space import Kind, SoftSpace
+from rlprompt.search.objective import Objective
+from rlprompt.search.space import SoftSpace
+from rlprompt.types import PromptKind
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class SoftPromptTuning:
         ValueError: A setting is out of range.
     """
 
-    searches: ClassVar[Kind] = "soft"
+    searches: ClassVar[PromptKind] = "soft"
 
     learning_rate: float = 0.1
     weight_decay: float = 1e-5

@@ -24,9 +24,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from rlprompt.lm import FrozenLM
-from rlprompt.objective import Objective
-from rlprompt.space import TokenSpace
+from rlprompt.models.lm import FrozenLM
+from rlprompt.search.objective import Objective
+from rlprompt.search.space import TokenSpace
 
 # States whose proposals are remembered, 0.2 MB each: those of a rollout, which are seen again in
 # every epoch.

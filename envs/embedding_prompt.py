@@ -6,9 +6,9 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from rlprompt.envs.episodes import Array, Episodes, PromptEnv, PromptVectorEnv
-from rlprompt.objective import Objective
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.space import SoftSpace
+from rlprompt.search.objective import Objective
+from rlprompt.search.space import SoftSpace
 
 
 class EmbeddingEpisodes(Episodes):

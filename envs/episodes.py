@@ -19,8 +19,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from rlprompt.objective import Objective
 from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.search.objective import Objective
 
 Array = NDArray[Any]
 Flags = NDArray[np.bool_]

@@ -6,9 +6,9 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from rlprompt.envs.episodes import Array, Episodes, PromptEnv, PromptVectorEnv
-from rlprompt.objective import Objective
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.space import TokenSpace
+from rlprompt.search.objective import Objective
+from rlprompt.search.space import TokenSpace
 
 
 class TokenEpisodes(Episodes):

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from rlprompt.data import load_splits
+from rlprompt.data.load import load_splits
 
 LABELS = ("negative", "positive")
 FORMATS = ("csv", "tsv", "jsonl", "parquet")

@@ -29,8 +29,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from rlprompt.assets import fetch
-from rlprompt.lm import FrozenLM
+from rlprompt._utils.assets import fetch
+from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Query, Template
 

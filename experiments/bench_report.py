@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from study_folder import METHODS, Plan, make_study
 
-from rlprompt.page_file import write_page
+from rlprompt.reports.html import write_page
 
 SECONDS, GIB, MEGABYTES = 60.0, 4.0, 5.0
 

@@ -35,9 +35,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlprompt.assets import fetch
-from rlprompt.kernels import PackedLinear
-from rlprompt.lm import FrozenLM
+from rlprompt._utils.assets import fetch
+from rlprompt.models.kernels import PackedLinear
+from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query, Template
 

@@ -22,18 +22,18 @@ from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.ppo import PPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
-from rlprompt.answers import Answer
-from rlprompt.class_task import ClassificationTask
-from rlprompt.data import load_splits
-from rlprompt.database import Database
-from rlprompt.inspection import best
-from rlprompt.lm import FrozenLM
-from rlprompt.objective import CHUNK, Budget, BudgetExhausted, Objective
+from rlprompt.data.load import load_splits
+from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.record import Record
-from rlprompt.schema import MIGRATIONS
-from rlprompt.search import Optimiser, make_space
-from rlprompt.store import FILE, Store
+from rlprompt.search.memo import Answer
+from rlprompt.search.objective import CHUNK, Budget, BudgetExhausted, Objective
+from rlprompt.search.run import Optimiser, make_space
+from rlprompt.store.database import Database
+from rlprompt.store.record import Record
+from rlprompt.store.schema import MIGRATIONS
+from rlprompt.store.store import FILE, Store
+from rlprompt.studies.inspection import best
+from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
 
 N_EXAMPLES = 32

@@ -7,9 +7,9 @@ from hypothesis import settings
 from tiny import tiny_lm, tiny_model
 from transformers import AutoTokenizer
 
-from rlprompt.assets import fetch
-from rlprompt.lm import FrozenLM
-from rlprompt.loading import dense_folder
+from rlprompt._utils.assets import fetch
+from rlprompt.models.lm import FrozenLM
+from rlprompt.models.loading import dense_folder
 
 # The same cases every time, and no limit on the time of one: the machine may be shared.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)

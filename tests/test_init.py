@@ -1,29 +1,65 @@
-"""What `import rlprompt` offers."""
+"""What `import rlprompt` and its rooms offer, and what that costs."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import subprocess
 import sys
 from types import FunctionType, ModuleType
 
 import pytest
 
 import rlprompt
-import rlprompt.compare
-import rlprompt.search
+import rlprompt.search.run
+
+PRIVATE = {"_utils"}
+ROOMS = sorted(module.name for module in pkgutil.iter_modules(rlprompt.__path__) if module.ispkg)
+NAMES = [
+    (package.__name__, name)
+    for package in (rlprompt, *(importlib.import_module(f"rlprompt.{room}") for room in ROOMS))
+    for name in getattr(package, "__all__", ())
+]
+# Files, figures and help need no model: what they load besides must not bring one in.
+NEED_NO_TORCH = (
+    "rlprompt",
+    "rlprompt.cli.app",
+    "rlprompt.config.yaml_file",
+    "rlprompt.reports.html",
+    "rlprompt.search.result",
+    "rlprompt.statistics.verdict",
+    "rlprompt.store.summary",
+    "rlprompt.transfer.file",
+    "rlprompt.transfer.matrix",
+    *(f"rlprompt.{room}" for room in ROOMS),
+)
 
 
-@pytest.mark.parametrize("name", rlprompt.__all__)
-def test_every_public_name_is_there(name: str) -> None:
-    assert getattr(rlprompt, name) is not None
-    assert name in dir(rlprompt)
+@pytest.mark.parametrize(("package", "name"), NAMES)
+def test_every_public_name_is_there(package: str, name: str) -> None:
+    module = importlib.import_module(package)
+    assert getattr(module, name) is not None
+    assert name in dir(module)
 
 
-@pytest.mark.parametrize("name", ["search", "compare"])
-def test_a_function_is_not_hidden_by_its_module(name: str) -> None:
-    assert isinstance(sys.modules[f"rlprompt.{name}"], ModuleType)
-    assert isinstance(getattr(rlprompt, name), FunctionType)
+def test_every_room_has_a_face() -> None:
+    faces = {package for package, _ in NAMES} - {"rlprompt"}
+    assert faces == {f"rlprompt.{room}" for room in ROOMS if room not in PRIVATE}
+
+
+def test_a_function_is_not_hidden_by_its_room() -> None:
+    assert isinstance(sys.modules["rlprompt.search"], ModuleType)
+    assert isinstance(rlprompt.search, FunctionType)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="'rlprompt' has no attribute 'serach'"):
+    with pytest.raises(AttributeError, match="serach"):
         _ = rlprompt.serach  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("module", NEED_NO_TORCH)
+def test_it_loads_no_torch(module: str) -> None:
+    code = (
+        f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from rlprompt.cli import app
+from rlprompt.cli.app import app
 
 OLD = Path(__file__).parent / "old_files"
 STUDIES = ("classes", "writing")

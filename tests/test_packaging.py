@@ -19,7 +19,7 @@ MAPPED = ("envs", "agents")
 # What is in the package beside Python.
 DATA = ("page.css", "page.html.j2", "py.typed")
 HEAVY = ("torch", "transformers", "gymnasium", "stable_baselines3", "matplotlib")
-HELP = "import sys; from rlprompt.cli import main; sys.argv = ['rlprompt', '--help']; main()"
+HELP = "import sys; from rlprompt.cli.app import main; sys.argv = ['rlprompt', '--help']; main()"
 LIMIT = 0.5  # seconds
 
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import TinyKind, tiny_lm
 
-from rlprompt.lm import FrozenLM
+from rlprompt.models.lm import FrozenLM
 from rlprompt.template import Query, Template
 
 ANSWERS = ((5,), (6, 7))

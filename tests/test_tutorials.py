@@ -17,7 +17,7 @@ import pytest
 from tiny import tiny_model, tiny_tokenizer
 from typer.testing import CliRunner
 
-from rlprompt.cli import app
+from rlprompt.cli.app import app
 
 DOCS = Path(__file__).parents[1] / "docs"
 TUTORIALS = [*sorted(DOCS.glob("tasks-from-*.md")), DOCS / "use-a-prompt.md"]

@@ -1,0 +1,1 @@
+"""What has no concept of ours: assets, files, plugins, seeding, suggestions, safe text."""

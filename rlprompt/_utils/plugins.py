@@ -1,0 +1,109 @@
+"""Objects that a person wrote, by where they are: `FILE.py:NAME` or `MODULE:NAME`.
+
+A file need not be installed; what lies beside it can be imported by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rlprompt._utils.suggest import advice
+
+
+def locate(spec: str, folder: Path) -> str:
+    """The spec with the file that it names in `folder`, if there is one, by its full path.
+
+    That is the file before the colon, or the schema of `json:FILE`.
+
+    >>> locate("json.loads:x", Path("/nowhere"))
+    'json.loads:x'
+    """
+    place, colon, name = spec.rpartition(":")
+    if not colon:
+        return spec
+    for file in (folder / place, folder / f"{place}.py"):
+        if file.suffix == ".py" and file.is_file():
+            return f"{file.resolve()}:{name}"
+    if place == "json" and (folder / name).is_file():
+        return f"{place}:{(folder / name).resolve()}"
+    return spec
+
+
+def load_object(spec: str) -> Any:
+    """What is at `FILE.py:NAME` or `MODULE:NAME`.
+
+    Raises:
+        ValueError: It is not there, or the file cannot be run; the cause is what it raised.
+    """
+    place, _, name = spec.rpartition(":")
+    if not place or not name:
+        raise ValueError(f"{spec!r} names no object; give FILE.py:NAME or MODULE:NAME")
+    module = _run_file(Path(place)) if place.endswith(".py") else _import(place)
+    if not hasattr(module, name):
+        public = [other for other in vars(module) if not other.startswith("_")]
+        raise ValueError(f"{place} has no {name!r}{advice(name, public)}")
+    return getattr(module, name)
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise ValueError(f"module {name} cannot be imported: {error}") from error
+        raise ValueError(
+            f"there is no module {name!r}: no {name}.py beside the experiment file, and none is "
+            "installed"
+        ) from None
+    except Exception as error:  # whatever a person's module raises; kept as the cause
+        raise ValueError(f"module {name} cannot be imported: {_told(error)}") from error
+
+
+def own_modules() -> list[ModuleType]:
+    """The modules that were run from a file; no other process can import them by their name."""
+    return [sys.modules[name] for name in _run]
+
+
+# Names of modules that were run from a file.
+_run: list[str] = []
+
+
+def _run_file(path: Path) -> ModuleType:
+    """The module in a file, run once a process."""
+    path = path.expanduser().resolve()
+    # Another file of the same name is another module, and no installed one is hidden.
+    digest = hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()
+    name = f"{path.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up there
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a person's file raises; kept as the cause
+        del sys.modules[name]
+        raise ValueError(f"{path.name} cannot be run: {_told(error, path)}") from error
+    finally:
+        sys.path.remove(str(path.parent))
+    _run.append(name)
+    return module
+
+
+def _told(error: Exception, path: Path | None = None) -> str:
+    """An error in a line: what, and the last place that it came from, in a file if one is given."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = [one for one in frames if path is None or one.filename == str(path)][-1]
+    return f"{type(error).__name__}: {error} at {Path(frame.filename).name}:{frame.lineno}"

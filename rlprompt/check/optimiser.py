@@ -1,0 +1,272 @@
+"""Does an optimiser keep its promises?
+
+For pytest:
+
+    check_optimiser(MyOptimiser()).raise_if_failed()
+
+It searches on a task that costs nothing (`check_trial.py`). What it cannot see is an optimiser that
+never calls the objective again and never returns: that hangs here as it would in a search.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import get_args
+
+import numpy as np
+
+from rlprompt._utils.seeding import random_states, seeded
+from rlprompt.check.report import Finding, Report, Stop, collect, verdict
+from rlprompt.check.state import changed, model_state
+from rlprompt.check.toy import Call, TrialTask, trial_lm
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.search.objective import (
+    GRADIENT_ROWS,
+    Budget,
+    BudgetExhausted,
+    Evaluation,
+    GradientEvaluation,
+    Objective,
+)
+from rlprompt.search.result import plain
+from rlprompt.search.run import Optimiser, make_space
+from rlprompt.search.space import Space
+from rlprompt.types import PromptKind
+
+# Calls of the objective that bring nothing, after which a search will not end by itself.
+MOST_REFUSALS = 50
+
+
+class _Endless(BaseException):
+    """Ends an optimiser that does not heed `BudgetExhausted`; no `except Exception` stops it."""
+
+
+class _Objective(Objective):
+    """An objective that keeps a record of what it is asked, and loses patience."""
+
+    asked: list[Prompt]
+    refusals: int
+
+    def evaluate(self, prompts: Sequence[Prompt]) -> Evaluation:
+        with self._noted(prompts):
+            return super().evaluate(prompts)
+
+    def evaluate_with_grad(self, prompts: Sequence[SoftPrompt]) -> GradientEvaluation:
+        with self._noted(prompts):
+            return super().evaluate_with_grad(prompts)
+
+    @contextmanager
+    def _noted(self, prompts: Sequence[Prompt]) -> Iterator[None]:
+        self.asked.extend(prompts)
+        self.refusals += not prompts
+        try:
+            yield
+        except BudgetExhausted:
+            self.refusals += 1
+            raise
+        finally:
+            if self.refusals > MOST_REFUSALS:
+                raise _Endless
+
+
+@dataclass
+class _Search:
+    """One search of an optimiser, and what can be said of it afterwards."""
+
+    space: Space
+    objective: _Objective
+    calls: list[Call] = field(default_factory=list)
+    endless: bool = False
+
+    @property
+    def points(self) -> list[tuple[int, float]]:
+        return self.objective.ledger.points
+
+    @property
+    def rows(self) -> int:
+        """What the task was really asked, in rows."""
+        return sum(
+            len(prompts) * len(examples) * (GRADIENT_ROWS if gradient else 1)
+            for prompts, examples, gradient in self.calls
+        )
+
+    @property
+    def left_over(self) -> bool:
+        """Whether another prompt of the dearer kind could have been paid for."""
+        gradients = any(gradient for _, _, gradient in self.calls)
+        return bool(self.objective.affordable(gradient=gradients))
+
+
+def check_optimiser(
+    optimiser: Optimiser,
+    lm: FrozenLM | None = None,
+    *,
+    seed: int = 0,
+    n_prompts: int = 70,
+    length: int = 3,
+) -> Report:
+    """Try an optimiser on a task that costs nothing.
+
+    Args:
+        optimiser: The method.
+        lm: A model for its spaces; None for a tiny one with random weights.
+        seed: Decides the searches.
+        n_prompts: Prompts that the budget of a search covers.
+        length: Tokens or vectors of a prompt.
+    """
+    check = _Check(optimiser, lm or trial_lm(), seed, n_prompts, length)
+    protocol = collect(check.protocol)
+    subject = type(optimiser).__name__
+    if any(finding.status == "fail" for finding in protocol):
+        return Report(subject, protocol)
+    series = (check.settings, check.one_search, check.reproducible, check.hard_cases)
+    return Report(subject, protocol + collect(*series))
+
+
+@dataclass
+class _Check:
+    optimiser: Optimiser
+    lm: FrozenLM
+    seed: int
+    n_prompts: int
+    length: int
+
+    def protocol(self) -> Iterator[Finding]:
+        """Whether there is something to run."""
+        kinds = get_args(PromptKind)
+        problem = ""
+        if getattr(self.optimiser, "searches", None) not in kinds:
+            problem = f"`searches` is {getattr(self.optimiser, 'searches', 'not there')!r}; "
+            problem += f"say {' or '.join(map(repr, kinds))}"
+        elif not callable(getattr(self.optimiser, "run", None)):
+            problem = "there is no method `run(objective, space, rng)`; see `search.Optimiser`"
+        elif isinstance(self.optimiser, type):
+            problem = "this is a class; give an optimiser, such as an instance of it"
+        yield verdict("protocol", problem, f"searches {getattr(self.optimiser, 'searches', '')}")
+
+    def settings(self) -> Iterator[Finding]:
+        """Whether a result can say how the search was set."""
+        if not dataclasses.is_dataclass(self.optimiser):
+            text = "no dataclass, so results cannot record its settings; make it a frozen one"
+            yield Finding("settings", "warn", text)
+            return
+        fields = [f for f in dataclasses.fields(self.optimiser) if f.init]
+        values = {f.name: getattr(self.optimiser, f.name) for f in fields}
+        lost = [name for name, value in values.items() if not _survives_json(value)]
+        problem = f"{', '.join(lost)}: changed by a trip through JSON, so a result cannot record "
+        problem += "it; use numbers, texts and lists of them"
+        yield verdict("settings", problem if lost else "", f"{len(values)} settings are recorded")
+
+    def one_search(self) -> Iterator[Finding]:
+        """What every search must keep to."""
+        model, states = model_state(self.lm), random_states()
+        one = self._search(self.seed, self.n_prompts)
+        drawn, touched = changed(states, random_states()), changed(model, model_state(self.lm))
+        yield from _ledger(one)
+        outside = [repr(p) for p in one.objective.asked if not one.space.contains(p)]
+        problem = f"{len(outside)} prompts lie outside the space it was given, such as "
+        fine = f"all {len(one.objective.asked)} prompts lie in the space"
+        yield verdict("in-space", problem + outside[0] if outside else "", fine, "warn")
+        problem = f"it changed the global generator of {', '.join(drawn)}; draw from `rng` alone"
+        fine = "the global random generators are as they were"
+        yield verdict("random-state", problem if drawn else "", fine)
+        problem = f"it changed the model's {', '.join(touched)}"
+        yield verdict("model-unchanged", problem if touched else "", "the model is as it was")
+
+    def reproducible(self) -> Iterator[Finding]:
+        """Whether the seed decides all, and decides something."""
+        searches = []
+        # What others draw from the global generators in between must change nothing.
+        for others, seed in ((1, self.seed), (2, self.seed), (3, self.seed + 1)):
+            with seeded(others):
+                searches.append(self._search(seed, self.n_prompts).points)
+        first, again, other = searches
+        differ = next((i for i, (a, b) in enumerate(zip(first, again, strict=False)) if a != b), -1)
+        problem = f"the same seed searched differently from prompt {differ + 1} on"
+        if len(first) != len(again):
+            problem = f"the same seed scored {len(first)} prompts and then {len(again)}"
+        problem += ": no run of it can be resumed or repeated; draw from `rng` alone"
+        fine = "the same seed searches alike"
+        yield verdict("deterministic", problem if first != again else "", fine)
+        problem = "two seeds searched alike: several seeds tell no more than one"
+        fine = "another seed searches differently"
+        yield verdict("seeds", problem if first == other else "", fine, "warn")
+
+    def hard_cases(self) -> Iterator[Finding]:
+        """What breaks many methods."""
+        flat = self._search(self.seed, self.n_prompts, flat=True)
+        problem = f"where every prompt earns the same it ended with {flat.objective.remaining:,} "
+        problem += "rows unspent: a coarse reward is no reason to stop"
+        fine = "it goes on where every prompt earns the same"
+        yield verdict("flat", problem if flat.left_over else "", fine, "warn")
+        self._search(self.seed, 1)
+        yield Finding("one-prompt", "pass", "it takes a budget of one prompt")
+
+    def _search(self, seed: int, n_prompts: int, *, flat: bool = False) -> _Search:
+        """Search without `search`, so that nothing is scored but what the optimiser asks for.
+
+        Raises:
+            Stop: The optimiser raised an error.
+        """
+        calls: list[Call] = []
+        task = TrialTask(flat=flat, asked=calls.append)
+        # No multiple of what a prompt costs, as few budgets are.
+        rows = (n_prompts + 1) * task.n_examples - 1
+        objective = _Objective(task, self.lm, Budget(rows))
+        objective.asked, objective.refusals = [], 0
+        rng = np.random.default_rng(seed)
+        space = make_space(self.optimiser.searches, self.lm, self.length, (), rng)
+        search = _Search(space, objective, calls)
+        try:
+            self.optimiser.run(objective, space, rng)
+        except BudgetExhausted:
+            pass
+        except _Endless:
+            search.endless = True
+        # Any error: an optimiser may come from anyone. It is reported with its traceback.
+        except Exception as error:
+            where = f"with a budget of {rows:,} rows" + (", all rewards equal" if flat else "")
+            text = f"it raised {type(error).__name__}: {error} ({where})"
+            raise Stop(Finding("raises", "fail", text, traceback.format_exc())) from error
+        return search
+
+
+def _ledger(search: _Search) -> Iterator[Finding]:
+    """Whether a search paid for what it got, and got what it paid for."""
+    objective = search.objective
+    budget, charged = objective.budget.rows, objective.ledger.used
+    problem = (
+        f"it asked {MOST_REFUSALS} times more when nothing was left; let `BudgetExhausted` through"
+    )
+    yield verdict("ends", problem if search.endless else "", "it ends with the budget")
+    others = sum(examples != objective.task.splits.train for _, examples, _ in search.calls)
+    problem = f"{others} calls scored other examples than those of train; dev and test are not for "
+    problem += "the search"
+    yield verdict("train-only", problem if others else "", "dev and test stayed closed")
+    problem = (
+        f"the task scored {search.rows:,} rows and {charged:,} were charged; get rewards from "
+    )
+    problem += "`objective.evaluate` alone"
+    fine = "every reward came through the objective"
+    yield verdict("objective-only", problem if search.rows != charged else "", fine)
+    problem = f"{search.rows:,} rows were scored with a budget of {budget:,}"
+    fine = f"{charged:,} of {budget:,} rows were spent"
+    yield verdict("budget", problem if search.rows > budget else "", fine)
+    problem = f"it ended with {objective.remaining:,} of {budget:,} rows unspent; others will have "
+    problem += "had more"
+    fine = "it spends what the budget covers"
+    yield verdict("spends", problem if search.left_over else "", fine, "warn")
+
+
+def _survives_json(value: object) -> bool:
+    try:
+        text = json.dumps(plain(value), allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return bool(json.loads(text) == plain(value))

@@ -1,0 +1,327 @@
+"""Does a task keep its promises, and is it worth a search?
+
+For pytest:
+
+    check_task(my_task, lm).raise_if_failed()
+
+`check_optimiser`, for search methods, is here as well (`check_optimisers.py`).
+
+A task is asked about few prompts and examples, in ways that must not matter. What cannot be seen
+from here: a fingerprint that differs between processes, such as one made with Python's `hash`, and
+a cache with a wrong key, which gives the same wrong answer for ever.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from typing import Any, get_args
+
+import numpy as np
+
+from rlprompt._utils.seeding import random_states
+from rlprompt.check.calls import Asker, raised
+from rlprompt.check.gradient import check_gradient
+from rlprompt.check.optimiser import check_optimiser
+from rlprompt.check.purity import check_purity
+from rlprompt.check.report import Finding, Report, Stop, collect, verdict
+from rlprompt.check.signal import worth
+from rlprompt.check.state import changed, model_state
+from rlprompt.data.load import Example, Splits
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.search.objective import CHUNK
+from rlprompt.search.run import make_space
+from rlprompt.search.space import TokenSpace
+from rlprompt.tasks.base import DifferentiableTask, GeneratingTask, MeasuredTask, Task
+from rlprompt.template import Query
+from rlprompt.types import PromptKind
+
+__all__ = ["check_optimiser", "check_task"]
+
+# What a task has, what that must be, and how to tell.
+MEMBERS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("name", "a text that is not empty", lambda v: isinstance(v, str) and bool(v.strip())),
+    ("fingerprint", "a text", lambda v: isinstance(v, str)),
+    ("rewards", "a method (lm, prompts, examples)", callable),
+    ("splits", "`Splits` of train, dev and test", lambda v: _parts(v) == ["train", "dev", "test"]),
+)
+# Sizes that tell (P, E) from (E, P).
+N_PROMPTS, N_EXAMPLES = 4, 3
+# Random prompts and train examples that the worth of a search is judged by.
+MANY_PROMPTS, MANY_EXAMPLES = 16, 16
+# Times a forward pass over the same texts from which a task is slow, and seconds a row that are
+# nothing whatever the model.
+SLOW, QUICK = 10.0, 1e-3
+# Tokens of an example's text that a forward pass is timed on.
+TIMED_TOKENS = 256
+
+
+def check_task(
+    task: Task, lm: FrozenLM, *, seed: int = 0, length: int = 5, every_example: bool = True
+) -> Report:
+    """Try a task: about 500 rows, and one for each example.
+
+    Args:
+        task: What is checked.
+        lm: A model that it is meant for.
+        seed: Decides the prompts.
+        length: Tokens or vectors of a prompt.
+        every_example: Whether each example of every split is scored once, dev and test included, so
+            that a search does not end in an error at its last step. No reward of theirs is told.
+    """
+    members = collect(lambda: _members(task))
+    subject = str(getattr(task, "name", type(task).__name__))
+    if any(finding.status == "fail" for finding in members):
+        return Report(subject, members)
+    check = _Check(task, lm, np.random.default_rng(seed), length)
+    series = [lambda: _fingerprint(task), check.answers]
+    if every_example:
+        series.append(check.every_example)
+    series.append(check.left_alone)
+    return Report(subject, members + collect(*series))
+
+
+def _members(task: Task) -> Iterator[Finding]:
+    """Whether it is a task at all."""
+    wrong = []
+    for name, wanted, fine in MEMBERS:
+        try:
+            value = getattr(task, name, None)
+        # Any error: a property of theirs may raise what it likes.
+        except Exception as error:
+            raise Stop(raised(error, f" (for `{name}`)")) from error
+        if not fine(value):
+            seen = "not there" if value is None else repr(value)[:60]
+            wrong.append(f"`{name}` is {seen}; it must be {wanted}")
+    problem = "this is a class; give a task, such as an instance of it"
+    problem = problem if isinstance(task, type) else "; ".join(wrong)
+    yield verdict("protocol", problem, "name, splits, fingerprint and rewards are there")
+    if problem:
+        return
+    parts = task.splits.parts()
+    try:
+        Splits(parts["train"], parts["dev"], parts["test"])
+        leak = ""
+    except ValueError as error:
+        leak = str(error)
+    sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
+    yield verdict("splits", leak, f"{sizes} examples, none in two splits")
+
+
+def _fingerprint(task: Task) -> Iterator[Finding]:
+    """Whether it is the hash of what it should be the hash of."""
+    problem = "it is another one at each look: nothing that was paid for is found again. "
+    problem += "Hash the content alone, neither addresses nor times"
+    stable = task.fingerprint == task.fingerprint == copy.copy(task).fingerprint
+    yield verdict("fingerprint-stable", "" if stable else problem, "a copy has the same")
+    parts = task.splits.parts()
+    first = parts["train"][0]
+    fields = {name: f"{text} " * 2 for name, text in first.fields.items()}
+    other = dataclasses.replace(first, fields=fields)
+    splits = Splits((other, *parts["train"][1:]), parts["dev"], parts["test"])
+    value: Any = task  # a dataclass, or else no fields are found
+    settable = {f.name: f for f in dataclasses.fields(value)} if _is_value(task) else {}
+    if "splits" not in settable or not settable["splits"].init or "fingerprint" in settable:
+        text = "could not be tried; make sure that it changes with the examples"
+        yield Finding("fingerprint-examples", "warn", text)
+        return
+    changed_task = dataclasses.replace(value, splits=splits)
+    problem = "it is the same with another train example, so answers to one would be taken for "
+    problem += "answers to the other; let `splits.digest` enter it"
+    same = changed_task.fingerprint == task.fingerprint
+    yield verdict("fingerprint-examples", problem if same else "", "it changes with the examples")
+
+
+def _parts(splits: Any) -> list[str]:
+    return list(splits.parts()) if hasattr(splits, "parts") else []
+
+
+def _is_value(task: Task) -> bool:
+    return dataclasses.is_dataclass(task) and not isinstance(task, type)
+
+
+class _Check:
+    """Asks one task.
+
+    Args:
+        task: What is checked.
+        lm: The model.
+        rng: Draws prompts.
+        length: Of prompts.
+    """
+
+    def __init__(self, task: Task, lm: FrozenLM, rng: np.random.Generator, length: int) -> None:
+        self.task, self.lm, self.rng, self.length = task, lm, rng, length
+        self.model, self.states = model_state(lm), random_states()
+        self.attributes = _attributes(task)
+        self.fingerprint = task.fingerprint
+        self.ask = Asker(task, lm)
+
+    def prompts(self, kind: PromptKind, count: int) -> list[Prompt]:
+        """Random prompts, each another one."""
+        space = make_space(kind, self.lm, self.length, (), self.rng, self.task)
+        if isinstance(space, TokenSpace):
+            return [space.sample(self.rng) for _ in range(count)]
+        noise = 0.5 * self.rng.standard_normal((count, *space.start.shape))
+        return [space.prompt(z) for z in noise]
+
+    def answers(self) -> Iterator[Finding]:
+        """What it says to few prompts and examples."""
+        train = self.task.splits.parts()["train"]
+        examples = _spread(train, N_EXAMPLES)
+        names = {"tokens": "token prompts", "soft": "soft prompts"}
+        taken = " and ".join(names[kind] for kind in self.kinds)
+        yield Finding("kinds", "pass", f"it takes {taken}")
+        for kind in self.kinds:
+            prompts = self.prompts(kind, N_PROMPTS)
+            others = self.prompts(kind, 2), self.task.splits.parts()["dev"][:2]
+            found = collect(partial(check_purity, self.ask, prompts, examples, *others))
+            yield from found
+            if any(finding.status == "fail" for finding in found):
+                return
+            yield from self._companions(prompts, examples)
+        if "soft" in self.kinds and isinstance(self.task, DifferentiableTask):
+            soft = [p for p in self.prompts("soft", 2) if isinstance(p, SoftPrompt)]
+            yield from check_gradient(self.task, self.ask, soft, examples, self.rng)
+        yield from self._worth(self.kinds[0], _spread(train, MANY_EXAMPLES))
+
+    @cached_property
+    def kinds(self) -> list[PromptKind]:
+        """The kinds of prompts that it takes, one at least.
+
+        Raises:
+            Stop: It raised an error for each.
+        """
+        taken, stops = [], []
+        examples = self.task.splits.parts()["train"][:1]
+        for kind in get_args(PromptKind):
+            try:
+                self.ask.raw(self.prompts(kind, 1), examples)
+                taken.append(kind)
+            except Stop as stop:
+                stops.append(stop)
+        if not taken:
+            raise stops[0]
+        return taken
+
+    def _companions(
+        self, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Iterator[Finding]:
+        """Whether what it says besides agrees with its rewards."""
+        rewards = self.ask(prompts, examples)
+        if isinstance(self.task, MeasuredTask):
+            again, metric, *_ = self.ask.guarded(
+                lambda task: task.measure(self.lm, list(prompts), list(examples))
+            )
+            metric = np.asarray(metric)
+            problem = ""
+            if not np.allclose(again, rewards, rtol=0, atol=self.ask.tolerance(rewards)):
+                problem = "`measure` gives other rewards than `rewards`"
+            elif metric.shape != rewards.shape or not np.isfinite(metric).all():
+                problem = f"`measure` gives a metric of shape {metric.shape}; expected finite "
+                problem += f"numbers of shape {rewards.shape}"
+            yield verdict("metric", problem, "`measure` gives the same rewards, and a metric")
+        if isinstance(self.task, GeneratingTask):
+            again, texts = self.ask.guarded(
+                lambda task: task.rewards_with_outputs(self.lm, list(prompts), list(examples))
+            )
+            problem = ""
+            if not np.allclose(again, rewards, rtol=0, atol=self.ask.tolerance(rewards)):
+                problem = "`rewards_with_outputs` gives other rewards than `rewards`"
+            elif [len(row) for row in texts] != [len(examples)] * len(prompts):
+                problem = "`rewards_with_outputs` does not give a text for each prompt and example"
+            yield verdict("outputs", problem, "`rewards_with_outputs` gives the same rewards")
+
+    def _worth(self, kind: PromptKind, examples: Sequence[Example]) -> Iterator[Finding]:
+        """What a search could find, and what a row costs."""
+        self.ask(self.prompts(kind, 1), examples)  # what is kept from call to call is kept now
+        prompts = self.prompts(kind, MANY_PROMPTS)
+        began = time.perf_counter()
+        rewards = self.ask(prompts, examples)
+        seconds = (time.perf_counter() - began) / rewards.size
+        forward = _forward_seconds(self.lm, prompts, examples)
+        text = f"{1e3 * seconds:.2g} ms a row, {seconds / forward:.1f} times a forward pass over "
+        text += "the same texts"
+        slow = seconds > max(SLOW * forward, QUICK)
+        advice = text + f"; 10,000 rows take {1e4 * seconds / 60:.0f} min. Score prompts together"
+        yield verdict("cost", advice if slow else "", text, "warn")
+        yield from worth(rewards, len(self.task.splits.parts()["train"]), self._seen(examples))
+
+    def _seen(self, examples: Sequence[Example]) -> str:
+        """What the model wrote, if it did."""
+        if not isinstance(self.task, GeneratingTask):
+            return ""
+        prompt = self.prompts(self.kinds[0], 1)
+        _, texts = self.ask.guarded(
+            lambda task: task.rewards_with_outputs(self.lm, prompt, list(examples))
+        )
+        some = ", ".join(map(repr, texts[0][:3]))
+        return f"under one of them the model wrote {some}"
+
+    def every_example(self) -> Iterator[Finding]:
+        """Whether one prompt can be scored on each example of every split."""
+        prompts = self.prompts(self.kinds[0], 1)
+        count = 0
+        for part in self.task.splits.parts().values():
+            for start in range(0, len(part), CHUNK):
+                self.ask(prompts, part[start : start + CHUNK])
+            count += len(part)
+        yield Finding("every-example", "pass", f"all {count} examples of all splits can be scored")
+
+    def left_alone(self) -> Iterator[Finding]:
+        """Whether all those calls changed anything."""
+        inputs = ", ".join(sorted(self.ask.changed))
+        problem = f"it changed the {inputs} it was given; change a copy"
+        fine = "prompts and examples are as they were"
+        yield verdict("inputs-unchanged", problem if inputs else "", fine)
+        drawn = ", ".join(changed(self.states, random_states()))
+        problem = f"it changed the global generator of {drawn}, and with it what others draw; use "
+        problem += "a generator of its own"
+        fine = "the global random generators are as they were"
+        yield verdict("random-state", problem if drawn else "", fine)
+        touched = ", ".join(changed(self.model, model_state(self.lm)))
+        problem = f"it changed the model's {touched}; the model is frozen, load it again"
+        fine = "weights and modes of the model are as they were"
+        yield verdict("model-unchanged", problem if touched else "", fine)
+        altered = ", ".join(changed(self.attributes, _attributes(self.task)))
+        problem = (
+            f"scoring changed its {altered}; harmless if that only remembers what was computed"
+        )
+        fine = "its attributes are as they were"
+        yield verdict("attributes", problem if altered else "", fine, "warn")
+        if self.task.fingerprint != self.fingerprint:
+            text = "it changed while prompts were scored; hash what was given, once"
+            yield Finding("fingerprint-stable", "fail", text)
+
+
+def _attributes(task: Task) -> dict[str, object]:
+    """The attributes of a task as text."""
+    return {name: repr(value) for name, value in getattr(task, "__dict__", {}).items()}
+
+
+def _spread(examples: Sequence[Example], count: int) -> list[Example]:
+    """A few examples from all over a split."""
+    places = np.linspace(0, len(examples) - 1, min(count, len(examples))).round().astype(int)
+    return [examples[i] for i in places]
+
+
+def _forward_seconds(lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]) -> float:
+    """Seconds a row that the model itself needs for prompts behind the examples' texts."""
+    mask = () if lm.mask_id is None else (lm.mask_id,)
+    limit = TIMED_TOKENS if lm.context is None else min(TIMED_TOKENS, lm.context // 2)
+    queries = [
+        Query(
+            (*lm.prefix_ids, *lm.encode(" ".join(example.fields.values()))[:limit]),
+            (*mask, *lm.suffix_ids),
+            ((0,), (1,)),
+        )
+        for example in examples
+    ]
+    lm.score(prompts[:1], queries)
+    began = time.perf_counter()
+    lm.score(prompts, queries)
+    return (time.perf_counter() - began) / (len(prompts) * len(queries))

@@ -1,0 +1,118 @@
+"""A task and a model that cost next to nothing, to try optimisers on.
+
+>>> from rlprompt.prompt import TokenPrompt
+>>> task = TrialTask(n_examples=2)
+>>> task.rewards(None, [TokenPrompt((1, 2))] * 3, task.splits.train).shape
+(3, 2)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlprompt.data.load import Example, Splits
+from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.types import Floats
+
+if TYPE_CHECKING:
+    from rlprompt.models.lm import FrozenLM
+
+Call = tuple[tuple[Prompt, ...], tuple[Example, ...], bool]
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """A reward that needs no model, for prompts of both kinds, with gradients.
+
+    A token prompt earns the mean of its tokens' hidden worths, and a soft prompt minus half the
+    mean square of its vectors, so that both have better and worse parts.
+
+    Args:
+        n_examples: In each split, 1 or more.
+        flat: Whether every prompt earns the same.
+        asked: Called with the prompts, the examples and whether it was for a gradient.
+    """
+
+    n_examples: int = 4
+    flat: bool = False
+    asked: Callable[[Call], object] = field(default=lambda call: None, repr=False)
+    name: str = "trial"
+    fingerprint: str = "trial"
+
+    @cached_property
+    def splits(self) -> Splits:
+        """Examples that differ in their texts alone."""
+        train, dev, test = (
+            tuple(Example({"text": f"{name} {i}"}, "any") for i in range(self.n_examples))
+            for name in ("train", "dev", "test")
+        )
+        return Splits(train, dev, test)
+
+    def rewards(
+        self, lm: FrozenLM | None, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        """See `Task.rewards`."""
+        self.asked((tuple(prompts), tuple(examples), False))
+        return self._rewards(prompts, examples)
+
+    def rewards_with_grad(
+        self, lm: FrozenLM | None, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        """See `DifferentiableTask.rewards_with_grad`."""
+        self.asked((tuple(prompts), tuple(examples), True))
+        gradients = [-(not self.flat) * p.vectors / p.vectors.size for p in prompts]
+        return self._rewards(prompts, examples), np.array(gradients, dtype=np.float32)
+
+    def _rewards(self, prompts: Sequence[Prompt], examples: Sequence[Example]) -> Floats:
+        worths = np.array([0.0 if self.flat else _worth(prompt) for prompt in prompts])
+        offsets = np.array([_number(example.fields["text"]) for example in examples])
+        rewards: Floats = worths[:, None] + offsets
+        return rewards
+
+
+def _worth(prompt: Prompt) -> float:
+    if isinstance(prompt, SoftPrompt):
+        return -0.5 * float(np.square(prompt.vectors, dtype=np.float64).mean())
+    return float(np.mean([_number(str(token)) for token in prompt.ids])) if prompt.ids else 0.0
+
+
+@lru_cache(maxsize=1 << 16)
+def _number(content: str) -> float:
+    """A number in [0, 1) that hangs on nothing but the content."""
+    return int(hashlib.blake2b(content.encode(), digest_size=4).hexdigest(), 16) / 2**32
+
+
+def trial_lm() -> FrozenLM:
+    """A causal model of 2 layers with random weights and a token a byte, made in milliseconds."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from rlprompt.models.lm import FrozenLM
+
+    letters = ("</s>", *sorted(pre_tokenizers.ByteLevel.alphabet()))
+    vocabulary = {letter: i for i, letter in enumerate(letters)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    make: Any = PreTrainedTokenizerFast  # not annotated
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config)
+    return FrozenLM(model, make(tokenizer_object=tokenizer, eos_token="</s>"), "trial")

@@ -1,0 +1,5 @@
+"""`python -m rlprompt.cli`."""
+
+from rlprompt.cli import main
+
+main()

@@ -1,0 +1,332 @@
+"""The command line. A person's mistake is one line and exit code 2; ours keeps its traceback.
+
+Exit codes: 0 all went well, 1 a search ended with an error, 2 something to put right first, 130
+Ctrl-C. Everything heavy is imported inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from rlprompt.cli import check as preflight
+from rlprompt.cli import inspect as commands
+from rlprompt.cli import report as report_command
+from rlprompt.cli import score as score_command
+from rlprompt.cli import transfer as transfer_command
+
+if TYPE_CHECKING:
+    from rlprompt.config.schema import Config
+    from rlprompt.studies.run import Watcher
+
+INTERRUPTED = 130
+RUNS = Path("runs")
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Find better prompts for a frozen language model, and compare how they were found.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Rich would cost a third of the start, and wrap tracebacks beyond copying.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="Experiment file, such as experiments/demo.yaml.")
+]
+Budget = Annotated[
+    int | None, typer.Option(min=1, metavar="ROWS", help="Rows that each search may spend.")
+]
+Device = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, ..., or auto.")
+]
+Dtype = Annotated[
+    str | None, typer.Option(metavar="DTYPE", help="float32, bfloat16, float16, or auto.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Folder to write to or go on in, instead of runs/NAME."),
+]
+Cache = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Answers that studies share; made if it is not there."),
+]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Begin anew in a folder beside the one that is there.")
+]
+
+
+class Tracker(StrEnum):
+    """Something of another maker that shows how searches go."""
+
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+
+
+class Listing(StrEnum):
+    """Something that can be listed."""
+
+    optimisers = "optimisers"
+    tasks = "tasks"
+    models = "models"
+    runs = "runs"
+
+
+@app.command()
+def compare(
+    config: ConfigPath,
+    budget: Budget = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, metavar="N", help="Seed; give it again for more.")
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    out: Out = None,
+    restart: Restart = False,
+    workers: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Processes; each loads the model.")
+    ] = 1,
+    cache: Cache = None,
+    track: Annotated[
+        list[Tracker] | None, typer.Option(help="Tell a tracker as well; give it again for more.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what it would cost, and run nothing.")
+    ] = False,
+) -> None:
+    """Compare optimisers at the same budget.
+
+    Runs each optimiser of CONFIG once with each seed, on each task and model, at each budget.
+    Writes tables, a plot of the curves, summary.json and one file each search to runs/NAME. What
+    was killed or interrupted there goes on, and nothing that is paid for is computed again.
+    """
+    chosen = _config(
+        config, budget=budget, seeds=seed or None, device=device, dtype=dtype, cache=cache
+    )
+    if dry_run:
+        _guarded(preflight.dry_run)(chosen)
+        return
+    _compare(chosen, out, chosen.name, restart, workers, track or (), adds_random=True)
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    optimiser: Annotated[str, typer.Option(metavar="NAME", help="See `rlprompt ls optimisers`.")],
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Decides everything random.")] = 0,
+    budget: Budget = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    out: Out = None,
+    restart: Restart = False,
+    cache: Cache = None,
+) -> None:
+    """Run one optimiser with one seed.
+
+    It has the settings that CONFIG gives it, if any, and need not be in CONFIG. Writes what
+    `compare` writes.
+    """
+    from rlprompt.config.schema import OptimiserConfig
+
+    chosen = _config(config, budget=budget, seeds=[seed], device=device, dtype=dtype, cache=cache)
+    with _user_errors(ValueError):
+        one = _pick(chosen, optimiser) or OptimiserConfig.named(optimiser)
+    name = f"{chosen.name}-{one.name}-seed{seed}"
+    _compare(chosen.model_copy(update={"optimisers": (one,)}), out, name, restart)
+
+
+@app.command("ls")
+def list_(
+    what: Annotated[
+        Listing, typer.Argument(metavar="WHAT", help="optimisers, tasks, models or runs.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to look for runs.")] = RUNS,
+) -> None:
+    """List the optimisers, tasks or models that there are, or the runs in a folder."""
+    from rlprompt.cli import listing
+
+    listings: dict[Listing, Callable[[], None]] = {
+        Listing.optimisers: listing.list_optimisers,
+        Listing.tasks: listing.list_tasks,
+        Listing.models: listing.list_models,
+        Listing.runs: functools.partial(_guarded(commands.list_runs), folder),
+    }
+    listings[what]()
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose errors are a person's mistakes."""
+
+    @functools.wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        with _user_errors(*_study_errors(), _asset_error()):
+            command(*args, **kwargs)
+
+    return guarded
+
+
+for _command in (
+    preflight.check,
+    score_command.score,
+    commands.show,
+    commands.watch,
+    commands.export,
+    commands.verify,
+    commands.work,
+    report_command.report,
+    transfer_command.transfer,
+):
+    app.command()(_guarded(_command))
+
+
+def main() -> None:
+    """The command `rlprompt`."""
+    if not sys.warnoptions:
+        # Those of the libraries below are for us, not for whoever runs a search.
+        warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A vocabulary holds every script, and a terminal of another encoding is no reason to
+            # end in an error after hours.
+            stream.reconfigure(errors="backslashreplace")
+    app()
+
+
+def _config(path: Path, **overrides: Any) -> Config:
+    from rlprompt.config.yaml_file import load_config
+
+    with _user_errors(ValueError):
+        return load_config(path, **overrides)
+
+
+def _pick(config: Config, name: str) -> Any:
+    """The optimiser of that name or title in a config, or None."""
+    titled = [one for one in config.optimisers if one.title == name]
+    found = titled or [one for one in config.optimisers if one.name == name]
+    if len(found) > 1:
+        titles = ", ".join(repr(one.title) for one in found)
+        raise ValueError(f"{name} is there with several settings; give one of {titles}")
+    return found[0] if found else None
+
+
+def _compare(
+    config: Config,
+    out: Path | None,
+    name: str,
+    restart: bool,
+    workers: int = 1,
+    track: Sequence[Tracker] = (),
+    adds_random: bool = False,
+) -> None:
+    """Run the experiment of a config and show what came of it."""
+    from rlprompt.cli import terminal
+
+    console = terminal.make_console()
+    names = [model for model, _ in config.all_models]
+    names += [title or task.name for title, task in config.all_tasks]
+    console.print(f"{config.name}: loading {', '.join(names[:-1])} and {names[-1]}")
+    from rlprompt.cli.markdown import draw
+    from rlprompt.reports.html import write_page
+    from rlprompt.store.database import StoreError
+    from rlprompt.studies.experiment import ExperimentError, searches
+    from rlprompt.studies.folder import claimed, newest
+    from rlprompt.studies.ray_cluster import ClusterError, Ray
+    from rlprompt.studies.run import compare, load_again, with_random
+    from rlprompt.studies.trackers import Several
+
+    with terminal.log_to(console), contextlib.ExitStack() as stack:
+        with _user_errors(ValueError, _asset_error(), StoreError, OSError):
+            there = None if restart else out or newest(RUNS / name)
+            folder = claimed(there or out or RUNS / name, beside=there is None)
+            place = stack.enter_context(folder)
+            trackers = [_tracker(one, place) for one in track]
+            cluster = Ray(**dict(config.ray)) if config.executor == "ray" else None
+            given, config = config, with_random(config, place) if adds_random else config
+            if config is not given:
+                console.print("random search is added, the control at the same cost")
+            experiments = load_again(config, place)
+            n_searches = len(searches(experiments))
+        for line in terminal.opening(experiments, place):
+            console.print(line)
+        watcher = Several([stack.enter_context(terminal.watching(console, n_searches)), *trackers])
+        cache = Path(config.cache).expanduser() if config.cache else None
+        with _user_errors(ExperimentError, StoreError, ClusterError, OSError):
+            comparison = compare(
+                experiments, place, watcher, workers=workers, cache=cache, cluster=cluster
+            )
+    terminal.print_comparison(console, comparison)
+    with _user_errors(OSError):
+        page, _ = write_page(place)
+        draw(comparison, place)
+    for line in report_command.conclusions(page):
+        console.print(line)
+    written = "report.html, table.md, tables/, curves.png, summary.json, runs/"
+    console.print(f"\nwritten to {place}: {written}")
+    failed = [run for run in comparison.runs if run.error]
+    if any(run.result.status == "interrupted" for run in comparison.runs):
+        typer.echo(f"interrupted; what was found so far is in {place}", err=True)
+        raise typer.Exit(INTERRUPTED)
+    if failed:
+        for run in failed:
+            trace = place / "runs" / f"{run.search.name}.error.txt"
+            typer.echo(f"error: {run.search.title} ended with an error; see {trace}", err=True)
+        raise typer.Exit(1)
+
+
+def _tracker(name: Tracker, place: Path) -> Watcher:
+    from rlprompt.studies.trackers import TensorBoard, WeightsAndBiases
+
+    if name == Tracker.tensorboard:
+        return TensorBoard(place / "tensorboard")
+    return WeightsAndBiases(place.name)
+
+
+def _asset_error() -> type[Exception]:
+    from rlprompt._utils.assets import AssetError
+
+    return AssetError
+
+
+@contextlib.contextmanager
+def _user_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn these into a line on standard error and exit code 2."""
+    try:
+        yield
+    except BrokenPipeError:  # whoever read our output has gone; nothing is wrong
+        raise
+    except kinds as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    for line in message.splitlines():
+        typer.echo(f"error: {line}", err=True)
+    raise typer.Exit(2)
+
+
+def _study_errors() -> tuple[type[Exception], ...]:
+    from rlprompt.store.database import StoreError
+
+    return StoreError, ValueError, OSError

@@ -1,0 +1,223 @@
+"""The commands that look ahead: is this task sound, and what will the searches cost?"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rlprompt.check.report import Report
+    from rlprompt.config.schema import Config
+    from rlprompt.models.lm import FrozenLM
+    from rlprompt.studies.dry_run import Plan
+    from rlprompt.studies.experiment import Experiment
+    from rlprompt.tasks.base import Task
+
+DEFAULT_MODEL = "smollm2-135m"
+
+
+def check(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG_OR_TASK",
+            help="Experiment file, FILE.py:NAME of a task or of what makes one, or a task's name.",
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="Model for a task; a CONFIG has its own.")
+    ] = DEFAULT_MODEL,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not score every example of every split once.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, ..., or auto.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="DTYPE", help="float32, bfloat16, float16, or auto.")
+    ] = None,
+) -> None:
+    """Check a task before a search is paid for; exit code 1 if something is wrong with it.
+
+    For an experiment file: its task, its optimisers, and what the searches will cost.
+    """
+    from rlprompt.check.task import check_task
+    from rlprompt.config.registry import entries
+    from rlprompt.models.lm import FrozenLM
+
+    if not Path(subject).exists() and (":" in subject or subject in entries("task")):
+        task = _find_task(subject)
+        lm = FrozenLM.load(model, device=device or "auto", dtype=dtype or "auto")
+        reports = [_told(check_task(task, lm, every_example=not quick))]
+        _tell_label_words(task, lm)
+    else:
+        reports = _check_experiment(subject, quick, device, dtype)
+    if any(report.failed for report in reports):
+        raise typer.Exit(1)
+
+
+def dry_run(config: Config) -> None:
+    """Print what the searches of an experiment would cost, and run none.
+
+    Raises:
+        ValueError: Something in the config is wrong.
+        AssetError: Bundled data or model could not be fetched.
+    """
+    from rlprompt.studies.experiment import load_experiments, searches
+
+    config = config.with_random()
+    typer.echo(f"{config.name}: a plan; no search is run and nothing is written")
+    _show_plans({s.heading: s.experiment for s in searches(load_experiments(config)).values()})
+
+
+def _check_experiment(
+    subject: str, quick: bool, device: str | None, dtype: str | None
+) -> list[Report]:
+    from rlprompt.check.optimiser import check_optimiser
+    from rlprompt.check.task import check_task
+    from rlprompt.config.yaml_file import load_config
+    from rlprompt.studies.experiment import load_experiments, searches
+
+    config = load_config(Path(subject), device=device, dtype=dtype).with_random()
+    experiments = load_experiments(config)
+    headed = {search.heading: search.experiment for search in searches(experiments).values()}
+    reports = []
+    # Budgets make no difference to a task and a model.
+    for experiment in {(e.task_name, e.lm.name): e for e in experiments}.values():
+        typer.echo(f"task {experiment.task_name} with {experiment.lm.name}")
+        report = check_task(
+            experiment.task, experiment.lm, length=experiment.length, every_example=not quick
+        )
+        reports.append(_told(report))
+        _tell_label_words(experiment.task, experiment.lm)
+    sound = not any(report.failed for report in reports)
+    typer.echo("\noptimisers, on a task that costs nothing")
+    for name, optimiser in experiment.optimisers.items():
+        reports.append(check_optimiser(optimiser))
+        _tell_problems(name, reports[-1])
+    typer.echo("")
+    if sound:  # or what it costs is of no interest
+        _show_plans(headed)
+    return reports
+
+
+def _told(report: Report) -> Report:
+    for line in report.lines():
+        typer.echo(line)
+    n_failed, n_warned = len(report.failed), len(report.problems) - len(report.failed)
+    typer.echo(f"checks: {len(report.findings)}, failed: {n_failed}, warnings: {n_warned}")
+    return report
+
+
+def _tell_label_words(task: Task, lm: FrozenLM) -> None:
+    """What the tokenizer makes of the label words, if the task has some."""
+    from rlprompt.tasks.classification import ClassificationTask
+
+    if not isinstance(task, ClassificationTask):
+        return
+    found = task.label_word_report(lm)
+    typer.echo("\nlabel words, with the tokens of each")
+    for label in task.verbaliser.words:
+        own = [f"{one.text!r} {len(one.ids)}" for one in found.words if one.label == label]
+        typer.echo(f"      {label}: {', '.join(own)}")
+    for warning in found.warnings:
+        typer.echo(f"warn  {warning}")
+
+
+def _tell_problems(name: str, report: Report) -> None:
+    """A line for an optimiser that passes, and one for each of its problems otherwise."""
+    from rlprompt.check.report import Report as Shown
+
+    if not report.problems:
+        typer.echo(f"ok    {name}: {len(report.findings)} checks passed")
+    for line in Shown(report.subject, report.problems).lines():
+        typer.echo(f"{line[:6]}{name}: {line[6:]}")
+
+
+def _find_task(name: str) -> Task:
+    """The task of that short name, at `FILE.py:NAME`, or that a class or function there gives.
+
+    Raises:
+        ValueError: There is none.
+    """
+    from rlprompt._utils.plugins import load_object, locate
+    from rlprompt.config.registry import as_task, import_task, make_task
+
+    if ":" not in name:
+        return make_task(name, {})
+    spec = locate(name, Path.cwd())
+    found = load_object(spec)
+    return import_task(spec, {}) if callable(found) else as_task(found, name)
+
+
+def _show_plans(experiments: Mapping[str, Experiment]) -> None:
+    """A plan for each experiment under its heading, which is "" for the only one."""
+    for heading, experiment in experiments.items():
+        if heading:
+            typer.echo(f"\n{heading}")
+        _show_plan(experiment)
+
+
+def _show_plan(experiment: Experiment) -> None:
+    from rlprompt.cli import terminal
+    from rlprompt.studies.dry_run import make_plan
+
+    plan = make_plan(experiment)
+    terminal.print_columns(terminal.make_console(), _table(plan), numeric=6)
+    for line in _remarks(experiment, plan):
+        typer.echo(line)
+
+
+def _table(plan: Plan) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
+        ("search", "runs", "rows", "prompts", "LM", "own time", "dev and test")
+    ]
+    for one in plan.searches:
+        times = map(_duration, (one.lm_seconds, one.own_seconds, one.selection_seconds))
+        counts = (f"{one.n_runs}", f"{one.rows:,}", f"{one.n_prompts:,}")
+        rows.append((one.optimiser, *counts, *times))
+    return rows
+
+
+def _remarks(experiment: Experiment, plan: Plan) -> list[str]:
+    selection = sum(one.n_runs * one.selection_rows for one in plan.searches)
+    lines = [
+        "(figures of each run; LM: rewards and gradients; own time: the optimiser itself)",
+        f"controls: {plan.control_rows:,} rows, {_duration(plan.control_seconds)}",
+        f"in all: {plan.rows:,} rows ({selection:,} of them to choose on dev and for the final "
+        f"scores), about {_duration(plan.seconds)} in one process, loading not counted",
+        f"memory: {_size(plan.bytes_now)} now, at most {_size(plan.bytes_more)} more for scoring",
+        f"measured in {_duration(plan.measured_seconds)} on {experiment.lm.device}; a machine that "
+        "is busier then takes longer, and an optimiser may slow down as its history grows",
+    ]
+    if experiment.references:
+        names = ", ".join(experiment.references)
+        lines.append(f"training of {names} comes on top, and is not reckoned")
+    if experiment.stop:
+        limits = ", ".join(f"{name} {value:g}" for name, value in experiment.stop.items())
+        lines.append(f"searches may end before: {limits}")
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as a person says them.
+
+    >>> _duration(0.04), _duration(75)
+    ('0.0 s', '0:01:15')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def _size(n_bytes: int) -> str:
+    """Bytes as a person says them.
+
+    >>> _size(3 << 29)
+    '1.5 GiB'
+    """
+    return f"{n_bytes / 2**30:.1f} GiB"

@@ -1,0 +1,229 @@
+"""The commands that look into a study, while it runs elsewhere or after it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rlprompt.models.lm import FrozenLM
+    from rlprompt.search.result import Result
+    from rlprompt.store.store import Store
+    from rlprompt.studies.experiment import Experiment
+    from rlprompt.tasks.base import Task
+
+GO_ON = "interrupted: run the same command again, or `rlprompt work RUN`, to go on"
+
+StudyPath = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder of a study, such as runs/demo.")
+]
+
+
+def show(
+    study: StudyPath,
+    prompts: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Best prompts of each run to show.")
+    ] = 3,
+) -> None:
+    """Show a study: state of each run, best prompts so far, config."""
+    from rlprompt.studies.inspection import best, is_left, state_line
+
+    with _open(study) as store:
+        runs = store.runs()
+        for run in runs:
+            typer.echo(state_line(run))
+            picked = run.result.candidates[:1] if run.result else ()
+            for candidate in picked:
+                typer.echo(f"    picked: {candidate.text!r}")
+            for entry in best(store, run.name, prompts):
+                typer.echo(f"    {entry.reward:.4f} after {entry.rows:,} rows: {entry.title}")
+        if any(map(is_left, runs)):
+            typer.echo(GO_ON)
+        typer.echo("config:")
+        typer.echo(json.dumps(store.spec.get("config", {}), indent=1, ensure_ascii=False))
+
+
+def watch(
+    study: StudyPath,
+    every: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="Pause between looks.")
+    ] = 2.0,
+) -> None:
+    """Follow a study that runs elsewhere, a line a run, until all its runs have ended."""
+    from rlprompt.studies.inspection import is_left, state_line
+
+    shown: dict[str, str] = {}
+    with _open(study) as store:
+        while True:
+            runs = store.runs()
+            for run in runs:
+                if shown.get(run.name) != state_line(run):
+                    shown[run.name] = state_line(run)
+                    typer.echo(shown[run.name])
+            under_way = [run for run in runs if run.state == "running" and not is_left(run)]
+            if all(run.state in ("finished", "failed") for run in runs):
+                return
+            if not under_way and any(map(is_left, runs)):
+                typer.echo(GO_ON)
+                return
+            time.sleep(every)
+
+
+def export(
+    study: StudyPath,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write every prompt that was paid for, with its rewards. Ends in .csv or .parquet "
+            "(for a data frame), or .jsonl (with the texts that the model wrote).",
+        ),
+    ] = None,
+    best: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the best prompt on dev to a new folder."),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of this run; `rlprompt show` lists them.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the runs on this task.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the runs on this model.")
+    ] = None,
+) -> None:
+    """Write what a study found: every prompt, or the best one to keep, pass on and use.
+
+    The folder of --best holds the prompt's text, ids and vectors, an adapter for PEFT, and a card
+    that says what it scored, how it was found and how to use it.
+    """
+    from rlprompt.studies.inspection import export as write_ledger
+
+    if ledger is None and best is None:
+        raise ValueError("say what to write: --best DIR, --ledger FILE, or both")
+    if best is None and (run, task, model) != (None, None, None):
+        raise ValueError("--run, --task and --model say which prompt is the best: add --best DIR")
+    with _open(study) as store:
+        if best is not None:
+            _export_best(store, best, run, task, model)
+        if ledger is not None:
+            typer.echo(f"{write_ledger(store, ledger):,} prompts written to {ledger}")
+
+
+def _export_best(
+    store: Store, folder: Path, name: str | None, task_name: str | None, model: str | None
+) -> None:
+    from rlprompt.export.export import check_folder, export_prompt, pick_run
+    from rlprompt.models.lm import FrozenLM
+
+    check_folder(folder)  # before the model is loaded
+    run = pick_run(store.runs(), name, task_name, model)
+    result = run.result
+    assert result is not None
+    there = result.fingerprint
+    lm = FrozenLM.load(there["model"], dtype=there["dtype"], revision=there["revision"] or None)
+    task, problem = _task_of(store, result, lm)
+    exported = export_prompt(result, folder, lm, task, run=run.name)
+    typer.echo(f"{run.name}: {exported.facts.text!r} written to {folder}; its card is README.md")
+    if problem:
+        typer.echo(f"note: {problem}, so template and label words are not written")
+
+
+def _task_of(store: Store, result: Result, lm: FrozenLM) -> tuple[Task | None, str]:
+    """The task of a result, or None and why it cannot be had."""
+    from rlprompt._utils.assets import AssetError
+    from rlprompt.config.schema import config_from_json
+    from rlprompt.studies.experiment import load_task, settle
+
+    config = store.spec.get("config")
+    if not config:
+        return None, "the study was not made from an experiment file"
+    problem = f"task {result.task} is not what it was when the prompt was found"
+    try:
+        for _, section in config_from_json(config).all_tasks:
+            task = settle(section, load_task(section), lm)
+            if task.fingerprint == result.task_fingerprint:
+                return task, ""
+    except (ValueError, OSError, AssetError) as error:
+        problem = f"task {result.task} cannot be loaded ({error})"
+    return None, problem
+
+
+def verify(
+    study: StudyPath,
+    sample: Annotated[int, typer.Option(min=0, metavar="N", help="Prompts of each run.")] = 32,
+) -> None:
+    """Score some prompts of a study again, and its final ones; exit code 1 if they differ."""
+    from rlprompt.studies import inspection
+    from rlprompt.studies.experiment import searches
+    from rlprompt.studies.run import jobs
+
+    with _open(study) as store:
+        grid = searches(_load(study)).values()
+        found = inspection.verify(store, jobs(grid), sample)
+    typer.echo(
+        f"{found.n_prompts} prompts and {found.n_final} final scores computed again; the largest "
+        f"difference is {found.largest:.3g} ({found.where}), and rounding may make "
+        f"{found.tolerance:.3g}"
+    )
+    if not found.holds:
+        typer.echo("error: the stored answers are not those of this model and task", err=True)
+        raise typer.Exit(1)
+
+
+def work(
+    study: StudyPath,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Answers that studies share.")
+    ] = None,
+) -> None:
+    """Help with a study that runs elsewhere, or go on with it, until its runs have ended."""
+    from rlprompt.studies.run import work as help_with
+
+    help_with(_load(study), study, cache)
+
+
+def list_runs(folder: Path) -> None:
+    """List the studies in a folder and under it, with a line a run."""
+    from rlprompt.studies.inspection import state_line, studies
+
+    found = studies(folder)
+    for place, runs in found.items():
+        typer.echo(str(place))
+        lines = [str(runs)] if isinstance(runs, Exception) else map(state_line, runs)
+        for line in lines:
+            typer.echo(f"    {line}")
+    if not found:
+        typer.echo(f"no study in {folder}")
+
+
+def _load(study: Path) -> list[Experiment]:
+    """The experiments that a study was made from.
+
+    Raises:
+        ValueError: It was not made from a file, or something in it is wrong by now.
+    """
+    from rlprompt.config.schema import config_from_json
+    from rlprompt.studies.run import load_again
+
+    with _open(study) as store:
+        config = store.spec.get("config")
+    if not config:
+        raise ValueError(f"{study} was not made from an experiment file, so it cannot be loaded")
+    return load_again(config_from_json(config), study)
+
+
+def _open(study: Path) -> Store:
+    from rlprompt.store.store import FILE, Store
+
+    if not (study / FILE).exists():
+        raise ValueError(
+            f"{study} holds no study yet; if it was just begun, its controls are scored first. "
+            "`rlprompt ls runs` lists the studies that there are"
+        )
+    return Store(study / FILE, read_only=True)

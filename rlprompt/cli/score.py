@@ -1,0 +1,201 @@
+"""The command that scores a prompt that one has: a text, or a folder that `export --best` wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rlprompt.export.folder import ExportedPrompt
+    from rlprompt.models.lm import FrozenLM
+    from rlprompt.prompt import Prompt
+    from rlprompt.search.result import Score
+    from rlprompt.tasks.base import Task
+
+
+class Split(StrEnum):
+    """A part of the examples."""
+
+    train = "train"
+    dev = "dev"
+    test = "test"
+
+
+def score(
+    prompt: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROMPT", help="Text of the prompt, or a folder of `rlprompt export --best`."
+        ),
+    ],
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG", help="Experiment file, such as experiments/demo.yaml."),
+    ],
+    split: Annotated[
+        list[Split] | None,
+        typer.Option(
+            metavar="SPLIT",
+            help="train, dev or test; give it again for more. Default: train and dev.",
+        ),
+    ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Do not put the template's space in front: for a found prompt that has none.",
+        ),
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, ..., or auto.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="DTYPE", help="float32, bfloat16, float16, or auto.")
+    ] = None,
+) -> None:
+    """Score a prompt that you have: metric, reward, token ids.
+
+    An exported prompt is scored on its own model alone. On the task that it was found for the
+    scores are compared with those it was exported with; exit code 1 if they are others.
+
+    The test examples stay closed unless you ask with --split test. Every look at them, followed by
+    another try, makes their figure a little too good.
+    """
+    from rlprompt.cli import terminal
+    from rlprompt.config.yaml_file import load_config
+    from rlprompt.export.folder import is_exported, load_prompt
+    from rlprompt.studies.experiment import load_model, load_task, settle
+
+    chosen = load_config(config, device=device, dtype=dtype)
+    exported = load_prompt(prompt) if is_exported(prompt) else None
+    splits = split or [Split.train, Split.dev]
+    console = terminal.make_console()
+    verified, refused = True, list[str]()
+    with terminal.log_to(console):
+        tasks = [(title, one, load_task(one)) for title, one in chosen.all_tasks]
+        for model, section in chosen.all_models:
+            wanted = chosen.dtype
+            if exported and wanted == "auto":
+                wanted = exported.facts.model.dtype
+            lm = load_model(section, chosen.device, wanted)
+            if exported and (refusal := _refusal(console, exported, lm)):
+                refused.append(refusal)
+                continue
+            for title, one, task in tasks:
+                if len(tasks) * len(chosen.all_models) > 1:
+                    console.print(f"{title or task.name}, {model}:")
+                settled = settle(one, task, lm)
+                tokens = exported.prompt if exported else _typed(settled, lm, prompt, exact)
+                scores = _print_scores(console, settled, lm, tokens, splits)
+                if exported:
+                    verified &= _print_verdict(console, exported, settled, lm, scores)
+    if len(refused) == len(chosen.all_models):
+        raise ValueError("\n".join(refused))
+    for refusal in refused:
+        console.print(f"not scored: {refusal}")
+    if Split.test not in splits:
+        console.print("The test examples stayed closed; open them with --split test.")
+    if not verified:
+        raise typer.Exit(1)
+
+
+def _typed(task: Task, lm: FrozenLM, text: str, exact: bool) -> Prompt:
+    from rlprompt.prompt import TokenPrompt
+    from rlprompt.tasks.base import WrittenTask
+
+    if isinstance(task, WrittenTask) and not exact:
+        return task.written(lm, text)
+    return TokenPrompt(lm.encode(text))
+
+
+def _refusal(console: Console, exported: ExportedPrompt, lm: FrozenLM) -> str:
+    """Why the prompt is not scored on a model, or ""."""
+    from rlprompt.export.folder import check_model
+
+    try:
+        note = check_model(exported.facts, lm)
+    except ValueError as error:
+        return str(error)
+    if note:
+        console.print(f"note: {note}")
+    return ""
+
+
+def _print_scores(
+    console: Console, task: Task, lm: FrozenLM, prompt: Prompt, splits: Sequence[Split]
+) -> dict[str, Score]:
+    """A prompt and what it scores on one task and model."""
+    from rlprompt.cli.terminal import print_columns
+    from rlprompt.prompt import TokenPrompt
+    from rlprompt.search.run import describe, evaluate
+    from rlprompt.tasks.base import GeneratingTask, metric_name
+
+    scores = {str(part): evaluate(task, lm, prompt, part) for part in splits}
+    text, retypable = describe(lm, prompt)
+    if isinstance(prompt, TokenPrompt):
+        again = "" if retypable else "  (typed again: other tokens)"
+        console.print(f"prompt     {text!r}{again}")
+        console.print(f"token ids  {' '.join(map(str, prompt.ids)) or '(none)'}")
+    else:
+        console.print(f"prompt     {len(prompt)} vectors, {text!r}")
+    console.print()
+    rows = [("split", "examples", metric_name(task), "mean reward")]
+    for part, found in scores.items():
+        n_examples = len(task.splits.parts()[part])
+        rows.append((part, str(n_examples), f"{found.metric:.3f}", f"{found.reward:.2f}"))
+    print_columns(console, rows, numeric=len(rows[0]) - 1)
+    if isinstance(task, GeneratingTask):
+        some = task.splits.train[:3]
+        _, outputs = task.rewards_with_outputs(lm, [prompt], some)
+        for example, output in zip(some, outputs[0], strict=True):
+            wanted = f" (reference {example.label!r})" if example.label else ""
+            console.print(f"the model wrote {output!r}{wanted}", markup=False)
+    for note in task.splits.notes:
+        console.print(f"note: {note}")
+    console.print()
+    return scores
+
+
+def _print_verdict(
+    console: Console,
+    exported: ExportedPrompt,
+    task: Task,
+    lm: FrozenLM,
+    scores: Mapping[str, Score],
+) -> bool:
+    """Compare with the scores of the export; whether they agree, as far as they can be compared."""
+    from rlprompt.studies.inspection import TOLERANCE, TOLERANCE_16_BIT
+
+    facts = exported.facts
+    if task.fingerprint != facts.task.fingerprint:
+        console.print(
+            f"This is not the task that the prompt was found for, {facts.task.name} as it was then "
+            "(template, label words, reward and examples), so there is nothing to compare with."
+        )
+        return True
+    gaps = {}
+    for part, found in scores.items():
+        if stored := facts.scores.get(part):
+            gaps[part] = abs(found.reward - stored.reward)
+            console.print(
+                f"{part}: exported with {facts.task.metric or 'metric'} {stored.metric:.3f}, mean "
+                f"reward {stored.reward:.2f}"
+            )
+    if not gaps:
+        console.print("The prompt was exported without scores on these splits.")
+        return True
+    dtypes = (facts.model.dtype, lm.fingerprint.dtype)
+    allowed = max(TOLERANCE.get(dtype, TOLERANCE_16_BIT) for dtype in dtypes)
+    widest = max(gaps.values())
+    holds = widest <= allowed
+    console.print(
+        f"{'Verified' if holds else 'NOT verified'}: mean rewards differ by {widest:.2g} at most, "
+        f"and rounding may make {allowed:.2g}."
+    )
+    return holds

@@ -1,0 +1,293 @@
+"""What a person sees in a terminal: progress, tables, notices. Plain lines where there is none.
+
+Prompts come from a model's vocabulary and may look like rich's markup, so text is never parsed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich import box
+from rich.console import Console, OverflowMethod
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rlprompt.search.budget import Ledger
+    from rlprompt.studies.comparison import Comparison, Run, Section
+    from rlprompt.studies.experiment import Experiment, Search
+    from rlprompt.studies.run import Watcher
+    from rlprompt.tasks.base import Task
+
+# Width that the progress line needs besides its bar.
+BESIDES_BAR = 60
+# Below this width the table leaves out what it costs; `table.md` has it.
+FULL_TABLE = 88
+# Seconds and share of the budget after which a plain line of progress is due.
+LINE_SECONDS, LINE_SHARE, LEAST_SECONDS = 10.0, 0.1, 1.0
+# Whose log lines say what a person is waiting for.
+TALKATIVE = (
+    "rlprompt._utils.assets",
+    "rlprompt.models.loading",
+    "rlprompt.models.lm",
+    "rlprompt.studies.baselines",
+    "rlprompt.studies.training",
+)
+
+
+def make_console() -> Console:
+    """A console on standard output that writes text as it is, and wraps it on a terminal only."""
+    console = Console(markup=False, highlight=False, emoji=False)
+    console.soft_wrap = not console.is_terminal
+    return console
+
+
+class _ToConsole(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(self.format(record), style="dim")
+
+
+@contextmanager
+def log_to(console: Console) -> Iterator[None]:
+    """Show the library's notices and warnings on the console for a while."""
+    handler = _ToConsole(console)
+    ours = logging.getLogger("rlprompt")
+    talkative = [logging.getLogger(name) for name in TALKATIVE]
+    # It tells every first user that it is building its font cache.
+    matplotlib = logging.getLogger("matplotlib")
+    before = [(logger, logger.level) for logger in (ours, matplotlib, *talkative)]
+    ours.addHandler(handler)
+    matplotlib.setLevel(logging.ERROR)
+    for logger in talkative:
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        for logger, level in before:
+            logger.setLevel(level)
+
+
+def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
+    """What is about to run: sizes, devices, cost, and where it is written."""
+    first = experiments[0]
+    tasks = {experiment.task_name: experiment.task for experiment in experiments}
+    models = {experiment.lm.name: experiment.lm for experiment in experiments}
+    # Not once a budget: controls have none.
+    places = {(experiment.task_name, experiment.lm.name): experiment for experiment in experiments}
+    return [
+        *(f"note: {note}" for task in tasks.values() for note in task.splits.notes),
+        *(f"task: {name}, {_sizes(task)} examples" for name, task in tasks.items()),
+        *(
+            f"model: {lm.name} ({lm.fingerprint.kind}, {lm.fingerprint.dtype} on {lm.device})"
+            for lm in models.values()
+        ),
+        f"searches: {sum(len(experiment.grid) for experiment in experiments)} "
+        f"({', '.join(first.optimisers)}; seeds {', '.join(map(str, first.seeds))})",
+        *(_budget(rows, tasks) for rows in dict.fromkeys(e.budget for e in experiments)),
+        f"writing to {out}",
+        f"scoring {sum(len(place.control_plans) for place in places.values())} controls first",
+    ]
+
+
+def _sizes(task: Task) -> str:
+    return " + ".join(f"{len(part)} {name}" for name, part in task.splits.parts().items())
+
+
+def _budget(rows: int, tasks: Mapping[str, Task]) -> str:
+    from rlprompt.tasks.price import prompt_rows
+
+    covered = {name: f"{rows // prompt_rows(task):,}" for name, task in tasks.items()}
+    if len(tasks) == 1:
+        ((name, task),) = tasks.items()
+        n_train = len(task.splits.train)
+        return f"budget: {rows:,} rows each ({covered[name]} prompts on {n_train} examples)"
+    each = ", ".join(f"{count} of {name}" for name, count in covered.items())
+    return f"budget: {rows:,} rows each (prompts: {each})"
+
+
+@contextmanager
+def watching(console: Console, n_searches: int) -> Iterator[Watcher]:
+    """A watcher of so many searches for the console: bars on a terminal, lines elsewhere."""
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield Lines(console, n_searches)
+        return
+    bar = BarColumn(bar_width=max(4, min(30, console.width - BESIDES_BAR)))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        bar,
+        TextColumn("{task.fields[rows]}", markup=False, justify="right"),
+        TextColumn("{task.fields[best]}", markup=False),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Bars(progress, n_searches)
+
+
+class _Watch:
+    """What both watchers know: the search that is under way, and its place among all."""
+
+    def __init__(self, n_searches: int) -> None:
+        self._n_searches = n_searches
+        self._begun = 0
+        self.budget = self.prompt_rows = 1
+
+    def title(self, search: Search) -> str:
+        """Place in the grid and name of the search that begins."""
+        self._begun += 1
+        self.budget = search.experiment.budget
+        self.prompt_rows = search.experiment.prompt_rows
+        seed = "" if len(search.experiment.seeds) == 1 else f", seed {search.seed}"
+        heading = f"{search.heading}, " if search.heading else ""
+        return f"{self._begun}/{self._n_searches} {heading}{search.optimiser}{seed}"
+
+
+class Bars(_Watch):
+    """A bar for each search."""
+
+    def __init__(self, progress: Progress, n_searches: int) -> None:
+        super().__init__(n_searches)
+        self._progress = progress
+        self._task = TaskID(0)
+
+    def begin(self, search: Search) -> None:
+        """See `Watcher`."""
+        title = self.title(search)
+        self._task = self._progress.add_task(title, total=self.budget, rows="starting", best="")
+
+    def update(self, ledger: Ledger) -> None:
+        """See `Watcher`."""
+        # With no prompt left to pay for, what is scored next is dev and test.
+        spent = self.budget - ledger.used < self.prompt_rows
+        rows = "choosing on dev" if spent else self._rows(ledger.used)
+        self._progress.update(self._task, completed=ledger.used, rows=rows, best=best(ledger))
+
+    def end(self, run: Run) -> None:
+        """See `Watcher`."""
+        # What is left of a finished search's budget covers nothing that it asked for.
+        total = max(run.result.rows, 1) if run.result.status == "finished" else self.budget
+        self._progress.update(self._task, total=total, rows=self._rows(run.result.rows))
+        self._progress.stop_task(self._task)
+        if run.error:
+            self._progress.console.print(f"{run.search.title}: {run.error}")
+
+    def _rows(self, used: int) -> str:
+        return f"{used:,}/{self.budget:,} rows"
+
+
+class Lines(_Watch):
+    """A line every ten seconds or tenth of the budget, and one at each end."""
+
+    def __init__(self, console: Console, n_searches: int) -> None:
+        super().__init__(n_searches)
+        self._console = console
+        self._title = ""
+        self._began = self._last_time = 0.0
+        self._last_rows = 0
+
+    def begin(self, search: Search) -> None:
+        """See `Watcher`."""
+        self._title = self.title(search)
+        self._began = self._last_time = time.monotonic()
+        self._last_rows = 0
+        self._say(f"{self._title}: starting")
+
+    def update(self, ledger: Ledger) -> None:
+        """See `Watcher`."""
+        now = time.monotonic()
+        since = now - self._last_time
+        much = ledger.used - self._last_rows >= LINE_SHARE * self.budget
+        if since < LINE_SECONDS and not (much and since >= LEAST_SECONDS):
+            return
+        self._last_time, self._last_rows = now, ledger.used
+        left = datetime.timedelta(
+            seconds=round((now - self._began) * (self.budget / ledger.used - 1))
+        )
+        self._say(
+            f"{self._title}: {ledger.used:,}/{self.budget:,} rows, {best(ledger)}, {left} left"
+        )
+
+    def end(self, run: Run) -> None:
+        """See `Watcher`."""
+        scores = [f"{split} {score.metric:.3f}" for split, score in run.scores.items() if score]
+        if not scores and run.best:
+            scores = [f"best train reward {run.best.train_reward:.2f}"]
+        outcome = run.error or ", ".join(scores) or "nothing scored"
+        self._say(
+            f"{self._title}: {run.result.status} after {run.result.rows:,} rows in "
+            f"{run.result.total_seconds:.0f} s: {outcome}"
+        )
+
+    def _say(self, line: str) -> None:
+        self._console.print(line)
+        self._console.file.flush()
+
+
+def best(ledger: Ledger) -> str:
+    """The best mean train reward so far."""
+    return f"best {ledger.best_reward:.2f}" if np.isfinite(ledger.best_reward) else ""
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """The tables and the remarks; the Markdown of `table.md` where there is no terminal."""
+    from rlprompt.cli.markdown import markdown, marks, remarks
+
+    console.print()
+    if not console.is_terminal:
+        console.print(markdown(comparison), end="")
+        return
+    for section in comparison.sections:
+        if section.heading:
+            console.print(section.heading, style="bold")
+        console.print(_grid(console, section))
+        for remark in remarks(section):
+            console.print(remark)
+        console.print()
+    for mark in marks(comparison):
+        console.print(mark)
+
+
+def _grid(console: Console, section: Section) -> Table:
+    """A section's table, without what it costs where there is little room."""
+    from rlprompt.cli.markdown import HEADER, table
+
+    cost = ("rows", "seconds (LM)") if console.width < FULL_TABLE else ()
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in HEADER:
+        if name not in cost:
+            numeric = name not in ("optimiser", "prompt")
+            # A prompt is broken anywhere: it is no text, and every character counts.
+            overflow: OverflowMethod = "fold" if name == "prompt" else "ellipsis"
+            grid.add_column(
+                name, justify="right" if numeric else "left", no_wrap=numeric, overflow=overflow
+            )
+    rows = table(section)
+    for i, row in enumerate(rows):
+        cells = [cell for name, cell in zip(HEADER, row.cells, strict=False) if name not in cost]
+        last_control = row.is_control and i + 1 < len(rows) and not rows[i + 1].is_control
+        style = "dim" if row.is_control else ""
+        grid.add_row(*cells, Text(row.prompt), style=style, end_section=last_control)
+    return grid
+
+
+def print_columns(console: Console, rows: Sequence[Sequence[str]], numeric: int = 0) -> None:
+    """Rows of text in aligned columns, the last `numeric` of them to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if i >= len(row) - numeric else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        console.print("  ".join(cells).rstrip())

@@ -1,0 +1,183 @@
+"""Optimisers and tasks by their short names, from the entry points of the installed packages.
+
+A package adds its own under the groups `rlprompt.optimisers` (classes) and `rlprompt.tasks`
+(classes, or functions that give a task). None is imported before it is made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, cast
+
+import pydantic
+
+from rlprompt._utils.plugins import load_object
+from rlprompt._utils.suggest import advice, reason
+from rlprompt.types import RegistryKind
+
+if TYPE_CHECKING:
+    from rlprompt.search.run import Optimiser
+    from rlprompt.tasks.base import Task
+
+
+def entries(kind: RegistryKind) -> dict[str, EntryPoint]:
+    """The search methods, or the tasks, that there are, by name."""
+    return {point.name: point for point in sorted(entry_points(group=f"rlprompt.{kind}s"))}
+
+
+def find(kind: RegistryKind, name: str) -> EntryPoint:
+    """Where the search method or task of that name comes from.
+
+    Raises:
+        ValueError: There is none.
+    """
+    known = entries(kind)
+    if name not in known:
+        raise ValueError(f"no {kind} is called {name!r}{advice(name, known)}")
+    return known[name]
+
+
+def load(kind: RegistryKind, name: str) -> Callable[..., Any]:
+    """The class of a search method, or what makes a task.
+
+    Raises:
+        ValueError: There is none of that name, or it cannot be imported.
+    """
+    point = find(kind, name)
+    try:
+        return cast("Callable[..., Any]", point.load())
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{kind} {name} ({point.value}) cannot be imported: {error}") from error
+
+
+def make_optimiser(name: str, settings: Mapping[str, Any]) -> Optimiser:
+    """A search method with some of its settings changed.
+
+    Raises:
+        ValueError: There is no such method or setting, or a value is not allowed.
+    """
+    return cast("Optimiser", _make("optimiser", name, settings))
+
+
+def make_task(name: str, settings: Mapping[str, Any]) -> Task:
+    """A task by its short name, with its settings.
+
+    Raises:
+        ValueError: There is no such task or setting, one is missing, or a value is not allowed.
+    """
+    return as_task(_make("task", name, settings), f"task {name}")
+
+
+def import_task(spec: str, args: Mapping[str, Any]) -> Task:
+    """A task from a person's own class, or function that gives one.
+
+    Args:
+        spec: `FILE.py:NAME` or `MODULE:NAME`.
+        args: What it is called with.
+
+    Raises:
+        ValueError: It is not there, does not take the arguments, or gives no task.
+    """
+    made = load_object(spec)
+    if not callable(made):
+        kind = type(made).__name__
+        raise ValueError(f"{spec} is of the type {kind}; give a class, or a function")
+    try:
+        inspect.signature(made).bind(**args)
+    except TypeError as error:
+        raise ValueError(f"{spec} cannot be called with args {dict(args)!r}: {error}") from None
+    try:
+        task = made(**args)
+    except Exception as error:  # whatever a person's class raises; kept as the cause
+        raise ValueError(f"{spec} raised {type(error).__name__}: {error}") from error
+    return as_task(task, spec)
+
+
+def as_task(task: Any, where: str) -> Task:
+    """A task that has what a task needs.
+
+    Raises:
+        ValueError: It has not.
+    """
+    from rlprompt.data.load import Splits
+    from rlprompt.tasks.base import Task
+
+    missing = [
+        name for name in ("name", "splits", "fingerprint", "rewards") if not hasattr(task, name)
+    ]
+    if missing or isinstance(task, type):
+        lacks = f"without {', '.join(missing)}" if missing else "and not made yet"
+        raise ValueError(
+            f"{where} gives a {type(task).__name__} {lacks}, which is no task; a task has name, "
+            "splits, fingerprint and rewards(lm, prompts, examples)"
+        )
+    if not isinstance(task.splits, Splits):
+        raise ValueError(
+            f"{where} has splits of the type {type(task.splits).__name__}; make them with "
+            "rlprompt.Splits or rlprompt.load_splits"
+        )
+    return cast(Task, task)
+
+
+def _make(kind: RegistryKind, name: str, settings: Mapping[str, Any]) -> Any:
+    """What is registered under a name, called with settings that were checked."""
+    return make(load(kind, name), f"{kind} {name}", settings)
+
+
+def make(made: Callable[..., Any], what: str, settings: Mapping[str, Any]) -> Any:
+    """A class or function called with settings that were checked.
+
+    Args:
+        made: What is called.
+        what: What an error calls it.
+        settings: Some or all of its arguments.
+
+    Raises:
+        ValueError: It has no such setting, lacks one, or does not allow a value.
+    """
+    known = settings_of(made)
+    plain_class = inspect.isclass(made) and not dataclasses.is_dataclass(made)
+    hints = typing.get_type_hints(made.__init__ if plain_class else made) if settings else {}
+    values = {}
+    for key, value in settings.items():
+        if key not in known:
+            raise ValueError(f"{what} has no setting {key!r}{advice(key, known)}")
+        adapter = pydantic.TypeAdapter[Any](
+            hints[key], config=pydantic.ConfigDict(arbitrary_types_allowed=True)
+        )
+        try:
+            values[key] = adapter.validate_python(value)
+        except pydantic.ValidationError as error:
+            problem = reason(error.errors()[0])
+            raise ValueError(f"{what}: {key} {problem}") from None
+    for key, default in known.items():
+        if default is inspect.Parameter.empty and key not in values:
+            raise ValueError(f"{what} needs the setting {key!r}")
+    try:
+        return made(**values)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
+
+
+def settings_of(made: Callable[..., Any]) -> dict[str, Any]:
+    """The settings of an optimiser class, or of what makes a task, with their defaults.
+
+    Of one that has no default, `inspect.Parameter.empty`.
+    """
+    made_by = {
+        field.name: field.default_factory()
+        for field in (dataclasses.fields(made) if dataclasses.is_dataclass(made) else ())
+        if field.default_factory is not dataclasses.MISSING
+    }
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(made).parameters.values()
+    return {one.name: made_by.get(one.name, one.default) for one in parameters if one.kind in named}
+
+
+def summary_of(made: Callable[..., Any]) -> str:
+    """The first line of a docstring."""
+    return (inspect.getdoc(made) or "").partition("\n")[0]

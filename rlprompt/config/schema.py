@@ -1,0 +1,259 @@
+"""What an experiment file may say, checked before anything is loaded or paid for.
+
+`config_file.py` reads the file. Nothing here imports torch or an optimiser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+from pydantic import BeforeValidator, Field, PositiveInt
+
+from rlprompt.config.registry import find
+from rlprompt.config.tasks import LIST, MAPPING, Section, TaskConfig, known, named, split_settings
+
+DEFAULT_DATA = "movie-reviews"
+# Keys that have a plural for a grid.
+PLURALS = ("task", "model", "budget")
+# The method that every comparison has: what luck finds at the same cost.
+RANDOM = "random"
+
+
+def _distinct(values: Sequence[object]) -> Sequence[object]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value} is given twice")
+    return values
+
+
+class ModelConfig(Section):
+    """The frozen model.
+
+    Attributes:
+        name: As for `FrozenLM.load`: `smollm2-135m`, a hub name, a folder or a `.gguf` file.
+        revision: Commit, branch or tag of a hub model.
+    """
+
+    name: str = Field(min_length=1)
+    revision: str | None = None
+
+
+T = TypeVar("T")
+# A list, or a mapping where two would go by the same name, or one by a name that says little.
+Several = Annotated[
+    Annotated[tuple[T, ...], pydantic.Tag(LIST)] | Annotated[dict[str, T], pydantic.Tag(MAPPING)],
+    pydantic.Discriminator(lambda value: MAPPING if isinstance(value, Mapping) else LIST),
+    Field(min_length=1),
+]
+
+
+def _titled(one: T | None, several: tuple[T, ...] | dict[str, T] | None) -> list[tuple[str, T]]:
+    """Sections with what they are called, "" for the name of their own."""
+    if isinstance(several, dict):
+        return list(several.items())
+    sections = several or () if one is None else (one,)
+    return [("", section) for section in sections]
+
+
+class PromptConfig(Section):
+    """What is searched for.
+
+    Attributes:
+        length: Tokens, or vectors of a soft prompt.
+        banned: Words, or token ids, that token prompts may not use.
+    """
+
+    length: PositiveInt = 5
+    banned: tuple[int | str, ...] = ()
+
+
+class StopConfig(Section):
+    """When a search ends before its budget does; see `objective.Budget`.
+
+    Attributes:
+        seconds: Wall time of rewards and gradients.
+        target: A mean train reward that is good enough.
+        patience: Rows without a better reward.
+    """
+
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    target: float | None = None
+    patience: PositiveInt | None = None
+
+
+class RayConfig(Section):
+    """The cluster that searches run on; see `cluster.Ray`.
+
+    Attributes:
+        address: `auto` for the cluster that this machine is part of, `local` for this machine
+            alone, or the `host:port` of a cluster that this machine is part of.
+        num_cpus: Processor cores a search.
+        num_gpus: GPUs a search.
+        workers: Processes at most.
+        wait: Seconds in which a machine that is large enough may join.
+    """
+
+    address: Annotated[str, Field(min_length=1)] = "auto"
+    num_cpus: Annotated[float, Field(ge=0)] = 1
+    num_gpus: Annotated[float, Field(ge=0)] = 0
+    workers: PositiveInt = 64
+    wait: Annotated[float, Field(ge=0)] = 30
+
+
+def _title(name: str, settings: Mapping[str, Any]) -> str:
+    return " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
+
+
+class OptimiserConfig(Section):
+    """A search method: a bare name, or `{name: greedy, pool: 0.5}` with some of its settings."""
+
+    name: Annotated[str, known("optimiser")]
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def named(cls, name: str) -> OptimiserConfig:
+        """The method of that name as it comes.
+
+        Raises:
+            ValueError: There is none.
+        """
+        return cls(name=find("optimiser", name).name)
+
+    @property
+    def title(self) -> str:
+        """Name and settings, such as `greedy pool=0.5`."""
+        return _title(self.name, self.settings)
+
+
+class ReferenceConfig(Section):
+    """Training to compare with: a bare name, or `{name: lora, rank: 4}` with settings."""
+
+    name: Literal["logistic-head", "lora", "fine-tuning"]
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @pydantic.model_serializer
+    def _as_written(self) -> dict[str, Any]:
+        return {"name": self.name, **self.settings}
+
+    @property
+    def title(self) -> str:
+        """Name and settings, such as `lora rank=4`."""
+        return _title(self.name, self.settings)
+
+
+class Config(Section):
+    """A grid: every optimiser with every seed, on each task and model, at each budget.
+
+    Of `task` and `tasks` one is given, of `model` and `models`, and of `budget` and `budgets`.
+
+    Attributes:
+        name: What its output folder is called.
+        model: The frozen model.
+        models: Several, in a list, or in a mapping of names to call them by.
+        task: What a prompt is for.
+        tasks: Several, as for models.
+        prompt: What is searched for.
+        optimisers: The methods to compare.
+        references: Training of the same models on the same examples, see `references.py`.
+        seeds: Each optimiser runs once with each.
+        budget: Rows that each run may spend: one row is one prompt scored on one example.
+        budgets: Several.
+        stop: When a search ends before.
+        device: `cpu`, `cuda`, `cuda:1`, ..., or `auto`.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`.
+        cache: File of answers that studies share, made if it is not there.
+        executor: Where searches run: `local`, or `ray` for the machines of a Ray cluster.
+        ray: The cluster, if that is the executor.
+    """
+
+    name: str = Field(pattern=r"^\w[\w.-]*$")
+    model: Annotated[ModelConfig, BeforeValidator(named)] | None = None
+    models: Several[Annotated[ModelConfig, BeforeValidator(named)]] | None = None
+    task: TaskConfig | None = None
+    tasks: Several[TaskConfig] | None = None
+    prompt: PromptConfig = PromptConfig()
+    optimisers: Annotated[
+        tuple[Annotated[OptimiserConfig, BeforeValidator(split_settings)], ...],
+        Field(min_length=1),
+    ]
+    references: tuple[Annotated[ReferenceConfig, BeforeValidator(split_settings)], ...] = ()
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...],
+        Field(min_length=1),
+        pydantic.AfterValidator(_distinct),
+    ] = (0,)
+    budget: PositiveInt | None = None
+    budgets: (
+        Annotated[tuple[PositiveInt, ...], Field(min_length=1), pydantic.AfterValidator(_distinct)]
+        | None
+    ) = None
+    stop: StopConfig = StopConfig()
+    device: str = "auto"
+    dtype: str = "auto"
+    cache: str | None = Field(None, min_length=1)
+    executor: Literal["local", "ray"] = "local"
+    ray: RayConfig = RayConfig()
+
+    @pydantic.field_validator("optimisers", "references")
+    @classmethod
+    def _titles_differ(
+        cls, value: tuple[OptimiserConfig | ReferenceConfig, ...]
+    ) -> tuple[OptimiserConfig | ReferenceConfig, ...]:
+        _distinct([one.title for one in value])
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_each(self) -> Config:
+        for key in PLURALS:
+            one, several = getattr(self, key), getattr(self, f"{key}s")
+            if one is None and several is None:
+                raise ValueError(f"{key} is missing")
+            if one is not None and several is not None:
+                raise ValueError(f"{key} and {key}s are both there; give one of them")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _ray_is_used(self) -> Config:
+        if self.ray != RayConfig() and self.executor != "ray":
+            raise ValueError("ray has settings, but executor is local: add `executor: ray`")
+        return self
+
+    @property
+    def all_tasks(self) -> list[tuple[str, TaskConfig]]:
+        """Each task with what to call it, "" for its own name."""
+        return _titled(self.task, self.tasks)
+
+    @property
+    def all_models(self) -> list[tuple[str, ModelConfig]]:
+        """Each model with what to call it."""
+        titled = _titled(self.model, self.models)
+        return [(title or model.name, model) for title, model in titled]
+
+    @property
+    def all_budgets(self) -> tuple[int, ...]:
+        """Each budget."""
+        return self.budgets or (() if self.budget is None else (self.budget,))
+
+    def with_random(self) -> Config:
+        """The config with random search, as it comes, where it is not there in any form."""
+        if any(one.name == RANDOM for one in self.optimisers):
+            return self
+        every = (*self.optimisers, OptimiserConfig.named(RANDOM))
+        return self.model_copy(update={"optimisers": every})
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What decides the results, as JSON values."""
+        return self.model_dump(mode="json", exclude={"cache", "executor", "ray"})
+
+
+def config_from_json(state: Mapping[str, Any]) -> Config:
+    """The config that `Config.record` described.
+
+    Raises:
+        ValueError: It is not, or no more, a config.
+    """
+    optimisers = [{"name": one["name"], **one["settings"]} for one in state["optimisers"]]
+    return Config.model_validate({**state, "optimisers": optimisers})

@@ -1,0 +1,218 @@
+"""Experiment files: YAML, read so that every mistake is a line.
+
+It names the file, the line and what was probably meant. Reading a file imports neither torch nor
+an optimiser.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pydantic
+import yaml
+
+from rlprompt._utils.plugins import locate
+from rlprompt._utils.suggest import advice, reason
+from rlprompt.config.schema import (
+    DEFAULT_DATA,
+    PLURALS,
+    Config,
+    ModelConfig,
+    PromptConfig,
+    RayConfig,
+    StopConfig,
+)
+from rlprompt.config.tasks import (
+    HUB,
+    IMPORTED,
+    TAGS,
+    ClassificationConfig,
+    ImportedTaskConfig,
+    TaskConfig,
+    parse_task,
+)
+
+
+class ConfigError(ValueError):
+    """An experiment file is wrong. The message has one line for each mistake."""
+
+
+def load_config(path: Path, **overrides: Any) -> Config:
+    """An experiment file, checked.
+
+    Args:
+        path: The YAML file.
+        overrides: Values for top-level keys, which win over the file's; None leaves the file's.
+
+    Raises:
+        ConfigError: The file cannot be read, is not YAML, or breaks a rule.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not an experiment file: it is no UTF-8 text") from None
+    try:
+        # One tree for the values, and one to look up line numbers in.
+        data, tree = yaml.load(text, _Loader), yaml.compose(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}{_yaml_problem(error)}") from None
+    if not isinstance(data, dict):
+        found = "is empty" if data is None else f"holds a {type(data).__name__}, not keys"
+        raise ConfigError(f"{path} {found}; start from experiments/demo.yaml")
+    given = {key: value for key, value in overrides.items() if value is not None}
+    try:
+        # One budget in place of the file's several.
+        replaced = [f"{key}s" for key in PLURALS if key in given]
+        kept = {key: value for key, value in data.items() if key not in replaced}
+        config = Config.model_validate({**kept, **given})
+    except pydantic.ValidationError as error:
+        # A list whose items are all wrong is reported as too short as well.
+        errors = [e for e in error.errors() if e["type"] != "too_short" or not e["input"]]
+        lines = [f"{path}:{_line(tree, _place(e))}: {_problem(e)}" for e in errors]
+        raise ConfigError("\n".join(lines)) from None
+    locate_one = partial(_located, config=path)
+    tasks = config.tasks
+    if isinstance(tasks, dict):
+        tasks = {title: locate_one(task) for title, task in tasks.items()}
+    elif tasks is not None:
+        tasks = tuple(map(locate_one, tasks))
+    task = config.task and locate_one(config.task)
+    return config.model_copy(update={"task": task, "tasks": tasks})
+
+
+def _located(task: TaskConfig, config: Path) -> TaskConfig:
+    """A task with the files that it names, relative to the experiment file, found."""
+    if isinstance(task, ImportedTaskConfig):
+        return task.model_copy(update={"place": locate(task.place, config.parent)})
+    if isinstance(task, ClassificationConfig):
+        return task.model_copy(update={"data": _data_path(task.data, config)})
+    settings = {key: _found(key, value, config) for key, value in task.settings.items()}
+    return task.model_copy(update={"settings": settings})
+
+
+def _found(key: str, value: Any, config: Path) -> Any:
+    """A setting of a named task with the files that it names found."""
+    if key == "task":  # of another task, such as the one whose prompt is compressed
+        return _located(parse_task(value), config)
+    if key == "data" and value:
+        return _data_path(value, config)
+    if isinstance(value, Mapping):
+        return {_found("", name, config): item for name, item in value.items()}
+    return locate(value, config.parent) if isinstance(value, str) else value
+
+
+def _data_path(data: str, config: Path) -> str:
+    """Data that the file names, relative to the file or else to the working folder."""
+    if data == DEFAULT_DATA or data.startswith(HUB):
+        return data
+    given = Path(data).expanduser()
+    places = list(dict.fromkeys((config.parent / given, given)))
+    for place in places:
+        if place.exists():
+            return str(place)
+    tried = " or ".join(str(place.absolute()) for place in places)
+    near = difflib.get_close_matches(data, [DEFAULT_DATA])
+    meant = f" (did you mean {DEFAULT_DATA}?)" if near else ""
+    raise ConfigError(
+        f"{config}: task.data {data!r} is not there{meant}; looked for {tried}. "
+        f"Give {DEFAULT_DATA}, a .csv, .tsv, .jsonl or .parquet file, a folder with train, dev and "
+        "test, or hub:NAME"
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people read it: keys are text as written, none is there twice, no is a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(
+                    problem="a key must be text", problem_mark=key.start_mark
+                )
+            if key.value in keys:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark
+                )
+            keys.add(key.value)
+        self.flatten_mapping(node)
+        return {key.value: self.construct_object(value, deep) for key, value in node.value}
+
+
+# Of the words that YAML 1.1 takes for a truth value or a date, only true and false stay: a label
+# may well be called no.
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if not tag.endswith(":timestamp") and (not tag.endswith(":bool") or first in "tTfF")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f": {reason}" if mark is None else f":{mark.line + 1}: {reason}"
+
+
+def _line(tree: yaml.Node | None, location: Sequence[int | str]) -> int:
+    """The line of a value, or of the innermost section around it that the file has."""
+    line = 0
+    for part in location:
+        if isinstance(tree, yaml.SequenceNode) and isinstance(part, int):
+            tree = tree.value[part]
+            line = cast(yaml.Node, tree).start_mark.line
+        elif isinstance(tree, yaml.MappingNode):
+            entry = next(((k, v) for k, v in tree.value if k.value == part), None)
+            if entry is None:
+                break
+            line, tree = entry[0].start_mark.line, entry[1]
+    return line + 1
+
+
+def _place(error: Any) -> list[int | str]:
+    """Where in the file one of pydantic's errors is."""
+    return [part for part in error["loc"] if part not in TAGS]
+
+
+def _problem(error: Any) -> str:
+    """One of pydantic's errors in plain words."""
+    where = [str(part) for part in _place(error)]
+    if error["type"] == "extra_forbidden":
+        return _unknown_key(where, imported=IMPORTED in error["loc"])
+    if not where:
+        return reason(error)
+    if error["type"] == "missing":
+        return f"{'.'.join(where)} is missing"
+    return f"{'.'.join(where)}: {reason(error)}"
+
+
+def _unknown_key(where: Sequence[str], imported: bool) -> str:
+    """What to say of a key that its section does not have."""
+    sections: dict[str, type[pydantic.BaseModel]] = {
+        "": Config,
+        "task": ImportedTaskConfig if imported else ClassificationConfig,
+        "prompt": PromptConfig,
+        "stop": StopConfig,
+        "ray": RayConfig,
+        "model": ModelConfig,
+    }
+    *above, key = where
+    section = ".".join(above)
+    kind = above[0].removesuffix("s") if above and above[0] in ("tasks", "models") else section
+    own = [field.alias or name for name, field in sections[kind].model_fields.items()]
+    inside = f" in {section}" if section else ""
+    if not difflib.get_close_matches(key, own, 1):
+        for home, other in sections.items():
+            if near := difflib.get_close_matches(key, other.model_fields, 1):
+                place = f"under {home!r}" if home else "at the top, without indentation"
+                return f"unknown key {key!r}{inside}; did you mean {near[0]!r} {place}?"
+    return f"unknown key {key!r}{inside}{advice(key, own)}"

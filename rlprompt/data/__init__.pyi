@@ -1,0 +1,15 @@
+from .examples import Example as Example
+from .examples import OnLeak as OnLeak
+from .examples import Splits as Splits
+from .few_shot import few_shot as few_shot
+from .load import load_splits as load_splits
+from .reading import OnBadRows as OnBadRows
+
+__all__ = [
+    "Example",
+    "OnBadRows",
+    "OnLeak",
+    "Splits",
+    "few_shot",
+    "load_splits",
+]

@@ -1,0 +1,124 @@
+"""Few-shot splits drawn by seed: balanced, apart, and from distinct texts.
+
+A draw is a permutation of the examples in the order they were given: the same file and seed give
+the same splits everywhere, and a shuffled file gives others, as another seed does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rlprompt.data.examples import Example, Splits
+
+
+def few_shot(
+    examples: Sequence[Example],
+    *,
+    shots: int,
+    n_test: int | None = None,
+    seed: int = 0,
+    by_class: bool = True,
+) -> Splits:
+    """Draw balanced train and dev splits, and test from the rest.
+
+    Args:
+        examples: What to draw from. A repeated text is used once, and one that is there with two
+            labels not at all.
+        shots: Examples a class, for train and again for dev.
+        n_test: Size of test, at most what is left; None for all of it.
+        seed: Decides the draw.
+        by_class: Whether labels are classes. Where they are not, as with reference answers,
+            `shots` are examples in all and a text may have several labels; its first is used.
+
+    Raises:
+        ValueError: A class has fewer than `2 * shots` examples, or nothing is left to test on.
+    """
+    check_sizes(shots, n_test)
+    rng = np.random.default_rng(seed)
+    train, dev, rest, notes = _draw(examples, shots, by_class, rng)
+    if not rest:
+        raise ValueError(
+            f"{len(train) + len(dev)} examples leave none to test on after {shots} shots "
+            f"{'a class ' if by_class else ''}for train and for dev; give more examples or fewer "
+            "shots"
+        )
+    test = [rest[i] for i in rng.permutation(len(rest))[:n_test]]
+    if n_test is not None and len(test) < n_test:
+        notes.append(f"test has {len(test)} examples, {n_test} were asked for")
+    return Splits(tuple(train), tuple(dev), tuple(test), tuple(notes))
+
+
+def draw_shots(
+    examples: Sequence[Example], *, shots: int, seed: int = 0, by_class: bool = True
+) -> tuple[list[Example], list[Example], list[str]]:
+    """Train and dev as `few_shot` draws them, for data with a test set of its own, and notes.
+
+    Raises:
+        ValueError: A class has fewer than `2 * shots` examples.
+    """
+    check_sizes(shots, None)
+    rng = np.random.default_rng(seed)
+    train, dev, _, notes = _draw(examples, shots, by_class, rng)
+    return train, dev, notes
+
+
+def draw_test(examples: Sequence[Example], n_test: int | None, seed: int) -> tuple[Example, ...]:
+    """So many examples of a test set, in their order; all of them for None."""
+    if n_test is None or n_test >= len(examples):
+        return tuple(examples)
+    chosen = np.random.default_rng(seed).permutation(len(examples))[:n_test]
+    return tuple(examples[i] for i in sorted(chosen))
+
+
+def check_sizes(shots: int, n_test: int | None) -> None:
+    """Refuse sizes below one.
+
+    Raises:
+        ValueError: One is.
+    """
+    if shots < 1:
+        raise ValueError(f"shots is {shots}; give 1 or more")
+    if n_test is not None and n_test < 1:
+        raise ValueError(f"n_test is {n_test}; give 1 or more, or None for all there is")
+
+
+def _draw(
+    examples: Sequence[Example], shots: int, by_class: bool, rng: np.random.Generator
+) -> tuple[list[Example], list[Example], list[Example], list[str]]:
+    """Train, dev, what is left, and what was left out."""
+    pool, notes = _distinct(examples, by_class)
+    labels = sorted({example.label for example in examples}) if by_class else [""]
+    groups: dict[str, list[Example]] = {label: [] for label in labels}
+    for i in rng.permutation(len(pool)):
+        groups[pool[i].label if by_class else ""].append(pool[i])
+    train: list[Example] = []
+    dev: list[Example] = []
+    rest: list[Example] = []
+    for label, own in groups.items():
+        if len(own) < 2 * shots:
+            what = f"class {label!r} has" if by_class else "there are"
+            raise ValueError(
+                f"{what} {len(own)} examples; {shots} shots need {2 * shots} (train and dev), "
+                "and test takes from what is left"
+            )
+        train += own[:shots]
+        dev += own[shots : 2 * shots]
+        rest += own[2 * shots :]
+    return train, dev, rest, notes
+
+
+def _distinct(examples: Sequence[Example], by_class: bool) -> tuple[list[Example], list[str]]:
+    """Each text once, and of a class with one label, in order of first appearance; and notes."""
+    first: dict[bytes, Example] = {}
+    torn: set[bytes] = set()
+    for example in examples:
+        if first.setdefault(example.key, example).label != example.label and by_class:
+            torn.add(example.key)
+    notes = []
+    if torn:
+        notes.append(f"{len(torn)} texts that are there with two labels were left out")
+    if n_repeats := len(examples) - len(first):
+        notes.append(f"{n_repeats} repeated examples were used once")
+    return [example for key, example in first.items() if key not in torn], notes

@@ -1,0 +1,313 @@
+"""Puts the prompt that a search picked into a folder, with an adapter for PEFT and a card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from string import Formatter
+
+import numpy as np
+import safetensors.numpy
+import torch
+import yaml
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.repocard import metadata_load
+from numpy.typing import NDArray
+from scipy import stats
+
+from rlprompt._utils.assets import ASSETS
+from rlprompt.export.card import CARD, card
+from rlprompt.export.folder import (
+    FACTS,
+    FORMAT,
+    SCORED,
+    TENSOR,
+    VECTORS,
+    ExportedPrompt,
+    Facts,
+    ScoreFacts,
+    SearchFacts,
+    TaskFacts,
+    Usage,
+    Writing,
+    load_prompt,
+    model_facts,
+)
+from rlprompt.export.peft_adapter import write_adapter
+from rlprompt.models.lm import FrozenLM
+from rlprompt.models.packed_model import embed
+from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.search.result import Candidate, Result, Score
+from rlprompt.search.run import describe
+from rlprompt.store.store import StoredRun
+from rlprompt.tasks.base import ShorteningTask, Task, metric_name
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.tasks.compression import CompressionTask
+from rlprompt.tasks.generation import GenerationTask
+from rlprompt.tasks.style_transfer import StyleTransferTask
+from rlprompt.template import PROMPT, Template
+from rlprompt.types import Ids
+
+UNKNOWN_LICENCE = "unknown: see the model's page"
+
+
+def pick_run(
+    runs: Sequence[StoredRun],
+    name: str | None = None,
+    task: str | None = None,
+    model: str | None = None,
+) -> StoredRun:
+    """The finished run whose picked prompt scores best on dev; test decides nothing.
+
+    Args:
+        runs: Of a study.
+        name: The run to take, whatever it scores.
+        task: The task to look at; needed where there are several, whose scores are not comparable.
+        model: The model, likewise.
+
+    Raises:
+        ValueError: There is no such run, task or model, none has finished, or which one is meant
+            must be said.
+    """
+    done = {run.name: run for run in runs if run.state == "finished" and run.result is not None}
+    listed = ", ".join(done) or "none"
+    if name is not None:
+        if name not in done:
+            raise ValueError(f"no finished run is called {name!r}; there are: {listed}")
+        return done[name]
+    found = [(run, run.result) for run in done.values() if run.result and run.result.candidates]
+    if not found:
+        raise ValueError("no search of this study has finished, so no prompt was picked yet")
+    for what, given in (("task", task), ("model", model)):
+        names = list(dict.fromkeys(getattr(result, what) for _, result in found))
+        if given is None and len(names) > 1:
+            raise ValueError(
+                f"the study has several {what}s, whose scores cannot be compared: give --{what} "
+                f"with one of {', '.join(names)}, or --run with the name of a run"
+            )
+        if given is not None and given not in names:
+            raise ValueError(
+                f"no finished run has the {what} {given!r}; there are: {', '.join(names)}"
+            )
+        found = [(run, result) for run, result in found if given in (None, getattr(result, what))]
+    if len({result.task_fingerprint for _, result in found}) > 1:
+        raise ValueError(
+            f"several tasks of the study are called {found[0][1].task}: give --run with one of "
+            f"{', '.join(run.name for run, _ in found)}"
+        )
+    return max(found, key=lambda pair: _dev_reward(pair[1]))[0]
+
+
+def _dev_reward(result: Result) -> float:
+    return result.best.dev.reward if result.best.dev else -np.inf
+
+
+def export_prompt(
+    result: Result, folder: str | Path, lm: FrozenLM, task: Task | None = None, *, run: str = ""
+) -> ExportedPrompt:
+    """Write the picked prompt of a search to a folder.
+
+    Args:
+        result: What the search found.
+        folder: New or empty.
+        lm: The model that it was found on, in the same dtype.
+        task: The task that it was found for; without it, the export says nothing of template and
+            label words.
+        run: Name of the search in its study.
+
+    Returns:
+        What `load_prompt` reads there.
+
+    Raises:
+        ValueError: Nothing was found, model or task are not those of the search, or the folder is
+            not empty.
+        OSError: A file cannot be written.
+    """
+    candidate = result.best
+    _refuse_others(result, lm, task)
+    folder = check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    prompt: Prompt = candidate.prompt
+    if isinstance(task, ShorteningTask):
+        prompt = task.shortened(lm, prompt)
+    vectors = _vectors(lm, prompt)
+    content = safetensors.numpy.save({TENSOR: vectors})
+    facts = _facts(result, lm, task, prompt, run, hashlib.sha256(content).hexdigest())
+    (folder / VECTORS).write_bytes(content)
+    if facts.before_ids or len(vectors):
+        before = _embedded(lm, facts.before_ids or ())
+        rows, model = np.concatenate([before, vectors]), facts.model
+        write_adapter(folder, rows, model.kind, model.model, model.revision)
+    (folder / CARD).write_text(card(facts), "utf-8")
+    # Last: a folder without it is no exported prompt.
+    text = json.dumps(facts.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / FACTS).write_text(text + "\n", "utf-8")
+    return load_prompt(folder)
+
+
+def check_folder(folder: str | Path) -> Path:
+    """A folder that a prompt can be written to.
+
+    Raises:
+        ValueError: There is something in it, or it is a file.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there and not empty; give a new folder for the prompt")
+    return folder
+
+
+def _refuse_others(result: Result, lm: FrozenLM, task: Task | None) -> None:
+    here = lm.fingerprint
+    for name in ("weights", "tokenizer"):
+        if getattr(here, name) != result.fingerprint[name]:
+            raise ValueError(
+                f"{lm.name} in {here.dtype} is not the model that this prompt was found on, "
+                f"{result.model} in {result.fingerprint['dtype']}: its {name} are others. Restore "
+                "the model's files to export the prompt"
+            )
+    if task is not None and task.fingerprint != result.task_fingerprint:
+        raise ValueError(
+            f"task {task.name!r} is not what it was when this prompt was found for it (template, "
+            "label words, reward or examples differ)"
+        )
+
+
+def _facts(
+    result: Result, lm: FrozenLM, task: Task | None, prompt: Prompt, run: str, sha256: str
+) -> Facts:
+    candidate, usage = result.best, None if task is None else usage_of(task)
+    text, retypable = describe(lm, prompt)
+    metric = "" if task is None else metric_name(task)
+    return Facts(
+        format=FORMAT,
+        kind="soft" if isinstance(prompt, SoftPrompt) else "token",
+        ids=None if isinstance(prompt, SoftPrompt) else prompt.ids,
+        text=text,
+        retypable=retypable,
+        digest=prompt.digest,
+        shape=(len(prompt), lm.hidden_size),
+        sha256=sha256,
+        before_ids=None if usage is None else _before(Template(usage.template), lm),
+        task=TaskFacts(
+            name=result.task, fingerprint=result.task_fingerprint, metric=metric, usage=usage
+        ),
+        model=model_facts(lm, licence(lm.fingerprint.model)),
+        search=SearchFacts(
+            run=run,
+            optimiser=result.optimiser,
+            settings=dict(result.settings),
+            seed=result.seed,
+            budget_rows=result.budget_rows,
+            rows=result.rows,
+            found_at_rows=candidate.found_at_rows,
+            n_prompts=result.n_prompts,
+        ),
+        scores=_scores(result, candidate, task, metric),
+        test_prompts=result.test_prompts,
+    )
+
+
+def usage_of(task: Task) -> Usage | None:
+    """How prompts of a task are put to work, or None where only the task itself knows."""
+    if isinstance(task, CompressionTask):
+        return usage_of(task.task)
+    if isinstance(task, ClassificationTask):
+        return Usage(
+            template=task.template.text,
+            label_words=task.verbaliser.words,
+            pooling=task.pooling,
+            length=task.length,
+            calibration=task.calibration,
+        )
+    if isinstance(task, GenerationTask):
+        writing = Writing(
+            max_new_tokens=task.max_new_tokens,
+            stop=tuple(task.stop),
+            temperature=task.temperature,
+            seed=task.seed,
+        )
+        return Usage(template=task.template.text, writing=writing)
+    if isinstance(task, StyleTransferTask):
+        decoding = task.decoding
+        writing = Writing(**{name: getattr(decoding, name) for name in Writing.model_fields})
+        return Usage(template=task.template.text, writing=writing)
+    return None
+
+
+def _before(template: Template, lm: FrozenLM) -> Ids | None:
+    """Ids before the prompt, if no field of the example stands there."""
+    names = [name for _, name, _, _ in Formatter().parse(template.text) if name is not None]
+    if set(names[: names.index(PROMPT)]) & set(template.fields):
+        return None
+    return template.query(dict.fromkeys(template.fields, "x"), lm).head_ids
+
+
+def _vectors(lm: FrozenLM, prompt: Prompt) -> NDArray[np.float32]:
+    return prompt.vectors if isinstance(prompt, SoftPrompt) else _embedded(lm, prompt.ids)
+
+
+@torch.no_grad()
+def _embedded(lm: FrozenLM, ids: Ids) -> NDArray[np.float32]:
+    """What the model's layers are fed for these tokens, (L, H) float32."""
+    where = torch.tensor(ids, dtype=torch.long, device=lm.device)
+    found: NDArray[np.float32] = embed(lm.model, where, None).float().cpu().numpy()
+    return found
+
+
+def _scores(
+    result: Result, candidate: Candidate, task: Task | None, metric: str
+) -> dict[str, ScoreFacts]:
+    sizes: dict[str, int | None] = dict.fromkeys(SCORED)
+    if task is not None:
+        sizes |= {name: len(part) for name, part in task.splits.parts().items()}
+    sizes["dev"] = candidate.dev_examples or sizes["dev"]
+    sizes["test"] = len(result.test_metrics) or sizes["test"]
+    found: dict[str, ScoreFacts] = {}
+    for split in SCORED:
+        score: Score | None = getattr(candidate, split)
+        if score is None:
+            continue
+        each = result.test_metrics if split == "test" else ()
+        interval = _interval(score.metric, sizes[split], each, metric)
+        found[split] = ScoreFacts(
+            reward=score.reward, metric=score.metric, n=sizes[split] or None, interval=interval
+        )
+    return found
+
+
+def _interval(
+    mean: float, n: int | None, each: Sequence[float], metric: str
+) -> tuple[float, float] | None:
+    """95 % interval of a mean metric over examples, or None where there is too little to tell.
+
+    Of yes or no on each example it is Wilson's (1927, JASA 22, 209-212), which stays in [0, 1];
+    of other numbers Student's, which takes the number on each example.
+    """
+    if n and (metric == "accuracy" or (each and set(each) <= {0.0, 1.0})):
+        bounds = stats.binomtest(round(mean * n), n).proportion_ci(0.95, "wilson")
+        return float(bounds.low), float(bounds.high)
+    if len(set(each)) < 2:
+        return None
+    low, high = stats.t.interval(0.95, len(each) - 1, loc=mean, scale=stats.sem(each))
+    return float(low), float(high)
+
+
+def licence(model: str) -> str:
+    """The licence of a model, from what is known without a network."""
+    if model in ASSETS:
+        return ASSETS[model].licence
+    page: object = Path(model).expanduser() / "README.md"
+    try:
+        if not Path(model).expanduser().is_dir():
+            page = try_to_load_from_cache(model, "README.md")
+        if not isinstance(page, str | Path) or not Path(page).is_file():
+            return UNKNOWN_LICENCE
+        stated = (metadata_load(page) or {}).get("license")
+    # A path is no name on the hub, and anybody may have written the page.
+    except (HFValidationError, ValueError, yaml.YAMLError):
+        return UNKNOWN_LICENCE
+    return str(stated) if stated else UNKNOWN_LICENCE

@@ -1,0 +1,364 @@
+"""A found prompt as a folder that one can keep, pass on, use and check.
+
+`prompt.json` holds all facts: the prompt and how it is put to work, the model it belongs to, what
+it scored, and how it was found. `prompt.safetensors` holds its vectors as the model is fed them,
+those of a token prompt too. `exporting.py` writes the folder, with an adapter and a card beside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pydantic
+import safetensors
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
+
+from rlprompt._utils.suggest import reason
+from rlprompt.models.fingerprint import Fingerprint, hash_weights
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.tasks.calibration import CALIBRATIONS
+from rlprompt.tasks.verbaliser import Verbaliser
+from rlprompt.template import Template
+from rlprompt.types import ModelKind
+
+FORMAT = 1
+FACTS, VECTORS = "prompt.json", "prompt.safetensors"
+# The one tensor of prompt.safetensors, (L, H) float32.
+TENSOR = "prompt"
+SCORED = ("train", "dev", "test")
+
+
+class _Part(pydantic.BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Writing(_Part):
+    """How answers are written where the model writes: arguments of `FrozenLM.generate`."""
+
+    max_new_tokens: PositiveInt
+    stop: tuple[str, ...] = ()
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_k: NonNegativeInt = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: int = 0
+
+
+class Usage(_Part):
+    """How the prompt is put to work.
+
+    Attributes:
+        template: Text of the `Template`.
+        label_words: Class to its label words, where there are classes.
+        pooling: See `Verbaliser`.
+        length: See `Verbaliser`.
+        calibration: `none` or `contextual` (`calibration.py`).
+        writing: How answers are written, where the model writes.
+    """
+
+    template: Annotated[str, pydantic.AfterValidator(lambda text: Template(text).text)]
+    label_words: dict[str, tuple[str, ...]] | None = None
+    pooling: str = "mean"
+    length: str = "sum"
+    calibration: str = "none"
+    writing: Writing | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _classes_are_sound(self) -> Usage:
+        self.verbaliser  # noqa: B018  # raises where they are not
+        if self.calibration not in CALIBRATIONS:
+            raise ValueError(f"calibration {self.calibration!r} is not known")
+        return self
+
+    @property
+    def verbaliser(self) -> Verbaliser | None:
+        """How words make classes, where there are classes."""
+        if self.label_words is None:
+            return None
+        return Verbaliser(self.label_words, self.pooling, self.length)
+
+
+class TaskFacts(_Part):
+    """What the prompt was searched for.
+
+    Attributes:
+        name: What results call the task.
+        fingerprint: Its hash; with the same one, scores can be compared.
+        metric: What its reported figure is called, or "" where that is not known.
+        usage: How the prompt is put to work; None where that is not known.
+    """
+
+    name: str
+    fingerprint: str
+    metric: str
+    usage: Usage | None
+
+
+class ModelFacts(_Part):
+    """The model that the prompt belongs to: its `Fingerprint`, and more.
+
+    Attributes:
+        prefix_ids: Special tokens that it wants before a text.
+        suffix_ids: Those after it.
+        weights_16_bit: SHA-256 of the weights rounded to bfloat16, which tells the same checkpoint
+            in another dtype.
+        licence: The model's, as far as it is known.
+    """
+
+    model: str
+    revision: str
+    kind: ModelKind
+    weights: str
+    tokenizer: str
+    dtype: str
+    quantisation: str
+    prefix_ids: tuple[NonNegativeInt, ...]
+    suffix_ids: tuple[NonNegativeInt, ...]
+    weights_16_bit: str
+    licence: str
+
+
+class SearchFacts(_Part):
+    """How the prompt was found.
+
+    Attributes:
+        run: Name of the run in its study, or "".
+        optimiser: Class name of the method.
+        settings: Its settings.
+        seed: What decided everything random.
+        budget_rows: Rows that it was given.
+        rows: Rows that it was charged.
+        found_at_rows: Rows spent when the prompt was first scored.
+        n_prompts: Prompts scored on train, repeats counted.
+    """
+
+    run: str
+    optimiser: str
+    settings: dict[str, Any]
+    seed: int
+    budget_rows: int
+    rows: int
+    found_at_rows: int
+    n_prompts: int
+
+
+class ScoreFacts(_Part):
+    """What the prompt scored on a split.
+
+    Attributes:
+        reward: Mean reward.
+        metric: Mean metric.
+        n: Examples, or None where that is not known.
+        interval: 95 % interval of the mean metric, or None where it cannot be had.
+    """
+
+    reward: float
+    metric: float
+    n: PositiveInt | None
+    interval: tuple[float, float] | None
+
+
+class Facts(_Part):
+    """What `prompt.json` says.
+
+    Attributes:
+        format: Version of the folder's format.
+        kind: `token` or `soft`.
+        ids: Ids of a token prompt, else None.
+        text: How it reads; a soft prompt as its nearest tokens, after `result.SOFT_MARK`.
+        retypable: Whether typing the text gives the prompt again.
+        digest: Content hash of the prompt.
+        shape: (L, H) of its vectors.
+        sha256: Of `prompt.safetensors`, hexadecimal.
+        before_ids: Ids before the prompt where they are the same for every example; the adapter
+            begins with them. None where they are not the same, or not known.
+        task: What it was searched for.
+        model: What it belongs to.
+        search: How it was found.
+        scores: What it scored, by split.
+        test_prompts: How many prompts of its search were scored on test; 0 where not known.
+    """
+
+    format: int
+    kind: Literal["token", "soft"]
+    ids: tuple[NonNegativeInt, ...] | None
+    text: str
+    retypable: bool
+    digest: str
+    shape: tuple[NonNegativeInt, PositiveInt]
+    sha256: str
+    before_ids: tuple[NonNegativeInt, ...] | None
+    task: TaskFacts
+    model: ModelFacts
+    search: SearchFacts
+    scores: dict[str, ScoreFacts]
+    test_prompts: NonNegativeInt
+
+    @pydantic.model_validator(mode="after")
+    def _parts_fit_together(self) -> Facts:
+        if (self.kind == "token") != (self.ids is not None):
+            raise ValueError("a token prompt has ids, and a soft prompt has none")
+        if not set(self.scores) <= set(SCORED):
+            raise ValueError(f"scores of {', '.join(self.scores)}; known: {', '.join(SCORED)}")
+        return self
+
+
+@dataclass(frozen=True)
+class ExportedPrompt:
+    """A prompt out of its folder.
+
+    Attributes:
+        facts: What `prompt.json` says.
+        prompt: The prompt itself.
+        vectors: (L, H) float32, as the model's layers are fed them.
+    """
+
+    facts: Facts
+    prompt: Prompt
+    vectors: NDArray[np.float32]
+
+
+def load_prompt(folder: str | Path) -> ExportedPrompt:
+    """Read an exported prompt and check that it is whole.
+
+    Args:
+        folder: Written by `rlprompt export RUN --best FOLDER`, or by `export_prompt`.
+
+    Raises:
+        ValueError: A file is missing, damaged, of a newer format, or not the one that belongs here.
+    """
+    folder = Path(folder)
+    content = _content(folder, FACTS)
+    facts = _facts(folder / FACTS, content)
+    vectors = _vectors(folder, facts)
+    prompt = SoftPrompt(vectors) if facts.ids is None else TokenPrompt(facts.ids)
+    if prompt.digest != facts.digest or len(prompt) != len(vectors):
+        raise ValueError(
+            f"{folder / FACTS} was changed: its prompt is not the one that was exported; export it "
+            "again"
+        )
+    return ExportedPrompt(facts, prompt, vectors)
+
+
+def is_exported(folder: str) -> bool:
+    """Whether this is a folder with an exported prompt, or with what is left of one."""
+    # Not by pathlib: any text may be asked about, and some are no path at all.
+    return any(os.path.isfile(os.path.join(folder, name)) for name in (FACTS, VECTORS))
+
+
+def _content(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except FileNotFoundError:
+        raise ValueError(
+            f"{folder} is no exported prompt: {name} is missing; "
+            "`rlprompt export RUN --best DIR` writes one"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"{folder / name} cannot be read: {error.strerror}") from None
+
+
+def _facts(path: Path, content: bytes) -> Facts:
+    try:
+        state = json.loads(content)
+        version = state["format"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is damaged: not the JSON of an exported prompt") from None
+    if not isinstance(version, int) or version > FORMAT:
+        raise ValueError(
+            f"{path} has the format {version!r}, and this rlprompt reads up to {FORMAT}; update "
+            "rlprompt to use it"
+        )
+    try:
+        return Facts.model_validate(state)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path} is damaged: {place or 'prompt'}: {reason(first)}") from None
+
+
+def _vectors(folder: Path, facts: Facts) -> NDArray[np.float32]:
+    path, content = folder / VECTORS, _content(folder, VECTORS)
+    if hashlib.sha256(content).hexdigest() != facts.sha256:
+        raise ValueError(
+            f"{path} is damaged, or belongs to another prompt: its SHA-256 is not the one in "
+            f"{FACTS}"
+        )
+    try:
+        tensors = safetensors.numpy.load(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    vectors = tensors.get(TENSOR)
+    if vectors is None or vectors.dtype != np.float32 or vectors.shape != facts.shape:
+        found = {name: (tensor.shape, str(tensor.dtype)) for name, tensor in tensors.items()}
+        raise ValueError(
+            f"{path} holds {found}; {FACTS} says one tensor {TENSOR!r} of shape {facts.shape}, "
+            "float32"
+        )
+    return vectors
+
+
+def model_facts(lm: FrozenLM, licence: str) -> ModelFacts:
+    """What tells a model."""
+    return ModelFacts(
+        **dataclasses.asdict(lm.fingerprint),
+        prefix_ids=lm.prefix_ids,
+        suffix_ids=lm.suffix_ids,
+        weights_16_bit=hash_weights(lm.model, torch.bfloat16),
+        licence=licence,
+    )
+
+
+def check_model(facts: Facts, lm: FrozenLM) -> str:
+    """Refuse a model that the prompt does not belong to.
+
+    Returns:
+        A note where it is the same model in another dtype, else "".
+
+    Raises:
+        ValueError: It is another model.
+    """
+    there, here = facts.model, lm.fingerprint
+    if (here.weights, here.tokenizer) == (there.weights, there.tokenizer):
+        return ""
+    same_words = (here.kind, here.tokenizer) == (there.kind, there.tokenizer)
+    if (
+        same_words
+        and here.dtype != there.dtype
+        and hash_weights(lm.model, torch.bfloat16) == there.weights_16_bit
+    ):
+        return (
+            f"the prompt was found with the weights in {there.dtype}, and here it is {here.dtype}"
+        )
+    raise ValueError(_refusal(facts, here))
+
+
+def _refusal(facts: Facts, here: Fingerprint) -> str:
+    there = facts.model
+    differing = [
+        name
+        for name in ("kind", "tokenizer", "weights")
+        if getattr(here, name) != getattr(there, name)
+    ]
+    message = (
+        f"{here.model} is not the model that this prompt belongs to, {there.model}: another "
+        f"{' and other '.join(differing)} (weights {here.weights[:12]} here, "
+        f"{there.weights[:12]} there). "
+    )
+    if here.dtype != there.dtype:
+        message += f"Weights in {here.dtype} cannot always be told: load them in {there.dtype}. "
+    if facts.kind == "soft":
+        return message + "Its vectors mean nothing to another model; search there anew"
+    return message + (
+        f"`rlprompt transfer RUN --models {here.model}` tells what its text is worth there"
+    )

@@ -1,0 +1,5 @@
+"""The frozen language model: how it is loaded, and how it is run."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

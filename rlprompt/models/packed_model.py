@@ -1,0 +1,215 @@
+"""Runs packed layouts through a frozen causal model, and keeps the texts that stay the same.
+
+`PackedModel` turns the arrays of `packing.py` into one forward pass under an ancestor mask, over
+prefixes whose keys and values are known already. Scoring (`scoring.py`) and generation
+(`generation.py`) both stand on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+
+from rlprompt.models.kernels import Kernels
+from rlprompt.models.memory import KeptPrefixes, Memory
+from rlprompt.models.packing import Pass, Row, batch, grow, lay_out
+from rlprompt.types import Ids
+
+
+class PackedModel:
+    """A causal model whose layers all attend to whatever the mask allows.
+
+    Args:
+        model: The frozen model, with a base model and a linear output head.
+        memory: Sizes passes and bounds the kept prefixes.
+        kernels: Faster ways to compute the model's modules.
+
+    Attributes:
+        head: The output head.
+        kept: Keys and values of texts before the prompt.
+        n_layers: Layers that have keys and values.
+        token_bytes: What the keys and values of one token take.
+    """
+
+    def __init__(self, model: PreTrainedModel, memory: Memory, kernels: Kernels) -> None:
+        self.model, self.memory, self.kernels = model, memory, kernels
+        self.kept = KeptPrefixes(memory.limit // 4)
+        self.head = cast(nn.Linear, cast(Any, model).get_output_embeddings())
+        config: Any = model.config.get_text_config()
+        self.n_layers = int(config.num_hidden_layers)
+        self.n_heads = int(
+            getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        )
+        self.head_dim = int(
+            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        )
+        self.token_bytes = (
+            2 * self.n_layers * self.n_heads * self.head_dim * int(model.dtype.itemsize)
+        )
+
+    @contextmanager
+    def forgetful(self) -> Iterator[None]:
+        """Compute as if nothing were kept yet, and keep nothing of it."""
+        kept, self.kept = self.kept, KeptPrefixes(self.kept.limit)
+        try:
+            yield
+        finally:
+            self.kept = kept
+
+    def kept_prefixes(self, heads: Sequence[Ids]) -> list[Tensor | None]:
+        """Keys and values of texts before the prompt, computed at most once while they are kept."""
+        found = {head: self.kept.get(head) for head in heads}
+        missing = [head for head, prefix in found.items() if head and prefix is None]
+        with torch.no_grad():
+            found |= zip(missing, self.extend(None, missing, None), strict=True)
+        for head in missing:
+            prefix = found[head]
+            assert prefix is not None
+            self.kept.put(head, prefix)
+        return [found[head] for head in heads]
+
+    def extend(
+        self, root: Tensor | None, chains: Sequence[Ids], vectors: Tensor | None
+    ) -> list[Tensor | None]:
+        """Keys and values of the root followed by each chain, (layers, 2, heads, tokens, dim)."""
+        known: list[Tensor | None] = [root] * len(chains)
+        n_root = 0 if root is None else int(root.shape[-2])
+        rows = [
+            Row(0, n_root, grow([chain], [()]), np.array([i]))
+            for i, chain in enumerate(chains)
+            if chain
+        ]
+
+        def step(rows: list[Row]) -> None:
+            _, layers = self.forward(lay_out(rows, n_root), [root] * len(rows), vectors)
+            grown = torch.stack([torch.stack(layer.grown) for layer in layers])
+            for b, row in enumerate(rows):
+                new = grown[:, :, b, :, : len(row.tree)]
+                # Copies, for a view would keep the whole pass alive.
+                known[int(row.outputs[0])] = (
+                    new.clone() if root is None else torch.cat([root, new], -2)
+                )
+
+        for rows_ in self.batch(rows, wants_grad(vectors)):
+            self.memory.run(rows_, step)
+        return known
+
+    def prompts_at_once(self, n_tokens: int) -> int:
+        """Prefixes of `n_tokens` whose keys and values may be held together."""
+        return max(1, self.memory.limit // 4 // max(1, n_tokens * self.token_bytes))
+
+    def batch(self, rows: Sequence[Row], with_grad: bool) -> list[list[Row]]:
+        """Rows grouped into passes that fit."""
+        n_prefix = self.memory.prefix_tokens(self.token_bytes)
+        return batch(rows, self.memory.tokens(with_grad), n_prefix)
+
+    def forward(
+        self, layout: Pass, prefixes: Sequence[Tensor | None], vectors: Tensor | None
+    ) -> tuple[Tensor, list[PrefixedLayer]]:
+        """Last hidden states where answers are read (n, H), and the layers' keys and values."""
+        stacked = _stack(prefixes)
+        layers = [
+            PrefixedLayer(None if stacked is None else (stacked[:, i, 0], stacked[:, i, 1]))
+            for i in range(self.n_layers)
+        ]
+        device = self.model.device
+        arrays = (layout.ids, layout.positions, layout.attends, layout.nodes)
+        ids, positions, attends, nodes = (to_device(array, device) for array in arrays)
+        return self.hidden(ids, positions, attends, nodes, layers, vectors), layers
+
+    def hidden(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        attends: Tensor,
+        nodes: Tensor,
+        layers: Sequence[CacheLayerMixin],
+        vectors: Tensor | None,
+    ) -> Tensor:
+        """Last hidden states (n, H) at the flat indices `nodes` (n,) into (B, T).
+
+        Args:
+            ids: (B, T) int64, virtual ids.
+            positions: (B, T) int64.
+            attends: (B, T, S + T) bool, S tokens that the layers hold already.
+            nodes: (n,) int64.
+            layers: Where each layer's keys and values are and go.
+            vectors: (N, H) rows that virtual ids stand for.
+        """
+        mask = torch.zeros(attends.shape, dtype=self.model.dtype, device=attends.device)
+        mask.masked_fill_(~attends, torch.finfo(mask.dtype).min)
+        with self.kernels.applied(nodes):
+            output = self.model.base_model(
+                inputs_embeds=embed(self.model, ids, vectors),
+                attention_mask=mask[:, None],
+                position_ids=positions,
+                past_key_values=Cache(layers=list(layers)),
+                use_cache=True,
+            )
+        found: Tensor = output.last_hidden_state.flatten(0, 1)[nodes]
+        return found
+
+
+class PrefixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # not annotated
+    """Keys and values of one layer after a known prefix, neither of which is ever changed."""
+
+    def __init__(self, prefix: tuple[Tensor, Tensor] | None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.prefix = prefix
+        self.grown: tuple[Tensor, Tensor]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The prefix's keys and values followed by the new ones."""
+        self.grown = key_states, value_states
+        if self.prefix is None:
+            return self.grown
+        keys, values = self.prefix
+        return torch.cat([keys, key_states], -2), torch.cat([values, value_states], -2)
+
+    def get_seq_length(self) -> int:
+        """Tokens of the prefix."""
+        return 0 if self.prefix is None else int(self.prefix[0].shape[-2])
+
+
+def wants_grad(vectors: Tensor | None) -> bool:
+    """Whether the gradient with respect to the soft prompts' vectors is asked for."""
+    return vectors is not None and vectors.requires_grad
+
+
+def embed(model: PreTrainedModel, ids: Tensor, vectors: Tensor | None) -> Tensor:
+    """Input vectors (..., H) of virtual ids (...)."""
+    embedding = cast(nn.Embedding, model.get_input_embeddings())
+    if vectors is None:
+        return cast(Tensor, embedding(ids))
+    n_vocabulary = len(embedding.weight)
+    soft = ids >= n_vocabulary
+    words: Tensor = embedding(ids.masked_fill(soft, 0))
+    places = (ids - n_vocabulary).clamp_min(0)
+    return torch.where(soft[..., None], vectors.to(words.dtype)[places], words)
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """The array on the device; from pinned memory, so that a GPU is not made to wait."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def _stack(prefixes: Sequence[Tensor | None]) -> Tensor | None:
+    """Prefixes side by side, (B, layers, 2, heads, S, dim), padded on the right."""
+    some = next((prefix for prefix in prefixes if prefix is not None), None)
+    if some is None:
+        return None
+    known = [some[..., :0, :] if prefix is None else prefix for prefix in prefixes]
+    longest = max(int(prefix.shape[-2]) for prefix in known)
+    return torch.stack([F.pad(prefix, (0, 0, 0, longest - prefix.shape[-2])) for prefix in known])

@@ -1,0 +1,270 @@
+"""Runs sequences through any Hugging Face model, one padded row a sequence.
+
+The way for masked models, where every token sees the prompt and nothing can be shared, for
+encoder-decoders, and for causal models with layers that cannot be packed (`packing_obstacle` in
+`lm.py`). Rows of like length go together, padded on the right, and the model's own head is applied
+at the answers' positions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from rlprompt.models.kernels import Kernels
+from rlprompt.models.memory import Memory
+from rlprompt.models.packed_model import embed, to_device, wants_grad
+from rlprompt.models.packed_scoring import Consume, Over, accumulate_grad, collect
+from rlprompt.template import Query
+from rlprompt.types import Ids, ModelKind
+
+
+@dataclass(frozen=True)
+class _Form:
+    """One way of writing a pair down, which answers some of its candidates.
+
+    Attributes:
+        ids: What the model (its encoder, if there is one) is fed, virtual ids.
+        decoder_ids: What the decoder is fed, for encoder-decoders.
+        reads: (position, target id, candidate) of each read.
+    """
+
+    ids: Ids
+    decoder_ids: Ids
+    reads: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    index: int
+    forms: tuple[_Form, ...]
+
+    @property
+    def longest(self) -> int:
+        return max(len(form.ids) for form in self.forms)
+
+
+class PlainScorer:
+    """Scores any model row by row.
+
+    Args:
+        model: The frozen model.
+        kind: How it answers.
+        mask_id: Id of the mask token, for masked models.
+        memory: Sizes passes.
+        kernels: Faster ways to compute the model's modules.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        kind: ModelKind,
+        mask_id: int | None,
+        memory: Memory,
+        kernels: Kernels,
+    ) -> None:
+        self.model, self.kind, self.mask_id = model, kind, mask_id
+        self.memory, self.kernels = memory, kernels
+
+    def score(
+        self,
+        prompts: Sequence[Ids],
+        vectors: Tensor | None,
+        queries: Sequence[Query],
+        over: Over,
+        consume: Consume,
+    ) -> None:
+        """See `rlprompt.scoring.Scorer.score`."""
+        n_candidates = len(queries[0].candidates)
+        with_grad = wants_grad(vectors)
+
+        def step(pairs: list[_Pair]) -> None:
+            value = consume(*self._answer(pairs, vectors, n_candidates, over))
+            if value is not None and vectors is not None:
+                accumulate_grad(value, [vectors])
+
+        def pairs() -> Iterator[_Pair]:
+            for p, prompt in enumerate(prompts):
+                for q, query in enumerate(queries):
+                    yield _Pair(p * len(queries) + q, tuple(self._forms(prompt, query)))
+
+        with torch.set_grad_enabled(with_grad):
+            for part in _passes(pairs(), self.memory.tokens(with_grad)):
+                self.memory.run(part, step)
+
+    def _forms(self, prompt: Ids, query: Query) -> Iterator[_Form]:
+        if self.kind == "masked":
+            yield from self._masked_forms(prompt, query)
+            return
+        context = query.head_ids + prompt + query.tail_ids
+        start: Ids = ()
+        if self.kind == "encoder-decoder":
+            start = (cast(int, self.model.config.decoder_start_token_id),)
+        # Candidates that are fed the same tokens (none, for single-token ones) share a row.
+        stems: dict[Ids, list[int]] = {}
+        for c, candidate in enumerate(query.candidates):
+            stems.setdefault(candidate[:-1], []).append(c)
+        for stem, which in stems.items():
+            fed = (start or context) + stem
+            reads = [
+                (len(fed) - 1 - len(stem) + i, target, c)
+                for c in which
+                for i, target in enumerate(query.candidates[c])
+            ]
+            yield _Form(context if start else fed, fed if start else (), tuple(reads))
+
+    def _masked_forms(self, prompt: Ids, query: Query) -> Iterator[_Form]:
+        """One row for each length of candidate, with as many masks.
+
+        A longer answer's log-likelihood is the sum over its masks, all hidden at once
+        (Schick & Schuetze 2021, arXiv 2009.07118, section 3.1, without the decoding order).
+        """
+        assert self.mask_id is not None
+        n_mask = query.head_ids.count(self.mask_id) + query.tail_ids.count(self.mask_id)
+        if n_mask != 1:
+            raise ValueError(
+                f"a masked model answers at one mask, this query has {n_mask}; "
+                'put {mask} into the template, such as "{text} {prompt} {mask} ."'
+            )
+        context = list(query.head_ids + prompt + query.tail_ids)
+        at = (
+            query.head_ids.index(self.mask_id)
+            if self.mask_id in query.head_ids
+            else len(query.head_ids) + len(prompt) + query.tail_ids.index(self.mask_id)
+        )
+        for length in dict.fromkeys(map(len, query.candidates)):
+            ids = context[:at] + [self.mask_id] * length + context[at + 1 :]
+            reads = [
+                (at + i, target, c)
+                for c, candidate in enumerate(query.candidates)
+                if len(candidate) == length
+                for i, target in enumerate(candidate)
+            ]
+            yield _Form(tuple(ids), (), tuple(reads))
+
+    def _answer(
+        self, pairs: list[_Pair], vectors: Tensor | None, n_candidates: int, over: Over
+    ) -> tuple[Tensor, Tensor]:
+        forms = [form for pair in pairs for form in pair.forms]
+        places = [sorted({position for position, _, _ in form.reads}) for form in forms]
+        logits = self._logits(forms, vectors, _pad(places)[0])
+        rows, columns, targets, outputs, candidates = (
+            np.array(column, dtype=np.int64)
+            for column in zip(
+                *(
+                    (row, place.index(position), target, pair_index, candidate)
+                    for row, (form, place, pair_index) in enumerate(
+                        zip(forms, places, _owners(pairs), strict=True)
+                    )
+                    for position, target, candidate in form.reads
+                ),
+                strict=True,
+            )
+        )
+        where = tuple(to_device(index, logits.device) for index in (rows, columns, targets))
+        reads = logits.float().log_softmax(-1)[where]
+        return collect(reads, outputs, candidates, n_candidates, over)
+
+    def _logits(
+        self, forms: Sequence[_Form], vectors: Tensor | None, places: NDArray[np.int64]
+    ) -> Tensor:
+        """(B, n, V) at `places` (B, n) of each form."""
+        model, where = cast(Any, self.model), to_device(places, self.model.device)
+        head = model.get_output_embeddings()
+        with self.kernels.applied(), _answers_at(head, where):
+            if self.kind == "encoder-decoder":
+                logits = self._decoder_logits(forms, vectors)
+            else:
+                caching = {} if self.kind == "masked" else {"use_cache": False}
+                fed = self._fed([form.ids for form in forms], vectors)
+                logits = model(**fed, **caching).logits
+        if logits.shape[1] != where.shape[1]:  # a model whose head is no module of its own
+            logits = logits.gather(1, where[..., None].expand(-1, -1, logits.shape[-1]))
+        return logits
+
+    def _fed(self, ids: Sequence[Ids], vectors: Tensor | None) -> dict[str, Tensor]:
+        padded, mask = (to_device(array, self.model.device) for array in _pad(ids))
+        # Some models derive positions from the ids, so vectors are given only where they must be.
+        if vectors is None:
+            return {"input_ids": padded, "attention_mask": mask}
+        return {"inputs_embeds": embed(self.model, padded, vectors), "attention_mask": mask}
+
+    def _decoder_logits(self, forms: Sequence[_Form], vectors: Tensor | None) -> Tensor:
+        """Every text goes through the encoder once, whatever the number of answers to it."""
+        model = cast(Any, self.model)
+        texts = {ids: i for i, ids in enumerate(dict.fromkeys(form.ids for form in forms))}
+        fed = self._fed(list(texts), vectors)
+        encoded = model.get_encoder()(**fed).last_hidden_state
+        which = to_device(np.array([texts[form.ids] for form in forms]), encoded.device)
+        decoder_ids = to_device(_pad([form.decoder_ids for form in forms])[0], encoded.device)
+        output = model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded[which]),
+            attention_mask=fed["attention_mask"][which],
+            decoder_input_ids=decoder_ids,
+            use_cache=False,
+        )
+        logits: Tensor = output.logits
+        return logits
+
+
+@contextmanager
+def _answers_at(head: nn.Module | None, places: Tensor) -> Iterator[None]:
+    """Let the output head see only the hidden states at `places` (B, n)."""
+
+    def trim(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = inputs[0]
+        return (hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1])),)
+
+    if head is None:
+        yield
+        return
+    handle = head.register_forward_pre_hook(trim)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _owners(pairs: Sequence[_Pair]) -> list[int]:
+    return [pair.index for pair in pairs for _ in pair.forms]
+
+
+def _passes(pairs: Iterator[_Pair], n_tokens: int) -> Iterator[list[_Pair]]:
+    """Pairs of like length together, at most `n_tokens` padded tokens a pass or one pair."""
+    while window := [pair for _, pair in zip(range(WINDOW), pairs, strict=False)]:
+        window.sort(key=lambda pair: -pair.longest)
+        part: list[_Pair] = []
+        for pair in window:
+            widest = part[0].longest if part else 0
+            alike = pair.longest >= widest - max(4, widest // 16)
+            n_rows = sum(len(other.forms) for other in part) + len(pair.forms)
+            if part and (not alike or widest * n_rows > n_tokens):
+                yield part
+                part = []
+            part.append(pair)
+        if part:
+            yield part
+
+
+# Pairs written down and sorted at a time: enough for even lengths, little enough for memory.
+WINDOW = 8192
+
+
+def _pad(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows padded on the right with 0, and 1 where a number is real."""
+    width = max(map(len, rows))
+    padded = np.zeros((len(rows), width), dtype=np.int64)
+    mask = np.zeros((len(rows), width), dtype=np.int64)
+    for row, numbers in enumerate(rows):
+        padded[row, : len(numbers)] = numbers
+        mask[row, : len(numbers)] = 1
+    return padded, mask

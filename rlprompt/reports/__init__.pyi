@@ -1,0 +1,5 @@
+from .html import write_page as write_page
+
+__all__ = [
+    "write_page",
+]

@@ -1,0 +1,371 @@
+"""What in a study cannot be relied on: each check a function, each finding a sentence.
+
+A run that was selected on test, or whose file contradicts the summary, is *struck*: it is shown,
+and counts in no statistic. Everything else is a caution beside the figures that it touches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlprompt.prompt import SoftPrompt
+from rlprompt.reports.study_data import Evidence, Found, names
+from rlprompt.search.result import Result
+from rlprompt.store.summary import ModelEntry, RunEntry, TaskEntry
+
+# Noise above this share of the usual distance between two prompts can decide between them; the
+# limit at which a dtype is held to be exact enough, see `noise.QUIET`.
+QUIET = 0.01
+# Rewards that are differences of log-likelihoods or worth as much, so that noise can be held
+# against them.
+_IN_NATS = ("gap", "cross_entropy", "hinge")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Something to know before a figure is believed.
+
+    Attributes:
+        check: The function that found it, the same words.
+        level: `struck`: figures are left out; `caution`: a conclusion is limited; `note`.
+        text: What was found and what follows, a sentence or two.
+    """
+
+    check: str
+    level: str
+    text: str
+
+
+def examined(evidence: Evidence) -> Evidence:
+    """The same with the runs struck whose scores cannot count."""
+    seen: Counter[tuple[str, str, int, str, int]] = Counter()
+    runs = []
+    for run in evidence.runs:
+        entry = run.entry
+        seen[_cell(entry)] += 1
+        problems = [problem for check in RUN_CHECKS for problem in check(run, evidence)]
+        if seen[_cell(entry)] > 1:
+            problems.append("the summary has this run twice; the first one counts.")
+        runs.append(dataclasses.replace(run, struck=tuple(problems)))
+    return dataclasses.replace(evidence, runs=tuple(runs))
+
+
+def flags(evidence: Evidence) -> list[Flag]:
+    """All findings about a study that was `examined`, the gravest first."""
+    found = [flag for check in STUDY_CHECKS for flag in check(evidence)]
+    order = ("struck", "caution", "note")
+    return sorted(found, key=lambda flag: order.index(flag.level))
+
+
+# Checks of a run ---------------------------------------------------------------------------------
+
+
+def unreadable(run: Found, evidence: Evidence) -> Iterator[str]:
+    """No result behind the summary's figures: missing, damaged, or of another version."""
+    if run.problem:
+        yield f"its result cannot be checked: {run.problem}."
+
+
+def contradiction(run: Found, evidence: Evidence) -> Iterator[str]:
+    """Figures of the summary that are not those of the run's own file."""
+    if run.result is None:
+        return
+    if different := list(_differences(run.entry, run.result, evidence)):
+        yield f"the summary and {run.entry.file} contradict each other: {'; '.join(different)}."
+
+
+def overspending(run: Found, evidence: Evidence) -> Iterator[str]:
+    """More rows than the budget that it is compared at."""
+    if run.entry.rows > run.entry.budget_rows:
+        yield f"it spent {run.entry.rows:,} rows of a budget of {run.entry.budget_rows:,}."
+
+
+def maximum_on_test(run: Found, evidence: Evidence) -> Iterator[str]:
+    """A prompt that was picked by its test score: the maximum of several, not an estimate."""
+    if run.result is None or not run.result.candidates:
+        return
+    picked, *others = run.result.candidates
+    tested = sum(one.test is not None for one in others)
+    if tested:
+        yield (
+            f"{tested} more of its candidates have a test score beside the picked one, so the "
+            "figure may be the maximum of several looks at test."
+        )
+    task = evidence.task(run.entry.task)
+    n_dev = task.examples.get("dev", 0) if task else 0
+    # Results of format 1 do not say how many dev examples were seen: all of them.
+    rivals = [one.dev.reward for one in others if one.dev and (one.dev_examples or n_dev) >= n_dev]
+    if picked.dev and rivals and max(rivals) > picked.dev.reward:
+        yield (
+            f"the picked prompt earns {picked.dev.reward:.4g} on dev and another candidate "
+            f"{max(rivals):.4g}, so it was not picked on dev."
+        )
+
+
+def looks_at_test(run: Found, evidence: Evidence) -> Iterator[str]:
+    """More prompts scored on test than the picked one (and a soft prompt's projection)."""
+    if run.result is None or not run.result.candidates:
+        return
+    soft = isinstance(run.result.best.prompt, SoftPrompt)
+    allowed = 2 if soft else 1
+    if run.result.test_prompts > allowed:
+        kind = "a soft prompt and its projection" if soft else "a token prompt"
+        yield (
+            f"{run.result.test_prompts} prompts were scored on test; {kind} needs "
+            f"{allowed}, so the figure may be the maximum of several."
+        )
+
+
+def _cell(entry: RunEntry) -> tuple[str, str, int, str, int]:
+    return entry.task, entry.model, entry.budget_rows, entry.optimiser, entry.seed
+
+
+def _differences(entry: RunEntry, result: Result, evidence: Evidence) -> Iterator[str]:
+    """What the summary says of a run and its file does not."""
+    best = result.candidates[0] if result.candidates else None
+    own: dict[str, object] = {
+        key: getattr(result, key) for key in ("status", "seed", "budget_rows", "rows", "n_prompts")
+    }
+    own["prompt"] = best.text if best else None
+    for split in ("train", "dev", "test"):
+        score = getattr(best, split) if best else None
+        own[split] = score.metric if score else None
+    for key, value in own.items():
+        if getattr(entry, key) != value:
+            yield f"{key} is {getattr(entry, key)!r} there and {value!r} here"
+    if best and best.test and result.test_metrics:
+        mean = float(np.mean(result.test_metrics))
+        if not math.isclose(mean, best.test.metric, rel_tol=1e-9, abs_tol=1e-9):
+            yield f"test is {best.test.metric!r} and the mean over its test examples is {mean!r}"
+    task = evidence.task(entry.task)
+    if task is None or task.fingerprint != result.task_fingerprint:
+        yield "it ran on another task or other data (the fingerprints differ)"
+    model = next((one for one in evidence.summary.models if one.name == entry.model), None)
+    if model is None or not _same_model(model, result):
+        yield "it ran on another model (the fingerprints differ)"
+
+
+def _same_model(model: ModelEntry, result: Result) -> bool:
+    return all(
+        str(result.fingerprint[key]) == value
+        for key, value in model.fingerprint.items()
+        if key in result.fingerprint
+    )
+
+
+# Checks of the study -----------------------------------------------------------------------------
+
+
+def struck_runs(evidence: Evidence) -> Iterator[Flag]:
+    """Runs that count for nothing, and why."""
+    for run in evidence.runs:
+        for problem in run.struck:
+            yield Flag(
+                "struck runs",
+                "struck",
+                f"{run.title}: {problem} Its scores are shown and enter no statistic.",
+            )
+
+
+def leaks(evidence: Evidence) -> Iterator[Flag]:
+    """Examples that two splits share."""
+    for task in evidence.summary.tasks:
+        for split, shared in task.leaks.items():
+            total = task.examples.get(split, 0)
+            share = f" ({shared / total:.1%})" if total else ""
+            what = "figures" if split == "test" else f"{split} figures"
+            yield Flag(
+                "leaks",
+                "caution",
+                f"{task.name}: {shared} of {total} {split} examples{share} are in an earlier split "
+                f"as well, so its {what} reward remembering and are too good.",
+            )
+
+
+def no_runs(evidence: Evidence) -> Iterator[Flag]:
+    """Nothing but controls."""
+    if not any(run.counts for run in evidence.runs):
+        begun = "was begun" if not evidence.runs else "finished and can be relied on"
+        yield Flag(
+            "no runs",
+            "caution",
+            f"No search {begun}, so this page shows the controls and concludes nothing about "
+            "methods.",
+        )
+
+
+def one_seed(evidence: Evidence) -> Iterator[Flag]:
+    """No repetition: luck and method cannot be told apart."""
+    for model, budget in evidence.sections:
+        seeds = {run.entry.seed for run in evidence.section(model, budget) if run.counts}
+        if len(seeds) == 1:
+            yield Flag("one seed", "caution", f"{_place(evidence, model, budget)}{ONE_SEED}")
+
+
+ONE_SEED = (
+    "One seed ranks nothing: every difference between methods here may be luck, so none is ranked "
+    "and no winner is named. Add seeds to the experiment and run it again; what is there is kept."
+)
+
+
+def several_budgets(evidence: Evidence) -> Iterator[Flag]:
+    """Runs that must not be compared with each other."""
+    budgets = sorted({budget for _, budget in evidence.sections})
+    if len(budgets) > 1:
+        yield Flag(
+            "several budgets",
+            "note",
+            f"There are runs of {names(f'{budget:,}' for budget in budgets)} rows. They are never "
+            "in one table: a larger budget is no better method.",
+        )
+
+
+def failed_runs(evidence: Evidence) -> Iterator[Flag]:
+    """Runs that an error ended, or a person."""
+    for run in evidence.runs:
+        if run.entry.status != "finished":
+            why = f": {run.entry.error}" if run.entry.error else ""
+            yield Flag(
+                "failed runs" if run.entry.status == "failed" else "unfinished runs",
+                "caution",
+                f"{run.title}, {run.entry.budget_rows:,} rows: {run.entry.status}{why}. Methods "
+                "are compared on the tasks and seeds that both have.",
+            )
+
+
+def missing_runs(evidence: Evidence) -> Iterator[Flag]:
+    """Runs of the grid that are not in the summary."""
+    summary = evidence.summary
+    missing = summary.expected_runs - len(evidence.runs)
+    if missing <= 0:
+        return
+    grid = list(
+        itertools.product(
+            [task.name for task in summary.tasks],
+            [model.name for model in summary.models],
+            summary.budgets,
+            summary.optimisers,
+            summary.seeds,
+        )
+    )
+    there = {_cell(run.entry) for run in evidence.runs}
+    which = ""
+    if len(grid) == summary.expected_runs:
+        absent = [cell for cell in grid if cell not in there]
+        which = ": " + names(
+            (f"{o} on {t}, {m}, seed {s}, {b:,} rows" for t, m, b, o, s in absent), most=6
+        )
+    yield Flag(
+        "missing runs",
+        "caution",
+        f"{missing} of {summary.expected_runs} runs are not there{which}. Methods are compared on "
+        "the tasks and seeds that both have; run the study's command again to go on.",
+    )
+
+
+def missing_test(evidence: Evidence) -> Iterator[Flag]:
+    """Tasks without a test figure."""
+    for task in evidence.summary.tasks:
+        runs = [run for run in evidence.runs if run.entry.task == task.name and run.counts]
+        if task.examples.get("test", 0) == 0:
+            why = "has no test examples"
+        elif runs and all(run.entry.test is None for run in runs):
+            why = "was not scored on test"
+        else:
+            continue
+        yield Flag(
+            "missing test",
+            "caution",
+            f"{task.name} {why}: nothing about test can be concluded. Dev is shown, on which the "
+            "prompts were picked, so it is too good by the luck of the best.",
+        )
+
+
+def noise_floor(evidence: Evidence) -> Iterator[Flag]:
+    """Differences that the arithmetic alone could make."""
+    for model in evidence.summary.models:
+        largest = _noise(model)
+        spread = model.noise.get("spread", 0.0)
+        if spread and largest > QUIET * spread:
+            yield Flag(
+                "noise floor",
+                "caution",
+                f"{model.name}: computed another way, a log-likelihood differs by up to "
+                f"{largest:.2g} nats, {largest / spread:.1%} of the usual distance between two "
+                "prompts. Near ties are decided by rounding; dtype: float32 has less.",
+            )
+        for task in evidence.summary.tasks:
+            yield from _below_noise(evidence, model.name, task, largest)
+
+
+def _noise(model: ModelEntry) -> float:
+    kinds = ("alone", "shuffled", "batches", "plain")
+    return max((model.noise.get(kind, 0.0) for kind in kinds), default=0.0)
+
+
+def _below_noise(evidence: Evidence, model: str, task: TaskEntry, largest: float) -> Iterator[Flag]:
+    """Methods on a task whose mean test rewards differ by less than the noise of one row."""
+    if task.reward not in _IN_NATS:
+        return
+    for budget in evidence.summary.budgets:
+        means = {}
+        for name in evidence.summary.optimisers:
+            rewards = [
+                reward
+                for run in evidence.section(model, budget)
+                if (run.entry.task, run.entry.optimiser) == (task.name, name) and run.counts
+                if (reward := run.entry.rewards.get("test")) is not None
+            ]
+            if rewards:
+                means[name] = float(np.mean(rewards))
+        close = [
+            f"{a} and {b}"
+            for (a, x), (b, y) in itertools.combinations(means.items(), 2)
+            if 0 < abs(x - y) < largest
+        ]
+        if close:
+            yield Flag(
+                "noise floor",
+                "caution",
+                f"{task.name}, {model}, {budget:,} rows: the mean test rewards of {names(close)} "
+                f"differ by less than the noise of one log-likelihood ({largest:.2g} nats).",
+            )
+
+
+def unread_transfer(evidence: Evidence) -> Iterator[Flag]:
+    """Transferred prompts that are left out because their file cannot be read."""
+    if evidence.transfer_problem:
+        yield Flag("unread transfer", "caution", f"{evidence.transfer_problem}.")
+
+
+def _place(evidence: Evidence, model: str, budget: int) -> str:
+    """What tells a section from the others, or "" for the only one."""
+    return "" if len(evidence.sections) == 1 else f"{model}, {budget:,} rows: "
+
+
+RUN_CHECKS: tuple[Callable[[Found, Evidence], Iterator[str]], ...] = (
+    unreadable,
+    contradiction,
+    overspending,
+    maximum_on_test,
+    looks_at_test,
+)
+STUDY_CHECKS: tuple[Callable[[Evidence], Iterator[Flag]], ...] = (
+    struck_runs,
+    no_runs,
+    missing_test,
+    leaks,
+    one_seed,
+    failed_runs,
+    missing_runs,
+    noise_floor,
+    unread_transfer,
+    several_budgets,
+)

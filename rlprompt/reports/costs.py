@@ -1,0 +1,241 @@
+"""What a study cost, what it ran with, and how to run it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from rlprompt.reports.study_data import Evidence, Found
+from rlprompt.reports.tables import NONE, Table, count, number
+from rlprompt.store.summary import Summary
+
+# Characters of a control's prompt; train examples in context are long, and in summary.json whole.
+SHOWN = 240
+EMPTY: tuple[Any, ...] = (None, "", [], {})
+
+
+def total_rows(evidence: Evidence) -> int:
+    """Rows of searches, of what came beside them, of controls and of references."""
+    return (
+        sum(run.entry.rows + sum(_outside(run).values()) for run in evidence.runs)
+        + sum(control.rows for control in evidence.summary.controls)
+        + sum(reference.rows for reference in evidence.summary.references)
+    )
+
+
+def total_tokens(evidence: Evidence) -> float | None:
+    """Tokens of the searches' rows; None where a run does not know how long its rows are."""
+    per_row = [run.result.tokens_per_row if run.result else None for run in evidence.runs]
+    if not per_row or None in per_row:
+        return None
+    rows = (run.entry.rows for run in evidence.runs)
+    return sum(one * n for one, n in zip(per_row, rows, strict=True) if one is not None)
+
+
+def total_seconds(evidence: Evidence) -> float:
+    """Seconds of searches, of what came beside them, and of references."""
+    return (
+        sum(run.entry.total_seconds for run in evidence.runs)
+        + sum(run.result.outside_seconds for run in evidence.runs if run.result)
+        + sum(reference.seconds for reference in evidence.summary.references)
+    )
+
+
+def ledger(evidence: Evidence) -> Iterator[Table]:
+    """What was spent, by method, and on what no search did."""
+    yield _searches(evidence)
+    summary = evidence.summary
+    controls = [
+        (
+            one.task,
+            one.model,
+            one.name,
+            one.prompt if len(one.prompt) <= SHOWN else f"{one.prompt[:SHOWN]}...",
+            str_yes(one.retypable),
+            count(one.rows),
+            one.note or NONE,
+        )
+        for one in summary.controls
+    ]
+    if controls:
+        yield Table(
+            "controls",
+            "Controls: prompts that no search found",
+            ("task", "model", "control", "prompt", "retypable", "rows", "note"),
+            tuple(controls),
+            text=(0, 1, 2, 4, 6),
+            code=(3,),
+            notes=("rows: to choose and score it, outside every budget; 0 where not counted.",),
+        )
+    references = [
+        (
+            one.task, one.model, one.name, one.kind, count(one.trainable), count(one.rows),
+            number(one.seconds, 1), number(one.test), one.note or NONE,
+        )
+        for one in summary.references
+    ]  # fmt: skip
+    if references:
+        yield Table(
+            "references",
+            "References: training of the same model on the same examples",
+            ("task", "model", "name", "kind", "numbers", "rows", "seconds", "test", "note"),
+            tuple(references),
+            text=(0, 1, 2, 3, 8),
+            notes=("rows: 3 for an example seen in training, 1 for one scored.",),
+        )
+
+
+def surroundings(summary: Summary) -> Iterator[Table]:
+    """Models, tasks and versions, with what tells them from all others."""
+    yield Table(
+        "models",
+        "Models",
+        ("model", "kind", "parameters", "device", "noise, nats", "spread, nats", "fingerprint"),
+        tuple(
+            (
+                one.name,
+                one.kind,
+                count(one.parameters),
+                one.device,
+                f"{max((v for k, v in one.noise.items() if k != 'spread'), default=0.0):.1e}",
+                number(one.noise.get("spread")),
+                ", ".join(f"{key} {value}" for key, value in one.fingerprint.items() if value),
+            )
+            for one in summary.models
+        ),
+        text=(0, 1, 3, 6),
+        notes=(
+            "noise: the largest difference of a log-likelihood computed in another way; spread: "
+            "the median difference between two prompts.",
+        ),
+    )
+    yield Table(
+        "tasks",
+        "Tasks",
+        (
+            "task",
+            "metric",
+            "reward",
+            "template",
+            "train",
+            "dev",
+            "test",
+            "label words",
+            "fingerprint",
+        ),
+        tuple(
+            (
+                one.name,
+                one.metric,
+                one.reward or NONE,
+                one.template or NONE,
+                *(count(one.examples.get(split)) for split in ("train", "dev", "test")),
+                "; ".join(f"{k}: {' '.join(words)}" for k, words in one.label_words.items())
+                or NONE,
+                one.fingerprint,
+            )
+            for one in summary.tasks
+        ),
+        text=(0, 1, 2, 3, 7, 8),
+    )
+    versions = [("started", summary.started or NONE), ("platform", summary.platform or NONE)]
+    yield Table(
+        "environment",
+        "Environment",
+        ("what", "which"),
+        (*versions, *summary.versions.items()),
+        text=(0, 1),
+    )
+
+
+def requirements(summary: Summary) -> str:
+    """A command that installs what it ran with; "" where that is unknown."""
+    # Without the build, such as +cpu, which the package index does not have.
+    packages = [
+        f"{name}=={version.partition('+')[0]}"
+        for name, version in summary.versions.items()
+        if name != "python"
+    ]
+    return f"pip install {' '.join(packages)}" if packages else ""
+
+
+def config_text(summary: Summary) -> str:
+    """The experiment file; "" for a study made in Python."""
+    if not summary.config:
+        return ""
+    return str(yaml.safe_dump(_filled(summary.config), sort_keys=False, allow_unicode=True))
+
+
+def _filled(part: Mapping[str, Any]) -> dict[str, Any]:
+    written = {key: _written(value) for key, value in part.items()}
+    return {key: value for key, value in written.items() if value not in EMPTY}
+
+
+def _written(part: Any) -> Any:
+    """A part of a config as a person writes it: settings beside the name, and no empty defaults."""
+    if isinstance(part, list):
+        return [_written(one) for one in part]
+    if not isinstance(part, Mapping) or "class" in part:
+        return part
+    if "name" in part:
+        # What a person set is kept, empty or not: only a model's revision is empty by default.
+        named = {**part, **part.get("settings", {})}
+        kept = {
+            key: value
+            for key, value in named.items()
+            if key != "settings" and (key, value) != ("revision", None)
+        }
+        return kept["name"] if len(kept) == 1 else kept
+    return _filled(part)
+
+
+def str_yes(value: bool) -> str:
+    """A truth value as a word."""
+    return "yes" if value else "no"
+
+
+def _searches(evidence: Evidence) -> Table:
+    purposes = list(dict.fromkeys(key for run in evidence.runs for key in _outside(run)))
+    rows = []
+    for model, budget in evidence.sections:
+        runs = evidence.section(model, budget)
+        for name in dict.fromkeys(run.entry.optimiser for run in runs):
+            own = [run for run in runs if run.entry.optimiser == name]
+            lm = sum(run.entry.lm_seconds for run in own)
+            total = sum(run.entry.total_seconds for run in own)
+            after = sum(run.result.outside_seconds for run in own if run.result)
+            rows.append(
+                (
+                    name,
+                    model,
+                    count(budget),
+                    str(len(own)),
+                    count(sum(run.entry.rows for run in own)),
+                    count(sum(run.entry.n_prompts for run in own)),
+                    number(lm, 1),
+                    number(total - lm, 1),
+                    *(count(sum(_outside(run).get(key, 0) for run in own)) for key in purposes),
+                    number(after, 1),
+                )
+            )
+    return Table(
+        "ledger",
+        "What the searches cost, all tasks and seeds together",
+        (
+            "method", "model", "budget", "runs", "rows", "prompts", "LM seconds", "own seconds",
+            *(f"rows: {key}" for key in purposes), "seconds after",
+        ),
+        tuple(rows),
+        text=(0, 1),
+        notes=(
+            "A row is one prompt scored on one example; a gradient costs three. LM seconds: "
+            "rewards and gradients; own seconds: the method's own work. What follows is outside "
+            "the budget, and seconds after are what it took.",
+        ),
+    )  # fmt: skip
+
+
+def _outside(run: Found) -> dict[str, int]:
+    return dict(run.result.outside_rows) if run.result else {}

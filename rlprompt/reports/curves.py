@@ -1,0 +1,223 @@
+"""Anytime curves: how good the best prompt so far was, against what had been spent by then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlprompt.reports.study_data import Evidence, Found
+from rlprompt.reports.svg import Line, line_plot, thinned, value_range
+from rlprompt.reports.tables import Table, count, number
+from rlprompt.statistics.summaries import Band, curve_band
+from rlprompt.store.summary import TaskEntry
+from rlprompt.types import Floats
+
+# What a search spends, by the word in the switch, and how it reads below a plot.
+UNITS = {
+    "rows": "rows spent",
+    "tokens": "tokens of rows spent",
+    "seconds": "seconds of the search",
+}
+SPLITS = {
+    "train": "best train reward so far",
+    "dev": "dev reward of the best prompt on train so far",
+}
+# Controls that are drawn as levels; more would hide the curves. All are in the tables.
+MOST_LEVELS = 2
+# Shares of the budget at which the table below a plot reads its curves.
+MARKS = (0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture and its figures.
+
+    Attributes:
+        svg: For the page.
+        table: For those who do not see it.
+    """
+
+    svg: str
+    table: Table
+
+
+@dataclass(frozen=True)
+class TaskCurves:
+    """The curves of a task.
+
+    Attributes:
+        task: Its name.
+        plots: Train and dev by unit; no unit in which costs are unknown.
+    """
+
+    task: str
+    plots: dict[str, tuple[Plot, ...]]
+
+
+def task_curves(
+    evidence: Evidence, model: str, budget: int, task: TaskEntry, key: str
+) -> TaskCurves | None:
+    """The curves of the runs that count on a task; None where there are none.
+
+    Args:
+        evidence: The study, examined.
+        model: Whose runs.
+        budget: Of how many rows.
+        task: On which task.
+        key: Tells the plots from all others of the page.
+    """
+    runs = [
+        run
+        for run in evidence.section(model, budget)
+        if run.entry.task == task.name and run.counts and run.result and run.result.points
+    ]
+    plots = {}
+    for unit in UNITS if runs else ():
+        bands = {split: _bands(evidence, runs, split, unit) for split in SPLITS}
+        if not bands["train"]:
+            continue
+        levels = {split: _levels(evidence, model, task, split) for split in SPLITS}
+        values = [v for split in SPLITS for _, _, band in bands[split] for v in band.value]
+        y_range = value_range(values + [v for split in SPLITS for _, v in levels[split]])
+        plots[unit] = tuple(
+            _plot(
+                f"{key}.{unit}.{split}",
+                task,
+                split,
+                unit,
+                bands[split],
+                levels[split],
+                y_range,
+                evidence.summary.optimisers,
+            )
+            for split in SPLITS
+            if bands[split]
+        )
+    return TaskCurves(task.name, plots) if plots else None
+
+
+def costs(run: Found, rows: Sequence[float] | Floats, unit: str) -> Floats | None:
+    """What a run had spent when it had spent these rows; None where that is unknown.
+
+    Tokens are those of an average row. Seconds are known at each improvement for the model's work;
+    the method's own time is spread evenly over it.
+    """
+    result = run.result
+    spent = np.asarray(rows, dtype=np.float64)
+    if unit == "rows" or result is None:
+        return spent
+    if unit == "tokens":
+        return None if result.tokens_per_row is None else spent * result.tokens_per_row
+    if len(result.trace_seconds) != len(result.points) or not result.lm_seconds:
+        return None
+    share = result.total_seconds / result.lm_seconds
+    known = [0.0, *(at for at, _ in result.points), float(max(result.rows, 1))]
+    seconds = np.array([0.0, *result.trace_seconds, result.lm_seconds]) * share
+    return np.interp(spent, known, np.maximum.accumulate(seconds))
+
+
+def _bands(
+    evidence: Evidence, runs: Sequence[Found], split: str, unit: str
+) -> list[tuple[str, int, Band]]:
+    """Name, number of seeds and band of each method that has such curves."""
+    found = []
+    for name in evidence.summary.optimisers:
+        own = [run for run in runs if run.entry.optimiser == name]
+        curves = [curve for run in own if (curve := _curve(run, split, unit)) is not None]
+        if curves and len(curves) == len(own):
+            # A search that ends early keeps what it found to the end of its budget, but no run is
+            # drawn longer than it took.
+            ends = [costs(run, [run.entry.budget_rows], unit) for run in own]
+            end = max(float(one[0]) for one in ends if one is not None)
+            start = max(float(at[0]) for at, _ in curves)
+            grid = np.concatenate([at for at, _ in curves])
+            grid = thinned(grid[grid >= start], max(end, start))
+            steps = [list(zip(*(part.tolist() for part in curve), strict=True)) for curve in curves]
+            found.append((name, len(own), curve_band(steps, grid)))
+    return found
+
+
+def _curve(run: Found, split: str, unit: str) -> tuple[Floats, Floats] | None:
+    """Costs and heights of one run's steps."""
+    result = run.result
+    if result is None:
+        return None
+    if split == "train":
+        points = [(rows, reward) for rows, reward in result.points]
+    else:
+        points = [(one.rows, one.dev.reward) for one in result.incumbents]
+    if not points:
+        return None
+    rows, heights = np.array(points, dtype=np.float64).T
+    spent = costs(run, rows, unit)
+    return None if spent is None else (spent, heights)
+
+
+def _levels(evidence: Evidence, model: str, task: TaskEntry, split: str) -> list[tuple[str, float]]:
+    """Names and rewards of the controls that are drawn."""
+    own = [
+        control
+        for control in evidence.summary.controls
+        if (control.model, control.task) == (model, task.name)
+    ]
+    return [
+        (control.name, reward)
+        for control in own[:MOST_LEVELS]
+        if (reward := control.rewards.get(split)) is not None
+    ]
+
+
+def _plot(
+    name: str,
+    task: TaskEntry,
+    split: str,
+    unit: str,
+    bands: Sequence[tuple[str, int, Band]],
+    levels: Sequence[tuple[str, float]],
+    y_range: tuple[float, float],
+    styles: Sequence[str],
+) -> Plot:
+    title = f"{task.name}: {SPLITS[split]} against {UNITS[unit]}"
+    ends = [f"{method} {_ending(band)}" for method, _, band in bands]
+    ends += [f"{control} prompt {number(value)} throughout" for control, value in levels]
+    svg = line_plot(
+        name,
+        title,
+        f"Mean over seeds with a 95 % band. At the end: {'; '.join(ends)}.",
+        [Line(method, styles.index(method), band) for method, _, band in bands],
+        levels,
+        x_label=UNITS[unit],
+        y_label=f"{split} reward" + (f" ({task.reward})" if task.reward else ""),
+        y_range=y_range,
+    )
+    return Plot(svg, _figures(name, title, unit, bands))
+
+
+def _ending(band: Band) -> str:
+    text = number(float(band.value[-1]))
+    if not np.isfinite(band.low[-1]):
+        return text
+    return f"{text} ({number(float(band.low[-1]))} to {number(float(band.high[-1]))})"
+
+
+def _figures(name: str, title: str, unit: str, bands: Sequence[tuple[str, int, Band]]) -> Table:
+    """The curves read at some shares of the longest one's cost."""
+    end = max(float(band.at[-1]) for _, _, band in bands)
+    marks = [share * end for share in MARKS]
+    rows = []
+    for method, seeds, band in bands:
+        cells = [number(_read(band.at, band.value, mark)) for mark in marks]
+        interval = [number(_read(band.at, part, end)) for part in (band.low, band.high)]
+        rows.append((method, str(seeds), *cells, *interval))
+    heads = [f"at {count(mark)}" for mark in marks]
+    header = ("method", "seeds", *heads, "low", "high")
+    note = f"Means over seeds at so many {unit}; low and high: 95 % interval at the end."
+    return Table(name, title, header, tuple(rows), notes=(note,))
+
+
+def _read(at: Floats, heights: Floats, cost: float) -> float | None:
+    """A step curve at a cost; None before its begin or where there is no value."""
+    place = int(np.searchsorted(at, cost * (1 + 1e-12), side="right")) - 1
+    return float(heights[place]) if place >= 0 and np.isfinite(heights[place]) else None

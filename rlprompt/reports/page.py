@@ -1,0 +1,207 @@
+"""What a study's page says, as values: `page_file.py` writes them down.
+
+Made from the summary, the results of the runs, and statistics; no model, no store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rlprompt.reports.caveats import Flag, examined, flags
+from rlprompt.reports.costs import (
+    config_text,
+    ledger,
+    requirements,
+    surroundings,
+    total_rows,
+    total_seconds,
+    total_tokens,
+)
+from rlprompt.reports.curves import UNITS, TaskCurves, task_curves
+from rlprompt.reports.prompts import Finding, best_prompts, findings
+from rlprompt.reports.score_matrix import Scoreboard
+from rlprompt.reports.standings import Standings, standings
+from rlprompt.reports.study_data import Evidence, names
+from rlprompt.reports.tables import Table, count, slugs
+from rlprompt.reports.transfer import transfer_tables
+from rlprompt.store.summary import Summary
+
+
+@dataclass(frozen=True)
+class PageSection:
+    """One model's searches at one budget: never two budgets in one table.
+
+    Attributes:
+        key: Tells it from the others, in names of tables and files.
+        heading: The same in words.
+        curves: Of each task.
+        standings: Results.
+        findings: The best prompts by task.
+        prompts: The same as a table.
+    """
+
+    key: str
+    heading: str
+    curves: tuple[TaskCurves, ...]
+    standings: Standings
+    findings: dict[str, tuple[Finding, ...]]
+    prompts: Table
+
+
+@dataclass(frozen=True)
+class Page:
+    """A study's page.
+
+    Attributes:
+        name: The experiment's.
+        headline: What was compared, in a line.
+        facts: Term and value: on what, at which cost.
+        flags: What cannot be relied on, the gravest first.
+        basis: How much the figures rest on.
+        units: What costs are counted in, those that a curve has.
+        sections: One or more.
+        ledger: Cost tables.
+        surroundings: Tables of models, tasks and versions.
+        data_notes: What was done to the data, by task.
+        command: What runs the study again.
+        config: The experiment file that it needs, or "".
+        requirements: What installs the same versions, or "".
+        transfer: What found prompts are worth on other models and data, where that was measured.
+    """
+
+    name: str
+    headline: str
+    facts: tuple[tuple[str, str], ...]
+    flags: tuple[Flag, ...]
+    basis: str
+    units: tuple[str, ...]
+    sections: tuple[PageSection, ...]
+    ledger: tuple[Table, ...]
+    surroundings: tuple[Table, ...]
+    data_notes: tuple[tuple[str, str], ...]
+    command: str
+    config: str
+    requirements: str
+    transfer: tuple[Table, ...] = ()
+
+    def tables(self) -> Iterator[Table]:
+        """Those that are written as files too, each name once."""
+        for section in self.sections:
+            yield from section.standings.tables
+            yield from section.standings.tests
+            if section.findings:
+                yield section.prompts
+        yield from self.transfer
+        yield from self.ledger
+        yield from self.surroundings
+
+
+def page_of(evidence: Evidence) -> Page:
+    """All that a page says of a study."""
+    evidence = examined(evidence)
+    summary = evidence.summary
+    keys = slugs((f"{model} {budget}" for model, budget in evidence.sections), "at")
+    sections = tuple(
+        _section(evidence, model, budget, keys[f"{model} {budget}"] if len(keys) > 1 else "")
+        for model, budget in evidence.sections
+    )
+    there = {unit for section in sections for one in section.curves for unit in one.plots}
+    return Page(
+        name=summary.name,
+        headline=_headline(evidence),
+        facts=tuple(_facts(evidence)),
+        flags=tuple(flags(evidence)),
+        basis=_basis(summary),
+        units=tuple(unit for unit in UNITS if unit in there),
+        sections=sections,
+        ledger=tuple(ledger(evidence)),
+        surroundings=tuple(surroundings(summary)),
+        data_notes=tuple((task.name, note) for task in summary.tasks for note in task.data_notes),
+        command=f"rlprompt compare {summary.name}.yaml",
+        config=config_text(summary),
+        requirements=requirements(summary),
+        transfer=tuple(transfer_tables(evidence.transfer)) if evidence.transfer else (),
+    )
+
+
+def _section(evidence: Evidence, model: str, budget: int, key: str) -> PageSection:
+    board = Scoreboard(evidence, model, budget, key)
+    found = tuple(findings(board))
+    curves = (
+        task_curves(evidence, model, budget, task, board.name("curve", task.name))
+        for task in board.tasks
+    )
+    return PageSection(
+        key=key,
+        heading=f"{model}, {budget:,} rows a search",
+        curves=tuple(one for one in curves if one),
+        standings=standings(board),
+        findings={
+            task: tuple(one for one in found if one.task == task)
+            for task in dict.fromkeys(one.task for one in found)
+        },
+        prompts=best_prompts(board, found),
+    )
+
+
+def _headline(evidence: Evidence) -> str:
+    """What was compared, on what, at which cost."""
+    summary = evidence.summary
+    tasks, models = (names(one.name for one in part) for part in (summary.tasks, summary.models))
+    budgets = names(f"{budget:,}" for budget in summary.budgets)
+    return (
+        f"{_many(len(summary.optimisers), 'method')}, {_many(len(summary.seeds), 'seed')} each, on "
+        f"{tasks} with {models}, at {budgets} rows a search"
+    )
+
+
+def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    summary = evidence.summary
+    yield _many(len(summary.optimisers), "method"), names(summary.optimisers)
+    yield (
+        _many(len(summary.tasks), "task"),
+        names(f"{task.name} ({_sizes(task.examples)})" for task in summary.tasks),
+    )
+    yield (
+        _many(len(summary.models), "model"),
+        names(f"{one.name} ({count(one.parameters)} parameters)" for one in summary.models),
+    )
+    finished = sum(run.entry.status == "finished" for run in evidence.runs)
+    seeds = f"{_many(len(summary.seeds), 'seed')} each"
+    struck = sum(bool(run.struck) for run in evidence.runs)
+    counted = f", {struck} struck" if struck else ""
+    yield f"{finished} of {summary.expected_runs} runs finished{counted}", seeds
+    budgets = names(f"{budget:,}" for budget in summary.budgets)
+    yield f"{budgets} rows a search", "a row is one prompt scored on one example"
+    tokens, seconds = total_tokens(evidence), total_seconds(evidence)
+    cost = [f"{seconds / 3600:,.1f} hours" if seconds >= 5400 else f"{seconds:,.0f} seconds"]
+    if tokens is not None:
+        cost.insert(0, f"{_short(tokens)} tokens in the searches")
+    yield f"{count(total_rows(evidence))} rows in all", ", ".join(cost)
+
+
+def _basis(summary: Summary) -> str:
+    """How much the figures rest on."""
+    sizes = names(f"{task.examples.get('test', 0):,} on {task.name}" for task in summary.tasks)
+    return (
+        f"Figures rest on {_many(len(summary.seeds), 'seed')} a method, and on so many test "
+        f"examples: {sizes}."
+    )
+
+
+def _sizes(examples: dict[str, int]) -> str:
+    """Examples of each split in a word or two."""
+    return " / ".join(f"{examples.get(split, 0):,}" for split in ("train", "dev", "test"))
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _short(value: float) -> str:
+    """A large number to three digits or so."""
+    for size, word in ((1e9, "billion"), (1e6, "million")):
+        if value >= size:
+            return f"{value / size:,.1f} {word}"
+    return count(value)

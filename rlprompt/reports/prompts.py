@@ -1,0 +1,271 @@
+"""The best prompt of each method: its text, what each token is worth, what the model answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rlprompt.prompt import SoftPrompt
+from rlprompt.reports.score_matrix import Scoreboard, wilson
+from rlprompt.reports.study_data import Found
+from rlprompt.reports.svg import effect_bar
+from rlprompt.reports.tables import NONE, Table, number, slugs
+from rlprompt.search.result import SOFT_MARK, Result
+from rlprompt.store.summary import TaskEntry
+
+# Classes whose confusion fits a page; with more, the largest confusions are listed.
+MOST_CLASSES = 20
+OTHER = "(other)"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The prompt of one method's best run on a task.
+
+    Attributes:
+        task: The task.
+        method: The optimiser.
+        seed: Of the run.
+        of: Runs that it was chosen from.
+        text: The prompt as it reads; of a soft one the nearest tokens.
+        soft: Whether it is vectors.
+        size: Its length in words, such as "5 tokens".
+        retypable: Whether typing the text gives the prompt again.
+        found: When in the search, in words.
+        scores: Train, dev and test with the interval, as term and figure.
+        remarks: What else there is to say, a sentence each.
+        effects: Each token's effect, with a bar for each row, if it was taken apart.
+        bars: (rows,) SVG.
+        others: Nearest tokens, confusion by class, outputs: those that there are.
+    """
+
+    task: str
+    method: str
+    seed: int
+    of: int
+    text: str
+    soft: bool
+    size: str
+    retypable: bool
+    found: str
+    scores: tuple[tuple[str, str], ...]
+    remarks: tuple[str, ...]
+    effects: Table | None
+    bars: tuple[str, ...]
+    others: tuple[Table, ...]
+
+
+def findings(board: Scoreboard) -> Iterator[Finding]:
+    """The best runs of a section, by task and method."""
+    for task in board.tasks:
+        for method in board.methods:
+            runs = [
+                run
+                for run in board.of(method, task.name)
+                if run.result is not None and run.result.candidates
+            ]
+            if runs:
+                # On dev, as every choice; by test it would be a maximum over seeds.
+                best = max(runs, key=lambda run: _dev(run))
+                yield _finding(board, task, best, len(runs))
+
+
+def best_prompts(board: Scoreboard, found: tuple[Finding, ...]) -> Table:
+    """The prompts as a table, for the files."""
+    rows = [
+        (
+            one.task,
+            one.method,
+            str(one.seed),
+            one.text,
+            "soft" if one.soft else "yes" if one.retypable else "no",
+            *(dict(one.scores).get(split, NONE) for split in ("train", "dev", "test")),
+        )
+        for one in found
+    ]
+    return Table(
+        board.name("prompts"),
+        f"Best prompt of each method, {board.model}, {board.budget:,} rows",
+        ("task", "method", "seed", "prompt", "retypable", "train", "dev", "test"),
+        tuple(rows),
+        text=(0, 1, 4),
+        code=(3,),
+        notes=(
+            "Of the seeds, the one that is best on dev. Of a soft prompt, the nearest tokens; they "
+            "are another prompt.",
+        ),
+    )
+
+
+def _dev(run: Found) -> tuple[float, float]:
+    dev = run.entry.dev
+    reward = run.entry.rewards.get("dev")
+    low = -float("inf")
+    return (low if dev is None else dev, low if reward is None else reward)
+
+
+def _finding(board: Scoreboard, task: TaskEntry, run: Found, of: int) -> Finding:
+    result, entry = run.result, run.entry
+    assert result is not None
+    best = result.best
+    soft = isinstance(best.prompt, SoftPrompt)
+    vectors = "vector" if soft else "token"
+    name = board.name(slugs(board.methods)[entry.optimiser], task.name)
+    effects, bars = _effects(name, task, result)
+    tables = (_neighbours, _confusion, _confusions, _outputs)
+    return Finding(
+        task=task.name,
+        method=entry.optimiser,
+        seed=entry.seed,
+        of=of,
+        text=best.text.removeprefix(SOFT_MARK) if soft else best.text,
+        soft=soft,
+        size=f"{len(best.prompt)} {vectors}{'' if len(best.prompt) == 1 else 's'}",
+        retypable=best.retypable,
+        found=f"after {best.found_at_rows:,} of {entry.rows:,} rows",
+        scores=tuple((split, number(run.score(split))) for split in ("train", "dev", "test")),
+        remarks=tuple(_remarks(task, result)),
+        effects=effects,
+        bars=bars,
+        others=tuple(found for make in tables if (found := make(name, task, result))),
+    )
+
+
+def _remarks(task: TaskEntry, result: Result) -> Iterator[str]:
+    low, high = wilson(result.test_metrics)
+    if low is not None:
+        yield (
+            f"Test {task.metric} of this prompt: 95 % interval {number(low)} to {number(high)} "
+            f"over {len(result.test_metrics)} test examples (Wilson)."
+        )
+    analysis = result.analysis
+    if analysis and analysis.problem:
+        yield f"It could not be taken apart: {analysis.problem}."
+    if analysis and analysis.projection:
+        one = analysis.projection
+        test = result.best.test
+        gap = f", {one.test.metric - test.metric:+.3f} against the vectors" if test else ""
+        typed = "" if one.retypable else "; typing it gives other tokens"
+        yield (
+            f"As its nearest tokens, {one.text!r}{typed}: dev {number(one.dev.metric)}, test "
+            f"{number(one.test.metric)}{gap}."
+        )
+
+
+def _effects(name: str, task: TaskEntry, result: Result) -> tuple[Table | None, tuple[str, ...]]:
+    """Dev with the prompt less dev without each of its parts."""
+    analysis, dev = result.analysis, result.best.dev
+    if not analysis or not analysis.pieces or dev is None:
+        return None, ()
+    effects = [dev.reward - piece.without.reward for piece in analysis.pieces]
+    largest = max(map(abs, effects))
+    rows = tuple(
+        (
+            piece.text,
+            number(effect),
+            number(dev.metric - piece.without.metric),
+        )
+        for piece, effect in zip(analysis.pieces, effects, strict=True)
+    )
+    table = Table(
+        f"{name}.effects",
+        "What each token adds on dev",
+        ("token", "reward", task.metric),
+        rows,
+        text=(),
+        code=(0,),
+        notes=("Dev with the whole prompt less dev without this token (leave one out).",),
+    )
+    return table, tuple(effect_bar(effect, largest) for effect in effects)
+
+
+def _neighbours(name: str, task: TaskEntry, result: Result) -> Table | None:
+    """Of a soft prompt."""
+    if not result.analysis or not result.analysis.neighbours:
+        return None
+    rows = tuple(
+        (
+            str(i + 1),
+            one.text,
+            number(one.distance, 2),
+            number(one.norm, 2),
+            number(one.token_norm, 2),
+        )
+        for i, one in enumerate(result.analysis.neighbours)
+    )
+    return Table(
+        f"{name}.nearest",
+        "Nearest tokens of its vectors",
+        ("vector", "token", "distance", "norm", "norm of token"),
+        rows,
+        text=(),
+        code=(1,),
+        notes=("A distance near the norms means that the token says little of the vector.",),
+    )
+
+
+def _pairs(task: TaskEntry, result: Result) -> list[tuple[str, str]]:
+    """Class and answer of each test example; none where there are no classes or answers."""
+    if not task.classes or len(task.test_labels) != len(result.test_answers):
+        return []
+    return list(zip(task.test_labels, result.test_answers, strict=True))
+
+
+def _confusion(name: str, task: TaskEntry, result: Result) -> Table | None:
+    pairs = _pairs(task, result)
+    if not pairs or len(task.classes) > MOST_CLASSES:
+        return None
+    known = set(task.classes)
+    counts = Counter((label, said if said in known else OTHER) for label, said in pairs)
+    answers = [*task.classes, *([OTHER] if any(said == OTHER for _, said in counts) else [])]
+    rows = []
+    for label in task.classes:
+        row = [counts[label, said] for said in answers]
+        share = counts[label, label] / sum(row) if sum(row) else None
+        rows.append((label, *map(str, row), number(share)))
+    return Table(
+        f"{name}.confusion",
+        "Confusion on test: class by row, answer by column",
+        ("class", *answers, "recall"),
+        tuple(rows),
+    )
+
+
+def _confusions(name: str, task: TaskEntry, result: Result) -> Table | None:
+    """The largest confusions, where there are too many classes for a matrix."""
+    pairs = _pairs(task, result)
+    if not pairs or len(task.classes) <= MOST_CLASSES:
+        return None
+    wrong = Counter(pair for pair in pairs if pair[0] != pair[1])
+    rows = tuple((label, said, str(n)) for (label, said), n in wrong.most_common(MOST_CLASSES))
+    return Table(
+        f"{name}.confusion",
+        "Largest confusions on test",
+        ("class", "answer", "examples"),
+        rows,
+        text=(0, 1),
+    )
+
+
+def _outputs(name: str, task: TaskEntry, result: Result) -> Table | None:
+    """A few test examples with what the model answered."""
+    shown = [one for one in task.shown if one.place < len(result.test_answers)]
+    if not shown:
+        return None
+    rows = tuple(
+        (
+            " / ".join(one.fields.values()),
+            one.label,
+            result.test_answers[one.place],
+            number(result.test_metrics[one.place] if result.test_metrics else None),
+        )
+        for one in shown
+    )
+    return Table(
+        f"{name}.outputs",
+        "Some test examples",
+        ("text", "reference", "answer", task.metric),
+        rows,
+        text=(0, 1, 2),
+    )

@@ -1,0 +1,119 @@
+"""The scores of one model's searches at one budget, as the statistics want them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from rlprompt.reports.study_data import Evidence, Found
+from rlprompt.reports.tables import slugs
+from rlprompt.statistics.summaries import share_interval
+from rlprompt.store.summary import ReferenceEntry, TaskEntry
+from rlprompt.types import Floats
+
+
+class Scoreboard:
+    """The scores of one model's searches at one budget.
+
+    Args:
+        evidence: The study, examined.
+        model: Whose runs.
+        budget: Of how many rows.
+        key: Tells its tables from those of other sections.
+    """
+
+    def __init__(self, evidence: Evidence, model: str, budget: int, key: str) -> None:
+        self.evidence, self.model, self.budget, self.key = evidence, model, budget, key
+        summary = evidence.summary
+        self.runs = evidence.section(model, budget)
+        self.controls = [one for one in summary.controls if one.model == model]
+        self.references = [one for one in summary.references if one.model == model]
+        there = {one.task for one in (*(run.entry for run in self.runs), *self.controls)}
+        self.tasks = [task for task in summary.tasks if task.name in there]
+        begun = {run.entry.optimiser for run in self.runs}
+        self.methods = [name for name in summary.optimisers if name in begun]
+        self.seeds = sorted({run.entry.seed for run in self.runs})
+        self._slugs = slugs((task.name for task in self.tasks), key)
+
+    def name(self, kind: str, task: str = "") -> str:
+        """What a table or plot of this section is called among all of the page."""
+        # No slug has a dot in it, so no two such names are alike.
+        return ".".join(filter(None, [self._slugs[task] if task else self.key, kind]))
+
+    def of(self, method: str, task: str) -> list[Found]:
+        """The runs of a method on a task that count."""
+        return [
+            run
+            for run in self.runs
+            if (run.entry.optimiser, run.entry.task) == (method, task) and run.counts
+        ]
+
+    def scores(self, method: str, tasks: Sequence[TaskEntry], split: str = "test") -> Floats:
+        """(seeds, tasks) of the metric, NaN where there is none that counts."""
+        scores = np.full((len(self.seeds), len(tasks)), np.nan)
+        for column, task in enumerate(tasks):
+            for run in self.of(method, task.name):
+                value = run.score(split)
+                if value is not None:
+                    scores[self.seeds.index(run.entry.seed), column] = value
+        return scores
+
+    @property
+    def n_seeds(self) -> int:
+        """Seeds of the runs that count."""
+        return len({run.entry.seed for run in self.runs if run.counts})
+
+    @property
+    def tested(self) -> list[TaskEntry]:
+        """Tasks on which a run that counts has a test figure."""
+        return [
+            task
+            for task in self.tasks
+            if any(not np.isnan(self.scores(name, [task])).all() for name in self.methods)
+        ]
+
+    @property
+    def shares_a_scale(self) -> bool:
+        """Whether a mean over its tasks means something: one task, or scores from 0 to 1."""
+        values = [self.scores(name, self.tested) for name in self.methods]
+        known = np.concatenate([np.ravel(one) for one in values] or [np.zeros(0)])
+        known = known[~np.isnan(known)]
+        return len(self.tested) == 1 or bool(((known >= 0) & (known <= 1)).all())
+
+    def control(self, name: str, task: str) -> float:
+        """A control's test score, NaN where it has none."""
+        found = (one.test for one in self.controls if (one.name, one.task) == (name, task))
+        value = next(found, None)
+        return np.nan if value is None else value
+
+    def trained(self, task: str) -> dict[str, list[ReferenceEntry]]:
+        """Trained models of a task by kind."""
+        kinds: dict[str, list[ReferenceEntry]] = {}
+        for one in self.references:
+            if one.task == task:
+                kinds.setdefault(one.kind, []).append(one)
+        return kinds
+
+    @property
+    def scored(self) -> list[str]:
+        """Methods that have a test figure."""
+        return [name for name in self.methods if not np.isnan(self.scores(name, self.tasks)).all()]
+
+
+def wilson(metrics: Sequence[float]) -> tuple[float | None, float | None]:
+    """The interval of one prompt's share of right answers; none for other metrics."""
+    if not metrics or not set(metrics) <= {0.0, 1.0}:
+        return None, None
+    return share_interval(round(sum(metrics)), len(metrics))
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Of those that are there."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def generator() -> np.random.Generator:
+    """The same for each figure, so that it does not depend on those before it."""
+    return np.random.default_rng(0)

@@ -1,0 +1,129 @@
+"""What a study's folder holds, read without a model: its summary and the results of its runs.
+
+Nothing is believed because it is in the folder: `integrity.py` says what cannot be relied on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlprompt.search.result import Result
+from rlprompt.store.summary import RunEntry, Summary, TaskEntry, read_summary
+from rlprompt.transfer.file import FILE as TRANSFER
+from rlprompt.transfer.file import Transfer, TransferError, read_transfer
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run, as the summary and its own file have it.
+
+    Attributes:
+        entry: From the summary.
+        result: From its file, with the improvements of its curve alone; None if unreadable.
+        problem: Why the file could not be read, or "".
+        struck: Why its scores count for nothing, one sentence each; empty where they count.
+    """
+
+    entry: RunEntry
+    result: Result | None
+    problem: str = ""
+    struck: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What it is called in a sentence."""
+        entry = self.entry
+        return f"{entry.optimiser} on {entry.task}, {entry.model}, seed {entry.seed}"
+
+    @property
+    def counts(self) -> bool:
+        """Whether its scores enter the statistics."""
+        return self.entry.status == "finished" and not self.struck
+
+    def score(self, split: str) -> float | None:
+        """Its metric on a split, None where it has none or does not count."""
+        value: float | None = getattr(self.entry, split)
+        return value if self.counts else None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a page is made of.
+
+    Attributes:
+        summary: The study's.
+        runs: In the order of the summary.
+        transfer: What the prompts are worth elsewhere, where that was measured.
+        transfer_problem: Why that could not be read, or "".
+    """
+
+    summary: Summary
+    runs: tuple[Found, ...]
+    transfer: Transfer | None = None
+    transfer_problem: str = ""
+
+    def task(self, name: str) -> TaskEntry | None:
+        """The task of that name."""
+        return next((task for task in self.summary.tasks if task.name == name), None)
+
+    def section(self, model: str, budget: int) -> tuple[Found, ...]:
+        """The runs of a model at a budget."""
+        return tuple(
+            run for run in self.runs if (run.entry.model, run.entry.budget_rows) == (model, budget)
+        )
+
+    @property
+    def sections(self) -> list[tuple[str, int]]:
+        """Models and budgets that have runs; where there are none at all, those planned."""
+        summary = self.summary
+        places = [(model.name, budget) for model in summary.models for budget in summary.budgets]
+        begun = {(run.entry.model, run.entry.budget_rows) for run in self.runs}
+        known = [place for place in places if place in begun]
+        return [*known, *sorted(begun - set(places))] or places
+
+
+def read_evidence(folder: Path) -> Evidence:
+    """Read a study's folder; a result that cannot be read is a problem of its run.
+
+    Raises:
+        SummaryError: There is no summary, or it cannot be read.
+    """
+    summary = read_summary(folder)
+    runs = tuple(_found(folder, entry) for entry in summary.runs)
+    if not (folder / TRANSFER).exists():
+        return Evidence(summary, runs)
+    try:
+        return Evidence(summary, runs, read_transfer(folder / TRANSFER))
+    except TransferError as error:
+        return Evidence(summary, runs, transfer_problem=str(error))
+
+
+def _found(folder: Path, entry: RunEntry) -> Found:
+    path = (folder / entry.file).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        return Found(entry, None, f"{entry.file} lies outside the study's folder")
+    try:
+        result = Result.from_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Found(entry, None, f"{entry.file} is missing")
+    except (OSError, ValueError) as error:
+        return Found(entry, None, f"{entry.file} cannot be read: {error}")
+    # A million points in memory at a time are enough; the curve is its improvements.
+    return Found(entry, dataclasses.replace(result, points=result.trace))
+
+
+def names(values: Iterable[str], most: int = 12) -> str:
+    """A list in words, cut where it is long.
+
+    >>> names(["a", "b", "c"])
+    'a, b and c'
+    >>> names(["a", "b", "c", "d"], most=2)
+    'a, b and 2 more'
+    """
+    values = list(values)
+    if len(values) > most:
+        return f"{', '.join(values[:most])} and {len(values) - most} more"
+    return " and ".join(filter(None, [", ".join(values[:-1]), *values[-1:]]))

@@ -1,0 +1,5 @@
+"""The metered reward, the spaces, one search and its result."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,108 @@
+"""What a picked prompt is made of: each token's effect, and what a soft prompt is like in words.
+
+All of it is found out after the prompt was picked, beside the budget, and decides nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.search.evaluation import Unmetered
+from rlprompt.search.result import Analysis, Neighbour, Piece, Projection
+
+logger = logging.getLogger(__name__)
+
+# Parts that a prompt is taken apart into, at most: each costs all of dev.
+MOST_PIECES = 16
+# How the code of a task, anyone's, says that it does not take a prompt; not a lack of memory or
+# disk, which ends a search that can go on later.
+REFUSALS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
+
+
+def analyse(unmetered: Unmetered, prompt: Prompt) -> Analysis:
+    """Take a prompt apart.
+
+    A task that cannot score one of the parts loses this and nothing else: the reason is in the
+    analysis.
+    """
+    try:
+        pieces = _pieces(unmetered, prompt)
+        if isinstance(prompt, TokenPrompt):
+            return Analysis(pieces)
+        tokens = unmetered.lm.nearest_tokens(prompt)
+        neighbours = tuple(_neighbours(unmetered.lm, prompt, tokens))
+        return Analysis(pieces, neighbours, _projection(unmetered, tokens))
+    except REFUSALS as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        logger.warning("the picked prompt was not taken apart: %s", problem)
+        return Analysis(problem=problem)
+
+
+def _pieces(unmetered: Unmetered, prompt: Prompt) -> tuple[Piece, ...]:
+    """Dev scores of the prompt without each of its parts, leaving one out at a time."""
+    spans = list(parts(len(prompt)))
+    if not spans:
+        return ()
+    texts = [_text(unmetered.lm, _cut(prompt, start, end)) for start, end in spans]
+    rests = [_without(prompt, start, end) for start, end in spans]
+    scores = unmetered.scores(rests, "dev")
+    return tuple(Piece(text, score) for text, score in zip(texts, scores, strict=True))
+
+
+def parts(length: int) -> Iterator[tuple[int, int]]:
+    """Start and end of each part of a prompt: single tokens, or runs of a few in a long one.
+
+    >>> list(parts(3))
+    [(0, 1), (1, 2), (2, 3)]
+    """
+    count = min(length, MOST_PIECES)
+    for i in range(count):
+        yield i * length // count, (i + 1) * length // count
+
+
+def _cut(prompt: Prompt, start: int, end: int) -> Prompt:
+    if isinstance(prompt, TokenPrompt):
+        return TokenPrompt(prompt.ids[start:end])
+    return SoftPrompt(prompt.vectors[start:end])
+
+
+def _without(prompt: Prompt, start: int, end: int) -> Prompt:
+    if isinstance(prompt, TokenPrompt):
+        return TokenPrompt(prompt.ids[:start] + prompt.ids[end:])
+    kept = [*range(start), *range(end, len(prompt))]
+    return SoftPrompt(prompt.vectors[kept]) if kept else TokenPrompt()
+
+
+def _text(lm: FrozenLM, prompt: Prompt) -> str:
+    tokens = prompt if isinstance(prompt, TokenPrompt) else lm.nearest_tokens(prompt)
+    return lm.decode(tokens.ids)
+
+
+def _neighbours(lm: FrozenLM, prompt: SoftPrompt, tokens: TokenPrompt) -> Iterator[Neighbour]:
+    """The nearest tokens and how near they are."""
+    embeddings = lm.embeddings()[list(tokens.ids)]
+    distances, norms, token_norms = (
+        np.linalg.norm(vectors, axis=1).tolist()
+        for vectors in (prompt.vectors - embeddings, prompt.vectors, embeddings)
+    )
+    for i, token in enumerate(tokens.ids):
+        yield Neighbour(lm.decode([token]), distances[i], norms[i], token_norms[i])
+
+
+def _projection(unmetered: Unmetered, tokens: TokenPrompt) -> Projection:
+    lm = unmetered.lm
+    (dev,), (test,) = (unmetered.scores([tokens], split) for split in ("dev", "test"))
+    return Projection(tokens.ids, lm.decode(tokens.ids), lm.is_retypable(tokens), dev, test)

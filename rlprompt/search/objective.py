@@ -1,0 +1,342 @@
+"""The single way to a reward: charges the budget, asks the task, keeps the ledger.
+
+One *row* is one prompt scored on one example, or on another text that the task needs for the prompt
+(`PricedTask`); a gradient costs three rows a row (a forward pass and about two for the backward). A
+batch is charged before it is computed and repeats are charged again, so equal budgets mean equal
+information. Nothing paid for is lost: where the budget ends inside a batch, the prompts that still
+fit are scored and travel with `BudgetExhausted`. Answers that an earlier process paid for are
+charged all the same: a search that was killed begins again, is told what it was told before, and so
+comes to where it was (`store.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlprompt.models.hidden import last_hidden
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.search.budget import Ledger, Scored
+from rlprompt.search.memo import Answer, Answers
+from rlprompt.tasks.base import DifferentiableTask, GeneratingTask, Task
+from rlprompt.tasks.price import prompt_rows
+from rlprompt.types import Floats, Ids, Outputs
+
+P = TypeVar("P", bound=Prompt)
+
+# Forward pass 1, backward pass 2: it multiplies by the weights for the activations' gradient what
+# the forward did once, and frozen weights need none of their own; measured about 3 with attention.
+GRADIENT_ROWS = 3
+# Prompts scored between two looks at the clock and the ledger: enough to fill a forward pass.
+CHUNK = 32
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may spend, and when it may stop before.
+
+    All but `rows` are looked at before each call of the objective, so a search ends with the call
+    that it was in.
+
+    Args:
+        rows: Prompt-on-example scores, 1 or more.
+        seconds: Wall time of rewards and gradients, above 0.
+        target: A mean train reward that is good enough.
+        patience: Rows without a better reward, 1 or more.
+    """
+
+    rows: int
+    seconds: float = math.inf
+    target: float = math.inf
+    patience: float = math.inf
+
+    def __post_init__(self) -> None:
+        """Refuse an empty budget."""
+        if self.rows < 1:
+            raise ValueError(f"a budget has one row or more, got {self.rows}")
+        if not self.seconds > 0 or not self.patience >= 1 or math.isnan(self.target):
+            raise ValueError(
+                "a search stops after seconds above 0, a target that is a number, or a patience "
+                f"of one row or more; got {self}"
+            )
+
+    def stops(self, ledger: Ledger) -> bool:
+        """Whether a search with this ledger has reason to stop before its rows are spent."""
+        improved = ledger.improvements[-1].rows if ledger.improvements else 0
+        return (
+            ledger.lm_seconds >= self.seconds
+            or ledger.best_reward >= self.target
+            or ledger.used - improved >= self.patience
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Prompts with their rewards.
+
+    Attributes:
+        prompts: (P,) of them, in the order asked.
+        per_example: (P, E) float64, higher is better.
+    """
+
+    prompts: tuple[Prompt, ...]
+    per_example: Floats
+
+    @property
+    def rewards(self) -> Floats:
+        """Mean reward of each prompt, (P,) float64."""
+        return self.per_example.mean(axis=1) if len(self.prompts) else np.zeros(0)
+
+
+@dataclass(frozen=True)
+class GradientEvaluation(Evaluation):
+    """Soft prompts with their rewards and gradients.
+
+    Attributes:
+        gradients: (P, L, H) float32, of each prompt's mean reward.
+    """
+
+    gradients: NDArray[np.float32]
+
+
+class BudgetExhausted(Exception):  # noqa: N818  # not an error: how a search ends
+    """The budget does not cover what was asked.
+
+    Attributes:
+        evaluation: Answers to the prompts that it still covered, the first ones asked.
+    """
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        super().__init__(f"budget exhausted; {len(evaluation.prompts)} prompts were still scored")
+        self.evaluation = evaluation
+
+
+class Objective:
+    """Scores prompts on a task's train split, against a budget.
+
+    Args:
+        task: What a prompt is worth.
+        lm: The frozen model.
+        budget: What may be spent.
+        on_progress: Called after each chunk of scored prompts.
+        answers: Where answers are looked up before the task is asked. They are charged and
+            recorded as if they were new, so a search cannot tell them apart.
+
+    Attributes:
+        waited: Seconds that this process has waited for answers, new ones and found ones.
+
+    Raises:
+        ValueError: The budget does not cover one prompt.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        lm: FrozenLM,
+        budget: Budget,
+        on_progress: Callable[[Ledger], None] | None = None,
+        answers: Answers | None = None,
+    ) -> None:
+        self.task = task
+        self.lm = lm
+        self.budget = budget
+        self.ledger = Ledger()
+        self._examples = task.splits.train
+        self._prompt_rows = prompt_rows(task)
+        self.waited = 0.0
+        self._on_progress = on_progress
+        self._answers = answers
+        self._generates = isinstance(task, GeneratingTask)
+        if budget.rows < self._prompt_rows:
+            extra = self._prompt_rows - self.n_examples
+            more = f" and scores each prompt on {extra} more texts" if extra else ""
+            raise ValueError(
+                f"a budget of {budget.rows} rows does not cover one prompt: the task has "
+                f"{self.n_examples} train examples{more}, so give {self._prompt_rows} rows or more"
+            )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Objective:
+        """Itself: a copy would be a second budget, and a second model in memory.
+
+        Gymnasium copies an environment's arguments at every look at its `spec`.
+        """
+        return self
+
+    @property
+    def n_examples(self) -> int:
+        """Train examples, E."""
+        return len(self._examples)
+
+    @property
+    def remaining(self) -> int:
+        """Rows left."""
+        return self.budget.rows - self.ledger.used
+
+    def affordable(self, *, gradient: bool = False) -> int:
+        """Prompts that the rest of the budget covers."""
+        return self.remaining // self._cost(gradient)
+
+    def evaluate(self, prompts: Sequence[Prompt]) -> Evaluation:
+        """Score prompts on every train example.
+
+        Raises:
+            BudgetExhausted: Not all of them were covered; the answers to those that were are in it.
+            ValueError: The task gave a reward that is no number, or of the wrong shape.
+        """
+        covered = self._charge(prompts, gradient=False)
+        parts = [np.zeros((0, self.n_examples))]
+        for start in range(0, len(covered), CHUNK):
+            chunk = covered[start : start + CHUNK]
+            answer = self._answer(chunk, gradient=False)
+            self._enter(chunk, answer, len(covered) - start)
+            parts.append(answer.per_example)
+        evaluation = Evaluation(tuple(covered), np.concatenate(parts))
+        if len(covered) < len(prompts):
+            raise BudgetExhausted(evaluation)
+        return evaluation
+
+    def evaluate_with_grad(self, prompts: Sequence[SoftPrompt]) -> GradientEvaluation:
+        """Score soft prompts and take the gradient of each one's mean reward.
+
+        Raises:
+            BudgetExhausted: As for `evaluate`; what it carries has gradients.
+            ValueError: As for `evaluate`, or the task's reward has no gradient.
+        """
+        if not isinstance(self.task, DifferentiableTask):
+            raise ValueError(
+                f"task {self.task.name!r} has no gradient (no method rewards_with_grad); "
+                "use a method that needs rewards only"
+            )
+        covered = self._charge(prompts, gradient=True)
+        gradients = np.zeros((0, *(prompts[0].vectors.shape if prompts else (0, 0))), np.float32)
+        per_example = np.zeros((0, self.n_examples))
+        if covered:
+            answer = self._answer(covered, gradient=True)
+            self._enter(covered, answer, len(covered))
+            assert answer.gradients is not None
+            per_example, gradients = answer.per_example, answer.gradients
+        evaluation = GradientEvaluation(tuple(covered), per_example, gradients)
+        if len(covered) < len(prompts):
+            raise BudgetExhausted(evaluation)
+        return evaluation
+
+    def hidden(self, texts: Sequence[Ids]) -> NDArray[np.float32]:
+        """What the frozen model makes of texts, for a method that builds on what it would write.
+
+        No reward comes of it, so no row is charged; it is found again in a replay like an answer.
+
+        Args:
+            texts: (B,) token ids, as for `last_hidden`.
+
+        Returns:
+            (B, W) float32, what the model's output head is given at the end of each.
+
+        Raises:
+            ValueError: As for `last_hidden`.
+        """
+        found = self._answers.find_hidden(texts) if self._answers else None
+        if found is None:
+            found = last_hidden(self.lm, texts)
+            found = self._answers.keep_hidden(texts, found) if self._answers else found
+        return found
+
+    def _cost(self, gradient: bool) -> int:
+        return self._prompt_rows * (GRADIENT_ROWS if gradient else 1)
+
+    def _charge(self, prompts: Sequence[P], *, gradient: bool) -> Sequence[P]:
+        """Pay for the prompts that the budget covers, and return those."""
+        stopped = self.budget.stops(self.ledger)
+        covered = prompts[: 0 if stopped else self.affordable(gradient=gradient)]
+        self.ledger.used += len(covered) * self._cost(gradient)
+        return covered
+
+    def _answer(self, prompts: Sequence[Prompt], *, gradient: bool) -> Answer:
+        """The answer to a batch: what was paid for before, or else the task's."""
+        began = time.perf_counter()
+        answer = self._answers.find(prompts, gradient=gradient) if self._answers else None
+        if answer is None:
+            answer = self._ask(prompts, gradient)
+            # What is no number ends the search; it must not do so again once the task is mended.
+            if self._answers and answer.finite:
+                answer = self._answers.keep(prompts, answer)
+        self.ledger.lm_seconds += answer.seconds
+        self.waited += time.perf_counter() - began
+        return answer
+
+    def _ask(self, prompts: Sequence[Prompt], gradient: bool) -> Answer:
+        """Have the task score a batch."""
+        began, gradients, outputs = time.perf_counter(), None, None
+        if gradient:
+            task = cast(DifferentiableTask, self.task)
+            soft = cast("Sequence[SoftPrompt]", prompts)
+            rewards, gradients = task.rewards_with_grad(self.lm, soft, self._examples)
+        elif self._generates:
+            writer = cast(GeneratingTask, self.task)
+            rewards, outputs = writer.rewards_with_outputs(self.lm, prompts, self._examples)
+        else:
+            rewards = self.task.rewards(self.lm, prompts, self._examples)
+        seconds = time.perf_counter() - began
+        # Copies, row by row in memory: the task may use its array again, and the mean of a row
+        # must be summed in the same order here and in `Evaluation.rewards`.
+        per_example = np.array(rewards, dtype=np.float64, order="C")
+        shape = (len(prompts), self.n_examples)
+        if per_example.shape != shape:
+            raise ValueError(
+                f"task {self.task.name!r} gave rewards of shape {per_example.shape} for "
+                f"{shape[0]} prompts on {shape[1]} examples; expected {shape}"
+            )
+        if gradient:
+            gradients = self._shaped(soft, gradients)
+        if outputs is not None:
+            self._check_texts(outputs, shape)
+        return Answer(per_example, gradients, seconds, outputs)
+
+    def _check_texts(self, outputs: Outputs, shape: tuple[int, int]) -> None:
+        if [len(texts) for texts in outputs] != [shape[1]] * shape[0]:
+            raise ValueError(
+                f"task {self.task.name!r} gave {[len(texts) for texts in outputs]} texts for "
+                f"{shape[0]} prompts on {shape[1]} examples; expected one for each example"
+            )
+
+    def _shaped(self, prompts: Sequence[SoftPrompt], answer: object) -> NDArray[np.float32]:
+        """The gradients that the task gave, if they have the prompts' shape."""
+        gradients = np.array(answer, dtype=np.float32)
+        shape = (len(prompts), *prompts[0].vectors.shape)
+        if gradients.shape != shape:
+            raise ValueError(
+                f"task {self.task.name!r} gave a gradient of shape {gradients.shape} for "
+                f"{shape[0]} prompts of shape {shape[1:]}; expected {shape}"
+            )
+        return gradients
+
+    def _enter(self, prompts: Sequence[Prompt], answer: Answer, n_pending: int) -> None:
+        """Record rewards; `n_pending` prompts are paid for and not yet recorded."""
+        cost = self._cost(answer.gradients is not None)
+        # Rows as they stood when this prompt was known: what is pending was charged beforehand.
+        rows = self.ledger.used - n_pending * cost
+        broken = ~np.isfinite(answer.per_example)
+        for prompt, rewards, bad in zip(prompts, answer.per_example, broken, strict=True):
+            rows += cost
+            if not bad.any():
+                self.ledger.record(Scored(prompt, float(rewards.mean()), rows))
+        if self._on_progress is not None:
+            self._on_progress(self.ledger)
+        if broken.any():
+            p, e = np.argwhere(broken)[0]
+            raise ValueError(
+                f"task {self.task.name!r} gave the reward {answer.per_example[p, e]} for "
+                f"{prompts[p]!r} on train example {e} "
+                f"({self._examples[e].source or 'in memory'}); a reward must be a finite number"
+            )
+        if not answer.finite:
+            raise ValueError(
+                f"task {self.task.name!r} gave a gradient with NaN or infinity for one of "
+                f"{prompts!r}; a gradient must be finite"
+            )

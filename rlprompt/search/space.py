@@ -1,0 +1,211 @@
+"""Where optimisers look: token sequences, or vectors around a start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSpace:
+    """Token prompts of one length over allowed ids.
+
+    Args:
+        length: Tokens in a prompt, 1 or more.
+        allowed: (N,) ids to choose from; kept sorted, each once.
+
+    Raises:
+        ValueError: No length or nothing allowed.
+    """
+
+    length: int
+    allowed: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        """Sort the ids."""
+        _check_length(self.length)
+        allowed = np.unique(np.asarray(self.allowed, dtype=np.int64))
+        if not len(allowed):
+            raise ValueError("no token is allowed; ban less")
+        object.__setattr__(self, "allowed", allowed)
+
+    @classmethod
+    def from_lm(
+        cls,
+        lm: FrozenLM,
+        length: int,
+        banned: Collection[str | int] = (),
+        tokens: Collection[int] | None = None,
+    ) -> TokenSpace:
+        """The tokens of a model that one can read and type, less what is banned.
+
+        Args:
+            lm: The model.
+            length: Tokens in a prompt.
+            banned: Ids, or words; a word bans every token that spells it, in any case and with or
+                without a space before it. One that takes several tokens cannot be banned.
+            tokens: The ids to choose from instead, such as a task's own (`ChoosyTask`).
+        """
+        words = {ban.strip().casefold() for ban in banned if isinstance(ban, str)}
+        ids = {int(ban) for ban in banned if not isinstance(ban, str)}
+        texts = typable_tokens(lm) if tokens is None else {i: lm.decode([i]) for i in tokens}
+        spelt = {token: text.strip().casefold() for token, text in texts.items()}
+        for word in sorted(words - set(spelt.values())):
+            logger.warning("no single token of %s spells %r, so it is not banned", lm.name, word)
+        allowed = [token for token, word in spelt.items() if token not in ids and word not in words]
+        return cls(length, np.array(allowed, dtype=np.int64))
+
+    def sample(self, rng: np.random.Generator) -> TokenPrompt:
+        """A prompt drawn uniformly."""
+        return TokenPrompt(rng.choice(self.allowed, self.length))
+
+    def contains(self, prompt: Prompt) -> bool:
+        """Whether the prompt lies in the space."""
+        return (
+            isinstance(prompt, TokenPrompt)
+            and len(prompt) == self.length
+            and bool(np.isin(prompt.ids, self.allowed).all())
+        )
+
+
+# Trying 49,152 tokens takes 2 s, and every search of a comparison asks.
+_typable: WeakKeyDictionary[FrozenLM, Mapping[int, str]] = WeakKeyDictionary()
+
+
+def typable_tokens(lm: FrozenLM) -> Mapping[int, str]:
+    """Ids and texts of the tokens that are printable and give the same id when typed again.
+
+    Leaves out special tokens, pieces of a character, control characters and white space alone.
+    """
+    if lm in _typable:
+        return _typable[lm]
+    tokenizer = lm.tokenizer
+    special = set(tokenizer.all_special_ids)
+    special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ids = [i for i in range(min(len(tokenizer), lm.n_vocabulary)) if i not in special]
+    texts = [lm.decode([i]) for i in ids]
+    typed = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    _typable[lm] = {
+        i: text
+        for i, text, again in zip(ids, texts, cast("list[list[int]]", typed), strict=True)
+        if again == [i] and text.strip() and text.isprintable() and "\ufffd" not in text
+    }
+    return _typable[lm]
+
+
+@dataclass(frozen=True, eq=False)
+class SoftSpace:
+    """Soft prompts as coordinates around a start: `start + scale * z`, or `start + basis @ z`.
+
+    Args:
+        start: (L, H) float32, the prompt at z = 0.
+        scale: Standard deviation of the model's embedding table, the unit of z without a basis.
+        basis: None for the full space; (L * H, d) for one subspace of the whole prompt, as in
+            Black-Box Tuning (Sun et al. 2022, arXiv 2201.03514); (L, H, d) for one of each vector.
+    """
+
+    start: NDArray[np.float32]
+    scale: float
+    basis: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the shapes."""
+        if self.start.ndim != 2:
+            raise ValueError(f"start has shape (length, hidden), got {self.start.shape}")
+        _check_length(len(self.start))
+
+    @classmethod
+    def from_lm(cls, lm: FrozenLM, length: int, rng: np.random.Generator) -> SoftSpace:
+        """The full space around vectors of randomly drawn tokens.
+
+        A start at zero or from noise has useless gradients (norm 1e4 and more on SmolLM2), one
+        from vocabulary rows has good ones; PEFT calls it `SAMPLE_VOCAB`.
+        """
+        _check_length(length)
+        table = lm.embeddings()
+        tokens = rng.choice(sorted(typable_tokens(lm)), length)
+        return cls(table[tokens], float(table.std()))
+
+    @property
+    def length(self) -> int:
+        """Vectors in a prompt, L."""
+        return len(self.start)
+
+    @property
+    def dimension(self) -> int:
+        """Coordinates of a prompt."""
+        if self.basis is None:
+            return self.start.size
+        return int(self.basis.shape[-1]) * (self.length if self.basis.ndim == 3 else 1)
+
+    @property
+    def step_dimension(self) -> int:
+        """Coordinates of one vector of a prompt.
+
+        Raises:
+            ValueError: The subspace is one of the whole prompt, which has no steps.
+        """
+        if self.basis is not None and self.basis.ndim == 2:
+            raise ValueError("a subspace of the whole prompt has no steps; use `stepwise`")
+        return self.dimension // self.length
+
+    def subspace(
+        self, dimension: int, rng: np.random.Generator, *, sigma: float = 1.0, alpha: float = 1.0
+    ) -> SoftSpace:
+        """A random subspace of the whole prompt, A ~ N(0, std^2).
+
+        The scale rule of Black-Box Tuning's released code (`LMForwardAPI.__init__`):
+        `std = alpha * std(embeddings) / (sqrt(d) * sigma)`, so that z ~ N(0, sigma^2) moves a
+        prompt by `alpha` times the spread of the embeddings.
+        """
+        return self._projected((self.start.size, dimension), rng, sigma, alpha)
+
+    def stepwise(
+        self, dimension: int, rng: np.random.Generator, *, sigma: float = 1.0, alpha: float = 1.0
+    ) -> SoftSpace:
+        """A random subspace of each vector by itself, with the scale rule of `subspace`."""
+        return self._projected((*self.start.shape, dimension), rng, sigma, alpha)
+
+    def _projected(
+        self, shape: tuple[int, ...], rng: np.random.Generator, sigma: float, alpha: float
+    ) -> SoftSpace:
+        if shape[-1] < 1:
+            raise ValueError(f"a subspace has one dimension or more, got {shape[-1]}")
+        if sigma <= 0:
+            raise ValueError(f"sigma, the standard deviation of z, is above 0, got {sigma}")
+        std = alpha * self.scale / (np.sqrt(shape[-1]) * sigma)
+        return replace(self, basis=(rng.standard_normal(shape) * std).astype(np.float32))
+
+    def prompt(self, z: NDArray[np.floating]) -> SoftPrompt:
+        """The prompt at coordinates (dimension,), in any shape of that size."""
+        z = np.asarray(z, dtype=np.float32)
+        if self.basis is None:
+            moved = self.scale * z
+        elif self.basis.ndim == 2:
+            moved = self.basis @ z.reshape(-1)
+        else:
+            moved = np.einsum("lhd,ld->lh", self.basis, z.reshape(self.length, -1))
+        return SoftPrompt(self.start + moved.reshape(self.start.shape))
+
+    def contains(self, prompt: Prompt) -> bool:
+        """Whether the prompt has this space's shape."""
+        return isinstance(prompt, SoftPrompt) and prompt.vectors.shape == self.start.shape
+
+
+def _check_length(length: int) -> None:
+    if length < 1:
+        raise ValueError(f"a prompt has one token or more, got length {length}")
+
+
+Space = TokenSpace | SoftSpace

@@ -1,0 +1,230 @@
+"""Differences between two methods or two prompts: how large, how sure, and how to be surer.
+
+Two methods are compared over runs, paired by (task, seed). Where the data are drawn by the seed, a
+pair shares them and the pairing takes their luck out; elsewhere it is a pairing at random, which
+loses a little power and is as valid.
+
+The interval and p come from Student's t of the paired differences, within tasks. A test by flipping
+signs needs no distribution, but n pairs reach no p below 2^(1 - n) in two-sided tests: five seeds
+of one task could never settle anything (0.0625), so it is a companion, `sign_flip_p`. That the
+t test holds its level with few runs: Colas et al. 2019, A Hitchhiker's Guide to Statistical
+Comparisons of Reinforcement Learning Algorithms (https://arxiv.org/abs/1904.06979).
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special, stats
+
+from rlprompt.statistics.summaries import LEVEL, present
+from rlprompt.types import Floats
+
+# Where the search for a number of seeds ends.
+MOST_SEEDS = 10_000
+# Sign flips that are drawn where there are more than can be gone through.
+FLIPS = 9999
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First minus second.
+
+    Attributes:
+        mean: Of the paired differences.
+        low: Lower end of its interval; None without repetition, or where no difference varies.
+        high: The upper end.
+        p: Two-sided, of no difference; None without repetition.
+        n_pairs: Pairs that it is made of.
+        n_tasks: Tasks that they are of.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    p: float | None
+    n_pairs: int
+    n_tasks: int
+
+    def flipped(self) -> Difference:
+        """Second minus first."""
+        low = None if self.high is None else -self.high
+        high = None if self.low is None else -self.low
+        return Difference(-self.mean, low, high, self.p, self.n_pairs, self.n_tasks)
+
+
+def compare_runs(x: Floats, y: Floats) -> Difference:
+    """How two methods differ over seeds, on these tasks and these test examples.
+
+    Says what other seeds would give, and nothing of other tasks: each task counts alike, and error
+    is the spread between seeds within tasks. For T tasks with n_t pairs and variances s_t^2,
+
+        error^2 = sum_t s_t^2 / n_t / T^2
+
+    with the degrees of freedom of Welch and Satterthwaite (Welch 1947,
+    https://doi.org/10.1093/biomet/34.1-2.28), so tasks may differ in their noise. With one task it
+    is the paired t test. Where differences do not vary at all, t is not defined; there is no
+    interval then, and p is that of the sign test.
+
+    Args:
+        x: (seeds, tasks), a row a seed.
+        y: (seeds, tasks), the same seeds and tasks; or (1, tasks) for a control without seeds.
+
+    Returns:
+        Of the tasks in which two pairs or more have both scores; if there are none, the mean of
+        those with one pair and nothing else.
+
+    Raises:
+        ValueError: No pair has both scores, or shapes do not fit.
+    """
+    if x.ndim != 2 or y.shape not in (x.shape, (1, *x.shape[1:])):
+        raise ValueError(f"scores {x.shape} and {y.shape} are not of the same seeds and tasks")
+    tasks = _tasks(x - y)
+    repeated = [task for task in tasks if len(task) > 1]
+    used = repeated or tasks
+    mean = float(np.mean([task.mean() for task in used]))
+    n_pairs = sum(map(len, used))
+    if not repeated:
+        return Difference(mean, None, None, None, n_pairs, len(used))
+    errors = np.array([_variance(task) / len(task) for task in used])
+    if not errors.any():
+        return Difference(mean, None, None, _sign_p(np.concatenate(used)), n_pairs, len(used))
+    error = np.sqrt(errors.sum()) / len(used)
+    freedom = errors.sum() ** 2 / sum(errors**2 / [len(task) - 1 for task in used])
+    half = stats.t.isf(LEVEL / 2, freedom) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, freedom))
+    return Difference(mean, float(mean - half), float(mean + half), p, n_pairs, len(used))
+
+
+def compare_on_examples(x: Floats, y: Floats) -> Difference:
+    """How two single prompts differ over test examples.
+
+    Says what other examples would give for these two prompts, and nothing of the methods that
+    found them: another seed finds another prompt. The interval is Student's; p is that of the
+    paired t test, or McNemar's, exact, where all values are 0 or 1
+    (https://doi.org/10.1007/BF02295996), so near the level the two may disagree.
+
+    Args:
+        x: (examples,) values of the metric.
+        y: (examples,) on the same examples.
+    """
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ValueError(f"values {x.shape} and {y.shape} are not of the same examples")
+    found = compare_runs(x[:, None], y[:, None])
+    if found.p is None or not np.isin([x, y], [0, 1]).all():
+        return found
+    # McNemar's exact test is the sign test of the examples on which the two differ.
+    return Difference(found.mean, found.low, found.high, _sign_p(x - y), len(x), 1)
+
+
+def sign_flip_p(differences: Floats, rng: np.random.Generator) -> float | None:
+    """Two-sided p of no difference without assuming a distribution.
+
+    Under the null a pair's difference is as likely to have the other sign (Fisher 1935, The Design
+    of Experiments, section 21). Exact up to 13 pairs, else by `FLIPS` draws. Of the same mean as
+    `compare_runs`: each task counts alike.
+
+    Args:
+        differences: (seeds, tasks) paired differences, NaN where one is missing.
+        rng: Of the draws.
+
+    Returns:
+        None where not even pairs all of one sign could reach `LEVEL`: up to 5 of them.
+    """
+    tasks = _tasks(differences)
+    weighted = np.concatenate([task / len(task) for task in tasks])
+    if 2.0 ** (1 - len(weighted)) >= LEVEL:
+        return None
+    found = stats.permutation_test(
+        (weighted,),
+        lambda x, axis: x.sum(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=FLIPS,
+        rng=rng,
+    )
+    return float(found.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p values, in the order given.
+
+    Those below a level may be claimed together, with that chance of any false claim among them
+    (Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of
+    Statistics 6, 65-70).
+
+    Raises:
+        ValueError: One is not in [0, 1].
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    values = np.array(p_values, dtype=np.float64)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"p values are from 0 to 1, got {list(p_values)}")
+    order = values.argsort(kind="stable")
+    steps = values[order] * np.arange(len(values), 0, -1)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return [float(p) for p in adjusted]
+
+
+def seeds_needed(differences: Floats, power: float = 0.8, alpha: float = LEVEL) -> int | None:
+    """Seeds a task with which `compare_runs` would find the difference, with its sign.
+
+    From the noncentral t distribution (Cohen 1988, Statistical Power Analysis, chapter 2), with the
+    mean and the spreads that were seen: an estimate from an estimate, good for its order of
+    magnitude. It plans a study; to add seeds to one until it is settled finds what is not there
+    more often than `alpha`.
+
+    Args:
+        differences: (seeds, tasks) paired differences, or (seeds,) of one task; NaN if missing.
+        power: Chance to find it, below 1.
+        alpha: Two-sided level.
+
+    Returns:
+        None where nothing can be said: no task has two seeds, the mean is 0 or nothing varies; or
+        where more than `MOST_SEEDS` were needed.
+    """
+    columns = differences[:, None] if differences.ndim == 1 else differences
+    tasks = [task for task in _tasks(columns) if len(task) > 1]
+    variances = np.array([_variance(task) for task in tasks])
+    if not variances.any():
+        return None
+    effect = abs(np.mean([task.mean() for task in tasks]))
+    spread = np.sqrt(variances.sum()) / len(tasks)
+    # Welch and Satterthwaite's degrees of freedom for equal numbers: this many times n - 1.
+    noisy = variances.sum() ** 2 / np.square(variances).sum()
+
+    def reached(n: int) -> bool:
+        freedom, shift = noisy * (n - 1), effect / spread * np.sqrt(n)
+        critical = -special.stdtrit(freedom, alpha / 2)
+        missed = special.nctdtr(freedom, shift, critical)
+        # SciPy gives NaN where it is nothing, at shifts of 37 and more.
+        return bool(np.isnan(missed) or missed <= 1 - power)
+
+    counts = range(2, MOST_SEEDS + 1)
+    place = bisect.bisect_left(counts, True, key=reached)
+    return counts[place] if place < len(counts) else None
+
+
+def _tasks(differences: Floats) -> list[Floats]:
+    """Differences of each task that has any.
+
+    Rounded: means of the same counts may differ in their last digits, which is no variation.
+    """
+    return present(differences.round(12))
+
+
+def _variance(task: Floats) -> float:
+    """Exactly 0 for equal values, whatever the last digits of their mean."""
+    return float(task.var(ddof=1)) if np.ptp(task) else 0.0
+
+
+def _sign_p(differences: Floats) -> float:
+    """Two-sided exact sign test; differences of 0 say nothing."""
+    higher, lower = int((differences > 0).sum()), int((differences < 0).sum())
+    return float(stats.binomtest(higher, higher + lower).pvalue) if higher + lower else 1.0

@@ -1,0 +1,319 @@
+"""What several runs say about one method: means, intervals, and two methods side by side.
+
+Scores are matrices (seeds, tasks) of one method at one budget, NaN where a run is missing or
+failed. The unit that varies is the seed: an interval says what other seeds would give on the same
+tasks and the same test examples, and nothing of other tasks. With one seed there is no interval.
+Tests of differences are in `paired`, words in `verdict`.
+
+>>> over_seeds = summarise(np.array([0.5, 0.6, 0.7]))
+>>> f"{over_seeds.mean:.2f}, 95 % interval {over_seeds.low:.2f} to {over_seeds.high:.2f}"
+'0.60, 95 % interval 0.35 to 0.85'
+
+Interquartile mean, probability of improvement, profiles and the stratified bootstrap follow
+Agarwal et al. 2021, Deep Reinforcement Learning at the Edge of the Statistical Precipice
+(https://arxiv.org/abs/2108.13264), whose package is rliable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from rlprompt.types import Floats
+
+# Two-sided; every interval is of 1 - LEVEL.
+LEVEL = 0.05
+# 1,000 are a rough minimum for 95 % intervals (Efron and Tibshirani 1993, section 19.3).
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Values of independent runs.
+
+    Attributes:
+        mean: Their mean.
+        deviation: Their standard deviation (n - 1 in the denominator); None for one value.
+        low: Lower end of the interval of the mean; None for one value, or where all are the same:
+            that a few runs agree is no precision.
+        high: The upper end.
+        n: How many there are.
+    """
+
+    mean: float
+    deviation: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure over tasks.
+
+    Attributes:
+        value: The figure.
+        low: Lower end of its interval; None where a task has one run, whose luck is unknown, or
+            where every resample gives the same, which is no precision.
+        high: The upper end.
+        n_tasks: Tasks that it is made of: those with a run.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n_tasks: int
+
+
+@dataclass(frozen=True)
+class Band:
+    """A curve with its interval at each point by itself, not for the curve as a whole.
+
+    Attributes:
+        at: (G,) places on the horizontal axis.
+        value: (G,) heights; NaN where there is none.
+        low: (G,) lower ends; NaN where there is none.
+        high: (G,) upper ends.
+    """
+
+    at: Floats
+    value: Floats
+    low: Floats
+    high: Floats
+
+
+def summarise(values: Floats) -> Summary:
+    """Mean, spread, and Student's t interval of the mean.
+
+    Over the seeds of a task, `summarise(scores[:, task])`, the interval is of what other seeds
+    give. Over tasks, `summarise(np.nanmean(scores, axis=0))`, it is of what other tasks like these
+    give; few comparisons have tasks enough, or tasks drawn at random, to claim that.
+
+    Args:
+        values: (n,); NaN is left out.
+
+    Raises:
+        ValueError: There is no value, or an infinite one.
+    """
+    (values,) = present(values[:, None])
+    n = len(values)
+    mean = float(values.mean())
+    if n < 2:
+        return Summary(mean, None, None, None, n)
+    deviation = float(values.std(ddof=1))
+    if values.min() == values.max():
+        return Summary(mean, 0.0, None, None, n)
+    half = stats.t.isf(LEVEL / 2, n - 1) * deviation / np.sqrt(n)
+    return Summary(mean, deviation, float(mean - half), float(mean + half), n)
+
+
+def share_interval(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's interval of a share, such as one prompt's accuracy on n test examples.
+
+    It is about other examples, not about other seeds (Wilson 1927,
+    https://doi.org/10.1080/01621459.1927.10502953).
+
+    Raises:
+        ValueError: There are no examples, or more successes than examples.
+    """
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"got {successes} successes of {n}; allowed is 0 to n, n at least 1")
+    interval = stats.binomtest(successes, n).proportion_ci(1 - LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def present(scores: Floats) -> list[Floats]:
+    """The scores of each task that has any, without NaN.
+
+    Args:
+        scores: (seeds, tasks).
+
+    Raises:
+        ValueError: It is no matrix, there is no score at all, or an infinite one.
+    """
+    if scores.ndim != 2:
+        raise ValueError(f"scores have the shape {scores.shape}; give (seeds, tasks)")
+    if np.isinf(scores).any():
+        raise ValueError("a score is infinite; give finite ones, and NaN where a run is missing")
+    columns = [column[~np.isnan(column)] for column in scores.T]
+    if not any(map(len, columns)):
+        raise ValueError("there is no score; leave out what has none")
+    return [column for column in columns if len(column)]
+
+
+def interquartile_mean(scores: Floats, rng: np.random.Generator) -> Estimate:
+    """Mean of the middle half of all runs of all tasks, with a stratified bootstrap interval.
+
+    A quarter of the runs, rounded down, is cut off at each end, so fewer than four have their plain
+    mean. It minds neither one lucky run nor one failure, and is more efficient than the median.
+    Tasks should share a scale; a task with more runs weighs more, as in rliable.
+
+    Args:
+        scores: (seeds, tasks).
+        rng: Of the resamples.
+    """
+    tasks = present(scores)
+
+    def middle(*tasks: Floats, axis: int) -> Any:
+        return stats.trim_mean(np.concatenate(tasks, axis), 0.25, axis)
+
+    value = float(middle(*tasks, axis=-1))
+    return _estimate(value, tasks, middle, len(tasks), rng)
+
+
+def task_mean(scores: Floats, rng: np.random.Generator) -> Estimate:
+    """Mean over tasks of their means over seeds, with a stratified bootstrap interval.
+
+    Args:
+        scores: (seeds, tasks).
+        rng: Of the resamples.
+    """
+    tasks = present(scores)
+    value = float(_mean_of_means(*tasks))
+    return _estimate(value, tasks, _mean_of_means, len(tasks), rng)
+
+
+def probability_of_improvement(x: Floats, y: Floats, rng: np.random.Generator) -> Estimate:
+    """Chance that a run of x scores higher than one of y, a mean over tasks.
+
+    Of all pairs of runs of a task, the share in which x is higher, half counted where they are
+    level (Mann and Whitney's U over the number of pairs; Agarwal et al. 2021, section 4.3). It says
+    how often, not by how much.
+
+    Args:
+        x: (seeds, tasks).
+        y: (seeds, tasks), on the same tasks; the numbers of seeds may differ.
+        rng: Of the resamples.
+
+    Raises:
+        ValueError: They share no task on which both have a score.
+    """
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(f"scores {x.shape} and {y.shape} are not on the same tasks")
+    shared = ~np.isnan(x).all(axis=0) & ~np.isnan(y).all(axis=0)
+    if not shared.any():
+        raise ValueError("there is no task on which both have a score")
+    tasks = [*present(x[:, shared]), *present(y[:, shared])]
+    n_tasks = len(tasks) // 2
+    value = float(_improvement(*tasks))
+    return _estimate(value, tasks, _improvement, n_tasks, rng)
+
+
+def performance_profile(scores: Floats, thresholds: Floats, rng: np.random.Generator) -> Band:
+    """Share of runs that score above each threshold, a mean over tasks, with its bands.
+
+    One profile above another everywhere is better at every level (Agarwal et al. 2021, section 4.2,
+    run-score distributions; bands by the stratified bootstrap). No band where a task has one run.
+
+    Args:
+        scores: (seeds, tasks).
+        thresholds: (G,).
+        rng: Of the resamples.
+    """
+    tasks = present(scores)
+
+    def shares(*tasks: Floats, axis: int = -1) -> Floats:
+        # Runs first, since to sum over a long axis of few is slow; thresholds first in the end.
+        runs_first = [np.moveaxis(task, axis, 0)[..., None] for task in tasks]
+        above = _over_tasks([(task > thresholds).mean(axis=0) for task in runs_first])
+        return np.moveaxis(above, -1, 0)
+
+    value = shares(*tasks)
+    interval = _bootstrap(tasks, shares, rng)
+    low, high = (np.full_like(value, np.nan),) * 2 if interval is None else interval
+    return Band(thresholds, value, low, high)
+
+
+def curve_band(curves: Sequence[Sequence[tuple[float, float]]], grid: Floats) -> Band:
+    """Mean and t interval over seeds of curves of the best so far.
+
+    Args:
+        curves: One a seed: (cost, best so far), cost ascending. A value holds until the next, and
+            the last one to the end.
+        grid: (G,) costs at which to read them.
+
+    Returns:
+        NaN before the first value of the slowest seed: a mean over some seeds would jump as others
+        join. No interval with one curve.
+
+    Raises:
+        ValueError: There are no curves, or one is empty or not in the order of cost.
+    """
+    if not curves or not all(map(len, curves)):
+        raise ValueError("a curve has no point; leave out runs that scored nothing")
+    values = np.array([_held(np.array(curve, dtype=np.float64), grid) for curve in curves])
+    mean, n = values.mean(axis=0), len(values)
+    if n < 2:
+        return Band(grid, mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
+    half = stats.t.isf(LEVEL / 2, n - 1) * values.std(axis=0, ddof=1) / np.sqrt(n)
+    return Band(grid, mean, mean - half, mean + half)
+
+
+def _held(curve: Floats, grid: Floats) -> Floats:
+    """A step curve (points, 2) read on a grid, NaN before its first point."""
+    costs, values = curve.T
+    if (np.diff(costs) < 0).any():
+        raise ValueError("a curve goes back in cost; give its points in the order of cost")
+    last = np.searchsorted(costs, grid, side="right") - 1
+    return np.where(last < 0, np.nan, values[last])
+
+
+def _mean_of_means(*tasks: Floats, axis: int = -1) -> Floats:
+    return _over_tasks([task.mean(axis=axis) for task in tasks])
+
+
+def _improvement(*tasks: Floats, axis: int = -1) -> Floats:
+    """Of x's tasks followed by y's, runs along the last axis."""
+    half = len(tasks) // 2
+    shares = []
+    for x, y in zip(tasks[:half], tasks[half:], strict=True):
+        x, y = x[..., :, None], y[..., None, :]
+        # Level ones are in one of the two: counted half.
+        shares.append(((x > y).mean(axis=(-2, -1)) + (x >= y).mean(axis=(-2, -1))) / 2)
+    return _over_tasks(shares)
+
+
+def _over_tasks(figures: list[Any]) -> Floats:
+    """Mean of arrays of the same shape, one a task."""
+    return np.asarray(np.mean(figures, axis=0))
+
+
+def _estimate(
+    value: float,
+    tasks: Sequence[Floats],
+    statistic: Callable[..., Any],
+    n_tasks: int,
+    rng: np.random.Generator,
+) -> Estimate:
+    interval = _bootstrap(tasks, statistic, rng)
+    if interval is None:
+        return Estimate(value, None, None, n_tasks)
+    low, high = map(float, interval)
+    if low == high:
+        return Estimate(value, None, None, n_tasks)
+    return Estimate(value, low, high, n_tasks)
+
+
+def _bootstrap(
+    tasks: Sequence[Floats], statistic: Callable[..., Any], rng: np.random.Generator
+) -> tuple[Floats, Floats] | None:
+    """Percentile interval, runs drawn with replacement within each task (stratified).
+
+    None where a task has one run: to draw it again and again would say that it has no luck.
+    """
+    if min(map(len, tasks)) < 2:
+        return None
+    interval = stats.bootstrap(
+        tasks,
+        statistic,
+        n_resamples=RESAMPLES,
+        vectorized=True,
+        confidence_level=1 - LEVEL,
+        method="percentile",
+        rng=rng,
+    ).confidence_interval
+    return np.asarray(interval.low), np.asarray(interval.high)

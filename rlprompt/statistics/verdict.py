@@ -1,0 +1,277 @@
+"""What a comparison of searches at one budget allows to be said, in words.
+
+A winner is named only where it is settled above every other search. "Cannot be told apart at this
+budget" is a result too, and one seed ranks nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from rlprompt.statistics.paired import Difference
+from rlprompt.statistics.pairwise import Pair, compare_all, highest, pairs_of
+from rlprompt.statistics.summaries import present
+from rlprompt.types import Floats
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What may be said of one model's searches at one budget.
+
+    Attributes:
+        leader: The search with the highest mean, by chance or not; None where none has a score.
+        winner: The leader where it is settled above every other search, else None.
+        pairs: All pairs of searches that share a (task, seed).
+        against_controls: All pairs of a search and a control that share a task.
+        sentence: Who won, or why nobody did.
+        notes: What else may be said, a sentence or two each.
+    """
+
+    leader: str | None
+    winner: str | None
+    pairs: tuple[Pair, ...]
+    against_controls: tuple[Pair, ...]
+    sentence: str
+    notes: tuple[str, ...]
+
+    def of(self, name: str) -> tuple[Pair, ...]:
+        """The pairs of a search with every other, itself first."""
+        return pairs_of(self.pairs, name)
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What `judge` was given, with the searches that have a score."""
+
+    searches: Mapping[str, Floats]
+    metric: str
+    budget: int
+    all_scored: bool
+
+    def mean(self, name: str) -> float:
+        return float(np.mean([task.mean() for task in present(self.searches[name])]))
+
+    @property
+    def n_seeds(self) -> int:
+        """Of the search that has most on one task."""
+        return max(int((~np.isnan(scores)).sum(axis=0).max()) for scores in self.searches.values())
+
+    @property
+    def n_tasks(self) -> int:
+        return max(len(present(scores)) for scores in self.searches.values())
+
+    @property
+    def rows(self) -> str:
+        return f"{self.budget:,} rows a search"
+
+
+def judge(
+    searches: Mapping[str, Floats],
+    controls: Mapping[str, Floats],
+    budgets: Mapping[str, int],
+    *,
+    baseline: str | None = None,
+    metric: str = "score",
+) -> Verdict:
+    """What may be said of searches at one budget.
+
+    Every pair of searches is compared by `paired.compare_runs`, and Holm's correction is over all
+    of these pairs, since the leader is picked after seeing the scores (over the leader's pairs
+    alone, up to 12 % of simulated studies of eight equal searches settled something). So the chance
+    that any search is wrongly settled above another, or a wrong winner named, is about 5 % at most,
+    if the number of seeds was fixed before. Controls are corrected as a family of their own.
+
+    Failed runs are left out, pair by pair. The leader is the search whose smallest difference to
+    another is highest: without gaps, the one of the highest mean.
+
+    Args:
+        searches: (seeds, tasks) of each: a row is a seed, the same for all; higher is better;
+            NaN where a run is missing or failed.
+        controls: (tasks,) of each prompt that no seed decides, by how it reads in a sentence
+            ("the empty prompt"); NaN where there is none.
+        budgets: Rows of each search.
+        baseline: A search that the others should beat, such as random search.
+        metric: What the scores are, in words.
+
+    Raises:
+        ValueError: Budgets differ or are missing, or shapes differ.
+    """
+    budget = _checked(searches, controls, budgets, baseline)
+    scored = {name: one for name, one in searches.items() if not np.isnan(one).all()}
+    study = _Study(scored, metric, budget, len(scored) == len(searches))
+    pairs = compare_all([(a, b, scored[a], scored[b]) for a, b in combinations(scored, 2)])
+    against_controls = compare_all(
+        [
+            (search, control, scores, values[None])
+            for control, values in controls.items()
+            for search, scores in scored.items()
+        ]
+    )
+    leader = highest(scored, pairs)
+    lead = pairs_of(pairs, leader) if leader else ()
+    settled_above = [pair for pair in lead if pair.settled and pair.difference.mean > 0]
+    winner = leader if lead and len(settled_above) == len(scored) - 1 else None
+    notes = [
+        *_beaten("No other search", [pair.flipped() for pair in pairs_of(pairs, baseline)]),
+        *(
+            note
+            for control in controls
+            for note in _beaten("No search", [p for p in against_controls if p.second == control])
+        ),
+        *_gaps(searches),
+        *_scope(study),
+    ]
+    sentence = _sentence(study, leader, winner, lead)
+    return Verdict(leader, winner, pairs, against_controls, sentence, tuple(notes))
+
+
+def _checked(
+    searches: Mapping[str, Floats],
+    controls: Mapping[str, Floats],
+    budgets: Mapping[str, int],
+    baseline: str | None,
+) -> int:
+    """The budget of all."""
+    shapes = {name: scores.shape for name, scores in searches.items()}
+    if len(set(shapes.values())) > 1 or any(len(shape) != 2 for shape in shapes.values()):
+        raise ValueError(f"scores are (seeds, tasks), the same for all searches; got {shapes}")
+    for name, values in controls.items():
+        if any(values.shape != shape[1:] for shape in shapes.values()):
+            raise ValueError(f"{name} has the shape {values.shape}; give a value for each task")
+    if baseline is not None and baseline not in searches:
+        raise ValueError(f"the baseline {baseline!r} is none of the searches {list(searches)}")
+    if missing := [name for name in searches if name not in budgets]:
+        raise ValueError(f"no budget is given for {_listed(missing)}")
+    different = {budgets[name]: f"{name} had {budgets[name]:,} rows" for name in searches}
+    if len(different) > 1:
+        raise ValueError(
+            f"searches of different budgets cannot be ranked: {_listed(list(different.values()))}; "
+            "judge each budget by itself"
+        )
+    return next(iter(different), 0)
+
+
+def _sentence(study: _Study, leader: str | None, winner: str | None, lead: Sequence[Pair]) -> str:
+    """Who won, or why nobody did."""
+    if not study.searches:
+        return "No search has a score: nothing can be concluded."
+    if leader is None:
+        return "No two searches have a score on the same task and seed: nothing can be ranked."
+    mean = f"{study.mean(leader):.3f}"
+    if not lead:
+        return (
+            f"Only {leader} has a score, a mean {study.metric} of {mean} at {study.rows}: there is "
+            "no other search to compare it with."
+        )
+    if study.n_seeds == 1:
+        return (
+            f"One seed ranks nothing: {leader} happened to come out highest (mean {study.metric} "
+            f"{mean} at {study.rows}), and another seed may turn the order round. Run more seeds."
+        )
+    if winner is not None:
+        closest = min(lead, key=lambda pair: pair.difference.mean)
+        worst = max(pair.adjusted_p or 0.0 for pair in lead)
+        others = "every other search" if study.all_scored else "every other search with a score"
+        return (
+            f"{winner} wins at {study.rows}: its mean {study.metric} of {mean} over "
+            f"{_count(study.n_tasks, 'task')} and {_count(study.n_seeds, 'seed')} is above that of "
+            f"{others} (closest: {closest.second}, {_gap(closest.difference)}; "
+            f"p at most {math.ceil(1000 * worst) / 1000} after Holm's correction)."
+        )
+    return _open(study, leader, mean, lead)
+
+
+def _open(study: _Study, leader: str, mean: str, lead: Sequence[Pair]) -> str:
+    """Why nobody won: what is settled and what is not."""
+    below = [pair.second for pair in lead if pair.settled and pair.difference.mean > 0]
+    equals = [name for name in study.searches if name not in (leader, *below)]
+    unsettled = [pair for pair in lead if pair.second in equals]
+    text = (
+        f"No winner at {study.rows}: {leader} comes out highest, with a mean {study.metric} of "
+        f"{mean}, but cannot be told apart at this budget from {_listed(equals)}"
+    )
+    if unsettled:  # else what is left shares no seed with the leader
+        closest = min(unsettled, key=lambda pair: pair.difference.mean)
+        which = "" if len(equals) == 1 else f"closest: {closest.second}, "
+        text += f" ({which}{_gap(closest.difference)})"
+    text += f". It is settled above {_listed(below)}." if below else "."
+    needed = [pair.seeds_needed for pair in unsettled]
+    if needed and None not in needed:
+        text += (
+            f" About {max(seeds or 0 for seeds in needed):,} seeds a task in place of "
+            f"{study.n_seeds} would settle it, if the differences are what they seem."
+        )
+    return text
+
+
+def _beaten(nobody: str, pairs: Sequence[Pair]) -> Iterator[str]:
+    """Which searches are shown to beat a control or the baseline, the second of each pair."""
+    if not pairs:
+        return
+    reference = pairs[0].second
+    above = [pair.first for pair in pairs if pair.settled and pair.difference.mean > 0]
+    below = [pair.first for pair in pairs if pair.settled and pair.difference.mean < 0]
+    unsettled = [pair.first for pair in pairs if not pair.settled]
+    text = f"{_listed(above)} {_are(above)}" if above else f"{nobody} is"
+    text += f" shown to beat {reference}"
+    if above and unsettled:
+        text += f"; {_listed(unsettled)} {_are(unsettled)} not"
+    if below:
+        text += f"; {_listed(below)} {_are(below)} shown to be below it"
+    yield text + "."
+
+
+def _gaps(searches: Mapping[str, Floats]) -> Iterator[str]:
+    """What is missing."""
+    missing = {name: int(np.isnan(scores).sum()) for name, scores in searches.items()}
+    gaps = [f"{name} {count}" for name, count in missing.items() if count]
+    if gaps:
+        yield (
+            f"No score from {sum(missing.values())} of {sum(map(np.size, searches.values()))} runs "
+            f"({_listed(gaps)}). Two searches are compared where both have one, on tasks with two "
+            "such seeds or more, so a search gains by failing where it does badly."
+        )
+    if empty := [name for name, scores in searches.items() if missing[name] == scores.size]:
+        yield f"Not judged, for want of any score: {_listed(empty)}."
+
+
+def _scope(study: _Study) -> Iterator[str]:
+    """What the intervals are about."""
+    if study.searches and study.n_seeds > 1:
+        these = "this task" if study.n_tasks == 1 else f"these {study.n_tasks} tasks"
+        yield (
+            f"Intervals (95 %) are over {study.n_seeds} seeds on {these}, with the same test "
+            "examples: they say nothing of other tasks."
+        )
+
+
+def _gap(difference: Difference) -> str:
+    """How large it is and how sure."""
+    text = f"a difference of {difference.mean:.3f}"
+    if difference.p is None:
+        return f"{text} on too few shared seeds to test"
+    if difference.low is None:
+        return f"{text} with every seed"
+    return f"{text}, 95 % interval {difference.low:.3f} to {difference.high:.3f}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as they are listed in a sentence.
+
+    >>> _listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -1,0 +1,5 @@
+"""What is kept on disk: `study.sqlite` and `summary.json`."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,91 @@
+"""Who works on a study, and who is gone.
+
+No clock is compared with another's: a worker's heart makes a number grow, and who sees it stand
+still for long enough, by its own stopwatch, takes the worker for dead. On the same machine a
+process that has ended is dead at once. A worker that was taken for dead and comes back is refused
+by the store (`record.check_owner`), so a wrong guess costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+
+from rlprompt.store.database import StoreError
+from rlprompt.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+# A heart that stands still for ten beats is dead.
+BEAT_SECONDS = 3.0
+LEASE_SECONDS = 30.0
+# Workers of this process whose context is open: one that an error ended is dead though the process
+# is not.
+_alive: set[str] = set()
+
+
+class Worker:
+    """This process at work on a study, alive while the context is open.
+
+    Args:
+        path: The study's store.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # The last part tells two workers of one process apart.
+        self.name = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._seen: dict[str, tuple[str, int, float]] = {}
+        self._stop = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Worker:
+        _alive.add(self.name)
+        self._heart.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._heart.join()
+        _alive.discard(self.name)
+
+    def takes_for_dead(self, run: str, owner: str, beat: int) -> bool:
+        """Whether the owner of a run is dead, as far as this worker has seen."""
+        if has_ended(owner):
+            return True
+        now = time.monotonic()
+        *last, since = self._seen.get(run, (owner, beat, now))
+        if last != [owner, beat]:
+            since = now
+        self._seen[run] = (owner, beat, since)
+        return now - since > LEASE_SECONDS
+
+    def _beat(self) -> None:
+        # A connection of its own: one thread at a time may use one.
+        with contextlib.closing(Store(self._path)) as store:
+            while not self._stop.wait(BEAT_SECONDS):
+                try:
+                    store.beat(self.name)
+                except StoreError as error:  # the search itself will stumble over it, if it stays
+                    logger.warning("no heartbeat: %s", error)
+
+
+def has_ended(owner: str) -> bool:
+    """Whether an owner is a worker of this machine that is no more."""
+    host, pid, _ = owner.rsplit(":", 2)
+    if host != platform.node():
+        return False
+    if int(pid) == os.getpid():
+        return owner not in _alive
+    try:
+        return bool(psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

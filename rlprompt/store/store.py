@@ -1,0 +1,378 @@
+"""What a study remembers: its runs, and every answer that was paid for.
+
+Resume is replay. A search is decided by its seed and the answers that it gets, so one that was
+killed begins again from the start, and its `Record` answers what was answered before, until the
+search is where it stopped. That holds for every method, and none has a state to save.
+
+Answers are found by content: a hash of the model (weights, tokenizer, dtype), the task (template,
+label words, reward, examples) and the prompts, so the runs of a study share them. A question is a
+whole batch, as the model gets it. Answers to single prompts would be found more often, but the
+last bit of a score depends on what it was computed together with, and the result of a run would
+depend on which runs went before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt
+from rlprompt.search.objective import GRADIENT_ROWS
+from rlprompt.search.result import Result, prompt_from_state
+from rlprompt.store.database import PATIENCE, Database, StoreError
+from rlprompt.store.record import Record, check_owner, texts
+from rlprompt.store.schema import MIGRATIONS
+from rlprompt.store.scores import StoredScores
+from rlprompt.tasks.base import Task
+from rlprompt.tasks.price import prompt_rows
+from rlprompt.types import Floats, Outputs
+
+logger = logging.getLogger(__name__)
+
+FILE = "study.sqlite"
+# Where a run's spec says what a prompt costs beyond its examples, if it does.
+EXTRA_ROWS = "extra_rows"
+
+# So many batches at a time: a long run need not fit into memory.
+_PAGE = """
+    SELECT position, prompts, digests, rewards, gradients IS NOT NULL, seconds, outputs
+    FROM evaluations JOIN answers ON answers.id = answer
+    WHERE run = ? AND position > ? ORDER BY position LIMIT 256
+"""
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as the store knows it.
+
+    Attributes:
+        name: Its name in the study.
+        spec: What decides it: task, model, optimiser, settings, seed, budget.
+        owner: The worker that has it, or "".
+        beat: Counts up while the owner lives.
+        used: Rows charged.
+        n_prompts: Prompts scored, repeats counted.
+        best_reward: Highest mean train reward, or None before the first.
+        seconds: Wall time of the rewards and gradients.
+        strayed: The first batch in which a replay asked for something else than the run had asked
+            for before (another machine's arithmetic, say), or None.
+        error: What ended it, in a line, or "".
+        result: What it found, once it is finished or failed.
+    """
+
+    name: str
+    spec: Mapping[str, Any]
+    owner: str
+    beat: int
+    used: int
+    n_prompts: int
+    best_reward: float | None
+    seconds: float
+    strayed: int | None
+    error: str
+    result: Result | None
+
+    @property
+    def state(self) -> str:
+        """`finished`, `failed`, `running` or `waiting`."""
+        if self.error:
+            return "failed"
+        if self.result is not None:
+            return "finished"
+        return "running" if self.owner else "waiting"
+
+
+@dataclass(frozen=True)
+class StoredBatch:
+    """A batch of a run.
+
+    Attributes:
+        digests: (P,) content hashes of its prompts.
+        prompts: (P,) prompts; of soft prompts only the best of the batch, None for the others.
+        per_example: (P, E) float64.
+        gradient: Whether gradients were taken.
+        seconds: Wall time when it was computed.
+        outputs: (P, E) texts that the model wrote, or None.
+        extra_rows: Rows that a prompt costs beyond its examples.
+    """
+
+    digests: tuple[str, ...]
+    prompts: tuple[Prompt | None, ...]
+    per_example: Floats
+    gradient: bool
+    seconds: float
+    outputs: Outputs | None
+    extra_rows: int
+
+    @property
+    def cost(self) -> int:
+        """Rows that one of its prompts was charged."""
+        rows = int(self.per_example.shape[1]) + self.extra_rows
+        return rows * (GRADIENT_ROWS if self.gradient else 1)
+
+
+class Store:
+    """The database of one study, in its folder.
+
+    Args:
+        path: The file, made if it is not there.
+        read_only: Change nothing; works in a folder that cannot be written.
+        patience: Seconds that a lock or a full disk is waited for.
+
+    Raises:
+        StoreError: The file cannot be used.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False, patience: float = PATIENCE) -> None:
+        self.path = path
+        self._database = Database(path, MIGRATIONS, read_only=read_only, patience=patience)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def plan(self, spec: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Enter a study's runs, or see that they are the ones that are there, but for more seeds.
+
+        Args:
+            spec: What the study was made from, JSON values.
+            runs: Of each run by name: all that decides its result, JSON values.
+
+        Raises:
+            StoreError: The file holds another study; the message shows the difference.
+        """
+        planned = as_json({"config": spec, "runs": runs})
+
+        def steps(connection: sqlite3.Connection) -> None:
+            there = connection.execute("SELECT spec FROM study").fetchone()
+            known: set[str] = set()
+            if there is not None:
+                begun = json.loads(there[0])
+                if not _has_more_seeds(begun, planned):
+                    self._refuse_change(begun, planned)
+                    return
+                known = set(begun["runs"])
+            connection.execute("DELETE FROM study")
+            connection.execute("INSERT INTO study VALUES (?)", (json.dumps(planned),))
+            connection.executemany(
+                "INSERT INTO runs (name, spec) VALUES (?, ?)",
+                [(k, json.dumps(run)) for k, run in planned["runs"].items() if k not in known],
+            )
+
+        self._database.write(steps)
+
+    def _refuse_change(self, there: Any, now: Any) -> None:
+        lines = list(dict.fromkeys(differences(there["config"], now["config"])))
+        if not lines:
+            lines = _run_differences(there["runs"], now["runs"])
+        if lines:
+            raise StoreError(
+                f"{self.path} holds a study that was made differently:\n  "
+                + "\n  ".join(lines)
+                + "\nRestore what changed to go on with it, or begin anew beside it with "
+                "--restart; nothing was changed"
+            )
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the study was made from: `config`, and `runs` by name; empty before `plan`."""
+        rows = self._database.read("SELECT spec FROM study")
+        return dict(json.loads(rows[0][0])) if rows else {}
+
+    def runs(self) -> list[StoredRun]:
+        """All runs, in the order they were planned."""
+        columns = [field.name for field in dataclasses.fields(StoredRun)]
+        rows = self._database.read(f"SELECT {', '.join(columns)} FROM runs ORDER BY id")
+        runs = []
+        for row in rows:
+            state = dict(zip(columns, row, strict=True))
+            state["spec"] = json.loads(state["spec"])
+            state["result"] = state["result"] and Result.from_json(state["result"])
+            runs.append(StoredRun(**state))
+        return runs
+
+    def run(self, name: str) -> StoredRun:
+        """The run of that name.
+
+        Raises:
+            ValueError: There is none.
+        """
+        runs = {run.name: run for run in self.runs()}
+        if name not in runs:
+            raise ValueError(f"{self.path} has no run {name!r}; it has {', '.join(runs)}")
+        return runs[name]
+
+    def claim(
+        self,
+        worker: str,
+        *,
+        only: str | None = None,
+        prefer: Collection[str] = (),
+        dead: Callable[[str, str, int], bool],
+    ) -> str | None:
+        """Take a run that waits or whose owner is dead, the first there is.
+
+        Args:
+            worker: Who takes it.
+            only: The one run to take, or None for any.
+            prefer: Names of runs that come before the others.
+            dead: Whether an owner is dead, given the run's name, the owner's, and the run's beat.
+
+        Returns:
+            The run's name, or None.
+        """
+        claimable = "result IS NULL AND error = ''"
+        if only is not None:
+            claimable += " AND name = :only"
+        listed = f"SELECT id, name, owner, beat FROM runs WHERE {claimable} ORDER BY id"
+
+        def steps(connection: sqlite3.Connection) -> str | None:
+            rows = connection.execute(listed, {"only": only}).fetchall()
+            for run, name, owner, beat in sorted(rows, key=lambda row: row[1] not in prefer):
+                if owner and not dead(name, owner, beat):
+                    continue
+                if owner:
+                    logger.warning("taking over %s from %s, which is gone", name, owner)
+                connection.execute(
+                    "UPDATE runs SET owner = ?, beat = beat + 1 WHERE id = ?", (worker, run)
+                )
+                return str(name)
+            return None
+
+        return self._database.write(steps)
+
+    def beat(self, worker: str) -> None:
+        """Show that a worker lives."""
+        self._database.write(
+            lambda connection: connection.execute(
+                "UPDATE runs SET beat = beat + 1 WHERE owner = ?", (worker,)
+            )
+        )
+
+    def record(self, name: str, lm: FrozenLM, task: Task, worker: str) -> Record:
+        """The answers of a run that `worker` has claimed, from its beginning."""
+        ((run,),) = self._database.read("SELECT id FROM runs WHERE name = ?", name)
+        model = lm.fingerprint.digest
+        extra = prompt_rows(task) - len(task.splits.train)
+        return Record(self._database, run, name, model, task.fingerprint, extra, worker)
+
+    def scores(self, lm: FrozenLM, task: Task, apart: str = "") -> StoredScores:
+        """The scores outside any budget: of controls, and of the best prompts on dev and test."""
+        return StoredScores(self._database, lm, task, apart)
+
+    def document(self, name: str) -> str | None:
+        """What was kept under a name that is no run's, or None."""
+        rows = self._database.read("SELECT content FROM documents WHERE name = ?", name)
+        return str(rows[0][0]) if rows else None
+
+    def keep_document(self, name: str, content: str) -> None:
+        """Keep a text under a name, in the place of what was there."""
+        self._database.write(
+            lambda connection: connection.execute(
+                "INSERT OR REPLACE INTO documents VALUES (?, ?)", (name, content)
+            )
+        )
+
+    def finish(self, name: str, worker: str, result: Result) -> None:
+        """Keep the result of a run, which nobody has to do again."""
+        self._leave(name, worker, "", result)
+
+    def fail(self, name: str, worker: str, error: str, found: Result | None) -> None:
+        """Note what ended a run, and what it had found; `retry` makes it wait again."""
+        self._leave(name, worker, error, found)
+
+    def release(self, name: str, worker: str) -> None:
+        """Let a run go, for whoever goes on with it."""
+        self._leave(name, worker, "", None)
+
+    def retry(self) -> None:
+        """Make failed runs wait again."""
+        sql = "UPDATE runs SET error = '', result = NULL WHERE error <> ''"
+        self._database.write(lambda connection: connection.execute(sql))
+
+    def _leave(self, name: str, worker: str, error: str, result: Result | None) -> None:
+        values = (error, result and result.to_json(), name, worker)
+
+        def steps(connection: sqlite3.Connection) -> None:
+            updated = connection.execute(
+                "UPDATE runs SET owner = '', error = ?, result = ? WHERE name = ? AND owner = ?",
+                values,
+            )
+            check_owner(updated, name)
+
+        self._database.write(steps)
+
+    def batches(self, name: str) -> Iterator[StoredBatch]:
+        """The batches of a run, in order."""
+        ((run, spec),) = self._database.read("SELECT id, spec FROM runs WHERE name = ?", name)
+        extra = int(json.loads(spec).get("task", {}).get(EXTRA_ROWS, 0))
+        last = -1
+        while page := self._database.read(_PAGE, run, last):
+            last = page[-1][0]
+            for _, prompts, digests, rewards, gradients, seconds, outputs in page:
+                states = json.loads(prompts)
+                yield StoredBatch(
+                    tuple(digests[i : i + 16].hex() for i in range(0, len(digests), 16)),
+                    tuple(state and prompt_from_state(state) for state in states),
+                    np.frombuffer(rewards, dtype="<f8").reshape(len(states), -1),
+                    bool(gradients),
+                    seconds,
+                    None if outputs is None else texts(outputs),
+                    extra,
+                )
+
+
+def as_json(value: Any) -> Any:
+    """A value as it is read back from a store; what JSON does not know, by its `repr`."""
+    return json.loads(json.dumps(value, default=repr))
+
+
+def differences(there: Any, now: Any, path: str = "") -> list[str]:
+    """Where two JSON values differ, a line each.
+
+    >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
+    ['a.b: 1 there, 3 now']
+    """
+    if isinstance(there, dict) and isinstance(now, dict):
+        keys = dict.fromkeys((*there, *now))
+        prefix = f"{path}." if path else ""
+        return [
+            line
+            for key in keys
+            for line in differences(there.get(key), now.get(key), f"{prefix}{key}")
+        ]
+    if there == now:
+        return []
+    return [f"{path}: {json.dumps(there)} there, {json.dumps(now)} now"]
+
+
+def _has_more_seeds(there: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether one study is another with seeds added, and nothing else."""
+    old, new = ({**study["config"], "seeds": None} for study in (there, now))
+    seeds = [set(study["config"].get("seeds", ())) for study in (there, now)]
+    same_runs = all(now["runs"].get(name) == run for name, run in there["runs"].items())
+    return old == new and seeds[0] < seeds[1] and same_runs
+
+
+def _run_differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """How two grids differ; what is the same for many runs is said once."""
+    lines = [f"run {name} is only there" for name in there if name not in now]
+    lines += [f"run {name} is only here now" for name in now if name not in there]
+    for name in there:
+        lines += differences(there[name], now.get(name, there[name]))
+    return list(dict.fromkeys(lines))

@@ -1,0 +1,138 @@
+"""What searches are measured by, computed once a study: controls before them, references after.
+
+Both hang on task and model alone, so that they are the same at all budgets, and both are kept in
+the study's store, so that nothing is scored or trained twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+
+from rlprompt.models.lm import FrozenLM
+from rlprompt.search.evaluation import Pending, Scores
+from rlprompt.store.store import Store
+from rlprompt.store.summary import ReferenceEntry
+from rlprompt.studies.controls import Control, ControlPlan, score_control
+from rlprompt.studies.experiment import Experiment, ExperimentError
+from rlprompt.studies.references import Reference, seeds_of, titled, train_reference
+from rlprompt.tasks.base import Task
+from rlprompt.tasks.classification import ClassificationTask
+
+logger = logging.getLogger(__name__)
+
+# Task, model and name of a control, and the digests of its prompts.
+_Place = tuple[str, ...]
+Controls = Mapping[_Place, Control]
+
+
+def score_required(experiments: Sequence[Experiment]) -> dict[tuple[str, str], Pending]:
+    """The scores of the controls without which a study is not begun, for its store.
+
+    Raises:
+        ExperimentError: One cannot be scored.
+    """
+    pending: dict[tuple[str, str], Pending] = {}
+    # From the last to the first: the last model is the one in memory, the first is needed next.
+    for experiment in reversed(experiments):
+        kept = pending.setdefault(_scope(experiment.task, experiment.lm), Pending())
+        for plan in experiment.control_plans:
+            if plan.required:
+                _scored(plan, experiment.lm, kept)
+    return pending
+
+
+def keep(
+    pending: Mapping[tuple[str, str], Pending], experiments: Sequence[Experiment], store: Store
+) -> None:
+    """Put the scores of a study that is begun now into its store."""
+    for experiment in experiments:
+        scores = pending.get(_scope(experiment.task, experiment.lm))
+        if scores is not None:
+            scores.move(store.scores(experiment.lm, experiment.task))
+
+
+def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
+    """All controls, once for all budgets, and as the store has them if it has.
+
+    Raises:
+        ExperimentError: One that a study needs cannot be scored.
+    """
+    found: dict[_Place, Control] = {}
+    for experiment in experiments:
+        for plan in experiment.control_plans:
+            place = _place(experiment, plan)
+            if place not in found:
+                kept = store.scores(experiment.lm, plan.task)
+                found[place] = _scored(plan, experiment.lm, kept)
+    return found
+
+
+def controls_of(experiment: Experiment, controls: Controls) -> tuple[Control, ...]:
+    """Those of one experiment, in its order."""
+    return tuple(controls[_place(experiment, plan)] for plan in experiment.control_plans)
+
+
+def train_references(
+    experiments: Sequence[Experiment], store: Store, *, found_only: bool = False
+) -> Iterator[ReferenceEntry]:
+    """All references, once for all budgets, and as the store has them if it has.
+
+    Args:
+        experiments: Whose they are.
+        store: The study's, which keeps each as soon as it is trained.
+        found_only: Leave out what is not there yet.
+
+    Raises:
+        ExperimentError: One cannot be trained; what was found before is kept.
+    """
+    seen = set[tuple[str, ...]]()
+    for experiment in experiments:
+        task, lm = experiment.task, experiment.lm
+        for name, reference in experiment.references.items():
+            for seed in seeds_of(reference, experiment.seeds):
+                called = titled(name, reference, seed)
+                place = (experiment.task_name, lm.name, called)
+                if place in seen:
+                    continue
+                seen.add(place)
+                key = f"reference {_scope(task, lm)} {task.splits.digest} {reference!r} {seed}"
+                kept = store.document(key)
+                if kept is not None:
+                    names = dict(zip(("task", "model", "name"), place, strict=True))
+                    yield ReferenceEntry.model_validate_json(kept).model_copy(update=names)
+                elif not found_only:
+                    entry = _trained(reference, experiment, seed, called)
+                    store.keep_document(key, entry.model_dump_json())
+                    yield entry
+
+
+def _trained(reference: Reference, experiment: Experiment, seed: int, name: str) -> ReferenceEntry:
+    task, lm, task_name = experiment.task, experiment.lm, experiment.task_name
+    assert isinstance(task, ClassificationTask)  # or the experiment had been refused
+    logger.info("training for comparison: %s on %s, %s", name, task_name, lm.name)
+    try:
+        return train_reference(reference, task, lm, seed, name=name, task_name=task_name)
+    except (ValueError, torch.OutOfMemoryError) as error:
+        raise ExperimentError(
+            f"reference {name} cannot be trained on {task_name}: {error}. The "
+            "searches are kept; leave it out of `references`, or change it, to end without it"
+        ) from error
+
+
+def _scored(plan: ControlPlan, lm: FrozenLM, kept: Scores) -> Control:
+    try:
+        return score_control(plan, lm, kept)
+    except ValueError as error:
+        raise ExperimentError(f"the {plan.name} prompt cannot be scored: {error}") from error
+
+
+def _place(experiment: Experiment, plan: ControlPlan) -> _Place:
+    digests = (prompt.digest for prompt in plan.prompts)
+    return (experiment.task_name, experiment.lm.name, plan.name, *digests)
+
+
+def _scope(task: Task, lm: FrozenLM) -> tuple[str, str]:
+    return task.fingerprint, lm.fingerprint.digest

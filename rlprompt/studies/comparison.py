@@ -1,0 +1,236 @@
+"""What came of a comparison: values only, `compare.py` fills them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlprompt.data.examples import Example, Splits, repeats
+from rlprompt.models.lm import FrozenLM
+from rlprompt.search.result import Candidate, Result, Score
+from rlprompt.store.summary import (
+    ControlEntry,
+    ExampleEntry,
+    ModelEntry,
+    ReferenceEntry,
+    RunEntry,
+    Summary,
+    TaskEntry,
+)
+from rlprompt.studies.controls import Control
+from rlprompt.studies.experiment import Experiment, Search
+from rlprompt.tasks.base import Task, metric_name
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.template import Template
+
+# Test examples that a summary shows.
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Run:
+    """A search that was begun.
+
+    Attributes:
+        search: Which.
+        result: What it found, in part if its status is not `finished`.
+        error: What ended it, in a line, or "".
+    """
+
+    search: Search
+    result: Result
+    error: str = ""
+
+    @property
+    def optimiser(self) -> str:
+        """The method's name in the experiment."""
+        return self.search.optimiser
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        return self.search.seed
+
+    @property
+    def best(self) -> Candidate | None:
+        """The prompt picked on dev, or None if nothing was scored."""
+        return self.result.candidates[0] if self.result.candidates else None
+
+    @property
+    def scores(self) -> dict[str, Score | None]:
+        """Of the best prompt by split; None where it was not scored."""
+        splits = ("train", "dev", "test")
+        return {split: getattr(self.best, split) if self.best else None for split in splits}
+
+
+@dataclass(frozen=True)
+class Section:
+    """What came of one experiment so far.
+
+    Attributes:
+        experiment: What is compared.
+        controls: Its controls.
+        runs: Its runs, in the order of its grid.
+        heading: What tells it from the other sections, or "" for the only one.
+        references: Training of its model on its examples, an entry a seed.
+    """
+
+    experiment: Experiment
+    controls: tuple[Control, ...]
+    runs: tuple[Run, ...] = ()
+    heading: str = ""
+    references: tuple[ReferenceEntry, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Controls and runs so far, a section for each task, model and budget.
+
+    Attributes:
+        sections: One or more.
+        provenance: When, where and with what it ran.
+    """
+
+    sections: tuple[Section, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs of all sections."""
+        return tuple(run for section in self.sections for run in section.runs)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run of the grid finished."""
+        n_finished = sum(run.result.status == "finished" for run in self.runs)
+        return n_finished == sum(len(section.experiment.grid) for section in self.sections)
+
+    def summary(self) -> Summary:
+        """All but the curves; `controls` and `runs` are tables over all sections."""
+        experiments = [section.experiment for section in self.sections]
+        tasks = {experiment.task_name: experiment.task for experiment in experiments}
+        models = {experiment.lm.name: experiment.lm for experiment in experiments}
+        first = experiments[0]
+        return Summary(
+            name=first.name,
+            complete=self.complete,
+            expected_runs=sum(len(experiment.grid) for experiment in experiments),
+            optimisers=tuple(first.optimisers),
+            seeds=tuple(first.seeds),
+            budgets=tuple(dict.fromkeys(experiment.budget for experiment in experiments)),
+            tasks=tuple(_task_entry(name, task) for name, task in tasks.items()),
+            models=tuple(map(_model_entry, models.values())),
+            controls=tuple(self._controls().values()),
+            references=tuple(self._references().values()),
+            runs=tuple(map(_run_entry, self.runs)),
+            config=dict(first.config),
+            **self.provenance,
+        )
+
+    def _controls(self) -> dict[tuple[str, str, str], ControlEntry]:
+        """Entries of the controls, which have no budget, by task, model and name."""
+        return {
+            (task, model, control.name): _control_entry(task, model, control)
+            for section in self.sections
+            for task, model in [(section.experiment.task_name, section.experiment.lm.name)]
+            for control in section.controls
+        }
+
+    def _references(self) -> dict[tuple[str, str, str], ReferenceEntry]:
+        """Those of all sections, which have no budget, by task, model and name."""
+        return {
+            (entry.task, entry.model, entry.name): entry
+            for section in self.sections
+            for entry in section.references
+        }
+
+
+def _task_entry(name: str, task: Task) -> TaskEntry:
+    splits = task.splits
+    words = dict(task.verbaliser.words) if isinstance(task, ClassificationTask) else {}
+    template = getattr(task, "template", None)
+    reward = getattr(task, "reward", "")
+    return TaskEntry(
+        name=name,
+        fingerprint=task.fingerprint,
+        metric=metric_name(task),
+        reward=reward if isinstance(reward, str) else "",
+        template=template.text if isinstance(template, Template) else "",
+        classes=tuple(words),
+        label_words={label: tuple(own) for label, own in words.items()},
+        test_labels=tuple(example.label for example in splits.test) if words else (),
+        examples={name: len(part) for name, part in splits.parts().items()},
+        shown=tuple(_shown(splits.test)),
+        data_notes=splits.notes,
+        leaks=_leaks(splits),
+    )
+
+
+def _leaks(splits: Splits) -> dict[str, int]:
+    """Examples of a split that an earlier split has as well, by split."""
+    found = repeats(splits.parts())
+    return dict(Counter(split for (split, _), (home, _) in found if split != home))
+
+
+def _shown(examples: Sequence[Example]) -> Iterator[ExampleEntry]:
+    """A few examples, evenly spread: files are often sorted by class."""
+    count = min(SHOWN, len(examples))
+    for place in (i * len(examples) // count for i in range(count)):
+        example = examples[place]
+        yield ExampleEntry(place=place, fields=dict(example.fields), label=example.label)
+
+
+def _model_entry(lm: FrozenLM) -> ModelEntry:
+    return ModelEntry(
+        name=lm.name,
+        kind=lm.kind,
+        parameters=lm.n_parameters,
+        fingerprint={"digest": lm.fingerprint.digest, **dataclasses.asdict(lm.fingerprint)},
+        device=str(lm.device),
+        noise=dataclasses.asdict(lm.own_noise),
+    )
+
+
+def _control_entry(task: str, model: str, control: Control) -> ControlEntry:
+    return ControlEntry(
+        task=task,
+        model=model,
+        name=control.name,
+        prompt=control.text,
+        retypable=control.retypable,
+        **{split: score.metric if score else None for split, score in control.scores.items()},
+        rewards={split: score.reward if score else None for split, score in control.scores.items()},
+        rows=control.rows,
+        note=control.note,
+        test_metrics=control.test_metrics,
+        test_answers=control.test_answers,
+    )
+
+
+def _run_entry(run: Run) -> RunEntry:
+    result, best, experiment = run.result, run.best, run.search.experiment
+    return RunEntry(
+        name=run.search.name,
+        task=experiment.task_name,
+        model=experiment.lm.name,
+        budget_rows=experiment.budget,
+        optimiser=run.optimiser,
+        seed=run.seed,
+        status=result.status,
+        error=run.error,
+        rows=result.rows,
+        n_prompts=result.n_prompts,
+        lm_seconds=result.lm_seconds,
+        total_seconds=result.total_seconds,
+        **{split: score.metric if score else None for split, score in run.scores.items()},
+        rewards={split: score.reward if score else None for split, score in run.scores.items()},
+        prompt=best.text if best else None,
+        retypable=best.retypable if best else None,
+        best_train_reward=result.trace[-1][1] if result.trace else None,
+        mean_sampled_reward=result.mean_reward if result.points else None,
+        settings=dict(result.settings),
+        file=f"runs/{run.search.name}.json",
+    )

@@ -1,0 +1,298 @@
+"""Prompts that no search found, which every study is measured by.
+
+- `empty`: no prompt.
+- `hand-written`: the task's own, and once more with contextual calibration, which often does more
+  than a search (Zhao et al. 2021, arXiv 2102.09690).
+- `best word`: the best on train of `WORDS`. A search that does not beat it has found no prompt but
+  a lucky word.
+- `in context`: train examples with their answers before the text (Brown et al. 2020,
+  arXiv 2005.14165, section 2), what a person without a search would do with the same examples.
+
+Random search, the control at the same cost, is an optimiser.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from rlprompt.data.load import Example
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import TokenPrompt
+from rlprompt.search.evaluation import Scores, Unmetered, means, shown_answers
+from rlprompt.search.result import Score
+from rlprompt.search.run import describe
+from rlprompt.store.summary import BEST_WORD, CALIBRATED, EMPTY, HAND, IN_CONTEXT
+from rlprompt.tasks.base import ChoosyTask, Task, WrittenTask
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.tasks.generation import GenerationTask
+from rlprompt.tasks.price import prompt_rows
+from rlprompt.tasks.verbaliser import spell
+
+logger = logging.getLogger(__name__)
+
+# Scored on a variant of the task, so that a reward of theirs is not one of a search.
+VARIANTS = (CALIBRATED, IN_CONTEXT)
+
+# Common words that name no class of any task, each a token in most vocabularies; a list of our own.
+WORDS = (
+    *("the", "a", "it", "this", "that", "was", "is", "and", "so", "but"),
+    *("very", "all", "one", "more", "now", "then", "just", "what", "how", "about"),
+)
+# Demonstrations at most, or one a class where there are more classes. They are read anew for every
+# prompt scored by models that share no prefix, and are as many as the usual few-shot train set has
+# of a class; gains level off beyond (Min et al. 2022, arXiv 2202.12837).
+MOST_SHOTS = 16
+# Between demonstrations, as lm-eval's `fewshot_delimiter`; it ends an answer, too.
+SEPARATOR = "\n\n"
+
+Variant = ClassificationTask | GenerationTask
+
+
+@dataclass(frozen=True)
+class ControlPlan:
+    """A control before it is scored.
+
+    Attributes:
+        name: What it is called.
+        task: What it is scored on: the study's task, or a variant of it.
+        prompts: The prompt, or several of which the best on train is taken, the first of equals;
+            none where the control cannot be had, and the note says why.
+        texts: How each reads, and whether typing that gives it again.
+        note: How it was made.
+        required: Whether a study that cannot score it is not worth beginning.
+    """
+
+    name: str
+    task: Task
+    prompts: tuple[TokenPrompt, ...]
+    texts: tuple[tuple[str, bool], ...]
+    note: str = ""
+    required: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows that it costs, outside any budget."""
+        if not self.prompts:
+            return 0
+        parts = self.task.splits.parts()
+        extra = prompt_rows(self.task) - len(parts["train"])
+        chosen = sum(len(part) + extra for part in parts.values())
+        n_tried = len(self.prompts) if len(self.prompts) > 1 else 0
+        return n_tried * prompt_rows(self.task) + chosen
+
+
+@dataclass(frozen=True)
+class Control:
+    """A prompt that no search found, scored.
+
+    Attributes:
+        name: What it is called.
+        text: How it reads.
+        retypable: Whether typing the text gives the prompt again.
+        scores: By split; None where it could not be scored, and the note says why.
+        rows: What it cost to choose and score it, outside any budget.
+        note: How it was made.
+        test_metrics: Metric on each test example.
+        test_answers: What the model answered on each, cut; empty where the task does not say.
+    """
+
+    name: str
+    text: str
+    retypable: bool
+    scores: Mapping[str, Score | None]
+    rows: int = 0
+    note: str = ""
+    test_metrics: tuple[float, ...] = field(default=(), repr=False)
+    test_answers: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def title(self) -> str:
+        """What a table calls it."""
+        return self.name if self.name in (BEST_WORD, IN_CONTEXT) else f"{self.name} prompt"
+
+
+def plan_controls(
+    task: Task, lm: FrozenLM, own: Mapping[str, TokenPrompt]
+) -> tuple[ControlPlan, ...]:
+    """The controls of a task on a model, of those above all that make sense for it.
+
+    Args:
+        task: What the prompts are for.
+        lm: The frozen model, in memory.
+        own: A person's own controls by name.
+
+    Raises:
+        ValueError: A control of one's own has the name of another.
+    """
+    prompts = {EMPTY: TokenPrompt()}
+    written = bool(isinstance(task, WrittenTask) and task.hand_prompt)
+    if isinstance(task, WrittenTask) and written:
+        prompts[HAND] = task.written(lm, task.hand_prompt)
+    for name, prompt in own.items():
+        if prompts.setdefault(name, prompt) != prompt or name in (
+            CALIBRATED,
+            BEST_WORD,
+            IN_CONTEXT,
+        ):
+            raise ValueError(f"every study has a control called {name!r}; call yours otherwise")
+    plans = [_plan(name, task, lm, [prompt], required=True) for name, prompt in prompts.items()]
+    if written:
+        plans += _calibrated(task, lm, prompts[HAND])
+    plans.append(_best_word(task, lm))
+    return (*plans, *_in_context(task, lm))
+
+
+def score_control(plan: ControlPlan, lm: FrozenLM, kept: Scores | None = None) -> Control:
+    """A control with its scores on all splits; test is opened for the chosen prompt alone.
+
+    Args:
+        plan: The control.
+        lm: The frozen model.
+        kept: Where scores are looked up and put.
+
+    Raises:
+        ValueError: A required one cannot be scored. Another is left out, with a note that says why.
+    """
+    splits = plan.task.splits.parts()
+    nothing = Control(plan.name, "", True, dict.fromkeys(splits), note=plan.note)
+    if not plan.prompts:
+        return nothing
+    outside = Unmetered(plan.task, lm, kept)
+    try:
+        best = 0
+        if len(plan.prompts) > 1:
+            best = int(outside.measure(plan.prompts, "train").rewards.mean(axis=1).argmax())
+        measured = {split: outside.measure([plan.prompts[best]], split) for split in splits}
+    # Any error: a task may come from anyone, and nobody's searches are lost to a control that was
+    # not asked for. It is told with its traceback, and in the study's tables.
+    except Exception as error:
+        if plan.required:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        logger.warning("the control %r is left out: %s", plan.name, reason, exc_info=True)
+        return replace(nothing, rows=outside.rows, note=f"left out: {reason}")
+    tested = measured["test"]
+    return Control(
+        plan.name,
+        *plan.texts[best],
+        scores={split: means(found)[0] for split, found in measured.items()},
+        rows=outside.rows,
+        note=plan.note,
+        test_metrics=tuple(tested.metrics[0].tolist()),
+        test_answers=shown_answers(tested),
+    )
+
+
+def _plan(
+    name: str,
+    task: Task,
+    lm: FrozenLM,
+    prompts: Sequence[TokenPrompt],
+    note: str = "",
+    required: bool = False,
+) -> ControlPlan:
+    texts = tuple(describe(lm, prompt) for prompt in prompts)
+    return ControlPlan(name, task, tuple(prompts), texts, note, required)
+
+
+def _calibrated(task: Task, lm: FrozenLM, prompt: TokenPrompt) -> Iterator[ControlPlan]:
+    """The hand prompt with calibration, where a task can be calibrated and is not."""
+    if not isinstance(task, ClassificationTask) or task.calibration != "none":
+        return
+    if not task.template.fields:
+        return
+    variant = _variant(task, calibration="contextual")
+    if variant is not None:
+        note = "what the model answers to texts without content is taken out (calibration)"
+        yield _plan(CALIBRATED, variant, lm, [prompt], note)
+
+
+def _best_word(task: Task, lm: FrozenLM) -> ControlPlan:
+    """The words that a prompt of the task may be."""
+    if isinstance(task, WrittenTask):
+        prompts = [task.written(lm, word) for word in WORDS]
+    else:
+        prompts = [TokenPrompt(lm.encode(f" {word}")) for word in WORDS]
+    if isinstance(task, ChoosyTask):
+        allowed = set(task.tokens(lm))
+        prompts = [prompt for prompt in prompts if allowed.issuperset(prompt.ids)]
+    prompts = list(dict.fromkeys(prompts))
+    if not prompts:
+        return ControlPlan(BEST_WORD, task, (), (), "left out: the task takes none of the words")
+    note = f"the best on train of {len(prompts)} common words"
+    return _plan(BEST_WORD, task, lm, prompts, note)
+
+
+def _in_context(task: Task, lm: FrozenLM) -> Iterator[ControlPlan]:
+    """Demonstrations in the place of a prompt, as many as fit."""
+    if not isinstance(task, ClassificationTask | GenerationTask):
+        return
+    rounds = _rounds(task)
+    variant = _led(task)
+    if variant is None or not rounds:
+        return
+    longest = _longest(variant, lm)
+    while rounds:
+        shown = [example for one in rounds for example in one]
+        # As a leading prompt they are computed once for all examples.
+        text = "".join(_demonstration(variant, example) + SEPARATOR for example in shown)
+        prompt = TokenPrompt(lm.encode(text))
+        if lm.context is None or longest + len(prompt) <= lm.context:
+            each = f", {len(rounds)} a class," if isinstance(task, ClassificationTask) else ""
+            note = (
+                f"{len(shown)} train examples{each} with their answers before every text, so that "
+                "train is no test of it"
+            )
+            yield _plan(IN_CONTEXT, variant, lm, [prompt], note)
+            return
+        rounds.pop()
+    note = (
+        f"left out: one demonstration a class takes {len(prompt)} tokens, the longest example "
+        f"{longest}, and {lm.name} has room for {lm.context}"
+    )
+    yield ControlPlan(IN_CONTEXT, variant, (), (), note)
+
+
+def _rounds(task: Variant) -> list[list[Example]]:
+    """Train examples to show, in rounds of one a class: as many of each class, in fixed order."""
+    if isinstance(task, GenerationTask):
+        return [[one] for one in task.splits.train if one.label.strip()][:MOST_SHOTS]
+    classes = list(task.verbaliser.words)
+    own = [[one for one in task.splits.train if one.label == label] for label in classes]
+    rounds = [list(one) for one in zip(*own, strict=False)]
+    return rounds[: max(1, MOST_SHOTS // len(classes))]
+
+
+def _led(task: Variant) -> Variant | None:
+    """The task with the prompt before the text, and answers that end before a demonstration."""
+    template = task.template.leading()
+    if not isinstance(task, GenerationTask):
+        return _variant(task, template=template)
+    ends = any(stop in SEPARATOR for stop in task.stop)
+    return _variant(task, template=template, stop=(*task.stop, *(() if ends else (SEPARATOR,))))
+
+
+def _demonstration(task: Variant, example: Example) -> str:
+    """An example with its answer, as the model is asked for it."""
+    answer = example.label.strip()
+    if isinstance(task, ClassificationTask):
+        answer = task.verbaliser.words[example.label][0]
+    return task.template.answered(example.fields, spell(answer, task.template.answer_prefix))
+
+
+def _longest(task: Variant, lm: FrozenLM) -> int:
+    """Tokens of the longest example of any split without a prompt, its answer included."""
+    parts = task.splits.parts().values()
+    return max(sum(size) for part in parts for size in task.lengths(lm, part))
+
+
+def _variant(task: Variant, **changes: object) -> Variant | None:
+    """The task with some settings changed, None where a person's own class does not let that."""
+    try:
+        made = replace(task, **changes)  # type: ignore[arg-type]  # names and types of its fields
+    except TypeError:  # a constructor of its own
+        return None
+    # Scores are kept by fingerprint: one that does not tell them apart would mix them up.
+    return None if made.fingerprint == task.fingerprint else made

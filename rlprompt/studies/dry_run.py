@@ -1,0 +1,272 @@
+"""What an experiment will cost, measured on a little of it: rows, seconds, memory.
+
+Each optimiser runs for `TRIAL_PROMPTS` prompts against a reward that costs nothing
+(`check_trial.py`), which tells its own time and what it asks for; some of those prompts are then
+scored on a few train examples by the task itself. Nothing is written, no reward is kept, and test
+stays closed.
+
+What cannot be known: how busy the machine will be, and whether an optimiser's own time grows with
+its history.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import psutil
+
+from rlprompt.check.toy import Call, TrialTask
+from rlprompt.data.load import Example
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.search.analysis import parts
+from rlprompt.search.objective import GRADIENT_ROWS, Budget, BudgetExhausted, Objective
+from rlprompt.search.run import MARKS, Optimiser, make_space
+from rlprompt.search.selection import CANDIDATES
+from rlprompt.studies.experiment import Experiment
+from rlprompt.tasks.base import DifferentiableTask, Task
+
+# Three rollouts of PPO and of CMA-ES's two generations: enough to see what comes after the first.
+TRIAL_PROMPTS = 48
+# Calls of a trial that the task answers, and rows of each: enough to fill a forward pass, as a
+# search does.
+SCORED_CALLS, SCORED_ROWS = 4, 128
+# Examples that a single prompt is scored on.
+SINGLE_EXAMPLES = 24
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What one search of an optimiser is expected to cost.
+
+    Attributes:
+        optimiser: Its name in the experiment.
+        n_runs: Searches with it, one a seed; the other figures are those of each.
+        rows: Budget, of which it may leave a rest.
+        n_prompts: Prompts that this covers.
+        lm_seconds: Time of rewards and gradients.
+        own_seconds: Time of the optimiser itself, such as a policy's.
+        selection_rows: Rows of the selection on dev and of the final scores, outside the budget.
+        selection_seconds: Their time.
+    """
+
+    optimiser: str
+    n_runs: int
+    rows: int
+    n_prompts: int
+    lm_seconds: float
+    own_seconds: float
+    selection_rows: int
+    selection_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Time of one search from start to result."""
+        return self.lm_seconds + self.own_seconds + self.selection_seconds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an experiment is expected to cost, in one process, loading not counted.
+
+    Attributes:
+        searches: One an optimiser.
+        control_rows: Rows of the controls, outside any budget.
+        control_seconds: Their time.
+        bytes_now: Memory of this process with the model loaded.
+        bytes_more: Memory that scoring keeps to beyond that.
+        measured_seconds: How long measuring took.
+    """
+
+    searches: tuple[SearchPlan, ...]
+    control_rows: int
+    control_seconds: float
+    bytes_now: int
+    bytes_more: int
+    measured_seconds: float
+
+    @property
+    def rows(self) -> int:
+        """All rows, in and outside budgets."""
+        each = (plan.n_runs * (plan.rows + plan.selection_rows) for plan in self.searches)
+        return self.control_rows + sum(each)
+
+    @property
+    def seconds(self) -> float:
+        """Time of all searches and controls, one after the other."""
+        return self.control_seconds + sum(plan.n_runs * plan.seconds for plan in self.searches)
+
+
+def make_plan(experiment: Experiment) -> Plan:
+    """Measure a little of an experiment, and reckon the rest.
+
+    Raises:
+        ValueError: A prompt cannot be scored.
+    """
+    began = time.perf_counter()
+    sizes = {name: len(part) for name, part in experiment.task.splits.parts().items()}
+    once = sum(sizes.values())
+    # Dev and test are read for the first time by the first control; later their beginnings are
+    # kept.
+    cold, warm = _single_rates(experiment)
+    searches = []
+    for name, optimiser in experiment.optimisers.items():
+        found = _measure(experiment, optimiser)
+        n_prompts = int(experiment.budget * found.prompts_a_row)
+        # At most: who falls behind on dev is scored on a part of it, and few prompts lead.
+        on_dev = (
+            min(CANDIDATES, n_prompts) + min(MARKS, n_prompts) + len(list(parts(experiment.length)))
+        )
+        on_dev *= sizes["dev"]
+        final = sizes["train"] + sizes["test"]
+        if optimiser.searches == "soft":  # its nearest tokens, too
+            final += sizes["dev"] + sizes["test"]
+        plan = SearchPlan(
+            optimiser=name,
+            n_runs=len(experiment.seeds),
+            rows=experiment.budget,
+            n_prompts=n_prompts,
+            lm_seconds=found.lm_seconds * experiment.budget,
+            own_seconds=found.own_start + found.own_seconds * n_prompts,
+            selection_rows=on_dev + final,
+            # Candidates are scored together, as a search's prompts are, and the picked one alone.
+            selection_seconds=on_dev * found.lm_seconds + final * warm,
+        )
+        limit = experiment.stop.get("seconds", np.inf)
+        searches.append(dataclasses.replace(plan, lm_seconds=min(plan.lm_seconds, limit)))
+    return Plan(
+        searches=tuple(searches),
+        control_rows=sum(plan.rows for plan in experiment.control_plans),
+        control_seconds=once * (cold - warm) + _control_seconds(experiment, warm),
+        bytes_now=psutil.Process().memory_info().rss,
+        bytes_more=experiment.lm.memory.limit,
+        measured_seconds=time.perf_counter() - began,
+    )
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """What a trial of an optimiser tells.
+
+    Attributes:
+        prompts_a_row: Prompts that a charged row buys.
+        lm_seconds: Of a charged row.
+        own_start: Seconds until it first asks.
+        own_seconds: Its own, a prompt, from then on.
+    """
+
+    prompts_a_row: float
+    lm_seconds: float
+    own_start: float
+    own_seconds: float
+
+
+def _measure(experiment: Experiment, optimiser: Optimiser) -> _Rates:
+    """Run an optimiser for a while, and score what it asked for."""
+    calls, stamps = _trial(experiment, optimiser)
+    n_prompts = sum(len(prompts) for prompts, _, _ in calls)
+    if not n_prompts:
+        return _Rates(0.0, 0.0, stamps[-1] - stamps[0], 0.0)
+    n_train = len(experiment.task.splits.train)
+    charged = sum(len(p) * n_train * (GRADIENT_ROWS if grad else 1) for p, _, grad in calls)
+    # Up to the first call it prepares; after that it learns from one call and makes up the next.
+    n_later = n_prompts - len(calls[0][0])
+    own = (stamps[-1] - stamps[1]) / n_later if n_later else 0.0
+    return _Rates(
+        prompts_a_row=n_prompts / charged,
+        lm_seconds=_row_seconds(experiment, calls),
+        own_start=stamps[1] - stamps[0],
+        own_seconds=own,
+    )
+
+
+def _trial(experiment: Experiment, optimiser: Optimiser) -> tuple[list[Call], list[float]]:
+    """What an optimiser asks for, and when: at its start, at each call and at its end."""
+    calls: list[Call] = []
+    stamps: list[float] = []
+
+    def asked(call: Call) -> None:
+        calls.append(call)
+        stamps.append(time.perf_counter())
+
+    task = TrialTask(len(experiment.task.splits.train), asked=asked)
+    rows = min(experiment.budget, TRIAL_PROMPTS * task.n_examples)
+    objective = Objective(task, experiment.lm, Budget(rows))
+    rng = np.random.default_rng(experiment.seeds[0])
+    stamps.append(time.perf_counter())
+    kind, lm, length = optimiser.searches, experiment.lm, experiment.length
+    space = make_space(kind, lm, length, experiment.banned, rng, experiment.task)
+    with contextlib.suppress(BudgetExhausted):
+        optimiser.run(objective, space, rng)
+    stamps.append(time.perf_counter())
+    return calls, stamps
+
+
+def _row_seconds(experiment: Experiment, calls: Sequence[Call]) -> float:
+    """Seconds of a charged row: some of these calls, on some train examples."""
+    places = np.linspace(0, len(calls) - 1, min(SCORED_CALLS, len(calls))).round().astype(int)
+    chosen = [calls[i] for i in places]
+    n_prompts = int(np.median([len(prompts) for prompts, _, _ in chosen]))
+    examples = _by_length(experiment.task.splits.train, max(8, SCORED_ROWS // n_prompts))
+    prompts, _, gradient = chosen[0]
+    task, lm = experiment.task, experiment.lm
+    _seconds(task, lm, prompts[:1], examples, gradient)  # what is kept is kept from here on
+    seconds = charged = 0.0
+    for prompts, _, gradient in chosen:
+        seconds += _seconds(task, lm, prompts, examples, gradient)
+        charged += len(prompts) * len(examples) * (GRADIENT_ROWS if gradient else 1)
+    return seconds / charged
+
+
+def _seconds(
+    task: Task,
+    lm: FrozenLM,
+    prompts: Sequence[Prompt],
+    examples: Sequence[Example],
+    gradient: bool,
+) -> float:
+    """Seconds that a task needs for one call."""
+    began = time.perf_counter()
+    if not gradient:
+        task.rewards(lm, prompts, examples)
+    elif isinstance(task, DifferentiableTask):
+        task.rewards_with_grad(lm, cast("Sequence[SoftPrompt]", prompts), examples)
+    else:
+        raise ValueError(f"task {task.name!r} has no gradient; leave that optimiser out")
+    return time.perf_counter() - began
+
+
+def _single_rates(experiment: Experiment) -> tuple[float, float]:
+    """Seconds a row for one prompt at a time: texts read for the first time, and again."""
+    examples = _by_length(experiment.task.splits.dev, SINGLE_EXAMPLES)
+    one = TokenPrompt(experiment.lm.encode(" the"))
+    task, lm = experiment.task, experiment.lm
+    seconds = [_seconds(task, lm, [prompt], examples, False) for prompt in (TokenPrompt(), one)]
+    return seconds[0] / len(examples), seconds[1] / len(examples)
+
+
+def _control_seconds(experiment: Experiment, warm: float) -> float:
+    """Seconds of the controls where texts were read before; at most, for words go together."""
+    seconds = 0.0
+    for plan in experiment.control_plans:
+        rate = warm
+        if plan.task is not experiment.task and plan.prompts:
+            examples = _by_length(plan.task.splits.dev, SINGLE_EXAMPLES)
+            spent = _seconds(plan.task, experiment.lm, plan.prompts, examples, False)
+            rate = spent / len(examples)
+        seconds += plan.rows * rate
+    return seconds
+
+
+def _by_length(examples: Sequence[Example], count: int) -> list[Example]:
+    """A few examples of all lengths."""
+    ordered = sorted(examples, key=lambda example: sum(map(len, example.fields.values())))
+    count = min(count, len(ordered))
+    # The middles of equal parts: the shortest and the longest are not typical.
+    return [ordered[int((i + 0.5) * len(ordered) / count)] for i in range(count)]

@@ -1,0 +1,307 @@
+"""What is in a study, for people and other tools: its state, its ledger, a check of its answers.
+
+Reads alone: it works while others write, and in a folder that cannot be written.
+"""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.search.result import Result, Score
+from rlprompt.search.run import evaluate
+from rlprompt.store.database import StoreError
+from rlprompt.store.heartbeat import has_ended
+from rlprompt.store.store import FILE, Store, StoredRun, as_json, differences
+from rlprompt.studies.study import Job
+from rlprompt.tasks.base import Task
+
+COLUMNS = ("run", "prompt", "rows", "reward", "best", "gradient", "ids", "digest")
+# A stored score and one computed today differ by rounding alone. Packed and plain float32 scores of
+# the default model differ by 3e-5 nats, its bfloat16 ones by 5e-2; the reward `gap` stretches nats
+# by up to 180. Some times that is allowed.
+TOLERANCE = {"float32": 5e-2}
+TOLERANCE_16_BIT = 20.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A prompt in the ledger of a run.
+
+    Attributes:
+        prompt: The prompt; None for a soft prompt that was not the best of its batch.
+        digest: Its content hash.
+        rows: Rows spent when its reward was known.
+        reward: Mean train reward.
+        per_example: Train rewards, (E,) of them.
+        gradient: Whether its gradient was taken.
+        outputs: What the model wrote for each train example, (E,) texts, or None.
+    """
+
+    prompt: Prompt | None
+    digest: str
+    rows: int
+    reward: float
+    per_example: tuple[float, ...]
+    gradient: bool
+    outputs: tuple[str, ...] | None = None
+
+    @property
+    def title(self) -> str:
+        """How to tell the prompt in a line: its ids, or its content hash."""
+        if isinstance(self.prompt, TokenPrompt):
+            return f"ids {' '.join(map(str, self.prompt.ids)) or '(none)'}"
+        return f"soft {self.digest}"
+
+
+def studies(folder: Path) -> dict[Path, list[StoredRun] | StoreError]:
+    """The studies in a folder and the folders under it, with their runs, or why they have none."""
+    found: dict[Path, list[StoredRun] | StoreError] = {}
+    for path in sorted(folder.rglob(FILE)):
+        try:
+            with Store(path, read_only=True) as store:
+                found[path.parent] = store.runs()
+        except StoreError as error:  # the others can be listed all the same
+            found[path.parent] = error
+    return found
+
+
+def ledger(store: Store, name: str) -> Iterator[Entry]:
+    """What a run paid for, in order."""
+    rows = 0
+    for batch in store.batches(name):
+        written = batch.outputs or (None,) * len(batch.prompts)
+        for prompt, digest, rewards, outputs in zip(
+            batch.prompts, batch.digests, batch.per_example, written, strict=True
+        ):
+            rows += batch.cost
+            yield Entry(
+                prompt=prompt,
+                digest=digest,
+                rows=rows,
+                reward=float(rewards.mean()),
+                per_example=tuple(rewards.tolist()),
+                gradient=batch.gradient,
+                outputs=outputs,
+            )
+
+
+def best(store: Store, name: str, count: int) -> list[Entry]:
+    """The best distinct prompts of a run that may still go on, the best first."""
+    seen: set[str] = set()
+
+    def first_times() -> Iterator[Entry]:
+        for entry in ledger(store, name):
+            if entry.prompt is not None and entry.digest not in seen:
+                seen.add(entry.digest)
+                yield entry
+
+    return heapq.nlargest(count, first_times(), key=lambda entry: (entry.reward, -entry.rows))
+
+
+def export(store: Store, path: Path) -> int:
+    """Write the ledger of all runs: CSV or Parquet for a data frame, or JSON lines.
+
+    JSON lines alone hold what the model wrote, which may be large.
+
+    Args:
+        store: The study's.
+        path: The file, replaced if it is there; its ending decides what is written.
+
+    Returns:
+        The number of prompts.
+
+    Raises:
+        ValueError: The name ends in something else, or Parquet lacks its package.
+    """
+    if path.suffix == ".csv":
+        return _export_csv(store, path)
+    if path.suffix == ".parquet":
+        return _export_parquet(store, path)
+    if path.suffix == ".jsonl":
+        return _export_json_lines(store, path)
+    raise ValueError(f"{path} does not end in .csv, .parquet or .jsonl")
+
+
+def _records(store: Store) -> Iterator[dict[str, Any]]:
+    for run in store.runs():
+        highest = -np.inf
+        for i, entry in enumerate(ledger(store, run.name)):
+            highest = max(highest, entry.reward)
+            ids = entry.prompt.ids if isinstance(entry.prompt, TokenPrompt) else None
+            yield {
+                "run": run.name,
+                "prompt": i,
+                "rows": entry.rows,
+                "reward": entry.reward,
+                "best": highest,
+                "gradient": entry.gradient,
+                "ids": None if ids is None else " ".join(map(str, ids)),
+                "digest": entry.digest,
+                "per_example": list(entry.per_example),
+                "outputs": entry.outputs,
+            }
+
+
+def _export_csv(store: Store, path: Path) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, (*COLUMNS, "per_example"), extrasaction="ignore")
+        writer.writeheader()
+        for count, record in enumerate(_records(store), 1):  # noqa: B007
+            writer.writerow({**record, "per_example": json.dumps(record["per_example"])})
+    return count
+
+
+def _export_json_lines(store: Store, path: Path) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for count, record in enumerate(_records(store), 1):  # noqa: B007
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return count
+
+
+def _export_parquet(store: Store, path: Path) -> int:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError(
+            "Parquet needs a package more: pip install 'rlprompt[parquet]', or give a name that "
+            "ends in .csv"
+        ) from None
+    schema = pyarrow.schema(
+        [
+            *((name, pyarrow.string()) for name in ("run", "ids", "digest")),
+            *((name, pyarrow.int64()) for name in ("prompt", "rows")),
+            *((name, pyarrow.float64()) for name in ("reward", "best")),
+            ("gradient", pyarrow.bool_()),
+            ("per_example", pyarrow.list_(pyarrow.float64())),
+        ]
+    )
+    table = pyarrow.Table.from_pylist(list(_records(store)), schema)
+    pyarrow.parquet.write_table(table.select([*COLUMNS, "per_example"]), path)
+    return int(table.num_rows)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What came of scoring a study's prompts again.
+
+    Attributes:
+        n_prompts: Prompts of the ledger that were scored again.
+        n_final: Scores of picked prompts that were computed again.
+        largest: The largest difference of a reward on one example, or of a mean of the final ones.
+        where: What differs the most, in words.
+        tolerance: What rounding may make.
+    """
+
+    n_prompts: int
+    n_final: int
+    largest: float
+    where: str
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the differences are no more than rounding."""
+        return self.largest <= self.tolerance
+
+
+def verify(store: Store, jobs: dict[str, Job], sample: int, seed: int = 0) -> Verification:
+    """Score a sample of a study's prompts and the picked ones of its finished runs again.
+
+    Args:
+        store: The study's.
+        jobs: Its searches by name, as they are today.
+        sample: Prompts of the ledger a run, at most.
+        seed: Decides which.
+
+    Raises:
+        ValueError: Model, task or data are not those of the study, so nothing is scored.
+    """
+    check_unchanged(store.runs(), jobs)
+    rng, gaps, n_final = np.random.default_rng(seed), [(0.0, "nothing")], 0
+    n_prompts = 0
+    for run in store.runs():
+        job = jobs[run.name]
+        entries = [entry for entry in ledger(store, run.name) if entry.prompt is not None]
+        chosen = rng.permutation(len(entries))[:sample]
+        gaps += _ledger_gaps(job, run.name, [entries[i] for i in sorted(chosen)])
+        n_prompts += len(chosen)
+        final = [] if run.state != "finished" or run.result is None else _final(job, run.result)
+        gaps += final
+        n_final += len(final)
+    largest, where = max(gaps)
+    dtype = next(iter(jobs.values())).lm.fingerprint.dtype
+    return Verification(n_prompts, n_final, largest, where, TOLERANCE.get(dtype, TOLERANCE_16_BIT))
+
+
+def check_unchanged(runs: Sequence[StoredRun], jobs: Mapping[str, Job]) -> None:
+    """Refuse searches that are not what a study's runs were.
+
+    Raises:
+        ValueError: Model, task or data are others today; the message shows the difference.
+    """
+    changed = [line for run in runs for line in differences(run.spec, as_json(jobs[run.name].spec))]
+    if changed:
+        raise ValueError(
+            "this is not what the study was made with, so its answers are not compared:\n  "
+            + "\n  ".join(dict.fromkeys(changed))
+        )
+
+
+def _ledger_gaps(job: Job, name: str, entries: Sequence[Entry]) -> list[tuple[float, str]]:
+    prompts = [entry.prompt for entry in entries if entry.prompt is not None]
+    if not prompts:
+        return []
+    again = job.task.rewards(job.lm, prompts, job.task.splits.train)
+    stored = np.array([entry.per_example for entry in entries])
+    gaps = np.abs(again - stored).max(axis=1)
+    return [
+        (float(gap), f"{name}, prompt {e.digest}") for gap, e in zip(gaps, entries, strict=True)
+    ]
+
+
+def _final(job: Job, result: Result) -> list[tuple[float, str]]:
+    if not result.candidates:
+        return []
+    scores: dict[str, Score | None] = {
+        split: getattr(result.best, split) for split in ("train", "dev", "test")
+    }
+    return [
+        (abs(_mean(job.task, job.lm, result.best.prompt, split) - score.reward), f"{split} score")
+        for split, score in scores.items()
+        if score is not None
+    ]
+
+
+def _mean(task: Task, lm: FrozenLM, prompt: Prompt, split: str) -> float:
+    return evaluate(task, lm, prompt, split).reward
+
+
+def is_left(run: StoredRun) -> bool:
+    """Whether a run stands still, since the process of this machine that had it is gone."""
+    return run.state == "running" and has_ended(run.owner)
+
+
+def state_line(run: StoredRun) -> str:
+    """A run in a line: state, rows, best reward, seconds."""
+    budget = run.spec.get("budget", {}).get("rows", 0)
+    reward = "" if run.best_reward is None else f", best {run.best_reward:.2f}"
+    marks = "" if run.strayed is None else f", strayed at batch {run.strayed}"
+    error = f", {run.error}" if run.error else ""
+    state = "interrupted" if is_left(run) else run.state
+    return (
+        f"{run.name}: {state}, {run.used:,}/{budget:,} rows, {run.seconds:.0f} s"
+        f"{reward}{marks}{error}"
+    )

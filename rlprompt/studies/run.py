@@ -1,0 +1,355 @@
+"""Runs an experiment: controls first, then every search of the grid, each kept on disk at once."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import platform
+import subprocess
+import sys
+import traceback
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import rlprompt
+from rlprompt._utils.files import write_whole
+from rlprompt.config.schema import RANDOM, Config, config_from_json
+from rlprompt.search.budget import Ledger
+from rlprompt.search.objective import Budget
+from rlprompt.store.store import FILE, Store
+from rlprompt.store.summary import ReferenceEntry
+from rlprompt.studies.baselines import (
+    Controls,
+    controls_of,
+    keep,
+    score_controls,
+    score_required,
+    train_references,
+)
+from rlprompt.studies.comparison import Comparison, Run, Section
+from rlprompt.studies.experiment import (
+    Experiment,
+    ExperimentError,
+    Search,
+    load_experiments,
+    searches,
+)
+from rlprompt.studies.folder import claimed, write
+from rlprompt.studies.ray_cluster import Ray, searched
+from rlprompt.studies.study import Job, Study
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("torch", "transformers", "numpy")
+
+
+class Watcher(Protocol):
+    """Is told how a comparison goes: the way to plug in a tracker (`tracking.py`)."""
+
+    def begin(self, search: Search) -> None:
+        """A search begins."""
+
+    def update(self, ledger: Ledger) -> None:
+        """Some prompts were scored."""
+
+    def end(self, run: Run) -> None:
+        """The search ended, and what it found is on disk."""
+
+
+class Silent:
+    """A watcher that says nothing."""
+
+    def begin(self, search: Search) -> None:
+        """See `Watcher`."""
+
+    def update(self, ledger: Ledger) -> None:
+        """See `Watcher`."""
+
+    def end(self, run: Run) -> None:
+        """See `Watcher`."""
+
+
+def compare(
+    experiments: Experiment | Sequence[Experiment],
+    out: Path,
+    watcher: Watcher | None = None,
+    *,
+    workers: int = 1,
+    cache: Path | None = None,
+    cluster: Ray | None = None,
+) -> Comparison:
+    """Run every search of an experiment, or of several side by side.
+
+    `out` gets `summary.json` and `runs/` with a JSON file each run, brought up to date after each
+    run, and `study.sqlite`, which holds every answer that was paid for; `rlprompt.reports` makes
+    tables and a page of them. On a folder that holds this study already, it goes on: what is
+    finished is not done again, and a search that was killed ends as if it had not been.
+
+    A search that an error ends is kept as far as it came, with the traceback beside it, and the
+    others go on; it is tried again the next time. Ctrl-C ends the comparison after the search that
+    it interrupted is kept.
+
+    Args:
+        experiments: What to run, those of a model one after another.
+        out: Folder to write to: empty, not there, or with this study in it.
+        watcher: Is told how the searches of this process go.
+        workers: Processes that share the searches, this one included; each loads the model. More
+            than one needs experiments that were loaded from a file.
+        cache: File of answers that several studies share, see `cache.py`.
+        cluster: Machines that do the searches, see `cluster.py`; they say how many workers.
+
+    Raises:
+        ValueError: The folder cannot be used, experiments cannot be told apart, or other workers
+            could not load them.
+        ClusterError: The cluster cannot be reached, or has no machine that is large enough.
+        StoreError: It holds another study, or its store cannot be used.
+        ExperimentError: A control cannot be scored, its reward is no number, a reference cannot be
+            trained, or there are workers here and a cluster.
+        OSError: A file could not be written.
+    """
+    if cluster is not None and workers > 1:
+        raise ExperimentError(
+            f"{workers} workers on this machine and a Ray cluster; give one of the two (with "
+            "`executor: ray`, workers are set under `ray:`)"
+        )
+    watcher = watcher or Silent()
+    experiments = [experiments] if isinstance(experiments, Experiment) else list(experiments)
+    grid, provenance = searches(experiments), _provenance()
+    with claimed(out), contextlib.ExitStack() as stack:
+        # A study is begun once its controls could be scored: else there is nothing to go on with.
+        new = not (out / FILE).exists()
+        pending = score_required(experiments) if new else {}
+        study = stack.enter_context(_study(grid, out, cache))
+        keep(pending, experiments, study.store)
+        controls = score_controls(experiments, study.store)
+        study.store.retry()
+        references = list(train_references(experiments, study.store, found_only=True))
+
+        def found(last: Run | None = None) -> Comparison:
+            runs = _kept(study, grid, last)
+            return Comparison(_sections(grid, controls, references, runs), provenance)
+
+        write(found(), out)
+        stack.enter_context(helpers(experiments[0], out, workers - 1, cache))
+        doing = _done_here(study, grid, watcher, out)
+        if cluster is not None:
+            doing = _done_elsewhere(study, grid, watcher, out, cluster)
+        stack.enter_context(contextlib.closing(doing))
+        for run in doing:
+            interrupted = run.result.status == "interrupted"
+            comparison = found(run)
+            write(comparison, out)
+            watcher.end(run)
+            if interrupted:
+                return comparison
+        # The searches' results are on disk before the first reference is trained.
+        comparison = found()
+        write(comparison, out)
+        references.clear()
+        for entry in train_references(experiments, study.store):
+            references.append(entry)
+            comparison = found()
+            write(comparison, out)
+        return comparison
+
+
+def work(experiments: Sequence[Experiment], out: Path, cache: Path | None = None) -> None:
+    """Help with a comparison that another process leads, or led, until its searches have ended.
+
+    Raises:
+        StoreError: The folder holds another study, or its store cannot be used.
+        OSError: A file could not be written.
+    """
+    grid = searches(experiments)
+    with _study(grid, out, cache) as study:
+        for key in study.claimed():
+            run = _run(study, grid[key], Silent(), out)
+            if run.result.status == "interrupted":
+                return
+
+
+def _study(grid: Mapping[str, Search], out: Path, cache: Path | None) -> Study:
+    first, *_ = grid.values()
+    config = _as_kept(first.experiment.config, out)
+    return Study(out, jobs(grid.values()), config, cache)
+
+
+def _as_kept(config: Mapping[str, Any], out: Path) -> Mapping[str, Any]:
+    """A config in the words of the study in `out`, if it says the same.
+
+    An older version wrote it without what has come since.
+    """
+    if not config or not (out / FILE).exists():
+        return config
+    with Store(out / FILE) as store:
+        kept = store.spec.get("config", {})
+    try:
+        # References decide no search, and may be asked for later.
+        there = {**config_from_json(kept).record, "references": config["references"]}
+        return kept if there == config else config
+    except (ValueError, LookupError):  # it says something else, and the study will show what
+        return config
+
+
+@contextlib.contextmanager
+def helpers(
+    experiment: Experiment, out: Path, count: int, cache: Path | None = None
+) -> Iterator[None]:
+    """Other processes that help with a comparison; what they still do at the end is let go."""
+    if count > 0 and not experiment.config:
+        raise ValueError("several workers need an experiment that was loaded from a file")
+    command = [sys.executable, "-m", "rlprompt.cli", "work", str(out)]
+    if cache:
+        command += ["--cache", str(cache)]
+    with contextlib.ExitStack() as stack:
+        for number in range(2, count + 2):
+            # Beside the results, so that a helper that cannot start is not a riddle.
+            log = stack.enter_context((out / f"worker-{number}.log").open("w"))
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        yield
+
+
+def load_again(config: Config, out: Path) -> list[Experiment]:
+    """What a config describes, loaded, in the dtypes of the study in `out` if there is one.
+
+    `dtype: auto` takes what is fast on the machine of the day; a study goes on as it began.
+
+    Raises:
+        ValueError: Something in the config is wrong.
+        AssetError: Bundled data or model could not be fetched.
+        StoreError: The study cannot be read.
+    """
+    dtypes: list[str] = []
+    if config.dtype == "auto" and (out / FILE).exists():
+        with Store(out / FILE) as store:
+            dtypes = kept_dtypes(config, store)
+    return load_experiments(config, dtypes)
+
+
+def with_random(config: Config, out: Path) -> Config:
+    """The config with random search in it, unless the study in `out` was begun without.
+
+    Raises:
+        StoreError: The study cannot be read.
+    """
+    if not (out / FILE).exists():
+        return config.with_random()
+    with Store(out / FILE) as store:
+        begun = store.spec.get("config", {}).get("optimisers", ())
+    return config.with_random() if any(one["name"] == RANDOM for one in begun) else config
+
+
+def kept_dtypes(config: Config, store: Store) -> list[str]:
+    """The dtype of each model of a config in the study that was made from it."""
+    first: dict[str, str] = {}
+    for run in store.runs():
+        first.setdefault(run.spec["model"]["weights"], run.spec["model"]["dtype"])
+    dtypes = list(first.values())
+    # Models come in the config's order. Of one that is there twice the dtype is everybody's.
+    return dtypes if len(dtypes) == len(config.all_models) else dtypes[:1] * len(config.all_models)
+
+
+def jobs(grid: Iterable[Search]) -> dict[str, Job]:
+    """What a study is to do for each search, by name."""
+    return {
+        search.name: Job(
+            task=search.experiment.task,
+            lm=search.experiment.lm,
+            optimiser=search.experiment.optimisers[search.optimiser],
+            budget=Budget(search.experiment.budget, **search.experiment.stop),
+            seed=search.seed,
+            length=search.experiment.length,
+            banned=search.experiment.banned,
+        )
+        for search in grid
+    }
+
+
+def _kept(study: Study, grid: Mapping[str, Search], last: Run | None) -> list[Run]:
+    """What the store holds of runs that have ended, whoever did them, and the last one."""
+    runs = {
+        run.name: Run(grid[run.name], run.result, run.error)
+        for run in study.store.runs()
+        if run.result is not None
+    }
+    if last is not None:
+        runs.setdefault(last.search.name, last)
+    return [runs[name] for name in grid if name in runs]
+
+
+def _sections(
+    grid: Mapping[str, Search],
+    controls: Controls,
+    references: Sequence[ReferenceEntry],
+    runs: Sequence[Run],
+) -> tuple[Section, ...]:
+    """The sections of a grid, in its order."""
+    sections: dict[str, Section] = {}
+    for search in grid.values():
+        experiment = search.experiment
+        if search.heading not in sections:
+            own = tuple(run for run in runs if run.search.experiment is experiment)
+            scored = controls_of(experiment, controls)
+            place = (experiment.task_name, experiment.lm.name)
+            trained = tuple(one for one in references if (one.task, one.model) == place)
+            sections[search.heading] = Section(experiment, scored, own, search.heading, trained)
+    return tuple(sections.values())
+
+
+def _done_here(
+    study: Study, grid: Mapping[str, Search], watcher: Watcher, out: Path
+) -> Generator[Run]:
+    """Do searches until all have ended, and yield what came of each."""
+    for key in study.claimed():
+        watcher.begin(grid[key])
+        yield _run(study, grid[key], watcher, out)
+
+
+def _done_elsewhere(
+    study: Study, grid: Mapping[str, Search], watcher: Watcher, out: Path, cluster: Ray
+) -> Generator[Run]:
+    """The same on a cluster; the watcher hears of a search when it has ended."""
+    with contextlib.closing(searched(study, cluster)) as ended:
+        for key, details in ended:
+            watcher.begin(grid[key])
+            kept = study.store.run(key)
+            if kept.error:
+                _write_error(out, key, details)
+            if kept.result is not None:
+                yield Run(grid[key], kept.result, kept.error)
+
+
+def _write_error(out: Path, name: str, details: str) -> None:
+    path = out / "runs" / f"{name}.error.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, details.encode())
+
+
+def _run(study: Study, search: Search, watcher: Watcher, out: Path) -> Run:
+    try:
+        return Run(search, study.run(search.name, watcher.update))
+    # Any error: an optimiser may come from anyone, and the other searches must not be lost with
+    # it. Nothing is hidden: it is reported, kept with its traceback, and decides the exit code.
+    except Exception:
+        kept = study.store.run(search.name)
+        if kept.result is None:
+            raise
+        _write_error(out, search.name, traceback.format_exc())
+        return Run(search, kept.result, kept.error)
+
+
+def _provenance() -> dict[str, Any]:
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "platform": platform.platform(),
+        "versions": {
+            "rlprompt": rlprompt.__version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        },
+    }

@@ -1,0 +1,242 @@
+"""Trains copies of a causal model to answer with label words, and scores the best of them.
+
+The frozen model is never changed: what is trained is a float32 copy of it, one at a time.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlprompt._utils.seeding import seeded
+from rlprompt.data.load import Example
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import TokenPrompt
+from rlprompt.search.objective import GRADIENT_ROWS
+from rlprompt.tasks.base import Measured, measure
+from rlprompt.tasks.class_rewards import accuracy, cross_entropy
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.types import Ids
+
+logger = logging.getLogger(__name__)
+
+# Norm that gradients are cut to, as the `Trainer` of transformers does.
+MOST_NORM = 1.0
+# Examples of a forward pass without gradients.
+EVALUATED = 16
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of training on a task.
+
+    Attributes:
+        measured: What the chosen one earns, by split.
+        trainable: Numbers that were trained.
+        rows: Work in the unit of budgets: 3 for an example seen in training, 1 for any other.
+        chosen: What was chosen on dev, in words.
+    """
+
+    measured: Mapping[str, Measured]
+    trainable: int
+    rows: int
+    chosen: str
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast is tried.
+
+    Attributes:
+        learning_rates: Of AdamW, constant; each is tried.
+        epochs: Passes over train at most.
+        patience: Passes without a better dev figure before a rate is given up.
+        batch: Examples a step.
+
+    Raises:
+        ValueError: One is not above 0.
+    """
+
+    learning_rates: tuple[float, ...]
+    epochs: int
+    patience: int
+    batch: int
+
+    def __post_init__(self) -> None:
+        """Check what a user can get wrong."""
+        if not self.learning_rates or min(self.learning_rates) <= 0:
+            raise ValueError(
+                f"learning_rates are {list(self.learning_rates)}; give one or more, above 0"
+            )
+        for name in ("epochs", "patience", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What of a copy is trained.
+
+    Attributes:
+        begin: Makes a copy ready: what it returns is trained where it requires a gradient.
+        end: Gives the model of what was trained.
+    """
+
+    begin: Callable[[PreTrainedModel], Any]
+    end: Callable[[Any], PreTrainedModel]
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The best so far on dev: accuracy, then the mean log-probability of the classes."""
+
+    dev: tuple[float, float]
+    rate: float
+    epoch: int
+    weights: dict[str, Tensor]
+
+
+def train(
+    task: ClassificationTask, lm: FrozenLM, method: Method, schedule: Schedule, seed: int
+) -> Outcome:
+    """Train copies with each learning rate, and score the best on dev, once.
+
+    Args:
+        task: Its train split is trained on with cross-entropy over the label words, its dev split
+            chooses learning rate and pass, and its test split is scored at the end.
+        lm: The frozen causal model.
+        method: What of a copy is trained.
+        schedule: How long and how fast.
+        seed: Decides the order of the examples, and new weights.
+    """
+    if task.calibration != "none":  # there is nothing to take out of what was trained
+        task = replace(task, calibration="none")
+    best: _Best | None = None
+    rows = 0
+    for rate in schedule.learning_rates:
+        trained = _copy(lm, method, seed)
+        since = 0
+        own = (-1.0, 0.0)
+        for epoch, _ in enumerate(_epochs(trained, task, lm, rate, schedule, seed), 1):
+            rows += GRADIENT_ROWS * len(task.splits.train) + len(task.splits.dev)
+            dev = _figures(trained, task, lm, task.splits.dev)
+            since = 0 if dev > own else since + 1
+            own = max(own, dev)
+            if best is None or dev > best.dev:
+                best = _Best(dev, rate, epoch, _weights(trained))
+            if since == schedule.patience:
+                break
+        logger.info("learning rate %g: dev accuracy %.3f after %d passes", rate, own[0], epoch)
+        del trained  # before the next copy: two may not fit
+    assert best is not None
+    trained = _copy(lm, method, seed)
+    trainable = sum(parameter.numel() for parameter in _trainable(trained).values())
+    with torch.no_grad():
+        for name, parameter in _trainable(trained).items():
+            parameter.copy_(best.weights[name])
+    scorer = FrozenLM(method.end(trained), lm.tokenizer, f"{lm.name}, trained")
+    parts = task.splits.parts()
+    measured = {
+        split: measure(task, scorer, [TokenPrompt()], part) for split, part in parts.items()
+    }
+    rows += sum(map(len, parts.values()))
+    chosen = f"learning rate {best.rate:g}, {best.epoch} passes over train"
+    return Outcome(measured, trainable, rows, chosen)
+
+
+def class_scores(
+    model: Any, task: ClassificationTask, lm: FrozenLM, examples: Sequence[Example]
+) -> Tensor:
+    """Scores of the classes (E, C) float32, nats, without a prompt, by a model or a trained copy.
+
+    What `ClassificationTask` computes with `FrozenLM`, with gradients for weights.
+    """
+    queries = task.queries(lm, examples)
+    fed: dict[tuple[int, Ids], int] = {}
+    reads: list[tuple[int, int, int]] = []
+    counts: list[int] = []
+    for e, query in enumerate(queries):
+        n_text = query.n_text
+        for candidate in query.candidates:
+            # Candidates that are fed the same tokens (none, for single-token ones) share a row.
+            row = fed.setdefault((e, candidate[:-1]), len(fed))
+            reads += [(row, n_text - 1 + i, target) for i, target in enumerate(candidate)]
+            counts.append(len(candidate))
+    texts = [queries[e].head_ids + queries[e].tail_ids + stem for e, stem in fed]
+    longest = max(map(len, texts))
+    device = lm.device
+    ids = torch.tensor([text + (0,) * (longest - len(text)) for text in texts], device=device)
+    mask = torch.tensor([[1] * len(t) + [0] * (longest - len(t)) for t in texts], device=device)
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    rows, places, targets = (
+        torch.tensor(column, device=device) for column in zip(*reads, strict=True)
+    )
+    logs = logits[rows, places].float().log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    owner = torch.repeat_interleave(torch.tensor(counts, device=device))
+    words = torch.zeros(len(counts), device=device).index_add(0, owner, logs)
+    candidates = queries[0].candidates
+    return task.verbaliser.class_scores(words.view(len(queries), -1), candidates)
+
+
+def _epochs(
+    model: Any,
+    task: ClassificationTask,
+    lm: FrozenLM,
+    rate: float,
+    schedule: Schedule,
+    seed: int,
+) -> Iterator[None]:
+    """Train for a pass over train at a time."""
+    weights = list(_trainable(model).values())
+    optimiser = torch.optim.AdamW(weights, lr=rate)
+    rng = np.random.default_rng(seed)
+    for _ in range(schedule.epochs):
+        order = rng.permutation(len(task.splits.train))
+        for start in range(0, len(order), schedule.batch):
+            batch = [task.splits.train[i] for i in order[start : start + schedule.batch]]
+            scores = class_scores(model, task, lm, batch)
+            loss = -cross_entropy(scores, _labels(task, batch).to(scores.device)).mean()
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            nn.utils.clip_grad_norm_(weights, MOST_NORM)
+            optimiser.step()
+        yield
+
+
+@torch.no_grad()
+def _figures(
+    model: Any, task: ClassificationTask, lm: FrozenLM, examples: Sequence[Example]
+) -> tuple[float, float]:
+    """Accuracy, and mean log-probability of the class."""
+    parts = [examples[i : i + EVALUATED] for i in range(0, len(examples), EVALUATED)]
+    scores = torch.cat([class_scores(model, task, lm, part).cpu() for part in parts])
+    labels = _labels(task, examples)
+    figures = (float(f(scores, labels).mean()) for f in (accuracy, cross_entropy))
+    return next(figures), next(figures)
+
+
+def _copy(lm: FrozenLM, method: Method, seed: int) -> Any:
+    # In evaluation mode, as it is frozen: dropout would be one more thing to choose.
+    with seeded(seed):
+        return method.begin(torch.nn.Module.float(copy.deepcopy(lm.model)))
+
+
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: one for name, one in model.named_parameters() if one.requires_grad}
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: one.detach().clone() for name, one in _trainable(model).items()}
+
+
+def _labels(task: ClassificationTask, examples: Sequence[Example]) -> Tensor:
+    classes = list(task.verbaliser.words)
+    return torch.tensor([classes.index(example.label) for example in examples])

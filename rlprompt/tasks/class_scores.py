@@ -1,0 +1,106 @@
+"""Scores of classes under prompts, calibrated or not, and gradients of what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.tasks.calibration import calibrated, content_free_queries, log_prior, prior_gradient
+from rlprompt.tasks.verbaliser import Verbaliser
+from rlprompt.template import Query, Template
+from rlprompt.types import Ids
+
+Reward = Callable[[Tensor, Tensor], Tensor]
+"""Scores (n, C) of pairs and the indices (n,) of their queries to rewards (n,)."""
+
+
+@dataclass(frozen=True)
+class ClassScorer:
+    """What a model says of the classes.
+
+    Args:
+        lm: The frozen model.
+        template: Where text, prompt and answer go.
+        verbaliser: How words make classes.
+        calibrating: Whether scores are calibrated by texts without content (`calibration.py`).
+    """
+
+    lm: FrozenLM
+    template: Template
+    verbaliser: Verbaliser
+    calibrating: bool
+
+    @property
+    def candidates(self) -> tuple[Ids, ...]:
+        """Ids of all label words, class by class.
+
+        Raises:
+            ValueError: The tokenizer spells two words alike.
+        """
+        words = self.verbaliser.encode(self.lm, self.template.answer_prefix)
+        return tuple(word.ids for word in words)
+
+    def scores(self, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
+        """Scores (P, Q, C) float64, log-probabilities up to a constant, nats."""
+        loglik = self.lm.score(prompts, queries, over=self.verbaliser.over)
+        scores = self._classes(loglik.double())
+        if not self.calibrating:
+            return scores
+        free = self.lm.score(prompts, self._content_free())
+        return calibrated(scores, log_prior(self._classes(free.double()))[:, None])
+
+    def scores_with_grad(
+        self, prompts: Sequence[SoftPrompt], queries: Sequence[Query], reward: Reward
+    ) -> tuple[Tensor, Tensor]:
+        """Scores (P, Q, C) float64, and the gradient (P, L, H) of each prompt's summed rewards.
+
+        Calibrated, the prior's part of the gradient is in it, and the texts without content run
+        forward once more than a gradient is charged for.
+        """
+        if not self.calibrating:
+            return self._with_grad(prompts, queries, reward)
+        # One by one: a reward is told which query it is for, but not which prompt.
+        parts = [self._calibrated_with_grad(prompt, queries, reward) for prompt in prompts]
+        scores, grads = zip(*parts, strict=True)
+        return torch.cat(scores), torch.cat(grads)
+
+    def _with_grad(
+        self, prompts: Sequence[SoftPrompt], queries: Sequence[Query], reward: Reward
+    ) -> tuple[Tensor, Tensor]:
+        def of_words(loglik: Tensor, which: NDArray[np.int64]) -> Tensor:
+            return reward(self._classes(loglik), torch.from_numpy(which))
+
+        over = self.verbaliser.over
+        loglik, grad = self.lm.score_with_grad(prompts, queries, of_words, over=over)
+        return self._classes(loglik.double()), grad
+
+    def _calibrated_with_grad(
+        self, prompt: SoftPrompt, queries: Sequence[Query], reward: Reward
+    ) -> tuple[Tensor, Tensor]:
+        """As `scores_with_grad`, for one prompt."""
+        free_queries = self._content_free()
+        free = self.lm.score([prompt], free_queries)[0]
+        prior = log_prior(self._classes(free.double()))
+        scores, grad = self._with_grad(
+            [prompt], queries, lambda scores, which: reward(calibrated(scores, prior), which)
+        )
+        with torch.enable_grad():
+            moved = prior.clone().requires_grad_()
+            rewards = reward(calibrated(scores[0], moved), torch.arange(len(queries)))
+            (slope,) = torch.autograd.grad(rewards.sum(), moved)
+        grad = grad + prior_gradient(self.lm, prompt, free_queries, free, self._classes, slope)
+        return calibrated(scores, prior), grad
+
+    def _content_free(self) -> list[Query]:
+        return content_free_queries(self.lm, self.template, self.candidates)
+
+    def _classes(self, loglik: Tensor) -> Tensor:
+        """Scores (..., C) from log-likelihoods of all words (..., W)."""
+        return self.verbaliser.class_scores(loglik, self.candidates)

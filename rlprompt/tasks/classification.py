@@ -1,0 +1,277 @@
+"""Tells classes apart by the log-likelihoods of their label words."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlprompt.data.load import Example, OnBadRows, OnLeak, Splits, load_splits
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.tasks.base import Measured, columns, data_name
+from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
+from rlprompt.tasks.class_rewards import REWARDS, accuracy
+from rlprompt.tasks.class_scores import ClassScorer
+from rlprompt.tasks.verbaliser import LabelWordReport, LabelWords, Verbaliser
+from rlprompt.template import Query, Template
+from rlprompt.types import Floats, Ids
+
+
+@dataclass(frozen=True)
+class ClassificationTask:
+    """Tell classes apart by the log-likelihoods of their label words.
+
+    Args:
+        name: What results call it.
+        splits: The examples, labelled with keys of `label_words`.
+        template: Where text, prompt and answer go.
+        label_words: Class to label word, or to a list of them. A word of several tokens is scored
+            whole. A word that starts with no white space follows the text after one space, or on a
+            new line after none (`Template.answer_prefix`).
+        reward: `gap`, `cross_entropy`, `hinge` or `accuracy` (`class_reward.py`).
+        hand_prompt: A prompt written by hand, the control of every comparison.
+        pooling: How several words of a class make one score, `mean` or `logsumexp`
+            (`verbaliser.py`).
+        length: How the tokens of a word make one log-likelihood, `sum` or `mean`.
+        calibration: `contextual` takes out what the model answers to texts without content under
+            the same prompt (`calibration.py`), for two or three more rows a prompt; or `none`.
+
+    Raises:
+        ValueError: Fewer than two classes, a label word that is empty or given twice, an unknown
+            reward, pooling, length or calibration, a template without a text to calibrate by, or an
+            example whose label has no word.
+    """
+
+    metric: ClassVar[str] = "accuracy"
+
+    name: str
+    splits: Splits
+    template: Template
+    label_words: LabelWords
+    reward: str = "gap"
+    hand_prompt: str = ""
+    pooling: str = "mean"
+    length: str = "sum"
+    calibration: str = "none"
+
+    def __post_init__(self) -> None:
+        """Check what a user can get wrong."""
+        if self.reward not in REWARDS:
+            raise ValueError(f"reward {self.reward!r}; give one of {', '.join(REWARDS)}")
+        if self.calibration not in CALIBRATIONS:
+            raise ValueError(
+                f"calibration {self.calibration!r}; give one of {', '.join(CALIBRATIONS)}"
+            )
+        if self.calibration != "none" and not self.template.fields:
+            raise ValueError(
+                f"template {self.template.text!r} has no field, so there is no text whose content "
+                "could be left out; calibration needs one"
+            )
+        for examples in self.splits.parts().values():
+            self._labels(examples)
+
+    @cached_property
+    def verbaliser(self) -> Verbaliser:
+        """How words make classes."""
+        return Verbaliser(self.label_words, self.pooling, self.length)
+
+    @property
+    def extra_rows(self) -> int:
+        """Rows that a prompt costs beyond its examples: one for each text without content."""
+        return 0 if self.calibration == "none" else len(content_free_texts(self.template))
+
+    @classmethod
+    def from_file(
+        cls,
+        data: str,
+        *,
+        template: str,
+        label_words: LabelWords,
+        text: str | Sequence[str] | Mapping[str, str] | None = None,
+        label: str = "label",
+        reward: str = "gap",
+        shots: int = 16,
+        test: int | None = None,
+        seed: int = 0,
+        on_bad_rows: OnBadRows = "error",
+        on_leak: OnLeak = "error",
+        hand_prompt: str = "",
+        pooling: str = "mean",
+        length: str = "sum",
+        calibration: str = "none",
+        name: str = "",
+    ) -> ClassificationTask:
+        """Tell the classes of a file's rows apart.
+
+        Args:
+            data: As for `load_splits`: a file that examples are drawn from, a folder with train,
+                dev and test files, or `movie-reviews`.
+            template: Where text, prompt and answer go (`Template`).
+            label_words: As for the class.
+            text: Columns for the template's fields: a mapping of field to column, or the column of
+                the only field. Left out, the fields are columns.
+            label: Column that holds the class.
+            reward: As for the class.
+            shots: Examples a class in train and in dev, where they are drawn.
+            test: Examples to test on; None for all there are.
+            seed: Decides what is drawn.
+            on_bad_rows: As for `load_splits`.
+            on_leak: As for `load_splits`.
+            hand_prompt: As for the class.
+            pooling: As for the class.
+            length: As for the class.
+            calibration: As for the class.
+            name: What results call it; left out, the file's name, or those of the folder and the
+                one that it is in.
+
+        Raises:
+            ValueError: Something is not there, or has a defect.
+        """
+        made = Template(template)
+        splits = load_splits(
+            data,
+            list(label_words),
+            text=columns(made, text),
+            label=label,
+            shots=shots,
+            n_test=test,
+            seed=seed,
+            on_bad_rows=on_bad_rows,
+            on_leak=on_leak,
+        )
+        return cls(
+            name=name or data_name(data),
+            splits=splits,
+            template=made,
+            label_words=label_words,
+            reward=reward,
+            hand_prompt=hand_prompt,
+            pooling=pooling,
+            length=length,
+            calibration=calibration,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of template, label words, reward, examples and how words make classes."""
+        words = sorted(
+            (label, own[0] if len(own) == 1 else sorted(own))
+            for label, own in self.verbaliser.words.items()
+        )
+        state = [self.template.text, words, self.reward, self.splits.digest]
+        # What changes no reward is left out, so that answers from before there were options count.
+        if any(len(own) > 1 for own in self.verbaliser.words.values()):
+            state.append(f"pooling {self.pooling}")
+        if self.length != "sum":
+            state.append(f"length {self.length}")
+        if self.calibration != "none":
+            state.append(f"calibration {self.calibration}")
+        return hashlib.blake2b(repr(tuple(state)).encode(), digest_size=16).hexdigest()
+
+    def candidates(self, lm: FrozenLM) -> tuple[Ids, ...]:
+        """Ids of all label words, class by class in the order of `label_words`.
+
+        Raises:
+            ValueError: The tokenizer spells two words alike.
+        """
+        return self._scorer(lm).candidates
+
+    def label_word_report(self, lm: FrozenLM) -> LabelWordReport:
+        """What the model's tokenizer makes of the label words, with warnings.
+
+        Raises:
+            ValueError: The tokenizer spells two words alike.
+        """
+        return self.verbaliser.report(lm, self.template.answer_prefix)
+
+    def queries(self, lm: FrozenLM, examples: Sequence[Example]) -> list[Query]:
+        """The examples as the model sees them.
+
+        Raises:
+            ValueError: A masked model without `{mask}` in the template, or a mask for another.
+        """
+        if lm.kind == "masked" and not self.template.masked:
+            raise ValueError(
+                f"{lm.name} is a masked model: the template needs a {{mask}} where the answer "
+                f"goes, such as '{self.template.text} {{mask}} .'"
+            )
+        candidates = self.candidates(lm)
+        return [self.template.query(example.fields, lm, candidates) for example in examples]
+
+    def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
+        """See `SizedTask.lengths`."""
+        return [(query.n_text, query.n_answer) for query in self.queries(lm, examples)]
+
+    def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
+        """The prompt that a text makes in this template."""
+        return TokenPrompt(lm.encode(self.template.prompt_text(text)))
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        """See `Task.rewards`."""
+        return self.measure(lm, prompts, examples).rewards
+
+    def measure(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Measured:
+        """Rewards, accuracies and the classes that were answered, (P, E) each."""
+        scores = self._scorer(lm).scores(prompts, self.queries(lm, examples)).flatten(0, 1)
+        labels = self._labels(examples).repeat(len(prompts))
+        shape = (len(prompts), len(examples))
+        rewards, correct = (f(scores, labels) for f in (REWARDS[self.reward], accuracy))
+        classes = list(self.verbaliser.words)
+        answered = scores.argmax(-1).reshape(shape).tolist()
+        return Measured(
+            rewards.numpy().reshape(shape),
+            correct.numpy().reshape(shape),
+            tuple(tuple(classes[i] for i in row) for row in answered),
+        )
+
+    def rewards_with_grad(
+        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        """See `DifferentiableTask.rewards_with_grad`.
+
+        Raises:
+            ValueError: The reward is `accuracy`, which has no gradient.
+        """
+        if self.reward == "accuracy":
+            raise ValueError(
+                "the reward accuracy has no gradient; a gradient method needs "
+                f"{', '.join(name for name in REWARDS if name != 'accuracy')}"
+            )
+        labels = self._labels(examples)
+        function = REWARDS[self.reward]
+
+        def reward(scores: Tensor, which: Tensor) -> Tensor:
+            return function(scores, labels[which].to(scores.device))
+
+        queries = self.queries(lm, examples)
+        scores, grad = self._scorer(lm).scores_with_grad(prompts, queries, reward)
+        rewards = function(scores.flatten(0, 1), labels.repeat(len(prompts))).numpy()
+        return (
+            rewards.reshape(len(prompts), len(examples)),
+            cast("NDArray[np.float32]", (grad / len(examples)).numpy()),
+        )
+
+    def _scorer(self, lm: FrozenLM) -> ClassScorer:
+        return ClassScorer(lm, self.template, self.verbaliser, self.calibration != "none")
+
+    def _labels(self, examples: Sequence[Example]) -> Tensor:
+        places = {label: i for i, label in enumerate(self.verbaliser.words)}
+        for example in examples:
+            if example.label not in places:
+                raise ValueError(
+                    f"{example.source or dict(example.fields)} has the label {example.label!r}, "
+                    f"which has no label word; known: {', '.join(places)}"
+                )
+        return torch.tensor([places[example.label] for example in examples])

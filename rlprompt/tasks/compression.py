@@ -1,0 +1,154 @@
+"""Prompt compression: earn what a long prompt earns, with fewer of its tokens.
+
+Prompts of a search have one length, so one id stands for nothing here: the *blank*, the
+tokenizer's pad or else its end token, which no text spells. Blanks are dropped before a prompt is
+scored, and every token that is left costs `penalty`. The tokens to choose from are those of the
+long prompt and the blank, so that what is found is made of the person's own words, as in PCRL
+(Jung & Kim 2024, arXiv 2308.08758). Departures from it:
+
+- A search finds one compressed prompt; PCRL trains a policy that compresses any prompt.
+- Tokens may change places and come twice: spaces of tokens have one set of ids for all positions.
+- The reward is the task's own, less a price a token. PCRL pays the share of dropped tokens as long
+  as ROUGE-L to what the model writes under the long prompt stays above a threshold.
+
+How long a prompt may get is the length that is searched (`prompt: {length: ...}`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from rlprompt.data.load import Example, Splits
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.tasks.base import Measured, MeasuredTask, Task, WrittenTask, measure
+from rlprompt.tasks.price import prompt_rows
+from rlprompt.types import Floats
+
+
+@dataclass(frozen=True)
+class CompressionTask:
+    """Another task's reward, less a price for every token of the prompt.
+
+    Args:
+        task: The other task.
+        prompt: The long prompt, as a person writes it; the control of every comparison.
+        penalty: Price of a token, in the other task's reward an example, 0 or above. A token stays
+            where it earns more than that.
+
+    Raises:
+        ValueError: The prompt is empty, the penalty is no price, or the task takes no written
+            prompts.
+    """
+
+    # A soft prompt has as many vectors as it has.
+    tokens_only: ClassVar[bool] = True
+
+    task: Task
+    prompt: str
+    penalty: float
+
+    def __post_init__(self) -> None:
+        """Check what a user can get wrong."""
+        if not self.prompt.strip():
+            raise ValueError("there is no prompt to compress; give the long one")
+        if not 0 <= self.penalty < math.inf:
+            raise ValueError(f"penalty is {self.penalty}; give the price of a token, 0 or above")
+        if not isinstance(self.task, WrittenTask):
+            raise ValueError(
+                f"task {self.task.name!r} does not say how a written prompt enters its template "
+                "(hand_prompt and written(lm, text)), so none can be compressed for it"
+            )
+
+    @property
+    def name(self) -> str:
+        """What results call it."""
+        return f"{self.task.name}-compression"
+
+    @property
+    def splits(self) -> Splits:
+        """The other task's examples."""
+        return self.task.splits
+
+    @property
+    def hand_prompt(self) -> str:
+        """The long prompt."""
+        return self.prompt
+
+    @property
+    def metric(self) -> str:
+        """What the other task reports: what a shorter prompt costs is seen in it."""
+        return self.task.metric if isinstance(self.task, MeasuredTask) else "reward of the task"
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that decides a reward; the long prompt does not."""
+        state = f"compression {self.task.fingerprint} {self.penalty!r}"
+        return hashlib.blake2b(state.encode(), digest_size=16).hexdigest()
+
+    @property
+    def extra_rows(self) -> int:
+        """What a prompt costs beyond one row an example, see `price.py`: as in the other task."""
+        return prompt_rows(self.task) - len(self.splits.train)
+
+    def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
+        """The prompt that a text makes; where the text spells the blank, there is none."""
+        assert isinstance(self.task, WrittenTask)
+        return self.task.written(lm, text)
+
+    def blank(self, lm: FrozenLM) -> int:
+        """The id that stands for nothing.
+
+        Raises:
+            ValueError: The tokenizer has neither a pad nor an end token.
+        """
+        for blank in (lm.tokenizer.pad_token_id, lm.tokenizer.eos_token_id):
+            if isinstance(blank, int):
+                return blank
+        raise ValueError(
+            f"the tokenizer of {lm.name} has neither a pad nor an end token that could stand for "
+            "nothing"
+        )
+
+    def tokens(self, lm: FrozenLM) -> Sequence[int]:
+        """See `ChoosyTask.tokens`: the blank, and the ids of the long prompt."""
+        return sorted({self.blank(lm), *self.written(lm, self.prompt).ids})
+
+    def shortened(self, lm: FrozenLM, prompt: Prompt) -> TokenPrompt:
+        """What the model is given: the prompt without blanks.
+
+        Raises:
+            ValueError: It is a soft prompt.
+        """
+        if not isinstance(prompt, TokenPrompt):
+            raise ValueError(
+                f"task {self.name!r} drops tokens of a prompt, and a soft prompt has none; use a "
+                "method that searches tokens, or search fewer vectors on the task itself"
+            )
+        blank = self.blank(lm)
+        return TokenPrompt([i for i in prompt.ids if i != blank])
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        """See `Task.rewards`."""
+        short = [self.shortened(lm, prompt) for prompt in prompts]
+        return self.task.rewards(lm, short, examples) - self._price(short)
+
+    def measure(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Measured:
+        """Rewards, and the other task's metric and answers, (P, E) each."""
+        short = [self.shortened(lm, prompt) for prompt in prompts]
+        found = measure(self.task, lm, short, examples)
+        return found._replace(rewards=found.rewards - self._price(short))
+
+    def _price(self, short: Sequence[TokenPrompt]) -> Floats:
+        """What each prompt costs, (P, 1)."""
+        return self.penalty * np.array([[len(prompt)] for prompt in short], dtype=np.float64)

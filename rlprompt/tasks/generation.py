@@ -1,0 +1,246 @@
+"""A task in which the model writes, and what it wrote is scored.
+
+The reward is a metric against a reference (`metrics.py`), a weighted sum of metrics, or a person's
+own function of what was written.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeGuard
+
+import numpy as np
+
+from rlprompt.data.load import Example, OnBadRows, OnLeak, Splits, load_splits
+from rlprompt.models.decoding import Decoding
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.tasks.base import columns, data_name
+from rlprompt.tasks.metrics import METRICS, Metric, metric
+from rlprompt.tasks.reward_function import RewardFunction, load_reward
+from rlprompt.template import Template
+from rlprompt.types import Floats, Outputs
+
+
+@dataclass(frozen=True)
+class GenerationTask:
+    """Let the model write an answer to every example, and score the answers.
+
+    Args:
+        name: What results call it.
+        splits: The examples; the label of each is its reference answer, or "".
+        template: Where text and prompt go; the answer follows at the end.
+        reward: A metric's name (`metrics.METRICS`), metrics with the weight of each in the sum, or
+            a function marked with `@rlprompt.reward` that reads `outputs`. It is given what the
+            model wrote without white space around it.
+        max_new_tokens: Tokens that the model writes at the most.
+        stop: Strings that end an answer.
+        temperature: 0 for the likeliest token every time; above, answers are drawn.
+        seed: Decides what is drawn, with the content of prompt and example.
+        hand_prompt: A prompt written by hand, the control of every comparison.
+        length_penalty: Taken off for every token written, in units of the reward, >= 0.
+
+    Raises:
+        ValueError: A setting is out of its range, the template has a `{mask}`, there is no such
+            metric, or no example has the reference that a metric needs.
+    """
+
+    name: str
+    splits: Splits
+    template: Template
+    reward: str | Mapping[str, float] | RewardFunction
+    max_new_tokens: int = 16
+    stop: str | Sequence[str] = ("\n",)
+    temperature: float = 0.0
+    seed: int = 0
+    hand_prompt: str = ""
+    length_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check what a user can get wrong."""
+        object.__setattr__(self, "stop", self._decoding.stop)
+        if self.template.masked:
+            raise ValueError(
+                f"template {self.template.text!r} has a {{mask}}; leave it out: what the model "
+                "writes follows at the end of the text"
+            )
+        if not 0 <= self.length_penalty < math.inf:
+            raise ValueError(f"length_penalty is {self.length_penalty}; give 0 or above")
+        if isinstance(self.reward, RewardFunction):
+            if self.reward.reads != "outputs":
+                raise ValueError(
+                    f"reward {self.reward.name} reads {self.reward.reads} and not what the model "
+                    "writes: use a FunctionTask, or write it as score(outputs, examples)"
+                )
+            return
+        examples = [example for part in self.splits.parts().values() for example in part]
+        needing = [found.name for found, _ in self._metrics if found.needs_reference]
+        if needing and not any(example.label for example in examples):
+            raise ValueError(
+                f"the metric {needing[0]} compares with a reference answer, and no example has "
+                "one; say which column holds it (label), or take another reward"
+            )
+
+    @classmethod
+    def from_file(
+        cls,
+        data: str,
+        *,
+        template: str,
+        reward: str | Mapping[str, float] | RewardFunction,
+        text: str | Sequence[str] | Mapping[str, str] | None = None,
+        label: str | None = None,
+        max_new_tokens: int = 16,
+        stop: str | Sequence[str] = ("\n",),
+        temperature: float = 0.0,
+        sampling_seed: int = 0,
+        length_penalty: float = 0.0,
+        shots: int = 16,
+        test: int | None = None,
+        seed: int = 0,
+        on_bad_rows: OnBadRows = "error",
+        on_leak: OnLeak = "error",
+        hand_prompt: str = "",
+        name: str = "",
+    ) -> GenerationTask:
+        """Write an answer for each of a file's rows.
+
+        Args:
+            data: As for `load_splits`.
+            template: Where text and prompt go (`Template`).
+            reward: As for the class, or where a function is, such as `rewards.py:score`.
+            text: Columns for the template's fields, as for `ClassificationTask.from_file`.
+            label: Column that holds the reference answer, if any.
+            max_new_tokens: As for the class.
+            stop: As for the class.
+            temperature: As for the class.
+            sampling_seed: The class's `seed`.
+            length_penalty: As for the class.
+            shots: Examples in train and in dev, where they are drawn from one file.
+            test: Examples to test on; None for all there are.
+            seed: Decides which examples are drawn.
+            on_bad_rows: As for `load_splits`.
+            on_leak: As for `load_splits`.
+            hand_prompt: As for the class.
+            name: What results call it; left out, that of the data.
+
+        Raises:
+            ValueError: Something is not there, or has a defect.
+        """
+        made = Template(template)
+        splits = load_splits(
+            data,
+            None,
+            text=columns(made, text),
+            label=label,
+            shots=shots,
+            n_test=test,
+            seed=seed,
+            on_bad_rows=on_bad_rows,
+            on_leak=on_leak,
+        )
+        return cls(
+            name=name or data_name(data),
+            splits=splits,
+            template=made,
+            reward=load_reward(reward) if _is_place(reward) else reward,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            temperature=temperature,
+            seed=sampling_seed,
+            hand_prompt=hand_prompt,
+            length_penalty=length_penalty,
+        )
+
+    @property
+    def _decoding(self) -> Decoding:
+        return Decoding(self.max_new_tokens, self.stop, self.temperature, seed=self.seed)
+
+    @functools.cached_property
+    def _metrics(self) -> tuple[tuple[Metric, float], ...]:
+        """The metrics and their weights; none where a function is the reward."""
+        if isinstance(self.reward, RewardFunction):
+            return ()
+        weights = {self.reward: 1.0} if isinstance(self.reward, str) else self.reward
+        if not weights:
+            raise ValueError(f"reward names no metric; give one of {', '.join(METRICS)}")
+        for name, weight in weights.items():
+            if isinstance(weight, str | bool) or not math.isfinite(weight):
+                raise ValueError(f"the weight of {name!r} is {weight!r}; give a number")
+        return tuple((metric(name), float(weight)) for name, weight in weights.items())
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of template, reward, examples, and how answers are written."""
+        if isinstance(self.reward, RewardFunction):
+            reward: object = self.reward.fingerprint
+        else:
+            reward = sorted((found.name, found.fingerprint, w) for found, w in self._metrics)
+        state = (self.template.text, reward, self._decoding, self.length_penalty)
+        content = f"{state!r} {self.splits.digest}"
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+    def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
+        """See `SizedTask.lengths`."""
+        queries = [self.template.query(example.fields, lm) for example in examples]
+        return [(query.n_text, self.max_new_tokens - 1) for query in queries]
+
+    def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
+        """The prompt that a text makes in this template."""
+        return TokenPrompt(lm.encode(self.template.prompt_text(text)))
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        """See `Task.rewards`."""
+        return self.rewards_with_outputs(lm, prompts, examples)[0]
+
+    def rewards_with_outputs(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> tuple[Floats, Outputs]:
+        """See `GeneratingTask.rewards_with_outputs`.
+
+        Raises:
+            RewardError: The reward function raised, or gave no rewards.
+            ValueError: The model cannot write, or an example is too long for it.
+        """
+        answers = lm.generate(
+            prompts,
+            [self.template.query(example.fields, lm) for example in examples],
+            max_new_tokens=self.max_new_tokens,
+            stop=self.stop,
+            temperature=self.temperature,
+            seed=self.seed,
+        )
+        outputs = tuple(tuple(answer.text.strip() for answer in row) for row in answers)
+        rewards = [
+            self._scores(row, examples, _shown(lm, prompt))
+            for prompt, row in zip(prompts, outputs, strict=True)
+        ]
+        lengths = np.array([[len(answer.ids) for answer in row] for row in answers])
+        return np.array(rewards) - self.length_penalty * lengths, outputs
+
+    def _scores(self, outputs: Sequence[str], examples: Sequence[Example], prompt: str) -> Floats:
+        """Rewards of what the model wrote under one prompt, (E,)."""
+        if isinstance(self.reward, RewardFunction):
+            return self.reward.score(outputs, examples, prompt)
+        references = [example.label for example in examples]
+        values = np.zeros(len(examples))
+        for found, weight in self._metrics:
+            values += weight * np.array(found(outputs, references))
+        return values
+
+
+def _is_place(reward: object) -> TypeGuard[str]:
+    """Whether this says where a function is, and is no metric's name."""
+    return isinstance(reward, str) and ":" in reward and reward.partition(":")[0] not in METRICS
+
+
+def _shown(lm: FrozenLM, prompt: Prompt) -> str:
+    if isinstance(prompt, TokenPrompt):
+        return lm.decode(prompt.ids)
+    return f"({len(prompt)} vectors)"

@@ -1,0 +1,166 @@
+"""Tasks of instruction induction: which instruction makes the model do what the examples show?
+
+After Honovich et al. 2022 (arXiv 2205.10782) and APE (Zhou et al. 2022, arXiv 2211.01910), whose
+tasks of these names ask for the same with data of their own; the facts here are the project's
+(`facts.py`). The model writes an answer after `Input: ... Output:`, as in APE's template for
+evaluation, and the reward is an exact match.
+
+>>> task = antonyms(shots=16)
+>>> task.name, task.hand_prompt
+('antonyms', 'Write the opposite of the word.')
+>>> example = task.splits.train[0]
+>>> (dict(example.fields)["text"], example.label) in facts.antonyms()
+True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rlprompt.data.load import Example, few_shot
+from rlprompt.tasks import induction_data as facts
+from rlprompt.tasks.generation import GenerationTask
+from rlprompt.tasks.induction_data import Fact
+from rlprompt.template import Template
+
+# A question and its answer, worked or to be worked, and where the prompt goes before them.
+QUESTION, ANSWER = "\nInput: {text}\nOutput:", " {answer}"
+TEMPLATE = "{prompt}" + QUESTION
+# What `exact_match` drops from an answer: a letter that it cannot see cannot be an answer.
+ARTICLE = "a"
+
+
+@dataclass(frozen=True)
+class Induction:
+    """One thing that an instruction can ask for.
+
+    Attributes:
+        facts: Gives what is asked and the one right answer, the same on every call.
+        instruction: A person's instruction, the control.
+        max_new_tokens: Enough for the longest answer and the end of its line, for tokenizers that
+            spell a digit or letter a token.
+    """
+
+    facts: Callable[[], Sequence[Fact]]
+    instruction: str
+    max_new_tokens: int
+
+
+def _first_letters() -> list[Fact]:
+    """Words and their first letters."""
+    return [(word, word[0]) for word in facts.words() if word[0] != ARTICLE]
+
+
+def _last_letters() -> list[Fact]:
+    """Words and their last letters."""
+    return [(word, word[-1]) for word in facts.words() if word[-1] != ARTICLE]
+
+
+def _spellings() -> list[Fact]:
+    """Words and their letters with spaces between."""
+    return [(word, " ".join(word)) for word in facts.words() if ARTICLE not in word]
+
+
+def _numerals() -> list[Fact]:
+    """Numbers in words and in digits."""
+    return [(words, digits) for digits, words in facts.number_words()]
+
+
+INDUCTIONS: Mapping[str, Induction] = {
+    "antonyms": Induction(facts.antonyms, "Write the opposite of the word.", 6),
+    "plurals": Induction(facts.plurals, "Write the plural of the noun.", 6),
+    "past-tense": Induction(facts.past_tenses, "Write the verb in the simple past tense.", 6),
+    "capitals": Induction(facts.capitals, "Write the capital of the country.", 8),
+    "number-words": Induction(facts.number_words, "Write the number in words.", 8),
+    "numerals": Induction(_numerals, "Write the number in digits.", 8),
+    "first-letter": Induction(_first_letters, "Write the first letter of the word.", 4),
+    "last-letter": Induction(_last_letters, "Write the last letter of the word.", 4),
+    "spelling": Induction(
+        _spellings, "Write the letters of the word with a space between each and the next.", 20
+    ),
+    "larger-animal": Induction(facts.animal_pairs, "Write the larger of the two animals.", 8),
+    "sum": Induction(facts.sums, "Add the two numbers.", 6),
+}
+
+
+def _preset(name: str) -> Callable[..., GenerationTask]:
+    """The factory of one task: what `task: {name: ..., ...}` of an experiment file calls."""
+    induction = INDUCTIONS[name]
+
+    def make(
+        *,
+        shots: int = 32,
+        test: int | None = None,
+        demonstrations: int = 0,
+        seed: int = 0,
+        template: str = TEMPLATE,
+        reward: str | Mapping[str, float] = "exact_match",
+        hand_prompt: str = induction.instruction,
+        max_new_tokens: int = induction.max_new_tokens,
+    ) -> GenerationTask:
+        examples = [
+            Example({"text": question}, answer, f"{name}:{i}")
+            for i, (question, answer) in enumerate(induction.facts(), 1)
+        ]
+        if Template(template).fields != ("text",) or Template(template).masked:
+            raise ValueError(
+                f"template {template!r}; it needs {{prompt}} and {{text}}, the question, no other "
+                "field, and no {mask}: the model writes at the end"
+            )
+        if demonstrations < 0:
+            raise ValueError(f"demonstrations is {demonstrations}; give 0 or more")
+        n_test = None if test is None else test + demonstrations
+        splits = few_shot(examples, shots=shots, n_test=n_test, seed=seed, by_class=False)
+        worked, left = splits.test[:demonstrations], splits.test[demonstrations:]
+        return GenerationTask(
+            name=name,
+            splits=replace(splits, test=left),
+            template=_demonstrated(template, worked),
+            reward=reward,
+            max_new_tokens=max_new_tokens,
+            stop=("\n",),
+            hand_prompt=hand_prompt,
+        )
+
+    make.__name__ = make.__qualname__ = name.replace("-", "_")
+    make.__doc__ = f"""Find the instruction: {induction.instruction.removesuffix(".").lower()}.
+
+    Args:
+        shots: Examples in train and again in dev.
+        test: Examples to test on; None for all that are left.
+        demonstrations: Examples that are shown with their answers between the prompt and the
+            question, APE's few-shot setting (section 4.1).
+        seed: Decides which are drawn.
+        template: Where the prompt, the question (`{{text}}`) and the answer go.
+        reward: As for `GenerationTask`: a metric's name, or metrics with their weights.
+        hand_prompt: A prompt written by hand, the control.
+        max_new_tokens: Where an answer ends that has not ended its line.
+
+    Raises:
+        ValueError: More is asked for than there are facts, or a setting is not allowed.
+    """
+    return make
+
+
+def _demonstrated(template: str, worked: Sequence[Example]) -> Template:
+    """The template with worked examples right after the prompt."""
+    shown = [
+        QUESTION.replace("{text}", example.fields["text"])
+        + ANSWER.replace("{answer}", example.label)
+        for example in worked
+    ]
+    return Template(template.replace("{prompt}", "{prompt}" + "".join(shown)))
+
+
+antonyms = _preset("antonyms")
+plurals = _preset("plurals")
+past_tense = _preset("past-tense")
+capitals = _preset("capitals")
+number_words = _preset("number-words")
+numerals = _preset("numerals")
+first_letter = _preset("first-letter")
+last_letter = _preset("last-letter")
+spelling = _preset("spelling")
+larger_animal = _preset("larger-animal")
+sum_of_two = _preset("sum")

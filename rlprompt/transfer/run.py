@@ -1,0 +1,380 @@
+"""Takes the prompts that a study picked to other models and to other tasks, beside any budget.
+
+Tokens go where the tokenizer is the same. Elsewhere their text goes, and is typed again there; on
+the own model that is scored as well, where typing gives other tokens. Vectors mean something in one
+embedding space alone, and a hidden size of the same number makes no two spaces one: a soft prompt
+is scored as it is on its own model, and everywhere as its nearest tokens.
+
+The own model is scored today for every prompt: where that differs from what the study holds, the
+machine, a library or the model has drifted.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Literal
+
+from rlprompt._utils.assets import AssetError
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.search.result import Result, Score
+from rlprompt.store.store import Store, StoredRun
+from rlprompt.studies.experiment import Experiment, searches
+from rlprompt.studies.inspection import TOLERANCE, TOLERANCE_16_BIT, check_unchanged
+from rlprompt.studies.run import jobs
+from rlprompt.tasks.base import ShorteningTask, Task, WrittenTask, metric_name
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.transfer.file import (
+    Entry,
+    Form,
+    ModelEntry,
+    Opening,
+    Retyping,
+    Source,
+    Target,
+    Transfer,
+    Worth,
+)
+from rlprompt.transfer.scores import PACKAGES, TransferScores
+
+# What a person gets wrong, or what a model or a task cannot do: the others go on.
+MISTAKES = (ValueError, AssetError, OSError)
+
+Top = Literal["all", "best"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A task that prompts go to.
+
+    Attributes:
+        title: What it is called.
+        make: Gives it for a model, with label words of the model's finding where that is asked for.
+        asked: Whether prompts of other tasks go there, and not only those that were found on it.
+    """
+
+    title: str
+    make: Callable[[FrozenLM], Task]
+    asked: bool = True
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picked prompt, with all that is needed of its own model once that is put back.
+
+    Attributes:
+        source: What it is called, and how it reads.
+        prompt: What its own model is given.
+        tokens: The same, or the nearest tokens of a soft prompt.
+        lm: Its own model.
+        task: Its own task.
+        result: What its search says of it.
+    """
+
+    source: Source
+    prompt: Prompt
+    tokens: TokenPrompt
+    lm: FrozenLM
+    task: Task
+    result: Result
+
+
+def finished(store: Store) -> list[StoredRun]:
+    """The runs of a study that picked a prompt.
+
+    Raises:
+        ValueError: There is none.
+    """
+    picked = [
+        run
+        for run in store.runs()
+        if run.state == "finished" and run.result and run.result.candidates
+    ]
+    if not picked:
+        raise ValueError(
+            f"{store.path.parent} has no finished run with a prompt to take anywhere; go on with "
+            "it with `rlprompt work`, or by the command that began it"
+        )
+    return picked
+
+
+def found_prompts(
+    store: Store, experiments: Sequence[Experiment], top: Top = "all"
+) -> tuple[list[Found], list[str]]:
+    """The picked prompts of a study's finished runs, and what was left out, a sentence each.
+
+    Args:
+        store: The study's.
+        experiments: What it was made from, as it is today.
+        top: `all` of them, or the `best` on dev of each method's seeds.
+
+    Raises:
+        ValueError: No run has finished, or model, task or data are not those of the study.
+    """
+    done, n_runs, grid = finished(store), len(store.runs()), searches(experiments)
+    check_unchanged(done, jobs(grid.values()))
+    notes = []
+    if len(done) < n_runs:
+        notes.append(f"{n_runs - len(done)} of {n_runs} runs have not finished, and are left out.")
+    found = [_found(run, grid[run.name].experiment, grid[run.name].optimiser) for run in done]
+    return _best_seeds(found) if top == "best" else found, notes
+
+
+def _best_seeds(every: Sequence[Found]) -> list[Found]:
+    """Of the prompts that differ by their seed alone, the one that is the best on dev."""
+    best: dict[tuple[object, ...], tuple[float, Found]] = {}
+    for found in every:
+        source, dev = found.source, found.result.best.dev
+        assert dev is not None  # its search has finished
+        method = (source.task, source.model, source.budget_rows, source.optimiser)
+        if method not in best or dev.reward > best[method][0]:
+            best[method] = (dev.reward, found)
+    return [found for _, found in best.values()]
+
+
+def _found(run: StoredRun, experiment: Experiment, optimiser: str) -> Found:
+    task, lm, result = experiment.task, experiment.lm, run.result
+    assert result is not None
+    prompt = result.best.prompt
+    if isinstance(task, ShorteningTask):
+        prompt = task.shortened(lm, prompt)
+    tokens = prompt if isinstance(prompt, TokenPrompt) else lm.nearest_tokens(prompt)
+    source = Source(
+        run=run.name,
+        task=experiment.task_name,
+        model=lm.name,
+        budget_rows=experiment.budget,
+        optimiser=optimiser,
+        seed=result.seed,
+        soft=isinstance(prompt, SoftPrompt),
+        tokens=len(prompt),
+        text=lm.decode(tokens.ids),
+        retypable=lm.is_retypable(tokens),
+    )
+    return Found(source, prompt, tokens, lm, task, result)
+
+
+def arrivals(found: Found, lm: FrozenLM) -> Iterator[tuple[Form, Prompt, Retyping | None]]:
+    """The forms in which a prompt reaches a model, each with what typing did to it."""
+    own, there = found.lm.fingerprint, lm.fingerprint
+    same_tokens = own.tokenizer == there.tokenizer
+    if found.source.soft:
+        if own.digest == there.digest:
+            yield "as found", found.prompt, None
+        tokens: tuple[Prompt, Retyping | None] = (found.tokens, None)
+        yield "nearest tokens", *(tokens if same_tokens else _typed(found.source.text, lm))
+        return
+    if same_tokens:
+        yield "as found", found.prompt, None
+    if not same_tokens or not found.source.retypable:
+        yield "by text", *_typed(found.source.text, lm)
+
+
+def _typed(text: str, lm: FrozenLM) -> tuple[TokenPrompt, Retyping]:
+    """The prompt that exactly this text makes for a model, without the spaces of a template."""
+    ids = lm.encode(text)
+    return TokenPrompt(ids), Retyping(tokens=len(ids), survives=lm.decode(ids) == text)
+
+
+@dataclass
+class Transferring:
+    """Takes prompts to one target after another; `file` is what came of it so far.
+
+    Args:
+        store: The study's, where scores are kept (`transfer_scores.py`).
+        study: Its name.
+        found: The prompts.
+        split: Where they are scored.
+        top: Which prompts they are, for the record.
+        read_only: Keep no score.
+        notes: What was left out.
+        earlier: Looks at test splits of earlier commands.
+    """
+
+    store: Store
+    study: str
+    found: Sequence[Found]
+    split: str = "test"
+    top: Top = "all"
+    read_only: bool = False
+    notes: list[str] = field(default_factory=list)
+    earlier: Sequence[Opening] = ()
+    complete: bool = False
+    _models: dict[str, ModelEntry] = field(default_factory=dict)
+    _targets: list[Target] = field(default_factory=list)
+    _entries: list[Entry] = field(default_factory=list)
+    _openings: list[Opening] = field(default_factory=list)
+
+    @property
+    def file(self) -> Transfer:
+        """All of it as it is written."""
+        return Transfer(
+            study=self.study,
+            complete=self.complete,
+            split=self.split,
+            top=self.top,
+            sources=tuple(one.source for one in self.found),
+            models=tuple(self._models.values()),
+            targets=tuple(self._targets),
+            entries=tuple(self._entries),
+            openings=(*self.earlier, *self._openings),
+            notes=tuple(self.notes),
+            versions={package: version(package) for package in PACKAGES},
+        )
+
+    def go(
+        self, lm: FrozenLM, places: Sequence[Place], *, of_study: bool = False
+    ) -> Iterator[Target]:
+        """Score on a model, on one task after another; each as it is done.
+
+        A model that was there already is left out, with a note.
+        """
+        mark = lm.fingerprint
+        same = [model.name for model in self._models.values() if model.digest == mark.digest]
+        if same:
+            self.notes.append(f"{lm.name} is the model {same[0]}, and is not scored twice.")
+            return
+        titles = (lm.name, f"{lm.name} ({mark.dtype})", f"{lm.name} ({mark.dtype}, {mark.digest})")
+        title = next(title for title in titles if title not in self._models)
+        self._models[title] = ModelEntry(
+            name=title,
+            kind=lm.kind,
+            digest=mark.digest,
+            dtype=mark.dtype,
+            device=str(lm.device),
+            of_study=of_study,
+            tolerance=TOLERANCE.get(mark.dtype, TOLERANCE_16_BIT),
+        )
+        for place in places:
+            yield self._score(lm, title, place)
+
+    def fail(self, model: str, places: Sequence[Place], error: Exception) -> Iterator[Target]:
+        """Note a model that cannot be had."""
+        for place in places:
+            yield self._noted(
+                Target(model=model, task=place.title, split=self.split, problem=_line(error))
+            )
+
+    def _noted(self, target: Target, entries: Sequence[Entry] = ()) -> Target:
+        self._targets.append(target)
+        self._entries += entries
+        return target
+
+    def _score(self, lm: FrozenLM, model: str, place: Place) -> Target:
+        target = Target(model=model, task=place.title, split=self.split, asked=place.asked)
+        try:
+            task = place.make(lm)
+        except MISTAKES as error:
+            return self._noted(target.model_copy(update={"problem": _line(error)}))
+        scores = TransferScores(task, lm, self.store, self.read_only)
+        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        try:
+            return self._noted(*self._score_all(scores, target, place))
+        finally:  # a look that Ctrl-C ended was one
+            if scores.on_test:
+                opening = Opening(at=at, model=model, task=place.title, prompts=scores.on_test)
+                self._openings.append(opening)
+
+    def _score_all(
+        self, scores: TransferScores, target: Target, place: Place
+    ) -> tuple[Target, list[Entry]]:
+        """Controls on a target, and if those can be scored, every prompt in every form."""
+        lm, task = scores.lm, scores.task
+        n_examples = len(task.splits.parts()[self.split])
+        target = target.model_copy(update={"examples": n_examples, "metric": metric_name(task)})
+        try:
+            controls = _controls(lm, task)
+        except ValueError as error:
+            return target.model_copy(update={"problem": _line(error)}), []
+        found = scores.scores(controls.values(), self.split)
+        worth = {}
+        for name, prompt in controls.items():
+            said = found[prompt]
+            if isinstance(said, str):
+                return target.model_copy(update={"problem": said}), []
+            worth[name] = _worth(said)
+        asked = [
+            (entry, prompt)
+            for one in self.found
+            if place.asked or one.source.task == place.title
+            for entry, prompt in self._asked(one, lm, task, target)
+        ]
+        entries = []
+        for split in dict.fromkeys(entry.split for entry, _ in asked):
+            own = [(entry, prompt) for entry, prompt in asked if entry.split == split]
+            found = scores.scores((prompt for _, prompt in own if len(prompt)), split)
+            entries += [one.model_copy(update=_outcome(found, prompt)) for one, prompt in own]
+        return target.model_copy(update={"controls": worth}), entries
+
+    def _asked(
+        self, found: Found, lm: FrozenLM, task: Task, target: Target
+    ) -> Iterator[tuple[Entry, Prompt]]:
+        """What to score of a prompt: every form, and a soft one at home on dev as well."""
+        own = found.task
+        at_home = lm.fingerprint.digest == found.lm.fingerprint.digest and (
+            task.fingerprint == own.fingerprint and task.splits.digest == own.splits.digest
+        )
+        both = at_home and found.source.soft
+        for form, prompt, retyping in arrivals(found, lm):
+            for split in dict.fromkeys((self.split, "dev") if both else (self.split,)):
+                entry = Entry(
+                    run=found.source.run,
+                    model=target.model,
+                    task=target.task,
+                    split=split,
+                    form=form,
+                    retyping=retyping,
+                    stored=_stored(found, form, split) if at_home else None,
+                    notes=_notes(own, task),
+                )
+                yield entry, prompt
+
+
+def _outcome(found: Mapping[Prompt, Score | str], prompt: Prompt) -> dict[str, Any]:
+    """The score of a prompt, or why there is none."""
+    if not len(prompt):
+        return {"problem": "its text is empty, so nothing arrives"}
+    said = found[prompt]
+    return {"problem": said} if isinstance(said, str) else {"score": _worth(said)}
+
+
+def _stored(found: Found, form: Form, split: str) -> Worth | None:
+    """What the study says of a prompt in a form."""
+    score: Score | None = None
+    analysis = found.result.analysis
+    if form == "as found":
+        score = getattr(found.result.best, split)
+    elif form == "nearest tokens" and analysis and analysis.projection and split != "train":
+        score = getattr(analysis.projection, split)
+    return None if score is None else _worth(score)
+
+
+def _controls(lm: FrozenLM, task: Task) -> dict[str, TokenPrompt]:
+    """The prompts that a found one has to beat on a task."""
+    controls = {"empty": TokenPrompt()}
+    if isinstance(task, WrittenTask) and task.hand_prompt:
+        controls["hand-written"] = task.written(lm, task.hand_prompt)
+    return controls
+
+
+def _notes(own: Task, there: Task) -> tuple[str, ...]:
+    """What makes a task more than other examples of the one that a prompt was found on."""
+    if not isinstance(own, ClassificationTask) or not isinstance(there, ClassificationTask):
+        same = type(own) is type(there)
+        return () if same else ("found on a task of another kind",)
+    # Classes may have other names: what the model answers is a word.
+    words, own_words = (sorted(task.verbaliser.words.values()) for task in (there, own))
+    if words == own_words:
+        return ()
+    return (f"found with other label words ({'; '.join(', '.join(word) for word in own_words)})",)
+
+
+def _worth(score: Score) -> Worth:
+    return Worth(metric=score.metric, reward=score.reward)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,141 @@
+"""Models and tasks that found prompts go to, from the names that a person gives."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from rlprompt._utils.suggest import advice
+from rlprompt.config.registry import entries
+from rlprompt.config.schema import Config, ModelConfig
+from rlprompt.config.tasks import NamedTaskConfig, TaskConfig
+from rlprompt.config.yaml_file import load_config
+from rlprompt.models.lm import FrozenLM
+from rlprompt.models.loading import model_names
+from rlprompt.models.pool import Shelf, ShelvedLM
+from rlprompt.store.store import Store
+from rlprompt.studies.experiment import Experiment, load_experiments, load_model, load_task, settle
+from rlprompt.studies.run import kept_dtypes
+from rlprompt.tasks.base import Task
+from rlprompt.transfer.run import MISTAKES, Place
+
+# What an experiment file has to say besides its tasks, which alone are wanted of it here.
+_BESIDES = {"name": "tasks", "model": "none", "optimisers": ["random"], "budget": 1}
+
+
+class Destinations:
+    """A study's own models and tasks, and those that are named. One model is in memory at a time.
+
+    A task that cannot be had is a place that says so when it is reached, as a model is: the others
+    go on.
+
+    Args:
+        config: What the study was made from, with the device of the day.
+        store: The study's.
+        models: Names of other models, as for `FrozenLM.load`.
+        tasks: Names of tasks: of the study's, of those that are registered, or YAML files.
+        dtype: Of the other models; the study's stay as they were.
+
+    Attributes:
+        experiments: The study's.
+        models: Names of other models.
+        places: The study's tasks first.
+
+    Raises:
+        ValueError: The study cannot be loaded.
+        AssetError: Its bundled data or model could not be fetched.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        models: Sequence[str] = (),
+        tasks: Sequence[str] = (),
+        dtype: str = "auto",
+    ) -> None:
+        self._shelf = Shelf()
+        self._device, self._dtype = config.device, dtype
+        self.experiments = load_experiments(config, kept_dtypes(config, store), self._shelf)
+        self.models = models
+        titles = dict.fromkeys(one.task_name for one in self.experiments)
+        self.places = [
+            Place(title, partial(_own_task, self.experiments, title, section), title in tasks)
+            for title, (_, section) in zip(titles, config.all_tasks, strict=True)
+        ]
+        for name in tasks:
+            if name not in titles:
+                self._add(name)
+
+    def own_models(self) -> list[FrozenLM]:
+        """The study's."""
+        return list({one.lm.name: one.lm for one in self.experiments}.values())
+
+    def load(self, name: str) -> FrozenLM:
+        """Another model, in the place of the one that is in memory.
+
+        Raises:
+            ValueError: It cannot be loaded.
+            AssetError: The bundled model could not be fetched.
+        """
+        make = partial(load_model, ModelConfig(name=name), self._device)
+        try:
+            return ShelvedLM(name, make, self._dtype, self._shelf)
+        except ValueError as error:
+            near = difflib.get_close_matches(name, model_names(), 1)
+            if not near:
+                raise
+            raise ValueError(f"{error} Did you mean {near[0]!r}?") from error
+
+    def _add(self, name: str) -> None:
+        """Add the places of a name."""
+        try:
+            for title, section in _sections(name, [place.title for place in self.places]):
+                self._add_task(name, title, section, load_task(section))
+        except MISTAKES as error:
+            self.places.append(Place(name, partial(_refuse, str(error))))
+
+    def _add_task(self, name: str, title: str, section: TaskConfig, task: Task) -> None:
+        """Add a task, or ask for the one that it is by another name."""
+        title = title or task.name
+        for i, place in enumerate(self.places):
+            own = [one.task for one in self.experiments if one.task_name == place.title]
+            if own and own[0].fingerprint == task.fingerprint:
+                self.places[i] = Place(place.title, place.make)
+                return
+        if any(place.title == title for place in self.places):
+            title = f"{title} ({name})"
+        if any(place.title == title for place in self.places):
+            raise ValueError(f"{name} has two tasks called {title}: give them names under `tasks:`")
+        self.places.append(Place(title, partial(settle, section, task)))
+
+
+def _own_task(
+    experiments: Sequence[Experiment], title: str, section: TaskConfig, lm: FrozenLM
+) -> Task:
+    """A study's task for a model: as the study had it on its own models."""
+    own = [one for one in experiments if one.task_name == title]
+    digest = lm.fingerprint.digest
+    here = [one.task for one in own if one.lm.fingerprint.digest == digest]
+    return here[0] if here else settle(section, own[0].task, lm)
+
+
+def _sections(name: str, titles: Sequence[str]) -> Iterator[tuple[str, TaskConfig]]:
+    """The tasks of a name that is not the study's, each with what to call it."""
+    known = entries("task")
+    if name in known:
+        yield "", NamedTaskConfig(name=name)
+    elif Path(name).is_file():
+        yield from load_config(Path(name), **_BESIDES).all_tasks
+    else:
+        raise ValueError(
+            f"no task is called {name!r}{advice(name, [*titles, *known])} (a task of the study, "
+            "one of `rlprompt ls tasks`, or a YAML file with `task:` or `tasks:` will do)"
+        )
+
+
+def _refuse(problem: str, _: FrozenLM) -> NoReturn:
+    raise ValueError(problem)

@@ -1,0 +1,29 @@
+"""The types that rooms share: token ids, numbers, what a model wrote, and the kinds of things."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = tuple[int, ...]
+"""Token ids, of a text or of a part of one."""
+
+Candidates = tuple[Ids, ...]
+"""The continuations that a model is asked about, each with a token or more."""
+
+Floats = NDArray[np.float64]
+"""Rewards, metrics and figures: float64, of the shape that is said where it is used."""
+
+Outputs = tuple[tuple[str, ...], ...]
+"""What a model wrote: a text for each example of each prompt, prompts x examples."""
+
+PromptKind = Literal["tokens", "soft"]
+"""Whether a prompt is token ids or embedding vectors."""
+
+ModelKind = Literal["causal", "masked", "encoder-decoder"]
+"""Where a model reads its answer: after the text, at a mask, or in a decoder."""
+
+RegistryKind = Literal["optimiser", "task"]
+"""What has a short name in an experiment file."""

@@ -1,0 +1,123 @@
+"""What every optimiser promises, whatever its method. A new one joins by a line in `OPTIMISERS`."""
+
+from __future__ import annotations
+
+import tempfile
+import tomllib
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+from pathlib import Path
+
+import pytest
+from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic
+from tiny import tiny_lm
+
+from rlprompt.agents.cma_es import CMAES
+from rlprompt.agents.greedy import Greedy
+from rlprompt.agents.ppo import PPO, SoftPPO
+from rlprompt.agents.random_search import RandomSearch
+from rlprompt.agents.soft_prompt import SoftPromptTuning
+from rlprompt.check.optimiser import check_optimiser
+from rlprompt.search.objective import GRADIENT_ROWS
+from rlprompt.search.result import Result
+from rlprompt.search.run import Optimiser, search
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.template import Template
+
+LENGTH = 3
+# Prompts in a budget: no multiple of any batch, and more than two of the largest.
+N_PROMPTS = 70
+
+OPTIMISERS: tuple[Optimiser, ...] = (
+    RandomSearch(),
+    Greedy(),
+    CMAES(dimension=8),
+    SoftPromptTuning(),
+    PPO(),
+    SoftPPO(dimension=4),
+)
+
+every = pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda o: type(o).__name__)
+
+
+def task(optimiser: Optimiser) -> Synthetic:
+    return HiddenWords() if optimiser.searches == "tokens" else HiddenVectors()
+
+
+def run(optimiser: Optimiser, rows: int = N_PROMPTS * N_EXAMPLES) -> Result:
+    return search(task(optimiser), tiny_lm(), optimiser, rows, length=LENGTH)
+
+
+def price(optimiser: Optimiser) -> int:
+    return N_EXAMPLES * (GRADIENT_ROWS if isinstance(optimiser, SoftPromptTuning) else 1)
+
+
+def test_every_registered_optimiser_is_here() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    registered = project["project"]["entry-points"]["rlprompt.optimisers"].values()
+    assert {f"{type(o).__module__}:{type(o).__name__}" for o in OPTIMISERS} == set(registered)
+
+
+@every
+def test_is_a_frozen_dataclass_that_explains_itself(optimiser: Optimiser) -> None:
+    assert isinstance(optimiser, Optimiser)
+    assert is_dataclass(optimiser)
+    doc = type(optimiser).__doc__ or ""
+    for setting in fields(optimiser):
+        assert f"{setting.name}:" in doc
+        with pytest.raises(FrozenInstanceError):
+            setattr(optimiser, setting.name, 1)
+
+
+@every
+@pytest.mark.parametrize("rest", [0, N_EXAMPLES - 1])
+def test_spends_all_that_the_budget_covers_and_no_more(optimiser: Optimiser, rest: int) -> None:
+    rows = N_PROMPTS * N_EXAMPLES + rest
+    result = run(optimiser, rows=rows)
+    assert rows - price(optimiser) < result.rows <= rows
+    assert result.status == "finished"
+    assert [spent for spent, _ in result.points] == [
+        price(optimiser) * (i + 1) for i in range(result.n_prompts)
+    ]
+
+
+@every
+def test_a_budget_of_one_prompt_is_spent(optimiser: Optimiser) -> None:
+    result = run(optimiser, rows=price(optimiser))
+    assert (result.rows, result.n_prompts) == (price(optimiser), 1)
+
+
+@every
+def test_passes_the_check_that_others_can_run(optimiser: Optimiser) -> None:
+    """Seeds, global random state, train alone, equal rewards, and more: `check_optimisers.py`."""
+    assert not check_optimiser(optimiser, tiny_lm(), n_prompts=N_PROMPTS, length=LENGTH).problems
+
+
+@every
+def test_writes_no_files(
+    optimiser: Optimiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    run(optimiser)
+    assert not list(tmp_path.iterdir())
+
+
+@every
+def test_best_so_far_never_falls(optimiser: Optimiser) -> None:
+    result = run(optimiser)
+    rewards = [reward for _, reward in result.trace]
+    assert rewards == sorted(set(rewards))
+    assert rewards[-1] == max(reward for _, reward in result.points)
+
+
+@every
+def test_leaves_the_models_weights_alone(optimiser: Optimiser) -> None:
+    real = ClassificationTask(
+        "real", Synthetic().splits, Template("{text} {prompt}"), {"good": "good", "bad": "bad"}
+    )
+    lm = tiny_lm()
+    before = lm.hash_weights()
+    result = search(real, lm, optimiser, N_PROMPTS * N_EXAMPLES, length=LENGTH)
+    assert result.n_prompts
+    assert lm.hash_weights() == before
+    assert not any(p.requires_grad or p.grad is not None for p in lm.model.parameters())

@@ -1,0 +1,366 @@
+"""The command line as a person uses it, on tiny models that lie in a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import (
+    LABELS,
+    ROWS,
+    rlprompt,
+    save,
+    summary,
+    write_config,
+    write_data,
+)
+from rich.console import Console
+
+from rlprompt.cli import terminal
+from rlprompt.config import registry
+
+
+class TestCompare:
+    def test_it_writes_and_shows_the_same_table(self, desk: Path) -> None:
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 0
+        assert result.stderr == ""
+        assert (desk / "runs" / "small" / "table.md").read_text() in result.stdout
+        assert "written to runs/small" in result.stdout
+        assert summary(desk / "runs" / "small")["config"]["task"]["shots"] == 2
+
+    def test_it_goes_on_where_it_was_and_begins_anew_on_request(self, desk: Path) -> None:
+        runs = []
+        for flags, name in (([], "small"), ([], "small"), (["--restart"], "small-2")):
+            result = rlprompt("compare", "small.yaml", *flags)
+            assert f"writing to runs/{name}\n" in result.stdout
+            runs.append(summary(desk / "runs" / name)["runs"])
+        # Not even the seconds changed: nothing was done again.
+        assert runs[1] == runs[0]
+        assert not (desk / "runs" / "small-3").exists()
+        for run in (*runs[1], *runs[2]):
+            del run["lm_seconds"], run["total_seconds"]
+        assert runs[1] == runs[2]
+        # The newest is the one to go on with.
+        assert "writing to runs/small-2\n" in rlprompt("compare", "small.yaml").stdout
+
+    def test_a_changed_file_or_example_is_refused_with_the_difference(
+        self, desk: Path, model: Path
+    ) -> None:
+        rlprompt("compare", "small.yaml")
+        result = rlprompt("compare", "small.yaml", "--budget", "40")
+        assert result.exit_code == 2
+        assert "error:   budget: 48 there, 40 now\n" in result.stderr
+        assert "--restart" in result.stderr
+        write_data(desk, [row.replace("film number 3,", "film no. 3,") for row in ROWS])
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 2
+        assert "error:   task.examples: " in result.stderr
+
+    def test_flags_win_over_the_file(self, desk: Path) -> None:
+        flags = ["--budget", "16", "--seed", "3", "--seed", "4", "--device", "cpu"]
+        flags += ["--dtype", "bfloat16", "--out", "elsewhere"]
+        rlprompt("compare", "small.yaml", *flags)
+        found = summary(desk / "elsewhere")
+        assert [run["budget_rows"] for run in found["runs"]] == [16] * 4
+        assert [run["seed"] for run in found["runs"]] == [3, 3, 4, 4]
+        (used,) = found["models"]
+        assert used["fingerprint"]["dtype"] == "bfloat16"
+        assert used["device"] == "cpu"
+
+    def test_settings_of_an_optimiser_are_used(self, desk: Path) -> None:
+        config = json.loads((desk / "small.yaml").read_text())
+        config["optimisers"] = ["greedy", {"name": "greedy", "pool": 0.5}]
+        (desk / "small.yaml").write_text(json.dumps(config))
+        rlprompt("compare", "small.yaml")
+        runs = summary(desk / "runs" / "small")["runs"]
+        assert [run["optimiser"] for run in runs] == ["greedy", "greedy pool=0.5", "random"]
+        assert runs[1]["settings"]["pool"] == 0.5
+
+    def test_bad_rows_are_skipped_and_counted_on_request(self, desk: Path, model: Path) -> None:
+        write_data(desk, [*ROWS, ",positive", "fine,odd"])
+        write_config(desk, model=str(model), on_bad_rows="skip")
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 0
+        assert re.search(r"note: 2 rows .*films\.csv:22 has an empty text", result.stdout)
+
+    def test_an_optimiser_that_fails_costs_no_other(
+        self, desk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from rlprompt.agents.random_search import RandomSearch
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("out of luck")
+
+        monkeypatch.setattr(RandomSearch, "ask", fail)
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 1
+        assert "1/2 random: failed after 0 rows" in result.stdout
+        assert "RuntimeError: out of luck" in result.stdout
+        assert result.stderr.startswith("error: random, seed 0 ended with an error; see runs/")
+        statuses = [run["status"] for run in summary(desk / "runs" / "small")["runs"]]
+        assert statuses == ["failed", "finished"]
+
+    def test_a_budget_below_one_gradient_is_no_error(self, desk: Path) -> None:
+        result = rlprompt("compare", "small.yaml", "--budget", "4")
+        assert result.exit_code == 0
+        assert "soft-prompt, seed 0: its budget covered nothing that it asked for." in result.stdout
+
+
+class TestRun:
+    def test_it_runs_one_search_as_the_file_sets_it(self, desk: Path, model: Path) -> None:
+        write_config(desk, model=str(model), optimisers=[{"name": "greedy", "pool": 0.5}])
+        result = rlprompt("run", "small.yaml", "--optimiser", "greedy", "--seed", "7")
+        assert result.exit_code == 0
+        (run,) = summary(desk / "runs" / "small-greedy-seed7")["runs"]
+        assert (run["seed"], run["settings"]["pool"]) == (7, 0.5)
+
+    def test_it_takes_an_optimiser_that_the_file_does_not_name(self, desk: Path) -> None:
+        assert rlprompt("run", "small.yaml", "--optimiser", "greedy").exit_code == 0
+
+    def test_an_unknown_optimiser_is_refused(self, desk: Path) -> None:
+        result = rlprompt("run", "small.yaml", "--optimiser", "gredy")
+        assert result.exit_code == 2
+        assert result.stderr == "error: no optimiser is called 'gredy'; did you mean 'greedy'?\n"
+
+    def test_one_with_several_settings_must_be_told_apart(self, desk: Path, model: Path) -> None:
+        both = ["greedy", {"name": "greedy", "pool": 0.5}, {"name": "greedy", "pool": 0.6}]
+        write_config(desk, model=str(model), optimisers=both[1:])
+        result = rlprompt("run", "small.yaml", "--optimiser", "greedy")
+        assert "give one of 'greedy pool=0.5', 'greedy pool=0.6'" in result.stderr
+        write_config(desk, model=str(model), optimisers=both)
+        assert rlprompt("run", "small.yaml", "--optimiser", "greedy").exit_code == 0
+
+
+class TestScore:
+    def test_test_stays_closed_unless_asked_for(self, desk: Path) -> None:
+        result = rlprompt("score", "it was", "small.yaml")
+        assert result.exit_code == 0
+        assert re.search(r"^train +4 +\d\.\d{3} +-?\d+\.\d\d$", result.stdout, re.MULTILINE)
+        assert re.search(r"^dev ", result.stdout, re.MULTILINE)
+        assert not re.search(r"^test ", result.stdout, re.MULTILINE)
+        assert "The test examples stayed closed" in result.stdout
+        result = rlprompt("score", "it was", "small.yaml", "--split", "test")
+        assert re.search(r"^test +6 ", result.stdout, re.MULTILINE)
+        assert "closed" not in result.stdout
+
+    def test_a_typed_prompt_follows_the_space_of_the_template(self, desk: Path) -> None:
+        both = [rlprompt("score", text, "small.yaml").stdout for text in ("it was", " it was")]
+        assert both[0] == both[1]
+        assert both[0].startswith("prompt     ' it was'")
+        exact = rlprompt("score", "it was", "small.yaml", "--exact").stdout
+        assert exact.startswith("prompt     'it was'")
+
+    def test_it_agrees_with_the_control(self, desk: Path) -> None:
+        rlprompt("compare", "small.yaml", "--budget", "4")
+        control = summary(desk / "runs" / "small")["controls"][1]
+        shown = rlprompt("score", "it was", "small.yaml").stdout
+        assert re.search(rf"^dev +4 +{control['dev']:.3f} ", shown, re.MULTILINE)
+
+
+class TestList:
+    def test_optimisers_have_origin_and_settings(self) -> None:
+        shown = rlprompt("ls", "optimisers").stdout
+        assert re.search(r"^greedy: \w", shown, re.MULTILINE)
+        assert "    rlprompt.agents.greedy:Greedy, from rlprompt " in shown
+        assert "    settings: pool=" in shown
+
+    def test_one_that_cannot_be_imported_hides_no_other(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        known = registry.entries("optimiser")
+        broken = type(known["greedy"])("broken", "no.such.module:Nothing", "rlprompt.optimisers")
+        monkeypatch.setattr(registry, "entries", lambda kind: {"broken": broken, **known})
+        shown = rlprompt("ls", "optimisers").stdout
+        assert "broken: optimiser broken (no.such.module:Nothing) cannot be imported" in shown
+        assert "\ngreedy: " in shown
+
+    def test_models_and_tasks(self) -> None:
+        assert "smollm2-135m: " in rlprompt("ls", "models").stdout
+        assert "movie-reviews" in rlprompt("ls", "tasks").stdout
+
+
+class TestMistakes:
+    """One line that says what to do, exit code 2, and nothing on disk."""
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"shot": 2}, "small.yaml:1: unknown key 'shot'; did you mean 'shots' under 'task'?"),
+            ({"model": "./nowhere"}, "model './nowhere' cannot be loaded: "),
+            ({"optimisers": ["gredy"]}, "no optimiser is called 'gredy'; did you mean 'greedy'?"),
+            ({"optimisers": [{"name": "greedy", "pol": 1}]}, "optimiser greedy has no setting"),
+            ({"data": "nowhere.csv"}, "task.data 'nowhere.csv' is not there"),
+            ({"template": "{text}"}, "has 0 {prompt}; it needs exactly one"),
+            ({"template": "{prompt} {text} {prompt}"}, "has 2 {prompt}; it needs exactly one"),
+            ({"template": "{words} {prompt}"}, "has no column 'words'; it has 'text', 'label'"),
+            (
+                {"label_words": {"negative": "", "positive": "great"}},
+                "the label word of 'negative' is empty",
+            ),
+            (
+                {"label_words": {"negative": "great", "positive": "great"}},
+                "share the label word 'great'",
+            ),
+            ({"label_words": {"negative": "bad", "good": "good"}}, "films.csv:3 has the unknown"),
+            ({"reward": "gapp"}, "reward 'gapp'"),
+            ({"shots": 100}, "class 'negative' has 10 examples; 100 shots need 200"),
+            ({"budget": 3}, "a budget of 3 rows does not cover one prompt"),
+            ({"prompt": {"length": 500}}, "is too long: "),
+            ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here"),
+            ({"dtype": "float17"}, "dtype 'float17'"),
+        ],
+    )
+    def test_in_the_file(
+        self, desk: Path, model: Path, changes: dict[str, Any], message: str
+    ) -> None:
+        write_config(desk, **({"model": str(model)} | changes))
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+        assert not list((desk / "runs").glob("*"))
+
+    @pytest.mark.parametrize(
+        ("row", "message"),
+        [
+            (",positive", "films.csv:22 has an empty text"),
+            ("fine,odd", "films.csv:22 has the unknown label 'odd' (known: negative, positive)"),
+        ],
+    )
+    def test_in_the_data(self, desk: Path, row: str, message: str) -> None:
+        write_data(desk, [*ROWS, row])
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 2
+        assert message in result.stderr
+
+    def test_a_text_that_leaves_no_room_for_the_prompt(self, desk: Path) -> None:
+        write_data(desk, [*ROWS, *(f"{'x' * 300} {label},{label}" for label in LABELS * 2)])
+        result = rlprompt("compare", "small.yaml", "--out", "out")
+        assert result.exit_code == 2
+        assert re.search(r"example films\.csv:2\d is too long: \d+ tokens of text", result.stderr)
+
+    def test_a_model_that_computes_no_numbers(self, desk: Path) -> None:
+        write_config(desk, model=str(save(desk / "broken", broken=True)))
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 2
+        assert "the empty prompt cannot be scored" in result.stderr
+        assert not list((desk / "runs").glob("*"))
+
+    def test_a_folder_that_holds_something(self, desk: Path) -> None:
+        (desk / "out").mkdir()
+        (desk / "out" / "mine").write_text("precious")
+        result = rlprompt("compare", "small.yaml", "--out", "out")
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: out is there already and nothing is overwritten")
+        assert [path.name for path in (desk / "out").iterdir()] == ["mine"]
+
+    def test_a_folder_that_cannot_be_written_is_noticed_before_the_model_is_loaded(
+        self, desk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from rlprompt.models.lm import FrozenLM
+
+        monkeypatch.setattr(FrozenLM, "load", lambda *_, **__: pytest.fail("was loaded"))
+        result = rlprompt("compare", "small.yaml", "--out", "films.csv/out")
+        assert result.exit_code == 2
+        assert result.stderr == "error: cannot write to films.csv/out: Not a directory\n"
+
+    def test_a_disk_that_fills_up_is_told_in_a_line(
+        self, desk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from rlprompt.studies import folder
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device", "summary.json")
+
+        monkeypatch.setattr(folder, "write_whole", full)
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 2
+        assert "No space left on device" in result.stderr
+
+    @pytest.mark.parametrize("flags", [["--budget", "0"], ["--seed", "-1"], ["--nope"]])
+    def test_in_a_flag(self, desk: Path, flags: list[str]) -> None:
+        result = rlprompt("compare", "small.yaml", *flags)
+        assert result.exit_code == 2
+        assert "Error: " in result.stderr
+
+    def test_a_mistake_of_ours_keeps_its_traceback(
+        self, desk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from rlprompt.cli import markdown as report
+
+        def bug(*_: object) -> None:
+            raise ValueError("a bug")
+
+        monkeypatch.setattr(report, "curves", bug)
+        with pytest.raises(ValueError, match="a bug"):
+            rlprompt("compare", "small.yaml")
+
+
+class TestTerminal:
+    """The same on a terminal, which rich is told that it has."""
+
+    def see(self, monkeypatch: pytest.MonkeyPatch, width: int) -> list[str]:
+        console = Console(
+            force_terminal=True, width=width, markup=False, highlight=False, color_system=None
+        )
+        monkeypatch.setattr(terminal, "make_console", lambda: console)
+        result = rlprompt("compare", "small.yaml")
+        assert result.exit_code == 0
+        return result.stdout.replace("\r", "\n").splitlines()
+
+    def test_a_bar_shows_rows_best_and_the_table(
+        self, desk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lines = self.see(monkeypatch, 120)
+        assert any("1/2 random" in line and "48/48 rows" in line for line in lines)
+        assert any(" seconds (LM) " in line for line in lines)
+        assert not any("| --- |" in line for line in lines)
+
+    def test_a_narrow_one_gets_a_narrow_table(
+        self, desk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lines = self.see(monkeypatch, 60)
+        (header,) = [line for line in lines if line.startswith(" optimiser")]
+        assert header.split() == ["optimiser", "seed", "train", "dev", "test", "prompt"]
+        assert all(len(line) <= 60 for line in lines[lines.index(header) :])
+
+
+def test_ctrl_c_keeps_what_was_found(desk: Path) -> None:
+    """In a process of its own, as a person would press it: in the middle of a long search."""
+    code = "import sys; sys.argv[0] = 'rlprompt'; from rlprompt.cli.app import main; main()"
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "compare", "small.yaml", "--budget", "400000"],
+        cwd=desk,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background, Ctrl-C may be switched off for all they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if " rows, best " in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err == "interrupted; what was found so far is in runs/small\n"
+    assert "random (interrupted)" in out
+    (run,) = summary(desk / "runs" / "small")["runs"]
+    assert run["status"] == "interrupted"
+    assert run["rows"] > 0
+    assert run["prompt"]
+    assert {"table.md", "curves.png"} <= {path.name for path in (desk / "runs/small").iterdir()}
+    assert (desk / "runs" / "small" / run["file"]).exists()

@@ -1,0 +1,103 @@
+"""The commands that look ahead, as a person uses them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from command_line import desk, model, rlprompt, write_config
+
+__all__ = ["desk", "model"]  # fixtures
+
+TASKS = """
+from rlprompt import ClassificationTask, Template, load_splits
+
+WORDS = {"negative": "terrible", "positive": "great"}
+
+
+def make():
+    splits = load_splits("films.csv", WORDS, shots=2, n_test=6)
+    return ClassificationTask("films", splits, Template("{text} {prompt}"), WORDS)
+
+
+class Doubled(ClassificationTask):
+    def rewards(self, lm, prompts, examples):
+        return super().rewards(lm, prompts, examples) * len(prompts)
+
+
+good = make()
+bad = Doubled("doubled", good.splits, good.template, WORDS)
+"""
+
+
+class TestDryRun:
+    def test_it_prints_the_plan_and_leaves_nothing_behind(self, desk: Path) -> None:
+        before = sorted(desk.rglob("*"))
+        result = rlprompt("compare", "small.yaml", "--dry-run", "--seed", "0", "--seed", "1")
+        assert result.exit_code == 0
+        assert result.stderr == ""
+        assert sorted(desk.rglob("*")) == before
+        lines = result.stdout.splitlines()
+        assert lines[0] == "small: a plan; no search is run and nothing is written"
+        assert re.match(r"random +2 +48 +12 +\d+\.\d s +\d+\.\d s +\d+\.\d s", lines[2])
+        assert re.match(r"soft-prompt +2 +48 +4 ", lines[3])
+        # On 4 + 4 + 6 examples: the empty and the hand-written prompt, the latter again with two
+        # texts without content a split, the best of 20 words, and examples in context.
+        controls = 14 + 14 + (14 + 3 * 2) + (20 * 4 + 14) + 14
+        assert f"controls: {controls} rows" in result.stdout
+        found = re.search(r"in all: (\d+) rows \((\d+) of them to choose on dev", result.stdout)
+        assert found
+        assert int(found[1]) == controls + 4 * 48 + int(found[2])
+
+    def test_it_refuses_what_compare_would_refuse(self, desk: Path) -> None:
+        write_config(desk, optimisers=["gredy"])
+        result = rlprompt("compare", "small.yaml", "--dry-run")
+        assert result.exit_code == 2
+        assert "did you mean 'greedy'?" in result.stderr
+        write_config(desk, model="nowhere")
+        assert rlprompt("compare", "small.yaml", "--dry-run").exit_code == 2
+
+
+class TestCheck:
+    def test_an_experiment_is_checked_with_its_optimisers_and_costs(self, desk: Path) -> None:
+        result = rlprompt("check", "small.yaml")
+        assert result.exit_code == 0
+        assert result.stderr == ""
+        assert re.search(r"^ok +batch-size ", result.stdout, re.M)
+        assert re.search(r"^ok +every-example +all 14 examples of all splits", result.stdout, re.M)
+        assert re.search(r"^checks: \d\d, failed: 0, warnings: \d$", result.stdout, re.M)
+        assert re.search(r"^ok    random: \d+ checks passed$", result.stdout, re.M)
+        assert "controls: 156 rows" in result.stdout
+        assert not (desk / "runs").exists()
+
+    @pytest.mark.parametrize("name", ["mine.py:good", "mine:make"])
+    def test_a_task_from_the_working_folder_is_checked(
+        self, desk: Path, model: Path, name: str
+    ) -> None:
+        (desk / "mine.py").write_text(TASKS)
+        result = rlprompt("check", name, "--model", str(model), "--dtype", "float32", "--quick")
+        assert result.exit_code == 0
+        assert " batch-size " in result.stdout
+        assert "every-example" not in result.stdout
+
+    def test_a_broken_task_is_exit_code_1(self, desk: Path, model: Path) -> None:
+        (desk / "mine.py").write_text(TASKS)
+        result = rlprompt("check", "mine:bad", "--model", str(model), "--dtype", "float32")
+        assert result.exit_code == 1
+        assert re.search(r"^FAIL  batch-size +asked for alone it gave", result.stdout, re.M)
+
+    @pytest.mark.parametrize(
+        ("subject", "words"),
+        [
+            ("mine.py:god", "did you mean 'good'?"),
+            ("mine.py:WORDS", "which is no task"),
+            ("yours:task", "there is no module 'yours'"),
+            ("nowhere.yaml", "cannot read nowhere.yaml"),
+        ],
+    )
+    def test_a_wrong_argument_is_exit_code_2(self, desk: Path, subject: str, words: str) -> None:
+        (desk / "mine.py").write_text(TASKS)
+        result = rlprompt("check", subject)
+        assert result.exit_code == 2
+        assert words in result.stderr

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import csv
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlprompt.data.files import MAX_CELL, Row, read_table, text_row
+
+
+def rows(path: Path, *columns: str) -> list[tuple[str, Row]]:
+    return list(read_table(path, columns).rows)
+
+
+class TestTextRow:
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [
+            ("as it is ", "as it is "),
+            ("", ""),
+            (None, ""),
+            (0, "0"),
+            (1.5, "1.5"),
+            (True, "true"),
+            (["a", 1], '["a", 1]'),
+            ({"a": None}, '{"a": null}'),
+            (np.int64(3), "3"),
+            (date(2024, 2, 29), "2024-02-29"),
+        ],
+    )
+    def test_values_become_text(self, value: Any, text: str) -> None:
+        assert text_row({"x": value}) == {"x": text}
+
+    def test_bytes_are_no_text(self) -> None:
+        assert text_row({"x": b"ab"}) == "has bytes, not text, in 'x'"
+
+
+class TestEncoding:
+    @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
+    @pytest.mark.parametrize("line", [1, 2, 5000])
+    def test_bytes_of_another_encoding_are_named_by_line(
+        self, tmp_path: Path, suffix: str, line: int
+    ) -> None:
+        lines = [b"fine \xc3\xa9"] * 5000
+        lines[line - 1] = b"caf\xe9 au lait"
+        path = tmp_path / f"a.{suffix}"
+        path.write_bytes(b"\n".join(lines))
+        with pytest.raises(ValueError, match=rf"a.{suffix}:{line} is not UTF-8 \(.*\); convert it"):
+            read_table(path)
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+    def test_utf_16_is_recognised_with_and_without_its_mark(
+        self, tmp_path: Path, encoding: str
+    ) -> None:
+        path = tmp_path / "a.csv"
+        path.write_bytes("text,label\nx,good\n".encode(encoding))
+        with pytest.raises(ValueError, match=r"a.csv:1 .*UTF-16"):
+            read_table(path)
+
+    def test_a_file_that_cannot_be_opened_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"gone.csv cannot be read: No such file"):
+            read_table(tmp_path / "gone.csv")
+
+
+class TestJson:
+    @pytest.mark.parametrize(
+        ("line", "what"),
+        [
+            ("[" * 100_000, "is JSON that cannot be read"),
+            ('{"text": ' + "1" * 5000 + "}", "is JSON that cannot be read"),
+            ('{"text": "a\0b"}', "is no JSON: Invalid control character at"),
+            ('{"text": "a", "label": "x", "text": "b"}', "has the key 'text' twice"),
+            ('{"text": {"a": 1, "a": 2}}', "has the key 'a' twice"),
+            ("3", "is no JSON object"),
+        ],
+    )
+    def test_a_line_that_is_no_row_is_described(self, tmp_path: Path, line: str, what: str) -> None:
+        path = tmp_path / "a.jsonl"
+        path.write_text('{"text": "a"}\n' + line + "\n")
+        first, (where, row) = rows(path)
+        assert first == ("a.jsonl:1", {"text": "a"})
+        assert where == "a.jsonl:2"
+        assert isinstance(row, str)
+        assert row.startswith(what)
+
+
+class TestLongLines:
+    @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+    def test_two_megabytes_are_read(self, tmp_path: Path, suffix: str) -> None:
+        text, path = "word " * 400_000, tmp_path / f"a.{suffix}"
+        if suffix == "parquet":
+            pq.write_table(pa.table({"text": [text]}), path)
+        elif suffix == "jsonl":
+            path.write_text(json.dumps({"text": text}))
+        else:
+            path.write_text(f"text\n{text}\n")
+        ((_, row),) = rows(path)
+        assert row == {"text": text}
+
+    def test_a_quote_that_is_never_closed_is_named(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.csv"
+        path.write_text('text\nfine\n"open\n' + "x" * MAX_CELL + "\n")
+        with pytest.raises(ValueError, match=r"a.csv:3 cannot be read: field larger than"):
+            rows(path)
+
+
+class TestParquet:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        n = 3000  # more than one batch
+        texts = [f"text {i}" for i in range(n)]
+        table = pa.table({"text": texts, "label": range(n), "vector": [[0.5]] * n})
+        pq.write_table(table, tmp_path / "a.parquet", row_group_size=700)
+        return tmp_path / "a.parquet"
+
+    def test_rows_are_counted_from_1_and_only_the_columns_asked_for_are_read(
+        self, path: Path
+    ) -> None:
+        found = rows(path, "text", "label")
+        assert found == [
+            (f"a.parquet:{i + 1}", {"text": f"text {i}", "label": str(i)}) for i in range(3000)
+        ]
+
+    def test_all_columns_are_read_where_one_is_missing(self, path: Path) -> None:
+        assert rows(path, "sentence")[0] == (
+            "a.parquet:1",
+            {"text": "text 0", "label": "0", "vector": "[0.5]"},
+        )
+
+    def test_a_column_that_is_there_twice_is_refused(self, tmp_path: Path) -> None:
+        table = pa.Table.from_arrays([pa.array(["a"])] * 2, ["text", "text"])
+        pq.write_table(table, tmp_path / "a.parquet")
+        with pytest.raises(ValueError, match=r"a.parquet has two columns 'text'"):
+            rows(tmp_path / "a.parquet")
+
+    @pytest.mark.parametrize("content", [b"", b"PAR1 not really PAR1", b"text,label\nx,good\n"])
+    def test_a_damaged_file_is_named(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "a.parquet").write_bytes(content)
+        with pytest.raises(ValueError, match=r"a.parquet cannot be read as Parquet: "):
+            rows(tmp_path / "a.parquet")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    cells=st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\r\0")), min_size=1, max_size=5
+    )
+)
+def test_texts_survive_every_format(
+    tmp_path_factory: pytest.TempPathFactory, cells: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    with (folder / "a.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["id", "text"], *([i, cell] for i, cell in enumerate(cells))])
+    (folder / "a.jsonl").write_text(
+        "".join(json.dumps({"id": i, "text": c}) + "\n" for i, c in enumerate(cells))
+    )
+    pq.write_table(pa.table({"id": range(len(cells)), "text": cells}), folder / "a.parquet")
+    expected = [{"id": str(i), "text": cell} for i, cell in enumerate(cells)]
+    for suffix in ("csv", "jsonl", "parquet"):
+        assert [row for _, row in rows(folder / f"a.{suffix}")] == expected

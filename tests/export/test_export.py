@@ -1,0 +1,203 @@
+"""`rlprompt export --best` and `rlprompt score` of what it wrote, as a person uses them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import ROWS, desk, model, rlprompt, save, write_config, write_data
+from tiny import TinyKind
+
+from rlprompt.config.yaml_file import load_config
+from rlprompt.export.folder import load_prompt
+from rlprompt.store.store import FILE, Store
+from rlprompt.studies.experiment import load_experiments
+from rlprompt.studies.run import compare
+
+__all__ = ["desk", "model"]  # fixtures
+
+STUDY = Path("runs/small")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """A desk with a finished study of two runs."""
+    place = tmp_path_factory.mktemp("desk")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        write_data(place, ROWS)
+        write_config(place, model=str(model))
+        assert rlprompt("compare", "small.yaml").exit_code == 0
+    return place
+
+
+@pytest.fixture
+def study(finished: Path, desk: Path) -> Path:
+    """The working folder, with a copy of that study."""
+    shutil.copytree(finished / "runs", desk / "runs")
+    return desk
+
+
+def edit(folder: str, **facts: object) -> None:
+    path = Path(folder, "prompt.json")
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **facts}), "utf-8")
+
+
+class TestExport:
+    def test_the_best_prompt_on_dev_is_written_and_verifies(self, study: Path) -> None:
+        done = rlprompt("export", str(STUDY), "--best", "out")
+        assert done.exit_code == 0
+        with Store(STUDY / FILE, read_only=True) as store:
+            runs = {run.name: run.result for run in store.runs()}
+        picked = load_prompt("out").facts
+        assert f"{picked.search.run}: {picked.text!r} written to out; its card is README.md\n" == (
+            done.stdout
+        )
+        rewards = {name: found.best.dev.reward for name, found in runs.items() if found}  # type: ignore[union-attr]  # finished
+        assert picked.search.run == max(rewards, key=rewards.__getitem__)
+        scored = rlprompt("score", "out", "small.yaml", "--split", "test", "--split", "dev")
+        assert scored.exit_code == 0, scored.stderr
+        assert "Verified: mean rewards differ by " in scored.stdout
+        assert f"test: exported with accuracy {picked.scores['test'].metric:.3f}" in scored.stdout
+
+    def test_a_run_may_be_named_and_the_ledger_come_along(self, study: Path) -> None:
+        flags = ["--best", "out", "--run", "random-seed0", "--ledger", "all.csv"]
+        done = rlprompt("export", str(STUDY), *flags)
+        assert done.exit_code == 0
+        assert load_prompt("out").facts.kind == "token"
+        assert "prompts written to all.csv" in done.stdout
+        scored = rlprompt("score", "out", "small.yaml")
+        assert "token ids  " in scored.stdout
+        assert "The test examples stayed closed" in scored.stdout
+        assert "test " not in scored.stdout.split("The test")[0]
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            ([], "say what to write: --best DIR, --ledger FILE, or both"),
+            (["--ledger", "x.csv", "--run", "a"], "say which prompt is the best: add --best DIR"),
+            (["--best", "runs"], "runs is there and not empty; give a new folder"),
+            (["--best", "o", "--run", "x"], "there are: random-seed0, soft-prompt-seed0"),
+            (["--best", "o", "--task", "x"], "no finished run has the task 'x'; there are: films"),
+        ],
+    )
+    def test_what_cannot_be_written_is_said_in_a_line(
+        self, study: Path, flags: list[str], message: str
+    ) -> None:
+        done = rlprompt("export", str(STUDY), *flags)
+        assert done.exit_code == 2
+        assert message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not Path("o").exists()
+
+    def test_a_study_whose_data_is_gone_still_gives_its_prompt(self, study: Path) -> None:
+        write_data(study, [row.replace("film number 3,", "film no. 3,") for row in ROWS])
+        done = rlprompt("export", str(STUDY), "--best", "edited")
+        assert done.exit_code == 0
+        assert "note: task films is not what it was when the prompt was found, so" in done.stdout
+        (study / "films.csv").unlink()
+        done = rlprompt("export", str(STUDY), "--best", "gone")
+        assert "note: task films cannot be loaded (" in done.stdout
+        assert load_prompt("gone").facts.task.usage is None
+
+    def test_a_study_from_python_is_exported_as_far_as_it_is_known(
+        self, desk: Path, model: Path
+    ) -> None:
+        experiment = load_experiments(load_config(Path("small.yaml")))[0]
+        object.__setattr__(experiment, "config", {})
+        compare(experiment, Path("runs/python"))
+        done = rlprompt("export", "runs/python", "--best", "out")
+        assert done.exit_code == 0, done.stderr
+        assert "the study was not made from an experiment file, so template and" in done.stdout
+
+    def test_a_model_that_changed_is_refused(self, desk: Path) -> None:
+        place = save(desk / "own")
+        write_config(desk, model=str(place), optimisers=["random"])
+        assert rlprompt("compare", "small.yaml").exit_code == 0
+        _replace(place, "gpt2")
+        done = rlprompt("export", str(STUDY), "--best", "out")
+        assert done.exit_code == 2
+        assert "is not the model that this prompt was found on" in done.stderr
+        assert not Path("out").exists()
+
+
+def _replace(folder: Path, kind: TinyKind) -> None:
+    shutil.rmtree(folder)
+    save(folder, kind=kind)
+
+
+class TestScore:
+    @pytest.fixture(autouse=True)
+    def out(self, study: Path) -> None:
+        assert (
+            rlprompt("export", str(STUDY), "--best", "out", "--run", "random-seed0").exit_code == 0
+        )
+
+    def test_another_model_is_refused(self, study: Path) -> None:
+        write_config(study, model=str(save(study / "other", kind="gpt2")))
+        done = rlprompt("score", "out", "small.yaml")
+        assert done.exit_code == 2
+        assert "is not the model that this prompt belongs to" in done.stderr
+        assert "rlprompt transfer RUN --models" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+    def test_of_several_models_its_own_is_taken(self, study: Path, model: Path) -> None:
+        other = str(save(study / "other", kind="gpt2"))
+        config = json.loads(Path("small.yaml").read_text())
+        del config["model"]
+        Path("small.yaml").write_text(json.dumps({**config, "models": [other, str(model)]}))
+        done = rlprompt("score", "out", "small.yaml")
+        assert done.exit_code == 0, done.stderr
+        assert "Verified" in done.stdout
+        assert "not scored: " in done.stdout
+
+    def test_another_dtype_is_noted(self, study: Path) -> None:
+        done = rlprompt("score", "out", "small.yaml", "--dtype", "bfloat16")
+        assert done.exit_code == 0
+        assert (
+            "note: the prompt was found with the weights in float32, and here it is" in done.stdout
+        )
+
+    def test_the_dtype_of_the_search_is_taken_where_none_is_asked_for(self, study: Path) -> None:
+        write_config(study, model=_model_of(study), dtype="auto")
+        done = rlprompt("score", "out", "small.yaml")
+        assert "Verified" in done.stdout
+        assert "note: " not in done.stdout
+
+    def test_forged_scores_are_found(self, study: Path) -> None:
+        scores = json.loads(Path("out/prompt.json").read_text("utf-8"))["scores"]
+        scores["dev"]["reward"] += 1
+        edit("out", scores=scores)
+        done = rlprompt("score", "out", "small.yaml")
+        assert done.exit_code == 1
+        assert "NOT verified: mean rewards differ by 1 at most, and rounding may" in done.stdout
+
+    def test_another_task_is_said_to_be_another(self, study: Path) -> None:
+        write_config(study, model=_model_of(study), template="{text}. {prompt}")
+        done = rlprompt("score", "out", "small.yaml")
+        assert done.exit_code == 0
+        assert "This is not the task that the prompt was found for, films as it was" in done.stdout
+        assert "erified" not in done.stdout
+
+    @pytest.mark.parametrize("name", ["prompt.json", "prompt.safetensors"])
+    def test_a_folder_that_is_not_whole_is_a_mistake_and_no_text(
+        self, study: Path, name: str
+    ) -> None:
+        Path("out", name).unlink()
+        done = rlprompt("score", "out", "small.yaml")
+        assert done.exit_code == 2
+        assert f"error: out is no exported prompt: {name} is missing" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+    def test_a_text_is_scored_as_a_text(self, study: Path) -> None:
+        for text in ("it was", "runs", "film" + " film" * 60):
+            done = rlprompt("score", text, "small.yaml")
+            assert done.exit_code == 0, done.stderr
+            assert f"prompt     ' {text}'" in done.stdout
+            assert "erified" not in done.stdout
+
+
+def _model_of(study: Path) -> str:
+    return str(json.loads((study / "small.yaml").read_text())["model"])

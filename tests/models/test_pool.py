@@ -1,0 +1,80 @@
+"""Models that take turns in memory answer as if they were always there."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from synthetic import examples
+from tiny import TinyKind, tiny_lm
+
+from rlprompt.data.load import Splits
+from rlprompt.models.lm import FrozenLM
+from rlprompt.models.pool import Shelf, ShelvedLM
+from rlprompt.prompt import SoftPrompt, TokenPrompt
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.template import Template
+
+TASK = ClassificationTask(
+    "words",
+    Splits(examples("train"), examples("dev"), examples("test")),
+    Template("{text} {prompt}"),
+    {"good": "great", "bad": "terrible"},
+)
+
+
+class Loads:
+    """Loads tiny models, and remembers which and in which dtype."""
+
+    def __init__(self) -> None:
+        self.order: list[tuple[str, str]] = []
+
+    def lm(self, kind: TinyKind, shelf: Shelf, seed: int = 0) -> ShelvedLM:
+        def load(dtype: str) -> FrozenLM:
+            self.order.append((kind, dtype))
+            return tiny_lm(kind, seed=seed)
+
+        return ShelvedLM(kind, load, "auto", shelf)
+
+
+def test_it_answers_as_the_model_itself() -> None:
+    shelf, loads = Shelf(), Loads()
+    lm, plain = loads.lm("llama", shelf), tiny_lm("llama")
+    loads.lm("gpt2", shelf)
+    prompts = [TokenPrompt((5, 6)), TokenPrompt((7, 8))]
+    dev = TASK.splits.dev
+    # Up to rounding: the shared model keeps texts that other tests computed in other passes.
+    rewards = TASK.rewards(lm, prompts, dev)
+    np.testing.assert_allclose(rewards, TASK.rewards(plain, prompts, dev), rtol=1e-5)
+    soft = [SoftPrompt(plain.embeddings()[[5, 6]])]
+    ours, theirs = (TASK.rewards_with_grad(one, soft, dev) for one in (lm, plain))
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-4, atol=1e-4)
+    assert lm.fingerprint == plain.fingerprint
+    assert lm.own_noise == plain.own_noise
+    assert (lm.kind, lm.context, lm.device) == (plain.kind, plain.context, plain.device)
+    assert lm.encode(" it") == plain.encode(" it")
+    with pytest.raises(AttributeError, match="nonsense"):
+        lm.nonsense  # noqa: B018
+
+
+def test_one_is_in_memory_and_what_is_remembered_loads_none() -> None:
+    shelf, loads = Shelf(), Loads()
+    first, second = loads.lm("llama", shelf), loads.lm("gpt2", shelf)
+    assert [first.in_memory, second.in_memory] == [False, True]
+    assert [first.fingerprint.kind, str(first.device), first.name] == ["causal", "cpu", "llama"]
+    assert copy.copy(first).name == "llama"
+    assert loads.order == [("llama", "auto"), ("gpt2", "auto")]
+    TASK.rewards(first, [TokenPrompt((5,))], TASK.splits.dev)
+    TASK.rewards(first, [TokenPrompt((6,))], TASK.splits.dev)
+    assert [first.in_memory, second.in_memory] == [True, False]
+    # What `auto` chose on the first day is not chosen again.
+    assert loads.order[2:] == [("llama", "float32")]
+
+
+def test_another_model_in_its_files_is_an_error() -> None:
+    shelf, seeds = Shelf(), [0, 1]
+    lm = ShelvedLM("llama", lambda dtype: tiny_lm(seed=seeds.pop(0)), "auto", shelf)
+    Loads().lm("gpt2", shelf)
+    with pytest.raises(ValueError, match="llama is another model than it was when this began"):
+        TASK.rewards(lm, [TokenPrompt((5,))], TASK.splits.dev)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import pytest
+import torch
+from tiny import tiny_model
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlprompt.models import precision as noise
+from rlprompt.models.lm import FrozenLM
+from rlprompt.models.precision import Noise, choose_dtype, measure_noise
+from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.template import Query
+
+CPU = torch.device("cpu")
+LOUD = Noise(alone=0.1, shuffled=0.0, batches=0.0, plain=0.2, spread=1.0)
+SILENT = Noise(alone=0.001, shuffled=0.0, batches=0.0, plain=0.002, spread=1.0)
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine where 16 bits are three times as fast."""
+    monkeypatch.setattr(noise, "_speed_ratio", lambda *_: 3.0)
+
+
+def never(model: PreTrainedModel) -> Noise:
+    pytest.fail("measured for nothing")
+
+
+class TestAutoDtype:
+    @pytest.mark.usefixtures("fast")
+    def test_is_16_bits_only_where_noise_cannot_decide(self) -> None:
+        loud, why = choose_dtype(tiny_model(), CPU, lambda _: LOUD)
+        assert loud.dtype == torch.float32
+        assert "bfloat16 is 3.0 times as fast, its noise is 0.2 nats where two prompts" in why
+        silent, _ = choose_dtype(tiny_model(), CPU, lambda _: SILENT)
+        assert silent.dtype == torch.bfloat16
+
+    def test_is_float32_where_16_bits_are_no_faster(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(noise, "_speed_ratio", lambda *_: 1.1)
+        model, why = choose_dtype(tiny_model(), CPU, never)
+        assert (model.dtype, why) == (torch.float32, "bfloat16 is 1.1 times as fast only")
+
+    @pytest.mark.usefixtures("fast")
+    @pytest.mark.parametrize(
+        ("measured", "expected"), [(LOUD, torch.float32), (SILENT, torch.float16)]
+    )
+    def test_takes_a_16_bit_checkpoint_as_it_is_or_exactly_widened(
+        self, measured: Noise, expected: torch.dtype
+    ) -> None:
+        checkpoint = torch.nn.Module.half(tiny_model())
+        before = [parameter.clone() for parameter in checkpoint.parameters()]
+        model, _ = choose_dtype(checkpoint, CPU, lambda _: measured)
+        assert model.dtype == expected
+        assert all(map(torch.equal, (p.half() for p in model.parameters()), before))
+
+    def test_warns_where_float32_does_not_fit(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(noise, "free_bytes", lambda _: 1000)
+        model, why = choose_dtype(torch.nn.Module.bfloat16(tiny_model()), CPU, never)
+        assert model.dtype == torch.bfloat16
+        assert "float32 needs" in why
+        assert any(record.levelno == logging.WARNING for record in caplog.records)
+
+    @pytest.mark.usefixtures("fast")
+    def test_leaves_the_rotary_frequencies_alone(self) -> None:
+        model, _ = choose_dtype(tiny_model(), CPU, lambda _: SILENT)
+        assert {buffer.dtype for buffer in model.buffers()} == {torch.float32}
+
+    def test_is_stated_by_the_model(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.INFO, logger="rlprompt"):
+            lm = FrozenLM.load("smollm2-135m", device="cpu")
+        assert lm.fingerprint.dtype == "float32"  # bfloat16's noise here is 0.3 nats
+        assert lm.dtype_reason in caplog.text
+        assert "smollm2-135m is scored in float32 on cpu: " in caplog.text
+
+
+def test_the_difference_of_each_way_is_found() -> None:
+    prompts = [TokenPrompt((i,)) for i in range(3)]
+    queries = [Query((5,), (), ((6,),)) for _ in range(2)]
+
+    def score(prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
+        levels = [10.0 * prompt.ids[0] for prompt in prompts if isinstance(prompt, TokenPrompt)]
+        base = torch.tensor(levels)[:, None, None].expand(-1, len(queries), 1)
+        return base + (0.25 if len(prompts) == 1 else 0.0)
+
+    measured = measure_noise(
+        score,
+        lambda p, q: score(p, q) + 0.5,
+        lambda p, q: score(p, q) - 1.0,
+        prompts,
+        queries,
+    )
+    assert measured == Noise(alone=0.25, shuffled=0.0, batches=0.5, plain=1.0, spread=10.0)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from fakes import FakePricedTask, FakeTask, fake_splits
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import tiny_lm
+
+from rlprompt.data.load import Example
+from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.search.budget import Scored
+from rlprompt.search.evaluation import Pending, Unmetered
+from rlprompt.search.selection import FIRST_ROUND, Raced, race, rounds, still_close
+
+
+@dataclass
+class Known(FakeTask):
+    """Rewards by prompt and example, given by the test."""
+
+    reward: Callable[[int, int], float] = field(default=lambda prompt, example: 0.0)
+
+    def worth(self, prompt: Prompt, example: Example) -> float:
+        assert isinstance(prompt, TokenPrompt)
+        return self.reward(prompt.ids[0], int(example.fields["text"].split()[1]))
+
+
+def known(reward: Callable[[int, int], float], n_dev: int = 32) -> Unmetered:
+    return Unmetered(Known(splits=fake_splits(3, n_dev, 5), reward=reward), tiny_lm())
+
+
+def entrants(*ids: int) -> list[Scored]:
+    """Candidates, the best on train first."""
+    return [Scored(TokenPrompt([i]), -float(place), 0) for place, i in enumerate(ids)]
+
+
+def ids(raced: list[Raced]) -> list[int]:
+    return [one.scored.prompt.ids[0] for one in raced if isinstance(one.scored.prompt, TokenPrompt)]
+
+
+class TestRace:
+    def test_clear_losers_drop_out_and_close_ones_see_all_of_dev(self) -> None:
+        # 1 and 2 differ by the example; 3 is always far behind.
+        unmetered = known(lambda p, e: {1: e % 3, 2: (e + 1) % 3, 3: -50.0 - e % 2}[p])
+        raced = race(unmetered, entrants(3, 1, 2))
+        seen = {one.scored.prompt.ids[0]: len(one.rewards) for one in raced}  # type: ignore[union-attr]
+        assert seen == {1: 32, 2: 32, 3: FIRST_ROUND}
+        assert unmetered.rows == 2 * 32 + FIRST_ROUND
+
+    def test_the_best_mean_on_dev_wins(self) -> None:
+        raced = race(known(lambda p, e: p + (e * 7 % 5)), entrants(1, 2, 3))
+        assert ids(raced)[0] == 3
+        assert raced[0].dev.reward == pytest.approx(3 + np.mean([e * 7 % 5 for e in range(32)]))
+
+    def test_the_winner_has_seen_all_of_dev_even_alone(self) -> None:
+        raced = race(known(lambda p, e: 100.0 * p + e % 2), entrants(1, 2))
+        assert [len(one.rewards) for one in raced] == [32, FIRST_ROUND]
+
+    def test_equals_go_by_train(self) -> None:
+        assert ids(race(known(lambda p, e: 1.0), entrants(5, 3, 4))) == [5, 3, 4]
+
+    def test_one_candidate_and_one_example_are_enough(self) -> None:
+        assert ids(race(known(lambda p, e: 1.0, n_dev=1), entrants(5))) == [5]
+        assert ids(race(known(lambda p, e: float(p), n_dev=1), entrants(5, 6))) == [6, 5]
+
+    def test_a_task_that_costs_more_than_its_examples_is_counted_so(self) -> None:
+        unmetered = Unmetered(FakePricedTask(splits=fake_splits(3, 20, 5)), tiny_lm())
+        raced = race(unmetered, entrants(1))
+        assert len(raced[0].rewards) == 20
+        assert unmetered.rows == 20 + 3 * 2  # three rounds, two rows more in each
+
+    def test_what_was_raced_before_is_not_scored_again(self) -> None:
+        def reward(prompt: int, example: int) -> float:
+            return prompt * (example % 4)
+
+        first = known(reward)
+        first.kept = pending = Pending()
+        raced = race(first, entrants(1, 2, 3))
+        again = known(lambda p, e: pytest.fail("scored again"))
+        again.kept = pending
+        assert race(again, entrants(1, 2, 3)) == raced
+        assert again.rows == first.rows
+
+
+class TestRounds:
+    @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=70))
+    def test_every_example_comes_once(self, labels: list[str]) -> None:
+        examples = [Example({"text": str(i)}, label) for i, label in enumerate(labels)]
+        found = list(rounds(examples))
+        assert sorted(place for one in found for place in one) == list(range(len(labels)))
+        assert len(found[0]) == min(FIRST_ROUND, len(labels))
+
+    def test_each_round_has_all_classes_of_a_sorted_file(self) -> None:
+        examples = [Example({"text": str(i)}, "ab"[i // 16]) for i in range(32)]
+        sizes = [
+            [sum(examples[i].label == label for i in one) for label in "ab"]
+            for one in rounds(examples)
+        ]
+        assert sizes == [[4, 4], [4, 4], [8, 8]]
+
+
+class TestStillClose:
+    def test_the_limit_is_a_paired_t_test(self) -> None:
+        # Differences 1, 2, 3, 4: mean 2.5, error 0.6455, so t = 3.873; one-sided p = 0.0152, and a
+        # test of two ordered pairs has 0.025.
+        leader, other = [1.0, 2.0, 3.0, 4.0], [0.0] * 4
+        assert still_close(np.array([leader, other])) == [True, False]
+        # Of six pairs each has 0.0083, and it is close.
+        assert still_close(np.array([leader, other, leader])) == [True] * 3
+
+    def test_a_constant_difference_is_sure_and_none_is_none(self) -> None:
+        assert still_close(np.array([[1.0, 1.0], [0.5, 0.5], [1.0, 1.0]])) == [True, False, True]
+
+    @pytest.mark.parametrize(("n_candidates", "n"), [(2, 8), (16, 8), (16, 32)])
+    def test_equals_are_seldom_dropped(self, n_candidates: int, n: int) -> None:
+        rng = np.random.default_rng(0)
+        rewards = rng.standard_normal((1000, n_candidates, n))
+        dropped = sum(not all(still_close(one)) for one in rewards)
+        assert dropped <= 71  # 5 % of 1,000, and three standard deviations

@@ -1,0 +1,247 @@
+"""Answers that studies share: never a wrong one, and never a reason to stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import FakeTask, timeless
+from numpy.typing import NDArray
+from optimisers import Climb, Walk
+from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, examples
+from tiny import tiny_lm
+
+import rlprompt.store.shared_cache
+from rlprompt.data.load import Example, Splits
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.search.memo import Answer
+from rlprompt.search.objective import Budget
+from rlprompt.search.result import Result
+from rlprompt.store.shared_cache import Cache, Cached
+from rlprompt.store.store import FILE, Store
+from rlprompt.studies.study import Job, Study
+from rlprompt.tasks.base import Task
+from rlprompt.types import Floats, Ids
+
+PROMPTS = [TokenPrompt((10, 11)), TokenPrompt((12, 13))]
+
+
+@dataclass(frozen=True)
+class Counted(HiddenWords):
+    """Counts the prompts that it scores on train."""
+
+    counts: list[int] = dataclasses.field(default_factory=list)
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        if examples == self.splits.train:
+            self.counts.append(len(prompts))
+        return super().rewards(lm, prompts, examples)
+
+
+def run(
+    folder: Path, task: Task, cache: Path | None, optimiser: Any = None, rows: int = 200
+) -> Result:
+    """One search in a study of its own."""
+    job = Job(task, tiny_lm(), optimiser or Walk(), Budget(rows), seed=3, length=3, banned=())
+    with Study(folder, {"run": job}, {}, cache) as study:
+        return study.run(next(study.claimed()))
+
+
+def alike(first: Result, second: Result) -> None:
+    assert timeless(first) == timeless(second)
+
+
+def test_a_second_study_pays_for_nothing_that_the_first_asked(tmp_path: Path) -> None:
+    cache = tmp_path / "deep" / "cache.sqlite"
+    counts: list[int] = []
+    first = run(tmp_path / "a", Counted(counts=counts), cache)
+    n_first = sum(counts)
+    second = run(tmp_path / "b", Counted(counts=counts), cache)
+    # The seconds, too, are those of the day the answers were computed.
+    alike(first, second)
+    assert second.lm_seconds == first.lm_seconds
+    # The picked prompt alone, whose final scores are no part of the search.
+    assert sum(counts) == n_first + 1
+    # A longer search with another patience goes the same way, and pays from where the first ended.
+    longer = run(tmp_path / "c", Counted(counts=counts), cache, rows=400)
+    assert longer.points[: len(first.points) // 6 * 6] == first.points[: len(first.points) // 6 * 6]
+    assert sum(counts) - n_first - 1 < longer.n_prompts - first.n_prompts + 6 + 2
+
+
+def test_a_study_does_not_need_the_cache_again(tmp_path: Path) -> None:
+    cache = tmp_path / "cache.sqlite"
+    first = run(tmp_path / "a", Counted(), cache)
+    run(tmp_path / "b", Counted(), cache)
+    cache.unlink()
+    with sqlite3.connect(tmp_path / "b" / FILE) as raw:
+        raw.execute("UPDATE runs SET result = NULL")
+    raw.close()
+    counts: list[int] = []
+    alike(run(tmp_path / "b", Counted(counts=counts), None), first)
+    assert counts == []
+
+
+def test_gradients_are_shared(tmp_path: Path) -> None:
+    cache = tmp_path / "cache.sqlite"
+    first = run(tmp_path / "a", HiddenVectors(), cache, Climb())
+    second = run(tmp_path / "b", HiddenVectors(), cache, Climb())
+    alike(first, second)
+    assert second.lm_seconds == first.lm_seconds
+
+
+class Nothing:
+    """Answers that are put away and never found."""
+
+    def find(self, prompts: Sequence[Prompt], *, gradient: bool) -> Answer | None:
+        return None
+
+    def keep(self, prompts: Sequence[Prompt], answer: Answer) -> Answer:
+        return answer
+
+    def find_hidden(self, texts: Sequence[Ids]) -> NDArray[np.float32] | None:
+        return None
+
+    def keep_hidden(self, texts: Sequence[Ids], hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        return hidden
+
+
+def behind(cache: Cache, task: Task, **lm: Any) -> Cached:
+    return Cached(Nothing(), cache, tiny_lm(**lm), task)
+
+
+OTHER = Splits(examples("train!"), examples("dev"), examples("test"))
+
+
+@pytest.mark.parametrize(
+    ("lm", "task"),
+    [
+        ({"seed": 1}, HiddenWords()),
+        ({"kind": "gpt2"}, HiddenWords()),
+        ({}, HiddenWords(fingerprint="other")),
+        ({}, HiddenWords(splits=OTHER)),
+        ({}, HiddenWords(name="other")),
+        ({}, Counted()),
+    ],
+    ids=["weights", "kind", "fingerprint", "examples", "name", "class"],
+)
+def test_another_question_finds_nothing(tmp_path: Path, lm: dict[str, Any], task: Task) -> None:
+    with Cache(tmp_path / "cache.sqlite") as cache:
+        behind(cache, HiddenWords()).keep(PROMPTS, Answer(np.ones((2, N_EXAMPLES)), None, 1.0))
+        same = behind(cache, HiddenWords())
+        found = same.find(PROMPTS, gradient=False)
+        assert found is not None
+        assert found.per_example.tolist() == [[1.0] * N_EXAMPLES] * 2
+        assert found.seconds == 1.0
+        assert same.find(PROMPTS[::-1], gradient=False) is None
+        assert same.find(PROMPTS[:1], gradient=False) is None
+        assert same.find(PROMPTS, gradient=True) is None
+        assert behind(cache, task, **lm).find(PROMPTS, gradient=False) is None
+
+
+def spoil_with_text(path: Path) -> None:
+    path.write_text("no database\n" * 200)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def forge(path: Path) -> None:
+    """Change an answer behind SQLite's back: nothing but the checksum can tell."""
+    with sqlite3.connect(path) as raw:
+        ((rewards,),) = raw.execute("SELECT rewards FROM shared WHERE id = 1")
+        forged = (np.frombuffer(rewards) + 1).tobytes()
+        raw.execute("UPDATE shared SET rewards = ? WHERE id = 1", (forged,))
+    raw.close()
+
+
+def make_newer(path: Path) -> None:
+    with sqlite3.connect(path) as raw:
+        raw.execute("PRAGMA user_version = 99")
+    raw.close()
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [spoil_with_text, truncate, forge, make_newer, make_folder])
+def test_a_cache_that_is_damaged_is_left_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Any
+) -> None:
+    cache = tmp_path / "cache.sqlite"
+    first = run(tmp_path / "a", Counted(), cache)
+    spoil(cache)
+    second = run(tmp_path / "b", Counted(), cache)
+    assert second.points == first.points
+    (warning,) = [r.getMessage() for r in caplog.records if "cache" in r.getMessage()]
+    assert warning.startswith(f"going on without the cache: {cache} ")
+
+
+def test_a_cache_that_is_locked_or_gone_is_left_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rlprompt.store.shared_cache, "PATIENCE", 0.3)
+    cache = tmp_path / "cache.sqlite"
+    first = run(tmp_path / "a", Counted(), cache)
+    holder = sqlite3.connect(cache, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    # What is there can be read all the same; the first answer that is new cannot be written.
+    longer = run(tmp_path / "b", Counted(), cache, rows=240)
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert longer.points[:48] == first.points[:48]
+    assert "going on without the cache" in caplog.text
+    assert "locked by another process" in caplog.text
+    nowhere = tmp_path / "a" / FILE / "cache.sqlite"  # below a file
+    assert run(tmp_path / "c", Counted(), nowhere).points == first.points
+    assert "cannot be made" in caplog.text
+
+
+def test_several_processes_fill_one_cache(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, sys, test_cache as t;"
+        "t.run(pathlib.Path(sys.argv[1]), t.Counted(), pathlib.Path(sys.argv[2]))"
+    )
+    tests = Path(__file__).parents[1] / "support"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / name), str(tmp_path / "cache.sqlite")],
+            cwd=tests,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for name in "ab"
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    results = []
+    for name in "ab":
+        with Store(tmp_path / name / FILE, read_only=True) as store:
+            results.append(store.run("run"))
+    assert results[0].used == results[1].used
+    counts: list[int] = []
+    third = run(tmp_path / "c", Counted(counts=counts), tmp_path / "cache.sqlite")
+    assert sum(counts) == 1
+    assert third.rows == results[0].used
+
+
+def test_what_is_no_number_is_not_shared(tmp_path: Path) -> None:
+    broken = FakeTask(change=lambda rewards: rewards * np.nan)
+    cache = tmp_path / "cache.sqlite"
+    with pytest.raises(ValueError, match="finite number"):
+        run(tmp_path / "a", broken, cache)
+    with sqlite3.connect(cache) as raw:
+        assert raw.execute("SELECT count(*) FROM shared").fetchone() == (0,)
+    raw.close()

@@ -1,0 +1,157 @@
+"""A plan is near what the searches then take, and costs nothing of theirs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from broken_tasks import GoodTask, split
+from numpy.typing import NDArray
+from tiny import tiny_lm
+
+from rlprompt.agents.random_search import RandomSearch
+from rlprompt.agents.soft_prompt import SoftPromptTuning
+from rlprompt.data.load import Example, Splits
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.search.objective import Objective
+from rlprompt.search.run import search
+from rlprompt.search.space import TokenSpace
+from rlprompt.studies.dry_run import make_plan
+from rlprompt.studies.experiment import Experiment
+from rlprompt.types import Floats, PromptKind
+
+N_TRAIN, N_DEV, N_TEST = 10, 4, 7
+SPLITS = Splits(split("train", N_TRAIN), split("dev", N_DEV), split("test", N_TEST))
+ROW_SECONDS = 2e-4
+# What a sleep may be longer than asked for on a busy machine, as a factor.
+BUSY = 2.5
+
+
+@dataclass(frozen=True)
+class SlowTask(GoodTask):
+    """Takes its time for each row, and three times that for a gradient."""
+
+    splits: Splits = SPLITS
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        assert not any(example.fields["text"].startswith("test") for example in examples)
+        time.sleep(ROW_SECONDS * len(prompts) * len(examples))
+        return super().rewards(lm, prompts, examples)
+
+    def rewards_with_grad(
+        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        time.sleep(2 * ROW_SECONDS * len(prompts) * len(examples))
+        return super().rewards_with_grad(lm, prompts, examples)
+
+
+@dataclass(frozen=True)
+class Thinks:
+    """Random search with a long start, that thinks about each prompt."""
+
+    searches: ClassVar[PromptKind] = "tokens"
+
+    def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
+        time.sleep(0.3)
+        while True:
+            objective.evaluate([space.sample(rng) for _ in range(8)])
+            time.sleep(8 * 0.004)
+
+
+def experiment(**fields: Any) -> Experiment:
+    made: dict[str, Any] = {
+        "name": "small",
+        "task": SlowTask(),
+        "lm": tiny_lm(),
+        "optimisers": {"random": RandomSearch(), "soft": SoftPromptTuning(), "thinks": Thinks()},
+        "budget": 90 * N_TRAIN + 3,
+        "seeds": (0, 1),
+        "length": 3,
+        "controls": {"empty": TokenPrompt(), "hand-written": TokenPrompt((5, 6))},
+    }
+    return Experiment(**(made | fields))
+
+
+def near(seconds: float) -> Any:
+    """Between these seconds and what a busy machine makes of them."""
+    return pytest.approx(seconds * (1 + BUSY) / 2, abs=0.02 + seconds * (BUSY - 0.8) / 2)
+
+
+def test_rows_are_counted_exactly() -> None:
+    plan = make_plan(experiment())
+    once = N_TRAIN + N_DEV + N_TEST
+    controls = 3 * once + 20 * N_TRAIN  # one of them is the best of 20 words
+    assert plan.control_rows == controls
+    # Candidates, prompts that led, the picked one without each of its tokens.
+    afterwards = (16 + 10 + 3) * N_DEV + N_TRAIN + N_TEST
+    projected = N_DEV + N_TEST
+    for one in plan.searches:
+        assert (one.n_runs, one.rows) == (2, 903)
+        is_soft = one.optimiser == "soft"
+        assert one.n_prompts == (30 if is_soft else 90)
+        assert one.selection_rows == afterwards + (projected if is_soft else 0)
+    assert plan.rows == controls + 2 * (3 * (903 + afterwards) + projected)
+    assert plan.bytes_now > 10**7
+    assert plan.bytes_more == tiny_lm().memory.limit
+
+
+def test_seconds_of_the_task_and_of_the_optimiser_are_told_apart() -> None:
+    plan = make_plan(experiment())
+    random, soft, thinks = plan.searches
+    for one in (random, soft, thinks):
+        assert one.lm_seconds == near(903 * ROW_SECONDS)
+        assert one.selection_seconds == near(one.selection_rows * ROW_SECONDS)
+    assert random.own_seconds < 0.2
+    assert thinks.own_seconds == near(0.3 + 90 * 0.004)
+    each = sum(one.seconds for one in plan.searches)
+    assert plan.seconds == pytest.approx(plan.control_seconds + 2 * each)
+    assert plan.measured_seconds > 0.3
+
+
+def test_a_search_then_takes_about_as_long() -> None:
+    class Open(SlowTask):
+        """Test may be scored."""
+
+        def rewards(self, lm: FrozenLM, prompts: Any, examples: Any) -> Floats:
+            time.sleep(ROW_SECONDS * len(prompts) * len(examples))
+            return GoodTask.rewards(self, lm, prompts, examples)
+
+    plans = make_plan(experiment(task=Open())).searches
+    for plan, optimiser in zip(plans, experiment().optimisers.values(), strict=True):
+        began = time.perf_counter()
+        result = search(Open(), tiny_lm(), optimiser, 903, length=3)
+        seconds = time.perf_counter() - began
+        assert result.n_prompts == plan.n_prompts
+        assert 1 / BUSY < result.lm_seconds / plan.lm_seconds < BUSY
+        assert 1 / BUSY < seconds / plan.seconds < BUSY
+
+
+def test_a_limit_of_seconds_is_kept_in_mind() -> None:
+    plan = make_plan(experiment(stop={"seconds": 0.01}))
+    assert [one.lm_seconds for one in plan.searches] == [0.01] * 3
+
+
+def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_plan(experiment())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_task_without_a_gradient_is_refused_for_those_that_need_one() -> None:
+    class Plain:
+        name, fingerprint, splits = "plain", "plain", SPLITS
+        rewards = GoodTask.rewards
+        worth = GoodTask.worth
+
+    plain = experiment(task=Plain(), optimisers={"soft": SoftPromptTuning()})
+    with pytest.raises(ValueError, match="'plain' has no gradient; leave that optimiser out"):
+        make_plan(plain)
+    make_plan(replace(plain, optimisers={"random": RandomSearch()}))

@@ -1,0 +1,301 @@
+"""Several tasks, models and budgets in one study: names, order, files, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import desk, model, rlprompt, save, summary, write_config
+from small_experiments import experiment, task
+from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
+
+from rlprompt.agents.random_search import RandomSearch
+from rlprompt.cli.markdown import markdown
+from rlprompt.config.yaml_file import load_config
+from rlprompt.data.load import Splits
+from rlprompt.models.lm import FrozenLM
+from rlprompt.store.database import StoreError
+from rlprompt.store.store import FILE, Store
+from rlprompt.studies.comparison import Comparison
+from rlprompt.studies.experiment import Experiment, load_model, searches
+from rlprompt.studies.run import compare, load_again
+
+__all__ = ["desk", "model"]  # fixtures
+
+MODELS: dict[str, TinyKind] = {"a": "llama", "b": "gpt2"}
+ONLY = {"random": RandomSearch()}
+
+
+def grid(**fields: Any) -> list[Experiment]:
+    """Two models, two tasks, two budgets."""
+    other = task(name="books", label_words={"negative": "bad", "positive": "good"})
+    return [
+        experiment(lm=lm, task=one, budget=budget, optimisers=ONLY, **fields)
+        for lm in (tiny_lm("llama"), tiny_lm("gpt2"))
+        for one in (task(), other)
+        for budget in (16, 32)
+    ]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
+    out = tmp_path_factory.mktemp("runs") / "grid"
+    return compare(grid(), out), out
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("kept", "names"),
+        [
+            ([0], ["random-seed0"]),
+            ([0, 1], ["16-rows/random-seed0", "32-rows/random-seed0"]),
+            ([0, 2], ["films/random-seed0", "books/random-seed0"]),
+            ([0, 4], ["tiny-llama/random-seed0", "tiny-gpt2/random-seed0"]),
+            (
+                [0, 7],
+                ["films/tiny-llama/16-rows/random-seed0", "books/tiny-gpt2/32-rows/random-seed0"],
+            ),
+        ],
+    )
+    def test_what_is_the_same_for_all_is_left_out(
+        self, kept: Sequence[int], names: Sequence[str]
+    ) -> None:
+        all_ = grid()
+        found = list(searches([all_[i] for i in kept]))
+        assert found == names
+
+    def test_a_model_is_called_by_the_end_of_its_path_where_that_differs(self) -> None:
+        def named(name: str, kind: Any) -> Experiment:
+            return experiment(lm=FrozenLM(tiny_model(kind), tiny_tokenizer(kind), name))
+
+        a, b, c = named("x/a", "llama"), named("x/b", "gpt2"), named("y/a", "gpt2")
+        assert next(iter(searches([a, b]))) == "a/random-seed0"
+        assert next(iter(searches([a, c]))) == "x-a/random-seed0"
+
+    def test_what_cannot_be_told_apart_is_refused(self) -> None:
+        one = grid()[0]
+        with pytest.raises(ValueError, match="the same task and model are there twice"):
+            searches([one, one])
+        with pytest.raises(ValueError, match="give one experiment or more"):
+            searches([])
+        hinge = task(reward="hinge")
+        with pytest.raises(ValueError, match="two tasks are called films"):
+            searches([one, dataclasses.replace(one, task=hinge)])
+        titled = dataclasses.replace(one, task=hinge, task_title="hinge")
+        assert list(searches([one, titled])) == ["films/random-seed0", "hinge/random-seed0"]
+        gpt2 = FrozenLM(tiny_model("gpt2"), tiny_tokenizer("gpt2"), one.lm.name)
+        with pytest.raises(ValueError, match="two models are called tiny-llama"):
+            searches([one, dataclasses.replace(one, lm=gpt2)])
+
+    def test_a_fingerprint_that_ignores_the_examples_is_refused(self) -> None:
+        @dataclasses.dataclass(frozen=True)
+        class Careless:
+            name: str
+            splits: Splits
+            fingerprint: str = "always"
+
+            def rewards(self, *_: object) -> Any: ...
+
+        splits = task().splits
+        a = Careless("a", splits)
+        b = Careless("b", dataclasses.replace(splits, train=splits.train[:2]))
+        both: Any = [experiment(task=one, controls={}, optimisers=ONLY) for one in (a, b)]
+        with pytest.raises(ValueError, match="b has the fingerprint of another"):
+            searches(both)
+
+
+class TestFiles:
+    def test_the_summary_is_two_tables(self, done: tuple[Comparison, Path]) -> None:
+        found = summary(done[1])
+        assert found["format"] == 3
+        assert found["complete"]
+        assert [one["name"] for one in found["tasks"]] == ["films", "books"]
+        assert [one["name"] for one in found["models"]] == ["tiny-llama", "tiny-gpt2"]
+        runs = found["runs"]
+        keys = {(run["task"], run["model"], run["budget_rows"]) for run in runs}
+        assert len(runs) == len(keys) == 8
+        for run in runs:
+            assert (done[1] / run["file"]).exists()
+            assert run["rows"] == run["budget_rows"]
+        # Controls have no budget.
+        controls = {(one["task"], one["model"], one["name"]) for one in found["controls"]}
+        assert len(found["controls"]) == len(controls) == 4 * 4
+
+    def test_each_experiment_gives_what_it_gives_alone(
+        self, done: tuple[Comparison, Path], tmp_path: Path
+    ) -> None:
+        for one, section in zip(grid(), done[0].sections, strict=True):
+            if one.budget == 32:  # half of them will do
+                alone = compare(one, tmp_path / section.heading)
+                assert alone.sections[0].controls == section.controls
+                assert [(run.result.points, run.result.candidates) for run in alone.runs] == [
+                    (run.result.points, run.result.candidates) for run in section.runs
+                ]
+
+    def test_a_section_has_its_heading_table_and_panel(self, done: tuple[Comparison, Path]) -> None:
+        comparison, out = done
+        text = (out / "table.md").read_text()
+        assert text == markdown(comparison)
+        headings = [line for line in text.splitlines() if line.startswith("## ")]
+        assert headings[:3] == [
+            "## films, tiny-llama, 16 rows",
+            "## films, tiny-llama, 32 rows",
+            "## books, tiny-llama, 16 rows",
+        ]
+        assert len(headings) == 8
+        assert text.count("| empty prompt") == 8
+        picture = (out / "curves.png").read_bytes()
+        width, height = (int.from_bytes(picture[i : i + 4]) for i in (16, 20))
+        assert height > width  # two panels wide, four high
+
+
+class TestFromFile:
+    """`models:`, `tasks:` and `budgets:`, with models that take turns in memory."""
+
+    @pytest.fixture(autouse=True)
+    def _models(self, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Pictures are looked at above, and take most of the time.
+        module = sys.modules["rlprompt.studies.run"]  # the package's name for it is the function
+        monkeypatch.setattr(module, "draw", lambda comparison, out: None)
+        for name, kind in MODELS.items():
+            save(desk / name, kind=kind)
+
+    def write(self, desk: Path, **changes: Any) -> None:
+        section = {
+            "data": "films.csv",
+            "template": "{text} {prompt}",
+            "label_words": {"negative": "terrible", "positive": "great"},
+            "shots": 2,
+            "test": 6,
+        }
+        small = section | {"reward": "hinge", "shots": 1}
+        config: dict[str, Any] = {
+            "name": "grid",
+            "models": ["a", "b"],
+            "tasks": {"films": section, "hinge": small},
+            "prompt": {"length": 3},
+            "optimisers": ["random"],
+            "budgets": [16, 32],
+            "dtype": "float32",
+        }
+        config = {k: v for k, v in (config | changes).items() if v is not None}
+        (desk / "grid.yaml").write_text(json.dumps(config))
+
+    def test_it_runs_and_goes_on_and_no_model_is_loaded_for_a_run(
+        self, desk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        loads: list[str] = []
+
+        def counted(section: Any, device: str, dtype: str) -> FrozenLM:
+            loads.append(section.name)
+            return load_model(section, device, dtype)
+
+        monkeypatch.setattr("rlprompt.studies.experiment.load_model", counted)
+        self.write(desk)
+        result = rlprompt("compare", "grid.yaml")
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout.startswith("grid: loading a, b, films and hinge\n")
+        assert "budget: 16 rows each (prompts: 4 of films, 8 of hinge)\n" in result.stdout
+        # Checked, the controls that a study needs from the last to the first, and the others the
+        # other way; then the runs, those of the model at hand first.
+        assert "1/8 films, b, 16 rows, random: starting\n" in result.stdout
+        assert loads == ["a", "b", "a", "b", "a"]
+        before = summary(desk / "runs" / "grid")
+        assert before["complete"]
+        assert rlprompt("compare", "grid.yaml").exit_code == 0
+        assert summary(desk / "runs" / "grid")["runs"] == before["runs"]
+        assert loads[5:] == ["a", "b"]
+        assert rlprompt("verify", "runs/grid", "--sample", "2").exit_code == 0
+        assert "films/a/16-rows/random-seed0: finished" in rlprompt("ls", "runs").stdout
+
+    def test_two_workers_share_a_grid(self, desk: Path) -> None:
+        self.write(desk, budgets=[16])
+        runs = []
+        for name, workers in (("alone", "1"), ("shared", "2")):
+            result = rlprompt("compare", "grid.yaml", "--out", name, "--workers", workers)
+            assert result.exit_code == 0, result.stderr
+            runs.append(summary(desk / name)["runs"])
+        for run in (*runs[0], *runs[1]):
+            del run["lm_seconds"], run["total_seconds"]
+        assert runs[0] == runs[1]
+        assert (desk / "shared" / "worker-2.log").exists()
+
+    def test_each_model_goes_on_in_the_dtype_it_began_in(self, desk: Path) -> None:
+        self.write(desk, dtype="bfloat16", budgets=None, budget=16)
+        assert rlprompt("compare", "grid.yaml", "--out", "began").exit_code == 0
+        self.write(desk, dtype="auto", budgets=None, budget=16)
+        auto = load_config(desk / "grid.yaml")
+        again = load_again(auto, desk / "began")
+        assert {one.lm.fingerprint.dtype for one in again} == {"bfloat16"}
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"budgets": [16, 3]}, "films, a, 3 rows: a budget of 3 rows does not cover one prom"),
+            ({"model": "a"}, "grid.yaml:1: model and models are both there; give one of them"),
+            ({"models": None}, "grid.yaml:1: model is missing"),
+            ({"models": ["a", "a"]}, "two searches would be called films/16-rows/random-seed0"),
+            ({"models": []}, "models: must not be empty"),
+            ({"budgets": [16, 16]}, "budgets: 16 is given twice"),
+            ({"prompt": {"banned": [*range(999)]}}, "films, a, 16 rows: no token is allowed"),
+            ({"tasks": [{"data": "films.csv"}]}, "tasks.0.template is missing"),
+            ({"tasks": {"x": {"shots": 2, "shot": 3}}}, "unknown key 'shot' in tasks.x; did you"),
+        ],
+    )
+    def test_what_cannot_run_is_named_before_anything_is_paid(
+        self, desk: Path, changes: dict[str, Any], message: str
+    ) -> None:
+        self.write(desk, **changes)
+        result = rlprompt("compare", "grid.yaml")
+        assert result.exit_code == 2
+        assert message in result.stderr
+        assert not (desk / "runs" / "grid").exists()
+
+
+def test_a_model_whose_files_were_swapped_is_refused(desk: Path) -> None:
+    save(desk / "model")
+    write_config(desk, model="model")
+    assert rlprompt("compare", "small.yaml").exit_code == 0
+    tiny_model(seed=1).save_pretrained(desk / "model")
+    for command in (["compare", "small.yaml"], ["verify", "runs/small"]):
+        result = rlprompt(*command)
+        assert result.exit_code == 2
+        assert "error:   model.weights: " in result.stderr
+
+
+def test_a_study_of_the_first_version_goes_on(desk: Path, model: Path) -> None:
+    """Schema 1 and a config without what came later; one run had not been begun."""
+    assert rlprompt("compare", "small.yaml").exit_code == 0
+    before = summary(desk / "runs" / "small")["runs"]
+    with sqlite3.connect(desk / "runs" / "small" / FILE) as raw:
+        ((spec,),) = raw.execute("SELECT spec FROM study").fetchall()
+        state = json.loads(spec)
+        for key in ("models", "tasks", "budgets"):
+            del state["config"][key]
+        del state["config"]["task"]["text"], state["config"]["references"]
+        raw.execute("UPDATE study SET spec = ?", (json.dumps(state),))
+        raw.execute("UPDATE runs SET result = NULL, used = 0 WHERE id = 2")
+        raw.execute("DELETE FROM evaluations WHERE run = 2")
+        raw.execute("DROP TABLE scores")
+        raw.execute("DROP TABLE hidden")
+        raw.execute("DROP TABLE documents")
+        raw.execute("ALTER TABLE answers DROP COLUMN outputs")
+        raw.execute("PRAGMA user_version = 1")
+    raw.close()
+    with pytest.raises(StoreError, match="older rlprompt; go on with its study once"):
+        Store(desk / "runs" / "small" / FILE, read_only=True)
+    result = rlprompt("compare", "small.yaml")
+    assert result.exit_code == 0, result.stderr
+    after = summary(desk / "runs" / "small")["runs"]
+    for run in (*before, *after):
+        del run["lm_seconds"], run["total_seconds"]
+    assert after == before
+    # What is not the same is refused as ever.
+    write_config(desk, model=str(model), budget=40)
+    assert "budget: 48 there, 40 now\n" in rlprompt("compare", "small.yaml").stderr

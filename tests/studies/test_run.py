@@ -1,0 +1,382 @@
+"""The grid: controls, every search kept at once, errors and Ctrl-C, files, table and plot."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import pytest
+from small_experiments import N_TRAIN, experiment, task
+from tiny import CONTEXT, tiny_lm
+
+from rlprompt.agents.random_search import RandomSearch
+from rlprompt.cli.markdown import HEADER, markdown, remarks, shown, table
+from rlprompt.cli.png import mean_curve
+from rlprompt.data.load import Example
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.reports.svg import spread
+from rlprompt.search.objective import Objective
+from rlprompt.search.result import Result
+from rlprompt.search.run import Optimiser
+from rlprompt.search.space import TokenSpace
+from rlprompt.studies.comparison import Comparison, Run
+from rlprompt.studies.experiment import ExperimentError, Search
+from rlprompt.studies.folder import claimed
+from rlprompt.studies.run import compare
+from rlprompt.tasks.base import Measured
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.types import Floats, PromptKind
+
+
+@dataclass(frozen=True)
+class Stops:
+    """Scores some prompts and then raises."""
+
+    error: BaseException
+    n_prompts: int = 3
+    searches: ClassVar[PromptKind] = "tokens"
+
+    def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
+        """See `Optimiser.run`."""
+        objective.evaluate([space.sample(rng) for _ in range(self.n_prompts)])
+        raise self.error
+
+
+def summary(out: Path) -> dict[str, Any]:
+    return cast("dict[str, Any]", json.loads((out / "summary.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
+    """A whole comparison and its folder."""
+    out = tmp_path_factory.mktemp("runs") / "small"
+    return compare(experiment(seeds=(0, 1)), out), out
+
+
+class TestFiles:
+    def test_the_summary_has_the_promised_keys(self, done: tuple[Comparison, Path]) -> None:
+        found = summary(done[1])
+        assert {"tasks", "models", "controls", "runs", "config"} <= set(found)
+        (model,) = found["models"]
+        assert {"name", "fingerprint", "device", "noise"} <= set(model)
+        assert found["complete"]
+        for control in found["controls"]:
+            assert {"name", "prompt", "train", "dev", "test"} <= set(control)
+        for run in found["runs"]:
+            expected = {"task", "model", "optimiser", "seed", "rows", "lm_seconds", "total_seconds"}
+            expected |= {"train", "dev", "test", "prompt", "retypable"}
+            assert expected <= set(run)
+            assert all(0 <= run[split] <= 1 for split in ("train", "dev", "test"))
+            assert run["rows"] <= run["budget_rows"]
+            assert control["rows"] >= 4 + 4 + 6
+            assert len(control["test_metrics"]) == len(control["test_answers"]) == 6
+        names = ["empty", "hand-written", "best word", "in context"]
+        assert [control["name"] for control in found["controls"]] == names
+        assert [control["prompt"] for control in found["controls"][:2]] == ["", " it"]
+
+    def test_every_search_has_a_file_that_reads_back(self, done: tuple[Comparison, Path]) -> None:
+        comparison, out = done
+        runs = [(run.optimiser, run.seed) for run in comparison.runs]
+        assert runs == [("random", 0), ("soft-prompt", 0), ("random", 1), ("soft-prompt", 1)]
+        for run, entry in zip(comparison.runs, summary(out)["runs"], strict=True):
+            result = Result.from_json((out / entry["file"]).read_text())
+            assert result == run.result
+            assert entry["prompt"] == result.best.text
+            assert entry["test"] == pytest.approx(cast(Any, result.best.test).metric)
+
+    def test_nothing_half_written_stays(self, done: tuple[Comparison, Path]) -> None:
+        names = {path.name for path in done[1].iterdir()}
+        assert names == {"summary.json", "table.md", "curves.png", "runs", "study.sqlite"}
+
+    def test_the_plot_is_a_picture(self, done: tuple[Comparison, Path]) -> None:
+        assert (done[1] / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_the_table_is_that_of_the_terminal(self, done: tuple[Comparison, Path]) -> None:
+        comparison, out = done
+        text = (out / "table.md").read_text()
+        assert text == markdown(comparison)
+        lines = text.splitlines()
+        cells = [cell.strip() for cell in lines[0].strip("|").split("|")]
+        assert cells == list(HEADER)
+        assert len([line for line in lines if line.startswith("|")]) == 2 + 4 + 4
+        starts = ("empty prompt ", "hand-written prompt ", "best word ", "in context ", "random ")
+        for line, start in zip(lines[2:], starts, strict=False):
+            assert line.startswith(f"| {start}")
+        assert "best word prompt" not in text
+        assert "best word: the best on train of 20 common words." in lines
+
+
+def test_the_same_seed_gives_the_same_runs(tmp_path: Path) -> None:
+    first, second = (
+        [
+            run.model_copy(update={"lm_seconds": 0.0, "total_seconds": 0.0})
+            for run in compare(experiment(), tmp_path / name).summary().runs
+        ]
+        for name in ("a", "b")
+    )
+    assert first == second
+
+
+def test_controls_are_scored_outside_the_budget(tmp_path: Path) -> None:
+    scored: list[tuple[int, int]] = []
+
+    class Counting(ClassificationTask):
+        def measure(
+            self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+        ) -> Measured:
+            scored.append((len(prompts), len(examples)))
+            return super().measure(lm, prompts, examples)
+
+    base = task()
+    counting = Counting(base.name, base.splits, base.template, base.label_words)
+    compare(experiment(task=counting, optimisers={"random": RandomSearch()}), tmp_path / "out")
+    once = [(1, 4), (1, 4), (1, 6)]
+    assert scored[:13] == [*once, *once, (20, 4), *once, *once]
+    assert summary(tmp_path / "out")["runs"][0]["rows"] == 12 * N_TRAIN
+
+
+class TestTrouble:
+    def test_one_that_fails_is_kept_and_the_others_go_on(self, tmp_path: Path) -> None:
+        broken = Stops(RuntimeError("no\nluck"))
+        optimisers = {"broken": broken, "random": RandomSearch()}
+        comparison = compare(experiment(optimisers=optimisers), tmp_path / "out")
+        first, second = summary(tmp_path / "out")["runs"]
+        assert (first["status"], first["rows"]) == ("failed", 3 * N_TRAIN)
+        assert first["error"] == "RuntimeError: no luck"
+        assert first["prompt"]
+        assert (first["train"], first["test"]) == (None, None)
+        assert second["status"] == "finished"
+        assert not comparison.complete
+        kept = Result.from_json((tmp_path / "out" / first["file"]).read_text())
+        assert len(kept.points) == 3
+        trace = (tmp_path / "out" / "runs" / "broken-seed0.error.txt").read_text()
+        assert "in run" in trace
+        assert "broken, seed 0: ended by RuntimeError: no luck" in remarks(comparison.sections[0])
+
+    def test_ctrl_c_keeps_what_was_found_and_ends_the_grid(self, tmp_path: Path) -> None:
+        optimisers = {
+            "random": RandomSearch(),
+            "stopped": Stops(KeyboardInterrupt()),
+            "never": RandomSearch(),
+        }
+        comparison = compare(experiment(optimisers=optimisers), tmp_path / "out")
+        assert [run["status"] for run in summary(tmp_path / "out")["runs"]] == [
+            "finished",
+            "interrupted",
+        ]
+        assert [row.cells[0] for row in table(comparison.sections[0])][
+            -1
+        ] == "stopped (interrupted)"
+        assert (tmp_path / "out" / "runs" / "stopped-seed0.json").exists()
+
+    def test_ctrl_c_between_searches_keeps_the_earlier_ones(self, tmp_path: Path) -> None:
+        class Impatient:
+            def begin(self, search: Search) -> None:
+                if search.optimiser == "soft-prompt":
+                    raise KeyboardInterrupt
+
+            def update(self, ledger: object) -> None: ...
+
+            def end(self, run: Run) -> None: ...
+
+        with pytest.raises(KeyboardInterrupt):
+            compare(experiment(), tmp_path / "out", Impatient())
+        assert [run["optimiser"] for run in summary(tmp_path / "out")["runs"]] == ["random"]
+
+    def test_a_budget_below_one_gradient_leaves_an_empty_run(self, tmp_path: Path) -> None:
+        comparison = compare(experiment(budget=N_TRAIN), tmp_path / "out")
+        found = summary(tmp_path / "out")
+        assert [run["prompt"] is None for run in found["runs"]] == [False, True]
+        assert found["runs"][1]["best_train_reward"] is None
+        assert "soft-prompt, seed 0: its budget covered nothing that it asked for." in remarks(
+            comparison.sections[0]
+        )
+
+    def test_a_reward_that_is_no_number_is_refused_at_the_controls(self, tmp_path: Path) -> None:
+        class Broken(ClassificationTask):
+            def measure(
+                self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+            ) -> Measured:
+                found = super().measure(lm, prompts, examples)
+                return found._replace(rewards=found.rewards * np.nan)
+
+        base = task()
+        broken = Broken(base.name, base.splits, base.template, base.label_words)
+        with pytest.raises(ExperimentError, match=r"the empty prompt cannot be scored: .*number"):
+            compare(experiment(task=broken), tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_a_reward_that_is_no_number_in_a_search_is_reported(self, tmp_path: Path) -> None:
+        class Fragile(ClassificationTask):
+            def rewards(
+                self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+            ) -> Floats:
+                rewards = super().rewards(lm, prompts, examples)
+                rewards[5:] = np.nan
+                return rewards
+
+        base = task()
+        fragile = Fragile(base.name, base.splits, base.template, base.label_words)
+        only = {"random": RandomSearch()}
+        compare(experiment(task=fragile, optimisers=only), tmp_path / "out")
+        (entry,) = summary(tmp_path / "out")["runs"]
+        assert entry["status"] == "failed"
+        assert "a reward must be a finite number" in entry["error"]
+        assert entry["best_train_reward"] is not None
+
+
+class TestExperiment:
+    """What is refused before the first row is paid for."""
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"budget": N_TRAIN - 1}, "a budget of 3 rows does not cover one prompt"),
+            ({"optimisers": {}}, "nothing to run"),
+            ({"seeds": ()}, "nothing to run"),
+            ({"length": CONTEXT}, "the train example .* is too long: "),
+            ({"optimisers": {"a b": RandomSearch(), "a-b": RandomSearch()}}, "differ too little"),
+        ],
+    )
+    def test_what_cannot_run(self, fields: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            experiment(**fields)
+
+    def test_a_text_that_is_too_long_is_named_in_any_split(self) -> None:
+        long = Example({"text": "x" * CONTEXT}, "positive", "films.csv:7")
+        splits = task().splits
+        broken = task(splits=replace(splits, test=(*splits.test, long)))
+        with pytest.raises(ValueError, match=r"the test example films\.csv:7 is too long: 256"):
+            experiment(task=broken)
+
+    def test_a_ban_on_everything(self) -> None:
+        everything = range(tiny_lm().n_vocabulary)
+        with pytest.raises(ValueError, match="no token is allowed"):
+            experiment(banned=everything)
+
+
+class TestFolder:
+    def test_it_is_made_and_kept_if_something_was_written(self, tmp_path: Path) -> None:
+        with claimed(tmp_path / "a" / "b") as place:
+            (place / "file").write_text("")
+        assert (tmp_path / "a" / "b" / "file").exists()
+
+    def test_it_is_removed_if_nothing_was(self, tmp_path: Path) -> None:
+        with claimed(tmp_path / "a"):
+            pass
+        assert not (tmp_path / "a").exists()
+
+    def test_an_empty_one_is_taken_and_left(self, tmp_path: Path) -> None:
+        with claimed(tmp_path) as place:
+            assert place == tmp_path
+        assert tmp_path.exists()
+
+    @pytest.mark.parametrize("what", ["folder", "file"])
+    def test_one_that_is_taken_is_refused_or_passed_by(self, tmp_path: Path, what: str) -> None:
+        for name in ("out", "out-2"):
+            if what == "folder":
+                (tmp_path / name).mkdir()
+                (tmp_path / name / "mine").write_text("precious")
+            else:
+                (tmp_path / name).write_text("precious")
+        with (
+            pytest.raises(ValueError, match=r"out is there already and nothing is overwritten"),
+            claimed(tmp_path / "out"),
+        ):
+            pass
+        with claimed(tmp_path / "out", beside=True) as place:
+            assert place == tmp_path / "out-3"
+
+    def test_one_below_a_file_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with (
+            pytest.raises(ValueError, match=r"cannot write to .*/file/out: Not a directory"),
+            claimed(tmp_path / "file" / "out"),
+        ):
+            pass
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+    def test_a_read_only_one_is_refused(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o500)
+        with (
+            pytest.raises(ValueError, match=r"cannot write to .*: Permission denied"),
+            claimed(tmp_path),
+        ):
+            pass
+
+
+class TestText:
+    @pytest.mark.parametrize(
+        ("text", "retypable", "expected"),
+        [
+            (" it was", True, "' it was'"),
+            ("a\n|b", False, "'a\\n|b'*"),
+            ("<soft> near: it", False, "' it'~"),
+        ],
+    )
+    def test_spaces_and_marks_show(self, text: str, retypable: bool, expected: str) -> None:
+        assert shown(text, retypable) == expected
+
+    def test_markdown_survives_any_prompt(self, tmp_path: Path) -> None:
+        @dataclass(frozen=True)
+        class Nasty:
+            searches: ClassVar[PromptKind] = "tokens"
+
+            def run(self, objective: Objective, space: object, rng: object) -> None:
+                objective.evaluate([TokenPrompt(tiny_lm().encode("``|[b]<i>"))])
+
+        nasty: Optimiser = Nasty()
+        comparison = compare(experiment(optimisers={"nasty": nasty}), tmp_path / "out")
+        (line,) = (x for x in markdown(comparison).splitlines() if x.startswith("| nasty "))
+        assert line.endswith(r"| ```'``\|[b]<i>'``` |")
+
+    def test_overfitting_is_told_and_no_winner_named(self, done: tuple[Comparison, Path]) -> None:
+        comparison, _ = done
+        (run, *_) = comparison.runs
+        best = run.result.best
+        assert best.train
+        assert best.test
+        overfit = replace(
+            run.result,
+            candidates=(
+                replace(
+                    best, train=replace(best.train, metric=1.0), test=replace(best.test, metric=0.5)
+                ),
+            ),
+        )
+        told = remarks(replace(comparison.sections[0], runs=(replace(run, result=overfit),)))
+        assert any("Train is 0.50 above test" in line for line in told)
+        assert any("±0.40" in line and "one seed ranks no optimisers" in line for line in told)
+
+
+class TestPlot:
+    def test_the_mean_starts_where_every_seed_has_a_value(
+        self, done: tuple[Comparison, Path]
+    ) -> None:
+        (run, *_) = done[0].runs
+        first = replace(run.result, points=((4, 1.0), (8, 0.5), (12, 3.0)))
+        second = replace(run.result, points=((8, 0.0), (16, 1.0)))
+        rows, means = mean_curve([replace(run, result=first), replace(run, result=second)])
+        assert rows.tolist() == [8, 12, 16, 48]
+        assert means.tolist() == [0.5, 1.5, 2.0, 2.0]
+
+    @pytest.mark.parametrize(
+        ("wanted", "expected"),
+        [
+            ([], []),
+            ([0.1, 0.5], [0.1, 0.5]),
+            ([0.5, 0.5], [0.45, 0.55]),
+            ([0.4, 0.5, 0.5], [0.3667, 0.4667, 0.5667]),
+            ([0.5, 0.5, 0.62], [0.44, 0.54, 0.64]),
+        ],
+    )
+    def test_labels_move_apart_around_their_middle(
+        self, wanted: list[float], expected: list[float]
+    ) -> None:
+        assert spread(wanted, 0.1) == pytest.approx(expected, abs=1e-4)

@@ -1,0 +1,137 @@
+"""Copies of a model learn; the model itself does not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from films import LABELS, films
+from tiny import TinyKind, tiny_lm
+
+from rlprompt.data.load import Example, Splits
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import TokenPrompt
+from rlprompt.studies.references import REFERENCES, FineTuning, LogisticHead, LoRA, train_reference
+from rlprompt.studies.training import class_scores
+from rlprompt.tasks.base import measure
+from rlprompt.template import Template
+
+
+def told_apart(prefix: str, n: int) -> tuple[Example, ...]:
+    """Examples whose class is plain from a word."""
+    return tuple(
+        Example({"text": f"{prefix} {i} {('was bad', 'was good')[i % 2]}"}, LABELS[i % 2])
+        for i in range(n)
+    )
+
+
+SPLITS = Splits(told_apart("a", 8), told_apart("b", 8), told_apart("c", 10))
+TASK = films(splits=SPLITS)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "gemma"])
+@pytest.mark.parametrize("words", [("bad", "good"), ("not so well", ["good", "great fun"])])
+def test_a_copy_scores_as_the_frozen_model_does(kind: TinyKind, words: tuple[str, str]) -> None:
+    lm = tiny_lm(kind)
+    task = films(
+        label_words=dict(zip(LABELS, words, strict=True)),
+        template=Template("{prompt} {text} so:"),
+        reward="cross_entropy",
+    )
+    with torch.no_grad():
+        scores = class_scores(lm.model, task, lm, task.splits.test)
+    labels = torch.tensor([LABELS.index(example.label) for example in task.splits.test])
+    rewards = scores.log_softmax(-1).gather(1, labels[:, None])[:, 0].numpy()
+    expected = task.rewards(lm, [TokenPrompt()], task.splits.test)[0]
+    assert rewards == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        LogisticHead(),
+        LoRA(learning_rates=(0.01, 1e-7), epochs=8),
+        FineTuning(learning_rates=(0.003, 1e-7), epochs=8),
+    ],
+    ids=REFERENCES,
+)
+def test_it_learns_and_the_frozen_model_does_not(
+    reference: LogisticHead | LoRA | FineTuning,
+) -> None:
+    lm = tiny_lm()
+    before = (lm.hash_weights(), [name for name, _ in lm.model.named_modules()])
+    untrained = measure(TASK, lm, [TokenPrompt()], SPLITS.train).metrics.mean()
+    entry = train_reference(reference, TASK, lm, 0, name="it", task_name="films")
+    assert (lm.hash_weights(), [name for name, _ in lm.model.named_modules()]) == before
+    assert not any(parameter.requires_grad for parameter in lm.model.parameters())
+    assert entry.train is not None
+    assert entry.train == 1.0 > untrained
+    assert entry.test == sum(entry.test_metrics) / 10
+    assert (entry.kind, entry.name, entry.task, entry.model) == (
+        reference.kind,
+        "it",
+        "films",
+        "tiny-llama",
+    )
+
+
+def test_numbers_trained_and_rows_are_counted() -> None:
+    lm = tiny_lm()
+    every = sum(parameter.numel() for parameter in lm.model.parameters())
+    head = train_reference(LogisticHead(), TASK, lm, 0, name="", task_name="")
+    assert (head.trainable, head.rows) == (32 + 1, 8 + 8 + 10)
+    tuned = FineTuning(learning_rates=(1e-9,), epochs=2, patience=2)
+    entry = train_reference(tuned, TASK, lm, 0, name="", task_name="")
+    # A gradient is three rows a row; each pass looks at dev; all splits are scored at the end.
+    assert (entry.trainable, entry.rows) == (every, 2 * (3 * 8 + 8) + 8 + 8 + 10)
+    lora = LoRA(rank=2, learning_rates=(1e-9,), epochs=1)
+    shapes = [
+        module.weight.shape
+        for name, module in lm.model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not name.startswith("lm_head")
+    ]
+    entry = train_reference(lora, TASK, lm, 0, name="", task_name="")
+    assert entry.trainable == sum(2 * (n_out + n_in) for n_out, n_in in shapes)
+
+
+def test_a_rate_is_given_up_where_dev_does_not_get_better() -> None:
+    still = FineTuning(learning_rates=(1e-12,), epochs=50, patience=3)
+    entry = train_reference(still, TASK, tiny_lm(), 0, name="", task_name="")
+    assert entry.rows < 10 * (3 * 8 + 8)
+
+
+def test_the_same_seed_gives_the_same(lm: FrozenLM) -> None:
+    lora = LoRA(learning_rates=(0.01,), epochs=2)
+    first, again, other = (
+        train_reference(lora, TASK, lm, seed, name="", task_name="") for seed in (1, 1, 2)
+    )
+    assert first.model_copy(update={"seconds": 0}) == again.model_copy(update={"seconds": 0})
+    assert first.rewards != other.rewards
+
+
+def test_test_decides_nothing(lm: FrozenLM) -> None:
+    """A test split with the labels turned around changes the test figure and nothing else."""
+    turned = tuple(
+        Example(example.fields, LABELS[1 - LABELS.index(example.label)]) for example in SPLITS.test
+    )
+    other = films(splits=Splits(SPLITS.train, SPLITS.dev, turned))
+    for reference in (LogisticHead(), FineTuning(learning_rates=(1e-3, 1e-2), epochs=2)):
+        one, two = (
+            train_reference(reference, task, lm, 0, name="", task_name="") for task in (TASK, other)
+        )
+        assert (one.train, one.dev, one.note, one.rows) == (two.train, two.dev, two.note, two.rows)
+        assert [1 - value for value in one.test_metrics] == list(two.test_metrics)
+
+
+def test_a_head_needs_every_class() -> None:
+    lacking = films(splits=Splits(SPLITS.train[::2], SPLITS.dev, SPLITS.test))
+    with pytest.raises(ValueError, match="train lacks a class"):
+        train_reference(LogisticHead(), lacking, tiny_lm(), 0, name="", task_name="")
+
+
+def test_a_calibrated_task_is_trained_without() -> None:
+    tuned = FineTuning(learning_rates=(1e-3,), epochs=1)
+    plain, calibrated = (
+        train_reference(tuned, task, tiny_lm(), 0, name="", task_name="")
+        for task in (TASK, films(splits=SPLITS, calibration="contextual"))
+    )
+    assert plain.rewards == calibrated.rewards

@@ -1,0 +1,134 @@
+"""A study on a Ray cluster of two small nodes on this machine, for tests that take one away.
+
+`python cluster_study.py FOLDER` does the study in the folder and takes a node away while both have
+a search; `python cluster_study.py FOLDER alone` does it without a cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from synthetic import HiddenWords
+from tiny import tiny_lm
+
+from rlprompt.agents.greedy import Greedy
+from rlprompt.agents.ppo import PPO
+from rlprompt.data.load import Example
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt
+from rlprompt.search.objective import Budget
+from rlprompt.search.run import Optimiser
+from rlprompt.store.store import FILE, Store
+from rlprompt.studies.ray_cluster import OBJECT_STORE, Ray, searched
+from rlprompt.studies.study import Job, Study
+from rlprompt.types import Floats
+
+N_PROMPTS = 48
+# A batch of 8 prompts takes this long, so that a search is under way for a second.
+SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Slow(HiddenWords):
+    """Takes its time, and notes in a file which process scored how many prompts of train."""
+
+    notes: Path = Path()
+    fingerprint: str = "slow"
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        if examples == self.splits.train and len(prompts) > 1:
+            time.sleep(SECONDS)
+            note(self.notes, f"{os.getpid()} scored {len(prompts)}")
+        return super().rewards(lm, prompts, examples)
+
+
+def note(notes: Path, line: str) -> None:
+    with notes.open("a") as file:
+        file.write(f"{line}\n")
+
+
+def load(notes: Path, name: str) -> FrozenLM:
+    note(notes, f"{os.getpid()} loaded")
+    assert name == "tiny-llama"
+    return tiny_lm()
+
+
+def jobs(notes: Path) -> dict[str, Job]:
+    optimisers: dict[str, Optimiser] = {"ppo": PPO(prompts=8), "greedy": Greedy(batch=8)}
+    task = Slow(notes=notes)
+    budget = Budget(N_PROMPTS * len(task.splits.train))
+    return {
+        f"{name}-{seed}": Job(task, tiny_lm(), optimiser, budget, seed=seed, length=3, banned=())
+        for seed in range(2)
+        for name, optimiser in optimisers.items()
+    }
+
+
+def run_alone(folder: Path) -> None:
+    with Study(folder, jobs(folder / "notes"), {}) as study:
+        for name in study.claimed():
+            study.run(name)
+
+
+def take_away(folder: Path, take: partial[None]) -> None:
+    """Wait until two searches are under way at once, on a node each, and take one node away."""
+    under_way: list[int] = []
+    while len(under_way) < 2:
+        time.sleep(0.02)
+        if (folder / FILE).exists():
+            with Store(folder / FILE, read_only=True) as store:
+                under_way = [run.used for run in store.runs() if run.owner and run.used]
+    take()
+    note(folder / "notes", f"0 lost with {under_way}")
+
+
+def run_on_cluster(folder: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    small: dict[str, Any] = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
+    # A node that does not answer is dead after a second or two, and not after half a minute.
+    health = {
+        "health_check_initial_delay_ms": 0,
+        "health_check_period_ms": 500,
+        "health_check_failure_threshold": 3,
+    }
+    make: Any = Cluster  # its methods are not annotated
+    head = {"num_cpus": 1, "_system_config": health, **small}
+    cluster = make(initialize_head=True, head_node_args=head)
+    try:
+        lost = cluster.add_node(num_cpus=1, **small)
+        taker = threading.Thread(
+            target=take_away,
+            args=(folder, partial(cluster.remove_node, lost, allow_graceful=False)),
+            daemon=True,  # should the study fail before
+        )
+        notes = folder / "notes"
+        with Study(folder, jobs(notes), {}) as study:
+            taker.start()
+            settings = Ray(cluster.address, load=partial(load, notes))
+            ended = searched(study, settings)
+            with contextlib.closing(ended):
+                for _, error in ended:
+                    assert not error, error
+            taker.join()
+    finally:
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    if "alone" in sys.argv:
+        run_alone(place)
+    else:
+        run_on_cluster(place)

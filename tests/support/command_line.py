@@ -1,0 +1,87 @@
+"""The command line as a person uses it, on a tiny model that lies in a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import TinyKind, tiny_model, tiny_tokenizer
+from typer.testing import CliRunner, Result
+
+from rlprompt.cli.app import app
+
+LABELS = ("negative", "positive")
+
+
+ROWS = [f"film number {i},{LABELS[i % 2]}" for i in range(20)]
+
+
+def save(folder: Path, *, kind: TinyKind = "llama", broken: bool = False) -> Path:
+    """A tiny model in a folder; a broken one computes NaN."""
+    model = tiny_model(kind)
+    if broken:
+        for parameter in model.parameters():
+            parameter.data.fill_(torch.nan)
+    model.save_pretrained(folder)
+    tiny_tokenizer(kind).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny model."""
+    return save(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def desk(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with an experiment file and its data."""
+    monkeypatch.chdir(tmp_path)
+    # Wide, so that no message is wrapped.
+    monkeypatch.setenv("COLUMNS", "200")
+    write_data(tmp_path, ROWS)
+    write_config(tmp_path, model=str(model))
+    return tmp_path
+
+
+def write_data(folder: Path, rows: list[str]) -> None:
+    (folder / "films.csv").write_text("\n".join(["text,label", *rows, ""]))
+
+
+def write_config(folder: Path, **changes: Any) -> None:
+    """`small.yaml`; a change goes to the task if that has such a key. JSON is YAML."""
+    config: dict[str, Any] = {
+        "name": "small",
+        "model": "given",
+        "task": {
+            "data": "films.csv",
+            "template": "{text} {prompt}",
+            "label_words": {"negative": "terrible", "positive": "great"},
+            "shots": 2,
+            "test": 6,
+            "hand_prompt": "it was",
+            "reward": "gap",
+            "on_bad_rows": "error",
+        },
+        "prompt": {"length": 3},
+        "optimisers": ["random", "soft-prompt"],
+        "budget": 48,
+        "dtype": "float32",
+    }
+    for key, value in changes.items():
+        (config["task"] if key in config["task"] else config)[key] = value
+    (folder / "small.yaml").write_text(json.dumps(config))
+
+
+def rlprompt(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, arguments)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "summary.json").read_text()))

@@ -1,0 +1,49 @@
+"""Optimisers of a few lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from rlprompt.prompt import SoftPrompt, TokenPrompt
+from rlprompt.search.objective import Objective
+from rlprompt.search.run import AskTell, Proposals
+from rlprompt.search.space import SoftSpace, TokenSpace
+from rlprompt.types import PromptKind
+
+
+@dataclass(frozen=True)
+class Walk(AskTell):
+    """Moves on from the best prompt so far: every answer decides what is asked next."""
+
+    searches: ClassVar[PromptKind] = "tokens"
+    batch: int = 5
+
+    def ask(self, space: TokenSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
+        best, reward = space.sample(rng), -np.inf
+        while True:
+            prompts = [best]
+            for _ in range(self.batch):
+                ids = list(best.ids)
+                ids[rng.integers(len(ids))] = int(rng.choice(space.allowed))
+                prompts.append(TokenPrompt(ids))
+            evaluation = yield prompts
+            i = int(evaluation.rewards.argmax())
+            if evaluation.rewards[i] > reward:
+                best, reward = prompts[i], float(evaluation.rewards[i])
+
+
+@dataclass(frozen=True)
+class Climb:
+    """Follows the gradient."""
+
+    searches: ClassVar[PromptKind] = "soft"
+    step: float = 0.5
+
+    def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
+        vectors = space.start
+        while True:
+            evaluation = objective.evaluate_with_grad([SoftPrompt(vectors)])
+            vectors = vectors + np.float32(self.step) * evaluation.gradients[0]

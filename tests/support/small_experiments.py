@@ -1,0 +1,43 @@
+"""Experiments on a tiny model, made in Python."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tiny import tiny_lm
+
+from rlprompt.agents.random_search import RandomSearch
+from rlprompt.agents.soft_prompt import SoftPromptTuning
+from rlprompt.data.load import Example, Splits
+from rlprompt.prompt import TokenPrompt
+from rlprompt.studies.experiment import Experiment
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.template import Template
+
+N_TRAIN = 4
+
+
+def examples(prefix: str, n: int = N_TRAIN) -> tuple[Example, ...]:
+    labels = ("negative", "positive")
+    return tuple(Example({"text": f"{prefix} {i}"}, labels[i % 2]) for i in range(n))
+
+
+def task(**fields: Any) -> ClassificationTask:
+    splits = Splits(examples("train"), examples("dev"), examples("test", 6))
+    words = {"negative": "terrible", "positive": "great"}
+    made = ClassificationTask("films", splits, Template("{text} {prompt}"), words)
+    return replace(made, **fields)
+
+
+def experiment(**fields: Any) -> Experiment:
+    made: dict[str, Any] = {
+        "name": "small",
+        "task": task(),
+        "lm": tiny_lm(),
+        "optimisers": {"random": RandomSearch(), "soft-prompt": SoftPromptTuning()},
+        "budget": 12 * N_TRAIN,
+        "length": 3,
+        "controls": {"empty": TokenPrompt(), "hand-written": TokenPrompt(tiny_lm().encode(" it"))},
+    }
+    return Experiment(**(made | fields))

@@ -1,0 +1,97 @@
+"""Tasks whose rewards need no forward pass of a model, so that searches on them take seconds.
+
+Their answers hang on the model's embedding table alone. `HiddenWords` rewards tokens of a hidden
+set, `HiddenVectors` soft prompts near a hidden one, with gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlprompt.data.load import Example, Splits
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.types import Floats
+
+N_EXAMPLES = 4
+
+
+def examples(prefix: str, n: int = N_EXAMPLES) -> tuple[Example, ...]:
+    return tuple(Example({"text": f"{prefix} {i}"}, "good") for i in range(n))
+
+
+SPLITS = Splits(examples("train"), examples("dev"), examples("test"))
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """What the tasks share; a reward that differs a little between examples but not in order.
+
+    Args:
+        only: The one split that may be scored, or "" for any.
+        flat: Whether every prompt earns the same.
+    """
+
+    only: str = ""
+    flat: bool = False
+    splits: Splits = SPLITS
+    name: str = "synthetic"
+    fingerprint: str = "synthetic"
+
+    def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
+        raise NotImplementedError
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        assert all(self.only in example.fields["text"] for example in examples)
+        worths = np.array([0.0 if self.flat else self.worth(lm, prompt) for prompt in prompts])
+        rewards: Floats = worths[:, None] + 0.01 * np.arange(len(examples))
+        return rewards
+
+
+@dataclass(frozen=True)
+class HiddenWords(Synthetic):
+    """The share of a token prompt's tokens on one side of a plane through the embeddings.
+
+    Args:
+        share: Of the vocabulary on that side.
+        seed: Decides the plane.
+    """
+
+    share: float = 0.1
+    seed: int = 0
+
+    def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
+        assert isinstance(prompt, TokenPrompt)
+        table = lm.embeddings()
+        side = table @ np.random.default_rng(self.seed).standard_normal(table.shape[1])
+        return float((side[list(prompt.ids)] > np.quantile(side, 1 - self.share)).mean())
+
+
+@dataclass(frozen=True)
+class HiddenVectors(Synthetic):
+    """Minus half the mean squared distance, in embedding spreads, to a hidden soft prompt."""
+
+    seed: int = 0
+
+    def offset(self, lm: FrozenLM, prompt: Prompt) -> NDArray[Any]:
+        assert isinstance(prompt, SoftPrompt)
+        target = np.random.default_rng(self.seed).standard_normal(prompt.vectors.shape)
+        offset: NDArray[Any] = target - prompt.vectors / lm.embeddings().std()
+        return offset
+
+    def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
+        return -0.5 * float(np.square(self.offset(lm, prompt)).mean())
+
+    def rewards_with_grad(
+        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        scale = 0.0 if self.flat else 1 / float(lm.embeddings().std())
+        gradients = [self.offset(lm, p) / p.vectors.size * scale for p in prompts]
+        return self.rewards(lm, prompts, examples), np.array(gradients, dtype=np.float32)

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import inspect
+import tomllib
+import typing
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from tiny import TinyKind, tiny_lm
+
+from rlprompt.config.registry import settings_of, summary_of
+from rlprompt.data.hub import HubName
+from rlprompt.tasks import benchmarks, presets
+from rlprompt.tasks.benchmarks import Benchmark
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.tasks.presets import Preset
+from rlprompt.template import Template
+
+KNOWN = {one.name: one for one in vars(benchmarks).values() if isinstance(one, Benchmark)}
+OFFLINE = [name for name in KNOWN if name != "movie-reviews"]
+
+
+def preset(name: str) -> Preset:
+    return typing.cast(Preset, getattr(presets, name.replace("-", "_")))
+
+
+def row(known: Benchmark, split: str, i: int) -> list[str]:
+    return [f"{field} {split} {i}" for field in known.columns]
+
+
+def few_shot_folder(folder: Path, known: Benchmark, *, numbers: bool, n: int = 2) -> str:
+    """A folder with `n` examples a class in each split."""
+    folder.mkdir()
+    for split in ("train", "dev", "test"):
+        lines = ["\t".join([*known.columns, "label"])]
+        for i, label in enumerate(known.label_words):
+            for j in range(n):
+                cells = row(known, f"{split} {j}", i)
+                lines.append("\t".join([*cells, str(i) if numbers else label]))
+        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    return str(folder)
+
+
+def hub_copy(folder: Path, known: Benchmark, n: int = 4) -> str:
+    """What `datasets` saves of the hub's data set: its columns, and its names of the classes."""
+    names = list(known.spellings or known.label_words)
+    label: Any = datasets.Value("string")
+    if known.label in ("label", "topic"):
+        label = datasets.ClassLabel(names=names)
+    features = {column: datasets.Value("string") for column in known.columns.values()}
+    parts = {}
+    for split in ("train", "test"):
+        cells = [row(known, f"{split} {j}", i) for i in range(len(names)) for j in range(n)]
+        columns = dict(zip(known.columns.values(), zip(*cells, strict=True), strict=True))
+        labels = [name for name in names for _ in range(n)]
+        parts[split] = datasets.Dataset.from_dict(
+            {**columns, known.label: labels},
+            features=datasets.Features({**features, known.label: label}),
+        )
+    datasets.disable_progress_bars()
+    datasets.DatasetDict(parts).save_to_disk(str(folder))
+    return str(folder)
+
+
+def labelled_right(task: ClassificationTask, known: Benchmark) -> bool:
+    """Whether each example still has the class whose number its text ends in."""
+    classes = list(known.label_words)
+    return all(
+        example.label == classes[int(text.split()[-1])]
+        for examples in task.splits.parts().values()
+        for example in examples
+        for text in example.fields.values()
+    )
+
+
+class TestBenchmarks:
+    @pytest.mark.parametrize("known", KNOWN.values(), ids=KNOWN)
+    def test_templates_words_and_names_fit_together(self, known: Benchmark) -> None:
+        causal, masked = Template(known.causal), Template(known.masked)
+        assert not causal.masked
+        assert masked.masked
+        assert set(causal.fields) == set(masked.fields) == set(known.columns)
+        assert len({word.casefold() for word in known.label_words.values()}) == len(
+            known.label_words
+        )
+        assert len(known.spellings) in (0, len(known.label_words))
+        if known.source != "movie-reviews":
+            assert HubName.parse(known.source).revision == "main"
+
+    def test_they_are_those_of_the_papers(self) -> None:
+        """RLPrompt, Table 7 (words in order of the files' numbers); LM-BFF, Table 1."""
+        words = {name: " ".join(known.label_words.values()) for name, known in KNOWN.items()}
+        binary, five = "terrible great", "terrible bad okay good great"
+        assert words == {
+            **dict.fromkeys(("sst2", "mr", "cr", "yelp-polarity", "movie-reviews"), binary),
+            **dict.fromkeys(("sst5", "yelp5"), five),
+            "subj": "subjective objective",
+            "trec": "Description Entity Expression Human Location Number",
+            "agnews": "World Sports Business Tech",
+            "yahoo": "culture science health education computer sports business music family "
+            "politics",
+            "dbpedia": "Company Education Artist Sports Office Transportation Building Natural "
+            "Village Animal Plant Album Film Written",
+            "rte": "Yes No",
+            **dict.fromkeys(("snli", "mnli"), "Yes Maybe No"),
+        }
+
+    @pytest.mark.parametrize(
+        ("name", "manual"),
+        [
+            ("sst2", "S It was [MASK] ."),
+            ("subj", "S This is [MASK] ."),
+            ("agnews", "[MASK] News: S"),
+            ("trec", "[MASK] : S"),
+            ("yahoo", "Topic [MASK]: S"),
+            ("dbpedia", "[Category: [MASK]] S"),
+            ("mnli", "S ?  [MASK] , H"),
+        ],
+    )
+    def test_the_hand_written_prompt_makes_the_manual_template(
+        self, name: str, manual: str
+    ) -> None:
+        known = KNOWN[name]
+        texts = {"text": "S", "premise": "S", "hypothesis": "H"}
+        assert known.masked.format(prompt=known.hand_masked, mask="[MASK]", **texts) == manual
+
+
+class TestPresets:
+    @pytest.mark.parametrize("name", OFFLINE)
+    @pytest.mark.parametrize("numbers", [True, False])
+    def test_a_few_shot_folder_may_have_numbers_or_names(
+        self, tmp_path: Path, name: str, numbers: bool
+    ) -> None:
+        known = KNOWN[name]
+        task = preset(name)(data=few_shot_folder(tmp_path / "k", known, numbers=numbers))
+        assert task.name == name
+        assert labelled_right(task, known)
+        assert task.splits.notes == ()
+        assert (task.label_words, task.template.text) == (known.label_words, known.causal)
+        assert task.hand_prompt == known.hand_causal
+
+    @pytest.mark.parametrize("name", OFFLINE)
+    def test_a_copy_of_the_hubs_data_set_has_its_columns_and_names(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        known = KNOWN[name]
+        task = preset(name)(data=hub_copy(tmp_path / "hub", known), shots=2, masked=True)
+        assert labelled_right(task, known)
+        n = len(known.label_words)
+        assert [len(part) for part in task.splits.parts().values()] == [2 * n, 2 * n, 4 * n]
+        assert set(task.splits.train[0].fields) == set(known.columns)
+        assert (task.template.text, task.hand_prompt) == (known.masked, known.hand_masked)
+
+    def test_settings_change_what_they_say(self, tmp_path: Path) -> None:
+        data = few_shot_folder(tmp_path / "k", KNOWN["sst2"], numbers=True)
+        task = presets.sst2(
+            data,
+            test=1,
+            template="{prompt} {text}",
+            label_words={"positive": "good", "negative": "bad"},
+            reward="accuracy",
+            hand_prompt="Say:",
+        )
+        assert len(task.splits.test) == 1
+        assert task.template.text == "{prompt} {text}"
+        assert task.label_words == {"positive": "good", "negative": "bad"}
+        assert (task.reward, task.hand_prompt) == ("accuracy", "Say:")
+
+    def test_defects_are_left_out_and_noted_unless_refused(self, tmp_path: Path) -> None:
+        data = few_shot_folder(tmp_path / "k", KNOWN["cr"], numbers=True)
+        with (tmp_path / "k" / "test.tsv").open("a") as file:
+            file.write(" \t1\ntext train 0 0\t0\n")
+        assert presets.cr(data).splits.notes == (
+            "2 rows were left out, the first: test.tsv:6 has an empty text; "
+            "test.tsv:7 repeats train.tsv:2",
+        )
+        with pytest.raises(ValueError, match=r"test.tsv:6 has an empty text"):
+            presets.cr(data, on_bad_rows="error")
+        assert len(presets.cr(data, on_leak="allow").splits.test) == 5
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            (
+                {"label_words": {"negative": "bad"}},
+                "sst2 has the classes negative; give a word for each of negative, positive",
+            ),
+            ({"template": "{title} {prompt}"}, "has the field 'title'; sst2 has text"),
+            ({"reward": "f1"}, "reward 'f1'; give one of"),
+        ],
+    )
+    def test_a_setting_that_does_not_fit_is_refused(
+        self, tmp_path: Path, settings: dict[str, Any], message: str
+    ) -> None:
+        data = few_shot_folder(tmp_path / "k", KNOWN["sst2"], numbers=True)
+        with pytest.raises(ValueError, match=message):
+            presets.sst2(data, **settings)
+
+    def test_movie_reviews_need_no_hub(self) -> None:
+        task = presets.movie_reviews(test=400)
+        assert task.splits.digest == "9c2eb7244bc09a3d3f875f59abd9e0f1"
+
+    @pytest.mark.parametrize(("kind", "masked"), [("llama", False), ("bert", True)])
+    @pytest.mark.parametrize("name", ["sst2", "agnews", "dbpedia", "rte"])
+    def test_models_of_either_kind_can_score_them(
+        self, tmp_path: Path, name: str, kind: TinyKind, masked: bool
+    ) -> None:
+        task = preset(name)(
+            data=few_shot_folder(tmp_path / "k", KNOWN[name], numbers=True), masked=masked
+        )
+        lm = tiny_lm(kind)
+        prompt = task.written(lm, task.hand_prompt)
+        rewards = task.rewards(lm, [prompt], task.splits.train)
+        assert rewards.shape == (1, len(task.splits.train))
+
+
+class TestRegistration:
+    def test_every_preset_is_registered_under_its_name(self) -> None:
+        project = tomllib.loads(Path(__file__, "../../../pyproject.toml").resolve().read_text())
+        points = project["project"]["entry-points"]["rlprompt.tasks"]
+        for name in KNOWN:
+            made = EntryPoint(name, points[name], "rlprompt.tasks").load()
+            assert made is preset(name)
+
+    @pytest.mark.parametrize("name", KNOWN)
+    def test_its_settings_can_be_listed_and_are_described(self, name: str) -> None:
+        made = preset(name)
+        described = inspect.getdoc(made) or ""
+        assert summary_of(made) == KNOWN[name].summary
+        settings = settings_of(made)
+        assert settings == settings_of(presets.sst2)
+        assert all(f"\n    {setting}: " in described for setting in settings)
+        assert set(typing.get_type_hints(made)) == {*settings, "return"}

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from class_tasks import CAUSAL, LONG, MASKED, PROMPTS, SPLITS, TRAIN, WORDS, example, soft, task
+from numpy.typing import NDArray
+from tiny import HIDDEN, TinyKind, tiny_lm
+
+from rlprompt.data.load import Splits
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.tasks.base import measure
+from rlprompt.tasks.class_rewards import REWARDS
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.template import Template
+
+
+def by_hand(
+    lm: FrozenLM, prompt: Prompt, text: str, words: Sequence[str], after: str = ""
+) -> NDArray[np.float64]:
+    """Probabilities of the answers, one plain forward pass of transformers each: no packing.
+
+    Args:
+        lm: Any causal model.
+        prompt: The prompt.
+        text: What stands before it.
+        words: The answers, with the space before them.
+        after: What stands between prompt and answer.
+    """
+    tokenizer, model = lm.tokenizer, lm.model
+    start = list(tokenizer(text)["input_ids"])
+    middle = tokenizer(after, add_special_tokens=False)["input_ids"] if after else []
+    logliks = []
+    for word in words:
+        answer = tokenizer(word, add_special_tokens=False)["input_ids"]
+        table = model.get_input_embeddings()
+        pieces = [table(torch.tensor(start, dtype=torch.long))]
+        if isinstance(prompt, SoftPrompt):
+            pieces.append(torch.tensor(prompt.vectors))
+        else:
+            pieces.append(table(torch.tensor(prompt.ids, dtype=torch.long)))
+        pieces.append(table(torch.tensor([*middle, *answer], dtype=torch.long)))
+        with torch.no_grad():
+            logits = model(inputs_embeds=torch.cat(pieces)[None]).logits[0].double()
+        places = torch.arange(len(answer)) + len(logits) - len(answer) - 1
+        logs = logits.log_softmax(-1)[places, torch.tensor(answer)]
+        logliks.append(float(logs.sum()))
+    weights = np.exp(np.array(logliks) - max(logliks))
+    probabilities: NDArray[np.float64] = weights / weights.sum()
+    return probabilities
+
+
+class TestParity:
+    @pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral-sliding"])
+    @pytest.mark.parametrize("words", [WORDS, LONG], ids=["one token", "several tokens"])
+    @pytest.mark.parametrize("prompts", [PROMPTS, soft()], ids=["tokens", "soft"])
+    def test_rewards_are_those_of_a_plain_forward_pass(
+        self, kind: TinyKind, words: dict[str, str], prompts: list[Prompt]
+    ) -> None:
+        lm = tiny_lm(kind)
+        rewards = task(label_words=words).rewards(lm, prompts, TRAIN)
+        for p, prompt in enumerate(prompts):
+            for e, one in enumerate(TRAIN):
+                answers = [f" {word}" for word in words.values()]
+                probabilities = by_hand(lm, prompt, one.fields["text"], answers)
+                expected = np.log(probabilities[list(words).index(one.label)])
+                assert rewards[p, e] == pytest.approx(expected, abs=2e-4)
+
+    def test_words_of_several_tokens_are_scored_whole(self) -> None:
+        lm = tiny_lm()
+        assert list(map(len, task(label_words=LONG).candidates(lm))) == [2, 1, 8]
+        other = LONG | {"neg": "bad it"}  # the first token is the same
+        first, second = (
+            task(label_words=words).rewards(lm, PROMPTS, TRAIN) for words in (LONG, other)
+        )
+        assert np.abs(first - second).max() > 1
+
+    def test_an_answer_on_a_line_of_its_own_follows_the_line_break(self) -> None:
+        lm = tiny_lm()
+        rewards = task(template=Template("{text} {prompt}\n")).rewards(lm, PROMPTS[:2], TRAIN[:1])
+        for reward, prompt in zip(rewards[:, 0], PROMPTS, strict=False):
+            probabilities = by_hand(lm, prompt, "the film was good", list(WORDS.values()), "\n")
+            assert reward == pytest.approx(np.log(probabilities[1]), abs=2e-4)
+
+    @pytest.mark.parametrize("kind", ["bert", "roberta"])
+    def test_a_masked_model_answers_at_its_mask(self, kind: TinyKind) -> None:
+        lm = tiny_lm(kind)
+        rewards = task(template=Template(MASKED)).rewards(lm, PROMPTS[:2], TRAIN[:2])
+        for p, prompt in enumerate(PROMPTS[:2]):
+            assert isinstance(prompt, TokenPrompt)
+            for e, one in enumerate(TRAIN[:2]):
+                ids = [
+                    *lm.tokenizer(one.fields["text"])["input_ids"][:-1],
+                    *prompt.ids,
+                    lm.mask_id,
+                    *lm.encode(" ."),
+                    lm.tokenizer.eos_token_id,
+                ]
+                with torch.no_grad():
+                    logits = lm.model(input_ids=torch.tensor([ids])).logits[
+                        0, ids.index(lm.mask_id)
+                    ]
+                answers = [lm.encode(f" {word}")[0] for word in WORDS.values()]
+                logs = logits[answers].double().log_softmax(-1)
+                expected = float(logs[list(WORDS).index(one.label)])
+                assert rewards[p, e] == pytest.approx(expected, abs=2e-4)
+
+    @pytest.mark.parametrize("name", list(REWARDS))
+    def test_every_reward_is_its_function_of_the_same_probabilities(self, name: str) -> None:
+        lm = tiny_lm()
+        words = ["terrible", "great", "good"]
+        labels = dict(zip(("neg", "pos", "mid"), words, strict=True))
+        rewards, metric, _ = task(label_words=labels, reward=name).measure(lm, PROMPTS, TRAIN)
+        for p, prompt in enumerate(PROMPTS):
+            for e, one in enumerate(TRAIN):
+                probabilities = by_hand(lm, prompt, one.fields["text"], [f" {w}" for w in words])
+                label = list(labels).index(one.label)
+                margin = probabilities[label] - np.delete(probabilities, label).max()
+                behind = np.log(np.delete(probabilities, label) / probabilities[label])
+                expected = {
+                    "gap": margin * (200 if margin > 0 else 180),
+                    "cross_entropy": np.log(probabilities[label]),
+                    "hinge": -np.maximum(0, 2 + behind).sum(),
+                    "accuracy": float(margin > 0),
+                }[name]
+                assert rewards[p, e] == pytest.approx(expected, abs=5e-3)
+                assert metric[p, e] == (margin > 0)
+
+    def test_the_task_reports_accuracy_beside_its_reward(self) -> None:
+        lm = tiny_lm()
+        rewards, metric, _ = measure(task(reward="gap"), lm, PROMPTS, TRAIN)
+        assert np.array_equal(rewards, task(reward="gap").rewards(lm, PROMPTS, TRAIN))
+        assert np.array_equal(metric, task(reward="accuracy").rewards(lm, PROMPTS, TRAIN))
+        assert np.array_equal(metric == 1, rewards > 0)
+
+
+class TestGradient:
+    @pytest.mark.parametrize("name", ["gap", "cross_entropy", "hinge"])
+    @pytest.mark.parametrize("template", [CAUSAL, "{prompt} {text}", "{text} {prompt} it was"])
+    def test_it_is_that_of_finite_differences(self, name: str, template: str) -> None:
+        """Along random directions, central differences of the mean reward of each prompt."""
+        lm, step = tiny_lm(), 1e-3
+        made = task(reward=name, template=Template(template), label_words=LONG)
+        prompts = soft()
+        rewards, gradients = made.rewards_with_grad(lm, prompts, TRAIN)
+        np.testing.assert_allclose(rewards, made.rewards(lm, prompts, TRAIN), atol=1e-2, rtol=1e-4)
+        assert gradients.shape == (2, 3, HIDDEN)
+        assert gradients.dtype == np.float32
+        generator = np.random.default_rng(1)
+        for prompt, gradient in zip(prompts, gradients, strict=True):
+            for _ in range(3):
+                direction = generator.standard_normal(gradient.shape)
+                direction += 3 * gradient / np.linalg.norm(gradient)  # so that there is a slope
+                ends = [SoftPrompt(prompt.vectors + s * step * direction) for s in (-1, 1)]
+                low, high = made.rewards(lm, ends, TRAIN).mean(axis=1)
+                slope = float((gradient * direction).sum())
+                scale = float(np.linalg.norm(gradient) * np.linalg.norm(direction))
+                assert (high - low) / (2 * step) == pytest.approx(slope, abs=0.02 * scale)
+
+    def test_prompts_do_not_mix(self) -> None:
+        lm, made, prompts = tiny_lm(), task(), soft(3)
+        _, together = made.rewards_with_grad(lm, prompts, TRAIN)
+        for prompt, gradient in zip(prompts, together, strict=True):
+            _, alone = made.rewards_with_grad(lm, [prompt], TRAIN)
+            np.testing.assert_allclose(alone[0], gradient, rtol=1e-3, atol=1e-4)
+
+    def test_equal_prompts_have_equal_gradients(self) -> None:
+        lm, made, (prompt,) = tiny_lm(), task(), soft(1)
+        _, gradients = made.rewards_with_grad(lm, [prompt, prompt], TRAIN)
+        np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
+
+    def test_accuracy_has_none_and_says_what_has(self) -> None:
+        with pytest.raises(ValueError, match=r"no gradient.*gap, cross_entropy, hinge"):
+            task(reward="accuracy").rewards_with_grad(tiny_lm(), soft(), TRAIN)
+
+
+class TestWriting:
+    @pytest.mark.parametrize(
+        ("template", "text", "spelt"),
+        [
+            (CAUSAL, "it was", " it was"),
+            (CAUSAL, " it was ", " it was"),
+            (CAUSAL, "", ""),
+            (CAUSAL, "  ", ""),
+            ("{prompt} {text}", "it was", "it was"),
+            ("{text}{prompt}", " it was", " it was"),
+            ("{text}\n{prompt}", "it was", "it was"),
+        ],
+    )
+    def test_a_text_is_the_prompt_it_makes_in_the_template(
+        self, template: str, text: str, spelt: str
+    ) -> None:
+        lm = tiny_lm()
+        written = task(template=Template(template)).written(lm, text)
+        assert written == TokenPrompt(lm.encode(spelt))
+
+    def test_the_reward_of_a_written_prompt_is_that_of_the_whole_text(self) -> None:
+        lm = tiny_lm()
+        made = task(hand_prompt="it was")
+        reward = made.rewards(lm, [made.written(lm, made.hand_prompt)], TRAIN[:1])
+        whole = by_hand(lm, TokenPrompt(()), "the film was good it was", [" terrible", " great"])
+        assert reward[0, 0] == pytest.approx(np.log(whole[1]), abs=2e-4)
+
+    @pytest.mark.parametrize(
+        ("word", "spelt"),
+        [("great", " great"), (" great", " great"), ("great ", " great"), ("\ngreat", "\ngreat")],
+    )
+    def test_a_label_word_follows_one_space_unless_it_brings_its_own(
+        self, word: str, spelt: str
+    ) -> None:
+        lm = tiny_lm()
+        made = task(label_words={"neg": "terrible", "pos": word})
+        assert made.candidates(lm)[1] == lm.encode(spelt)
+
+
+class TestFingerprint:
+    def test_it_changes_with_all_that_decides_a_reward(self) -> None:
+        others = [
+            task(),
+            task(reward="gap"),
+            task(template=Template("{prompt} {text}")),
+            task(label_words={"neg": "bad", "pos": "great"}),
+            task(label_words={"neg": "great", "pos": "terrible"}),
+            ClassificationTask(
+                "film", Splits(TRAIN[:4], SPLITS.dev, SPLITS.test), Template(CAUSAL), WORDS
+            ),
+        ]
+        assert len({other.fingerprint for other in others}) == len(others)
+
+    def test_and_with_nothing_else(self) -> None:
+        fingerprint = task(hand_prompt="it was").fingerprint
+        renamed = ClassificationTask(
+            "other name", SPLITS, Template(CAUSAL), dict(reversed(WORDS.items())), "cross_entropy"
+        )
+        assert task().fingerprint == fingerprint == renamed.fingerprint
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"label_words": {"pos": "great"}}, "two classes or more, got {'pos': 'great'}"),
+            ({"label_words": WORDS | {"pos": ""}}, "label word of 'pos' is empty"),
+            ({"label_words": WORDS | {"pos": "  "}}, "label word of 'pos' is empty"),
+            ({"label_words": WORDS | {"pos": " terrible"}}, "'neg' and 'pos' share the label word"),
+            ({"reward": "acuracy"}, "reward 'acuracy'; give one of gap, cross_entropy, hinge, acc"),
+            (
+                {"label_words": {"neg": "bad", "good": "great"}},
+                r"reviews.csv:17 has the label 'pos', which has no label word; known: neg",
+            ),
+        ],
+    )
+    def test_a_wrong_setting_is_named(self, changes: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            task(**changes)
+
+    @pytest.mark.parametrize("split", ["dev", "test"])
+    def test_an_unknown_label_is_found_before_the_search(self, split: str) -> None:
+        parts = SPLITS.parts() | {split: (example("?", "unclear"),)}
+        with pytest.raises(ValueError, match=r"reviews.csv:1 has the label 'unclear'"):
+            ClassificationTask(
+                "film",
+                Splits(parts["train"], parts["dev"], parts["test"]),
+                Template(CAUSAL),
+                WORDS,
+            )
+
+    def test_words_that_a_tokenizer_spells_alike_are_refused(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lm = tiny_lm("llama", seed=5)
+        monkeypatch.setattr(lm, "encode", lambda text: tuple(map(ord, text.lower())))
+        made = task(label_words={"neg": "Great", "pos": "great"})
+        with pytest.raises(
+            ValueError, match="tiny-llama spells the label words ' Great' and ' gre"
+        ):
+            made.rewards(lm, PROMPTS, TRAIN)
+
+    def test_a_masked_model_needs_a_mask(self) -> None:
+        with pytest.raises(
+            ValueError, match=r"is a masked model: .*'\{text\} \{prompt\} \{mask\} \.'"
+        ):
+            task().rewards(tiny_lm("bert"), PROMPTS, TRAIN)
+
+    def test_another_model_has_no_mask(self) -> None:
+        with pytest.raises(ValueError, match="leave it out"):
+            task(template=Template(MASKED)).rewards(tiny_lm(), PROMPTS, TRAIN)
+
+    def test_a_field_that_the_examples_lack_is_named(self) -> None:
+        made = task(template=Template("{sentence} {prompt}"))
+        with pytest.raises(ValueError, match="needs the field 'sentence'; the example has 'text'"):
+            made.rewards(tiny_lm(), PROMPTS, TRAIN)
+
+    def test_a_text_longer_than_the_context_is_named(self) -> None:
+        long = example("x" * 300, "pos")
+        with pytest.raises(ValueError, match="example 1 is too long: text 300"):
+            task().rewards(tiny_lm(), PROMPTS, [TRAIN[0], long])
+
+    def test_a_label_without_a_word_is_named_wherever_it_comes_from(self) -> None:
+        with pytest.raises(
+            ValueError, match=r"reviews.csv:1 has the label 'unclear', which has no label word"
+        ):
+            task().rewards(tiny_lm(), PROMPTS, [example("?", "unclear")])

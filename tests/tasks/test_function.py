@@ -1,0 +1,136 @@
+"""A person's reward functions: called right, checked, and blamed by name where they fail."""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import fake_splits
+from tiny import tiny_lm
+
+from rlprompt.data.load import Example
+from rlprompt.prompt import SoftPrompt, TokenPrompt
+from rlprompt.tasks.function import FunctionTask
+from rlprompt.tasks.reward_function import RewardError, RewardFunction, load_reward, reward
+
+EXAMPLES = fake_splits().train
+
+
+def lengths(outputs: Sequence[str], examples: Sequence[Example]) -> list[float]:
+    return [len(output) / 2 for output in outputs]
+
+
+def giving(answer: Any) -> RewardFunction:
+    def answering(outputs: Sequence[str], examples: Sequence[Example]) -> Any:
+        return answer
+
+    return RewardFunction(answering)
+
+
+def test_a_reward_reads_outputs_or_the_text_of_the_prompt() -> None:
+    assert reward(lengths).reads == "outputs"
+    assert reward(lengths)(["ab"], EXAMPLES[:1]) == [1.0]
+    assert reward(lengths).score(["ab", "", "abc"], EXAMPLES, "p").tolist() == [1.0, 0.0, 1.5]
+
+
+@pytest.mark.parametrize(
+    "function", [lambda outputs: [], lambda texts, examples: [], lambda examples, outputs: [], len]
+)
+def test_other_arguments_are_refused(function: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"write it as score\(outputs, examples\) or score\(pro"):
+        reward(function)
+
+
+@pytest.mark.parametrize("answer", [[True, False, 1], np.ones(3, np.float16), (1, 2.0, 3)])
+def test_all_kinds_of_real_numbers_are_rewards(answer: Any) -> None:
+    assert giving(answer).score(["", "", ""], EXAMPLES, "p").dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ([1.0, 2.0], "gave 2 rewards under the prompt 'p'; it must give a list of 3 numbers"),
+        ("abc", "gave str 'abc' under the prompt 'p'; it must give a list of 3 numbers"),
+        (1.0, "gave float 1.0 under the prompt 'p'"),
+        (None, "gave NoneType None under the prompt 'p'"),
+        ({1.0, 2.0, 3.0}, "gave a set, not a list of 3 numbers"),
+        ([1.0, float("nan"), 1.0], "gave float nan for 'b' on the example train.csv:3, under the"),
+        ([1.0, 1.0, np.inf], "gave float inf for 'c' on the example train.csv:4"),
+        ([1j, 1.0, 1.0], "gave complex 1j for 'a' on the example train.csv:2"),
+        (["1", 1.0, 1.0], "gave str '1' for 'a' on the example train.csv:2"),
+        ([None, 1.0, 1.0], "gave NoneType None for 'a'"),
+        (np.ones((3, 1)), r"gave ndarray array\(\[1.\]\) for 'a'"),
+        ([decimal.Decimal(1), 1.0, 1.0], r"gave Decimal Decimal\('1'\) for 'a'"),
+    ],
+)
+def test_what_is_no_reward_is_named(answer: Any, message: str) -> None:
+    with pytest.raises(RewardError, match=message):
+        giving(answer).score(["a", "b", "c"], EXAMPLES, "p")
+
+
+def test_an_error_names_the_prompt_the_example_and_the_line() -> None:
+    def fails(outputs: Sequence[str], examples: Sequence[Example]) -> list[float]:
+        return [{"a": 1.0, "c": 2.0}[output] for output in outputs]
+
+    with pytest.raises(RewardError) as caught:
+        RewardFunction(fails).score(["a", "b", "c"], EXAMPLES, " the prompt")
+    assert str(caught.value).startswith(f"reward {fails.__qualname__} raised KeyError: 'b' at ")
+    assert "test_function_reward.py:" in str(caught.value)
+    assert "on the example train.csv:3 where the model wrote 'b'" in str(caught.value)
+    assert str(caught.value).endswith("under the prompt ' the prompt'")
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_an_error_of_no_single_example_is_told_as_such() -> None:
+    def fails(prompt_text: str, examples: Sequence[Example]) -> list[float]:
+        return [0.0] if len(examples) == 1 else [1 / 0]
+
+    with pytest.raises(RewardError, match="on 3 examples together, though on none of them alone"):
+        RewardFunction(fails).score("p", EXAMPLES, "p")
+
+
+class TestFingerprint:
+    def test_it_is_that_of_the_whole_file(self, tmp_path: Path) -> None:
+        texts = {
+            "one": "def score(outputs, examples): return helper(outputs)\ndef helper(o): return o",
+            "two": "def score(outputs, examples): return helper(outputs)\ndef helper(o): return 1",
+        }
+        found = []
+        for folder, text in texts.items():
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "same.py").write_text(text)
+            found.append(load_reward(f"{tmp_path}/{folder}/same.py:score").fingerprint)
+        assert found[0] != found[1]
+        assert load_reward(f"{tmp_path}/one/same.py:score").fingerprint == found[0]
+
+    def test_a_function_without_a_text_is_refused(self) -> None:
+        scope: dict[str, Any] = {}
+        exec("def score(outputs, examples): return []", scope)
+        with pytest.raises(ValueError, match="the text of the reward score cannot be found"):
+            _ = reward(scope["score"]).fingerprint
+
+
+class TestFunctionTask:
+    @staticmethod
+    def politeness(prompt_text: str, examples: Sequence[Example]) -> list[float]:
+        return [len(prompt_text) + len(example.fields["text"]) for example in examples]
+
+    def test_rewards_are_those_of_the_prompts_text(self) -> None:
+        lm = tiny_lm("llama")
+        task = FunctionTask("polite", fake_splits(), reward(self.politeness), "please")
+        prompts = [TokenPrompt((5, 6)), TokenPrompt(), task.written(lm, "please")]
+        texts = [lm.decode(prompt.ids) for prompt in prompts]
+        rewards = task.rewards(lm, prompts, EXAMPLES)
+        assert rewards.tolist() == [self.politeness(text, EXAMPLES) for text in texts]
+        assert texts[2] == "please"
+
+    def test_a_soft_prompt_and_a_reward_of_outputs_are_refused(self) -> None:
+        task = FunctionTask("polite", fake_splits(), reward(self.politeness))
+        with pytest.raises(ValueError, match="use a method that searches tokens"):
+            task.rewards(tiny_lm("llama"), [SoftPrompt(np.zeros((1, 32), np.float32))], EXAMPLES)
+        with pytest.raises(ValueError, match="which needs the model: use a GenerationTask"):
+            FunctionTask("polite", fake_splits(), reward(lengths))

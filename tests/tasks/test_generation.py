@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import fake_splits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import TinyKind, tiny_lm
+
+from rlprompt.data.load import Example, Splits
+from rlprompt.models.decoding import Generated
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.tasks.base import GeneratingTask, WrittenTask
+from rlprompt.tasks.generation import GenerationTask
+from rlprompt.tasks.reward_function import RewardError, reward
+from rlprompt.template import Template
+
+PROMPTS: list[Prompt] = [TokenPrompt((20, 30)), TokenPrompt((40,)), TokenPrompt()]
+SPLITS = fake_splits()
+ASKED = tuple(
+    replace(example, label=label)
+    for example, label in zip(SPLITS.train, ("yes", "no", "no"), strict=True)
+)
+
+
+@reward
+def length(outputs: Sequence[str], examples: Sequence[Example]) -> list[float]:
+    return [float(len(output)) for output in outputs]
+
+
+@reward
+def of_the_prompt(prompt_text: str, examples: Sequence[Example]) -> list[float]:
+    return [0.0] * len(examples)
+
+
+@reward
+def fails_on_one(outputs: Sequence[str], examples: Sequence[Example]) -> list[float]:
+    return [1 / (example.fields["text"] != "train 1") for example in examples]
+
+
+@reward
+def one_too_few(outputs: Sequence[str], examples: Sequence[Example]) -> list[float]:
+    return [0.0] * (len(outputs) - 1)
+
+
+def task(**changes: Any) -> GenerationTask:
+    made = GenerationTask(
+        "written", SPLITS, Template("{text} {prompt}"), length, max_new_tokens=5, stop=()
+    )
+    return replace(made, **changes)
+
+
+class Says:
+    """A model that says the same to every example, whatever the prompt."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = texts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(tiny_lm(), name)
+
+    def generate(self, prompts: Any, queries: Any, **_: Any) -> list[list[Generated]]:
+        answers = [Generated(tuple(range(len(t))), t, "length") for t in self.texts]
+        return [answers[: len(queries)] for _ in prompts]
+
+
+def says(*texts: str) -> FrozenLM:
+    return Says(*texts)  # type: ignore[return-value]
+
+
+def test_is_a_task_that_writes_and_that_people_can_write_for(lm: FrozenLM) -> None:
+    assert isinstance(task(), GeneratingTask)
+    assert isinstance(task(), WrittenTask)
+    assert task().written(lm, " good ").ids == lm.encode(" good")
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5", "mistral-sliding"])
+def test_rewards_are_those_of_what_the_model_writes(kind: TinyKind) -> None:
+    lm, examples = tiny_lm(kind), SPLITS.train
+    rewards, outputs = task().rewards_with_outputs(lm, PROMPTS, examples)
+    queries = [Template("{text} {prompt}").query(e.fields, lm) for e in examples]
+    answers = lm.generate(PROMPTS, queries, max_new_tokens=5)
+    assert outputs == tuple(tuple(a.text.strip() for a in row) for row in answers)
+    assert rewards.tolist() == [[len(text) for text in row] for row in outputs]
+    assert rewards.shape == (3, 3)
+    assert np.array_equal(task().rewards(lm, PROMPTS, examples), rewards)
+
+
+def test_soft_prompts_are_rewarded_too(lm: FrozenLM) -> None:
+    vectors = SoftPrompt(lm.embeddings()[[20, 30]])
+    soft = task().rewards_with_outputs(lm, [vectors], SPLITS.train)
+    tokens = task().rewards_with_outputs(lm, PROMPTS[:1], SPLITS.train)
+    assert soft[1] == tokens[1]
+    assert np.array_equal(soft[0], tokens[0])
+
+
+class TestReward:
+    def test_a_metric_compares_with_the_label(self) -> None:
+        made = task(reward="exact_match")
+        assert made.rewards(says(" Yes\n", "no", "yes"), PROMPTS, ASKED).tolist() == [[1, 1, 0]] * 3
+
+    def test_metrics_add_up_by_their_weights(self) -> None:
+        mixed = task(reward={"contains": 2.0, "regex:^[a-z]+$": -0.5})
+        rewards = mixed.rewards(says("oh yes", "no", "x"), PROMPTS[:1], ASKED)
+        assert rewards.tolist() == [[2.0, 1.5, -0.5]]
+
+    def test_every_token_written_costs_the_penalty(self) -> None:
+        rewards = task(length_penalty=0.25).rewards(says("x", "xyz", ""), PROMPTS[:1], SPLITS.train)
+        assert rewards.tolist() == [[0.75, 2.25, 0.0]]
+
+    def test_a_function_that_fails_is_told_with_prompt_and_example(self, lm: FrozenLM) -> None:
+        with pytest.raises(RewardError, match=r"ZeroDivisionError.*train.csv:3.*under the prompt"):
+            task(reward=fails_on_one).rewards(lm, PROMPTS, SPLITS.train)
+        with pytest.raises(RewardError, match="gave 2 rewards under the prompt"):
+            task(reward=one_too_few).rewards(lm, PROMPTS, SPLITS.train)
+
+
+@settings(max_examples=15)
+@given(st.data())
+def test_a_reward_hangs_on_its_own_prompt_and_example(data: st.DataObject) -> None:
+    temperature = data.draw(st.sampled_from([0.0, 0.9]))
+    lm, made = tiny_lm(), task(temperature=temperature, stop=("e",))
+    examples = SPLITS.train + SPLITS.dev
+    whole, outputs = made.rewards_with_outputs(lm, PROMPTS, examples)
+    p = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=4))
+    e = data.draw(st.lists(st.integers(0, len(examples) - 1), min_size=1, max_size=4))
+    some, texts = made.rewards_with_outputs(lm, [PROMPTS[i] for i in p], [examples[i] for i in e])
+    assert np.array_equal(some, whole[np.ix_(p, e)])
+    assert texts == tuple(tuple(outputs[i][j] for j in e) for i in p)
+
+
+def test_whatever_decides_a_reward_is_in_the_fingerprint() -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"template": Template("{text}: {prompt}")},
+        {"reward": "exact_match"},
+        {"reward": {"exact_match": 0.5}},
+        {"reward": fails_on_one},
+        {"max_new_tokens": 6},
+        {"stop": ("\n",)},
+        {"temperature": 0.5},
+        {"seed": 1},
+        {"length_penalty": 0.1},
+        {"splits": fake_splits(2)},
+    ]
+    assert len({task(**change).fingerprint for change in changes}) == len(changes)
+    assert task(name="x", hand_prompt="y").fingerprint == task().fingerprint
+    assert task(stop=[]).fingerprint == task().fingerprint
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"template": Template("{text} {prompt} {mask}")}, r"has a \{mask\}; leave it out"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"stop": "\n"}, "give a list of strings"),
+        ({"length_penalty": -1.0}, "length_penalty is -1.0; give 0 or above"),
+        ({"reward": "rouge"}, "no metric is called 'rouge'; did you mean 'rouge"),
+        ({"reward": {}}, "reward names no metric; give one of exact_match"),
+        ({"reward": {"bleu": float("nan")}}, "the weight of 'bleu' is nan; give a number"),
+        ({"reward": of_the_prompt}, "not what the model writes: use a FunctionTask"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        task(**changes)
+
+
+def test_a_metric_that_compares_needs_references() -> None:
+    train, dev, test = (
+        tuple(replace(e, label="") for e in part) for part in SPLITS.parts().values()
+    )
+    bare = Splits(train, dev, test)
+    with pytest.raises(ValueError, match=r"exact_match compares with a reference.*\(label\)"):
+        task(splits=bare, reward="exact_match")
+    task(splits=bare, reward="regex:[0-9]")
+
+
+class TestFromFile:
+    @pytest.fixture
+    def data(self, tmp_path: Path) -> str:
+        path = tmp_path / "sums.csv"
+        rows = [f"what is {i} plus {i},{2 * i}" for i in range(12)]
+        path.write_text("\n".join(["question,sum", *rows]))
+        (tmp_path / "rewards.py").write_text(
+            "def digits(outputs, examples):\n"
+            "    return [sum(map(str.isdigit, output)) for output in outputs]\n"
+        )
+        return str(path)
+
+    def test_the_label_is_the_reference(self, data: str, lm: FrozenLM) -> None:
+        made = GenerationTask.from_file(
+            data, template="{question}? {prompt}", label="sum", reward="token_f1", shots=3
+        )
+        assert made.name == "sums"
+        assert [len(part) for part in made.splits.parts().values()] == [3, 3, 6]
+        assert all(int(e.label) % 2 == 0 for e in made.splits.train)
+        assert made.rewards(lm, PROMPTS, made.splits.train).shape == (3, 3)
+
+    def test_a_reward_may_be_a_function_in_a_file(self, data: str, tmp_path: Path) -> None:
+        made = GenerationTask.from_file(
+            data,
+            template="{question}? {prompt}",
+            reward=f"{tmp_path / 'rewards.py'}:digits",
+            shots=2,
+        )
+        rewards = made.rewards(says("12 or 3", "none"), PROMPTS[:1], made.splits.train[:2])
+        assert rewards.tolist() == [[3.0, 0.0]]
+
+
+def test_a_masked_model_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ValueError, match="cannot write on; take a causal or encoder-decoder"):
+        task().rewards(tiny_lm("bert"), PROMPTS, SPLITS.train)

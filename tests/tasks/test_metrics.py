@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlprompt.tasks.metrics import METRICS, metric
+
+
+def value(name: str, output: str, reference: str = "") -> float:
+    return metric(name)([output], [reference])[0]
+
+
+class TestSquad:
+    # What evaluate-v1.1.py gives.
+    @pytest.mark.parametrize(
+        ("output", "reference", "exact", "f1"),
+        [
+            ("The Denver Broncos!", "denver broncos", 1.0, 1.0),
+            ("Denver", "Denver Broncos", 0.0, 2 / 3),
+            ("the Broncos of Denver", "Denver Broncos", 0.0, 0.8),
+            ("a b b", "b b b", 0.0, 0.8),
+            ("Santa Clara, California", "Levi's Stadium", 0.0, 0.0),
+            ("an anthem", "anthem", 1.0, 1.0),
+            ("U.S.", "us", 1.0, 1.0),
+            ("", "gold", 0.0, 0.0),
+        ],
+    )
+    def test_gives_the_published_values(
+        self, output: str, reference: str, exact: float, f1: float
+    ) -> None:
+        assert value("exact_match", output, reference) == exact
+        assert value("token_f1", output, reference) == pytest.approx(f1)
+
+    def test_two_answers_of_nothing_agree(self) -> None:
+        assert value("token_f1", "the", "") == 1.0
+        assert value("exact_match", " ", "") == 1.0
+
+
+def test_contains_looks_for_whole_words() -> None:
+    assert value("contains", "It was Paris, France.", "paris") == 1.0
+    assert value("contains", "Comparison", "paris") == 0.0
+    assert value("contains", "the new York times", "New York") == 1.0
+    assert value("contains", "anything", "") == 1.0
+
+
+def test_a_pattern_is_searched_for() -> None:
+    assert value("regex:^[0-9]+$", "42") == 1.0
+    assert value("regex:^[0-9]+$", "42 or so") == 0.0
+    assert value("regex:a:b", "xa:by") == 1.0
+    assert value("regex:z$", "a" * 5000 + "z") == 0.0  # only the first 2,000 characters count
+
+
+class TestJson:
+    @pytest.fixture
+    def schema(self, tmp_path: Path) -> Path:
+        path = tmp_path / "schema.json"
+        path.write_text(
+            json.dumps(
+                {
+                    "type": "object",
+                    "required": ["n"],
+                    "properties": {"n": {"$ref": "#/$defs/n"}},
+                    "$defs": {"n": {"type": "integer"}},
+                }
+            )
+        )
+        return path
+
+    @pytest.mark.parametrize(
+        ("output", "parses"),
+        [('{"n": 1}', 1.0), (" null ", 1.0), ("{n: 1}", 0.0), ("", 0.0), ("NaN", 0.0)],
+    )
+    def test_json_parses(self, output: str, parses: float) -> None:
+        assert value("json", output) == parses
+
+    def test_nesting_without_end_is_no_json(self) -> None:
+        assert value("json", "[" * 100_000) == 0.0
+
+    @pytest.mark.parametrize(
+        ("output", "valid"), [('{"n": 1}', 1.0), ('{"n": "1"}', 0.0), ("[]", 0.0), ("{", 0.0)]
+    )
+    def test_a_schema_is_kept(self, schema: Path, output: str, valid: float) -> None:
+        assert value(f"json:{schema}", output) == valid
+
+    def test_another_schema_is_another_metric(self, schema: Path) -> None:
+        before = metric(f"json:{schema}").fingerprint
+        schema.write_text("{}")
+        assert metric(f"json:{schema}").fingerprint != before
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("{", "is no JSON"),
+            ('{"type": "number of sheep"}', "is no schema"),
+            ('{"items": {"$ref": "https://example.com/x.json"}}', "nothing is fetched while"),
+        ],
+    )
+    def test_a_broken_schema_is_refused(self, schema: Path, content: str, message: str) -> None:
+        schema.write_text(content)
+        with pytest.raises(ValueError, match=message):
+            metric(f"json:{schema}")
+
+
+class TestFromPackages:
+    def test_bleu_of_a_sentence(self) -> None:
+        # Precisions 5/6, 3/5, 2/4 and 1/3; as long as the reference.
+        found = value("bleu", "the cat sat on a mat", "the cat sat on the mat")
+        assert found == pytest.approx((5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25, abs=1e-6)
+
+    def test_chrf_of_a_sentence(self) -> None:
+        assert value("chrf", "abc", "abc") == pytest.approx(1.0)
+        # Letters of "ab" in "ac": one of two; no pair is the same: F2 0.5 and 0, their mean.
+        assert value("chrf", "ab", "ac") == pytest.approx(0.25)
+
+    def test_rouge(self) -> None:
+        output, reference = "the cat was found", "the cat was under the bed"
+        assert value("rouge1", output, reference) == pytest.approx(2 * 3 / (4 + 6))
+        assert value("rouge2", output, reference) == pytest.approx(2 * 2 / (3 + 5))
+        assert value("rougeL", "found the cat", reference) == pytest.approx(2 * 2 / (3 + 6))
+
+    @pytest.mark.parametrize(
+        ("name", "package"), [("bleu", "sacrebleu"), ("rougeL", "rouge_score.rouge_scorer")]
+    )
+    def test_a_missing_package_is_named_with_how_to_get_it(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, package: str
+    ) -> None:
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(ValueError, match=r"pip install 'rlprompt\[metrics\]'"):
+            metric(name)
+
+
+words = st.lists(st.sampled_from(["a", "the", "cat", "Cat!", "sat", "mat", "é", ""]), max_size=6)
+
+
+@pytest.mark.parametrize("name", [n for n in METRICS if n != "regex"])
+@given(st.lists(st.tuples(words, words), min_size=1, max_size=4))
+def test_every_answer_is_valued_by_itself_within_0_and_1(
+    name: str, pairs: list[tuple[list[str], list[str]]]
+) -> None:
+    found = metric(name)
+    outputs, references = ([" ".join(words) for words in side] for side in zip(*pairs, strict=True))
+    values = found(outputs, references)
+    assert all(0 <= v <= 1 for v in values)
+    assert found(outputs[::-1], references[::-1]) == values[::-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("exactmatch", "did you mean 'exact_match'"),
+        ("rouge7", "did you mean 'rouge"),
+        ("bleu:4", "bleu takes nothing after a colon"),
+        ("regex", "needs a pattern"),
+        ("regex:(", "the pattern is broken"),
+        ("json:/nowhere.json", "the schema cannot be read"),
+    ],
+)
+def test_a_metric_that_cannot_be_is_refused(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        metric(name)

@@ -1,0 +1,206 @@
+"""The matrix of transferred prompts, by hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from rlprompt.cli.transfer_table import print_transfer
+from rlprompt.transfer.file import (
+    Entry,
+    ModelEntry,
+    Retyping,
+    Source,
+    Target,
+    Transfer,
+    Worth,
+    read_transfer,
+)
+from rlprompt.transfer.matrix import Cell, Failure, drift, losses, matrix, reached
+
+
+def source(seed: int, **fields: Any) -> Source:
+    made: dict[str, Any] = {
+        "run": f"random-seed{seed}",
+        "task": "films",
+        "model": "models/own",
+        "budget_rows": 320,
+        "optimiser": "random",
+        "seed": seed,
+        "soft": False,
+        "tokens": 3,
+        "text": " it was fine",
+        "retypable": True,
+    }
+    return Source(**(made | fields))
+
+
+def worth(metric: float, reward: float | None = None) -> Worth:
+    return Worth(metric=metric, reward=metric if reward is None else reward)
+
+
+def target(model: str = "models/own", **fields: Any) -> Target:
+    made: dict[str, Any] = {
+        "model": model,
+        "task": "films",
+        "split": "test",
+        "asked": False,
+        "examples": 10,
+        "metric": "accuracy",
+        "controls": {"empty": worth(0.5), "hand-written": worth(0.6)},
+    }
+    return Target(**(made | fields))
+
+
+def model(name: str, of_study: bool = False) -> ModelEntry:
+    return ModelEntry(
+        name=name,
+        kind="causal",
+        digest=name,
+        dtype="float32",
+        device="cpu",
+        of_study=of_study,
+        tolerance=0.05,
+    )
+
+
+def entry(seed: int, metric: float | None, place: str = "models/own", **fields: Any) -> Entry:
+    made: dict[str, Any] = {
+        "run": f"random-seed{seed}",
+        "model": place,
+        "task": "films",
+        "split": "test",
+        "form": "as found",
+        "score": None if metric is None else worth(metric),
+    }
+    return Entry(**(made | fields))
+
+
+def transfer(*entries: Entry, **fields: Any) -> Transfer:
+    made: dict[str, Any] = {
+        "study": "small",
+        "complete": True,
+        "split": "test",
+        "top": "all",
+        "sources": (source(0), source(1)),
+        "models": (model("models/own", of_study=True), model("models/other")),
+        "targets": (target(), target("models/other")),
+        "entries": entries,
+    }
+    return Transfer(**(made | fields))
+
+
+def cell(done: Transfer, row: int = 0, column: int = 0) -> Cell:
+    found = matrix(done).cells[row][column]
+    assert isinstance(found, Cell)
+    return found
+
+
+def test_a_mean_over_seeds_has_a_t_interval_and_a_gain() -> None:
+    found = cell(transfer(entry(0, 0.7), entry(1, 0.8)))
+    assert found.mean == pytest.approx(0.75)
+    # Two values 0.1 apart: deviation 0.0707, of the mean 0.05, times t = 12.7062 of one degree.
+    assert found.low == pytest.approx(0.75 - 0.63531, abs=1e-5)
+    assert found.high == pytest.approx(0.75 + 0.63531, abs=1e-5)
+    assert (found.n, found.over, found.empty, found.hand) == (2, "seeds", 0.5, 0.6)
+    assert found.gain == pytest.approx(0.25)
+    assert found.gain_low == pytest.approx(0.25 - 0.63531, abs=1e-5)
+    assert found.gain_high == pytest.approx(0.25 + 0.63531, abs=1e-5)
+
+
+def test_one_prompt_has_the_interval_of_its_accuracy_over_examples() -> None:
+    found = cell(transfer(entry(0, 0.8)))
+    # Wilson's interval of 8 of 10.
+    assert (found.low, found.high) == pytest.approx((0.49016, 0.94332), abs=1e-5)
+    assert (found.n, found.over) == (1, "examples")
+    other = cell(transfer(entry(0, 0.8), targets=(target(metric="reward"),)))
+    assert (other.low, other.gain_low, other.over) == (None, None, "")
+
+
+def test_the_form_that_keeps_most_is_shown_and_the_others_are_losses() -> None:
+    typed = [entry(seed, 0.6, form="by text") for seed in (0, 1)]
+    done = transfer(entry(0, 0.7), entry(1, 0.8), *typed)
+    assert cell(done).form == "as found"
+    assert [(loss.source.seed, loss.as_found, loss.then) for loss in losses(done)] == [
+        (0, 0.7, 0.6),
+        (1, 0.8, 0.6),
+    ]
+    soft = transfer(
+        entry(0, None, form="as found", problem="takes tokens alone"),
+        entry(0, 0.6, form="nearest tokens"),
+    )
+    assert cell(soft).form == "nearest tokens"
+
+
+def test_what_failed_or_was_not_asked_for_has_no_figure() -> None:
+    done = transfer(
+        entry(0, 0.7),
+        entry(1, None, problem="too long"),
+        entry(0, None, "models/other", problem="another reason"),
+        targets=(target(), target("models/other"), target(task="books"), target(problem="no")),
+    )
+    half, whole, unasked, broken = matrix(done).cells[0]
+    assert isinstance(half, Cell)
+    assert (half.n, half.notes) == (1, ("1 of 2 could not be scored: too long",))
+    assert whole == Failure("another reason")
+    assert unasked is None
+    assert broken == Failure("no")
+
+
+def test_titles_hold_what_differs() -> None:
+    found = matrix(transfer(entry(0, 0.7)))
+    assert [row.title for row in found.rows] == ["random"]
+    assert [column.title for column in found.columns] == ["own: films", "other: films"]
+    assert [column.of_study for column in found.columns] == [True, False]
+    others = (source(0), source(1, task="books", budget_rows=9600))
+    titles = [row.title for row in matrix(transfer(sources=others)).rows]
+    assert titles == ["films, 320 rows, random", "books, 9,600 rows, random"]
+    same_end = (target("a/own"), target("b/own"))
+    assert [one.title for one in matrix(transfer(targets=same_end)).columns] == [
+        "a/own: films",
+        "b/own: films",
+    ]
+
+
+def test_drift_is_the_difference_that_exceeds_rounding_the_most() -> None:
+    calm = entry(0, 0.7, stored=worth(0.7, 0.71))
+    assert drift(transfer(calm)).holds
+    found = drift(transfer(calm, entry(1, 0.8, stored=worth(0.6, 2.8))))
+    assert (found.n, found.run, found.holds) == (2, "random-seed1", False)
+    assert (found.reward, found.metric) == pytest.approx((2.0, 0.2))
+    assert drift(transfer(entry(0, 0.7))).n == 0
+
+
+def test_something_was_reached_if_something_asked_for_was() -> None:
+    own = entry(0, 0.7)
+    assert not reached(transfer(own))  # nothing on the other model
+    assert reached(transfer(own, targets=(target(),)))
+    assert reached(transfer(own, entry(0, 0.5, "models/other")))
+
+
+def test_it_reads_back_and_prints_markup_as_it_is(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = Retyping(tokens=7, survives=False)
+    done = transfer(
+        entry(0, 0.7),
+        entry(0, 0.6, "models/other", form="by text", retyping=typed, notes=("[red]",)),
+    )
+    path = tmp_path / "transfer.json"
+    path.write_text(done.to_json())
+    assert read_transfer(path) == done
+    print_transfer(Console(markup=False, highlight=False, width=120), done)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert "random               0.700 +0.200 [-0.103, +0.392]" in lines
+    assert "random               0.600 +0.100 [-0.187, +0.332] (1)" in lines
+    assert "(1) [red]" in lines
+    assert lines[-1].split() == ["random", "models/other", "3.0", "7.0", "0", "of", "1"]
+
+
+def test_reading_and_arranging_need_no_torch() -> None:
+    code = "import sys, rlprompt.transfer_matrix; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,475 @@
+"""Found prompts on other models and tasks: forms, controls, drift, the file and the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from command_line import ROWS, rlprompt, save, write_config, write_data
+from small_experiments import experiment, task
+from tiny import tiny_lm, tiny_model, tiny_tokenizer
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from rlprompt.agents.random_search import RandomSearch
+from rlprompt.config.yaml_file import load_config
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import TokenPrompt
+from rlprompt.search.objective import Objective
+from rlprompt.search.result import Score
+from rlprompt.search.run import evaluate
+from rlprompt.store.store import FILE, Store
+from rlprompt.studies.experiment import load_experiments
+from rlprompt.studies.run import compare
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.transfer import scores as transfer_scores
+from rlprompt.transfer.file import Transfer, TransferError, read_transfer
+from rlprompt.transfer.matrix import Loss, losses
+from rlprompt.transfer.run import Place, Transferring, found_prompts
+from rlprompt.types import PromptKind
+
+
+def byte_tokenizer() -> PreTrainedTokenizerBase:
+    """The tiny tokenizer without its words: all text is bytes."""
+    state = json.loads(tiny_tokenizer().backend_tokenizer.to_str())
+    state["model"]["merges"] = []
+    ends = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    make: Any = PreTrainedTokenizerFast  # not annotated
+    made: PreTrainedTokenizerBase = make(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)), **ends
+    )
+    return made
+
+
+def byte_lm(**config: Any) -> FrozenLM:
+    return FrozenLM(tiny_model("gpt2", **config), byte_tokenizer(), "bytes")
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished study, its model, and models and tasks to go to."""
+    folder = tmp_path_factory.mktemp("desk")
+    save(folder / "own")
+    tiny_model("gpt2").save_pretrained(folder / "bytes")
+    byte_tokenizer().save_pretrained(folder / "bytes")
+    save(folder / "masked", kind="bert")
+    write_data(folder, ROWS)
+    write_config(folder, model=str(folder / "own"), data=str(folder / "films.csv"), seeds=[0, 1])
+    compare(load_experiments(load_config(folder / "small.yaml")), folder / "study")
+    section = json.loads((folder / "small.yaml").read_text())["task"]
+    other = section | {"label_words": {"negative": "bad", "positive": "good"}, "seed": 7}
+    (folder / "books.yaml").write_text(json.dumps({"tasks": {"books": other}}))
+    (folder / "same.yaml").write_text(json.dumps({"task": section}))
+    return folder
+
+
+@pytest.fixture
+def study(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the study; the working folder is where models and tasks are."""
+    monkeypatch.chdir(desk)
+    return Path(shutil.copytree(desk / "study", tmp_path / "study"))
+
+
+def transferred(study: Path, *options: str) -> Transfer:
+    result = rlprompt("transfer", str(study), *options)
+    assert result.exit_code == 0, result.stderr
+    return read_transfer(study / "transfer.json")
+
+
+class TestOwnModel:
+    def test_it_scores_what_the_study_says(self, study: Path) -> None:
+        done = transferred(study)
+        (model,), (target,) = done.models, done.targets
+        assert (model.of_study, target.split, target.examples) == (True, "test", 6)
+        with Store(study / FILE, read_only=True) as store:
+            results = {run.name: run.result for run in store.runs()}
+        assert {source.run for source in done.sources} == set(results)
+        checked = 0
+        for entry in done.entries:
+            result = results[entry.run]
+            assert result is not None
+            assert entry.score is not None
+            assert entry.stored is not None
+            assert entry.score.reward == pytest.approx(entry.stored.reward, abs=1e-4)
+            if (entry.form, entry.split) == ("as found", "test"):
+                assert result.best.test is not None
+                assert entry.stored.reward == result.best.test.reward
+                checked += 1
+        assert checked == 4
+        summary = json.loads((study / "summary.json").read_text())
+        controls = {one["name"]: one["test"] for one in summary["controls"]}
+        assert {name: one.metric for name, one in target.controls.items()} == {
+            name: controls[name] for name in ("empty", "hand-written")
+        }
+
+    def test_a_soft_prompt_has_its_gap_on_dev_and_test(self, study: Path) -> None:
+        done = transferred(study)
+        gaps = {(loss.source.run, loss.split): loss for loss in losses(done)}
+        assert len(gaps) == 4
+        with Store(study / FILE, read_only=True) as store:
+            for run in store.runs():
+                assert run.result is not None
+                if run.name.startswith("soft"):
+                    analysis, best = run.result.analysis, run.result.best
+                    assert analysis is not None
+                    assert analysis.projection is not None
+                    for split in ("dev", "test"):
+                        gap = gaps[run.name, split]
+                        assert gap.form == "nearest tokens"
+                        assert gap.as_found == getattr(best, split).metric
+                        assert gap.then == getattr(analysis.projection, split).metric
+
+    def test_what_drifted_is_said(self, study: Path) -> None:
+        with sqlite3.connect(study / FILE) as raw:
+            (text,) = raw.execute("SELECT result FROM runs WHERE id = 1").fetchone()
+            state = json.loads(text)
+            state["candidates"][0]["test"]["reward"] += 1
+            raw.execute("UPDATE runs SET result = ? WHERE id = 1", (json.dumps(state),))
+        raw.close()
+        result = rlprompt("transfer", str(study))
+        assert result.exit_code == 1
+        assert "the largest difference is 0 of the metric and 1 of the reward" in result.stdout
+        assert "error: random-seed0 does not score what it did" in result.stderr
+        assert (study / "transfer.json").exists()
+
+    def test_other_data_is_refused(self, study: Path, desk: Path) -> None:
+        write_data(desk, [row.replace("film number 3,", "film no. 3,") for row in ROWS])
+        result = rlprompt("transfer", str(study))
+        write_data(desk, ROWS)
+        assert result.exit_code == 2
+        assert "not what the study was made with" in result.stderr
+
+    def test_the_best_seed_is_the_best_on_dev(self, study: Path) -> None:
+        done = transferred(study, "--top", "best", "--split", "dev")
+        with Store(study / FILE, read_only=True) as store:
+            runs = [run for run in store.runs() if run.result]
+        for source in done.sources:
+            devs = {
+                run.name: run.result.best.dev.reward
+                for run in runs
+                if run.result and run.result.best.dev and run.name.startswith(source.optimiser)
+            }
+            assert len(devs) == 2
+            assert devs[source.run] == max(devs.values())
+        assert len(done.sources) == 2
+
+
+class TestOtherModels:
+    def test_tokens_go_by_text_to_another_tokenizer(self, study: Path, desk: Path) -> None:
+        done = transferred(study, "--models", "bytes")
+        there = FrozenLM.load(str(desk / "bytes"), dtype="float32")
+        (own,) = load_experiments(load_config(desk / "small.yaml"))
+        sources = {source.run: source for source in done.sources}
+        moved = [entry for entry in done.entries if entry.model == "bytes"]
+        assert len(moved) == 4
+        for entry in moved:
+            source = sources[entry.run]
+            ids = there.encode(source.text)
+            assert entry.form == ("nearest tokens" if source.soft else "by text")
+            assert entry.retyping is not None
+            assert entry.retyping.tokens == len(ids) == len(source.text.encode())
+            assert entry.retyping.survives
+            assert entry.stored is None
+            assert entry.score is not None
+            expected = evaluate(own.task, there, TokenPrompt(ids), "test")
+            assert entry.score.reward == pytest.approx(expected.reward, abs=1e-4)
+            assert entry.score.metric == expected.metric
+        (target,) = (one for one in done.targets if one.model == "bytes")
+        empty = evaluate(own.task, there, TokenPrompt(), "test")
+        assert target.controls["empty"].metric == empty.metric
+
+    def test_a_copy_in_another_dtype_takes_tokens_but_no_vectors(self, study: Path) -> None:
+        done = transferred(study, "--models", "own", "--dtype", "bfloat16")
+        own, copy = done.models
+        assert (copy.name, copy.dtype, copy.of_study) == ("own", "bfloat16", False)
+        assert copy.digest != own.digest
+        forms = {
+            (entry.run.partition("-seed")[0], entry.form)
+            for entry in done.entries
+            if entry.model == "own"
+        }
+        assert forms == {("random", "as found"), ("soft-prompt", "nearest tokens")}
+
+    def test_the_own_model_by_another_name_is_not_scored_twice(self, study: Path) -> None:
+        done = transferred(study, "--models", "own", "--dtype", "float32")
+        assert len(done.models) == len(done.targets) == 1
+        assert "own is the model" in done.notes[0]
+
+    def test_one_that_cannot_answer_says_why_and_the_others_go_on(self, study: Path) -> None:
+        result = rlprompt("transfer", str(study), "--models", "masked,nowhere,bytes")
+        assert result.exit_code == 0, result.stderr
+        done = read_transfer(study / "transfer.json")
+        assert [target.model for target in done.targets][1:] == ["masked", "nowhere", "bytes"]
+        problems = [target.problem for target in done.targets]
+        assert "the template needs a {mask}" in problems[1]
+        assert "model 'nowhere' cannot be loaded" in problems[2]
+        assert problems[0] == problems[3] == ""
+        assert "(1) masked is a masked model" in result.stdout
+        assert "nowhere could not be loaded: " in result.stdout
+        assert done.complete
+
+    def test_a_mistyped_asset_is_recognised(self, study: Path) -> None:
+        result = rlprompt("transfer", str(study), "--models", "smollm2-135")
+        assert result.exit_code == 2
+        assert "Did you mean 'smollm2-135m'?" in result.stdout
+        assert "error: nothing that was asked for could be scored, see above\n" in result.stderr
+
+
+class TestTasks:
+    def test_a_file_a_title_and_a_name(self, study: Path) -> None:
+        done = transferred(study, "--tasks", "books.yaml,films")
+        own, books = done.targets
+        assert (own.task, books.task) == ("films", "books")
+        assert set(books.controls) == {"empty", "hand-written"}
+        there = [entry for entry in done.entries if entry.task == "books"]
+        assert {entry.run for entry in there} == {source.run for source in done.sources}
+        for entry in there:
+            assert entry.score is not None
+            assert entry.stored is None
+            assert entry.notes == ("found with other label words (great; terrible)",)
+
+    def test_a_file_with_the_task_itself_adds_none(self, study: Path) -> None:
+        (target,) = transferred(study, "--tasks", "same.yaml").targets
+        assert (target.task, target.asked) == ("films", True)
+
+    @pytest.mark.parametrize(
+        ("name", "problem"),
+        [
+            ("antonym", "no task is called 'antonym'; did you mean 'antonyms'?"),
+            ("generation", "needs the setting"),
+            ("films.csv", "films.csv"),
+        ],
+    )
+    def test_one_that_cannot_be_had_is_named(self, study: Path, name: str, problem: str) -> None:
+        result = rlprompt("transfer", str(study), "--tasks", name)
+        assert result.exit_code == 2
+        assert problem in result.stdout
+        assert result.stderr == "error: nothing that was asked for could be scored, see above\n"
+
+
+class TestOnce:
+    def test_nothing_is_computed_twice(self, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = transferred(study)
+        # Two controls, and of two prompts and two soft ones each as found and as nearest tokens.
+        (opening,) = first.openings
+        assert (opening.task, opening.prompts) == ("films", 8)
+        more = transferred(study, "--models", "bytes")
+        assert [one.model for one in more.openings] == [opening.model, "bytes"]
+        assert more.openings[0] == opening
+
+        def refuse(*_: object) -> Any:
+            raise AssertionError("it was scored before")
+
+        monkeypatch.setattr(transfer_scores.TransferScores, "_computed", refuse)
+        again = transferred(study, "--models", "bytes")
+        assert again.entries == more.entries
+        assert again.openings == more.openings
+
+    def test_an_interrupted_command_goes_on(
+        self, study: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        computed = transfer_scores.TransferScores._computed
+        calls = []
+
+        def stops(self: Any, prompts: Sequence[Any], split: str) -> Any:
+            calls.append(len(prompts))
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return computed(self, prompts, split)
+
+        monkeypatch.setattr(transfer_scores.TransferScores, "_computed", stops)
+        result = rlprompt("transfer", str(study))
+        assert result.exit_code == 130
+        assert "run the same command again to go on" in result.stderr
+        partial = read_transfer(study / "transfer.json")
+        assert (partial.complete, partial.targets) == (False, ())
+        seen = sum(one.prompts for one in partial.openings)
+        assert seen == sum(calls[:2])
+        whole = transferred(study)
+        assert whole.complete
+        assert sum(one.prompts for one in whole.openings) == 8
+
+    def test_another_split_leaves_test_closed(self, study: Path) -> None:
+        done = transferred(study, "--split", "dev")
+        assert done.openings == ()
+        assert {entry.split for entry in done.entries} == {"dev"}
+
+    def test_a_study_that_cannot_be_written_is_read(
+        self, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = os.access
+        monkeypatch.setattr(
+            os,
+            "access",
+            lambda path, mode: (
+                real(path, mode) and (mode != os.W_OK or study not in (path, path.parent))
+            ),
+        )
+        result = rlprompt("transfer", str(study))
+        assert result.exit_code == 2
+        assert "transfer.json cannot be written; say where else with --out FILE" in result.stderr
+        before = (study / FILE).read_bytes()
+        for _ in range(2):
+            result = rlprompt("transfer", str(study), "--out", str(tmp_path / "moved.json"))
+            assert result.exit_code == 0, result.stderr
+        assert (study / FILE).read_bytes() == before
+        # Each time is another look.
+        assert [one.prompts for one in read_transfer(tmp_path / "moved.json").openings] == [8, 8]
+
+
+class TestBadStudies:
+    def test_a_study_without_a_finished_run(self, study: Path) -> None:
+        with sqlite3.connect(study / FILE) as raw:
+            raw.execute("UPDATE runs SET result = NULL")
+        raw.close()
+        result = rlprompt("transfer", str(study))
+        assert result.exit_code == 2
+        assert "has no finished run with a prompt to take anywhere" in result.stderr
+
+    def test_a_run_that_has_not_finished_is_left_out(self, study: Path) -> None:
+        with sqlite3.connect(study / FILE) as raw:
+            raw.execute("UPDATE runs SET result = NULL WHERE id = 1")
+        raw.close()
+        done = transferred(study, "--split", "dev")
+        assert done.notes == ("1 of 4 runs have not finished, and are left out.",)
+        assert len(done.sources) == 3
+
+    def test_no_study(self, study: Path) -> None:
+        result = rlprompt("transfer", "nowhere")
+        assert result.exit_code == 2
+        assert "nowhere holds no study" in result.stderr
+
+    def test_a_file_that_is_damaged_or_of_another_study_is_kept(self, study: Path) -> None:
+        done = transferred(study, "--split", "dev")
+        path = study / "transfer.json"
+        for content, message in [
+            ("{", "is damaged, or of another version of rlprompt"),
+            (done.to_json().replace('"format": 1', '"format": 9'), "(format: "),
+            (done.model_copy(update={"study": "large"}).to_json(), "is of the study large, not of"),
+        ]:
+            path.write_text(content)
+            result = rlprompt("transfer", str(study))
+            assert result.exit_code == 2
+            assert message in result.stderr
+            assert path.read_text() == content
+        with pytest.raises(TransferError, match="cannot be read"):
+            read_transfer(study / "nothing.json")
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Scores one prompt."""
+
+    ids: tuple[int, ...]
+    searches: ClassVar[PromptKind] = "tokens"
+
+    def run(self, objective: Objective, space: object, rng: np.random.Generator) -> None:
+        """See `Optimiser.run`."""
+        objective.evaluate([TokenPrompt(self.ids)])
+
+
+def moved(out: Path, ids: tuple[int, ...], *models: FrozenLM, split: str = "test") -> Transfer:
+    """A prompt of these ids on its own model and others."""
+    made = experiment(optimisers={"fixed": Fixed(ids)})
+    compare(made, out)
+    with Store(out / FILE) as store:
+        found, _ = found_prompts(store, [made])
+        done = Transferring(store, "small", found, split)
+        for i, lm in enumerate((made.lm, *models)):
+            list(done.go(lm, [Place("films", lambda _: made.task)], of_study=i == 0))
+    return done.file
+
+
+class TestTyping:
+    def test_a_prompt_that_typing_changes_is_scored_both_ways(self, tmp_path: Path) -> None:
+        lm = tiny_lm()
+        ids = tuple(i for byte in " film" for i in byte_lm().encode(byte))
+        assert len(lm.encode(lm.decode(ids))) == 1
+        done = moved(tmp_path, ids)
+        found, typed = done.entries
+        assert (found.form, found.retyping) == ("as found", None)
+        assert typed.form == "by text"
+        assert typed.retyping is not None
+        assert (typed.retyping.tokens, typed.retyping.survives) == (1, True)
+        for entry, prompt in ((found, TokenPrompt(ids)), (typed, TokenPrompt(lm.encode(" film")))):
+            assert entry.score is not None
+            expected = evaluate(task(), lm, prompt, "test")
+            assert entry.score.reward == pytest.approx(expected.reward, abs=1e-4)
+        (loss,) = losses(done)
+        assert isinstance(loss, Loss)
+        assert (loss.form, loss.split) == ("by text", "test")
+
+    def test_text_that_another_tokenizer_cannot_spell_does_not_survive(
+        self, tmp_path: Path
+    ) -> None:
+        half = byte_lm().encode("é")[:1]  # half a letter reads as a replacement character
+        done = moved(tmp_path, half, byte_lm())
+        assert not done.sources[0].retypable
+        entry = next(one for one in done.entries if one.model == "bytes")
+        assert entry.retyping is not None
+        assert entry.retyping.tokens == 3  # that character's own bytes
+
+    def test_a_text_too_long_loses_its_own_cell_alone(self, tmp_path: Path) -> None:
+        ids = tiny_lm().encode(" terrible" * 4)
+        small = byte_lm(n_positions=40)
+        done = moved(tmp_path, ids, small)
+        entry = next(one for one in done.entries if one.model == "bytes")
+        assert entry.score is None
+        assert "40" in entry.problem
+        assert done.targets[1].problem == ""
+        assert done.targets[1].controls["empty"].metric >= 0
+
+    def test_a_prompt_of_nothing_goes_nowhere(self, tmp_path: Path) -> None:
+        (entry,) = moved(tmp_path, ()).entries
+        assert entry.problem == "its text is empty, so nothing arrives"
+
+    def test_one_that_cannot_be_scored_does_not_spoil_a_batch(self, tmp_path: Path) -> None:
+        lm, good = tiny_lm(), TokenPrompt((5, 6))
+        with Store(tmp_path / FILE) as store:
+            scores = transfer_scores.TransferScores(task(), lm, store)
+            found = scores.scores([good, TokenPrompt((10**6,)), good], "dev")
+        assert len(found) == 2
+        expected = evaluate(task(), lm, good, "dev")
+        score = found[good]
+        assert isinstance(score, Score)
+        assert score.metric == expected.metric
+        assert isinstance(found[TokenPrompt((10**6,))], str)
+
+
+@pytest.mark.slow
+def test_the_real_model_and_its_bfloat16_copy(tmp_path: Path) -> None:
+    lm = FrozenLM.load("smollm2-135m", dtype="float32")
+    films = ClassificationTask.from_file(
+        "movie-reviews",
+        template="{text} {prompt}",
+        label_words={"negative": "bad", "positive": "good"},
+        shots=2,
+        test=8,
+    )
+    made = experiment(
+        lm=lm, task=films, optimisers={"random": RandomSearch()}, budget=8, controls={}
+    )
+    compare(made, tmp_path)
+    copy = FrozenLM.load("smollm2-135m", dtype="bfloat16")
+    with Store(tmp_path / FILE) as store:
+        found, _ = found_prompts(store, [made])
+        done = Transferring(store, "small", found)
+        for one in (lm, copy):
+            list(done.go(one, [Place("films", lambda _: films)], of_study=one is lm))
+    own, other = done.file.entries
+    assert own.score is not None
+    assert own.stored is not None
+    assert own.score.reward == pytest.approx(own.stored.reward, abs=5e-3)
+    assert other.model == "smollm2-135m (bfloat16)"
+    assert (other.form, other.stored) == ("as found", None)
+    assert other.score is not None
+    # Nearer than another prompt would be, and not the same.
+    assert 0 < abs(other.score.reward - own.score.reward) < 20
