@@ -6,18 +6,9 @@ if __name__ != "rlprompt.envs":
     raise ImportError(f"import rlprompt.envs, not {__name__}")
 
 import gymnasium
+import lazy_loader
 
-from rlprompt.envs.embedding_prompt import EmbeddingPromptEnv, EmbeddingPromptVectorEnv
-from rlprompt.envs.token_prompt import TokenPromptEnv, TokenPromptVectorEnv
-from rlprompt.envs.vec_env import PromptVecEnv
-
-__all__ = [
-    "EmbeddingPromptEnv",
-    "EmbeddingPromptVectorEnv",
-    "PromptVecEnv",
-    "TokenPromptEnv",
-    "TokenPromptVectorEnv",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 gymnasium.register(
     id="rlprompt/TokenPrompt-v0",

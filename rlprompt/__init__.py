@@ -10,7 +10,7 @@ from typing import Any
 
 import lazy_loader
 
-_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, _names, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]
 
 
@@ -23,3 +23,7 @@ def __getattr__(name: str) -> Any:
         return version(__name__)
     except PackageNotFoundError:  # a checkout that is not installed
         return "0+unknown"
+
+
+def __dir__() -> list[str]:
+    return sorted([*_names(), "__version__"])

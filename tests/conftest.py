@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from command_line import desk, model
 from hypothesis import settings
 from tiny import tiny_lm, tiny_model
 from transformers import AutoTokenizer
@@ -10,6 +11,8 @@ from transformers import AutoTokenizer
 from rlprompt._utils.assets import fetch
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.loading import dense_folder
+
+__all__ = ["desk", "lm", "model", "real_tokenizer"]
 
 # The same cases every time, and no limit on the time of one: the machine may be shared.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)

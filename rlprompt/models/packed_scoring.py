@@ -131,7 +131,7 @@ class PackedScorer:
         def rows(group: Sequence[int]) -> Iterator[Row]:
             for chunk in chunks:
                 for i, q in enumerate(group):
-                    query, cut = queries[q], len(heads[q]) - lead
+                    query, cut = queries[q], max(0, len(heads[q]) - lead)
                     tree = grow_once(
                         tuple(heads[q][cut:] + prompts[p] + query.tail_ids for p in chunk),
                         (query.candidates,) * len(chunk),

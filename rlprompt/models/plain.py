@@ -83,7 +83,7 @@ class PlainScorer:
         over: Over,
         consume: Consume,
     ) -> None:
-        """See `rlprompt.scoring.Scorer.score`."""
+        """See `Scorer.score`."""
         n_candidates = len(queries[0].candidates)
         with_grad = wants_grad(vectors)
 

@@ -56,7 +56,7 @@ class PlainGenerator:
         draws: Draws,
         reader: Reader,
     ) -> list[Generated]:
-        """See `rlprompt.generation.Generator.generate`."""
+        """See `Generator.generate`."""
         texts = [
             query.head_ids + prompt + query.tail_ids for prompt in prompts for query in queries
         ]

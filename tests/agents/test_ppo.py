@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -213,7 +214,7 @@ def test_a_search_cut_inside_a_rollout_asks_the_model_nothing_twice(
             asked.append(texts)
             return last_hidden(lm, texts)
 
-        monkeypatch.setattr("rlprompt.search.objective.last_hidden", count)
+        monkeypatch.setattr(sys.modules["rlprompt.search.objective"], "last_hidden", count)
 
     def go(answers: Record | None = None) -> Result:
         budget = 40 * N_EXAMPLES

@@ -12,15 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import (
-    LABELS,
-    ROWS,
-    rlprompt,
-    save,
-    summary,
-    write_config,
-    write_data,
-)
+from command_line import LABELS, ROWS, rlprompt, save, summary, write_config, write_data
 from rich.console import Console
 
 from rlprompt.cli import terminal

@@ -6,9 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from command_line import desk, model, rlprompt, write_config
-
-__all__ = ["desk", "model"]  # fixtures
+from command_line import rlprompt, write_config
 
 TASKS = """
 from rlprompt import ClassificationTask, Template, load_splits

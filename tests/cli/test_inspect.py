@@ -13,13 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import ROWS, desk, model, rlprompt, summary, write_config, write_data
+from command_line import ROWS, rlprompt, summary, write_config, write_data
 
 import rlprompt.store.heartbeat as rlprompt_leases
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.inspection import ledger
-
-__all__ = ["desk", "model"]  # fixtures
 
 STUDY = Path("runs/small")
 

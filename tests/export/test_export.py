@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import ROWS, desk, model, rlprompt, save, write_config, write_data
+from command_line import ROWS, rlprompt, save, write_config, write_data
 from tiny import TinyKind
 
 from rlprompt.config.yaml_file import load_config
@@ -15,8 +15,6 @@ from rlprompt.export.folder import load_prompt
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.experiment import load_experiments
 from rlprompt.studies.run import compare
-
-__all__ = ["desk", "model"]  # fixtures
 
 STUDY = Path("runs/small")
 

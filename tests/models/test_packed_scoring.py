@@ -46,6 +46,15 @@ class TestPackedEqualsPlain:
             plain = lm._score(lm._plain, over, prompts, queries)
             torch.testing.assert_close(packed, plain, rtol=0, atol=1e-4)
 
+    def test_for_a_text_before_an_empty_prompt_beside_one_without(self, kind: TinyKind) -> None:
+        lm, candidates = tiny_lm(kind), ((3,), (4,))
+        queries = [Query((5,), (), candidates), Query((), (6,), candidates)]
+        found = [
+            lm._score(way, "vocabulary", [TokenPrompt(())], queries)
+            for way in (lm._scorer, lm._plain)
+        ]
+        torch.testing.assert_close(packed, plain, rtol=0, atol=1e-4)
+
     @settings(max_examples=15, deadline=None)
     @given(call=calls(), length=st.integers(1, 4), seed=st.integers(0, 99))
     def test_for_any_vectors_and_their_gradients(

@@ -2,61 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cached_study import Counted, run
 from fakes import FakeTask, timeless
 from numpy.typing import NDArray
-from optimisers import Climb, Walk
+from optimisers import Climb
 from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, examples
 from tiny import tiny_lm
 
 import rlprompt.store.shared_cache
-from rlprompt.data.load import Example, Splits
-from rlprompt.models.lm import FrozenLM
+from rlprompt.data.load import Splits
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.memo import Answer
-from rlprompt.search.objective import Budget
 from rlprompt.search.result import Result
 from rlprompt.store.shared_cache import Cache, Cached
 from rlprompt.store.store import FILE, Store
-from rlprompt.studies.study import Job, Study
 from rlprompt.tasks.base import Task
-from rlprompt.types import Floats, Ids
+from rlprompt.types import Ids
 
 PROMPTS = [TokenPrompt((10, 11)), TokenPrompt((12, 13))]
-
-
-@dataclass(frozen=True)
-class Counted(HiddenWords):
-    """Counts the prompts that it scores on train."""
-
-    counts: list[int] = dataclasses.field(default_factory=list)
-
-    def rewards(
-        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> Floats:
-        if examples == self.splits.train:
-            self.counts.append(len(prompts))
-        return super().rewards(lm, prompts, examples)
-
-
-def run(
-    folder: Path, task: Task, cache: Path | None, optimiser: Any = None, rows: int = 200
-) -> Result:
-    """One search in a study of its own."""
-    job = Job(task, tiny_lm(), optimiser or Walk(), Budget(rows), seed=3, length=3, banned=())
-    with Study(folder, {"run": job}, {}, cache) as study:
-        return study.run(next(study.claimed()))
 
 
 def alike(first: Result, second: Result) -> None:
@@ -213,7 +186,7 @@ def test_a_cache_that_is_locked_or_gone_is_left_with_a_warning(
 
 def test_several_processes_fill_one_cache(tmp_path: Path) -> None:
     script = (
-        "import pathlib, sys, test_cache as t;"
+        "import pathlib, sys, cached_study as t;"
         "t.run(pathlib.Path(sys.argv[1]), t.Counted(), pathlib.Path(sys.argv[2]))"
     )
     tests = Path(__file__).parents[1] / "support"

@@ -504,7 +504,7 @@ def test_an_older_schema_is_migrated_with_all_it_holds(
 ) -> None:
     whole = filled(path)
     script = "ALTER TABLE runs ADD COLUMN note TEXT; CREATE TABLE notes (x)"
-    monkeypatch.setattr(rlprompt.store, "MIGRATIONS", (*MIGRATIONS, script))
+    monkeypatch.setattr(rlprompt.store.store, "MIGRATIONS", (*MIGRATIONS, script))
     with pytest.raises(StoreError, match="older rlprompt"):
         Store(path, read_only=True)
     counts: list[int] = []
@@ -548,10 +548,10 @@ def test_a_migration_that_fails_changes_nothing(
 ) -> None:
     whole = filled(path)
     known = MIGRATIONS
-    monkeypatch.setattr(rlprompt.store, "MIGRATIONS", (*known, "DROP TABLE runs; nonsense"))
+    monkeypatch.setattr(rlprompt.store.store, "MIGRATIONS", (*known, "DROP TABLE runs; nonsense"))
     with pytest.raises(StoreError, match="cannot be used"):
         Store(path)
-    monkeypatch.setattr(rlprompt.store, "MIGRATIONS", known)
+    monkeypatch.setattr(rlprompt.store.store, "MIGRATIONS", known)
     with open_run(path) as store:
         same(go(store, HiddenWords(), Walk()), whole)
 

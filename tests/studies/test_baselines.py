@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import desk, model, rlprompt, summary, write_config
+from command_line import rlprompt, summary, write_config
 
 from rlprompt.studies.references import LoRA
-
-__all__ = ["desk", "model"]
 
 QUICK = [{"name": "lora", "learning_rates": [0.001], "epochs": 1, "rank": 2}, "logistic-head"]
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import desk, model, rlprompt, save, summary, write_config
+from command_line import rlprompt, save, summary, write_config
 from small_experiments import experiment, task
 from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
@@ -25,8 +24,6 @@ from rlprompt.store.store import FILE, Store
 from rlprompt.studies.comparison import Comparison
 from rlprompt.studies.experiment import Experiment, load_model, searches
 from rlprompt.studies.run import compare, load_again
-
-__all__ = ["desk", "model"]  # fixtures
 
 MODELS: dict[str, TinyKind] = {"a": "llama", "b": "gpt2"}
 ONLY = {"random": RandomSearch()}
@@ -160,9 +157,6 @@ class TestFromFile:
 
     @pytest.fixture(autouse=True)
     def _models(self, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        # Pictures are looked at above, and take most of the time.
-        module = sys.modules["rlprompt.studies.run"]  # the package's name for it is the function
-        monkeypatch.setattr(module, "draw", lambda comparison, out: None)
         for name, kind in MODELS.items():
             save(desk / name, kind=kind)
 

@@ -79,7 +79,7 @@ def test_an_error_names_the_prompt_the_example_and_the_line() -> None:
     with pytest.raises(RewardError) as caught:
         RewardFunction(fails).score(["a", "b", "c"], EXAMPLES, " the prompt")
     assert str(caught.value).startswith(f"reward {fails.__qualname__} raised KeyError: 'b' at ")
-    assert "test_function_reward.py:" in str(caught.value)
+    assert "test_function.py:" in str(caught.value)
     assert "on the example train.csv:3 where the model wrote 'b'" in str(caught.value)
     assert str(caught.value).endswith("under the prompt ' the prompt'")
     assert isinstance(caught.value.__cause__, KeyError)

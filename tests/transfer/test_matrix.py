@@ -202,5 +202,5 @@ def test_it_reads_back_and_prints_markup_as_it_is(
 
 
 def test_reading_and_arranging_need_no_torch() -> None:
-    code = "import sys, rlprompt.transfer_matrix; assert 'torch' not in sys.modules"
+    code = "import sys, rlprompt.transfer.matrix; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -188,12 +188,12 @@ class TestFetching:
     def test_two_processes_at_once_both_get_the_file(self, tiny: Asset, cache: Path) -> None:
         code = (
             "import sys, time\n"
-            "from rlprompt import assets\n"
+            "from rlprompt._utils import assets\n"
             f"assets.ASSETS = {{'tiny': assets.{tiny!r}}}\n"
             "print('ready', flush=True); sys.stdin.readline()\n"
             "print(assets.fetch('tiny'))\n"
         )
-        root = str(Path(assets.__file__).parent.parent)
+        root = str(Path(assets.__file__).parents[2])
         processes = [
             subprocess.Popen(
                 [sys.executable, "-c", code],

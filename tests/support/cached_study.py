@@ -1,0 +1,45 @@
+"""A search in a study of its own, with a cache beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optimisers import Walk
+from synthetic import HiddenWords
+from tiny import tiny_lm
+
+from rlprompt.data.load import Example
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt
+from rlprompt.search.objective import Budget
+from rlprompt.search.result import Result
+from rlprompt.studies.study import Job, Study
+from rlprompt.tasks.base import Task
+from rlprompt.types import Floats
+
+
+@dataclass(frozen=True)
+class Counted(HiddenWords):
+    """Counts the prompts that it scores on train."""
+
+    counts: list[int] = dataclasses.field(default_factory=list)
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        if examples == self.splits.train:
+            self.counts.append(len(prompts))
+        return super().rewards(lm, prompts, examples)
+
+
+def run(
+    folder: Path, task: Task, cache: Path | None, optimiser: Any = None, rows: int = 200
+) -> Result:
+    """One search in a study of its own."""
+    job = Job(task, tiny_lm(), optimiser or Walk(), Budget(rows), seed=3, length=3, banned=())
+    with Study(folder, {"run": job}, {}, cache) as study:
+        return study.run(next(study.claimed()))
