@@ -49,7 +49,7 @@ class TestPackedEqualsPlain:
     def test_for_a_text_before_an_empty_prompt_beside_one_without(self, kind: TinyKind) -> None:
         lm, candidates = tiny_lm(kind), ((3,), (4,))
         queries = [Query((5,), (), candidates), Query((), (6,), candidates)]
-        found = [
+        packed, plain = [
             lm._score(way, "vocabulary", [TokenPrompt(())], queries)
             for way in (lm._scorer, lm._plain)
         ]
