@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import rlprompt
-from rlprompt._utils.files import write_whole
+from rlprompt._utils.files import write_atomically
 from rlprompt.config.schema import RANDOM, Config, config_from_json
 from rlprompt.search.budget import Ledger
 from rlprompt.search.objective import Budget
@@ -327,7 +327,7 @@ def _done_elsewhere(
 def _write_error(out: Path, name: str, details: str) -> None:
     path = out / "runs" / f"{name}.error.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, details.encode())
+    write_atomically(path, details.encode())
 
 
 def _run(study: Study, search: Search, watcher: Watcher, out: Path) -> Run:
