@@ -18,7 +18,7 @@ from typing import Any
 from rlprompt._utils.assets import fetch
 from rlprompt.data.examples import Example, OnLeak, Splits, check_choice
 from rlprompt.data.few_shot import check_sizes, draw_shots, draw_test, few_shot
-from rlprompt.data.files import SUFFIXES, Row, Table, read_table, text_row
+from rlprompt.data.files import SUFFIXES, RowTable, TextRow, read_table, text_row
 from rlprompt.data.hub import (
     PREFIX,
     DataSets,
@@ -29,7 +29,7 @@ from rlprompt.data.hub import (
     load_saved,
     split_table,
 )
-from rlprompt.data.reading import OnBadRows, Reader
+from rlprompt.data.reading import ExampleReader, OnBadRows
 
 __all__ = ["Example", "OnBadRows", "OnLeak", "Splits", "few_shot", "load_splits"]
 
@@ -39,11 +39,11 @@ WEAK_RATING = 1.0
 SPLITS = ("train", "dev", "test")
 
 Item = Example | Mapping[str, Any]
-Source = str | Path | Sequence[Item] | Mapping[str, Sequence[Item]]
+DataSource = str | Path | Sequence[Item] | Mapping[str, Sequence[Item]]
 
 
 def load_splits(
-    source: Source,
+    source: DataSource,
     labels: Collection[str] | None,
     *,
     text: Sequence[str] | Mapping[str, str] = ("text",),
@@ -86,7 +86,9 @@ def load_splits(
         examples = _movie_reviews(labels or (), fields)
         return few_shot(examples, shots=shots, n_test=n_test, seed=seed)
     classes = _classes(labels, label, aliases or {})
-    loading = _Loading(Reader(fields, label, classes, on_bad_rows, on_leak), shots, n_test, seed)
+    loading = _Loading(
+        ExampleReader(fields, label, classes, on_bad_rows, on_leak), shots, n_test, seed
+    )
     if isinstance(source, str) and source.startswith(PREFIX):
         parts, pinned = load_hub(HubName.parse(source))
         return loading.data_sets(parts, str(pinned))
@@ -99,7 +101,7 @@ def load_splits(
 class _Loading:
     """One call of `load_splits`, whatever the source turns out to be."""
 
-    reader: Reader
+    reader: ExampleReader
     shots: int
     n_test: int | None
     seed: int
@@ -146,10 +148,10 @@ class _Loading:
             )
         return self.drawn(self.list_table("examples", source))
 
-    def list_table(self, name: str, items: Sequence[Item]) -> Table:
+    def list_table(self, name: str, items: Sequence[Item]) -> RowTable:
         """The rows of a list, each named by its index."""
 
-        def rows() -> Iterator[tuple[str, Row]]:
+        def rows() -> Iterator[tuple[str, TextRow]]:
             for i, item in enumerate(items):
                 if isinstance(item, Example):
                     yield item.source or f"{name}[{i}]", self.example_row(item)
@@ -158,9 +160,9 @@ class _Loading:
                 else:
                     yield f"{name}[{i}]", f"is a {type(item).__name__}, no mapping or Example"
 
-        return Table(name, rows(), uniform=False)
+        return RowTable(name, rows(), uniform=False)
 
-    def example_row(self, example: Example) -> Row:
+    def example_row(self, example: Example) -> TextRow:
         """An example as a row with a column for its label."""
         label = self.reader.label
         return {**example.fields, **({} if label is None else {label: example.label})}
@@ -188,12 +190,12 @@ class _Loading:
         found = (f"data is {origin}",) if origin else ()
         return replace(splits, origin=origin, notes=(*found, *notes, *splits.notes))
 
-    def given(self, tables: Mapping[str, Table]) -> Splits:
+    def given(self, tables: Mapping[str, RowTable]) -> Splits:
         """The three splits as they are, or with fewer examples to test on."""
         read = {name: self.reader.read(table) for name, table in tables.items()}
         return self.apart(read, ())
 
-    def drawn_and_given(self, table: Table, test: Table) -> Splits:
+    def drawn_and_given(self, table: RowTable, test: RowTable) -> Splits:
         """Train and dev from one table, test from another."""
         train, dev, notes = draw_shots(
             self.read_one(table), shots=self.shots, seed=self.seed, by_class=self.by_class
@@ -207,7 +209,7 @@ class _Loading:
         notes = (*self.reader.notes(), *notes)
         return Splits(kept["train"], kept["dev"], test, notes, self.reader.on_leak)
 
-    def drawn(self, table: Table) -> Splits:
+    def drawn(self, table: RowTable) -> Splits:
         """All three from one table."""
         splits = few_shot(
             self.read_one(table),
@@ -220,7 +222,7 @@ class _Loading:
             splits, notes=(*self.reader.notes(), *splits.notes), on_leak=self.reader.on_leak
         )
 
-    def read_one(self, table: Table) -> Sequence[Example]:
+    def read_one(self, table: RowTable) -> Sequence[Example]:
         """Examples to draw from, of every class."""
         examples = self.reader.without_repeats({table.name: self.reader.read(table)})[table.name]
         classes = (self.reader.classes or {}).values()
