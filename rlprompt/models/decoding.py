@@ -126,7 +126,7 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Reader:
+class AnswerEnd:
     """Tells when an answer is whole.
 
     Attributes:

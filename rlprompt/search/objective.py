@@ -20,7 +20,6 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.models.hidden import last_hidden
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.search.budget import Ledger, Scored
@@ -233,17 +232,17 @@ class Objective:
         No reward comes of it, so no row is charged; it is found again in a replay like an answer.
 
         Args:
-            texts: (B,) token ids, as for `last_hidden`.
+            texts: (B,) token ids, as for `FrozenLM.last_hidden`.
 
         Returns:
             (B, W) float32, what the model's output head is given at the end of each.
 
         Raises:
-            ValueError: As for `last_hidden`.
+            ValueError: As for `FrozenLM.last_hidden`.
         """
         found = self._answers.find_hidden(texts) if self._answers else None
         if found is None:
-            found = last_hidden(self.lm, texts)
+            found = self.lm.last_hidden(texts)
             found = self._answers.keep_hidden(texts, found) if self._answers else found
         return found
 
