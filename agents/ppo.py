@@ -42,6 +42,14 @@ class PPO:
     random generators that Stable-Baselines3 draws from are seeded from the search's own and put
     back afterwards.
 
+    On a task and a model that cost next to nothing:
+
+    >>> from rlprompt import search
+    >>> from rlprompt.check.toy import TrialTask, trial_lm
+    >>> found = search(TrialTask(), trial_lm(), PPO(prompts=4), budget=48, length=2)
+    >>> found.n_prompts, found.rows, len(found.best.prompt)  # three rollouts, on 4 examples
+    (12, 48, 2)
+
     Args:
         prompts: Prompts in a rollout, scored together. RLPrompt's 16; 2 or more.
         epochs: Passes over a rollout. Schulman et al.: 10 for continuous control.
@@ -84,6 +92,14 @@ class SoftPPO:
     2022, arXiv 2201.03514), one for each vector. The mean of each vector hangs on its position
     alone: the process is deterministic and always starts alike. Rewards and randomness are treated
     as in `PPO`.
+
+    On a task and a model that cost next to nothing:
+
+    >>> from rlprompt import search
+    >>> from rlprompt.check.toy import TrialTask, trial_lm
+    >>> found = search(TrialTask(), trial_lm(), SoftPPO(prompts=4), budget=48, length=2)
+    >>> found.n_prompts, found.best.prompt.vectors.shape
+    (12, (2, 32))
 
     Args:
         prompts: Prompts in a rollout, scored together. As for `PPO`.

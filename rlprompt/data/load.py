@@ -60,6 +60,18 @@ def load_splits(
     Train and dev are drawn from a single file, list or hub split; test is what is left, or the test
     set that a hub data set has. Where all three are given, only a smaller test is drawn.
 
+    A file, a folder or a name of the hub takes the place of the list:
+
+    >>> films = [{"review": f"Film {i}", "stars": i % 2} for i in range(20)]
+    >>> splits = load_splits(
+    ...     films, ["bad", "good"], text={"text": "review"}, label="stars",
+    ...     aliases={"0": "bad", "1": "good"}, shots=2, n_test=5,
+    ... )
+    >>> {name: len(part) for name, part in splits.parts().items()}
+    {'train': 4, 'dev': 4, 'test': 5}
+    >>> sorted({example.label for example in splits.train}), set(splits.train[0].fields)
+    (['bad', 'good'], {'text'})
+
     Args:
         source: As in the module's docstring.
         labels: The classes there are; None where the label is any text, such as the answer that is

@@ -51,6 +51,19 @@ PairReward = Callable[[Tensor, NDArray[np.int64]], Tensor]
 class FrozenLM:
     """A language model whose weights never change.
 
+    `FrozenLM.load` takes a model by its name. One of random weights that knows four words:
+
+    >>> from tokenizers import Tokenizer, models
+    >>> from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    >>> words = models.WordLevel({"?": 0, "good": 1, "bad": 2, "film": 3}, unk_token="?")
+    >>> size = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1}
+    >>> config = LlamaConfig(vocab_size=4, num_hidden_layers=1, **size)
+    >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words))
+    >>> lm = FrozenLM(LlamaForCausalLM(config), tokenizer, "tiny")
+    >>> query = Query(lm.encode("film"), (), (lm.encode("good"), lm.encode("bad")))
+    >>> lm.score([TokenPrompt((1, 3)), TokenPrompt((2,))], [query]).shape  # nats
+    torch.Size([2, 1, 2])
+
     Args:
         model: Any Hugging Face causal, masked or encoder-decoder model. It is put into evaluation
             mode and its weights are frozen.
