@@ -34,7 +34,7 @@ class PPO:
     PPO (Schulman et al. 2017, arXiv 1707.06347) on RLPrompt's process (Deng et al. 2022, arXiv
     2205.12548): a frozen language model writes, a small adapter changes what it writes. Departures
     from RLPrompt: PPO and not soft Q-learning; the adapter is a vector a position and not an MLP
-    (`token_policy.py` says why); the policy model is the task's own; no truncation to top-k.
+    (`TokenPolicy` says why); the policy model is the task's own; no truncation to top-k.
 
     A prompt's reward counts relative to its rollout's mean, as in RLPrompt, in units of the spread
     of all rewards so far. Nothing is discounted: an episode has one reward, at its end. There is no

@@ -1,9 +1,9 @@
 """Splits from data of any kind: films, files, folders, lists, and data sets of the hub.
 
-Sources: `"movie-reviews"` (fetched once, see `assets.py`); a `.csv`, `.tsv`, `.jsonl` or `.parquet`
+Sources: `"movie-reviews"` (fetched once); a `.csv`, `.tsv`, `.jsonl` or `.parquet`
 file that few-shot splits are drawn from; a folder that holds `train`, `dev` and `test` files
 (`test` may lie one level up, as in the 16-shot layout of Gao et al. 2021) or what `datasets` saved;
-`"hub:NAME"` (see `hub.py`); or the same in memory: a list of rows or examples, or a mapping of
+`"hub:NAME"` (see `HubName`); or the same in memory: a list of rows or examples, or a mapping of
 `train`, `dev` and `test` to such lists. A defect is named by file and line, or by its index.
 """
 

@@ -5,7 +5,7 @@ prompt is computed once for all examples, and the output head is applied where a
 The answers of a batch grow together: their keys and values lie in one block that is written in
 place, and an answer that is whole makes room for another row of the block.
 
-`plain_generation.py` answers the same calls for models that cannot be packed.
+`PlainGenerator` answers the same calls for models that cannot be packed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Runs packed layouts through a frozen causal model, and keeps the texts that stay the same.
 
-`PackedModel` turns the arrays of `packing.py` into one forward pass under an ancestor mask, over
-prefixes whose keys and values are known already. Scoring (`scoring.py`) and generation
-(`generation.py`) both stand on it.
+`PackedModel` turns the arrays of a `Pass` into one forward pass under an ancestor mask, over
+prefixes whose keys and values are known already. `PackedScorer` and `PackedGenerator` both stand
+on it.
 """
 
 from __future__ import annotations

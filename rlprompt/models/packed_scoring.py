@@ -1,11 +1,11 @@
 """Runs sequences through a frozen causal model, with everything shared computed once.
 
-`PackedScorer` executes the layouts of `packing.py`: keys and values of the text before the prompt
+`PackedScorer` runs rows of `Tree`s: keys and values of the text before the prompt
 are kept from call to call, a leading prompt is computed once for all examples, several prompts
 ride side by side on a row, and the output head is applied where an answer is read, to the
 candidates' ids only unless a log-softmax over the vocabulary is asked for.
 
-`plain.py` answers the same calls for models that cannot be packed.
+`PlainScorer` answers the same calls for models that cannot be packed.
 """
 
 from __future__ import annotations

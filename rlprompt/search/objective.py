@@ -6,7 +6,7 @@ batch is charged before it is computed and repeats are charged again, so equal b
 information. Nothing paid for is lost: where the budget ends inside a batch, the prompts that still
 fit are scored and travel with `BudgetExhausted`. Answers that an earlier process paid for are
 charged all the same: a search that was killed begins again, is told what it was told before, and so
-comes to where it was (`store.py`).
+comes to where it was (`Store`).
 """
 
 from __future__ import annotations

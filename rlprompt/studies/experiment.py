@@ -48,7 +48,7 @@ class Experiment:
         seeds: Each optimiser runs once with each.
         length: Tokens or vectors of a prompt.
         banned: Ids and words that token prompts may not use.
-        controls: Prompts of one's own to score beside those of every study (`controls.py`), by
+        controls: Prompts of one's own to score beside those of every study, by
             name; outside the budget.
         config: Where it came from, for the record.
         stop: When a search ends before, fields of `Budget`.

@@ -47,7 +47,7 @@ PACKAGES = ("torch", "transformers", "numpy")
 
 
 class Watcher(Protocol):
-    """Is told how a comparison goes: the way to plug in a tracker (`tracking.py`)."""
+    """Is told how a comparison goes: the way to plug in a tracker (such as `TensorBoard`)."""
 
     def begin(self, search: Search) -> None:
         """A search begins."""
@@ -98,8 +98,8 @@ def compare(
         watcher: Is told how the searches of this process go.
         workers: Processes that share the searches, this one included; each loads the model. More
             than one needs experiments that were loaded from a file.
-        cache: File of answers that several studies share, see `cache.py`.
-        cluster: Machines that do the searches, see `cluster.py`; they say how many workers.
+        cache: File of answers that several studies share.
+        cluster: Machines that do the searches; they say how many workers.
 
     Raises:
         ValueError: The folder cannot be used, experiments cannot be told apart, or other workers
