@@ -24,7 +24,7 @@ class PromptVecEnv(VecEnv):
 
     >>> from rlprompt import Budget, Objective, TokenSpace
     >>> from rlprompt.check.toy import TrialTask, trial_lm
-    >>> from rlprompt.envs.token_prompt import TokenEpisodes
+    >>> from rlprompt.envs import TokenEpisodes
     >>> objective = Objective(TrialTask(n_examples=4), trial_lm(), Budget(rows=48))
     >>> envs = PromptVecEnv(TokenEpisodes(objective, TokenSpace(1, np.arange(40, 50)), n=2))
     >>> _ = envs.reset()
