@@ -27,6 +27,12 @@ class CMAES(AskTell):
     not a pretrained prompt; a search that stops early begins again with twice the population
     (IPOP, Auger & Hansen 2005), the budget is what ends it.
 
+    >>> space = SoftSpace(start=np.zeros((5, 16), dtype=np.float32), scale=1.0)
+    >>> proposals = CMAES(dimension=8).ask(space, 200, np.random.default_rng(0))
+    >>> generation = next(proposals)
+    >>> len(generation), generation[0].vectors.shape
+    (20, (5, 16))
+
     Args:
         dimension: Coordinates of the subspace, d. Black-Box Tuning's 500.
         population: Prompts of a generation, scored together. Black-Box Tuning's 20.

@@ -28,6 +28,15 @@ class Greedy(AskTell):
     scored twice. When every replacement in a prompt is known, the search goes on from the next
     best prompt.
 
+    >>> from rlprompt import Evaluation
+    >>> space = TokenSpace(length=3, allowed=np.arange(50))
+    >>> proposals = Greedy(batch=4).ask(space, 30, np.random.default_rng(0))
+    >>> pool = next(proposals)
+    >>> rewards = np.arange(len(pool))[:, None]  # the last one is best
+    >>> neighbours = proposals.send(Evaluation(tuple(pool), rewards))
+    >>> len(pool), len(neighbours), {prompt.ids[:2] for prompt in neighbours} == {pool[-1].ids[:2]}
+    (10, 4, True)
+
     Args:
         pool: Share of the budget spent on the random pool, above 0 and at most 1. Ours: a
             prototype on 16-shot SST-2 did well with 600 random prompts and 480 replacements; a

@@ -34,13 +34,21 @@ class PPO:
     PPO (Schulman et al. 2017, arXiv 1707.06347) on RLPrompt's process (Deng et al. 2022, arXiv
     2205.12548): a frozen language model writes, a small adapter changes what it writes. Departures
     from RLPrompt: PPO and not soft Q-learning; the adapter is a vector a position and not an MLP
-    (`token_policy.py` says why); the policy model is the task's own; no truncation to top-k.
+    (`TokenPolicy` says why); the policy model is the task's own; no truncation to top-k.
 
     A prompt's reward counts relative to its rollout's mean, as in RLPrompt, in units of the spread
     of all rewards so far. Nothing is discounted: an episode has one reward, at its end. There is no
     bonus for entropy, which would pull the policy away from what the model writes. The global
     random generators that Stable-Baselines3 draws from are seeded from the search's own and put
     back afterwards.
+
+    On a task and a model that cost next to nothing:
+
+    >>> from rlprompt import search
+    >>> from rlprompt.check.toy import TrialTask, trial_lm
+    >>> found = search(TrialTask(), trial_lm(), PPO(prompts=4), budget=48, length=2)
+    >>> found.n_prompts, found.rows, len(found.best.prompt)  # three rollouts, on 4 examples
+    (12, 48, 2)
 
     Args:
         prompts: Prompts in a rollout, scored together. RLPrompt's 16; 2 or more.
@@ -84,6 +92,14 @@ class SoftPPO:
     2022, arXiv 2201.03514), one for each vector. The mean of each vector hangs on its position
     alone: the process is deterministic and always starts alike. Rewards and randomness are treated
     as in `PPO`.
+
+    On a task and a model that cost next to nothing:
+
+    >>> from rlprompt import search
+    >>> from rlprompt.check.toy import TrialTask, trial_lm
+    >>> found = search(TrialTask(), trial_lm(), SoftPPO(prompts=4), budget=48, length=2)
+    >>> found.n_prompts, found.best.prompt.vectors.shape
+    (12, (2, 32))
 
     Args:
         prompts: Prompts in a rollout, scored together. As for `PPO`.

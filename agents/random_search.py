@@ -20,6 +20,12 @@ class RandomSearch(AskTell):
     within 1 % of optimised ones, so no comparison is complete without them. Unlike there, tokens
     come from the space's allowed ids and not from the whole vocabulary or a corpus.
 
+    >>> space = TokenSpace(length=3, allowed=np.arange(50))
+    >>> proposals = RandomSearch(batch=4).ask(space, 100, np.random.default_rng(0))
+    >>> prompts = next(proposals)
+    >>> len(prompts), all(space.contains(prompt) for prompt in prompts)
+    (4, True)
+
     Args:
         batch: Prompts in one objective call; changes speed and nothing else.
 

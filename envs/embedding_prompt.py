@@ -56,6 +56,17 @@ class EmbeddingPromptEnv(PromptEnv):
     last how many vectors there are. Action: Box (d,) in [-1, 1], the coordinates of the next
     vector. Reward: 0, at the last vector the prompt's mean train reward.
 
+    >>> from rlprompt import Budget
+    >>> from rlprompt.check.toy import TrialTask, trial_lm
+    >>> objective = Objective(TrialTask(n_examples=4), trial_lm(), Budget(rows=48))
+    >>> space = SoftSpace(start=np.zeros((2, 32), dtype=np.float32), scale=1.0)
+    >>> env = EmbeddingPromptEnv(objective, space)
+    >>> observation, _ = env.reset()
+    >>> for vector in np.zeros((2, 32), dtype=np.float32):
+    ...     observation, reward, terminated, _, _ = env.step(vector)
+    >>> observation.shape, terminated, reward == objective.ledger.best_reward
+    ((65,), True, True)
+
     Args:
         objective: The only way to a reward; `BudgetExhausted` passes through `step`.
         space: A full space or one made by `stepwise`.
@@ -73,6 +84,15 @@ class EmbeddingPromptEnv(PromptEnv):
 
 class EmbeddingPromptVectorEnv(PromptVectorEnv):
     """`num_envs` times `EmbeddingPromptEnv`, scored together.
+
+    >>> from rlprompt import Budget
+    >>> from rlprompt.check.toy import TrialTask, trial_lm
+    >>> objective = Objective(TrialTask(n_examples=4), trial_lm(), Budget(rows=48))
+    >>> space = SoftSpace(start=np.zeros((2, 32), dtype=np.float32), scale=1.0)
+    >>> envs = EmbeddingPromptVectorEnv(objective, space, num_envs=3)
+    >>> observations, _ = envs.reset()
+    >>> observations.shape, envs.single_action_space.shape
+    ((3, 65), (32,))
 
     Args:
         objective: As for `EmbeddingPromptEnv`.

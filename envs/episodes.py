@@ -1,7 +1,7 @@
 """The decision process behind every environment: prompts that grow a piece a step.
 
 One core for the single environment, Gymnasium's vector form and the one of Stable-Baselines3
-(`vec_env.py`), so that they cannot differ. The reward is 0 until a prompt is complete, then its
+(`PromptVecEnv`), so that they cannot differ. The reward is 0 until a prompt is complete, then its
 mean train reward; an episode ends there (`terminated`) and is never cut short. Nothing is random:
 a seed changes nothing.
 """

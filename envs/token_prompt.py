@@ -52,6 +52,17 @@ class TokenPromptEnv(PromptEnv):
     there are. Action: Discrete(N), an index into the space's allowed ids. Reward: 0, at the last
     token the prompt's mean train reward.
 
+    >>> from rlprompt import Budget
+    >>> from rlprompt.check.toy import TrialTask, trial_lm
+    >>> objective = Objective(TrialTask(n_examples=4), trial_lm(), Budget(rows=48))
+    >>> space = TokenSpace(length=3, allowed=np.arange(40, 50))
+    >>> env = TokenPromptEnv(objective, space, render_mode="ansi")
+    >>> observation, _ = env.reset()
+    >>> for action in (1, 8, 2):  # indices into the allowed ids
+    ...     observation, reward, terminated, _, _ = env.step(action)
+    >>> observation.tolist(), terminated, reward == objective.ledger.best_reward
+    ([41, 48, 42, 3], True, True)
+
     Args:
         objective: The only way to a reward; `BudgetExhausted` passes through `step`.
         space: Length and allowed ids.
@@ -66,6 +77,16 @@ class TokenPromptEnv(PromptEnv):
 
 class TokenPromptVectorEnv(PromptVectorEnv):
     """`num_envs` times `TokenPromptEnv`, scored together.
+
+    >>> from rlprompt import Budget
+    >>> from rlprompt.check.toy import TrialTask, trial_lm
+    >>> objective = Objective(TrialTask(n_examples=4), trial_lm(), Budget(rows=48))
+    >>> space = TokenSpace(length=3, allowed=np.arange(40, 50))
+    >>> envs = TokenPromptVectorEnv(objective, space, num_envs=2)
+    >>> observations, _ = envs.reset()
+    >>> observations, rewards, terminated, _, _ = envs.step(np.array([1, 8]))
+    >>> observations.tolist(), rewards.tolist()
+    ([[41, 0, 0, 1], [48, 0, 0, 1]], [0.0, 0.0])
 
     Args:
         objective: As for `TokenPromptEnv`.

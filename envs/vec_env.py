@@ -22,6 +22,16 @@ class PromptVecEnv(VecEnv):
     The environments are rows of one array and have no life of their own: attributes are shared,
     and there is none to set.
 
+    >>> from rlprompt import Budget, Objective, TokenSpace
+    >>> from rlprompt.check.toy import TrialTask, trial_lm
+    >>> from rlprompt.envs import TokenEpisodes
+    >>> objective = Objective(TrialTask(n_examples=4), trial_lm(), Budget(rows=48))
+    >>> envs = PromptVecEnv(TokenEpisodes(objective, TokenSpace(1, np.arange(40, 50)), n=2))
+    >>> _ = envs.reset()
+    >>> observations, rewards, finished, _ = envs.step(np.array([1, 8]))
+    >>> finished.tolist(), observations.tolist()  # whole prompts were scored and begun again
+    ([True, True], [[0, 0], [0, 0]])
+
     Args:
         episodes: As many as there are environments.
     """

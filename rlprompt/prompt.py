@@ -23,6 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 class TokenPrompt:
     """A prompt of vocabulary tokens.
 
+    >>> prompt = TokenPrompt([504, 572])
+    >>> prompt.ids, prompt == TokenPrompt((504, 572))
+    ((504, 572), True)
+
     Args:
         ids: Token ids, each >= 0; any sequence of integers, kept as a tuple. May be empty.
 
@@ -60,6 +64,10 @@ class TokenPrompt:
 @dataclass(frozen=True, eq=False)
 class SoftPrompt:
     """A prompt of embedding vectors.
+
+    >>> prompt = SoftPrompt(np.zeros((5, 16)))
+    >>> len(prompt), prompt.vectors.dtype, prompt == SoftPrompt(np.zeros((5, 16)))
+    (5, dtype('float32'), True)
 
     Args:
         vectors: (length, hidden), finite; copied to a read-only float32 array.

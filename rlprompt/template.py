@@ -36,6 +36,10 @@ class Encoder(Protocol):
 class Query:
     """An example with a gap where the prompt goes.
 
+    >>> query = Query(head_ids=(1, 30, 31), tail_ids=(40,), candidates=((7,), (8, 9)))
+    >>> query.n_text, query.n_answer  # a candidate's last token is predicted, never fed
+    (4, 1)
+
     Attributes:
         head_ids: Ids before the prompt, leading special tokens included.
         tail_ids: Ids after the prompt, trailing special tokens included.
@@ -68,6 +72,12 @@ class Query:
 @dataclass(frozen=True)
 class Template:
     """A text with one `{prompt}`, the example's fields, and at most one `{mask}`.
+
+    >>> template = Template("{text} {prompt} Mood:")
+    >>> template.fields, template.prompt_text("In short,")
+    (('text',), ' In short,')
+    >>> template.answered({"text": "Great fun."}, " good")
+    'Great fun. Mood: good'
 
     Args:
         text: Such as `"{text} {prompt}"` or `"{premise} {prompt} {hypothesis}"`. A literal brace

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under another name and rename it."""
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(content)

@@ -4,7 +4,7 @@ For pytest:
 
     check_optimiser(MyOptimiser()).raise_if_failed()
 
-It searches on a task that costs nothing (`check_trial.py`). What it cannot see is an optimiser that
+It searches on a task that costs nothing (`TrialTask`). What it cannot see is an optimiser that
 never calls the objective again and never returns: that hangs here as it would in a search.
 """
 

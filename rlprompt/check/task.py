@@ -4,7 +4,7 @@ For pytest:
 
     check_task(my_task, lm).raise_if_failed()
 
-`check_optimiser`, for search methods, is here as well (`check_optimisers.py`).
+`check_optimiser` does the same for search methods.
 
 A task is asked about few prompts and examples, in ways that must not matter. What cannot be seen
 from here: a fingerprint that differs between processes, such as one made with Python's `hash`, and

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlprompt._utils.files import write_whole
+from rlprompt._utils.files import write_atomically
 from rlprompt.cli.png import curves
 from rlprompt.search.result import SOFT_MARK, Score
 from rlprompt.studies.comparison import Comparison, Section
@@ -183,8 +183,8 @@ def draw(comparison: Comparison, out: Path) -> None:
     Raises:
         OSError: The folder cannot be written to.
     """
-    write_whole(out / "table.md", markdown(comparison).encode())
-    write_whole(out / "curves.png", curves(comparison))
+    write_atomically(out / "table.md", markdown(comparison).encode())
+    write_atomically(out / "curves.png", curves(comparison))
 
 
 def _number(score: Score | None) -> str:

@@ -149,12 +149,12 @@ def _earlier(path: Path, study: str) -> tuple[Opening, ...]:
 
 def _go(done: Transferring, there: Destinations, path: Path) -> None:
     """Score on one model after another; what came of it so far is always in the file."""
-    from rlprompt._utils.files import write_whole
+    from rlprompt._utils.files import write_atomically
     from rlprompt.transfer.run import MISTAKES
 
     def follow(targets: Iterable[Target]) -> None:
         for target in targets:
-            write_whole(path, done.file.to_json().encode())
+            write_atomically(path, done.file.to_json().encode())
             said = f"scored on {target.examples} {target.split} examples"
             if target.problem:
                 said = "could not be scored, for a reason that is given below"
@@ -175,7 +175,7 @@ def _go(done: Transferring, there: Destinations, path: Path) -> None:
         typer.echo("what was scored is kept: run the same command again to go on", err=True)
         raise
     finally:
-        write_whole(path, done.file.to_json().encode())
+        write_atomically(path, done.file.to_json().encode())
 
 
 def _judge(done: Transfer) -> None:

@@ -1,6 +1,6 @@
 """What an experiment file may say, checked before anything is loaded or paid for.
 
-`config_file.py` reads the file. Nothing here imports torch or an optimiser.
+`load_config` reads the file. Nothing here imports torch or an optimiser.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Config(Section):
         tasks: Several, as for models.
         prompt: What is searched for.
         optimisers: The methods to compare.
-        references: Training of the same models on the same examples, see `references.py`.
+        references: Training of the same models on the same examples, see `rlprompt.studies`.
         seeds: Each optimiser runs once with each.
         budget: Rows that each run may spend: one row is one prompt scored on one example.
         budgets: Several.

@@ -85,7 +85,7 @@ class ClassificationConfig(Section):
         hand_prompt: A prompt written by hand, the control to beat.
         pooling: How several words of a class count together (`Verbaliser`).
         length: How the tokens of a word count together (`Verbaliser`).
-        calibration: `contextual`, or `none` (`calibration.py`).
+        calibration: `contextual`, or `none` (as for `ClassificationTask`).
     """
 
     data: str = Field(min_length=1)

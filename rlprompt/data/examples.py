@@ -17,6 +17,12 @@ NAMED = 5
 class Example:
     """A labelled example.
 
+    >>> example = Example({"text": "Great fun."}, "positive", "films.csv:2")
+    >>> example == Example({"text": "Great fun."}, "positive")
+    True
+    >>> example.key == Example({"text": "GREAT  fun."}, "negative").key  # the same text to a reader
+    True
+
     Attributes:
         fields: Text of each field that a template may name.
         label: Its class, or the answer that is expected.
@@ -52,6 +58,13 @@ class Example:
 @dataclass(frozen=True)
 class Splits:
     """Examples to search on, to select on, and to report on.
+
+    >>> fun, dull, long = (Example({"text": text}, "any") for text in ("Fun.", "Dull.", "Long."))
+    >>> {name: len(part) for name, part in Splits((fun,), (dull,), (long,)).parts().items()}
+    {'train': 1, 'dev': 1, 'test': 1}
+    >>> Splits((fun,), (dull,), (fun,))
+    Traceback (most recent call last):
+    ValueError: train leaks into test: the test example {'text': 'Fun.'} repeats ...
 
     Attributes:
         train: What optimisers see.

@@ -23,6 +23,11 @@ def few_shot(
 ) -> Splits:
     """Draw balanced train and dev splits, and test from the rest.
 
+    >>> films = [Example({"text": f"Film {i}"}, ["bad", "good"][i % 2]) for i in range(20)]
+    >>> splits = few_shot(films, shots=2, n_test=5)
+    >>> {name: len(part) for name, part in splits.parts().items()}
+    {'train': 4, 'dev': 4, 'test': 5}
+
     Args:
         examples: What to draw from. A repeated text is used once, and one that is there with two
             labels not at all.

@@ -20,12 +20,12 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 MAX_CELL = 1 << 24
 BATCH = 1024  # rows of a columnar file that are held at a time
 
-Row = dict[str, str] | str
+TextRow = dict[str, str] | str
 """The columns of a row, or what is wrong with it, such as `is no JSON object`."""
 
 
 @dataclass(frozen=True)
-class Table:
+class RowTable:
     """Rows of one file, list or split.
 
     Attributes:
@@ -35,11 +35,11 @@ class Table:
     """
 
     name: str
-    rows: Iterable[tuple[str, Row]]
+    rows: Iterable[tuple[str, TextRow]]
     uniform: bool
 
 
-def read_table(path: Path, columns: Collection[str] = ()) -> Table:
+def read_table(path: Path, columns: Collection[str] = ()) -> RowTable:
     """The rows of a file.
 
     Args:
@@ -53,14 +53,14 @@ def read_table(path: Path, columns: Collection[str] = ()) -> Table:
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} does not end in {', '.join(SUFFIXES)}")
     if path.suffix == ".parquet":
-        return Table(path.name, _parquet_rows(path, columns), uniform=True)
+        return RowTable(path.name, _parquet_rows(path, columns), uniform=True)
     _check_encoding(path)
     if path.suffix == ".jsonl":
-        return Table(path.name, _json_rows(path), uniform=False)
-    return Table(path.name, _table_rows(path), uniform=True)
+        return RowTable(path.name, _json_rows(path), uniform=False)
+    return RowTable(path.name, _table_rows(path), uniform=True)
 
 
-def text_row(values: Mapping[str, Any]) -> Row:
+def text_row(values: Mapping[str, Any]) -> TextRow:
     """Values of any type as texts: nothing for None, JSON for what is not text.
 
     >>> text_row({"text": "a", "label": 1, "note": None, "words": ["b"]})
@@ -97,7 +97,7 @@ def _check_encoding(path: Path) -> None:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:
+def _json_rows(path: Path) -> Iterator[tuple[str, TextRow]]:
     # Only "\n" ends a line: JSON strings may hold other separators of lines as they are.
     with path.open(encoding="utf-8-sig", newline="\n") as lines:
         for number, line in enumerate(lines, 1):
@@ -120,7 +120,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def _json_row(line: str) -> Row:
+def _json_row(line: str) -> TextRow:
     try:
         row = _DECODER.decode(line)
     except json.JSONDecodeError as error:
@@ -132,7 +132,7 @@ def _json_row(line: str) -> Row:
     return text_row(row) if isinstance(row, dict) else "is no JSON object"
 
 
-def _table_rows(path: Path) -> Iterator[tuple[str, Row]]:
+def _table_rows(path: Path) -> Iterator[tuple[str, TextRow]]:
     tabs = path.suffix == ".tsv"  # where quotes are text, as in the 16-shot files
     csv.field_size_limit(MAX_CELL)
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -163,7 +163,7 @@ def _check_names(names: Sequence[str], path: Path) -> None:
         raise ValueError(f"{path.name} has two columns {twice[0]!r}")
 
 
-def _parquet_rows(path: Path, columns: Collection[str]) -> Iterator[tuple[str, Row]]:
+def _parquet_rows(path: Path, columns: Collection[str]) -> Iterator[tuple[str, TextRow]]:
     """Rows are counted from 1: there are no lines."""
     try:
         import pyarrow as pa

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlprompt.data.files import BATCH, Row, Table, text_row
+from rlprompt.data.files import BATCH, RowTable, TextRow, text_row
 
 logger = logging.getLogger(__name__)
 
@@ -115,13 +115,13 @@ def held_out(parts: DataSets, label: str | None) -> str | None:
     return next((name for name in names if name in parts and _labelled(parts[name], label)), None)
 
 
-def split_table(name: str, part: Any, columns: tuple[str, ...]) -> Table:
+def split_table(name: str, part: Any, columns: tuple[str, ...]) -> RowTable:
     """The rows of a split, counted from 1, with class names in the place of their numbers."""
     chosen = list(columns) if set(columns) <= set(part.column_names) else part.column_names
-    return Table(name, _rows(name, part.select_columns(chosen)), uniform=True)
+    return RowTable(name, _rows(name, part.select_columns(chosen)), uniform=True)
 
 
-def _rows(name: str, part: Any) -> Iterator[tuple[str, Row]]:
+def _rows(name: str, part: Any) -> Iterator[tuple[str, TextRow]]:
     classes = {
         column: feature.names
         for column, feature in part.features.items()

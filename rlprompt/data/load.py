@@ -1,9 +1,9 @@
 """Splits from data of any kind: films, files, folders, lists, and data sets of the hub.
 
-Sources: `"movie-reviews"` (fetched once, see `assets.py`); a `.csv`, `.tsv`, `.jsonl` or `.parquet`
+Sources: `"movie-reviews"` (fetched once); a `.csv`, `.tsv`, `.jsonl` or `.parquet`
 file that few-shot splits are drawn from; a folder that holds `train`, `dev` and `test` files
 (`test` may lie one level up, as in the 16-shot layout of Gao et al. 2021) or what `datasets` saved;
-`"hub:NAME"` (see `hub.py`); or the same in memory: a list of rows or examples, or a mapping of
+`"hub:NAME"` (see `HubName`); or the same in memory: a list of rows or examples, or a mapping of
 `train`, `dev` and `test` to such lists. A defect is named by file and line, or by its index.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 from rlprompt._utils.assets import fetch
 from rlprompt.data.examples import Example, OnLeak, Splits, check_choice
 from rlprompt.data.few_shot import check_sizes, draw_shots, draw_test, few_shot
-from rlprompt.data.files import SUFFIXES, Row, Table, read_table, text_row
+from rlprompt.data.files import SUFFIXES, RowTable, TextRow, read_table, text_row
 from rlprompt.data.hub import (
     PREFIX,
     DataSets,
@@ -29,7 +29,7 @@ from rlprompt.data.hub import (
     load_saved,
     split_table,
 )
-from rlprompt.data.reading import OnBadRows, Reader
+from rlprompt.data.reading import ExampleReader, OnBadRows
 
 __all__ = ["Example", "OnBadRows", "OnLeak", "Splits", "few_shot", "load_splits"]
 
@@ -39,11 +39,11 @@ WEAK_RATING = 1.0
 SPLITS = ("train", "dev", "test")
 
 Item = Example | Mapping[str, Any]
-Source = str | Path | Sequence[Item] | Mapping[str, Sequence[Item]]
+DataSource = str | Path | Sequence[Item] | Mapping[str, Sequence[Item]]
 
 
 def load_splits(
-    source: Source,
+    source: DataSource,
     labels: Collection[str] | None,
     *,
     text: Sequence[str] | Mapping[str, str] = ("text",),
@@ -59,6 +59,18 @@ def load_splits(
 
     Train and dev are drawn from a single file, list or hub split; test is what is left, or the test
     set that a hub data set has. Where all three are given, only a smaller test is drawn.
+
+    A file, a folder or a name of the hub takes the place of the list:
+
+    >>> films = [{"review": f"Film {i}", "stars": i % 2} for i in range(20)]
+    >>> splits = load_splits(
+    ...     films, ["bad", "good"], text={"text": "review"}, label="stars",
+    ...     aliases={"0": "bad", "1": "good"}, shots=2, n_test=5,
+    ... )
+    >>> {name: len(part) for name, part in splits.parts().items()}
+    {'train': 4, 'dev': 4, 'test': 5}
+    >>> sorted({example.label for example in splits.train}), set(splits.train[0].fields)
+    (['bad', 'good'], {'text'})
 
     Args:
         source: As in the module's docstring.
@@ -86,7 +98,9 @@ def load_splits(
         examples = _movie_reviews(labels or (), fields)
         return few_shot(examples, shots=shots, n_test=n_test, seed=seed)
     classes = _classes(labels, label, aliases or {})
-    loading = _Loading(Reader(fields, label, classes, on_bad_rows, on_leak), shots, n_test, seed)
+    loading = _Loading(
+        ExampleReader(fields, label, classes, on_bad_rows, on_leak), shots, n_test, seed
+    )
     if isinstance(source, str) and source.startswith(PREFIX):
         parts, pinned = load_hub(HubName.parse(source))
         return loading.data_sets(parts, str(pinned))
@@ -99,7 +113,7 @@ def load_splits(
 class _Loading:
     """One call of `load_splits`, whatever the source turns out to be."""
 
-    reader: Reader
+    reader: ExampleReader
     shots: int
     n_test: int | None
     seed: int
@@ -146,10 +160,10 @@ class _Loading:
             )
         return self.drawn(self.list_table("examples", source))
 
-    def list_table(self, name: str, items: Sequence[Item]) -> Table:
+    def list_table(self, name: str, items: Sequence[Item]) -> RowTable:
         """The rows of a list, each named by its index."""
 
-        def rows() -> Iterator[tuple[str, Row]]:
+        def rows() -> Iterator[tuple[str, TextRow]]:
             for i, item in enumerate(items):
                 if isinstance(item, Example):
                     yield item.source or f"{name}[{i}]", self.example_row(item)
@@ -158,9 +172,9 @@ class _Loading:
                 else:
                     yield f"{name}[{i}]", f"is a {type(item).__name__}, no mapping or Example"
 
-        return Table(name, rows(), uniform=False)
+        return RowTable(name, rows(), uniform=False)
 
-    def example_row(self, example: Example) -> Row:
+    def example_row(self, example: Example) -> TextRow:
         """An example as a row with a column for its label."""
         label = self.reader.label
         return {**example.fields, **({} if label is None else {label: example.label})}
@@ -188,12 +202,12 @@ class _Loading:
         found = (f"data is {origin}",) if origin else ()
         return replace(splits, origin=origin, notes=(*found, *notes, *splits.notes))
 
-    def given(self, tables: Mapping[str, Table]) -> Splits:
+    def given(self, tables: Mapping[str, RowTable]) -> Splits:
         """The three splits as they are, or with fewer examples to test on."""
         read = {name: self.reader.read(table) for name, table in tables.items()}
         return self.apart(read, ())
 
-    def drawn_and_given(self, table: Table, test: Table) -> Splits:
+    def drawn_and_given(self, table: RowTable, test: RowTable) -> Splits:
         """Train and dev from one table, test from another."""
         train, dev, notes = draw_shots(
             self.read_one(table), shots=self.shots, seed=self.seed, by_class=self.by_class
@@ -207,7 +221,7 @@ class _Loading:
         notes = (*self.reader.notes(), *notes)
         return Splits(kept["train"], kept["dev"], test, notes, self.reader.on_leak)
 
-    def drawn(self, table: Table) -> Splits:
+    def drawn(self, table: RowTable) -> Splits:
         """All three from one table."""
         splits = few_shot(
             self.read_one(table),
@@ -220,7 +234,7 @@ class _Loading:
             splits, notes=(*self.reader.notes(), *splits.notes), on_leak=self.reader.on_leak
         )
 
-    def read_one(self, table: Table) -> Sequence[Example]:
+    def read_one(self, table: RowTable) -> Sequence[Example]:
         """Examples to draw from, of every class."""
         examples = self.reader.without_repeats({table.name: self.reader.read(table)})[table.name]
         classes = (self.reader.classes or {}).values()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rlprompt.data.examples import Example, OnLeak, named, repeats
-from rlprompt.data.files import Table
+from rlprompt.data.files import RowTable
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ SHOWN = 60  # characters of a wrong label or column in a message
 
 
 @dataclass
-class Reader:
+class ExampleReader:
     """Reads tables of one layout and keeps account of what it leaves out.
 
     Args:
@@ -44,7 +44,7 @@ class Reader:
         """The columns it needs."""
         return (*self.text.values(), *([] if self.label is None else [self.label]))
 
-    def read(self, table: Table) -> list[Example]:
+    def read(self, table: RowTable) -> list[Example]:
         """The examples of one table.
 
         Raises:
@@ -108,7 +108,7 @@ class Reader:
         logger.info("left out: %s", what)
         self.skipped.append(what)
 
-    def _examples(self, table: Table) -> Iterator[Example]:
+    def _examples(self, table: RowTable) -> Iterator[Example]:
         columns = self.columns
         for where, row in table.rows:
             if isinstance(row, str):

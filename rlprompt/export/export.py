@@ -38,7 +38,7 @@ from rlprompt.export.folder import (
 )
 from rlprompt.export.peft_adapter import write_adapter
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.packed_model import embed
+from rlprompt.models.scorer import embed
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.search.result import Candidate, Result, Score
 from rlprompt.search.run import describe

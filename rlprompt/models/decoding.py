@@ -30,6 +30,12 @@ Draws = NDArray[np.float32]
 class Generated:
     """What the model wrote.
 
+    >>> words = ["<end>", " good", " fun", "!"]
+    >>> end = AnswerEnd(lambda ids: "".join(words[i] for i in ids), {0}, Decoding(max_new_tokens=8))
+    >>> end.finished([1, 2])  # goes on
+    >>> end.finished([1, 2, 3, 0])
+    Generated(ids=(1, 2, 3), text=' good fun!', ended='end token')
+
     Attributes:
         ids: Its tokens; those of an end token or a stop string are not among them.
         text: The same as text, cut right before the stop string.
@@ -126,7 +132,7 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Reader:
+class AnswerEnd:
     """Tells when an answer is whole.
 
     Attributes:

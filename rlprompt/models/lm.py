@@ -1,8 +1,8 @@
 """The frozen language model: text and vectors in, log-likelihoods out.
 
 `FrozenLM.load` takes the name of a pinned asset, a hub name, a folder or a `.gguf` file.
-How scores are computed is hidden here: packed (`scoring.py`) where the model allows it, plain
-(`plain.py`) everywhere else, with the same answers.
+How scores are computed is hidden here: packed (`PackedScorer`) where the model allows it, plain
+(`PlainScorer`) everywhere else, with the same answers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cached_property, lru_cache, partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlprompt.models.decoding import Decoding, Generated, Reader
+from rlprompt.models.decoding import AnswerEnd, Decoding, Generated
 from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.models.kernels import Kernels
 from rlprompt.models.loading import (
@@ -32,24 +32,37 @@ from rlprompt.models.loading import (
     special_ids,
 )
 from rlprompt.models.memory import Memory, free_bytes
-from rlprompt.models.packed_generation import Generator, PackedGenerator, write
-from rlprompt.models.packed_model import PackedModel, embed
-from rlprompt.models.packed_scoring import Over, PackedScorer, Scorer
-from rlprompt.models.plain import PlainScorer
-from rlprompt.models.plain_generation import PlainGenerator
+from rlprompt.models.packed_generation import PackedGenerator
+from rlprompt.models.packed_model import PackedModel
+from rlprompt.models.packed_scoring import PackedScorer
+from rlprompt.models.plain import PlainGenerator, PlainScorer
 from rlprompt.models.precision import Noise, choose_dtype, disagreement, measure_noise, probe_rows
 from rlprompt.models.request import Limits, Request, join, prepare, prepare_soft
+from rlprompt.models.scorer import Generator, Over, Scorer, embed, write
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query
 from rlprompt.types import Ids
 
 logger = logging.getLogger(__name__)
 
-Reward = Callable[[Tensor, NDArray[np.int64]], Tensor]
+PairReward = Callable[[Tensor, NDArray[np.int64]], Tensor]
 
 
 class FrozenLM:
     """A language model whose weights never change.
+
+    `FrozenLM.load` takes a model by its name. One of random weights that knows four words:
+
+    >>> from tokenizers import Tokenizer, models
+    >>> from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    >>> words = models.WordLevel({"?": 0, "good": 1, "bad": 2, "film": 3}, unk_token="?")
+    >>> size = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1}
+    >>> config = LlamaConfig(vocab_size=4, num_hidden_layers=1, **size)
+    >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words))
+    >>> lm = FrozenLM(LlamaForCausalLM(config), tokenizer, "tiny")
+    >>> query = Query(lm.encode("film"), (), (lm.encode("good"), lm.encode("bad")))
+    >>> lm.score([TokenPrompt((1, 3)), TokenPrompt((2,))], [query]).shape  # nats
+    torch.Size([2, 1, 2])
 
     Args:
         model: Any Hugging Face causal, masked or encoder-decoder model. It is put into evaluation
@@ -122,7 +135,7 @@ class FrozenLM:
                 a path that ends in `.gguf`.
             device: `"cpu"`, `"cuda"`, `"cuda:1"`, ..., or `"auto"`: a GPU where there is one.
             dtype: `"float32"`, `"bfloat16"`, `"float16"`, or `"auto"`: float32 unless 16 bits
-                are measured to be faster and exact enough (`noise.choose_dtype`).
+                are measured to be faster and exact enough (`choose_dtype`).
             revision: Commit, branch or tag of a hub model.
             memory_limit: As for the class.
 
@@ -309,7 +322,7 @@ class FrozenLM:
         self,
         prompts: Sequence[SoftPrompt],
         queries: Sequence[Query],
-        reward: Reward,
+        reward: PairReward,
         *,
         over: Over = "vocabulary",
     ) -> tuple[Tensor, Tensor]:
@@ -347,6 +360,31 @@ class FrozenLM:
             grad.cpu().view(len(prompts), -1, self.hidden_size),
         )
 
+    @torch.no_grad()
+    def last_hidden(self, texts: Sequence[Ids]) -> NDArray[np.float32]:
+        """What the output head of a causal model is given at the end of each text.
+
+        Args:
+            texts: (B,) token ids, one or more each, computed in one forward pass.
+
+        Returns:
+            (B, W) float32, W as wide as the head's rows.
+
+        Raises:
+            ValueError: There is no text, one is empty, or the model is not causal.
+        """
+        if self.kind != "causal":
+            raise ValueError(f"{self.name} is {self.kind}; only a causal model goes on with a text")
+        if not texts or not all(texts):
+            raise ValueError("nothing to go on with: give texts of one token or more")
+        longest = max(map(len, texts))
+        # What stands behind a position cannot change what a causal model makes of it: no mask.
+        padded = [(*text, *text[-1:] * (longest - len(text))) for text in texts]
+        model: Any = self.model  # transformers leaves this attribute untyped
+        hidden = model.base_model(torch.tensor(padded, device=self.device)).last_hidden_state
+        last = hidden[torch.arange(len(texts)), [len(text) - 1 for text in texts]]
+        return cast("NDArray[np.float32]", last.float().cpu().numpy())
+
     def generate(
         self,
         prompts: Sequence[Prompt],
@@ -367,7 +405,7 @@ class FrozenLM:
         Args:
             prompts: (P,) of one kind. Equal ones are computed once, as equal queries are.
             queries: (Q,); their candidates are not looked at.
-            max_new_tokens: For this and what follows see `sampling.Decoding`.
+            max_new_tokens: For this and what follows see `Decoding`.
             stop: Strings that end an answer, which is cut right before.
             temperature: 0 for the likeliest token every time.
             top_k: Draw from so many tokens; 0 for all.
@@ -387,9 +425,9 @@ class FrozenLM:
                 "or encoder-decoder model, or a task with label words"
             )
         request = prepare(self.limits, prompts, queries, n_answer=max_new_tokens - 1)
-        reader = Reader(self.decode, end_ids(self.model, self.tokenizer), decoding)
+        end = AnswerEnd(self.decode, end_ids(self.model, self.tokenizer), decoding)
         digests, vectors = [prompts[i].digest for i in request.firsts], request.on(self.device)
-        answers = write(self._generator, request.ids, digests, vectors, queries, reader)
+        answers = write(self._generator, request.ids, digests, vectors, queries, end)
         return [answers[i] for i in request.inverse]
 
     @cached_property

@@ -1,6 +1,6 @@
 """From a name to a model and its tokenizer: names, devices, dtypes, and what a config says.
 
-Four kinds of name: a pinned asset (`assets.py`), a folder, the path of a `.gguf` file, and a name
+Four kinds of name: a pinned asset (`ASSETS`), a folder, the path of a `.gguf` file, and a name
 on the Hugging Face hub. transformers takes 15 to 20 s to read the asset's GGUF file, so it is
 written once to a dense float32 folder beside that file and read from there (about 1 s).
 

@@ -6,6 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TypeVar
 
 import psutil
@@ -32,6 +33,13 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
+
+
+def split_evenly(count: int, most: int) -> list[range]:
+    """Cut `range(count)` into the fewest runs of at most `most`, as even as can be."""
+    n_parts = -(-count // max(most, 1))
+    edges = [round(part * count / n_parts) for part in range(n_parts + 1)] if n_parts else [0]
+    return [range(a, b) for a, b in pairwise(edges)]
 
 
 class Memory:

@@ -5,7 +5,7 @@ prompt is computed once for all examples, and the output head is applied where a
 The answers of a batch grow together: their keys and values lie in one block that is written in
 place, and an answer that is whole makes room for another row of the block.
 
-`plain_generation.py` answers the same calls for models that cannot be packed.
+`PlainGenerator` answers the same calls for models that cannot be packed.
 """
 
 from __future__ import annotations
@@ -13,76 +13,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from rlprompt.models.decoding import Draws, Generated, Reader
+from rlprompt.models.decoding import AnswerEnd, Draws, Generated
 from rlprompt.models.kernels import Kernels
-from rlprompt.models.packed_model import PackedModel, to_device
-from rlprompt.models.packing import split_evenly
+from rlprompt.models.memory import split_evenly
+from rlprompt.models.packed_model import PackedModel
+from rlprompt.models.scorer import to_device
 from rlprompt.template import Query
 from rlprompt.types import Ids
 
 # Rows that grow together. Matrix products are at their peak from 64 rows on (2 cores); more rows
 # are of less even lengths. A GPU wants more.
 MOST_ROWS = {"cpu": 256, "cuda": 1024}
-
-
-class Generator(Protocol):
-    """How a kind of model writes; prompts come as virtual ids (`packing.py`)."""
-
-    def generate(
-        self,
-        prompts: Sequence[Ids],
-        vectors: Tensor | None,
-        queries: Sequence[Query],
-        draws: Draws,
-        reader: Reader,
-    ) -> list[Generated]:
-        """Continue every pair of prompt and query.
-
-        Args:
-            prompts: Virtual ids, (P,) of them.
-            vectors: (N, H) rows that virtual ids from the vocabulary's size on stand for.
-            queries: (Q,) of them.
-            draws: (P * Q, max_new_tokens) numbers that decide each answer.
-            reader: Tells when an answer is whole.
-
-        Returns:
-            Answers, that of pair (p, q) at p * Q + q.
-        """
-        ...
-
-
-def write(
-    generator: Generator,
-    prompts: Sequence[Ids],
-    digests: Sequence[str],
-    vectors: Tensor | None,
-    queries: Sequence[Query],
-    reader: Reader,
-) -> list[list[Generated]]:
-    """Answers (P, Q), those to equal queries written once.
-
-    Args:
-        generator: Writes them.
-        prompts: Virtual ids, (P,) of them, each once.
-        digests: Digests of the prompts.
-        vectors: As for `Generator.generate`.
-        queries: (Q,) of them.
-        reader: Tells when an answer is whole.
-    """
-    distinct = {(query.head_ids, query.tail_ids): query for query in queries}
-    asked = list(distinct.values())
-    draws = np.stack([reader.decoding.draws(d, query) for d in digests for query in asked])
-    answers = generator.generate(prompts, vectors, asked, draws, reader)
-    places = {key: i for i, key in enumerate(distinct)}
-    columns = [places[query.head_ids, query.tail_ids] for query in queries]
-    return [[answers[p * len(asked) + q] for q in columns] for p in range(len(prompts))]
 
 
 @dataclass(frozen=True)
@@ -106,7 +54,7 @@ class _Start:
 class _Call:
     vectors: Tensor | None
     draws: Draws
-    reader: Reader
+    end: AnswerEnd
 
 
 class PackedGenerator:
@@ -131,17 +79,17 @@ class PackedGenerator:
         vectors: Tensor | None,
         queries: Sequence[Query],
         draws: Draws,
-        reader: Reader,
+        end: AnswerEnd,
     ) -> list[Generated]:
         """See `Generator.generate`."""
-        call = _Call(vectors, draws, reader)
+        call = _Call(vectors, draws, end)
         answers: dict[int, Generated] = {}
 
         def step(starts: list[_Start]) -> None:
             answers.update(self._write(starts, call))
 
         for group in self._starts(prompts, vectors, queries):
-            for starts in self._batches(group, reader.decoding.max_new_tokens):
+            for starts in self._batches(group, end.decoding.max_new_tokens):
                 self.memory.run(starts, step)
         return [answers[pair] for pair in range(len(prompts) * len(queries))]
 
@@ -193,7 +141,7 @@ class PackedGenerator:
 
     def _write(self, starts: Sequence[_Start], call: _Call) -> dict[int, Generated]:
         """The answers of one batch, by pair."""
-        rows = _Rows(self.packed, starts, call.reader.decoding.max_new_tokens)
+        rows = _Rows(self.packed, starts, call.end.decoding.max_new_tokens)
         answers: dict[int, Generated] = {}
         hidden = rows.read(starts, call.vectors)
         growing: list[tuple[int, list[int]]] = [(start.pair, []) for start in starts]
@@ -203,7 +151,7 @@ class PackedGenerator:
             live = []
             for row, ((pair, ids), token) in enumerate(zip(growing, chosen.tolist(), strict=True)):
                 ids.append(token)
-                answer = call.reader.finished(ids)
+                answer = call.end.finished(ids)
                 if answer is None:
                     live.append(row)
                 else:
@@ -222,7 +170,7 @@ class PackedGenerator:
                 logits = head(hidden[part.start : part.stop])
             # Half precision is widened, as transformers does before it chooses.
             logits = logits if logits.dtype == torch.float64 else logits.float()
-            chosen.append(call.reader.decoding.choose(logits, draws[part.start : part.stop]))
+            chosen.append(call.end.decoding.choose(logits, draws[part.start : part.stop]))
         return torch.cat(chosen)
 
 

@@ -1,8 +1,8 @@
 """Runs packed layouts through a frozen causal model, and keeps the texts that stay the same.
 
-`PackedModel` turns the arrays of `packing.py` into one forward pass under an ancestor mask, over
-prefixes whose keys and values are known already. Scoring (`scoring.py`) and generation
-(`generation.py`) both stand on it.
+`PackedModel` turns the arrays of a `Pass` into one forward pass under an ancestor mask, over
+prefixes whose keys and values are known already. `PackedScorer` and `PackedGenerator` both stand
+on it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
 from rlprompt.models.kernels import Kernels
 from rlprompt.models.memory import KeptPrefixes, Memory
-from rlprompt.models.packing import Pass, Row, batch, grow, lay_out
+from rlprompt.models.packing import PackedRow, Pass, batch, grow, lay_out
+from rlprompt.models.scorer import embed, to_device, wants_grad
 from rlprompt.types import Ids
 
 
@@ -84,12 +84,12 @@ class PackedModel:
         known: list[Tensor | None] = [root] * len(chains)
         n_root = 0 if root is None else int(root.shape[-2])
         rows = [
-            Row(0, n_root, grow([chain], [()]), np.array([i]))
+            PackedRow(0, n_root, grow([chain], [()]), np.array([i]))
             for i, chain in enumerate(chains)
             if chain
         ]
 
-        def step(rows: list[Row]) -> None:
+        def step(rows: list[PackedRow]) -> None:
             _, layers = self.forward(lay_out(rows, n_root), [root] * len(rows), vectors)
             grown = torch.stack([torch.stack(layer.grown) for layer in layers])
             for b, row in enumerate(rows):
@@ -107,7 +107,7 @@ class PackedModel:
         """Prefixes of `n_tokens` whose keys and values may be held together."""
         return max(1, self.memory.limit // 4 // max(1, n_tokens * self.token_bytes))
 
-    def batch(self, rows: Sequence[Row], with_grad: bool) -> list[list[Row]]:
+    def batch(self, rows: Sequence[PackedRow], with_grad: bool) -> list[list[PackedRow]]:
         """Rows grouped into passes that fit."""
         n_prefix = self.memory.prefix_tokens(self.token_bytes)
         return batch(rows, self.memory.tokens(with_grad), n_prefix)
@@ -180,29 +180,6 @@ class PrefixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # not annot
     def get_seq_length(self) -> int:
         """Tokens of the prefix."""
         return 0 if self.prefix is None else int(self.prefix[0].shape[-2])
-
-
-def wants_grad(vectors: Tensor | None) -> bool:
-    """Whether the gradient with respect to the soft prompts' vectors is asked for."""
-    return vectors is not None and vectors.requires_grad
-
-
-def embed(model: PreTrainedModel, ids: Tensor, vectors: Tensor | None) -> Tensor:
-    """Input vectors (..., H) of virtual ids (...)."""
-    embedding = cast(nn.Embedding, model.get_input_embeddings())
-    if vectors is None:
-        return cast(Tensor, embedding(ids))
-    n_vocabulary = len(embedding.weight)
-    soft = ids >= n_vocabulary
-    words: Tensor = embedding(ids.masked_fill(soft, 0))
-    places = (ids - n_vocabulary).clamp_min(0)
-    return torch.where(soft[..., None], vectors.to(words.dtype)[places], words)
-
-
-def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """The array on the device; from pinned memory, so that a GPU is not made to wait."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _stack(prefixes: Sequence[Tensor | None]) -> Tensor | None:

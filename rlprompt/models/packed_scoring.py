@@ -1,11 +1,11 @@
 """Runs sequences through a frozen causal model, with everything shared computed once.
 
-`PackedScorer` executes the layouts of `packing.py`: keys and values of the text before the prompt
+`PackedScorer` runs rows of `Tree`s: keys and values of the text before the prompt
 are kept from call to call, a leading prompt is computed once for all examples, several prompts
 ride side by side on a row, and the output head is applied where an answer is read, to the
 candidates' ids only unless a log-softmax over the vocabulary is asked for.
 
-`plain.py` answers the same calls for models that cannot be packed.
+`PlainScorer` answers the same calls for models that cannot be packed.
 """
 
 from __future__ import annotations
@@ -14,62 +14,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import Literal, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from rlprompt.models.packed_model import PackedModel, to_device, wants_grad
-from rlprompt.models.packing import Pass, Row, fill, grow, lay_out, split_evenly
+from rlprompt.models.memory import split_evenly
+from rlprompt.models.packed_model import PackedModel
+from rlprompt.models.packing import PackedRow, Pass, fill, grow, lay_out
+from rlprompt.models.scorer import Consume, Over, accumulate_grad, collect, to_device, wants_grad
 from rlprompt.template import Query
 from rlprompt.types import Ids
-
-Over = Literal["vocabulary", "candidates"]
 
 # New tokens on one row. Wide rows share a prefix among more prompts, but what the mask throws away
 # of the attention between neighbours grows with the square.
 ROW_TOKENS = 80
 # Rows laid out at a time: enough to sort by length, little enough for memory.
 WINDOW = 1024
-
-
-class Consume(Protocol):
-    """Takes the answers of one pass as they come."""
-
-    def __call__(self, index: Tensor, loglik: Tensor) -> Tensor | None:
-        """Take `loglik[i]` (C,) as the answer to pair `index[i]` = prompt * Q + query.
-
-        Under gradients, returns the scalar to differentiate.
-        """
-        ...
-
-
-class Scorer(Protocol):
-    """How a kind of model is run; prompts come as virtual ids (`packing.py`)."""
-
-    def score(
-        self,
-        prompts: Sequence[Ids],
-        vectors: Tensor | None,
-        queries: Sequence[Query],
-        over: Over,
-        consume: Consume,
-    ) -> None:
-        """Answer every pair of prompt and query once.
-
-        Args:
-            prompts: Virtual ids, (P,) of them.
-            vectors: (N, H) rows that virtual ids from the vocabulary's size on stand for. Where
-                it requires a gradient, that of the sum of what `consume` returned is added to
-                its `.grad`.
-            queries: (Q,) of them, each with C candidates.
-            over: What log-likelihoods are normalised over.
-            consume: Takes the answers.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -128,7 +90,7 @@ class PackedScorer:
         heads = [query.head_ids for query in queries]
         grow_once = lru_cache(maxsize=256)(grow)  # alike for all examples, or for the next few
 
-        def rows(group: Sequence[int]) -> Iterator[Row]:
+        def rows(group: Sequence[int]) -> Iterator[PackedRow]:
             for chunk in chunks:
                 for i, q in enumerate(group):
                     query, cut = queries[q], max(0, len(heads[q]) - lead)
@@ -136,7 +98,7 @@ class PackedScorer:
                         tuple(heads[q][cut:] + prompts[p] + query.tail_ids for p in chunk),
                         (query.candidates,) * len(chunk),
                     )
-                    yield Row(i, cut, tree, np.array([p * len(queries) + q for p in chunk]))
+                    yield PackedRow(i, cut, tree, np.array([p * len(queries) + q for p in chunk]))
 
         for group in self.packed.kept.groups(heads, self.packed.token_bytes):
             self._answer(call, rows(group), self.packed.kept_prefixes([heads[q] for q in group]))
@@ -163,7 +125,7 @@ class PackedScorer:
                 None if k is None else k.detach().requires_grad_(call.with_grad) for k in known
             ]
             rows = (
-                Row(i, len(head) + len(prompts[p]), tree, p * len(queries) + bin_)
+                PackedRow(i, len(head) + len(prompts[p]), tree, p * len(queries) + bin_)
                 for i, p in enumerate(part)
                 for bin_, tree in trees
             )
@@ -171,10 +133,12 @@ class PackedScorer:
             if call.with_grad:
                 _backward(known, leaves)
 
-    def _answer(self, call: _Call, rows: Iterator[Row], prefixes: Sequence[Tensor | None]) -> None:
+    def _answer(
+        self, call: _Call, rows: Iterator[PackedRow], prefixes: Sequence[Tensor | None]
+    ) -> None:
         """Run all rows and hand each pass's answers on."""
 
-        def step(rows: list[Row]) -> None:
+        def step(rows: list[PackedRow]) -> None:
             own = [prefixes[row.prefix] for row in rows]
             layout = lay_out(rows, max(0 if k is None else int(k.shape[-2]) for k in own))
             hidden, _ = self.packed.forward(layout, own, call.vectors)
@@ -221,32 +185,6 @@ def _backward(known: Sequence[Tensor | None], leaves: Sequence[Tensor | None]) -
         if k is not None and leaf is not None and k.requires_grad
     ]
     torch.autograd.backward([k for k, _ in pairs], [grad for _, grad in pairs])
-
-
-def collect(
-    reads: Tensor,
-    outputs: NDArray[np.int64],
-    candidates: NDArray[np.int64],
-    n_candidates: int,
-    over: Over,
-) -> tuple[Tensor, Tensor]:
-    """Sum reads (R,) by pair and candidate: the pairs (n,) and their log-likelihoods (n, C)."""
-    index, which = np.unique(outputs, return_inverse=True)  # here, for a GPU would be waited for
-    zeros = torch.zeros(len(index) * n_candidates, dtype=reads.dtype, device=reads.device)
-    places = to_device(which * n_candidates + candidates, reads.device)
-    loglik = zeros.index_add(0, places, reads).view(len(index), n_candidates)
-    if over == "candidates":
-        loglik = loglik.log_softmax(-1)
-    return to_device(index, reads.device), loglik
-
-
-def accumulate_grad(value: Tensor, leaves: Sequence[Tensor]) -> None:
-    """Add the gradient of `value` to each leaf's `.grad`, all or nothing."""
-    wanted = [leaf for leaf in leaves if leaf.requires_grad]
-    grads = torch.autograd.grad(value, wanted, allow_unused=True)
-    for leaf, grad in zip(wanted, grads, strict=True):
-        if grad is not None:
-            leaf.grad = grad if leaf.grad is None else leaf.grad + grad
 
 
 def _n_stem(query: Query) -> int:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +52,7 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """One row of a dense pass: a tree after a prefix.
 
     Attributes:
@@ -152,7 +151,7 @@ def _flatten(ids: list[int], parents: list[int], reads: list[tuple[int, int, int
     )
 
 
-def lay_out(rows: Sequence[Row], n_prefix: int) -> Pass:
+def lay_out(rows: Sequence[PackedRow], n_prefix: int) -> Pass:
     """The arrays of one pass over `rows`, the prefixes padded on the right to `n_prefix` tokens."""
     n_new = max(len(row.tree) for row in rows)
     ids = np.zeros((len(rows), n_new), dtype=np.int64)
@@ -197,14 +196,7 @@ def fill(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def split_evenly(count: int, most: int) -> list[range]:
-    """Cut `range(count)` into the fewest runs of at most `most`, as even as can be."""
-    n_parts = -(-count // max(most, 1))
-    edges = [round(part * count / n_parts) for part in range(n_parts + 1)] if n_parts else [0]
-    return [range(a, b) for a, b in pairwise(edges)]
-
-
-def batch(rows: Sequence[Row], n_tokens: int, n_prefix: int) -> list[list[Row]]:
+def batch(rows: Sequence[PackedRow], n_tokens: int, n_prefix: int) -> list[list[PackedRow]]:
     """Group rows into passes, alike rows together.
 
     Rows of a pass differ by an eighth in length at the most, or by eight tokens: the bucket that
@@ -216,7 +208,7 @@ def batch(rows: Sequence[Row], n_tokens: int, n_prefix: int) -> list[list[Row]]:
         n_prefix: The same for the tokens of all its prefixes.
     """
     ordered = sorted(rows, key=lambda row: (len(row.tree), row.prefix_length))
-    passes: list[list[Row]] = []
+    passes: list[list[PackedRow]] = []
     widest = longest = 0
     for row in reversed(ordered):  # longest first, so a pass's first row sets its width
         n_rows = len(passes[-1]) + 1 if passes else 1

@@ -1,9 +1,13 @@
-"""Runs sequences through any Hugging Face model, one padded row a sequence.
+"""Runs sequences through any Hugging Face model, one row a sequence.
 
 The way for masked models, where every token sees the prompt and nothing can be shared, for
-encoder-decoders, and for causal models with layers that cannot be packed (`packing_obstacle` in
-`lm.py`). Rows of like length go together, padded on the right, and the model's own head is applied
-at the answers' positions only.
+encoder-decoders, and for causal models with layers that cannot be packed (`packing_obstacle`).
+
+To score, rows of like length go together, padded on the right, and the model's own head is applied
+at the answers' positions only. To write, transformers' own `generate` is run on rows of one length,
+so that nothing is padded: that holds for layers of every kind, recurrent ones and sliding windows
+too. Settings that a checkpoint brings along (sampling, penalties, forced or suppressed tokens) are
+left out; what an answer is, `Decoding` says.
 """
 
 from __future__ import annotations
@@ -17,15 +21,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 from transformers.modeling_outputs import BaseModelOutput
 
+from rlprompt.models.decoding import AnswerEnd, Draws, Generated
 from rlprompt.models.kernels import Kernels
-from rlprompt.models.memory import Memory
-from rlprompt.models.packed_model import embed, to_device, wants_grad
-from rlprompt.models.packed_scoring import Consume, Over, accumulate_grad, collect
+from rlprompt.models.memory import Memory, split_evenly
+from rlprompt.models.scorer import (
+    Consume,
+    Over,
+    accumulate_grad,
+    collect,
+    embed,
+    to_device,
+    wants_grad,
+)
 from rlprompt.template import Query
 from rlprompt.types import Ids, ModelKind
+
+# Pairs written down and sorted at a time: enough for even lengths, little enough for memory.
+WINDOW = 8192
 
 
 @dataclass(frozen=True)
@@ -255,10 +277,6 @@ def _passes(pairs: Iterator[_Pair], n_tokens: int) -> Iterator[list[_Pair]]:
             yield part
 
 
-# Pairs written down and sorted at a time: enough for even lengths, little enough for memory.
-WINDOW = 8192
-
-
 def _pad(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows padded on the right with 0, and 1 where a number is real."""
     width = max(map(len, rows))
@@ -268,3 +286,127 @@ def _pad(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.i
         padded[row, : len(numbers)] = numbers
         mask[row, : len(numbers)] = 1
     return padded, mask
+
+
+class PlainGenerator:
+    """Writes with any causal or encoder-decoder model.
+
+    Args:
+        model: The frozen model.
+        kind: How it answers.
+        memory: Sizes batches.
+        kernels: Faster ways to compute the model's modules.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, kind: ModelKind, memory: Memory, kernels: Kernels
+    ) -> None:
+        self.model, self.kind, self.memory, self.kernels = model, kind, memory, kernels
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[Ids],
+        vectors: Tensor | None,
+        queries: Sequence[Query],
+        draws: Draws,
+        end: AnswerEnd,
+    ) -> list[Generated]:
+        """See `Generator.generate`."""
+        texts = [
+            query.head_ids + prompt + query.tail_ids for prompt in prompts for query in queries
+        ]
+        answers: dict[int, Generated] = {}
+
+        def step(pairs: list[int]) -> None:
+            writing = _Writing(end, draws[pairs], len(pairs))
+            self._run([texts[pair] for pair in pairs], vectors, writing)
+            answers.update(zip(pairs, writing.whole(), strict=True))
+
+        alike: dict[int, list[int]] = {}
+        for pair, text in enumerate(texts):
+            alike.setdefault(len(text), []).append(pair)
+        for length, pairs in alike.items():
+            most = self.memory.tokens() // (length + end.decoding.max_new_tokens)
+            for part in split_evenly(len(pairs), most):
+                self.memory.run(pairs[part.start : part.stop], step)
+        return [answers[pair] for pair in range(len(texts))]
+
+    def _run(self, texts: Sequence[Ids], vectors: Tensor | None, writing: _Writing) -> None:
+        ids = to_device(np.array(texts), self.model.device)
+        fed = (
+            {"input_ids": ids}
+            if vectors is None
+            else {"inputs_embeds": embed(self.model, ids, vectors)}
+        )
+        # What `generate` hands on begins with the text's ids, if it was fed ids, or with the
+        # decoder's first token.
+        if self.kind == "encoder-decoder":
+            writing.n_before = 1
+        elif vectors is None:
+            writing.n_before = ids.shape[1]
+        with self.kernels.applied(), _bare(self.model):
+            cast(Any, self.model).generate(
+                **fed,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=writing.end.decoding.max_new_tokens,
+                do_sample=False,
+                logits_processor=LogitsProcessorList([_Choice(writing)]),
+                stopping_criteria=StoppingCriteriaList([_End(writing)]),
+            )
+
+
+@contextmanager
+def _bare(model: PreTrainedModel) -> Iterator[None]:
+    """Without the checkpoint's own settings, which `generate` takes for all that is not said."""
+    holder = cast(Any, model)
+    before = holder.generation_config
+    config = model.config
+    make: Any = GenerationConfig  # not annotated
+    holder.generation_config = make(
+        pad_token_id=getattr(config, "pad_token_id", None) or 0,
+        decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
+    )
+    try:
+        yield
+    finally:
+        holder.generation_config = before
+
+
+class _Writing:
+    """The answers of one batch as they grow."""
+
+    def __init__(self, end: AnswerEnd, draws: Draws, n_rows: int) -> None:
+        self.end, self.draws = end, draws
+        self.answers: list[Generated | None] = [None] * n_rows
+        self.n_before = 0
+
+    def whole(self) -> list[Generated]:
+        """All answers; the length ends the last of them."""
+        return [answer for answer in self.answers if answer is not None]
+
+
+class _Choice(LogitsProcessor):
+    """Leaves nothing to choose but the token that `Decoding.choose` takes."""
+
+    def __init__(self, writing: _Writing) -> None:
+        self.writing = writing
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        step = input_ids.shape[1] - self.writing.n_before
+        chosen = self.writing.end.decoding.choose(scores, self.writing.draws[:, step])
+        return torch.full_like(scores, -torch.inf).scatter(-1, chosen[:, None], 0)
+
+
+class _End(StoppingCriteria):
+    """Ends the rows whose answers are whole."""
+
+    def __init__(self, writing: _Writing) -> None:
+        self.writing = writing
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        answers = self.writing.answers
+        for row, ids in enumerate(input_ids[:, self.writing.n_before :].tolist()):
+            if answers[row] is None:
+                answers[row] = self.writing.end.finished(ids)
+        return torch.tensor([answer is not None for answer in answers], device=input_ids.device)

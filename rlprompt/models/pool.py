@@ -10,18 +10,18 @@ import torch
 from rlprompt.models.lm import FrozenLM
 
 
-class Shelf:
+class ModelPool:
     """Where models are put back when another is needed."""
 
     def __init__(self) -> None:
-        self._user: ShelvedLM | None = None
+        self._user: PooledLM | None = None
         self._live: FrozenLM | None = None
 
-    def holds(self, lm: ShelvedLM) -> bool:
+    def holds(self, lm: PooledLM) -> bool:
         """Whether a model is in memory."""
         return self._user is lm
 
-    def take(self, lm: ShelvedLM) -> FrozenLM:
+    def take(self, lm: PooledLM) -> FrozenLM:
         """A model in memory, in the place of the one that was there."""
         if self._live is None or self._user is not lm:
             self._user = self._live = None  # before loading: two may not fit
@@ -34,7 +34,7 @@ class Shelf:
         return self._live
 
 
-class ShelvedLM(FrozenLM):
+class PooledLM(FrozenLM):
     """A frozen model that is loaded whenever it is needed and not there.
 
     What reports and keys ask for is remembered: a model that was put back is not loaded for that.
@@ -43,21 +43,21 @@ class ShelvedLM(FrozenLM):
         name: What results call it.
         load: Loads it in a dtype.
         dtype: The dtype, or `auto`, which is decided once.
-        shelf: Shared with the models that it takes turns with.
+        pool: Shared with the models that it takes turns with.
 
     Raises:
         ValueError: It cannot be loaded. Later, too: if it is another model by then.
     """
 
     def __init__(
-        self, name: str, load: Callable[[str], FrozenLM], dtype: str, shelf: Shelf
+        self, name: str, load: Callable[[str], FrozenLM], dtype: str, pool: ModelPool
     ) -> None:
         self.name = name
         self.known = False
         self._load = load
         self._dtype = dtype
-        self._shelf = shelf
-        live = shelf.take(self)
+        self._pool = pool
+        live = pool.take(self)
         self._dtype = live.fingerprint.dtype
         self._device = live.device
         self.kind = live.kind
@@ -74,9 +74,9 @@ class ShelvedLM(FrozenLM):
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is asked of the model in memory."""
-        if name.startswith("__") or "_shelf" not in self.__dict__:
+        if name.startswith("__") or "_pool" not in self.__dict__:
             raise AttributeError(name)  # a copy in the making
-        return getattr(self._shelf.take(self), name)
+        return getattr(self._pool.take(self), name)
 
     @property
     def device(self) -> torch.device:
@@ -86,4 +86,4 @@ class ShelvedLM(FrozenLM):
     @property
     def in_memory(self) -> bool:
         """Whether its next score needs no loading."""
-        return self._shelf.holds(self)
+        return self._pool.holds(self)

@@ -29,7 +29,7 @@ from rlprompt.template import Query
 
 logger = logging.getLogger(__name__)
 
-Score = Callable[[Sequence[Prompt], Sequence[Query]], Tensor]
+Scoring = Callable[[Sequence[Prompt], Sequence[Query]], Tensor]
 
 # Share of the usual distance between two prompts that noise may reach before it can decide.
 QUIET = 0.01
@@ -63,9 +63,9 @@ class Noise:
 
 
 def measure_noise(
-    score: Score,
-    score_small: Score,
-    score_plain: Score,
+    score: Scoring,
+    score_small: Scoring,
+    score_plain: Scoring,
     prompts: Sequence[Prompt],
     queries: Sequence[Query],
 ) -> Noise:
@@ -112,8 +112,8 @@ def probe_rows(n_vocabulary: int, mask_id: int | None) -> tuple[list[Prompt], li
 
 
 def disagreement(
-    score: Score,
-    score_plain: Score,
+    score: Scoring,
+    score_plain: Scoring,
     prompts: Sequence[Prompt],
     queries: Sequence[Query],
     *,

@@ -1,6 +1,6 @@
 """What one call asks of a model: checked before anything is computed, equal prompts merged.
 
-Prompts become *virtual ids* (`packing.py`): those of tokens are their own, and the vectors of soft
+Prompts become *virtual ids* (see `Scorer`): those of tokens are their own, and the vectors of soft
 prompts are numbered from the end of the vocabulary.
 
 >>> limits = Limits("small", n_vocabulary=100, hidden_size=8, context=16)

@@ -21,7 +21,7 @@ from rlprompt.search.result import Result
 from rlprompt.store.summary import ModelEntry, RunEntry, TaskEntry
 
 # Noise above this share of the usual distance between two prompts can decide between them; the
-# limit at which a dtype is held to be exact enough, see `noise.QUIET`.
+# limit at which a dtype is held to be exact enough, as in `choose_dtype`.
 QUIET = 0.01
 # Rewards that are differences of log-likelihoods or worth as much, so that noise can be held
 # against them.

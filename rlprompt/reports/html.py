@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from rlprompt._utils.files import write_whole
+from rlprompt._utils.files import write_atomically
 from rlprompt._utils.text import spans, visible
 from rlprompt.reports.page import Page, page_of
 from rlprompt.reports.study_data import read_evidence
@@ -38,10 +38,10 @@ def write_page(study: Path, out: Path | None = None) -> tuple[Page, Path]:
     out = out or study
     (out / FOLDER).mkdir(parents=True, exist_ok=True)
     for table in page.tables():
-        write_whole(out / FOLDER / f"{table.name}.csv", as_csv(table).encode())
-        write_whole(out / FOLDER / f"{table.name}.tex", latex(table).encode())
-    write_whole(out / TABLES, tables_text(page).encode())
-    write_whole(out / PAGE, html(page).encode())
+        write_atomically(out / FOLDER / f"{table.name}.csv", as_csv(table).encode())
+        write_atomically(out / FOLDER / f"{table.name}.tex", latex(table).encode())
+    write_atomically(out / TABLES, tables_text(page).encode())
+    write_atomically(out / PAGE, html(page).encode())
     return page, out / PAGE
 
 

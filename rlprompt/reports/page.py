@@ -1,4 +1,4 @@
-"""What a study's page says, as values: `page_file.py` writes them down.
+"""What a study's page says, as values: `write_page` writes them down.
 
 Made from the summary, the results of the runs, and statistics; no model, no store.
 """

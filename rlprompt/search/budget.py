@@ -1,4 +1,4 @@
-"""What a search paid for and what came of it; only `objective.py` writes it."""
+"""What a search paid for and what came of it; only the `Objective` writes it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Answer:
 
 
 class Answers(Protocol):
-    """Answers paid for before, such as those of a run that was killed (`store.py`).
+    """Answers paid for before, such as those of a run that was killed (`Store.record`).
 
     Questions are whole batches, as the model gets them: the last bit of a score depends on what it
     was computed together with.

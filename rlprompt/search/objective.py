@@ -6,7 +6,7 @@ batch is charged before it is computed and repeats are charged again, so equal b
 information. Nothing paid for is lost: where the budget ends inside a batch, the prompts that still
 fit are scored and travel with `BudgetExhausted`. Answers that an earlier process paid for are
 charged all the same: a search that was killed begins again, is told what it was told before, and so
-comes to where it was (`store.py`).
+comes to where it was (`Store`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.models.hidden import last_hidden
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.search.budget import Ledger, Scored
@@ -233,17 +232,17 @@ class Objective:
         No reward comes of it, so no row is charged; it is found again in a replay like an answer.
 
         Args:
-            texts: (B,) token ids, as for `last_hidden`.
+            texts: (B,) token ids, as for `FrozenLM.last_hidden`.
 
         Returns:
             (B, W) float32, what the model's output head is given at the end of each.
 
         Raises:
-            ValueError: As for `last_hidden`.
+            ValueError: As for `FrozenLM.last_hidden`.
         """
         found = self._answers.find_hidden(texts) if self._answers else None
         if found is None:
-            found = last_hidden(self.lm, texts)
+            found = self.lm.last_hidden(texts)
             found = self._answers.keep_hidden(texts, found) if self._answers else found
         return found
 

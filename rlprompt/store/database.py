@@ -1,6 +1,6 @@
 """A SQLite file that a study can trust: opened safely, migrated, and clear about what is wrong.
 
-Not what a study remembers, which is `store.py`. The journal is a write-ahead log, so readers and a
+Not what a study remembers, which is `Store`. The journal is a write-ahead log, so readers and a
 writer do not wait for each other, a killed process leaves nothing half done, and what it left in
 the log is taken over by whoever opens the file next.
 """

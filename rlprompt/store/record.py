@@ -44,7 +44,7 @@ class Record:
         name: Its name, for messages.
         model: The model's fingerprint.
         task: The task's. Model, task and prompts decide an answer.
-        extra_rows: What each prompt costs beyond its examples (`price.py`).
+        extra_rows: What each prompt costs beyond its examples (`PricedTask`).
         worker: Who has the run.
     """
 

@@ -1,4 +1,4 @@
-"""What came of a comparison: values only, `compare.py` fills them."""
+"""What came of a comparison: values only, `compare` fills them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What an experiment will cost, measured on a little of it: rows, seconds, memory.
 
 Each optimiser runs for `TRIAL_PROMPTS` prompts against a reward that costs nothing
-(`check_trial.py`), which tells its own time and what it asks for; some of those prompts are then
+(`TrialTask`), which tells its own time and what it asks for; some of those prompts are then
 scored on a few train examples by the task itself. Nothing is written, no reward is kept, and test
 stays closed.
 

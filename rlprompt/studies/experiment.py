@@ -18,7 +18,7 @@ from rlprompt.config.registry import import_task, make_optimiser, make_task
 from rlprompt.config.schema import Config, ModelConfig
 from rlprompt.config.tasks import ImportedTaskConfig, NamedTaskConfig, TaskConfig, parse_task
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.pool import Shelf, ShelvedLM
+from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.objective import Budget, Objective
 from rlprompt.search.run import Optimiser
@@ -48,7 +48,7 @@ class Experiment:
         seeds: Each optimiser runs once with each.
         length: Tokens or vectors of a prompt.
         banned: Ids and words that token prompts may not use.
-        controls: Prompts of one's own to score beside those of every study (`controls.py`), by
+        controls: Prompts of one's own to score beside those of every study, by
             name; outside the budget.
         config: Where it came from, for the record.
         stop: When a search ends before, fields of `Budget`.
@@ -213,7 +213,7 @@ def _short(models: Sequence[str]) -> list[str]:
 
 
 def load_experiments(
-    config: Config, dtypes: Sequence[str] = (), shelf: Shelf | None = None
+    config: Config, dtypes: Sequence[str] = (), pool: ModelPool | None = None
 ) -> list[Experiment]:
     """What a config describes, loaded: what is quick to check first, the models last.
 
@@ -222,7 +222,7 @@ def load_experiments(
     Args:
         config: The grid.
         dtypes: Of each model; empty for the config's.
-        shelf: Shared with models beside those of the config, if there are any.
+        pool: Shared with models beside those of the config, if there are any.
 
     Raises:
         ValueError: Something in it is wrong.
@@ -234,10 +234,10 @@ def load_experiments(
         for optimiser in config.optimisers
     }
     tasks = [(title, one, load_task(one)) for title, one in config.all_tasks]
-    shelf, experiments = shelf or Shelf(), []
+    pool, experiments = pool or ModelPool(), []
     for i, (model, section) in enumerate(config.all_models):
         dtype = dtypes[i] if dtypes else config.dtype
-        lm = ShelvedLM(model, partial(load_model, section, config.device), dtype, shelf)
+        lm = PooledLM(model, partial(load_model, section, config.device), dtype, pool)
         settled = [(title, settle(one, task, lm)) for title, one, task in tasks]
         for (title, task), budget in product(settled, config.all_budgets):
             with _naming(config, f"{title or task.name}, {model}, {budget} rows"):

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlprompt._utils.files import write_whole
+from rlprompt._utils.files import write_atomically
 from rlprompt.store import summary
 from rlprompt.store.store import FILE
 from rlprompt.studies.comparison import Comparison
@@ -24,8 +24,8 @@ def write(comparison: Comparison, out: Path) -> None:
         path, content = out / "runs" / f"{run.search.name}.json", run.result.to_json().encode()
         if not path.exists() or path.read_bytes() != content:  # a failed one was tried again
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, content)
-    write_whole(out / summary.FILE, comparison.summary().to_json().encode())
+            write_atomically(path, content)
+    write_atomically(out / summary.FILE, comparison.summary().to_json().encode())
 
 
 @contextlib.contextmanager

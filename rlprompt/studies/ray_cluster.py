@@ -1,7 +1,8 @@
 """The searches of a study on the machines of a Ray cluster.
 
 Ray decides what runs where, and begins again elsewhere what a lost machine was at; how that loses
-nothing is in `desk.py`. The study stays in its folder on this machine, which is one of the cluster.
+nothing is in `rlprompt.studies.remote`. The study stays in its folder on this machine, which is one
+of the cluster.
 """
 
 from __future__ import annotations

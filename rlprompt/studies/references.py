@@ -26,7 +26,6 @@ from transformers import PreTrainedModel
 
 from rlprompt.config.registry import make
 from rlprompt.data.load import Example
-from rlprompt.models.hidden import last_hidden
 from rlprompt.models.lm import FrozenLM
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.training import Method, Outcome, Schedule, train
@@ -314,7 +313,7 @@ def _features(
     texts = [query.head_ids + query.tail_ids for query in task.queries(lm, examples)]
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # texts of like length together
     parts = [order[i : i + TEXTS] for i in range(0, len(order), TEXTS)]
-    found = np.concatenate([last_hidden(lm, [texts[i] for i in part]) for part in parts])
+    found = np.concatenate([lm.last_hidden([texts[i] for i in part]) for part in parts])
     features: NDArray[np.float32] = found[np.argsort(order)]
     return features
 

@@ -5,7 +5,7 @@ machine where it is. A `Hand` loads the model once, takes one search after anoth
 desk whatever a search asks. Each answer is kept there before the search goes on: one that begins
 again on another machine is told what it was told before, and goes on where it was.
 
-Both become Ray's actors in `cluster.py`; nothing here starts anything.
+Both become Ray's actors in `rlprompt.studies.ray_cluster`; nothing here starts anything.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import rlprompt
-from rlprompt._utils.files import write_whole
+from rlprompt._utils.files import write_atomically
 from rlprompt.config.schema import RANDOM, Config, config_from_json
 from rlprompt.search.budget import Ledger
 from rlprompt.search.objective import Budget
@@ -47,7 +47,7 @@ PACKAGES = ("torch", "transformers", "numpy")
 
 
 class Watcher(Protocol):
-    """Is told how a comparison goes: the way to plug in a tracker (`tracking.py`)."""
+    """Is told how a comparison goes: the way to plug in a tracker (such as `TensorBoard`)."""
 
     def begin(self, search: Search) -> None:
         """A search begins."""
@@ -98,8 +98,8 @@ def compare(
         watcher: Is told how the searches of this process go.
         workers: Processes that share the searches, this one included; each loads the model. More
             than one needs experiments that were loaded from a file.
-        cache: File of answers that several studies share, see `cache.py`.
-        cluster: Machines that do the searches, see `cluster.py`; they say how many workers.
+        cache: File of answers that several studies share.
+        cluster: Machines that do the searches; they say how many workers.
 
     Raises:
         ValueError: The folder cannot be used, experiments cannot be told apart, or other workers
@@ -327,7 +327,7 @@ def _done_elsewhere(
 def _write_error(out: Path, name: str, details: str) -> None:
     path = out / "runs" / f"{name}.error.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, details.encode())
+    write_atomically(path, details.encode())
 
 
 def _run(study: Study, search: Search, watcher: Watcher, out: Path) -> Run:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.pool import ShelvedLM
+from rlprompt.models.pool import PooledLM
 from rlprompt.search.budget import Ledger
 from rlprompt.search.evaluation import Scores
 from rlprompt.search.memo import Answers
@@ -193,7 +193,7 @@ class Study:
         return {
             name
             for name, job in self.jobs.items()
-            if not isinstance(job.lm, ShelvedLM) or job.lm.in_memory
+            if not isinstance(job.lm, PooledLM) or job.lm.in_memory
         }
 
     def answers(self, name: str) -> Answers:

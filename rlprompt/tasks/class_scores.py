@@ -29,7 +29,7 @@ class ClassScorer:
         lm: The frozen model.
         template: Where text, prompt and answer go.
         verbaliser: How words make classes.
-        calibrating: Whether scores are calibrated by texts without content (`calibration.py`).
+        calibrating: Whether scores are calibrated by texts without content.
     """
 
     lm: FrozenLM

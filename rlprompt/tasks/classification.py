@@ -36,13 +36,13 @@ class ClassificationTask:
         label_words: Class to label word, or to a list of them. A word of several tokens is scored
             whole. A word that starts with no white space follows the text after one space, or on a
             new line after none (`Template.answer_prefix`).
-        reward: `gap`, `cross_entropy`, `hinge` or `accuracy` (`class_reward.py`).
+        reward: `gap`, `cross_entropy`, `hinge` or `accuracy`.
         hand_prompt: A prompt written by hand, the control of every comparison.
         pooling: How several words of a class make one score, `mean` or `logsumexp`
-            (`verbaliser.py`).
+            (`Verbaliser`).
         length: How the tokens of a word make one log-likelihood, `sum` or `mean`.
         calibration: `contextual` takes out what the model answers to texts without content under
-            the same prompt (`calibration.py`), for two or three more rows a prompt; or `none`.
+            the same prompt (Zhao et al. 2021), for two or three more rows a prompt; or `none`.
 
     Raises:
         ValueError: Fewer than two classes, a label word that is empty or given twice, an unknown

@@ -94,7 +94,7 @@ class CompressionTask:
 
     @property
     def extra_rows(self) -> int:
-        """What a prompt costs beyond one row an example, see `price.py`: as in the other task."""
+        """What a prompt costs beyond one row an example (`PricedTask`): as in the other task."""
         return prompt_rows(self.task) - len(self.splits.train)
 
     def written(self, lm: FrozenLM, text: str) -> TokenPrompt:

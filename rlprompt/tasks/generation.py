@@ -1,6 +1,6 @@
 """A task in which the model writes, and what it wrote is scored.
 
-The reward is a metric against a reference (`metrics.py`), a weighted sum of metrics, or a person's
+The reward is a metric against a reference (`metric`), a weighted sum of metrics, or a person's
 own function of what was written.
 """
 

@@ -2,7 +2,7 @@
 
 After Honovich et al. 2022 (arXiv 2205.10782) and APE (Zhou et al. 2022, arXiv 2211.01910), whose
 tasks of these names ask for the same with data of their own; the facts here are the project's
-(`facts.py`). The model writes an answer after `Input: ... Output:`, as in APE's template for
+own. The model writes an answer after `Input: ... Output:`, as in APE's template for
 evaluation, and the reward is an exact match.
 
 >>> task = antonyms(shots=16)

@@ -1,7 +1,7 @@
 """Standard classification tasks by name: `sst2()`, `agnews(data="folder")`, ...
 
 Each is a function that makes a `ClassificationTask` and takes the same settings, which its
-docstring describes. What is known of each data set is in `benchmarks.py`.
+docstring describes. What is known of each data set is said where its `Benchmark` is.
 """
 
 from __future__ import annotations

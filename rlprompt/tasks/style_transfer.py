@@ -241,7 +241,7 @@ class StyleTransferTask:
 
     @property
     def extra_rows(self) -> int:
-        """Rows that the frozen model reads to judge what it wrote on train, see `price.py`."""
+        """Rows that the frozen model reads to judge what it wrote on train (`PricedTask`)."""
         n_judgements = [self.classifier, self.encoder].count(None)
         return n_judgements * len(self.splits.train)
 

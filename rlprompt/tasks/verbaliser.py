@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.packed_scoring import Over
+from rlprompt.models.scorer import Over
 from rlprompt.types import Ids
 
 LabelWords = Mapping[str, str | Sequence[str]]

@@ -1,6 +1,6 @@
 """`transfer.json`: what found prompts are worth on other models and tasks.
 
-`transfer.py` fills it, `transfer_matrix.py` arranges it for readers. Neither reading nor arranging
+A transfer fills it as it goes, a `Matrix` arranges it for readers. Neither reading nor arranging
 imports torch.
 """
 

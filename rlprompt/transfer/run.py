@@ -184,7 +184,7 @@ class Transferring:
     """Takes prompts to one target after another; `file` is what came of it so far.
 
     Args:
-        store: The study's, where scores are kept (`transfer_scores.py`).
+        store: The study's, where scores are kept.
         study: Its name.
         found: The prompts.
         split: Where they are scored.

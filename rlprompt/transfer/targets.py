@@ -15,7 +15,7 @@ from rlprompt.config.tasks import NamedTaskConfig, TaskConfig
 from rlprompt.config.yaml_file import load_config
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.loading import model_names
-from rlprompt.models.pool import Shelf, ShelvedLM
+from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.store.store import Store
 from rlprompt.studies.experiment import Experiment, load_experiments, load_model, load_task, settle
 from rlprompt.studies.run import kept_dtypes
@@ -57,9 +57,9 @@ class Destinations:
         tasks: Sequence[str] = (),
         dtype: str = "auto",
     ) -> None:
-        self._shelf = Shelf()
+        self._pool = ModelPool()
         self._device, self._dtype = config.device, dtype
-        self.experiments = load_experiments(config, kept_dtypes(config, store), self._shelf)
+        self.experiments = load_experiments(config, kept_dtypes(config, store), self._pool)
         self.models = models
         titles = dict.fromkeys(one.task_name for one in self.experiments)
         self.places = [
@@ -83,7 +83,7 @@ class Destinations:
         """
         make = partial(load_model, ModelConfig(name=name), self._device)
         try:
-            return ShelvedLM(name, make, self._dtype, self._shelf)
+            return PooledLM(name, make, self._dtype, self._pool)
         except ValueError as error:
             near = difflib.get_close_matches(name, model_names(), 1)
             if not near:

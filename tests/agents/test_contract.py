@@ -88,7 +88,7 @@ def test_a_budget_of_one_prompt_is_spent(optimiser: Optimiser) -> None:
 
 @every
 def test_passes_the_check_that_others_can_run(optimiser: Optimiser) -> None:
-    """Seeds, global random state, train alone, equal rewards, and more: `check_optimisers.py`."""
+    """Seeds, global random state, train alone, equal rewards, and more."""
     assert not check_optimiser(optimiser, tiny_lm(), n_prompts=N_PROMPTS, length=LENGTH).problems
 
 

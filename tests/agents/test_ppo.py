@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from rlprompt.agents.token_policy import (
 )
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.envs.vec_env import PromptVecEnv
-from rlprompt.models.hidden import last_hidden
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.objective import Budget, Objective
 from rlprompt.search.result import Result
@@ -206,6 +204,7 @@ def test_a_search_cut_inside_a_rollout_asks_the_model_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm, task, asked = tiny_lm(), HiddenWords(), list[object]()
+    last_hidden = FrozenLM.last_hidden
 
     def cut_at(last: int) -> None:
         def count(lm: FrozenLM, texts: Sequence[tuple[int, ...]]) -> NDArray[np.float32]:
@@ -214,7 +213,7 @@ def test_a_search_cut_inside_a_rollout_asks_the_model_nothing_twice(
             asked.append(texts)
             return last_hidden(lm, texts)
 
-        monkeypatch.setattr(sys.modules["rlprompt.search.objective"], "last_hidden", count)
+        monkeypatch.setattr(FrozenLM, "last_hidden", count)
 
     def go(answers: Record | None = None) -> Result:
         budget = 40 * N_EXAMPLES

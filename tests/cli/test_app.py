@@ -273,7 +273,7 @@ class TestMistakes:
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device", "summary.json")
 
-        monkeypatch.setattr(folder, "write_whole", full)
+        monkeypatch.setattr(folder, "write_atomically", full)
         result = rlprompt("compare", "small.yaml")
         assert result.exit_code == 2
         assert "No space left on device" in result.stderr

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlprompt.data.files import MAX_CELL, Row, read_table, text_row
+from rlprompt.data.files import MAX_CELL, TextRow, read_table, text_row
 
 
-def rows(path: Path, *columns: str) -> list[tuple[str, Row]]:
+def rows(path: Path, *columns: str) -> list[tuple[str, TextRow]]:
     return list(read_table(path, columns).rows)
 
 

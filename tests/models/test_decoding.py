@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlprompt.models.decoding import Decoding, Generated, Reader
+from rlprompt.models.decoding import AnswerEnd, Decoding, Generated
 from rlprompt.template import Query
 
 # Chances of 0.5, 0.3, 0.15 and 0.05.
@@ -67,10 +67,10 @@ def test_draws_come_from_seed_prompt_and_query() -> None:
 
 class TestReader:
     @pytest.fixture
-    def reader(self) -> Reader:
+    def reader(self) -> AnswerEnd:
         """Tokens are letters, and 0 ends an answer."""
         decoding = Decoding(5, stop=("b", "cd"))
-        return Reader(lambda ids: "".join("?abcde"[i] for i in ids), {0}, decoding)
+        return AnswerEnd(lambda ids: "".join("?abcde"[i] for i in ids), {0}, decoding)
 
     @pytest.mark.parametrize(
         ("ids", "answer"),
@@ -85,13 +85,13 @@ class TestReader:
         ],
     )
     def test_tells_when_an_answer_is_whole(
-        self, reader: Reader, ids: list[int], answer: Generated | None
+        self, reader: AnswerEnd, ids: list[int], answer: Generated | None
     ) -> None:
         assert reader.finished(ids) == answer
 
     def test_a_stop_string_inside_a_token_keeps_the_token_that_begins_before_it(self) -> None:
         spelt = {1: "yes", 2: "!\nno"}
-        reader = Reader(lambda ids: "".join(spelt[i] for i in ids), (), Decoding(9, stop=["\n"]))
+        reader = AnswerEnd(lambda ids: "".join(spelt[i] for i in ids), (), Decoding(9, stop=["\n"]))
         assert reader.finished([1, 2]) == Generated((1, 2), "yes!", "stop string")
 
 

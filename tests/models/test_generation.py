@@ -288,9 +288,9 @@ class TestBadInput:
             lm.generate([TokenPrompt((7,))], [Query((1, 5), ())], max_new_tokens=2)
 
 
-def test_the_default_model_writes_what_plain_generate_writes() -> None:
+def test_the_default_model_writes_what_plain_generate_writes(default_lm: FrozenLM) -> None:
     """Real words, both places of the prompt; one row at a time on the other side."""
-    lm = FrozenLM.load("smollm2-135m", device="cpu", dtype="float32")
+    lm = default_lm
     prompts = [TokenPrompt(lm.encode(text)) for text in (" The capital is", " In short:", "")]
     for template in ("{text} {prompt}", "{prompt}\nText: {text}\nAnswer:"):
         queries = [

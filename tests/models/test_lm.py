@@ -122,13 +122,9 @@ def test_two_hundred_thousand_rows_take_little_memory() -> None:
     assert grown < 200 << 20
 
 
-@pytest.fixture(scope="module")
-def lm() -> FrozenLM:
-    return FrozenLM.load("smollm2-135m", device="cpu", dtype="float32")
-
-
 class TestTheDefaultModel:
-    def test_packed_equals_plain_and_its_gradient_too(self, lm: FrozenLM) -> None:
+    def test_packed_equals_plain_and_its_gradient_too(self, default_lm: FrozenLM) -> None:
+        lm = default_lm
         answers = [lm.encode(" terrible"), lm.encode(" great"), lm.encode(" not good")]
         texts = ("a dull , lifeless film .", "moving and funny .")
         template = Template("{text} {prompt}")
@@ -145,6 +141,7 @@ class TestTheDefaultModel:
         lm._packed = packed
         assert float((grad - plain).norm() / plain.norm()) < 1e-4
 
-    def test_is_frozen_and_says_so(self, lm: FrozenLM) -> None:
+    def test_is_frozen_and_says_so(self, default_lm: FrozenLM) -> None:
+        lm = default_lm
         assert lm.fingerprint.weights.startswith("d492b8787c844cdc")
         assert (lm.fingerprint.dtype, lm.kind, lm.context) == ("float32", "causal", 8192)

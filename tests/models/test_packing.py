@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlprompt.models.packing import Row, Tree, batch, fill, grow, lay_out, split_evenly
+from rlprompt.models.memory import split_evenly
+from rlprompt.models.packing import PackedRow, Tree, batch, fill, grow, lay_out
 from rlprompt.types import Candidates, Ids
 
 ids = st.lists(st.integers(0, 3), min_size=1, max_size=6).map(tuple)
@@ -68,7 +69,7 @@ def test_a_pass_keeps_rows_apart(
     made, n_outputs = [], 0
     for i, (forest, length) in enumerate(rows):
         outputs = np.arange(n_outputs, n_outputs + len(forest))
-        made.append(Row(i, length, tree_of(forest), outputs))
+        made.append(PackedRow(i, length, tree_of(forest), outputs))
         n_outputs += len(forest)
     layout = lay_out(made, n_prefix)
     n_new = layout.ids.shape[1]
@@ -117,7 +118,7 @@ def test_passes_are_complete_small_and_little_padded(
     lengths: list[tuple[int, int]], n_tokens: int, n_prefix: int
 ) -> None:
     rows = [
-        Row(0, before, grow([tuple(range(length))], [((1,),)]), np.array([i]))
+        PackedRow(0, before, grow([tuple(range(length))], [((1,),)]), np.array([i]))
         for i, (length, before) in enumerate(lengths)
     ]
     passes = batch(rows, n_tokens, n_prefix)

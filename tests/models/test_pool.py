@@ -11,7 +11,7 @@ from tiny import TinyKind, tiny_lm
 
 from rlprompt.data.load import Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.pool import Shelf, ShelvedLM
+from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
@@ -30,18 +30,18 @@ class Loads:
     def __init__(self) -> None:
         self.order: list[tuple[str, str]] = []
 
-    def lm(self, kind: TinyKind, shelf: Shelf, seed: int = 0) -> ShelvedLM:
+    def lm(self, kind: TinyKind, pool: ModelPool, seed: int = 0) -> PooledLM:
         def load(dtype: str) -> FrozenLM:
             self.order.append((kind, dtype))
             return tiny_lm(kind, seed=seed)
 
-        return ShelvedLM(kind, load, "auto", shelf)
+        return PooledLM(kind, load, "auto", pool)
 
 
 def test_it_answers_as_the_model_itself() -> None:
-    shelf, loads = Shelf(), Loads()
-    lm, plain = loads.lm("llama", shelf), tiny_lm("llama")
-    loads.lm("gpt2", shelf)
+    pool, loads = ModelPool(), Loads()
+    lm, plain = loads.lm("llama", pool), tiny_lm("llama")
+    loads.lm("gpt2", pool)
     prompts = [TokenPrompt((5, 6)), TokenPrompt((7, 8))]
     dev = TASK.splits.dev
     # Up to rounding: the shared model keeps texts that other tests computed in other passes.
@@ -59,8 +59,8 @@ def test_it_answers_as_the_model_itself() -> None:
 
 
 def test_one_is_in_memory_and_what_is_remembered_loads_none() -> None:
-    shelf, loads = Shelf(), Loads()
-    first, second = loads.lm("llama", shelf), loads.lm("gpt2", shelf)
+    pool, loads = ModelPool(), Loads()
+    first, second = loads.lm("llama", pool), loads.lm("gpt2", pool)
     assert [first.in_memory, second.in_memory] == [False, True]
     assert [first.fingerprint.kind, str(first.device), first.name] == ["causal", "cpu", "llama"]
     assert copy.copy(first).name == "llama"
@@ -73,8 +73,8 @@ def test_one_is_in_memory_and_what_is_remembered_loads_none() -> None:
 
 
 def test_another_model_in_its_files_is_an_error() -> None:
-    shelf, seeds = Shelf(), [0, 1]
-    lm = ShelvedLM("llama", lambda dtype: tiny_lm(seed=seeds.pop(0)), "auto", shelf)
-    Loads().lm("gpt2", shelf)
+    pool, seeds = ModelPool(), [0, 1]
+    lm = PooledLM("llama", lambda dtype: tiny_lm(seed=seeds.pop(0)), "auto", pool)
+    Loads().lm("gpt2", pool)
     with pytest.raises(ValueError, match="llama is another model than it was when this began"):
         TASK.rewards(lm, [TokenPrompt((5,))], TASK.splits.dev)

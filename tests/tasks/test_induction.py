@@ -81,7 +81,7 @@ def test_more_than_there_is_is_refused(name: str) -> None:
 
 @every_task
 def test_it_can_be_set_from_a_file(name: str) -> None:
-    """What `registry.py` needs of a factory: keyword settings with defaults, and a summary."""
+    """What the registry needs of a factory: keyword settings with defaults, and a summary."""
     made = factory(name)
     settings = settings_of(made)
     assert settings["hand_prompt"] == INDUCTIONS[name].instruction

@@ -7,15 +7,13 @@ import pytest
 import torch
 from tiny import PACKABLE, TinyKind, tiny_lm
 
-from rlprompt.models.hidden import last_hidden
-
 TEXTS = [(1, 9, 4), (5,), (7, 8)]
 
 
 @pytest.mark.parametrize("kind", PACKABLE)
 def test_the_output_head_makes_of_it_what_the_model_says_next(kind: TinyKind) -> None:
     lm = tiny_lm(kind)
-    hidden = torch.from_numpy(last_hidden(lm, TEXTS))
+    hidden = torch.from_numpy(lm.last_hidden(TEXTS))
     model: Any = lm.model
     logits = model.get_output_embeddings()(hidden)
     for row, text in zip(logits, TEXTS, strict=True):
@@ -24,16 +22,16 @@ def test_the_output_head_makes_of_it_what_the_model_says_next(kind: TinyKind) ->
 
 
 def test_it_is_float32() -> None:
-    assert last_hidden(tiny_lm(), TEXTS).dtype == np.float32
+    assert tiny_lm().last_hidden(TEXTS).dtype == np.float32
 
 
 @pytest.mark.parametrize("texts", [[], [(1,), ()]])
 def test_there_must_be_something_to_go_on_with(texts: list[tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match="texts of one token or more"):
-        last_hidden(tiny_lm(), texts)
+        tiny_lm().last_hidden(texts)
 
 
 @pytest.mark.parametrize("kind", ["bert", "t5"])
 def test_a_model_that_does_not_go_on_with_a_text_is_refused(kind: TinyKind) -> None:
     with pytest.raises(ValueError, match="only a causal model"):
-        last_hidden(tiny_lm(kind), TEXTS)
+        tiny_lm(kind).last_hidden(TEXTS)
