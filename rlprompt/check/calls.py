@@ -34,7 +34,7 @@ def where(prompt: Prompt, example: Example) -> str:
     return f"{title} on {example.source or str(dict(example.fields))[:60]}"
 
 
-class Asker:
+class CheckedTask:
     """Asks a task for rewards and stops the check where they are none.
 
     Args:

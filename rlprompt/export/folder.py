@@ -2,7 +2,7 @@
 
 `prompt.json` holds all facts: the prompt and how it is put to work, the model it belongs to, what
 it scored, and how it was found. `prompt.safetensors` holds its vectors as the model is fed them,
-those of a token prompt too. `exporting.py` writes the folder, with an adapter and a card beside.
+those of a token prompt too. `export_prompt` writes the folder, with an adapter and a card beside.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Usage(_Part):
         label_words: Class to its label words, where there are classes.
         pooling: See `Verbaliser`.
         length: See `Verbaliser`.
-        calibration: `none` or `contextual` (`calibration.py`).
+        calibration: `none` or `contextual` (Zhao et al. 2021).
         writing: How answers are written, where the model writes.
     """
 

@@ -32,7 +32,7 @@ RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Summary:
+class MeanInterval:
     """Values of independent runs.
 
     Attributes:
@@ -86,7 +86,7 @@ class Band:
     high: Floats
 
 
-def summarise(values: Floats) -> Summary:
+def summarise(values: Floats) -> MeanInterval:
     """Mean, spread, and Student's t interval of the mean.
 
     Over the seeds of a task, `summarise(scores[:, task])`, the interval is of what other seeds
@@ -103,12 +103,12 @@ def summarise(values: Floats) -> Summary:
     n = len(values)
     mean = float(values.mean())
     if n < 2:
-        return Summary(mean, None, None, None, n)
+        return MeanInterval(mean, None, None, None, n)
     deviation = float(values.std(ddof=1))
     if values.min() == values.max():
-        return Summary(mean, 0.0, None, None, n)
+        return MeanInterval(mean, 0.0, None, None, n)
     half = stats.t.isf(LEVEL / 2, n - 1) * deviation / np.sqrt(n)
-    return Summary(mean, deviation, float(mean - half), float(mean + half), n)
+    return MeanInterval(mean, deviation, float(mean - half), float(mean + half), n)
 
 
 def share_interval(successes: int, n: int) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """`transfer.json`: what found prompts are worth on other models and tasks.
 
-`transfer.py` fills it, `transfer_matrix.py` arranges it for readers. Neither reading nor arranging
-imports torch.
+`Transferring` fills it, `matrix` arranges it for readers. Neither reading nor arranging imports
+torch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Literal
 
 import pydantic
 from pydantic import ConfigDict, Field
+
+from rlprompt.search.result import Score
 
 FILE = "transfer.json"
 
@@ -24,18 +26,6 @@ class TransferError(ValueError):
 class _Entry(pydantic.BaseModel):
     # A newer version of one format may add what an older one can do without.
     model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class Worth(_Entry):
-    """Means over a split.
-
-    Attributes:
-        metric: Of the task's metric.
-        reward: Of its reward.
-    """
-
-    metric: float
-    reward: float
 
 
 class Source(_Entry):
@@ -108,7 +98,7 @@ class Target(_Entry):
     asked: bool = True
     examples: int = 0
     metric: str = ""
-    controls: dict[str, Worth] = Field(default_factory=dict)
+    controls: dict[str, Score] = Field(default_factory=dict)
     problem: str = ""
 
 
@@ -146,8 +136,8 @@ class Entry(_Entry):
     split: str
     form: Form
     retyping: Retyping | None = None
-    score: Worth | None = None
-    stored: Worth | None = None
+    score: Score | None = None
+    stored: Score | None = None
     notes: tuple[str, ...] = ()
     problem: str = ""
 

@@ -30,10 +30,9 @@ from rlprompt.store.store import FILE, Store
 from rlprompt.studies.experiment import load_experiments
 from rlprompt.studies.run import compare
 from rlprompt.tasks.classification import ClassificationTask
-from rlprompt.transfer import scores as transfer_scores
 from rlprompt.transfer.file import Transfer, TransferError, read_transfer
 from rlprompt.transfer.matrix import Loss, losses
-from rlprompt.transfer.run import Place, Transferring, found_prompts
+from rlprompt.transfer.run import Place, Transferring, TransferScores, found_prompts
 from rlprompt.types import PromptKind
 
 
@@ -268,7 +267,7 @@ class TestOnce:
         def refuse(*_: object) -> Any:
             raise AssertionError("it was scored before")
 
-        monkeypatch.setattr(transfer_scores.TransferScores, "_computed", refuse)
+        monkeypatch.setattr(TransferScores, "_computed", refuse)
         again = transferred(study, "--models", "bytes")
         assert again.entries == more.entries
         assert again.openings == more.openings
@@ -276,7 +275,7 @@ class TestOnce:
     def test_an_interrupted_command_goes_on(
         self, study: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        computed = transfer_scores.TransferScores._computed
+        computed = TransferScores._computed
         calls = []
 
         def stops(self: Any, prompts: Sequence[Any], split: str) -> Any:
@@ -285,7 +284,7 @@ class TestOnce:
                 raise KeyboardInterrupt
             return computed(self, prompts, split)
 
-        monkeypatch.setattr(transfer_scores.TransferScores, "_computed", stops)
+        monkeypatch.setattr(TransferScores, "_computed", stops)
         result = rlprompt("transfer", str(study))
         assert result.exit_code == 130
         assert "run the same command again to go on" in result.stderr
@@ -434,7 +433,7 @@ class TestTyping:
     def test_one_that_cannot_be_scored_does_not_spoil_a_batch(self, tmp_path: Path) -> None:
         lm, good = tiny_lm(), TokenPrompt((5, 6))
         with Store(tmp_path / FILE) as store:
-            scores = transfer_scores.TransferScores(task(), lm, store)
+            scores = TransferScores(task(), lm, store)
             found = scores.scores([good, TokenPrompt((10**6,)), good], "dev")
         assert len(found) == 2
         expected = evaluate(task(), lm, good, "dev")
