@@ -152,6 +152,8 @@ def as_rewards(answer: object, prompts: Sequence[Prompt], examples: Sequence[Exa
     problem = wrong_type(answer)
     if problem:
         raise Stop(Finding("dtype", "fail", problem))
+    if isinstance(answer, torch.Tensor):  # numpy has no bfloat16
+        answer = answer.double().numpy()
     rewards = np.array(answer, dtype=np.float64)
     shape = (len(prompts), len(examples))
     if rewards.shape != shape:

@@ -119,6 +119,10 @@ def check_optimiser(
         seed: Decides the searches.
         n_prompts: Prompts that the budget of a search covers.
         length: Tokens or vectors of a prompt.
+
+    >>> from rlprompt.agents.random_search import RandomSearch
+    >>> check_optimiser(RandomSearch()).problems
+    ()
     """
     check = _Check(optimiser, lm or toy_lm(), seed, n_prompts, length)
     protocol = collect(check.protocol)

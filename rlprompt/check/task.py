@@ -67,6 +67,13 @@ def check_task(
         length: Tokens or vectors of a prompt.
         every_example: Whether each example of every split is scored once, dev and test included, so
             that a search does not end in an error at its last step. No reward of theirs is told.
+
+    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> report = check_task(ToyTask(), toy_lm())
+    >>> report.failed
+    ()
+    >>> report.lines()[0]
+    'ok    protocol              name, splits, fingerprint and rewards are there'
     """
     members = collect(lambda: _members(task))
     subject = str(getattr(task, "name", type(task).__name__))

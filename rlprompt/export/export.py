@@ -125,6 +125,19 @@ def export_prompt(
         ValueError: Nothing was found, model or task are not those of the search, or the folder is
             not empty.
         OSError: A file cannot be written.
+
+    >>> import tempfile
+    >>> from rlprompt.agents.random_search import RandomSearch
+    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> from rlprompt.search.run import search
+    >>> task, lm = ToyTask(), toy_lm()
+    >>> found = search(task, lm, RandomSearch(), budget=40)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     exported = export_prompt(found, folder, lm, task)
+    ...     sorted(path.name for path in Path(folder).glob("prompt.*"))
+    ['prompt.json', 'prompt.safetensors']
+    >>> exported.prompt == found.best.prompt
+    True
     """
     candidate = result.best
     _refuse_others(result, lm, task)

@@ -175,6 +175,19 @@ class Transfer(_Entry):
             Test was opened once for each run of the study besides.
         notes: What was left out, a sentence each.
         versions: With what it was computed.
+
+    >>> made = Transfer(
+    ...     study="mine",
+    ...     complete=True,
+    ...     split="dev",
+    ...     top="all",
+    ...     sources=(),
+    ...     models=(),
+    ...     targets=(),
+    ...     entries=(),
+    ... )
+    >>> Transfer.model_validate_json(made.to_json()) == made
+    True
     """
 
     format: Literal[1] = 1
@@ -200,6 +213,23 @@ def read_transfer(path: Path) -> Transfer:
 
     Raises:
         TransferError: There is no such file, or it is of another format, or damaged.
+
+    >>> import tempfile
+    >>> made = Transfer(
+    ...     study="mine",
+    ...     complete=True,
+    ...     split="dev",
+    ...     top="all",
+    ...     sources=(),
+    ...     models=(),
+    ...     targets=(),
+    ...     entries=(),
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "transfer.json")
+    ...     _ = path.write_text(made.to_json(), encoding="utf-8")
+    ...     read_transfer(path).study
+    'mine'
     """
     try:
         return Transfer.model_validate_json(path.read_text(encoding="utf-8"))
