@@ -18,7 +18,7 @@ PROMPTS = [TokenPrompt((i,)) for i in (3, 2, 1)]
 
 
 def test_numbers_of_any_kind_become_float64() -> None:
-    for answer in ([[1, 2]], np.float32([[1, 2]]), torch.tensor([[1.0, 2.0]]).bfloat16()):
+    for answer in ([[1, 2]], np.array([[1, 2]], np.float32), torch.tensor([[1.0, 2.0]]).bfloat16()):
         found = as_rewards(answer, PROMPTS[:1], SPLITS.train[:2])
         assert found.dtype == np.float64
         assert found.tolist() == [[1.0, 2.0]]
