@@ -45,8 +45,8 @@ class PPO:
     On a task and a model that cost next to nothing:
 
     >>> from rlprompt import search
-    >>> from rlprompt.check.toy import TrialTask, trial_lm
-    >>> found = search(TrialTask(), trial_lm(), PPO(prompts=4), budget=48, length=2)
+    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> found = search(ToyTask(), toy_lm(), PPO(prompts=4), budget=48, length=2)
     >>> found.n_prompts, found.rows, len(found.best.prompt)  # three rollouts, on 4 examples
     (12, 48, 2)
 
@@ -96,8 +96,8 @@ class SoftPPO:
     On a task and a model that cost next to nothing:
 
     >>> from rlprompt import search
-    >>> from rlprompt.check.toy import TrialTask, trial_lm
-    >>> found = search(TrialTask(), trial_lm(), SoftPPO(prompts=4), budget=48, length=2)
+    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> found = search(ToyTask(), toy_lm(), SoftPPO(prompts=4), budget=48, length=2)
     >>> found.n_prompts, found.best.prompt.vectors.shape
     (12, (2, 32))
 

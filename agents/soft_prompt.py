@@ -27,8 +27,8 @@ class SoftPromptTuning:
     On a task and a model that cost next to nothing:
 
     >>> from rlprompt import search
-    >>> from rlprompt.check.toy import TrialTask, trial_lm
-    >>> found = search(TrialTask(), trial_lm(), SoftPromptTuning(), budget=48, length=2)
+    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> found = search(ToyTask(), toy_lm(), SoftPromptTuning(), budget=48, length=2)
     >>> found.n_prompts, found.rows  # each on 4 examples, at 3 rows for a gradient
     (4, 48)
     >>> found.trace[-1][1] > found.trace[0][1]

@@ -53,8 +53,8 @@ class TokenPromptEnv(PromptEnv):
     token the prompt's mean train reward.
 
     >>> from rlprompt import Budget
-    >>> from rlprompt.check.toy import TrialTask, trial_lm
-    >>> objective = Objective(TrialTask(n_examples=4), trial_lm(), Budget(rows=48))
+    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> objective = Objective(ToyTask(n_examples=4), toy_lm(), Budget(rows=48))
     >>> space = TokenSpace(length=3, allowed=np.arange(40, 50))
     >>> env = TokenPromptEnv(objective, space, render_mode="ansi")
     >>> observation, _ = env.reset()
@@ -79,8 +79,8 @@ class TokenPromptVectorEnv(PromptVectorEnv):
     """`num_envs` times `TokenPromptEnv`, scored together.
 
     >>> from rlprompt import Budget
-    >>> from rlprompt.check.toy import TrialTask, trial_lm
-    >>> objective = Objective(TrialTask(n_examples=4), trial_lm(), Budget(rows=48))
+    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> objective = Objective(ToyTask(n_examples=4), toy_lm(), Budget(rows=48))
     >>> space = TokenSpace(length=3, allowed=np.arange(40, 50))
     >>> envs = TokenPromptVectorEnv(objective, space, num_envs=2)
     >>> observations, _ = envs.reset()

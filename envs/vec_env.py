@@ -23,9 +23,9 @@ class PromptVecEnv(VecEnv):
     and there is none to set.
 
     >>> from rlprompt import Budget, Objective, TokenSpace
-    >>> from rlprompt.check.toy import TrialTask, trial_lm
+    >>> from rlprompt.check.toy import ToyTask, toy_lm
     >>> from rlprompt.envs import TokenEpisodes
-    >>> objective = Objective(TrialTask(n_examples=4), trial_lm(), Budget(rows=48))
+    >>> objective = Objective(ToyTask(n_examples=4), toy_lm(), Budget(rows=48))
     >>> envs = PromptVecEnv(TokenEpisodes(objective, TokenSpace(1, np.arange(40, 50)), n=2))
     >>> _ = envs.reset()
     >>> observations, rewards, finished, _ = envs.step(np.array([1, 8]))

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MAPPED = ("envs", "agents")
 # What is in the package beside Python.
-DATA = ("reports/page.css", "reports/page.html.j2", "py.typed")
+DATA = ("export/card.md.j2", "reports/page.css", "reports/page.html.j2", "py.typed")
 HEAVY = ("torch", "transformers", "gymnasium", "stable_baselines3", "matplotlib")
 HELP = "import sys; from rlprompt.cli.app import main; sys.argv = ['rlprompt', '--help']; main()"
 LIMIT = 0.5  # seconds

@@ -34,7 +34,7 @@ def where(prompt: Prompt, example: Example) -> str:
     return f"{title} on {example.source or str(dict(example.fields))[:60]}"
 
 
-class Asker:
+class CheckedTask:
     """Asks a task for rewards and stops the check where they are none.
 
     Args:
@@ -152,6 +152,8 @@ def as_rewards(answer: object, prompts: Sequence[Prompt], examples: Sequence[Exa
     problem = wrong_type(answer)
     if problem:
         raise Stop(Finding("dtype", "fail", problem))
+    if isinstance(answer, torch.Tensor):  # numpy has no bfloat16
+        answer = answer.double().numpy()
     rewards = np.array(answer, dtype=np.float64)
     shape = (len(prompts), len(examples))
     if rewards.shape != shape:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.check.calls import Asker, as_rewards
+from rlprompt.check.calls import CheckedTask, as_rewards
 from rlprompt.check.report import Finding
 from rlprompt.data.load import Example
 from rlprompt.prompt import SoftPrompt
@@ -25,7 +25,7 @@ TOLERANCE = 0.1
 
 def check_gradient(
     task: DifferentiableTask,
-    ask: Asker,
+    ask: CheckedTask,
     prompts: Sequence[SoftPrompt],
     examples: Sequence[Example],
     rng: np.random.Generator,
@@ -55,7 +55,7 @@ def check_gradient(
     yield Finding("gradient", "fail", problem)
 
 
-def _told(gap: float | None, ask: Asker) -> Finding:
+def _told(gap: float | None, ask: CheckedTask) -> Finding:
     """A finding about the gap between gradient and finite differences."""
     if gap is None:
         text = "the model's rounding hides the slope of the reward; check it in float32"
@@ -72,7 +72,7 @@ def _told(gap: float | None, ask: Asker) -> Finding:
 
 
 def _gap(
-    ask: Asker,
+    ask: CheckedTask,
     prompts: Sequence[SoftPrompt],
     examples: Sequence[Example],
     gradients: NDArray[np.floating],

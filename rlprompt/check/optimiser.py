@@ -4,7 +4,7 @@ For pytest:
 
     check_optimiser(MyOptimiser()).raise_if_failed()
 
-It searches on a task that costs nothing (`TrialTask`). What it cannot see is an optimiser that
+It searches on a task that costs nothing (`ToyTask`). What it cannot see is an optimiser that
 never calls the objective again and never returns: that hangs here as it would in a search.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 from rlprompt._utils.seeding import random_states, seeded
 from rlprompt.check.report import Finding, Report, Stop, collect, verdict
 from rlprompt.check.state import changed, model_state
-from rlprompt.check.toy import Call, TrialTask, trial_lm
+from rlprompt.check.toy import Call, ToyTask, toy_lm
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.search.objective import (
@@ -119,8 +119,12 @@ def check_optimiser(
         seed: Decides the searches.
         n_prompts: Prompts that the budget of a search covers.
         length: Tokens or vectors of a prompt.
+
+    >>> from rlprompt.agents.random_search import RandomSearch
+    >>> check_optimiser(RandomSearch()).problems
+    ()
     """
-    check = _Check(optimiser, lm or trial_lm(), seed, n_prompts, length)
+    check = _Check(optimiser, lm or toy_lm(), seed, n_prompts, length)
     protocol = collect(check.protocol)
     subject = type(optimiser).__name__
     if any(finding.status == "fail" for finding in protocol):
@@ -215,7 +219,7 @@ class _Check:
             Stop: The optimiser raised an error.
         """
         calls: list[Call] = []
-        task = TrialTask(flat=flat, asked=calls.append)
+        task = ToyTask(flat=flat, asked=calls.append)
         # No multiple of what a prompt costs, as few budgets are.
         rows = (n_prompts + 1) * task.n_examples - 1
         objective = _Objective(task, self.lm, Budget(rows))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rlprompt._utils.seeding import seeded
-from rlprompt.check.calls import Asker, as_rewards, where
+from rlprompt.check.calls import CheckedTask, as_rewards, where
 from rlprompt.check.report import Finding, verdict
 from rlprompt.data.load import Example
 from rlprompt.prompt import Prompt
@@ -19,7 +19,7 @@ JUMPS = 0.1
 
 
 def check_purity(
-    ask: Asker,
+    ask: CheckedTask,
     prompts: Sequence[Prompt],
     examples: Sequence[Example],
     other_prompts: Sequence[Prompt],

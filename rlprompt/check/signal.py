@@ -99,7 +99,7 @@ def decompose(rewards: Floats) -> Components:
     )
 
 
-def worth(rewards: Floats, n_train: int, seen: str = "") -> Iterator[Finding]:
+def check_signal(rewards: Floats, n_train: int, seen: str = "") -> Iterator[Finding]:
     """Whether a search could find something, by the rewards (P, E) of random prompts.
 
     Args:

@@ -4,8 +4,6 @@ For pytest:
 
     check_task(my_task, lm).raise_if_failed()
 
-`check_optimiser` does the same for search methods.
-
 A task is asked about few prompts and examples, in ways that must not matter. What cannot be seen
 from here: a fingerprint that differs between processes, such as one made with Python's `hash`, and
 a cache with a wrong key, which gives the same wrong answer for ever.
@@ -23,12 +21,11 @@ from typing import Any, get_args
 import numpy as np
 
 from rlprompt._utils.seeding import random_states
-from rlprompt.check.calls import Asker, raised
+from rlprompt.check.calls import CheckedTask, raised
 from rlprompt.check.gradient import check_gradient
-from rlprompt.check.optimiser import check_optimiser
 from rlprompt.check.purity import check_purity
 from rlprompt.check.report import Finding, Report, Stop, collect, verdict
-from rlprompt.check.signal import worth
+from rlprompt.check.signal import check_signal
 from rlprompt.check.state import changed, model_state
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
@@ -39,8 +36,6 @@ from rlprompt.search.space import TokenSpace
 from rlprompt.tasks.base import DifferentiableTask, GeneratingTask, MeasuredTask, Task
 from rlprompt.template import Query
 from rlprompt.types import PromptKind
-
-__all__ = ["check_optimiser", "check_task"]
 
 # What a task has, what that must be, and how to tell.
 MEMBERS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
@@ -72,6 +67,13 @@ def check_task(
         length: Tokens or vectors of a prompt.
         every_example: Whether each example of every split is scored once, dev and test included, so
             that a search does not end in an error at its last step. No reward of theirs is told.
+
+    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> report = check_task(ToyTask(), toy_lm())
+    >>> report.failed
+    ()
+    >>> report.lines()[0]
+    'ok    protocol              name, splits, fingerprint and rewards are there'
     """
     members = collect(lambda: _members(task))
     subject = str(getattr(task, "name", type(task).__name__))
@@ -159,7 +161,7 @@ class _Check:
         self.model, self.states = model_state(lm), random_states()
         self.attributes = _attributes(task)
         self.fingerprint = task.fingerprint
-        self.ask = Asker(task, lm)
+        self.ask = CheckedTask(task, lm)
 
     def prompts(self, kind: PromptKind, count: int) -> list[Prompt]:
         """Random prompts, each another one."""
@@ -187,7 +189,7 @@ class _Check:
         if "soft" in self.kinds and isinstance(self.task, DifferentiableTask):
             soft = [p for p in self.prompts("soft", 2) if isinstance(p, SoftPrompt)]
             yield from check_gradient(self.task, self.ask, soft, examples, self.rng)
-        yield from self._worth(self.kinds[0], _spread(train, MANY_EXAMPLES))
+        yield from self._signal(self.kinds[0], _spread(train, MANY_EXAMPLES))
 
     @cached_property
     def kinds(self) -> list[PromptKind]:
@@ -236,7 +238,7 @@ class _Check:
                 problem = "`rewards_with_outputs` does not give a text for each prompt and example"
             yield verdict("outputs", problem, "`rewards_with_outputs` gives the same rewards")
 
-    def _worth(self, kind: PromptKind, examples: Sequence[Example]) -> Iterator[Finding]:
+    def _signal(self, kind: PromptKind, examples: Sequence[Example]) -> Iterator[Finding]:
         """What a search could find, and what a row costs."""
         self.ask(self.prompts(kind, 1), examples)  # what is kept from call to call is kept now
         prompts = self.prompts(kind, MANY_PROMPTS)
@@ -249,7 +251,9 @@ class _Check:
         slow = seconds > max(SLOW * forward, QUICK)
         advice = text + f"; 10,000 rows take {1e4 * seconds / 60:.0f} min. Score prompts together"
         yield verdict("cost", advice if slow else "", text, "warn")
-        yield from worth(rewards, len(self.task.splits.parts()["train"]), self._seen(examples))
+        yield from check_signal(
+            rewards, len(self.task.splits.parts()["train"]), self._seen(examples)
+        )
 
     def _seen(self, examples: Sequence[Example]) -> str:
         """What the model wrote, if it did."""

@@ -1,7 +1,7 @@
 """A task and a model that cost next to nothing, to try optimisers on.
 
 >>> from rlprompt.prompt import TokenPrompt
->>> task = TrialTask(n_examples=2)
+>>> task = ToyTask(n_examples=2)
 >>> task.rewards(None, [TokenPrompt((1, 2))] * 3, task.splits.train).shape
 (3, 2)
 """
@@ -28,7 +28,7 @@ Call = tuple[tuple[Prompt, ...], tuple[Example, ...], bool]
 
 
 @dataclass(frozen=True)
-class TrialTask:
+class ToyTask:
     """A reward that needs no model, for prompts of both kinds, with gradients.
 
     A token prompt earns the mean of its tokens' hidden worths, and a soft prompt minus half the
@@ -43,8 +43,8 @@ class TrialTask:
     n_examples: int = 4
     flat: bool = False
     asked: Callable[[Call], object] = field(default=lambda call: None, repr=False)
-    name: str = "trial"
-    fingerprint: str = "trial"
+    name: str = "toy"
+    fingerprint: str = "toy"
 
     @cached_property
     def splits(self) -> Splits:
@@ -89,7 +89,7 @@ def _number(content: str) -> float:
     return int(hashlib.blake2b(content.encode(), digest_size=4).hexdigest(), 16) / 2**32
 
 
-def trial_lm() -> FrozenLM:
+def toy_lm() -> FrozenLM:
     """A causal model of 2 layers with random weights and a token a byte, made in milliseconds."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -115,4 +115,4 @@ def trial_lm() -> FrozenLM:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = LlamaForCausalLM(config)
-    return FrozenLM(model, make(tokenizer_object=tokenizer, eos_token="</s>"), "trial")
+    return FrozenLM(model, make(tokenizer_object=tokenizer, eos_token="</s>"), "toy")

@@ -12,7 +12,15 @@ import pydantic
 from pydantic import BeforeValidator, Field, PositiveInt
 
 from rlprompt.config.registry import find
-from rlprompt.config.tasks import LIST, MAPPING, Section, TaskConfig, known, named, split_settings
+from rlprompt.config.tasks import (
+    LIST,
+    MAPPING,
+    StrictModel,
+    TaskConfig,
+    known,
+    named,
+    split_settings,
+)
 
 DEFAULT_DATA = "movie-reviews"
 # Keys that have a plural for a grid.
@@ -28,7 +36,7 @@ def _distinct(values: Sequence[object]) -> Sequence[object]:
     return values
 
 
-class ModelConfig(Section):
+class ModelConfig(StrictModel):
     """The frozen model.
 
     Attributes:
@@ -57,7 +65,7 @@ def _titled(one: T | None, several: tuple[T, ...] | dict[str, T] | None) -> list
     return [("", section) for section in sections]
 
 
-class PromptConfig(Section):
+class PromptConfig(StrictModel):
     """What is searched for.
 
     Attributes:
@@ -69,7 +77,7 @@ class PromptConfig(Section):
     banned: tuple[int | str, ...] = ()
 
 
-class StopConfig(Section):
+class StopConfig(StrictModel):
     """When a search ends before its budget does; see `objective.Budget`.
 
     Attributes:
@@ -83,7 +91,7 @@ class StopConfig(Section):
     patience: PositiveInt | None = None
 
 
-class RayConfig(Section):
+class RayConfig(StrictModel):
     """The cluster that searches run on; see `cluster.Ray`.
 
     Attributes:
@@ -106,7 +114,7 @@ def _title(name: str, settings: Mapping[str, Any]) -> str:
     return " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
 
 
-class OptimiserConfig(Section):
+class OptimiserConfig(StrictModel):
     """A search method: a bare name, or `{name: greedy, pool: 0.5}` with some of its settings."""
 
     name: Annotated[str, known("optimiser")]
@@ -127,7 +135,7 @@ class OptimiserConfig(Section):
         return _title(self.name, self.settings)
 
 
-class ReferenceConfig(Section):
+class ReferenceConfig(StrictModel):
     """Training to compare with: a bare name, or `{name: lora, rank: 4}` with settings."""
 
     name: Literal["logistic-head", "lora", "fine-tuning"]
@@ -143,7 +151,7 @@ class ReferenceConfig(Section):
         return _title(self.name, self.settings)
 
 
-class Config(Section):
+class Config(StrictModel):
     """A grid: every optimiser with every seed, on each task and model, at each budget.
 
     Of `task` and `tasks` one is given, of `model` and `models`, and of `budget` and `budgets`.
@@ -156,7 +164,7 @@ class Config(Section):
         tasks: Several, as for models.
         prompt: What is searched for.
         optimisers: The methods to compare.
-        references: Training of the same models on the same examples, see `rlprompt.studies`.
+        references: Training of the same models on the same examples; see `ReferenceConfig`.
         seeds: Each optimiser runs once with each.
         budget: Rows that each run may spend: one row is one prompt scored on one example.
         budgets: Several.

@@ -18,7 +18,7 @@ from rlprompt.types import RegistryKind
 HUB = "hub:"
 
 
-class Section(pydantic.BaseModel):
+class StrictModel(pydantic.BaseModel):
     """A part of an experiment file; what it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,7 +61,7 @@ def known(kind: RegistryKind) -> pydantic.AfterValidator:
     return pydantic.AfterValidator(lambda name: find(kind, name).name)
 
 
-class ClassificationConfig(Section):
+class ClassificationConfig(StrictModel):
     """A task that tells classes apart: what `ClassificationTask.from_file` takes.
 
     Attributes:
@@ -85,7 +85,7 @@ class ClassificationConfig(Section):
         hand_prompt: A prompt written by hand, the control to beat.
         pooling: How several words of a class count together (`Verbaliser`).
         length: How the tokens of a word count together (`Verbaliser`).
-        calibration: `contextual`, or `none` (as for `ClassificationTask`).
+        calibration: `contextual`, or `none` (Zhao et al. 2021).
     """
 
     data: str = Field(min_length=1)
@@ -120,7 +120,7 @@ class ClassificationConfig(Section):
         return "/".join(path.parts[-2:]) if path.is_dir() else path.stem
 
 
-class NamedTaskConfig(Section):
+class NamedTaskConfig(StrictModel):
     """A task by its short name: `sst2`, or `{name: sst2, shots: 32}` with some of its settings."""
 
     name: Annotated[str, known("task")]
@@ -131,7 +131,7 @@ class NamedTaskConfig(Section):
         return {"name": self.name, **self.settings}
 
 
-class ImportedTaskConfig(Section):
+class ImportedTaskConfig(StrictModel):
     """A task of a person's own class: `{class: "my_module:MyTask", args: {...}}`.
 
     Attributes:

@@ -50,6 +50,16 @@ def load_config(path: Path, **overrides: Any) -> Config:
 
     Raises:
         ConfigError: The file cannot be read, is not YAML, or breaks a rule.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "mine.yaml")
+    ...     _ = path.write_text(
+    ...         "{name: mine, model: smollm2-135m, task: sst2, optimisers: [random], budget: 64}"
+    ...     )
+    ...     config = load_config(path, seeds=[0, 1])
+    >>> config.budget, config.seeds, config.prompt.length
+    (64, (0, 1), 5)
     """
     try:
         text = path.read_text("utf-8-sig")

@@ -16,7 +16,6 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import metadata_load
 from numpy.typing import NDArray
-from scipy import stats
 
 from rlprompt._utils.assets import ASSETS
 from rlprompt.export.card import CARD, card
@@ -42,6 +41,7 @@ from rlprompt.models.scorer import embed
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.search.result import Candidate, Result, Score
 from rlprompt.search.run import describe
+from rlprompt.statistics.summaries import share_interval, summarise
 from rlprompt.store.store import StoredRun
 from rlprompt.tasks.base import ShorteningTask, Task, metric_name
 from rlprompt.tasks.classification import ClassificationTask
@@ -125,6 +125,19 @@ def export_prompt(
         ValueError: Nothing was found, model or task are not those of the search, or the folder is
             not empty.
         OSError: A file cannot be written.
+
+    >>> import tempfile
+    >>> from rlprompt.agents.random_search import RandomSearch
+    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> from rlprompt.search.run import search
+    >>> task, lm = ToyTask(), toy_lm()
+    >>> found = search(task, lm, RandomSearch(), budget=40)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     exported = export_prompt(found, folder, lm, task)
+    ...     sorted(path.name for path in Path(folder).glob("prompt.*"))
+    ['prompt.json', 'prompt.safetensors']
+    >>> exported.prompt == found.best.prompt
+    True
     """
     candidate = result.best
     _refuse_others(result, lm, task)
@@ -284,16 +297,15 @@ def _interval(
 ) -> tuple[float, float] | None:
     """95 % interval of a mean metric over examples, or None where there is too little to tell.
 
-    Of yes or no on each example it is Wilson's (1927, JASA 22, 209-212), which stays in [0, 1];
-    of other numbers Student's, which takes the number on each example.
+    Of yes or no on each example it is Wilson's, which stays in [0, 1]; of other numbers Student's,
+    which takes the number on each example.
     """
     if n and (metric == "accuracy" or (each and set(each) <= {0.0, 1.0})):
-        bounds = stats.binomtest(round(mean * n), n).proportion_ci(0.95, "wilson")
-        return float(bounds.low), float(bounds.high)
-    if len(set(each)) < 2:
+        return share_interval(round(mean * n), n)
+    if not each:
         return None
-    low, high = stats.t.interval(0.95, len(each) - 1, loc=mean, scale=stats.sem(each))
-    return float(low), float(high)
+    found = summarise(np.array(each, dtype=np.float64))
+    return None if found.low is None or found.high is None else (found.low, found.high)
 
 
 def licence(model: str) -> str:

@@ -62,7 +62,7 @@ class Usage(_Part):
         label_words: Class to its label words, where there are classes.
         pooling: See `Verbaliser`.
         length: See `Verbaliser`.
-        calibration: `none` or `contextual` (see `ClassificationTask`).
+        calibration: `none` or `contextual` (Zhao et al. 2021).
         writing: How answers are written, where the model writes.
     """
 
@@ -221,6 +221,20 @@ class ExportedPrompt:
         facts: What `prompt.json` says.
         prompt: The prompt itself.
         vectors: (L, H) float32, as the model's layers are fed them.
+
+    >>> import tempfile
+    >>> from rlprompt.agents.random_search import RandomSearch
+    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> from rlprompt.export.export import export_prompt
+    >>> from rlprompt.search.run import search
+    >>> task, lm = ToyTask(), toy_lm()
+    >>> found = search(task, lm, RandomSearch(), budget=40, length=5)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     exported = export_prompt(found, folder, lm, task)
+    >>> exported.facts.kind, exported.facts.search.budget_rows
+    ('token', 40)
+    >>> exported.vectors.shape, str(exported.vectors.dtype)
+    ((5, 32), 'float32')
     """
 
     facts: Facts
@@ -236,6 +250,18 @@ def load_prompt(folder: str | Path) -> ExportedPrompt:
 
     Raises:
         ValueError: A file is missing, damaged, of a newer format, or not the one that belongs here.
+
+    >>> import tempfile
+    >>> from rlprompt.agents.random_search import RandomSearch
+    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> from rlprompt.export.export import export_prompt
+    >>> from rlprompt.search.run import search
+    >>> task, lm = ToyTask(), toy_lm()
+    >>> found = search(task, lm, RandomSearch(), budget=40)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = export_prompt(found, folder, lm, task)
+    ...     load_prompt(folder).prompt == found.best.prompt
+    True
     """
     folder = Path(folder)
     content = _content(folder, FACTS)

@@ -47,6 +47,24 @@ class PromptServer:
     Raises:
         ValueError: There is no prompt, one belongs to another model, or it is not known how one is
             put to work.
+
+    >>> import tempfile
+    >>> from rlprompt.agents.random_search import RandomSearch
+    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> from rlprompt.export.export import export_prompt
+    >>> from rlprompt.search.run import search
+    >>> from rlprompt.tasks.classification import ClassificationTask
+    >>> words = {"any": "it", "other": "so"}
+    >>> splits, template = ToyTask().splits, Template("{text} {prompt}")
+    >>> task, lm = ClassificationTask("toy", splits, template, label_words=words), toy_lm()
+    >>> found = search(task, lm, RandomSearch(), budget=8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     server = PromptServer(lm, {"mine": export_prompt(found, folder, lm, task)})
+    >>> (answer,) = server.classify([("mine", {"text": "I loved it."})])
+    >>> sorted(answer.chances)
+    ['any', 'other']
+    >>> round(sum(answer.chances.values()), 6)
+    1.0
     """
 
     def __init__(self, lm: FrozenLM, prompts: Mapping[str, ExportedPrompt]) -> None:

@@ -79,6 +79,11 @@ def compare_runs(x: Floats, y: Floats) -> Difference:
 
     Raises:
         ValueError: No pair has both scores, or shapes do not fit.
+
+    >>> x, y = np.array([[0.7], [0.8], [0.9]]), np.array([[0.6], [0.6], [0.6]])
+    >>> found = compare_runs(x, y)
+    >>> round(found.mean, 3), round(found.low, 3), round(found.high, 3), round(found.p, 3)
+    (0.2, -0.048, 0.448, 0.074)
     """
     if x.ndim != 2 or y.shape not in (x.shape, (1, *x.shape[1:])):
         raise ValueError(f"scores {x.shape} and {y.shape} are not of the same seeds and tasks")
@@ -188,6 +193,9 @@ def seeds_needed(differences: Floats, power: float = 0.8, alpha: float = LEVEL) 
     Returns:
         None where nothing can be said: no task has two seeds, the mean is 0 or nothing varies; or
         where more than `MOST_SEEDS` were needed.
+
+    >>> seeds_needed(np.array([0.1, 0.2, 0.3]))
+    5
     """
     columns = differences[:, None] if differences.ndim == 1 else differences
     tasks = [task for task in _tasks(columns) if len(task) > 1]

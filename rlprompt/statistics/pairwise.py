@@ -48,6 +48,11 @@ def compare_all(given: Sequence[tuple[str, str, Floats, Floats]]) -> tuple[Pair,
 
     Args:
         given: First, second, and the scores of each, as for `compare_runs`.
+
+    >>> high, low = np.full((6, 1), 0.8), np.full((6, 1), 0.7)
+    >>> (pair,) = compare_all([("high", "low", high, low)])
+    >>> pair.settled, pair.adjusted_p
+    (True, 0.03125)
     """
     shared = [one for one in given if not np.isnan(one[2] - one[3]).all()]
     found = [compare_runs(x, y) for _, _, x, y in shared]
@@ -62,7 +67,13 @@ def compare_all(given: Sequence[tuple[str, str, Floats, Floats]]) -> tuple[Pair,
 
 
 def pairs_of(pairs: Sequence[Pair], name: str | None) -> tuple[Pair, ...]:
-    """Those of one search with every other, itself first; none for None."""
+    """Those of one search with every other, itself first; none for None.
+
+    >>> high, low = np.full((6, 1), 0.8), np.full((6, 1), 0.7)
+    >>> (pair,) = pairs_of(compare_all([("high", "low", high, low)]), "low")
+    >>> pair.first, round(pair.difference.mean, 3)
+    ('low', -0.1)
+    """
     own = (pair for pair in pairs if name in (pair.first, pair.second))
     return tuple(pair if pair.first == name else pair.flipped() for pair in own)
 
@@ -72,6 +83,10 @@ def highest(scored: Mapping[str, Floats], pairs: Sequence[Pair]) -> str | None:
 
     Without gaps it has the highest mean. With gaps, means are of different runs, and this finds the
     search that no other is above, if there is one.
+
+    >>> scored = {"low": np.full((6, 1), 0.7), "high": np.full((6, 1), 0.8)}
+    >>> highest(scored, compare_all([("low", "high", scored["low"], scored["high"])]))
+    'high'
     """
     if len(scored) == 1:
         return next(iter(scored))

@@ -32,7 +32,7 @@ RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Summary:
+class MeanInterval:
     """Values of independent runs.
 
     Attributes:
@@ -86,7 +86,7 @@ class Band:
     high: Floats
 
 
-def summarise(values: Floats) -> Summary:
+def summarise(values: Floats) -> MeanInterval:
     """Mean, spread, and Student's t interval of the mean.
 
     Over the seeds of a task, `summarise(scores[:, task])`, the interval is of what other seeds
@@ -98,17 +98,21 @@ def summarise(values: Floats) -> Summary:
 
     Raises:
         ValueError: There is no value, or an infinite one.
+
+    >>> found = summarise(np.array([0.5, 0.6, 0.7]))
+    >>> round(found.mean, 3), round(found.deviation, 3), round(found.low, 3), round(found.high, 3)
+    (0.6, 0.1, 0.352, 0.848)
     """
     (values,) = present(values[:, None])
     n = len(values)
     mean = float(values.mean())
     if n < 2:
-        return Summary(mean, None, None, None, n)
+        return MeanInterval(mean, None, None, None, n)
     deviation = float(values.std(ddof=1))
     if values.min() == values.max():
-        return Summary(mean, 0.0, None, None, n)
+        return MeanInterval(mean, 0.0, None, None, n)
     half = stats.t.isf(LEVEL / 2, n - 1) * deviation / np.sqrt(n)
-    return Summary(mean, deviation, float(mean - half), float(mean + half), n)
+    return MeanInterval(mean, deviation, float(mean - half), float(mean + half), n)
 
 
 def share_interval(successes: int, n: int) -> tuple[float, float]:
@@ -119,6 +123,9 @@ def share_interval(successes: int, n: int) -> tuple[float, float]:
 
     Raises:
         ValueError: There are no examples, or more successes than examples.
+
+    >>> [round(end, 3) for end in share_interval(8, 10)]
+    [0.49, 0.943]
     """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"got {successes} successes of {n}; allowed is 0 to n, n at least 1")
@@ -134,6 +141,9 @@ def present(scores: Floats) -> list[Floats]:
 
     Raises:
         ValueError: It is no matrix, there is no score at all, or an infinite one.
+
+    >>> present(np.array([[0.5, np.nan], [0.7, np.nan]]))
+    [array([0.5, 0.7])]
     """
     if scores.ndim != 2:
         raise ValueError(f"scores have the shape {scores.shape}; give (seeds, tasks)")
@@ -155,6 +165,11 @@ def interquartile_mean(scores: Floats, rng: np.random.Generator) -> Estimate:
     Args:
         scores: (seeds, tasks).
         rng: Of the resamples.
+
+    >>> scores = np.array([[0.1], [0.5], [0.6], [0.9]])
+    >>> found = interquartile_mean(scores, np.random.default_rng(0))
+    >>> round(found.value, 3), found.low < 0.55 < found.high, found.n_tasks
+    (0.55, True, 1)
     """
     tasks = present(scores)
 
@@ -171,6 +186,11 @@ def task_mean(scores: Floats, rng: np.random.Generator) -> Estimate:
     Args:
         scores: (seeds, tasks).
         rng: Of the resamples.
+
+    >>> scores = np.array([[0.2, 0.8], [0.4, np.nan]])
+    >>> found = task_mean(scores, np.random.default_rng(0))
+    >>> round(found.value, 3), found.low  # one task has one run, so there is no interval
+    (0.55, None)
     """
     tasks = present(scores)
     value = float(_mean_of_means(*tasks))
@@ -191,6 +211,10 @@ def probability_of_improvement(x: Floats, y: Floats, rng: np.random.Generator) -
 
     Raises:
         ValueError: They share no task on which both have a score.
+
+    >>> x, y = np.array([[0.6], [0.8]]), np.array([[0.5], [0.7]])
+    >>> probability_of_improvement(x, y, np.random.default_rng(0)).value
+    0.75
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"scores {x.shape} and {y.shape} are not on the same tasks")
@@ -213,6 +237,10 @@ def performance_profile(scores: Floats, thresholds: Floats, rng: np.random.Gener
         scores: (seeds, tasks).
         thresholds: (G,).
         rng: Of the resamples.
+
+    >>> scores, thresholds = np.array([[0.4], [0.6], [0.8]]), np.array([0.5, 0.7])
+    >>> performance_profile(scores, thresholds, np.random.default_rng(0)).value.round(3).tolist()
+    [0.667, 0.333]
     """
     tasks = present(scores)
 
@@ -242,6 +270,10 @@ def curve_band(curves: Sequence[Sequence[tuple[float, float]]], grid: Floats) ->
 
     Raises:
         ValueError: There are no curves, or one is empty or not in the order of cost.
+
+    >>> curves = [[(1, 0.2), (3, 0.6)], [(2, 0.4)]]
+    >>> curve_band(curves, np.array([1.0, 2.0, 3.0])).value.round(3).tolist()
+    [nan, 0.3, 0.5]
     """
     if not curves or not all(map(len, curves)):
         raise ValueError("a curve has no point; leave out runs that scored nothing")

@@ -100,6 +100,11 @@ def judge(
 
     Raises:
         ValueError: Budgets differ or are missing, or shapes differ.
+
+    >>> searches = {"greedy": np.full((6, 1), 0.8), "random": np.full((6, 1), 0.7)}
+    >>> found = judge(searches, {}, {"greedy": 64, "random": 64}, baseline="random")
+    >>> found.winner, found.notes[0]
+    ('greedy', 'greedy is shown to beat random.')
     """
     budget = _checked(searches, controls, budgets, baseline)
     scored = {name: one for name, one in searches.items() if not np.isnan(one).all()}

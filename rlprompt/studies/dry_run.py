@@ -1,7 +1,7 @@
 """What an experiment will cost, measured on a little of it: rows, seconds, memory.
 
 Each optimiser runs for `TRIAL_PROMPTS` prompts against a reward that costs nothing
-(`TrialTask`), which tells its own time and what it asks for; some of those prompts are then
+(`ToyTask`), which tells its own time and what it asks for; some of those prompts are then
 scored on a few train examples by the task itself. Nothing is written, no reward is kept, and test
 stays closed.
 
@@ -21,7 +21,7 @@ from typing import cast
 import numpy as np
 import psutil
 
-from rlprompt.check.toy import Call, TrialTask
+from rlprompt.check.toy import Call, ToyTask
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
@@ -195,7 +195,7 @@ def _trial(experiment: Experiment, optimiser: Optimiser) -> tuple[list[Call], li
         calls.append(call)
         stamps.append(time.perf_counter())
 
-    task = TrialTask(len(experiment.task.splits.train), asked=asked)
+    task = ToyTask(len(experiment.task.splits.train), asked=asked)
     rows = min(experiment.budget, TRIAL_PROMPTS * task.n_examples)
     objective = Objective(task, experiment.lm, Budget(rows))
     rng = np.random.default_rng(experiment.seeds[0])

@@ -1,7 +1,7 @@
 """`transfer.json`: what found prompts are worth on other models and tasks.
 
-A transfer fills it as it goes, a `Matrix` arranges it for readers. Neither reading nor arranging
-imports torch.
+`Transferring` fills it, `matrix` arranges it for readers. Neither reading nor arranging imports
+torch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Literal
 
 import pydantic
 from pydantic import ConfigDict, Field
+
+from rlprompt.search.result import Score
 
 FILE = "transfer.json"
 
@@ -24,18 +26,6 @@ class TransferError(ValueError):
 class _Entry(pydantic.BaseModel):
     # A newer version of one format may add what an older one can do without.
     model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class Worth(_Entry):
-    """Means over a split.
-
-    Attributes:
-        metric: Of the task's metric.
-        reward: Of its reward.
-    """
-
-    metric: float
-    reward: float
 
 
 class Source(_Entry):
@@ -108,7 +98,7 @@ class Target(_Entry):
     asked: bool = True
     examples: int = 0
     metric: str = ""
-    controls: dict[str, Worth] = Field(default_factory=dict)
+    controls: dict[str, Score] = Field(default_factory=dict)
     problem: str = ""
 
 
@@ -146,8 +136,8 @@ class Entry(_Entry):
     split: str
     form: Form
     retyping: Retyping | None = None
-    score: Worth | None = None
-    stored: Worth | None = None
+    score: Score | None = None
+    stored: Score | None = None
     notes: tuple[str, ...] = ()
     problem: str = ""
 
@@ -185,6 +175,19 @@ class Transfer(_Entry):
             Test was opened once for each run of the study besides.
         notes: What was left out, a sentence each.
         versions: With what it was computed.
+
+    >>> made = Transfer(
+    ...     study="mine",
+    ...     complete=True,
+    ...     split="dev",
+    ...     top="all",
+    ...     sources=(),
+    ...     models=(),
+    ...     targets=(),
+    ...     entries=(),
+    ... )
+    >>> Transfer.model_validate_json(made.to_json()) == made
+    True
     """
 
     format: Literal[1] = 1
@@ -210,6 +213,23 @@ def read_transfer(path: Path) -> Transfer:
 
     Raises:
         TransferError: There is no such file, or it is of another format, or damaged.
+
+    >>> import tempfile
+    >>> made = Transfer(
+    ...     study="mine",
+    ...     complete=True,
+    ...     split="dev",
+    ...     top="all",
+    ...     sources=(),
+    ...     models=(),
+    ...     targets=(),
+    ...     entries=(),
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "transfer.json")
+    ...     _ = path.write_text(made.to_json(), encoding="utf-8")
+    ...     read_transfer(path).study
+    'mine'
     """
     try:
         return Transfer.model_validate_json(path.read_text(encoding="utf-8"))

@@ -14,7 +14,6 @@ from rlprompt._utils.seeding import random_states
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.check.optimiser import check_optimiser
-from rlprompt.check.toy import trial_lm
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.space import SoftSpace, TokenSpace
@@ -209,10 +208,3 @@ def test_a_good_optimiser_passes(optimiser: Any) -> None:
 def test_the_traceback_is_kept() -> None:
     (raised,) = check_optimiser(Normalises()).failed
     assert 'raise ZeroDivisionError("no spread")' in raised.detail
-
-
-def test_the_trial_model_is_the_same_every_time() -> None:
-    before = random_states()
-    first, second = trial_lm(), trial_lm()
-    assert first.hash_weights() == second.hash_weights()
-    assert random_states() == before

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlprompt.check.signal import Components, decompose, worth
+from rlprompt.check.signal import Components, check_signal, decompose
 
 
 def test_components_of_a_table_worked_out_by_hand() -> None:
@@ -65,11 +65,11 @@ def test_components_do_not_hang_on_order_or_level(p: int, e: int, seed: int) -> 
 
 
 def verdicts(rewards: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> dict[str, str]:
-    return {finding.name: finding.status for finding in worth(rewards, rewards.shape[1])}
+    return {finding.name: finding.status for finding in check_signal(rewards, rewards.shape[1])}
 
 
 def test_what_cannot_be_searched_is_said_plainly() -> None:
-    (constant,) = worth(np.ones((16, 1)) * np.arange(4.0), 4)
+    (constant,) = check_signal(np.ones((16, 1)) * np.arange(4.0), 4)
     assert constant.text.startswith(
         "The reward is the same for all 16 random prompts: a search has nothing to go by. "
     )

@@ -1,270 +1,66 @@
-"""Experiment files: what is read, and one plain line for each mistake."""
+"""The grid of an experiment: what it fills in, and what must fit together."""
 
 from __future__ import annotations
 
-import re
-from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
+from experiment_files import read, with_task
 
-from rlprompt.agents.greedy import Greedy
-from rlprompt.config import registry
-from rlprompt.config.registry import entries, make_optimiser, settings_of
 from rlprompt.config.schema import Config, config_from_json
-from rlprompt.config.tasks import ClassificationConfig, ImportedTaskConfig, NamedTaskConfig
-from rlprompt.config.yaml_file import ConfigError, load_config
 
-DEMO = Path(__file__).parents[2] / "experiments" / "demo.yaml"
-
-GOOD = """\
-name: small
-model: some-model
-task:
-  data: data.csv
-  template: "{text} {prompt}"
-  label_words: {negative: terrible, positive: great}
-  shots: 2
-optimisers:
-  - random
-  - {name: greedy, pool: 0.5}
-budget: 96
-"""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "data.csv").write_text("text,label\n")
-    return tmp_path
-
-
-def read(folder: Path, text: str) -> Config:
-    path = folder / "small.yaml"
-    path.write_text(text, encoding="utf-8")
-    return load_config(path)
-
-
-def read_task(folder: Path, text: str = GOOD) -> ClassificationConfig:
-    task = read(folder, text).task
-    assert isinstance(task, ClassificationConfig)
-    return task
-
-
-def refusal(folder: Path, old: str, new: str) -> list[str]:
-    """What is said of the good file with one thing changed: lines without the folder."""
-    assert old in GOOD
-    with pytest.raises(ConfigError) as caught:
-        read(folder, GOOD.replace(old, new, 1))
-    return str(caught.value).replace(f"{folder}/", "").splitlines()
-
-
-def test_a_good_file_is_read_with_the_defaults_filled_in(folder: Path) -> None:
-    config = read(folder, GOOD)
-    assert config.model
-    assert config.model.name == "some-model"
-    assert config.seeds == (0,)
-    assert config.prompt.length == 5
-    assert config.task
-    assert config.task.name == "data"
-    assert read_task(folder).data == str(folder / "data.csv")
-    assert [one.title for one in config.optimisers] == ["random", "greedy pool=0.5"]
-
-
-def test_the_demo_is_a_good_file() -> None:
-    config = load_config(DEMO)
-    assert config.budget == 300 * 32
-    assert len(config.optimisers) == 5
-    for one in config.optimisers:
-        make_optimiser(one.name, one.settings)
-
-
-def test_an_override_wins_and_none_leaves_the_file(folder: Path) -> None:
-    (folder / "small.yaml").write_text(GOOD)
-    config = load_config(folder / "small.yaml", budget=12, seeds=[3, 4], device=None)
-    assert (config.budget, config.seeds, config.device) == (12, (3, 4), "auto")
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "model": "m",
+    "task": "sst2",
+    "optimisers": ["random"],
+    "budget": 8,
+}
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line"),
+    "task",
     [
-        ("  shots", "  shot", "small.yaml:7: unknown key 'shot' in task; did you mean 'shots'?"),
-        ("optimisers", "optimizers", "small.yaml:8: unknown key 'optimizers'; did you mean"),
-        ("budget: 96", "budget: 96\nx: 1", "small.yaml:12: unknown key 'x'; known: name, model"),
-        (
-            "  shots: 2\n",
-            "shots: 2\n",
-            "small.yaml:7: unknown key 'shots'; did you mean 'shots' under 'task'?",
-        ),
-        ("  shots: 2\n", "  seeds: [2]\n", "small.yaml:7: unknown key 'seeds' in task; did you"),
-        ("model: some-model", "model: {nam: x}", "small.yaml:2: unknown key 'nam' in model"),
-        ("budget: 96\n", "", "small.yaml:1: budget is missing"),
-        ("96", "many", "small.yaml:11: budget: must be a whole number, got 'many'"),
-        ("96", "0", "small.yaml:11: budget: must be greater than 0, got 0"),
-        ("96", "96\nseeds: 3", "small.yaml:12: seeds: must be a list, got 3"),
-        ("96", "96\nseeds: []", "small.yaml:12: seeds: must not be empty, got []"),
-        ("96", "96\nseeds: [1, 1]", "small.yaml:12: seeds: 1 is given twice"),
-        ("96", "96\nbudget: 97", "small.yaml:12: the key 'budget' is there twice"),
-        ("name: small", "name: ../up", "small.yaml:1: name: must be a plain name"),
-        ("  - random", "  - randon", "small.yaml:9: optimisers.0.name: no optimiser is called"),
-        ("  - random", "  - greedy\n  - greedy", "small.yaml:8: optimisers: greedy is given twice"),
-        ("{name: greedy, ", "{", "small.yaml:10: optimisers.1.name is missing"),
-        ("{text} {prompt}", "{text}", "small.yaml:5: task.template: template '{text}' has 0"),
-        ("{prompt}", "{prompt} {prompt}", "small.yaml:5: task.template: template '{text} {prompt}"),
-        ("{prompt}", "{prompt} {", "small.yaml:5: task.template: template '{text} {prompt} {'"),
-        (
-            "{negative: terrible, positive: great}",
-            "auto",
-            "small.yaml:3: task: `label_words: auto`",
-        ),
-        ("  shots: 2\n", "  labels: [a]\n", "small.yaml:3: task: `label_words: auto` needs"),
-        ("shots: 2", "on_bad_rows: drop", "small.yaml:7: task.on_bad_rows: must be 'error' or"),
-        ("data.csv", "nowhere.csv", "small.yaml: task.data 'nowhere.csv' is not there; looked"),
-        ("data.csv", "movie-review", "small.yaml: task.data 'movie-review' is not there (did you"),
-        (GOOD, "", "small.yaml is empty; start from experiments/demo.yaml"),
-        (GOOD, "- 1\n- 2\n", "small.yaml holds a list, not keys"),
-        (GOOD, "just words", "small.yaml holds a str, not keys"),
-        (GOOD, "a: {b: c", "small.yaml:1: "),
-        (GOOD, "a: \x07", "small.yaml: unacceptable character"),
-        (GOOD, "? [1, 2]\n: 3", "small.yaml:1: a key must be text"),
+        "classification",
+        "{name: function, data: data.csv}",
+        "{class: 'a.b:C'}",
+        "{name: compression, task: {name: sst2}}",
     ],
 )
-def test_a_mistake_is_one_line_that_says_where(folder: Path, old: str, new: str, line: str) -> None:
-    assert any(said.startswith(line) for said in refusal(folder, old, new)), refusal(
-        folder, old, new
-    )
+def test_what_a_store_keeps_is_read_back(folder: Path, task: str) -> None:
+    config = read(folder, with_task(task))
+    assert config_from_json(config.record).record == config.record
 
 
-def test_every_mistake_has_its_own_line(folder: Path) -> None:
-    assert len(refusal(folder, "  shots: 2", "  shot: 2\n  tset: 3\n  seed: -1")) == 3
+def test_one_or_several_of_each() -> None:
+    config = Config.model_validate(SMALL)
+    assert [title for title, _ in config.all_models] == ["m"]
+    assert config.all_budgets == (8,)
+    several = {"models": {"a": "m", "b": "n"}, "tasks": ["sst2", "mr"], "budgets": [8, 16]}
+    rest = {key: value for key, value in SMALL.items() if f"{key}s" not in several}
+    config = Config.model_validate(rest | several)
+    assert [title for title, _ in config.all_models] == ["a", "b"]
+    assert [task.name for _, task in config.all_tasks] == ["sst2", "mr"]
+    assert config.all_budgets == (8, 16)
 
 
-def test_a_file_that_is_missing_or_no_text_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot read .*absent\.yaml: No such file"):
-        load_config(folder / "absent.yaml")
-    (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match=r"binary\.yaml is not an experiment file"):
-        load_config(folder / "binary.yaml")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budgets": [8]}, "budget and budgets are both there; give one of them"),
+        ({"budget": None}, "budget is missing"),
+        ({"optimisers": ["greedy", "greedy"]}, "greedy is given twice"),
+        ({"ray": {"address": "x"}}, "ray has settings, but executor is local"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Config.model_validate(SMALL | changes)
 
 
-def test_labels_are_taken_as_written(folder: Path) -> None:
-    words = "{0: 1, 01: 2.5, no: yes, true: on, 2020-01-01: it}"
-    task = read_task(folder, GOOD.replace("{negative: terrible, positive: great}", words))
-    assert task.label_words == {
-        "0": "1",
-        "01": "2.5",
-        "no": "yes",
-        "true": "on",
-        "2020-01-01": "it",
-    }
-
-
-def test_data_is_looked_for_beside_the_file_and_then_in_the_working_folder(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (folder / "elsewhere" / "reviews").mkdir(parents=True)
-    monkeypatch.chdir(folder / "elsewhere")
-    assert read_task(folder).data == str(folder / "data.csv")
-    assert read_task(folder, GOOD.replace("data.csv", "reviews")).data == "reviews"
-    (said,) = refusal(folder, "data.csv", "nowhere.csv")
-    assert "looked for nowhere.csv or elsewhere/nowhere.csv" in said
-
-
-def with_task(task: str) -> str:
-    """The good file with another task, given in a line."""
-    return re.sub(r"task:\n(  .*\n)+", f"task: {task}\n", GOOD)
-
-
-class TestTasks:
-    """By a short name, or a class of one's own."""
-
-    def test_a_bare_name_or_one_with_settings(self, folder: Path) -> None:
-        settings = "{name: function, data: data.csv, reward: 'rewards:score'}"
-        (folder / "rewards.py").touch()
-        bare, full = (read(folder, with_task(t)).task for t in ("classification", settings))
-        assert bare == NamedTaskConfig(name="classification")
-        assert isinstance(full, NamedTaskConfig)
-        assert full.settings == {
-            "data": str(folder / "data.csv"),
-            "reward": f"{folder}/rewards.py:score",
-        }
-
-    @pytest.mark.parametrize("written", ["my_tasks:Mine", "my_tasks.py:Mine"])
-    def test_a_class_in_a_file_beside_the_experiment(self, folder: Path, written: str) -> None:
-        (folder / "my_tasks.py").touch()
-        task = read(folder, with_task(f"{{class: '{written}', args: {{n: 3}}}}")).task
-        assert isinstance(task, ImportedTaskConfig)
-        assert (task.place, task.args) == (f"{folder}/my_tasks.py:Mine", {"n": 3})
-
-    def test_a_task_within_a_task_and_a_schema_are_found(self, folder: Path) -> None:
-        (folder / "schema.json").touch()
-        written = "reward: 'json:schema.json', data: data.csv, template: '{text} {prompt}'"
-        inner = f"{{name: generation, {written}}}"
-        outer = f"{{name: compression, task: {inner}, prompt: please, penalty: 1}}"
-        task = read(folder, with_task(outer)).task
-        assert isinstance(task, NamedTaskConfig)
-        within = task.settings["task"]
-        assert isinstance(within, NamedTaskConfig)
-        assert within.settings["data"] == str(folder / "data.csv")
-        assert within.settings["reward"] == f"json:{folder}/schema.json"
-
-    def test_label_words_of_every_kind(self, folder: Path) -> None:
-        several = read_task(folder, GOOD.replace("great}", "[great, 1]}")).label_words
-        assert several == {"negative": "terrible", "positive": ("great", "1")}
-        auto = "auto\n  labels: [no, 1]"
-        task = read_task(folder, GOOD.replace("{negative: terrible, positive: great}", auto))
-        assert (task.label_words, task.labels) == ("auto", ("no", "1"))
-
-    @pytest.mark.parametrize(
-        "task",
-        [
-            "classification",
-            "{name: function, data: data.csv}",
-            "{class: 'a.b:C'}",
-            "{name: compression, task: {name: sst2}}",
-        ],
-    )
-    def test_what_a_store_keeps_is_read_back(self, folder: Path, task: str) -> None:
-        config = read(folder, with_task(task))
-        assert config_from_json(config.record).record == config.record
-
-    @pytest.mark.parametrize(
-        ("task", "line"),
-        [
-            ("clasification", "small.yaml:3: task.name: no task is called 'clasification'; did"),
-            ("{class: 'nothing'}", "small.yaml:3: task.class: must be MODULE:NAME or FILE.py:NAME"),
-            ("{class: 'a:B', arg: {}}", "small.yaml:3: unknown key 'arg' in task; did you mean"),
-            ("{class: 'a:B', args: 3}", "small.yaml:3: task.args: must be keys with values, got 3"),
-            ("{}", "small.yaml:3: task.data is missing"),
-            ("3", "small.yaml:3: task: must be keys with values, got 3"),
-        ],
-    )
-    def test_a_mistake_is_named(self, folder: Path, task: str, line: str) -> None:
-        with pytest.raises(ConfigError) as caught:
-            read(folder, with_task(task))
-        assert str(caught.value).replace(f"{folder}/", "").startswith(line)
-
-
-class TestOptimisers:
-    def test_settings_change_the_defaults(self) -> None:
-        assert make_optimiser("greedy", {"pool": 0.5}) == Greedy(pool=0.5)
-        assert settings_of(Greedy)["pool"] == Greedy().pool
-
-    @pytest.mark.parametrize(
-        ("settings", "message"),
-        [
-            ({"pol": 0.5}, "optimiser greedy has no setting 'pol'; did you mean 'pool'?"),
-            ({"zzz": 1}, "optimiser greedy has no setting 'zzz'; known: pool, "),
-            ({"pool": "much"}, "optimiser greedy: pool must be a number, got 'much'"),
-        ],
-    )
-    def test_a_wrong_setting_is_named(self, settings: dict[str, object], message: str) -> None:
-        with pytest.raises(ValueError, match="optimiser greedy") as caught:
-            make_optimiser("greedy", settings)
-        assert str(caught.value).startswith(message)
-
-    def test_one_that_cannot_be_imported_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        broken = EntryPoint("broken", "rlprompt.no_such_module:Nothing", "rlprompt.optimisers")
-        known = entries("optimiser") | {"broken": broken}
-        monkeypatch.setattr(registry, "entries", lambda kind: known)
-        with pytest.raises(ValueError, match=r"optimiser broken .* cannot be imported: No module"):
-            make_optimiser("broken", {})
+def test_random_search_is_added_where_it_is_missing() -> None:
+    with_greedy = Config.model_validate(SMALL | {"optimisers": ["greedy"]})
+    assert sorted(one.name for one in with_greedy.with_random().optimisers) == ["greedy", "random"]
+    as_it_is = Config.model_validate(SMALL)
+    assert as_it_is.with_random() == as_it_is

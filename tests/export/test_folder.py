@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import dataclasses
-import io
 import json
-import re
-import runpy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import save
 from exports import TOKENS, WORDS, class_task, export, result, soft, writing_task
-from markdown_it import MarkdownIt
 from tiny import KINDS, TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.data.load import Example
-from rlprompt.export.card import card
 from rlprompt.export.export import UNKNOWN_LICENCE, export_prompt, licence, pick_run
 from rlprompt.export.folder import ExportedPrompt, check_model, load_prompt
 from rlprompt.models.lm import FrozenLM
@@ -32,8 +24,6 @@ from rlprompt.store.store import StoredRun
 from rlprompt.tasks.compression import CompressionTask
 from rlprompt.tasks.function import FunctionTask
 from rlprompt.tasks.reward_function import reward
-
-BLOCK = re.compile(r"^(`{3,})python\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -247,79 +237,6 @@ def test_the_licence_is_the_models_or_unknown(tmp_path: Path) -> None:
     assert licence(str(tmp_path)) == "mit"
     page.write_text("---\n: [\n---\n")
     assert licence(str(tmp_path)) == UNKNOWN_LICENCE
-
-
-class TestCard:
-    NASTY = "</code><script>alert(1)</script> | `x` ``` *b* [l](http://x) &amp;\n# head {text}"
-
-    @pytest.mark.parametrize("retypable", [False, True])
-    def test_nothing_in_a_prompt_is_markup(
-        self, retypable: bool, tmp_path: Path, lm: FrozenLM
-    ) -> None:
-        facts = export(tmp_path, lm).facts
-        search = facts.search.model_copy(update={"run": self.NASTY})
-        changes = {"text": self.NASTY, "retypable": retypable, "search": search}
-        changes["task"] = facts.task.model_copy(update={"name": self.NASTY})
-        shown = [MarkdownIt("gfm-like", {"linkify": False}).render(card(facts))]
-        shown.append(
-            MarkdownIt("gfm-like", {"linkify": False}).render(
-                card(facts.model_copy(update=changes))
-            )
-        )
-        plain, nasty = (re.findall(r"<(\w+)", re.sub(r"(?s)<pre>.*?</pre>", "", s)) for s in shown)
-        assert sorted(set(nasty)) == sorted(set(plain))
-        if not retypable:
-            # Cell for cell and paragraph for paragraph the same.
-            plain = plain[: plain.index("code", plain.index("table"))]
-            assert nasty[: len(plain)] == plain
-        assert "<script" not in shown[1]
-        assert "<a " not in shown[1]
-
-    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-    @pytest.mark.parametrize("is_soft", [False, True], ids=["tokens", "soft"])
-    @pytest.mark.parametrize(
-        ("kind", "template"),
-        [
-            ("llama", "{text} {prompt}"),
-            ("opt", "{{Film}}: {prompt} {text} It"),
-            ("opt", "{text} {prompt}"),
-            ("gemma", "{prompt} {text}"),
-            ("t5", "{text} {prompt} ."),
-            ("bert", "{prompt} {text} {mask} ."),
-            ("bert", "It {mask} {text} {prompt} ."),
-        ],
-    )
-    def test_its_code_runs_and_gives_our_numbers(
-        self,
-        kind: TinyKind,
-        template: str,
-        is_soft: bool,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        pytest.importorskip("peft")
-        place = str(save(tmp_path / "model", kind=kind))
-        lm = FrozenLM.load(place, device="cpu", dtype="float32")
-        task, prompt = class_task(template), soft(lm) if is_soft else TOKENS
-        export(tmp_path / "out", lm, prompt, task)
-        page = (tmp_path / "out" / "README.md").read_text("utf-8")
-        monkeypatch.chdir(tmp_path / "out")
-        blocks = [code for _, code in BLOCK.findall(page)]
-        printed = []
-        for i, code in enumerate(blocks):
-            (tmp_path / f"{i}.py").write_text(code.replace("'...'", "'the film was'"), "utf-8")
-            with contextlib.redirect_stdout(io.StringIO()) as out:
-                runpy.run_path(str(tmp_path / f"{i}.py"))
-            printed.append(out.getvalue())
-        example = Example({"text": "the film was"}, "positive")
-        query = task.queries(lm, [example])
-        ours = lm.score([prompt], query)[0, 0].tolist()
-        answer = "Classified(label="
-        dicts = [ast.literal_eval(text) for text in printed if text.startswith("{")]
-        assert len(dicts) == 2
-        for found in dicts:
-            assert list(found.values()) == pytest.approx(ours, abs=1e-4)
-        assert sum(answer in text for text in printed) == 1
 
 
 def _run(name: str, found: Result | None, state: str = "") -> StoredRun:

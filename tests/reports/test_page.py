@@ -30,7 +30,7 @@ from rlprompt.reports.study_data import Found, read_evidence
 from rlprompt.reports.tables import NONE, Table, as_csv, latex_text, markdown
 from rlprompt.search.result import Result, Score
 from rlprompt.store.summary import RunEntry, Summary
-from rlprompt.transfer.file import Entry, Form, Source, Target, Transfer, Worth
+from rlprompt.transfer.file import Entry, Form, Source, Target, Transfer
 from rlprompt.transfer.file import ModelEntry as TransferModel
 
 SMALL = Plan(methods=("random", "greedy"), tasks=("movie-reviews",), seeds=3, points=20)
@@ -630,7 +630,7 @@ class TestTransfer:
             text=" It was",
             retypable=True,
         )
-        controls = {"empty": Worth(metric=0.5, reward=0.0)}
+        controls = {"empty": Score(metric=0.5, reward=0.0)}
         targets = [
             Target(model=name, task="sst-2", split="test", examples=200, controls=controls)
             for name in (MODEL, "gpt2")
@@ -662,7 +662,7 @@ class TestTransfer:
                     task="sst-2",
                     split="test",
                     form=cast(Form, form),
-                    score=Worth(metric=metric, reward=0.0),
+                    score=Score(metric=metric, reward=0.0),
                 )
                 for name, metric, form in scores
             ),

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from rlprompt.cli.transfer_table import print_transfer
+from rlprompt.search.result import Score
 from rlprompt.transfer.file import (
     Entry,
     ModelEntry,
@@ -17,7 +18,6 @@ from rlprompt.transfer.file import (
     Source,
     Target,
     Transfer,
-    Worth,
     read_transfer,
 )
 from rlprompt.transfer.matrix import Cell, Failure, drift, losses, matrix, reached
@@ -39,8 +39,8 @@ def source(seed: int, **fields: Any) -> Source:
     return Source(**(made | fields))
 
 
-def worth(metric: float, reward: float | None = None) -> Worth:
-    return Worth(metric=metric, reward=metric if reward is None else reward)
+def worth(metric: float, reward: float | None = None) -> Score:
+    return Score(metric=metric, reward=metric if reward is None else reward)
 
 
 def target(model: str = "models/own", **fields: Any) -> Target:

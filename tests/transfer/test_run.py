@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from command_line import ROWS, rlprompt, save, write_config, write_data
+from command_line import ROWS, rlprompt, write_data
 from small_experiments import experiment, task
-from tiny import tiny_lm, tiny_model, tiny_tokenizer
-from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from tiny import tiny_lm
+from transferred_study import byte_lm, transferred
 
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.config.yaml_file import load_config
@@ -30,58 +28,10 @@ from rlprompt.store.store import FILE, Store
 from rlprompt.studies.experiment import load_experiments
 from rlprompt.studies.run import compare
 from rlprompt.tasks.classification import ClassificationTask
-from rlprompt.transfer import scores as transfer_scores
-from rlprompt.transfer.file import Transfer, TransferError, read_transfer
+from rlprompt.transfer.file import Transfer, read_transfer
 from rlprompt.transfer.matrix import Loss, losses
-from rlprompt.transfer.run import Place, Transferring, found_prompts
+from rlprompt.transfer.run import Place, Transferring, TransferScores, found_prompts
 from rlprompt.types import PromptKind
-
-
-def byte_tokenizer() -> PreTrainedTokenizerBase:
-    """The tiny tokenizer without its words: all text is bytes."""
-    state = json.loads(tiny_tokenizer().backend_tokenizer.to_str())
-    state["model"]["merges"] = []
-    ends = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
-    make: Any = PreTrainedTokenizerFast  # not annotated
-    made: PreTrainedTokenizerBase = make(
-        tokenizer_object=Tokenizer.from_str(json.dumps(state)), **ends
-    )
-    return made
-
-
-def byte_lm(**config: Any) -> FrozenLM:
-    return FrozenLM(tiny_model("gpt2", **config), byte_tokenizer(), "bytes")
-
-
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished study, its model, and models and tasks to go to."""
-    folder = tmp_path_factory.mktemp("desk")
-    save(folder / "own")
-    tiny_model("gpt2").save_pretrained(folder / "bytes")
-    byte_tokenizer().save_pretrained(folder / "bytes")
-    save(folder / "masked", kind="bert")
-    write_data(folder, ROWS)
-    write_config(folder, model=str(folder / "own"), data=str(folder / "films.csv"), seeds=[0, 1])
-    compare(load_experiments(load_config(folder / "small.yaml")), folder / "study")
-    section = json.loads((folder / "small.yaml").read_text())["task"]
-    other = section | {"label_words": {"negative": "bad", "positive": "good"}, "seed": 7}
-    (folder / "books.yaml").write_text(json.dumps({"tasks": {"books": other}}))
-    (folder / "same.yaml").write_text(json.dumps({"task": section}))
-    return folder
-
-
-@pytest.fixture
-def study(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the study; the working folder is where models and tasks are."""
-    monkeypatch.chdir(desk)
-    return Path(shutil.copytree(desk / "study", tmp_path / "study"))
-
-
-def transferred(study: Path, *options: str) -> Transfer:
-    result = rlprompt("transfer", str(study), *options)
-    assert result.exit_code == 0, result.stderr
-    return read_transfer(study / "transfer.json")
 
 
 class TestOwnModel:
@@ -216,44 +166,6 @@ class TestOtherModels:
         assert "nowhere could not be loaded: " in result.stdout
         assert done.complete
 
-    def test_a_mistyped_asset_is_recognised(self, study: Path) -> None:
-        result = rlprompt("transfer", str(study), "--models", "smollm2-135")
-        assert result.exit_code == 2
-        assert "Did you mean 'smollm2-135m'?" in result.stdout
-        assert "error: nothing that was asked for could be scored, see above\n" in result.stderr
-
-
-class TestTasks:
-    def test_a_file_a_title_and_a_name(self, study: Path) -> None:
-        done = transferred(study, "--tasks", "books.yaml,films")
-        own, books = done.targets
-        assert (own.task, books.task) == ("films", "books")
-        assert set(books.controls) == {"empty", "hand-written"}
-        there = [entry for entry in done.entries if entry.task == "books"]
-        assert {entry.run for entry in there} == {source.run for source in done.sources}
-        for entry in there:
-            assert entry.score is not None
-            assert entry.stored is None
-            assert entry.notes == ("found with other label words (great; terrible)",)
-
-    def test_a_file_with_the_task_itself_adds_none(self, study: Path) -> None:
-        (target,) = transferred(study, "--tasks", "same.yaml").targets
-        assert (target.task, target.asked) == ("films", True)
-
-    @pytest.mark.parametrize(
-        ("name", "problem"),
-        [
-            ("antonym", "no task is called 'antonym'; did you mean 'antonyms'?"),
-            ("generation", "needs the setting"),
-            ("films.csv", "films.csv"),
-        ],
-    )
-    def test_one_that_cannot_be_had_is_named(self, study: Path, name: str, problem: str) -> None:
-        result = rlprompt("transfer", str(study), "--tasks", name)
-        assert result.exit_code == 2
-        assert problem in result.stdout
-        assert result.stderr == "error: nothing that was asked for could be scored, see above\n"
-
 
 class TestOnce:
     def test_nothing_is_computed_twice(self, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +180,7 @@ class TestOnce:
         def refuse(*_: object) -> Any:
             raise AssertionError("it was scored before")
 
-        monkeypatch.setattr(transfer_scores.TransferScores, "_computed", refuse)
+        monkeypatch.setattr(TransferScores, "_computed", refuse)
         again = transferred(study, "--models", "bytes")
         assert again.entries == more.entries
         assert again.openings == more.openings
@@ -276,7 +188,7 @@ class TestOnce:
     def test_an_interrupted_command_goes_on(
         self, study: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        computed = transfer_scores.TransferScores._computed
+        computed = TransferScores._computed
         calls = []
 
         def stops(self: Any, prompts: Sequence[Any], split: str) -> Any:
@@ -285,7 +197,7 @@ class TestOnce:
                 raise KeyboardInterrupt
             return computed(self, prompts, split)
 
-        monkeypatch.setattr(transfer_scores.TransferScores, "_computed", stops)
+        monkeypatch.setattr(TransferScores, "_computed", stops)
         result = rlprompt("transfer", str(study))
         assert result.exit_code == 130
         assert "run the same command again to go on" in result.stderr
@@ -360,8 +272,6 @@ class TestBadStudies:
             assert result.exit_code == 2
             assert message in result.stderr
             assert path.read_text() == content
-        with pytest.raises(TransferError, match="cannot be read"):
-            read_transfer(study / "nothing.json")
 
 
 @dataclass(frozen=True)
@@ -434,7 +344,7 @@ class TestTyping:
     def test_one_that_cannot_be_scored_does_not_spoil_a_batch(self, tmp_path: Path) -> None:
         lm, good = tiny_lm(), TokenPrompt((5, 6))
         with Store(tmp_path / FILE) as store:
-            scores = transfer_scores.TransferScores(task(), lm, store)
+            scores = TransferScores(task(), lm, store)
             found = scores.scores([good, TokenPrompt((10**6,)), good], "dev")
         assert len(found) == 2
         expected = evaluate(task(), lm, good, "dev")

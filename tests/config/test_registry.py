@@ -1,0 +1,87 @@
+"""Optimisers and tasks by name: their settings, and a plain line for what is not there."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlprompt.agents.greedy import Greedy
+from rlprompt.config import registry
+from rlprompt.config.registry import (
+    as_task,
+    entries,
+    import_task,
+    make_optimiser,
+    settings_of,
+    summary_of,
+)
+
+
+def test_settings_change_the_defaults() -> None:
+    assert make_optimiser("greedy", {"pool": 0.5}) == Greedy(pool=0.5)
+    assert settings_of(Greedy)["pool"] == Greedy().pool
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pol": 0.5}, "optimiser greedy has no setting 'pol'; did you mean 'pool'?"),
+        ({"zzz": 1}, "optimiser greedy has no setting 'zzz'; known: pool, "),
+        ({"pool": "much"}, "optimiser greedy: pool must be a number, got 'much'"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match="optimiser greedy") as caught:
+        make_optimiser("greedy", settings)
+    assert str(caught.value).startswith(message)
+
+
+def test_one_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = EntryPoint("broken", "rlprompt.no_such_module:Nothing", "rlprompt.optimisers")
+    known = entries("optimiser") | {"broken": broken}
+    monkeypatch.setattr(registry, "entries", lambda kind: known)
+    with pytest.raises(ValueError, match=r"optimiser broken .* cannot be imported: No module"):
+        make_optimiser("broken", {})
+
+
+OWN = """
+from rlprompt.check.toy import ToyTask
+
+def toy(n_examples=2):
+    return ToyTask(n_examples)
+
+def broken():
+    raise OSError("no disk")
+
+number = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        ("toy", {"size": 3}, r"cannot be called with args \{'size': 3\}"),
+        ("broken", {}, "raised OSError: no disk"),
+        ("number", {}, "is of the type int; give a class, or a function"),
+    ],
+)
+def test_a_task_of_ones_own_is_made_or_says_why_not(
+    tmp_path: Path, name: str, args: dict[str, Any], message: str
+) -> None:
+    place = tmp_path / "mine.py"
+    place.write_text(OWN)
+    assert len(import_task(f"{place}:toy", {"n_examples": 3}).splits.train) == 3
+    with pytest.raises(ValueError, match=message):
+        import_task(f"{place}:{name}", args)
+
+
+def test_what_is_no_task_is_told_what_it_lacks() -> None:
+    with pytest.raises(ValueError, match="gives a int without name, splits, fingerprint, rewards"):
+        as_task(3, "mine")
+
+
+def test_the_first_line_describes_a_method() -> None:
+    assert summary_of(Greedy) == (Greedy.__doc__ or "").splitlines()[0]

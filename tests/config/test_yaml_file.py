@@ -1,0 +1,132 @@
+"""Experiment files: what is read, and one plain line for each mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from experiment_files import GOOD, read, read_task
+
+from rlprompt.config.registry import make_optimiser
+from rlprompt.config.yaml_file import ConfigError, load_config
+
+DEMO = Path(__file__).parents[2] / "experiments" / "demo.yaml"
+
+
+def refusal(folder: Path, old: str, new: str) -> list[str]:
+    """What is said of the good file with one thing changed: lines without the folder."""
+    assert old in GOOD
+    with pytest.raises(ConfigError) as caught:
+        read(folder, GOOD.replace(old, new, 1))
+    return str(caught.value).replace(f"{folder}/", "").splitlines()
+
+
+def test_a_good_file_is_read_with_the_defaults_filled_in(folder: Path) -> None:
+    config = read(folder, GOOD)
+    assert config.model
+    assert config.model.name == "some-model"
+    assert config.seeds == (0,)
+    assert config.prompt.length == 5
+    assert config.task
+    assert config.task.name == "data"
+    assert read_task(folder).data == str(folder / "data.csv")
+    assert [one.title for one in config.optimisers] == ["random", "greedy pool=0.5"]
+
+
+def test_the_demo_is_a_good_file() -> None:
+    config = load_config(DEMO)
+    assert config.budget == 300 * 32
+    assert len(config.optimisers) == 5
+    for one in config.optimisers:
+        make_optimiser(one.name, one.settings)
+
+
+def test_an_override_wins_and_none_leaves_the_file(folder: Path) -> None:
+    (folder / "small.yaml").write_text(GOOD)
+    config = load_config(folder / "small.yaml", budget=12, seeds=[3, 4], device=None)
+    assert (config.budget, config.seeds, config.device) == (12, (3, 4), "auto")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("  shots", "  shot", "small.yaml:7: unknown key 'shot' in task; did you mean 'shots'?"),
+        ("optimisers", "optimizers", "small.yaml:8: unknown key 'optimizers'; did you mean"),
+        ("budget: 96", "budget: 96\nx: 1", "small.yaml:12: unknown key 'x'; known: name, model"),
+        (
+            "  shots: 2\n",
+            "shots: 2\n",
+            "small.yaml:7: unknown key 'shots'; did you mean 'shots' under 'task'?",
+        ),
+        ("  shots: 2\n", "  seeds: [2]\n", "small.yaml:7: unknown key 'seeds' in task; did you"),
+        ("model: some-model", "model: {nam: x}", "small.yaml:2: unknown key 'nam' in model"),
+        ("budget: 96\n", "", "small.yaml:1: budget is missing"),
+        ("96", "many", "small.yaml:11: budget: must be a whole number, got 'many'"),
+        ("96", "0", "small.yaml:11: budget: must be greater than 0, got 0"),
+        ("96", "96\nseeds: 3", "small.yaml:12: seeds: must be a list, got 3"),
+        ("96", "96\nseeds: []", "small.yaml:12: seeds: must not be empty, got []"),
+        ("96", "96\nseeds: [1, 1]", "small.yaml:12: seeds: 1 is given twice"),
+        ("96", "96\nbudget: 97", "small.yaml:12: the key 'budget' is there twice"),
+        ("name: small", "name: ../up", "small.yaml:1: name: must be a plain name"),
+        ("  - random", "  - randon", "small.yaml:9: optimisers.0.name: no optimiser is called"),
+        ("  - random", "  - greedy\n  - greedy", "small.yaml:8: optimisers: greedy is given twice"),
+        ("{name: greedy, ", "{", "small.yaml:10: optimisers.1.name is missing"),
+        ("{text} {prompt}", "{text}", "small.yaml:5: task.template: template '{text}' has 0"),
+        ("{prompt}", "{prompt} {prompt}", "small.yaml:5: task.template: template '{text} {prompt}"),
+        ("{prompt}", "{prompt} {", "small.yaml:5: task.template: template '{text} {prompt} {'"),
+        (
+            "{negative: terrible, positive: great}",
+            "auto",
+            "small.yaml:3: task: `label_words: auto`",
+        ),
+        ("  shots: 2\n", "  labels: [a]\n", "small.yaml:3: task: `label_words: auto` needs"),
+        ("shots: 2", "on_bad_rows: drop", "small.yaml:7: task.on_bad_rows: must be 'error' or"),
+        ("data.csv", "nowhere.csv", "small.yaml: task.data 'nowhere.csv' is not there; looked"),
+        ("data.csv", "movie-review", "small.yaml: task.data 'movie-review' is not there (did you"),
+        (GOOD, "", "small.yaml is empty; start from experiments/demo.yaml"),
+        (GOOD, "- 1\n- 2\n", "small.yaml holds a list, not keys"),
+        (GOOD, "just words", "small.yaml holds a str, not keys"),
+        (GOOD, "a: {b: c", "small.yaml:1: "),
+        (GOOD, "a: \x07", "small.yaml: unacceptable character"),
+        (GOOD, "? [1, 2]\n: 3", "small.yaml:1: a key must be text"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_where(folder: Path, old: str, new: str, line: str) -> None:
+    assert any(said.startswith(line) for said in refusal(folder, old, new)), refusal(
+        folder, old, new
+    )
+
+
+def test_every_mistake_has_its_own_line(folder: Path) -> None:
+    assert len(refusal(folder, "  shots: 2", "  shot: 2\n  tset: 3\n  seed: -1")) == 3
+
+
+def test_a_file_that_is_missing_or_no_text_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read .*absent\.yaml: No such file"):
+        load_config(folder / "absent.yaml")
+    (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"binary\.yaml is not an experiment file"):
+        load_config(folder / "binary.yaml")
+
+
+def test_labels_are_taken_as_written(folder: Path) -> None:
+    words = "{0: 1, 01: 2.5, no: yes, true: on, 2020-01-01: it}"
+    task = read_task(folder, GOOD.replace("{negative: terrible, positive: great}", words))
+    assert task.label_words == {
+        "0": "1",
+        "01": "2.5",
+        "no": "yes",
+        "true": "on",
+        "2020-01-01": "it",
+    }
+
+
+def test_data_is_looked_for_beside_the_file_and_then_in_the_working_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "elsewhere" / "reviews").mkdir(parents=True)
+    monkeypatch.chdir(folder / "elsewhere")
+    assert read_task(folder).data == str(folder / "data.csv")
+    assert read_task(folder, GOOD.replace("data.csv", "reviews")).data == "reviews"
+    (said,) = refusal(folder, "data.csv", "nowhere.csv")
+    assert "looked for nowhere.csv or elsewhere/nowhere.csv" in said

@@ -1,0 +1,122 @@
+"""The card of an exported prompt: text that is no markup, and code that runs."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+from command_line import save
+from exports import TOKENS, class_task, export, soft
+from markdown_it import MarkdownIt
+from tiny import TinyKind
+
+from rlprompt.data.load import Example
+from rlprompt.export.card import card, fenced
+from rlprompt.export.folder import load_prompt
+from rlprompt.models.lm import FrozenLM
+
+OLD = Path(__file__).parents[1] / "old_files"
+BLOCK = re.compile(r"^(`{3,})python\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("name", ["found", "found-soft", "found-writing"])
+def test_it_says_what_cards_have_always_said(name: str) -> None:
+    # The kept cards went through a formatter, which changes code alone.
+    shown = [
+        BLOCK.sub("", text)
+        for text in (
+            card(load_prompt(OLD / name).facts),
+            (OLD / name / "README.md").read_text("utf-8"),
+        )
+    ]
+    assert shown[0] == shown[1]
+
+
+def test_code_cannot_close_its_fence() -> None:
+    assert fenced("x = '```'") == "````python\nx = '```'\n````"
+    assert fenced("`" * 5, "sh").startswith("``````sh\n")
+
+
+def test_braces_in_a_prompt_are_no_template(tmp_path: Path, lm: FrozenLM) -> None:
+    facts = export(tmp_path, lm).facts
+    text = "{{ facts }} {% if x %} {# y #}"
+    page = card(facts.model_copy(update={"text": text, "retypable": True}))
+    assert f"text = before + {text!r} + after" in page
+
+
+class TestCard:
+    NASTY = "</code><script>alert(1)</script> | `x` ``` *b* [l](http://x) &amp;\n# head {text}"
+
+    @pytest.mark.parametrize("retypable", [False, True])
+    def test_nothing_in_a_prompt_is_markup(
+        self, retypable: bool, tmp_path: Path, lm: FrozenLM
+    ) -> None:
+        facts = export(tmp_path, lm).facts
+        search = facts.search.model_copy(update={"run": self.NASTY})
+        changes = {"text": self.NASTY, "retypable": retypable, "search": search}
+        changes["task"] = facts.task.model_copy(update={"name": self.NASTY})
+        shown = [MarkdownIt("gfm-like", {"linkify": False}).render(card(facts))]
+        shown.append(
+            MarkdownIt("gfm-like", {"linkify": False}).render(
+                card(facts.model_copy(update=changes))
+            )
+        )
+        plain, nasty = (re.findall(r"<(\w+)", re.sub(r"(?s)<pre>.*?</pre>", "", s)) for s in shown)
+        assert sorted(set(nasty)) == sorted(set(plain))
+        if not retypable:
+            # Cell for cell and paragraph for paragraph the same.
+            plain = plain[: plain.index("code", plain.index("table"))]
+            assert nasty[: len(plain)] == plain
+        assert "<script" not in shown[1]
+        assert "<a " not in shown[1]
+
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+    @pytest.mark.parametrize("is_soft", [False, True], ids=["tokens", "soft"])
+    @pytest.mark.parametrize(
+        ("kind", "template"),
+        [
+            ("llama", "{text} {prompt}"),
+            ("opt", "{{Film}}: {prompt} {text} It"),
+            ("opt", "{text} {prompt}"),
+            ("gemma", "{prompt} {text}"),
+            ("t5", "{text} {prompt} ."),
+            ("bert", "{prompt} {text} {mask} ."),
+            ("bert", "It {mask} {text} {prompt} ."),
+        ],
+    )
+    def test_its_code_runs_and_gives_our_numbers(
+        self,
+        kind: TinyKind,
+        template: str,
+        is_soft: bool,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        pytest.importorskip("peft")
+        place = str(save(tmp_path / "model", kind=kind))
+        lm = FrozenLM.load(place, device="cpu", dtype="float32")
+        task, prompt = class_task(template), soft(lm) if is_soft else TOKENS
+        export(tmp_path / "out", lm, prompt, task)
+        page = (tmp_path / "out" / "README.md").read_text("utf-8")
+        monkeypatch.chdir(tmp_path / "out")
+        blocks = [code for _, code in BLOCK.findall(page)]
+        printed = []
+        for i, code in enumerate(blocks):
+            (tmp_path / f"{i}.py").write_text(code.replace("'...'", "'the film was'"), "utf-8")
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                runpy.run_path(str(tmp_path / f"{i}.py"))
+            printed.append(out.getvalue())
+        example = Example({"text": "the film was"}, "positive")
+        query = task.queries(lm, [example])
+        ours = lm.score([prompt], query)[0, 0].tolist()
+        answer = "Classified(label="
+        dicts = [ast.literal_eval(text) for text in printed if text.startswith("{")]
+        assert len(dicts) == 2
+        for found in dicts:
+            assert list(found.values()) == pytest.approx(ours, abs=1e-4)
+        assert sum(answer in text for text in printed) == 1
