@@ -45,7 +45,7 @@ class PPO:
     On a task and a model that cost next to nothing:
 
     >>> from rlprompt import search
-    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> from rlprompt.check import ToyTask, toy_lm
     >>> found = search(ToyTask(), toy_lm(), PPO(prompts=4), budget=48, length=2)
     >>> found.n_prompts, found.rows, len(found.best.prompt)  # three rollouts, on 4 examples
     (12, 48, 2)
@@ -96,7 +96,7 @@ class SoftPPO:
     On a task and a model that cost next to nothing:
 
     >>> from rlprompt import search
-    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> from rlprompt.check import ToyTask, toy_lm
     >>> found = search(ToyTask(), toy_lm(), SoftPPO(prompts=4), budget=48, length=2)
     >>> found.n_prompts, found.best.prompt.vectors.shape
     (12, (2, 32))

@@ -27,7 +27,7 @@ class SoftPromptTuning:
     On a task and a model that cost next to nothing:
 
     >>> from rlprompt import search
-    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> from rlprompt.check import ToyTask, toy_lm
     >>> found = search(ToyTask(), toy_lm(), SoftPromptTuning(), budget=48, length=2)
     >>> found.n_prompts, found.rows  # each on 4 examples, at 3 rows for a gradient
     (4, 48)

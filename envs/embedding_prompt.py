@@ -57,7 +57,7 @@ class EmbeddingPromptEnv(PromptEnv):
     vector. Reward: 0, at the last vector the prompt's mean train reward.
 
     >>> from rlprompt import Budget
-    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> from rlprompt.check import ToyTask, toy_lm
     >>> objective = Objective(ToyTask(n_examples=4), toy_lm(), Budget(rows=48))
     >>> space = SoftSpace(start=np.zeros((2, 32), dtype=np.float32), scale=1.0)
     >>> env = EmbeddingPromptEnv(objective, space)
@@ -86,7 +86,7 @@ class EmbeddingPromptVectorEnv(PromptVectorEnv):
     """`num_envs` times `EmbeddingPromptEnv`, scored together.
 
     >>> from rlprompt import Budget
-    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> from rlprompt.check import ToyTask, toy_lm
     >>> objective = Objective(ToyTask(n_examples=4), toy_lm(), Budget(rows=48))
     >>> space = SoftSpace(start=np.zeros((2, 32), dtype=np.float32), scale=1.0)
     >>> envs = EmbeddingPromptVectorEnv(objective, space, num_envs=3)

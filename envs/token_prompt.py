@@ -53,7 +53,7 @@ class TokenPromptEnv(PromptEnv):
     token the prompt's mean train reward.
 
     >>> from rlprompt import Budget
-    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> from rlprompt.check import ToyTask, toy_lm
     >>> objective = Objective(ToyTask(n_examples=4), toy_lm(), Budget(rows=48))
     >>> space = TokenSpace(length=3, allowed=np.arange(40, 50))
     >>> env = TokenPromptEnv(objective, space, render_mode="ansi")
@@ -79,7 +79,7 @@ class TokenPromptVectorEnv(PromptVectorEnv):
     """`num_envs` times `TokenPromptEnv`, scored together.
 
     >>> from rlprompt import Budget
-    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> from rlprompt.check import ToyTask, toy_lm
     >>> objective = Objective(ToyTask(n_examples=4), toy_lm(), Budget(rows=48))
     >>> space = TokenSpace(length=3, allowed=np.arange(40, 50))
     >>> envs = TokenPromptVectorEnv(objective, space, num_envs=2)

@@ -23,7 +23,7 @@ class PromptVecEnv(VecEnv):
     and there is none to set.
 
     >>> from rlprompt import Budget, Objective, TokenSpace
-    >>> from rlprompt.check.toy import ToyTask, toy_lm
+    >>> from rlprompt.check import ToyTask, toy_lm
     >>> from rlprompt.envs import TokenEpisodes
     >>> objective = Objective(ToyTask(n_examples=4), toy_lm(), Budget(rows=48))
     >>> envs = PromptVecEnv(TokenEpisodes(objective, TokenSpace(1, np.arange(40, 50)), n=2))
