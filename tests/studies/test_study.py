@@ -23,42 +23,31 @@ from rlprompt.store.store import FILE, Store
 from rlprompt.studies.inspection import ledger
 from rlprompt.studies.study import Job, Study
 
-N_PROMPTS = 200
+N_PROMPTS, N_KILLS = 200, 40
 # New moments each time; a failure shows them.
 SEED = secrets.randbelow(1 << 30)
 
 
-def run_study(folder: Path, n_kills: int = 0) -> None:
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study that was undisturbed, one that was killed, and one that was shared."""
+    folder: Path = tmp_path_factory.mktemp("studies")
     subprocess.run(
-        [sys.executable, fault_study.__file__, folder, str(N_PROMPTS), str(n_kills), str(SEED)],
+        [sys.executable, fault_study.__file__, folder, str(N_PROMPTS), str(N_KILLS), str(SEED)],
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("undisturbed")
-    run_study(folder)
     return folder
 
 
-def test_killed_at_random_moments_it_ends_as_if_undisturbed(
-    tmp_path: Path, undisturbed: Path
-) -> None:
-    run_study(tmp_path, n_kills=40)
-    assert results(tmp_path) == results(undisturbed)
-    assert ledgers(tmp_path) == ledgers(undisturbed)
+def test_killed_at_random_moments_it_ends_as_if_undisturbed(studies: Path) -> None:
+    assert results(studies / "killed") == results(studies / "undisturbed")
+    assert ledgers(studies / "killed") == ledgers(studies / "undisturbed")
 
 
-def test_two_workers_share_a_study_and_one_takes_over_from_the_other(
-    tmp_path: Path, undisturbed: Path
-) -> None:
-    script = f"import pathlib, fault_study; fault_study.share(pathlib.Path({str(tmp_path)!r}), "
-    tests = Path(fault_study.__file__).parent
-    subprocess.run([sys.executable, "-c", f"{script}{N_PROMPTS})"], check=True, cwd=tests)
-    assert results(tmp_path) == results(undisturbed)
-    assert ledgers(tmp_path) == ledgers(undisturbed)
+def test_two_workers_share_a_study_and_one_takes_over_from_the_other(studies: Path) -> None:
+    assert results(studies / "shared") == results(studies / "undisturbed")
+    assert ledgers(studies / "shared") == ledgers(studies / "undisturbed")
 
 
 def test_a_worker_is_dead_once_its_heart_stands_still(
