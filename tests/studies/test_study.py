@@ -6,7 +6,6 @@ import os
 import secrets
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import fault_study
@@ -15,11 +14,8 @@ from fakes import FakePricedTask
 from study_results import ledgers, results
 from tiny import tiny_lm
 
-import rlprompt.store.heartbeat
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.search.objective import Budget
-from rlprompt.store.heartbeat import LEASE_SECONDS, Worker
-from rlprompt.store.store import FILE, Store
 from rlprompt.studies.inspection import ledger
 from rlprompt.studies.study import Job, Study
 
@@ -48,49 +44,6 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(studies: Path) -> No
 def test_two_workers_share_a_study_and_one_takes_over_from_the_other(studies: Path) -> None:
     assert results(studies / "shared") == results(studies / "undisturbed")
     assert ledgers(studies / "shared") == ledgers(studies / "undisturbed")
-
-
-def test_a_worker_is_dead_once_its_heart_stands_still(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: clock)
-    # No clock of another machine, and no date, is looked at.
-    monkeypatch.setattr(time, "time", lambda: 0.0)
-    worker = Worker(tmp_path / FILE)
-    elsewhere = "elsewhere:1:abc"
-    assert not worker.takes_for_dead("a", elsewhere, 1)
-    clock += LEASE_SECONDS - 1
-    assert not worker.takes_for_dead("a", elsewhere, 1)
-    assert not worker.takes_for_dead("b", elsewhere, 1)
-    clock += 2
-    assert not worker.takes_for_dead("a", elsewhere, 2)
-    clock += LEASE_SECONDS + 1
-    assert worker.takes_for_dead("a", elsewhere, 2)
-    # Here, a process that has ended is dead at once, and this one lives.
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    here = worker.name.rsplit(":", 2)[0]
-    time.sleep(0.5)
-    assert worker.takes_for_dead("c", f"{here}:{ended.pid}:abc", 1)  # a zombie, not waited for
-    ended.wait()
-    assert worker.takes_for_dead("c", f"{here}:{ended.pid}:abc", 1)
-    # One of this very process lives as long as its context.
-    assert worker.takes_for_dead("d", worker.name, 1)
-    with Store(tmp_path / FILE), worker:
-        assert not worker.takes_for_dead("d", worker.name, 1)
-
-
-def test_a_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rlprompt.store.heartbeat, "BEAT_SECONDS", 0.01)
-    with Store(tmp_path / FILE) as store:
-        store.plan({}, {"a": {}})
-        with Worker(tmp_path / FILE) as worker:
-            assert store.claim(worker.name, dead=worker.takes_for_dead) == "a"
-            before = store.run("a").beat
-            deadline = time.monotonic() + 30
-            while store.run("a").beat < before + 3 and time.monotonic() < deadline:
-                time.sleep(0.01)
-            assert store.run("a").beat >= before + 3
 
 
 def test_what_a_task_needs_beyond_its_examples_is_in_the_ledger(tmp_path: Path) -> None:
