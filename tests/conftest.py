@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+import torch
 from command_line import desk, model
 from hypothesis import settings
 from tiny import tiny_lm, tiny_model
@@ -12,17 +15,29 @@ from rlprompt._utils.assets import fetch
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.loading import dense_folder
 
-__all__ = ["desk", "lm", "model", "real_tokenizer"]
+__all__ = ["default_lm", "desk", "lm", "model", "real_tokenizer"]
 
 # The same cases every time, and no limit on the time of one: the machine may be shared.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
+
+# Workers side by side have a core each, as have the processes that they start: more threads would
+# wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
 def lm() -> FrozenLM:
     """A tiny causal model."""
     return tiny_lm("llama")
+
+
+@pytest.fixture(scope="session")
+def default_lm() -> FrozenLM:
+    """The default model on the CPU in float32; change nothing in it."""
+    return FrozenLM.load("smollm2-135m", device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="session")

@@ -328,7 +328,11 @@ class TestTerminal:
 
 def test_ctrl_c_keeps_what_was_found(desk: Path) -> None:
     """In a process of its own, as a person would press it: in the middle of a long search."""
-    code = "import sys; sys.argv[0] = 'rlprompt'; from rlprompt.cli.app import main; main()"
+    # A line of progress comes at once, and not after ten seconds.
+    code = (
+        "import sys; sys.argv[0] = 'rlprompt'; from rlprompt.cli import app, terminal;"
+        "terminal.LINE_SECONDS = 0.1; app.main()"
+    )
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     process = subprocess.Popen(

@@ -186,7 +186,7 @@ def test_a_comparison_that_is_killed_goes_on_as_if_it_had_not_been(study: Path, 
     command = [sys.executable, "-m", "rlprompt.cli", "compare", "small.yaml", "--out", "killed"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None and not _has_begun(folder):
-            time.sleep(0.002)
+            time.sleep(0.01)  # a look costs the process time, too
         process.kill()
     result = rlprompt("compare", "small.yaml", "--out", "killed")
     assert result.exit_code == 0, result.stderr

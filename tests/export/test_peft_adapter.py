@@ -97,8 +97,10 @@ def test_peft_computes_what_we_compute(
     check_parity(lm, plain_model(kind), tmp_path, prompt, template, "the film was great")
 
 
-def test_peft_computes_what_we_compute_with_the_default_model(tmp_path: Path) -> None:
-    lm = FrozenLM.load("smollm2-135m", device="cpu", dtype="float32")
+def test_peft_computes_what_we_compute_with_the_default_model(
+    tmp_path: Path, default_lm: FrozenLM
+) -> None:
+    lm = default_lm
     for name, prompt in (("tokens", TOKENS), ("soft", soft(lm))):
         folder, template = tmp_path / name, "{prompt} {text} It was"
         check_parity(lm, lm.model, folder, prompt, template, "A dull film.")

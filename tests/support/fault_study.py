@@ -1,7 +1,8 @@
 """A study of five families of optimiser, for tests that kill it.
 
-`python fault_study.py FOLDER N_PROMPTS N_KILLS SEED` works on the study in the folder until it is
-killed, that many times and at random moments, and then to its end.
+`python fault_study.py FOLDER N_PROMPTS N_KILLS SEED` does the study in three folders of that one:
+`undisturbed`, in `killed` until it is killed, that many times and at random moments, and then to
+its end, and in `shared` by two processes of which one is killed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -75,17 +75,25 @@ def work_until(folder: Path, n_prompts: int, seconds: float) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def whole_seconds(n_prompts: int) -> float:
-    """Processor time of the study where nothing disturbs it."""
+def undisturbed(folder: Path, n_prompts: int) -> float:
+    """Work where nothing disturbs it; the seconds of processor time that it took."""
     before = os.times()
-    with tempfile.TemporaryDirectory() as folder:
-        child = os.fork()
-        if not child:
-            work(Path(folder), n_prompts)
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
+    child = os.fork()
+    if not child:
+        work(folder, n_prompts)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
     after = os.times()
     return after.children_user + after.children_system - sum(before[2:4])
+
+
+def killed(folder: Path, n_prompts: int, n_kills: int, mean_life: float, seed: int) -> None:
+    """Work that is killed again and again, and then ends."""
+    rng = np.random.default_rng(seed)
+    for i in range(n_kills):
+        was_killed = work_until(folder, n_prompts, rng.exponential(mean_life))
+        assert was_killed, f"finished after {i} kills"
+    work(folder, n_prompts)
 
 
 def prepare() -> None:
@@ -96,7 +104,6 @@ def prepare() -> None:
 
 def share(folder: Path, n_prompts: int) -> None:
     """Work in two forks, and kill the first while both have a search."""
-    prepare()
     children = []
     for _ in range(2):
         children.append(os.fork())
@@ -109,6 +116,7 @@ def share(folder: Path, n_prompts: int) -> None:
         if (folder / FILE).exists():
             with Store(folder / FILE, read_only=True) as store:
                 owners = {run.owner for run in store.runs() if run.owner}
+        time.sleep(0.01)
     os.kill(children[0], signal.SIGKILL)
     statuses = [os.waitpid(child, 0)[1] for child in children]
     assert os.WIFSIGNALED(statuses[0])
@@ -117,12 +125,9 @@ def share(folder: Path, n_prompts: int) -> None:
 
 def main(folder: Path, n_prompts: int, n_kills: int, seed: int) -> None:
     prepare()
-    rng = np.random.default_rng(seed)
-    mean_life = SHARE * whole_seconds(n_prompts) / n_kills if n_kills else 0.0
-    for i in range(n_kills):
-        killed = work_until(folder, n_prompts, rng.exponential(mean_life))
-        assert killed, f"finished after {i} kills"
-    work(folder, n_prompts)
+    seconds = undisturbed(folder / "undisturbed", n_prompts)
+    share(folder / "shared", n_prompts)
+    killed(folder / "killed", n_prompts, n_kills, SHARE * seconds / n_kills, seed)
 
 
 if __name__ == "__main__":

@@ -355,20 +355,20 @@ class TestTyping:
 
 
 @pytest.mark.slow
-def test_the_real_model_and_its_bfloat16_copy(tmp_path: Path) -> None:
-    lm = FrozenLM.load("smollm2-135m", dtype="float32")
+def test_the_real_model_and_its_bfloat16_copy(tmp_path: Path, default_lm: FrozenLM) -> None:
+    lm = default_lm
     films = ClassificationTask.from_file(
         "movie-reviews",
         template="{text} {prompt}",
         label_words={"negative": "bad", "positive": "good"},
-        shots=2,
-        test=8,
+        shots=1,
+        test=2,
     )
     made = experiment(
-        lm=lm, task=films, optimisers={"random": RandomSearch()}, budget=8, controls={}
+        lm=lm, task=films, optimisers={"random": RandomSearch()}, budget=4, controls={}
     )
     compare(made, tmp_path)
-    copy = FrozenLM.load("smollm2-135m", dtype="bfloat16")
+    copy = FrozenLM.load("smollm2-135m", device="cpu", dtype="bfloat16")
     with Store(tmp_path / FILE) as store:
         found, _ = found_prompts(store, [made])
         done = Transferring(store, "small", found)

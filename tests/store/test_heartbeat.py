@@ -1,0 +1,69 @@
+"""Who works on a run, and when it is taken for dead."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import rlprompt.store.heartbeat
+from rlprompt.store.heartbeat import LEASE_SECONDS, Worker
+from rlprompt.store.store import FILE, Store
+
+
+def test_a_worker_is_dead_once_its_heart_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    # No clock of another machine, and no date, is looked at.
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    worker = Worker(tmp_path / FILE)
+    elsewhere = "elsewhere:1:abc"
+    assert not worker.takes_for_dead("a", elsewhere, 1)
+    clock += LEASE_SECONDS - 1
+    assert not worker.takes_for_dead("a", elsewhere, 1)
+    assert not worker.takes_for_dead("b", elsewhere, 1)
+    clock += 2
+    assert not worker.takes_for_dead("a", elsewhere, 2)
+    clock += LEASE_SECONDS + 1
+    assert worker.takes_for_dead("a", elsewhere, 2)
+    # Here, a process that has ended is dead at once, and this one lives.
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    here = worker.name.rsplit(":", 2)[0]
+    time.sleep(0.5)
+    assert worker.takes_for_dead("c", f"{here}:{ended.pid}:abc", 1)  # a zombie, not waited for
+    ended.wait()
+    assert worker.takes_for_dead("c", f"{here}:{ended.pid}:abc", 1)
+    # One of this very process lives as long as its context.
+    assert worker.takes_for_dead("d", worker.name, 1)
+    with Store(tmp_path / FILE), worker:
+        assert not worker.takes_for_dead("d", worker.name, 1)
+
+
+def test_a_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rlprompt.store.heartbeat, "BEAT_SECONDS", 0.01)
+    with Store(tmp_path / FILE) as store:
+        store.plan({}, {"a": {}})
+        with Worker(tmp_path / FILE) as worker:
+            assert store.claim(worker.name, dead=worker.takes_for_dead) == "a"
+            before = store.run("a").beat
+            deadline = time.monotonic() + 30
+            while store.run("a").beat < before + 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert store.run("a").beat >= before + 3
+
+
+def test_a_run_of_the_dead_is_claimed_and_one_of_the_living_is_not(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    with Store(path) as store:
+        store.plan({}, {"a": {}})
+        with Worker(path) as mine:
+            with Worker(path) as left:
+                assert store.claim(left.name, dead=left.takes_for_dead) == "a"
+                assert store.claim(mine.name, dead=mine.takes_for_dead) is None
+            assert store.claim(mine.name, dead=mine.takes_for_dead) == "a"
+            assert store.run("a").owner == mine.name
