@@ -81,13 +81,13 @@ class Task:
 
     >>> class Short(Task):
     ...     name, fingerprint = "short", "short 1"
-    ...     splits = Splits(*[(Example({"text": text}),) for text in ("one", "two", "three")])
+    ...     splits = Splits(*[(Example({"text": text}, ""),) for text in ("one", "two", "three")])
     ...
     ...     def rewards(self, lm, prompts, examples):
-    ...         return np.array([[-float(len(prompt))] * len(examples) for prompt in prompts])
+    ...         return np.array([[1 / (1 + len(prompt))] * len(examples) for prompt in prompts])
     >>> task = Short()
-    >>> task.measure(None, [TokenPrompt((5, 6)), TokenPrompt()], task.splits.dev).metrics.tolist()
-    [[-2.0], [0.0]]
+    >>> task.measure(None, [TokenPrompt((5,)), TokenPrompt()], task.splits.dev).metrics.tolist()
+    [[0.5], [1.0]]
     >>> task.metric, task.has("rewards_with_grad")
     ('reward', False)
     """

@@ -13,15 +13,18 @@ inference, the causal template or its hand-written prompt is ours. Label words a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Concatenate, ParamSpec
 
 from rlprompt.data.hub import is_saved
 from rlprompt.data.load import OnBadRows, OnLeak, load_splits
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
+
+P = ParamSpec("P")
 
 CAUSAL = "{text} {prompt}"
 MASKED = "{text} {prompt} {mask} ."
@@ -296,73 +299,66 @@ SETTINGS = """
 """
 
 
-class Preset(Protocol):
-    """What each task of this module is: a function with these settings."""
+def _task(
+    known: Benchmark,
+    data: str | None = None,
+    shots: int = 16,
+    test: int | None = None,
+    seed: int = 0,
+    template: str | None = None,
+    masked: bool = False,
+    label_words: Mapping[str, str] | None = None,
+    reward: str = "gap",
+    hand_prompt: str | None = None,
+    on_bad_rows: OnBadRows = "skip",
+    on_leak: OnLeak = "error",
+) -> ClassificationTask:
+    words = _words(known, label_words)
+    default = known.masked if masked else known.causal
+    shape = _template(known, default if template is None else template)
+    usual = data is None or _usual(known, data)
+    spellings = known.spellings if usual else tuple(map(str, range(len(words))))
+    splits = load_splits(
+        known.source if data is None else data,
+        list(known.label_words),
+        text={name: known.columns[name] if usual else name for name in shape.fields},
+        label=known.label if usual else "label",
+        aliases=dict(zip(spellings, known.label_words, strict=bool(spellings))),
+        shots=shots,
+        n_test=test,
+        seed=seed,
+        on_bad_rows=on_bad_rows,
+        on_leak=on_leak,
+    )
+    by_hand = known.hand_masked if masked else known.hand_causal
+    return ClassificationTask(
+        name=known.name,
+        splits=splits,
+        template=shape,
+        label_words=words,
+        reward=reward,
+        hand_prompt=by_hand if hand_prompt is None else hand_prompt,
+    )
 
-    __name__: str
 
-    def __call__(
-        self,
-        data: str | None = None,
-        shots: int = 16,
-        test: int | None = None,
-        seed: int = 0,
-        template: str | None = None,
-        masked: bool = False,
-        label_words: Mapping[str, str] | None = None,
-        reward: str = "gap",
-        hand_prompt: str | None = None,
-        on_bad_rows: OnBadRows = "skip",
-        on_leak: OnLeak = "error",
-    ) -> ClassificationTask:
-        """Make the task."""
-        ...
+def _preset(
+    make: Callable[Concatenate[Benchmark, P], ClassificationTask], known: Benchmark
+) -> Callable[P, ClassificationTask]:
+    """A function that makes the task of one data set, with the other settings of `make`."""
 
+    def made(*args: P.args, **settings: P.kwargs) -> ClassificationTask:
+        return make(known, *args, **settings)
 
-def _preset(known: Benchmark) -> Preset:
-    def make(
-        data: str | None = None,
-        shots: int = 16,
-        test: int | None = None,
-        seed: int = 0,
-        template: str | None = None,
-        masked: bool = False,
-        label_words: Mapping[str, str] | None = None,
-        reward: str = "gap",
-        hand_prompt: str | None = None,
-        on_bad_rows: OnBadRows = "skip",
-        on_leak: OnLeak = "error",
-    ) -> ClassificationTask:
-        words = _words(known, label_words)
-        default = known.masked if masked else known.causal
-        shape = _template(known, default if template is None else template)
-        usual = data is None or _usual(known, data)
-        spellings = known.spellings if usual else tuple(map(str, range(len(words))))
-        splits = load_splits(
-            known.source if data is None else data,
-            list(known.label_words),
-            text={name: known.columns[name] if usual else name for name in shape.fields},
-            label=known.label if usual else "label",
-            aliases=dict(zip(spellings, known.label_words, strict=bool(spellings))),
-            shots=shots,
-            n_test=test,
-            seed=seed,
-            on_bad_rows=on_bad_rows,
-            on_leak=on_leak,
-        )
-        by_hand = known.hand_masked if masked else known.hand_causal
-        return ClassificationTask(
-            name=known.name,
-            splits=splits,
-            template=shape,
-            label_words=words,
-            reward=reward,
-            hand_prompt=by_hand if hand_prompt is None else hand_prompt,
-        )
-
-    make.__name__ = make.__qualname__ = known.name.replace("-", "_")
-    make.__doc__ = f"{known.summary}\n{SETTINGS}"
-    return make
+    signature = inspect.signature(make)
+    settings = list(signature.parameters.values())[1:]
+    # For those who list the settings, such as `rlprompt ls tasks`.
+    made.__dict__["__signature__"] = signature.replace(parameters=settings)
+    made.__annotations__ = {
+        name: hint for name, hint in make.__annotations__.items() if name != "known"
+    }
+    made.__name__ = made.__qualname__ = known.name.replace("-", "_")
+    made.__doc__ = f"{known.summary}\n{SETTINGS}"
+    return made
 
 
 def _usual(known: Benchmark, data: str) -> bool:
@@ -392,18 +388,18 @@ def _template(known: Benchmark, text: str) -> Template:
     return template
 
 
-sst2 = _preset(SST2)
-sst5 = _preset(SST5)
-mr = _preset(MR)
-cr = _preset(CR)
-yelp_polarity = _preset(YELP_POLARITY)
-yelp5 = _preset(YELP5)
-subj = _preset(SUBJ)
-trec = _preset(TREC)
-agnews = _preset(AGNEWS)
-yahoo = _preset(YAHOO)
-dbpedia = _preset(DBPEDIA)
-rte = _preset(RTE)
-snli = _preset(SNLI)
-mnli = _preset(MNLI)
-movie_reviews = _preset(MOVIE_REVIEWS)
+sst2 = _preset(_task, SST2)
+sst5 = _preset(_task, SST5)
+mr = _preset(_task, MR)
+cr = _preset(_task, CR)
+yelp_polarity = _preset(_task, YELP_POLARITY)
+yelp5 = _preset(_task, YELP5)
+subj = _preset(_task, SUBJ)
+trec = _preset(_task, TREC)
+agnews = _preset(_task, AGNEWS)
+yahoo = _preset(_task, YAHOO)
+dbpedia = _preset(_task, DBPEDIA)
+rte = _preset(_task, RTE)
+snli = _preset(_task, SNLI)
+mnli = _preset(_task, MNLI)
+movie_reviews = _preset(_task, MOVIE_REVIEWS)

@@ -55,6 +55,17 @@ class ClassificationTask(Task):
         ValueError: Fewer than two classes, a label word that is empty or given twice, an unknown
             reward, pooling, length or calibration, a template without a text to calibrate by, or an
             example whose label has no word.
+
+    >>> from rlprompt.check.toy import trial_lm
+    >>> lm, labels = trial_lm(), ["bad", "good"]
+    >>> rows = [{"text": f"{label} {i}", "label": label} for i in range(6) for label in labels]
+    >>> splits = load_splits(rows, labels, shots=2)
+    >>> task = ClassificationTask(
+    ...     "film", splits, Template("{text} {prompt}"), {"bad": "terrible", "good": "great"}
+    ... )
+    >>> prompts = [TokenPrompt(), task.written(lm, "It was")]
+    >>> task.rewards(lm, prompts, splits.train).shape
+    (2, 4)
     """
 
     metric: ClassVar[str] = "accuracy"

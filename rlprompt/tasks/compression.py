@@ -44,6 +44,17 @@ class CompressionTask(Task):
     Raises:
         ValueError: The prompt is empty, the penalty is no price, or the task takes no written
             prompts.
+
+    >>> from rlprompt.check.toy import trial_lm
+    >>> from rlprompt.tasks.function import FunctionTask, RewardFunction
+    >>> def politeness(prompt_text, examples):
+    ...     return [float("please" in prompt_text)] * len(examples)
+    >>> splits = Splits(*[(Example({"text": text}, ""),) for text in "abc"])
+    >>> polite = FunctionTask("polite", splits, RewardFunction(politeness))
+    >>> task, lm = CompressionTask(polite, "Do answer, please:", penalty=0.01), trial_lm()
+    >>> prompts = [task.written(lm, text) for text in (task.prompt, "please")]
+    >>> task.rewards(lm, prompts, splits.dev).round(2).tolist()  # a token is a byte here
+    [[0.82], [0.94]]
     """
 
     # A soft prompt has as many vectors as it has.

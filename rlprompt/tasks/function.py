@@ -44,7 +44,17 @@ SIGNATURES = "score(outputs, examples) or score(prompt_text, examples)"
 
 
 class RewardError(ValueError):
-    """A person's reward function raised, or gave no rewards; its traceback is the cause."""
+    """A person's reward function raised, or gave no rewards; its traceback is the cause.
+
+    >>> @reward
+    ... def broken(outputs, examples):
+    ...     return [float(output) for output in outputs]
+    >>> try:
+    ...     broken.score(["two"], [Example({"text": "1 + 1"}, "2")], "Add:")
+    ... except RewardError as error:
+    ...     print(type(error.__cause__).__name__)
+    ValueError
+    """
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,13 @@ class RewardFunction:
 
     Raises:
         ValueError: Its arguments are others.
+
+    >>> def shortness(outputs, examples):
+    ...     return [-float(len(output)) for output in outputs]
+    >>> RewardFunction(shortness).reads
+    'outputs'
+    >>> RewardFunction(shortness)(["no", "yes"], [])
+    [-2.0, -3.0]
     """
 
     function: Callable[[Any, Sequence[Example]], Sequence[float]]
@@ -176,6 +193,12 @@ def reward(function: Callable[[Any, Sequence[Example]], Sequence[float]]) -> Rew
 
     Raises:
         ValueError: Its arguments are not those of a reward.
+
+    >>> @reward
+    ... def digits(outputs, examples):
+    ...     return [float(output.isdigit()) for output in outputs]
+    >>> digits.score(["7", "seven"], [Example({"text": "3 + 4"}, "7")] * 2, "Add:").tolist()
+    [1.0, 0.0]
     """
     return RewardFunction(function)
 
@@ -209,6 +232,15 @@ class FunctionTask(Task):
 
     Raises:
         ValueError: The function reads something else.
+
+    >>> from rlprompt.check.toy import trial_lm
+    >>> @reward
+    ... def politeness(prompt_text, examples):
+    ...     return [float("please" in prompt_text)] * len(examples)
+    >>> splits = Splits(*[(Example({"text": text}, ""),) for text in "abc"])
+    >>> task, lm = FunctionTask("polite", splits, politeness), trial_lm()
+    >>> task.rewards(lm, [task.written(lm, "Answer, please:")], splits.dev).tolist()
+    [[1.0]]
     """
 
     # A soft prompt has no text that a function could be given.

@@ -57,6 +57,14 @@ class GenerationTask(Task):
     Raises:
         ValueError: A setting is out of its range, the template has a `{mask}`, there is no such
             metric, or no example has the reference that a metric needs.
+
+    >>> from rlprompt.check.toy import trial_lm
+    >>> rows = [{"text": word, "label": word[0]} for word in ("ant", "bee", "cow", "dog")]
+    >>> splits = load_splits(rows, None, shots=1)
+    >>> task = GenerationTask("letters", splits, Template("{prompt} {text}:"), "exact_match")
+    >>> lm = trial_lm()
+    >>> task.rewards(lm, [task.written(lm, "The first letter?")], splits.test).shape
+    (1, 2)
     """
 
     name: str

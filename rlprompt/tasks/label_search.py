@@ -79,6 +79,13 @@ def find_label_words(
     Raises:
         ValueError: A count or pool out of range, a class without examples or an example without
             class, or a vocabulary with too few words.
+
+    >>> from rlprompt.check.toy import trial_lm
+    >>> examples = [Example({"text": text}, text) for text in ("bad", "good")]
+    >>> template = Template("{text} {prompt}")
+    >>> find_label_words(trial_lm(), examples, template, ["bad", "good"])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: the tokenizer of trial has 0 words of one token that can answer in ...
     """
     if len(set(labels)) < 2 or len(set(labels)) < len(labels):
         raise ValueError(f"two classes or more, each once; got {list(labels)}")

@@ -92,6 +92,14 @@ class StyleTransferTask(Task):
     Raises:
         ValueError: The target style has no word or is the sentences' own, or a template or the
             reward is not allowed.
+
+    >>> from rlprompt.check.toy import trial_lm
+    >>> splits = Splits(*[(Example({"text": f"so {word}"}, "negative"),) for word in "abc"])
+    >>> task = StyleTransferTask("film", splits, "positive", decoding=Decoding(4))
+    >>> lm = trial_lm()
+    >>> judged = task.judge(lm, [task.written(lm, "Say it kindly:")], splits.train)
+    >>> judged.content.shape, judged.style.shape
+    ((1, 1), (1, 1))
     """
 
     metric: ClassVar[str] = "joint"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import tomllib
 import typing
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tiny import TinyKind, tiny_lm
 from rlprompt.config.registry import settings_of, summary_of
 from rlprompt.data.hub import HubName
 from rlprompt.tasks import benchmarks
-from rlprompt.tasks.benchmarks import Benchmark, Preset
+from rlprompt.tasks.benchmarks import Benchmark
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
 
@@ -22,8 +23,9 @@ KNOWN = {one.name: one for one in vars(benchmarks).values() if isinstance(one, B
 OFFLINE = [name for name in KNOWN if name != "movie-reviews"]
 
 
-def preset(name: str) -> Preset:
-    return typing.cast(Preset, getattr(benchmarks, name.replace("-", "_")))
+def preset(name: str) -> Callable[..., ClassificationTask]:
+    made: Callable[..., ClassificationTask] = getattr(benchmarks, name.replace("-", "_"))
+    return made
 
 
 def row(known: Benchmark, split: str, i: int) -> list[str]:
