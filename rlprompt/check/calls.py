@@ -15,7 +15,7 @@ from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.tasks.base import Task
-from rlprompt.tasks.reward_function import RewardError
+from rlprompt.tasks.function import RewardError
 from rlprompt.types import Floats
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from rlprompt.check.calls import CheckedTask, as_rewards
 from rlprompt.check.report import Finding
 from rlprompt.data.load import Example
 from rlprompt.prompt import SoftPrompt
-from rlprompt.tasks.base import DifferentiableTask
+from rlprompt.tasks.base import Task
 
 # Steps of each coordinate in standard deviations of the model's embeddings: the larger ones are
 # bent by curvature, the smaller ones drown in rounding. The best of them counts.
@@ -24,7 +24,7 @@ TOLERANCE = 0.1
 
 
 def check_gradient(
-    task: DifferentiableTask,
+    task: Task,
     ask: CheckedTask,
     prompts: Sequence[SoftPrompt],
     examples: Sequence[Example],

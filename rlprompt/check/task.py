@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
@@ -33,7 +34,7 @@ from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.search.objective import CHUNK
 from rlprompt.search.run import make_space
 from rlprompt.search.space import TokenSpace
-from rlprompt.tasks.base import DifferentiableTask, GeneratingTask, MeasuredTask, Task
+from rlprompt.tasks.base import Task, as_task
 from rlprompt.template import Query
 from rlprompt.types import PromptKind
 
@@ -75,6 +76,7 @@ def check_task(
     >>> report.lines()[0]
     'ok    protocol              name, splits, fingerprint and rewards are there'
     """
+    task = inspect.unwrap(task)  # type: ignore[arg-type]  # a person's own object
     members = collect(lambda: _members(task))
     subject = str(getattr(task, "name", type(task).__name__))
     if any(finding.status == "fail" for finding in members):
@@ -157,11 +159,12 @@ class _Check:
     """
 
     def __init__(self, task: Task, lm: FrozenLM, rng: np.random.Generator, length: int) -> None:
-        self.task, self.lm, self.rng, self.length = task, lm, rng, length
+        self.given, self.task = task, as_task(task)
+        self.lm, self.rng, self.length = lm, rng, length
         self.model, self.states = model_state(lm), random_states()
         self.attributes = _attributes(task)
         self.fingerprint = task.fingerprint
-        self.ask = CheckedTask(task, lm)
+        self.ask = CheckedTask(self.task, lm)
 
     def prompts(self, kind: PromptKind, count: int) -> list[Prompt]:
         """Random prompts, each another one."""
@@ -186,7 +189,7 @@ class _Check:
             if any(finding.status == "fail" for finding in found):
                 return
             yield from self._companions(prompts, examples)
-        if "soft" in self.kinds and isinstance(self.task, DifferentiableTask):
+        if "soft" in self.kinds and self.task.has("rewards_with_grad"):
             soft = [p for p in self.prompts("soft", 2) if isinstance(p, SoftPrompt)]
             yield from check_gradient(self.task, self.ask, soft, examples, self.rng)
         yield from self._signal(self.kinds[0], _spread(train, MANY_EXAMPLES))
@@ -215,7 +218,7 @@ class _Check:
     ) -> Iterator[Finding]:
         """Whether what it says besides agrees with its rewards."""
         rewards = self.ask(prompts, examples)
-        if isinstance(self.task, MeasuredTask):
+        if self.task.has("measure"):
             again, metric, *_ = self.ask.guarded(
                 lambda task: task.measure(self.lm, list(prompts), list(examples))
             )
@@ -227,7 +230,7 @@ class _Check:
                 problem = f"`measure` gives a metric of shape {metric.shape}; expected finite "
                 problem += f"numbers of shape {rewards.shape}"
             yield verdict("metric", problem, "`measure` gives the same rewards, and a metric")
-        if isinstance(self.task, GeneratingTask):
+        if self.task.has("rewards_with_outputs"):
             again, texts = self.ask.guarded(
                 lambda task: task.rewards_with_outputs(self.lm, list(prompts), list(examples))
             )
@@ -257,7 +260,7 @@ class _Check:
 
     def _seen(self, examples: Sequence[Example]) -> str:
         """What the model wrote, if it did."""
-        if not isinstance(self.task, GeneratingTask):
+        if not self.task.has("rewards_with_outputs"):
             return ""
         prompt = self.prompts(self.kinds[0], 1)
         _, texts = self.ask.guarded(
@@ -291,7 +294,7 @@ class _Check:
         problem = f"it changed the model's {touched}; the model is frozen, load it again"
         fine = "weights and modes of the model are as they were"
         yield verdict("model-unchanged", problem if touched else "", fine)
-        altered = ", ".join(changed(self.attributes, _attributes(self.task)))
+        altered = ", ".join(changed(self.attributes, _attributes(self.given)))
         problem = (
             f"scoring changed its {altered}; harmless if that only remembers what was computed"
         )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rlprompt.data.load import Example, Splits
 from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.tasks.base import Task
 from rlprompt.types import Floats
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ Call = tuple[tuple[Prompt, ...], tuple[Example, ...], bool]
 
 
 @dataclass(frozen=True)
-class ToyTask:
+class ToyTask(Task):
     """A reward that needs no model, for prompts of both kinds, with gradients.
 
     A token prompt earns the mean of its tokens' hidden worths, and a soft prompt minus half the
@@ -65,7 +66,7 @@ class ToyTask:
     def rewards_with_grad(
         self, lm: FrozenLM | None, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
     ) -> tuple[Floats, NDArray[np.float32]]:
-        """See `DifferentiableTask.rewards_with_grad`."""
+        """See `Task.rewards_with_grad`."""
         self.asked((tuple(prompts), tuple(examples), True))
         gradients = [-(not self.flat) * p.vectors / p.vectors.size for p in prompts]
         return self._rewards(prompts, examples), np.array(gradients, dtype=np.float32)

@@ -115,13 +115,11 @@ def _told(report: Report) -> Report:
 
 def _tell_label_words(task: Task, lm: FrozenLM) -> None:
     """What the tokenizer makes of the label words, if the task has some."""
-    from rlprompt.tasks.classification import ClassificationTask
-
-    if not isinstance(task, ClassificationTask):
-        return
     found = task.label_word_report(lm)
+    if found is None:
+        return
     typer.echo("\nlabel words, with the tokens of each")
-    for label in task.verbaliser.words:
+    for label in task.class_words:
         own = [f"{one.text!r} {len(one.ids)}" for one in found.words if one.label == label]
         typer.echo(f"      {label}: {', '.join(own)}")
     for warning in found.warnings:
@@ -145,13 +143,13 @@ def _find_task(name: str) -> Task:
         ValueError: There is none.
     """
     from rlprompt._utils.plugins import load_object, locate
-    from rlprompt.config.registry import as_task, import_task, make_task
+    from rlprompt.config.registry import checked_task, import_task, make_task
 
     if ":" not in name:
         return make_task(name, {})
     spec = locate(name, Path.cwd())
     found = load_object(spec)
-    return import_task(spec, {}) if callable(found) else as_task(found, name)
+    return import_task(spec, {}) if callable(found) else checked_task(found, name)
 
 
 def _show_plans(experiments: Mapping[str, Experiment]) -> None:

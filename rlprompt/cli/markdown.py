@@ -11,7 +11,6 @@ from rlprompt._utils.files import write_atomically
 from rlprompt.cli.png import curves
 from rlprompt.search.result import SOFT_MARK, Score
 from rlprompt.studies.comparison import Comparison, Section
-from rlprompt.tasks.base import metric_name
 
 HEADER = ("optimiser", "seed", "rows", "seconds (LM)", "train", "dev", "test", "prompt")
 NONE = "-"
@@ -145,7 +144,7 @@ def _caution(section: Section) -> list[str]:
     if not scored:
         return []
     task = section.experiment.task
-    splits, name = task.splits, metric_name(task)
+    splits, name = task.splits, task.metric
     train, test = (sum(values) / len(scored) for values in zip(*scored, strict=True))
     lines = [f"Train, dev and test are the mean {name}."]
     earned = {run.scores["train"] for run in section.runs if run.scores["train"]}

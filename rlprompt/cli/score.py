@@ -107,11 +107,8 @@ def score(
 
 def _typed(task: Task, lm: FrozenLM, text: str, exact: bool) -> Prompt:
     from rlprompt.prompt import TokenPrompt
-    from rlprompt.tasks.base import WrittenTask
 
-    if isinstance(task, WrittenTask) and not exact:
-        return task.written(lm, text)
-    return TokenPrompt(lm.encode(text))
+    return TokenPrompt(lm.encode(text)) if exact else task.written(lm, text)
 
 
 def _refusal(console: Console, exported: ExportedPrompt, lm: FrozenLM) -> str:
@@ -134,7 +131,6 @@ def _print_scores(
     from rlprompt.cli.terminal import print_columns
     from rlprompt.prompt import TokenPrompt
     from rlprompt.search.run import describe, evaluate
-    from rlprompt.tasks.base import GeneratingTask, metric_name
 
     scores = {str(part): evaluate(task, lm, prompt, part) for part in splits}
     text, retypable = describe(lm, prompt)
@@ -145,12 +141,12 @@ def _print_scores(
     else:
         console.print(f"prompt     {len(prompt)} vectors, {text!r}")
     console.print()
-    rows = [("split", "examples", metric_name(task), "mean reward")]
+    rows = [("split", "examples", task.metric, "mean reward")]
     for part, found in scores.items():
         n_examples = len(task.splits.parts()[part])
         rows.append((part, str(n_examples), f"{found.metric:.3f}", f"{found.reward:.2f}"))
     print_columns(console, rows, numeric=len(rows[0]) - 1)
-    if isinstance(task, GeneratingTask):
+    if task.has("rewards_with_outputs"):
         some = task.splits.train[:3]
         _, outputs = task.rewards_with_outputs(lm, [prompt], some)
         for example, output in zip(some, outputs[0], strict=True):

@@ -107,7 +107,7 @@ def _sizes(task: Task) -> str:
 
 
 def _budget(rows: int, tasks: Mapping[str, Task]) -> str:
-    from rlprompt.tasks.price import prompt_rows
+    from rlprompt.tasks.base import prompt_rows
 
     covered = {name: f"{rows // prompt_rows(task):,}" for name, task in tasks.items()}
     if len(tasks) == 1:

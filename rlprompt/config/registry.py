@@ -69,7 +69,7 @@ def make_task(name: str, settings: Mapping[str, Any]) -> Task:
     Raises:
         ValueError: There is no such task or setting, one is missing, or a value is not allowed.
     """
-    return as_task(_make("task", name, settings), f"task {name}")
+    return checked_task(_make("task", name, settings), f"task {name}")
 
 
 def import_task(spec: str, args: Mapping[str, Any]) -> Task:
@@ -94,17 +94,17 @@ def import_task(spec: str, args: Mapping[str, Any]) -> Task:
         task = made(**args)
     except Exception as error:  # whatever a person's class raises; kept as the cause
         raise ValueError(f"{spec} raised {type(error).__name__}: {error}") from error
-    return as_task(task, spec)
+    return checked_task(task, spec)
 
 
-def as_task(task: Any, where: str) -> Task:
-    """A task that has what a task needs.
+def checked_task(task: Any, where: str) -> Task:
+    """A task that has what a task needs, and the defaults for the rest.
 
     Raises:
         ValueError: It has not.
     """
     from rlprompt.data.load import Splits
-    from rlprompt.tasks.base import Task
+    from rlprompt.tasks.base import as_task
 
     missing = [
         name for name in ("name", "splits", "fingerprint", "rewards") if not hasattr(task, name)
@@ -120,7 +120,7 @@ def as_task(task: Any, where: str) -> Task:
             f"{where} has splits of the type {type(task.splits).__name__}; make them with "
             "rlprompt.Splits or rlprompt.load_splits"
         )
-    return cast(Task, task)
+    return as_task(task)
 
 
 def _make(kind: RegistryKind, name: str, settings: Mapping[str, Any]) -> Any:

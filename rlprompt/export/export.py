@@ -31,7 +31,6 @@ from rlprompt.export.folder import (
     SearchFacts,
     TaskFacts,
     Usage,
-    Writing,
     load_prompt,
     model_facts,
 )
@@ -43,11 +42,7 @@ from rlprompt.search.result import Candidate, Result, Score
 from rlprompt.search.run import describe
 from rlprompt.statistics.summaries import share_interval, summarise
 from rlprompt.store.store import StoredRun
-from rlprompt.tasks.base import ShorteningTask, Task, metric_name
-from rlprompt.tasks.classification import ClassificationTask
-from rlprompt.tasks.compression import CompressionTask
-from rlprompt.tasks.generation import GenerationTask
-from rlprompt.tasks.style_transfer import StyleTransferTask
+from rlprompt.tasks.base import Task, as_task
 from rlprompt.template import PROMPT, Template
 from rlprompt.types import Ids
 
@@ -144,7 +139,8 @@ def export_prompt(
     folder = check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     prompt: Prompt = candidate.prompt
-    if isinstance(task, ShorteningTask):
+    if task is not None:
+        task = as_task(task)
         prompt = task.shortened(lm, prompt)
     vectors = _vectors(lm, prompt)
     content = safetensors.numpy.save({TENSOR: vectors})
@@ -194,7 +190,7 @@ def _facts(
 ) -> Facts:
     candidate, usage = result.best, None if task is None else usage_of(task)
     text, retypable = describe(lm, prompt)
-    metric = "" if task is None else metric_name(task)
+    metric = "" if task is None else task.metric
     return Facts(
         format=FORMAT,
         kind="soft" if isinstance(prompt, SoftPrompt) else "token",
@@ -226,29 +222,8 @@ def _facts(
 
 def usage_of(task: Task) -> Usage | None:
     """How prompts of a task are put to work, or None where only the task itself knows."""
-    if isinstance(task, CompressionTask):
-        return usage_of(task.task)
-    if isinstance(task, ClassificationTask):
-        return Usage(
-            template=task.template.text,
-            label_words=task.verbaliser.words,
-            pooling=task.pooling,
-            length=task.length,
-            calibration=task.calibration,
-        )
-    if isinstance(task, GenerationTask):
-        writing = Writing(
-            max_new_tokens=task.max_new_tokens,
-            stop=tuple(task.stop),
-            temperature=task.temperature,
-            seed=task.seed,
-        )
-        return Usage(template=task.template.text, writing=writing)
-    if isinstance(task, StyleTransferTask):
-        decoding = task.decoding
-        writing = Writing(**{name: getattr(decoding, name) for name in Writing.model_fields})
-        return Usage(template=task.template.text, writing=writing)
-    return None
+    found = as_task(task).usage()
+    return None if found is None else Usage.model_validate(found)
 
 
 def _before(template: Template, lm: FrozenLM) -> Ids | None:

@@ -17,8 +17,7 @@ import numpy as np
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
 from rlprompt.search.result import Score
-from rlprompt.tasks.base import Measured, Task, measure
-from rlprompt.tasks.price import prompt_rows
+from rlprompt.tasks.base import Measured, Task, as_task, prompt_rows
 
 # Of what the model wrote, this many characters are kept with a result.
 MOST_CHARACTERS = 400
@@ -111,6 +110,10 @@ class Unmetered:
     opened: str = ""
     test_prompts: int = 0
 
+    def __post_init__(self) -> None:
+        """Give the task what it lacks."""
+        self.task = as_task(self.task)
+
     def measure(
         self, prompts: Sequence[Prompt], split: str, which: Sequence[int] | None = None
     ) -> Measured:
@@ -148,7 +151,7 @@ class Unmetered:
         examples = part if which is None else [part[i] for i in which]
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         began = time.perf_counter()
-        rewards, metrics, answers = measure(self.task, self.lm, prompts, examples)
+        rewards, metrics, answers = Measured(*self.task.measure(self.lm, prompts, examples))
         seconds = time.perf_counter() - began
         rewards, metrics = (np.asarray(answer, np.float64) for answer in (rewards, metrics))
         for answer in (rewards, metrics):

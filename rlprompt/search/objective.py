@@ -1,12 +1,12 @@
 """The single way to a reward: charges the budget, asks the task, keeps the ledger.
 
 One *row* is one prompt scored on one example, or on another text that the task needs for the prompt
-(`PricedTask`); a gradient costs three rows a row (a forward pass and about two for the backward). A
-batch is charged before it is computed and repeats are charged again, so equal budgets mean equal
-information. Nothing paid for is lost: where the budget ends inside a batch, the prompts that still
-fit are scored and travel with `BudgetExhausted`. Answers that an earlier process paid for are
-charged all the same: a search that was killed begins again, is told what it was told before, and so
-comes to where it was (`Store`).
+(`Task.extra_rows`); a gradient costs three rows a row (a forward pass and about two for the
+backward). A batch is charged before it is computed and repeats are charged again, so equal budgets
+mean equal information. Nothing paid for is lost: where the budget ends inside a batch, the prompts
+that still fit are scored and travel with `BudgetExhausted`. Answers that an earlier process paid
+for are charged all the same: a search that was killed begins again, is told what it was told
+before, and so comes to where it was (`Store`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.search.budget import Ledger, Scored
 from rlprompt.search.memo import Answer, Answers
-from rlprompt.tasks.base import DifferentiableTask, GeneratingTask, Task
-from rlprompt.tasks.price import prompt_rows
+from rlprompt.tasks.base import Task, as_task, prompt_rows
 from rlprompt.types import Floats, Ids, Outputs
 
 P = TypeVar("P", bound=Prompt)
@@ -143,7 +142,7 @@ class Objective:
         on_progress: Callable[[Ledger], None] | None = None,
         answers: Answers | None = None,
     ) -> None:
-        self.task = task
+        self.task = task = as_task(task)
         self.lm = lm
         self.budget = budget
         self.ledger = Ledger()
@@ -152,7 +151,7 @@ class Objective:
         self.waited = 0.0
         self._on_progress = on_progress
         self._answers = answers
-        self._generates = isinstance(task, GeneratingTask)
+        self._generates = task.has("rewards_with_outputs")
         if budget.rows < self._prompt_rows:
             extra = self._prompt_rows - self.n_examples
             more = f" and scores each prompt on {extra} more texts" if extra else ""
@@ -208,7 +207,7 @@ class Objective:
             BudgetExhausted: As for `evaluate`; what it carries has gradients.
             ValueError: As for `evaluate`, or the task's reward has no gradient.
         """
-        if not isinstance(self.task, DifferentiableTask):
+        if not self.task.has("rewards_with_grad"):
             raise ValueError(
                 f"task {self.task.name!r} has no gradient (no method rewards_with_grad); "
                 "use a method that needs rewards only"
@@ -273,12 +272,10 @@ class Objective:
         """Have the task score a batch."""
         began, gradients, outputs = time.perf_counter(), None, None
         if gradient:
-            task = cast(DifferentiableTask, self.task)
             soft = cast("Sequence[SoftPrompt]", prompts)
-            rewards, gradients = task.rewards_with_grad(self.lm, soft, self._examples)
+            rewards, gradients = self.task.rewards_with_grad(self.lm, soft, self._examples)
         elif self._generates:
-            writer = cast(GeneratingTask, self.task)
-            rewards, outputs = writer.rewards_with_outputs(self.lm, prompts, self._examples)
+            rewards, outputs = self.task.rewards_with_outputs(self.lm, prompts, self._examples)
         else:
             rewards = self.task.rewards(self.lm, prompts, self._examples)
         seconds = time.perf_counter() - began

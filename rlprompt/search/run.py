@@ -27,7 +27,7 @@ from rlprompt.search.objective import Budget, BudgetExhausted, Evaluation, Objec
 from rlprompt.search.result import SOFT_MARK, Candidate, Incumbent, Result, Score, plain
 from rlprompt.search.selection import CANDIDATES, Raced, race
 from rlprompt.search.space import SoftSpace, Space, TokenSpace
-from rlprompt.tasks.base import ChoosyTask, ShorteningTask, SizedTask, Task
+from rlprompt.tasks.base import Task, as_task
 from rlprompt.types import PromptKind
 
 logger = logging.getLogger(__name__)
@@ -130,6 +130,7 @@ def search(
     """
     budget = budget if isinstance(budget, Budget) else Budget(budget)
     settings = _settings(optimiser)  # before the search: what fails here costs nothing
+    task = as_task(task)
     objective = Objective(task, lm, budget, on_progress, answers)
     # Two streams, so that an optimiser that draws more does not change the space it is given.
     space_rng, rng = (
@@ -188,7 +189,7 @@ def make_space(
 ) -> Space:
     """The space of a kind for a model, of the task's own tokens if it has some."""
     if kind == "tokens":
-        tokens = task.tokens(lm) if isinstance(task, ChoosyTask) else None
+        tokens = None if task is None else task.tokens(lm)
         return TokenSpace.from_lm(lm, length, banned, tokens)
     return SoftSpace.from_lm(lm, length, rng)
 
@@ -223,9 +224,8 @@ def evaluate(
 
 def tokens_per_row(task: Task, lm: FrozenLM, length: int) -> float | None:
     """Tokens of text, prompt and answer in a row, on average over train, or None if unknown."""
-    if not isinstance(task, SizedTask):
-        return None
-    return float(np.mean([sum(pair) for pair in task.lengths(lm, task.splits.train)])) + length
+    sizes = task.lengths(lm, task.splits.train)
+    return None if sizes is None else float(np.mean([sum(pair) for pair in sizes])) + length
 
 
 def _concluded(
@@ -239,7 +239,7 @@ def _concluded(
     picked = raced[0].scored.prompt
     # What is learnt about the picked prompt comes first: after test, nothing is left to choose.
     incumbents = _incumbents(explaining, ledger, found.budget_rows)
-    analysis = analyse(explaining, _used(task, lm, picked))
+    analysis = analyse(explaining, task.shortened(lm, picked))
     (train,) = testing.scores([picked], "train")
     tested = testing.measure([picked], "test")
     test = Score(float(tested.rewards.mean()), float(tested.metrics.mean()))
@@ -269,13 +269,8 @@ def _incumbents(unmetered: Unmetered, ledger: Ledger, budget: int) -> tuple[Incu
     return tuple(Incumbent(one.rows, score) for one, score in zip(chosen, scores, strict=True))
 
 
-def _used(task: Task, lm: FrozenLM, prompt: Prompt) -> Prompt:
-    """What the model is given of a prompt."""
-    return task.shortened(lm, prompt) if isinstance(task, ShorteningTask) else prompt
-
-
 def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = None) -> Candidate:
-    text, retypable = describe(lm, _used(task, lm, scored.prompt))
+    text, retypable = describe(lm, task.shortened(lm, scored.prompt))
     return Candidate(
         prompt=scored.prompt,
         text=text,

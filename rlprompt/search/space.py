@@ -55,7 +55,7 @@ class TokenSpace:
             length: Tokens in a prompt.
             banned: Ids, or words; a word bans every token that spells it, in any case and with or
                 without a space before it. One that takes several tokens cannot be banned.
-            tokens: The ids to choose from instead, such as a task's own (`ChoosyTask`).
+            tokens: The ids to choose from instead, such as a task's own (`Task.tokens`).
         """
         words = {ban.strip().casefold() for ban in banned if isinstance(ban, str)}
         ids = {int(ban) for ban in banned if not isinstance(ban, str)}

@@ -127,7 +127,7 @@ class Cached:
         self._cache = cache
         # More than the scope of a record: a study holds the same examples from its first day to
         # its last, and two tasks of its own making may go by one fingerprint elsewhere.
-        kind = f"{type(task).__module__}.{type(task).__qualname__} {task.name!r}"
+        kind = f"{task.__class__.__module__}.{task.__class__.__qualname__} {task.name!r}"
         content = f"{task.fingerprint} {task.splits.digest}"
         self._scope = f"{SCORING} {lm.fingerprint.digest} {kind} {content}"
 

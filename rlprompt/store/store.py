@@ -32,8 +32,7 @@ from rlprompt.store.database import PATIENCE, Database, StoreError
 from rlprompt.store.record import Record, check_owner, texts
 from rlprompt.store.schema import MIGRATIONS
 from rlprompt.store.scores import StoredScores
-from rlprompt.tasks.base import Task
-from rlprompt.tasks.price import prompt_rows
+from rlprompt.tasks.base import Task, prompt_rows
 from rlprompt.types import Floats, Outputs
 
 logger = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import torch
 
@@ -111,10 +112,11 @@ def train_references(
 
 def _trained(reference: Reference, experiment: Experiment, seed: int, name: str) -> ReferenceEntry:
     task, lm, task_name = experiment.task, experiment.lm, experiment.task_name
-    assert isinstance(task, ClassificationTask)  # or the experiment had been refused
     logger.info("training for comparison: %s on %s, %s", name, task_name, lm.name)
     try:
-        return train_reference(reference, task, lm, seed, name=name, task_name=task_name)
+        # With label words, or the experiment had been refused.
+        classes = cast(ClassificationTask, task)
+        return train_reference(reference, classes, lm, seed, name=name, task_name=task_name)
     except (ValueError, torch.OutOfMemoryError) as error:
         raise ExperimentError(
             f"reference {name} cannot be trained on {task_name}: {error}. The "

@@ -22,8 +22,7 @@ from rlprompt.store.summary import (
 )
 from rlprompt.studies.controls import Control
 from rlprompt.studies.experiment import Experiment, Search
-from rlprompt.tasks.base import Task, metric_name
-from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.tasks.base import Task
 from rlprompt.template import Template
 
 # Test examples that a summary shows.
@@ -150,13 +149,13 @@ class Comparison:
 
 def _task_entry(name: str, task: Task) -> TaskEntry:
     splits = task.splits
-    words = dict(task.verbaliser.words) if isinstance(task, ClassificationTask) else {}
+    words = task.class_words
     template = getattr(task, "template", None)
     reward = getattr(task, "reward", "")
     return TaskEntry(
         name=name,
         fingerprint=task.fingerprint,
-        metric=metric_name(task),
+        metric=task.metric,
         reward=reward if isinstance(reward, str) else "",
         template=template.text if isinstance(template, Template) else "",
         classes=tuple(words),

@@ -17,18 +17,13 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.evaluation import Scores, Unmetered, means, shown_answers
 from rlprompt.search.result import Score
 from rlprompt.search.run import describe
 from rlprompt.store.summary import BEST_WORD, CALIBRATED, EMPTY, HAND, IN_CONTEXT
-from rlprompt.tasks.base import ChoosyTask, Task, WrittenTask
-from rlprompt.tasks.classification import ClassificationTask
-from rlprompt.tasks.generation import GenerationTask
-from rlprompt.tasks.price import prompt_rows
-from rlprompt.tasks.verbaliser import spell
+from rlprompt.tasks.base import Task, prompt_rows
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +35,6 @@ WORDS = (
     *("the", "a", "it", "this", "that", "was", "is", "and", "so", "but"),
     *("very", "all", "one", "more", "now", "then", "just", "what", "how", "about"),
 )
-# Demonstrations at most, or one a class where there are more classes. They are read anew for every
-# prompt scored by models that share no prefix, and are as many as the usual few-shot train set has
-# of a class; gains level off beyond (Min et al. 2022, arXiv 2202.12837).
-MOST_SHOTS = 16
-# Between demonstrations, as lm-eval's `fewshot_delimiter`; it ends an answer, too.
-SEPARATOR = "\n\n"
-
-Variant = ClassificationTask | GenerationTask
 
 
 @dataclass(frozen=True)
@@ -127,8 +114,7 @@ def plan_controls(
         ValueError: A control of one's own has the name of another.
     """
     prompts = {EMPTY: TokenPrompt()}
-    written = bool(isinstance(task, WrittenTask) and task.hand_prompt)
-    if isinstance(task, WrittenTask) and written:
+    if task.hand_prompt:
         prompts[HAND] = task.written(lm, task.hand_prompt)
     for name, prompt in own.items():
         if prompts.setdefault(name, prompt) != prompt or name in (
@@ -138,7 +124,7 @@ def plan_controls(
         ):
             raise ValueError(f"every study has a control called {name!r}; call yours otherwise")
     plans = [_plan(name, task, lm, [prompt], required=True) for name, prompt in prompts.items()]
-    if written:
+    if task.hand_prompt:
         plans += _calibrated(task, lm, prompts[HAND])
     plans.append(_best_word(task, lm))
     return (*plans, *_in_context(task, lm))
@@ -199,11 +185,7 @@ def _plan(
 
 def _calibrated(task: Task, lm: FrozenLM, prompt: TokenPrompt) -> Iterator[ControlPlan]:
     """The hand prompt with calibration, where a task can be calibrated and is not."""
-    if not isinstance(task, ClassificationTask) or task.calibration != "none":
-        return
-    if not task.template.fields:
-        return
-    variant = _variant(task, calibration="contextual")
+    variant = task.calibrated()
     if variant is not None:
         note = "what the model answers to texts without content is taken out (calibration)"
         yield _plan(CALIBRATED, variant, lm, [prompt], note)
@@ -211,13 +193,11 @@ def _calibrated(task: Task, lm: FrozenLM, prompt: TokenPrompt) -> Iterator[Contr
 
 def _best_word(task: Task, lm: FrozenLM) -> ControlPlan:
     """The words that a prompt of the task may be."""
-    if isinstance(task, WrittenTask):
-        prompts = [task.written(lm, word) for word in WORDS]
-    else:
-        prompts = [TokenPrompt(lm.encode(f" {word}")) for word in WORDS]
-    if isinstance(task, ChoosyTask):
-        allowed = set(task.tokens(lm))
-        prompts = [prompt for prompt in prompts if allowed.issuperset(prompt.ids)]
+    space = "" if task.has("written") else " "
+    prompts = [task.written(lm, space + word) for word in WORDS]
+    allowed = task.tokens(lm)
+    if allowed is not None:
+        prompts = [prompt for prompt in prompts if set(allowed).issuperset(prompt.ids)]
     prompts = list(dict.fromkeys(prompts))
     if not prompts:
         return ControlPlan(BEST_WORD, task, (), (), "left out: the task takes none of the words")
@@ -227,27 +207,23 @@ def _best_word(task: Task, lm: FrozenLM) -> ControlPlan:
 
 def _in_context(task: Task, lm: FrozenLM) -> Iterator[ControlPlan]:
     """Demonstrations in the place of a prompt, as many as fit."""
-    if not isinstance(task, ClassificationTask | GenerationTask):
+    found = task.demonstrations()
+    if found is None or not found.rounds:
         return
-    rounds = _rounds(task)
-    variant = _led(task)
-    if variant is None or not rounds:
-        return
+    variant = found.task
     longest = _longest(variant, lm)
-    while rounds:
-        shown = [example for one in rounds for example in one]
+    for n_rounds in range(len(found.rounds), 0, -1):
+        shown = [text for one in found.rounds[:n_rounds] for text in one]
         # As a leading prompt they are computed once for all examples.
-        text = "".join(_demonstration(variant, example) + SEPARATOR for example in shown)
-        prompt = TokenPrompt(lm.encode(text))
+        prompt = TokenPrompt(lm.encode("".join(shown)))
         if lm.context is None or longest + len(prompt) <= lm.context:
-            each = f", {len(rounds)} a class," if isinstance(task, ClassificationTask) else ""
+            each = f", {n_rounds} a class," if task.class_words else ""
             note = (
                 f"{len(shown)} train examples{each} with their answers before every text, so that "
                 "train is no test of it"
             )
             yield _plan(IN_CONTEXT, variant, lm, [prompt], note)
             return
-        rounds.pop()
     note = (
         f"left out: one demonstration a class takes {len(prompt)} tokens, the longest example "
         f"{longest}, and {lm.name} has room for {lm.context}"
@@ -255,44 +231,7 @@ def _in_context(task: Task, lm: FrozenLM) -> Iterator[ControlPlan]:
     yield ControlPlan(IN_CONTEXT, variant, (), (), note)
 
 
-def _rounds(task: Variant) -> list[list[Example]]:
-    """Train examples to show, in rounds of one a class: as many of each class, in fixed order."""
-    if isinstance(task, GenerationTask):
-        return [[one] for one in task.splits.train if one.label.strip()][:MOST_SHOTS]
-    classes = list(task.verbaliser.words)
-    own = [[one for one in task.splits.train if one.label == label] for label in classes]
-    rounds = [list(one) for one in zip(*own, strict=False)]
-    return rounds[: max(1, MOST_SHOTS // len(classes))]
-
-
-def _led(task: Variant) -> Variant | None:
-    """The task with the prompt before the text, and answers that end before a demonstration."""
-    template = task.template.leading()
-    if not isinstance(task, GenerationTask):
-        return _variant(task, template=template)
-    ends = any(stop in SEPARATOR for stop in task.stop)
-    return _variant(task, template=template, stop=(*task.stop, *(() if ends else (SEPARATOR,))))
-
-
-def _demonstration(task: Variant, example: Example) -> str:
-    """An example with its answer, as the model is asked for it."""
-    answer = example.label.strip()
-    if isinstance(task, ClassificationTask):
-        answer = task.verbaliser.words[example.label][0]
-    return task.template.answered(example.fields, spell(answer, task.template.answer_prefix))
-
-
-def _longest(task: Variant, lm: FrozenLM) -> int:
+def _longest(task: Task, lm: FrozenLM) -> int:
     """Tokens of the longest example of any split without a prompt, its answer included."""
     parts = task.splits.parts().values()
-    return max(sum(size) for part in parts for size in task.lengths(lm, part))
-
-
-def _variant(task: Variant, **changes: object) -> Variant | None:
-    """The task with some settings changed, None where a person's own class does not let that."""
-    try:
-        made = replace(task, **changes)  # type: ignore[arg-type]  # names and types of its fields
-    except TypeError:  # a constructor of its own
-        return None
-    # Scores are kept by fingerprint: one that does not tell them apart would mix them up.
-    return None if made.fingerprint == task.fingerprint else made
+    return max(sum(size) for part in parts for size in task.lengths(lm, part) or ())

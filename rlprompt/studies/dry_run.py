@@ -30,7 +30,7 @@ from rlprompt.search.objective import GRADIENT_ROWS, Budget, BudgetExhausted, Ob
 from rlprompt.search.run import MARKS, Optimiser, make_space
 from rlprompt.search.selection import CANDIDATES
 from rlprompt.studies.experiment import Experiment
-from rlprompt.tasks.base import DifferentiableTask, Task
+from rlprompt.tasks.base import Task
 
 # Three rollouts of PPO and of CMA-ES's two generations: enough to see what comes after the first.
 TRIAL_PROMPTS = 48
@@ -235,7 +235,7 @@ def _seconds(
     began = time.perf_counter()
     if not gradient:
         task.rewards(lm, prompts, examples)
-    elif isinstance(task, DifferentiableTask):
+    elif task.has("rewards_with_grad"):
         task.rewards_with_grad(lm, cast("Sequence[SoftPrompt]", prompts), examples)
     else:
         raise ValueError(f"task {task.name!r} has no gradient; leave that optimiser out")

@@ -25,10 +25,9 @@ from rlprompt.search.run import Optimiser
 from rlprompt.search.space import TokenSpace
 from rlprompt.studies.controls import ControlPlan, plan_controls
 from rlprompt.studies.references import Reference, check_references, make_reference
-from rlprompt.tasks.base import ChoosyTask, SizedTask, Task
+from rlprompt.tasks.base import Task, as_task, prompt_rows
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.label_search import with_found_words
-from rlprompt.tasks.price import prompt_rows
 
 
 class ExperimentError(ValueError):
@@ -76,6 +75,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         """Find what is wrong while nothing is paid for."""
+        object.__setattr__(self, "task", as_task(self.task))
         if not self.optimisers or not self.seeds:
             raise ValueError("nothing to run: give one optimiser and one seed or more")
         slugs = [slug(name) for name in self.optimisers]
@@ -85,17 +85,15 @@ class Experiment:
         self.control_plans  # noqa: B018  # while the model is in memory
         Objective(self.task, self.lm, Budget(self.budget, **self.stop))
         if any(optimiser.searches == "tokens" for optimiser in self.optimisers.values()):
-            tokens = self.task.tokens(self.lm) if isinstance(self.task, ChoosyTask) else None
-            TokenSpace.from_lm(self.lm, self.length, self.banned, tokens)
+            TokenSpace.from_lm(self.lm, self.length, self.banned, self.task.tokens(self.lm))
         soft = [name for name, one in self.optimisers.items() if one.searches == "soft"]
-        if soft and getattr(self.task, "tokens_only", False):
+        if soft and self.task.tokens_only:
             raise ValueError(
                 f"task {self.task.name!r} reads the text of a prompt, and the vectors that "
                 f"{', '.join(soft)} would search have none; use methods that search tokens"
             )
-        if isinstance(self.task, SizedTask):
-            needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
-            _check_lengths(self.task, self.lm, max(self.length, *map(len, needed)))
+        needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
+        _check_lengths(self.task, self.lm, max(self.length, *map(len, needed)))
 
     @property
     def task_name(self) -> str:
@@ -305,9 +303,8 @@ def load_task(section: TaskConfig) -> Task:
 
 def settle(section: TaskConfig, task: Task, lm: FrozenLM) -> Task:
     """The task for a model: with label words of the model's finding, if that is asked for."""
-    if isinstance(task, ClassificationTask) and getattr(section, "label_words", None) == "auto":
-        return with_found_words(task, lm)
-    return task
+    found = getattr(section, "label_words", None) == "auto"
+    return with_found_words(task, lm) if found else task
 
 
 def load_model(section: ModelConfig, device: str, dtype: str) -> FrozenLM:
@@ -325,7 +322,7 @@ def slug(name: str) -> str:
     return "".join(c if c.isalnum() or c in "=.-_" else "-" for c in name)
 
 
-def _check_lengths(task: SizedTask, lm: FrozenLM, n_prompt: int) -> None:
+def _check_lengths(task: Task, lm: FrozenLM, n_prompt: int) -> None:
     """Refuse an example of any split that leaves no room for the prompt.
 
     Test is scored last; a search must not end there.
@@ -333,7 +330,10 @@ def _check_lengths(task: SizedTask, lm: FrozenLM, n_prompt: int) -> None:
     if lm.context is None:
         return
     for split, examples in task.splits.parts().items():
-        for example, size in zip(examples, task.lengths(lm, examples), strict=True):
+        sizes = task.lengths(lm, examples)
+        if sizes is None:
+            return
+        for example, size in zip(examples, sizes, strict=True):
             n_text, n_answer = size
             if n_text + n_prompt + n_answer > lm.context:
                 where = example.source or f"{str(dict(example.fields))[:60]}..."

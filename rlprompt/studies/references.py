@@ -30,7 +30,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.training import Method, Outcome, Schedule, train
 from rlprompt.tasks.base import Measured, Task
-from rlprompt.tasks.class_rewards import REWARDS, accuracy
+from rlprompt.tasks.class_scores import REWARDS, accuracy
 from rlprompt.tasks.classification import ClassificationTask
 
 # Texts that one forward pass takes where hidden states are read.
@@ -234,7 +234,7 @@ def check_references(references: Mapping[str, Reference], task: Task, lm: Frozen
         ValueError: They cannot.
     """
     for name, reference in references.items():
-        if not isinstance(task, ClassificationTask):
+        if not task.class_words:
             raise ValueError(
                 f"reference {name} learns to tell classes apart, and task {task.name!r} has none; "
                 "leave it out of `references`"

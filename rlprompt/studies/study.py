@@ -28,8 +28,7 @@ from rlprompt.store.database import StoreError
 from rlprompt.store.heartbeat import Worker
 from rlprompt.store.shared_cache import Cache, Cached
 from rlprompt.store.store import EXTRA_ROWS, FILE, Store
-from rlprompt.tasks.base import Task
-from rlprompt.tasks.price import prompt_rows
+from rlprompt.tasks.base import Task, prompt_rows
 
 logger = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.objective import GRADIENT_ROWS
-from rlprompt.tasks.base import Measured, measure
-from rlprompt.tasks.class_rewards import accuracy, cross_entropy
+from rlprompt.tasks.base import Measured
+from rlprompt.tasks.class_scores import accuracy, cross_entropy
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.types import Ids
 
@@ -144,9 +144,7 @@ def train(
             parameter.copy_(best.weights[name])
     scorer = FrozenLM(method.end(trained), lm.tokenizer, f"{lm.name}, trained")
     parts = task.splits.parts()
-    measured = {
-        split: measure(task, scorer, [TokenPrompt()], part) for split, part in parts.items()
-    }
+    measured = {split: task.measure(scorer, [TokenPrompt()], part) for split, part in parts.items()}
     rows += sum(map(len, parts.values()))
     chosen = f"learning rate {best.rate:g}, {best.epoch} passes over train"
     return Outcome(measured, trainable, rows, chosen)

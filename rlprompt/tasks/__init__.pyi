@@ -1,63 +1,43 @@
 from .base import (
-    ChoosyTask as ChoosyTask,
-)
-from .base import (
-    DifferentiableTask as DifferentiableTask,
-)
-from .base import (
-    GeneratingTask as GeneratingTask,
+    Demonstrations as Demonstrations,
 )
 from .base import (
     Measured as Measured,
 )
 from .base import (
-    MeasuredTask as MeasuredTask,
-)
-from .base import (
-    ShorteningTask as ShorteningTask,
-)
-from .base import (
-    SizedTask as SizedTask,
-)
-from .base import (
     Task as Task,
 )
 from .base import (
-    WrittenTask as WrittenTask,
+    as_task as as_task,
 )
 from .classification import ClassificationTask as ClassificationTask
 from .compression import CompressionTask as CompressionTask
 from .function import FunctionTask as FunctionTask
-from .generation import GenerationTask as GenerationTask
-from .label_search import find_label_words as find_label_words
-from .reward_function import (
+from .function import (
     RewardError as RewardError,
 )
-from .reward_function import (
+from .function import (
     RewardFunction as RewardFunction,
 )
-from .reward_function import (
+from .function import (
     reward as reward,
 )
+from .generation import GenerationTask as GenerationTask
+from .label_search import find_label_words as find_label_words
 from .style_transfer import StyleTransferTask as StyleTransferTask
 
 __all__ = [
-    "ChoosyTask",
     "ClassificationTask",
     "CompressionTask",
-    "DifferentiableTask",
+    "Demonstrations",
     "FunctionTask",
-    "GeneratingTask",
     "GenerationTask",
     "Measured",
-    "MeasuredTask",
     "RewardError",
     "RewardFunction",
-    "ShorteningTask",
-    "SizedTask",
     "StyleTransferTask",
     "Task",
-    "WrittenTask",
+    "as_task",
     "find_label_words",
     "reward",
 ]

@@ -6,9 +6,12 @@ baselines belong to the optimisers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +19,19 @@ from numpy.typing import NDArray
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.tasks.verbaliser import LabelWordReport, spell
 from rlprompt.template import Template
 from rlprompt.types import Floats, Outputs
+
+T = TypeVar("T", bound="Task")
+
+
+# Demonstrations at most, or one a class where there are more classes. They are read anew for every
+# prompt scored by models that share no prefix, and are as many as the usual few-shot train set has
+# of a class; gains level off beyond (Min et al. 2022, arXiv 2202.12837).
+MOST_SHOTS = 16
+# Between demonstrations, as lm-eval's `fewshot_delimiter`; it ends an answer, too.
+SEPARATOR = "\n\n"
 
 
 class Measured(NamedTuple):
@@ -35,116 +49,200 @@ class Measured(NamedTuple):
     answers: Outputs | None = None
 
 
-@runtime_checkable
-class Task(Protocol):
+class Demonstrations(NamedTuple):
+    """Train examples with their answers, for the control that shows them before every text.
+
+    Attributes:
+        task: The task with the prompt before the text, and answers that end before another example.
+        rounds: Texts to show, in rounds of one a class, or of one; the last are left out first.
+    """
+
+    task: Task
+    rounds: Sequence[Sequence[str]]
+
+
+class Task:
     """A reward for prompts, with the examples it is measured on.
+
+    `name`, `splits`, `fingerprint` and `rewards` are required; all else has a default. An object of
+    any class that has these four is a task too, with the defaults for what it lacks (`as_task`).
 
     Attributes:
         name: What results call it.
         splits: Its examples.
         fingerprint: Hash of all that decides a reward besides the model and the prompt.
+        hand_prompt: A prompt written by hand, the control of every comparison, or "".
+        metric: What the figure is called that reports give (`measure`).
+        extra_rows: Rows that each prompt costs beyond one an example, 0 or more.
+        tokens_only: Whether soft prompts are refused.
+        class_words: Of a task that tells classes apart by label words: class to its words.
+
+    Reports also show the attributes `template`, a `Template`, and `reward`, a text, if there are.
+
+    >>> class Short(Task):
+    ...     name, fingerprint = "short", "short 1"
+    ...     splits = Splits(*[(Example({"text": text}, ""),) for text in ("one", "two", "three")])
+    ...
+    ...     def rewards(self, lm, prompts, examples):
+    ...         return np.array([[1 / (1 + len(prompt))] * len(examples) for prompt in prompts])
+    >>> task = Short()
+    >>> task.measure(None, [TokenPrompt((5,)), TokenPrompt()], task.splits.dev).metrics.tolist()
+    [[0.5], [1.0]]
+    >>> task.metric, task.has("rewards_with_grad")
+    ('reward', False)
     """
 
-    @property
-    def name(self) -> str:
-        """What results call the task."""
-        ...
+    if TYPE_CHECKING:  # read-only to users, and for a subclass fields or properties as it likes
 
-    @property
-    def splits(self) -> Splits:
-        """The task's examples."""
-        ...
+        @property
+        def name(self) -> str: ...  # noqa: D102
+        @property
+        def splits(self) -> Splits: ...  # noqa: D102
+        @property
+        def fingerprint(self) -> str: ...  # noqa: D102
+        @property
+        def hand_prompt(self) -> str: ...  # noqa: D102
+        @property
+        def metric(self) -> str: ...  # noqa: D102
+        @property
+        def extra_rows(self) -> int: ...  # noqa: D102
+        @property
+        def tokens_only(self) -> bool: ...  # noqa: D102
+        @property
+        def class_words(self) -> Mapping[str, Sequence[str]]: ...  # noqa: D102
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of all that decides a reward besides the model and the prompt."""
-        ...
+        def rewards(
+            self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+        ) -> Floats:
+            """Reward of each prompt (P,) on each example (E,): (P, E), higher is better."""
+            ...
 
-    def rewards(
-        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> Floats:
-        """Reward of each prompt (P,) on each example (E,): (P, E), higher is better."""
-        ...
+    else:
+        hand_prompt, metric, extra_rows, tokens_only, class_words = "", "reward", 0, False, {}
 
-
-@runtime_checkable
-class DifferentiableTask(Task, Protocol):
-    """A task whose reward has a gradient with respect to a soft prompt."""
-
-    def rewards_with_grad(
-        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
-    ) -> tuple[Floats, NDArray[np.float32]]:
-        """Rewards (P, E) and the gradient (P, L, H) of each prompt's mean reward."""
-        ...
-
-
-@runtime_checkable
-class GeneratingTask(Task, Protocol):
-    """A task whose rewards come from texts that the model wrote."""
-
-    def rewards_with_outputs(
-        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> tuple[Floats, Outputs]:
-        """Rewards (P, E) and what the model wrote for each, (P, E) texts."""
-        ...
-
-
-@runtime_checkable
-class WrittenTask(Task, Protocol):
-    """A task that knows how a prompt written by hand enters its template."""
-
-    @property
-    def hand_prompt(self) -> str:
-        """A prompt written by hand, the control of every comparison, or ""."""
-        ...
-
-    def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
-        """The prompt that a text makes."""
-        ...
-
-
-@runtime_checkable
-class SizedTask(Task, Protocol):
-    """A task that can say how much of a model's context an example takes."""
-
-    def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
-        """Of each example: tokens of its text around the prompt, and tokens fed of an answer."""
-        ...
-
-
-@runtime_checkable
-class MeasuredTask(Task, Protocol):
-    """A task with a metric for reports that is not its reward.
-
-    Attributes:
-        metric: What it is called.
-    """
-
-    metric: ClassVar[str]
+    def has(self, hook: str) -> bool:
+        """Whether the task has a method of that name of its own, in the place of the default."""
+        own = getattr(self, hook)
+        return getattr(own, "__func__", own) is not getattr(Task, hook)
 
     def measure(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Measured:
-        """Rewards and the reported metric, from one scoring, and the answers if there are any."""
-        ...
+        """Rewards and the reported metric, from one scoring, and the answers if there are any.
 
+        By default the metric is the reward, and the answers are what the model wrote.
+        """
+        if self.has("rewards_with_outputs"):
+            rewards, outputs = self.rewards_with_outputs(lm, prompts, examples)
+            return Measured(rewards, rewards, outputs)
+        rewards = self.rewards(lm, prompts, examples)
+        return Measured(rewards, rewards)
 
-@runtime_checkable
-class ChoosyTask(Task, Protocol):
-    """A task that says which tokens a prompt is made of, in the place of all that one can type."""
+    def rewards_with_grad(
+        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        """Rewards (P, E) and the gradient (P, L, H) of each prompt's mean reward.
 
-    def tokens(self, lm: FrozenLM) -> Sequence[int]:
-        """Their ids."""
-        ...
+        Raises:
+            ValueError: There is none, which is the default.
+        """
+        raise ValueError(f"task {self.name!r} has no gradient (no method rewards_with_grad)")
 
+    def rewards_with_outputs(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> tuple[Floats, Outputs]:
+        """Rewards (P, E) and what the model wrote for each, (P, E) texts.
 
-@runtime_checkable
-class ShorteningTask(Task, Protocol):
-    """A task that gives the model less than the prompt that was searched."""
+        Raises:
+            ValueError: The model writes nothing, which is the default.
+        """
+        raise ValueError(f"in task {self.name!r} the model writes nothing")
+
+    def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
+        """The prompt that a text makes: by default its tokens, wherever the prompt may stand."""
+        return TokenPrompt(lm.encode(text))
+
+    def tokens(self, lm: FrozenLM) -> Sequence[int] | None:
+        """Ids of the tokens that a prompt is made of; None for all that one can type."""
+        return None
 
     def shortened(self, lm: FrozenLM, prompt: Prompt) -> Prompt:
-        """What the model is given, which is what a person would use."""
-        ...
+        """What the model is given, and a person would use, of a prompt that was searched."""
+        return prompt
+
+    def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]] | None:
+        """Of each example: tokens of its text around the prompt, and tokens fed of an answer.
+
+        None where that is not known.
+        """
+        return None
+
+    def calibrated(self) -> Task | None:
+        """The task with contextual calibration, or None where it has that, or cannot."""
+        return None
+
+    def demonstrations(self) -> Demonstrations | None:
+        """Train examples to show before every text, or None where there is no such thing."""
+        return None
+
+    def label_word_report(self, lm: FrozenLM) -> LabelWordReport | None:
+        """What the model's tokenizer makes of the label words, or None where there are none."""
+        return None
+
+    def usage(self) -> Mapping[str, Any] | None:
+        """What an exported prompt says of its use (`Usage`); None where only the task knows."""
+        return None
+
+
+# What stands in a class for the same thing counts together or not at all.
+PAIRS = {"metric": "measure", "hand_prompt": "written"}
+PARTNERS = {**PAIRS, **{method: attribute for attribute, method in PAIRS.items()}}
+
+
+class _Completed(Task):
+    """An object that is no `Task`, with the defaults for what it lacks.
+
+    Its hooks are properties of a subclass that `as_task` makes.
+    """
+
+    def __init__(self, task: object) -> None:
+        self.__wrapped__ = task
+
+    @property  # type: ignore[misc]  # what a class is called decides where its answers lie
+    def __class__(self) -> type:
+        return type(self.__wrapped__)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
+
+    def __reduce__(self) -> tuple[Callable[[Any], Task], tuple[object]]:
+        return as_task, (self.__wrapped__,)
+
+
+def as_task(task: Any) -> Task:
+    """A task with all of `Task`: itself, or an object with the defaults for what it lacks."""
+    if isinstance(task, Task):
+        return task
+    names = [name for name in vars(Task) if not name.startswith("_") and name != "has"]
+    there = {name for name in names if inspect.getattr_static(task, name, None) is not None}
+    own = {name for name in there if PARTNERS.get(name, name) in there}
+    hooks = {name: property(attrgetter(f"__wrapped__.{name}")) for name in own}
+    made: Task = type("_Completed", (_Completed,), hooks)(task)
+    return made
+
+
+def prompt_rows(task: Task) -> int:
+    """Rows that one prompt costs on the train split, in the unit of `Budget`.
+
+    Raises:
+        ValueError: The task's `extra_rows` is no whole number of 0 or more.
+    """
+    extra = task.extra_rows
+    if not isinstance(extra, int) or extra < 0:
+        raise ValueError(
+            f"task {task.name!r} has extra_rows {extra!r}; give a whole number, 0 or more"
+        )
+    return len(task.splits.train) + extra
 
 
 def columns(
@@ -185,19 +283,17 @@ def data_name(data: str) -> str:
     return "/".join(path.parts[-2:]) if path.is_dir() else path.stem
 
 
-def metric_name(task: Task) -> str:
-    """What the reported figure of a task is called."""
-    return task.metric if isinstance(task, MeasuredTask) else "reward"
+def variant(task: T, **changes: object) -> T | None:
+    """A dataclass task with some settings changed; None where a person's own class forbids that."""
+    try:
+        made: T = replace(task, **changes)  # type: ignore[type-var]
+    except TypeError:  # a constructor of its own
+        return None
+    # Scores are kept by fingerprint: one that does not tell them apart would mix them up.
+    return None if made.fingerprint == task.fingerprint else made
 
 
-def measure(
-    task: Task, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-) -> Measured:
-    """Rewards, reported metric and answers; the metric of a task without one is its reward."""
-    if isinstance(task, MeasuredTask):
-        return Measured(*task.measure(lm, prompts, examples))
-    if isinstance(task, GeneratingTask):
-        rewards, outputs = task.rewards_with_outputs(lm, prompts, examples)
-        return Measured(rewards, rewards, outputs)
-    rewards = task.rewards(lm, prompts, examples)
-    return Measured(rewards, rewards)
+def demonstration(template: Template, example: Example, answer: str) -> str:
+    """An example with its answer, as the model is asked for it, and what ends it."""
+    spelt = spell(answer, template.answer_prefix)
+    return template.answered(example.fields, spelt) + SEPARATOR

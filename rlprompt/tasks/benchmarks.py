@@ -1,4 +1,7 @@
-"""Standard classification data sets: where they lie, their classes, templates and label words.
+"""Standard classification tasks by name: `sst2()`, `agnews(data="folder")`, ...
+
+Each is a function that makes a `ClassificationTask` and takes the same settings, which its
+docstring describes; a `Benchmark` is what is known of its data set.
 
 Templates for masked models are the manual ones of RLPrompt (Deng et al. 2022, Table 7,
 https://arxiv.org/abs/2205.12548), and for inference that of LM-BFF (Gao et al. 2021, Table 1,
@@ -10,8 +13,18 @@ inference, the causal template or its hand-written prompt is ours. Label words a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Concatenate, ParamSpec
+
+from rlprompt.data.hub import is_saved
+from rlprompt.data.load import OnBadRows, OnLeak, load_splits
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.template import Template
+
+P = ParamSpec("P")
 
 CAUSAL = "{text} {prompt}"
 MASKED = "{text} {prompt} {mask} ."
@@ -261,3 +274,132 @@ MOVIE_REVIEWS = Benchmark(
     "movie-reviews",
     SENTIMENT,
 )
+
+SETTINGS = """
+    Args:
+        data: A folder in the few-shot layout or a file, whose labels are the names of the classes
+            or numbers from 0 in their order; a folder that `datasets` saved; None for the data
+            set's usual place. On the hub that is its branch `main`, whose commit is looked up and
+            recorded; `hub:NAME@REVISION` pins another.
+        shots: Examples a class for train and again for dev, where they are drawn.
+        test: Examples to test on; None for all there are.
+        seed: Decides what is drawn.
+        template: Where text and prompt go; None for the papers'.
+        masked: Whether the papers' template and prompt are those for masked models.
+        label_words: Class to the word that answers for it; None for the papers'.
+        reward: `gap`, `cross_entropy`, `hinge` or `accuracy`.
+        hand_prompt: The control; None for the papers'.
+        on_bad_rows: Benchmarks have empty and repeated texts: `skip` leaves them out and says which
+            in the notes, `error` refuses them.
+        on_leak: What to do with examples that two splits share: `error` makes them bad rows,
+            `allow` keeps them and says so in the notes.
+
+    Raises:
+        ValueError: The data have a defect, or a setting does not fit the data set.
+"""
+
+
+def _task(
+    known: Benchmark,
+    data: str | None = None,
+    shots: int = 16,
+    test: int | None = None,
+    seed: int = 0,
+    template: str | None = None,
+    masked: bool = False,
+    label_words: Mapping[str, str] | None = None,
+    reward: str = "gap",
+    hand_prompt: str | None = None,
+    on_bad_rows: OnBadRows = "skip",
+    on_leak: OnLeak = "error",
+) -> ClassificationTask:
+    words = _words(known, label_words)
+    default = known.masked if masked else known.causal
+    shape = _template(known, default if template is None else template)
+    usual = data is None or _usual(known, data)
+    spellings = known.spellings if usual else tuple(map(str, range(len(words))))
+    splits = load_splits(
+        known.source if data is None else data,
+        list(known.label_words),
+        text={name: known.columns[name] if usual else name for name in shape.fields},
+        label=known.label if usual else "label",
+        aliases=dict(zip(spellings, known.label_words, strict=bool(spellings))),
+        shots=shots,
+        n_test=test,
+        seed=seed,
+        on_bad_rows=on_bad_rows,
+        on_leak=on_leak,
+    )
+    by_hand = known.hand_masked if masked else known.hand_causal
+    return ClassificationTask(
+        name=known.name,
+        splits=splits,
+        template=shape,
+        label_words=words,
+        reward=reward,
+        hand_prompt=by_hand if hand_prompt is None else hand_prompt,
+    )
+
+
+def _preset(
+    make: Callable[Concatenate[Benchmark, P], ClassificationTask], known: Benchmark
+) -> Callable[P, ClassificationTask]:
+    """A function that makes the task of one data set, with the other settings of `make`."""
+
+    def made(*args: P.args, **settings: P.kwargs) -> ClassificationTask:
+        return make(known, *args, **settings)
+
+    signature = inspect.signature(make)
+    settings = list(signature.parameters.values())[1:]
+    # For those who list the settings, such as `rlprompt ls tasks`.
+    made.__dict__["__signature__"] = signature.replace(parameters=settings)
+    made.__annotations__ = {
+        name: hint for name, hint in make.__annotations__.items() if name != "known"
+    }
+    made.__name__ = made.__qualname__ = known.name.replace("-", "_")
+    made.__doc__ = f"{known.summary}\n{SETTINGS}"
+    return made
+
+
+def _usual(known: Benchmark, data: str) -> bool:
+    """Whether data have the columns and classes of the usual place: a version, or a copy of it."""
+    return data.partition("@")[0] == known.source or is_saved(Path(data).expanduser())
+
+
+def _words(known: Benchmark, given: Mapping[str, str] | None) -> dict[str, str]:
+    """The label words, of just the classes that there are."""
+    words = dict(known.label_words if given is None else given)
+    if set(words) != set(known.label_words):
+        raise ValueError(
+            f"label_words of {known.name} has the classes {', '.join(words) or 'none'}; give a "
+            f"word for each of {', '.join(known.label_words)}"
+        )
+    return words
+
+
+def _template(known: Benchmark, text: str) -> Template:
+    """The template, with no other fields than there are."""
+    template = Template(text)
+    if unknown := set(template.fields) - set(known.columns):
+        raise ValueError(
+            f"template {text!r} has the field {min(unknown)!r}; {known.name} has "
+            f"{', '.join(known.columns)}"
+        )
+    return template
+
+
+sst2 = _preset(_task, SST2)
+sst5 = _preset(_task, SST5)
+mr = _preset(_task, MR)
+cr = _preset(_task, CR)
+yelp_polarity = _preset(_task, YELP_POLARITY)
+yelp5 = _preset(_task, YELP5)
+subj = _preset(_task, SUBJ)
+trec = _preset(_task, TREC)
+agnews = _preset(_task, AGNEWS)
+yahoo = _preset(_task, YAHOO)
+dbpedia = _preset(_task, DBPEDIA)
+rte = _preset(_task, RTE)
+snli = _preset(_task, SNLI)
+mnli = _preset(_task, MNLI)
+movie_reviews = _preset(_task, MOVIE_REVIEWS)

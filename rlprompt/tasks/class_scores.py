@@ -1,8 +1,13 @@
-"""Scores of classes under prompts, calibrated or not, and gradients of what is made of them."""
+"""Scores of classes under prompts, calibrated or not, the rewards made of them, and gradients.
+
+A reward takes (n, C) scores of the classes, log-likelihoods up to a constant, and (n,) label
+indices, and returns (n,), higher is better. All but `accuracy` have a gradient almost everywhere.
+The rival is found by its index, so a tie is a gap of 0 and not correct.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +22,55 @@ from rlprompt.tasks.verbaliser import Verbaliser
 from rlprompt.template import Query, Template
 from rlprompt.types import Ids
 
-Reward = Callable[[Tensor, Tensor], Tensor]
-"""Scores (n, C) of pairs and the indices (n,) of their queries to rewards (n,)."""
+ClassReward = Callable[[Tensor, Tensor], Tensor]
+"""Scores (n, C) of the classes and (n,) indices, of labels or of queries, to rewards (n,)."""
+
+# RLPrompt (Deng et al. 2022, arXiv 2205.12548, section 3.1): lambda_1 = 180, lambda_2 = 200.
+WRONG, CORRECT = 180.0, 200.0
+# Black-Box Tuning's hinge loss (Sun et al. 2022) has a margin of 2.
+MARGIN = 2.0
+
+
+def margins(values: Tensor, labels: Tensor) -> Tensor:
+    """The label's value minus the highest of the others', (n,)."""
+    own = values.gather(1, labels[:, None])[:, 0]
+    others = values.scatter(1, labels[:, None], -torch.inf)
+    return own - others.max(1).values
+
+
+def gap(loglik: Tensor, labels: Tensor) -> Tensor:
+    """RLPrompt's piecewise reward, in [-180, 200].
+
+    Gap = P(label) - max over other classes; R = 180^(1 - correct) * 200^correct * Gap.
+    """
+    difference = margins(loglik.softmax(-1), labels)
+    return torch.where(difference > 0, CORRECT, WRONG) * difference
+
+
+def cross_entropy(loglik: Tensor, labels: Tensor) -> Tensor:
+    """Log-probability of the label among the candidates, nats, <= 0."""
+    return loglik.log_softmax(-1).gather(1, labels[:, None])[:, 0]
+
+
+def hinge(loglik: Tensor, labels: Tensor) -> Tensor:
+    """Minus the sum over rivals of max(0, margin - (label - rival)), <= 0; margin 2 nats."""
+    own = loglik.gather(1, labels[:, None])
+    losses = (MARGIN - own + loglik).clamp_min(0)
+    return -losses.scatter(1, labels[:, None], 0).sum(1)
+
+
+def accuracy(loglik: Tensor, labels: Tensor) -> Tensor:
+    """1 where the label beats every rival, else 0; NaN where a log-likelihood is."""
+    difference = margins(loglik, labels)
+    return (difference > 0).to(loglik.dtype).masked_fill(difference.isnan(), torch.nan)
+
+
+REWARDS: Mapping[str, ClassReward] = {
+    "gap": gap,
+    "cross_entropy": cross_entropy,
+    "hinge": hinge,
+    "accuracy": accuracy,
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +109,7 @@ class ClassScorer:
         return calibrated(scores, log_prior(self._classes(free.double()))[:, None])
 
     def scores_with_grad(
-        self, prompts: Sequence[SoftPrompt], queries: Sequence[Query], reward: Reward
+        self, prompts: Sequence[SoftPrompt], queries: Sequence[Query], reward: ClassReward
     ) -> tuple[Tensor, Tensor]:
         """Scores (P, Q, C) float64, and the gradient (P, L, H) of each prompt's summed rewards.
 
@@ -72,7 +124,7 @@ class ClassScorer:
         return torch.cat(scores), torch.cat(grads)
 
     def _with_grad(
-        self, prompts: Sequence[SoftPrompt], queries: Sequence[Query], reward: Reward
+        self, prompts: Sequence[SoftPrompt], queries: Sequence[Query], reward: ClassReward
     ) -> tuple[Tensor, Tensor]:
         def of_words(loglik: Tensor, which: NDArray[np.int64]) -> Tensor:
             return reward(self._classes(loglik), torch.from_numpy(which))
@@ -82,7 +134,7 @@ class ClassScorer:
         return self._classes(loglik.double()), grad
 
     def _calibrated_with_grad(
-        self, prompt: SoftPrompt, queries: Sequence[Query], reward: Reward
+        self, prompt: SoftPrompt, queries: Sequence[Query], reward: ClassReward
     ) -> tuple[Tensor, Tensor]:
         """As `scores_with_grad`, for one prompt."""
         free_queries = self._content_free()

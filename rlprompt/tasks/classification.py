@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -16,17 +16,25 @@ from torch import Tensor
 from rlprompt.data.load import Example, OnBadRows, OnLeak, Splits, load_splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.tasks.base import Measured, columns, data_name
+from rlprompt.tasks.base import (
+    MOST_SHOTS,
+    Demonstrations,
+    Measured,
+    Task,
+    columns,
+    data_name,
+    demonstration,
+    variant,
+)
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
-from rlprompt.tasks.class_rewards import REWARDS, accuracy
-from rlprompt.tasks.class_scores import ClassScorer
+from rlprompt.tasks.class_scores import REWARDS, ClassScorer, accuracy
 from rlprompt.tasks.verbaliser import LabelWordReport, LabelWords, Verbaliser
 from rlprompt.template import Query, Template
 from rlprompt.types import Floats, Ids
 
 
 @dataclass(frozen=True)
-class ClassificationTask:
+class ClassificationTask(Task):
     """Tell classes apart by the log-likelihoods of their label words.
 
     Args:
@@ -38,16 +46,26 @@ class ClassificationTask:
             new line after none (`Template.answer_prefix`).
         reward: `gap`, `cross_entropy`, `hinge` or `accuracy`.
         hand_prompt: A prompt written by hand, the control of every comparison.
-        pooling: How several words of a class make one score, `mean` or `logsumexp`
-            (`Verbaliser`).
+        pooling: How several words of a class make one score, `mean` or `logsumexp` (`Verbaliser`).
         length: How the tokens of a word make one log-likelihood, `sum` or `mean`.
         calibration: `contextual` takes out what the model answers to texts without content under
-            the same prompt (Zhao et al. 2021), for two or three more rows a prompt; or `none`.
+            the same prompt, for two or three more rows a prompt; or `none`.
 
     Raises:
         ValueError: Fewer than two classes, a label word that is empty or given twice, an unknown
             reward, pooling, length or calibration, a template without a text to calibrate by, or an
             example whose label has no word.
+
+    >>> from rlprompt.check.toy import toy_lm
+    >>> lm, labels = toy_lm(), ["bad", "good"]
+    >>> rows = [{"text": f"{label} {i}", "label": label} for i in range(6) for label in labels]
+    >>> splits = load_splits(rows, labels, shots=2)
+    >>> task = ClassificationTask(
+    ...     "film", splits, Template("{text} {prompt}"), {"bad": "terrible", "good": "great"}
+    ... )
+    >>> prompts = [TokenPrompt(), task.written(lm, "It was")]
+    >>> task.rewards(lm, prompts, splits.train).shape
+    (2, 4)
     """
 
     metric: ClassVar[str] = "accuracy"
@@ -82,6 +100,11 @@ class ClassificationTask:
     def verbaliser(self) -> Verbaliser:
         """How words make classes."""
         return Verbaliser(self.label_words, self.pooling, self.length)
+
+    @property
+    def class_words(self) -> Mapping[str, Sequence[str]]:
+        """Class to its label words."""
+        return self.verbaliser.words
 
     @property
     def extra_rows(self) -> int:
@@ -207,7 +230,7 @@ class ClassificationTask:
         return [self.template.query(example.fields, lm, candidates) for example in examples]
 
     def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
-        """See `SizedTask.lengths`."""
+        """See `Task.lengths`."""
         return [(query.n_text, query.n_answer) for query in self.queries(lm, examples)]
 
     def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
@@ -239,7 +262,7 @@ class ClassificationTask:
     def rewards_with_grad(
         self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
     ) -> tuple[Floats, NDArray[np.float32]]:
-        """See `DifferentiableTask.rewards_with_grad`.
+        """See `Task.rewards_with_grad`.
 
         Raises:
             ValueError: The reward is `accuracy`, which has no gradient.
@@ -262,6 +285,39 @@ class ClassificationTask:
             rewards.reshape(len(prompts), len(examples)),
             cast("NDArray[np.float32]", (grad / len(examples)).numpy()),
         )
+
+    def calibrated(self) -> ClassificationTask | None:
+        """See `Task.calibrated`."""
+        if self.calibration != "none" or not self.template.fields:
+            return None
+        return variant(self, calibration="contextual")
+
+    def demonstrations(self) -> Demonstrations | None:
+        """See `Task.demonstrations`: as many of each class, in fixed order."""
+        led = variant(self, template=self.template.leading())
+        if led is None:
+            return None
+        words = self.verbaliser.words
+        texts = [
+            [
+                demonstration(led.template, example, own[0])
+                for example in self.splits.train
+                if example.label == label
+            ]
+            for label, own in words.items()
+        ]
+        rounds = list(zip(*texts, strict=False))
+        return Demonstrations(led, rounds[: max(1, MOST_SHOTS // len(words))])
+
+    def usage(self) -> Mapping[str, Any]:
+        """See `Task.usage`."""
+        return {
+            "template": self.template.text,
+            "label_words": self.verbaliser.words,
+            "pooling": self.pooling,
+            "length": self.length,
+            "calibration": self.calibration,
+        }
 
     def _scorer(self, lm: FrozenLM) -> ClassScorer:
         return ClassScorer(lm, self.template, self.verbaliser, self.calibration != "none")

@@ -18,22 +18,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.tasks.base import Measured, MeasuredTask, Task, WrittenTask, measure
-from rlprompt.tasks.price import prompt_rows
+from rlprompt.tasks.base import Measured, Task, as_task, prompt_rows
 from rlprompt.types import Floats
 
 
 @dataclass(frozen=True)
-class CompressionTask:
+class CompressionTask(Task):
     """Another task's reward, less a price for every token of the prompt.
 
     Args:
@@ -45,6 +44,17 @@ class CompressionTask:
     Raises:
         ValueError: The prompt is empty, the penalty is no price, or the task takes no written
             prompts.
+
+    >>> from rlprompt.check.toy import toy_lm
+    >>> from rlprompt.tasks.function import FunctionTask, RewardFunction
+    >>> def politeness(prompt_text, examples):
+    ...     return [float("please" in prompt_text)] * len(examples)
+    >>> splits = Splits(*[(Example({"text": text}, ""),) for text in "abc"])
+    >>> polite = FunctionTask("polite", splits, RewardFunction(politeness))
+    >>> task, lm = CompressionTask(polite, "Do answer, please:", penalty=0.01), toy_lm()
+    >>> prompts = [task.written(lm, text) for text in (task.prompt, "please")]
+    >>> task.rewards(lm, prompts, splits.dev).round(2).tolist()  # a token is a byte here
+    [[0.82], [0.94]]
     """
 
     # A soft prompt has as many vectors as it has.
@@ -60,7 +70,8 @@ class CompressionTask:
             raise ValueError("there is no prompt to compress; give the long one")
         if not 0 <= self.penalty < math.inf:
             raise ValueError(f"penalty is {self.penalty}; give the price of a token, 0 or above")
-        if not isinstance(self.task, WrittenTask):
+        object.__setattr__(self, "task", as_task(self.task))
+        if not self.task.has("written"):
             raise ValueError(
                 f"task {self.task.name!r} does not say how a written prompt enters its template "
                 "(hand_prompt and written(lm, text)), so none can be compressed for it"
@@ -84,7 +95,7 @@ class CompressionTask:
     @property
     def metric(self) -> str:
         """What the other task reports: what a shorter prompt costs is seen in it."""
-        return self.task.metric if isinstance(self.task, MeasuredTask) else "reward of the task"
+        return self.task.metric if self.task.has("measure") else "reward of the task"
 
     @property
     def fingerprint(self) -> str:
@@ -94,12 +105,11 @@ class CompressionTask:
 
     @property
     def extra_rows(self) -> int:
-        """What a prompt costs beyond one row an example (`PricedTask`): as in the other task."""
+        """What a prompt costs beyond one row an example: as in the other task."""
         return prompt_rows(self.task) - len(self.splits.train)
 
     def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """The prompt that a text makes; where the text spells the blank, there is none."""
-        assert isinstance(self.task, WrittenTask)
         return self.task.written(lm, text)
 
     def blank(self, lm: FrozenLM) -> int:
@@ -117,7 +127,7 @@ class CompressionTask:
         )
 
     def tokens(self, lm: FrozenLM) -> Sequence[int]:
-        """See `ChoosyTask.tokens`: the blank, and the ids of the long prompt."""
+        """See `Task.tokens`: the blank, and the ids of the long prompt."""
         return sorted({self.blank(lm), *self.written(lm, self.prompt).ids})
 
     def shortened(self, lm: FrozenLM, prompt: Prompt) -> TokenPrompt:
@@ -146,8 +156,12 @@ class CompressionTask:
     ) -> Measured:
         """Rewards, and the other task's metric and answers, (P, E) each."""
         short = [self.shortened(lm, prompt) for prompt in prompts]
-        found = measure(self.task, lm, short, examples)
+        found = Measured(*self.task.measure(lm, short, examples))
         return found._replace(rewards=found.rewards - self._price(short))
+
+    def usage(self) -> Mapping[str, Any] | None:
+        """That of the other task."""
+        return self.task.usage()
 
     def _price(self, short: Sequence[TokenPrompt]) -> Floats:
         """What each prompt costs, (P, 1)."""

@@ -1,24 +1,225 @@
-"""A task whose reward is a person's own function of the prompt's text; the model is never run."""
+"""Rewards that a person wrote as a function, and a task whose reward is one of the prompt alone.
+
+The name of the function's first argument says what it is called with:
+
+>>> @reward
+... def shortness(outputs, examples):
+...     '''What the model wrote for each example.'''
+...     return [-float(len(output)) for output in outputs]
+>>> shortness.reads
+'outputs'
+>>> @reward
+... def politeness(prompt_text, examples):
+...     '''The prompt alone; the model is never run.'''
+...     return [float("please" in prompt_text)] * len(examples)
+>>> politeness.reads
+'prompt_text'
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+import inspect
+import numbers
+import reprlib
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import numpy as np
 
+from rlprompt._utils.plugins import load_object
 from rlprompt.data.load import Example, OnBadRows, OnLeak, Splits, load_splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.tasks.base import data_name
-from rlprompt.tasks.reward_function import RewardFunction, load_reward
+from rlprompt.tasks.base import Task, data_name
 from rlprompt.types import Floats
+
+Reads = Literal["outputs", "prompt_text"]
+
+SIGNATURES = "score(outputs, examples) or score(prompt_text, examples)"
+
+
+class RewardError(ValueError):
+    """A person's reward function raised, or gave no rewards; its traceback is the cause.
+
+    >>> @reward
+    ... def broken(outputs, examples):
+    ...     return [float(output) for output in outputs]
+    >>> try:
+    ...     broken.score(["two"], [Example({"text": "1 + 1"}, "2")], "Add:")
+    ... except RewardError as error:
+    ...     print(type(error.__cause__).__name__)
+    ValueError
+    """
 
 
 @dataclass(frozen=True)
-class FunctionTask:
+class RewardFunction:
+    """A reward function and how to call it.
+
+    Calling it calls the function, so that it can be tested like any other.
+
+    Args:
+        function: Takes `outputs`, what the model wrote for each example, or `prompt_text`, and the
+            examples; gives a number an example, higher is better. It must be pure: the same answer
+            for the same arguments, whatever was asked before.
+
+    Raises:
+        ValueError: Its arguments are others.
+
+    >>> def shortness(outputs, examples):
+    ...     return [-float(len(output)) for output in outputs]
+    >>> RewardFunction(shortness).reads
+    'outputs'
+    >>> RewardFunction(shortness)(["no", "yes"], [])
+    [-2.0, -3.0]
+    """
+
+    function: Callable[[Any, Sequence[Example]], Sequence[float]]
+
+    def __post_init__(self) -> None:
+        """Look at the arguments."""
+        try:
+            names = list(inspect.signature(self.function).parameters)
+        except (TypeError, ValueError):
+            names = []
+        if len(names) != 2 or names[0] not in get_args(Reads) or names[1] != "examples":
+            raise ValueError(
+                f"reward {self.name} takes the arguments ({', '.join(names)}); "
+                f"write it as {SIGNATURES}"
+            )
+
+    def __call__(self, given: Any, examples: Sequence[Example]) -> Sequence[float]:
+        """What the function says."""
+        return self.function(given, examples)
+
+    @property
+    def name(self) -> str:
+        """What the function is called."""
+        return getattr(self.function, "__qualname__", None) or repr(self.function)
+
+    @property
+    def reads(self) -> Reads:
+        """What it is called with, `outputs` or `prompt_text`."""
+        return cast(Reads, next(iter(inspect.signature(self.function).parameters)))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of the file that the function is in: what it calls there counts as well.
+
+        Of a function that is in no file, such as a notebook's, its own text alone.
+
+        Raises:
+            ValueError: Its text cannot be found, so scores could not be told from those of another.
+        """
+        try:
+            path = inspect.getsourcefile(self.function)
+            in_file = path is not None and Path(path).is_file()
+            text = Path(cast(str, path)).read_text("utf-8") if in_file else ""
+            text = text or inspect.getsource(self.function)
+        except (OSError, TypeError):
+            raise ValueError(
+                f"the text of the reward {self.name} cannot be found, and it decides which stored "
+                "scores are its own; define it in a file"
+            ) from None
+        return hashlib.blake2b(f"{self.name}\n{text}".encode(), digest_size=16).hexdigest()
+
+    def score(self, given: Any, examples: Sequence[Example], prompt: str) -> Floats:
+        """Rewards of one prompt, (E,) float64, checked.
+
+        Args:
+            given: What the function reads: (E,) outputs, or the prompt's text.
+            examples: (E,) of them.
+            prompt: The prompt, for messages.
+
+        Raises:
+            RewardError: The function raised, or gave something else than a finite number for each
+                example.
+        """
+        try:
+            rewards = self.function(given, examples)
+        except Exception as error:  # whatever a person's function raises; kept as the cause
+            raise RewardError(
+                f"reward {self.name} raised {_told(error)}{self._place(given, examples)}, "
+                f"under the prompt {prompt!r}"
+            ) from error
+        return self._checked(rewards, given, examples, prompt)
+
+    def _place(self, given: Any, examples: Sequence[Example]) -> str:
+        """On which example alone the function raises: it is pure, so it can be asked again."""
+        for i, example in enumerate(examples):
+            try:
+                self.function(given[i : i + 1] if self.reads == "outputs" else given, [example])
+            except Exception:  # the one that is looked for
+                wrote = f" where the model wrote {given[i]!r}" if self.reads == "outputs" else ""
+                return f" on the example {_example(example, i)}{wrote}"
+        return f" on {len(examples)} examples together, though on none of them alone"
+
+    def _checked(
+        self, rewards: Any, given: Any, examples: Sequence[Example], prompt: str
+    ) -> Floats:
+        wanted = f"a list of {len(examples)} numbers, one an example"
+        if isinstance(rewards, str | bytes) or not hasattr(rewards, "__len__"):
+            raise RewardError(
+                f"reward {self.name} gave {type(rewards).__name__} {reprlib.repr(rewards)} under "
+                f"the prompt {prompt!r}; it must give {wanted}"
+            )
+        if len(rewards) != len(examples):
+            raise RewardError(
+                f"reward {self.name} gave {len(rewards)} rewards under the prompt {prompt!r}; it "
+                f"must give {wanted}"
+            )
+        # A mapping or a set has no order that could be that of the examples.
+        listed = list(rewards) if isinstance(rewards, Sequence | np.ndarray) else None
+        if listed is None:
+            raise RewardError(f"reward {self.name} gave a {type(rewards).__name__}, not {wanted}")
+        for i, value in enumerate(listed):
+            if not isinstance(value, numbers.Real | np.bool) or not np.isfinite(float(value)):
+                wrote = f" for {given[i]!r}" if self.reads == "outputs" else ""
+                raise RewardError(
+                    f"reward {self.name} gave {type(value).__name__} {reprlib.repr(value)}{wrote} "
+                    f"on the example {_example(examples[i], i)}, under the prompt {prompt!r}; a "
+                    "reward is a finite number"
+                )
+        return np.array([float(value) for value in listed])
+
+
+def reward(function: Callable[[Any, Sequence[Example]], Sequence[float]]) -> RewardFunction:
+    """Make a reward of a function; see `RewardFunction`.
+
+    Raises:
+        ValueError: Its arguments are not those of a reward.
+
+    >>> @reward
+    ... def digits(outputs, examples):
+    ...     return [float(output.isdigit()) for output in outputs]
+    >>> digits.score(["7", "seven"], [Example({"text": "3 + 4"}, "7")] * 2, "Add:").tolist()
+    [1.0, 0.0]
+    """
+    return RewardFunction(function)
+
+
+def load_reward(spec: str) -> RewardFunction:
+    """The reward at `FILE.py:NAME` or `MODULE:NAME`; a function there need not be marked.
+
+    Raises:
+        ValueError: It is not there, or no reward.
+    """
+    found = load_object(spec)
+    if isinstance(found, RewardFunction):
+        return found
+    if not callable(found):
+        kind = type(found).__name__
+        raise ValueError(f"{spec} is of the type {kind} and no function; write {SIGNATURES}")
+    return RewardFunction(found)
+
+
+@dataclass(frozen=True)
+class FunctionTask(Task):
     """Score a prompt's text with a function that never calls our model.
 
     What such a function may do: ask a model behind an API, count, compare with a list.
@@ -31,6 +232,15 @@ class FunctionTask:
 
     Raises:
         ValueError: The function reads something else.
+
+    >>> from rlprompt.check.toy import toy_lm
+    >>> @reward
+    ... def politeness(prompt_text, examples):
+    ...     return [float("please" in prompt_text)] * len(examples)
+    >>> splits = Splits(*[(Example({"text": text}, ""),) for text in "abc"])
+    >>> task, lm = FunctionTask("polite", splits, politeness), toy_lm()
+    >>> task.rewards(lm, [task.written(lm, "Answer, please:")], splits.dev).tolist()
+    [[1.0]]
     """
 
     # A soft prompt has no text that a function could be given.
@@ -126,3 +336,14 @@ class FunctionTask:
             text = lm.decode(prompt.ids)
             rows.append(self.reward.score(text, examples, text))
         return np.array(rows).reshape(len(prompts), len(examples))
+
+
+def _told(error: Exception) -> str:
+    """An error in a line: what, and where in the person's file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if len(frames) > 1 else ""
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ") + where
+
+
+def _example(example: Example, i: int) -> str:
+    return example.source or f"{i} ({reprlib.repr(dict(example.fields))})"

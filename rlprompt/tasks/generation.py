@@ -1,17 +1,18 @@
 """A task in which the model writes, and what it wrote is scored.
 
-The reward is a metric against a reference (`metric`), a weighted sum of metrics, or a person's
+The reward is a metric against a reference, a weighted sum of metrics, or a person's
 own function of what was written.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -19,15 +20,24 @@ from rlprompt.data.load import Example, OnBadRows, OnLeak, Splits, load_splits
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.tasks.base import columns, data_name
+from rlprompt.tasks.base import (
+    MOST_SHOTS,
+    SEPARATOR,
+    Demonstrations,
+    Task,
+    columns,
+    data_name,
+    demonstration,
+    variant,
+)
+from rlprompt.tasks.function import RewardFunction, load_reward
 from rlprompt.tasks.metrics import METRICS, Metric, metric
-from rlprompt.tasks.reward_function import RewardFunction, load_reward
 from rlprompt.template import Template
 from rlprompt.types import Floats, Outputs
 
 
 @dataclass(frozen=True)
-class GenerationTask:
+class GenerationTask(Task):
     """Let the model write an answer to every example, and score the answers.
 
     Args:
@@ -47,6 +57,14 @@ class GenerationTask:
     Raises:
         ValueError: A setting is out of its range, the template has a `{mask}`, there is no such
             metric, or no example has the reference that a metric needs.
+
+    >>> from rlprompt.check.toy import toy_lm
+    >>> rows = [{"text": word, "label": word[0]} for word in ("ant", "bee", "cow", "dog")]
+    >>> splits = load_splits(rows, None, shots=1)
+    >>> task = GenerationTask("letters", splits, Template("{prompt} {text}:"), "exact_match")
+    >>> lm = toy_lm()
+    >>> task.rewards(lm, [task.written(lm, "The first letter?")], splits.test).shape
+    (1, 2)
     """
 
     name: str
@@ -185,7 +203,7 @@ class GenerationTask:
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
     def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
-        """See `SizedTask.lengths`."""
+        """See `Task.lengths`."""
         queries = [self.template.query(example.fields, lm) for example in examples]
         return [(query.n_text, self.max_new_tokens - 1) for query in queries]
 
@@ -202,7 +220,7 @@ class GenerationTask:
     def rewards_with_outputs(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> tuple[Floats, Outputs]:
-        """See `GeneratingTask.rewards_with_outputs`.
+        """See `Task.rewards_with_outputs`.
 
         Raises:
             RewardError: The reward function raised, or gave no rewards.
@@ -223,6 +241,21 @@ class GenerationTask:
         ]
         lengths = np.array([[len(answer.ids) for answer in row] for row in answers])
         return np.array(rewards) - self.length_penalty * lengths, outputs
+
+    def demonstrations(self) -> Demonstrations | None:
+        """See `Task.demonstrations`: examples that have a reference answer."""
+        ends = any(stop in SEPARATOR for stop in self.stop)
+        stop = (*self.stop, *(() if ends else (SEPARATOR,)))
+        led = variant(self, template=self.template.leading(), stop=stop)
+        if led is None:
+            return None
+        answers = [(example, example.label.strip()) for example in self.splits.train]
+        texts = [demonstration(led.template, example, text) for example, text in answers if text]
+        return Demonstrations(led, [[text] for text in texts[:MOST_SHOTS]])
+
+    def usage(self) -> Mapping[str, Any]:
+        """See `Task.usage`."""
+        return {"template": self.template.text, "writing": dataclasses.asdict(self._decoding)}
 
     def _scores(self, outputs: Sequence[str], examples: Sequence[Example], prompt: str) -> Floats:
         """Rewards of what the model wrote under one prompt, (E,)."""

@@ -2,14 +2,14 @@
 
 After Honovich et al. 2022 (arXiv 2205.10782) and APE (Zhou et al. 2022, arXiv 2211.01910), whose
 tasks of these names ask for the same with data of their own; the facts here are the project's
-own. The model writes an answer after `Input: ... Output:`, as in APE's template for
+(`induction_data`). The model writes an answer after `Input: ... Output:`, as in APE's template for
 evaluation, and the reward is an exact match.
 
 >>> task = antonyms(shots=16)
 >>> task.name, task.hand_prompt
 ('antonyms', 'Write the opposite of the word.')
 >>> example = task.splits.train[0]
->>> (dict(example.fields)["text"], example.label) in facts.antonyms()
+>>> (dict(example.fields)["text"], example.label) in induction_data.antonyms()
 True
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rlprompt.data.load import Example, few_shot
-from rlprompt.tasks import induction_data as facts
+from rlprompt.tasks import induction_data
 from rlprompt.tasks.generation import GenerationTask
 from rlprompt.tasks.induction_data import Fact
 from rlprompt.template import Template
@@ -49,38 +49,42 @@ class Induction:
 
 def _first_letters() -> list[Fact]:
     """Words and their first letters."""
-    return [(word, word[0]) for word in facts.words() if word[0] != ARTICLE]
+    return [(word, word[0]) for word in induction_data.words() if word[0] != ARTICLE]
 
 
 def _last_letters() -> list[Fact]:
     """Words and their last letters."""
-    return [(word, word[-1]) for word in facts.words() if word[-1] != ARTICLE]
+    return [(word, word[-1]) for word in induction_data.words() if word[-1] != ARTICLE]
 
 
 def _spellings() -> list[Fact]:
     """Words and their letters with spaces between."""
-    return [(word, " ".join(word)) for word in facts.words() if ARTICLE not in word]
+    return [(word, " ".join(word)) for word in induction_data.words() if ARTICLE not in word]
 
 
 def _numerals() -> list[Fact]:
     """Numbers in words and in digits."""
-    return [(words, digits) for digits, words in facts.number_words()]
+    return [(words, digits) for digits, words in induction_data.number_words()]
 
 
 INDUCTIONS: Mapping[str, Induction] = {
-    "antonyms": Induction(facts.antonyms, "Write the opposite of the word.", 6),
-    "plurals": Induction(facts.plurals, "Write the plural of the noun.", 6),
-    "past-tense": Induction(facts.past_tenses, "Write the verb in the simple past tense.", 6),
-    "capitals": Induction(facts.capitals, "Write the capital of the country.", 8),
-    "number-words": Induction(facts.number_words, "Write the number in words.", 8),
+    "antonyms": Induction(induction_data.antonyms, "Write the opposite of the word.", 6),
+    "plurals": Induction(induction_data.plurals, "Write the plural of the noun.", 6),
+    "past-tense": Induction(
+        induction_data.past_tenses, "Write the verb in the simple past tense.", 6
+    ),
+    "capitals": Induction(induction_data.capitals, "Write the capital of the country.", 8),
+    "number-words": Induction(induction_data.number_words, "Write the number in words.", 8),
     "numerals": Induction(_numerals, "Write the number in digits.", 8),
     "first-letter": Induction(_first_letters, "Write the first letter of the word.", 4),
     "last-letter": Induction(_last_letters, "Write the last letter of the word.", 4),
     "spelling": Induction(
         _spellings, "Write the letters of the word with a space between each and the next.", 20
     ),
-    "larger-animal": Induction(facts.animal_pairs, "Write the larger of the two animals.", 8),
-    "sum": Induction(facts.sums, "Add the two numbers.", 6),
+    "larger-animal": Induction(
+        induction_data.animal_pairs, "Write the larger of the two animals.", 8
+    ),
+    "sum": Induction(induction_data.sums, "Add the two numbers.", 6),
 }
 
 

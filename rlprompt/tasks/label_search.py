@@ -22,7 +22,8 @@ from torch import Tensor
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
-from rlprompt.tasks.class_rewards import accuracy, cross_entropy
+from rlprompt.tasks.base import Task
+from rlprompt.tasks.class_scores import accuracy, cross_entropy
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.verbaliser import pool_words, spell
 from rlprompt.template import Template
@@ -78,6 +79,13 @@ def find_label_words(
     Raises:
         ValueError: A count or pool out of range, a class without examples or an example without
             class, or a vocabulary with too few words.
+
+    >>> from rlprompt.check.toy import toy_lm
+    >>> examples = [Example({"text": text}, text) for text in ("bad", "good")]
+    >>> template = Template("{text} {prompt}")
+    >>> find_label_words(toy_lm(), examples, template, ["bad", "good"])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: the tokenizer of trial has 0 words of one token that can answer in ...
     """
     if len(set(labels)) < 2 or len(set(labels)) < len(labels):
         raise ValueError(f"two classes or more, each once; got {list(labels)}")
@@ -104,12 +112,14 @@ def find_label_words(
     return FoundWords(label_words, found, len(examples))
 
 
-def with_found_words(task: ClassificationTask, lm: FrozenLM) -> ClassificationTask:
+def with_found_words(task: Task, lm: FrozenLM) -> ClassificationTask:
     """The task with a label word a class that was found on its train examples, which is noted.
 
     Raises:
-        ValueError: As for `find_label_words`.
+        ValueError: It is no `ClassificationTask`; else as for `find_label_words`.
     """
+    if not isinstance(task, ClassificationTask):
+        raise ValueError(f"task {task.name!r} tells no classes apart, so it has no label words")
     found = find_label_words(
         lm,
         task.splits.train,

@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from rlprompt.data.load import MOVIE_REVIEWS, Example, OnBadRows, Splits, load_s
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.tasks.base import Measured, data_name
+from rlprompt.tasks.base import Measured, Task, data_name
 from rlprompt.tasks.judges import SentenceEncoder, StyleClassifier, verbalised
 from rlprompt.template import Template
 from rlprompt.types import Floats, Outputs
@@ -73,7 +73,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class StyleTransferTask:
+class StyleTransferTask(Task):
     """Rewrite sentences in another style.
 
     Args:
@@ -92,6 +92,14 @@ class StyleTransferTask:
     Raises:
         ValueError: The target style has no word or is the sentences' own, or a template or the
             reward is not allowed.
+
+    >>> from rlprompt.check.toy import toy_lm
+    >>> splits = Splits(*[(Example({"text": f"so {word}"}, "negative"),) for word in "abc"])
+    >>> task = StyleTransferTask("film", splits, "positive", decoding=Decoding(4))
+    >>> lm = toy_lm()
+    >>> judged = task.judge(lm, [task.written(lm, "Say it kindly:")], splits.train)
+    >>> judged.content.shape, judged.style.shape
+    ((1, 1), (1, 1))
     """
 
     metric: ClassVar[str] = "joint"
@@ -241,7 +249,7 @@ class StyleTransferTask:
 
     @property
     def extra_rows(self) -> int:
-        """Rows that the frozen model reads to judge what it wrote on train (`PricedTask`)."""
+        """Rows that the frozen model reads to judge what it wrote on train."""
         n_judgements = [self.classifier, self.encoder].count(None)
         return n_judgements * len(self.splits.train)
 
@@ -254,7 +262,7 @@ class StyleTransferTask:
     def rewards_with_outputs(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> tuple[Floats, Outputs]:
-        """See `GeneratingTask.rewards_with_outputs`."""
+        """See `Task.rewards_with_outputs`."""
         judged = self.judge(lm, prompts, examples)
         return self._combined(judged), judged.outputs
 
@@ -264,6 +272,10 @@ class StyleTransferTask:
         """Rewards, content times style, and what was written, (P, E) each."""
         judged = self.judge(lm, prompts, examples)
         return Measured(self._combined(judged), judged.joint, judged.outputs)
+
+    def usage(self) -> Mapping[str, Any]:
+        """See `Task.usage`."""
+        return {"template": self.template.text, "writing": asdict(self.decoding)}
 
     def _combined(self, judged: Judgement) -> Floats:
         if self.reward == "product":

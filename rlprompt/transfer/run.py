@@ -27,8 +27,7 @@ from rlprompt.store.store import Store, StoredRun
 from rlprompt.studies.experiment import Experiment, searches
 from rlprompt.studies.inspection import TOLERANCE, TOLERANCE_16_BIT, check_unchanged
 from rlprompt.studies.run import jobs
-from rlprompt.tasks.base import Measured, ShorteningTask, Task, WrittenTask, metric_name
-from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.tasks.base import Measured, Task
 from rlprompt.transfer.file import (
     Entry,
     Form,
@@ -143,9 +142,7 @@ def _best_seeds(every: Sequence[FoundPrompt]) -> list[FoundPrompt]:
 def _found(run: StoredRun, experiment: Experiment, optimiser: str) -> FoundPrompt:
     task, lm, result = experiment.task, experiment.lm, run.result
     assert result is not None
-    prompt = result.best.prompt
-    if isinstance(task, ShorteningTask):
-        prompt = task.shortened(lm, prompt)
+    prompt = task.shortened(lm, result.best.prompt)
     tokens = prompt if isinstance(prompt, TokenPrompt) else lm.nearest_tokens(prompt)
     source = Source(
         run=run.name,
@@ -347,7 +344,7 @@ class Transferring:
         """Controls on a target, and if those can be scored, every prompt in every form."""
         lm, task = scores.lm, scores.task
         n_examples = len(task.splits.parts()[self.split])
-        target = target.model_copy(update={"examples": n_examples, "metric": metric_name(task)})
+        target = target.model_copy(update={"examples": n_examples, "metric": task.metric})
         try:
             controls = _controls(lm, task)
         except ValueError as error:
@@ -418,18 +415,18 @@ def _stored(found: FoundPrompt, form: Form, split: str) -> Score | None:
 def _controls(lm: FrozenLM, task: Task) -> dict[str, TokenPrompt]:
     """The prompts that a found one has to beat on a task."""
     controls = {"empty": TokenPrompt()}
-    if isinstance(task, WrittenTask) and task.hand_prompt:
+    if task.hand_prompt:
         controls["hand-written"] = task.written(lm, task.hand_prompt)
     return controls
 
 
 def _notes(own: Task, there: Task) -> tuple[str, ...]:
     """What makes a task more than other examples of the one that a prompt was found on."""
-    if not isinstance(own, ClassificationTask) or not isinstance(there, ClassificationTask):
-        same = type(own) is type(there)
+    if not own.class_words or not there.class_words:
+        same = own.__class__ is there.__class__
         return () if same else ("found on a task of another kind",)
     # Classes may have other names: what the model answers is a word.
-    words, own_words = (sorted(task.verbaliser.words.values()) for task in (there, own))
+    words, own_words = (sorted(map(tuple, task.class_words.values())) for task in (there, own))
     if words == own_words:
         return ()
     return (f"found with other label words ({'; '.join(', '.join(word) for word in own_words)})",)

@@ -11,7 +11,7 @@ import pytest
 from rlprompt.agents.greedy import Greedy
 from rlprompt.config import registry
 from rlprompt.config.registry import (
-    as_task,
+    checked_task,
     entries,
     import_task,
     make_optimiser,
@@ -80,7 +80,7 @@ def test_a_task_of_ones_own_is_made_or_says_why_not(
 
 def test_what_is_no_task_is_told_what_it_lacks() -> None:
     with pytest.raises(ValueError, match="gives a int without name, splits, fingerprint, rewards"):
-        as_task(3, "mine")
+        checked_task(3, "mine")
 
 
 def test_the_first_line_describes_a_method() -> None:

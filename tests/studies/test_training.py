@@ -12,7 +12,6 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.studies.references import REFERENCES, FineTuning, LogisticHead, LoRA, train_reference
 from rlprompt.studies.training import class_scores
-from rlprompt.tasks.base import measure
 from rlprompt.template import Template
 
 
@@ -59,7 +58,7 @@ def test_it_learns_and_the_frozen_model_does_not(
 ) -> None:
     lm = tiny_lm()
     before = (lm.hash_weights(), [name for name, _ in lm.model.named_modules()])
-    untrained = measure(TASK, lm, [TokenPrompt()], SPLITS.train).metrics.mean()
+    untrained = TASK.measure(lm, [TokenPrompt()], SPLITS.train).metrics.mean()
     entry = train_reference(reference, TASK, lm, 0, name="it", task_name="films")
     assert (lm.hash_weights(), [name for name, _ in lm.model.named_modules()]) == before
     assert not any(parameter.requires_grad for parameter in lm.model.parameters())

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.tasks.base import Measured, Task
 from rlprompt.types import Floats
 
 
@@ -34,7 +35,7 @@ SPLITS = Splits(split("train", 12), split("dev", 4), split("test", 5))
 
 
 @dataclass(frozen=True)
-class GoodTask:
+class GoodTask(Task):
     """Keeps every promise; the base of those that do not."""
 
     splits: Splits = SPLITS
@@ -265,9 +266,9 @@ class Measures(GoodTask):
 
     def measure(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> tuple[Floats, Floats]:
+    ) -> Measured:
         rewards = self.rewards(lm, prompts, examples)
-        return rewards + self.off, rewards[self.axis :]
+        return Measured(rewards + self.off, rewards[self.axis :])
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.search.result import Result
+from rlprompt.tasks.base import Task
 from rlprompt.types import Floats
 
 
@@ -52,7 +53,7 @@ def number(content: str) -> float:
 
 
 @dataclass
-class FakeTask:
+class FakeTask(Task):
     """Rewards in [0, 2) that hang on nothing but the content of prompt and example.
 
     Attributes:

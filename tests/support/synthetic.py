@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.tasks.base import Task
 from rlprompt.types import Floats
 
 N_EXAMPLES = 4
@@ -29,7 +30,7 @@ SPLITS = Splits(examples("train"), examples("dev"), examples("test"))
 
 
 @dataclass(frozen=True)
-class Synthetic:
+class Synthetic(Task):
     """What the tasks share; a reward that differs a little between examples but not in order.
 
     Args:

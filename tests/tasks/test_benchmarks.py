@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import tomllib
 import typing
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,18 @@ from tiny import TinyKind, tiny_lm
 
 from rlprompt.config.registry import settings_of, summary_of
 from rlprompt.data.hub import HubName
-from rlprompt.tasks import benchmarks, presets
+from rlprompt.tasks import benchmarks
 from rlprompt.tasks.benchmarks import Benchmark
 from rlprompt.tasks.classification import ClassificationTask
-from rlprompt.tasks.presets import Preset
 from rlprompt.template import Template
 
 KNOWN = {one.name: one for one in vars(benchmarks).values() if isinstance(one, Benchmark)}
 OFFLINE = [name for name in KNOWN if name != "movie-reviews"]
 
 
-def preset(name: str) -> Preset:
-    return typing.cast(Preset, getattr(presets, name.replace("-", "_")))
+def preset(name: str) -> Callable[..., ClassificationTask]:
+    made: Callable[..., ClassificationTask] = getattr(benchmarks, name.replace("-", "_"))
+    return made
 
 
 def row(known: Benchmark, split: str, i: int) -> list[str]:
@@ -156,7 +157,7 @@ class TestPresets:
 
     def test_settings_change_what_they_say(self, tmp_path: Path) -> None:
         data = few_shot_folder(tmp_path / "k", KNOWN["sst2"], numbers=True)
-        task = presets.sst2(
+        task = benchmarks.sst2(
             data,
             test=1,
             template="{prompt} {text}",
@@ -173,13 +174,13 @@ class TestPresets:
         data = few_shot_folder(tmp_path / "k", KNOWN["cr"], numbers=True)
         with (tmp_path / "k" / "test.tsv").open("a") as file:
             file.write(" \t1\ntext train 0 0\t0\n")
-        assert presets.cr(data).splits.notes == (
+        assert benchmarks.cr(data).splits.notes == (
             "2 rows were left out, the first: test.tsv:6 has an empty text; "
             "test.tsv:7 repeats train.tsv:2",
         )
         with pytest.raises(ValueError, match=r"test.tsv:6 has an empty text"):
-            presets.cr(data, on_bad_rows="error")
-        assert len(presets.cr(data, on_leak="allow").splits.test) == 5
+            benchmarks.cr(data, on_bad_rows="error")
+        assert len(benchmarks.cr(data, on_leak="allow").splits.test) == 5
 
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -197,10 +198,10 @@ class TestPresets:
     ) -> None:
         data = few_shot_folder(tmp_path / "k", KNOWN["sst2"], numbers=True)
         with pytest.raises(ValueError, match=message):
-            presets.sst2(data, **settings)
+            benchmarks.sst2(data, **settings)
 
     def test_movie_reviews_need_no_hub(self) -> None:
-        task = presets.movie_reviews(test=400)
+        task = benchmarks.movie_reviews(test=400)
         assert task.splits.digest == "9c2eb7244bc09a3d3f875f59abd9e0f1"
 
     @pytest.mark.parametrize(("kind", "masked"), [("llama", False), ("bert", True)])
@@ -231,6 +232,6 @@ class TestRegistration:
         described = inspect.getdoc(made) or ""
         assert summary_of(made) == KNOWN[name].summary
         settings = settings_of(made)
-        assert settings == settings_of(presets.sst2)
+        assert settings == settings_of(benchmarks.sst2)
         assert all(f"\n    {setting}: " in described for setting in settings)
         assert set(typing.get_type_hints(made)) == {*settings, "return"}

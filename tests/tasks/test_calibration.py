@@ -17,7 +17,6 @@ from torch import Tensor
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.objective import Budget, Objective
-from rlprompt.tasks.base import measure
 from rlprompt.tasks.calibration import (
     calibrated,
     content_free_queries,
@@ -25,7 +24,6 @@ from rlprompt.tasks.calibration import (
     log_prior,
 )
 from rlprompt.tasks.classification import ClassificationTask
-from rlprompt.tasks.price import PricedTask
 from rlprompt.template import Template
 
 
@@ -113,7 +111,7 @@ class TestRewards:
         self, kind: TinyKind, prompts: list[Prompt]
     ) -> None:
         lm = tiny_lm(kind)
-        rewards, metric, _ = measure(contextual(), lm, prompts, TRAIN)
+        rewards, metric, _ = contextual().measure(lm, prompts, TRAIN)
         words = list(WORDS.values())
         free = [list(lm.encode("N/A")), list(lm.encode("[MASK]"))]
         for p, prompt in enumerate(prompts):
@@ -237,7 +235,6 @@ class TestGradient:
 
 class TestCost:
     def test_the_texts_without_content_are_rows(self) -> None:
-        assert isinstance(contextual(), PricedTask)
         assert contextual().extra_rows == 2
         assert contextual(template=Template("Q: {text} {prompt}")).extra_rows == 3
         assert task().extra_rows == 0

@@ -13,8 +13,7 @@ from tiny import HIDDEN, TinyKind, tiny_lm
 from rlprompt.data.load import Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.tasks.base import measure
-from rlprompt.tasks.class_rewards import REWARDS
+from rlprompt.tasks.class_scores import REWARDS
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
 
@@ -132,7 +131,7 @@ class TestParity:
 
     def test_the_task_reports_accuracy_beside_its_reward(self) -> None:
         lm = tiny_lm()
-        rewards, metric, _ = measure(task(reward="gap"), lm, PROMPTS, TRAIN)
+        rewards, metric, _ = task(reward="gap").measure(lm, PROMPTS, TRAIN)
         assert np.array_equal(rewards, task(reward="gap").rewards(lm, PROMPTS, TRAIN))
         assert np.array_equal(metric, task(reward="accuracy").rewards(lm, PROMPTS, TRAIN))
         assert np.array_equal(metric == 1, rewards > 0)

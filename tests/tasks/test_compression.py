@@ -17,10 +17,9 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.search.run import Optimiser, search
 from rlprompt.search.space import TokenSpace
-from rlprompt.tasks.base import ChoosyTask, MeasuredTask, Task, WrittenTask, measure
+from rlprompt.tasks.base import Task, prompt_rows
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.compression import CompressionTask
-from rlprompt.tasks.price import prompt_rows
 from rlprompt.template import Template
 
 LONG = "the film was great"
@@ -42,8 +41,8 @@ PAD = 0
 
 
 def test_it_is_all_that_a_task_can_be() -> None:
-    for protocol in (Task, WrittenTask, MeasuredTask, ChoosyTask):
-        assert isinstance(TASK, protocol)
+    assert isinstance(TASK, Task)
+    assert all(TASK.has(hook) for hook in ("written", "measure", "tokens"))
     assert (TASK.name, TASK.hand_prompt, TASK.metric) == ("film-compression", LONG, "accuracy")
     assert TASK.splits is BASE.splits
     assert TASK.tokens_only
@@ -63,8 +62,8 @@ def test_every_kept_token_costs_the_penalty() -> None:
     prompts = [TokenPrompt(ids) for ids in [(40, 41, 42), (PAD, 41, PAD), (PAD, PAD, PAD)]]
     short = [TokenPrompt((40, 41, 42)), TokenPrompt((41,)), TokenPrompt()]
     price = [[0.75], [0.25], [0.0]]
-    rewards, metric, _ = measure(TASK, lm, prompts, BASE.splits.dev)
-    expected, accuracy, _ = measure(BASE, lm, short, BASE.splits.dev)
+    rewards, metric, _ = TASK.measure(lm, prompts, BASE.splits.dev)
+    expected, accuracy, _ = BASE.measure(lm, short, BASE.splits.dev)
     np.testing.assert_allclose(rewards, expected - price, atol=1e-6)
     assert np.array_equal(metric, accuracy)
     np.testing.assert_allclose(TASK.rewards(lm, prompts, BASE.splits.dev), rewards, atol=1e-6)

@@ -16,7 +16,7 @@ from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.objective import CHUNK, Budget, Objective
-from rlprompt.tasks.base import DifferentiableTask, Task, measure
+from rlprompt.tasks.base import Task
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.compression import CompressionTask
 from rlprompt.tasks.style_transfer import StyleReward, StyleTransferTask
@@ -143,7 +143,7 @@ def test_asking_changes_nothing(case: Case) -> None:
     fingerprint, splits = task.fingerprint, copy.deepcopy(task.splits)
     first = task.rewards(lm, prompts, SPLITS.train)
     task.rewards(lm, prompts[:2], SPLITS.test)
-    measure(task, lm, prompts[:1], SPLITS.dev)
+    task.measure(lm, prompts[:1], SPLITS.dev)
     assert np.array_equal(task.rewards(lm, prompts, SPLITS.train), first)
     assert np.array_equal(case.task().rewards(lm, prompts, SPLITS.train), first)
     assert (task.fingerprint, task.splits) == (fingerprint, splits)
@@ -175,7 +175,7 @@ def test_the_objective_takes_it(case: Case) -> None:
 
 def test_its_metric_comes_with_the_same_rewards(case: Case) -> None:
     task, lm, prompts = case.task(), case.lm, case.prompts()
-    rewards, metric, _ = measure(task, lm, prompts, SPLITS.dev)
+    rewards, metric, _ = task.measure(lm, prompts, SPLITS.dev)
     same(rewards, task.rewards(lm, prompts, SPLITS.dev))
     assert metric.shape == rewards.shape
     assert np.isfinite(metric).all()
@@ -185,7 +185,7 @@ def test_a_gradient_comes_with_the_same_rewards(case: Case) -> None:
     task, lm, prompts = case.task(), case.lm, case.prompts(2)
     if not case.soft:
         return
-    assert isinstance(task, DifferentiableTask)
+    assert task.has("rewards_with_grad")
     soft = [prompt for prompt in prompts if isinstance(prompt, SoftPrompt)]
     rewards, gradients = task.rewards_with_grad(lm, soft, SPLITS.train)
     same(rewards, task.rewards(lm, prompts, SPLITS.train))

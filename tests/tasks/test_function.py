@@ -14,8 +14,7 @@ from tiny import tiny_lm
 
 from rlprompt.data.load import Example
 from rlprompt.prompt import SoftPrompt, TokenPrompt
-from rlprompt.tasks.function import FunctionTask
-from rlprompt.tasks.reward_function import RewardError, RewardFunction, load_reward, reward
+from rlprompt.tasks.function import FunctionTask, RewardError, RewardFunction, load_reward, reward
 
 EXAMPLES = fake_splits().train
 

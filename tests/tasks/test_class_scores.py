@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from rlprompt.tasks.class_rewards import (
+from rlprompt.tasks.class_scores import (
     REWARDS,
-    RewardFunction,
+    ClassReward,
     accuracy,
     cross_entropy,
     gap,
@@ -27,7 +27,7 @@ def logs(*probabilities: float) -> Tensor:
     return torch.tensor([probabilities], dtype=torch.float64).log()
 
 
-def value(function: RewardFunction, loglik: Tensor, label: int) -> float:
+def value(function: ClassReward, loglik: Tensor, label: int) -> float:
     return float(function(loglik, torch.tensor([label]))[0])
 
 
@@ -138,7 +138,7 @@ class TestEveryReward:
     @pytest.mark.parametrize("function", DIFFERENTIABLE)
     @pytest.mark.parametrize("n_classes", [2, 3, 5])
     def test_its_gradient_is_that_of_finite_differences(
-        self, function: RewardFunction, n_classes: int
+        self, function: ClassReward, n_classes: int
     ) -> None:
         generator = torch.Generator().manual_seed(n_classes)
         noise = torch.randn(8, n_classes, generator=generator, dtype=torch.float64)
@@ -149,7 +149,7 @@ class TestEveryReward:
         assert torch.autograd.gradcheck(lambda x: function(x, labels), (loglik,), eps=1e-6)
 
     @pytest.mark.parametrize("function", DIFFERENTIABLE)
-    def test_a_step_up_its_gradient_helps_the_label(self, function: RewardFunction) -> None:
+    def test_a_step_up_its_gradient_helps_the_label(self, function: ClassReward) -> None:
         loglik = logs(0.4, 0.35, 0.25).requires_grad_()
         (gradient,) = torch.autograd.grad(function(loglik, torch.tensor([1])).sum(), loglik)
         assert gradient[0, 1] > 0
@@ -158,7 +158,7 @@ class TestEveryReward:
     @pytest.mark.parametrize("function", REWARDS.values())
     @pytest.mark.parametrize("label", [0, 1])
     def test_a_broken_log_likelihood_cannot_pass_for_a_reward(
-        self, function: RewardFunction, label: int
+        self, function: ClassReward, label: int
     ) -> None:
         assert math.isnan(value(function, torch.tensor([[-1.0, math.nan]]), label))
 
