@@ -26,16 +26,16 @@ from rlprompt.check.state import changed, model_state
 from rlprompt.check.toy import Call, TrialTask, trial_lm
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.search.budget import Budget
 from rlprompt.search.objective import (
     GRADIENT_ROWS,
-    Budget,
     BudgetExhausted,
     Evaluation,
     GradientEvaluation,
     Objective,
 )
+from rlprompt.search.optimiser import Optimiser, make_space
 from rlprompt.search.result import plain
-from rlprompt.search.run import Optimiser, make_space
 from rlprompt.search.space import Space
 from rlprompt.types import PromptKind
 

@@ -133,7 +133,7 @@ def _print_scores(
     """A prompt and what it scores on one task and model."""
     from rlprompt.cli.terminal import print_columns
     from rlprompt.prompt import TokenPrompt
-    from rlprompt.search.run import describe, evaluate
+    from rlprompt.search.evaluation import describe, evaluate
     from rlprompt.tasks.base import GeneratingTask, metric_name
 
     scores = {str(part): evaluate(task, lm, prompt, part) for part in splits}

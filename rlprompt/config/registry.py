@@ -20,7 +20,7 @@ from rlprompt._utils.suggest import advice, reason
 from rlprompt.types import RegistryKind
 
 if TYPE_CHECKING:
-    from rlprompt.search.run import Optimiser
+    from rlprompt.search.optimiser import Optimiser
     from rlprompt.tasks.base import Task
 
 

@@ -40,8 +40,8 @@ from rlprompt.export.peft_adapter import write_adapter
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.packed_model import embed
 from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.search.evaluation import describe
 from rlprompt.search.result import Candidate, Result, Score
-from rlprompt.search.run import describe
 from rlprompt.store.store import StoredRun
 from rlprompt.tasks.base import ShorteningTask, Task, metric_name
 from rlprompt.tasks.classification import ClassificationTask

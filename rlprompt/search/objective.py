@@ -6,12 +6,11 @@ batch is charged before it is computed and repeats are charged again, so equal b
 information. Nothing paid for is lost: where the budget ends inside a batch, the prompts that still
 fit are scored and travel with `BudgetExhausted`. Answers that an earlier process paid for are
 charged all the same: a search that was killed begins again, is told what it was told before, and so
-comes to where it was (`store.py`).
+comes to where it was (`Store`).
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ from numpy.typing import NDArray
 from rlprompt.models.hidden import last_hidden
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.search.budget import Ledger, Scored
-from rlprompt.search.memo import Answer, Answers
+from rlprompt.search.budget import Budget, Ledger, Scored
+from rlprompt.search.memo import Answer, HiddenQuestion, Memo, TrainQuestion, remembered
 from rlprompt.tasks.base import DifferentiableTask, GeneratingTask, Task
 from rlprompt.tasks.price import prompt_rows
 from rlprompt.types import Floats, Ids, Outputs
@@ -36,45 +35,6 @@ P = TypeVar("P", bound=Prompt)
 GRADIENT_ROWS = 3
 # Prompts scored between two looks at the clock and the ledger: enough to fill a forward pass.
 CHUNK = 32
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a search may spend, and when it may stop before.
-
-    All but `rows` are looked at before each call of the objective, so a search ends with the call
-    that it was in.
-
-    Args:
-        rows: Prompt-on-example scores, 1 or more.
-        seconds: Wall time of rewards and gradients, above 0.
-        target: A mean train reward that is good enough.
-        patience: Rows without a better reward, 1 or more.
-    """
-
-    rows: int
-    seconds: float = math.inf
-    target: float = math.inf
-    patience: float = math.inf
-
-    def __post_init__(self) -> None:
-        """Refuse an empty budget."""
-        if self.rows < 1:
-            raise ValueError(f"a budget has one row or more, got {self.rows}")
-        if not self.seconds > 0 or not self.patience >= 1 or math.isnan(self.target):
-            raise ValueError(
-                "a search stops after seconds above 0, a target that is a number, or a patience "
-                f"of one row or more; got {self}"
-            )
-
-    def stops(self, ledger: Ledger) -> bool:
-        """Whether a search with this ledger has reason to stop before its rows are spent."""
-        improved = ledger.improvements[-1].rows if ledger.improvements else 0
-        return (
-            ledger.lm_seconds >= self.seconds
-            or ledger.best_reward >= self.target
-            or ledger.used - improved >= self.patience
-        )
 
 
 @dataclass(frozen=True)
@@ -126,7 +86,7 @@ class Objective:
         lm: The frozen model.
         budget: What may be spent.
         on_progress: Called after each chunk of scored prompts.
-        answers: Where answers are looked up before the task is asked. They are charged and
+        memo: Where answers are looked up before the task is asked. They are charged and
             recorded as if they were new, so a search cannot tell them apart.
 
     Attributes:
@@ -142,7 +102,7 @@ class Objective:
         lm: FrozenLM,
         budget: Budget,
         on_progress: Callable[[Ledger], None] | None = None,
-        answers: Answers | None = None,
+        memo: Memo | None = None,
     ) -> None:
         self.task = task
         self.lm = lm
@@ -152,15 +112,9 @@ class Objective:
         self._prompt_rows = prompt_rows(task)
         self.waited = 0.0
         self._on_progress = on_progress
-        self._answers = answers
+        self._memo = memo
         self._generates = isinstance(task, GeneratingTask)
-        if budget.rows < self._prompt_rows:
-            extra = self._prompt_rows - self.n_examples
-            more = f" and scores each prompt on {extra} more texts" if extra else ""
-            raise ValueError(
-                f"a budget of {budget.rows} rows does not cover one prompt: the task has "
-                f"{self.n_examples} train examples{more}, so give {self._prompt_rows} rows or more"
-            )
+        budget.check_covers(task)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Objective:
         """Itself: a copy would be a second budget, and a second model in memory.
@@ -241,11 +195,8 @@ class Objective:
         Raises:
             ValueError: As for `last_hidden`.
         """
-        found = self._answers.find_hidden(texts) if self._answers else None
-        if found is None:
-            found = last_hidden(self.lm, texts)
-            found = self._answers.keep_hidden(texts, found) if self._answers else found
-        return found
+        question = HiddenQuestion(tuple(texts))
+        return remembered(self._memo, question, lambda: last_hidden(self.lm, texts))
 
     def _cost(self, gradient: bool) -> int:
         return self._prompt_rows * (GRADIENT_ROWS if gradient else 1)
@@ -260,12 +211,13 @@ class Objective:
     def _answer(self, prompts: Sequence[Prompt], *, gradient: bool) -> Answer:
         """The answer to a batch: what was paid for before, or else the task's."""
         began = time.perf_counter()
-        answer = self._answers.find(prompts, gradient=gradient) if self._answers else None
+        question = TrainQuestion(tuple(prompts), gradient)
+        answer = self._memo.get(question) if self._memo else None
         if answer is None:
             answer = self._ask(prompts, gradient)
             # What is no number ends the search; it must not do so again once the task is mended.
-            if self._answers and answer.finite:
-                answer = self._answers.keep(prompts, answer)
+            if self._memo and answer.finite:
+                answer = self._memo.put(question, answer)
         self.ledger.lm_seconds += answer.seconds
         self.waited += time.perf_counter() - began
         return answer

@@ -24,7 +24,7 @@ from rlprompt.search.result import Result, Score
 from rlprompt.store.store import Store, StoredRun
 from rlprompt.studies.experiment import Experiment, searches
 from rlprompt.studies.inspection import TOLERANCE, TOLERANCE_16_BIT, check_unchanged
-from rlprompt.studies.run import jobs
+from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import ShorteningTask, Task, WrittenTask, metric_name
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.transfer.file import (
@@ -115,11 +115,11 @@ def found_prompts(
         ValueError: No run has finished, or model, task or data are not those of the study.
     """
     done, n_runs, grid = finished(store), len(store.runs()), searches(experiments)
-    check_unchanged(done, jobs(grid.values()))
+    check_unchanged(done, grid)
     notes = []
     if len(done) < n_runs:
         notes.append(f"{n_runs - len(done)} of {n_runs} runs have not finished, and are left out.")
-    found = [_found(run, grid[run.name].experiment, grid[run.name].optimiser) for run in done]
+    found = [_found(run, grid[run.name]) for run in done]
     return _best_seeds(found) if top == "best" else found, notes
 
 
@@ -135,8 +135,8 @@ def _best_seeds(every: Sequence[Found]) -> list[Found]:
     return [found for _, found in best.values()]
 
 
-def _found(run: StoredRun, experiment: Experiment, optimiser: str) -> Found:
-    task, lm, result = experiment.task, experiment.lm, run.result
+def _found(run: StoredRun, search: PlannedSearch) -> Found:
+    task, lm, result = search.task, search.lm, run.result
     assert result is not None
     prompt = result.best.prompt
     if isinstance(task, ShorteningTask):
@@ -144,10 +144,10 @@ def _found(run: StoredRun, experiment: Experiment, optimiser: str) -> Found:
     tokens = prompt if isinstance(prompt, TokenPrompt) else lm.nearest_tokens(prompt)
     source = Source(
         run=run.name,
-        task=experiment.task_name,
+        task=search.task_name,
         model=lm.name,
-        budget_rows=experiment.budget,
-        optimiser=optimiser,
+        budget_rows=search.budget.rows,
+        optimiser=search.method,
         seed=result.seed,
         soft=isinstance(prompt, SoftPrompt),
         tokens=len(prompt),

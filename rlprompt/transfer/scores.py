@@ -10,7 +10,8 @@ from importlib.metadata import version
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.search.evaluation import Finding, Unmetered, means
+from rlprompt.search.evaluation import Evaluator, means
+from rlprompt.search.memo import Measurement, SplitQuestion
 from rlprompt.search.result import Score
 from rlprompt.store.store import Store
 from rlprompt.tasks.base import Measured, Task
@@ -43,7 +44,7 @@ class TransferScores:
         self.lm = lm
         self.on_test = 0
         made_by = (*map(version, PACKAGES), platform.machine(), str(lm.device))
-        self._kept = store.scores(lm, task, f" transfer {' '.join(made_by)}")
+        self._memo = store.memo(lm, task, f" transfer {' '.join(made_by)}")
         self._read_only = read_only
 
     def scores(self, prompts: Iterable[Prompt], split: str) -> dict[Prompt, Score | str]:
@@ -51,11 +52,11 @@ class TransferScores:
         found: dict[Prompt, Score | str] = {}
         new: dict[bool, list[Prompt]] = {False: [], True: []}
         for prompt in dict.fromkeys(prompts):
-            finding = self._kept.find([prompt], split)
-            if finding is None:
+            measurement = self._memo.get(SplitQuestion((prompt,), split))
+            if measurement is None:
                 new[isinstance(prompt, SoftPrompt)].append(prompt)
             else:
-                (found[prompt],) = means(finding.measured)
+                (found[prompt],) = means(measurement.measured)
         for kind in new.values():  # a batch is of one kind
             for start in range(0, len(kind), TOGETHER):
                 found |= self._computed(kind[start : start + TOGETHER], split)
@@ -65,7 +66,7 @@ class TransferScores:
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         began = time.perf_counter()
         try:
-            together = Unmetered(self.task, self.lm).measure(prompts, split)
+            together = Evaluator(self.task, self.lm).measure(prompts, split)
         except ValueError as error:
             if len(prompts) == 1:
                 return {prompts[0]: " ".join(str(error).split())}
@@ -76,7 +77,8 @@ class TransferScores:
         self.on_test += len(prompts) * (split == "test")
         if not self._read_only:
             for i, prompt in enumerate(prompts):
-                self._kept.keep([prompt], split, Finding(_row(together, i), at, seconds))
+                own = Measurement(_row(together, i), at, seconds)
+                self._memo.put(SplitQuestion((prompt,), split), own)
         return dict(zip(prompts, means(together), strict=True))
 
 

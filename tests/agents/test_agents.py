@@ -13,8 +13,9 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.objective import Evaluation
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
-from rlprompt.search.run import Optimiser, search
+from rlprompt.search.run import search
 from rlprompt.search.space import SoftSpace, TokenSpace
 
 RNG = np.random.default_rng

@@ -22,13 +22,14 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.reports.svg import spread
 from rlprompt.search.objective import Objective
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
-from rlprompt.search.run import Optimiser
 from rlprompt.search.space import TokenSpace
 from rlprompt.studies.comparison import Comparison, Run
-from rlprompt.studies.experiment import ExperimentError, Search
+from rlprompt.studies.experiment import ExperimentError
 from rlprompt.studies.folder import claimed
 from rlprompt.studies.run import compare
+from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Measured
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.types import Floats, PromptKind
@@ -177,8 +178,8 @@ class TestTrouble:
 
     def test_ctrl_c_between_searches_keeps_the_earlier_ones(self, tmp_path: Path) -> None:
         class Impatient:
-            def begin(self, search: Search) -> None:
-                if search.optimiser == "soft-prompt":
+            def begin(self, search: PlannedSearch) -> None:
+                if search.method == "soft-prompt":
                     raise KeyboardInterrupt
 
             def update(self, ledger: object) -> None: ...
@@ -331,7 +332,7 @@ class TestText:
             def run(self, objective: Objective, space: object, rng: object) -> None:
                 objective.evaluate([TokenPrompt(tiny_lm().encode("``|[b]<i>"))])
 
-        nasty: Optimiser = Nasty()
+        nasty: Optimiser[Any] = Nasty()
         comparison = compare(experiment(optimisers={"nasty": nasty}), tmp_path / "out")
         (line,) = (x for x in markdown(comparison).splitlines() if x.startswith("| nasty "))
         assert line.endswith(r"| ```'``\|[b]<i>'``` |")

@@ -17,11 +17,11 @@ from tiny import tiny_lm
 
 import rlprompt.store.heartbeat
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.search.objective import Budget
-from rlprompt.store.heartbeat import LEASE_SECONDS, Worker
+from rlprompt.search.budget import Budget
+from rlprompt.store.heartbeat import LEASE_SECONDS, Heartbeat
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.inspection import ledger
-from rlprompt.studies.study import Job, Study
+from rlprompt.studies.study import PlannedSearch, Study
 
 N_PROMPTS = 200
 # New moments each time; a failure shows them.
@@ -68,7 +68,7 @@ def test_a_worker_is_dead_once_its_heart_stands_still(
     monkeypatch.setattr(time, "monotonic", lambda: clock)
     # No clock of another machine, and no date, is looked at.
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    worker = Worker(tmp_path / FILE)
+    worker = Heartbeat(tmp_path / FILE)
     elsewhere = "elsewhere:1:abc"
     assert not worker.takes_for_dead("a", elsewhere, 1)
     clock += LEASE_SECONDS - 1
@@ -95,7 +95,7 @@ def test_a_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rlprompt.store.heartbeat, "BEAT_SECONDS", 0.01)
     with Store(tmp_path / FILE) as store:
         store.plan({}, {"a": {}})
-        with Worker(tmp_path / FILE) as worker:
+        with Heartbeat(tmp_path / FILE) as worker:
             assert store.claim(worker.name, dead=worker.takes_for_dead) == "a"
             before = store.run("a").beat
             deadline = time.monotonic() + 30
@@ -106,7 +106,7 @@ def test_a_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_a_task_needs_beyond_its_examples_is_in_the_ledger(tmp_path: Path) -> None:
     task = FakePricedTask()
-    job = Job(task, tiny_lm(), RandomSearch(), Budget(60), seed=0, length=3, banned=())
+    job = PlannedSearch(task, tiny_lm(), RandomSearch(), Budget(60), seed=0, length=3, banned=())
     with Study(tmp_path, {"run": job}, {}) as study:
         result = study.run(next(study.claimed()))
         (run,), entries = study.store.runs(), list(ledger(study.store, "run"))
