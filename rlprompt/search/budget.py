@@ -93,6 +93,12 @@ class Budget:
     All but `rows` are looked at before each call of the objective, so a search ends with the call
     that it was in.
 
+    >>> Budget(1000, patience=200).limits
+    {'patience': 200}
+    >>> Budget(0)
+    Traceback (most recent call last):
+    ValueError: a budget has one row or more, got 0
+
     Args:
         rows: Prompt-on-example scores, 1 or more.
         seconds: Wall time of rewards and gradients, above 0.

@@ -41,6 +41,11 @@ CHUNK = 32
 class Evaluation:
     """Prompts with their rewards.
 
+    >>> from rlprompt import TokenPrompt
+    >>> prompts = TokenPrompt((5,)), TokenPrompt((6, 7))
+    >>> Evaluation(prompts, np.array([[0.0, 1.0], [1.0, 1.0]])).rewards.tolist()
+    [0.5, 1.0]
+
     Attributes:
         prompts: (P,) of them, in the order asked.
         per_example: (P, E) float64, higher is better.
@@ -69,6 +74,15 @@ class GradientEvaluation(Evaluation):
 class BudgetExhausted(Exception):  # noqa: N818  # not an error: how a search ends
     """The budget does not cover what was asked.
 
+    An optimiser need not catch it: `search` does, and everything paid for is in the ledger.
+
+    >>> from rlprompt import TokenPrompt
+    >>> try:
+    ...     raise BudgetExhausted(Evaluation((TokenPrompt((5,)),), np.array([[0.0, 1.0]])))
+    ... except BudgetExhausted as spent:
+    ...     spent.evaluation.rewards.tolist()
+    [0.5]
+
     Attributes:
         evaluation: Answers to the prompts that it still covered, the first ones asked.
     """
@@ -80,6 +94,19 @@ class BudgetExhausted(Exception):  # noqa: N818  # not an error: how a search en
 
 class Objective:
     """Scores prompts on a task's train split, against a budget.
+
+    >>> from rlprompt import Budget, Example, Objective, Splits, TokenPrompt
+    >>> class Sevens:
+    ...     name = fingerprint = "sevens"
+    ...     splits = Splits(*([Example({"text": part}, "yes")] for part in "abc"))
+    ...
+    ...     def rewards(self, lm, prompts, examples):
+    ...         return [[prompt.ids.count(7)] * len(examples) for prompt in prompts]
+    >>> objective = Objective(Sevens(), None, Budget(10))  # this task asks no model
+    >>> objective.evaluate([TokenPrompt((7, 7)), TokenPrompt((1, 7))]).rewards.tolist()
+    [2.0, 1.0]
+    >>> objective.remaining, objective.ledger.best_reward
+    (8, 2.0)
 
     Args:
         task: What a prompt is worth.

@@ -24,6 +24,18 @@ Proposals = Generator[Sequence[Prompt], Evaluation, None]
 class Optimiser(Protocol[SpaceT]):
     """A search method: a frozen dataclass of its settings.
 
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Draw:
+    ...     batch: int = 8
+    ...     searches = "tokens"
+    ...
+    ...     def run(self, objective, space, rng):
+    ...         while True:  # until `evaluate` raises `BudgetExhausted`
+    ...             objective.evaluate([space.sample(rng) for _ in range(self.batch)])
+    >>> isinstance(Draw(), Optimiser)
+    True
+
     Attributes:
         searches: The space that `run` wants, `tokens` or `soft`.
     """
@@ -47,6 +59,16 @@ class AskTell(ABC, Generic[SpaceT]):
     `ask` is a generator, so the state of a search is its local variables:
 
         evaluation = yield prompts
+
+    >>> class Draw(AskTell[TokenSpace]):
+    ...     searches = "tokens"
+    ...
+    ...     def ask(self, space, n_prompts, rng):
+    ...         for _ in range(n_prompts):
+    ...             yield [space.sample(rng)]
+    >>> space = TokenSpace(length=2, allowed=[5])
+    >>> next(Draw().ask(space, 3, np.random.default_rng(0)))
+    [TokenPrompt(ids=(5, 5))]
     """
 
     @abstractmethod

@@ -49,6 +49,18 @@ def search(
 ) -> Result:
     """Search a prompt, pick on dev, open test once.
 
+    Not run here, since it loads a model:
+
+        task = ClassificationTask.from_file(
+            "films.csv",
+            text="text",
+            label="mood",
+            template="{text} {prompt}",
+            label_words={"bad": "terrible", "good": "great"},
+        )
+        result = search(task, FrozenLM.load("smollm2-135m"), RandomSearch(), budget=3200)
+        print(result.best.text, result.best.test)
+
     Args:
         task: What a prompt is worth.
         lm: The frozen model.

@@ -90,6 +90,12 @@ class Section:
 class Comparison:
     """Controls and runs so far, a section for each task, model and budget.
 
+    Not run here, since it takes searches to have one:
+
+        comparison = compare(experiment, Path("runs/films"))
+        if comparison.complete:
+            print(comparison.summary().runs[0].prompt)
+
     Attributes:
         sections: One or more.
         provenance: When, where and with what it ran.

@@ -40,6 +40,12 @@ class ExperimentError(ValueError):
 class Experiment:
     """Every optimiser with every seed, on one task and model, at one budget.
 
+    Not run here, since it loads a model:
+
+        lm = FrozenLM.load("smollm2-135m")
+        methods = {"greedy": Greedy(), "random": RandomSearch()}
+        experiment = Experiment("films", task, lm, methods, Budget(3200), seeds=(0, 1, 2))
+
     Args:
         name: What it is called.
         task: What a prompt is worth.
@@ -208,6 +214,10 @@ def load_experiments(
     config: Config, dtypes: Sequence[str] = (), shelf: Shelf | None = None
 ) -> list[Experiment]:
     """What a config describes, loaded: what is quick to check first, the models last.
+
+    Not run here, since it loads a model:
+
+        experiments = load_experiments(load_config(Path("films.yaml")))
 
     Of several models one at a time is in memory, and their experiments follow each other.
 

@@ -49,6 +49,12 @@ def compare(
 ) -> Comparison:
     """Run every search of an experiment, or of several side by side.
 
+    Not run here, since it takes a model and a while:
+
+        comparison = compare(load_experiments(load_config(Path("films.yaml"))), Path("runs/films"))
+        for run in comparison.runs:
+            print(run.search.title, run.scores["test"])
+
     `out` gets `summary.json` and `runs/` with a JSON file each run, brought up to date after each
     run, and `study.sqlite`, which holds every answer that was paid for; `rlprompt.reports` makes
     tables and a page of them. On a folder that holds this study already, it goes on: what is
