@@ -70,7 +70,7 @@ class PromptConfig(Section):
 
 
 class StopConfig(Section):
-    """When a search ends before its budget does; see `objective.Budget`.
+    """When a search ends before its budget does; see `Budget`.
 
     Attributes:
         seconds: Wall time of rewards and gradients.
@@ -84,7 +84,7 @@ class StopConfig(Section):
 
 
 class RayConfig(Section):
-    """The cluster that searches run on; see `cluster.Ray`.
+    """The cluster that searches run on; see `Ray`.
 
     Attributes:
         address: `auto` for the cluster that this machine is part of, `local` for this machine
@@ -156,7 +156,7 @@ class Config(Section):
         tasks: Several, as for models.
         prompt: What is searched for.
         optimisers: The methods to compare.
-        references: Training of the same models on the same examples, see `references.py`.
+        references: Training of the same models on the same examples, see `Reference`.
         seeds: Each optimiser runs once with each.
         budget: Rows that each run may spend: one row is one prompt scored on one example.
         budgets: Several.

@@ -40,7 +40,7 @@ class Candidate:
         dev: Dev scores, None where the search was interrupted.
         test: Test scores, of the picked prompt only.
         dev_examples: Dev examples that its dev scores are the means of: fewer than there are where
-            it fell behind in the race (`selection.py`).
+            it fell behind in the race (`race`).
     """
 
     prompt: Prompt

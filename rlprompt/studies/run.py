@@ -17,6 +17,7 @@ from typing import Any
 import rlprompt
 from rlprompt._utils.files import write_whole
 from rlprompt.config.schema import RANDOM, Config, config_from_json
+from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE, Store
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.baselines import Controls, controls_of, score_controls, train_references
@@ -89,7 +90,7 @@ def compare(
         )
     watcher = watcher or Silent()
     experiments = [experiments] if isinstance(experiments, Experiment) else list(experiments)
-    grid, provenance = searches(experiments), _provenance()
+    grid, named, provenance = searches(experiments), headed(experiments), _provenance()
     with claimed(out), contextlib.ExitStack() as stack:
         new = not (out / FILE).exists()
         study = stack.enter_context(_study(grid, experiments[0].config, out, cache))
@@ -101,7 +102,7 @@ def compare(
 
         def found(last: Run | None = None) -> Comparison:
             runs = _kept(study, grid, last)
-            sections = _sections(experiments, controls, references, runs)
+            sections = _sections(named, controls, references, runs)
             return Comparison(tuple(sections), provenance)
 
         write(found(), out)
@@ -154,7 +155,10 @@ def _removed_on_error(study: Study) -> Iterator[None]:
     """Remove a study's store if its controls cannot be scored, unless others have begun on it."""
     try:
         yield
-    except ExperimentError:
+    except StoreError:
+        raise
+    # Any other error: a task may come from anyone. It goes on to whoever called.
+    except Exception:
         begun = any(run.owner or run.used for run in study.store.runs())
         study.close()
         if not begun:
@@ -253,13 +257,13 @@ def _kept(study: Study, grid: Mapping[str, PlannedSearch], last: Run | None) -> 
 
 
 def _sections(
-    experiments: Sequence[Experiment],
+    experiments: Mapping[str, Experiment],
     controls: Controls,
     references: Sequence[ReferenceEntry],
     runs: Sequence[Run],
 ) -> Iterator[Section]:
-    """A section for each experiment, in order."""
-    for heading, experiment in headed(experiments).items():
+    """A section for each experiment, by heading, in order."""
+    for heading, experiment in experiments.items():
         own = tuple(run for run in runs if run.search.heading == heading)
         place = (experiment.task_name, experiment.lm.name)
         trained = tuple(one for one in references if (one.task, one.model) == place)
