@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -104,7 +104,7 @@ class _Search:
 
 
 def check_optimiser(
-    optimiser: Optimiser,
+    optimiser: Optimiser[Any],
     lm: FrozenLM | None = None,
     *,
     seed: int = 0,
@@ -131,7 +131,7 @@ def check_optimiser(
 
 @dataclass
 class _Check:
-    optimiser: Optimiser
+    optimiser: Optimiser[Any]
     lm: FrozenLM
     seed: int
     n_prompts: int

@@ -37,7 +37,7 @@ MARKS = 10
 def search(
     task: Task,
     lm: FrozenLM,
-    optimiser: Optimiser,
+    optimiser: Optimiser[Any],
     budget: Budget | int,
     *,
     seed: int = 0,
@@ -201,7 +201,7 @@ def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = N
     )
 
 
-def _settings(optimiser: Optimiser) -> dict[str, Any]:
+def _settings(optimiser: Optimiser[Any]) -> dict[str, Any]:
     if not dataclasses.is_dataclass(optimiser):
         return {}
     return {f.name: _setting(getattr(optimiser, f.name)) for f in dataclasses.fields(optimiser)}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from rlprompt.search.space import SoftSpace, TokenSpace
 RNG = np.random.default_rng
 
 
-def run(optimiser: Optimiser, n_prompts: int, seed: int = 0) -> Result:
+def run(optimiser: Optimiser[Any], n_prompts: int, seed: int = 0) -> Result:
     task = HiddenWords() if optimiser.searches == "tokens" else HiddenVectors()
     rows = n_prompts * N_EXAMPLES
     return search(task, tiny_lm(), optimiser, rows, seed=seed, length=5)

@@ -349,7 +349,7 @@ class TestSeed:
         ("task", "optimiser"), [(FakeTask, Draw()), (FakeGradientTask, DrawVectors())]
     )
     def test_the_same_seed_gives_the_same_result(
-        self, task: Callable[[], FakeTask], optimiser: Optimiser
+        self, task: Callable[[], FakeTask], optimiser: Optimiser[Any]
     ) -> None:
         first, again, other = (
             search(task(), tiny_lm(), optimiser, 30 * N, seed=seed) for seed in (3, 3, 4)
