@@ -15,7 +15,7 @@ from small_experiments import experiment, task
 from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.cli.markdown import markdown
+from rlprompt.cli.markdown import draw, markdown
 from rlprompt.config.yaml_file import load_config
 from rlprompt.data.load import Splits
 from rlprompt.models.lm import FrozenLM
@@ -43,7 +43,9 @@ def grid(**fields: Any) -> list[Experiment]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
     out = tmp_path_factory.mktemp("runs") / "grid"
-    return compare(grid(), out), out
+    comparison = compare(grid(), out)
+    draw(comparison, out)
+    return comparison, out
 
 
 class TestNames:

@@ -15,7 +15,7 @@ from small_experiments import N_TRAIN, experiment, task
 from tiny import CONTEXT, tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.cli.markdown import HEADER, markdown, remarks, shown, table
+from rlprompt.cli.markdown import HEADER, draw, markdown, remarks, shown, table
 from rlprompt.cli.png import mean_curve
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
@@ -57,7 +57,9 @@ def summary(out: Path) -> dict[str, Any]:
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
     """A whole comparison and its folder."""
     out = tmp_path_factory.mktemp("runs") / "small"
-    return compare(experiment(seeds=(0, 1)), out), out
+    comparison = compare(experiment(seeds=(0, 1)), out)
+    draw(comparison, out)
+    return comparison, out
 
 
 class TestFiles:
