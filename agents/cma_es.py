@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlprompt.search.run import AskTell, Proposals
+from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import SoftSpace
 from rlprompt.types import PromptKind
 
@@ -19,7 +19,7 @@ EVALUATIONS_A_DIMENSION = 1000
 
 
 @dataclass(frozen=True)
-class CMAES(AskTell):
+class CMAES(AskTell[SoftSpace]):
     """Evolve the coordinates of a soft prompt in a random subspace, with pycma.
 
     Black-Box Tuning (Sun et al. 2022, arXiv 2201.03514). Departures: the covariance is diagonal

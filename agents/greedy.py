@@ -10,13 +10,13 @@ from typing import ClassVar
 import numpy as np
 
 from rlprompt.prompt import TokenPrompt
-from rlprompt.search.run import AskTell, Proposals
+from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import TokenSpace
 from rlprompt.types import PromptKind
 
 
 @dataclass(frozen=True)
-class Greedy(AskTell):
+class Greedy(AskTell[TokenSpace]):
     """Change one token at a time, from the best of a random pool.
 
     A round draws replacements for one token of the best prompt so far, scores them together and

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.search.run import AskTell, Proposals
+from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import TokenSpace
 from rlprompt.types import PromptKind
 
 
 @dataclass(frozen=True)
-class RandomSearch(AskTell):
+class RandomSearch(AskTell[TokenSpace]):
     """Draw prompts uniformly and keep the best.
 
     Lu et al. 2024, "Strings from the Library of Babel" (arXiv 2311.09569): random separators come

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,21 +26,23 @@ from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.data.load import load_splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.search.memo import Answer
-from rlprompt.search.objective import CHUNK, Budget, BudgetExhausted, Objective
-from rlprompt.search.run import Optimiser, make_space
+from rlprompt.search.budget import Budget
+from rlprompt.search.memo import Answer, TrainQuestion
+from rlprompt.search.objective import CHUNK, BudgetExhausted, Objective
+from rlprompt.search.optimiser import Optimiser, make_space
 from rlprompt.store.database import Database
 from rlprompt.store.record import Record
 from rlprompt.store.schema import MIGRATIONS
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.inspection import best
+from rlprompt.tasks.base import Task
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
 
 N_EXAMPLES = 32
 # What the store may cost, and the speed of scoring at which it is asked.
 SHARE, PROMPTS_A_MINUTE = 0.03, 300
-OPTIMISERS: dict[str, Optimiser] = {
+OPTIMISERS: dict[str, Optimiser[Any]] = {
     "random": RandomSearch(),
     "greedy": Greedy(),
     "cma-es": CMAES(),
@@ -55,15 +58,29 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def subject() -> tuple[FrozenLM, Task]:
+    """The default model and a task."""
+    words = {"negative": "terrible", "positive": "great"}
+    task = ClassificationTask(
+        "movie-reviews",
+        load_splits("movie-reviews", list(words)),
+        Template("{text} {prompt}"),
+        words,
+    )
+    return FrozenLM.load("smollm2-135m", dtype="float32"), task
+
+
 def ask(record: Record, batches: Sequence[Sequence[Prompt]], answer: Answer) -> None:
     """What an objective does with its batches."""
     for batch in batches:
-        if record.find(batch, gradient=False) is None:
-            record.keep(batch, answer)
+        question = TrainQuestion(tuple(batch))
+        if record.get(question) is None:
+            record.put(question, answer)
 
 
 def bench_keep(folder: Path, n_batches: int = 200) -> None:
     """Time to keep a batch of 32 prompts on 32 examples, of tokens and of soft prompts."""
+    lm, task = subject()
     rng = np.random.default_rng(0)
     makers: dict[str, Callable[[], Prompt]] = {
         "tokens": lambda: TokenPrompt(rng.integers(49152, size=5)),
@@ -78,11 +95,11 @@ def bench_keep(folder: Path, n_batches: int = 200) -> None:
             store.plan({}, {"run": {}})
             store.claim("bench", dead=lambda *_: False)
             database = Database(folder / kind / FILE, MIGRATIONS)
-            record = Record(database, 1, "run", "model", "task", 0, "bench")
+            record = Record(database, lm, task, "run", "bench")
             answer = Answer(rng.standard_normal((CHUNK, N_EXAMPLES)), None, 1.0)
 
             seconds = timed(partial(ask, record, batches, answer)) / n_batches
-            replay = Record(database, 1, "run", "model", "task", 0, "bench")
+            replay = Record(database, lm, task, "run", "bench")
             again = timed(partial(ask, replay, batches, answer)) / n_batches
             database.close()
         share = seconds / (CHUNK * 60 / PROMPTS_A_MINUTE)
@@ -95,14 +112,7 @@ def bench_keep(folder: Path, n_batches: int = 200) -> None:
 
 def bench_replay(folder: Path, names: Sequence[str], n_prompts: int) -> None:
     """Time of searches on the default model, and of their replay."""
-    words = {"negative": "terrible", "positive": "great"}
-    task = ClassificationTask(
-        "movie-reviews",
-        load_splits("movie-reviews", list(words)),
-        Template("{text} {prompt}"),
-        words,
-    )
-    lm = FrozenLM.load("smollm2-135m", dtype="float32")
+    lm, task = subject()
     budget = Budget(n_prompts * len(task.splits.train))
     for name in names:
         optimiser = OPTIMISERS[name]
@@ -110,9 +120,11 @@ def bench_replay(folder: Path, names: Sequence[str], n_prompts: int) -> None:
             store.plan({}, {"run": {}})
             store.claim("bench", dead=lambda *_: False)
 
-            def go(store: Store = store, optimiser: Optimiser = optimiser) -> tuple[float, float]:
+            def go(
+                store: Store = store, optimiser: Optimiser[Any] = optimiser
+            ) -> tuple[float, float]:
                 record = store.record("run", lm, task, "bench")
-                objective = Objective(task, lm, budget, answers=record)
+                objective = Objective(task, lm, budget, memo=record)
                 rng = np.random.default_rng(0)
                 space = make_space(optimiser.searches, lm, 5, (), rng)
                 began = time.perf_counter()
@@ -134,6 +146,7 @@ def bench_open(folder: Path, n_evaluations: int) -> None:
     path = folder / "large" / FILE
     with Store(path) as store:
         store.plan({}, {"run": {}})
+    lm, task = subject()
     rewards, count = np.zeros(N_EXAMPLES).tobytes(), range(1, n_evaluations + 1)
 
     def fill(connection: sqlite3.Connection) -> None:
@@ -152,8 +165,8 @@ def bench_open(folder: Path, n_evaluations: int) -> None:
         with Store(path) as store:
             store.runs()
             store.claim("bench", dead=lambda *_: False)
-            record = Record(store._database, 1, "run", "model", "task", 0, "bench")
-            assert record.find([TokenPrompt((1,))], gradient=False) is None
+            record = store.record("run", lm, task, "bench")
+            assert record.get(TrainQuestion((TokenPrompt((1,)),))) is None
 
     def show() -> None:
         with Store(path, read_only=True) as store:

@@ -13,21 +13,13 @@ from .models.decoding import Generated as Generated
 from .models.lm import FrozenLM as FrozenLM
 from .prompt import SoftPrompt as SoftPrompt
 from .prompt import TokenPrompt as TokenPrompt
-from .search.objective import (
-    Budget as Budget,
-)
-from .search.objective import (
-    BudgetExhausted as BudgetExhausted,
-)
-from .search.objective import (
-    Evaluation as Evaluation,
-)
-from .search.objective import (
-    Objective as Objective,
-)
+from .search.budget import Budget as Budget
+from .search.objective import BudgetExhausted as BudgetExhausted
+from .search.objective import Evaluation as Evaluation
+from .search.objective import Objective as Objective
+from .search.optimiser import AskTell as AskTell
+from .search.optimiser import Optimiser as Optimiser
 from .search.result import Result as Result
-from .search.run import AskTell as AskTell
-from .search.run import Optimiser as Optimiser
 from .search.run import search as search
 from .search.space import SoftSpace as SoftSpace
 from .search.space import TokenSpace as TokenSpace

@@ -92,7 +92,7 @@ def test_a_search_of_an_old_study_that_was_cut_short_ends_the_same(old: Path) ->
         assert run["rewards"] == pytest.approx(before[name]["rewards"], abs=0.05)
 
 
-def test_a_cache_answers_or_says_why_not(old: Path) -> None:
+def test_a_cache_is_refused_with_what_to_do(old: Path, caplog: pytest.LogCaptureFixture) -> None:
     result = rlprompt("compare", "classes.yaml", "--cache", "cache.sqlite")
     assert result.exit_code == 0
     new, found = runs_of(old / "runs" / "classes"), runs_of(old / "classes")
@@ -103,7 +103,10 @@ def test_a_cache_answers_or_says_why_not(old: Path) -> None:
         (kept,) = connection.execute("SELECT count(*) FROM shared").fetchone()
     with sqlite3.connect(old / "cache.sqlite") as connection:
         (now,) = connection.execute("SELECT count(*) FROM shared").fetchone()
-    assert now == kept, "a cache that answers is not filled again"
+    assert now == kept, "a cache that is refused is left as it is"
+    said = " ".join(f"{result.output} {caplog.text}".split())
+    assert "going on without the cache: cache.sqlite was written by an older rlprompt" in said
+    assert "remove it, or name another file" in said
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -26,16 +26,16 @@ from rlprompt.check.state import changed, model_state
 from rlprompt.check.toy import Call, ToyTask, toy_lm
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.search.budget import Budget
 from rlprompt.search.objective import (
     GRADIENT_ROWS,
-    Budget,
     BudgetExhausted,
     Evaluation,
     GradientEvaluation,
     Objective,
 )
+from rlprompt.search.optimiser import Optimiser, make_space
 from rlprompt.search.result import plain
-from rlprompt.search.run import Optimiser, make_space
 from rlprompt.search.space import Space
 from rlprompt.types import PromptKind
 
@@ -104,7 +104,7 @@ class _Search:
 
 
 def check_optimiser(
-    optimiser: Optimiser,
+    optimiser: Optimiser[Any],
     lm: FrozenLM | None = None,
     *,
     seed: int = 0,
@@ -135,7 +135,7 @@ def check_optimiser(
 
 @dataclass
 class _Check:
-    optimiser: Optimiser
+    optimiser: Optimiser[Any]
     lm: FrozenLM
     seed: int
     n_prompts: int

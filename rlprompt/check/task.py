@@ -32,7 +32,7 @@ from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.search.objective import CHUNK
-from rlprompt.search.run import make_space
+from rlprompt.search.optimiser import make_space
 from rlprompt.search.space import TokenSpace
 from rlprompt.tasks.base import Task, as_task
 from rlprompt.template import Query

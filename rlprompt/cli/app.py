@@ -27,7 +27,7 @@ from rlprompt.cli import transfer as transfer_command
 
 if TYPE_CHECKING:
     from rlprompt.config.schema import Config
-    from rlprompt.studies.run import Watcher
+    from rlprompt.studies.trackers import Watcher
 
 INTERRUPTED = 130
 RUNS = Path("runs")
@@ -267,10 +267,10 @@ def _compare(
             if config is not given:
                 console.print("random search is added, the control at the same cost")
             experiments = load_again(config, place)
-            n_searches = len(searches(experiments))
+            planned = searches(experiments).values()
         for line in terminal.opening(experiments, place):
             console.print(line)
-        watcher = Several([stack.enter_context(terminal.watching(console, n_searches)), *trackers])
+        watcher = Several([stack.enter_context(terminal.watching(console, planned)), *trackers])
         cache = Path(config.cache).expanduser() if config.cache else None
         with _user_errors(ExperimentError, StoreError, ClusterError, OSError):
             comparison = compare(

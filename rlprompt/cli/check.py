@@ -67,11 +67,11 @@ def dry_run(config: Config) -> None:
         ValueError: Something in the config is wrong.
         AssetError: Bundled data or model could not be fetched.
     """
-    from rlprompt.studies.experiment import load_experiments, searches
+    from rlprompt.studies.experiment import headed, load_experiments
 
     config = config.with_random()
     typer.echo(f"{config.name}: a plan; no search is run and nothing is written")
-    _show_plans({s.heading: s.experiment for s in searches(load_experiments(config)).values()})
+    _show_plans(headed(load_experiments(config)))
 
 
 def _check_experiment(
@@ -80,11 +80,10 @@ def _check_experiment(
     from rlprompt.check.optimiser import check_optimiser
     from rlprompt.check.task import check_task
     from rlprompt.config.yaml_file import load_config
-    from rlprompt.studies.experiment import load_experiments, searches
+    from rlprompt.studies.experiment import headed, load_experiments
 
     config = load_config(Path(subject), device=device, dtype=dtype).with_random()
     experiments = load_experiments(config)
-    headed = {search.heading: search.experiment for search in searches(experiments).values()}
     reports = []
     # Budgets make no difference to a task and a model.
     for experiment in {(e.task_name, e.lm.name): e for e in experiments}.values():
@@ -101,7 +100,7 @@ def _check_experiment(
         _tell_problems(name, reports[-1])
     typer.echo("")
     if sound:  # or what it costs is of no interest
-        _show_plans(headed)
+        _show_plans(headed(experiments))
     return reports
 
 
@@ -195,8 +194,8 @@ def _remarks(experiment: Experiment, plan: Plan) -> list[str]:
     if experiment.references:
         names = ", ".join(experiment.references)
         lines.append(f"training of {names} comes on top, and is not reckoned")
-    if experiment.stop:
-        limits = ", ".join(f"{name} {value:g}" for name, value in experiment.stop.items())
+    if experiment.budget.limits:
+        limits = ", ".join(f"{name} {value:g}" for name, value in experiment.budget.limits.items())
         lines.append(f"searches may end before: {limits}")
     return lines
 

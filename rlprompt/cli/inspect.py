@@ -161,11 +161,9 @@ def verify(
     """Score some prompts of a study again, and its final ones; exit code 1 if they differ."""
     from rlprompt.studies import inspection
     from rlprompt.studies.experiment import searches
-    from rlprompt.studies.run import jobs
 
     with _open(study) as store:
-        grid = searches(_load(study)).values()
-        found = inspection.verify(store, jobs(grid), sample)
+        found = inspection.verify(store, searches(_load(study)), sample)
     typer.echo(
         f"{found.n_prompts} prompts and {found.n_final} final scores computed again; the largest "
         f"difference is {found.largest:.3g} ({found.where}), and rounding may make "

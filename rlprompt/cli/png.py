@@ -28,7 +28,7 @@ LABEL_GAP = 0.055
 MOST_COLUMNS = 4
 # What neighbours of a grid differ in, the innermost first.
 _SIDE_BY_SIDE: tuple[Callable[[Section], object], ...] = (
-    lambda section: section.experiment.budget,
+    lambda section: section.experiment.budget.rows,
     lambda section: section.experiment.task_name,
 )
 
@@ -79,7 +79,7 @@ def _panel(axes: Axes, section: Section) -> None:
             continue
         axes.axhline(score.reward, color=GREY, ls=(0, (1, 2)), lw=1.3, zorder=1)
         labels.append((score.reward, control.title, GREY))
-    axes.set_xlim(0, section.experiment.budget)
+    axes.set_xlim(0, section.experiment.budget.rows)
     _label_ends(axes, labels)
     _describe(axes, section)
 

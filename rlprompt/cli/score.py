@@ -130,7 +130,7 @@ def _print_scores(
     """A prompt and what it scores on one task and model."""
     from rlprompt.cli.terminal import print_columns
     from rlprompt.prompt import TokenPrompt
-    from rlprompt.search.run import describe, evaluate
+    from rlprompt.search.evaluation import describe, evaluate
 
     scores = {str(part): evaluate(task, lm, prompt, part) for part in splits}
     text, retypable = describe(lm, prompt)

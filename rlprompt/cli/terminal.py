@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +23,9 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rlprompt.search.budget import Ledger
     from rlprompt.studies.comparison import Comparison, Run, Section
-    from rlprompt.studies.experiment import Experiment, Search
-    from rlprompt.studies.run import Watcher
+    from rlprompt.studies.experiment import Experiment
+    from rlprompt.studies.study import PlannedSearch
+    from rlprompt.studies.trackers import Watcher
     from rlprompt.tasks.base import Task
 
 # Width that the progress line needs besides its bar.
@@ -96,7 +97,7 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
         ),
         f"searches: {sum(len(experiment.grid) for experiment in experiments)} "
         f"({', '.join(first.optimisers)}; seeds {', '.join(map(str, first.seeds))})",
-        *(_budget(rows, tasks) for rows in dict.fromkeys(e.budget for e in experiments)),
+        *(_budget(rows, tasks) for rows in dict.fromkeys(e.budget.rows for e in experiments)),
         f"writing to {out}",
         f"scoring {sum(len(place.control_plans) for place in places.values())} controls first",
     ]
@@ -119,10 +120,10 @@ def _budget(rows: int, tasks: Mapping[str, Task]) -> str:
 
 
 @contextmanager
-def watching(console: Console, n_searches: int) -> Iterator[Watcher]:
-    """A watcher of so many searches for the console: bars on a terminal, lines elsewhere."""
+def watching(console: Console, searches: Collection[PlannedSearch]) -> Iterator[Watcher]:
+    """A watcher of searches for the console: bars on a terminal, lines elsewhere."""
     if not console.is_terminal or console.is_dumb_terminal:
-        yield Lines(console, n_searches)
+        yield Lines(console, searches)
         return
     bar = BarColumn(bar_width=max(4, min(30, console.width - BESIDES_BAR)))
     columns = (
@@ -133,36 +134,37 @@ def watching(console: Console, n_searches: int) -> Iterator[Watcher]:
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     with Progress(*columns, console=console) as progress:
-        yield Bars(progress, n_searches)
+        yield Bars(progress, searches)
 
 
 class _Watch:
     """What both watchers know: the search that is under way, and its place among all."""
 
-    def __init__(self, n_searches: int) -> None:
-        self._n_searches = n_searches
+    def __init__(self, searches: Collection[PlannedSearch]) -> None:
+        self._n_searches = len(searches)
+        self._one_seed = len({search.seed for search in searches}) == 1
         self._begun = 0
         self.budget = self.prompt_rows = 1
 
-    def title(self, search: Search) -> str:
+    def title(self, search: PlannedSearch) -> str:
         """Place in the grid and name of the search that begins."""
         self._begun += 1
-        self.budget = search.experiment.budget
-        self.prompt_rows = search.experiment.prompt_rows
-        seed = "" if len(search.experiment.seeds) == 1 else f", seed {search.seed}"
+        self.budget = search.budget.rows
+        self.prompt_rows = search.prompt_rows
+        seed = "" if self._one_seed else f", seed {search.seed}"
         heading = f"{search.heading}, " if search.heading else ""
-        return f"{self._begun}/{self._n_searches} {heading}{search.optimiser}{seed}"
+        return f"{self._begun}/{self._n_searches} {heading}{search.method}{seed}"
 
 
 class Bars(_Watch):
     """A bar for each search."""
 
-    def __init__(self, progress: Progress, n_searches: int) -> None:
-        super().__init__(n_searches)
+    def __init__(self, progress: Progress, searches: Collection[PlannedSearch]) -> None:
+        super().__init__(searches)
         self._progress = progress
         self._task = TaskID(0)
 
-    def begin(self, search: Search) -> None:
+    def begin(self, search: PlannedSearch) -> None:
         """See `Watcher`."""
         title = self.title(search)
         self._task = self._progress.add_task(title, total=self.budget, rows="starting", best="")
@@ -190,14 +192,14 @@ class Bars(_Watch):
 class Lines(_Watch):
     """A line every ten seconds or tenth of the budget, and one at each end."""
 
-    def __init__(self, console: Console, n_searches: int) -> None:
-        super().__init__(n_searches)
+    def __init__(self, console: Console, searches: Collection[PlannedSearch]) -> None:
+        super().__init__(searches)
         self._console = console
         self._title = ""
         self._began = self._last_time = 0.0
         self._last_rows = 0
 
-    def begin(self, search: Search) -> None:
+    def begin(self, search: PlannedSearch) -> None:
         """See `Watcher`."""
         self._title = self.title(search)
         self._began = self._last_time = time.monotonic()

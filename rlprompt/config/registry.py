@@ -20,7 +20,7 @@ from rlprompt._utils.suggest import advice, reason
 from rlprompt.types import RegistryKind
 
 if TYPE_CHECKING:
-    from rlprompt.search.run import Optimiser
+    from rlprompt.search.optimiser import Optimiser
     from rlprompt.tasks.base import Task
 
 
@@ -54,13 +54,13 @@ def load(kind: RegistryKind, name: str) -> Callable[..., Any]:
         raise ValueError(f"{kind} {name} ({point.value}) cannot be imported: {error}") from error
 
 
-def make_optimiser(name: str, settings: Mapping[str, Any]) -> Optimiser:
+def make_optimiser(name: str, settings: Mapping[str, Any]) -> Optimiser[Any]:
     """A search method with some of its settings changed.
 
     Raises:
         ValueError: There is no such method or setting, or a value is not allowed.
     """
-    return cast("Optimiser", _make("optimiser", name, settings))
+    return cast("Optimiser[Any]", _make("optimiser", name, settings))
 
 
 def make_task(name: str, settings: Mapping[str, Any]) -> Task:

@@ -38,8 +38,8 @@ from rlprompt.export.peft_adapter import write_adapter
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.scorer import embed
 from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.search.evaluation import describe
 from rlprompt.search.result import Candidate, Result, Score
-from rlprompt.search.run import describe
 from rlprompt.statistics.summaries import share_interval, summarise
 from rlprompt.store.store import StoredRun
 from rlprompt.tasks.base import Task, as_task

@@ -1,31 +1,13 @@
-from .objective import (
-    Budget as Budget,
-)
-from .objective import (
-    BudgetExhausted as BudgetExhausted,
-)
-from .objective import (
-    Evaluation as Evaluation,
-)
-from .objective import (
-    Objective as Objective,
-)
+from .budget import Budget as Budget
+from .evaluation import evaluate as evaluate
+from .objective import BudgetExhausted as BudgetExhausted
+from .objective import Evaluation as Evaluation
+from .objective import Objective as Objective
+from .optimiser import AskTell as AskTell
+from .optimiser import Optimiser as Optimiser
+from .optimiser import Proposals as Proposals
 from .result import Result as Result
-from .run import (
-    AskTell as AskTell,
-)
-from .run import (
-    Optimiser as Optimiser,
-)
-from .run import (
-    Proposals as Proposals,
-)
-from .run import (
-    evaluate as evaluate,
-)
-from .run import (
-    search as search,
-)
+from .run import search as search
 from .space import SoftSpace as SoftSpace
 from .space import TokenSpace as TokenSpace
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.search.evaluation import Unmetered
+from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.result import Analysis, Neighbour, Piece, Projection
 
 logger = logging.getLogger(__name__)
@@ -32,33 +32,33 @@ REFUSALS = (
 )
 
 
-def analyse(unmetered: Unmetered, prompt: Prompt) -> Analysis:
+def analyse(evaluator: Evaluator, prompt: Prompt) -> Analysis:
     """Take a prompt apart.
 
     A task that cannot score one of the parts loses this and nothing else: the reason is in the
     analysis.
     """
     try:
-        pieces = _pieces(unmetered, prompt)
+        pieces = _pieces(evaluator, prompt)
         if isinstance(prompt, TokenPrompt):
             return Analysis(pieces)
-        tokens = unmetered.lm.nearest_tokens(prompt)
-        neighbours = tuple(_neighbours(unmetered.lm, prompt, tokens))
-        return Analysis(pieces, neighbours, _projection(unmetered, tokens))
+        tokens = evaluator.lm.nearest_tokens(prompt)
+        neighbours = tuple(_neighbours(evaluator.lm, prompt, tokens))
+        return Analysis(pieces, neighbours, _projection(evaluator, tokens))
     except REFUSALS as error:
         problem = " ".join(f"{type(error).__name__}: {error}".split())
         logger.warning("the picked prompt was not taken apart: %s", problem)
         return Analysis(problem=problem)
 
 
-def _pieces(unmetered: Unmetered, prompt: Prompt) -> tuple[Piece, ...]:
+def _pieces(evaluator: Evaluator, prompt: Prompt) -> tuple[Piece, ...]:
     """Dev scores of the prompt without each of its parts, leaving one out at a time."""
     spans = list(parts(len(prompt)))
     if not spans:
         return ()
-    texts = [_text(unmetered.lm, _cut(prompt, start, end)) for start, end in spans]
+    texts = [_text(evaluator.lm, _cut(prompt, start, end)) for start, end in spans]
     rests = [_without(prompt, start, end) for start, end in spans]
-    scores = unmetered.scores(rests, "dev")
+    scores = evaluator.scores(rests, "dev")
     return tuple(Piece(text, score) for text, score in zip(texts, scores, strict=True))
 
 
@@ -102,7 +102,7 @@ def _neighbours(lm: FrozenLM, prompt: SoftPrompt, tokens: TokenPrompt) -> Iterat
         yield Neighbour(lm.decode([token]), distances[i], norms[i], token_norms[i])
 
 
-def _projection(unmetered: Unmetered, tokens: TokenPrompt) -> Projection:
-    lm = unmetered.lm
-    (dev,), (test,) = (unmetered.scores([tokens], split) for split in ("dev", "test"))
+def _projection(evaluator: Evaluator, tokens: TokenPrompt) -> Projection:
+    lm = evaluator.lm
+    (dev,), (test,) = (evaluator.scores([tokens], split) for split in ("dev", "test"))
     return Projection(tokens.ids, lm.decode(tokens.ids), lm.is_retypable(tokens), dev, test)

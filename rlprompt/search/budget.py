@@ -1,13 +1,15 @@
-"""What a search paid for and what came of it; only the `Objective` writes it."""
+"""What a search may spend, and what it spent and found; only the `Objective` spends."""
 
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from rlprompt.prompt import Prompt
+from rlprompt.tasks.base import Task, prompt_rows
 
 # Distinct prompts remembered for the selection on dev.
 KEPT = 64
@@ -81,3 +83,69 @@ class Ledger:
         self._kept[key] = scored
         if len(self._heap) > KEPT:
             del self._kept[heapq.heappop(self._heap)[2]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may spend, and when it may stop before.
+
+    All but `rows` are looked at before each call of the objective, so a search ends with the call
+    that it was in.
+
+    >>> Budget(1000, patience=200).limits
+    {'patience': 200}
+    >>> Budget(0)
+    Traceback (most recent call last):
+    ValueError: a budget has one row or more, got 0
+
+    Args:
+        rows: Prompt-on-example scores, 1 or more.
+        seconds: Wall time of rewards and gradients, above 0.
+        target: A mean train reward that is good enough.
+        patience: Rows without a better reward, 1 or more.
+    """
+
+    rows: int
+    seconds: float = math.inf
+    target: float = math.inf
+    patience: float = math.inf
+
+    def __post_init__(self) -> None:
+        """Refuse an empty budget."""
+        if self.rows < 1:
+            raise ValueError(f"a budget has one row or more, got {self.rows}")
+        if not self.seconds > 0 or not self.patience >= 1 or math.isnan(self.target):
+            raise ValueError(
+                "a search stops after seconds above 0, a target that is a number, or a patience "
+                f"of one row or more; got {self}"
+            )
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """What may end a search before its rows are spent, by field."""
+        limits = {"seconds": self.seconds, "target": self.target, "patience": self.patience}
+        return {name: limit for name, limit in limits.items() if limit < math.inf}
+
+    def check_covers(self, task: Task) -> None:
+        """Refuse to begin what cannot score one prompt.
+
+        Raises:
+            ValueError: It does not cover one.
+        """
+        n_train, rows = len(task.splits.train), prompt_rows(task)
+        if self.rows < rows:
+            extra = rows - n_train
+            more = f" and scores each prompt on {extra} more texts" if extra else ""
+            raise ValueError(
+                f"a budget of {self.rows} rows does not cover one prompt: the task has "
+                f"{n_train} train examples{more}, so give {rows} rows or more"
+            )
+
+    def stops(self, ledger: Ledger) -> bool:
+        """Whether a search with this ledger has reason to stop before its rows are spent."""
+        improved = ledger.improvements[-1].rows if ledger.improvements else 0
+        return (
+            ledger.lm_seconds >= self.seconds
+            or ledger.best_reward >= self.target
+            or ledger.used - improved >= self.patience
+        )

@@ -10,90 +10,28 @@ import datetime
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from functools import partial
 
 import numpy as np
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt
-from rlprompt.search.result import Score
+from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.search.memo import Measurement, Memo, SplitQuestion, remembered
+from rlprompt.search.result import SOFT_MARK, Score
 from rlprompt.tasks.base import Measured, Task, as_task, prompt_rows
 
 # Of what the model wrote, this many characters are kept with a result.
 MOST_CHARACTERS = 400
 
 
-class Finding(NamedTuple):
-    """What prompts came to on a split.
-
-    Attributes:
-        measured: On each example.
-        at: When it was computed, ISO 8601 with the time zone.
-        seconds: How long that took.
-    """
-
-    measured: Measured
-    at: str
-    seconds: float
-
-
-class Scores(Protocol):
-    """Scores that an earlier process computed: nothing is selected, or tested, twice."""
-
-    def find(
-        self, prompts: Sequence[Prompt], split: str, which: Sequence[int] | None = None
-    ) -> Finding | None:
-        """What prompts came to together on a split, or on some of its examples, or None."""
-        ...
-
-    def keep(
-        self,
-        prompts: Sequence[Prompt],
-        split: str,
-        finding: Finding,
-        which: Sequence[int] | None = None,
-    ) -> None:
-        """Put away what is new, for good once this returns."""
-        ...
-
-
-class Pending:
-    """Scores of a study that is not begun yet (`Scores`), for its store."""
-
-    def __init__(self) -> None:
-        self._kept: list[tuple[Sequence[Prompt], str, Finding, Sequence[int] | None]] = []
-
-    def find(
-        self, prompts: Sequence[Prompt], split: str, which: Sequence[int] | None = None
-    ) -> Finding | None:
-        """See `Scores.find`."""
-        asked = (prompts, split, which)
-        return next((kept for p, s, kept, w in self._kept if (p, s, w) == asked), None)
-
-    def keep(
-        self,
-        prompts: Sequence[Prompt],
-        split: str,
-        finding: Finding,
-        which: Sequence[int] | None = None,
-    ) -> None:
-        """See `Scores.keep`."""
-        self._kept.append((prompts, split, finding, which))
-
-    def move(self, scores: Scores) -> None:
-        """Put everything where it lasts."""
-        for entry in self._kept:
-            scores.keep(*entry)
-
-
 @dataclass
-class Unmetered:
+class Evaluator:
     """Scores prompts without a budget, and counts what that costs.
 
     Args:
         task: What a prompt is worth.
         lm: The frozen model.
-        kept: Where scores are looked up and put.
+        memo: Where scores are looked up and put.
 
     Attributes:
         rows: Rows so far, whether computed here or found.
@@ -104,7 +42,7 @@ class Unmetered:
 
     task: Task
     lm: FrozenLM
-    kept: Scores | None = None
+    memo: Memo | None = None
     rows: int = 0
     seconds: float = 0.0
     opened: str = ""
@@ -127,11 +65,9 @@ class Unmetered:
         Raises:
             ValueError: The task's answer is no number, or of the wrong shape.
         """
-        found = self.kept.find(prompts, split, which) if self.kept else None
-        if found is None:
-            found = self._computed(prompts, split, which)
-            if self.kept:
-                self.kept.keep(prompts, split, found, which)
+        some = None if which is None else tuple(which)
+        question = SplitQuestion(tuple(prompts), split, some)
+        found = remembered(self.memo, question, partial(self._computed, question))
         extra = prompt_rows(self.task) - len(self.task.splits.train)
         self.rows += len(prompts) * (found.measured.rewards.shape[1] + extra)
         self.seconds += found.seconds
@@ -144,9 +80,8 @@ class Unmetered:
         """Mean reward and metric of each prompt on a whole split; errors as for `measure`."""
         return means(self.measure(prompts, split))
 
-    def _computed(
-        self, prompts: Sequence[Prompt], split: str, which: Sequence[int] | None
-    ) -> Finding:
+    def _computed(self, question: SplitQuestion) -> Measurement:
+        prompts, split, which = question.prompts, question.split, question.which
         part = self.task.splits.parts()[split]
         examples = part if which is None else [part[i] for i in which]
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -162,7 +97,35 @@ class Unmetered:
                     f"{(~np.isfinite(answer)).sum()} values that are no finite number for "
                     f"{len(prompts)} prompts on {len(examples)} examples of {split}"
                 )
-        return Finding(Measured(rewards, metrics, answers), at, seconds)
+        return Measurement(Measured(rewards, metrics, answers), at, seconds)
+
+
+def evaluate(
+    task: Task, lm: FrozenLM, prompt: Prompt, split: str, memo: Memo | None = None
+) -> Score:
+    """A prompt's mean reward and metric on a split, outside any budget.
+
+    Args:
+        task: What the prompt is worth.
+        lm: The frozen model.
+        prompt: The prompt.
+        split: `train`, `dev` or `test`.
+        memo: As for `search`.
+
+    Raises:
+        ValueError: The task's answer is no number, or of the wrong shape.
+    """
+    return Evaluator(task, lm, memo).scores([prompt], split)[0]
+
+
+def describe(lm: FrozenLM, prompt: Prompt) -> tuple[str, bool]:
+    """A prompt's text, and whether typing it gives the prompt again.
+
+    A soft prompt reads as its nearest tokens, which are another prompt: marked and not retypable.
+    """
+    if isinstance(prompt, TokenPrompt):
+        return lm.decode(prompt.ids), lm.is_retypable(prompt)
+    return f"{SOFT_MARK}{lm.decode(lm.nearest_tokens(prompt).ids)}", False
 
 
 def means(measured: Measured) -> list[Score]:

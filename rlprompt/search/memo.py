@@ -1,16 +1,33 @@
-"""What the model said, and where that may be remembered: the seam between a search and a store."""
+"""What the model said, and where that may be remembered: the seam between a search and a store.
+
+A question says what is asked, how its answer is written down, and in which table; a `Memo` keeps
+answers and knows nothing of what they mean. Questions are whole batches, as the model gets them:
+the last bit of a score depends on what it was computed together with.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.prompt import Prompt
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.search.result import prompt_state
+from rlprompt.tasks.base import Measured, Task
 from rlprompt.types import Floats, Ids, Outputs
+
+V = TypeVar("V")
+
+# Part of every key. Raise it when a change to scoring changes scores by more than rounding.
+SCORING = 1
 
 
 @dataclass(frozen=True)
@@ -38,25 +55,219 @@ class Answer:
         )
 
 
-class Answers(Protocol):
-    """Answers paid for before, such as those of a run that was killed (`Store.record`).
+class Measurement(NamedTuple):
+    """What prompts came to on a split.
 
-    Questions are whole batches, as the model gets them: the last bit of a score depends on what it
-    was computed together with.
+    Attributes:
+        measured: On each example.
+        at: When it was computed, ISO 8601 with the time zone.
+        seconds: How long that took.
     """
 
-    def find(self, prompts: Sequence[Prompt], *, gradient: bool) -> Answer | None:
-        """The answer to a batch, or None: then the task is asked, and `keep` called."""
+    measured: Measured
+    at: str
+    seconds: float
+
+
+class Scope(NamedTuple):
+    """What decides an answer beside the question.
+
+    Attributes:
+        model: The model, and the version of scoring.
+        task: The task.
+        examples: The examples of all splits, and what keeps answers apart from others.
+    """
+
+    model: str
+    task: str
+    examples: str
+
+    @classmethod
+    def of(cls, lm: FrozenLM, task: Task, apart: str = "") -> Scope:
+        """The scope of a task on a model; `apart` tells it from those of other purposes."""
+        model = f"{SCORING} {lm.fingerprint.digest}"
+        return cls(model, task.fingerprint, f"{task.splits.digest}{apart}")
+
+
+class Question(ABC, Generic[V]):
+    """Something that the model is asked, and may have been asked before.
+
+    Attributes:
+        table: Where its answers are kept.
+        columns: Those that an answer is read from.
+    """
+
+    table: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def key(self, scope: Scope) -> bytes:
+        """What an answer is found by: a hash of all that decides it."""
+
+    @abstractmethod
+    def encoded(self, answer: V) -> Mapping[str, Any]:
+        """An answer as a row, by column; what is not in `columns` is for other readers."""
+
+    @abstractmethod
+    def decoded(self, row: Sequence[Any]) -> V:
+        """The answer in a row of `columns`."""
+
+
+@dataclass(frozen=True)
+class TrainQuestion(Question[Answer]):
+    """What a batch of prompts earns on train, within a budget.
+
+    Attributes:
+        prompts: (P,) of them.
+        gradient: Whether gradients are asked for.
+    """
+
+    table: ClassVar[str] = "answers"
+    columns: ClassVar[tuple[str, ...]] = ("rewards", "gradients", "seconds", "outputs")
+
+    prompts: tuple[Prompt, ...]
+    gradient: bool = False
+
+    def key(self, scope: Scope) -> bytes:
+        """See `Question.key`."""
+        return _key(f"{scope.model} {scope.task} {self.gradient}", self.prompts)
+
+    def encoded(self, answer: Answer) -> Mapping[str, Any]:
+        """See `Question.encoded`."""
+        gradients = answer.gradients
+        return {
+            "prompts": json.dumps(_states(self.prompts, answer)),
+            "digests": bytes.fromhex("".join(prompt.digest for prompt in self.prompts)),
+            "rewards": answer.per_example.astype("<f8").tobytes(),
+            "gradients": None if gradients is None else gradients.astype("<f4").tobytes(),
+            "seconds": answer.seconds,
+            "outputs": _packed(answer.outputs),
+        }
+
+    def decoded(self, row: Sequence[Any]) -> Answer:
+        """See `Question.decoded`."""
+        rewards, gradients, seconds, outputs = row
+        if gradients is not None:
+            soft = [prompt.vectors for prompt in self.prompts if isinstance(prompt, SoftPrompt)]
+            flat = np.frombuffer(gradients, dtype="<f4")
+            gradients = flat.reshape(len(soft), *soft[0].shape).astype(np.float32)
+        return Answer(_floats(rewards, self.prompts), gradients, seconds, texts(outputs))
+
+
+@dataclass(frozen=True)
+class SplitQuestion(Question[Measurement]):
+    """What prompts come to on a split, outside any budget.
+
+    Attributes:
+        prompts: (P,) of them.
+        split: `train`, `dev` or `test`.
+        which: Places of the examples to score on; None for all.
+    """
+
+    table: ClassVar[str] = "scores"
+    columns: ClassVar[tuple[str, ...]] = ("at", "seconds", "rewards", "metrics", "answers")
+
+    prompts: tuple[Prompt, ...]
+    split: str
+    which: tuple[int, ...] | None = None
+
+    def key(self, scope: Scope) -> bytes:
+        """See `Question.key`."""
+        some = "" if self.which is None else f" {list(self.which)}"
+        return _key(f"{' '.join(scope)} {self.split}{some}", self.prompts)
+
+    def encoded(self, answer: Measurement) -> Mapping[str, Any]:
+        """See `Question.encoded`."""
+        rewards, metrics, answers = answer.measured
+        return {
+            "split": self.split,
+            "at": answer.at,
+            "seconds": answer.seconds,
+            "rewards": rewards.astype("<f8").tobytes(),
+            "metrics": metrics.astype("<f8").tobytes(),
+            "answers": _packed(answers),
+        }
+
+    def decoded(self, row: Sequence[Any]) -> Measurement:
+        """See `Question.decoded`."""
+        at, seconds, rewards, metrics, answers = row
+        rewards, metrics = (_floats(content, self.prompts) for content in (rewards, metrics))
+        return Measurement(Measured(rewards, metrics, texts(answers)), at, seconds)
+
+
+@dataclass(frozen=True)
+class HiddenQuestion(Question[NDArray[np.float32]]):
+    """What the model makes of texts (`Objective.hidden`); the same in all tasks.
+
+    Attributes:
+        texts: (B,) token ids.
+    """
+
+    table: ClassVar[str] = "hidden"
+    columns: ClassVar[tuple[str, ...]] = ("vectors",)
+
+    texts: tuple[Ids, ...]
+
+    def key(self, scope: Scope) -> bytes:
+        """See `Question.key`."""
+        return _key(f"{scope.model} hidden {list(self.texts)}", ())
+
+    def encoded(self, answer: NDArray[np.float32]) -> Mapping[str, Any]:
+        """See `Question.encoded`."""
+        return {"vectors": answer.astype("<f4").tobytes()}
+
+    def decoded(self, row: Sequence[Any]) -> NDArray[np.float32]:
+        """See `Question.decoded`."""
+        flat = np.frombuffer(row[0], dtype="<f4")
+        return flat.reshape(len(self.texts), -1).astype(np.float32)
+
+
+class Memo(Protocol):
+    """Answers of one task and model that were computed before, such as by a run that was killed."""
+
+    def get(self, question: Question[V]) -> V | None:
+        """The answer to a question, or None: then the model is asked, and `put` called."""
         ...
 
-    def keep(self, prompts: Sequence[Prompt], answer: Answer) -> Answer:
+    def put(self, question: Question[V], answer: V) -> V:
         """Put away a new answer, for good once this returns, and return what counts from now on."""
         ...
 
-    def find_hidden(self, texts: Sequence[Ids]) -> NDArray[np.float32] | None:
-        """What `Objective.hidden` gave for these token sequences, or None."""
-        ...
 
-    def keep_hidden(self, texts: Sequence[Ids], hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Put away what the model made of token sequences, and return what counts from now on."""
-        ...
+def remembered(memo: Memo | None, question: Question[V], compute: Callable[[], V]) -> V:
+    """The answer to a question, computed where it is not remembered."""
+    if memo is None:
+        return compute()
+    found = memo.get(question)
+    return memo.put(question, compute()) if found is None else found
+
+
+def texts(content: bytes | None) -> Outputs | None:
+    """The texts in a column, None where a task has none."""
+    return None if content is None else tuple(map(tuple, json.loads(zlib.decompress(content))))
+
+
+def _packed(written: Outputs | None) -> bytes | None:
+    # What a model wrote repeats itself: it shrinks to a third.
+    return None if written is None else zlib.compress(json.dumps(written).encode())
+
+
+def _floats(content: bytes, prompts: Sequence[Prompt]) -> Floats:
+    # A copy: what is read from the file cannot be written to, and PyTorch refuses that.
+    return np.frombuffer(content, dtype="<f8").reshape(len(prompts), -1).copy()
+
+
+def _key(scope: str, prompts: Sequence[Prompt]) -> bytes:
+    digest = hashlib.blake2b(scope.encode(), digest_size=16)
+    for prompt in prompts:
+        digest.update(prompt.digest.encode())
+    return digest.digest()
+
+
+def _states(prompts: Sequence[Prompt], answer: Answer) -> list[dict[str, Any] | None]:
+    """The prompts as JSON values; of soft prompts, which are large, the best alone."""
+    best = int(answer.per_example.mean(axis=1).argmax())
+    return [
+        prompt_state(prompt) if isinstance(prompt, TokenPrompt) or i == best else None
+        for i, prompt in enumerate(prompts)
+    ]

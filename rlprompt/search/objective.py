@@ -11,7 +11,6 @@ before, and so comes to where it was (`Store`).
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ from numpy.typing import NDArray
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.search.budget import Ledger, Scored
-from rlprompt.search.memo import Answer, Answers
+from rlprompt.search.budget import Budget, Ledger, Scored
+from rlprompt.search.memo import Answer, HiddenQuestion, Memo, TrainQuestion, remembered
 from rlprompt.tasks.base import Task, as_task, prompt_rows
 from rlprompt.types import Floats, Ids, Outputs
 
@@ -37,47 +36,13 @@ CHUNK = 32
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What a search may spend, and when it may stop before.
-
-    All but `rows` are looked at before each call of the objective, so a search ends with the call
-    that it was in.
-
-    Args:
-        rows: Prompt-on-example scores, 1 or more.
-        seconds: Wall time of rewards and gradients, above 0.
-        target: A mean train reward that is good enough.
-        patience: Rows without a better reward, 1 or more.
-    """
-
-    rows: int
-    seconds: float = math.inf
-    target: float = math.inf
-    patience: float = math.inf
-
-    def __post_init__(self) -> None:
-        """Refuse an empty budget."""
-        if self.rows < 1:
-            raise ValueError(f"a budget has one row or more, got {self.rows}")
-        if not self.seconds > 0 or not self.patience >= 1 or math.isnan(self.target):
-            raise ValueError(
-                "a search stops after seconds above 0, a target that is a number, or a patience "
-                f"of one row or more; got {self}"
-            )
-
-    def stops(self, ledger: Ledger) -> bool:
-        """Whether a search with this ledger has reason to stop before its rows are spent."""
-        improved = ledger.improvements[-1].rows if ledger.improvements else 0
-        return (
-            ledger.lm_seconds >= self.seconds
-            or ledger.best_reward >= self.target
-            or ledger.used - improved >= self.patience
-        )
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """Prompts with their rewards.
+
+    >>> from rlprompt import TokenPrompt
+    >>> prompts = TokenPrompt((5,)), TokenPrompt((6, 7))
+    >>> Evaluation(prompts, np.array([[0.0, 1.0], [1.0, 1.0]])).rewards.tolist()
+    [0.5, 1.0]
 
     Attributes:
         prompts: (P,) of them, in the order asked.
@@ -107,6 +72,15 @@ class GradientEvaluation(Evaluation):
 class BudgetExhausted(Exception):  # noqa: N818  # not an error: how a search ends
     """The budget does not cover what was asked.
 
+    An optimiser need not catch it: `search` does, and everything paid for is in the ledger.
+
+    >>> from rlprompt import TokenPrompt
+    >>> try:
+    ...     raise BudgetExhausted(Evaluation((TokenPrompt((5,)),), np.array([[0.0, 1.0]])))
+    ... except BudgetExhausted as spent:
+    ...     spent.evaluation.rewards.tolist()
+    [0.5]
+
     Attributes:
         evaluation: Answers to the prompts that it still covered, the first ones asked.
     """
@@ -119,12 +93,25 @@ class BudgetExhausted(Exception):  # noqa: N818  # not an error: how a search en
 class Objective:
     """Scores prompts on a task's train split, against a budget.
 
+    >>> from rlprompt import Budget, Example, Objective, Splits, TokenPrompt
+    >>> class Sevens:
+    ...     name = fingerprint = "sevens"
+    ...     splits = Splits(*([Example({"text": part}, "yes")] for part in "abc"))
+    ...
+    ...     def rewards(self, lm, prompts, examples):
+    ...         return [[prompt.ids.count(7)] * len(examples) for prompt in prompts]
+    >>> objective = Objective(Sevens(), None, Budget(10))  # this task asks no model
+    >>> objective.evaluate([TokenPrompt((7, 7)), TokenPrompt((1, 7))]).rewards.tolist()
+    [2.0, 1.0]
+    >>> objective.remaining, objective.ledger.best_reward
+    (8, 2.0)
+
     Args:
         task: What a prompt is worth.
         lm: The frozen model.
         budget: What may be spent.
         on_progress: Called after each chunk of scored prompts.
-        answers: Where answers are looked up before the task is asked. They are charged and
+        memo: Where answers are looked up before the task is asked. They are charged and
             recorded as if they were new, so a search cannot tell them apart.
 
     Attributes:
@@ -140,7 +127,7 @@ class Objective:
         lm: FrozenLM,
         budget: Budget,
         on_progress: Callable[[Ledger], None] | None = None,
-        answers: Answers | None = None,
+        memo: Memo | None = None,
     ) -> None:
         self.task = task = as_task(task)
         self.lm = lm
@@ -150,15 +137,9 @@ class Objective:
         self._prompt_rows = prompt_rows(task)
         self.waited = 0.0
         self._on_progress = on_progress
-        self._answers = answers
+        self._memo = memo
         self._generates = task.has("rewards_with_outputs")
-        if budget.rows < self._prompt_rows:
-            extra = self._prompt_rows - self.n_examples
-            more = f" and scores each prompt on {extra} more texts" if extra else ""
-            raise ValueError(
-                f"a budget of {budget.rows} rows does not cover one prompt: the task has "
-                f"{self.n_examples} train examples{more}, so give {self._prompt_rows} rows or more"
-            )
+        budget.check_covers(task)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Objective:
         """Itself: a copy would be a second budget, and a second model in memory.
@@ -239,11 +220,8 @@ class Objective:
         Raises:
             ValueError: As for `FrozenLM.last_hidden`.
         """
-        found = self._answers.find_hidden(texts) if self._answers else None
-        if found is None:
-            found = self.lm.last_hidden(texts)
-            found = self._answers.keep_hidden(texts, found) if self._answers else found
-        return found
+        question = HiddenQuestion(tuple(texts))
+        return remembered(self._memo, question, lambda: self.lm.last_hidden(texts))
 
     def _cost(self, gradient: bool) -> int:
         return self._prompt_rows * (GRADIENT_ROWS if gradient else 1)
@@ -258,12 +236,13 @@ class Objective:
     def _answer(self, prompts: Sequence[Prompt], *, gradient: bool) -> Answer:
         """The answer to a batch: what was paid for before, or else the task's."""
         began = time.perf_counter()
-        answer = self._answers.find(prompts, gradient=gradient) if self._answers else None
+        question = TrainQuestion(tuple(prompts), gradient)
+        answer = self._memo.get(question) if self._memo else None
         if answer is None:
             answer = self._ask(prompts, gradient)
             # What is no number ends the search; it must not do so again once the task is mended.
-            if self._answers and answer.finite:
-                answer = self._answers.keep(prompts, answer)
+            if self._memo and answer.finite:
+                answer = self._memo.put(question, answer)
         self.ledger.lm_seconds += answer.seconds
         self.waited += time.perf_counter() - began
         return answer

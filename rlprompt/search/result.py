@@ -137,6 +137,11 @@ class Analysis:
 class Result:
     """One search, from the ledger.
 
+    A run of a study keeps it as JSON. Not run here, since it reads a study's folder:
+
+        result = Result.from_json(Path("runs/films/runs/greedy-seed0.json").read_text())
+        print(result.best.text, result.best.test.metric, result.rows)
+
     Attributes:
         task: Name of the task.
         task_fingerprint: Hash of all that decides a reward besides model and prompt.

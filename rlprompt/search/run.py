@@ -11,88 +11,32 @@ import dataclasses
 import json
 import logging
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Generator, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import numpy as np
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.analysis import analyse
-from rlprompt.search.budget import Ledger, Scored
-from rlprompt.search.evaluation import Scores, Unmetered, shown_answers
-from rlprompt.search.memo import Answers
-from rlprompt.search.objective import Budget, BudgetExhausted, Evaluation, Objective
-from rlprompt.search.result import SOFT_MARK, Candidate, Incumbent, Result, Score, plain
+from rlprompt.search.budget import Budget, Ledger, Scored
+from rlprompt.search.evaluation import Evaluator, describe, shown_answers
+from rlprompt.search.memo import Memo
+from rlprompt.search.objective import BudgetExhausted, Objective
+from rlprompt.search.optimiser import Optimiser, make_space
+from rlprompt.search.result import Candidate, Incumbent, Result, Score, plain
 from rlprompt.search.selection import CANDIDATES, Raced, race
-from rlprompt.search.space import SoftSpace, Space, TokenSpace
 from rlprompt.tasks.base import Task, as_task
-from rlprompt.types import PromptKind
 
 logger = logging.getLogger(__name__)
 
 # At so many points of the budget, evenly apart, the best prompt on train is scored on dev as well.
 MARKS = 10
 
-Proposals = Generator[Sequence[Prompt], Evaluation, None]
-
-
-@runtime_checkable
-class Optimiser(Protocol):
-    """A search method: a frozen dataclass of its settings.
-
-    Attributes:
-        searches: The space that `run` wants, `tokens` or `soft`.
-    """
-
-    searches: ClassVar[PromptKind]
-
-    def run(self, objective: Objective, space: Any, rng: np.random.Generator) -> None:
-        """Search until the budget is spent (`BudgetExhausted`) or there is nothing left to try.
-
-        Args:
-            objective: The only way to a reward.
-            space: Where to look, a `TokenSpace` or `SoftSpace`.
-            rng: The only source of randomness: same generator, same search.
-        """
-        ...
-
-
-class AskTell(ABC):
-    """An optimiser that asks for rewards of a batch and is told them, and needs nothing else.
-
-    `ask` is a generator, so the state of a search is its local variables:
-
-        evaluation = yield prompts
-    """
-
-    @abstractmethod
-    def ask(self, space: Any, n_prompts: int, rng: np.random.Generator) -> Proposals:
-        """Yield batches of prompts and receive their evaluations.
-
-        Args:
-            space: Where to look.
-            n_prompts: Prompts that the budget covers.
-            rng: The only source of randomness.
-        """
-
-    def run(self, objective: Objective, space: Any, rng: np.random.Generator) -> None:
-        """See `Optimiser.run`."""
-        proposals = self.ask(space, objective.affordable(), rng)
-        prompts = next(proposals, None)
-        while prompts is not None:
-            evaluation = objective.evaluate(prompts)  # outside `try`: a task may raise it too
-            try:
-                prompts = proposals.send(evaluation)
-            except StopIteration:
-                return
-
 
 def search(
     task: Task,
     lm: FrozenLM,
-    optimiser: Optimiser,
+    optimiser: Optimiser[Any],
     budget: Budget | int,
     *,
     seed: int = 0,
@@ -100,10 +44,21 @@ def search(
     banned: Collection[str | int] = (),
     on_progress: Callable[[Ledger], None] | None = None,
     on_failure: Callable[[Result], None] | None = None,
-    answers: Answers | None = None,
-    scores: Scores | None = None,
+    memo: Memo | None = None,
 ) -> Result:
     """Search a prompt, pick on dev, open test once.
+
+    Not run here, since it loads a model:
+
+        task = ClassificationTask.from_file(
+            "films.csv",
+            text="text",
+            label="mood",
+            template="{text} {prompt}",
+            label_words={"bad": "terrible", "good": "great"},
+        )
+        result = search(task, FrozenLM.load("smollm2-135m"), RandomSearch(), budget=3200)
+        print(result.best.text, result.best.test)
 
     Args:
         task: What a prompt is worth.
@@ -116,9 +71,8 @@ def search(
         on_progress: Called with the ledger after each chunk of scored prompts.
         on_failure: Called with what was found so far before an error ends the search; the `status`
             of this result is `failed`.
-        answers: Where answers are looked up before the task is asked, such as the record of an
+        memo: Where answers are looked up before the task is asked, such as the record of an
             earlier process (`Store.record`).
-        scores: The same for the scores of the best prompts after the search (`Store.scores`).
 
     Returns:
         The result. After Ctrl-C its `status` is `interrupted`, and what was found so far is in it
@@ -131,7 +85,7 @@ def search(
     budget = budget if isinstance(budget, Budget) else Budget(budget)
     settings = _settings(optimiser)  # before the search: what fails here costs nothing
     task = as_task(task)
-    objective = Objective(task, lm, budget, on_progress, answers)
+    objective = Objective(task, lm, budget, on_progress, memo)
     # Two streams, so that an optimiser that draws more does not change the space it is given.
     space_rng, rng = (
         np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)
@@ -165,7 +119,7 @@ def search(
             trace_seconds=tuple(one.seconds for one in ledger.improvements),
             tokens_per_row=tokens_per_row(task, lm, length),
         )
-        return found if status != "finished" else _concluded(found, task, lm, ledger, scores)
+        return found if status != "finished" else _concluded(found, task, lm, ledger, memo)
 
     try:
         with contextlib.suppress(BudgetExhausted):
@@ -179,49 +133,6 @@ def search(
         raise
 
 
-def make_space(
-    kind: PromptKind,
-    lm: FrozenLM,
-    length: int,
-    banned: Collection[str | int],
-    rng: np.random.Generator,
-    task: Task | None = None,
-) -> Space:
-    """The space of a kind for a model, of the task's own tokens if it has some."""
-    if kind == "tokens":
-        tokens = None if task is None else task.tokens(lm)
-        return TokenSpace.from_lm(lm, length, banned, tokens)
-    return SoftSpace.from_lm(lm, length, rng)
-
-
-def describe(lm: FrozenLM, prompt: Prompt) -> tuple[str, bool]:
-    """A prompt's text, and whether typing it gives the prompt again.
-
-    A soft prompt reads as its nearest tokens, which are another prompt: marked and not retypable.
-    """
-    if isinstance(prompt, TokenPrompt):
-        return lm.decode(prompt.ids), lm.is_retypable(prompt)
-    return f"{SOFT_MARK}{lm.decode(lm.nearest_tokens(prompt).ids)}", False
-
-
-def evaluate(
-    task: Task, lm: FrozenLM, prompt: Prompt, split: str, scores: Scores | None = None
-) -> Score:
-    """A prompt's mean reward and metric on a split, outside any budget.
-
-    Args:
-        task: What the prompt is worth.
-        lm: The frozen model.
-        prompt: The prompt.
-        split: `train`, `dev` or `test`.
-        scores: As for `search`.
-
-    Raises:
-        ValueError: The task's answer is no number, or of the wrong shape.
-    """
-    return Unmetered(task, lm, scores).scores([prompt], split)[0]
-
-
 def tokens_per_row(task: Task, lm: FrozenLM, length: int) -> float | None:
     """Tokens of text, prompt and answer in a row, on average over train, or None if unknown."""
     sizes = task.lengths(lm, task.splits.train)
@@ -229,12 +140,12 @@ def tokens_per_row(task: Task, lm: FrozenLM, length: int) -> float | None:
 
 
 def _concluded(
-    found: Result, task: Task, lm: FrozenLM, ledger: Ledger, scores: Scores | None
+    found: Result, task: Task, lm: FrozenLM, ledger: Ledger, memo: Memo | None
 ) -> Result:
     """What was found, with a prompt picked on dev, tested once, and taken apart."""
     if not found.candidates:
         return found
-    choosing, testing, explaining = (Unmetered(task, lm, scores) for _ in range(3))
+    choosing, testing, explaining = (Evaluator(task, lm, memo) for _ in range(3))
     raced = race(choosing, ledger.best(CANDIDATES))
     picked = raced[0].scored.prompt
     # What is learnt about the picked prompt comes first: after test, nothing is left to choose.
@@ -259,13 +170,13 @@ def _concluded(
     )
 
 
-def _incumbents(unmetered: Unmetered, ledger: Ledger, budget: int) -> tuple[Incumbent, ...]:
+def _incumbents(evaluator: Evaluator, ledger: Ledger, budget: int) -> tuple[Incumbent, ...]:
     """The prompts that were the best at some points of the budget, with their dev scores."""
     found = ledger.improvements
     marks = [budget * i / MARKS for i in range(1, MARKS + 1)]
     best_at = (sum(one.rows <= mark for one in found) - 1 for mark in marks)
     chosen = [found[i] for i in dict.fromkeys(best_at) if i >= 0]
-    scores = unmetered.scores([one.prompt for one in chosen], "dev")
+    scores = evaluator.scores([one.prompt for one in chosen], "dev")
     return tuple(Incumbent(one.rows, score) for one, score in zip(chosen, scores, strict=True))
 
 
@@ -284,7 +195,7 @@ def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = N
     )
 
 
-def _settings(optimiser: Optimiser) -> dict[str, Any]:
+def _settings(optimiser: Optimiser[Any]) -> dict[str, Any]:
     if not dataclasses.is_dataclass(optimiser):
         return {}
     return {f.name: _setting(getattr(optimiser, f.name)) for f in dataclasses.fields(optimiser)}

@@ -16,7 +16,7 @@ from scipy import stats
 
 from rlprompt.data.load import Example
 from rlprompt.search.budget import Scored
-from rlprompt.search.evaluation import Unmetered
+from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.result import Score
 from rlprompt.types import Floats
 
@@ -48,19 +48,19 @@ class Raced:
         return Score(float(np.mean(self.rewards)), float(np.mean(self.metrics)))
 
 
-def race(unmetered: Unmetered, candidates: Sequence[Scored]) -> list[Raced]:
+def race(evaluator: Evaluator, candidates: Sequence[Scored]) -> list[Raced]:
     """The candidates, the one picked first, then by how far they came and how good they were.
 
     The picked one has seen all of dev.
 
     Args:
-        unmetered: Scores them.
+        evaluator: Scores them.
         candidates: Best on train first; among equals on dev the earlier one wins.
     """
     raced = [Raced(scored) for scored in candidates]
     alive = raced
-    for which in rounds(unmetered.task.splits.dev):
-        measured = unmetered.measure([one.scored.prompt for one in alive], "dev", which)
+    for which in rounds(evaluator.task.splits.dev):
+        measured = evaluator.measure([one.scored.prompt for one in alive], "dev", which)
         for one, rewards, metrics in zip(alive, *measured[:2], strict=True):
             one.rewards.extend(rewards.tolist())
             one.metrics.extend(metrics.tolist())

@@ -21,6 +21,12 @@ logger = logging.getLogger(__name__)
 class TokenSpace:
     """Token prompts of one length over allowed ids.
 
+    >>> space = TokenSpace(length=3, allowed=[9, 5, 5])
+    >>> space.allowed.tolist()
+    [5, 9]
+    >>> space.contains(space.sample(np.random.default_rng(0)))
+    True
+
     Args:
         length: Tokens in a prompt, 1 or more.
         allowed: (N,) ids to choose from; kept sorted, each once.
@@ -107,6 +113,14 @@ def typable_tokens(lm: FrozenLM) -> Mapping[int, str]:
 @dataclass(frozen=True, eq=False)
 class SoftSpace:
     """Soft prompts as coordinates around a start: `start + scale * z`, or `start + basis @ z`.
+
+    >>> space = SoftSpace(np.zeros((2, 4), np.float32), scale=0.5)
+    >>> space.length, space.dimension
+    (2, 8)
+    >>> space.prompt(np.ones(8)).vectors[0].tolist()
+    [0.5, 0.5, 0.5, 0.5]
+    >>> space.subspace(3, np.random.default_rng(0)).dimension
+    3
 
     Args:
         start: (L, H) float32, the prompt at z = 0.

@@ -1,4 +1,4 @@
-"""Differences between two methods or two prompts: how large, how sure, and how to be surer.
+"""Differences between two methods: how large, how sure, and how to be surer.
 
 Two methods are compared over runs, paired by (task, seed). Where the data are drawn by the seed, a
 pair shares them and the pairing takes their luck out; elsewhere it is a pairing at random, which
@@ -6,9 +6,9 @@ loses a little power and is as valid.
 
 The interval and p come from Student's t of the paired differences, within tasks. A test by flipping
 signs needs no distribution, but n pairs reach no p below 2^(1 - n) in two-sided tests: five seeds
-of one task could never settle anything (0.0625), so it is a companion, `sign_flip_p`. That the
-t test holds its level with few runs: Colas et al. 2019, A Hitchhiker's Guide to Statistical
-Comparisons of Reinforcement Learning Algorithms (https://arxiv.org/abs/1904.06979).
+of one task could never settle anything (0.0625). That the t test holds its level with few runs:
+Colas et al. 2019, A Hitchhiker's Guide to Statistical Comparisons of Reinforcement Learning
+Algorithms (https://arxiv.org/abs/1904.06979).
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from rlprompt.types import Floats
 
 # Where the search for a number of seeds ends.
 MOST_SEEDS = 10_000
-# Sign flips that are drawn where there are more than can be gone through.
-FLIPS = 9999
 
 
 @dataclass(frozen=True)
@@ -102,56 +100,6 @@ def compare_runs(x: Floats, y: Floats) -> Difference:
     half = stats.t.isf(LEVEL / 2, freedom) * error
     p = float(2 * stats.t.sf(abs(mean) / error, freedom))
     return Difference(mean, float(mean - half), float(mean + half), p, n_pairs, len(used))
-
-
-def compare_on_examples(x: Floats, y: Floats) -> Difference:
-    """How two single prompts differ over test examples.
-
-    Says what other examples would give for these two prompts, and nothing of the methods that
-    found them: another seed finds another prompt. The interval is Student's; p is that of the
-    paired t test, or McNemar's, exact, where all values are 0 or 1
-    (https://doi.org/10.1007/BF02295996), so near the level the two may disagree.
-
-    Args:
-        x: (examples,) values of the metric.
-        y: (examples,) on the same examples.
-    """
-    if x.ndim != 1 or x.shape != y.shape:
-        raise ValueError(f"values {x.shape} and {y.shape} are not of the same examples")
-    found = compare_runs(x[:, None], y[:, None])
-    if found.p is None or not np.isin([x, y], [0, 1]).all():
-        return found
-    # McNemar's exact test is the sign test of the examples on which the two differ.
-    return Difference(found.mean, found.low, found.high, _sign_p(x - y), len(x), 1)
-
-
-def sign_flip_p(differences: Floats, rng: np.random.Generator) -> float | None:
-    """Two-sided p of no difference without assuming a distribution.
-
-    Under the null a pair's difference is as likely to have the other sign (Fisher 1935, The Design
-    of Experiments, section 21). Exact up to 13 pairs, else by `FLIPS` draws. Of the same mean as
-    `compare_runs`: each task counts alike.
-
-    Args:
-        differences: (seeds, tasks) paired differences, NaN where one is missing.
-        rng: Of the draws.
-
-    Returns:
-        None where not even pairs all of one sign could reach `LEVEL`: up to 5 of them.
-    """
-    tasks = _tasks(differences)
-    weighted = np.concatenate([task / len(task) for task in tasks])
-    if 2.0 ** (1 - len(weighted)) >= LEVEL:
-        return None
-    found = stats.permutation_test(
-        (weighted,),
-        lambda x, axis: x.sum(axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=FLIPS,
-        rng=rng,
-    )
-    return float(found.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -66,6 +66,8 @@ class Database:
         migrations: Scripts of SQL; the i-th takes schema version i to i + 1.
         read_only: Change nothing, not even the schema.
         patience: Seconds that a lock or a full disk is waited for.
+        outdated: Why a file of an older schema is refused, and what to do; "" to bring it up to
+            date.
 
     Raises:
         StoreError: The file is no store, damaged, of a newer schema, or cannot be opened.
@@ -78,6 +80,7 @@ class Database:
         *,
         read_only: bool = False,
         patience: float = PATIENCE,
+        outdated: str = "",
     ) -> None:
         self.path = path
         self._patience = patience
@@ -90,7 +93,7 @@ class Database:
             raise StoreError(f"{path} is damaged: it is empty{_MENDING}")
         self._connection = self._open(read_only)
         try:
-            self._migrate(migrations, read_only)
+            self._migrate(migrations, read_only, outdated)
         except StoreError:
             self.close()
             raise
@@ -131,7 +134,7 @@ class Database:
         except sqlite3.Error as error:
             raise StoreError(_message(self.path, error)) from error
 
-    def _migrate(self, migrations: Sequence[str], read_only: bool) -> None:
+    def _migrate(self, migrations: Sequence[str], read_only: bool, outdated: str) -> None:
         ((application,),) = self.read("PRAGMA application_id")
         if application != APPLICATION:
             raise StoreError(f"{self.path} is no store of rlprompt; nothing was changed")
@@ -143,11 +146,9 @@ class Database:
             )
         if version == len(migrations):
             return
-        if read_only:
-            raise StoreError(
-                f"{self.path} was written by an older rlprompt; go on with its study once, which "
-                "brings it up to date"
-            )
+        if read_only or outdated:
+            advice = outdated or "go on with its study once, which brings it up to date"
+            raise StoreError(f"{self.path} was written by an older rlprompt; {advice}")
         self.write(lambda connection: _upgrade(connection, migrations))
         logger.info("%s: brought from schema %d to %d", self.path, version, len(migrations))
 

@@ -3,7 +3,7 @@
 No clock is compared with another's: a worker's heart makes a number grow, and who sees it stand
 still for long enough, by its own stopwatch, takes the worker for dead. On the same machine a
 process that has ended is dead at once. A worker that was taken for dead and comes back is refused
-by the store (`record.check_owner`), so a wrong guess costs time and nothing else.
+by the store (`check_owner`), so a wrong guess costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ LEASE_SECONDS = 30.0
 _alive: set[str] = set()
 
 
-class Worker:
-    """This process at work on a study, alive while the context is open.
+class Heartbeat:
+    """Shows that this process works on a study, while the context is open.
 
     Args:
         path: The study's store.
@@ -41,13 +41,13 @@ class Worker:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # The last part tells two workers of one process apart.
+        # The worker's name; its last part tells two of one process apart.
         self.name = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._seen: dict[str, tuple[str, int, float]] = {}
         self._stop = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Heartbeat:
         _alive.add(self.name)
         self._heart.start()
         return self

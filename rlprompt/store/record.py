@@ -1,156 +1,113 @@
-"""The answers that one run was given, so that it can be given them again."""
+"""Answers in a study's store: those that its runs share, and which of them a run was given."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import sqlite3
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.search.memo import Answer
+from rlprompt.models.lm import FrozenLM
+from rlprompt.search.memo import Answer, Question, Scope, V
 from rlprompt.search.objective import GRADIENT_ROWS
-from rlprompt.search.result import prompt_state
 from rlprompt.store.database import Database, StoreError
-from rlprompt.types import Ids, Outputs
+from rlprompt.tasks.base import Task, prompt_rows
 
 logger = logging.getLogger(__name__)
 
-# Part of every key. Raise it when a change to scoring changes scores by more than rounding.
-SCORING = 1
+# The answer that a run was given at a position, where it had come so far.
+_GIVEN = (
+    "SELECT id FROM evaluations JOIN answers ON answers.id = answer WHERE run = ? AND position = ?"
+)
 
-_SELECT = "SELECT id, rewards, gradients, seconds, outputs FROM answers WHERE key = ?"
-_SELECT_HIDDEN = "SELECT vectors FROM hidden WHERE key = ?"
 
+class StoredMemo:
+    """Answers in a study's store (`Memo`), found by content.
 
-class Record:
-    """The answers of one run (`objective.Answers`): found in the store, or put there.
-
-    What a search is told is always what the store holds, so a replay is told the same. The seconds
-    of an answer are those of the day it was computed: a run that was resumed reports what one
-    without a break would, and an answer that another run paid for counts in full.
+    What is told is always what the store holds, so a replay is told the same. The seconds of an
+    answer are those of the day it was computed: a run that was resumed reports what one without a
+    break would, and an answer that another run paid for counts in full.
 
     Args:
         database: The study's.
-        run: Row of the run.
-        name: Its name, for messages.
-        model: The model's fingerprint.
-        task: The task's. Model, task and prompts decide an answer.
-        extra_rows: What each prompt costs beyond its examples (`PricedTask`).
+        lm: The model that answers.
+        task: The task that it is asked for.
+        apart: What keeps scores from those of other purposes, which are not found; "" for the
+            study's own.
+    """
+
+    def __init__(self, database: Database, lm: FrozenLM, task: Task, apart: str = "") -> None:
+        self._database = database
+        self._scope = Scope.of(lm, task, apart)
+
+    def get(self, question: Question[V]) -> V | None:
+        """See `Memo.get`."""
+        rows = self._database.read(_select(question), question.key(self._scope))
+        return question.decoded(rows[0]) if rows else None
+
+    def put(self, question: Question[V], answer: V) -> V:
+        """See `Memo.put`."""
+        key = question.key(self._scope)
+        row = {"key": key, **question.encoded(answer)}
+
+        def steps(connection: sqlite3.Connection) -> V:
+            insert(connection, question.table, row)
+            kept = question.decoded(connection.execute(_select(question), (key,)).fetchone())
+            if isinstance(kept, Answer):
+                self._enter(connection, key, kept)
+            return kept
+
+        return self._database.write(steps)
+
+    def _enter(self, connection: sqlite3.Connection, key: bytes, answer: Answer) -> None:
+        """Note, as part of writing an answer, who was given it."""
+
+
+class Record(StoredMemo):
+    """The answers of one run: what it is given is noted, so that it can be given it again.
+
+    Args:
+        database: The study's.
+        lm: The model that answers.
+        task: The task that it is asked for.
+        name: The run's name.
         worker: Who has the run.
     """
 
     def __init__(
-        self,
-        database: Database,
-        run: int,
-        name: str,
-        model: str,
-        task: str,
-        extra_rows: int,
-        worker: str,
+        self, database: Database, lm: FrozenLM, task: Task, name: str, worker: str
     ) -> None:
-        self._database = database
-        self._run = run
+        super().__init__(database, lm, task)
+        ((self._run,),) = database.read("SELECT id FROM runs WHERE name = ?", name)
         self._name = name
-        self._model = f"{SCORING} {model}"
-        self._scope = f"{self._model} {task}"
         self._worker = worker
-        self._progress = _Progress(extra_rows)
+        self._progress = _Progress(prompt_rows(task) - len(task.splits.train))
 
-    def find(self, prompts: Sequence[Prompt], *, gradient: bool) -> Answer | None:
-        """See `Answers.find`."""
-        rows = self._database.read(_SELECT, self._key(prompts, gradient))
-        if not rows:
-            return None
-        identity, *row = rows[0]
-        answer = decoded(row, prompts)
-        progress = self._progress.after(answer)
-        recorded = self._recorded()
-        if recorded != identity:
-            self._database.write(lambda c: self._enter(c, progress, recorded, identity))
-        self._progress = progress
-        return answer
+    def get(self, question: Question[V]) -> V | None:
+        """See `Memo.get`."""
+        found = super().get(question)
+        if isinstance(found, Answer):
+            key, answer = question.key(self._scope), found
+            place = self._run, self._progress.position
+            if not self._database.read(f"{_GIVEN} AND key = ?", *place, key):
+                self._database.write(lambda connection: self._enter(connection, key, answer))
+            self._progress = self._progress.after(answer)
+        return found
 
-    def keep(self, prompts: Sequence[Prompt], answer: Answer) -> Answer:
-        """See `Answers.keep`."""
-        values = (
-            self._key(prompts, answer.gradients is not None),
-            json.dumps(_states(prompts, answer)),
-            bytes.fromhex("".join(prompt.digest for prompt in prompts)),
-            *encoded(answer),
-        )
-        recorded = self._recorded()
-
-        def steps(connection: sqlite3.Connection) -> tuple[Answer, _Progress]:
-            # Another worker may have asked the same meanwhile: then its answer stays.
-            connection.execute(
-                "INSERT INTO answers (key, prompts, digests, rewards, gradients, seconds, outputs)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
-                values,
-            )
-            identity, *row = connection.execute(_SELECT, values[:1]).fetchone()
-            kept = decoded(row, prompts)
-            progress = self._progress.after(kept)
-            self._enter(connection, progress, recorded, identity)
-            return kept, progress
-
-        kept, self._progress = self._database.write(steps)
+    def put(self, question: Question[V], answer: V) -> V:
+        """See `Memo.put`."""
+        kept = super().put(question, answer)
+        if isinstance(kept, Answer):
+            self._progress = self._progress.after(kept)
         return kept
 
-    def find_hidden(self, texts: Sequence[Ids]) -> NDArray[np.float32] | None:
-        """See `Answers.find_hidden`."""
-        rows = self._database.read(_SELECT_HIDDEN, self._hidden_key(texts))
-        return _hidden(rows[0][0], texts) if rows else None
-
-    def keep_hidden(self, texts: Sequence[Ids], hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `Answers.keep_hidden`."""
-        values = self._hidden_key(texts), hidden.astype("<f4").tobytes()
-
-        def steps(connection: sqlite3.Connection) -> NDArray[np.float32]:
-            connection.execute(
-                "INSERT INTO hidden VALUES (?, ?) ON CONFLICT (key) DO NOTHING", values
-            )
-            (kept,) = connection.execute(_SELECT_HIDDEN, values[:1]).fetchone()
-            return _hidden(kept, texts)
-
-        return self._database.write(steps)
-
-    def _hidden_key(self, texts: Sequence[Ids]) -> bytes:
-        # No task: what the model makes of a text is the same in all.
-        content = f"{self._model} hidden {list(texts)}".encode()
-        return hashlib.blake2b(content, digest_size=16).digest()
-
-    def _key(self, prompts: Sequence[Prompt], gradient: bool) -> bytes:
-        return content_key(f"{self._scope} {gradient}", prompts)
-
-    def _recorded(self) -> int | None:
-        """The answer that the run got here before, or None where it had not come so far."""
-        rows = self._database.read(
-            "SELECT answer FROM evaluations WHERE run = ? AND position = ?",
-            self._run,
-            self._progress.position,
-        )
-        return int(rows[0][0]) if rows else None
-
-    def _enter(
-        self,
-        connection: sqlite3.Connection,
-        progress: _Progress,
-        recorded: int | None,
-        answer: int,
-    ) -> None:
+    def _enter(self, connection: sqlite3.Connection, key: bytes, answer: Answer) -> None:
         """Enter an answer here, in place of what a strayed run had from here on."""
-        position = self._progress.position
-        if recorded is not None:
+        progress, position = self._progress.after(answer), self._progress.position
+        strayed = connection.execute(_GIVEN, (self._run, position)).fetchone() is not None
+        if strayed:
             logger.warning(
                 "%s does not repeat itself: batch %d asks for something else than before (another "
                 "machine's arithmetic, or another version of a library). It goes on from there "
@@ -166,22 +123,28 @@ class Record:
             " strayed = coalesce(strayed, ?) WHERE id = ? AND owner = ?",
             (
                 *(progress.used, progress.n_prompts, progress.best, progress.seconds),
-                None if recorded is None else position,
+                position if strayed else None,
                 *(self._run, self._worker),
             ),
         )
         check_owner(updated, self._name)
         connection.execute(
-            "INSERT INTO evaluations VALUES (?, ?, ?)", (self._run, position, answer)
+            "INSERT INTO evaluations SELECT ?, ?, id FROM answers WHERE key = ?",
+            (self._run, position, key),
         )
 
 
-def content_key(scope: str, prompts: Sequence[Prompt]) -> bytes:
-    """What a stored answer is found by: a hash of all that decides it."""
-    digest = hashlib.blake2b(scope.encode(), digest_size=16)
-    for prompt in prompts:
-        digest.update(prompt.digest.encode())
-    return digest.digest()
+def insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
+    """Add a row, unless its key is there: another worker may have asked the same meanwhile."""
+    places = ", ".join("?" * len(row))
+    connection.execute(
+        f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places}) ON CONFLICT (key) DO NOTHING",
+        tuple(row.values()),
+    )
+
+
+def _select(question: Question[V]) -> str:
+    return f"SELECT {', '.join(question.columns)} FROM {question.table} WHERE key = ?"
 
 
 @dataclass(frozen=True)
@@ -220,50 +183,3 @@ def check_owner(updated: sqlite3.Cursor, name: str) -> None:
             f"{name} was taken over by another worker, which goes on with it; this one was silent "
             "for too long (a suspended machine?) and leaves it"
         )
-
-
-def encoded(answer: Answer) -> tuple[bytes, bytes | None, float, bytes | None]:
-    """An answer as a row of rewards, gradients, seconds and texts."""
-    gradients, outputs = answer.gradients, answer.outputs
-    return (
-        answer.per_example.astype("<f8").tobytes(),
-        None if gradients is None else np.asarray(gradients, dtype="<f4").tobytes(),
-        answer.seconds,
-        # What a model wrote repeats itself: it shrinks to a third.
-        None if outputs is None else zlib.compress(json.dumps(outputs).encode()),
-    )
-
-
-def texts(content: bytes) -> Outputs:
-    """The texts in a row."""
-    return tuple(map(tuple, json.loads(zlib.decompress(content))))
-
-
-def _hidden(content: bytes, asked: Sequence[Ids]) -> NDArray[np.float32]:
-    return np.frombuffer(content, dtype="<f4").reshape(len(asked), -1).astype(np.float32)
-
-
-def decoded(row: Sequence[Any], prompts: Sequence[Prompt]) -> Answer:
-    """The answer in a row of rewards, gradients, seconds and texts."""
-    rewards, gradients, seconds, outputs = row
-    # Copies: what is read from the file cannot be written to, and PyTorch refuses that.
-    per_example = np.frombuffer(rewards, dtype="<f8").reshape(len(prompts), -1).copy()
-    written = None if outputs is None else texts(outputs)
-    return Answer(per_example, _gradients(gradients, prompts), seconds, written)
-
-
-def _gradients(content: bytes | None, prompts: Sequence[Prompt]) -> NDArray[np.float32] | None:
-    if content is None:
-        return None
-    soft = [prompt.vectors for prompt in prompts if isinstance(prompt, SoftPrompt)]
-    flat = np.frombuffer(content, dtype="<f4")
-    return flat.reshape(len(soft), *soft[0].shape).astype(np.float32)
-
-
-def _states(prompts: Sequence[Prompt], answer: Answer) -> list[dict[str, Any] | None]:
-    """The prompts as JSON values; of soft prompts, which are large, the best alone."""
-    best = int(answer.per_example.mean(axis=1).argmax())
-    return [
-        prompt_state(prompt) if isinstance(prompt, TokenPrompt) or i == best else None
-        for i, prompt in enumerate(prompts)
-    ]

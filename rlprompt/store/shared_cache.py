@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt
-from rlprompt.search.memo import Answer, Answers
+from rlprompt.search.memo import Memo, Question, Scope, TrainQuestion, V
 from rlprompt.store.database import Database, StoreError
-from rlprompt.store.record import SCORING, content_key, decoded, encoded
+from rlprompt.store.record import insert
 from rlprompt.tasks.base import Task
-from rlprompt.types import Ids
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +25,8 @@ T = TypeVar("T")
 # Seconds that a locked cache or a full disk is waited for; a search has better things to do.
 PATIENCE = 5.0
 
-# As for `store.MIGRATIONS`.
+# As for a study's store. Answers of schema 1 were found by the module of the task's class, and
+# would never be found again: a file of those is refused.
 MIGRATIONS = (
     """
     CREATE TABLE shared (
@@ -44,7 +39,9 @@ MIGRATIONS = (
         checksum BLOB NOT NULL
     )
     """,
+    "DELETE FROM shared",
 )
+OUTDATED = "its answers are found by what has changed since; remove it, or name another file"
 
 
 class Cache:
@@ -57,7 +54,9 @@ class Cache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._database: Database | None = None
-        self._database = self._attempt(lambda: Database(path, MIGRATIONS, patience=PATIENCE))
+        self._database = self._attempt(
+            lambda: Database(path, MIGRATIONS, patience=PATIENCE, outdated=OUTDATED)
+        )
 
     def __enter__(self) -> Cache:
         return self
@@ -65,35 +64,29 @@ class Cache:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    def find(self, key: bytes, prompts: Sequence[Prompt]) -> Answer | None:
-        """The answer to a batch of prompts, or None."""
+    def get(self, key: bytes, question: Question[V]) -> V | None:
+        """The answer to a question, or None."""
         database = self._database
         if database is None:
             return None
-        sql = "SELECT rewards, gradients, seconds, outputs, checksum FROM shared WHERE key = ?"
+        sql = f"SELECT checksum, {', '.join(question.columns)} FROM shared WHERE key = ?"
         rows = self._attempt(lambda: database.read(sql, key))
         if not rows:
             return None
-        *row, checksum = rows[0]
+        checksum, *row = rows[0]
         if checksum != _checksum(key, row):
             self._leave(f"{self.path} is damaged; remove it")
             return None
-        return decoded(row, prompts)
+        return question.decoded(row)
 
-    def keep(self, key: bytes, answer: Answer) -> None:
+    def put(self, key: bytes, question: Question[V], answer: V) -> None:
         """Add an answer, if there is none yet."""
-        database, row = self._database, encoded(answer)
+        database, encoded = self._database, question.encoded(answer)
         if database is None:
             return
-        sql = (
-            "INSERT INTO shared (key, rewards, gradients, seconds, outputs, checksum)"
-            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
-        )
-
-        def steps(connection: sqlite3.Connection) -> None:
-            connection.execute(sql, (key, *row, _checksum(key, row)))
-
-        self._attempt(lambda: database.write(steps))
+        values = {column: encoded[column] for column in question.columns}
+        row = {"key": key, **values, "checksum": _checksum(key, values.values())}
+        self._attempt(lambda: database.write(lambda connection: insert(connection, "shared", row)))
 
     def _attempt(self, action: Callable[[], T]) -> T | None:
         try:
@@ -112,8 +105,10 @@ class Cache:
         self._database = None
 
 
-class Cached:
-    """The answers of a run with a cache behind them (`objective.Answers`).
+class SharedMemo:
+    """The answers of a run with a cache behind them (`Memo`).
+
+    Only rewards are shared: what else is asked is quick to compute and large, or opens test.
 
     Args:
         own: The run's record, which all that is found in the cache is put into.
@@ -122,42 +117,33 @@ class Cached:
         task: The task that it is asked for.
     """
 
-    def __init__(self, own: Answers, cache: Cache, lm: FrozenLM, task: Task) -> None:
+    def __init__(self, own: Memo, cache: Cache, lm: FrozenLM, task: Task) -> None:
         self._own = own
         self._cache = cache
         # More than the scope of a record: a study holds the same examples from its first day to
-        # its last, and two tasks of its own making may go by one fingerprint elsewhere.
-        kind = f"{task.__class__.__module__}.{task.__class__.__qualname__} {task.name!r}"
-        content = f"{task.fingerprint} {task.splits.digest}"
-        self._scope = f"{SCORING} {lm.fingerprint.digest} {kind} {content}"
+        # its last, and two tasks of its own making may go by one fingerprint elsewhere. No module:
+        # where a class is kept decides nothing.
+        scope = Scope.of(lm, task)
+        kind = f"{task.__class__.__qualname__} {task.name!r}"
+        self._scope = scope._replace(task=f"{kind} {scope.task} {scope.examples}")
 
-    def find(self, prompts: Sequence[Prompt], *, gradient: bool) -> Answer | None:
-        """See `Answers.find`."""
-        answer = self._own.find(prompts, gradient=gradient)
-        if answer is None:
-            shared = self._cache.find(self._key(prompts, gradient), prompts)
-            answer = self._own.keep(prompts, shared) if shared else None
-        return answer
+    def get(self, question: Question[V]) -> V | None:
+        """See `Memo.get`."""
+        found = self._own.get(question)
+        if found is None and question.table == TrainQuestion.table:
+            shared = self._cache.get(question.key(self._scope), question)
+            found = None if shared is None else self._own.put(question, shared)
+        return found
 
-    def keep(self, prompts: Sequence[Prompt], answer: Answer) -> Answer:
-        """See `Answers.keep`."""
-        kept = self._own.keep(prompts, answer)
-        self._cache.keep(self._key(prompts, kept.gradients is not None), kept)
+    def put(self, question: Question[V], answer: V) -> V:
+        """See `Memo.put`."""
+        kept = self._own.put(question, answer)
+        if question.table == TrainQuestion.table:
+            self._cache.put(question.key(self._scope), question, kept)
         return kept
 
-    def find_hidden(self, texts: Sequence[Ids]) -> NDArray[np.float32] | None:
-        """See `Answers.find_hidden`; not shared, for it is quick to compute and large."""
-        return self._own.find_hidden(texts)
 
-    def keep_hidden(self, texts: Sequence[Ids], hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `Answers.keep_hidden`."""
-        return self._own.keep_hidden(texts, hidden)
-
-    def _key(self, prompts: Sequence[Prompt], gradient: bool) -> bytes:
-        return content_key(f"{self._scope} {gradient}", prompts)
-
-
-def _checksum(key: bytes, row: Sequence[Any]) -> bytes:
+def _checksum(key: bytes, row: Iterable[Any]) -> bytes:
     """A hash of a row's content: damage that SQLite does not see must not become an answer."""
     digest = hashlib.blake2b(key, digest_size=16)
     for value in row:

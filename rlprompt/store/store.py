@@ -26,13 +26,13 @@ import numpy as np
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
+from rlprompt.search.memo import texts
 from rlprompt.search.objective import GRADIENT_ROWS
 from rlprompt.search.result import Result, prompt_from_state
 from rlprompt.store.database import PATIENCE, Database, StoreError
-from rlprompt.store.record import Record, check_owner, texts
+from rlprompt.store.record import Record, StoredMemo, check_owner
 from rlprompt.store.schema import MIGRATIONS
-from rlprompt.store.scores import StoredScores
-from rlprompt.tasks.base import Task, prompt_rows
+from rlprompt.tasks.base import Task
 from rlprompt.types import Floats, Outputs
 
 logger = logging.getLogger(__name__)
@@ -265,14 +265,11 @@ class Store:
 
     def record(self, name: str, lm: FrozenLM, task: Task, worker: str) -> Record:
         """The answers of a run that `worker` has claimed, from its beginning."""
-        ((run,),) = self._database.read("SELECT id FROM runs WHERE name = ?", name)
-        model = lm.fingerprint.digest
-        extra = prompt_rows(task) - len(task.splits.train)
-        return Record(self._database, run, name, model, task.fingerprint, extra, worker)
+        return Record(self._database, lm, task, name, worker)
 
-    def scores(self, lm: FrozenLM, task: Task, apart: str = "") -> StoredScores:
-        """The scores outside any budget: of controls, and of the best prompts on dev and test."""
-        return StoredScores(self._database, lm, task, apart)
+    def memo(self, lm: FrozenLM, task: Task, apart: str = "") -> StoredMemo:
+        """The answers that no run asked for, such as the scores of controls; see `StoredMemo`."""
+        return StoredMemo(self._database, lm, task, apart)
 
     def document(self, name: str) -> str | None:
         """What was kept under a name that is no run's, or None."""
@@ -331,7 +328,7 @@ class Store:
                     np.frombuffer(rewards, dtype="<f8").reshape(len(states), -1),
                     bool(gradients),
                     seconds,
-                    None if outputs is None else texts(outputs),
+                    texts(outputs),
                     extra,
                 )
 

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 
 FORMAT = 3
 FILE = "summary.json"
-# Names of controls that the library makes by itself.
+# Names of controls that the library makes (`plan_controls`).
 EMPTY, HAND, CALIBRATED = "empty", "hand-written", "hand-written, calibrated"
 BEST_WORD, IN_CONTEXT = "best word", "in context"
 

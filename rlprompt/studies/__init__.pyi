@@ -1,9 +1,9 @@
 from .comparison import Comparison as Comparison
 from .experiment import Experiment as Experiment
 from .experiment import load_experiments as load_experiments
-from .run import Watcher as Watcher
 from .run import compare as compare
 from .trackers import TensorBoard as TensorBoard
+from .trackers import Watcher as Watcher
 from .trackers import WeightsAndBiases as WeightsAndBiases
 
 __all__ = [

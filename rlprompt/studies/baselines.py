@@ -13,7 +13,7 @@ from typing import cast
 import torch
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.search.evaluation import Pending, Scores
+from rlprompt.search.memo import Memo
 from rlprompt.store.store import Store
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.controls import Control, ControlPlan, score_control
@@ -29,32 +29,6 @@ _Place = tuple[str, ...]
 Controls = Mapping[_Place, Control]
 
 
-def score_required(experiments: Sequence[Experiment]) -> dict[tuple[str, str], Pending]:
-    """The scores of the controls without which a study is not begun, for its store.
-
-    Raises:
-        ExperimentError: One cannot be scored.
-    """
-    pending: dict[tuple[str, str], Pending] = {}
-    # From the last to the first: the last model is the one in memory, the first is needed next.
-    for experiment in reversed(experiments):
-        kept = pending.setdefault(_scope(experiment.task, experiment.lm), Pending())
-        for plan in experiment.control_plans:
-            if plan.required:
-                _scored(plan, experiment.lm, kept)
-    return pending
-
-
-def keep(
-    pending: Mapping[tuple[str, str], Pending], experiments: Sequence[Experiment], store: Store
-) -> None:
-    """Put the scores of a study that is begun now into its store."""
-    for experiment in experiments:
-        scores = pending.get(_scope(experiment.task, experiment.lm))
-        if scores is not None:
-            scores.move(store.scores(experiment.lm, experiment.task))
-
-
 def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
     """All controls, once for all budgets, and as the store has them if it has.
 
@@ -66,8 +40,8 @@ def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
         for plan in experiment.control_plans:
             place = _place(experiment, plan)
             if place not in found:
-                kept = store.scores(experiment.lm, plan.task)
-                found[place] = _scored(plan, experiment.lm, kept)
+                memo = store.memo(experiment.lm, plan.task)
+                found[place] = _scored(plan, experiment.lm, memo)
     return found
 
 
@@ -124,9 +98,9 @@ def _trained(reference: Reference, experiment: Experiment, seed: int, name: str)
         ) from error
 
 
-def _scored(plan: ControlPlan, lm: FrozenLM, kept: Scores) -> Control:
+def _scored(plan: ControlPlan, lm: FrozenLM, memo: Memo) -> Control:
     try:
-        return score_control(plan, lm, kept)
+        return score_control(plan, lm, memo)
     except ValueError as error:
         raise ExperimentError(f"the {plan.name} prompt cannot be scored: {error}") from error
 

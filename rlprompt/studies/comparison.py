@@ -21,7 +21,8 @@ from rlprompt.store.summary import (
     TaskEntry,
 )
 from rlprompt.studies.controls import Control
-from rlprompt.studies.experiment import Experiment, Search
+from rlprompt.studies.experiment import Experiment
+from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Task
 from rlprompt.template import Template
 
@@ -39,14 +40,14 @@ class Run:
         error: What ended it, in a line, or "".
     """
 
-    search: Search
+    search: PlannedSearch
     result: Result
     error: str = ""
 
     @property
     def optimiser(self) -> str:
         """The method's name in the experiment."""
-        return self.search.optimiser
+        return self.search.method
 
     @property
     def seed(self) -> int:
@@ -88,6 +89,12 @@ class Section:
 class Comparison:
     """Controls and runs so far, a section for each task, model and budget.
 
+    Not run here, since it takes searches to have one:
+
+        comparison = compare(experiment, Path("runs/films"))
+        if comparison.complete:
+            print(comparison.summary().runs[0].prompt)
+
     Attributes:
         sections: One or more.
         provenance: When, where and with what it ran.
@@ -119,7 +126,7 @@ class Comparison:
             expected_runs=sum(len(experiment.grid) for experiment in experiments),
             optimisers=tuple(first.optimisers),
             seeds=tuple(first.seeds),
-            budgets=tuple(dict.fromkeys(experiment.budget for experiment in experiments)),
+            budgets=tuple(dict.fromkeys(experiment.budget.rows for experiment in experiments)),
             tasks=tuple(_task_entry(name, task) for name, task in tasks.items()),
             models=tuple(map(_model_entry, models.values())),
             controls=tuple(self._controls().values()),
@@ -210,12 +217,12 @@ def _control_entry(task: str, model: str, control: Control) -> ControlEntry:
 
 
 def _run_entry(run: Run) -> RunEntry:
-    result, best, experiment = run.result, run.best, run.search.experiment
+    result, best, planned = run.result, run.best, run.search
     return RunEntry(
-        name=run.search.name,
-        task=experiment.task_name,
-        model=experiment.lm.name,
-        budget_rows=experiment.budget,
+        name=planned.name,
+        task=planned.task_name,
+        model=planned.lm.name,
+        budget_rows=planned.budget.rows,
         optimiser=run.optimiser,
         seed=run.seed,
         status=result.status,
@@ -231,5 +238,5 @@ def _run_entry(run: Run) -> RunEntry:
         best_train_reward=result.trace[-1][1] if result.trace else None,
         mean_sampled_reward=result.mean_reward if result.points else None,
         settings=dict(result.settings),
-        file=f"runs/{run.search.name}.json",
+        file=f"runs/{planned.name}.json",
     )

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field, replace
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
-from rlprompt.search.evaluation import Scores, Unmetered, means, shown_answers
+from rlprompt.search.evaluation import Evaluator, describe, means, shown_answers
+from rlprompt.search.memo import Memo
 from rlprompt.search.result import Score
-from rlprompt.search.run import describe
 from rlprompt.store.summary import BEST_WORD, CALIBRATED, EMPTY, HAND, IN_CONTEXT
 from rlprompt.tasks.base import Task, prompt_rows
 
@@ -130,13 +130,13 @@ def plan_controls(
     return (*plans, *_in_context(task, lm))
 
 
-def score_control(plan: ControlPlan, lm: FrozenLM, kept: Scores | None = None) -> Control:
+def score_control(plan: ControlPlan, lm: FrozenLM, memo: Memo | None = None) -> Control:
     """A control with its scores on all splits; test is opened for the chosen prompt alone.
 
     Args:
         plan: The control.
         lm: The frozen model.
-        kept: Where scores are looked up and put.
+        memo: Where scores are looked up and put.
 
     Raises:
         ValueError: A required one cannot be scored. Another is left out, with a note that says why.
@@ -145,7 +145,7 @@ def score_control(plan: ControlPlan, lm: FrozenLM, kept: Scores | None = None) -
     nothing = Control(plan.name, "", True, dict.fromkeys(splits), note=plan.note)
     if not plan.prompts:
         return nothing
-    outside = Unmetered(plan.task, lm, kept)
+    outside = Evaluator(plan.task, lm, memo)
     try:
         best = 0
         if len(plan.prompts) > 1:

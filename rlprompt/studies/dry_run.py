@@ -1,7 +1,7 @@
 """What an experiment will cost, measured on a little of it: rows, seconds, memory.
 
 Each optimiser runs for `TRIAL_PROMPTS` prompts against a reward that costs nothing
-(`ToyTask`), which tells its own time and what it asks for; some of those prompts are then
+(`TrialTask`), which tells its own time and what it asks for; some of those prompts are then
 scored on a few train examples by the task itself. Nothing is written, no reward is kept, and test
 stays closed.
 
@@ -16,7 +16,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -26,8 +26,10 @@ from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.analysis import parts
-from rlprompt.search.objective import GRADIENT_ROWS, Budget, BudgetExhausted, Objective
-from rlprompt.search.run import MARKS, Optimiser, make_space
+from rlprompt.search.budget import Budget
+from rlprompt.search.objective import GRADIENT_ROWS, BudgetExhausted, Objective
+from rlprompt.search.optimiser import Optimiser, make_space
+from rlprompt.search.run import MARKS
 from rlprompt.search.selection import CANDIDATES
 from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.base import Task
@@ -118,7 +120,7 @@ def make_plan(experiment: Experiment) -> Plan:
     searches = []
     for name, optimiser in experiment.optimisers.items():
         found = _measure(experiment, optimiser)
-        n_prompts = int(experiment.budget * found.prompts_a_row)
+        n_prompts = int(experiment.budget.rows * found.prompts_a_row)
         # At most: who falls behind on dev is scored on a part of it, and few prompts lead.
         on_dev = (
             min(CANDIDATES, n_prompts) + min(MARKS, n_prompts) + len(list(parts(experiment.length)))
@@ -130,15 +132,15 @@ def make_plan(experiment: Experiment) -> Plan:
         plan = SearchPlan(
             optimiser=name,
             n_runs=len(experiment.seeds),
-            rows=experiment.budget,
+            rows=experiment.budget.rows,
             n_prompts=n_prompts,
-            lm_seconds=found.lm_seconds * experiment.budget,
+            lm_seconds=found.lm_seconds * experiment.budget.rows,
             own_seconds=found.own_start + found.own_seconds * n_prompts,
             selection_rows=on_dev + final,
             # Candidates are scored together, as a search's prompts are, and the picked one alone.
             selection_seconds=on_dev * found.lm_seconds + final * warm,
         )
-        limit = experiment.stop.get("seconds", np.inf)
+        limit = experiment.budget.seconds
         searches.append(dataclasses.replace(plan, lm_seconds=min(plan.lm_seconds, limit)))
     return Plan(
         searches=tuple(searches),
@@ -167,7 +169,7 @@ class _Rates:
     own_seconds: float
 
 
-def _measure(experiment: Experiment, optimiser: Optimiser) -> _Rates:
+def _measure(experiment: Experiment, optimiser: Optimiser[Any]) -> _Rates:
     """Run an optimiser for a while, and score what it asked for."""
     calls, stamps = _trial(experiment, optimiser)
     n_prompts = sum(len(prompts) for prompts, _, _ in calls)
@@ -186,7 +188,7 @@ def _measure(experiment: Experiment, optimiser: Optimiser) -> _Rates:
     )
 
 
-def _trial(experiment: Experiment, optimiser: Optimiser) -> tuple[list[Call], list[float]]:
+def _trial(experiment: Experiment, optimiser: Optimiser[Any]) -> tuple[list[Call], list[float]]:
     """What an optimiser asks for, and when: at its start, at each call and at its end."""
     calls: list[Call] = []
     stamps: list[float] = []
@@ -196,7 +198,7 @@ def _trial(experiment: Experiment, optimiser: Optimiser) -> tuple[list[Call], li
         stamps.append(time.perf_counter())
 
     task = ToyTask(len(experiment.task.splits.train), asked=asked)
-    rows = min(experiment.budget, TRIAL_PROMPTS * task.n_examples)
+    rows = min(experiment.budget.rows, TRIAL_PROMPTS * task.n_examples)
     objective = Objective(task, experiment.lm, Budget(rows))
     rng = np.random.default_rng(experiment.seeds[0])
     stamps.append(time.perf_counter())

@@ -20,11 +20,12 @@ from rlprompt.config.tasks import ImportedTaskConfig, NamedTaskConfig, TaskConfi
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.prompt import TokenPrompt
-from rlprompt.search.objective import Budget, Objective
-from rlprompt.search.run import Optimiser
+from rlprompt.search.budget import Budget
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.space import TokenSpace
 from rlprompt.studies.controls import ControlPlan, plan_controls
 from rlprompt.studies.references import Reference, check_references, make_reference
+from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Task, as_task, prompt_rows
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.label_search import with_found_words
@@ -38,19 +39,24 @@ class ExperimentError(ValueError):
 class Experiment:
     """Every optimiser with every seed, on one task and model, at one budget.
 
+    Not run here, since it loads a model:
+
+        lm = FrozenLM.load("smollm2-135m")
+        methods = {"greedy": Greedy(), "random": RandomSearch()}
+        experiment = Experiment("films", task, lm, methods, Budget(3200), seeds=(0, 1, 2))
+
     Args:
         name: What it is called.
         task: What a prompt is worth.
         lm: The frozen model.
         optimisers: The methods by the names that reports use.
-        budget: Rows that each run may spend.
+        budget: What each run may spend.
         seeds: Each optimiser runs once with each.
         length: Tokens or vectors of a prompt.
         banned: Ids and words that token prompts may not use.
-        controls: Prompts of one's own to score beside those of every study, by
+        controls: Prompts of one's own to score beside those of every study (`ControlPlan`), by
             name; outside the budget.
         config: Where it came from, for the record.
-        stop: When a search ends before, fields of `Budget`.
         task_title: What the task is called beside others, if not by its own name.
         references: Training to compare with, by the names that reports use; once with each seed.
 
@@ -62,14 +68,13 @@ class Experiment:
     name: str
     task: Task
     lm: FrozenLM
-    optimisers: Mapping[str, Optimiser]
-    budget: int
+    optimisers: Mapping[str, Optimiser[Any]]
+    budget: Budget
     seeds: Sequence[int] = (0,)
     length: int = 5
     banned: Collection[str | int] = ()
     controls: Mapping[str, TokenPrompt] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
-    stop: Mapping[str, float] = field(default_factory=dict)
     task_title: str = ""
     references: Mapping[str, Reference] = field(default_factory=dict)
 
@@ -83,7 +88,7 @@ class Experiment:
             raise ValueError(f"names of optimisers differ too little for files: {slugs}")
         check_references(self.references, self.task, self.lm)
         self.control_plans  # noqa: B018  # while the model is in memory
-        Objective(self.task, self.lm, Budget(self.budget, **self.stop))
+        self.budget.check_covers(self.task)
         if any(optimiser.searches == "tokens" for optimiser in self.optimisers.values()):
             TokenSpace.from_lm(self.lm, self.length, self.banned, self.task.tokens(self.lm))
         soft = [name for name, one in self.optimisers.items() if one.searches == "soft"]
@@ -116,32 +121,7 @@ class Experiment:
         return prompt_rows(self.task)
 
 
-@dataclass(frozen=True)
-class Search:
-    """One search of a comparison.
-
-    Attributes:
-        name: What it is called in a study, and its files.
-        experiment: What it is part of.
-        optimiser: The method's name in the experiment.
-        seed: Its seed.
-        heading: What tells its experiment from the others, or "".
-    """
-
-    name: str
-    experiment: Experiment
-    optimiser: str
-    seed: int
-    heading: str = ""
-
-    @property
-    def title(self) -> str:
-        """How to call it in a sentence."""
-        place = f"{self.heading}: " if self.heading else ""
-        return f"{place}{self.optimiser}, seed {self.seed}"
-
-
-def searches(experiments: Sequence[Experiment]) -> dict[str, Search]:
+def searches(experiments: Sequence[Experiment]) -> dict[str, PlannedSearch]:
     """The searches of several experiments by name, in order.
 
     A name is the optimiser's with the seed. Before it stands what tells the experiments apart: of
@@ -154,7 +134,7 @@ def searches(experiments: Sequence[Experiment]) -> dict[str, Search]:
     if not experiments:
         raise ValueError("nothing to run: give one experiment or more")
     _tell_apart(experiments)
-    found: dict[str, Search] = {}
+    found: dict[str, PlannedSearch] = {}
     for parts, experiment in zip(_differences(experiments), experiments, strict=True):
         for optimiser, seed in experiment.grid:
             name = "/".join(slug(part) for part in (*parts, f"{optimiser}-seed{seed}"))
@@ -162,8 +142,26 @@ def searches(experiments: Sequence[Experiment]) -> dict[str, Search]:
                 raise ValueError(
                     f"two searches would be called {name}; the same task and model are there twice"
                 )
-            found[name] = Search(name, experiment, optimiser, seed, ", ".join(parts))
+            found[name] = PlannedSearch(
+                task=experiment.task,
+                lm=experiment.lm,
+                optimiser=experiment.optimisers[optimiser],
+                budget=experiment.budget,
+                seed=seed,
+                length=experiment.length,
+                banned=experiment.banned,
+                name=name,
+                method=optimiser,
+                task_name=experiment.task_name,
+                heading=", ".join(parts),
+            )
     return found
+
+
+def headed(experiments: Sequence[Experiment]) -> dict[str, Experiment]:
+    """Experiments by what tells them apart, in order; the only one by ""; else as `searches`."""
+    headings = dict.fromkeys(search.heading for search in searches(experiments).values())
+    return dict(zip(headings, experiments, strict=True))
 
 
 def _tell_apart(experiments: Sequence[Experiment]) -> None:
@@ -198,7 +196,7 @@ def _differences(experiments: Sequence[Experiment]) -> list[tuple[str, ...]]:
     columns = (
         [experiment.task_name for experiment in experiments],
         _short([experiment.lm.name for experiment in experiments]),
-        [f"{experiment.budget} rows" for experiment in experiments],
+        [f"{experiment.budget.rows} rows" for experiment in experiments],
     )
     differing = [column for column in columns if len(set(column)) > 1]
     return [tuple(column[i] for column in differing) for i in range(len(experiments))]
@@ -214,6 +212,10 @@ def load_experiments(
     config: Config, dtypes: Sequence[str] = (), pool: ModelPool | None = None
 ) -> list[Experiment]:
     """What a config describes, loaded: what is quick to check first, the models last.
+
+    Not run here, since it loads a model:
+
+        experiments = load_experiments(load_config(Path("films.yaml")))
 
     Of several models one at a time is in memory, and their experiments follow each other.
 
@@ -246,7 +248,7 @@ def load_experiments(
 
 def _load_cell(
     config: Config,
-    optimisers: Mapping[str, Optimiser],
+    optimisers: Mapping[str, Optimiser[Any]],
     references: Mapping[str, Reference],
     task: Task,
     title: str,
@@ -258,8 +260,7 @@ def _load_cell(
         task=task,
         lm=lm,
         optimisers=optimisers,
-        budget=budget,
-        stop=config.stop.model_dump(exclude_none=True),
+        budget=Budget(budget, **config.stop.model_dump(exclude_none=True)),
         seeds=config.seeds,
         length=config.prompt.length,
         banned=config.prompt.banned,

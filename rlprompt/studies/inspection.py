@@ -17,12 +17,12 @@ import numpy as np
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.search.evaluation import evaluate
 from rlprompt.search.result import Result, Score
-from rlprompt.search.run import evaluate
 from rlprompt.store.database import StoreError
 from rlprompt.store.heartbeat import has_ended
 from rlprompt.store.store import FILE, Store, StoredRun, as_json, differences
-from rlprompt.studies.study import Job
+from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Task
 
 COLUMNS = ("run", "prompt", "rows", "reward", "best", "gradient", "ids", "digest")
@@ -217,42 +217,46 @@ class Verification:
         return self.largest <= self.tolerance
 
 
-def verify(store: Store, jobs: dict[str, Job], sample: int, seed: int = 0) -> Verification:
+def verify(
+    store: Store, planned: Mapping[str, PlannedSearch], sample: int, seed: int = 0
+) -> Verification:
     """Score a sample of a study's prompts and the picked ones of its finished runs again.
 
     Args:
         store: The study's.
-        jobs: Its searches by name, as they are today.
+        planned: Its searches by name, as they are today.
         sample: Prompts of the ledger a run, at most.
         seed: Decides which.
 
     Raises:
         ValueError: Model, task or data are not those of the study, so nothing is scored.
     """
-    check_unchanged(store.runs(), jobs)
+    check_unchanged(store.runs(), planned)
     rng, gaps, n_final = np.random.default_rng(seed), [(0.0, "nothing")], 0
     n_prompts = 0
     for run in store.runs():
-        job = jobs[run.name]
+        search = planned[run.name]
         entries = [entry for entry in ledger(store, run.name) if entry.prompt is not None]
         chosen = rng.permutation(len(entries))[:sample]
-        gaps += _ledger_gaps(job, run.name, [entries[i] for i in sorted(chosen)])
+        gaps += _ledger_gaps(search, run.name, [entries[i] for i in sorted(chosen)])
         n_prompts += len(chosen)
-        final = [] if run.state != "finished" or run.result is None else _final(job, run.result)
+        final = [] if run.state != "finished" or run.result is None else _final(search, run.result)
         gaps += final
         n_final += len(final)
     largest, where = max(gaps)
-    dtype = next(iter(jobs.values())).lm.fingerprint.dtype
+    dtype = next(iter(planned.values())).lm.fingerprint.dtype
     return Verification(n_prompts, n_final, largest, where, TOLERANCE.get(dtype, TOLERANCE_16_BIT))
 
 
-def check_unchanged(runs: Sequence[StoredRun], jobs: Mapping[str, Job]) -> None:
+def check_unchanged(runs: Sequence[StoredRun], planned: Mapping[str, PlannedSearch]) -> None:
     """Refuse searches that are not what a study's runs were.
 
     Raises:
         ValueError: Model, task or data are others today; the message shows the difference.
     """
-    changed = [line for run in runs for line in differences(run.spec, as_json(jobs[run.name].spec))]
+    changed = [
+        line for run in runs for line in differences(run.spec, as_json(planned[run.name].spec))
+    ]
     if changed:
         raise ValueError(
             "this is not what the study was made with, so its answers are not compared:\n  "
@@ -260,11 +264,13 @@ def check_unchanged(runs: Sequence[StoredRun], jobs: Mapping[str, Job]) -> None:
         )
 
 
-def _ledger_gaps(job: Job, name: str, entries: Sequence[Entry]) -> list[tuple[float, str]]:
+def _ledger_gaps(
+    search: PlannedSearch, name: str, entries: Sequence[Entry]
+) -> list[tuple[float, str]]:
     prompts = [entry.prompt for entry in entries if entry.prompt is not None]
     if not prompts:
         return []
-    again = job.task.rewards(job.lm, prompts, job.task.splits.train)
+    again = search.task.rewards(search.lm, prompts, search.task.splits.train)
     stored = np.array([entry.per_example for entry in entries])
     gaps = np.abs(again - stored).max(axis=1)
     return [
@@ -272,14 +278,17 @@ def _ledger_gaps(job: Job, name: str, entries: Sequence[Entry]) -> list[tuple[fl
     ]
 
 
-def _final(job: Job, result: Result) -> list[tuple[float, str]]:
+def _final(search: PlannedSearch, result: Result) -> list[tuple[float, str]]:
     if not result.candidates:
         return []
     scores: dict[str, Score | None] = {
         split: getattr(result.best, split) for split in ("train", "dev", "test")
     }
     return [
-        (abs(_mean(job.task, job.lm, result.best.prompt, split) - score.reward), f"{split} score")
+        (
+            abs(_mean(search.task, search.lm, result.best.prompt, split) - score.reward),
+            f"{split} score",
+        )
         for split, score in scores.items()
         if score is not None
     ]

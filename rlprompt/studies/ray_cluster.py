@@ -23,7 +23,7 @@ from typing import Any
 from rlprompt._utils.plugins import own_modules
 from rlprompt.models.lm import FrozenLM
 from rlprompt.store.database import StoreError
-from rlprompt.studies.remote import Desk, DistantLM, Hand
+from rlprompt.studies.remote import ModelReference, StudyServer, Worker
 from rlprompt.studies.study import Study
 
 logger = logging.getLogger(__name__)
@@ -109,55 +109,55 @@ def searched(study: Study, settings: Ray) -> Generator[tuple[str, str]]:
             a search loses its machine again and again.
         StoreError: An answer could not be kept.
     """
-    jobs = {
-        name: dataclasses.replace(job, lm=DistantLM(job.lm, settings.load))
-        for name, job in study.jobs.items()
+    searches = {
+        name: dataclasses.replace(one, lm=ModelReference(one.lm, settings.load))
+        for name, one in study.searches.items()
     }
     with _connected(settings) as ray, contextlib.ExitStack() as stack:
         for module in own_modules():
             ray.cloudpickle.register_pickle_by_value(module)
             stack.callback(ray.cloudpickle.unregister_pickle_by_value, module)
-        desk = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=_here(ray))
+        server = ray.remote(StudyServer).options(num_cpus=0, scheduling_strategy=_here(ray))
         cache = study.cache and study.cache.absolute()
-        desk = desk.remote(study.folder.absolute(), jobs, study.config, cache)
-        stack.callback(ray.kill, desk)
-        hands, room, left = _Hands(ray, desk, settings), _Room(settings), _unfinished(study)
-        stack.callback(hands.close)
+        server = server.remote(study.folder.absolute(), searches, study.config, cache)
+        stack.callback(ray.kill, server)
+        workers, room, left = _Workers(ray, server, settings), _Room(settings), _unfinished(study)
+        stack.callback(workers.close)
         while left:
-            if not hands.busy and study.has_work():
-                hands.hire(min(len(left), settings.workers))
-            hands.wait()
+            if not workers.busy and study.has_work():
+                workers.hire(min(len(left), settings.workers))
+            workers.wait()
             room.check(ray.nodes())
             before, left = left, _unfinished(study)
             for name in sorted(before - left):
-                yield name, ray.get(desk.traceback.remote(name))
+                yield name, ray.get(server.traceback.remote(name))
 
 
-class _Hands:
+class _Workers:
     """The processes at work; Ray gives them room when there is some, and replaces lost ones."""
 
-    def __init__(self, ray: Any, desk: Any, settings: Ray) -> None:
+    def __init__(self, ray: Any, server: Any, settings: Ray) -> None:
         self._ray = ray
-        self._desk = desk
-        self._actor = ray.remote(Hand).options(
+        self._server = server
+        self._actor = ray.remote(Worker).options(
             num_cpus=settings.num_cpus,
             num_gpus=settings.num_gpus,
             max_restarts=RETRIES,
             max_task_retries=-1,  # as often as it is started again,
         )
-        self._hands: dict[Any, Any] = {}
+        self._workers: dict[Any, Any] = {}
         self._numbers = itertools.count()
 
     @property
     def busy(self) -> bool:
         """Whether there are any, at work or waiting for room."""
-        return bool(self._hands)
+        return bool(self._workers)
 
     def hire(self, count: int) -> None:
         """Start some."""
         for _ in range(count):
-            hand = self._actor.remote(next(self._numbers))
-            self._hands[hand.work.remote(partial(_call, self._desk))] = hand
+            worker = self._actor.remote(next(self._numbers))
+            self._workers[worker.work.remote(partial(_call, self._server))] = worker
 
     def wait(self) -> None:
         """Wait a moment, and let those go that have nothing to do any more.
@@ -166,18 +166,18 @@ class _Hands:
             ClusterError: One cannot work.
             StoreError: The store cannot be used.
         """
-        if not self._hands:
+        if not self._workers:
             time.sleep(POLL_SECONDS)
             return
-        done, _ = self._ray.wait(list(self._hands), timeout=POLL_SECONDS)
+        done, _ = self._ray.wait(list(self._workers), timeout=POLL_SECONDS)
         for work in done:
             self._check(work)
-            self._ray.kill(self._hands.pop(work))  # makes room for those that wait
+            self._ray.kill(self._workers.pop(work))  # makes room for those that wait
 
     def close(self) -> None:
         """End them all."""
-        for hand in self._hands.values():
-            self._ray.kill(hand)
+        for worker in self._workers.values():
+            self._ray.kill(worker)
 
     def _check(self, work: Any) -> None:
         errors = self._ray.exceptions
@@ -195,11 +195,11 @@ class _Hands:
             ) from error
 
 
-def _call(desk: Any, method: str, *args: Any, **kwargs: Any) -> Any:
-    """What a method of the desk gives."""
+def _call(server: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+    """What a method of the server gives."""
     import ray
 
-    return ray.get(getattr(desk, method).remote(*args, **kwargs))
+    return ray.get(getattr(server, method).remote(*args, **kwargs))
 
 
 def _here(ray: Any) -> Any:

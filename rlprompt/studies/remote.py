@@ -1,9 +1,9 @@
-"""How searches on several machines share one store: a desk that has it, and hands that work.
+"""How searches on several machines share one store: a server that has it, and workers.
 
-A file that several machines write is not safe with SQLite, so only the `Desk` opens it, on the
-machine where it is. A `Hand` loads the model once, takes one search after another, and asks the
-desk whatever a search asks. Each answer is kept there before the search goes on: one that begins
-again on another machine is told what it was told before, and goes on where it was.
+A file that several machines write is not safe with SQLite, so only the `StudyServer` opens it, on
+the machine where it is. A `Worker` loads the model once, takes one search after another, and asks
+the server whatever a search asks. Each answer is kept there before the search goes on: one that
+begins again on another machine is told what it was told before, and goes on where it was.
 
 Both become Ray's actors in `rlprompt.studies.ray_cluster`; nothing here starts anything.
 """
@@ -13,26 +13,20 @@ from __future__ import annotations
 import dataclasses
 import os
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt
-from rlprompt.search.evaluation import Finding, Scores
-from rlprompt.search.memo import Answer, Answers
+from rlprompt.search.memo import Memo, Question, V
 from rlprompt.search.result import Result
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import differences
-from rlprompt.studies.study import Job, Study
-from rlprompt.types import Ids
+from rlprompt.studies.study import PlannedSearch, Study
 
 
-class DistantLM(FrozenLM):
+class ModelReference(FrozenLM):
     """A model by what tells it from others, to be loaded in the process that needs it.
 
     Args:
@@ -72,20 +66,19 @@ class DistantLM(FrozenLM):
 
 @dataclasses.dataclass
 class _Attempt:
-    """A search that a hand is at; `number` tells it from earlier attempts at the same search."""
+    """A search that a worker is at; `number` tells it from earlier attempts at the same search."""
 
     name: str
     number: int
-    answers: Answers
-    scores: Scores
+    memo: Memo
 
 
-class Desk:
+class StudyServer:
     """Hands out the searches of a study, and answers what they ask.
 
     Args:
         folder: As for `Study`.
-        jobs: As for `Study`; their models are distant.
+        searches: As for `Study`; their models are references.
         config: As for `Study`.
         cache: As for `Study`.
     """
@@ -93,126 +86,85 @@ class Desk:
     def __init__(
         self,
         folder: Path,
-        jobs: Mapping[str, Job],
+        searches: Mapping[str, PlannedSearch],
         config: Mapping[str, Any],
         cache: Path | None = None,
     ) -> None:
-        self._study = Study(folder, jobs, config, cache)
+        self._study = Study(folder, searches, config, cache)
         self._attempts: dict[int, _Attempt] = {}
         self._tracebacks: dict[str, str] = {}
 
-    def begin(self, hand: int, model: str) -> tuple[int, Job] | None:
-        """A search for a hand: the one that it was at, if its machine was lost, or another.
+    def begin(self, worker: int, model: str) -> tuple[int, PlannedSearch] | None:
+        """A search for a worker: the one that it was at, if its machine was lost, or another.
 
         Args:
-            hand: Its number.
+            worker: Its number.
             model: Fingerprint of the model that it has loaded, or ""; what needs no other is
                 preferred.
 
         Returns:
             A number for its questions, and the search; None where nothing is left to begin.
         """
-        before = self._attempts.get(hand)
-        jobs = self._study.jobs.items()
-        at_hand = {name for name, job in jobs if job.lm.fingerprint.digest == model}
+        before = self._attempts.get(worker)
+        searches = self._study.searches.items()
+        at_hand = {name for name, one in searches if one.lm.fingerprint.digest == model}
         name = before.name if before else self._study.claim(at_hand)
         if name is None:
             return None
         number = before.number + 1 if before else 0
-        self._attempts[hand] = _Attempt(
-            name, number, self._study.answers(name), self._study.scores(name)
-        )
-        return number, self._study.jobs[name]
+        self._attempts[worker] = _Attempt(name, number, self._study.memo(name))
+        return number, self._study.searches[name]
 
-    def ask(
-        self, hand: int, number: int, whom: str, question: str, *args: Any, **kwargs: Any
-    ) -> Any:
-        """What a method of the search's `answers` or `scores` gives.
+    def ask(self, worker: int, number: int, method: str, *args: Any) -> Any:
+        """What a method of the search's memo gives.
 
         Raises:
             StoreError: The search was begun again since, or the store cannot be used.
         """
-        asked = getattr(self._attempt(hand, number), whom)
-        return getattr(asked, question)(*args, **kwargs)
+        return getattr(self._attempt(worker, number).memo, method)(*args)
 
-    def end(self, hand: int, number: int, result: Result | None, error: str, details: str) -> None:
+    def end(
+        self, worker: int, number: int, result: Result | None, error: str, details: str
+    ) -> None:
         """Keep what came of a search; see `Study.end`. `details` is the traceback of an error."""
-        name = self._attempt(hand, number).name
+        name = self._attempt(worker, number).name
         self._study.end(name, result, error)
         self._tracebacks[name] = details
-        del self._attempts[hand]
+        del self._attempts[worker]
 
     def traceback(self, name: str) -> str:
         """Of the error that ended a search; "" where none did, or another worker did it."""
         return self._tracebacks.get(name, "")
 
-    def _attempt(self, hand: int, number: int) -> _Attempt:
-        attempt = self._attempts.get(hand)
+    def _attempt(self, worker: int, number: int) -> _Attempt:
+        attempt = self._attempts.get(worker)
         if attempt is None or attempt.number != number:
             raise StoreError("the search was begun again on another machine; this one leaves it")
         return attempt
 
 
-class Questions:
-    """Answers that are asked for at the desk (`answers.Answers`).
+class RemoteMemo:
+    """Answers that are asked for at the study's server (`Memo`).
 
     Args:
-        ask: Puts a question to `Desk.ask` for this search.
+        ask: Calls `StudyServer.ask` for this search.
     """
 
     def __init__(self, ask: Callable[..., Any]) -> None:
-        self._ask = partial(ask, "answers")
+        self._ask = ask
 
-    def find(self, prompts: Sequence[Prompt], *, gradient: bool) -> Answer | None:
-        """See `Answers.find`."""
-        found: Answer | None = self._ask("find", prompts, gradient=gradient)
+    def get(self, question: Question[V]) -> V | None:
+        """See `Memo.get`."""
+        found: V | None = self._ask("get", question)
         return found
 
-    def keep(self, prompts: Sequence[Prompt], answer: Answer) -> Answer:
-        """See `Answers.keep`."""
-        kept: Answer = self._ask("keep", prompts, answer)
-        return kept
-
-    def find_hidden(self, texts: Sequence[Ids]) -> NDArray[np.float32] | None:
-        """See `Answers.find_hidden`."""
-        found: NDArray[np.float32] | None = self._ask("find_hidden", texts)
-        return found
-
-    def keep_hidden(self, texts: Sequence[Ids], hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `Answers.keep_hidden`."""
-        kept: NDArray[np.float32] = self._ask("keep_hidden", texts, hidden)
+    def put(self, question: Question[V], answer: V) -> V:
+        """See `Memo.put`."""
+        kept: V = self._ask("put", question, answer)
         return kept
 
 
-class ScoreQuestions:
-    """Scores outside the budget that are asked for at the desk (`unmetered.Scores`).
-
-    Args:
-        ask: As for `Questions`.
-    """
-
-    def __init__(self, ask: Callable[..., Any]) -> None:
-        self._ask = partial(ask, "scores")
-
-    def find(
-        self, prompts: Sequence[Prompt], split: str, which: Sequence[int] | None = None
-    ) -> Finding | None:
-        """See `Scores.find`."""
-        found: Finding | None = self._ask("find", prompts, split, which)
-        return found
-
-    def keep(
-        self,
-        prompts: Sequence[Prompt],
-        split: str,
-        finding: Finding,
-        which: Sequence[int] | None = None,
-    ) -> None:
-        """See `Scores.keep`."""
-        self._ask("keep", prompts, split, finding, which)
-
-
-class Hand:
+class Worker:
     """Does searches, one after another, in a process of its own.
 
     Args:
@@ -227,7 +179,7 @@ class Hand:
         """Do searches until none is left.
 
         Args:
-            call: Calls a method of the desk, by its name, and waits for what it gives.
+            call: Calls a method of the server, by its name, and waits for what it gives.
 
         Raises:
             StoreError: An answer could not be kept.
@@ -240,12 +192,12 @@ class Hand:
     def _loaded(self) -> str:
         return self._lm.fingerprint.digest if self._lm else ""
 
-    def _search(self, call: Callable[..., Any], number: int, job: Job) -> None:
+    def _search(self, call: Callable[..., Any], number: int, search: PlannedSearch) -> None:
         place, found = (self._number, number), list[Result]()
         ask = partial(call, "ask", *place)
-        job = dataclasses.replace(job, lm=self._live(job.lm))
+        search = dataclasses.replace(search, lm=self._live(search.lm))
         try:
-            result = job.run(Questions(ask), None, found.append, ScoreQuestions(ask))
+            result = search.run(RemoteMemo(ask), None, found.append)
         except StoreError:
             raise
         # As in `Study.run`: kept with what was found and reported; the other searches go on.
@@ -258,7 +210,7 @@ class Hand:
 
     def _live(self, lm: FrozenLM) -> FrozenLM:
         """The model in the memory of this process."""
-        assert isinstance(lm, DistantLM)
+        assert isinstance(lm, ModelReference)
         if self._lm is None or self._loaded != lm.fingerprint.digest:
             self._lm = None  # before loading: two may not fit
             self._lm = lm.live()

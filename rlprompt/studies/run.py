@@ -9,67 +9,34 @@ import platform
 import subprocess
 import sys
 import traceback
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import rlprompt
 from rlprompt._utils.files import write_atomically
 from rlprompt.config.schema import RANDOM, Config, config_from_json
-from rlprompt.search.budget import Ledger
-from rlprompt.search.objective import Budget
+from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE, Store
 from rlprompt.store.summary import ReferenceEntry
-from rlprompt.studies.baselines import (
-    Controls,
-    controls_of,
-    keep,
-    score_controls,
-    score_required,
-    train_references,
-)
+from rlprompt.studies.baselines import Controls, controls_of, score_controls, train_references
 from rlprompt.studies.comparison import Comparison, Run, Section
 from rlprompt.studies.experiment import (
     Experiment,
     ExperimentError,
-    Search,
+    headed,
     load_experiments,
     searches,
 )
 from rlprompt.studies.folder import claimed, write
 from rlprompt.studies.ray_cluster import Ray, searched
-from rlprompt.studies.study import Job, Study
+from rlprompt.studies.study import PlannedSearch, Study
+from rlprompt.studies.trackers import Silent, Watcher
 
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "transformers", "numpy")
-
-
-class Watcher(Protocol):
-    """Is told how a comparison goes: the way to plug in a tracker (such as `TensorBoard`)."""
-
-    def begin(self, search: Search) -> None:
-        """A search begins."""
-
-    def update(self, ledger: Ledger) -> None:
-        """Some prompts were scored."""
-
-    def end(self, run: Run) -> None:
-        """The search ended, and what it found is on disk."""
-
-
-class Silent:
-    """A watcher that says nothing."""
-
-    def begin(self, search: Search) -> None:
-        """See `Watcher`."""
-
-    def update(self, ledger: Ledger) -> None:
-        """See `Watcher`."""
-
-    def end(self, run: Run) -> None:
-        """See `Watcher`."""
 
 
 def compare(
@@ -82,6 +49,12 @@ def compare(
     cluster: Ray | None = None,
 ) -> Comparison:
     """Run every search of an experiment, or of several side by side.
+
+    Not run here, since it takes a model and a while:
+
+        comparison = compare(load_experiments(load_config(Path("films.yaml"))), Path("runs/films"))
+        for run in comparison.runs:
+            print(run.search.title, run.scores["test"])
 
     `out` gets `summary.json` and `runs/` with a JSON file each run, brought up to date after each
     run, and `study.sqlite`, which holds every answer that was paid for; `rlprompt.reports` makes
@@ -98,8 +71,8 @@ def compare(
         watcher: Is told how the searches of this process go.
         workers: Processes that share the searches, this one included; each loads the model. More
             than one needs experiments that were loaded from a file.
-        cache: File of answers that several studies share.
-        cluster: Machines that do the searches; they say how many workers.
+        cache: File of answers that several studies share, see `Cache`.
+        cluster: Machines that do the searches, see `Ray`; they say how many workers.
 
     Raises:
         ValueError: The folder cannot be used, experiments cannot be told apart, or other workers
@@ -117,20 +90,20 @@ def compare(
         )
     watcher = watcher or Silent()
     experiments = [experiments] if isinstance(experiments, Experiment) else list(experiments)
-    grid, provenance = searches(experiments), _provenance()
+    grid, named, provenance = searches(experiments), headed(experiments), _provenance()
     with claimed(out), contextlib.ExitStack() as stack:
-        # A study is begun once its controls could be scored: else there is nothing to go on with.
         new = not (out / FILE).exists()
-        pending = score_required(experiments) if new else {}
-        study = stack.enter_context(_study(grid, out, cache))
-        keep(pending, experiments, study.store)
-        controls = score_controls(experiments, study.store)
+        study = stack.enter_context(_study(grid, experiments[0].config, out, cache))
+        # A study whose controls cannot be scored is not begun: there is nothing to go on with.
+        with _removed_on_error(study) if new else contextlib.nullcontext():
+            controls = score_controls(experiments, study.store)
         study.store.retry()
         references = list(train_references(experiments, study.store, found_only=True))
 
         def found(last: Run | None = None) -> Comparison:
             runs = _kept(study, grid, last)
-            return Comparison(_sections(grid, controls, references, runs), provenance)
+            sections = _sections(named, controls, references, runs)
+            return Comparison(tuple(sections), provenance)
 
         write(found(), out)
         stack.enter_context(helpers(experiments[0], out, workers - 1, cache))
@@ -164,17 +137,34 @@ def work(experiments: Sequence[Experiment], out: Path, cache: Path | None = None
         OSError: A file could not be written.
     """
     grid = searches(experiments)
-    with _study(grid, out, cache) as study:
+    with _study(grid, experiments[0].config, out, cache) as study:
         for key in study.claimed():
             run = _run(study, grid[key], Silent(), out)
             if run.result.status == "interrupted":
                 return
 
 
-def _study(grid: Mapping[str, Search], out: Path, cache: Path | None) -> Study:
-    first, *_ = grid.values()
-    config = _as_kept(first.experiment.config, out)
-    return Study(out, jobs(grid.values()), config, cache)
+def _study(
+    grid: Mapping[str, PlannedSearch], config: Mapping[str, Any], out: Path, cache: Path | None
+) -> Study:
+    return Study(out, grid, _as_kept(config, out), cache)
+
+
+@contextlib.contextmanager
+def _removed_on_error(study: Study) -> Iterator[None]:
+    """Remove a study's store if its controls cannot be scored, unless others have begun on it."""
+    try:
+        yield
+    except StoreError:
+        raise
+    # Any other error: a task may come from anyone. It goes on to whoever called.
+    except Exception:
+        begun = any(run.owner or run.used for run in study.store.runs())
+        study.close()
+        if not begun:
+            for path in study.folder.glob(f"{FILE}*"):  # the log of a reader, too
+                path.unlink()
+        raise
 
 
 def _as_kept(config: Mapping[str, Any], out: Path) -> Mapping[str, Any]:
@@ -254,23 +244,7 @@ def kept_dtypes(config: Config, store: Store) -> list[str]:
     return dtypes if len(dtypes) == len(config.all_models) else dtypes[:1] * len(config.all_models)
 
 
-def jobs(grid: Iterable[Search]) -> dict[str, Job]:
-    """What a study is to do for each search, by name."""
-    return {
-        search.name: Job(
-            task=search.experiment.task,
-            lm=search.experiment.lm,
-            optimiser=search.experiment.optimisers[search.optimiser],
-            budget=Budget(search.experiment.budget, **search.experiment.stop),
-            seed=search.seed,
-            length=search.experiment.length,
-            banned=search.experiment.banned,
-        )
-        for search in grid
-    }
-
-
-def _kept(study: Study, grid: Mapping[str, Search], last: Run | None) -> list[Run]:
+def _kept(study: Study, grid: Mapping[str, PlannedSearch], last: Run | None) -> list[Run]:
     """What the store holds of runs that have ended, whoever did them, and the last one."""
     runs = {
         run.name: Run(grid[run.name], run.result, run.error)
@@ -283,26 +257,21 @@ def _kept(study: Study, grid: Mapping[str, Search], last: Run | None) -> list[Ru
 
 
 def _sections(
-    grid: Mapping[str, Search],
+    experiments: Mapping[str, Experiment],
     controls: Controls,
     references: Sequence[ReferenceEntry],
     runs: Sequence[Run],
-) -> tuple[Section, ...]:
-    """The sections of a grid, in its order."""
-    sections: dict[str, Section] = {}
-    for search in grid.values():
-        experiment = search.experiment
-        if search.heading not in sections:
-            own = tuple(run for run in runs if run.search.experiment is experiment)
-            scored = controls_of(experiment, controls)
-            place = (experiment.task_name, experiment.lm.name)
-            trained = tuple(one for one in references if (one.task, one.model) == place)
-            sections[search.heading] = Section(experiment, scored, own, search.heading, trained)
-    return tuple(sections.values())
+) -> Iterator[Section]:
+    """A section for each experiment, by heading, in order."""
+    for heading, experiment in experiments.items():
+        own = tuple(run for run in runs if run.search.heading == heading)
+        place = (experiment.task_name, experiment.lm.name)
+        trained = tuple(one for one in references if (one.task, one.model) == place)
+        yield Section(experiment, controls_of(experiment, controls), own, heading, trained)
 
 
 def _done_here(
-    study: Study, grid: Mapping[str, Search], watcher: Watcher, out: Path
+    study: Study, grid: Mapping[str, PlannedSearch], watcher: Watcher, out: Path
 ) -> Generator[Run]:
     """Do searches until all have ended, and yield what came of each."""
     for key in study.claimed():
@@ -311,7 +280,7 @@ def _done_here(
 
 
 def _done_elsewhere(
-    study: Study, grid: Mapping[str, Search], watcher: Watcher, out: Path, cluster: Ray
+    study: Study, grid: Mapping[str, PlannedSearch], watcher: Watcher, out: Path, cluster: Ray
 ) -> Generator[Run]:
     """The same on a cluster; the watcher hears of a search when it has ended."""
     with contextlib.closing(searched(study, cluster)) as ended:
@@ -330,7 +299,7 @@ def _write_error(out: Path, name: str, details: str) -> None:
     write_atomically(path, details.encode())
 
 
-def _run(study: Study, search: Search, watcher: Watcher, out: Path) -> Run:
+def _run(study: Study, search: PlannedSearch, watcher: Watcher, out: Path) -> Run:
     try:
         return Run(search, study.run(search.name, watcher.update))
     # Any error: an optimiser may come from anyone, and the other searches must not be lost with

@@ -18,15 +18,14 @@ from typing import Any
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import PooledLM
-from rlprompt.search.budget import Ledger
-from rlprompt.search.evaluation import Scores
-from rlprompt.search.memo import Answers
-from rlprompt.search.objective import Budget
+from rlprompt.search.budget import Budget, Ledger
+from rlprompt.search.memo import Memo
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
-from rlprompt.search.run import Optimiser, search
+from rlprompt.search.run import search
 from rlprompt.store.database import StoreError
-from rlprompt.store.heartbeat import Worker
-from rlprompt.store.shared_cache import Cache, Cached
+from rlprompt.store.heartbeat import Heartbeat
+from rlprompt.store.shared_cache import Cache, SharedMemo
 from rlprompt.store.store import EXTRA_ROWS, FILE, Store
 from rlprompt.tasks.base import Task, prompt_rows
 
@@ -37,16 +36,45 @@ POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Job:
-    """One search of a study; its fields are arguments of `search`."""
+class PlannedSearch:
+    """One search of a study: arguments of `search`, and what it is called.
+
+    Attributes:
+        task: What a prompt is worth.
+        lm: The frozen model.
+        optimiser: The method.
+        budget: What it may spend.
+        seed: Decides everything random.
+        length: Tokens or vectors of a prompt.
+        banned: Ids and words that token prompts may not use.
+        name: What it is called in its study, and its files.
+        method: The optimiser's name in the experiment.
+        task_name: The task's name in the experiment.
+        heading: What tells its experiment from the others of the study, or "".
+    """
 
     task: Task
     lm: FrozenLM
-    optimiser: Optimiser
+    optimiser: Optimiser[Any]
     budget: Budget
     seed: int
     length: int
     banned: Collection[str | int]
+    name: str = ""
+    method: str = ""
+    task_name: str = ""
+    heading: str = ""
+
+    @property
+    def title(self) -> str:
+        """How to call it in a sentence."""
+        place = f"{self.heading}: " if self.heading else ""
+        return f"{place}{self.method}, seed {self.seed}"
+
+    @property
+    def prompt_rows(self) -> int:
+        """Rows that one prompt costs."""
+        return prompt_rows(self.task)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -73,10 +101,9 @@ class Job:
 
     def run(
         self,
-        answers: Answers | None = None,
+        memo: Memo | None = None,
         on_progress: Callable[[Ledger], None] | None = None,
         on_failure: Callable[[Result], None] | None = None,
-        scores: Scores | None = None,
     ) -> Result:
         """Do the search; see `search`."""
         return search(
@@ -89,8 +116,7 @@ class Job:
             banned=self.banned,
             on_progress=on_progress,
             on_failure=on_failure,
-            answers=answers,
-            scores=scores,
+            memo=memo,
         )
 
 
@@ -110,7 +136,7 @@ class Study:
 
     Args:
         folder: Where `study.sqlite` is, made if it is not there.
-        jobs: Its searches by name.
+        searches: By name.
         config: What the searches were made from, JSON values.
         cache: File of answers that studies share, made if it is not there; None for none.
 
@@ -121,21 +147,21 @@ class Study:
     def __init__(
         self,
         folder: Path,
-        jobs: Mapping[str, Job],
+        searches: Mapping[str, PlannedSearch],
         config: Mapping[str, Any],
         cache: Path | None = None,
     ) -> None:
         self.folder = folder
-        self.jobs = jobs
+        self.searches = searches
         self.config = config
         self.cache = cache
         self._stack = contextlib.ExitStack()
         self.store = self._stack.enter_context(Store(folder / FILE))
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
-            self.store.plan(config, {name: job.spec for name, job in jobs.items()})
+            self.store.plan(config, {name: one.spec for name, one in searches.items()})
             self._shared = self._stack.enter_context(Cache(cache)) if cache else None
-            self._worker = self._stack.enter_context(Worker(folder / FILE))
+            self._heartbeat = self._stack.enter_context(Heartbeat(folder / FILE))
             undo.pop_all()
 
     def __enter__(self) -> Study:
@@ -175,12 +201,12 @@ class Study:
         Returns:
             Its name, or None where none waits to be taken.
         """
-        dead = self._worker.takes_for_dead
-        return self.store.claim(self._worker.name, prefer=prefer, dead=dead)
+        dead = self._heartbeat.takes_for_dead
+        return self.store.claim(self._heartbeat.name, prefer=prefer, dead=dead)
 
     def has_work(self) -> bool:
         """Whether there is a search to claim."""
-        dead = self._worker.takes_for_dead
+        dead = self._heartbeat.takes_for_dead
         return any(
             run.state == "waiting"
             or (run.state == "running" and dead(run.name, run.owner, run.beat))
@@ -191,19 +217,15 @@ class Study:
         """Names of the searches whose model need not be loaded."""
         return {
             name
-            for name, job in self.jobs.items()
-            if not isinstance(job.lm, PooledLM) or job.lm.in_memory
+            for name, one in self.searches.items()
+            if not isinstance(one.lm, PooledLM) or one.lm.in_memory
         }
 
-    def answers(self, name: str) -> Answers:
+    def memo(self, name: str) -> Memo:
         """What a search that was claimed is told: from the store, the cache, and then the model."""
-        job = self.jobs[name]
-        record = self.store.record(name, job.lm, job.task, self._worker.name)
-        return Cached(record, self._shared, job.lm, job.task) if self._shared else record
-
-    def scores(self, name: str) -> Scores:
-        """The same for its scores outside the budget."""
-        return self.store.scores(self.jobs[name].lm, self.jobs[name].task)
+        task, lm = self.searches[name].task, self.searches[name].lm
+        record = self.store.record(name, lm, task, self._heartbeat.name)
+        return SharedMemo(record, self._shared, lm, task) if self._shared else record
 
     def end(self, name: str, result: Result | None, error: str = "") -> None:
         """Keep what came of a search that was claimed, and let it go.
@@ -214,11 +236,11 @@ class Study:
             error: What ended it, in a line, or "".
         """
         if error:
-            self.store.fail(name, self._worker.name, error, result)
+            self.store.fail(name, self._heartbeat.name, error, result)
         elif result is not None and result.status == "finished":
-            self.store.finish(name, self._worker.name, result)
+            self.store.finish(name, self._heartbeat.name, result)
         else:
-            self.store.release(name, self._worker.name)
+            self.store.release(name, self._heartbeat.name)
 
     def run(self, name: str, on_progress: Callable[[Ledger], None] | None = None) -> Result:
         """Go on with a search that was claimed, and keep what came of it.
@@ -231,9 +253,9 @@ class Study:
             Exception: Whatever else ended the search. The run is marked as failed, with what it
                 had found.
         """
-        job, partial = self.jobs[name], list[Result]()
+        partial = list[Result]()
         try:
-            result = job.run(self.answers(name), on_progress, partial.append, self.scores(name))
+            result = self.searches[name].run(self.memo(name), on_progress, partial.append)
         except StoreError:
             raise
         except Exception as error:

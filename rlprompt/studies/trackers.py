@@ -10,14 +10,37 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from rlprompt.search.budget import Ledger
 from rlprompt.studies.comparison import Run
-from rlprompt.studies.experiment import Search
+from rlprompt.studies.study import PlannedSearch
 
-if TYPE_CHECKING:
-    from rlprompt.studies.run import Watcher
+
+class Watcher(Protocol):
+    """Is told how a comparison goes: the way to plug in a tracker."""
+
+    def begin(self, search: PlannedSearch) -> None:
+        """A search begins."""
+
+    def update(self, ledger: Ledger) -> None:
+        """Some prompts were scored."""
+
+    def end(self, run: Run) -> None:
+        """The search ended, and what it found is on disk."""
+
+
+class Silent:
+    """A watcher that says nothing."""
+
+    def begin(self, search: PlannedSearch) -> None:
+        """See `Watcher`."""
+
+    def update(self, ledger: Ledger) -> None:
+        """See `Watcher`."""
+
+    def end(self, run: Run) -> None:
+        """See `Watcher`."""
 
 
 class Several:
@@ -30,7 +53,7 @@ class Several:
     def __init__(self, watchers: Sequence[Watcher]) -> None:
         self._watchers = watchers
 
-    def begin(self, search: Search) -> None:
+    def begin(self, search: PlannedSearch) -> None:
         """See `Watcher`."""
         for watcher in self._watchers:
             watcher.begin(search)
@@ -66,7 +89,7 @@ class TensorBoard:
         self._writer: Any = None
         self._scalars = Scalars()
 
-    def begin(self, search: Search) -> None:
+    def begin(self, search: PlannedSearch) -> None:
         """See `Watcher`."""
         place = self._folder / search.name
         shutil.rmtree(place, ignore_errors=True)
@@ -104,16 +127,16 @@ class WeightsAndBiases:
         self._run: Any = None
         self._scalars = Scalars()
 
-    def begin(self, search: Search) -> None:
+    def begin(self, search: PlannedSearch) -> None:
         """See `Watcher`."""
         self._run = self._wandb.init(
             project=self._project,
             name=search.name,
             config={
-                "task": search.experiment.task_name,
-                "model": search.experiment.lm.name,
-                "budget": search.experiment.budget,
-                "optimiser": search.optimiser,
+                "task": search.task_name,
+                "model": search.lm.name,
+                "budget": search.budget.rows,
+                "optimiser": search.method,
                 "seed": search.seed,
             },
             reinit=True,

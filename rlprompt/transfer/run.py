@@ -21,12 +21,13 @@ from typing import Any, Literal
 from rlprompt._utils.assets import AssetError
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.search.evaluation import Finding, Unmetered, means
+from rlprompt.search.evaluation import Evaluator, means
+from rlprompt.search.memo import Measurement, SplitQuestion
 from rlprompt.search.result import Result, Score
 from rlprompt.store.store import Store, StoredRun
 from rlprompt.studies.experiment import Experiment, searches
 from rlprompt.studies.inspection import TOLERANCE, TOLERANCE_16_BIT, check_unchanged
-from rlprompt.studies.run import jobs
+from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Measured, Task
 from rlprompt.transfer.file import (
     Entry,
@@ -119,11 +120,11 @@ def found_prompts(
         ValueError: No run has finished, or model, task or data are not those of the study.
     """
     done, n_runs, grid = finished(store), len(store.runs()), searches(experiments)
-    check_unchanged(done, jobs(grid.values()))
+    check_unchanged(done, grid)
     notes = []
     if len(done) < n_runs:
         notes.append(f"{n_runs - len(done)} of {n_runs} runs have not finished, and are left out.")
-    found = [_found(run, grid[run.name].experiment, grid[run.name].optimiser) for run in done]
+    found = [_found(run, grid[run.name]) for run in done]
     return _best_seeds(found) if top == "best" else found, notes
 
 
@@ -139,17 +140,17 @@ def _best_seeds(every: Sequence[FoundPrompt]) -> list[FoundPrompt]:
     return [found for _, found in best.values()]
 
 
-def _found(run: StoredRun, experiment: Experiment, optimiser: str) -> FoundPrompt:
-    task, lm, result = experiment.task, experiment.lm, run.result
+def _found(run: StoredRun, search: PlannedSearch) -> FoundPrompt:
+    task, lm, result = search.task, search.lm, run.result
     assert result is not None
     prompt = task.shortened(lm, result.best.prompt)
     tokens = prompt if isinstance(prompt, TokenPrompt) else lm.nearest_tokens(prompt)
     source = Source(
         run=run.name,
-        task=experiment.task_name,
+        task=search.task_name,
         model=lm.name,
-        budget_rows=experiment.budget,
-        optimiser=optimiser,
+        budget_rows=search.budget.rows,
+        optimiser=search.method,
         seed=result.seed,
         soft=isinstance(prompt, SoftPrompt),
         tokens=len(prompt),
@@ -200,9 +201,9 @@ class TransferScores:
     def __init__(self, task: Task, lm: FrozenLM, store: Store, read_only: bool = False) -> None:
         self.task = task
         self.lm = lm
-        self.evaluator = Unmetered(task, lm)
+        self.evaluator = Evaluator(task, lm)
         made_by = (*map(version, PACKAGES), platform.machine(), str(lm.device))
-        self._kept = store.scores(lm, task, f" transfer {' '.join(made_by)}")
+        self._memo = store.memo(lm, task, f" transfer {' '.join(made_by)}")
         self._read_only = read_only
 
     def scores(self, prompts: Iterable[Prompt], split: str) -> dict[Prompt, Score | str]:
@@ -210,11 +211,11 @@ class TransferScores:
         found: dict[Prompt, Score | str] = {}
         new: dict[bool, list[Prompt]] = {False: [], True: []}
         for prompt in dict.fromkeys(prompts):
-            finding = self._kept.find([prompt], split)
-            if finding is None:
+            measurement = self._memo.get(SplitQuestion((prompt,), split))
+            if measurement is None:
                 new[isinstance(prompt, SoftPrompt)].append(prompt)
             else:
-                (found[prompt],) = means(finding.measured)
+                (found[prompt],) = means(measurement.measured)
         for kind in new.values():  # a batch is of one kind
             for start in range(0, len(kind), TOGETHER):
                 found |= self._computed(kind[start : start + TOGETHER], split)
@@ -233,7 +234,8 @@ class TransferScores:
         seconds = (self.evaluator.seconds - before) / len(prompts)
         if not self._read_only:
             for i, prompt in enumerate(prompts):
-                self._kept.keep([prompt], split, Finding(_row(together, i), at, seconds))
+                own = Measurement(_row(together, i), at, seconds)
+                self._memo.put(SplitQuestion((prompt,), split), own)
         return dict(zip(prompts, means(together), strict=True))
 
 

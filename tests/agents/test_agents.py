@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +14,15 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.objective import Evaluation
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
-from rlprompt.search.run import Optimiser, search
+from rlprompt.search.run import search
 from rlprompt.search.space import SoftSpace, TokenSpace
 
 RNG = np.random.default_rng
 
 
-def run(optimiser: Optimiser, n_prompts: int, seed: int = 0) -> Result:
+def run(optimiser: Optimiser[Any], n_prompts: int, seed: int = 0) -> Result:
     task = HiddenWords() if optimiser.searches == "tokens" else HiddenVectors()
     rows = n_prompts * N_EXAMPLES
     return search(task, tiny_lm(), optimiser, rows, seed=seed, length=5)

@@ -6,6 +6,7 @@ import tempfile
 import tomllib
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic
@@ -18,8 +19,9 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.check.optimiser import check_optimiser
 from rlprompt.search.objective import GRADIENT_ROWS
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
-from rlprompt.search.run import Optimiser, search
+from rlprompt.search.run import search
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
 
@@ -27,7 +29,7 @@ LENGTH = 3
 # Prompts in a budget: no multiple of any batch, and more than two of the largest.
 N_PROMPTS = 70
 
-OPTIMISERS: tuple[Optimiser, ...] = (
+OPTIMISERS: tuple[Optimiser[Any], ...] = (
     RandomSearch(),
     Greedy(),
     CMAES(dimension=8),
@@ -39,15 +41,15 @@ OPTIMISERS: tuple[Optimiser, ...] = (
 every = pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda o: type(o).__name__)
 
 
-def task(optimiser: Optimiser) -> Synthetic:
+def task(optimiser: Optimiser[Any]) -> Synthetic:
     return HiddenWords() if optimiser.searches == "tokens" else HiddenVectors()
 
 
-def run(optimiser: Optimiser, rows: int = N_PROMPTS * N_EXAMPLES) -> Result:
+def run(optimiser: Optimiser[Any], rows: int = N_PROMPTS * N_EXAMPLES) -> Result:
     return search(task(optimiser), tiny_lm(), optimiser, rows, length=LENGTH)
 
 
-def price(optimiser: Optimiser) -> int:
+def price(optimiser: Optimiser[Any]) -> int:
     return N_EXAMPLES * (GRADIENT_ROWS if isinstance(optimiser, SoftPromptTuning) else 1)
 
 
@@ -58,7 +60,7 @@ def test_every_registered_optimiser_is_here() -> None:
 
 
 @every
-def test_is_a_frozen_dataclass_that_explains_itself(optimiser: Optimiser) -> None:
+def test_is_a_frozen_dataclass_that_explains_itself(optimiser: Optimiser[Any]) -> None:
     assert isinstance(optimiser, Optimiser)
     assert is_dataclass(optimiser)
     doc = type(optimiser).__doc__ or ""
@@ -70,7 +72,9 @@ def test_is_a_frozen_dataclass_that_explains_itself(optimiser: Optimiser) -> Non
 
 @every
 @pytest.mark.parametrize("rest", [0, N_EXAMPLES - 1])
-def test_spends_all_that_the_budget_covers_and_no_more(optimiser: Optimiser, rest: int) -> None:
+def test_spends_all_that_the_budget_covers_and_no_more(
+    optimiser: Optimiser[Any], rest: int
+) -> None:
     rows = N_PROMPTS * N_EXAMPLES + rest
     result = run(optimiser, rows=rows)
     assert rows - price(optimiser) < result.rows <= rows
@@ -81,20 +85,20 @@ def test_spends_all_that_the_budget_covers_and_no_more(optimiser: Optimiser, res
 
 
 @every
-def test_a_budget_of_one_prompt_is_spent(optimiser: Optimiser) -> None:
+def test_a_budget_of_one_prompt_is_spent(optimiser: Optimiser[Any]) -> None:
     result = run(optimiser, rows=price(optimiser))
     assert (result.rows, result.n_prompts) == (price(optimiser), 1)
 
 
 @every
-def test_passes_the_check_that_others_can_run(optimiser: Optimiser) -> None:
+def test_passes_the_check_that_others_can_run(optimiser: Optimiser[Any]) -> None:
     """Seeds, global random state, train alone, equal rewards, and more."""
     assert not check_optimiser(optimiser, tiny_lm(), n_prompts=N_PROMPTS, length=LENGTH).problems
 
 
 @every
 def test_writes_no_files(
-    optimiser: Optimiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    optimiser: Optimiser[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -103,7 +107,7 @@ def test_writes_no_files(
 
 
 @every
-def test_best_so_far_never_falls(optimiser: Optimiser) -> None:
+def test_best_so_far_never_falls(optimiser: Optimiser[Any]) -> None:
     result = run(optimiser)
     rewards = [reward for _, reward in result.trace]
     assert rewards == sorted(set(rewards))
@@ -111,7 +115,7 @@ def test_best_so_far_never_falls(optimiser: Optimiser) -> None:
 
 
 @every
-def test_leaves_the_models_weights_alone(optimiser: Optimiser) -> None:
+def test_leaves_the_models_weights_alone(optimiser: Optimiser[Any]) -> None:
     real = ClassificationTask(
         "real", Synthetic().splits, Template("{text} {prompt}"), {"good": "good", "bad": "bad"}
     )

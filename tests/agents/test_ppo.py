@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +24,11 @@ from rlprompt.agents.token_policy import (
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.envs.vec_env import PromptVecEnv
 from rlprompt.models.lm import FrozenLM
-from rlprompt.search.objective import Budget, Objective
+from rlprompt.search.budget import Budget
+from rlprompt.search.objective import Objective
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
-from rlprompt.search.run import Optimiser, search
+from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace
 from rlprompt.store.record import Record
 from rlprompt.store.store import FILE, Store
@@ -37,7 +40,7 @@ N_PROMPTS = 300
 SPREAD = {"tokens": 0.24, "soft": 0.16}
 
 
-def sampled(optimiser: Optimiser, seed: int) -> np.ndarray:
+def sampled(optimiser: Optimiser[Any], seed: int) -> np.ndarray:
     """Rewards of all prompts in order."""
     tokens = optimiser.searches == "tokens"
     task = HiddenWords(seed=seed) if tokens else HiddenVectors(seed=seed)
@@ -47,7 +50,7 @@ def sampled(optimiser: Optimiser, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("optimiser", [PPO(), SoftPPO()], ids=["tokens", "soft"])
-def test_learns(optimiser: Optimiser, seed: int) -> None:
+def test_learns(optimiser: Optimiser[Any], seed: int) -> None:
     # A policy that learns nothing draws every prompt alike. The last 75 are then above the first
     # 16 by five standard errors with a probability below 1e-6.
     rewards = sampled(optimiser, seed)
@@ -215,9 +218,9 @@ def test_a_search_cut_inside_a_rollout_asks_the_model_nothing_twice(
 
         monkeypatch.setattr(FrozenLM, "last_hidden", count)
 
-    def go(answers: Record | None = None) -> Result:
+    def go(memo: Record | None = None) -> Result:
         budget = 40 * N_EXAMPLES
-        return search(task, lm, PPO(prompts=8), budget, length=LENGTH, answers=answers)
+        return search(task, lm, PPO(prompts=8), budget, length=LENGTH, memo=memo)
 
     cut_at(1000)
     alone = go()

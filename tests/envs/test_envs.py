@@ -26,7 +26,8 @@ from rlprompt.envs.episodes import Array, Episodes, PromptEnv, PromptVectorEnv
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.search.objective import Budget, BudgetExhausted, Objective
+from rlprompt.search.budget import Budget
+from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template

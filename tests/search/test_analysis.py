@@ -10,7 +10,7 @@ from tiny import tiny_lm
 
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.search.analysis import MOST_PIECES, analyse, parts
-from rlprompt.search.evaluation import Unmetered
+from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.run import search, tokens_per_row
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
@@ -36,7 +36,7 @@ class TestParts:
 class TestTokens:
     def test_each_token_is_left_out_once(self) -> None:
         task, prompt = FakeTask(), TokenPrompt((5, 6, 7))
-        found = analyse(Unmetered(task, LM), prompt)
+        found = analyse(Evaluator(task, LM), prompt)
         assert [piece.text for piece in found.pieces] == [LM.decode([i]) for i in prompt.ids]
         rests = [TokenPrompt(ids) for ids in ((6, 7), (5, 7), (5, 6))]
         expected = [task.mean_reward(rest, "dev") for rest in rests]
@@ -47,11 +47,11 @@ class TestTokens:
 
     def test_a_prompt_of_one_token_is_compared_with_none(self) -> None:
         task = FakeTask()
-        (piece,) = analyse(Unmetered(task, LM), TokenPrompt((5,))).pieces
+        (piece,) = analyse(Evaluator(task, LM), TokenPrompt((5,))).pieces
         assert piece.without.reward == pytest.approx(task.mean_reward(TokenPrompt(), "dev"))
 
     def test_no_prompt_has_no_parts(self) -> None:
-        assert analyse(Unmetered(FakeTask(), LM), TokenPrompt()).pieces == ()
+        assert analyse(Evaluator(FakeTask(), LM), TokenPrompt()).pieces == ()
 
 
 class TestVectors:
@@ -59,7 +59,7 @@ class TestVectors:
         ids = (9, 4, 30)
         prompt = SoftPrompt(LM.embeddings()[list(ids)])
         task = classification()
-        found = analyse(Unmetered(task, LM), prompt)
+        found = analyse(Evaluator(task, LM), prompt)
         assert [one.text for one in found.neighbours] == [LM.decode([i]) for i in ids]
         assert [one.distance for one in found.neighbours] == pytest.approx([0, 0, 0], abs=1e-6)
         norms = np.linalg.norm(prompt.vectors, axis=1)
@@ -68,13 +68,13 @@ class TestVectors:
         assert found.projection is not None
         assert found.projection.ids == ids
         for split in ("dev", "test"):
-            (expected,) = Unmetered(task, LM).scores([prompt], split)
+            (expected,) = Evaluator(task, LM).scores([prompt], split)
             score = getattr(found.projection, split)
             assert score.reward == pytest.approx(expected.reward, abs=1e-3)
 
     def test_distances_are_euclidean(self) -> None:
         near = LM.embeddings()[[9]] + np.float32(1e-4)
-        (one,) = analyse(Unmetered(classification(), LM), SoftPrompt(near)).neighbours
+        (one,) = analyse(Evaluator(classification(), LM), SoftPrompt(near)).neighbours
         assert one.distance == pytest.approx(1e-4 * np.sqrt(near.shape[1]), rel=1e-2)
 
     def test_a_task_that_takes_no_tokens_loses_the_analysis_alone(

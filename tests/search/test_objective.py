@@ -16,11 +16,10 @@ from tiny import tiny_lm
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.search.budget import KEPT, Ledger
+from rlprompt.search.budget import KEPT, Budget, Ledger
 from rlprompt.search.objective import (
     CHUNK,
     GRADIENT_ROWS,
-    Budget,
     BudgetExhausted,
     Evaluation,
     GradientEvaluation,

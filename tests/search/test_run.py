@@ -16,10 +16,11 @@ from tiny import tiny_lm
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.search.budget import Ledger
-from rlprompt.search.objective import CHUNK, Budget, BudgetExhausted, Evaluation, Objective
+from rlprompt.search.budget import Budget, Ledger
+from rlprompt.search.objective import CHUNK, BudgetExhausted, Evaluation, Objective
+from rlprompt.search.optimiser import AskTell, Optimiser, Proposals
 from rlprompt.search.result import Result
-from rlprompt.search.run import AskTell, Optimiser, Proposals, search
+from rlprompt.search.run import search
 from rlprompt.search.selection import CANDIDATES
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.tasks.classification import ClassificationTask
@@ -348,7 +349,7 @@ class TestSeed:
         ("task", "optimiser"), [(FakeTask, Draw()), (FakeGradientTask, DrawVectors())]
     )
     def test_the_same_seed_gives_the_same_result(
-        self, task: Callable[[], FakeTask], optimiser: Optimiser
+        self, task: Callable[[], FakeTask], optimiser: Optimiser[Any]
     ) -> None:
         first, again, other = (
             search(task(), tiny_lm(), optimiser, 30 * N, seed=seed) for seed in (3, 3, 4)
@@ -400,7 +401,7 @@ def test_an_ask_tell_optimiser_is_told_the_answer_to_what_it_asked() -> None:
     affordable = []
 
     @dataclass(frozen=True)
-    class Listen(AskTell):
+    class Listen(AskTell[TokenSpace]):
         searches: ClassVar[PromptKind] = "tokens"
 
         def ask(self, space: TokenSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from fakes import FakePricedTask, FakeTask, fake_splits
+from fakes import FakePricedTask, FakeTask, Remembered, fake_splits
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_lm
@@ -13,7 +13,7 @@ from tiny import tiny_lm
 from rlprompt.data.load import Example
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.budget import Scored
-from rlprompt.search.evaluation import Pending, Unmetered
+from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.selection import FIRST_ROUND, Raced, race, rounds, still_close
 
 
@@ -28,8 +28,8 @@ class Known(FakeTask):
         return self.reward(prompt.ids[0], int(example.fields["text"].split()[1]))
 
 
-def known(reward: Callable[[int, int], float], n_dev: int = 32) -> Unmetered:
-    return Unmetered(Known(splits=fake_splits(3, n_dev, 5), reward=reward), tiny_lm())
+def known(reward: Callable[[int, int], float], n_dev: int = 32) -> Evaluator:
+    return Evaluator(Known(splits=fake_splits(3, n_dev, 5), reward=reward), tiny_lm())
 
 
 def entrants(*ids: int) -> list[Scored]:
@@ -44,11 +44,11 @@ def ids(raced: list[Raced]) -> list[int]:
 class TestRace:
     def test_clear_losers_drop_out_and_close_ones_see_all_of_dev(self) -> None:
         # 1 and 2 differ by the example; 3 is always far behind.
-        unmetered = known(lambda p, e: {1: e % 3, 2: (e + 1) % 3, 3: -50.0 - e % 2}[p])
-        raced = race(unmetered, entrants(3, 1, 2))
+        evaluator = known(lambda p, e: {1: e % 3, 2: (e + 1) % 3, 3: -50.0 - e % 2}[p])
+        raced = race(evaluator, entrants(3, 1, 2))
         seen = {one.scored.prompt.ids[0]: len(one.rewards) for one in raced}  # type: ignore[union-attr]
         assert seen == {1: 32, 2: 32, 3: FIRST_ROUND}
-        assert unmetered.rows == 2 * 32 + FIRST_ROUND
+        assert evaluator.rows == 2 * 32 + FIRST_ROUND
 
     def test_the_best_mean_on_dev_wins(self) -> None:
         raced = race(known(lambda p, e: p + (e * 7 % 5)), entrants(1, 2, 3))
@@ -67,20 +67,20 @@ class TestRace:
         assert ids(race(known(lambda p, e: float(p), n_dev=1), entrants(5, 6))) == [6, 5]
 
     def test_a_task_that_costs_more_than_its_examples_is_counted_so(self) -> None:
-        unmetered = Unmetered(FakePricedTask(splits=fake_splits(3, 20, 5)), tiny_lm())
-        raced = race(unmetered, entrants(1))
+        evaluator = Evaluator(FakePricedTask(splits=fake_splits(3, 20, 5)), tiny_lm())
+        raced = race(evaluator, entrants(1))
         assert len(raced[0].rewards) == 20
-        assert unmetered.rows == 20 + 3 * 2  # three rounds, two rows more in each
+        assert evaluator.rows == 20 + 3 * 2  # three rounds, two rows more in each
 
     def test_what_was_raced_before_is_not_scored_again(self) -> None:
         def reward(prompt: int, example: int) -> float:
             return prompt * (example % 4)
 
         first = known(reward)
-        first.kept = pending = Pending()
+        first.memo = remembered = Remembered()
         raced = race(first, entrants(1, 2, 3))
         again = known(lambda p, e: pytest.fail("scored again"))
-        again.kept = pending
+        again.memo = remembered
         assert race(again, entrants(1, 2, 3)) == raced
         assert again.rows == first.rows
 

@@ -10,11 +10,9 @@ from scipy import stats
 
 from rlprompt.statistics.paired import (
     Difference,
-    compare_on_examples,
     compare_runs,
     holm,
     seeds_needed,
-    sign_flip_p,
 )
 from rlprompt.types import Floats
 
@@ -24,8 +22,6 @@ SLEEP = (
     np.array([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0])[:, None],
     np.array([1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4])[:, None],
 )
-# Heights of cross- minus self-fertilised plants, Darwin 1876, in eighths of an inch.
-MAIZE = np.array([49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48], dtype=np.float64)
 
 
 def rng() -> np.random.Generator:
@@ -98,38 +94,6 @@ def test_differences_that_do_not_vary_have_the_sign_tests_p() -> None:
 def test_the_other_way_round_is_the_other_sign(n_seeds: int, n_tasks: int, seed: int) -> None:
     x, y = np.random.default_rng(seed).integers(0, 5, (2, n_seeds, n_tasks)) / 4
     assert compare_runs(y, x) == compare_runs(x, y).flipped()
-
-
-def test_examples_of_0_and_1_have_mcnemars_exact_p() -> None:
-    x = np.array([1.0] * 10 + [0.0] * 2 + [1.0] * 20)
-    y = np.array([0.0] * 10 + [1.0] * 2 + [1.0] * 20)
-    found = compare_on_examples(x, y)
-    assert found.mean == pytest.approx(8 / 32)
-    # Two or fewer of twelve: (1 + 12 + 66) / 4096, twice.
-    assert found.p == pytest.approx(2 * 79 / 4096)
-    assert found.low is not None
-    assert 0 < found.low < found.mean
-
-
-def test_examples_of_other_values_have_the_paired_ts() -> None:
-    found = compare_on_examples(SLEEP[1][:, 0], SLEEP[0][:, 0])
-    assert found.p == pytest.approx(0.002833, abs=1e-6)
-    with pytest.raises(ValueError, match="not of the same examples"):
-        compare_on_examples(np.zeros(3), np.zeros(4))
-
-
-def test_sign_flips_give_fishers_figure_for_darwins_maize() -> None:
-    # Fisher 1935, section 21: 863 of 32,768 on each side, 5.267 %. Of 9,999 draws the share has a
-    # standard deviation of 0.22 %; the bound is 4 of them.
-    assert sign_flip_p(MAIZE[:, None], rng()) == pytest.approx(2 * 863 / 2**15, abs=0.009)
-
-
-def test_few_sign_flips_are_gone_through() -> None:
-    # All signs alike and none alike: 2 of 64.
-    assert sign_flip_p(np.arange(1.0, 7.0)[:, None], rng()) == 2 / 64
-    assert sign_flip_p(np.arange(1.0, 7.0).reshape(3, 2), rng()) == 2 / 64
-    # Five pairs come down to 1/16 at least, which settles nothing.
-    assert sign_flip_p(np.arange(1.0, 6.0)[:, None], rng()) is None
 
 
 def test_holm_as_published() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import rlprompt.store.heartbeat
-from rlprompt.store.heartbeat import LEASE_SECONDS, Worker
+from rlprompt.store.heartbeat import LEASE_SECONDS, Heartbeat
 from rlprompt.store.store import FILE, Store
 
 
@@ -21,7 +21,7 @@ def test_a_worker_is_dead_once_its_heart_stands_still(
     monkeypatch.setattr(time, "monotonic", lambda: clock)
     # No clock of another machine, and no date, is looked at.
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    worker = Worker(tmp_path / FILE)
+    worker = Heartbeat(tmp_path / FILE)
     elsewhere = "elsewhere:1:abc"
     assert not worker.takes_for_dead("a", elsewhere, 1)
     clock += LEASE_SECONDS - 1
@@ -48,7 +48,7 @@ def test_a_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rlprompt.store.heartbeat, "BEAT_SECONDS", 0.01)
     with Store(tmp_path / FILE) as store:
         store.plan({}, {"a": {}})
-        with Worker(tmp_path / FILE) as worker:
+        with Heartbeat(tmp_path / FILE) as worker:
             assert store.claim(worker.name, dead=worker.takes_for_dead) == "a"
             before = store.run("a").beat
             deadline = time.monotonic() + 30
@@ -61,8 +61,8 @@ def test_a_run_of_the_dead_is_claimed_and_one_of_the_living_is_not(tmp_path: Pat
     path = tmp_path / FILE
     with Store(path) as store:
         store.plan({}, {"a": {}})
-        with Worker(path) as mine:
-            with Worker(path) as left:
+        with Heartbeat(path) as mine:
+            with Heartbeat(path) as left:
                 assert store.claim(left.name, dead=left.takes_for_dead) == "a"
                 assert store.claim(mine.name, dead=mine.takes_for_dead) is None
             assert store.claim(mine.name, dead=mine.takes_for_dead) == "a"

@@ -6,7 +6,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,21 @@ import numpy as np
 import pytest
 from cached_study import Counted, run
 from fakes import FakeTask, timeless
-from numpy.typing import NDArray
 from optimisers import Climb
 from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, examples
 from tiny import tiny_lm
 
 import rlprompt.store.shared_cache
 from rlprompt.data.load import Splits
-from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.search.memo import Answer
+from rlprompt.prompt import TokenPrompt
+from rlprompt.search.memo import Answer, Question, TrainQuestion, V
 from rlprompt.search.result import Result
-from rlprompt.store.shared_cache import Cache, Cached
+from rlprompt.store.shared_cache import Cache, SharedMemo
 from rlprompt.store.store import FILE, Store
 from rlprompt.tasks.base import Task
-from rlprompt.types import Ids
 
-PROMPTS = [TokenPrompt((10, 11)), TokenPrompt((12, 13))]
+PROMPTS = (TokenPrompt((10, 11)), TokenPrompt((12, 13)))
+QUESTION = TrainQuestion(PROMPTS)
 
 
 def alike(first: Result, second: Result) -> None:
@@ -75,23 +73,17 @@ def test_gradients_are_shared(tmp_path: Path) -> None:
 
 
 class Nothing:
-    """Answers that are put away and never found."""
+    """A memo that finds nothing."""
 
-    def find(self, prompts: Sequence[Prompt], *, gradient: bool) -> Answer | None:
+    def get(self, question: Question[V]) -> V | None:
         return None
 
-    def keep(self, prompts: Sequence[Prompt], answer: Answer) -> Answer:
+    def put(self, question: Question[V], answer: V) -> V:
         return answer
 
-    def find_hidden(self, texts: Sequence[Ids]) -> NDArray[np.float32] | None:
-        return None
 
-    def keep_hidden(self, texts: Sequence[Ids], hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-        return hidden
-
-
-def behind(cache: Cache, task: Task, **lm: Any) -> Cached:
-    return Cached(Nothing(), cache, tiny_lm(**lm), task)
+def behind(cache: Cache, task: Task, **lm: Any) -> SharedMemo:
+    return SharedMemo(Nothing(), cache, tiny_lm(**lm), task)
 
 
 OTHER = Splits(examples("train!"), examples("dev"), examples("test"))
@@ -111,16 +103,16 @@ OTHER = Splits(examples("train!"), examples("dev"), examples("test"))
 )
 def test_another_question_finds_nothing(tmp_path: Path, lm: dict[str, Any], task: Task) -> None:
     with Cache(tmp_path / "cache.sqlite") as cache:
-        behind(cache, HiddenWords()).keep(PROMPTS, Answer(np.ones((2, N_EXAMPLES)), None, 1.0))
+        behind(cache, HiddenWords()).put(QUESTION, Answer(np.ones((2, N_EXAMPLES)), None, 1.0))
         same = behind(cache, HiddenWords())
-        found = same.find(PROMPTS, gradient=False)
+        found = same.get(QUESTION)
         assert found is not None
         assert found.per_example.tolist() == [[1.0] * N_EXAMPLES] * 2
         assert found.seconds == 1.0
-        assert same.find(PROMPTS[::-1], gradient=False) is None
-        assert same.find(PROMPTS[:1], gradient=False) is None
-        assert same.find(PROMPTS, gradient=True) is None
-        assert behind(cache, task, **lm).find(PROMPTS, gradient=False) is None
+        assert same.get(TrainQuestion(PROMPTS[::-1])) is None
+        assert same.get(TrainQuestion(PROMPTS[:1])) is None
+        assert same.get(TrainQuestion(PROMPTS, gradient=True)) is None
+        assert behind(cache, task, **lm).get(QUESTION) is None
 
 
 def spoil_with_text(path: Path) -> None:
@@ -140,6 +132,12 @@ def forge(path: Path) -> None:
     raw.close()
 
 
+def make_older(path: Path) -> None:
+    with sqlite3.connect(path) as raw:
+        raw.execute("PRAGMA user_version = 1")
+    raw.close()
+
+
 def make_newer(path: Path) -> None:
     with sqlite3.connect(path) as raw:
         raw.execute("PRAGMA user_version = 99")
@@ -151,7 +149,9 @@ def make_folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize("spoil", [spoil_with_text, truncate, forge, make_newer, make_folder])
+@pytest.mark.parametrize(
+    "spoil", [spoil_with_text, truncate, forge, make_older, make_newer, make_folder]
+)
 def test_a_cache_that_is_damaged_is_left_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Any
 ) -> None:

@@ -27,9 +27,10 @@ import rlprompt.store.store
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.search.evaluation import Finding, Unmetered
-from rlprompt.search.memo import Answer
-from rlprompt.search.objective import GRADIENT_ROWS, Budget
+from rlprompt.search.budget import Budget
+from rlprompt.search.evaluation import Evaluator
+from rlprompt.search.memo import Answer, Measurement, SplitQuestion, TrainQuestion
+from rlprompt.search.objective import GRADIENT_ROWS
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
 from rlprompt.store.database import APPLICATION, StoreError
@@ -96,7 +97,7 @@ def go(
 ) -> Result:
     lm = lm or tiny_lm()
     record = store.record(name, lm, task, ME)
-    return search(task, lm, optimiser, ROWS, seed=3, length=3, answers=record)
+    return search(task, lm, optimiser, ROWS, seed=3, length=3, memo=record)
 
 
 def same(first: Result, second: Result) -> None:
@@ -139,7 +140,7 @@ def test_what_the_model_wrote_is_kept_and_found_again(path: Path, tmp_path: Path
             ]
             lines = tmp_path / "ledger.jsonl"
             assert export(store, lines) == result.n_prompts
-    assert sum(counts) == result.n_prompts + 2
+    assert sum(counts) == result.n_prompts + 1  # the picked one's final score, once
     records = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
     assert [tuple(record["outputs"]) for record in records] == [
         outputs for batch in batches for outputs in batch.outputs or ()
@@ -187,7 +188,7 @@ def test_runs_share_answers_to_the_same_batch(path: Path) -> None:
             results.append(go(store, Counted(counts=counts), Walk(), name=name))
             store.finish(name, ME, results[-1])
         same(*results)
-        assert sum(counts) == results[0].n_prompts + 2
+        assert sum(counts) == results[0].n_prompts + 1  # the final score, once
         assert [run.used for run in store.runs()] == [ROWS, ROWS]
         assert store.runs()[1].result == results[1]
         assert store.claim(ME, dead=everybody_dies) is None
@@ -218,20 +219,15 @@ def test_dev_is_chosen_on_and_test_opened_once(path: Path) -> None:
     for last in ("dev", "test", ""):
         with open_run(path) as store:
             task = Watched(seen=seen, last=last)
-            record, scores = (
-                store.record("walk", tiny_lm(), task, ME),
-                store.scores(tiny_lm(), task),
-            )
+            record = store.record("walk", tiny_lm(), task, ME)
             with contextlib.suppress(Cut):
-                result = search(
-                    task, tiny_lm(), Walk(), ROWS, seed=3, length=3, answers=record, scores=scores
-                )
+                result = search(task, tiny_lm(), Walk(), ROWS, seed=3, length=3, memo=record)
     # The race, the prompts that led, the picked one in parts; each once in three processes.
     assert seen == ["dev", "dev", "dev", "train", "test"]
     same(result, search(HiddenWords(), tiny_lm(), Walk(), ROWS, seed=3, length=3))
 
 
-def assert_same(found: Finding | None, expected: Finding) -> None:
+def assert_same(found: Measurement | None, expected: Measurement) -> None:
     assert found is not None
     assert found[1:] == expected[1:]
     for one, other in zip(found.measured[:2], expected.measured[:2], strict=True):
@@ -240,25 +236,27 @@ def assert_same(found: Finding | None, expected: Finding) -> None:
 
 
 def test_final_scores_are_of_one_split_and_one_question(path: Path) -> None:
-    lm, task, prompts = tiny_lm(), classification(), [TokenPrompt((10,)), TokenPrompt((11,))]
+    lm, task, prompts = tiny_lm(), classification(), (TokenPrompt((10,)), TokenPrompt((11,)))
+    whole, part = SplitQuestion(prompts, "dev"), SplitQuestion(prompts, "dev", (0,))
     with Store(path) as store:
-        kept = store.scores(lm, task)
-        first = Finding(Unmetered(task, lm).measure(prompts, "dev"), "2026-01-01", 1.5)
-        kept.keep(prompts, "dev", first)
-        assert_same(store.scores(lm, task).find(prompts, "dev"), first)
-        kept.keep(prompts, "dev", first._replace(at="later"))  # the first ones stay
-        assert_same(kept.find(prompts, "dev"), first)
-        assert kept.find(prompts, "dev", [0]) is None
-        kept.keep(prompts, "dev", first._replace(at="a part"), [0])
-        part = kept.find(prompts, "dev", [0])
-        assert part is not None
-        assert part.at == "a part"
-        assert kept.find(prompts, "test") is None
-        assert kept.find(prompts[:1], "dev") is None
-        assert kept.find(prompts[::-1], "dev") is None
-        assert store.scores(tiny_lm(seed=1), task).find(prompts, "dev") is None
-        assert store.scores(lm, classification(EDITED)).find(prompts, "dev") is None
-        assert store.scores(lm, classification(reward="hinge")).find(prompts, "dev") is None
+        memo = store.memo(lm, task)
+        first = Measurement(Evaluator(task, lm).measure(prompts, "dev"), "2026-01-01", 1.5)
+        memo.put(whole, first)
+        assert_same(store.memo(lm, task).get(whole), first)
+        assert_same(memo.put(whole, first._replace(at="later")), first)  # the first ones stay
+        assert_same(memo.get(whole), first)
+        assert memo.get(part) is None
+        memo.put(part, first._replace(at="a part"))
+        found = memo.get(part)
+        assert found is not None
+        assert found.at == "a part"
+        assert memo.get(SplitQuestion(prompts, "test")) is None
+        assert memo.get(SplitQuestion(prompts[:1], "dev")) is None
+        assert memo.get(SplitQuestion(prompts[::-1], "dev")) is None
+        assert store.memo(lm, task, " elsewhere").get(whole) is None
+        assert store.memo(tiny_lm(seed=1), task).get(whole) is None
+        assert store.memo(lm, classification(EDITED)).get(whole) is None
+        assert store.memo(lm, classification(reward="hinge")).get(whole) is None
 
 
 def test_runs_that_are_preferred_are_claimed_first(path: Path) -> None:
@@ -299,7 +297,7 @@ def test_a_stopped_search_stops_at_the_same_place_when_replayed(path: Path) -> N
     for _ in range(2):
         with open_run(path) as store:
             record = store.record("walk", lm, task, ME)
-            results.append(search(task, lm, Walk(), budget, seed=3, length=3, answers=record))
+            results.append(search(task, lm, Walk(), budget, seed=3, length=3, memo=record))
     assert 0 < results[0].rows < ROWS
     same(*results)
     assert results[0].lm_seconds == results[1].lm_seconds
@@ -370,21 +368,22 @@ OTHER_LABEL = (Example({"text": "train 0"}, "bad"), *SPLITS.train[1:])
 def test_the_cache_never_answers_for_another_question(
     path: Path, lm: dict[str, object], task: ClassificationTask
 ) -> None:
-    prompts = [TokenPrompt((10, 11)), TokenPrompt((12, 13))]
+    prompts = (TokenPrompt((10, 11)), TokenPrompt((12, 13)))
+    question = TrainQuestion(prompts)
     with open_run(path) as store:
         first = store.record("walk", tiny_lm(), classification(), ME)
-        kept = first.keep(prompts, Answer(np.ones((2, N_EXAMPLES)), None, 1.0))
+        kept = first.put(question, Answer(np.ones((2, N_EXAMPLES)), None, 1.0))
         assert kept.per_example.tolist() == [[1.0] * N_EXAMPLES] * 2
-        assert store.record("walk", tiny_lm(), classification(), ME).find(prompts, gradient=False)
+        assert store.record("walk", tiny_lm(), classification(), ME).get(question)
         other = store.record("walk", tiny_lm(**lm), task, ME)
-        assert other.find(prompts, gradient=False) is None
+        assert other.get(question) is None
         same_question = store.record("walk", tiny_lm(), classification(), ME)
-        assert same_question.find(prompts[::-1], gradient=False) is None
-        assert same_question.find(prompts, gradient=True) is None
+        assert same_question.get(TrainQuestion(prompts[::-1])) is None
+        assert same_question.get(TrainQuestion(prompts, gradient=True)) is None
 
 
 def test_what_two_ask_at_once_has_one_answer(path: Path) -> None:
-    prompts = [TokenPrompt((10, 11))]
+    question = TrainQuestion((TokenPrompt((10, 11)),))
     with Store(path) as store:
         store.plan({}, {"a": {}, "b": {}})
         records = []
@@ -392,7 +391,7 @@ def test_what_two_ask_at_once_has_one_answer(path: Path) -> None:
             store.claim(ME, only=name, dead=nobody_dies)
             records.append(store.record(name, tiny_lm(), HiddenWords(), ME))
         answers = [
-            record.keep(prompts, Answer(np.full((1, N_EXAMPLES), float(i)), None, 1.0))
+            record.put(question, Answer(np.full((1, N_EXAMPLES), float(i)), None, 1.0))
             for i, record in enumerate(records)
         ]
     assert answers[0].per_example.tolist() == answers[1].per_example.tolist()
@@ -427,7 +426,9 @@ def test_a_run_is_claimed_once_and_taken_over_from_the_dead(path: Path) -> None:
         assert store.claim("second", dead=everybody_dies) == "a"
         lost = store.record("a", tiny_lm(), task, "first")
         with pytest.raises(StoreError, match="taken over by another worker"):
-            lost.keep([TokenPrompt((10,))], Answer(np.ones((1, N_EXAMPLES)), None, 1.0))
+            lost.put(
+                TrainQuestion((TokenPrompt((10,)),)), Answer(np.ones((1, N_EXAMPLES)), None, 1.0)
+            )
         with pytest.raises(StoreError, match="taken over"):
             store.release("a", "first")
         store.fail("a", "second", "ValueError: no", None)

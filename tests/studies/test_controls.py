@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakePricedTask, FakeTask
+from fakes import FakePricedTask, FakeTask, Remembered
 from films import LABELS, examples, films
 from tiny import CONTEXT, tiny_lm
 
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.search.evaluation import Pending
 from rlprompt.store.summary import BEST_WORD, CALIBRATED, EMPTY, HAND, IN_CONTEXT
 from rlprompt.studies.controls import WORDS, ControlPlan, plan_controls, score_control
 from rlprompt.tasks.base import Measured
@@ -220,11 +219,11 @@ class TestScores:
             assert score_control(plan, tiny_lm()).rows == plan.rows
 
     def test_what_was_scored_is_not_scored_again(self) -> None:
-        task, kept = FakeTask(), Pending()
+        task, memo = FakeTask(), Remembered()
         plan = plans(task)[BEST_WORD]
-        first = score_control(plan, tiny_lm(), kept)
+        first = score_control(plan, tiny_lm(), memo)
         n_calls = len(task.calls)
-        assert score_control(plan, tiny_lm(), kept) == first
+        assert score_control(plan, tiny_lm(), memo) == first
         assert len(task.calls) == n_calls
 
     def test_answers_are_kept(self) -> None:

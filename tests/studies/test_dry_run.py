@@ -19,6 +19,7 @@ from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.search.budget import Budget
 from rlprompt.search.objective import Objective
 from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace
@@ -72,7 +73,7 @@ def experiment(**fields: Any) -> Experiment:
         "task": SlowTask(),
         "lm": tiny_lm(),
         "optimisers": {"random": RandomSearch(), "soft": SoftPromptTuning(), "thinks": Thinks()},
-        "budget": 90 * N_TRAIN + 3,
+        "budget": Budget(90 * N_TRAIN + 3),
         "seeds": (0, 1),
         "length": 3,
         "controls": {"empty": TokenPrompt(), "hand-written": TokenPrompt((5, 6))},
@@ -135,7 +136,7 @@ def test_a_search_then_takes_about_as_long() -> None:
 
 
 def test_a_limit_of_seconds_is_kept_in_mind() -> None:
-    plan = make_plan(experiment(stop={"seconds": 0.01}))
+    plan = make_plan(experiment(budget=Budget(90 * N_TRAIN + 3, seconds=0.01)))
     assert [one.lm_seconds for one in plan.searches] == [0.01] * 3
 
 

@@ -20,7 +20,7 @@ from study_results import ledgers, results
 from rlprompt.models.lm import FrozenLM
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.ray_cluster import ClusterError, Ray, _Room
-from rlprompt.studies.remote import DistantLM
+from rlprompt.studies.remote import ModelReference
 
 pytest.importorskip("ray")
 
@@ -198,9 +198,9 @@ def test_what_no_machine_has_is_said_after_a_while(monkeypatch: pytest.MonkeyPat
 def test_a_distant_model_is_the_same_model_or_an_error(lm: FrozenLM, tmp_path: Path) -> None:
     path = save(tmp_path / "model")
     here = FrozenLM.load(str(path), dtype="float32")
-    live = DistantLM(here).live()
+    live = ModelReference(here).live()
     assert live.fingerprint.digest == here.fingerprint.digest
     assert live.name == here.name
-    other = DistantLM(here, lambda name: FrozenLM.load(name, dtype="bfloat16"))
+    other = ModelReference(here, lambda name: FrozenLM.load(name, dtype="bfloat16"))
     with pytest.raises(ValueError, match=r"another model on this machine: .*dtype"):
         other.live()

@@ -15,20 +15,21 @@ from small_experiments import N_TRAIN, experiment, task
 from tiny import CONTEXT, tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.cli.markdown import HEADER, markdown, remarks, shown, table
+from rlprompt.cli.markdown import HEADER, draw, markdown, remarks, shown, table
 from rlprompt.cli.png import mean_curve
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.reports.svg import spread
 from rlprompt.search.objective import Objective
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
-from rlprompt.search.run import Optimiser
 from rlprompt.search.space import TokenSpace
 from rlprompt.studies.comparison import Comparison, Run
-from rlprompt.studies.experiment import ExperimentError, Search
+from rlprompt.studies.experiment import ExperimentError
 from rlprompt.studies.folder import claimed
 from rlprompt.studies.run import compare
+from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Measured
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.types import Floats, PromptKind
@@ -56,7 +57,9 @@ def summary(out: Path) -> dict[str, Any]:
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
     """A whole comparison and its folder."""
     out = tmp_path_factory.mktemp("runs") / "small"
-    return compare(experiment(seeds=(0, 1)), out), out
+    comparison = compare(experiment(seeds=(0, 1)), out)
+    draw(comparison, out)
+    return comparison, out
 
 
 class TestFiles:
@@ -177,8 +180,8 @@ class TestTrouble:
 
     def test_ctrl_c_between_searches_keeps_the_earlier_ones(self, tmp_path: Path) -> None:
         class Impatient:
-            def begin(self, search: Search) -> None:
-                if search.optimiser == "soft-prompt":
+            def begin(self, search: PlannedSearch) -> None:
+                if search.method == "soft-prompt":
                     raise KeyboardInterrupt
 
             def update(self, ledger: object) -> None: ...
@@ -331,7 +334,7 @@ class TestText:
             def run(self, objective: Objective, space: object, rng: object) -> None:
                 objective.evaluate([TokenPrompt(tiny_lm().encode("``|[b]<i>"))])
 
-        nasty: Optimiser = Nasty()
+        nasty: Optimiser[Any] = Nasty()
         comparison = compare(experiment(optimisers={"nasty": nasty}), tmp_path / "out")
         (line,) = (x for x in markdown(comparison).splitlines() if x.startswith("| nasty "))
         assert line.endswith(r"| ```'``\|[b]<i>'``` |")

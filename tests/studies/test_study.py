@@ -15,9 +15,9 @@ from study_results import ledgers, results
 from tiny import tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.search.objective import Budget
+from rlprompt.search.budget import Budget
 from rlprompt.studies.inspection import ledger
-from rlprompt.studies.study import Job, Study
+from rlprompt.studies.study import Study
 
 N_PROMPTS, N_KILLS = 200, 40
 # New moments each time; a failure shows them.
@@ -48,7 +48,7 @@ def test_two_workers_share_a_study_and_one_takes_over_from_the_other(studies: Pa
 
 def test_what_a_task_needs_beyond_its_examples_is_in_the_ledger(tmp_path: Path) -> None:
     task = FakePricedTask()
-    job = Job(task, tiny_lm(), RandomSearch(), Budget(60), seed=0, length=3, banned=())
+    job = PlannedSearch(task, tiny_lm(), RandomSearch(), Budget(60), seed=0, length=3, banned=())
     with Study(tmp_path, {"run": job}, {}) as study:
         result = study.run(next(study.claimed()))
         (run,), entries = study.store.runs(), list(ledger(study.store, "run"))

@@ -15,9 +15,9 @@ from tiny import tiny_lm
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
-from rlprompt.search.objective import Budget
+from rlprompt.search.budget import Budget
 from rlprompt.search.result import Result
-from rlprompt.studies.study import Job, Study
+from rlprompt.studies.study import PlannedSearch, Study
 from rlprompt.tasks.base import Task
 from rlprompt.types import Floats
 
@@ -40,6 +40,8 @@ def run(
     folder: Path, task: Task, cache: Path | None, optimiser: Any = None, rows: int = 200
 ) -> Result:
     """One search in a study of its own."""
-    job = Job(task, tiny_lm(), optimiser or Walk(), Budget(rows), seed=3, length=3, banned=())
+    job = PlannedSearch(
+        task, tiny_lm(), optimiser or Walk(), Budget(rows), seed=3, length=3, banned=()
+    )
     with Study(folder, {"run": job}, {}, cache) as study:
         return study.run(next(study.claimed()))

@@ -25,11 +25,11 @@ from rlprompt.agents.ppo import PPO
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
-from rlprompt.search.objective import Budget
-from rlprompt.search.run import Optimiser
+from rlprompt.search.budget import Budget
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.ray_cluster import OBJECT_STORE, Ray, searched
-from rlprompt.studies.study import Job, Study
+from rlprompt.studies.study import PlannedSearch, Study
 from rlprompt.types import Floats
 
 N_PROMPTS = 48
@@ -64,12 +64,14 @@ def load(notes: Path, name: str) -> FrozenLM:
     return tiny_lm()
 
 
-def jobs(notes: Path) -> dict[str, Job]:
-    optimisers: dict[str, Optimiser] = {"ppo": PPO(prompts=8), "greedy": Greedy(batch=8)}
+def jobs(notes: Path) -> dict[str, PlannedSearch]:
+    optimisers: dict[str, Optimiser[Any]] = {"ppo": PPO(prompts=8), "greedy": Greedy(batch=8)}
     task = Slow(notes=notes)
     budget = Budget(N_PROMPTS * len(task.splits.train))
     return {
-        f"{name}-{seed}": Job(task, tiny_lm(), optimiser, budget, seed=seed, length=3, banned=())
+        f"{name}-{seed}": PlannedSearch(
+            task, tiny_lm(), optimiser, budget, seed=seed, length=3, banned=()
+        )
         for seed in range(2)
         for name, optimiser in optimisers.items()
     }

@@ -8,13 +8,13 @@ from typing import ClassVar
 import numpy as np
 
 from rlprompt.search.objective import Objective
-from rlprompt.search.run import AskTell, Proposals
+from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.types import PromptKind
 
 
 @dataclass(frozen=True)
-class Draw(AskTell):
+class Draw(AskTell[TokenSpace]):
     """Random prompts in batches, without end or `batches` of them."""
 
     searches: ClassVar[PromptKind] = "tokens"

@@ -14,9 +14,8 @@ from rlprompt.export.export import export_prompt
 from rlprompt.export.folder import ExportedPrompt
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.search.evaluation import Unmetered
+from rlprompt.search.evaluation import Evaluator, describe, evaluate
 from rlprompt.search.result import Candidate, Result
-from rlprompt.search.run import describe, evaluate
 from rlprompt.tasks.base import Task
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.generation import GenerationTask
@@ -57,7 +56,7 @@ def result(lm: FrozenLM, task: Task, prompt: Prompt, **changes: Any) -> Result:
     """What a search would say that had found this prompt."""
     text, retypable = describe(lm, prompt)
     scores = {split: evaluate(task, lm, prompt, split) for split in ("train", "dev", "test")}
-    tested = Unmetered(task, lm).measure([prompt], "test").metrics[0]
+    tested = Evaluator(task, lm).measure([prompt], "test").metrics[0]
     candidate = Candidate(
         prompt, text, retypable, scores["train"].reward, 8, **scores, dev_examples=3
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.search.memo import Question, V
 from rlprompt.search.result import Result
 from rlprompt.tasks.base import Task
 from rlprompt.types import Floats
@@ -116,3 +117,18 @@ class FakeGradientTask(FakeTask):
         gradients = np.array([-2 * (prompt.vectors - target) for prompt in prompts])
         changed: NDArray[np.float32] = self.change_gradient(gradients.astype(np.float32))
         return self.rewards(lm, prompts, examples), changed
+
+
+class Remembered:
+    """A memo in memory."""
+
+    def __init__(self) -> None:
+        self._answers: dict[Question[Any], Any] = {}
+
+    def get(self, question: Question[V]) -> V | None:
+        answer: V | None = self._answers.get(question)
+        return answer
+
+    def put(self, question: Question[V], answer: V) -> V:
+        self._answers[question] = answer
+        return answer

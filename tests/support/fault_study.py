@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cma  # noqa: F401  # imported once: its half second would be where most are killed
 import numpy as np
@@ -24,10 +25,10 @@ from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.ppo import PPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
-from rlprompt.search.objective import Budget
-from rlprompt.search.run import Optimiser
+from rlprompt.search.budget import Budget
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.store.store import FILE, Store
-from rlprompt.studies.study import Job, Study
+from rlprompt.studies.study import PlannedSearch, Study
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
 
@@ -37,7 +38,7 @@ TASK = ClassificationTask(
 # Of the processor time of the study, what the killed processes have together, on average: they get
 # far and do not finish, on a machine of any speed.
 SHARE = 0.5
-OPTIMISERS: dict[str, Optimiser] = {
+OPTIMISERS: dict[str, Optimiser[Any]] = {
     "random": RandomSearch(batch=4),
     "greedy": Greedy(batch=4),
     "cma-es": CMAES(dimension=8, population=4),
@@ -46,10 +47,10 @@ OPTIMISERS: dict[str, Optimiser] = {
 }
 
 
-def jobs(n_prompts: int) -> dict[str, Job]:
+def jobs(n_prompts: int) -> dict[str, PlannedSearch]:
     budget = Budget(n_prompts * len(SPLITS.train))
     return {
-        name: Job(TASK, tiny_lm(), optimiser, budget, seed=0, length=3, banned=())
+        name: PlannedSearch(TASK, tiny_lm(), optimiser, budget, seed=0, length=3, banned=())
         for name, optimiser in OPTIMISERS.items()
     }
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.search.objective import Objective
-from rlprompt.search.run import AskTell, Proposals
+from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.types import PromptKind
 
 
 @dataclass(frozen=True)
-class Walk(AskTell):
+class Walk(AskTell[TokenSpace]):
     """Moves on from the best prompt so far: every answer decides what is asked next."""
 
     searches: ClassVar[PromptKind] = "tokens"

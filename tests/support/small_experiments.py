@@ -11,6 +11,7 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.data.load import Example, Splits
 from rlprompt.prompt import TokenPrompt
+from rlprompt.search.budget import Budget
 from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
@@ -36,8 +37,9 @@ def experiment(**fields: Any) -> Experiment:
         "task": task(),
         "lm": tiny_lm(),
         "optimisers": {"random": RandomSearch(), "soft-prompt": SoftPromptTuning()},
-        "budget": 12 * N_TRAIN,
         "length": 3,
         "controls": {"empty": TokenPrompt(), "hand-written": TokenPrompt(tiny_lm().encode(" it"))},
     }
+    budget = fields.pop("budget", 12 * N_TRAIN)
+    made["budget"] = budget if isinstance(budget, Budget) else Budget(budget)
     return Experiment(**(made | fields))

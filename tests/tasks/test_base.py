@@ -18,9 +18,8 @@ from rlprompt.config.registry import checked_task
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.search.evaluation import Unmetered
+from rlprompt.search.evaluation import Evaluator, evaluate
 from rlprompt.search.objective import Objective
-from rlprompt.search.run import evaluate
 from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.base import Measured, Task, as_task, prompt_rows
 from rlprompt.tasks.compression import CompressionTask
@@ -158,8 +157,10 @@ def test_every_door_takes_it(made: Any) -> None:
     assert Objective(task, lm, Budget(60)).evaluate(PROMPTS).rewards.tolist() == [2.0]
     factor = 10 if made is Rich else 1
     assert evaluate(task, lm, PROMPTS[0], "dev").metric == 2.0 * factor
-    assert Unmetered(task, lm).scores(PROMPTS, "test")[0].metric == 2.0 * factor
-    plans = Experiment("own", task, lm, {"random": RandomSearch()}, 60, length=2).control_plans
+    assert Evaluator(task, lm).scores(PROMPTS, "test")[0].metric == 2.0 * factor
+    plans = Experiment(
+        "own", task, lm, {"random": RandomSearch()}, Budget(60), length=2
+    ).control_plans
     assert ("hand-written" in {plan.name for plan in plans}) == (made is Rich)
     assert checked_task(task, "here").metric == ("length" if made is Rich else "reward")
     found = {one.name: one.status for one in check_task(task, lm, length=2).findings}

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.search.objective import Budget, Objective
+from rlprompt.search.budget import Budget
+from rlprompt.search.objective import Objective
 from rlprompt.tasks.calibration import (
     calibrated,
     content_free_queries,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,7 +15,8 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import SoftPrompt, TokenPrompt
-from rlprompt.search.run import Optimiser, search
+from rlprompt.search.optimiser import Optimiser
+from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace
 from rlprompt.tasks.base import Task, prompt_rows
 from rlprompt.tasks.classification import ClassificationTask
@@ -94,7 +95,7 @@ class Counting(FakeTask):
 @pytest.mark.parametrize(
     "optimiser", [RandomSearch(), Greedy(), PPO()], ids=lambda one: type(one).__name__
 )
-def test_every_method_for_tokens_finds_the_short_prompt(optimiser: Optimiser) -> None:
+def test_every_method_for_tokens_finds_the_short_prompt(optimiser: Optimiser[Any]) -> None:
     lm, task = tiny_lm(), CompressionTask(Counting(), LONG, 0.25)
     result = search(task, lm, optimiser, 3 * 400, length=4, seed=1)
     found = result.candidates[0]

@@ -15,7 +15,8 @@ from rlprompt.data.load import Example, Splits
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.search.objective import CHUNK, Budget, Objective
+from rlprompt.search.budget import Budget
+from rlprompt.search.objective import CHUNK, Objective
 from rlprompt.tasks.base import Task
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.compression import CompressionTask

@@ -21,9 +21,10 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.config.yaml_file import load_config
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
+from rlprompt.search.budget import Budget
+from rlprompt.search.evaluation import evaluate
 from rlprompt.search.objective import Objective
 from rlprompt.search.result import Score
-from rlprompt.search.run import evaluate
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.experiment import load_experiments
 from rlprompt.studies.run import compare
@@ -365,7 +366,7 @@ def test_the_real_model_and_its_bfloat16_copy(tmp_path: Path, default_lm: Frozen
         test=2,
     )
     made = experiment(
-        lm=lm, task=films, optimisers={"random": RandomSearch()}, budget=4, controls={}
+        lm=lm, task=films, optimisers={"random": RandomSearch()}, budget=Budget(8), controls={}
     )
     compare(made, tmp_path)
     copy = FrozenLM.load("smollm2-135m", device="cpu", dtype="bfloat16")

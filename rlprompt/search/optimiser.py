@@ -1,0 +1,108 @@
+"""What a search method is: settings, and a `run` on an objective and a space."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Generator, Sequence
+from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt
+from rlprompt.search.objective import Evaluation, Objective
+from rlprompt.search.space import SoftSpace, Space, TokenSpace
+from rlprompt.tasks.base import Task
+from rlprompt.types import PromptKind
+
+SpaceT = TypeVar("SpaceT", bound=Space, contravariant=True)
+
+Proposals = Generator[Sequence[Prompt], Evaluation, None]
+
+
+@runtime_checkable
+class Optimiser(Protocol[SpaceT]):
+    """A search method: a frozen dataclass of its settings.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Draw:
+    ...     batch: int = 8
+    ...     searches = "tokens"
+    ...
+    ...     def run(self, objective, space, rng):
+    ...         while True:  # until `evaluate` raises `BudgetExhausted`
+    ...             objective.evaluate([space.sample(rng) for _ in range(self.batch)])
+    >>> isinstance(Draw(), Optimiser)
+    True
+
+    Attributes:
+        searches: The space that `run` wants, `tokens` or `soft`.
+    """
+
+    searches: ClassVar[PromptKind]
+
+    def run(self, objective: Objective, space: SpaceT, rng: np.random.Generator) -> None:
+        """Search until the budget is spent (`BudgetExhausted`) or there is nothing left to try.
+
+        Args:
+            objective: The only way to a reward.
+            space: Where to look, a `TokenSpace` or `SoftSpace`.
+            rng: The only source of randomness: same generator, same search.
+        """
+        ...
+
+
+class AskTell(ABC, Generic[SpaceT]):
+    """An optimiser that asks for rewards of a batch and is told them, and needs nothing else.
+
+    `ask` is a generator, so the state of a search is its local variables:
+
+        evaluation = yield prompts
+
+    >>> class Draw(AskTell[TokenSpace]):
+    ...     searches = "tokens"
+    ...
+    ...     def ask(self, space, n_prompts, rng):
+    ...         for _ in range(n_prompts):
+    ...             yield [space.sample(rng)]
+    >>> space = TokenSpace(length=2, allowed=[5])
+    >>> next(Draw().ask(space, 3, np.random.default_rng(0)))
+    [TokenPrompt(ids=(5, 5))]
+    """
+
+    @abstractmethod
+    def ask(self, space: SpaceT, n_prompts: int, rng: np.random.Generator) -> Proposals:
+        """Yield batches of prompts and receive their evaluations.
+
+        Args:
+            space: Where to look.
+            n_prompts: Prompts that the budget covers.
+            rng: The only source of randomness.
+        """
+
+    def run(self, objective: Objective, space: SpaceT, rng: np.random.Generator) -> None:
+        """See `Optimiser.run`."""
+        proposals = self.ask(space, objective.affordable(), rng)
+        prompts = next(proposals, None)
+        while prompts is not None:
+            evaluation = objective.evaluate(prompts)  # outside `try`: a task may raise it too
+            try:
+                prompts = proposals.send(evaluation)
+            except StopIteration:
+                return
+
+
+def make_space(
+    kind: PromptKind,
+    lm: FrozenLM,
+    length: int,
+    banned: Collection[str | int],
+    rng: np.random.Generator,
+    task: Task | None = None,
+) -> Space:
+    """The space of a kind for a model, of the task's own tokens if it has some."""
+    if kind == "tokens":
+        tokens = None if task is None else task.tokens(lm)
+        return TokenSpace.from_lm(lm, length, banned, tokens)
+    return SoftSpace.from_lm(lm, length, rng)
