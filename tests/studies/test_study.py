@@ -17,7 +17,7 @@ from tiny import tiny_lm
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.search.budget import Budget
 from rlprompt.studies.inspection import ledger
-from rlprompt.studies.study import Study
+from rlprompt.studies.study import PlannedSearch, Study
 
 N_PROMPTS, N_KILLS = 200, 40
 # New moments each time; a failure shows them.
