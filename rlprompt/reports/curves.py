@@ -1,4 +1,4 @@
-"""The plots: how good the best prompt so far was against what was spent by then, and test scores."""
+"""The plots: how good the best prompt was after how much was spent, and test scores."""
 
 from __future__ import annotations
 

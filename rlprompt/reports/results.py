@@ -1,4 +1,4 @@
-"""The results of one model's searches at one budget, laid out: what may be concluded, tables, plots.
+"""Results of one model's searches at one budget: what may be concluded, tables and plots.
 
 Methods keep the order of the experiment, so that no table ranks what is not settled. All statistics
 are those of `rlprompt.statistics`.

@@ -1,6 +1,6 @@
 """What a study's folder holds, read without a model: its summary and the results of its runs.
 
-Nothing is believed because it is in the folder: `integrity.py` says what cannot be relied on.
+Nothing is believed because it is in the folder: `caveats` says what cannot be relied on.
 """
 
 from __future__ import annotations
