@@ -39,7 +39,7 @@ def conclusions(page: Page) -> Iterator[str]:
 
     for section in page.sections:
         heading = f"{section.heading}: " if len(page.sections) > 1 else ""
-        for sentence in section.standings.sentences:
+        for sentence in section.results.sentences:
             yield visible(f"{heading}{sentence}")
-    for flag in page.flags:
+    for flag in page.caveats:
         yield visible(f"{flag.check}: {flag.text}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlprompt.prompt import SoftPrompt
-from rlprompt.reports.study_data import Evidence, Found, names
+from rlprompt.reports.study_data import RunData, StudyData, names
 from rlprompt.search.result import Result
 from rlprompt.store.summary import ModelEntry, RunEntry, TaskEntry
 
@@ -29,7 +29,7 @@ _IN_NATS = ("gap", "cross_entropy", "hinge")
 
 
 @dataclass(frozen=True)
-class Flag:
+class Caveat:
     """Something to know before a figure is believed.
 
     Attributes:
@@ -43,51 +43,51 @@ class Flag:
     text: str
 
 
-def examined(evidence: Evidence) -> Evidence:
+def examined(study: StudyData) -> StudyData:
     """The same with the runs struck whose scores cannot count."""
     seen: Counter[tuple[str, str, int, str, int]] = Counter()
     runs = []
-    for run in evidence.runs:
+    for run in study.runs:
         entry = run.entry
         seen[_cell(entry)] += 1
-        problems = [problem for check in RUN_CHECKS for problem in check(run, evidence)]
+        problems = [problem for check in RUN_CHECKS for problem in check(run, study)]
         if seen[_cell(entry)] > 1:
             problems.append("the summary has this run twice; the first one counts.")
         runs.append(dataclasses.replace(run, struck=tuple(problems)))
-    return dataclasses.replace(evidence, runs=tuple(runs))
+    return dataclasses.replace(study, runs=tuple(runs))
 
 
-def flags(evidence: Evidence) -> list[Flag]:
+def caveats(study: StudyData) -> list[Caveat]:
     """All findings about a study that was `examined`, the gravest first."""
-    found = [flag for check in STUDY_CHECKS for flag in check(evidence)]
+    found = [caveat for check in STUDY_CHECKS for caveat in check(study)]
     order = ("struck", "caution", "note")
-    return sorted(found, key=lambda flag: order.index(flag.level))
+    return sorted(found, key=lambda caveat: order.index(caveat.level))
 
 
 # Checks of a run ---------------------------------------------------------------------------------
 
 
-def unreadable(run: Found, evidence: Evidence) -> Iterator[str]:
+def unreadable(run: RunData, study: StudyData) -> Iterator[str]:
     """No result behind the summary's figures: missing, damaged, or of another version."""
     if run.problem:
         yield f"its result cannot be checked: {run.problem}."
 
 
-def contradiction(run: Found, evidence: Evidence) -> Iterator[str]:
+def contradiction(run: RunData, study: StudyData) -> Iterator[str]:
     """Figures of the summary that are not those of the run's own file."""
     if run.result is None:
         return
-    if different := list(_differences(run.entry, run.result, evidence)):
+    if different := list(_differences(run.entry, run.result, study)):
         yield f"the summary and {run.entry.file} contradict each other: {'; '.join(different)}."
 
 
-def overspending(run: Found, evidence: Evidence) -> Iterator[str]:
+def overspending(run: RunData, study: StudyData) -> Iterator[str]:
     """More rows than the budget that it is compared at."""
     if run.entry.rows > run.entry.budget_rows:
         yield f"it spent {run.entry.rows:,} rows of a budget of {run.entry.budget_rows:,}."
 
 
-def maximum_on_test(run: Found, evidence: Evidence) -> Iterator[str]:
+def maximum_on_test(run: RunData, study: StudyData) -> Iterator[str]:
     """A prompt that was picked by its test score: the maximum of several, not an estimate."""
     if run.result is None or not run.result.candidates:
         return
@@ -98,7 +98,7 @@ def maximum_on_test(run: Found, evidence: Evidence) -> Iterator[str]:
             f"{tested} more of its candidates have a test score beside the picked one, so the "
             "figure may be the maximum of several looks at test."
         )
-    task = evidence.task(run.entry.task)
+    task = study.task(run.entry.task)
     n_dev = task.examples.get("dev", 0) if task else 0
     # Results of format 1 do not say how many dev examples were seen: all of them.
     rivals = [one.dev.reward for one in others if one.dev and (one.dev_examples or n_dev) >= n_dev]
@@ -109,7 +109,7 @@ def maximum_on_test(run: Found, evidence: Evidence) -> Iterator[str]:
         )
 
 
-def looks_at_test(run: Found, evidence: Evidence) -> Iterator[str]:
+def looks_at_test(run: RunData, study: StudyData) -> Iterator[str]:
     """More prompts scored on test than the picked one (and a soft prompt's projection)."""
     if run.result is None or not run.result.candidates:
         return
@@ -127,7 +127,7 @@ def _cell(entry: RunEntry) -> tuple[str, str, int, str, int]:
     return entry.task, entry.model, entry.budget_rows, entry.optimiser, entry.seed
 
 
-def _differences(entry: RunEntry, result: Result, evidence: Evidence) -> Iterator[str]:
+def _differences(entry: RunEntry, result: Result, study: StudyData) -> Iterator[str]:
     """What the summary says of a run and its file does not."""
     best = result.candidates[0] if result.candidates else None
     own: dict[str, object] = {
@@ -144,10 +144,10 @@ def _differences(entry: RunEntry, result: Result, evidence: Evidence) -> Iterato
         mean = float(np.mean(result.test_metrics))
         if not math.isclose(mean, best.test.metric, rel_tol=1e-9, abs_tol=1e-9):
             yield f"test is {best.test.metric!r} and the mean over its test examples is {mean!r}"
-    task = evidence.task(entry.task)
+    task = study.task(entry.task)
     if task is None or task.fingerprint != result.task_fingerprint:
         yield "it ran on another task or other data (the fingerprints differ)"
-    model = next((one for one in evidence.summary.models if one.name == entry.model), None)
+    model = next((one for one in study.summary.models if one.name == entry.model), None)
     if model is None or not _same_model(model, result):
         yield "it ran on another model (the fingerprints differ)"
 
@@ -163,25 +163,25 @@ def _same_model(model: ModelEntry, result: Result) -> bool:
 # Checks of the study -----------------------------------------------------------------------------
 
 
-def struck_runs(evidence: Evidence) -> Iterator[Flag]:
+def struck_runs(study: StudyData) -> Iterator[Caveat]:
     """Runs that count for nothing, and why."""
-    for run in evidence.runs:
+    for run in study.runs:
         for problem in run.struck:
-            yield Flag(
+            yield Caveat(
                 "struck runs",
                 "struck",
                 f"{run.title}: {problem} Its scores are shown and enter no statistic.",
             )
 
 
-def leaks(evidence: Evidence) -> Iterator[Flag]:
+def leaks(study: StudyData) -> Iterator[Caveat]:
     """Examples that two splits share."""
-    for task in evidence.summary.tasks:
+    for task in study.summary.tasks:
         for split, shared in task.leaks.items():
             total = task.examples.get(split, 0)
             share = f" ({shared / total:.1%})" if total else ""
             what = "figures" if split == "test" else f"{split} figures"
-            yield Flag(
+            yield Caveat(
                 "leaks",
                 "caution",
                 f"{task.name}: {shared} of {total} {split} examples{share} are in an earlier split "
@@ -189,11 +189,11 @@ def leaks(evidence: Evidence) -> Iterator[Flag]:
             )
 
 
-def no_runs(evidence: Evidence) -> Iterator[Flag]:
+def no_runs(study: StudyData) -> Iterator[Caveat]:
     """Nothing but controls."""
-    if not any(run.counts for run in evidence.runs):
-        begun = "was begun" if not evidence.runs else "finished and can be relied on"
-        yield Flag(
+    if not any(run.counts for run in study.runs):
+        begun = "was begun" if not study.runs else "finished and can be relied on"
+        yield Caveat(
             "no runs",
             "caution",
             f"No search {begun}, so this page shows the controls and concludes nothing about "
@@ -201,12 +201,12 @@ def no_runs(evidence: Evidence) -> Iterator[Flag]:
         )
 
 
-def one_seed(evidence: Evidence) -> Iterator[Flag]:
+def one_seed(study: StudyData) -> Iterator[Caveat]:
     """No repetition: luck and method cannot be told apart."""
-    for model, budget in evidence.sections:
-        seeds = {run.entry.seed for run in evidence.section(model, budget) if run.counts}
+    for model, budget in study.sections:
+        seeds = {run.entry.seed for run in study.section(model, budget) if run.counts}
         if len(seeds) == 1:
-            yield Flag("one seed", "caution", f"{_place(evidence, model, budget)}{ONE_SEED}")
+            yield Caveat("one seed", "caution", f"{_place(study, model, budget)}{ONE_SEED}")
 
 
 ONE_SEED = (
@@ -215,11 +215,11 @@ ONE_SEED = (
 )
 
 
-def several_budgets(evidence: Evidence) -> Iterator[Flag]:
+def several_budgets(study: StudyData) -> Iterator[Caveat]:
     """Runs that must not be compared with each other."""
-    budgets = sorted({budget for _, budget in evidence.sections})
+    budgets = sorted({budget for _, budget in study.sections})
     if len(budgets) > 1:
-        yield Flag(
+        yield Caveat(
             "several budgets",
             "note",
             f"There are runs of {names(f'{budget:,}' for budget in budgets)} rows. They are never "
@@ -227,12 +227,12 @@ def several_budgets(evidence: Evidence) -> Iterator[Flag]:
         )
 
 
-def failed_runs(evidence: Evidence) -> Iterator[Flag]:
+def failed_runs(study: StudyData) -> Iterator[Caveat]:
     """Runs that an error ended, or a person."""
-    for run in evidence.runs:
+    for run in study.runs:
         if run.entry.status != "finished":
             why = f": {run.entry.error}" if run.entry.error else ""
-            yield Flag(
+            yield Caveat(
                 "failed runs" if run.entry.status == "failed" else "unfinished runs",
                 "caution",
                 f"{run.title}, {run.entry.budget_rows:,} rows: {run.entry.status}{why}. Methods "
@@ -240,10 +240,10 @@ def failed_runs(evidence: Evidence) -> Iterator[Flag]:
             )
 
 
-def missing_runs(evidence: Evidence) -> Iterator[Flag]:
+def missing_runs(study: StudyData) -> Iterator[Caveat]:
     """Runs of the grid that are not in the summary."""
-    summary = evidence.summary
-    missing = summary.expected_runs - len(evidence.runs)
+    summary = study.summary
+    missing = summary.expected_runs - len(study.runs)
     if missing <= 0:
         return
     grid = list(
@@ -255,14 +255,14 @@ def missing_runs(evidence: Evidence) -> Iterator[Flag]:
             summary.seeds,
         )
     )
-    there = {_cell(run.entry) for run in evidence.runs}
+    there = {_cell(run.entry) for run in study.runs}
     which = ""
     if len(grid) == summary.expected_runs:
         absent = [cell for cell in grid if cell not in there]
         which = ": " + names(
             (f"{o} on {t}, {m}, seed {s}, {b:,} rows" for t, m, b, o, s in absent), most=6
         )
-    yield Flag(
+    yield Caveat(
         "missing runs",
         "caution",
         f"{missing} of {summary.expected_runs} runs are not there{which}. Methods are compared on "
@@ -270,17 +270,17 @@ def missing_runs(evidence: Evidence) -> Iterator[Flag]:
     )
 
 
-def missing_test(evidence: Evidence) -> Iterator[Flag]:
+def missing_test(study: StudyData) -> Iterator[Caveat]:
     """Tasks without a test figure."""
-    for task in evidence.summary.tasks:
-        runs = [run for run in evidence.runs if run.entry.task == task.name and run.counts]
+    for task in study.summary.tasks:
+        runs = [run for run in study.runs if run.entry.task == task.name and run.counts]
         if task.examples.get("test", 0) == 0:
             why = "has no test examples"
         elif runs and all(run.entry.test is None for run in runs):
             why = "was not scored on test"
         else:
             continue
-        yield Flag(
+        yield Caveat(
             "missing test",
             "caution",
             f"{task.name} {why}: nothing about test can be concluded. Dev is shown, on which the "
@@ -288,21 +288,21 @@ def missing_test(evidence: Evidence) -> Iterator[Flag]:
         )
 
 
-def noise_floor(evidence: Evidence) -> Iterator[Flag]:
+def noise_floor(study: StudyData) -> Iterator[Caveat]:
     """Differences that the arithmetic alone could make."""
-    for model in evidence.summary.models:
+    for model in study.summary.models:
         largest = _noise(model)
         spread = model.noise.get("spread", 0.0)
         if spread and largest > QUIET * spread:
-            yield Flag(
+            yield Caveat(
                 "noise floor",
                 "caution",
                 f"{model.name}: computed another way, a log-likelihood differs by up to "
                 f"{largest:.2g} nats, {largest / spread:.1%} of the usual distance between two "
                 "prompts. Near ties are decided by rounding; dtype: float32 has less.",
             )
-        for task in evidence.summary.tasks:
-            yield from _below_noise(evidence, model.name, task, largest)
+        for task in study.summary.tasks:
+            yield from _below_noise(study, model.name, task, largest)
 
 
 def _noise(model: ModelEntry) -> float:
@@ -310,16 +310,16 @@ def _noise(model: ModelEntry) -> float:
     return max((model.noise.get(kind, 0.0) for kind in kinds), default=0.0)
 
 
-def _below_noise(evidence: Evidence, model: str, task: TaskEntry, largest: float) -> Iterator[Flag]:
+def _below_noise(study: StudyData, model: str, task: TaskEntry, largest: float) -> Iterator[Caveat]:
     """Methods on a task whose mean test rewards differ by less than the noise of one row."""
     if task.reward not in _IN_NATS:
         return
-    for budget in evidence.summary.budgets:
+    for budget in study.summary.budgets:
         means = {}
-        for name in evidence.summary.optimisers:
+        for name in study.summary.optimisers:
             rewards = [
                 reward
-                for run in evidence.section(model, budget)
+                for run in study.section(model, budget)
                 if (run.entry.task, run.entry.optimiser) == (task.name, name) and run.counts
                 if (reward := run.entry.rewards.get("test")) is not None
             ]
@@ -331,7 +331,7 @@ def _below_noise(evidence: Evidence, model: str, task: TaskEntry, largest: float
             if 0 < abs(x - y) < largest
         ]
         if close:
-            yield Flag(
+            yield Caveat(
                 "noise floor",
                 "caution",
                 f"{task.name}, {model}, {budget:,} rows: the mean test rewards of {names(close)} "
@@ -339,25 +339,25 @@ def _below_noise(evidence: Evidence, model: str, task: TaskEntry, largest: float
             )
 
 
-def unread_transfer(evidence: Evidence) -> Iterator[Flag]:
+def unread_transfer(study: StudyData) -> Iterator[Caveat]:
     """Transferred prompts that are left out because their file cannot be read."""
-    if evidence.transfer_problem:
-        yield Flag("unread transfer", "caution", f"{evidence.transfer_problem}.")
+    if study.transfer_problem:
+        yield Caveat("unread transfer", "caution", f"{study.transfer_problem}.")
 
 
-def _place(evidence: Evidence, model: str, budget: int) -> str:
+def _place(study: StudyData, model: str, budget: int) -> str:
     """What tells a section from the others, or "" for the only one."""
-    return "" if len(evidence.sections) == 1 else f"{model}, {budget:,} rows: "
+    return "" if len(study.sections) == 1 else f"{model}, {budget:,} rows: "
 
 
-RUN_CHECKS: tuple[Callable[[Found, Evidence], Iterator[str]], ...] = (
+RUN_CHECKS: tuple[Callable[[RunData, StudyData], Iterator[str]], ...] = (
     unreadable,
     contradiction,
     overspending,
     maximum_on_test,
     looks_at_test,
 )
-STUDY_CHECKS: tuple[Callable[[Evidence], Iterator[Flag]], ...] = (
+STUDY_CHECKS: tuple[Callable[[StudyData], Iterator[Caveat]], ...] = (
     struck_runs,
     no_runs,
     missing_test,

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from rlprompt.reports.study_data import Evidence, Found
+from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.reports.tables import NONE, Table, count, number
 from rlprompt.store.summary import Summary
 
@@ -16,37 +16,37 @@ SHOWN = 240
 EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
-def total_rows(evidence: Evidence) -> int:
+def total_rows(study: StudyData) -> int:
     """Rows of searches, of what came beside them, of controls and of references."""
     return (
-        sum(run.entry.rows + sum(_outside(run).values()) for run in evidence.runs)
-        + sum(control.rows for control in evidence.summary.controls)
-        + sum(reference.rows for reference in evidence.summary.references)
+        sum(run.entry.rows + sum(_outside(run).values()) for run in study.runs)
+        + sum(control.rows for control in study.summary.controls)
+        + sum(reference.rows for reference in study.summary.references)
     )
 
 
-def total_tokens(evidence: Evidence) -> float | None:
+def total_tokens(study: StudyData) -> float | None:
     """Tokens of the searches' rows; None where a run does not know how long its rows are."""
-    per_row = [run.result.tokens_per_row if run.result else None for run in evidence.runs]
+    per_row = [run.result.tokens_per_row if run.result else None for run in study.runs]
     if not per_row or None in per_row:
         return None
-    rows = (run.entry.rows for run in evidence.runs)
+    rows = (run.entry.rows for run in study.runs)
     return sum(one * n for one, n in zip(per_row, rows, strict=True) if one is not None)
 
 
-def total_seconds(evidence: Evidence) -> float:
+def total_seconds(study: StudyData) -> float:
     """Seconds of searches, of what came beside them, and of references."""
     return (
-        sum(run.entry.total_seconds for run in evidence.runs)
-        + sum(run.result.outside_seconds for run in evidence.runs if run.result)
-        + sum(reference.seconds for reference in evidence.summary.references)
+        sum(run.entry.total_seconds for run in study.runs)
+        + sum(run.result.outside_seconds for run in study.runs if run.result)
+        + sum(reference.seconds for reference in study.summary.references)
     )
 
 
-def ledger(evidence: Evidence) -> Iterator[Table]:
+def ledger(study: StudyData) -> Iterator[Table]:
     """What was spent, by method, and on what no search did."""
-    yield _searches(evidence)
-    summary = evidence.summary
+    yield _searches(study)
+    summary = study.summary
     controls = [
         (
             one.task,
@@ -87,7 +87,7 @@ def ledger(evidence: Evidence) -> Iterator[Table]:
         )
 
 
-def surroundings(summary: Summary) -> Iterator[Table]:
+def setup(summary: Summary) -> Iterator[Table]:
     """Models, tasks and versions, with what tells them from all others."""
     yield Table(
         "models",
@@ -196,11 +196,11 @@ def str_yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _searches(evidence: Evidence) -> Table:
-    purposes = list(dict.fromkeys(key for run in evidence.runs for key in _outside(run)))
+def _searches(study: StudyData) -> Table:
+    purposes = list(dict.fromkeys(key for run in study.runs for key in _outside(run)))
     rows = []
-    for model, budget in evidence.sections:
-        runs = evidence.section(model, budget)
+    for model, budget in study.sections:
+        runs = study.section(model, budget)
         for name in dict.fromkeys(run.entry.optimiser for run in runs):
             own = [run for run in runs if run.entry.optimiser == name]
             lm = sum(run.entry.lm_seconds for run in own)
@@ -237,5 +237,5 @@ def _searches(evidence: Evidence) -> Table:
     )  # fmt: skip
 
 
-def _outside(run: Found) -> dict[str, int]:
+def _outside(run: RunData) -> dict[str, int]:
     return dict(run.result.outside_rows) if run.result else {}

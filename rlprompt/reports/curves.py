@@ -1,4 +1,4 @@
-"""Anytime curves: how good the best prompt so far was, against what had been spent by then."""
+"""The plots: how good the best prompt was after how much was spent, and test scores."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlprompt.reports.study_data import Evidence, Found
-from rlprompt.reports.svg import Line, line_plot, thinned, value_range
-from rlprompt.reports.tables import Table, count, number
-from rlprompt.statistics.summaries import Band, curve_band
+from rlprompt.reports.score_matrix import ScoreMatrix, generator, wilson
+from rlprompt.reports.study_data import RunData, StudyData
+from rlprompt.reports.svg import Dots, Line, dot_plot, line_plot, thinned, value_range
+from rlprompt.reports.tables import NONE, Table, count, number
+from rlprompt.statistics.summaries import Band, curve_band, performance_profile, summarise
 from rlprompt.store.summary import TaskEntry
 from rlprompt.types import Floats
 
@@ -28,6 +29,8 @@ SPLITS = {
 MOST_LEVELS = 2
 # Shares of the budget at which the table below a plot reads its curves.
 MARKS = (0.2, 0.4, 0.6, 0.8, 1.0)
+# Places at which a performance profile is read, for its plot and for its table.
+PROFILE_PLACES, PROFILE_MARKS = 101, 6
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,12 @@ class TaskCurves:
 
 
 def task_curves(
-    evidence: Evidence, model: str, budget: int, task: TaskEntry, key: str
+    study: StudyData, model: str, budget: int, task: TaskEntry, key: str
 ) -> TaskCurves | None:
     """The curves of the runs that count on a task; None where there are none.
 
     Args:
-        evidence: The study, examined.
+        study: The study, examined.
         model: Whose runs.
         budget: Of how many rows.
         task: On which task.
@@ -70,15 +73,15 @@ def task_curves(
     """
     runs = [
         run
-        for run in evidence.section(model, budget)
+        for run in study.section(model, budget)
         if run.entry.task == task.name and run.counts and run.result and run.result.points
     ]
     plots = {}
     for unit in UNITS if runs else ():
-        bands = {split: _bands(evidence, runs, split, unit) for split in SPLITS}
+        bands = {split: _bands(study, runs, split, unit) for split in SPLITS}
         if not bands["train"]:
             continue
-        levels = {split: _levels(evidence, model, task, split) for split in SPLITS}
+        levels = {split: _levels(study, model, task, split) for split in SPLITS}
         values = [v for split in SPLITS for _, _, band in bands[split] for v in band.value]
         y_range = value_range(values + [v for split in SPLITS for _, v in levels[split]])
         plots[unit] = tuple(
@@ -90,7 +93,7 @@ def task_curves(
                 bands[split],
                 levels[split],
                 y_range,
-                evidence.summary.optimisers,
+                study.summary.optimisers,
             )
             for split in SPLITS
             if bands[split]
@@ -98,7 +101,7 @@ def task_curves(
     return TaskCurves(task.name, plots) if plots else None
 
 
-def costs(run: Found, rows: Sequence[float] | Floats, unit: str) -> Floats | None:
+def costs(run: RunData, rows: Sequence[float] | Floats, unit: str) -> Floats | None:
     """What a run had spent when it had spent these rows; None where that is unknown.
 
     Tokens are those of an average row. Seconds are known at each improvement for the model's work;
@@ -119,11 +122,11 @@ def costs(run: Found, rows: Sequence[float] | Floats, unit: str) -> Floats | Non
 
 
 def _bands(
-    evidence: Evidence, runs: Sequence[Found], split: str, unit: str
+    study: StudyData, runs: Sequence[RunData], split: str, unit: str
 ) -> list[tuple[str, int, Band]]:
     """Name, number of seeds and band of each method that has such curves."""
     found = []
-    for name in evidence.summary.optimisers:
+    for name in study.summary.optimisers:
         own = [run for run in runs if run.entry.optimiser == name]
         curves = [curve for run in own if (curve := _curve(run, split, unit)) is not None]
         if curves and len(curves) == len(own):
@@ -139,7 +142,7 @@ def _bands(
     return found
 
 
-def _curve(run: Found, split: str, unit: str) -> tuple[Floats, Floats] | None:
+def _curve(run: RunData, split: str, unit: str) -> tuple[Floats, Floats] | None:
     """Costs and heights of one run's steps."""
     result = run.result
     if result is None:
@@ -155,11 +158,11 @@ def _curve(run: Found, split: str, unit: str) -> tuple[Floats, Floats] | None:
     return None if spent is None else (spent, heights)
 
 
-def _levels(evidence: Evidence, model: str, task: TaskEntry, split: str) -> list[tuple[str, float]]:
+def _levels(study: StudyData, model: str, task: TaskEntry, split: str) -> list[tuple[str, float]]:
     """Names and rewards of the controls that are drawn."""
     own = [
         control
-        for control in evidence.summary.controls
+        for control in study.summary.controls
         if (control.model, control.task) == (model, task.name)
     ]
     return [
@@ -221,3 +224,77 @@ def _read(at: Floats, heights: Floats, cost: float) -> float | None:
     """A step curve at a cost; None before its begin or where there is no value."""
     place = int(np.searchsorted(at, cost * (1 + 1e-12), side="right")) - 1
     return float(heights[place]) if place >= 0 and np.isfinite(heights[place]) else None
+
+
+def dots(matrix: ScoreMatrix, task: TaskEntry) -> Plot | None:
+    """Every run's test score, with mean and interval, controls and references beside."""
+    rows = []
+    for control in matrix.controls:
+        if control.task == task.name and control.test is not None:
+            low, high = wilson(control.test_metrics)
+            rows.append(Dots(control.name, None, (), control.test, low, high))
+    for name in matrix.methods:
+        values = matrix.scores(name, [task]).ravel()
+        values = values[~np.isnan(values)]
+        if len(values):
+            found = summarise(values)
+            style = matrix.study.summary.optimisers.index(name)
+            rows.append(
+                Dots(name, style, tuple(values.tolist()), found.mean, found.low, found.high)
+            )
+    for kind, own in matrix.trained(task.name).items():
+        tests = [one.test for one in own if one.test is not None]
+        if tests:
+            found = summarise(np.array(tests))
+            rows.append(Dots(kind, None, tuple(tests), found.mean, found.low, found.high))
+    if not any(row.style is not None for row in rows):
+        return None
+    title = f"{task.name}: test {task.metric} of every run"
+    means = "; ".join(f"{row.name} {number(row.mean)}" for row in rows)
+    name = matrix.name("dots", task.name)
+    svg = dot_plot(name, title, f"Means: {means}.", rows, x_label=f"test {task.metric}")
+    cells = tuple(
+        (row.name, number(row.mean), number(row.low), number(row.high), _listed(row.values))
+        for row in rows
+    )
+    header = ("method", "mean", "low", "high", "runs")
+    return Plot(svg, Table(name, title, header, cells, text=(0, 4)))
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(map(number, values)) or NONE
+
+
+def profile(matrix: ScoreMatrix) -> Plot:
+    """Share of runs above each score, a curve a method."""
+    matrices = {name: matrix.scores(name, matrix.tested) for name in matrix.scored}
+    known = np.concatenate([matrix.ravel() for matrix in matrices.values()])
+    low, high = np.nanmin(known), np.nanmax(known)
+    # From where every run is above to where none is.
+    places = np.linspace(low - (high - low) * 0.02 - 1e-9, high + 1e-9, PROFILE_PLACES)
+    bands = {name: performance_profile(one, places, generator()) for name, one in matrices.items()}
+    title = f"Performance profile, {matrix.model}, {matrix.budget:,} rows"
+    order = matrix.study.summary.optimisers
+    svg = line_plot(
+        matrix.name("profile"),
+        title,
+        "Share of runs above each test score, a mean over tasks. A curve above another "
+        "everywhere is better at every level.",
+        [Line(name, order.index(name), band) for name, band in bands.items()],
+        x_label="test score",
+        y_label="share of runs above it",
+        y_range=(0.0, 1.05),
+        x_start=float(places[0]),
+        legend=True,
+    )
+    marks = np.linspace(0, PROFILE_PLACES - 1, PROFILE_MARKS).astype(int)
+    table = Table(
+        matrix.name("profile"),
+        title,
+        ("method", *(f"above {number(float(places[mark]))}" for mark in marks)),
+        tuple(
+            (name, *(number(float(band.value[mark]), 2) for mark in marks))
+            for name, band in bands.items()
+        ),
+    )
+    return Plot(svg, table)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from rlprompt._utils.files import write_atomically
 from rlprompt._utils.text import spans, visible
 from rlprompt.reports.page import Page, page_of
-from rlprompt.reports.study_data import read_evidence
+from rlprompt.reports.study_data import read_study
 from rlprompt.reports.tables import NONE, as_csv, latex, markdown, markdown_text
 
 PAGE, TABLES, FOLDER = "report.html", "tables.md", "tables"
@@ -34,7 +34,7 @@ def write_page(study: Path, out: Path | None = None) -> tuple[Page, Path]:
         SummaryError: There is no study, or its summary cannot be read.
         OSError: The files cannot be written.
     """
-    page = page_of(read_evidence(study))
+    page = page_of(read_study(study))
     out = out or study
     (out / FOLDER).mkdir(parents=True, exist_ok=True)
     for table in page.tables():
@@ -68,11 +68,11 @@ def tables_text(page: Page) -> str:
     parts = [f"# {markdown_text(page.name)}", markdown_text(page.headline)]
     for section in page.sections:
         parts.append(f"## {markdown_text(section.heading)}")
-        parts += map(markdown_text, (*section.standings.sentences, *section.standings.notes))
-    if page.flags:
+        parts += map(markdown_text, (*section.results.sentences, *section.results.notes))
+    if page.caveats:
         parts.append("## Can it be relied on?")
         parts.append(
-            "\n".join(f"- **{one.check}**: {markdown_text(one.text)}" for one in page.flags)
+            "\n".join(f"- **{one.check}**: {markdown_text(one.text)}" for one in page.caveats)
         )
     parts.append("## Tables")
     for table in page.tables():

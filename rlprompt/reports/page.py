@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rlprompt.reports.caveats import Flag, examined, flags
+from rlprompt.reports.caveats import Caveat, caveats, examined
 from rlprompt.reports.costs import (
     config_text,
     ledger,
     requirements,
-    surroundings,
+    setup,
     total_rows,
     total_seconds,
     total_tokens,
 )
 from rlprompt.reports.curves import UNITS, TaskCurves, task_curves
-from rlprompt.reports.prompts import Finding, best_prompts, findings
-from rlprompt.reports.score_matrix import Scoreboard
-from rlprompt.reports.standings import Standings, standings
-from rlprompt.reports.study_data import Evidence, names
+from rlprompt.reports.prompts import BestPrompt, best_prompts, prompt_table
+from rlprompt.reports.results import Results, results
+from rlprompt.reports.score_matrix import ScoreMatrix
+from rlprompt.reports.study_data import StudyData, names
 from rlprompt.reports.tables import Table, count, slugs
 from rlprompt.reports.transfer import transfer_tables
 from rlprompt.store.summary import Summary
@@ -36,16 +36,16 @@ class PageSection:
         key: Tells it from the others, in names of tables and files.
         heading: The same in words.
         curves: Of each task.
-        standings: Results.
-        findings: The best prompts by task.
+        results: Results.
+        best_prompts: The best prompts by task.
         prompts: The same as a table.
     """
 
     key: str
     heading: str
     curves: tuple[TaskCurves, ...]
-    standings: Standings
-    findings: dict[str, tuple[Finding, ...]]
+    results: Results
+    best_prompts: dict[str, tuple[BestPrompt, ...]]
     prompts: Table
 
 
@@ -57,12 +57,12 @@ class Page:
         name: The experiment's.
         headline: What was compared, in a line.
         facts: Term and value: on what, at which cost.
-        flags: What cannot be relied on, the gravest first.
+        caveats: What cannot be relied on, the gravest first.
         basis: How much the figures rest on.
         units: What costs are counted in, those that a curve has.
         sections: One or more.
         ledger: Cost tables.
-        surroundings: Tables of models, tasks and versions.
+        setup: Tables of models, tasks and versions.
         data_notes: What was done to the data, by task.
         command: What runs the study again.
         config: The experiment file that it needs, or "".
@@ -73,12 +73,12 @@ class Page:
     name: str
     headline: str
     facts: tuple[tuple[str, str], ...]
-    flags: tuple[Flag, ...]
+    caveats: tuple[Caveat, ...]
     basis: str
     units: tuple[str, ...]
     sections: tuple[PageSection, ...]
     ledger: tuple[Table, ...]
-    surroundings: tuple[Table, ...]
+    setup: tuple[Table, ...]
     data_notes: tuple[tuple[str, str], ...]
     command: str
     config: str
@@ -88,66 +88,66 @@ class Page:
     def tables(self) -> Iterator[Table]:
         """Those that are written as files too, each name once."""
         for section in self.sections:
-            yield from section.standings.tables
-            yield from section.standings.tests
-            if section.findings:
+            yield from section.results.tables
+            yield from section.results.tests
+            if section.best_prompts:
                 yield section.prompts
         yield from self.transfer
         yield from self.ledger
-        yield from self.surroundings
+        yield from self.setup
 
 
-def page_of(evidence: Evidence) -> Page:
+def page_of(study: StudyData) -> Page:
     """All that a page says of a study."""
-    evidence = examined(evidence)
-    summary = evidence.summary
-    keys = slugs((f"{model} {budget}" for model, budget in evidence.sections), "at")
+    study = examined(study)
+    summary = study.summary
+    keys = slugs((f"{model} {budget}" for model, budget in study.sections), "at")
     sections = tuple(
-        _section(evidence, model, budget, keys[f"{model} {budget}"] if len(keys) > 1 else "")
-        for model, budget in evidence.sections
+        _section(study, model, budget, keys[f"{model} {budget}"] if len(keys) > 1 else "")
+        for model, budget in study.sections
     )
     there = {unit for section in sections for one in section.curves for unit in one.plots}
     return Page(
         name=summary.name,
-        headline=_headline(evidence),
-        facts=tuple(_facts(evidence)),
-        flags=tuple(flags(evidence)),
+        headline=_headline(study),
+        facts=tuple(_facts(study)),
+        caveats=tuple(caveats(study)),
         basis=_basis(summary),
         units=tuple(unit for unit in UNITS if unit in there),
         sections=sections,
-        ledger=tuple(ledger(evidence)),
-        surroundings=tuple(surroundings(summary)),
+        ledger=tuple(ledger(study)),
+        setup=tuple(setup(summary)),
         data_notes=tuple((task.name, note) for task in summary.tasks for note in task.data_notes),
         command=f"rlprompt compare {summary.name}.yaml",
         config=config_text(summary),
         requirements=requirements(summary),
-        transfer=tuple(transfer_tables(evidence.transfer)) if evidence.transfer else (),
+        transfer=tuple(transfer_tables(study.transfer)) if study.transfer else (),
     )
 
 
-def _section(evidence: Evidence, model: str, budget: int, key: str) -> PageSection:
-    board = Scoreboard(evidence, model, budget, key)
-    found = tuple(findings(board))
+def _section(study: StudyData, model: str, budget: int, key: str) -> PageSection:
+    matrix = ScoreMatrix(study, model, budget, key)
+    found = tuple(best_prompts(matrix))
     curves = (
-        task_curves(evidence, model, budget, task, board.name("curve", task.name))
-        for task in board.tasks
+        task_curves(study, model, budget, task, matrix.name("curve", task.name))
+        for task in matrix.tasks
     )
     return PageSection(
         key=key,
         heading=f"{model}, {budget:,} rows a search",
         curves=tuple(one for one in curves if one),
-        standings=standings(board),
-        findings={
+        results=results(matrix),
+        best_prompts={
             task: tuple(one for one in found if one.task == task)
             for task in dict.fromkeys(one.task for one in found)
         },
-        prompts=best_prompts(board, found),
+        prompts=prompt_table(matrix, found),
     )
 
 
-def _headline(evidence: Evidence) -> str:
+def _headline(study: StudyData) -> str:
     """What was compared, on what, at which cost."""
-    summary = evidence.summary
+    summary = study.summary
     tasks, models = (names(one.name for one in part) for part in (summary.tasks, summary.models))
     budgets = names(f"{budget:,}" for budget in summary.budgets)
     return (
@@ -156,8 +156,8 @@ def _headline(evidence: Evidence) -> str:
     )
 
 
-def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    summary = evidence.summary
+def _facts(study: StudyData) -> Iterator[tuple[str, str]]:
+    summary = study.summary
     yield _many(len(summary.optimisers), "method"), names(summary.optimisers)
     yield (
         _many(len(summary.tasks), "task"),
@@ -167,18 +167,18 @@ def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
         _many(len(summary.models), "model"),
         names(f"{one.name} ({count(one.parameters)} parameters)" for one in summary.models),
     )
-    finished = sum(run.entry.status == "finished" for run in evidence.runs)
+    finished = sum(run.entry.status == "finished" for run in study.runs)
     seeds = f"{_many(len(summary.seeds), 'seed')} each"
-    struck = sum(bool(run.struck) for run in evidence.runs)
+    struck = sum(bool(run.struck) for run in study.runs)
     counted = f", {struck} struck" if struck else ""
     yield f"{finished} of {summary.expected_runs} runs finished{counted}", seeds
     budgets = names(f"{budget:,}" for budget in summary.budgets)
     yield f"{budgets} rows a search", "a row is one prompt scored on one example"
-    tokens, seconds = total_tokens(evidence), total_seconds(evidence)
+    tokens, seconds = total_tokens(study), total_seconds(study)
     cost = [f"{seconds / 3600:,.1f} hours" if seconds >= 5400 else f"{seconds:,.0f} seconds"]
     if tokens is not None:
         cost.insert(0, f"{_short(tokens)} tokens in the searches")
-    yield f"{count(total_rows(evidence))} rows in all", ", ".join(cost)
+    yield f"{count(total_rows(study))} rows in all", ", ".join(cost)
 
 
 def _basis(summary: Summary) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rlprompt.prompt import SoftPrompt
-from rlprompt.reports.score_matrix import Scoreboard, wilson
-from rlprompt.reports.study_data import Found
+from rlprompt.reports.score_matrix import ScoreMatrix, wilson
+from rlprompt.reports.study_data import RunData
 from rlprompt.reports.svg import effect_bar
 from rlprompt.reports.tables import NONE, Table, number, slugs
 from rlprompt.search.result import SOFT_MARK, Result
@@ -20,7 +20,7 @@ OTHER = "(other)"
 
 
 @dataclass(frozen=True)
-class Finding:
+class BestPrompt:
     """The prompt of one method's best run on a task.
 
     Attributes:
@@ -56,22 +56,22 @@ class Finding:
     others: tuple[Table, ...]
 
 
-def findings(board: Scoreboard) -> Iterator[Finding]:
+def best_prompts(matrix: ScoreMatrix) -> Iterator[BestPrompt]:
     """The best runs of a section, by task and method."""
-    for task in board.tasks:
-        for method in board.methods:
+    for task in matrix.tasks:
+        for method in matrix.methods:
             runs = [
                 run
-                for run in board.of(method, task.name)
+                for run in matrix.of(method, task.name)
                 if run.result is not None and run.result.candidates
             ]
             if runs:
                 # On dev, as every choice; by test it would be a maximum over seeds.
                 best = max(runs, key=lambda run: _dev(run))
-                yield _finding(board, task, best, len(runs))
+                yield _best_prompt(matrix, task, best, len(runs))
 
 
-def best_prompts(board: Scoreboard, found: tuple[Finding, ...]) -> Table:
+def prompt_table(matrix: ScoreMatrix, found: tuple[BestPrompt, ...]) -> Table:
     """The prompts as a table, for the files."""
     rows = [
         (
@@ -85,8 +85,8 @@ def best_prompts(board: Scoreboard, found: tuple[Finding, ...]) -> Table:
         for one in found
     ]
     return Table(
-        board.name("prompts"),
-        f"Best prompt of each method, {board.model}, {board.budget:,} rows",
+        matrix.name("prompts"),
+        f"Best prompt of each method, {matrix.model}, {matrix.budget:,} rows",
         ("task", "method", "seed", "prompt", "retypable", "train", "dev", "test"),
         tuple(rows),
         text=(0, 1, 4),
@@ -98,23 +98,23 @@ def best_prompts(board: Scoreboard, found: tuple[Finding, ...]) -> Table:
     )
 
 
-def _dev(run: Found) -> tuple[float, float]:
+def _dev(run: RunData) -> tuple[float, float]:
     dev = run.entry.dev
     reward = run.entry.rewards.get("dev")
     low = -float("inf")
     return (low if dev is None else dev, low if reward is None else reward)
 
 
-def _finding(board: Scoreboard, task: TaskEntry, run: Found, of: int) -> Finding:
+def _best_prompt(matrix: ScoreMatrix, task: TaskEntry, run: RunData, of: int) -> BestPrompt:
     result, entry = run.result, run.entry
     assert result is not None
     best = result.best
     soft = isinstance(best.prompt, SoftPrompt)
     vectors = "vector" if soft else "token"
-    name = board.name(slugs(board.methods)[entry.optimiser], task.name)
+    name = matrix.name(slugs(matrix.methods)[entry.optimiser], task.name)
     effects, bars = _effects(name, task, result)
     tables = (_neighbours, _confusion, _confusions, _outputs)
-    return Finding(
+    return BestPrompt(
         task=task.name,
         method=entry.optimiser,
         seed=entry.seed,

@@ -6,27 +6,27 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from rlprompt.reports.study_data import Evidence, Found
+from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.reports.tables import slugs
 from rlprompt.statistics.summaries import share_interval
 from rlprompt.store.summary import ReferenceEntry, TaskEntry
 from rlprompt.types import Floats
 
 
-class Scoreboard:
+class ScoreMatrix:
     """The scores of one model's searches at one budget.
 
     Args:
-        evidence: The study, examined.
+        study: The study, examined.
         model: Whose runs.
         budget: Of how many rows.
         key: Tells its tables from those of other sections.
     """
 
-    def __init__(self, evidence: Evidence, model: str, budget: int, key: str) -> None:
-        self.evidence, self.model, self.budget, self.key = evidence, model, budget, key
-        summary = evidence.summary
-        self.runs = evidence.section(model, budget)
+    def __init__(self, study: StudyData, model: str, budget: int, key: str) -> None:
+        self.study, self.model, self.budget, self.key = study, model, budget, key
+        summary = study.summary
+        self.runs = study.section(model, budget)
         self.controls = [one for one in summary.controls if one.model == model]
         self.references = [one for one in summary.references if one.model == model]
         there = {one.task for one in (*(run.entry for run in self.runs), *self.controls)}
@@ -41,7 +41,7 @@ class Scoreboard:
         # No slug has a dot in it, so no two such names are alike.
         return ".".join(filter(None, [self._slugs[task] if task else self.key, kind]))
 
-    def of(self, method: str, task: str) -> list[Found]:
+    def of(self, method: str, task: str) -> list[RunData]:
         """The runs of a method on a task that count."""
         return [
             run

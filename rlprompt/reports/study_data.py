@@ -17,7 +17,7 @@ from rlprompt.transfer.file import Transfer, TransferError, read_transfer
 
 
 @dataclass(frozen=True)
-class Found:
+class RunData:
     """A run, as the summary and its own file have it.
 
     Attributes:
@@ -50,7 +50,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class StudyData:
     """All that a page is made of.
 
     Attributes:
@@ -61,7 +61,7 @@ class Evidence:
     """
 
     summary: Summary
-    runs: tuple[Found, ...]
+    runs: tuple[RunData, ...]
     transfer: Transfer | None = None
     transfer_problem: str = ""
 
@@ -69,7 +69,7 @@ class Evidence:
         """The task of that name."""
         return next((task for task in self.summary.tasks if task.name == name), None)
 
-    def section(self, model: str, budget: int) -> tuple[Found, ...]:
+    def section(self, model: str, budget: int) -> tuple[RunData, ...]:
         """The runs of a model at a budget."""
         return tuple(
             run for run in self.runs if (run.entry.model, run.entry.budget_rows) == (model, budget)
@@ -85,7 +85,7 @@ class Evidence:
         return [*known, *sorted(begun - set(places))] or places
 
 
-def read_evidence(folder: Path) -> Evidence:
+def read_study(folder: Path) -> StudyData:
     """Read a study's folder; a result that cannot be read is a problem of its run.
 
     Raises:
@@ -94,25 +94,25 @@ def read_evidence(folder: Path) -> Evidence:
     summary = read_summary(folder)
     runs = tuple(_found(folder, entry) for entry in summary.runs)
     if not (folder / TRANSFER).exists():
-        return Evidence(summary, runs)
+        return StudyData(summary, runs)
     try:
-        return Evidence(summary, runs, read_transfer(folder / TRANSFER))
+        return StudyData(summary, runs, read_transfer(folder / TRANSFER))
     except TransferError as error:
-        return Evidence(summary, runs, transfer_problem=str(error))
+        return StudyData(summary, runs, transfer_problem=str(error))
 
 
-def _found(folder: Path, entry: RunEntry) -> Found:
+def _found(folder: Path, entry: RunEntry) -> RunData:
     path = (folder / entry.file).resolve()
     if not path.is_relative_to(folder.resolve()):
-        return Found(entry, None, f"{entry.file} lies outside the study's folder")
+        return RunData(entry, None, f"{entry.file} lies outside the study's folder")
     try:
         result = Result.from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return Found(entry, None, f"{entry.file} is missing")
+        return RunData(entry, None, f"{entry.file} is missing")
     except (OSError, ValueError) as error:
-        return Found(entry, None, f"{entry.file} cannot be read: {error}")
+        return RunData(entry, None, f"{entry.file} cannot be read: {error}")
     # A million points in memory at a time are enough; the curve is its improvements.
-    return Found(entry, dataclasses.replace(result, points=result.trace))
+    return RunData(entry, dataclasses.replace(result, points=result.trace))
 
 
 def names(values: Iterable[str], most: int = 12) -> str:

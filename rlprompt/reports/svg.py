@@ -7,13 +7,13 @@ and the page puts its figures into a table below it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from rlprompt._utils.text import visible
 from rlprompt.statistics.summaries import Band
@@ -260,16 +260,26 @@ def _axes(svg: Element, frame: _Frame, x_label: str, y_label: str) -> None:
     _label(svg, y_label, LEFT + 4, TOP + 2, "start", "axis")
 
 
+# Steps between the values on an axis, in powers of ten.
+_ROUND = (0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 10.0)
+
+
 def _ticks(low: float, high: float, most: int = 5) -> Iterator[tuple[float, str]]:
     """Round values between two edges, and how they read."""
-    values = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    step = values[1] - values[0]
+    least = (high - low) / most
+    scale = 10.0 ** np.floor(np.log10(least))
+    steps = [scale * part for part in _ROUND]
+    # The first that gives no more values than wanted, or a finer one where it gives fewer than two.
+    place = next(i for i, step in enumerate(steps) if step >= least)
+    for step in steps[place::-1]:
+        first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
+        if last > first:
+            break
     digits = max(0, -int(np.floor(np.log10(step) + 1e-9)))
-    digits += not float(step * 10**digits).is_integer()
-    for value in values:
-        if low - step * 1e-6 <= value <= high + step * 1e-6:
-            # + 0: no negative zero
-            yield float(value), f"{round(float(value), 10) + 0:,.{digits}f}"
+    digits += not math.isclose(step * 10**digits, round(step * 10**digits))
+    for value in (step * i for i in range(first, last + 1)):
+        # + 0: no negative zero
+        yield float(value), f"{round(float(value), 10) + 0:,.{digits}f}"
 
 
 def _curve(group: Element, frame: _Frame, line: Line) -> None:

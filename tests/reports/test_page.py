@@ -26,7 +26,7 @@ from rlprompt.reports.costs import config_text
 from rlprompt.reports.curves import costs
 from rlprompt.reports.html import html, tables_text, write_page
 from rlprompt.reports.page import Page, page_of
-from rlprompt.reports.study_data import Found, read_evidence
+from rlprompt.reports.study_data import RunData, read_study
 from rlprompt.reports.tables import NONE, Table, as_csv, latex_text, markdown
 from rlprompt.search.result import Result, Score
 from rlprompt.store.summary import RunEntry, Summary
@@ -47,13 +47,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(study: Path) -> Page:
-    return page_of(read_evidence(study))
+    return page_of(read_study(study))
 
 
 def small(folder: Path, plan: Plan = SMALL, **changes: Any) -> Page:
     """The page of a small study with something changed."""
     make_study(folder, plan, **changes)
-    return page_of(read_evidence(folder))
+    return page_of(read_study(folder))
 
 
 def first_of(method: str, change: Callable[[RunEntry, Result], Changed]) -> Any:
@@ -68,8 +68,8 @@ def first_of(method: str, change: Callable[[RunEntry, Result], Changed]) -> Any:
 
 
 def found(page: Page) -> dict[str, str]:
-    """The findings by check; of several the last."""
-    return {flag.check: flag.text for flag in page.flags}
+    """The best_prompts by check; of several the last."""
+    return {caveat.check: caveat.text for caveat in page.caveats}
 
 
 def table(page: Page, name: str) -> dict[str, dict[str, str]]:
@@ -79,14 +79,14 @@ def table(page: Page, name: str) -> dict[str, dict[str, str]]:
 
 
 def sentences(page: Page) -> str:
-    return " ".join(text for section in page.sections for text in section.standings.sentences)
+    return " ".join(text for section in page.sections for text in section.results.sentences)
 
 
 class TestResults:
     def test_a_method_has_the_mean_over_seeds_and_students_interval(
         self, page: Page, study: Path
     ) -> None:
-        runs = read_evidence(study).runs
+        runs = read_study(study).runs
         tests = [
             run.entry.test
             for run in runs
@@ -133,12 +133,14 @@ class TestResults:
 
         one = small(tmp_path, **first_of("greedy", better_on_dev))
         (card,) = (
-            card for card in one.sections[0].findings["movie-reviews"] if card.method == "greedy"
+            card
+            for card in one.sections[0].best_prompts["movie-reviews"]
+            if card.method == "greedy"
         )
         assert (card.seed, dict(card.scores)["test"]) == (0, "0.000")
 
     def test_confusion_counts_every_test_example(self, page: Page) -> None:
-        card = page.sections[0].findings["movie-reviews"][0]
+        card = page.sections[0].best_prompts["movie-reviews"][0]
         (confusion,) = (one for one in card.others if one.name.endswith(".confusion"))
         cells = [[int(cell) for cell in row[1:3]] for row in confusion.rows]
         assert np.sum(cells) == 200
@@ -148,7 +150,7 @@ class TestResults:
     def test_seconds_are_known_at_improvements_and_own_time_is_spread_over_them(
         self, study: Path
     ) -> None:
-        run = read_evidence(study).runs[0]
+        run = read_study(study).runs[0]
         assert run.result is not None
         result = replace(
             run.result,
@@ -161,7 +163,9 @@ class TestResults:
         spent = costs(replace(run, result=result), [100, 200, 300, 400], "seconds")
         assert spent is not None
         assert spent.tolist() == [2.0, 3.0, 4.0, 8.0]
-        assert costs(Found(run.entry, replace(result, tokens_per_row=None)), [1], "tokens") is None
+        assert (
+            costs(RunData(run.entry, replace(result, tokens_per_row=None)), [1], "tokens") is None
+        )
 
     def test_curves_of_all_units_are_there_with_their_figures(self, page: Page) -> None:
         assert page.units == ("rows", "tokens", "seconds")
@@ -173,7 +177,7 @@ class TestResults:
 
 class TestIntegrity:
     def test_a_sound_study_has_nothing_to_object(self, page: Page) -> None:
-        assert page.flags == ()
+        assert page.caveats == ()
         assert "No objection found" in html(page)
         assert "Figures rest on 5 seeds a method" in page.basis
 
@@ -181,7 +185,7 @@ class TestIntegrity:
         summary = make_study(tmp_path, SMALL)
         task = summary.tasks[0].model_copy(update={"leaks": {"test": 12}})
         write_summary(tmp_path, summary.model_copy(update={"tasks": (task,)}))
-        text = found(page_of(read_evidence(tmp_path)))["leaks"]
+        text = found(page_of(read_study(tmp_path)))["leaks"]
         assert "12 of 200 test examples (6.0%)" in text
 
     def test_a_second_candidate_with_a_test_score_strikes_the_run(self, tmp_path: Path) -> None:
@@ -208,7 +212,7 @@ class TestIntegrity:
             others[0] = replace(others[0], dev=Score(0.95, 0.97), dev_examples=8)
             return entry, replace(result, candidates=(best, *others))
 
-        assert small(tmp_path, **first_of("greedy", plant)).flags == ()
+        assert small(tmp_path, **first_of("greedy", plant)).caveats == ()
 
     def test_more_looks_at_test_than_a_kind_needs_strike_the_run(self, tmp_path: Path) -> None:
         def plant(entry: RunEntry, result: Result) -> Changed:
@@ -218,7 +222,7 @@ class TestIntegrity:
 
     def test_a_soft_prompt_and_its_projection_are_two_looks(self, tmp_path: Path) -> None:
         plan = replace(SMALL, methods=("random", "cma-es"))
-        assert small(tmp_path, plan).flags == ()
+        assert small(tmp_path, plan).caveats == ()
 
     def test_an_edited_test_figure_strikes_the_run(self, tmp_path: Path) -> None:
         def plant(entry: RunEntry, result: Result) -> Changed:
@@ -276,7 +280,7 @@ class TestIntegrity:
             path.unlink()
         else:
             path.write_bytes(content.encode("latin-1"))
-        self.struck(page_of(read_evidence(tmp_path)), said)
+        self.struck(page_of(read_study(tmp_path)), said)
 
     def test_a_file_outside_the_folder_is_not_read(self, tmp_path: Path) -> None:
         def plant(entry: RunEntry, result: Result) -> Changed:
@@ -289,13 +293,13 @@ class TestIntegrity:
         summary = make_study(tmp_path, SMALL)
         twice = (*summary.runs, summary.runs[0])
         write_summary(tmp_path, summary.model_copy(update={"runs": twice}))
-        one = page_of(read_evidence(tmp_path))
+        one = page_of(read_study(tmp_path))
         assert "twice" in found(one)["struck runs"]
         assert table(one, "movie-reviews.scores")["random"]["runs"] == "3"
 
     def struck(self, page: Page, said: str) -> None:
         """The first greedy run counts nowhere, and the page says why."""
-        assert page.flags[0].level == "struck"
+        assert page.caveats[0].level == "struck"
         text = found(page)["struck runs"]
         assert text.startswith(f"greedy on movie-reviews, {MODEL}, seed 0: ")
         assert said in text
@@ -320,11 +324,11 @@ class TestIntegrity:
         one = small(tmp_path, replace(SMALL, seeds=1), change_run=plant)
         assert "One seed ranks nothing" in found(one)["one seed"]
         assert "greedy" not in sentences(one)
-        assert one.sections[0].standings.tests == ()
-        assert one.sections[0].standings.notes == ()
+        assert one.sections[0].results.tests == ()
+        assert one.sections[0].results.notes == ()
         text = html(one)
         assert not re.search(r"wins|comes? out highest|highest|shown to beat", text)
-        names = [row[0] for row in one.sections[0].standings.tables[0].rows]
+        names = [row[0] for row in one.sections[0].results.tables[0].rows]
         assert names.index("random") < names.index("greedy"), "in the order of the experiment"
 
     def test_budgets_are_never_in_one_table(self, tmp_path: Path) -> None:
@@ -335,7 +339,7 @@ class TestIntegrity:
             f"{MODEL}, 9,600 rows a search",
         ]
         for section, rows in zip(one.sections, ("3,200", "9,600"), strict=True):
-            found_rows = {row[-1] for row in section.standings.tables[0].rows if "search" in row}
+            found_rows = {row[-1] for row in section.results.tables[0].rows if "search" in row}
             assert found_rows == {rows}
 
     def test_a_failed_run_is_named_with_its_error(self, tmp_path: Path) -> None:
@@ -354,14 +358,14 @@ class TestIntegrity:
     def test_missing_runs_are_named(self, tmp_path: Path) -> None:
         summary = make_study(tmp_path, SMALL)
         write_summary(tmp_path, summary.model_copy(update={"runs": summary.runs[:-1]}))
-        text = found(page_of(read_evidence(tmp_path)))["missing runs"]
+        text = found(page_of(read_study(tmp_path)))["missing runs"]
         assert "1 of 6 runs are not there: greedy on movie-reviews" in text
         assert "seed 2, 9,600 rows" in text
 
     def test_without_runs_there_are_controls_and_no_conclusion(self, tmp_path: Path) -> None:
         summary = make_study(tmp_path, SMALL)
         write_summary(tmp_path, summary.model_copy(update={"runs": ()}))
-        one = page_of(read_evidence(tmp_path))
+        one = page_of(read_study(tmp_path))
         assert "No search was begun" in found(one)["no runs"]
         assert "only the controls are known" in sentences(one)
         assert "hand-written" in table(one, "movie-reviews.scores")
@@ -381,11 +385,11 @@ class TestIntegrity:
         summary = make_study(tmp_path, replace(SMALL, tasks=("movie-reviews", "sst-2")))
         without = summary.tasks[1].model_copy(update={"examples": {"train": 32, "dev": 32}})
         write_summary(tmp_path, summary.model_copy(update={"tasks": (summary.tasks[0], without)}))
-        assert "sst-2 has no test" in found(page_of(read_evidence(tmp_path)))["missing test"]
+        assert "sst-2 has no test" in found(page_of(read_study(tmp_path)))["missing test"]
 
     def test_noise_above_a_difference_is_flagged(self, tmp_path: Path) -> None:
         one = small(tmp_path, models=(model_entry(noise=0.5),))
-        texts = [flag.text for flag in one.flags if flag.check == "noise floor"]
+        texts = [caveat.text for caveat in one.caveats if caveat.check == "noise floor"]
         assert any("of the usual distance between two prompts" in text for text in texts)
         assert any("random and greedy differ by less than the noise" in text for text in texts)
 
@@ -404,7 +408,7 @@ class TestIntegrity:
         plan = replace(SMALL, tasks=("movie-reviews", "sst-2"))
         one = small(tmp_path, plan, change_run=plant)
         assert not any(one_table.name == "all-tasks" for one_table in one.tables())
-        both = one.sections[0].standings.sentences
+        both = one.sections[0].results.sentences
         assert [text.split(":")[0] for text in both] == ["movie-reviews", "sst-2"]
 
 
@@ -423,9 +427,9 @@ class TestText:
             platform=SCRIPT,
             config={"name": SCRIPT},
         )
-        one = page_of(read_evidence(tmp_path))
+        one = page_of(read_study(tmp_path))
         text = html(one)
-        assert one.flags == ()
+        assert one.caveats == ()
         assert not re.search(r"<script|<img", text, re.IGNORECASE)
         assert "&lt;script&gt;" in text
         assert "<script" not in re.sub("`[^`]*`", "", tables_text(one)), "outside code"
@@ -467,7 +471,7 @@ class TestText:
         assert set(re.findall(r'href="#([^"]+)"', text)) <= set(ids)
 
     def test_the_same_study_gives_the_same_page(self, study: Path, page: Page) -> None:
-        assert html(page_of(read_evidence(study))) == html(page)
+        assert html(page_of(read_study(study))) == html(page)
 
 
 class Tags(HTMLParser):
@@ -610,8 +614,8 @@ def test_a_summary_without_what_is_newer_is_read(tmp_path: Path) -> None:
     ]
     state = json.loads(summary.to_json()) | {"controls": controls}
     write_summary(tmp_path, Summary.model_validate(state))
-    one = page_of(read_evidence(tmp_path))
-    assert one.flags == ()
+    one = page_of(read_study(tmp_path))
+    assert one.caveats == ()
     assert one.units == ("rows",)
     assert "made in Python" in html(one)
 
@@ -671,7 +675,7 @@ class TestTransfer:
     def test_prompts_elsewhere_are_a_matrix_of_gains(self, tmp_path: Path) -> None:
         make_study(tmp_path, SMALL)
         (tmp_path / "transfer.json").write_text(self.transfer().to_json())
-        one = page_of(read_evidence(tmp_path))
+        one = page_of(read_study(tmp_path))
         (gains,) = (each for each in one.tables() if each.name == "transfer")
         assert gains.header == ("found by", f"{MODEL}: sst-2", "gpt2: sst-2 (other)")
         assert gains.rows == (("greedy", "0.750 (+0.250)", "0.600 (+0.100)"),)
@@ -680,7 +684,7 @@ class TestTransfer:
     def test_a_damaged_file_is_flagged_and_the_page_is_there(self, tmp_path: Path) -> None:
         make_study(tmp_path, SMALL)
         (tmp_path / "transfer.json").write_text("{")
-        one = page_of(read_evidence(tmp_path))
+        one = page_of(read_study(tmp_path))
         assert "transfer.json is damaged" in found(one)["unread transfer"]
         assert one.transfer == ()
 

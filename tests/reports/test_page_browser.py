@@ -25,7 +25,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A page on which every prompt is a script element, with findings and two budgets."""
+    """A page on which every prompt is a script element, with best_prompts and two budgets."""
 
     def scripted(entry: RunEntry, result: Result) -> tuple[RunEntry, Result]:
         best = replace(result.best, text=SCRIPT)

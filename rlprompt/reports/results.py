@@ -1,0 +1,405 @@
+"""Results of one model's searches at one budget: what may be concluded, tables and plots.
+
+Methods keep the order of the experiment, so that no table ranks what is not settled. All statistics
+are those of `rlprompt.statistics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlprompt.prompt import SoftPrompt
+from rlprompt.reports.caveats import ONE_SEED
+from rlprompt.reports.curves import Plot, dots, profile
+from rlprompt.reports.score_matrix import ScoreMatrix, generator, mean_of, wilson
+from rlprompt.reports.study_data import RunData
+from rlprompt.reports.tables import NONE, Table, count, number
+from rlprompt.statistics.pairwise import Pair
+from rlprompt.statistics.summaries import (
+    interquartile_mean,
+    probability_of_improvement,
+    summarise,
+    task_mean,
+)
+from rlprompt.statistics.verdict import Verdict, judge
+from rlprompt.store.summary import (
+    BEST_WORD,
+    CALIBRATED,
+    IN_CONTEXT,
+    ControlEntry,
+    ReferenceEntry,
+    TaskEntry,
+)
+
+# What prompts are held against, the first of these that there is.
+MEASURE = ("fine-tuning", "lora")
+SCORE_HEADER = (
+    "method", "train", "dev", "test", "sd", "low", "high", "interval over", "dev - test", "kind",
+    "runs", "rows a run",
+)  # fmt: skip
+# The optimiser that every other one should beat.
+BASELINE = "random"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came of one model's searches at one budget.
+
+    Attributes:
+        sentences: What may be concluded, by task where their scores share no scale, else one.
+        notes: What else may be said.
+        tables: Of each task, then over all tasks.
+        tests: Every pair held against each other.
+        plots: Of each task, and the performance profile.
+    """
+
+    sentences: tuple[str, ...]
+    notes: tuple[str, ...]
+    tables: tuple[Table, ...]
+    tests: tuple[Table, ...]
+    plots: tuple[Plot, ...]
+
+
+def results(matrix: ScoreMatrix) -> Results:
+    """Lay out the results; with one seed, nothing that ranks."""
+    verdicts = list(verdicts_of(matrix)) if matrix.methods else []
+    ranked = verdicts if matrix.n_seeds > 1 and len(matrix.scored) > 1 else []
+    tests = [table for task, verdict in ranked for table in pair_tables(matrix, task, verdict)]
+    plots = [plot for task in matrix.tasks if (plot := dots(matrix, task))]
+    if ranked and matrix.shares_a_scale:
+        tests.append(improvement_table(matrix))
+        plots.append(profile(matrix))
+    return Results(
+        tuple(sentences(matrix, verdicts)),
+        tuple(dict.fromkeys(note for _, verdict in ranked for note in verdict.notes)),
+        tuple(_tables(matrix)),
+        tuple(tests),
+        tuple(plots),
+    )
+
+
+def _tables(matrix: ScoreMatrix) -> Iterator[Table]:
+    for task in matrix.tasks:
+        yield task_table(matrix, task)
+    if matrix.scored and len(matrix.tested) > 1 and matrix.shares_a_scale:
+        yield overall_table(matrix)
+    if matrix.references and matrix.scored:
+        yield kept_table(matrix)
+
+
+def task_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
+    """Train, dev and test of everything that was scored on a task, side by side."""
+    rows = [_control_row(one) for one in matrix.controls if one.task == task.name]
+    rows += [_method_row(matrix, name, task) for name in matrix.methods]
+    rows += [_reference_row(kind, own) for kind, own in matrix.trained(task.name).items()]
+    notes = [
+        f"Means of {task.metric}. sd, low and high are of test: the standard deviation over seeds "
+        "and the 95 % interval of the mean; over the test examples (Wilson) where there is one "
+        "prompt. No interval where all seeds have the same score, which is no precision.",
+        "dev - test is what picking on dev overstates (the winner's curse); controls are not "
+        "picked there.",
+    ]
+    struck = [run for run in matrix.runs if run.struck and run.entry.task == task.name]
+    if struck:
+        notes.append(
+            "Left out: "
+            + "; ".join(
+                f"{run.entry.optimiser}, seed {run.entry.seed} (test {number(run.entry.test)})"
+                for run in struck
+            )
+            + "."
+        )
+    return Table(
+        matrix.name("scores", task.name),
+        f"{task.name}, {matrix.model}, {matrix.budget:,} rows a search",
+        SCORE_HEADER,
+        tuple(rows),
+        text=(0, 7, 9),
+        notes=tuple(notes),
+    )
+
+
+def _method_row(matrix: ScoreMatrix, name: str, task: TaskEntry) -> tuple[str, ...]:
+    runs = matrix.of(name, task.name)
+    means = {split: mean_of(run.score(split) for run in runs) for split in ("train", "dev", "test")}
+    tests = [run.score("test") for run in runs]
+    gaps = [
+        dev - test
+        for run in runs
+        if (dev := run.score("dev")) is not None and (test := run.score("test")) is not None
+    ]
+    metrics = runs[0].result.test_metrics if len(runs) == 1 and runs[0].result else ()
+    return (
+        name,
+        *(number(means[split]) for split in ("train", "dev", "test")),
+        *_spread(tests, metrics),
+        number(mean_of(gaps)),
+        "search",
+        str(len(runs)),
+        count(mean_of(run.entry.rows for run in runs)),
+    )
+
+
+def _control_row(control: ControlEntry) -> tuple[str, ...]:
+    return (
+        control.name,
+        *(number(value) for value in (control.train, control.dev, control.test)),
+        *_spread([control.test], control.test_metrics),
+        NONE,
+        "control",
+        NONE,
+        count(control.rows) if control.rows else NONE,
+    )
+
+
+def _reference_row(kind: str, own: Sequence[ReferenceEntry]) -> tuple[str, ...]:
+    means = {
+        split: mean_of(getattr(one, split) for one in own) for split in ("train", "dev", "test")
+    }
+    gaps = [one.dev - one.test for one in own if one.dev is not None and one.test is not None]
+    return (
+        kind,
+        *(number(means[split]) for split in ("train", "dev", "test")),
+        *_spread([one.test for one in own], own[0].test_metrics if len(own) == 1 else ()),
+        number(mean_of(gaps)),
+        "training",
+        str(len(own)),
+        count(mean_of(one.rows for one in own)),
+    )
+
+
+def _spread(tests: Sequence[float | None], metrics: Sequence[float]) -> tuple[str, str, str, str]:
+    """Standard deviation and interval over runs, or of one prompt over test examples."""
+    known = np.array([value for value in tests if value is not None])
+    if len(known) > 1:
+        found = summarise(known)
+        return number(found.deviation), number(found.low), number(found.high), "seeds"
+    low, high = wilson(metrics) if len(known) else (None, None)
+    return NONE, number(low), number(high), NONE if low is None else "examples"
+
+
+def overall_table(matrix: ScoreMatrix) -> Table:
+    """Mean and interquartile mean over all tasks that have a test figure."""
+    rows: list[tuple[str, ...]] = []
+    for name in dict.fromkeys(one.name for one in matrix.controls):
+        values = np.array([matrix.control(name, task.name) for task in matrix.tested])
+        if not np.isnan(values).any():
+            rows.append((name, "control", NONE, number(float(values.mean())), *(NONE,) * 5))
+    for name in matrix.scored:
+        scores = matrix.scores(name, matrix.tested)
+        figures: list[str] = []
+        for estimate in (
+            task_mean(scores, generator()),
+            interquartile_mean(scores, generator()),
+        ):
+            figures += map(number, (estimate.value, estimate.low, estimate.high))
+        rows.append((name, "search", str(int((~np.isnan(scores)).sum())), *figures))
+    return Table(
+        matrix.name("all-tasks"),
+        f"All {len(matrix.tested)} tasks together, {matrix.model}, {matrix.budget:,} rows",
+        ("method", "kind", "runs", "mean", "mean low", "mean high", "IQM", "IQM low", "IQM high"),
+        tuple(rows),
+        text=(0, 1),
+        notes=(
+            "Test scores. Mean over tasks and interquartile mean over runs (Agarwal et al. 2021), "
+            "each with its 95 % stratified bootstrap interval over seeds.",
+        ),
+    )
+
+
+def kept_table(matrix: ScoreMatrix) -> Table:
+    """What of training the model itself a prompt keeps, at which share of the cost."""
+    rows = []
+    for task in matrix.tasks:
+        trained = matrix.trained(task.name)
+        if trained:
+            kind = next((kind for kind in MEASURE if kind in trained), next(iter(trained)))
+            rows += [
+                (task.name, kind, name, *_shares(matrix, task.name, name, trained[kind]))
+                for name in matrix.methods
+            ]
+    return Table(
+        matrix.name("kept"),
+        f"What of training the model is kept, {matrix.model}, {matrix.budget:,} rows",
+        ("task", "training", "method", "% of test", "% of gain", "% of numbers", "% of rows"),
+        tuple(rows),
+        text=(0, 1, 2),
+        notes=(
+            "Test score of the prompts over that of the trained model; the same above the empty "
+            "prompt; numbers searched over numbers trained; rows of work (search, selection and "
+            "final scores) over those of training, where an example seen in training is 3 rows.",
+        ),
+    )
+
+
+def _shares(
+    matrix: ScoreMatrix, task: str, method: str, trained: Sequence[ReferenceEntry]
+) -> tuple[str, ...]:
+    """Of test, of the gain over the empty prompt, of numbers, and of rows; percent."""
+    runs = matrix.of(method, task)
+    top, test = mean_of(one.test for one in trained), mean_of(run.score("test") for run in runs)
+    empty = matrix.control("empty", task)
+    spent = mean_of(
+        run.entry.rows + sum(run.result.outside_rows.values()) for run in runs if run.result
+    )
+    numbers = mean_of(_size(run) for run in runs)
+    return (
+        _percent(test, top),
+        _percent(None if test is None else test - empty, None if top is None else top - empty),
+        _percent(numbers, mean_of(one.trainable for one in trained), ".2g"),
+        _percent(spent, mean_of(one.rows for one in trained)),
+    )
+
+
+def _size(run: RunData) -> float:
+    """Numbers that its prompt is made of: token ids, or entries of its vectors."""
+    if run.result is None or not run.result.candidates:
+        return 0.0
+    prompt = run.result.best.prompt
+    return float(prompt.vectors.size if isinstance(prompt, SoftPrompt) else len(prompt))
+
+
+def _percent(part: float | None, whole: float | None, form: str = ",.1f") -> str:
+    """A share in hundredths, of something above 0."""
+    if part is None or whole is None or np.isnan([part, whole]).any() or whole <= 0:
+        return NONE
+    return format(100 * part / whole, form)
+
+
+def verdicts_of(matrix: ScoreMatrix) -> Iterator[tuple[str, Verdict]]:
+    """Over all tasks, or where their scores share no scale of each task by its name."""
+    tested = matrix.tested
+    groups = {"": tested} if matrix.shares_a_scale else {task.name: [task] for task in tested}
+    for name, tasks in groups.items():
+        metrics = {task.metric for task in tasks}
+        controls = {
+            _in_words(control): [matrix.control(control, task.name) for task in tasks]
+            for control in dict.fromkeys(one.name for one in matrix.controls)
+        }
+        verdict = judge(
+            {method: matrix.scores(method, tasks) for method in matrix.methods},
+            {control: np.array(values) for control, values in controls.items()},
+            dict.fromkeys(matrix.methods, matrix.budget),
+            baseline=BASELINE if BASELINE in matrix.methods else None,
+            metric=f"test {metrics.pop() if len(metrics) == 1 else 'score'}",
+        )
+        yield name, verdict
+
+
+def _in_words(control: str) -> str:
+    """How a control reads in a sentence."""
+    known = {
+        CALIBRATED: "the calibrated hand-written prompt",
+        BEST_WORD: "the best word",
+        IN_CONTEXT: "the prompt of train examples in context",
+    }
+    return known.get(control, f"the {control} prompt")
+
+
+def sentences(matrix: ScoreMatrix, verdicts: Sequence[tuple[str, Verdict]]) -> Iterator[str]:
+    """What may be concluded; with one seed no method is named."""
+    if not matrix.methods or not any(run.counts for run in matrix.runs):
+        yield "No search has finished with figures that count: only the controls are known."
+    elif not matrix.tested:
+        yield "No search has a test figure: nothing about test can be concluded."
+    elif matrix.n_seeds == 1:
+        yield ONE_SEED
+    else:
+        for name, verdict in verdicts:
+            said = f"{verdict.sentence} {_best_control(matrix, name, verdict)}".rstrip()
+            yield f"{name}: {said}" if name else said
+
+
+def _best_control(matrix: ScoreMatrix, task: str, verdict: Verdict) -> str:
+    """Whether a search is shown to beat the best prompt that no search found."""
+    tasks = [one for one in matrix.tested if task in ("", one.name)]
+    means = {
+        name: float(np.mean([matrix.control(name, one.name) for one in tasks]))
+        for name in dict.fromkeys(one.name for one in matrix.controls)
+    }
+    scored = {name: mean for name, mean in means.items() if not np.isnan(mean)}
+    if not scored:
+        return ""
+    best = max(scored, key=lambda name: scored[name])
+    control = f"the best control, {_in_words(best)} ({scored[best]:.3f})"
+    above = [
+        pair.first
+        for pair in verdict.against_controls
+        if pair.second == _in_words(best) and pair.settled and pair.difference.mean > 0
+    ]
+    if not above:
+        return f"No search is shown to beat {control}."
+    return f"Shown to beat {control}: {', '.join(above)}."
+
+
+def pair_tables(matrix: ScoreMatrix, task: str, verdict: Verdict) -> Iterator[Table]:
+    """Every pair of a verdict, searches first and then searches with controls."""
+    where = f"{matrix.model}, {matrix.budget:,} rows" + (f", {task}" if task else "")
+    for name, what, pairs in (
+        ("search-pairs", "Every pair of searches", verdict.pairs),
+        ("control-pairs", "Every search against every control", verdict.against_controls),
+    ):
+        if pairs:
+            yield Table(
+                matrix.name(name, task),
+                f"{what}: differences in test score, {where}",
+                ("first", "second", "difference", "low", "high", "p (Holm)", "settled", "seeds"),
+                tuple(map(_pair_row, pairs)),
+                text=(0, 1, 6),
+                notes=(
+                    "First minus second, paired by task and seed, with the 95 % interval of that "
+                    "pair alone; p after Holm's correction over all pairs of this table, which "
+                    "decides: an interval may leave out 0 where the pair is open. No interval "
+                    "where all differences are the same or there is one. seeds: so many a task "
+                    "would settle it, if the difference is what it seems.",
+                ),
+            )
+
+
+def _pair_row(pair: Pair) -> tuple[str, ...]:
+    found = pair.difference
+    return (
+        pair.first,
+        pair.second,
+        number(found.mean),
+        number(found.low),
+        number(found.high),
+        _p(pair.adjusted_p),
+        "yes" if pair.settled else "open",
+        count(pair.seeds_needed),
+    )
+
+
+def _p(value: float | None) -> str:
+    """A p value; the smallest are not told apart."""
+    return "<0.001" if value is not None and value < 0.001 else number(value)
+
+
+def improvement_table(matrix: ScoreMatrix) -> Table:
+    """How often a run of one method beats one of another."""
+    scored = matrix.scored
+    cells: dict[tuple[str, str], str] = {}
+    matrices = {name: matrix.scores(name, matrix.tested) for name in scored}
+    for first in scored:
+        for second in scored:
+            x, y = matrices[first], matrices[second]
+            if first == second or np.isnan(x - y).all():
+                cells[first, second] = NONE
+            else:
+                found = probability_of_improvement(x, y, generator())
+                interval = "" if found.low is None else f" ({found.low:.2f} to {found.high:.2f})"
+                cells[first, second] = f"{found.value:.2f}{interval}"
+    return Table(
+        matrix.name("improvement"),
+        f"Probability of improvement, {matrix.model}, {matrix.budget:,} rows",
+        ("a run of", *(f"over {name}" for name in scored)),
+        tuple((first, *(cells[first, second] for second in scored)) for first in scored),
+        notes=(
+            "How often a run of the row's method scores higher on test than one of the column's, "
+            "a mean over tasks, with its 95 % interval; 0.5 is no difference. It says how often, "
+            "not by how much.",
+        ),
+    )
