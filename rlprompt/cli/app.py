@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from rlprompt.cli import check as preflight
-from rlprompt.cli import inspect as commands
-from rlprompt.cli import report as report_command
-from rlprompt.cli import score as score_command
-from rlprompt.cli import transfer as transfer_command
+from rlprompt.cli.check import check
+from rlprompt.cli.check import dry_run as show_plan
+from rlprompt.cli.inspect import export, list_runs, report, show, verify, watch, work
+from rlprompt.cli.options import ConfigPath, Device, Dtype
+from rlprompt.cli.score import score
+from rlprompt.cli.transfer import transfer
 
 if TYPE_CHECKING:
     from rlprompt.config.schema import Config
@@ -53,17 +54,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ConfigPath = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="Experiment file, such as experiments/demo.yaml.")
-]
 Budget = Annotated[
     int | None, typer.Option(min=1, metavar="ROWS", help="Rows that each search may spend.")
-]
-Device = Annotated[
-    str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, ..., or auto.")
-]
-Dtype = Annotated[
-    str | None, typer.Option(metavar="DTYPE", help="float32, bfloat16, float16, or auto.")
 ]
 Out = Annotated[
     Path | None,
@@ -119,14 +111,14 @@ def compare(
     """Compare optimisers at the same budget.
 
     Runs each optimiser of CONFIG once with each seed, on each task and model, at each budget.
-    Writes tables, a plot of the curves, summary.json and one file each search to runs/NAME. What
+    Writes a page, tables, summary.json and one file each search to runs/NAME. What
     was killed or interrupted there goes on, and nothing that is paid for is computed again.
     """
     chosen = _config(
         config, budget=budget, seeds=seed or None, device=device, dtype=dtype, cache=cache
     )
     if dry_run:
-        _guarded(preflight.dry_run)(chosen)
+        _guarded(show_plan)(chosen)
         return
     _compare(chosen, out, chosen.name, restart, workers, track or (), adds_random=True)
 
@@ -171,7 +163,7 @@ def list_(
         Listing.optimisers: listing.list_optimisers,
         Listing.tasks: listing.list_tasks,
         Listing.models: listing.list_models,
-        Listing.runs: functools.partial(_guarded(commands.list_runs), folder),
+        Listing.runs: functools.partial(_guarded(list_runs), folder),
     }
     listings[what]()
 
@@ -187,17 +179,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-for _command in (
-    preflight.check,
-    score_command.score,
-    commands.show,
-    commands.watch,
-    commands.export,
-    commands.verify,
-    commands.work,
-    report_command.report,
-    transfer_command.transfer,
-):
+for _command in (check, score, show, watch, export, verify, work, report, transfer):
     app.command()(_guarded(_command))
 
 
@@ -247,7 +229,6 @@ def _compare(
     names = [model for model, _ in config.all_models]
     names += [title or task.name for title, task in config.all_tasks]
     console.print(f"{config.name}: loading {', '.join(names[:-1])} and {names[-1]}")
-    from rlprompt.cli.markdown import draw
     from rlprompt.reports.html import write_page
     from rlprompt.store.database import StoreError
     from rlprompt.studies.experiment import ExperimentError, searches
@@ -276,13 +257,10 @@ def _compare(
             comparison = compare(
                 experiments, place, watcher, workers=workers, cache=cache, cluster=cluster
             )
-    terminal.print_comparison(console, comparison)
     with _user_errors(OSError):
         page, _ = write_page(place)
-        draw(comparison, place)
-    for line in report_command.conclusions(page):
-        console.print(line)
-    written = "report.html, table.md, tables/, curves.png, summary.json, runs/"
+    terminal.print_page(console, page)
+    written = "report.html, tables.md, tables/, summary.json, runs/"
     console.print(f"\nwritten to {place}: {written}")
     failed = [run for run in comparison.runs if run.error]
     if any(run.result.status == "interrupted" for run in comparison.runs):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlprompt.cli.options import Device, Dtype
+
 if TYPE_CHECKING:
     from rlprompt.check.report import Report
     from rlprompt.config.schema import Config
@@ -34,12 +36,8 @@ def check(
     quick: Annotated[
         bool, typer.Option("--quick", help="Do not score every example of every split once.")
     ] = False,
-    device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, ..., or auto.")
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(metavar="DTYPE", help="float32, bfloat16, float16, or auto.")
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Check a task before a search is paid for; exit code 1 if something is wrong with it.
 

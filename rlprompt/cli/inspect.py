@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlprompt.cli.options import StudyPath
+
 if TYPE_CHECKING:
     from rlprompt.models.lm import FrozenLM
     from rlprompt.search.result import Result
@@ -17,10 +19,6 @@ if TYPE_CHECKING:
     from rlprompt.tasks.base import Task
 
 GO_ON = "interrupted: run the same command again, or `rlprompt work RUN`, to go on"
-
-StudyPath = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Folder of a study, such as runs/demo.")
-]
 
 
 def show(
@@ -225,3 +223,22 @@ def _open(study: Path) -> Store:
             "`rlprompt ls runs` lists the studies that there are"
         )
     return Store(study / FILE, read_only=True)
+
+
+def report(
+    study: StudyPath,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder to write to, instead of RUN.")
+    ] = None,
+) -> None:
+    """Write a study's page: report.html, and its tables as Markdown, CSV and LaTeX.
+
+    The page says what may be concluded, shows the curves, results and best prompts, and what cannot
+    be relied on. It is one file that needs no network.
+    """
+    from rlprompt.cli.terminal import make_console, print_conclusions
+    from rlprompt.reports.html import write_page
+
+    page, path = write_page(study, out)
+    print_conclusions(make_console(), page)
+    typer.echo(f"written to {path.parent}: {path.name}, tables.md, tables/")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from rlprompt.cli.options import ConfigPath, Device, Dtype, Split
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from rlprompt.tasks.base import Task
 
 
-class Split(StrEnum):
-    """A part of the examples."""
-
-    train = "train"
-    dev = "dev"
-    test = "test"
-
-
 def score(
     prompt: Annotated[
         str,
@@ -34,10 +26,7 @@ def score(
             metavar="PROMPT", help="Text of the prompt, or a folder of `rlprompt export --best`."
         ),
     ],
-    config: Annotated[
-        Path,
-        typer.Argument(metavar="CONFIG", help="Experiment file, such as experiments/demo.yaml."),
-    ],
+    config: ConfigPath,
     split: Annotated[
         list[Split] | None,
         typer.Option(
@@ -52,12 +41,8 @@ def score(
             help="Do not put the template's space in front: for a found prompt that has none.",
         ),
     ] = False,
-    device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, ..., or auto.")
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(metavar="DTYPE", help="float32, bfloat16, float16, or auto.")
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Score a prompt that you have: metric, reward, token ids.
 

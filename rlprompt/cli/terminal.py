@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich import box
-from rich.console import Console, OverflowMethod
+from rich.console import Console, JustifyMethod, OverflowMethod
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from rlprompt.reports.page import Page
+    from rlprompt.reports.tables import Table
     from rlprompt.search.budget import Ledger
-    from rlprompt.studies.comparison import Comparison, Run, Section
+    from rlprompt.studies.comparison import Run
     from rlprompt.studies.experiment import Experiment
     from rlprompt.studies.study import PlannedSearch
     from rlprompt.studies.trackers import Watcher
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 # Width that the progress line needs besides its bar.
 BESIDES_BAR = 60
-# Below this width the table leaves out what it costs; `table.md` has it.
+# Below this width the table leaves out what it costs; the page has it.
 FULL_TABLE = 88
 # Seconds and share of the budget after which a plain line of progress is due.
 LINE_SECONDS, LINE_SHARE, LEAST_SECONDS = 10.0, 0.1, 1.0
@@ -66,11 +68,8 @@ def log_to(console: Console) -> Iterator[None]:
     handler = _ToConsole(console)
     ours = logging.getLogger("rlprompt")
     talkative = [logging.getLogger(name) for name in TALKATIVE]
-    # It tells every first user that it is building its font cache.
-    matplotlib = logging.getLogger("matplotlib")
-    before = [(logger, logger.level) for logger in (ours, matplotlib, *talkative)]
+    before = [(logger, logger.level) for logger in (ours, *talkative)]
     ours.addHandler(handler)
-    matplotlib.setLevel(logging.ERROR)
     for logger in talkative:
         logger.setLevel(logging.INFO)
     try:
@@ -242,45 +241,62 @@ def best(ledger: Ledger) -> str:
     return f"best {ledger.best_reward:.2f}" if np.isfinite(ledger.best_reward) else ""
 
 
-def print_comparison(console: Console, comparison: Comparison) -> None:
-    """The tables and the remarks; the Markdown of `table.md` where there is no terminal."""
-    from rlprompt.cli.markdown import markdown, marks, remarks
+def print_page(console: Console, page: Page) -> None:
+    """Every run of a study, a table a task, and what the page concludes."""
+    for section in page.sections:
+        for table in section.runs:
+            print_table(console, table)
+    print_conclusions(console, page)
+
+
+def print_conclusions(console: Console, page: Page) -> None:
+    """What a page concludes, and what cannot be relied on, a line each."""
+    from rlprompt._utils.text import visible
+
+    for section in page.sections:
+        heading = f"{section.heading}: " if len(page.sections) > 1 else ""
+        for sentence in section.results.sentences:
+            console.print(visible(f"{heading}{sentence}"))
+    for caveat in page.caveats:
+        console.print(visible(f"{caveat.check}: {caveat.text}"))
+
+
+def print_table(console: Console, table: Table) -> None:
+    """A table of the page with its caption and notes; as Markdown where there is no terminal."""
+    from rlprompt._utils.text import visible
+    from rlprompt.reports.tables import markdown
 
     console.print()
-    if not console.is_terminal:
-        console.print(markdown(comparison), end="")
-        return
-    for section in comparison.sections:
-        if section.heading:
-            console.print(section.heading, style="bold")
-        console.print(_grid(console, section))
-        for remark in remarks(section):
-            console.print(remark)
+    console.print(visible(table.caption), style="bold")
+    if console.is_terminal:
+        console.print(_drawn(console, table))
+    else:
+        console.print(f"\n{markdown(table)}\n")
+    for note in table.notes:
+        console.print(visible(note))
+    if table.notes:
         console.print()
-    for mark in marks(comparison):
-        console.print(mark)
 
 
-def _grid(console: Console, section: Section) -> Table:
-    """A section's table, without what it costs where there is little room."""
-    from rlprompt.cli.markdown import HEADER, table
+def _drawn(console: Console, table: Table) -> RichTable:
+    """A table for a terminal, without what it costs where there is little room."""
+    from rlprompt.reports.runs import COSTS
+    from rlprompt.reports.tables import NONE
 
-    cost = ("rows", "seconds (LM)") if console.width < FULL_TABLE else ()
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in HEADER:
-        if name not in cost:
-            numeric = name not in ("optimiser", "prompt")
-            # A prompt is broken anywhere: it is no text, and every character counts.
-            overflow: OverflowMethod = "fold" if name == "prompt" else "ellipsis"
-            grid.add_column(
-                name, justify="right" if numeric else "left", no_wrap=numeric, overflow=overflow
-            )
-    rows = table(section)
-    for i, row in enumerate(rows):
-        cells = [cell for name, cell in zip(HEADER, row.cells, strict=False) if name not in cost]
-        last_control = row.is_control and i + 1 < len(rows) and not rows[i + 1].is_control
-        style = "dim" if row.is_control else ""
-        grid.add_row(*cells, Text(row.prompt), style=style, end_section=last_control)
+    left_out = COSTS if console.width < FULL_TABLE else ()
+    columns = [i for i, title in enumerate(table.header) if title not in left_out]
+    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i in columns:
+        # A prompt is broken anywhere: it is no text, and every character counts.
+        overflow: OverflowMethod = "fold" if i in table.code else "ellipsis"
+        figure = table.is_figure(i)
+        justify: JustifyMethod = "right" if figure else "left"
+        grid.add_column(table.header[i], justify=justify, no_wrap=figure, overflow=overflow)
+    seed = table.header.index("seed") if "seed" in table.header else None
+    for row in table.rows:
+        # What no search found stands back.
+        style = "dim" if seed is not None and row[seed] == NONE else ""
+        grid.add_row(*(Text(table.shown(i, row[i])) for i in columns), style=style)
     return grid
 
 

@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlprompt.cli.options import Device, Split, StudyPath
+
 if TYPE_CHECKING:
     from rlprompt.transfer.file import Opening, Target, Transfer
     from rlprompt.transfer.run import Transferring
     from rlprompt.transfer.targets import Destinations
-
-
-class Split(StrEnum):
-    """A part of the examples."""
-
-    train = "train"
-    dev = "dev"
-    test = "test"
 
 
 class Top(StrEnum):
@@ -32,9 +26,7 @@ class Top(StrEnum):
 
 
 def transfer(
-    study: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Folder of a study, such as runs/demo.")
-    ],
+    study: StudyPath,
     models: Annotated[
         list[str] | None,
         typer.Option(metavar="A,B", help="Other models: names on the hub, folders, .gguf files."),
@@ -57,9 +49,7 @@ def transfer(
             help="all: the picked prompt of every seed. best: of a method's seeds the best on dev.",
         ),
     ] = Top.all,
-    device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, ..., or auto.")
-    ] = None,
+    device: Device = None,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -80,9 +70,9 @@ def transfer(
     Test is opened unless you give another split, and the file counts each look. Whoever then picks
     the best cell has picked on test, and its figure is too good.
     """
-    from rlprompt.cli.terminal import make_console
-    from rlprompt.cli.transfer_table import print_transfer
+    from rlprompt.cli.terminal import make_console, print_table
     from rlprompt.config.schema import config_from_json
+    from rlprompt.reports.transfer import transfer_tables
     from rlprompt.store.store import FILE, Store
     from rlprompt.transfer.run import Transferring, finished, found_prompts
     from rlprompt.transfer.targets import Destinations
@@ -116,7 +106,9 @@ def transfer(
         if read_only:
             typer.echo(f"{study} cannot be written, so scores are not kept for another time")
         _go(done, there, path)
-    print_transfer(make_console(), done.file)
+    console = make_console()
+    for table in transfer_tables(done.file):
+        print_table(console, table)
     typer.echo(f"\nwritten to {path}")
     _judge(done.file)
 

@@ -21,6 +21,7 @@ from rlprompt.reports.costs import (
 from rlprompt.reports.curves import UNITS, TaskCurves, task_curves
 from rlprompt.reports.prompts import BestPrompt, best_prompts, prompt_table
 from rlprompt.reports.results import Results, results
+from rlprompt.reports.runs import runs_table
 from rlprompt.reports.score_matrix import ScoreMatrix
 from rlprompt.reports.study_data import StudyData, names
 from rlprompt.reports.tables import Table, count, slugs
@@ -37,6 +38,7 @@ class PageSection:
         heading: The same in words.
         curves: Of each task.
         results: Results.
+        runs: Every run, a table a task.
         best_prompts: The best prompts by task.
         prompts: The same as a table.
     """
@@ -45,6 +47,7 @@ class PageSection:
     heading: str
     curves: tuple[TaskCurves, ...]
     results: Results
+    runs: tuple[Table, ...]
     best_prompts: dict[str, tuple[BestPrompt, ...]]
     prompts: Table
 
@@ -90,6 +93,7 @@ class Page:
         for section in self.sections:
             yield from section.results.tables
             yield from section.results.tests
+            yield from section.runs
             if section.best_prompts:
                 yield section.prompts
         yield from self.transfer
@@ -137,6 +141,7 @@ def _section(study: StudyData, model: str, budget: int, key: str) -> PageSection
         heading=f"{model}, {budget:,} rows a search",
         curves=tuple(one for one in curves if one),
         results=results(matrix),
+        runs=tuple(runs_table(matrix, task) for task in matrix.tasks),
         best_prompts={
             task: tuple(one for one in found if one.task == task)
             for task in dict.fromkeys(one.task for one in found)

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from statistics import fmean
 
 from rlprompt.reports.tables import NONE, Table, count, number
-from rlprompt.transfer.file import Transfer
-from rlprompt.transfer.matrix import Cell, Failure, Matrix, drift, losses, matrix
+from rlprompt.transfer.file import Retyping, Source, Target, Transfer
+from rlprompt.transfer.matrix import (
+    Cell,
+    Failure,
+    Loss,
+    Matrix,
+    drift,
+    losses,
+    matrix,
+    missing_models,
+    titles,
+)
 
 
 def transfer_tables(transfer: Transfer) -> Iterator[Table]:
@@ -15,50 +26,93 @@ def transfer_tables(transfer: Transfer) -> Iterator[Table]:
     if found.rows and found.columns:
         yield _worth(transfer, found)
         yield from _remarks(found)
-    lost = [
-        (
-            one.source.task,
-            one.source.optimiser,
-            str(one.source.seed),
-            one.form,
-            one.split,
-            number(one.as_found),
-            number(one.then),
-            number(one.then - one.as_found),
-        )
-        for one in losses(transfer)
-    ]
-    if lost:
+    named = titles(transfer.sources)
+    yield from _losses(transfer, named)
+    yield from _typed(transfer, named)
+
+
+def _losses(transfer: Transfer, named: Mapping[str, str]) -> Iterator[Table]:
+    """What prompts lose where they were found, by being typed or made tokens; means."""
+    groups: dict[tuple[str, str, str, str], list[Loss]] = {}
+    for one in losses(transfer):
+        place = (one.source.task, named[one.source.run], str(one.form), one.split)
+        groups.setdefault(place, []).append(one)
+    rows = []
+    for key, own in groups.items():
+        found, then = fmean(one.as_found for one in own), fmean(one.then for one in own)
+        figures = (number(found), number(then), number(then - found))
+        rows.append((*key, str(len(own)), *figures))
+    if rows:
         yield Table(
             "transfer-losses",
             "What prompts lose on their own model as another form of themselves",
-            ("task", "method", "seed", "form", "split", "as found", "then", "difference"),
-            tuple(lost),
-            text=(0, 1, 3, 4),
+            ("task", "found by", "form", "split", "prompts", "as found", "then", "difference"),
+            tuple(rows),
+            text=(0, 1, 2, 3),
             notes=("by text: typed again; nearest tokens: of a soft prompt.",),
+        )
+
+
+def _typed(transfer: Transfer, named: Mapping[str, str]) -> Iterator[Table]:
+    """What typing did to prompts: tokens here and there, and whether their text survives."""
+    sources = {source.run: source for source in transfer.sources}
+    typed = {(one.run, one.model): one.retyping for one in transfer.entries if one.retyping}
+    groups: dict[tuple[str, str], list[tuple[Source, Retyping]]] = {}
+    for (run, model), retyping in typed.items():
+        groups.setdefault((named[run], model), []).append((sources[run], retyping))
+    rows = []
+    for (title, model), own in groups.items():
+        before = fmean(source.tokens for source, _ in own)
+        after = fmean(retyping.tokens for _, retyping in own)
+        kept = sum(retyping.survives for _, retyping in own)
+        rows.append((title, model, number(before, 1), number(after, 1), f"{kept} of {len(own)}"))
+    if rows:
+        yield Table(
+            "transfer-typed",
+            "Prompts that were typed again on another model",
+            ("found by", "on", "tokens", "then", "text survives"),
+            tuple(rows),
+            text=(0, 1, 4),
         )
 
 
 def _worth(transfer: Transfer, found: Matrix) -> Table:
     header = tuple(f"{one.title}{'' if one.of_study else ' (other)'}" for one in found.columns)
-    rows = tuple(
+    targets = [one.target for one in found.columns]
+    controls = dict.fromkeys(name for target in targets for name in target.controls)
+    rows = [
+        (f"{name} prompt", *(_control(target, name) for target in targets)) for name in controls
+    ]
+    rows += [
         (row.title, *map(_cell, cells)) for row, cells in zip(found.rows, found.cells, strict=True)
-    )
+    ]
     looks = sum(opening.prompts for opening in transfer.openings)
     return Table(
         "transfer",
         f"Found prompts on other models and tasks: mean {transfer.split} score, and gain over the "
         "empty prompt there",
         ("found by", *header),
-        rows,
+        tuple(rows),
         notes=(
             "In brackets the gain over the empty prompt of the same column, with its 95 % "
             f"interval. {count(looks)} scores of prompts on test are behind it: to pick the best "
             "cell afterwards is to select on test.",
             _drift(transfer),
+            *(
+                f"{name} could not be loaded: {problem}"
+                for name, problem in missing_models(transfer).items()
+            ),
             *transfer.notes,
         ),
     )
+
+
+def _control(target: Target, name: str) -> str:
+    """The score of a control, with its gain if it is not the empty prompt."""
+    if name not in target.controls:
+        return NONE
+    worth, empty = target.controls[name].metric, target.controls["empty"].metric
+    return number(worth) + (f" ({worth - empty:+.3f})" if name != "empty" else "")
 
 
 def _cell(cell: Cell | Failure | None) -> str:

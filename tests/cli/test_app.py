@@ -24,7 +24,10 @@ class TestCompare:
         result = rlprompt("compare", "small.yaml")
         assert result.exit_code == 0
         assert result.stderr == ""
-        assert (desk / "runs" / "small" / "table.md").read_text() in result.stdout
+        written = (desk / "runs" / "small" / "tables.md").read_text()
+        rows = [line for line in result.stdout.splitlines() if line.startswith("| ")]
+        assert len(rows) >= 8
+        assert all(row in written for row in rows)
         assert "written to runs/small" in result.stdout
         assert summary(desk / "runs" / "small")["config"]["task"]["shots"] == 2
 
@@ -287,12 +290,12 @@ class TestMistakes:
     def test_a_mistake_of_ours_keeps_its_traceback(
         self, desk: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from rlprompt.cli import markdown as report
+        from rlprompt.reports import html
 
         def bug(*_: object) -> None:
             raise ValueError("a bug")
 
-        monkeypatch.setattr(report, "curves", bug)
+        monkeypatch.setattr(html, "page_of", bug)
         with pytest.raises(ValueError, match="a bug"):
             rlprompt("compare", "small.yaml")
 
@@ -321,8 +324,8 @@ class TestTerminal:
         self, desk: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         lines = self.see(monkeypatch, 60)
-        (header,) = [line for line in lines if line.startswith(" optimiser")]
-        assert header.split() == ["optimiser", "seed", "train", "dev", "test", "prompt"]
+        (header,) = [line for line in lines if line.startswith(" method")]
+        assert header.split() == ["method", "seed", "train", "dev", "test", "typed", "prompt"]
         assert all(len(line) <= 60 for line in lines[lines.index(header) :])
 
 
@@ -358,5 +361,5 @@ def test_ctrl_c_keeps_what_was_found(desk: Path) -> None:
     assert run["status"] == "interrupted"
     assert run["rows"] > 0
     assert run["prompt"]
-    assert {"table.md", "curves.png"} <= {path.name for path in (desk / "runs/small").iterdir()}
+    assert {"report.html", "tables.md"} <= {path.name for path in (desk / "runs/small").iterdir()}
     assert (desk / "runs" / "small" / run["file"]).exists()

@@ -678,7 +678,10 @@ class TestTransfer:
         one = page_of(read_study(tmp_path))
         (gains,) = (each for each in one.tables() if each.name == "transfer")
         assert gains.header == ("found by", f"{MODEL}: sst-2", "gpt2: sst-2 (other)")
-        assert gains.rows == (("greedy", "0.750 (+0.250)", "0.600 (+0.100)"),)
+        assert gains.rows == (
+            ("empty prompt", "0.500", "0.500"),
+            ("greedy", "0.750 (+0.250)", "0.600 (+0.100)"),
+        )
         assert "On other models and data" in html(one)
 
     def test_a_damaged_file_is_flagged_and_the_page_is_there(self, tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from small_experiments import experiment, task
 from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.cli.markdown import draw, markdown
 from rlprompt.config.yaml_file import load_config
 from rlprompt.data.load import Splits
 from rlprompt.models.lm import FrozenLM
+from rlprompt.reports.page import page_of
+from rlprompt.reports.study_data import read_study
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.comparison import Comparison
@@ -44,7 +45,6 @@ def grid(**fields: Any) -> list[Experiment]:
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
     out = tmp_path_factory.mktemp("runs") / "grid"
     comparison = compare(grid(), out)
-    draw(comparison, out)
     return comparison, out
 
 
@@ -137,21 +137,17 @@ class TestFiles:
                     (run.result.points, run.result.candidates) for run in section.runs
                 ]
 
-    def test_a_section_has_its_heading_table_and_panel(self, done: tuple[Comparison, Path]) -> None:
-        comparison, out = done
-        text = (out / "table.md").read_text()
-        assert text == markdown(comparison)
-        headings = [line for line in text.splitlines() if line.startswith("## ")]
-        assert headings[:3] == [
-            "## films, tiny-llama, 16 rows",
-            "## films, tiny-llama, 32 rows",
-            "## books, tiny-llama, 16 rows",
+    def test_each_model_and_budget_has_a_section_and_each_task_a_table(
+        self, done: tuple[Comparison, Path]
+    ) -> None:
+        sections = page_of(read_study(done[1])).sections
+        assert [section.heading for section in sections][:2] == [
+            "tiny-llama, 16 rows a search",
+            "tiny-llama, 32 rows a search",
         ]
-        assert len(headings) == 8
-        assert text.count("| empty prompt") == 8
-        picture = (out / "curves.png").read_bytes()
-        width, height = (int.from_bytes(picture[i : i + 4]) for i in (16, 20))
-        assert height > width  # two panels wide, four high
+        captions = [table.caption for section in sections for table in section.runs]
+        assert len(captions) == len(set(captions)) == 8
+        assert captions[0] == "Every run on films, tiny-llama, 16 rows a search"
 
 
 class TestFromFile:

@@ -15,12 +15,13 @@ from small_experiments import N_TRAIN, experiment, task
 from tiny import CONTEXT, tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.cli.markdown import HEADER, draw, markdown, remarks, shown, table
-from rlprompt.cli.png import mean_curve
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.reports.page import page_of
+from rlprompt.reports.study_data import read_study
 from rlprompt.reports.svg import spread
+from rlprompt.reports.tables import Table, markdown
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
@@ -49,6 +50,13 @@ class Stops:
         raise self.error
 
 
+def runs_of(out: Path) -> Table:
+    """The table of every run in a folder that one comparison of one task left."""
+    (section,) = page_of(read_study(out)).sections
+    (table,) = section.runs
+    return table
+
+
 def summary(out: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads((out / "summary.json").read_text()))
 
@@ -58,7 +66,6 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
     """A whole comparison and its folder."""
     out = tmp_path_factory.mktemp("runs") / "small"
     comparison = compare(experiment(seeds=(0, 1)), out)
-    draw(comparison, out)
     return comparison, out
 
 
@@ -95,24 +102,23 @@ class TestFiles:
 
     def test_nothing_half_written_stays(self, done: tuple[Comparison, Path]) -> None:
         names = {path.name for path in done[1].iterdir()}
-        assert names == {"summary.json", "table.md", "curves.png", "runs", "study.sqlite"}
+        assert names == {"summary.json", "runs", "study.sqlite"}
 
-    def test_the_plot_is_a_picture(self, done: tuple[Comparison, Path]) -> None:
-        assert (done[1] / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-    def test_the_table_is_that_of_the_terminal(self, done: tuple[Comparison, Path]) -> None:
-        comparison, out = done
-        text = (out / "table.md").read_text()
-        assert text == markdown(comparison)
-        lines = text.splitlines()
-        cells = [cell.strip() for cell in lines[0].strip("|").split("|")]
-        assert cells == list(HEADER)
-        assert len([line for line in lines if line.startswith("|")]) == 2 + 4 + 4
-        starts = ("empty prompt ", "hand-written prompt ", "best word ", "in context ", "random ")
-        for line, start in zip(lines[2:], starts, strict=False):
-            assert line.startswith(f"| {start}")
-        assert "best word prompt" not in text
-        assert "best word: the best on train of 20 common words." in lines
+    def test_every_run_is_in_a_table_after_the_controls(
+        self, done: tuple[Comparison, Path]
+    ) -> None:
+        table = runs_of(done[1])
+        assert [row[0] for row in table.rows] == [
+            "empty prompt",
+            "hand-written prompt",
+            "best word",
+            "in context",
+            *("random", "random", "soft-prompt", "soft-prompt"),
+        ]
+        assert "best word: the best on train of 20 common words." in table.notes
+        typed = {row[0]: row[7] for row in table.rows}
+        assert typed["empty prompt"] == "same"
+        assert typed["soft-prompt"] == "soft"
 
 
 def test_the_same_seed_gives_the_same_runs(tmp_path: Path) -> None:
@@ -160,7 +166,7 @@ class TestTrouble:
         assert len(kept.points) == 3
         trace = (tmp_path / "out" / "runs" / "broken-seed0.error.txt").read_text()
         assert "in run" in trace
-        assert "broken, seed 0: ended by RuntimeError: no luck" in remarks(comparison.sections[0])
+        assert "broken, seed 0: ended by RuntimeError: no luck" in runs_of(tmp_path / "out").notes
 
     def test_ctrl_c_keeps_what_was_found_and_ends_the_grid(self, tmp_path: Path) -> None:
         optimisers = {
@@ -168,14 +174,12 @@ class TestTrouble:
             "stopped": Stops(KeyboardInterrupt()),
             "never": RandomSearch(),
         }
-        comparison = compare(experiment(optimisers=optimisers), tmp_path / "out")
+        compare(experiment(optimisers=optimisers), tmp_path / "out")
         assert [run["status"] for run in summary(tmp_path / "out")["runs"]] == [
             "finished",
             "interrupted",
         ]
-        assert [row.cells[0] for row in table(comparison.sections[0])][
-            -1
-        ] == "stopped (interrupted)"
+        assert runs_of(tmp_path / "out").rows[-1][0] == "stopped (interrupted)"
         assert (tmp_path / "out" / "runs" / "stopped-seed0.json").exists()
 
     def test_ctrl_c_between_searches_keeps_the_earlier_ones(self, tmp_path: Path) -> None:
@@ -193,13 +197,12 @@ class TestTrouble:
         assert [run["optimiser"] for run in summary(tmp_path / "out")["runs"]] == ["random"]
 
     def test_a_budget_below_one_gradient_leaves_an_empty_run(self, tmp_path: Path) -> None:
-        comparison = compare(experiment(budget=N_TRAIN), tmp_path / "out")
+        compare(experiment(budget=N_TRAIN), tmp_path / "out")
         found = summary(tmp_path / "out")
         assert [run["prompt"] is None for run in found["runs"]] == [False, True]
         assert found["runs"][1]["best_train_reward"] is None
-        assert "soft-prompt, seed 0: its budget covered nothing that it asked for." in remarks(
-            comparison.sections[0]
-        )
+        said = "soft-prompt, seed 0: its budget covered nothing that it asked for."
+        assert said in runs_of(tmp_path / "out").notes
 
     def test_a_reward_that_is_no_number_is_refused_at_the_controls(self, tmp_path: Path) -> None:
         class Broken(ClassificationTask):
@@ -315,17 +318,6 @@ class TestFolder:
 
 
 class TestText:
-    @pytest.mark.parametrize(
-        ("text", "retypable", "expected"),
-        [
-            (" it was", True, "' it was'"),
-            ("a\n|b", False, "'a\\n|b'*"),
-            ("<soft> near: it", False, "' it'~"),
-        ],
-    )
-    def test_spaces_and_marks_show(self, text: str, retypable: bool, expected: str) -> None:
-        assert shown(text, retypable) == expected
-
     def test_markdown_survives_any_prompt(self, tmp_path: Path) -> None:
         @dataclass(frozen=True)
         class Nasty:
@@ -335,40 +327,29 @@ class TestText:
                 objective.evaluate([TokenPrompt(tiny_lm().encode("``|[b]<i>"))])
 
         nasty: Optimiser[Any] = Nasty()
-        comparison = compare(experiment(optimisers={"nasty": nasty}), tmp_path / "out")
-        (line,) = (x for x in markdown(comparison).splitlines() if x.startswith("| nasty "))
-        assert line.endswith(r"| ```'``\|[b]<i>'``` |")
+        compare(experiment(optimisers={"nasty": nasty}), tmp_path / "out")
+        table = markdown(runs_of(tmp_path / "out"))
+        (line,) = (x for x in table.splitlines() if x.startswith("| nasty "))
+        assert line.rstrip(" |").endswith(r"| ```'``\|[b]<i>'```")
 
     def test_overfitting_is_told_and_no_winner_named(self, done: tuple[Comparison, Path]) -> None:
-        comparison, _ = done
-        (run, *_) = comparison.runs
-        best = run.result.best
-        assert best.train
-        assert best.test
-        overfit = replace(
-            run.result,
-            candidates=(
-                replace(
-                    best, train=replace(best.train, metric=1.0), test=replace(best.test, metric=0.5)
-                ),
-            ),
+        study = read_study(done[1])
+        overfit = tuple(
+            replace(run, entry=run.entry.model_copy(update={"train": 1.0, "test": 0.5}))
+            for run in study.runs
+            if run.entry.seed == 0
         )
-        told = remarks(replace(comparison.sections[0], runs=(replace(run, result=overfit),)))
-        assert any("Train is 0.50 above test" in line for line in told)
-        assert any("±0.40" in line and "one seed ranks no optimisers" in line for line in told)
+        changed = study.summary.model_copy(
+            update={"runs": tuple(run.entry for run in overfit), "seeds": (0,)}
+        )
+        page = page_of(replace(study, runs=overfit, summary=changed))
+        ((table,),) = (section.runs for section in page.sections)
+        assert any("Train is 0.50 above test" in note for note in table.notes)
+        assert any("±0.40" in note for note in table.notes)
+        assert any("ranks" in sentence for sentence in page.sections[0].results.sentences)
 
 
 class TestPlot:
-    def test_the_mean_starts_where_every_seed_has_a_value(
-        self, done: tuple[Comparison, Path]
-    ) -> None:
-        (run, *_) = done[0].runs
-        first = replace(run.result, points=((4, 1.0), (8, 0.5), (12, 3.0)))
-        second = replace(run.result, points=((8, 0.0), (16, 1.0)))
-        rows, means = mean_curve([replace(run, result=first), replace(run, result=second)])
-        assert rows.tolist() == [8, 12, 16, 48]
-        assert means.tolist() == [0.5, 1.5, 2.0, 2.0]
-
     @pytest.mark.parametrize(
         ("wanted", "expected"),
         [

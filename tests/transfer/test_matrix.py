@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rlprompt.cli.transfer_table import print_transfer
+from rlprompt.cli.terminal import print_table
+from rlprompt.reports.transfer import transfer_tables
 from rlprompt.search.result import Score
 from rlprompt.transfer.file import (
     Entry,
@@ -193,12 +194,15 @@ def test_it_reads_back_and_prints_markup_as_it_is(
     path = tmp_path / "transfer.json"
     path.write_text(done.to_json())
     assert read_transfer(path) == done
-    print_transfer(Console(markup=False, highlight=False, width=120), done)
-    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert "random               0.700 +0.200 [-0.103, +0.392]" in lines
-    assert "random               0.600 +0.100 [-0.187, +0.332] (1)" in lines
-    assert "(1) [red]" in lines
-    assert lines[-1].split() == ["random", "models/other", "3.0", "7.0", "0", "of", "1"]
+    tables = {table.name: table for table in transfer_tables(done)}
+    console = Console(markup=False, highlight=False, width=200)
+    for table in tables.values():
+        print_table(console, table)
+    shown = capsys.readouterr().out
+    assert "0.700 (+0.200, -0.103 to +0.392)" in shown
+    assert "0.600 (+0.100, -0.187 to +0.332)" in shown
+    assert any("[red]" in row[-1] for row in tables["transfer-remarks"].rows)
+    assert tables["transfer-typed"].rows[-1] == ("random", "models/other", "3.0", "7.0", "0 of 1")
 
 
 def test_reading_and_arranging_need_no_torch() -> None:

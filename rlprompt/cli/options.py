@@ -1,0 +1,30 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="Experiment file, such as experiments/demo.yaml.")
+]
+StudyPath = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder of a study, such as runs/demo.")
+]
+Device = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, ..., or auto.")
+]
+Dtype = Annotated[
+    str | None, typer.Option(metavar="DTYPE", help="float32, bfloat16, float16, or auto.")
+]
+
+
+class Split(StrEnum):
+    """A part of the examples."""
+
+    train = "train"
+    dev = "dev"
+    test = "test"

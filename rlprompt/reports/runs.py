@@ -1,0 +1,122 @@
+"""Every run of a section beside controls and references, and what may be said of the figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from rlprompt.reports.score_matrix import ScoreMatrix, mean_of
+from rlprompt.reports.study_data import RunData
+from rlprompt.reports.tables import NONE, Table, count, number
+from rlprompt.search.result import SOFT_MARK
+from rlprompt.store.summary import BEST_WORD, IN_CONTEXT, ControlEntry, ReferenceEntry, TaskEntry
+
+HEADER = ("method", "seed", "rows", "seconds (LM)", "train", "dev", "test", "typed", "prompt")
+# Columns that a narrow terminal can do without.
+COSTS = ("rows", "seconds (LM)")
+# Characters of a control's prompt that a table shows; one of demonstrations is in the summary.
+MOST_SHOWN = 60
+# An average difference between train and test accuracy that is worth a sentence.
+GAP = 0.05
+# What typing a prompt's text gives, and what it means.
+TYPED = {
+    "same": "",
+    "other": "typed: a prompt of other tokens than its text gives when it is typed.",
+    "soft": "soft: vectors, shown as the tokens nearest to them, which are another prompt.",
+}
+
+
+def runs_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
+    """Controls first, then the runs, those of a method together; references last."""
+    runs = [run for run in matrix.runs if run.entry.task == task.name]
+    order = matrix.methods.index
+    rows = [_control_row(one) for one in matrix.controls if one.task == task.name]
+    rows += map(_run_row, sorted(runs, key=lambda run: order(run.entry.optimiser)))
+    rows += [_reference_row(one) for one in matrix.references if one.task == task.name]
+    typed = {row[HEADER.index("typed")] for row in rows}
+    notes = [note for mark, note in TYPED.items() if mark in typed and note]
+    return Table(
+        matrix.name("runs", task.name),
+        f"Every run on {task.name}, {matrix.model}, {matrix.budget:,} rows a search",
+        HEADER,
+        tuple(rows),
+        text=(0, 7),
+        code=(8,),
+        notes=(*_remarks(matrix, task, runs), *notes),
+    )
+
+
+def _control_row(control: ControlEntry) -> tuple[str, ...]:
+    name = control.name if control.name in (BEST_WORD, IN_CONTEXT) else f"{control.name} prompt"
+    text = control.prompt
+    return (
+        name,
+        NONE,
+        count(control.rows) if control.rows else NONE,
+        NONE,
+        *map(number, (control.train, control.dev, control.test)),
+        _typed(text, control.retypable),
+        text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}...",
+    )
+
+
+def _run_row(run: RunData) -> tuple[str, ...]:
+    entry = run.entry
+    share = entry.lm_seconds / entry.total_seconds if entry.total_seconds else 0.0
+    text = entry.prompt or ""
+    return (
+        entry.optimiser + ("" if entry.status == "finished" else f" ({entry.status})"),
+        str(entry.seed),
+        count(entry.rows),
+        f"{entry.total_seconds:,.1f} ({share:.0%})",
+        *map(number, (entry.train, entry.dev, entry.test)),
+        NONE if entry.prompt is None else _typed(text, bool(entry.retypable)),
+        text.removeprefix(SOFT_MARK),
+    )
+
+
+def _reference_row(entry: ReferenceEntry) -> tuple[str, ...]:
+    figures = map(number, (entry.train, entry.dev, entry.test))
+    return (entry.name, NONE, count(entry.rows), f"{entry.seconds:,.1f}", *figures, NONE, "")
+
+
+def _typed(text: str, retypable: bool) -> str:
+    if text.startswith(SOFT_MARK):
+        return "soft"
+    return "same" if retypable else "other"
+
+
+def _remarks(matrix: ScoreMatrix, task: TaskEntry, runs: Sequence[RunData]) -> Iterator[str]:
+    """What went wrong, what was done, and how far the figures can be trusted."""
+    for control in matrix.controls:
+        if control.task == task.name and control.note:
+            yield f"{control.name}: {control.note}."
+    for run in runs:
+        where = f"{run.entry.optimiser}, seed {run.entry.seed}"
+        if run.entry.error:
+            yield f"{where}: ended by {run.entry.error}"
+        elif run.entry.prompt is None and run.entry.status == "finished":
+            yield f"{where}: its budget covered nothing that it asked for."
+    entries = [run.entry for run in runs]
+    train, test = mean_of(one.train for one in entries), mean_of(one.test for one in entries)
+    if train is None:
+        return
+    yield f"Train, dev and test are the mean {task.metric}."
+    earned = {one.rewards.get("train") for one in entries} - {None}
+    if len(entries) > 1 and len(earned) == 1:
+        yield (
+            "Every prompt that was picked earns the same on train, so the searches had little or "
+            "nothing to go by; `rlprompt check` says more, and `rlprompt score` what is scored."
+        )
+    if task.metric != "accuracy" or test is None:
+        return
+    if train - test >= GAP:
+        yield (
+            f"Train is {train - test:.2f} above test on average: so far the prompts fit the "
+            f"{task.examples.get('train', 0)} train examples more than the task. Judge by test."
+        )
+    n_test = task.examples.get("test", 0)
+    if n_test:
+        # Half the 95 % interval of an accuracy, from the number of test examples alone.
+        error = 1.96 * math.sqrt(max(test * (1 - test), 0.0) / n_test)
+        yield f"{n_test} test examples leave about ±{error:.2f} (95 %) on each test figure."
