@@ -253,12 +253,15 @@ def print_conclusions(console: Console, page: Page) -> None:
     """What a page concludes, and what cannot be relied on, a line each."""
     from rlprompt._utils.text import visible
 
+    said = set[str]()
     for section in page.sections:
         heading = f"{section.heading}: " if len(page.sections) > 1 else ""
         for sentence in section.results.sentences:
             console.print(visible(f"{heading}{sentence}"))
+            said.add(sentence)
     for caveat in page.caveats:
-        console.print(visible(f"{caveat.check}: {caveat.text}"))
+        if caveat.text not in said:
+            console.print(visible(f"{caveat.check}: {caveat.text}"))
 
 
 def print_table(console: Console, table: Table) -> None:

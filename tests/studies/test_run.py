@@ -334,19 +334,18 @@ class TestText:
 
     def test_overfitting_is_told_and_no_winner_named(self, done: tuple[Comparison, Path]) -> None:
         study = read_study(done[1])
+        own = tuple(run for run in study.runs if run.entry.seed == 0)
+        one_seed = study.summary.model_copy(update={"runs": own, "seeds": (0,)})
+        alone = page_of(replace(study, runs=own, summary=one_seed))
+        assert any("ranks nothing" in said for said in alone.sections[0].results.sentences)
         overfit = tuple(
             replace(run, entry=run.entry.model_copy(update={"train": 1.0, "test": 0.5}))
-            for run in study.runs
-            if run.entry.seed == 0
+            for run in own
         )
-        changed = study.summary.model_copy(
-            update={"runs": tuple(run.entry for run in overfit), "seeds": (0,)}
-        )
-        page = page_of(replace(study, runs=overfit, summary=changed))
-        ((table,),) = (section.runs for section in page.sections)
+        (section,) = page_of(replace(study, runs=overfit, summary=one_seed)).sections
+        (table,) = section.runs
         assert any("Train is 0.50 above test" in note for note in table.notes)
         assert any("±0.40" in note for note in table.notes)
-        assert any("ranks" in sentence for sentence in page.sections[0].results.sentences)
 
 
 class TestPlot:
