@@ -13,10 +13,6 @@ from typing import Any
 
 import pytest
 from command_line import LABELS, ROWS, rlprompt, save, summary, write_config, write_data
-from rich.console import Console
-
-from rlprompt.cli import terminal
-from rlprompt.config import registry
 
 
 class TestCompare:
@@ -132,54 +128,6 @@ class TestRun:
         assert "give one of 'greedy pool=0.5', 'greedy pool=0.6'" in result.stderr
         write_config(desk, model=str(model), optimisers=both)
         assert rlprompt("run", "small.yaml", "--optimiser", "greedy").exit_code == 0
-
-
-class TestScore:
-    def test_test_stays_closed_unless_asked_for(self, desk: Path) -> None:
-        result = rlprompt("score", "it was", "small.yaml")
-        assert result.exit_code == 0
-        assert re.search(r"^train +4 +\d\.\d{3} +-?\d+\.\d\d$", result.stdout, re.MULTILINE)
-        assert re.search(r"^dev ", result.stdout, re.MULTILINE)
-        assert not re.search(r"^test ", result.stdout, re.MULTILINE)
-        assert "The test examples stayed closed" in result.stdout
-        result = rlprompt("score", "it was", "small.yaml", "--split", "test")
-        assert re.search(r"^test +6 ", result.stdout, re.MULTILINE)
-        assert "closed" not in result.stdout
-
-    def test_a_typed_prompt_follows_the_space_of_the_template(self, desk: Path) -> None:
-        both = [rlprompt("score", text, "small.yaml").stdout for text in ("it was", " it was")]
-        assert both[0] == both[1]
-        assert both[0].startswith("prompt     ' it was'")
-        exact = rlprompt("score", "it was", "small.yaml", "--exact").stdout
-        assert exact.startswith("prompt     'it was'")
-
-    def test_it_agrees_with_the_control(self, desk: Path) -> None:
-        rlprompt("compare", "small.yaml", "--budget", "4")
-        control = summary(desk / "runs" / "small")["controls"][1]
-        shown = rlprompt("score", "it was", "small.yaml").stdout
-        assert re.search(rf"^dev +4 +{control['dev']:.3f} ", shown, re.MULTILINE)
-
-
-class TestList:
-    def test_optimisers_have_origin_and_settings(self) -> None:
-        shown = rlprompt("ls", "optimisers").stdout
-        assert re.search(r"^greedy: \w", shown, re.MULTILINE)
-        assert "    rlprompt.agents.greedy:Greedy, from rlprompt " in shown
-        assert "    settings: pool=" in shown
-
-    def test_one_that_cannot_be_imported_hides_no_other(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        known = registry.entries("optimiser")
-        broken = type(known["greedy"])("broken", "no.such.module:Nothing", "rlprompt.optimisers")
-        monkeypatch.setattr(registry, "entries", lambda kind: {"broken": broken, **known})
-        shown = rlprompt("ls", "optimisers").stdout
-        assert "broken: optimiser broken (no.such.module:Nothing) cannot be imported" in shown
-        assert "\ngreedy: " in shown
-
-    def test_models_and_tasks(self) -> None:
-        assert "smollm2-135m: " in rlprompt("ls", "models").stdout
-        assert "movie-reviews" in rlprompt("ls", "tasks").stdout
 
 
 class TestMistakes:
@@ -298,35 +246,6 @@ class TestMistakes:
         monkeypatch.setattr(html, "page_of", bug)
         with pytest.raises(ValueError, match="a bug"):
             rlprompt("compare", "small.yaml")
-
-
-class TestTerminal:
-    """The same on a terminal, which rich is told that it has."""
-
-    def see(self, monkeypatch: pytest.MonkeyPatch, width: int) -> list[str]:
-        console = Console(
-            force_terminal=True, width=width, markup=False, highlight=False, color_system=None
-        )
-        monkeypatch.setattr(terminal, "make_console", lambda: console)
-        result = rlprompt("compare", "small.yaml")
-        assert result.exit_code == 0
-        return result.stdout.replace("\r", "\n").splitlines()
-
-    def test_a_bar_shows_rows_best_and_the_table(
-        self, desk: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        lines = self.see(monkeypatch, 120)
-        assert any("1/2 random" in line and "48/48 rows" in line for line in lines)
-        assert any(" seconds (LM) " in line for line in lines)
-        assert not any("| --- |" in line for line in lines)
-
-    def test_a_narrow_one_gets_a_narrow_table(
-        self, desk: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        lines = self.see(monkeypatch, 60)
-        (header,) = [line for line in lines if line.startswith(" method")]
-        assert header.split() == ["method", "seed", "train", "dev", "test", "typed", "prompt"]
-        assert all(len(line) <= 60 for line in lines[lines.index(header) :])
 
 
 def test_ctrl_c_keeps_what_was_found(desk: Path) -> None:
