@@ -137,10 +137,15 @@ class Analysis:
 class Result:
     """One search, from the ledger.
 
-    A run of a study keeps it as JSON. Not run here, since it reads a study's folder:
+    A run of a study keeps it as JSON, such as `runs/films/runs/greedy-seed0.json`.
 
-        result = Result.from_json(Path("runs/films/runs/greedy-seed0.json").read_text())
-        print(result.best.text, result.best.test.metric, result.rows)
+    >>> from rlprompt import search
+    >>> from rlprompt.agents import RandomSearch
+    >>> from rlprompt.check import ToyTask, toy_lm
+    >>> result = search(ToyTask(), toy_lm(), RandomSearch(), budget=8, length=2)
+    >>> again = Result.from_json(result.to_json())
+    >>> again == result, len(again.best.prompt), again.best.test is not None
+    (True, 2, True)
 
     Attributes:
         task: Name of the task.

@@ -48,17 +48,14 @@ def search(
 ) -> Result:
     """Search a prompt, pick on dev, open test once.
 
-    Not run here, since it loads a model:
-
-        task = ClassificationTask.from_file(
-            "films.csv",
-            text="text",
-            label="mood",
-            template="{text} {prompt}",
-            label_words={"bad": "terrible", "good": "great"},
-        )
-        result = search(task, FrozenLM.load("smollm2-135m"), RandomSearch(), budget=3200)
-        print(result.best.text, result.best.test)
+    >>> from rlprompt.agents import RandomSearch
+    >>> from rlprompt.check import ToyTask, toy_lm
+    >>> task, lm = ToyTask(), toy_lm()
+    >>> result = search(task, lm, RandomSearch(batch=5), budget=40, length=2)
+    >>> result.status, result.rows, result.n_prompts
+    ('finished', 40, 10)
+    >>> result.best.dev.reward >= min(one.dev.reward for one in result.candidates)
+    True
 
     Args:
         task: What a prompt is worth.

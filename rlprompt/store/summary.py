@@ -94,7 +94,7 @@ class ModelEntry(_Entry):
     noise: dict[str, float]
 
 
-class Scored(_Entry):
+class ScoredEntry(_Entry):
     """Something with scores on a task and model.
 
     Attributes:
@@ -116,7 +116,7 @@ class Scored(_Entry):
     rewards: dict[str, float | None] = Field(default_factory=dict)
 
 
-class ControlEntry(Scored):
+class ControlEntry(ScoredEntry):
     """A prompt that no search found.
 
     Attributes:
@@ -136,7 +136,7 @@ class ControlEntry(Scored):
     test_answers: tuple[str, ...] = ()
 
 
-class ReferenceEntry(Scored):
+class ReferenceEntry(ScoredEntry):
     """Training of the same model on the same train examples, for scale: no prompt.
 
     Attributes:
@@ -156,7 +156,7 @@ class ReferenceEntry(Scored):
     test_metrics: tuple[float, ...] = ()
 
 
-class RunEntry(Scored):
+class RunEntry(ScoredEntry):
     """A search; its curves and candidates are in its file.
 
     Attributes:

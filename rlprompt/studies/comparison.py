@@ -89,11 +89,16 @@ class Section:
 class Comparison:
     """Controls and runs so far, a section for each task, model and budget.
 
-    Not run here, since it takes searches to have one:
-
-        comparison = compare(experiment, Path("runs/films"))
-        if comparison.complete:
-            print(comparison.summary().runs[0].prompt)
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from rlprompt import Budget, Experiment, compare
+    >>> from rlprompt.agents import RandomSearch
+    >>> from rlprompt.check import ToyTask, toy_lm
+    >>> lm, methods = toy_lm(), {"random": RandomSearch()}
+    >>> experiment = Experiment("toys", ToyTask(), lm, methods, Budget(40), length=2)
+    >>> comparison = compare(experiment, Path(tempfile.mkdtemp()))
+    >>> comparison.complete, comparison.summary().runs[0].rows
+    (True, 40)
 
     Attributes:
         sections: One or more.

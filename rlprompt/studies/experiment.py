@@ -39,11 +39,13 @@ class ExperimentError(ValueError):
 class Experiment:
     """Every optimiser with every seed, on one task and model, at one budget.
 
-    Not run here, since it loads a model:
-
-        lm = FrozenLM.load("smollm2-135m")
-        methods = {"greedy": Greedy(), "random": RandomSearch()}
-        experiment = Experiment("films", task, lm, methods, Budget(3200), seeds=(0, 1, 2))
+    >>> from rlprompt.agents import RandomSearch
+    >>> from rlprompt.check import ToyTask, toy_lm
+    >>> task, lm = ToyTask(), toy_lm()
+    >>> methods = {"random": RandomSearch()}
+    >>> experiment = Experiment("toys", task, lm, methods, Budget(40), seeds=(0, 1), length=2)
+    >>> experiment.grid
+    [('random', 0), ('random', 1)]
 
     Args:
         name: What it is called.
@@ -213,9 +215,19 @@ def load_experiments(
 ) -> list[Experiment]:
     """What a config describes, loaded: what is quick to check first, the models last.
 
-    Not run here, since it loads a model:
-
-        experiments = load_experiments(load_config(Path("films.yaml")))
+    >>> import json, tempfile
+    >>> from pathlib import Path
+    >>> from rlprompt import load_config
+    >>> from rlprompt.check import toy_lm
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for part in (toy_lm().model, toy_lm().tokenizer):
+    ...     _ = part.save_pretrained(folder / "model")
+    >>> config = {"name": "toys", "model": str(folder / "model"), "task": "plurals", "budget": 320}
+    >>> config |= {"prompt": {"length": 2}, "optimisers": ["random"], "dtype": "float32"}
+    >>> _ = (folder / "toys.yaml").write_text(json.dumps(config))  # JSON is YAML
+    >>> (experiment,) = load_experiments(load_config(folder / "toys.yaml"))
+    >>> experiment.task_name, experiment.budget.rows
+    ('plurals', 320)
 
     Of several models one at a time is in memory, and their experiments follow each other.
 

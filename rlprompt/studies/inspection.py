@@ -34,7 +34,7 @@ TOLERANCE_16_BIT = 20.0
 
 
 @dataclass(frozen=True)
-class Entry:
+class LedgerEntry:
     """A prompt in the ledger of a run.
 
     Attributes:
@@ -75,7 +75,7 @@ def studies(folder: Path) -> dict[Path, list[StoredRun] | StoreError]:
     return found
 
 
-def ledger(store: Store, name: str) -> Iterator[Entry]:
+def ledger(store: Store, name: str) -> Iterator[LedgerEntry]:
     """What a run paid for, in order."""
     rows = 0
     for batch in store.batches(name):
@@ -84,7 +84,7 @@ def ledger(store: Store, name: str) -> Iterator[Entry]:
             batch.prompts, batch.digests, batch.per_example, written, strict=True
         ):
             rows += batch.cost
-            yield Entry(
+            yield LedgerEntry(
                 prompt=prompt,
                 digest=digest,
                 rows=rows,
@@ -95,11 +95,11 @@ def ledger(store: Store, name: str) -> Iterator[Entry]:
             )
 
 
-def best(store: Store, name: str, count: int) -> list[Entry]:
+def best(store: Store, name: str, count: int) -> list[LedgerEntry]:
     """The best distinct prompts of a run that may still go on, the best first."""
     seen: set[str] = set()
 
-    def first_times() -> Iterator[Entry]:
+    def first_times() -> Iterator[LedgerEntry]:
         for entry in ledger(store, name):
             if entry.prompt is not None and entry.digest not in seen:
                 seen.add(entry.digest)
@@ -265,7 +265,7 @@ def check_unchanged(runs: Sequence[StoredRun], planned: Mapping[str, PlannedSear
 
 
 def _ledger_gaps(
-    search: PlannedSearch, name: str, entries: Sequence[Entry]
+    search: PlannedSearch, name: str, entries: Sequence[LedgerEntry]
 ) -> list[tuple[float, str]]:
     prompts = [entry.prompt for entry in entries if entry.prompt is not None]
     if not prompts:

@@ -50,11 +50,16 @@ def compare(
 ) -> Comparison:
     """Run every search of an experiment, or of several side by side.
 
-    Not run here, since it takes a model and a while:
-
-        comparison = compare(load_experiments(load_config(Path("films.yaml"))), Path("runs/films"))
-        for run in comparison.runs:
-            print(run.search.title, run.scores["test"])
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from rlprompt import Budget, Experiment
+    >>> from rlprompt.agents import RandomSearch
+    >>> from rlprompt.check import ToyTask, toy_lm
+    >>> lm, methods = toy_lm(), {"random": RandomSearch()}
+    >>> experiment = Experiment("toys", ToyTask(), lm, methods, Budget(40), length=2)
+    >>> comparison = compare(experiment, Path(tempfile.mkdtemp()))
+    >>> [(run.optimiser, run.seed, run.result.status) for run in comparison.runs]
+    [('random', 0, 'finished')]
 
     `out` gets `summary.json` and `runs/` with a JSON file each run, brought up to date after each
     run, and `study.sqlite`, which holds every answer that was paid for; `rlprompt.reports` makes

@@ -114,7 +114,7 @@ class Retyping(_Entry):
     survives: bool
 
 
-class Entry(_Entry):
+class TransferEntry(_Entry):
     """A found prompt on a target.
 
     Attributes:
@@ -198,7 +198,7 @@ class Transfer(_Entry):
     sources: tuple[Source, ...]
     models: tuple[ModelEntry, ...]
     targets: tuple[Target, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[TransferEntry, ...]
     openings: tuple[Opening, ...] = ()
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)

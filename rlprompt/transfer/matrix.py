@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from rlprompt.statistics.summaries import share_interval, summarise
-from rlprompt.transfer.file import Entry, Form, Source, Target, Transfer
+from rlprompt.transfer.file import Form, Source, Target, Transfer, TransferEntry
 
 # Whose mean over examples is a share of them, for which there is an interval without seeds.
 SHARES = ("accuracy",)
@@ -294,7 +294,7 @@ def _cell(transfer: Transfer, sources: Sequence[Source], target: Target) -> Cell
     )
 
 
-def _best_form(entries: Sequence[Entry]) -> Form:
+def _best_form(entries: Sequence[TransferEntry]) -> Form:
     """The first form in which some prompt could be scored, or else the first that was tried."""
     forms: tuple[Form, ...] = ("as found", "by text", "nearest tokens")
     scored = {entry.form for entry in entries if entry.score}

@@ -30,7 +30,6 @@ from rlprompt.studies.inspection import TOLERANCE, TOLERANCE_16_BIT, check_uncha
 from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Measured, Task
 from rlprompt.transfer.file import (
-    Entry,
     Form,
     ModelEntry,
     Opening,
@@ -38,6 +37,7 @@ from rlprompt.transfer.file import (
     Source,
     Target,
     Transfer,
+    TransferEntry,
 )
 
 # What a person gets wrong, or what a model or a task cannot do: the others go on.
@@ -265,7 +265,7 @@ class Transferring:
     complete: bool = False
     _models: dict[str, ModelEntry] = field(default_factory=dict)
     _targets: list[Target] = field(default_factory=list)
-    _entries: list[Entry] = field(default_factory=list)
+    _entries: list[TransferEntry] = field(default_factory=list)
     _openings: list[Opening] = field(default_factory=list)
 
     @property
@@ -318,7 +318,7 @@ class Transferring:
                 Target(model=model, task=place.title, split=self.split, problem=_line(error))
             )
 
-    def _noted(self, target: Target, entries: Sequence[Entry] = ()) -> Target:
+    def _noted(self, target: Target, entries: Sequence[TransferEntry] = ()) -> Target:
         self._targets.append(target)
         self._entries += entries
         return target
@@ -342,7 +342,7 @@ class Transferring:
 
     def _score_all(
         self, scores: TransferScores, target: Target, place: Place
-    ) -> tuple[Target, list[Entry]]:
+    ) -> tuple[Target, list[TransferEntry]]:
         """Controls on a target, and if those can be scored, every prompt in every form."""
         lm, task = scores.lm, scores.task
         n_examples = len(task.splits.parts()[self.split])
@@ -373,7 +373,7 @@ class Transferring:
 
     def _asked(
         self, found: FoundPrompt, lm: FrozenLM, task: Task, target: Target
-    ) -> Iterator[tuple[Entry, Prompt]]:
+    ) -> Iterator[tuple[TransferEntry, Prompt]]:
         """What to score of a prompt: every form, and a soft one at home on dev as well."""
         own = found.task
         at_home = lm.fingerprint.digest == found.lm.fingerprint.digest and (
@@ -382,7 +382,7 @@ class Transferring:
         both = at_home and found.source.soft
         for form, prompt, retyping in arrivals(found, lm):
             for split in dict.fromkeys((self.split, "dev") if both else (self.split,)):
-                entry = Entry(
+                entry = TransferEntry(
                     run=found.source.run,
                     model=target.model,
                     task=target.task,

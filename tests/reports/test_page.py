@@ -30,7 +30,7 @@ from rlprompt.reports.study_data import RunData, read_study
 from rlprompt.reports.tables import NONE, Table, as_csv, latex_text, markdown
 from rlprompt.search.result import Result, Score
 from rlprompt.store.summary import RunEntry, Summary
-from rlprompt.transfer.file import Entry, Form, Source, Target, Transfer
+from rlprompt.transfer.file import Form, Source, Target, Transfer, TransferEntry
 from rlprompt.transfer.file import ModelEntry as TransferModel
 
 SMALL = Plan(methods=("random", "greedy"), tasks=("movie-reviews",), seeds=3, points=20)
@@ -660,7 +660,7 @@ class TestTransfer:
             ),
             targets=tuple(targets),
             entries=tuple(
-                Entry(
+                TransferEntry(
                     run="a",
                     model=name,
                     task="sst-2",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlprompt.search.result import Score
-from rlprompt.transfer.file import Entry, Target, Transfer, TransferError, read_transfer
+from rlprompt.transfer.file import Target, Transfer, TransferEntry, TransferError, read_transfer
 
 TRANSFER = Transfer(
     study="small",
@@ -19,7 +19,7 @@ TRANSFER = Transfer(
     models=(),
     targets=(Target(model="m", task="films", split="test", controls={"empty": Score(0.25, 0.5)}),),
     entries=(
-        Entry(
+        TransferEntry(
             run="random-seed0",
             model="m",
             task="films",

@@ -13,12 +13,12 @@ from rlprompt.cli.terminal import print_table
 from rlprompt.reports.transfer import transfer_tables
 from rlprompt.search.result import Score
 from rlprompt.transfer.file import (
-    Entry,
     ModelEntry,
     Retyping,
     Source,
     Target,
     Transfer,
+    TransferEntry,
     read_transfer,
 )
 from rlprompt.transfer.matrix import Cell, Failure, drift, losses, matrix, reached
@@ -69,7 +69,9 @@ def model(name: str, of_study: bool = False) -> ModelEntry:
     )
 
 
-def entry(seed: int, metric: float | None, place: str = "models/own", **fields: Any) -> Entry:
+def entry(
+    seed: int, metric: float | None, place: str = "models/own", **fields: Any
+) -> TransferEntry:
     made: dict[str, Any] = {
         "run": f"random-seed{seed}",
         "model": place,
@@ -78,10 +80,10 @@ def entry(seed: int, metric: float | None, place: str = "models/own", **fields: 
         "form": "as found",
         "score": None if metric is None else worth(metric),
     }
-    return Entry(**(made | fields))
+    return TransferEntry(**(made | fields))
 
 
-def transfer(*entries: Entry, **fields: Any) -> Transfer:
+def transfer(*entries: TransferEntry, **fields: Any) -> Transfer:
     made: dict[str, Any] = {
         "study": "small",
         "complete": True,
