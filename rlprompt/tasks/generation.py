@@ -211,14 +211,8 @@ class GenerationTask(Task):
             RewardError: The reward function raised, or gave no rewards.
             ValueError: The model cannot write, or an example is too long for it.
         """
-        answers = lm.generate(
-            prompts,
-            [self.template.query(example.fields, lm) for example in examples],
-            max_new_tokens=self.max_new_tokens,
-            stop=self.stop,
-            temperature=self.temperature,
-            seed=self.seed,
-        )
+        queries = [self.template.query(example.fields, lm) for example in examples]
+        answers = lm.generate(prompts, queries, **dataclasses.asdict(self._decoding))
         outputs = tuple(tuple(answer.text.strip() for answer in row) for row in answers)
         rewards = [
             self._scores(row, examples, _shown(lm, prompt))

@@ -277,17 +277,7 @@ class StyleTransferTask(Task):
     ) -> Judgement:
         """What the model writes under each prompt (P,) for each example (E,), judged."""
         queries = [self.template.query(example.fields, lm) for example in examples]
-        decoding = self.decoding
-        written = lm.generate(
-            prompts,
-            queries,
-            max_new_tokens=decoding.max_new_tokens,
-            stop=decoding.stop,
-            temperature=decoding.temperature,
-            top_k=decoding.top_k,
-            top_p=decoding.top_p,
-            seed=decoding.seed,
-        )
+        written = lm.generate(prompts, queries, **asdict(self.decoding))
         outputs = tuple(tuple(answer.text.strip() for answer in row) for row in written)
         inputs = [example.fields["text"] for example in examples]
         return Judgement(
