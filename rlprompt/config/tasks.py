@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import pydantic
-from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from rlprompt.config.registry import find
+from rlprompt.data.settings import DRAW, DrawSettings
 from rlprompt.template import Template
 from rlprompt.types import RegistryKind
 
@@ -61,8 +62,23 @@ def known(kind: RegistryKind) -> pydantic.AfterValidator:
     return pydantic.AfterValidator(lambda name: find(kind, name).name)
 
 
-class ClassificationConfig(StrictModel):
+if TYPE_CHECKING:
+    _DrawConfig = StrictModel
+else:  # a field for each of the settings, with the values that are allowed
+    _DrawConfig = pydantic.create_model(
+        "_DrawConfig",
+        __base__=StrictModel,
+        **{
+            name: (hint, DRAW[name])
+            for name, hint in get_type_hints(DrawSettings, include_extras=True).items()
+        },
+    )
+
+
+class ClassificationConfig(_DrawConfig):
     """A task that tells classes apart: what `ClassificationTask.from_file` takes.
+
+    Besides its own attributes it has those of `DrawSettings`.
 
     Attributes:
         data: `movie-reviews`, a `.csv`, `.tsv`, `.jsonl` or `.parquet` file, a folder with train,
@@ -76,12 +92,6 @@ class ClassificationConfig(StrictModel):
             only field. Left out, the fields are columns.
         label: Column that holds the class.
         reward: `gap`, `cross_entropy`, `hinge` or `accuracy`.
-        shots: Examples a class for train and again for dev, where they are drawn from one file.
-        test: Examples to test on; null for all there are.
-        seed: Decides what is drawn.
-        on_bad_rows: `error` stops at an example that is empty or has no known label; `skip` leaves
-            it out and counts it.
-        on_leak: `error` stops at an example that two splits share; `allow` keeps it and says so.
         hand_prompt: A prompt written by hand, the control to beat.
         pooling: How several words of a class count together (`Verbaliser`).
         length: How the tokens of a word count together (`Verbaliser`).
@@ -95,11 +105,6 @@ class ClassificationConfig(StrictModel):
     text: str | dict[str, str] | tuple[str, ...] | None = None
     label: str = "label"
     reward: str = "gap"
-    shots: PositiveInt = 16
-    test: PositiveInt | None = None
-    seed: int = Field(0, ge=0)
-    on_bad_rows: Literal["error", "skip"] = "error"
-    on_leak: Literal["error", "allow"] = "error"
     hand_prompt: str = ""
     pooling: Literal["mean", "logsumexp"] = "mean"
     length: Literal["sum", "mean"] = "sum"

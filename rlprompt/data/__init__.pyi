@@ -4,8 +4,10 @@ from .examples import Splits as Splits
 from .few_shot import few_shot as few_shot
 from .load import load_splits as load_splits
 from .reading import OnBadRows as OnBadRows
+from .settings import DrawSettings as DrawSettings
 
 __all__ = [
+    "DrawSettings",
     "Example",
     "OnBadRows",
     "OnLeak",

@@ -173,7 +173,7 @@ class LoRA:
 
 
 @dataclass(frozen=True)
-class FineTuning:
+class FineTuning(Schedule):
     """All weights.
 
     Args:
@@ -195,21 +195,13 @@ class FineTuning:
     patience: int = 4
     batch: int = 8
 
-    def __post_init__(self) -> None:
-        """Check what a user can get wrong."""
-        self._schedule  # noqa: B018
-
-    @property
-    def _schedule(self) -> Schedule:
-        return Schedule(self.learning_rates, self.epochs, self.patience, self.batch)
-
     def train(self, task: ClassificationTask, lm: FrozenLM, seed: int) -> Outcome:
         """See `Reference.train`."""
 
         def begin(model: PreTrainedModel) -> Any:
             return model.requires_grad_(True)
 
-        return train(task, lm, Method(begin, lambda model: model), self._schedule, seed)
+        return train(task, lm, Method(begin, lambda model: model), self, seed)
 
 
 REFERENCES: Mapping[str, type[LogisticHead] | type[LoRA] | type[FineTuning]] = {

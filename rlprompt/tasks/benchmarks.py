@@ -17,10 +17,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec, Unpack
 
 from rlprompt.data.hub import is_saved
-from rlprompt.data.load import OnBadRows, OnLeak, load_splits
+from rlprompt.data.settings import DrawSettings, described, draw_splits, draws
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
 
@@ -275,60 +275,48 @@ MOVIE_REVIEWS = Benchmark(
     SENTIMENT,
 )
 
-SETTINGS = """
+SETTINGS = described("""
     Args:
         data: A folder in the few-shot layout or a file, whose labels are the names of the classes
             or numbers from 0 in their order; a folder that `datasets` saved; None for the data
             set's usual place. On the hub that is its branch `main`, whose commit is looked up and
             recorded; `hub:NAME@REVISION` pins another.
-        shots: Examples a class for train and again for dev, where they are drawn.
-        test: Examples to test on; None for all there are.
-        seed: Decides what is drawn.
         template: Where text and prompt go; None for the papers'.
         masked: Whether the papers' template and prompt are those for masked models.
         label_words: Class to the word that answers for it; None for the papers'.
         reward: `gap`, `cross_entropy`, `hinge` or `accuracy`.
         hand_prompt: The control; None for the papers'.
-        on_bad_rows: Benchmarks have empty and repeated texts: `skip` leaves them out and says which
-            in the notes, `error` refuses them.
-        on_leak: What to do with examples that two splits share: `error` makes them bad rows,
-            `allow` keeps them and says so in the notes.
+        **draw: What is drawn of the data (`DrawSettings`).
 
     Raises:
         ValueError: The data have a defect, or a setting does not fit the data set.
-"""
+""")
 
 
+# Benchmarks have empty and repeated texts.
+@draws(on_bad_rows="skip")
 def _task(
     known: Benchmark,
     data: str | None = None,
-    shots: int = 16,
-    test: int | None = None,
-    seed: int = 0,
     template: str | None = None,
     masked: bool = False,
     label_words: Mapping[str, str] | None = None,
     reward: str = "gap",
     hand_prompt: str | None = None,
-    on_bad_rows: OnBadRows = "skip",
-    on_leak: OnLeak = "error",
+    **draw: Unpack[DrawSettings],
 ) -> ClassificationTask:
     words = _words(known, label_words)
     default = known.masked if masked else known.causal
     shape = _template(known, default if template is None else template)
     usual = data is None or _usual(known, data)
     spellings = known.spellings if usual else tuple(map(str, range(len(words))))
-    splits = load_splits(
+    splits = draw_splits(
         known.source if data is None else data,
         list(known.label_words),
+        draw,
         text={name: known.columns[name] if usual else name for name in shape.fields},
         label=known.label if usual else "label",
         aliases=dict(zip(spellings, known.label_words, strict=bool(spellings))),
-        shots=shots,
-        n_test=test,
-        seed=seed,
-        on_bad_rows=on_bad_rows,
-        on_leak=on_leak,
     )
     by_hand = known.hand_masked if masked else known.hand_causal
     return ClassificationTask(

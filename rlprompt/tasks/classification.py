@@ -6,14 +6,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Unpack, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlprompt.data.load import Example, OnBadRows, OnLeak, Splits, load_splits
+from rlprompt.data.examples import Example, Splits
+from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.tasks.base import (
@@ -57,6 +58,7 @@ class ClassificationTask(Task):
             example whose label has no word.
 
     >>> from rlprompt.check.toy import toy_lm
+    >>> from rlprompt.data.load import load_splits
     >>> lm, labels = toy_lm(), ["bad", "good"]
     >>> rows = [{"text": f"{label} {i}", "label": label} for i in range(6) for label in labels]
     >>> splits = load_splits(rows, labels, shots=2)
@@ -112,6 +114,7 @@ class ClassificationTask(Task):
         return 0 if self.calibration == "none" else len(content_free_texts(self.template))
 
     @classmethod
+    @draws()
     def from_file(
         cls,
         data: str,
@@ -121,16 +124,12 @@ class ClassificationTask(Task):
         text: str | Sequence[str] | Mapping[str, str] | None = None,
         label: str = "label",
         reward: str = "gap",
-        shots: int = 16,
-        test: int | None = None,
-        seed: int = 0,
-        on_bad_rows: OnBadRows = "error",
-        on_leak: OnLeak = "error",
         hand_prompt: str = "",
         pooling: str = "mean",
         length: str = "sum",
         calibration: str = "none",
         name: str = "",
+        **draw: Unpack[DrawSettings],
     ) -> ClassificationTask:
         """Tell the classes of a file's rows apart.
 
@@ -143,33 +142,19 @@ class ClassificationTask(Task):
                 the only field. Left out, the fields are columns.
             label: Column that holds the class.
             reward: As for the class.
-            shots: Examples a class in train and in dev, where they are drawn.
-            test: Examples to test on; None for all there are.
-            seed: Decides what is drawn.
-            on_bad_rows: As for `load_splits`.
-            on_leak: As for `load_splits`.
             hand_prompt: As for the class.
             pooling: As for the class.
             length: As for the class.
             calibration: As for the class.
             name: What results call it; left out, the file's name, or those of the folder and the
                 one that it is in.
+            **draw: What is drawn of the data (`DrawSettings`).
 
         Raises:
             ValueError: Something is not there, or has a defect.
         """
         made = Template(template)
-        splits = load_splits(
-            data,
-            list(label_words),
-            text=columns(made, text),
-            label=label,
-            shots=shots,
-            n_test=test,
-            seed=seed,
-            on_bad_rows=on_bad_rows,
-            on_leak=on_leak,
-        )
+        splits = draw_splits(data, list(label_words), draw, text=columns(made, text), label=label)
         return cls(
             name=name or data_name(data),
             splits=splits,

@@ -27,12 +27,13 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, Unpack, cast, get_args
 
 import numpy as np
 
 from rlprompt._utils.plugins import load_object
-from rlprompt.data.load import Example, OnBadRows, OnLeak, Splits, load_splits
+from rlprompt.data.examples import Example, Splits
+from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.tasks.base import Task, data_name
@@ -260,6 +261,7 @@ class FunctionTask(Task):
             )
 
     @classmethod
+    @draws()
     def from_file(
         cls,
         data: str,
@@ -267,13 +269,9 @@ class FunctionTask(Task):
         reward: RewardFunction | str,
         text: Sequence[str] | Mapping[str, str] = ("text",),
         label: str | None = None,
-        shots: int = 16,
-        test: int | None = None,
-        seed: int = 0,
-        on_bad_rows: OnBadRows = "error",
-        on_leak: OnLeak = "error",
         hand_prompt: str = "",
         name: str = "",
+        **draw: Unpack[DrawSettings],
     ) -> FunctionTask:
         """A task on the examples of a file or folder.
 
@@ -282,28 +280,14 @@ class FunctionTask(Task):
             reward: The function, or where it is, such as `rewards.py:score`.
             text: Columns that the function needs, or a mapping of what it calls them to columns.
             label: Column that is the examples' label, if any.
-            shots: Examples in train and in dev, where they are drawn from one file.
-            test: Examples to test on; None for all there are.
-            seed: Decides what is drawn.
-            on_bad_rows: As for `load_splits`.
-            on_leak: As for `load_splits`.
             hand_prompt: As for the class.
             name: What results call it; the file's name if left out.
+            **draw: What is drawn of the data (`DrawSettings`).
 
         Raises:
             ValueError: The data has a defect, or the function reads something else.
         """
-        splits = load_splits(
-            data,
-            None,
-            text=text,
-            label=label,
-            shots=shots,
-            n_test=test,
-            seed=seed,
-            on_bad_rows=on_bad_rows,
-            on_leak=on_leak,
-        )
+        splits = draw_splits(data, None, draw, text=text, label=label)
         function = load_reward(reward) if isinstance(reward, str) else reward
         return cls(name or data_name(data), splits, function, hand_prompt)
 

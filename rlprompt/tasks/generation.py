@@ -12,11 +12,12 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, Unpack
 
 import numpy as np
 
-from rlprompt.data.load import Example, OnBadRows, OnLeak, Splits, load_splits
+from rlprompt.data.examples import Example, Splits
+from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
@@ -59,6 +60,7 @@ class GenerationTask(Task):
             metric, or no example has the reference that a metric needs.
 
     >>> from rlprompt.check.toy import toy_lm
+    >>> from rlprompt.data.load import load_splits
     >>> rows = [{"text": word, "label": word[0]} for word in ("ant", "bee", "cow", "dog")]
     >>> splits = load_splits(rows, None, shots=1)
     >>> task = GenerationTask("letters", splits, Template("{prompt} {text}:"), "exact_match")
@@ -104,6 +106,7 @@ class GenerationTask(Task):
             )
 
     @classmethod
+    @draws()
     def from_file(
         cls,
         data: str,
@@ -117,13 +120,9 @@ class GenerationTask(Task):
         temperature: float = 0.0,
         sampling_seed: int = 0,
         length_penalty: float = 0.0,
-        shots: int = 16,
-        test: int | None = None,
-        seed: int = 0,
-        on_bad_rows: OnBadRows = "error",
-        on_leak: OnLeak = "error",
         hand_prompt: str = "",
         name: str = "",
+        **draw: Unpack[DrawSettings],
     ) -> GenerationTask:
         """Write an answer for each of a file's rows.
 
@@ -138,29 +137,15 @@ class GenerationTask(Task):
             temperature: As for the class.
             sampling_seed: The class's `seed`.
             length_penalty: As for the class.
-            shots: Examples in train and in dev, where they are drawn from one file.
-            test: Examples to test on; None for all there are.
-            seed: Decides which examples are drawn.
-            on_bad_rows: As for `load_splits`.
-            on_leak: As for `load_splits`.
             hand_prompt: As for the class.
             name: What results call it; left out, that of the data.
+            **draw: What is drawn of the data (`DrawSettings`).
 
         Raises:
             ValueError: Something is not there, or has a defect.
         """
         made = Template(template)
-        splits = load_splits(
-            data,
-            None,
-            text=columns(made, text),
-            label=label,
-            shots=shots,
-            n_test=test,
-            seed=seed,
-            on_bad_rows=on_bad_rows,
-            on_leak=on_leak,
-        )
+        splits = draw_splits(data, None, draw, text=columns(made, text), label=label)
         return cls(
             name=name or data_name(data),
             splits=splits,
@@ -226,14 +211,8 @@ class GenerationTask(Task):
             RewardError: The reward function raised, or gave no rewards.
             ValueError: The model cannot write, or an example is too long for it.
         """
-        answers = lm.generate(
-            prompts,
-            [self.template.query(example.fields, lm) for example in examples],
-            max_new_tokens=self.max_new_tokens,
-            stop=self.stop,
-            temperature=self.temperature,
-            seed=self.seed,
-        )
+        queries = [self.template.query(example.fields, lm) for example in examples]
+        answers = lm.generate(prompts, queries, **dataclasses.asdict(self._decoding))
         outputs = tuple(tuple(answer.text.strip() for answer in row) for row in answers)
         rewards = [
             self._scores(row, examples, _shown(lm, prompt))

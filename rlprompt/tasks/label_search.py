@@ -85,7 +85,7 @@ def find_label_words(
     >>> template = Template("{text} {prompt}")
     >>> find_label_words(toy_lm(), examples, template, ["bad", "good"])  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: the tokenizer of trial has 0 words of one token that can answer in ...
+    ValueError: the tokenizer of toy has 0 words of one token that can answer in ...
     """
     if len(set(labels)) < 2 or len(set(labels)) < len(labels):
         raise ValueError(f"two classes or more, each once; got {list(labels)}")

@@ -23,12 +23,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Unpack, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.data.load import MOVIE_REVIEWS, Example, OnBadRows, Splits, load_splits
+from rlprompt.data.examples import Example, Splits
+from rlprompt.data.load import MOVIE_REVIEWS
+from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
@@ -145,6 +147,7 @@ class StyleTransferTask(Task):
             raise ValueError(f"style_template {self.style_template!r}; it needs {{text}} alone")
 
     @classmethod
+    @draws(test=100)
     def from_file(
         cls,
         data: str = MOVIE_REVIEWS,
@@ -163,12 +166,9 @@ class StyleTransferTask(Task):
         style_template: str = STYLE_TEMPLATE,
         max_new_tokens: int = DECODING.max_new_tokens,
         stop: Sequence[str] = DECODING.stop,
-        shots: int = 16,
-        test: int | None = 100,
-        seed: int = 0,
-        on_bad_rows: OnBadRows = "error",
         hand_prompt: str = "Rewrite the sentence so that it is {target}.",
         name: str = "",
+        **draw: Unpack[DrawSettings],
     ) -> StyleTransferTask:
         """Rewrite the sentences of a file that have one style in another.
 
@@ -190,29 +190,19 @@ class StyleTransferTask(Task):
             style_template: As for the class.
             max_new_tokens: Where an answer ends that did not end by itself.
             stop: Strings that end an answer.
-            shots: Sentences in train and in dev, where they are drawn.
-            test: Sentences to test on, at most; None for all there are.
-            seed: Decides what is drawn.
-            on_bad_rows: As for `load_splits`.
             hand_prompt: As for the class; `{target}` in it becomes the style's name.
             name: What results call it; the data's name and both styles if left out.
+            **draw: What is drawn of the data (`DrawSettings`).
 
         Raises:
             ValueError: Something is not there, or has a defect.
         """
         # Test takes from what is left of both styles: it is cut once the others are out.
-        splits = load_splits(
-            data,
-            [source, target],
-            text={"text": text},
-            label=label,
-            shots=shots,
-            seed=seed,
-            on_bad_rows=on_bad_rows,
-        )
+        every: DrawSettings = {**draw, "test": None}
+        splits = draw_splits(data, [source, target], every, text={"text": text}, label=label)
         return cls(
             name=name or f"{data_name(data)}-{source}-to-{target}",
-            splits=_only(splits, source, test),
+            splits=_only(splits, source, draw["test"]),
             target=target,
             words=words,
             classifier=(
@@ -287,17 +277,7 @@ class StyleTransferTask(Task):
     ) -> Judgement:
         """What the model writes under each prompt (P,) for each example (E,), judged."""
         queries = [self.template.query(example.fields, lm) for example in examples]
-        decoding = self.decoding
-        written = lm.generate(
-            prompts,
-            queries,
-            max_new_tokens=decoding.max_new_tokens,
-            stop=decoding.stop,
-            temperature=decoding.temperature,
-            top_k=decoding.top_k,
-            top_p=decoding.top_p,
-            seed=decoding.seed,
-        )
+        written = lm.generate(prompts, queries, **asdict(self.decoding))
         outputs = tuple(tuple(answer.text.strip() for answer in row) for row in written)
         inputs = [example.fields["text"] for example in examples]
         return Judgement(

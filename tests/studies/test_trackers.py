@@ -66,7 +66,7 @@ def test_each_search_is_a_run_with_its_settings(tmp_path: Path, told: list[Told]
     for one, run in zip(told, done.runs, strict=True):
         config = one.begun["config"]
         assert (config["task"], config["model"], config["budget"]) == ("films", "tiny-llama", 48)
-        assert (config["optimiser"], config["seed"]) == (run.search.optimiser, run.search.seed)
+        assert (config["optimiser"], config["seed"]) == (run.search.method, run.search.seed)
 
 
 def test_the_last_that_is_told_is_what_was_found(tmp_path: Path, told: list[Told]) -> None:

@@ -1,0 +1,142 @@
+"""Settings of data that all tasks which read some share: said here once, for Python and files."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import typing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final, ParamSpec, TypedDict, TypeVar, Unpack
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from rlprompt.data.examples import OnLeak, Splits
+from rlprompt.data.load import DataSource, load_splits
+from rlprompt.data.reading import OnBadRows
+
+P = ParamSpec("P")
+Made = TypeVar("Made")
+
+
+class DrawSettings(TypedDict, total=False):
+    """How a task's splits are drawn from its data, and what is done about defects.
+
+    What is left out has the value of `DRAW`, or the task's own.
+
+    Attributes:
+        shots: Examples a class for train and again for dev, where they are drawn; in all, for a
+            task without classes. 1 or more.
+        test: Examples to test on, 1 or more; None for all there are.
+        seed: Decides what is drawn. 0 or more.
+        on_bad_rows: `error` stops at an example that is empty, repeated or has no known label;
+            `skip` leaves it out, and says so in the notes.
+        on_leak: `error` takes an example that two splits share for a bad row; `allow` keeps it, and
+            says so in the notes.
+    """
+
+    shots: PositiveInt
+    test: PositiveInt | None
+    seed: NonNegativeInt
+    on_bad_rows: OnBadRows
+    on_leak: OnLeak
+
+
+DRAW: Final[DrawSettings] = {
+    "shots": 16,
+    "test": None,
+    "seed": 0,
+    "on_bad_rows": "error",
+    "on_leak": "error",
+}
+
+
+def draws(**own: Unpack[DrawSettings]) -> Callable[[Callable[P, Made]], Callable[P, Made]]:
+    """Mark a function that takes `**draw: Unpack[DrawSettings]`.
+
+    It is called with all of them, and its signature, annotations and docstring show each, so that
+    the settings of a task can be listed and checked.
+
+    Args:
+        **own: Defaults that are not those of `DRAW`.
+
+    >>> @draws(shots=32)
+    ... def read(data: str, **draw: Unpack[DrawSettings]) -> DrawSettings:
+    ...     return draw
+    >>> read("films.csv", seed=1)["shots"], read("films.csv", seed=1)["seed"]
+    (32, 1)
+    >>> list(inspect.signature(read).parameters)
+    ['data', 'shots', 'test', 'seed', 'on_bad_rows', 'on_leak']
+    """
+    defaults: dict[str, Any] = {**DRAW, **own}
+    hints = typing.get_type_hints(DrawSettings)
+
+    def decorate(make: Callable[P, Made]) -> Callable[P, Made]:
+        signature = inspect.signature(make)
+        *others, draw = signature.parameters.values()
+        known = {*signature.parameters, *defaults} - {draw.name}
+
+        @functools.wraps(make)
+        def made(*args: P.args, **settings: P.kwargs) -> Made:
+            for unknown in sorted(settings.keys() - known):  # `**draw` would take it
+                raise TypeError(f"{make.__name__}() got an unexpected keyword argument {unknown!r}")
+            return make(*args, **{**defaults, **settings})
+
+        shown = [
+            draw.replace(name=name, kind=draw.KEYWORD_ONLY, default=default, annotation=hints[name])
+            for name, default in defaults.items()
+        ]
+        made.__dict__["__signature__"] = signature.replace(parameters=[*others, *shown])
+        made.__annotations__ = {k: v for k, v in make.__annotations__.items() if k != draw.name}
+        made.__annotations__ |= hints
+        made.__doc__ = described(make.__doc__ or "", draw.name)
+        return made
+
+    return decorate
+
+
+def described(text: str, draw: str = "draw") -> str:
+    """A docstring with what each setting means in the place of its line about `**draw`."""
+    meanings = (inspect.getdoc(DrawSettings) or "").partition("Attributes:\n")[2].splitlines()
+
+    def lines(found: re.Match[str]) -> str:
+        return "\n".join(found["indent"] + line.removeprefix("    ") for line in meanings)
+
+    return re.sub(rf"^(?P<indent> *)\*\*{draw}: .*$", lines, text, flags=re.MULTILINE)
+
+
+def draw_splits(
+    data: DataSource,
+    labels: Collection[str] | None,
+    draw: DrawSettings,
+    *,
+    text: Sequence[str] | Mapping[str, str],
+    label: str | None,
+    aliases: Mapping[str, str] | None = None,
+) -> Splits:
+    """Splits of a task's data: `load_splits` by settings.
+
+    Args:
+        data: As for `load_splits`, as are the others but `draw`.
+        labels: The classes, or None.
+        draw: Settings; what is left out is as in `DRAW`.
+        text: Columns of text, or field to column.
+        label: Column of the label, or None.
+        aliases: Other spellings of classes.
+
+    Raises:
+        ValueError: The data do not exist or have a defect, or a setting is not allowed.
+    """
+    settings: DrawSettings = {**DRAW, **draw}
+    return load_splits(
+        data,
+        labels,
+        text=text,
+        label=label,
+        aliases=aliases,
+        shots=settings["shots"],
+        n_test=settings["test"],
+        seed=settings["seed"],
+        on_bad_rows=settings["on_bad_rows"],
+        on_leak=settings["on_leak"],
+    )
