@@ -62,12 +62,23 @@ def known(kind: RegistryKind) -> pydantic.AfterValidator:
     return pydantic.AfterValidator(lambda name: find(kind, name).name)
 
 
+# The order of fields is that in which a study's page shows its experiment file.
+class _LabelledData(StrictModel):
+    data: str = Field(min_length=1)
+    template: Annotated[str, pydantic.AfterValidator(_template)]
+    label_words: Literal["auto"] | dict[str, _Word | tuple[_Word, ...]]
+    labels: tuple[_Word, ...] = ()
+    text: str | dict[str, str] | tuple[str, ...] | None = None
+    label: str = "label"
+    reward: str = "gap"
+
+
 if TYPE_CHECKING:
-    _DrawConfig = StrictModel
+    _DrawConfig = _LabelledData
 else:  # a field for each of the settings, with the values that are allowed
     _DrawConfig = pydantic.create_model(
         "_DrawConfig",
-        __base__=StrictModel,
+        __base__=_LabelledData,
         **{
             name: (hint, DRAW[name])
             for name, hint in get_type_hints(DrawSettings, include_extras=True).items()
@@ -98,13 +109,6 @@ class ClassificationConfig(_DrawConfig):
         calibration: `contextual`, or `none` (Zhao et al. 2021).
     """
 
-    data: str = Field(min_length=1)
-    template: Annotated[str, pydantic.AfterValidator(_template)]
-    label_words: Literal["auto"] | dict[str, _Word | tuple[_Word, ...]]
-    labels: tuple[_Word, ...] = ()
-    text: str | dict[str, str] | tuple[str, ...] | None = None
-    label: str = "label"
-    reward: str = "gap"
     hand_prompt: str = ""
     pooling: Literal["mean", "logsumexp"] = "mean"
     length: Literal["sum", "mean"] = "sum"
