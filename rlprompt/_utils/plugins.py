@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from rlprompt._utils.suggest import advice
+from rlprompt._utils.text import error_line
 
 
 def locate(spec: str, folder: Path) -> str:
@@ -103,7 +104,7 @@ def _run_file(path: Path) -> ModuleType:
 def _told(error: Exception, path: Path | None = None) -> str:
     """An error in a line: what, and the last place that it came from, in a file if one is given."""
     if isinstance(error, SyntaxError):
-        return f"{type(error).__name__}: {error}"
+        return error_line(error)
     frames = traceback.extract_tb(error.__traceback__)
     frame = [one for one in frames if path is None or one.filename == str(path)][-1]
-    return f"{type(error).__name__}: {error} at {Path(frame.filename).name}:{frame.lineno}"
+    return f"{error_line(error)} at {Path(frame.filename).name}:{frame.lineno}"

@@ -1,8 +1,8 @@
-r"""Text of any origin made safe to look at: what cannot be seen is written as an escape.
+r"""Text as sentences, names of files and pages need it.
 
 A found prompt may hold any character of a vocabulary: line breaks, zero-width ones, and marks that
-turn the direction of all text after them. HTML, LaTeX and the like are escaped elsewhere, after
-this.
+turn the direction of all text after them. Here what cannot be seen is written as an escape; HTML,
+LaTeX and the like are escaped elsewhere, after this.
 
 >>> visible("It\u200bwas\n")
 'It\\u200bwas\\n'
@@ -11,6 +11,8 @@ this.
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 # Letters and marks without ink, which `str.isprintable` takes for printable: fillers of Hangul,
@@ -47,6 +49,77 @@ def spans(text: str) -> list[Span]:
 def visible(text: str) -> str:
     """A text in one line, with escapes for what cannot be seen; spaces stay."""
     return "".join(map(_shown, text))
+
+
+def error_line(error: object) -> str:
+    r"""What an error is and says, on one line.
+
+    >>> error_line(ValueError("no\n  spread"))
+    'ValueError: no spread'
+    """
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as a sentence lists them; "" for none.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    names = list(names)
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def listed_briefly(names: Iterable[str], most: int = 12) -> str:
+    """The same, cut where there are more than so many.
+
+    >>> listed_briefly(["a", "b", "c", "d"], most=2)
+    'a, b and 2 more'
+    """
+    names = list(names)
+    return listed([*names[:most], f"{len(names) - most} more"] if len(names) > most else names)
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things whose plural ends in s.
+
+    >>> counted(1, "seed"), counted(3, "seed")
+    ('1 seed', '3 seeds')
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def file_part(name: str) -> str:
+    """A name as part of a file name: letters, digits and `=.-_` stay. Two may come out alike.
+
+    >>> file_part("SST 2/ppo")
+    'SST-2-ppo'
+    """
+    return "".join(c if c.isalnum() or c in "=.-_" else "-" for c in name)
+
+
+def slugs(names: Iterable[str], parent: str = "") -> dict[str, str]:
+    """A name for files and links for each name, lower-case ASCII, no two alike.
+
+    >>> slugs(["SST 2", "sst/2"], "scores")
+    {'SST 2': 'scores-sst-2', 'sst/2': 'scores-sst-2-2'}
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(r"[^a-z0-9_]+", "-", f"{parent} {name}".lower()).strip("-") or "x"
+        numbered = (f"{plain}-{number}" for number in itertools.count(2))
+        free = (slug for slug in itertools.chain([plain], numbered) if slug not in found.values())
+        found[name] = next(free)
+    return found
+
+
+def fence(text: str, least: int = 1) -> str:
+    """Backticks, so many or more, that a text of Markdown's code cannot close.
+
+    >>> fence("a``b")
+    '```'
+    """
+    return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
 def _kind(character: str) -> Literal["text", "space", "escape"]:

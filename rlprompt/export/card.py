@@ -9,7 +9,6 @@ The Python that it shows is complete, and gives the numbers of rlprompt.
 from __future__ import annotations
 
 import importlib.resources
-import itertools
 import json
 from collections.abc import Sequence
 from functools import cache
@@ -18,6 +17,7 @@ from string import Formatter
 from jinja2 import Environment, StrictUndefined
 from jinja2 import Template as JinjaTemplate
 
+from rlprompt._utils.text import fence
 from rlprompt.export.folder import SCORED, Facts, Usage
 from rlprompt.models.loading import model_names
 from rlprompt.search.result import SOFT_MARK
@@ -101,9 +101,8 @@ def fenced(code: str, language: str = "python") -> str:
     ````
     """
     code = code.strip("\n")
-    runs = (len(list(run)) for tick, run in itertools.groupby(code) if tick == "`")
-    fence = "`" * max(3, 1 + max(runs, default=0))
-    return f"{fence}{language}\n{code}\n{fence}"
+    ticks = fence(code, least=3)
+    return f"{ticks}{language}\n{code}\n{ticks}"
 
 
 def _around(facts: Facts) -> tuple[str, str]:

@@ -2,7 +2,7 @@ from .decoding import Decoding as Decoding
 from .decoding import Generated as Generated
 from .fingerprint import Fingerprint as Fingerprint
 from .lm import FrozenLM as FrozenLM
-from .precision import Noise as Noise
+from .noise import Noise as Noise
 
 __all__ = [
     "Decoding",

@@ -32,11 +32,12 @@ from rlprompt.models.loading import (
     special_ids,
 )
 from rlprompt.models.memory import Memory, free_bytes
+from rlprompt.models.noise import Noise
 from rlprompt.models.packed_generation import PackedGenerator
 from rlprompt.models.packed_model import PackedModel
 from rlprompt.models.packed_scoring import PackedScorer
 from rlprompt.models.plain import PlainGenerator, PlainScorer
-from rlprompt.models.precision import Noise, choose_dtype, disagreement, measure_noise, probe_rows
+from rlprompt.models.precision import choose_dtype, disagreement, measure_noise, probe_rows
 from rlprompt.models.request import Limits, Request, join, prepare, prepare_soft
 from rlprompt.models.scorer import Generator, Over, Scorer, embed, write
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt

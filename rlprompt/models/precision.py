@@ -3,9 +3,6 @@
 The same row comes out a little differently in another batch, another order or another layout,
 because floating-point sums are rounded differently: by about 1e-5 nats in float32, and by a few
 hundredths in bfloat16, which is as much as good prompts differ by.
-
->>> Noise(alone=0.0, shuffled=0.25, batches=0.0, plain=0.5, spread=1.0).largest
-0.5
 """
 
 from __future__ import annotations
@@ -14,7 +11,6 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -24,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlprompt.models.memory import free_bytes
+from rlprompt.models.noise import QUIET, Noise
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.template import Query
 
@@ -31,35 +28,8 @@ logger = logging.getLogger(__name__)
 
 Scoring = Callable[[Sequence[Prompt], Sequence[Query]], Tensor]
 
-# Share of the usual distance between two prompts that noise may reach before it can decide.
-QUIET = 0.01
 # How much faster 16-bit products must be to be worth another look.
 FASTER = 1.2
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Largest differences of a row's log-likelihoods, nats, from all rows scored in one call.
-
-    Attributes:
-        alone: Each prompt and query scored in a call of their own.
-        shuffled: Prompts and queries in another order.
-        batches: Forward passes of other sizes.
-        plain: One padded row a sequence, nothing shared.
-        spread: What to hold them against: the median difference between two prompts on the same
-            query and candidate.
-    """
-
-    alone: float
-    shuffled: float
-    batches: float
-    plain: float
-    spread: float
-
-    @property
-    def largest(self) -> float:
-        """The largest of the four differences, nats."""
-        return max(self.alone, self.shuffled, self.batches, self.plain)
 
 
 def measure_noise(

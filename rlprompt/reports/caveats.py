@@ -15,14 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlprompt._utils.text import listed_briefly
+from rlprompt.models.noise import QUIET
 from rlprompt.prompt import SoftPrompt
-from rlprompt.reports.study_data import RunData, StudyData, names
+from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.search.result import Result
 from rlprompt.store.summary import ModelEntry, RunEntry, TaskEntry
 
-# Noise above this share of the usual distance between two prompts can decide between them; the
-# limit at which a dtype is held to be exact enough, as in `choose_dtype`.
-QUIET = 0.01
 # Rewards that are differences of log-likelihoods or worth as much, so that noise can be held
 # against them.
 _IN_NATS = ("gap", "cross_entropy", "hinge")
@@ -222,8 +221,8 @@ def several_budgets(study: StudyData) -> Iterator[Caveat]:
         yield Caveat(
             "several budgets",
             "note",
-            f"There are runs of {names(f'{budget:,}' for budget in budgets)} rows. They are never "
-            "in one table: a larger budget is no better method.",
+            f"There are runs of {listed_briefly(f'{budget:,}' for budget in budgets)} rows. They "
+            "are never in one table: a larger budget is no better method.",
         )
 
 
@@ -259,7 +258,7 @@ def missing_runs(study: StudyData) -> Iterator[Caveat]:
     which = ""
     if len(grid) == summary.expected_runs:
         absent = [cell for cell in grid if cell not in there]
-        which = ": " + names(
+        which = ": " + listed_briefly(
             (f"{o} on {t}, {m}, seed {s}, {b:,} rows" for t, m, b, o, s in absent), most=6
         )
     yield Caveat(
@@ -334,8 +333,9 @@ def _below_noise(study: StudyData, model: str, task: TaskEntry, largest: float) 
             yield Caveat(
                 "noise floor",
                 "caution",
-                f"{task.name}, {model}, {budget:,} rows: the mean test rewards of {names(close)} "
-                f"differ by less than the noise of one log-likelihood ({largest:.2g} nats).",
+                f"{task.name}, {model}, {budget:,} rows: the mean test rewards of "
+                f"{listed_briefly(close)} differ by less than the noise of one log-likelihood "
+                f"({largest:.2g} nats).",
             )
 
 

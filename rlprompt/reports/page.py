@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rlprompt._utils.text import counted, listed_briefly, slugs
 from rlprompt.reports.caveats import Caveat, caveats, examined
 from rlprompt.reports.costs import (
     config_text,
@@ -23,8 +24,8 @@ from rlprompt.reports.prompts import BestPrompt, best_prompts, prompt_table
 from rlprompt.reports.results import Results, results
 from rlprompt.reports.runs import runs_table
 from rlprompt.reports.score_matrix import ScoreMatrix
-from rlprompt.reports.study_data import StudyData, names
-from rlprompt.reports.tables import Table, count, slugs
+from rlprompt.reports.study_data import StudyData
+from rlprompt.reports.tables import Table, count
 from rlprompt.reports.transfer import transfer_tables
 from rlprompt.store.summary import Summary
 
@@ -153,31 +154,35 @@ def _section(study: StudyData, model: str, budget: int, key: str) -> PageSection
 def _headline(study: StudyData) -> str:
     """What was compared, on what, at which cost."""
     summary = study.summary
-    tasks, models = (names(one.name for one in part) for part in (summary.tasks, summary.models))
-    budgets = names(f"{budget:,}" for budget in summary.budgets)
+    tasks, models = (
+        listed_briefly(one.name for one in part) for part in (summary.tasks, summary.models)
+    )
+    budgets = listed_briefly(f"{budget:,}" for budget in summary.budgets)
     return (
-        f"{_many(len(summary.optimisers), 'method')}, {_many(len(summary.seeds), 'seed')} each, on "
-        f"{tasks} with {models}, at {budgets} rows a search"
+        f"{counted(len(summary.optimisers), 'method')}, {counted(len(summary.seeds), 'seed')} "
+        f"each, on {tasks} with {models}, at {budgets} rows a search"
     )
 
 
 def _facts(study: StudyData) -> Iterator[tuple[str, str]]:
     summary = study.summary
-    yield _many(len(summary.optimisers), "method"), names(summary.optimisers)
+    yield counted(len(summary.optimisers), "method"), listed_briefly(summary.optimisers)
     yield (
-        _many(len(summary.tasks), "task"),
-        names(f"{task.name} ({_sizes(task.examples)})" for task in summary.tasks),
+        counted(len(summary.tasks), "task"),
+        listed_briefly(f"{task.name} ({_sizes(task.examples)})" for task in summary.tasks),
     )
     yield (
-        _many(len(summary.models), "model"),
-        names(f"{one.name} ({count(one.parameters)} parameters)" for one in summary.models),
+        counted(len(summary.models), "model"),
+        listed_briefly(
+            f"{one.name} ({count(one.parameters)} parameters)" for one in summary.models
+        ),
     )
     finished = sum(run.entry.status == "finished" for run in study.runs)
-    seeds = f"{_many(len(summary.seeds), 'seed')} each"
+    seeds = f"{counted(len(summary.seeds), 'seed')} each"
     struck = sum(bool(run.struck) for run in study.runs)
-    counted = f", {struck} struck" if struck else ""
-    yield f"{finished} of {summary.expected_runs} runs finished{counted}", seeds
-    budgets = names(f"{budget:,}" for budget in summary.budgets)
+    less = f", {struck} struck" if struck else ""
+    yield f"{finished} of {summary.expected_runs} runs finished{less}", seeds
+    budgets = listed_briefly(f"{budget:,}" for budget in summary.budgets)
     yield f"{budgets} rows a search", "a row is one prompt scored on one example"
     tokens, seconds = total_tokens(study), total_seconds(study)
     cost = [f"{seconds / 3600:,.1f} hours" if seconds >= 5400 else f"{seconds:,.0f} seconds"]
@@ -188,9 +193,11 @@ def _facts(study: StudyData) -> Iterator[tuple[str, str]]:
 
 def _basis(summary: Summary) -> str:
     """How much the figures rest on."""
-    sizes = names(f"{task.examples.get('test', 0):,} on {task.name}" for task in summary.tasks)
+    sizes = listed_briefly(
+        f"{task.examples.get('test', 0):,} on {task.name}" for task in summary.tasks
+    )
     return (
-        f"Figures rest on {_many(len(summary.seeds), 'seed')} a method, and on so many test "
+        f"Figures rest on {counted(len(summary.seeds), 'seed')} a method, and on so many test "
         f"examples: {sizes}."
     )
 
@@ -198,10 +205,6 @@ def _basis(summary: Summary) -> str:
 def _sizes(examples: dict[str, int]) -> str:
     """Examples of each split in a word or two."""
     return " / ".join(f"{examples.get(split, 0):,}" for split in ("train", "dev", "test"))
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _short(value: float) -> str:

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rlprompt._utils.text import counted, slugs
 from rlprompt.prompt import SoftPrompt
 from rlprompt.reports.score_matrix import ScoreMatrix, wilson
 from rlprompt.reports.study_data import RunData
 from rlprompt.reports.svg import effect_bar
-from rlprompt.reports.tables import NONE, Table, number, slugs
+from rlprompt.reports.tables import NONE, Table, number
 from rlprompt.search.result import SOFT_MARK, Result
 from rlprompt.store.summary import TaskEntry
 
@@ -110,7 +111,7 @@ def _best_prompt(matrix: ScoreMatrix, task: TaskEntry, run: RunData, of: int) ->
     assert result is not None
     best = result.best
     soft = isinstance(best.prompt, SoftPrompt)
-    vectors = "vector" if soft else "token"
+    kind = "vector" if soft else "token"
     name = matrix.name(slugs(matrix.methods)[entry.optimiser], task.name)
     effects, bars = _effects(name, task, result)
     tables = (_neighbours, _confusion, _confusions, _outputs)
@@ -121,7 +122,7 @@ def _best_prompt(matrix: ScoreMatrix, task: TaskEntry, run: RunData, of: int) ->
         of=of,
         text=best.text.removeprefix(SOFT_MARK) if soft else best.text,
         soft=soft,
-        size=f"{len(best.prompt)} {vectors}{'' if len(best.prompt) == 1 else 's'}",
+        size=counted(len(best.prompt), kind),
         retypable=best.retypable,
         found=f"after {best.found_at_rows:,} of {entry.rows:,} rows",
         scores=tuple((split, number(run.score(split))) for split in ("train", "dev", "test")),

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from rlprompt._utils.text import slugs
 from rlprompt.reports.study_data import RunData, StudyData
-from rlprompt.reports.tables import slugs
 from rlprompt.statistics.summaries import share_interval
 from rlprompt.store.summary import ReferenceEntry, TaskEntry
 from rlprompt.types import Floats

@@ -6,7 +6,6 @@ Nothing is believed because it is in the folder: the page's caveats say what can
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,17 +112,3 @@ def _found(folder: Path, entry: RunEntry) -> RunData:
         return RunData(entry, None, f"{entry.file} cannot be read: {error}")
     # A million points in memory at a time are enough; the curve is its improvements.
     return RunData(entry, dataclasses.replace(result, points=result.trace))
-
-
-def names(values: Iterable[str], most: int = 12) -> str:
-    """A list in words, cut where it is long.
-
-    >>> names(["a", "b", "c"])
-    'a, b and c'
-    >>> names(["a", "b", "c", "d"], most=2)
-    'a, b and 2 more'
-    """
-    values = list(values)
-    if len(values) > most:
-        return f"{', '.join(values[:most])} and {len(values) - most} more"
-    return " and ".join(filter(None, [", ".join(values[:-1]), *values[-1:]]))

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rlprompt._utils.text import visible
+from rlprompt._utils.text import fence, visible
 
 # What stands for a figure that there is not.
 NONE = "-"
@@ -145,21 +144,6 @@ def latex_text(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in visible(text))
 
 
-def slugs(names: Iterable[str], parent: str = "") -> dict[str, str]:
-    """A name for files and links for each name, no two alike.
-
-    >>> slugs(["SST 2", "sst/2"], "scores")
-    {'SST 2': 'scores-sst-2', 'sst/2': 'scores-sst-2-2'}
-    """
-    found: dict[str, str] = {}
-    for name in names:
-        plain = re.sub(r"[^a-z0-9_]+", "-", f"{parent} {name}".lower()).strip("-") or "x"
-        numbered = (f"{plain}-{number}" for number in itertools.count(2))
-        free = (slug for slug in itertools.chain([plain], numbered) if slug not in found.values())
-        found[name] = next(free)
-    return found
-
-
 def _markdown_cell(table: Table, column: int, cell: str) -> str:
     shown = table.shown(column, cell)
     if column in table.code and cell:
@@ -174,12 +158,11 @@ def markdown_text(text: str) -> str:
 
 
 def _markdown_code(text: str) -> str:
-    """Text as code; a longer fence than any run of backticks in it. GFM splits at a bare |."""
+    """Text as code; GFM splits at a bare |."""
     text = text.replace("|", "\\|")
-    longest = max((len(list(g)) for tick, g in itertools.groupby(text) if tick == "`"), default=0)
-    fence = "`" * (longest + 1)
+    ticks = fence(text)
     pad = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{fence}{pad}{text}{pad}{fence}"
+    return f"{ticks}{pad}{text}{pad}{ticks}"
 
 
 def _csv_cell(table: Table, column: int, cell: str) -> str:

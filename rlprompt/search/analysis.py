@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.evaluation import Evaluator
@@ -46,7 +47,7 @@ def analyse(evaluator: Evaluator, prompt: Prompt) -> Analysis:
         neighbours = tuple(_neighbours(evaluator.lm, prompt, tokens))
         return Analysis(pieces, neighbours, _projection(evaluator, tokens))
     except REFUSALS as error:
-        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        problem = error_line(error)
         logger.warning("the picked prompt was not taken apart: %s", problem)
         return Analysis(problem=problem)
 

@@ -13,6 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
+from rlprompt._utils.text import counted, listed
 from rlprompt.statistics.paired import Difference
 from rlprompt.statistics.pairwise import Pair, compare_all, highest, pairs_of
 from rlprompt.statistics.summaries import present
@@ -151,11 +152,11 @@ def _checked(
     if baseline is not None and baseline not in searches:
         raise ValueError(f"the baseline {baseline!r} is none of the searches {list(searches)}")
     if missing := [name for name in searches if name not in budgets]:
-        raise ValueError(f"no budget is given for {_listed(missing)}")
+        raise ValueError(f"no budget is given for {listed(missing)}")
     different = {budgets[name]: f"{name} had {budgets[name]:,} rows" for name in searches}
     if len(different) > 1:
         raise ValueError(
-            f"searches of different budgets cannot be ranked: {_listed(list(different.values()))}; "
+            f"searches of different budgets cannot be ranked: {listed(different.values())}; "
             "judge each budget by itself"
         )
     return next(iter(different), 0)
@@ -184,8 +185,8 @@ def _sentence(study: _Study, leader: str | None, winner: str | None, lead: Seque
         others = "every other search" if study.all_scored else "every other search with a score"
         return (
             f"{winner} wins at {study.rows}: its mean {study.metric} of {mean} over "
-            f"{_count(study.n_tasks, 'task')} and {_count(study.n_seeds, 'seed')} is above that of "
-            f"{others} (closest: {closest.second}, {_gap(closest.difference)}; "
+            f"{counted(study.n_tasks, 'task')} and {counted(study.n_seeds, 'seed')} is above that "
+            f"of {others} (closest: {closest.second}, {_gap(closest.difference)}; "
             f"p at most {math.ceil(1000 * worst) / 1000} after Holm's correction)."
         )
     return _open(study, leader, mean, lead)
@@ -198,13 +199,13 @@ def _open(study: _Study, leader: str, mean: str, lead: Sequence[Pair]) -> str:
     unsettled = [pair for pair in lead if pair.second in equals]
     text = (
         f"No winner at {study.rows}: {leader} comes out highest, with a mean {study.metric} of "
-        f"{mean}, but cannot be told apart at this budget from {_listed(equals)}"
+        f"{mean}, but cannot be told apart at this budget from {listed(equals)}"
     )
     if unsettled:  # else what is left shares no seed with the leader
         closest = min(unsettled, key=lambda pair: pair.difference.mean)
         which = "" if len(equals) == 1 else f"closest: {closest.second}, "
         text += f" ({which}{_gap(closest.difference)})"
-    text += f". It is settled above {_listed(below)}." if below else "."
+    text += f". It is settled above {listed(below)}." if below else "."
     needed = [pair.seeds_needed for pair in unsettled]
     if needed and None not in needed:
         text += (
@@ -222,12 +223,12 @@ def _beaten(nobody: str, pairs: Sequence[Pair]) -> Iterator[str]:
     above = [pair.first for pair in pairs if pair.settled and pair.difference.mean > 0]
     below = [pair.first for pair in pairs if pair.settled and pair.difference.mean < 0]
     unsettled = [pair.first for pair in pairs if not pair.settled]
-    text = f"{_listed(above)} {_are(above)}" if above else f"{nobody} is"
+    text = f"{listed(above)} {_are(above)}" if above else f"{nobody} is"
     text += f" shown to beat {reference}"
     if above and unsettled:
-        text += f"; {_listed(unsettled)} {_are(unsettled)} not"
+        text += f"; {listed(unsettled)} {_are(unsettled)} not"
     if below:
-        text += f"; {_listed(below)} {_are(below)} shown to be below it"
+        text += f"; {listed(below)} {_are(below)} shown to be below it"
     yield text + "."
 
 
@@ -238,11 +239,11 @@ def _gaps(searches: Mapping[str, Floats]) -> Iterator[str]:
     if gaps:
         yield (
             f"No score from {sum(missing.values())} of {sum(map(np.size, searches.values()))} runs "
-            f"({_listed(gaps)}). Two searches are compared where both have one, on tasks with two "
+            f"({listed(gaps)}). Two searches are compared where both have one, on tasks with two "
             "such seeds or more, so a search gains by failing where it does badly."
         )
     if empty := [name for name, scores in searches.items() if missing[name] == scores.size]:
-        yield f"Not judged, for want of any score: {_listed(empty)}."
+        yield f"Not judged, for want of any score: {listed(empty)}."
 
 
 def _scope(study: _Study) -> Iterator[str]:
@@ -265,18 +266,5 @@ def _gap(difference: Difference) -> str:
     return f"{text}, 95 % interval {difference.low:.3f} to {difference.high:.3f}"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 def _are(names: Sequence[str]) -> str:
     return "is" if len(names) == 1 else "are"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Names as they are listed in a sentence.
-
-    >>> _listed(["a", "b", "c"])
-    'a, b and c'
-    """
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

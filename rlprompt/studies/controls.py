@@ -17,6 +17,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.evaluation import Evaluator, describe, means, shown_answers
@@ -156,7 +157,7 @@ def score_control(plan: ControlPlan, lm: FrozenLM, memo: Memo | None = None) -> 
     except Exception as error:
         if plan.required:
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = error_line(error)
         logger.warning("the control %r is left out: %s", plan.name, reason, exc_info=True)
         return replace(nothing, rows=outside.rows, note=f"left out: {reason}")
     tested = measured["test"]

@@ -14,6 +14,7 @@ from itertools import product
 from pathlib import PurePath
 from typing import Any
 
+from rlprompt._utils.text import file_part
 from rlprompt.config.registry import import_task, make_optimiser, make_task
 from rlprompt.config.schema import Config, ModelConfig
 from rlprompt.config.tasks import ImportedTaskConfig, NamedTaskConfig, TaskConfig, parse_task
@@ -85,7 +86,7 @@ class Experiment:
         object.__setattr__(self, "task", as_task(self.task))
         if not self.optimisers or not self.seeds:
             raise ValueError("nothing to run: give one optimiser and one seed or more")
-        slugs = [slug(name) for name in self.optimisers]
+        slugs = [file_part(name) for name in self.optimisers]
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"names of optimisers differ too little for files: {slugs}")
         check_references(self.references, self.task, self.lm)
@@ -139,7 +140,7 @@ def searches(experiments: Sequence[Experiment]) -> dict[str, PlannedSearch]:
     found: dict[str, PlannedSearch] = {}
     for parts, experiment in zip(_differences(experiments), experiments, strict=True):
         for optimiser, seed in experiment.grid:
-            name = "/".join(slug(part) for part in (*parts, f"{optimiser}-seed{seed}"))
+            name = "/".join(file_part(part) for part in (*parts, f"{optimiser}-seed{seed}"))
             if name in found:
                 raise ValueError(
                     f"two searches would be called {name}; the same task and model are there twice"
@@ -328,11 +329,6 @@ def load_model(section: ModelConfig, device: str, dtype: str) -> FrozenLM:
         AssetError: The bundled model could not be fetched.
     """
     return FrozenLM.load(section.name, device=device, dtype=dtype, revision=section.revision)
-
-
-def slug(name: str) -> str:
-    """A name as part of a file name."""
-    return "".join(c if c.isalnum() or c in "=.-_" else "-" for c in name)
 
 
 def _check_lengths(task: Task, lm: FrozenLM, n_prompt: int) -> None:

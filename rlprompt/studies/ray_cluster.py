@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from rlprompt._utils.plugins import own_modules
+from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
 from rlprompt.store.database import StoreError
 from rlprompt.studies.remote import ModelReference, StudyServer, Worker
@@ -190,8 +191,8 @@ class _Workers:
         except errors.RayError as error:
             raise ClusterError(
                 f"a process of the cluster was lost {RETRIES + 1} times, or the one that has the "
-                f"store was ({_line(error)}); what was paid for is kept, so the same command goes "
-                "on with it"
+                f"store was ({error_line(error)}); what was paid for is kept, so the same command "
+                "goes on with it"
             ) from error
 
 
@@ -236,8 +237,8 @@ def _connected(settings: Ray) -> Iterator[Any]:
         )
     except ConnectionError as error:
         raise ClusterError(
-            f"there is no Ray cluster at {settings.address!r} ({_line(error)}); start one with "
-            "`ray start --head`, or say `address: local` for this machine alone"
+            f"there is no Ray cluster at {settings.address!r} ({error_line(error)}); start one "
+            "with `ray start --head`, or say `address: local` for this machine alone"
         ) from error
     try:
         yield ray
@@ -280,7 +281,3 @@ class _Room:
                 logger.warning("%s; waiting for %g s", lack, wait)
         if time.monotonic() - self._since >= wait:
             raise ClusterError(f"{lack}; lower num_cpus and num_gpus of `ray:`, or add a machine")
-
-
-def _line(error: object) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

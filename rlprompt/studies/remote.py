@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.memo import Memo, Question, V
 from rlprompt.search.result import Result
@@ -202,7 +203,7 @@ class Worker:
             raise
         # As in `Study.run`: kept with what was found and reported; the other searches go on.
         except Exception as error:
-            line = " ".join(f"{type(error).__name__}: {error}".split())
+            line = error_line(error)
             details = traceback.format_exc()
             call("end", *place, found[0] if found else None, line, details)
         else:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import PooledLM
 from rlprompt.search.budget import Budget, Ledger
@@ -259,7 +260,7 @@ class Study:
         except StoreError:
             raise
         except Exception as error:
-            line = " ".join(f"{type(error).__name__}: {error}".split())
+            line = error_line(error)
             self.end(name, partial[0] if partial else None, line)
             raise
         self.end(name, result)

@@ -32,6 +32,7 @@ from typing import Any, ClassVar, Literal, Unpack, cast, get_args
 import numpy as np
 
 from rlprompt._utils.plugins import load_object
+from rlprompt._utils.text import error_line
 from rlprompt.data.examples import Example, Splits
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
@@ -326,7 +327,7 @@ def _told(error: Exception) -> str:
     """An error in a line: what, and where in the person's file."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if len(frames) > 1 else ""
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ") + where
+    return error_line(error).rstrip(": ") + where
 
 
 def _example(example: Example, i: int) -> str:

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from rlprompt.models import precision as noise
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.precision import Noise, choose_dtype, measure_noise
+from rlprompt.models.noise import Noise
+from rlprompt.models.precision import choose_dtype, measure_noise
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.template import Query
 

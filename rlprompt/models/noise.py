@@ -1,0 +1,37 @@
+"""How much the arithmetic alone changes a score, in figures; to read them needs no torch.
+
+>>> Noise(alone=0.0, shuffled=0.25, batches=0.0, plain=0.5, spread=1.0).largest
+0.5
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Share of the usual distance between two prompts that noise may reach before it can decide.
+QUIET = 0.01
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Largest differences of a row's log-likelihoods, nats, from all rows scored in one call.
+
+    Attributes:
+        alone: Each prompt and query scored in a call of their own.
+        shuffled: Prompts and queries in another order.
+        batches: Forward passes of other sizes.
+        plain: One padded row a sequence, nothing shared.
+        spread: What to hold them against: the median difference between two prompts on the same
+            query and candidate.
+    """
+
+    alone: float
+    shuffled: float
+    batches: float
+    plain: float
+    spread: float
+
+    @property
+    def largest(self) -> float:
+        """The largest of the four differences, nats."""
+        return max(self.alone, self.shuffled, self.batches, self.plain)

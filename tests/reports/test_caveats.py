@@ -1,0 +1,182 @@
+"""What cannot be relied on: figures that count nowhere, and cautions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from study_folder import MODEL, make_study, model_entry, write_summary
+from study_pages import SMALL, Changed, first_of, found, sentences, small, struck, table
+
+from rlprompt.reports.html import html
+from rlprompt.reports.page import Page, page_of
+from rlprompt.reports.study_data import read_study
+from rlprompt.search.result import Result, Score
+from rlprompt.store.summary import RunEntry
+
+
+def test_a_sound_study_has_nothing_to_object(page: Page) -> None:
+    assert page.caveats == ()
+    assert "No objection found" in html(page)
+    assert "Figures rest on 5 seeds a method" in page.basis
+
+
+def test_a_leak_is_flagged(tmp_path: Path) -> None:
+    summary = make_study(tmp_path, SMALL)
+    task = summary.tasks[0].model_copy(update={"leaks": {"test": 12}})
+    write_summary(tmp_path, summary.model_copy(update={"tasks": (task,)}))
+    text = found(page_of(read_study(tmp_path)))["leaks"]
+    assert "12 of 200 test examples (6.0%)" in text
+
+
+def test_a_second_candidate_with_a_test_score_strikes_the_run(tmp_path: Path) -> None:
+    def plant(entry: RunEntry, result: Result) -> Changed:
+        best, second, *rest = result.candidates
+        second = replace(second, test=Score(0.1, 0.5))
+        return entry, replace(result, candidates=(best, second, *rest))
+
+    struck(small(tmp_path, **first_of("greedy", plant)), "have a test score")
+
+
+def test_a_prompt_that_is_not_the_best_on_dev_strikes_the_run(tmp_path: Path) -> None:
+    def plant(entry: RunEntry, result: Result) -> Changed:
+        best, *others = result.candidates
+        others[0] = replace(others[0], dev=Score(0.95, 0.97))
+        return entry, replace(result, candidates=(best, *others))
+
+    struck(small(tmp_path, **first_of("greedy", plant)), "was not picked on dev")
+
+
+def test_a_candidate_that_fell_behind_in_the_race_may_have_a_higher_mean(tmp_path: Path) -> None:
+    def plant(entry: RunEntry, result: Result) -> Changed:
+        best, *others = result.candidates
+        others[0] = replace(others[0], dev=Score(0.95, 0.97), dev_examples=8)
+        return entry, replace(result, candidates=(best, *others))
+
+    assert small(tmp_path, **first_of("greedy", plant)).caveats == ()
+
+
+def test_more_looks_at_test_than_a_kind_needs_strike_the_run(tmp_path: Path) -> None:
+    def plant(entry: RunEntry, result: Result) -> Changed:
+        return entry, replace(result, test_prompts=2)
+
+    struck(small(tmp_path, **first_of("greedy", plant)), "2 prompts were scored on test")
+
+
+def test_a_soft_prompt_and_its_projection_are_two_looks(tmp_path: Path) -> None:
+    plan = replace(SMALL, methods=("random", "cma-es"))
+    assert small(tmp_path, plan).caveats == ()
+
+
+def test_an_edited_test_figure_strikes_the_run(tmp_path: Path) -> None:
+    def plant(entry: RunEntry, result: Result) -> Changed:
+        return entry.model_copy(update={"test": 0.99}), result
+
+    struck(small(tmp_path, **first_of("greedy", plant)), "test is 0.99 there")
+
+
+def test_a_test_figure_edited_in_both_files_is_not_the_mean_of_its_examples(tmp_path: Path) -> None:
+    def plant(entry: RunEntry, result: Result) -> Changed:
+        best = replace(result.best, test=Score(0.9, 0.99))
+        changed = replace(result, candidates=(best, *result.candidates[1:]))
+        return entry.model_copy(update={"test": 0.99}), changed
+
+    struck(small(tmp_path, **first_of("greedy", plant)), "the mean over its test examples")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("task_fingerprint", "other", "another task or other data"),
+        ("fingerprint", {"weights": "other"}, "another model"),
+        ("rows", 1, "rows is 9600 there and 1 here"),
+    ],
+)
+def test_a_result_of_something_else_strikes_the_run(
+    tmp_path: Path, field: str, value: Any, said: str
+) -> None:
+    def plant(entry: RunEntry, result: Result) -> Changed:
+        return entry, replace(result, **{field: value})
+
+    struck(small(tmp_path, **first_of("greedy", plant)), said)
+
+
+def test_more_rows_than_the_budget_strike_the_run(tmp_path: Path) -> None:
+    def plant(entry: RunEntry, result: Result) -> Changed:
+        return entry.model_copy(update={"rows": 9_700}), replace(result, rows=9_700)
+
+    struck(small(tmp_path, **first_of("greedy", plant)), "9,700 rows of a budget of 9,600")
+
+
+def test_a_run_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    summary = make_study(tmp_path, SMALL)
+    twice = (*summary.runs, summary.runs[0])
+    write_summary(tmp_path, summary.model_copy(update={"runs": twice}))
+    one = page_of(read_study(tmp_path))
+    assert "twice" in found(one)["struck runs"]
+    assert table(one, "movie-reviews.scores")["random"]["runs"] == "3"
+
+
+def test_one_seed_ranks_nothing(tmp_path: Path) -> None:
+    """A planted winner: 0.99 against 0.5."""
+
+    def plant(entry: RunEntry, result: Result) -> Changed:
+        share = 0.99 if entry.optimiser == "greedy" else 0.5
+        metrics = tuple(float(i < share * 200) for i in range(200))
+        best = replace(result.best, test=Score(share, share))
+        changed = replace(
+            result,
+            candidates=(best, *result.candidates[1:]),
+            test_metrics=metrics,
+            test_answers=(),
+        )
+        return entry.model_copy(update={"test": share}), changed
+
+    one = small(tmp_path, replace(SMALL, seeds=1), change_run=plant)
+    assert "One seed ranks nothing" in found(one)["one seed"]
+    assert "greedy" not in sentences(one)
+    assert one.sections[0].results.tests == ()
+    assert one.sections[0].results.notes == ()
+    text = html(one)
+    assert not re.search(r"wins|comes? out highest|highest|shown to beat", text)
+    names = [row[0] for row in one.sections[0].results.tables[0].rows]
+    assert names.index("random") < names.index("greedy"), "in the order of the experiment"
+
+
+def test_a_failed_run_is_named_with_its_error(tmp_path: Path) -> None:
+    def plant(entry: RunEntry, result: Result) -> Changed:
+        changed = {"status": "failed", "error": "ZeroDivisionError: <b>no spread</b>"}
+        return entry.model_copy(update=changed), replace(result, status="failed")
+
+    one = small(tmp_path, **first_of("greedy", plant), complete=False)
+    text = found(one)["failed runs"]
+    assert f"greedy on movie-reviews, {MODEL}, seed 0" in text
+    assert "ZeroDivisionError" in text
+    assert table(one, "movie-reviews.scores")["greedy"]["runs"] == "2"
+    assert "<b>no spread" not in html(one)
+    assert "&lt;b&gt;no spread" in html(one)
+
+
+def test_missing_runs_are_named(tmp_path: Path) -> None:
+    summary = make_study(tmp_path, SMALL)
+    write_summary(tmp_path, summary.model_copy(update={"runs": summary.runs[:-1]}))
+    text = found(page_of(read_study(tmp_path)))["missing runs"]
+    assert "1 of 6 runs are not there: greedy on movie-reviews" in text
+    assert "seed 2, 9,600 rows" in text
+
+
+def test_a_task_without_test_beside_others_is_left_out_of_the_verdict(tmp_path: Path) -> None:
+    summary = make_study(tmp_path, replace(SMALL, tasks=("movie-reviews", "sst-2")))
+    without = summary.tasks[1].model_copy(update={"examples": {"train": 32, "dev": 32}})
+    write_summary(tmp_path, summary.model_copy(update={"tasks": (summary.tasks[0], without)}))
+    assert "sst-2 has no test" in found(page_of(read_study(tmp_path)))["missing test"]
+
+
+def test_noise_above_a_difference_is_flagged(tmp_path: Path) -> None:
+    one = small(tmp_path, models=(model_entry(noise=0.5),))
+    texts = [caveat.text for caveat in one.caveats if caveat.check == "noise floor"]
+    assert any("of the usual distance between two prompts" in text for text in texts)
+    assert any("random and greedy differ by less than the noise" in text for text in texts)

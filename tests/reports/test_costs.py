@@ -1,0 +1,43 @@
+"""What runs a study again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlprompt.config.yaml_file import load_config
+from rlprompt.reports.costs import config_text
+from rlprompt.reports.page import Page
+from rlprompt.store.summary import Summary
+
+
+def test_the_config_on_the_page_is_the_experiment_file(page: Page) -> None:
+    assert yaml.safe_load(page.config)["budgets"] == [9600]
+    assert page.command == "rlprompt compare three-tasks.yaml"
+    assert page.requirements == "pip install rlprompt==0.1.0 torch==2.9.1 numpy==2.3.4"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "name: a\nmodel: m\ntask: {data: movie-reviews, template: '{text} {prompt}', "
+        "label_words: {negative: bad, positive: good}, test: 20}\n"
+        "optimisers: [random, {name: greedy, pool: 0.5}]\nbudget: 64\nstop: {patience: 32}\n"
+        "references: [logistic-head, {name: lora, rank: 4}]",
+        "name: a\nmodels: {small: {name: m, revision: abc}, other: n}\n"
+        "tasks: [plurals, {name: sst2, seed: 3, hand_prompt: ''}]\noptimisers: [ppo]\n"
+        "seeds: [0, 1]\nbudgets: [64, 128]\nprompt: {length: 3, banned: [the]}",
+        "name: a\nmodel: m\ntask: {class: 'own.py:Task', args: {x: null, y: []}}\n"
+        "optimisers: [random]\nbudget: 64",
+    ],
+)
+def test_the_experiment_file_on_the_page_is_the_one_that_ran(tmp_path: Path, file: str) -> None:
+    ran, shown = tmp_path / "ran.yaml", tmp_path / "shown.yaml"
+    ran.write_text(file)
+    (tmp_path / "own.py").write_text("")
+    summary = Summary.model_construct(config=load_config(ran).record)
+    shown.write_text(config_text(summary))
+    assert load_config(shown).record == summary.config
+    assert "null" not in shown.read_text().replace("x: null", "")

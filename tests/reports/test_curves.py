@@ -1,0 +1,37 @@
+"""Curves: what a search had spent at each improvement."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from study_folder import METHODS
+
+from rlprompt.reports.curves import costs
+from rlprompt.reports.page import Page
+from rlprompt.reports.study_data import RunData, read_study
+
+
+def test_seconds_are_known_at_improvements_and_own_time_is_spread_over_them(study: Path) -> None:
+    run = read_study(study).runs[0]
+    assert run.result is not None
+    result = replace(
+        run.result,
+        points=((100, 0.1), (300, 0.2)),
+        trace_seconds=(1.0, 2.0),
+        rows=400,
+        lm_seconds=4.0,
+        total_seconds=8.0,
+    )
+    spent = costs(replace(run, result=result), [100, 200, 300, 400], "seconds")
+    assert spent is not None
+    assert spent.tolist() == [2.0, 3.0, 4.0, 8.0]
+    assert costs(RunData(run.entry, replace(result, tokens_per_row=None)), [1], "tokens") is None
+
+
+def test_curves_of_all_units_are_there_with_their_figures(page: Page) -> None:
+    assert page.units == ("rows", "tokens", "seconds")
+    (train, dev) = page.sections[0].curves[0].plots["rows"]
+    assert [row[0] for row in train.table.rows] == list(METHODS)
+    assert "<title" in dev.svg
+    assert "<desc" in dev.svg

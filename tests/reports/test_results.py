@@ -1,0 +1,74 @@
+"""Results: figures, intervals, and what may be concluded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from study_pages import SMALL, Changed, small, table
+
+from rlprompt.reports.page import Page
+from rlprompt.reports.study_data import read_study
+from rlprompt.search.result import Result, Score
+from rlprompt.store.summary import RunEntry
+
+
+def test_a_method_has_the_mean_over_seeds_and_students_interval(page: Page, study: Path) -> None:
+    runs = read_study(study).runs
+    tests = [
+        run.entry.test
+        for run in runs
+        if (run.entry.task, run.entry.optimiser) == ("sst-2", "greedy")
+    ]
+    values = np.array(tests, dtype=float)
+    # 2.776: Student's t for 4 degrees of freedom, two-sided 95 %.
+    half = 2.776 * values.std(ddof=1) / np.sqrt(5)
+    row = table(page, "sst-2.scores")["greedy"]
+    assert row["test"] == f"{values.mean():.3f}"
+    assert float(row["low"]) == pytest.approx(values.mean() - half, abs=1e-3)
+    assert float(row["high"]) == pytest.approx(values.mean() + half, abs=1e-3)
+    assert (row["runs"], row["interval over"]) == ("5", "seeds")
+
+
+def test_the_winners_curse_is_dev_less_test(page: Page) -> None:
+    row = table(page, "sst-2.scores")["greedy"]
+    gap = float(row["dev"]) - float(row["test"])
+    assert float(row["dev - test"]) == pytest.approx(gap, abs=2e-3)
+
+
+def test_a_control_has_wilsons_interval_over_examples(page: Page) -> None:
+    row = table(page, "movie-reviews.scores")["empty"]
+    # 111 of 200: Wilson's formula by hand.
+    assert (row["test"], row["low"], row["high"]) == ("0.555", "0.486", "0.622")
+    assert row["interval over"] == "examples"
+
+
+def test_shares_of_training_are_of_test_gain_numbers_and_rows(page: Page) -> None:
+    (kept,) = (one for one in page.tables() if one.name == "kept")
+    row = next(row for row in kept.rows if row[:3] == ("sst-2", "fine-tuning", "greedy"))
+    test = float(table(page, "sst-2.scores")["greedy"]["test"])
+    assert float(row[3]) == pytest.approx(100 * test / 0.84, abs=0.1)
+    assert float(row[4]) == pytest.approx(100 * (test - 0.555) / (0.84 - 0.555), abs=0.4)
+    assert float(row[5]) == pytest.approx(100 * 5 / 134_515_008, rel=0.1)
+    assert float(row[6]) == pytest.approx(100 * (9600 + 900 + 232 + 480) / 19_200, abs=0.1)
+
+
+def test_tasks_of_other_scales_are_not_averaged(tmp_path: Path) -> None:
+    def plant(entry: RunEntry, result: Result) -> Changed:
+        if entry.task == "movie-reviews":
+            return entry, result
+        best = replace(result.best, test=Score(40.0, 40.0 + entry.seed))
+        changed = replace(
+            result,
+            candidates=(best, *result.candidates[1:]),
+            test_metrics=(40.0 + entry.seed,) * 200,
+        )
+        return entry.model_copy(update={"test": 40.0 + entry.seed}), changed
+
+    plan = replace(SMALL, tasks=("movie-reviews", "sst-2"))
+    one = small(tmp_path, plan, change_run=plant)
+    assert not any(one_table.name == "all-tasks" for one_table in one.tables())
+    both = one.sections[0].results.sentences
+    assert [text.split(":")[0] for text in both] == ["movie-reviews", "sst-2"]
