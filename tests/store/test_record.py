@@ -14,6 +14,7 @@ from stored_search import (
     Counted,
     Cut,
     classification,
+    everybody_dies,
     go,
     nobody_dies,
     open_run,
@@ -28,6 +29,7 @@ from rlprompt.search.budget import Budget
 from rlprompt.search.memo import Answer, TrainQuestion
 from rlprompt.search.objective import GRADIENT_ROWS
 from rlprompt.search.run import search
+from rlprompt.store.database import StoreError
 from rlprompt.store.store import Store
 from rlprompt.tasks.classification import ClassificationTask
 
@@ -138,3 +140,91 @@ def test_what_two_ask_at_once_has_one_answer(path: Path) -> None:
             for i, record in enumerate(records)
         ]
     assert answers[0].per_example.tolist() == answers[1].per_example.tolist()
+
+
+QUESTIONS = tuple(TrainQuestion((TokenPrompt((10 + i, 20)),)) for i in range(4))
+
+
+def answer(value: float) -> Answer:
+    return Answer(np.full((1, N_EXAMPLES), value), None, 1.0)
+
+
+def asked(store: Store, name: str = "walk") -> list[tuple[str, ...]]:
+    return [batch.digests for batch in store.batches(name)]
+
+
+def digests(*questions: TrainQuestion) -> list[tuple[str, ...]]:
+    return [tuple(prompt.digest for prompt in question.prompts) for question in questions]
+
+
+def with_three(path: Path) -> Store:
+    """A store whose run was given the answers to three questions."""
+    store = open_run(path)
+    record = store.record("walk", tiny_lm(), HiddenWords(), ME)
+    for i, question in enumerate(QUESTIONS[:3]):
+        record.put(question, answer(float(i)))
+    return store
+
+
+def test_a_replay_in_the_same_order_changes_nothing(path: Path) -> None:
+    with with_three(path) as store:
+        before = store.run("walk")
+        again = store.record("walk", tiny_lm(), HiddenWords(), ME)
+        for i, question in enumerate(QUESTIONS[:3]):
+            found = again.get(question)
+            assert found is not None
+            assert found.per_example.tolist() == [[float(i)] * N_EXAMPLES]
+        assert store.run("walk") == before
+        assert asked(store) == digests(*QUESTIONS[:3])
+
+
+def test_a_replay_in_another_order_is_caught(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second, third, _ = QUESTIONS
+    with with_three(path) as store:
+        again = store.record("walk", tiny_lm(), HiddenWords(), ME)
+        again.get(first)
+        again.get(third)
+        state = store.run("walk")
+        assert (state.strayed, state.n_prompts, state.used) == (1, 2, 2 * N_EXAMPLES)
+        assert asked(store) == digests(first, third)
+        again.get(second)
+        state = store.run("walk")
+        assert (state.strayed, state.best_reward, state.seconds) == (1, 2.0, 3.0)
+        assert asked(store) == digests(first, third, second)
+    assert "walk does not repeat itself: batch 1 asks for something else" in caplog.text
+
+
+def test_a_replay_with_other_prompts_is_caught(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, _, new = QUESTIONS
+    with with_three(path) as store:
+        again = store.record("walk", tiny_lm(), HiddenWords(), ME)
+        again.get(first)
+        again.get(second)
+        assert again.get(new) is None
+        assert store.run("walk").strayed is None  # nothing was given yet
+        again.put(new, answer(9.0))
+        state = store.run("walk")
+        assert (state.strayed, state.best_reward, state.n_prompts) == (2, 9.0, 3)
+        assert asked(store) == digests(first, second, new)
+    assert "batch 2 asks for something else" in caplog.text
+
+
+def test_who_lost_a_run_writes_nothing_about_it(path: Path) -> None:
+    new = QUESTIONS[3]
+    with with_three(path) as store:
+        lost = store.record("walk", tiny_lm(), HiddenWords(), ME)
+        assert store.claim("other", only="walk", dead=everybody_dies) == "walk"
+        before = store.run("walk")
+        for question in QUESTIONS[:3]:
+            assert lost.get(question) is not None  # reading does no harm
+        with pytest.raises(StoreError, match="walk was taken over by another worker"):
+            lost.put(new, answer(9.0))
+        # Another order would be entered, too.
+        with pytest.raises(StoreError, match="taken over"):
+            store.record("walk", tiny_lm(), HiddenWords(), ME).get(QUESTIONS[1])
+        assert store.run("walk") == before
+        assert asked(store) == digests(*QUESTIONS[:3])
+        # Nor is the answer there, which was part of the same transaction.
+        assert store.memo(tiny_lm(), HiddenWords()).get(new) is None
