@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cached_study
 import numpy as np
 import pytest
 from cached_study import Counted, run
@@ -185,20 +186,12 @@ def test_a_cache_that_is_locked_or_gone_is_left_with_a_warning(
 
 
 def test_several_processes_fill_one_cache(tmp_path: Path) -> None:
-    script = (
-        "import pathlib, sys, cached_study as t;"
-        "t.run(pathlib.Path(sys.argv[1]), t.Counted(), pathlib.Path(sys.argv[2]))"
+    script = [sys.executable, cached_study.__file__, tmp_path / "cache.sqlite"]
+    subprocess.run(
+        [*script, tmp_path / "a", tmp_path / "b"],
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    tests = Path(__file__).parents[1] / "support"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, str(tmp_path / name), str(tmp_path / "cache.sqlite")],
-            cwd=tests,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for name in "ab"
-    ]
-    assert [process.wait() for process in processes] == [0, 0]
     results = []
     for name in "ab":
         with Store(tmp_path / name / FILE, read_only=True) as store:

@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sqlite3
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import rlprompt, save, summary, write_config
-from small_experiments import experiment, task
-from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
+from small_experiments import grid
+from tiny import TinyKind, tiny_model
 
-from rlprompt.agents.random_search import RandomSearch
 from rlprompt.config.yaml_file import load_config
-from rlprompt.data.load import Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.reports.page import page_of
 from rlprompt.reports.study_data import read_study
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.comparison import Comparison
-from rlprompt.studies.experiment import Experiment, load_model, searches
+from rlprompt.studies.experiment import load_model
 from rlprompt.studies.run import compare, load_again
 
 MODELS: dict[str, TinyKind] = {"a": "llama", "b": "gpt2"}
-ONLY = {"random": RandomSearch()}
-
-
-def grid(**fields: Any) -> list[Experiment]:
-    """Two models, two tasks, two budgets."""
-    other = task(name="books", label_words={"negative": "bad", "positive": "good"})
-    return [
-        experiment(lm=lm, task=one, budget=budget, optimisers=ONLY, **fields)
-        for lm in (tiny_lm("llama"), tiny_lm("gpt2"))
-        for one in (task(), other)
-        for budget in (16, 32)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -46,67 +30,6 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
     out = tmp_path_factory.mktemp("runs") / "grid"
     comparison = compare(grid(), out)
     return comparison, out
-
-
-class TestNames:
-    @pytest.mark.parametrize(
-        ("kept", "names"),
-        [
-            ([0], ["random-seed0"]),
-            ([0, 1], ["16-rows/random-seed0", "32-rows/random-seed0"]),
-            ([0, 2], ["films/random-seed0", "books/random-seed0"]),
-            ([0, 4], ["tiny-llama/random-seed0", "tiny-gpt2/random-seed0"]),
-            (
-                [0, 7],
-                ["films/tiny-llama/16-rows/random-seed0", "books/tiny-gpt2/32-rows/random-seed0"],
-            ),
-        ],
-    )
-    def test_what_is_the_same_for_all_is_left_out(
-        self, kept: Sequence[int], names: Sequence[str]
-    ) -> None:
-        all_ = grid()
-        found = list(searches([all_[i] for i in kept]))
-        assert found == names
-
-    def test_a_model_is_called_by_the_end_of_its_path_where_that_differs(self) -> None:
-        def named(name: str, kind: Any) -> Experiment:
-            return experiment(lm=FrozenLM(tiny_model(kind), tiny_tokenizer(kind), name))
-
-        a, b, c = named("x/a", "llama"), named("x/b", "gpt2"), named("y/a", "gpt2")
-        assert next(iter(searches([a, b]))) == "a/random-seed0"
-        assert next(iter(searches([a, c]))) == "x-a/random-seed0"
-
-    def test_what_cannot_be_told_apart_is_refused(self) -> None:
-        one = grid()[0]
-        with pytest.raises(ValueError, match="the same task and model are there twice"):
-            searches([one, one])
-        with pytest.raises(ValueError, match="give one experiment or more"):
-            searches([])
-        hinge = task(reward="hinge")
-        with pytest.raises(ValueError, match="two tasks are called films"):
-            searches([one, dataclasses.replace(one, task=hinge)])
-        titled = dataclasses.replace(one, task=hinge, task_title="hinge")
-        assert list(searches([one, titled])) == ["films/random-seed0", "hinge/random-seed0"]
-        gpt2 = FrozenLM(tiny_model("gpt2"), tiny_tokenizer("gpt2"), one.lm.name)
-        with pytest.raises(ValueError, match="two models are called tiny-llama"):
-            searches([one, dataclasses.replace(one, lm=gpt2)])
-
-    def test_a_fingerprint_that_ignores_the_examples_is_refused(self) -> None:
-        @dataclasses.dataclass(frozen=True)
-        class Careless:
-            name: str
-            splits: Splits
-            fingerprint: str = "always"
-
-            def rewards(self, *_: object) -> Any: ...
-
-        splits = task().splits
-        a = Careless("a", splits)
-        b = Careless("b", dataclasses.replace(splits, train=splits.train[:2]))
-        both: Any = [experiment(task=one, controls={}, optimisers=ONLY) for one in (a, b)]
-        with pytest.raises(ValueError, match="b has the fingerprint of another"):
-            searches(both)
 
 
 class TestFiles:

@@ -14,7 +14,7 @@ from typing import Any
 import cluster_study
 import psutil
 import pytest
-from command_line import ROWS, save, write_config, write_data
+from command_line import ROWS, rlprompt, save, write_config, write_data
 from study_results import ledgers, results
 
 from rlprompt.models.lm import FrozenLM
@@ -25,13 +25,6 @@ from rlprompt.studies.remote import ModelReference
 pytest.importorskip("ray")
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def start_study(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """A process that does a study, and takes every warning for an error."""
-    folder.mkdir()
-    script = [sys.executable, "-W", "error", cluster_study.__file__]
-    return subprocess.Popen([*script, folder, *arguments], env=ENVIRONMENT)
 
 
 def notes_of(folder: Path) -> list[str]:
@@ -48,8 +41,13 @@ def descendants() -> set[int]:
 
 @pytest.mark.slow
 def test_a_study_that_loses_a_node_ends_as_if_undisturbed(tmp_path: Path) -> None:
-    processes = start_study(tmp_path / "cluster"), start_study(tmp_path / "alone", "alone")
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    for name in ("cluster", "alone"):
+        (tmp_path / name).mkdir()
+    # Every warning is an error there, as it is here.
+    script = [sys.executable, "-W", "error", cluster_study.__file__]
+    with subprocess.Popen([*script, tmp_path / "cluster"], env=ENVIRONMENT) as process:
+        cluster_study.run_alone(tmp_path / "alone")
+        assert process.wait(timeout=300) == 0
     alone, notes = notes_of(tmp_path / "alone"), notes_of(tmp_path / "cluster")
     assert results(tmp_path / "cluster") == results(tmp_path / "alone")
     assert ledgers(tmp_path / "cluster") == ledgers(tmp_path / "alone")
@@ -99,7 +97,9 @@ SPLITS = Splits(*((Example({"text": f"{part} {i}"}, "a"),) for i, part in enumer
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_study_that_can_go_on_and_no_process(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_study_that_can_go_on_and_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "own.py").write_text(OWN_TASK)
     (tmp_path / "beside.py").write_text(BESIDE)
     changes: dict[str, Any] = {
@@ -113,19 +113,15 @@ def test_ctrl_c_leaves_a_study_that_can_go_on_and_no_process(tmp_path: Path) -> 
         write_config(tmp_path, **changes, **more)
         (tmp_path / "small.yaml").rename(tmp_path / f"{name}.yaml")
 
-    def compare(config: str, out: str, seconds: str = "0") -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", MAIN, "compare", config, "--out", out]
-        return subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env=ENVIRONMENT | {"SECONDS": seconds},
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
+    monkeypatch.chdir(tmp_path)
     before = descendants()
-    process = compare("ray.yaml", "ray", seconds="2")
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAIN, "compare", "ray.yaml", "--out", "ray"],
+        env=ENVIRONMENT | {"SECONDS": "2"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 200
     while process.poll() is None and time.monotonic() < deadline and not begun(tmp_path / "ray"):
         time.sleep(0.1)
@@ -137,9 +133,8 @@ def test_ctrl_c_leaves_a_study_that_can_go_on_and_no_process(tmp_path: Path) -> 
     _, alive = psutil.wait_procs([psutil.Process(p) for p in started if psutil.pid_exists(p)], 10)
     assert not alive
     for out in ("ray", "here"):
-        process = compare("here.yaml", out)
-        process.communicate(timeout=200)
-        assert process.returncode == 0
+        ended = rlprompt("compare", "here.yaml", "--out", out)
+        assert ended.exit_code == 0, ended.stderr
     assert results(tmp_path / "ray") == results(tmp_path / "here")
     assert ledgers(tmp_path / "ray") == ledgers(tmp_path / "here")
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import pytest
 from small_experiments import N_TRAIN, experiment, task
-from tiny import CONTEXT, tiny_lm
+from tiny import tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.data.load import Example
@@ -235,36 +235,6 @@ class TestTrouble:
         assert entry["status"] == "failed"
         assert "a reward must be a finite number" in entry["error"]
         assert entry["best_train_reward"] is not None
-
-
-class TestExperiment:
-    """What is refused before the first row is paid for."""
-
-    @pytest.mark.parametrize(
-        ("fields", "message"),
-        [
-            ({"budget": N_TRAIN - 1}, "a budget of 3 rows does not cover one prompt"),
-            ({"optimisers": {}}, "nothing to run"),
-            ({"seeds": ()}, "nothing to run"),
-            ({"length": CONTEXT}, "the train example .* is too long: "),
-            ({"optimisers": {"a b": RandomSearch(), "a-b": RandomSearch()}}, "differ too little"),
-        ],
-    )
-    def test_what_cannot_run(self, fields: dict[str, Any], message: str) -> None:
-        with pytest.raises(ValueError, match=message):
-            experiment(**fields)
-
-    def test_a_text_that_is_too_long_is_named_in_any_split(self) -> None:
-        long = Example({"text": "x" * CONTEXT}, "positive", "films.csv:7")
-        splits = task().splits
-        broken = task(splits=replace(splits, test=(*splits.test, long)))
-        with pytest.raises(ValueError, match=r"the test example films\.csv:7 is too long: 256"):
-            experiment(task=broken)
-
-    def test_a_ban_on_everything(self) -> None:
-        everything = range(tiny_lm().n_vocabulary)
-        with pytest.raises(ValueError, match="no token is allowed"):
-            experiment(banned=everything)
 
 
 class TestFolder:

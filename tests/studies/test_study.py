@@ -10,14 +10,7 @@ from pathlib import Path
 
 import fault_study
 import pytest
-from fakes import FakePricedTask
 from study_results import ledgers, results
-from tiny import tiny_lm
-
-from rlprompt.agents.random_search import RandomSearch
-from rlprompt.search.budget import Budget
-from rlprompt.studies.inspection import ledger
-from rlprompt.studies.study import PlannedSearch, Study
 
 N_PROMPTS, N_KILLS = 200, 40
 # New moments each time; a failure shows them.
@@ -44,13 +37,3 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(studies: Path) -> No
 def test_two_workers_share_a_study_and_one_takes_over_from_the_other(studies: Path) -> None:
     assert results(studies / "shared") == results(studies / "undisturbed")
     assert ledgers(studies / "shared") == ledgers(studies / "undisturbed")
-
-
-def test_what_a_task_needs_beyond_its_examples_is_in_the_ledger(tmp_path: Path) -> None:
-    task = FakePricedTask()
-    job = PlannedSearch(task, tiny_lm(), RandomSearch(), Budget(60), seed=0, length=3, banned=())
-    with Study(tmp_path, {"run": job}, {}) as study:
-        result = study.run(next(study.claimed()))
-        (run,), entries = study.store.runs(), list(ledger(study.store, "run"))
-    assert result.rows == run.used == entries[-1].rows == 60 // 5 * 5
-    assert [entry.rows for entry in entries] == [rows for rows, _ in result.points]

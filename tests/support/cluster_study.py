@@ -1,7 +1,7 @@
 """A study on a Ray cluster of two small nodes on this machine, for tests that take one away.
 
 `python cluster_study.py FOLDER` does the study in the folder and takes a node away while both have
-a search; `python cluster_study.py FOLDER alone` does it without a cluster.
+a search; `run_alone` does it without a cluster.
 """
 
 from __future__ import annotations
@@ -129,8 +129,4 @@ def run_on_cluster(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    if "alone" in sys.argv:
-        run_alone(place)
-    else:
-        run_on_cluster(place)
+    run_on_cluster(Path(sys.argv[1]))

@@ -17,6 +17,7 @@ from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
 
 N_TRAIN = 4
+ONLY = {"random": RandomSearch()}
 
 
 def examples(prefix: str, n: int = N_TRAIN) -> tuple[Example, ...]:
@@ -43,3 +44,14 @@ def experiment(**fields: Any) -> Experiment:
     budget = fields.pop("budget", 12 * N_TRAIN)
     made["budget"] = budget if isinstance(budget, Budget) else Budget(budget)
     return Experiment(**(made | fields))
+
+
+def grid(**fields: Any) -> list[Experiment]:
+    """Two models, two tasks, two budgets."""
+    other = task(name="books", label_words={"negative": "bad", "positive": "good"})
+    return [
+        experiment(lm=lm, task=one, budget=budget, optimisers=ONLY, **fields)
+        for lm in (tiny_lm("llama"), tiny_lm("gpt2"))
+        for one in (task(), other)
+        for budget in (16, 32)
+    ]

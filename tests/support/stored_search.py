@@ -1,0 +1,97 @@
+"""A search with a store of its own, which may be cut short, for tests of the store."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fakes import timeless
+from optimisers import Climb, Walk
+from synthetic import N_EXAMPLES, SPLITS, HiddenWords, examples
+from tiny import tiny_lm
+
+from rlprompt.data.load import Example, Splits
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt
+from rlprompt.search.result import Result
+from rlprompt.search.run import search
+from rlprompt.store.store import Store
+from rlprompt.tasks.base import Task
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.template import Template
+from rlprompt.types import Floats
+
+ROWS = 70 * N_EXAMPLES
+ME = "worker"
+
+
+class Cut(Exception):  # noqa: N818
+    """A process that ends."""
+
+
+@dataclass(frozen=True)
+class Counted(HiddenWords):
+    """Counts the prompts that it scores on train, and may end the process after some."""
+
+    counts: list[int] = dataclasses.field(default_factory=list)
+    last: int = 10**9
+    fingerprint: str = "counted"
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        if examples == self.splits.train:
+            if sum(self.counts) + len(prompts) > self.last:
+                raise Cut
+            self.counts.append(len(prompts))
+        return super().rewards(lm, prompts, examples)
+
+
+def nobody_dies(run: str, owner: str, beat: int) -> bool:
+    return False
+
+
+def everybody_dies(run: str, owner: str, beat: int) -> bool:
+    return True
+
+
+def open_run(path: Path, name: str = "walk", **spec: object) -> Store:
+    store = Store(path, patience=0.5)
+    store.plan({}, {name: spec})
+    assert store.claim(ME, only=name, dead=everybody_dies) == name
+    return store
+
+
+def go(
+    store: Store,
+    task: Task,
+    optimiser: Walk | Climb,
+    lm: FrozenLM | None = None,
+    name: str = "walk",
+) -> Result:
+    lm = lm or tiny_lm()
+    record = store.record(name, lm, task, ME)
+    return search(task, lm, optimiser, ROWS, seed=3, length=3, memo=record)
+
+
+def same(first: Result, second: Result) -> None:
+    """Equal in all but the wall time that a process took."""
+    assert timeless(first) == timeless(second)
+
+
+def filled(path: Path) -> Result:
+    with open_run(path) as store:
+        return go(store, HiddenWords(), Walk())
+
+
+def classification(train: Sequence[Example] = SPLITS.train, **changes: str) -> ClassificationTask:
+    splits = Splits(tuple(train), examples("dev"), examples("test"))
+    words = {"good": changes.pop("word", "great"), "bad": "terrible"}
+    return ClassificationTask(
+        "words", splits, Template(changes.pop("template", "{text} {prompt}")), words, **changes
+    )
+
+
+EDITED = (Example({"text": "train 0!"}, "good"), *SPLITS.train[1:])
