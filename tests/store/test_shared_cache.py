@@ -186,9 +186,9 @@ def test_a_cache_that_is_locked_or_gone_is_left_with_a_warning(
 
 
 def test_several_processes_fill_one_cache(tmp_path: Path) -> None:
-    script = [sys.executable, cached_study.__file__, tmp_path / "cache.sqlite"]
+    places = [str(tmp_path / name) for name in ("cache.sqlite", "a", "b")]
     subprocess.run(
-        [*script, tmp_path / "a", tmp_path / "b"],
+        [sys.executable, cached_study.__file__, *places],
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )

@@ -17,6 +17,7 @@ from synthetic import N_EXAMPLES, HiddenWords
 from tiny import tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
+from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE
@@ -69,7 +70,7 @@ def test_the_best_prompts_are_distinct_and_in_order(study: Study) -> None:
 def test_a_prompt_is_titled_by_its_ids(study: Study) -> None:
     entry = next(ledger(study.store, "run"))
     ids = entry.title.removeprefix("ids ").split()
-    assert entry.prompt == type(entry.prompt)(tuple(map(int, ids)))
+    assert entry.prompt == TokenPrompt(tuple(map(int, ids)))
     assert dataclasses.replace(entry, prompt=None).title == f"soft {entry.digest}"
 
 
