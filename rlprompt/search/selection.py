@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example, balanced
 from rlprompt.search.budget import Scored
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.result import Score
@@ -72,13 +72,7 @@ def race(evaluator: Evaluator, candidates: Sequence[Scored]) -> list[Raced]:
 
 def rounds(examples: Sequence[Example]) -> Iterator[list[int]]:
     """Places of the dev examples of each round: all classes in each, drawn by a fixed seed."""
-    rng = np.random.default_rng(0)
-    classes: dict[str, list[int]] = {}
-    for place in rng.permutation(len(examples)).tolist():
-        classes.setdefault(examples[place].label, []).append(place)
-    # Texts to be written differ in every label: then this is the permutation.
-    turns = ((turn, place) for own in classes.values() for turn, place in enumerate(own))
-    order = [place for _, place in sorted(turns, key=lambda pair: pair[0])]
+    order = balanced(examples, np.random.default_rng(0).permutation(len(examples)).tolist())
     seen = 0
     while seen < len(order):
         end = min(max(FIRST_ROUND, 2 * seen), len(order))

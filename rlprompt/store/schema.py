@@ -58,4 +58,6 @@ MIGRATIONS = (
     ) WITHOUT ROWID
     """,
     "CREATE TABLE documents (name TEXT PRIMARY KEY, content TEXT NOT NULL)",
+    # Places of the train examples, as JSON; NULL for all.
+    "ALTER TABLE answers ADD COLUMN examples TEXT",
 )
