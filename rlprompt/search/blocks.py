@@ -84,25 +84,27 @@ class Pieces:
 
     >>> pieces = Pieces(3)
     >>> pieces.add("a prompt", [0, 2], np.array([1.0, 3.0]))
-    >>> pieces.add("a prompt", [1], np.array([2.0])).tolist()
-    [1.0, 2.0, 3.0]
+    >>> pieces.add("a prompt", [1], np.array([2.0]))
+    2.0
 
     Args:
         n_examples: Train examples, E.
+        add_up: Whether parts make up the whole (`Task.blocks_add_up`); if not, none ever do here.
     """
 
-    def __init__(self, n_examples: int) -> None:
+    def __init__(self, n_examples: int, add_up: bool = True) -> None:
         self._n_examples = n_examples
+        self._add_up = add_up
         # By the prompt's content hash; NaN where it has not been scored. Never changed in place.
         self._known: dict[str, Floats] = {}
 
     def copy(self) -> Pieces:
         """Another with the same rewards, which goes its own way."""
-        made = Pieces(self._n_examples)
+        made = Pieces(self._n_examples, self._add_up)
         made._known = dict(self._known)
         return made
 
-    def add(self, digest: str, places: Sequence[int], rewards: Floats) -> Floats | None:
+    def add(self, digest: str, places: Sequence[int], rewards: Floats) -> float | None:
         """Note what a prompt earned on some examples.
 
         Args:
@@ -111,14 +113,16 @@ class Pieces:
             rewards: On each of them, finite. What was known of one stays.
 
         Returns:
-            (E,) rewards, float64, once there is one for each example: then they are forgotten
+            The mean over all E examples, once there is a reward for each: then they are forgotten
             here, and the prompt begins anew. Else None.
         """
+        if not self._add_up:
+            return None
         known = self._known.pop(digest, np.full(self._n_examples, np.nan)).copy()
         where = np.asarray(places)
         fresh = np.isnan(known[where])
         known[where[fresh]] = rewards[fresh]
         if not np.isnan(known).any():
-            return known
+            return float(known.mean())
         self._known[digest] = known
         return None

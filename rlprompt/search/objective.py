@@ -152,7 +152,7 @@ class Objective:
         self.waited = 0.0
         self._on_progress = on_progress
         self._memo = memo
-        self._pieces = Pieces(self.n_examples) if task.blocks_add_up else None
+        self._pieces = Pieces(self.n_examples, task.blocks_add_up)
         self._generates = task.has("rewards_with_outputs")
         budget.check_covers(task)
 
@@ -380,12 +380,14 @@ class Objective:
 
     def _record(self, prompt: Prompt, block: _Block, rewards: Floats, rows: int) -> None:
         """Enter a prompt into the ledger, once it has been scored on all examples."""
-        whole: Floats | None = rewards
-        if block.part is not None:
+        reward: float | None
+        if block.part is None:
+            reward = float(rewards.mean())
+        else:
             self.ledger.n_partial += 1
-            whole = self._pieces and self._pieces.add(prompt.digest, block.part, rewards)
-        if whole is not None:
-            self.ledger.record(Scored(prompt, float(whole.mean()), rows))
+            reward = self._pieces.add(prompt.digest, block.part, rewards)
+        if reward is not None:
+            self.ledger.record(Scored(prompt, reward, rows))
 
 
 class _Block:

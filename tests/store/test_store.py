@@ -527,6 +527,7 @@ def test_a_store_of_version_1_goes_on(path: Path) -> None:
     with sqlite3.connect(path) as raw:
         raw.executescript(
             "ALTER TABLE answers DROP COLUMN outputs; ALTER TABLE answers DROP COLUMN examples;"
+            "ALTER TABLE evaluations DROP COLUMN completed;"
             "DROP TABLE hidden; DROP TABLE scores;"
             "DROP TABLE documents;"
             "PRAGMA user_version = 1"
