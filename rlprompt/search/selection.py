@@ -95,7 +95,22 @@ def still_close(rewards: Floats) -> list[bool]:
     if n < 2 or n_candidates < 2:
         return [True] * n_candidates
     behind = rewards[rewards.mean(axis=1).argmax()] - rewards
+    return within_chance(behind, FALSE_DROP / (n_candidates * (n_candidates - 1)))
+
+
+def within_chance(behind: Floats, level: float) -> list[bool]:
+    """Which rivals may be as good as another, by paired one-sided t tests.
+
+    Args:
+        behind: (P, n) rewards of the other less those of each rival, on the same n examples.
+        level: Of significance.
+
+    Returns:
+        (P,) values: whether the mean difference is not significant. One example tells nothing.
+    """
+    n = behind.shape[1]
+    if n < 2:
+        return [True] * len(behind)
     error = behind.std(axis=1, ddof=1) / np.sqrt(n)
-    n_pairs = n_candidates * (n_candidates - 1)
-    limit = stats.t.isf(FALSE_DROP / n_pairs, n - 1) * error
+    limit = stats.t.isf(level, n - 1) * error
     return [bool(close) for close in behind.mean(axis=1) <= limit]

@@ -106,8 +106,9 @@ def best(store: Store, name: str, count: int) -> list[Entry]:
 
     def first_times() -> Iterator[tuple[float, int, Entry]]:
         for entry in ledger(store, name):
-            known = entry.prompt is not None and entry.reward is not None
-            if known and entry.digest not in seen:
+            if entry.prompt is None or entry.reward is None:
+                continue
+            if entry.digest not in seen:
                 seen.add(entry.digest)
                 yield entry.reward, -entry.rows, entry
 
