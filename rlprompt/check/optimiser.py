@@ -53,13 +53,17 @@ class _Objective(Objective):
     asked: list[Prompt]
     refusals: int
 
-    def evaluate(self, prompts: Sequence[Prompt]) -> Evaluation:
+    def evaluate(
+        self, prompts: Sequence[Prompt], examples: Sequence[int] | None = None
+    ) -> Evaluation:
         with self._noted(prompts):
-            return super().evaluate(prompts)
+            return super().evaluate(prompts, examples)
 
-    def evaluate_with_grad(self, prompts: Sequence[SoftPrompt]) -> GradientEvaluation:
+    def evaluate_with_grad(
+        self, prompts: Sequence[SoftPrompt], examples: Sequence[int] | None = None
+    ) -> GradientEvaluation:
         with self._noted(prompts):
-            return super().evaluate_with_grad(prompts)
+            return super().evaluate_with_grad(prompts, examples)
 
     @contextmanager
     def _noted(self, prompts: Sequence[Prompt]) -> Iterator[None]:
@@ -249,7 +253,8 @@ def _ledger(search: _Search) -> Iterator[Finding]:
         f"it asked {MOST_REFUSALS} times more when nothing was left; let `BudgetExhausted` through"
     )
     yield verdict("ends", problem if search.endless else "", "it ends with the budget")
-    others = sum(examples != objective.task.splits.train for _, examples, _ in search.calls)
+    train = {example.key for example in objective.task.splits.train}
+    others = sum(not {one.key for one in examples} <= train for _, examples, _ in search.calls)
     problem = f"{others} calls scored other examples than those of train; dev and test are not for "
     problem += "the search"
     yield verdict("train-only", problem if others else "", "dev and test stayed closed")

@@ -143,6 +143,23 @@ def repeats(
                 yield (name, example), (home, seen[home][key])
 
 
+def balanced(examples: Sequence[Example], places: Sequence[int]) -> list[int]:
+    """Places in an order of which every beginning has all classes as evenly as can be.
+
+    The classes take turns, in the order in which they come first; one that is used up drops out.
+    Where all labels differ, as those of free texts, the order is the one given.
+
+    >>> examples = [Example({"text": text}, label) for text, label in zip("abcde", "xxyxy")]
+    >>> balanced(examples, range(5))
+    [0, 2, 1, 4, 3]
+    """
+    classes: dict[str, list[int]] = {}
+    for place in places:
+        classes.setdefault(examples[place].label, []).append(place)
+    turns = ((turn, place) for own in classes.values() for turn, place in enumerate(own))
+    return [place for _, place in sorted(turns, key=lambda pair: pair[0])]
+
+
 def named(defects: Sequence[str], one: str, many: str) -> str:
     """A note that counts defects and names the first.
 

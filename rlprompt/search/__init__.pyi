@@ -1,3 +1,4 @@
+from .blocks import Block as Block
 from .budget import Budget as Budget
 from .evaluation import evaluate as evaluate
 from .objective import BudgetExhausted as BudgetExhausted
@@ -13,6 +14,7 @@ from .space import TokenSpace as TokenSpace
 
 __all__ = [
     "AskTell",
+    "Block",
     "Budget",
     "BudgetExhausted",
     "Evaluation",

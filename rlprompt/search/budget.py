@@ -37,7 +37,9 @@ class Ledger:
 
     Attributes:
         used: Rows charged.
-        n_prompts: Prompts scored, repeats counted.
+        n_prompts: Prompts scored on all train examples, repeats counted.
+        n_partial: Prompts scored on a part of them, repeats and further parts counted. They are in
+            `used` and `lm_seconds`, and in nothing else here.
         lm_seconds: Wall time that rewards and gradients took when they were computed.
         points: Rows used and mean reward after each scored prompt, in order.
         improvements: Each prompt that was the best so far, in order.
@@ -45,6 +47,7 @@ class Ledger:
 
     used: int = 0
     n_prompts: int = 0
+    n_partial: int = 0
     lm_seconds: float = 0.0
     points: list[tuple[int, float]] = field(default_factory=list)
     improvements: list[Improvement] = field(default_factory=list)
@@ -67,7 +70,7 @@ class Ledger:
         return ranked[:count]
 
     def record(self, scored: Scored) -> None:
-        """Enter a scored prompt."""
+        """Enter a prompt that was scored on all train examples."""
         self.n_prompts += 1
         self.points.append((scored.rows, scored.reward))
         if scored.reward > self.best_reward:
@@ -102,7 +105,8 @@ class Budget:
         rows: Prompt-on-example scores, 1 or more.
         seconds: Wall time of rewards and gradients, above 0.
         target: A mean train reward that is good enough.
-        patience: Rows without a better reward, 1 or more.
+        patience: Rows without a better reward, 1 or more. Rows on a part of the examples are
+            counted; only a mean over all of them is a better reward, or reaches the target.
     """
 
     rows: int

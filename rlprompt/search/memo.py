@@ -120,6 +120,7 @@ class TrainQuestion(Question[Answer]):
     Attributes:
         prompts: (P,) of them.
         gradient: Whether gradients are asked for.
+        examples: Places of the train examples to score on, ascending; None for all.
     """
 
     table: ClassVar[str] = "answers"
@@ -127,10 +128,12 @@ class TrainQuestion(Question[Answer]):
 
     prompts: tuple[Prompt, ...]
     gradient: bool = False
+    examples: tuple[int, ...] | None = None
 
     def key(self, scope: Scope) -> bytes:
         """See `Question.key`."""
-        return _key(f"{scope.model} {scope.task} {self.gradient}", self.prompts)
+        some = "" if self.examples is None else f" {list(self.examples)}"
+        return _key(f"{scope.model} {scope.task} {self.gradient}{some}", self.prompts)
 
     def encoded(self, answer: Answer) -> Mapping[str, Any]:
         """See `Question.encoded`."""
@@ -142,6 +145,7 @@ class TrainQuestion(Question[Answer]):
             "gradients": None if gradients is None else gradients.astype("<f4").tobytes(),
             "seconds": answer.seconds,
             "outputs": _packed(answer.outputs),
+            "examples": None if self.examples is None else json.dumps(self.examples),
         }
 
     def decoded(self, row: Sequence[Any]) -> Answer:

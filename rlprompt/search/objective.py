@@ -2,7 +2,9 @@
 
 One *row* is one prompt scored on one example, or on another text that the task needs for the prompt
 (`Task.extra_rows`); a gradient costs three rows a row (a forward pass and about two for the
-backward). A batch is charged before it is computed and repeats are charged again, so equal budgets
+backward). Prompts may be scored on a part of the examples, a block, and cost that much less; means
+over parts never stand beside means over all, so the ledger knows a prompt once all its parts are
+paid for. A batch is charged before it is computed and repeats are charged again, so equal budgets
 mean equal information. Nothing paid for is lost: where the budget ends inside a batch, the prompts
 that still fit are scored and travel with `BudgetExhausted`. Answers that an earlier process paid
 for are charged all the same: a search that was killed begins again, is told what it was told
@@ -13,14 +15,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlprompt.data.examples import Example, balanced
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.search.blocks import Pieces, checked_places
 from rlprompt.search.budget import Budget, Ledger, Scored
 from rlprompt.search.memo import Answer, HiddenQuestion, Memo, TrainQuestion, remembered
 from rlprompt.tasks.base import Task, as_task, prompt_rows
@@ -47,14 +52,16 @@ class Evaluation:
     Attributes:
         prompts: (P,) of them, in the order asked.
         per_example: (P, E) float64, higher is better.
+        examples: Places in train of the E examples, in the order asked; None for all in theirs.
     """
 
     prompts: tuple[Prompt, ...]
     per_example: Floats
+    examples: tuple[int, ...] | None = field(default=None, kw_only=True)
 
     @property
     def rewards(self) -> Floats:
-        """Mean reward of each prompt, (P,) float64."""
+        """Mean reward of each prompt on these examples, (P,) float64."""
         return self.per_example.mean(axis=1) if len(self.prompts) else np.zeros(0)
 
 
@@ -63,7 +70,7 @@ class GradientEvaluation(Evaluation):
     """Soft prompts with their rewards and gradients.
 
     Attributes:
-        gradients: (P, L, H) float32, of each prompt's mean reward.
+        gradients: (P, L, H) float32, of each prompt's mean reward on these examples.
     """
 
     gradients: NDArray[np.float32]
@@ -106,6 +113,13 @@ class Objective:
     >>> objective.remaining, objective.ledger.best_reward
     (8, 2.0)
 
+    A part of the examples costs that part; the ledger knows the prompt once all parts are there:
+
+    >>> sevens = TokenPrompt((7, 7, 7))
+    >>> objective = Objective(Sevens(), None, Budget(10))
+    >>> objective.evaluate([sevens], examples=[0]).rewards.tolist(), objective.remaining
+    ([3.0], 9)
+
     Args:
         task: What a prompt is worth.
         lm: The frozen model.
@@ -138,6 +152,7 @@ class Objective:
         self.waited = 0.0
         self._on_progress = on_progress
         self._memo = memo
+        self._pieces = Pieces(self.n_examples, task.blocks_add_up)
         self._generates = task.has("rewards_with_outputs")
         budget.check_covers(task)
 
@@ -153,36 +168,75 @@ class Objective:
         """Train examples, E."""
         return len(self._examples)
 
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """Places of all train examples, in the order in which blocks are cut for all rivals.
+
+        Every beginning has all classes as evenly as can be (`balanced`), by their order in train.
+        """
+        return tuple(balanced(self._examples, range(self.n_examples)))
+
     @property
     def remaining(self) -> int:
         """Rows left."""
         return self.budget.rows - self.ledger.used
 
-    def affordable(self, *, gradient: bool = False) -> int:
-        """Prompts that the rest of the budget covers."""
-        return self.remaining // self._cost(gradient)
+    def cost(self, *, gradient: bool = False, examples: int | None = None) -> int:
+        """Rows of one prompt.
 
-    def evaluate(self, prompts: Sequence[Prompt]) -> Evaluation:
-        """Score prompts on every train example.
+        Args:
+            gradient: Whether its gradient is taken.
+            examples: Their number, 1 to E; None for all.
+
+        Raises:
+            ValueError: There are not so many examples.
+        """
+        count = self.n_examples if examples is None else examples
+        if not 1 <= count <= self.n_examples:
+            raise ValueError(f"a block has 1 to {self.n_examples} examples here, got {examples}")
+        rows = count + self._prompt_rows - self.n_examples
+        return rows * (GRADIENT_ROWS if gradient else 1)
+
+    def affordable(self, *, gradient: bool = False, examples: int | None = None) -> int:
+        """Prompts that the rest of the budget covers; arguments and errors as for `cost`."""
+        return self.remaining // self.cost(gradient=gradient, examples=examples)
+
+    def evaluate(
+        self, prompts: Sequence[Prompt], examples: Sequence[int] | None = None
+    ) -> Evaluation:
+        """Score prompts on every train example, or on some.
+
+        Args:
+            prompts: (P,) of them.
+            examples: Distinct places in train, in any order; None for all.
 
         Raises:
             BudgetExhausted: Not all of them were covered; the answers to those that were are in it.
-            ValueError: The task gave a reward that is no number, or of the wrong shape.
+            ValueError: The task gave a reward that is no number, or of the wrong shape; or the
+                examples are not places in train, each given once.
         """
-        covered = self._charge(prompts, gradient=False)
-        parts = [np.zeros((0, self.n_examples))]
+        block = self._block(examples)
+        covered = self._charge(prompts, block, gradient=False)
+        parts = [np.zeros((0, block.size))]
         for start in range(0, len(covered), CHUNK):
             chunk = covered[start : start + CHUNK]
-            answer = self._answer(chunk, gradient=False)
-            self._enter(chunk, answer, len(covered) - start)
+            answer = self._answer(chunk, block, gradient=False)
+            self._enter(chunk, block, answer, len(covered) - start)
             parts.append(answer.per_example)
-        evaluation = Evaluation(tuple(covered), np.concatenate(parts))
+        per_example = block.as_asked(np.concatenate(parts))
+        evaluation = Evaluation(tuple(covered), per_example, examples=block.asked)
         if len(covered) < len(prompts):
             raise BudgetExhausted(evaluation)
         return evaluation
 
-    def evaluate_with_grad(self, prompts: Sequence[SoftPrompt]) -> GradientEvaluation:
+    def evaluate_with_grad(
+        self, prompts: Sequence[SoftPrompt], examples: Sequence[int] | None = None
+    ) -> GradientEvaluation:
         """Score soft prompts and take the gradient of each one's mean reward.
+
+        Args:
+            prompts: (P,) of them.
+            examples: As for `evaluate`; the gradient is that of the mean over these.
 
         Raises:
             BudgetExhausted: As for `evaluate`; what it carries has gradients.
@@ -193,15 +247,18 @@ class Objective:
                 f"task {self.task.name!r} has no gradient (no method rewards_with_grad); "
                 "use a method that needs rewards only"
             )
-        covered = self._charge(prompts, gradient=True)
+        block = self._block(examples)
+        covered = self._charge(prompts, block, gradient=True)
         gradients = np.zeros((0, *(prompts[0].vectors.shape if prompts else (0, 0))), np.float32)
-        per_example = np.zeros((0, self.n_examples))
+        per_example = np.zeros((0, block.size))
         if covered:
-            answer = self._answer(covered, gradient=True)
-            self._enter(covered, answer, len(covered))
+            answer = self._answer(covered, block, gradient=True)
+            self._enter(covered, block, answer, len(covered))
             assert answer.gradients is not None
-            per_example, gradients = answer.per_example, answer.gradients
-        evaluation = GradientEvaluation(tuple(covered), per_example, gradients)
+            per_example, gradients = block.as_asked(answer.per_example), answer.gradients
+        evaluation = GradientEvaluation(
+            tuple(covered), per_example, gradients, examples=block.asked
+        )
         if len(covered) < len(prompts):
             raise BudgetExhausted(evaluation)
         return evaluation
@@ -223,23 +280,25 @@ class Objective:
         question = HiddenQuestion(tuple(texts))
         return remembered(self._memo, question, lambda: self.lm.last_hidden(texts))
 
-    def _cost(self, gradient: bool) -> int:
-        return self._prompt_rows * (GRADIENT_ROWS if gradient else 1)
+    def _block(self, examples: Sequence[int] | None) -> _Block:
+        asked = None if examples is None else checked_places(examples, self.n_examples)
+        return _Block(asked, self._examples)
 
-    def _charge(self, prompts: Sequence[P], *, gradient: bool) -> Sequence[P]:
+    def _charge(self, prompts: Sequence[P], block: _Block, *, gradient: bool) -> Sequence[P]:
         """Pay for the prompts that the budget covers, and return those."""
+        cost = self.cost(gradient=gradient, examples=block.size)
         stopped = self.budget.stops(self.ledger)
-        covered = prompts[: 0 if stopped else self.affordable(gradient=gradient)]
-        self.ledger.used += len(covered) * self._cost(gradient)
+        covered = prompts[: 0 if stopped else self.remaining // cost]
+        self.ledger.used += len(covered) * cost
         return covered
 
-    def _answer(self, prompts: Sequence[Prompt], *, gradient: bool) -> Answer:
+    def _answer(self, prompts: Sequence[Prompt], block: _Block, *, gradient: bool) -> Answer:
         """The answer to a batch: what was paid for before, or else the task's."""
         began = time.perf_counter()
-        question = TrainQuestion(tuple(prompts), gradient)
+        question = TrainQuestion(tuple(prompts), gradient, block.part)
         answer = self._memo.get(question) if self._memo else None
         if answer is None:
-            answer = self._ask(prompts, gradient)
+            answer = self._ask(prompts, block, gradient)
             # What is no number ends the search; it must not do so again once the task is mended.
             if self._memo and answer.finite:
                 answer = self._memo.put(question, answer)
@@ -247,21 +306,21 @@ class Objective:
         self.waited += time.perf_counter() - began
         return answer
 
-    def _ask(self, prompts: Sequence[Prompt], gradient: bool) -> Answer:
+    def _ask(self, prompts: Sequence[Prompt], block: _Block, gradient: bool) -> Answer:
         """Have the task score a batch."""
         began, gradients, outputs = time.perf_counter(), None, None
         if gradient:
             soft = cast("Sequence[SoftPrompt]", prompts)
-            rewards, gradients = self.task.rewards_with_grad(self.lm, soft, self._examples)
+            rewards, gradients = self.task.rewards_with_grad(self.lm, soft, block.examples)
         elif self._generates:
-            rewards, outputs = self.task.rewards_with_outputs(self.lm, prompts, self._examples)
+            rewards, outputs = self.task.rewards_with_outputs(self.lm, prompts, block.examples)
         else:
-            rewards = self.task.rewards(self.lm, prompts, self._examples)
+            rewards = self.task.rewards(self.lm, prompts, block.examples)
         seconds = time.perf_counter() - began
         # Copies, row by row in memory: the task may use its array again, and the mean of a row
         # must be summed in the same order here and in `Evaluation.rewards`.
         per_example = np.array(rewards, dtype=np.float64, order="C")
-        shape = (len(prompts), self.n_examples)
+        shape = (len(prompts), block.size)
         if per_example.shape != shape:
             raise ValueError(
                 f"task {self.task.name!r} gave rewards of shape {per_example.shape} for "
@@ -291,22 +350,25 @@ class Objective:
             )
         return gradients
 
-    def _enter(self, prompts: Sequence[Prompt], answer: Answer, n_pending: int) -> None:
+    def _enter(
+        self, prompts: Sequence[Prompt], block: _Block, answer: Answer, n_pending: int
+    ) -> None:
         """Record rewards; `n_pending` prompts are paid for and not yet recorded."""
-        cost = self._cost(answer.gradients is not None)
+        cost = self.cost(gradient=answer.gradients is not None, examples=block.size)
         # Rows as they stood when this prompt was known: what is pending was charged beforehand.
         rows = self.ledger.used - n_pending * cost
         broken = ~np.isfinite(answer.per_example)
         for prompt, rewards, bad in zip(prompts, answer.per_example, broken, strict=True):
             rows += cost
             if not bad.any():
-                self.ledger.record(Scored(prompt, float(rewards.mean()), rows))
+                self._record(prompt, block, rewards, rows)
         if self._on_progress is not None:
             self._on_progress(self.ledger)
         if broken.any():
-            p, e = np.argwhere(broken)[0]
+            p, i = np.argwhere(broken)[0]
+            e = int(i) if block.part is None else block.part[i]
             raise ValueError(
-                f"task {self.task.name!r} gave the reward {answer.per_example[p, e]} for "
+                f"task {self.task.name!r} gave the reward {answer.per_example[p, i]} for "
                 f"{prompts[p]!r} on train example {e} "
                 f"({self._examples[e].source or 'in memory'}); a reward must be a finite number"
             )
@@ -315,3 +377,41 @@ class Objective:
                 f"task {self.task.name!r} gave a gradient with NaN or infinity for one of "
                 f"{prompts!r}; a gradient must be finite"
             )
+
+    def _record(self, prompt: Prompt, block: _Block, rewards: Floats, rows: int) -> None:
+        """Enter a prompt into the ledger, once it has been scored on all examples."""
+        reward: float | None
+        if block.part is None:
+            reward = float(rewards.mean())
+        else:
+            self.ledger.n_partial += 1
+            reward = self._pieces.add(prompt.digest, block.part, rewards)
+        if reward is not None:
+            self.ledger.record(Scored(prompt, reward, rows))
+
+
+class _Block:
+    """The examples of one call.
+
+    Args:
+        asked: Their places, None for all in their order.
+        train: All there are.
+
+    Attributes:
+        part: The places in ascending order, as the task is asked and answers are kept: the same
+            examples in another order are the same question. None for all.
+        examples: In that order.
+    """
+
+    def __init__(self, asked: tuple[int, ...] | None, train: tuple[Example, ...]) -> None:
+        self.asked = asked
+        self.size = len(train if asked is None else asked)
+        self.part = None if self.size == len(train) else tuple(sorted(asked or ()))
+        self.examples = train if self.part is None else tuple(train[i] for i in self.part)
+
+    def as_asked(self, per_example: Floats) -> Floats:
+        """Rewards (P, E) in the order in which the examples were asked for."""
+        if self.asked is None:
+            return per_example
+        # Where each place stands among the ascending ones; row by row in memory, see `_ask`.
+        return np.ascontiguousarray(per_example[:, np.argsort(np.argsort(self.asked))])

@@ -10,6 +10,7 @@ import numpy as np
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
+from rlprompt.search.blocks import Block
 from rlprompt.search.objective import Evaluation, Objective
 from rlprompt.search.space import SoftSpace, Space, TokenSpace
 from rlprompt.tasks.base import Task
@@ -59,6 +60,7 @@ class AskTell(ABC, Generic[SpaceT]):
     `ask` is a generator, so the state of a search is its local variables:
 
         evaluation = yield prompts
+        evaluation = yield Block(prompts, examples)  # on some train examples
 
     >>> class Draw(AskTell[TokenSpace]):
     ...     searches = "tokens"
@@ -73,7 +75,7 @@ class AskTell(ABC, Generic[SpaceT]):
 
     @abstractmethod
     def ask(self, space: SpaceT, n_prompts: int, rng: np.random.Generator) -> Proposals:
-        """Yield batches of prompts and receive their evaluations.
+        """Yield batches of prompts, or a `Block` of them, and receive their evaluations.
 
         Args:
             space: Where to look.
@@ -86,7 +88,9 @@ class AskTell(ABC, Generic[SpaceT]):
         proposals = self.ask(space, objective.affordable(), rng)
         prompts = next(proposals, None)
         while prompts is not None:
-            evaluation = objective.evaluate(prompts)  # outside `try`: a task may raise it too
+            examples = prompts.examples if isinstance(prompts, Block) else None
+            # Outside `try`: a task may raise it too.
+            evaluation = objective.evaluate(prompts, examples)
             try:
                 prompts = proposals.send(evaluation)
             except StopIteration:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example, balanced
 from rlprompt.search.budget import Scored
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.result import Score
@@ -72,13 +72,7 @@ def race(evaluator: Evaluator, candidates: Sequence[Scored]) -> list[Raced]:
 
 def rounds(examples: Sequence[Example]) -> Iterator[list[int]]:
     """Places of the dev examples of each round: all classes in each, drawn by a fixed seed."""
-    rng = np.random.default_rng(0)
-    classes: dict[str, list[int]] = {}
-    for place in rng.permutation(len(examples)).tolist():
-        classes.setdefault(examples[place].label, []).append(place)
-    # Texts to be written differ in every label: then this is the permutation.
-    turns = ((turn, place) for own in classes.values() for turn, place in enumerate(own))
-    order = [place for _, place in sorted(turns, key=lambda pair: pair[0])]
+    order = balanced(examples, np.random.default_rng(0).permutation(len(examples)).tolist())
     seen = 0
     while seen < len(order):
         end = min(max(FIRST_ROUND, 2 * seen), len(order))
@@ -101,7 +95,22 @@ def still_close(rewards: Floats) -> list[bool]:
     if n < 2 or n_candidates < 2:
         return [True] * n_candidates
     behind = rewards[rewards.mean(axis=1).argmax()] - rewards
+    return within_chance(behind, FALSE_DROP / (n_candidates * (n_candidates - 1)))
+
+
+def within_chance(behind: Floats, level: float) -> list[bool]:
+    """Which rivals may be as good as another, by paired one-sided t tests.
+
+    Args:
+        behind: (P, n) rewards of the other less those of each rival, on the same n examples.
+        level: Of significance.
+
+    Returns:
+        (P,) values: whether the mean difference is not significant. One example tells nothing.
+    """
+    n = behind.shape[1]
+    if n < 2:
+        return [True] * len(behind)
     error = behind.std(axis=1, ddof=1) / np.sqrt(n)
-    n_pairs = n_candidates * (n_candidates - 1)
-    limit = stats.t.isf(FALSE_DROP / n_pairs, n - 1) * error
+    limit = stats.t.isf(level, n - 1) * error
     return [bool(close) for close in behind.mean(axis=1) <= limit]

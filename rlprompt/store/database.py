@@ -64,7 +64,8 @@ class Database:
     Args:
         path: The file; made if it is not there, unless read-only.
         migrations: Scripts of SQL; the i-th takes schema version i to i + 1.
-        read_only: Change nothing, not even the schema.
+        read_only: Change nothing, not even the schema: a file of an older one is brought up to date
+            in memory, and shows what it held when it was opened.
         patience: Seconds that a lock or a full disk is waited for.
         outdated: Why a file of an older schema is refused, and what to do; "" to bring it up to
             date.
@@ -146,11 +147,18 @@ class Database:
             )
         if version == len(migrations):
             return
-        if read_only or outdated:
-            advice = outdated or "go on with its study once, which brings it up to date"
-            raise StoreError(f"{self.path} was written by an older rlprompt; {advice}")
+        if outdated:
+            raise StoreError(f"{self.path} was written by an older rlprompt; {outdated}")
+        if read_only:
+            copy = sqlite3.connect(":memory:", isolation_level=None)
+            self._patiently(lambda: self._connection.backup(copy))
+            self._connection.close()
+            self._connection = copy
         self.write(lambda connection: _upgrade(connection, migrations))
-        logger.info("%s: brought from schema %d to %d", self.path, version, len(migrations))
+        where = " in memory" if read_only else ""
+        logger.info(
+            "%s: brought from schema %d to %d%s", self.path, version, len(migrations), where
+        )
 
     def _transaction(self, steps: Callable[[sqlite3.Connection], T]) -> T:
         now = time.monotonic()

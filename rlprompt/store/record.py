@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-import math
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from rlprompt.models.lm import FrozenLM
-from rlprompt.search.memo import Answer, Question, Scope, V
+from rlprompt.search.blocks import Pieces
+from rlprompt.search.memo import Answer, Question, Scope, TrainQuestion, V
 from rlprompt.search.objective import GRADIENT_ROWS
 from rlprompt.store.database import Database, StoreError
-from rlprompt.tasks.base import Task, prompt_rows
+from rlprompt.tasks.base import Task, as_task, prompt_rows
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +57,15 @@ class StoredMemo:
         def steps(connection: sqlite3.Connection) -> V:
             insert(connection, question.table, row)
             kept = question.decoded(connection.execute(_select(question), (key,)).fetchone())
-            if isinstance(kept, Answer):
-                self._enter(connection, key, kept)
+            if isinstance(question, TrainQuestion) and isinstance(kept, Answer):
+                self._enter(connection, key, question, kept)
             return kept
 
         return self._database.write(steps)
 
-    def _enter(self, connection: sqlite3.Connection, key: bytes, answer: Answer) -> None:
+    def _enter(
+        self, connection: sqlite3.Connection, key: bytes, question: TrainQuestion, answer: Answer
+    ) -> None:
         """Note, as part of writing an answer, who was given it."""
 
 
@@ -83,29 +87,33 @@ class Record(StoredMemo):
         ((self._run,),) = database.read("SELECT id FROM runs WHERE name = ?", name)
         self._name = name
         self._worker = worker
-        self._progress = _Progress(prompt_rows(task) - len(task.splits.train))
+        n_examples = len(task.splits.train)
+        pieces = Pieces(n_examples, as_task(task).blocks_add_up)
+        self._progress = _Progress(prompt_rows(task) - n_examples, pieces)
 
     def get(self, question: Question[V]) -> V | None:
         """See `Memo.get`."""
         found = super().get(question)
-        if isinstance(found, Answer):
-            key, answer = question.key(self._scope), found
+        if isinstance(question, TrainQuestion) and isinstance(found, Answer):
+            key, asked, answer = question.key(self._scope), question, found
             place = self._run, self._progress.position
             if not self._database.read(f"{_GIVEN} AND key = ?", *place, key):
-                self._database.write(lambda connection: self._enter(connection, key, answer))
-            self._progress = self._progress.after(answer)
+                self._database.write(lambda connection: self._enter(connection, key, asked, answer))
+            self._progress = self._progress.after(asked, answer)
         return found
 
     def put(self, question: Question[V], answer: V) -> V:
         """See `Memo.put`."""
         kept = super().put(question, answer)
-        if isinstance(kept, Answer):
-            self._progress = self._progress.after(kept)
+        if isinstance(question, TrainQuestion) and isinstance(kept, Answer):
+            self._progress = self._progress.after(question, kept)
         return kept
 
-    def _enter(self, connection: sqlite3.Connection, key: bytes, answer: Answer) -> None:
+    def _enter(
+        self, connection: sqlite3.Connection, key: bytes, question: TrainQuestion, answer: Answer
+    ) -> None:
         """Enter an answer here, in place of what a strayed run had from here on."""
-        progress, position = self._progress.after(answer), self._progress.position
+        progress, position = self._progress.after(question, answer), self._progress.position
         strayed = connection.execute(_GIVEN, (self._run, position)).fetchone() is not None
         if strayed:
             logger.warning(
@@ -129,8 +137,9 @@ class Record(StoredMemo):
         )
         check_owner(updated, self._name)
         connection.execute(
-            "INSERT INTO evaluations SELECT ?, ?, id FROM answers WHERE key = ?",
-            (self._run, position, key),
+            "INSERT INTO evaluations (run, position, answer, completed)"
+            " SELECT ?, ?, id, ? FROM answers WHERE key = ?",
+            (self._run, position, progress.completed, key),
         )
 
 
@@ -149,26 +158,49 @@ def _select(question: Question[V]) -> str:
 
 @dataclass(frozen=True)
 class _Progress:
-    """How far a run has come; `extra_rows` are those of a prompt beyond its examples."""
+    """How far a run has come.
+
+    Attributes:
+        extra_rows: Rows of a prompt beyond its examples.
+        pieces: Rewards of prompts that were not scored on all examples yet.
+        completed: Of the last answer, see `schema`.
+    """
 
     extra_rows: int
+    pieces: Pieces
     position: int = 0
     used: int = 0
     n_prompts: int = 0
-    best: float = -math.inf
+    best: float | None = None
     seconds: float = 0.0
+    completed: bytes | None = None
 
-    def after(self, answer: Answer) -> _Progress:
+    def after(self, question: TrainQuestion, answer: Answer) -> _Progress:
         """How far it has come with one more answer."""
         n_prompts, n_examples = answer.per_example.shape
         rows = n_prompts * (n_examples + self.extra_rows)
+        pieces, completed = self.pieces, None
+        if question.examples is None:
+            means = answer.per_example.mean(axis=1)
+        else:
+            pieces = pieces.copy()  # what is written may have to be written again
+            added = [
+                pieces.add(prompt.digest, question.examples, rewards)
+                for prompt, rewards in zip(question.prompts, answer.per_example, strict=True)
+            ]
+            means = np.array([np.nan if mean is None else mean for mean in added])
+            completed = means.astype("<f8").tobytes()
+            means = means[~np.isnan(means)]
+        known = () if self.best is None else (self.best,)
         return _Progress(
             self.extra_rows,
+            pieces,
             self.position + 1,
             self.used + rows * (1 if answer.gradients is None else GRADIENT_ROWS),
-            self.n_prompts + n_prompts,
-            max(self.best, float(answer.per_example.mean(axis=1).max())),
+            self.n_prompts + len(means),
+            max((*known, *means.tolist()), default=None),
             self.seconds + answer.seconds,
+            completed,
         )
 
 

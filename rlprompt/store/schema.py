@@ -58,4 +58,10 @@ MIGRATIONS = (
     ) WITHOUT ROWID
     """,
     "CREATE TABLE documents (name TEXT PRIMARY KEY, content TEXT NOT NULL)",
+    # Places of the train examples, as JSON, and the mean rewards over all of them of the prompts
+    # that this answer completed, NaN for others; both NULL for answers on all.
+    """
+    ALTER TABLE answers ADD COLUMN examples TEXT;
+    ALTER TABLE evaluations ADD COLUMN completed BLOB
+    """,
 )

@@ -43,7 +43,8 @@ EXTRA_ROWS = "extra_rows"
 
 # So many batches at a time: a long run need not fit into memory.
 _PAGE = """
-    SELECT position, prompts, digests, rewards, gradients IS NOT NULL, seconds, outputs
+    SELECT position, prompts, digests, rewards, gradients IS NOT NULL, seconds, outputs, examples,
+        completed
     FROM evaluations JOIN answers ON answers.id = answer
     WHERE run = ? AND position > ? ORDER BY position LIMIT 256
 """
@@ -98,6 +99,9 @@ class StoredBatch:
         digests: (P,) content hashes of its prompts.
         prompts: (P,) prompts; of soft prompts only the best of the batch, None for the others.
         per_example: (P, E) float64.
+        rewards: (P,) float64, means over all train examples: of a batch on a part of them those of
+            the prompts that were scored on the others before, and NaN for the rest.
+        examples: Places of the E examples in train, None for all.
         gradient: Whether gradients were taken.
         seconds: Wall time when it was computed.
         outputs: (P, E) texts that the model wrote, or None.
@@ -107,6 +111,8 @@ class StoredBatch:
     digests: tuple[str, ...]
     prompts: tuple[Prompt | None, ...]
     per_example: Floats
+    rewards: Floats
+    examples: tuple[int, ...] | None
     gradient: bool
     seconds: float
     outputs: Outputs | None
@@ -320,12 +326,15 @@ class Store:
         last = -1
         while page := self._database.read(_PAGE, run, last):
             last = page[-1][0]
-            for _, prompts, digests, rewards, gradients, seconds, outputs in page:
+            for _, prompts, digests, rewards, gradients, seconds, outputs, places, means in page:
                 states = json.loads(prompts)
+                per_example = np.frombuffer(rewards, dtype="<f8").reshape(len(states), -1)
                 yield StoredBatch(
                     tuple(digests[i : i + 16].hex() for i in range(0, len(digests), 16)),
                     tuple(state and prompt_from_state(state) for state in states),
-                    np.frombuffer(rewards, dtype="<f8").reshape(len(states), -1),
+                    per_example,
+                    per_example.mean(axis=1) if means is None else np.frombuffer(means, "<f8"),
+                    None if places is None else tuple(json.loads(places)),
                     bool(gradients),
                     seconds,
                     texts(outputs),

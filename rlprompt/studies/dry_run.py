@@ -175,8 +175,7 @@ def _measure(experiment: Experiment, optimiser: Optimiser[Any]) -> _Rates:
     n_prompts = sum(len(prompts) for prompts, _, _ in calls)
     if not n_prompts:
         return _Rates(0.0, 0.0, stamps[-1] - stamps[0], 0.0)
-    n_train = len(experiment.task.splits.train)
-    charged = sum(len(p) * n_train * (GRADIENT_ROWS if grad else 1) for p, _, grad in calls)
+    charged = sum(len(p) * len(e) * (GRADIENT_ROWS if grad else 1) for p, e, grad in calls)
     # Up to the first call it prepares; after that it learns from one call and makes up the next.
     n_later = n_prompts - len(calls[0][0])
     own = (stamps[-1] - stamps[1]) / n_later if n_later else 0.0

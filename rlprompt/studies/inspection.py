@@ -10,6 +10,7 @@ import heapq
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Task
 
 COLUMNS = ("run", "prompt", "rows", "reward", "best", "gradient", "ids", "digest")
+LISTS = ("examples", "per_example")
 # A stored score and one computed today differ by rounding alone. Packed and plain float32 scores of
 # the default model differ by 3e-5 nats, its bfloat16 ones by 5e-2; the reward `gap` stretches nats
 # by up to 180. Some times that is allowed.
@@ -41,8 +43,9 @@ class LedgerEntry:
         prompt: The prompt; None for a soft prompt that was not the best of its batch.
         digest: Its content hash.
         rows: Rows spent when its reward was known.
-        reward: Mean train reward.
-        per_example: Train rewards, (E,) of them.
+        reward: Mean over all train examples; None as long as some have not been scored.
+        examples: Places in train of those scored here, None for all.
+        per_example: Rewards on these, (E,) of them.
         gradient: Whether its gradient was taken.
         outputs: What the model wrote for each train example, (E,) texts, or None.
     """
@@ -50,7 +53,8 @@ class LedgerEntry:
     prompt: Prompt | None
     digest: str
     rows: int
-    reward: float
+    reward: float | None
+    examples: tuple[int, ...] | None
     per_example: tuple[float, ...]
     gradient: bool
     outputs: tuple[str, ...] | None = None
@@ -80,15 +84,16 @@ def ledger(store: Store, name: str) -> Iterator[LedgerEntry]:
     rows = 0
     for batch in store.batches(name):
         written = batch.outputs or (None,) * len(batch.prompts)
-        for prompt, digest, rewards, outputs in zip(
-            batch.prompts, batch.digests, batch.per_example, written, strict=True
+        for prompt, digest, reward, rewards, outputs in zip(
+            batch.prompts, batch.digests, batch.rewards, batch.per_example, written, strict=True
         ):
             rows += batch.cost
             yield LedgerEntry(
                 prompt=prompt,
                 digest=digest,
                 rows=rows,
-                reward=float(rewards.mean()),
+                reward=None if np.isnan(reward) else float(reward),
+                examples=batch.examples,
                 per_example=tuple(rewards.tolist()),
                 gradient=batch.gradient,
                 outputs=outputs,
@@ -99,19 +104,24 @@ def best(store: Store, name: str, count: int) -> list[LedgerEntry]:
     """The best distinct prompts of a run that may still go on, the best first."""
     seen: set[str] = set()
 
-    def first_times() -> Iterator[LedgerEntry]:
+    def first_times() -> Iterator[tuple[float, int, LedgerEntry]]:
         for entry in ledger(store, name):
-            if entry.prompt is not None and entry.digest not in seen:
+            if entry.prompt is None or entry.reward is None:
+                continue
+            if entry.digest not in seen:
                 seen.add(entry.digest)
-                yield entry
+                yield entry.reward, -entry.rows, entry
 
-    return heapq.nlargest(count, first_times(), key=lambda entry: (entry.reward, -entry.rows))
+    ranked = heapq.nlargest(count, first_times(), key=itemgetter(0, 1))
+    return [entry for *_, entry in ranked]
 
 
 def export(store: Store, path: Path) -> int:
     """Write the ledger of all runs: CSV or Parquet for a data frame, or JSON lines.
 
-    JSON lines alone hold what the model wrote, which may be large.
+    A prompt that was scored on some train examples has their places in `examples`, and a `reward`,
+    the mean over all of them, only once the others are scored, too. JSON lines alone hold what the
+    model wrote, which may be large.
 
     Args:
         store: The study's.
@@ -134,9 +144,10 @@ def export(store: Store, path: Path) -> int:
 
 def _records(store: Store) -> Iterator[dict[str, Any]]:
     for run in store.runs():
-        highest = -np.inf
+        highest: float | None = None
         for i, entry in enumerate(ledger(store, run.name)):
-            highest = max(highest, entry.reward)
+            if entry.reward is not None:
+                highest = entry.reward if highest is None else max(highest, entry.reward)
             ids = entry.prompt.ids if isinstance(entry.prompt, TokenPrompt) else None
             yield {
                 "run": run.name,
@@ -147,7 +158,8 @@ def _records(store: Store) -> Iterator[dict[str, Any]]:
                 "gradient": entry.gradient,
                 "ids": None if ids is None else " ".join(map(str, ids)),
                 "digest": entry.digest,
-                "per_example": list(entry.per_example),
+                "examples": entry.examples,
+                "per_example": entry.per_example,
                 "outputs": entry.outputs,
             }
 
@@ -155,10 +167,11 @@ def _records(store: Store) -> Iterator[dict[str, Any]]:
 def _export_csv(store: Store, path: Path) -> int:
     count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, (*COLUMNS, "per_example"), extrasaction="ignore")
+        writer = csv.DictWriter(file, (*COLUMNS, *LISTS), extrasaction="ignore")
         writer.writeheader()
         for count, record in enumerate(_records(store), 1):  # noqa: B007
-            writer.writerow({**record, "per_example": json.dumps(record["per_example"])})
+            lists = {name: record[name] and json.dumps(record[name]) for name in LISTS}
+            writer.writerow({**record, **lists})
     return count
 
 
@@ -185,11 +198,12 @@ def _export_parquet(store: Store, path: Path) -> int:
             *((name, pyarrow.int64()) for name in ("prompt", "rows")),
             *((name, pyarrow.float64()) for name in ("reward", "best")),
             ("gradient", pyarrow.bool_()),
+            ("examples", pyarrow.list_(pyarrow.int64())),
             ("per_example", pyarrow.list_(pyarrow.float64())),
         ]
     )
     table = pyarrow.Table.from_pylist(list(_records(store)), schema)
-    pyarrow.parquet.write_table(table.select([*COLUMNS, "per_example"]), path)
+    pyarrow.parquet.write_table(table.select([*COLUMNS, *LISTS]), path)
     return int(table.num_rows)
 
 
@@ -267,15 +281,21 @@ def check_unchanged(runs: Sequence[StoredRun], planned: Mapping[str, PlannedSear
 def _ledger_gaps(
     search: PlannedSearch, name: str, entries: Sequence[LedgerEntry]
 ) -> list[tuple[float, str]]:
-    prompts = [entry.prompt for entry in entries if entry.prompt is not None]
-    if not prompts:
-        return []
-    again = search.task.rewards(search.lm, prompts, search.task.splits.train)
-    stored = np.array([entry.per_example for entry in entries])
-    gaps = np.abs(again - stored).max(axis=1)
-    return [
-        (float(gap), f"{name}, prompt {e.digest}") for gap, e in zip(gaps, entries, strict=True)
-    ]
+    train = search.task.splits.train
+    blocks: dict[tuple[int, ...] | None, list[LedgerEntry]] = {}
+    for entry in entries:
+        blocks.setdefault(entry.examples, []).append(entry)
+    found = []
+    for places, own in blocks.items():
+        examples = train if places is None else [train[i] for i in places]
+        prompts = [entry.prompt for entry in own if entry.prompt is not None]
+        again = search.task.rewards(search.lm, prompts, examples)
+        gaps = np.abs(again - np.array([entry.per_example for entry in own])).max(axis=1)
+        found += [
+            (float(gap), f"{name}, prompt {entry.digest}")
+            for gap, entry in zip(gaps, own, strict=True)
+        ]
+    return found
 
 
 def _final(search: PlannedSearch, result: Result) -> list[tuple[float, str]]:

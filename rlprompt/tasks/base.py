@@ -75,6 +75,8 @@ class Task:
         metric: What the figure is called that reports give (`measure`).
         extra_rows: Rows that each prompt costs beyond one an example, 0 or more.
         tokens_only: Whether soft prompts are refused.
+        blocks_add_up: Whether an example's reward is the same whatever examples it is scored with,
+            so that rewards on parts of the examples make up those on all.
         class_words: Of a task that tells classes apart by label words: class to its words.
 
     Reports also show the attributes `template`, a `Template`, and `reward`, a text, if there are.
@@ -109,6 +111,8 @@ class Task:
         @property
         def tokens_only(self) -> bool: ...  # noqa: D102
         @property
+        def blocks_add_up(self) -> bool: ...  # noqa: D102
+        @property
         def class_words(self) -> Mapping[str, Sequence[str]]: ...  # noqa: D102
 
         def rewards(
@@ -118,7 +122,8 @@ class Task:
             ...
 
     else:
-        hand_prompt, metric, extra_rows, tokens_only, class_words = "", "reward", 0, False, {}
+        hand_prompt, metric, extra_rows, class_words = "", "reward", 0, {}
+        tokens_only, blocks_add_up = False, True
 
     def has(self, hook: str) -> bool:
         """Whether the task has a method of that name of its own, in the place of the default."""

@@ -46,7 +46,10 @@ def test_a_run_is_shown_with_config_and_best_prompts(study: Path) -> None:
     shown = rlprompt("show", str(STUDY), "--prompts", "2").stdout
     assert '"shots": 2' in shown
     with Store(study / FILE, read_only=True) as store:
-        best = max(ledger(store, "random-seed0"), key=lambda entry: entry.reward)
+        entries = list(ledger(store, "random-seed0"))
+        rewards = [entry.reward for entry in entries if entry.reward is not None]
+        best = entries[int(np.argmax(rewards))]
+        assert len(rewards) == len(entries)
         result = store.run("random-seed0").result
     assert f"    {best.reward:.4f} after {best.rows:,} rows: {best.title}\n" in shown
     assert shown.count(" rows: ids ") == 2

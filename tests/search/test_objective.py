@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeGradientTask, FakePricedTask, FakeTask, fake_splits
+from fakes import FakeGradientTask, FakePricedTask, FakeTask, Remembered, fake_splits
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_lm
@@ -16,6 +16,7 @@ from tiny import tiny_lm
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.search.blocks import Block
 from rlprompt.search.budget import KEPT, Budget, Ledger
 from rlprompt.search.objective import (
     CHUNK,
@@ -25,6 +26,7 @@ from rlprompt.search.objective import (
     GradientEvaluation,
     Objective,
 )
+from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.tasks.base import Task
 from rlprompt.types import Floats, Outputs
 
@@ -231,6 +233,132 @@ class TestBudget:
         ):
             objective(FakePricedTask(), N + 1)
         objective(FakePricedTask(), N + 2)
+
+
+# Calls on a part of the examples or all: with a gradient or not, which prompts, which places.
+mixtures = st.lists(
+    st.tuples(
+        st.booleans(),
+        st.lists(st.integers(0, 5), max_size=6),
+        st.none() | st.lists(st.integers(0, N - 1), min_size=1, unique=True),
+    ),
+    max_size=12,
+)
+
+
+class TestParts:
+    @given(mixtures, st.integers(N, 80))
+    def test_the_budget_holds_and_no_part_stands_beside_the_whole(
+        self, batches: list[tuple[bool, list[int], list[int] | None]], rows: int
+    ) -> None:
+        task = FakeGradientTask()
+        target = objective(task, rows)
+        used, n_partial = 0, 0
+        known: dict[int, set[int]] = {}
+        whole = []
+        for gradient, numbers, places in batches:
+            prompts = [SoftPrompt(np.full((1, 2), float(i))) for i in numbers]
+            size = N if places is None else len(places)
+            cost = size * (GRADIENT_ROWS if gradient else 1)
+            covered = min(len(prompts), (rows - used) // cost)
+            assert target.affordable(gradient=gradient, examples=size) == (rows - used) // cost
+            evaluate = target.evaluate_with_grad if gradient else target.evaluate
+            evaluation: Evaluation
+            try:
+                evaluation = evaluate(prompts, places)
+                assert covered == len(prompts)
+            except BudgetExhausted as stop:
+                evaluation = stop.evaluation
+                assert covered < len(prompts)
+            used += covered * cost
+            asked = list(range(N)) if places is None else places
+            train = task.splits.train
+            assert evaluation.per_example.tolist() == [
+                [task.worth(prompt, train[i]) for i in asked] for prompt in prompts[:covered]
+            ]
+            assert evaluation.examples == (None if asked == list(range(N)) else tuple(asked))
+            assert target.ledger.used == used <= rows
+            for number in numbers[:covered]:
+                if size == N:
+                    whole.append(number)
+                    continue
+                n_partial += 1
+                known.setdefault(number, set()).update(asked)
+                if len(known[number]) == N:
+                    whole.append(number)
+                    del known[number]
+        means = [task.mean_reward(SoftPrompt(np.full((1, 2), float(i)))) for i in whole]
+        assert [reward for _, reward in target.ledger.points] == means
+        assert (target.ledger.n_prompts, target.ledger.n_partial) == (len(whole), n_partial)
+        assert target.ledger.best_reward == max(means, default=-math.inf)
+        assert len(target.ledger.best(64)) == len(set(whole))
+
+    def test_rows_are_those_of_the_part(self) -> None:
+        target = objective(FakePricedTask(extra_rows=2), 20)
+        target.evaluate(tokens(2), [2, 0])
+        assert target.ledger.used == 2 * (2 + 2)
+        target.evaluate(tokens(1), [1])
+        assert target.ledger.used == 8 + 3
+        assert target.ledger.points == [(11, FakeTask().mean_reward(TokenPrompt((0,))))]
+        assert (target.affordable(), target.affordable(examples=1)) == (1, 3)
+        with pytest.raises(ValueError, match="1 to 3 examples here, got 4"):
+            target.affordable(examples=4)
+
+    def test_all_examples_in_order_are_the_call_of_ever(self) -> None:
+        task = FakeTask()
+        target = objective(task, 100, memo=Remembered())
+        target.evaluate(tokens(2))
+        assert target.evaluate(tokens(2), range(N)).examples is None
+        turned = target.evaluate(tokens(2), [2, 0, 1])
+        assert turned.examples == (2, 0, 1)
+        assert len(task.calls) == 1
+        assert target.ledger.n_prompts == 6
+        assert target.ledger.used == 6 * N
+
+    def test_a_task_may_say_that_its_parts_do_not_add_up(self) -> None:
+        class Batched(FakeTask):
+            blocks_add_up = False
+
+        target = objective(Batched(), 100)
+        target.evaluate(tokens(1), [0, 1])
+        target.evaluate(tokens(1), [2])
+        assert target.ledger.points == []
+        assert target.ledger.n_partial == 2
+
+    def test_patience_counts_rows_and_a_target_whole_means(self) -> None:
+        target = Objective(FakeTask(), tiny_lm(), Budget(100, target=0.0, patience=7))
+        target.evaluate(tokens(3), [0, 1])
+        target.evaluate(tokens(1), [0])
+        with pytest.raises(BudgetExhausted):
+            target.evaluate(tokens(1))
+
+    @pytest.mark.parametrize(
+        ("places", "message"),
+        [
+            ([], "one example or more, got none"),
+            ([0, 3], r"no train example at \[3\]; 3 examples have the places 0 to 2"),
+            ([-1], r"no train example at \[-1\]"),
+            ([1, 0, 1], r"\[1\] are given more than once in \[1, 0, 1\]"),
+        ],
+    )
+    def test_wrong_places_are_named_before_they_cost(self, places: list[int], message: str) -> None:
+        target = objective(FakeGradientTask(), 100)
+        for evaluate in (target.evaluate, target.evaluate_with_grad):
+            with pytest.raises(ValueError, match=message):
+                evaluate(vectors(1), places)
+        assert target.ledger.used == 0
+
+    def test_a_search_may_ask_for_blocks(self) -> None:
+        class Asks(AskTell[Any]):
+            searches = "tokens"
+
+            def ask(self, space: Any, n_prompts: int, rng: np.random.Generator) -> Proposals:
+                evaluation = yield Block(tokens(2), (1, 0))
+                assert evaluation.examples == (1, 0)
+
+        target = objective(FakeTask(), 100)
+        Asks().run(target, None, np.random.default_rng(0))
+        assert target.ledger.used == 4
 
 
 class TestPayingFirst:

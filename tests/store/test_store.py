@@ -33,16 +33,19 @@ from stored_search import (
 from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords
 from tiny import tiny_lm
 
+from rlprompt.agents.random_search import RandomSearch
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.memo import Answer, Measurement, SplitQuestion, TrainQuestion
+from rlprompt.search.result import Result
 from rlprompt.search.run import search
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import Store, differences
-from rlprompt.studies.inspection import export
+from rlprompt.studies.inspection import best, export, ledger
+from rlprompt.tasks.base import Task
 from rlprompt.types import Floats
 
 
@@ -284,3 +287,73 @@ def test_no_pickle_anywhere(path: Path) -> None:
     raw.close()
     assert [len(state["ids"]) for state in json.loads(prompts)] == [3] * 6
     assert np.frombuffer(rewards, dtype="<f8").shape == (6 * N_EXAMPLES,)
+
+
+@dataclass(frozen=True)
+class Blocks(HiddenWords):
+    """Rewards of each example's own, and an end of the process after some rows."""
+
+    asked: list[int] = dataclasses.field(default_factory=list)
+    last: int = 10**9
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        if sum(self.asked) + len(prompts) * len(examples) > self.last:
+            raise Cut
+        if {example.key for example in examples} <= {one.key for one in self.splits.train}:
+            self.asked.append(len(prompts) * len(examples))
+        numbers = np.array([int(example.fields["text"].split()[1]) for example in examples])
+        worths = np.array([[self.worth(lm, prompt)] for prompt in prompts])
+        rewards: Floats = worths + 0.01 * numbers
+        return rewards
+
+
+@pytest.mark.parametrize("last", [0, 10, 60, 150, 250])
+def test_a_cut_search_on_blocks_goes_on_and_pays_each_row_once(
+    path: Path, tmp_path: Path, last: int
+) -> None:
+    def go_on(store: Store, task: Task) -> Result:
+        record = store.record("walk", lm, task, ME)
+        return search(task, lm, optimiser, ROWS, seed=3, length=3, memo=record)
+
+    lm, optimiser = tiny_lm(), RandomSearch(batch=12, halving=0.25)
+    whole = search(Blocks(), lm, optimiser, ROWS, seed=3, length=3)
+    asked: list[int] = []
+    with open_run(path) as store, pytest.raises(Cut):
+        go_on(store, Blocks(asked=asked, last=last))
+    with open_run(path) as store:
+        same(go_on(store, Blocks(asked=asked)), whole)
+        state, entries = store.run("walk"), list(ledger(store, "walk"))
+        lines, table = tmp_path / "ledger.jsonl", tmp_path / "ledger.csv"
+        export(store, lines)
+        export(store, table)
+        shown = best(store, "walk", 1)
+    assert sum(asked) == whole.rows + N_EXAMPLES  # the picked one once more
+    assert (state.used, state.n_prompts, state.strayed) == (whole.rows, whole.n_prompts, None)
+    assert state.best_reward == whole.trace[-1][1] == shown[0].reward
+    known = [(entry.rows, entry.reward) for entry in entries if entry.reward is not None]
+    assert known == list(whole.points)
+    assert entries[0].examples == (0,)
+    records = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
+    assert records[0]["examples"] == [0]
+    assert (records[0]["reward"], records[0]["best"]) == (None, None)
+    assert sum(record["reward"] is not None for record in records) == whole.n_prompts
+    assert records[-1]["best"] == state.best_reward
+    assert table.read_text().count('"[0]"') + table.read_text().count(",[0],") > 0
+
+
+def test_a_block_is_another_question(path: Path) -> None:
+    prompts = (TokenPrompt((10, 11)), TokenPrompt((12, 13)))
+    lm, task, part = tiny_lm(), HiddenWords(), TrainQuestion(prompts, examples=(0, 2))
+    with open_run(path) as store:
+        store.record("walk", lm, task, ME).put(part, Answer(np.ones((2, 2)), None, 1.0))
+        memo = store.record("walk", lm, task, ME)
+        assert memo.get(TrainQuestion(prompts)) is None
+        assert memo.get(TrainQuestion(prompts, examples=(0, 1))) is None
+        assert memo.get(TrainQuestion(prompts, gradient=True, examples=(0, 2))) is None
+        found = memo.get(part)
+        assert found is not None
+        assert found.per_example.shape == (2, 2)
+        assert store.run("walk").best_reward is None
+        assert (store.run("walk").used, store.run("walk").n_prompts) == (4, 0)

@@ -1,0 +1,213 @@
+"""Where rows go: to the prompts that may yet win, on blocks of examples that are common to all.
+
+Methods call `halve` for a pool of which the best few are wanted, and `race` for challengers of one
+prompt that is known. Blocks are cut from `Objective.order`, so rivals are compared on the same
+examples, all classes in each. Prompts that come through have been scored on all train examples and
+stand in the ledger; those that drop out do not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from rlprompt.prompt import Prompt
+from rlprompt.search.objective import Evaluation, Objective
+from rlprompt.search.selection import within_chance
+from rlprompt.types import Floats
+
+# Shares of the train examples that a rival has been scored on after each stage.
+STAGES = (1 / 4, 1 / 2, 1.0)
+# Share of the rivals that go on, and how few go on to the end without another cut.
+KEEP = 1 / 3
+LEAST = 4
+# Chance that a challenger as good as the incumbent is dropped at one look.
+FALSE_DROP = 0.05
+
+
+def halve(
+    objective: Objective,
+    prompts: Sequence[Prompt],
+    *,
+    stages: Sequence[float] = STAGES,
+    keep: float = KEEP,
+    least: int = LEAST,
+) -> Evaluation:
+    """Score a pool on a few examples, the best of it on more, and the best of those on all.
+
+    Sequential halving (Karnin, Koren and Somekh 2013, ICML), with a share kept that need not be
+    one half, and budgets a stage that follow from the examples: what a survivor earned before is
+    kept and put together. Where a task's blocks do not add up, the last ones are scored on all
+    examples anew.
+
+    >>> from rlprompt import Budget, TokenPrompt
+    >>> from rlprompt.check.toy import ToyTask
+    >>> objective = Objective(ToyTask(n_examples=8), None, Budget(1000))
+    >>> pool = [TokenPrompt((i,)) for i in range(30)]
+    >>> best = halve(objective, pool)
+    >>> len(best.prompts), objective.ledger.used  # 30 x 2 + 10 x 2 + 4 x 4 rows, not 30 x 8
+    (4, 96)
+    >>> best.prompts[0] == objective.ledger.best(1)[0].prompt
+    True
+
+    Args:
+        objective: The only way to a reward.
+        prompts: The pool; one that is given again is left out. Among equals the earlier goes on.
+        stages: Shares of the examples after each stage, rising to 1.
+        keep: Share of the pool that goes on from a stage, above 0 and below 1, rounded up.
+        least: No fewer than these go on; where no more are left, the next stage is the last.
+
+    Returns:
+        The survivors on all examples, the best first.
+
+    Raises:
+        BudgetExhausted: It does not cover all; see `halving_cost`. What it carries is the call
+            that it came in.
+        ValueError: A setting is out of range.
+    """
+    pool = list(dict.fromkeys(prompts))
+    known = np.zeros((len(pool), 0))
+    places = objective.order
+    for alive, start, end in _stages(objective, len(pool), stages, keep, least):
+        if start:
+            ranked = np.argsort(-known.mean(axis=1), kind="stable")[:alive]
+            pool, known = [pool[i] for i in ranked], known[ranked]
+        known = _extended(objective, pool, known, places[start:end])
+    return _all_known(objective, pool, known)
+
+
+def halving_cost(
+    objective: Objective,
+    n_prompts: int,
+    *,
+    stages: Sequence[float] = STAGES,
+    keep: float = KEEP,
+    least: int = LEAST,
+) -> int:
+    """Rows that `halve` takes for a pool of so many distinct prompts.
+
+    >>> from rlprompt import Budget
+    >>> from rlprompt.check.toy import ToyTask
+    >>> halving_cost(Objective(ToyTask(n_examples=32), None, Budget(3200)), 32)
+    408
+    """
+    rows = 0
+    for alive, start, end in _stages(objective, n_prompts, stages, keep, least):
+        anew = end == objective.n_examples and not objective.task.blocks_add_up
+        rows += alive * objective.cost(examples=end if anew else end - start)
+    return rows
+
+
+def race(
+    objective: Objective,
+    incumbent: Evaluation,
+    challengers: Sequence[Prompt],
+    *,
+    stages: Sequence[float] = STAGES,
+    level: float = FALSE_DROP,
+) -> Evaluation:
+    """Score challengers until they are clearly worse than a prompt that is known.
+
+    Maron and Moore 1997 (https://doi.org/10.1023/A:1006556606079), with paired t tests as in
+    F-Race (Birattari et al. 2002).
+
+    >>> from rlprompt import Budget, TokenPrompt
+    >>> from rlprompt.check.toy import ToyTask
+    >>> objective = Objective(ToyTask(n_examples=8), None, Budget(1000))
+    >>> best = halve(objective, [TokenPrompt((i,)) for i in range(30)])
+    >>> stayed = race(objective, best, [TokenPrompt((i,)) for i in range(30, 40)])
+    >>> objective.ledger.used - 96 < 10 * 8
+    True
+
+    Args:
+        objective: The only way to a reward.
+        incumbent: One that was scored on all train examples: the first of these.
+        challengers: As the pool of `halve`.
+        stages: As for `halve`.
+        level: A challenger is dropped where its mean difference to the incumbent is significant
+            at this level, above 0 and below 1, one-sided. It holds for each look at each of them
+            and is not divided by their number.
+
+    Returns:
+        The challengers that stayed on all examples, the best first; they may be worse than the
+        incumbent.
+
+    Raises:
+        BudgetExhausted: As for `halve`.
+        ValueError: A setting is out of range, or the incumbent was not scored on all examples.
+    """
+    if not len(incumbent.prompts) or incumbent.examples is not None:
+        raise ValueError("the incumbent of a race is a prompt that was scored on all examples")
+    if not 0 < level < 1:
+        raise ValueError(f"level is a probability above 0 and below 1, got {level}")
+    add_up, first = objective.task.blocks_add_up, list(incumbent.prompts[:1])
+    pool = list(dict.fromkeys(challengers))
+    known, rival = np.zeros((len(pool), 0)), np.zeros((1, 0))
+    places = objective.order
+    start = 0
+    for end in _ends(objective.n_examples, stages):
+        if not pool:
+            break
+        block = places[start:end]
+        known = _extended(objective, pool, known, block)
+        if end == objective.n_examples:
+            break  # all that is left is known in full
+        if add_up:
+            rival = incumbent.per_example[:1, list(places[:end])]
+        else:  # only what was scored together may be compared
+            rival = _extended(objective, first, rival, block)
+        close = within_chance(rival - known, level)
+        pool = [prompt for prompt, stays in zip(pool, close, strict=True) if stays]
+        known, start = known[close], end
+    return _all_known(objective, pool, known)
+
+
+def _stages(
+    objective: Objective, n_prompts: int, stages: Sequence[float], keep: float, least: int
+) -> Iterator[tuple[int, int, int]]:
+    """Of each stage: how many prompts are in it, examples known before it, and after it."""
+    if not 0 < keep < 1 or least < 1:
+        raise ValueError(
+            f"keep is a share above 0 and below 1 and least is 1 or more, got {keep} and {least}"
+        )
+    n_examples, alive, seen = objective.n_examples, n_prompts, 0
+    for stop in _ends(n_examples, stages):
+        if not alive:
+            return
+        end = n_examples if alive <= least else stop
+        yield alive, seen, end
+        if end == n_examples:
+            return
+        # Less a hair: a third of 33 is 11, rounding up or not.
+        alive, seen = max(least, math.ceil(keep * alive - 1e-9)), end
+
+
+def _ends(n_examples: int, stages: Sequence[float]) -> list[int]:
+    """How many examples are known after each stage."""
+    rising = all(low < high for low, high in zip((0, *stages), stages, strict=False))
+    if not stages or stages[-1] != 1 or not rising:
+        raise ValueError(
+            f"stages are shares of the examples that rise to 1, such as {STAGES}, got {stages}"
+        )
+    return sorted({math.ceil(share * n_examples - 1e-9) for share in stages})
+
+
+def _extended(
+    objective: Objective, pool: Sequence[Prompt], known: Floats, block: Sequence[int]
+) -> Floats:
+    """Rewards (P, n) with those on a further block; (P, E) anew where blocks do not add up."""
+    last = known.shape[1] + len(block) == objective.n_examples
+    if last and (not objective.task.blocks_add_up or not known.shape[1]):
+        return objective.evaluate(pool).per_example[:, list(objective.order)]
+    return np.hstack([known, objective.evaluate(pool, block).per_example])
+
+
+def _all_known(objective: Objective, pool: Sequence[Prompt], known: Floats) -> Evaluation:
+    """Prompts with rewards (P, E) in the objective's order, the best first, in train's order."""
+    if not pool:
+        return Evaluation((), np.zeros((0, objective.n_examples)))
+    per_example = np.ascontiguousarray(known[:, np.argsort(objective.order)])
+    best = np.argsort(-per_example.mean(axis=1), kind="stable")
+    return Evaluation(tuple(pool[i] for i in best), per_example[best])

@@ -1,0 +1,161 @@
+"""Halving and racing on common blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import FakeTask, fake_splits
+from tiny import tiny_lm
+
+from rlprompt.agents.random_search import RandomSearch
+from rlprompt.data.load import Splits
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.search.allocation import halve, halving_cost, race
+from rlprompt.search.budget import Budget
+from rlprompt.search.objective import BudgetExhausted, Objective
+from rlprompt.search.run import search
+from rlprompt.types import Floats
+
+E = 16
+
+
+@dataclass
+class Noisy(FakeTask):
+    """The planted prompt earns 1 more, under noise of 1 that is each prompt's and example's own."""
+
+    splits: Splits = field(default_factory=lambda: fake_splits(n_train=E))
+    planted: int = 17
+    blocks_add_up: bool = True
+
+    def rewards(self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Any]) -> Floats:
+        self.calls.append((tuple(prompts), tuple(examples)))
+        rows = []
+        for prompt in prompts:
+            assert isinstance(prompt, TokenPrompt)
+            worth = float(prompt.ids[0] == self.planted)
+            noise = np.random.default_rng(prompt.ids[0]).normal(size=E)
+            numbers = [int(example.fields["text"].split()[1]) for example in examples]
+            rows.append(worth * 2 + noise[numbers] - noise.mean())
+        rewards = np.array(rows)
+        return rewards if self.blocks_add_up else rewards + len(examples)
+
+
+def pool(n: int = 30) -> list[TokenPrompt]:
+    return [TokenPrompt((i,)) for i in range(n)]
+
+
+def objective(task: FakeTask, rows: int = 10**6) -> Objective:
+    return Objective(task, tiny_lm(), Budget(rows))
+
+
+@pytest.mark.parametrize("planted", [0, 17, 29])
+@pytest.mark.parametrize("add_up", [True, False])
+def test_a_planted_best_is_picked_for_fewer_rows(planted: int, add_up: bool) -> None:
+    target = objective(Noisy(planted=planted, blocks_add_up=add_up))
+    best = halve(target, pool())
+    assert best.prompts[0] == TokenPrompt((planted,))
+    assert target.ledger.used == halving_cost(target, 30) < 30 * E / 2
+    # 30 on 4, 10 on 4 more, 4 on the other 8 or on all.
+    assert target.ledger.used == 120 + 40 + (32 if add_up else 64)
+    # The survivors stand in the ledger, with what a call on all examples gives, and no other does.
+    assert {one.prompt for one in target.ledger.best(64)} == set(best.prompts)
+    again = objective(Noisy(planted=planted, blocks_add_up=add_up)).evaluate(best.prompts)
+    np.testing.assert_array_equal(best.per_example, again.per_example)
+    assert best.rewards.tolist() == sorted(again.rewards, reverse=True)
+    assert [one.reward for one in target.ledger.best(64)] == best.rewards.tolist()
+    assert (target.ledger.n_prompts, target.ledger.n_partial) == (4, 44 if add_up else 40)
+
+
+def test_all_rivals_of_a_stage_see_the_same_balanced_examples() -> None:
+    task = Noisy()
+    target = objective(task)
+    halve(target, pool())
+    blocks = [[example.label for example in examples] for _, examples in task.calls]
+    assert [(labels.count("a"), labels.count("b")) for labels in blocks] == [(2, 2), (2, 2), (4, 4)]
+
+
+def test_a_small_pool_is_scored_on_all_examples_at_once() -> None:
+    task = Noisy()
+    target = objective(task)
+    best = halve(target, [*pool(3), *pool(3)])
+    assert sorted(best.prompts, key=lambda prompt: prompt.digest) == sorted(
+        pool(3), key=lambda prompt: prompt.digest
+    )
+    assert len(task.calls) == 1
+    assert target.ledger.n_partial == 0
+    assert halve(target, []).prompts == ()
+
+
+def test_challengers_that_are_clearly_worse_drop_out_early() -> None:
+    target = objective(Noisy(planted=3))
+    incumbent = target.evaluate([TokenPrompt((3,))])
+    stayed = race(target, incumbent, pool()[4:])
+    assert len(stayed.prompts) < 26
+    assert target.ledger.used - E < 26 * E
+    assert stayed.examples is None
+    assert stayed.per_example.shape == (len(stayed.prompts), E)
+
+
+@pytest.mark.parametrize("add_up", [True, False])
+def test_a_better_challenger_stays(add_up: bool) -> None:
+    target = objective(Noisy(planted=17, blocks_add_up=add_up))
+    incumbent = target.evaluate([TokenPrompt((3,))])
+    stayed = race(target, incumbent, pool()[4:])
+    assert stayed.prompts[0] == TokenPrompt((17,))
+    assert target.ledger.best(1)[0].prompt == TokenPrompt((17,))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"keep": 1.0}, "keep is a share above 0 and below 1"),
+        ({"least": 0}, "least is 1 or more"),
+        ({"stages": (0.5,)}, "stages are shares"),
+        ({"stages": (0.5, 0.25, 1)}, "stages are shares"),
+        ({"stages": ()}, "stages are shares"),
+    ],
+)
+def test_settings_out_of_range_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        halve(objective(Noisy()), pool(), **settings)
+
+
+def test_an_incumbent_is_known_on_all_examples() -> None:
+    target = objective(Noisy())
+    with pytest.raises(ValueError, match="scored on all examples"):
+        race(target, target.evaluate(pool(1), [0, 1]), pool())
+    with pytest.raises(ValueError, match="level is a probability"):
+        race(target, target.evaluate(pool(1)), pool(), level=0)
+
+
+def test_a_budget_that_ends_within_a_pool_ends_it() -> None:
+    target = objective(Noisy(), 130)
+    with pytest.raises(BudgetExhausted) as stop:
+        halve(target, pool())
+    assert stop.value.evaluation.examples is not None
+    assert len(stop.value.evaluation.examples) == 4
+    assert target.ledger.used <= 130
+    assert target.ledger.best(1) == []
+
+
+@pytest.mark.parametrize("rows", [16, 50, 1000, 1601])
+def test_random_search_halves_and_spends_what_there_is(rows: int) -> None:
+    task = Noisy()
+    optimiser = RandomSearch(halving=0.25)
+    result = search(task, tiny_lm(), optimiser, rows, seed=1, length=2)
+    assert rows - E < result.rows <= rows
+    assert result.status == "finished"
+    seen = {prompt for prompts, examples in task.calls for prompt in prompts}
+    if rows == 1601:  # and 100 where each is scored on all examples
+        assert len(seen) > 220
+    assert search(Noisy(), tiny_lm(), optimiser, rows, seed=1, length=2).points == result.points
+
+
+def test_a_share_of_the_examples_is_a_share() -> None:
+    with pytest.raises(ValueError, match=r"halving is a share .* got 1\.5"):
+        RandomSearch(halving=1.5)
