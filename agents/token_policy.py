@@ -196,7 +196,7 @@ class StoppingTilt(Tilt):
 
 
 class TokenPolicy(ActorCriticPolicy):
-    """Actor: `Proposal` and `Tilt`, or `StoppingTilt` for several lengths. Critic: a value a position.
+    """Actor: `Proposal`, and `Tilt` or `StoppingTilt`. Critic: one value a position.
 
     A critic that saw the tokens would know the few prompts of a search by heart.
 

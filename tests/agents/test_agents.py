@@ -107,11 +107,11 @@ def test_every_length_of_a_range_is_tried(optimiser: Optimiser[Any]) -> None:
 
 def test_greedy_inserts_leaves_out_and_replaces() -> None:
     space = TokenSpace(3, np.arange(50), shortest=1)
-    proposals = Greedy(pool=0.05, batch=50).ask(space, 40, RNG(3))
-    pool = next(proposals)
-    while len(pool[0]) != 2:  # a pool of two prompts, of which the first is best
-        proposals = Greedy(pool=0.05, batch=50).ask(space, 40, RNG(len(pool[0]) + 10))
+    for seed in range(100):  # until the first of a pool of two, which is best, has two tokens
+        proposals = Greedy(pool=0.05, batch=50).ask(space, 40, RNG(seed))
         pool = next(proposals)
+        if [len(prompt) == 2 for prompt in pool] == [True, False]:
+            break
     assert isinstance(pool[0], TokenPrompt)
     (a, b), worst = pool[0].ids, 0.0
     batch, rounds = pool, []
