@@ -86,7 +86,7 @@ class Episodes(ABC):
     @property
     def ended(self) -> Flags:
         """Which prompts are complete (n,), scored or not yet."""
-        return self.stopped | (self.position == self.length)
+        return np.asarray(self.stopped | (self.position == self.length))
 
     @property
     def length(self) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -410,11 +411,8 @@ def test_who_stops_waits_and_all_are_scored_in_one_call(form: str) -> None:
     assert scored.ledger.used == 3 * N_EXAMPLES
     rewards = objective("tokens").evaluate(expected).rewards
     np.testing.assert_allclose(steps[2][1], rewards, rtol=1e-6)
-    masks = (
-        [info["action_mask"] for info in steps[1][-1]]
-        if form == "sb3"
-        else steps[1][-1]["action_mask"]
-    )
+    infos: Any = steps[1][-1]
+    masks = [one["action_mask"] for one in infos] if form == "sb3" else infos["action_mask"]
     # The first has stopped and can do nothing else; the others go on or stop.
     assert np.array(masks).sum(axis=1).tolist() == [1, stop + 1, stop + 1]
 
