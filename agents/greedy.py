@@ -28,6 +28,10 @@ class Greedy(AskTell[TokenSpace]):
     scored twice. When every replacement in a prompt is known, the search goes on from the next
     best prompt.
 
+    In a space of several lengths a round may also insert a token, before or after any other, or
+    leave one out: first all prompts with a token less, then from the last position to the first a
+    token inserted after it and a token in its place, and at last one inserted before all.
+
     >>> from rlprompt import Evaluation
     >>> space = TokenSpace(length=3, allowed=np.arange(50))
     >>> proposals = Greedy(batch=4).ask(space, 30, np.random.default_rng(0))
@@ -65,7 +69,7 @@ class Greedy(AskTell[TokenSpace]):
         prompts = list({space.sample(rng): None for _ in range(n_pool)})
         rewards: dict[TokenPrompt, float] = {}
         exhausted: set[TokenPrompt] = set()
-        position = space.length
+        turn = 0
         while True:
             evaluation = yield prompts
             rewards |= zip(prompts, evaluation.rewards.tolist(), strict=True)
@@ -75,9 +79,10 @@ class Greedy(AskTell[TokenSpace]):
                 if not live:
                     return  # the whole space is scored
                 best = max(live, key=rewards.__getitem__)
-                for _ in range(space.length):
-                    position = (position or space.length) - 1
-                    fresh = (p for p in _neighbours(best, position, space, rng) if p not in rewards)
+                moves = _moves(best, space, rng)
+                for _ in moves:
+                    fresh = (p for p in moves[turn % len(moves)] if p not in rewards)
+                    turn += 1
                     prompts = list(islice(fresh, self.batch))
                     if prompts:
                         break
@@ -85,10 +90,26 @@ class Greedy(AskTell[TokenSpace]):
                     exhausted.add(best)
 
 
-def _neighbours(
-    prompt: TokenPrompt, position: int, space: TokenSpace, rng: np.random.Generator
+def _moves(
+    prompt: TokenPrompt, space: TokenSpace, rng: np.random.Generator
+) -> list[Iterator[TokenPrompt]]:
+    """The neighbours of a prompt, those of a round together, in the order of rounds."""
+    places = [(i, i + 1) for i in range(len(prompt) - 1, -1, -1)]
+    if len(prompt) < space.length:  # a place of no tokens after each, and before all
+        places = [place for i, end in places for place in ((end, end), (i, end))] + [(0, 0)]
+    written = [_written(prompt, start, end, space, rng) for start, end in places]
+    return [_shortened(prompt), *written] if len(prompt) > space.shortest else written
+
+
+def _written(
+    prompt: TokenPrompt, start: int, end: int, space: TokenSpace, rng: np.random.Generator
 ) -> Iterator[TokenPrompt]:
-    """The prompt with every allowed token at one position, in random order."""
-    start, end = prompt.ids[:position], prompt.ids[position + 1 :]
+    """The prompt with every allowed token in place of a part of it, in random order."""
     for token in rng.permutation(space.allowed):
-        yield TokenPrompt((*start, token, *end))
+        yield TokenPrompt((*prompt.ids[:start], token, *prompt.ids[end:]))
+
+
+def _shortened(prompt: TokenPrompt) -> Iterator[TokenPrompt]:
+    """The prompt without one of its tokens, each outcome once, the last token's first."""
+    left = (prompt.ids[:i] + prompt.ids[i + 1 :] for i in range(len(prompt) - 1, -1, -1))
+    yield from map(TokenPrompt, dict.fromkeys(left))

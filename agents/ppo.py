@@ -42,6 +42,9 @@ class PPO:
     random generators that Stable-Baselines3 draws from are seeded from the search's own and put
     back afterwards.
 
+    In a space of several lengths the policy also stops, with a probability of 0.1 a token at first
+    (`STOP`), and learns for each position how often.
+
     On a task and a model that cost next to nothing:
 
     >>> from rlprompt import search

@@ -10,10 +10,14 @@ Why so little: 300 prompts show 1,500 of 49,152 tokens, most of them once. A pol
 of its own for each token learns nothing about the others; through tied components a token that did
 well lifts all tokens like it, and few components keep the noise of a few hundred rewards out. The
 process is deterministic and always starts alike, so a best prompt needs nothing but the position.
+
+Where prompts differ in length, the policy stops at each position that allows it with a probability
+of its own, `STOP` at first, and otherwise writes a token as above.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -31,6 +35,9 @@ from rlprompt.search.space import TokenSpace
 # States whose proposals are remembered, 0.2 MB each: those of a rollout, which are seen again in
 # every epoch.
 REMEMBERED = 256
+# Probability of a stop where one is allowed, before anything is learnt. Ours: of prompts of 1 to 5
+# tokens two in three have 5, and one in ten each other length or a little less.
+STOP = 0.1
 
 
 class Position(BaseFeaturesExtractor):
@@ -46,6 +53,16 @@ class Position(BaseFeaturesExtractor):
         return F.one_hot(position, self.features_dim).float()
 
 
+class OpenPosition(Position):
+    """As `Position`, but for zeros where a prompt is complete and waits for those beside it."""
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """See the class."""
+        count = observations[:, -1:]
+        going = (count >= 0) & (count < self.features_dim)
+        return super().forward(observations) * going
+
+
 class Proposal(BaseFeaturesExtractor):
     """Observations to features (B, N + L): the model's log-probabilities, and the position.
 
@@ -53,14 +70,15 @@ class Proposal(BaseFeaturesExtractor):
         observation_space: Of `TokenPromptEnv`.
         objective: Where the frozen model is asked. One that is not causal cannot continue a text
             and proposes all tokens alike.
-        space: Length and allowed ids.
+        space: Lengths and allowed ids.
     """
 
     def __init__(
         self, observation_space: spaces.Box, objective: Objective, space: TokenSpace
     ) -> None:
         super().__init__(observation_space, len(space.allowed) + space.length)
-        self.position = Position(observation_space, space.length)
+        kind = OpenPosition if space.varies else Position
+        self.position = kind(observation_space, space.length)
         self._objective = objective
         lm = objective.lm
         self._allowed = torch.from_numpy(space.allowed).to(lm.device)
@@ -74,7 +92,8 @@ class Proposal(BaseFeaturesExtractor):
 
     def proposed(self, observations: Tensor) -> Tensor:
         """The model's probabilities of each allowed token, (B, N) float32."""
-        states = [tuple(state[: state[-1]]) for state in observations.long().tolist()]
+        # Nothing is written after a stop, and the proposal for an empty prompt is there already.
+        states = [tuple(state[: max(0, state[-1])]) for state in observations.long().tolist()]
         new = set(states) - self._remembered.keys()
         if new:
             if len(self._remembered) + len(new) > REMEMBERED:
@@ -139,8 +158,45 @@ class Tilt(nn.Module):
         return proposed.gather(1, actions[:, None])[:, 0].log() + tilted - normaliser.sum(1)
 
 
+class StoppingTilt(Tilt):
+    """A `Tilt` with a last action that stops: features (B, N + L) to logits (B, N + 1).
+
+    Args:
+        components: (N, m) of each token.
+        space: Its lengths say where a stop is allowed.
+    """
+
+    def __init__(self, components: Tensor, space: TokenSpace) -> None:
+        super().__init__(components, space.length)
+        self.may_stop: Tensor
+        allowed = torch.arange(space.length) >= space.shortest
+        self.register_buffer("may_stop", allowed.float(), persistent=False)
+        prior = math.log(STOP / (1 - STOP))
+        self.stop = nn.Parameter(torch.full((space.length,), prior))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        stop, go = self._stop(features[:, len(self.components) :])
+        return torch.cat([super().forward(features).log_softmax(1) + go[:, None], stop[:, None]], 1)
+
+    def log_prob(self, proposed: Tensor, position: Tensor, actions: Tensor) -> Tensor:
+        """As for `Tilt`; action N stops."""
+        stop, go = self._stop(position)
+        n = len(self.components)
+        tokens = super().log_prob(proposed, position, actions.clamp(max=n - 1))
+        return torch.where(actions == n, stop, tokens + go)
+
+    def _stop(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (B,) of a stop and of a token; a complete prompt can only stop."""
+        logits, may = position @ self.stop, position @ self.may_stop > 0
+        complete, never = position.sum(1) == 0, -math.inf
+        stop = F.logsigmoid(logits).masked_fill(~may, never).masked_fill(complete, 0)
+        go = F.logsigmoid(-logits).masked_fill(~may, 0).masked_fill(complete, never)
+        return stop, go
+
+
 class TokenPolicy(ActorCriticPolicy):
-    """Actor: `Proposal` and `Tilt`. Critic: one value a position.
+    """Actor: `Proposal`, and `Tilt` or `StoppingTilt`. Critic: one value a position.
 
     A critic that saw the tokens would know the few prompts of a search by heart.
 
@@ -149,7 +205,7 @@ class TokenPolicy(ActorCriticPolicy):
         action_space: Of `TokenPromptEnv`.
         lr_schedule: Stable-Baselines3's.
         objective: Where the frozen model is asked.
-        space: Length and allowed ids.
+        space: Lengths and allowed ids.
         components: Principal components, m.
         **kwargs: For `ActorCriticPolicy`.
     """
@@ -165,7 +221,7 @@ class TokenPolicy(ActorCriticPolicy):
         **kwargs: Any,
     ) -> None:
         self._components = principal_components(objective.lm, space, components)
-        self._length = space.length
+        self._space = space
         super().__init__(
             observation_space,
             action_space,
@@ -179,8 +235,13 @@ class TokenPolicy(ActorCriticPolicy):
     def _build(self, lr_schedule: Schedule) -> None:
         """Replaces the base's, whose output layer has a row of its own for each token."""
         self._build_mlp_extractor()
-        self.action_net = Tilt(self._components, self._length)
-        self.value_net = PositionValue(self._length)  # type: ignore[assignment]  # no Linear
+        space = self._space
+        self.action_net = (
+            StoppingTilt(self._components, space)
+            if space.varies
+            else Tilt(self._components, space.length)
+        )
+        self.value_net = PositionValue(space.length)  # type: ignore[assignment]  # no Linear
         self.optimizer = self.optimizer_class(
             self.parameters(),
             lr=lr_schedule(1),  # type: ignore[call-arg]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
 
-from rlprompt.envs.episodes import Array, Episodes, PromptEnv, PromptVectorEnv
+from rlprompt.envs.episodes import Array, Episodes, Flags, PromptEnv, PromptVectorEnv
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace
@@ -16,16 +17,21 @@ class TokenEpisodes(Episodes):
 
     The observation is a Box and not the natural MultiDiscrete, which Stable-Baselines3 would
     one-hot encode: 5 tokens of 49,152 as 245,760 numbers.
+
+    Where prompts differ in length, the action after the last token's stops.
     """
 
     def __init__(self, objective: Objective, space: TokenSpace, n: int) -> None:
         high = np.full(space.length + 1, space.allowed[-1])
         high[-1] = space.length
+        low = np.zeros_like(high)
+        low[-1] = 1 - space.length if space.varies else 0
         super().__init__(
             objective,
             np.zeros((n, space.length), dtype=np.int64),
-            Box(np.zeros_like(high), high, dtype=np.int64),
-            Discrete(len(space.allowed)),
+            Box(low, high, dtype=np.int64),
+            Discrete(len(space.allowed) + space.varies),
+            space.shortest,
         )
         self.allowed = space.allowed
 
@@ -36,9 +42,22 @@ class TokenEpisodes(Episodes):
             raise ValueError(
                 f"action {wrong[0]!r}; give an index into the allowed ids, "
                 f"0 to {len(self.allowed) - 1}"
+                + (f", or {len(self.allowed)} to stop" if self.varies else "")
             )
-        ids: Array = self.allowed[actions]
+        ids: Array = self.allowed[np.minimum(actions, len(self.allowed) - 1)]
         return ids
+
+    def stops(self, actions: Array) -> Flags:
+        """See `Episodes.stops`."""
+        return np.asarray(actions == len(self.allowed))
+
+    def masks(self) -> NDArray[np.int8] | None:
+        """See `Episodes.masks`; a complete prompt can only stop."""
+        if not self.varies:
+            return None
+        masks = np.repeat(~self.ended[:, None], len(self.allowed) + 1, axis=1).astype(np.int8)
+        masks[:, -1] = self.position >= self.shortest
+        return masks
 
     def prompt(self, pieces: Array) -> Prompt:
         """See `Episodes.prompt`."""
@@ -52,6 +71,12 @@ class TokenPromptEnv(PromptEnv):
     there are. Action: Discrete(N), an index into the space's allowed ids. Reward: 0, at the last
     token the prompt's mean train reward.
 
+    Where the space has prompts of several lengths: Discrete(N + 1), and action N stops, which
+    completes a prompt of the shortest length or more and changes nothing before. At L tokens the
+    prompt is complete by itself. The last number of the observation is negative once a stop was
+    heard. `info["action_mask"]` (N + 1,) int8 has 1 for what can be done, as
+    `Discrete.sample(mask)` takes it.
+
     >>> from rlprompt import Budget
     >>> from rlprompt.check import ToyTask, toy_lm
     >>> objective = Objective(ToyTask(n_examples=4), toy_lm(), Budget(rows=48))
@@ -62,10 +87,16 @@ class TokenPromptEnv(PromptEnv):
     ...     observation, reward, terminated, _, _ = env.step(action)
     >>> observation.tolist(), terminated, reward == objective.ledger.best_reward
     ([41, 48, 42, 3], True, True)
+    >>> env = TokenPromptEnv(objective, TokenSpace(3, np.arange(40, 50), shortest=1))
+    >>> _ = env.reset()
+    >>> for action in (1, 10):  # the last one stops
+    ...     observation, reward, terminated, _, _ = env.step(action)
+    >>> observation.tolist(), terminated
+    ([41, 0, 0, -1], True)
 
     Args:
         objective: The only way to a reward; `BudgetExhausted` passes through `step`.
-        space: Length and allowed ids.
+        space: Lengths and allowed ids.
         render_mode: `ansi` to see the text so far.
     """
 
@@ -77,6 +108,8 @@ class TokenPromptEnv(PromptEnv):
 
 class TokenPromptVectorEnv(PromptVectorEnv):
     """`num_envs` times `TokenPromptEnv`, scored together.
+
+    Where prompts differ in length, one that stopped waits until all are complete.
 
     >>> from rlprompt import Budget
     >>> from rlprompt.check import ToyTask, toy_lm

@@ -22,6 +22,10 @@ class PromptVecEnv(VecEnv):
     The environments are rows of one array and have no life of their own: attributes are shared,
     and there is none to set.
 
+    Prompts that may differ in length end together, at step L or later: rollouts of L steps hold
+    whole episodes. What can be done is in the infos (`action_mask`) and, as sb3-contrib asks, in
+    `env_method("action_masks")`.
+
     >>> from rlprompt import Budget, Objective, TokenSpace
     >>> from rlprompt.check import ToyTask, toy_lm
     >>> from rlprompt.envs import TokenEpisodes
@@ -41,11 +45,16 @@ class PromptVecEnv(VecEnv):
     def __init__(self, episodes: Episodes) -> None:
         self._episodes = episodes
         self._actions: Array = np.zeros(0)
+        self._steps = 0
+        if episodes.varies:
+            self.action_masks = episodes.masks
         super().__init__(len(episodes.pieces), episodes.observation_space, episodes.action_space)
 
     def reset(self) -> Array:
         """Begin all prompts afresh."""
+        self._steps = 0
         self._episodes.restart(np.ones(self.num_envs, dtype=np.bool_))
+        self.reset_infos = self._infos()
         return self._episodes.observations()
 
     def step_async(self, actions: Array) -> None:
@@ -53,14 +62,22 @@ class PromptVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Append a piece to each; see `Episodes.advance` for what it raises."""
-        rewards, finished = self._episodes.advance(self._actions)
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        """Append a piece to each, or stop; see `Episodes.advance` for what it raises."""
+        self._steps += 1
+        wait = self._steps < self._episodes.length
+        rewards, finished = self._episodes.advance(self._actions, wait=wait)
+        if finished.all():
+            self._steps = 0
         last = self._episodes.observations()
-        for i in np.flatnonzero(finished):
-            infos[i] = {"terminal_observation": last[i], "TimeLimit.truncated": False}
         self._episodes.restart(finished)
+        infos = self._infos()
+        for i in np.flatnonzero(finished):
+            infos[i] |= {"terminal_observation": last[i], "TimeLimit.truncated": False}
         return self._episodes.observations(), rewards.astype(np.float32), finished, infos
+
+    def _infos(self) -> list[dict[str, Any]]:
+        masks = self._episodes.masks()
+        return [{} if masks is None else {"action_mask": masks[i]} for i in range(self.num_envs)]
 
     def close(self) -> None:
         """Nothing to free."""
@@ -81,7 +98,10 @@ class PromptVecEnv(VecEnv):
         indices: VecEnvIndices = None,
         **method_kwargs: Any,
     ) -> list[Any]:
-        """Refused."""
+        """What `action_masks` gives for each environment asked; any other method is refused."""
+        masks = self._episodes.masks() if method_name == "action_masks" else None
+        if masks is not None:
+            return [masks[i] for i in self._get_indices(indices)]
         raise AttributeError(f"prompt environments have no method of their own: {method_name}")
 
     def env_is_wrapped(

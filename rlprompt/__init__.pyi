@@ -11,6 +11,7 @@ from .export.folder import load_prompt as load_prompt
 from .export.server import PromptServer as PromptServer
 from .models.decoding import Generated as Generated
 from .models.lm import FrozenLM as FrozenLM
+from .prompt import Length as Length
 from .prompt import SoftPrompt as SoftPrompt
 from .prompt import TokenPrompt as TokenPrompt
 from .search.budget import Budget as Budget
@@ -61,6 +62,7 @@ __all__ = [
     "FunctionTask",
     "Generated",
     "GenerationTask",
+    "Length",
     "Objective",
     "Optimiser",
     "PromptServer",

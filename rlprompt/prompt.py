@@ -11,6 +11,7 @@ True
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,3 +110,50 @@ class SoftPrompt:
 
 
 Prompt = TokenPrompt | SoftPrompt
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a prompt may be: any number of tokens from `at_least` to `at_most`.
+
+    Wherever a length is asked for, an int stands for exactly that many.
+
+    >>> Length(5)
+    Length(at_most=5, at_least=1)
+    >>> Length.of(5), Length.of(5).simplest
+    (Length(at_most=5, at_least=5), 5)
+
+    Args:
+        at_most: Tokens in the longest prompt, and vectors in every soft prompt.
+        at_least: Tokens in the shortest, 1 or more.
+
+    Raises:
+        ValueError: A length is below 1, or there is none in the range.
+    """
+
+    at_most: int
+    at_least: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse an empty range."""
+        for length in (self.at_most, self.at_least):
+            if length < 1:
+                raise ValueError(f"a prompt has one token or more, got length {length}")
+        if self.at_least > self.at_most:
+            raise ValueError(
+                f"no prompt has at least {self.at_least} and at most {self.at_most} tokens; give "
+                f"at_least from 1 to {self.at_most}"
+            )
+
+    @classmethod
+    def of(cls, length: int | Length) -> Length:
+        """The range that a number, or a range, stands for."""
+        if isinstance(length, Length):
+            return length
+        exactly = operator.index(length)
+        return cls(exactly, exactly)
+
+    @property
+    def simplest(self) -> int | Length:
+        """A number where only one length is allowed, as files keep it."""
+        return self.at_most if self.at_least == self.at_most else self

@@ -25,7 +25,7 @@ from rlprompt.check.report import Finding, Report, Stop, collect, verdict
 from rlprompt.check.state import changed, model_state
 from rlprompt.check.toy import Call, ToyTask, toy_lm
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.prompt import Length, Prompt, SoftPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import (
     GRADIENT_ROWS,
@@ -113,7 +113,7 @@ def check_optimiser(
     *,
     seed: int = 0,
     n_prompts: int = 70,
-    length: int = 3,
+    length: int | Length = 3,
 ) -> Report:
     """Try an optimiser on a task that costs nothing.
 
@@ -122,7 +122,7 @@ def check_optimiser(
         lm: A model for its spaces; None for a tiny one with random weights.
         seed: Decides the searches.
         n_prompts: Prompts that the budget of a search covers.
-        length: Tokens or vectors of a prompt.
+        length: Tokens of a prompt, exactly or in a range; see `search`.
 
     >>> from rlprompt.agents.random_search import RandomSearch
     >>> check_optimiser(RandomSearch()).problems
@@ -143,7 +143,7 @@ class _Check:
     lm: FrozenLM
     seed: int
     n_prompts: int
-    length: int
+    length: int | Length
 
     def protocol(self) -> Iterator[Finding]:
         """Whether there is something to run."""

@@ -30,7 +30,7 @@ from rlprompt.check.signal import check_signal
 from rlprompt.check.state import changed, model_state
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.prompt import Length, Prompt, SoftPrompt
 from rlprompt.search.objective import CHUNK
 from rlprompt.search.optimiser import make_space
 from rlprompt.search.space import TokenSpace
@@ -57,7 +57,7 @@ TIMED_TOKENS = 256
 
 
 def check_task(
-    task: Task, lm: FrozenLM, *, seed: int = 0, length: int = 5, every_example: bool = True
+    task: Task, lm: FrozenLM, *, seed: int = 0, length: int | Length = 5, every_example: bool = True
 ) -> Report:
     """Try a task: about 500 rows, and one for each example.
 
@@ -65,7 +65,7 @@ def check_task(
         task: What is checked.
         lm: A model that it is meant for.
         seed: Decides the prompts.
-        length: Tokens or vectors of a prompt.
+        length: Tokens of a prompt, exactly or in a range; see `search`.
         every_example: Whether each example of every split is scored once, dev and test included, so
             that a search does not end in an error at its last step. No reward of theirs is told.
 
@@ -158,7 +158,9 @@ class _Check:
         length: Of prompts.
     """
 
-    def __init__(self, task: Task, lm: FrozenLM, rng: np.random.Generator, length: int) -> None:
+    def __init__(
+        self, task: Task, lm: FrozenLM, rng: np.random.Generator, length: int | Length
+    ) -> None:
         self.given, self.task = task, as_task(task)
         self.lm, self.rng, self.length = lm, rng, length
         self.model, self.states = model_state(lm), random_states()

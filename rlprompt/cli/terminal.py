@@ -20,6 +20,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from rlprompt.prompt import Length
+
 if TYPE_CHECKING:
     from rlprompt.reports.page import Page
     from rlprompt.reports.tables import Table
@@ -96,10 +98,19 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
         ),
         f"searches: {sum(len(experiment.grid) for experiment in experiments)} "
         f"({', '.join(first.optimisers)}; seeds {', '.join(map(str, first.seeds))})",
+        *_lengths(Length.of(first.length)),
         *(_budget(rows, tasks) for rows in dict.fromkeys(e.budget.rows for e in experiments)),
         f"writing to {out}",
         f"scoring {sum(len(place.control_plans) for place in places.values())} controls first",
     ]
+
+
+def _lengths(lengths: Length) -> list[str]:
+    """What to say of prompts that differ in length."""
+    longest = lengths.at_most
+    if lengths.simplest == longest:
+        return []
+    return [f"prompts: {lengths.at_least} to {longest} tokens; soft prompts {longest} vectors"]
 
 
 def _sizes(task: Task) -> str:

@@ -15,12 +15,14 @@ from rlprompt.config.registry import find
 from rlprompt.config.tasks import (
     LIST,
     MAPPING,
+    NUMBER,
     StrictModel,
     TaskConfig,
     known,
     named,
     split_settings,
 )
+from rlprompt.prompt import Length
 
 DEFAULT_DATA = "movie-reviews"
 # Keys that have a plural for a grid.
@@ -65,16 +67,46 @@ def _titled(one: T | None, several: tuple[T, ...] | dict[str, T] | None) -> list
     return [("", section) for section in sections]
 
 
+class LengthConfig(StrictModel):
+    """Prompts of several lengths; see `Length`.
+
+    Attributes:
+        at_most: Tokens in the longest prompt.
+        at_least: Tokens in the shortest.
+    """
+
+    at_most: PositiveInt
+    at_least: PositiveInt = 1
+
+    @pydantic.model_validator(mode="after")
+    def _some_length_is_allowed(self) -> LengthConfig:
+        Length(self.at_most, self.at_least)
+        return self
+
+
 class PromptConfig(StrictModel):
     """What is searched for.
 
     Attributes:
-        length: Tokens, or vectors of a soft prompt.
+        length: Tokens, or vectors of a soft prompt; of several lengths, token prompts have any and
+            soft prompts the longest.
         banned: Words, or token ids, that token prompts may not use.
     """
 
-    length: PositiveInt = 5
+    length: Annotated[
+        Annotated[PositiveInt, pydantic.Tag(NUMBER)]
+        | Annotated[LengthConfig, pydantic.Tag(MAPPING)],
+        pydantic.Discriminator(
+            lambda value: MAPPING if isinstance(value, Mapping | LengthConfig) else NUMBER
+        ),
+    ] = 5
     banned: tuple[int | str, ...] = ()
+
+    @property
+    def lengths(self) -> int | Length:
+        """The length, or the range of lengths."""
+        length = self.length
+        return length if isinstance(length, int) else Length(length.at_most, length.at_least)
 
 
 class StopConfig(StrictModel):

@@ -162,8 +162,8 @@ class ImportedTaskConfig(StrictModel):
 
 
 # Where pydantic says what it took a value for, in the place of an error.
-TAGS = ("<class>", "<name>", "<classification>", "<list>", "<mapping>")
-IMPORTED, _NAMED, _CLASSIFICATION, LIST, MAPPING = TAGS
+TAGS = ("<class>", "<name>", "<classification>", "<list>", "<mapping>", "<number>")
+IMPORTED, _NAMED, _CLASSIFICATION, LIST, MAPPING, NUMBER = TAGS
 
 
 def _task_kind(value: Any) -> str:

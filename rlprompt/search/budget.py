@@ -40,6 +40,7 @@ class Ledger:
         n_prompts: Prompts scored on all train examples, repeats counted.
         n_partial: Prompts scored on a part of them, repeats and further parts counted. They are in
             `used` and `lm_seconds`, and in nothing else here.
+        length: Tokens or vectors of all that count in `n_prompts` together.
         lm_seconds: Wall time that rewards and gradients took when they were computed.
         points: Rows used and mean reward after each scored prompt, in order.
         improvements: Each prompt that was the best so far, in order.
@@ -48,6 +49,7 @@ class Ledger:
     used: int = 0
     n_prompts: int = 0
     n_partial: int = 0
+    length: int = 0
     lm_seconds: float = 0.0
     points: list[tuple[int, float]] = field(default_factory=list)
     improvements: list[Improvement] = field(default_factory=list)
@@ -58,6 +60,11 @@ class Ledger:
     def trace(self) -> list[tuple[int, float]]:
         """Rows used and best reward, at each improvement."""
         return [(one.rows, one.reward) for one in self.improvements]
+
+    @property
+    def mean_length(self) -> float:
+        """Tokens or vectors of a scored prompt on average, 0 before the first."""
+        return self.length / self.n_prompts if self.n_prompts else 0.0
 
     @property
     def best_reward(self) -> float:
@@ -72,6 +79,7 @@ class Ledger:
     def record(self, scored: Scored) -> None:
         """Enter a prompt that was scored on all train examples."""
         self.n_prompts += 1
+        self.length += len(scored.prompt)
         self.points.append((scored.rows, scored.reward))
         if scored.reward > self.best_reward:
             seconds = self.lm_seconds

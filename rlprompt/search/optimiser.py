@@ -9,7 +9,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt
+from rlprompt.prompt import Length, Prompt
 from rlprompt.search.blocks import Block
 from rlprompt.search.objective import Evaluation, Objective
 from rlprompt.search.space import SoftSpace, Space, TokenSpace
@@ -100,7 +100,7 @@ class AskTell(ABC, Generic[SpaceT]):
 def make_space(
     kind: PromptKind,
     lm: FrozenLM,
-    length: int,
+    length: int | Length,
     banned: Collection[str | int],
     rng: np.random.Generator,
     task: Task | None = None,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
 
 FORMAT = 2
 # Before the text of a soft prompt, which is that of its nearest tokens.
@@ -156,7 +156,7 @@ class Result:
         optimiser: Class name of the method.
         settings: Its settings.
         seed: What decided everything random.
-        length: Tokens or vectors of the prompt.
+        length: Tokens or vectors of a prompt, or the range that its length was searched in.
         status: `finished`, `interrupted`, or `failed` by an error.
         budget_rows: Rows it was given.
         rows: Rows it was charged.
@@ -166,8 +166,9 @@ class Result:
         points: Rows used and mean train reward after each scored prompt.
         candidates: The best few on train, the one picked on dev first.
         trace_seconds: Seconds of rewards and gradients spent at each improvement of `trace`.
-        tokens_per_row: Tokens of text, prompt and answer in a row, on average over train; what a
-            plain scorer would feed the model. None where the task cannot say.
+        tokens_per_row: Tokens of text, prompt and answer in a row, on average over train and the
+            scored prompts; what a plain scorer would feed the model. None where the task cannot
+            say.
         incumbents: Prompts that were the best on train at every tenth of the budget.
         test_metrics: Metric of the picked prompt on each test example.
         test_answers: What the model answered on each (a class, or the beginning of what it wrote),
@@ -188,7 +189,7 @@ class Result:
     optimiser: str
     settings: Mapping[str, Any]
     seed: int
-    length: int
+    length: int | Length
     status: str
     budget_rows: int
     rows: int
@@ -257,8 +258,9 @@ class Result:
 
 def _result(state: dict[str, Any]) -> Result:
     """A result from JSON values; what format 1 lacks is left out."""
-    analysis = state.get("analysis")
+    analysis, length = state.get("analysis"), state["length"]
     read = {
+        "length": Length(**length) if isinstance(length, dict) else length,
         "points": tuple((int(rows), float(reward)) for rows, reward in state["points"]),
         "candidates": tuple(map(_candidate, state["candidates"])),
         "incumbents": tuple(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Length
 from rlprompt.search.analysis import analyse
 from rlprompt.search.budget import Budget, Ledger, Scored
 from rlprompt.search.evaluation import Evaluator, describe, shown_answers
@@ -40,7 +41,7 @@ def search(
     budget: Budget | int,
     *,
     seed: int = 0,
-    length: int = 5,
+    length: int | Length = 5,
     banned: Collection[str | int] = (),
     on_progress: Callable[[Ledger], None] | None = None,
     on_failure: Callable[[Result], None] | None = None,
@@ -63,7 +64,8 @@ def search(
         optimiser: The method.
         budget: Rows that the search may spend on train; selection and test are counted apart.
         seed: Decides everything random.
-        length: Tokens or vectors of the prompt.
+        length: Tokens of the prompt, exactly or in a range. A soft prompt has as many vectors, in
+            a range as many as the longest prompt has tokens.
         banned: Ids and words that token prompts may not use.
         on_progress: Called with the ledger after each chunk of scored prompts.
         on_failure: Called with what was found so far before an error ends the search; the `status`
@@ -81,13 +83,14 @@ def search(
     """
     budget = budget if isinstance(budget, Budget) else Budget(budget)
     settings = _settings(optimiser)  # before the search: what fails here costs nothing
+    lengths = Length.of(length)
     task = as_task(task)
     objective = Objective(task, lm, budget, on_progress, memo)
     # Two streams, so that an optimiser that draws more does not change the space it is given.
     space_rng, rng = (
         np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)
     )
-    space = make_space(optimiser.searches, lm, length, banned, space_rng, task)
+    space = make_space(optimiser.searches, lm, lengths, banned, space_rng, task)
     began = time.perf_counter()
 
     def result(status: str) -> Result:
@@ -104,7 +107,7 @@ def search(
             optimiser=type(optimiser).__name__,
             settings=settings,
             seed=int(seed),
-            length=int(length),
+            length=lengths.simplest,
             status=status,
             budget_rows=int(budget.rows),
             rows=ledger.used,
@@ -114,7 +117,7 @@ def search(
             points=tuple(ledger.points),
             candidates=tuple(_candidate(task, lm, scored) for scored in ledger.best(1)),
             trace_seconds=tuple(one.seconds for one in ledger.improvements),
-            tokens_per_row=tokens_per_row(task, lm, length),
+            tokens_per_row=tokens_per_row(task, lm, ledger.mean_length or lengths.at_most),
         )
         return found if status != "finished" else _concluded(found, task, lm, ledger, memo)
 
@@ -130,8 +133,14 @@ def search(
         raise
 
 
-def tokens_per_row(task: Task, lm: FrozenLM, length: int) -> float | None:
-    """Tokens of text, prompt and answer in a row, on average over train, or None if unknown."""
+def tokens_per_row(task: Task, lm: FrozenLM, length: float) -> float | None:
+    """Tokens of text, prompt and answer in a row, on average over train, or None if unknown.
+
+    Args:
+        task: What the rows are of.
+        lm: The model whose tokens they are.
+        length: Tokens of a prompt, on average over those that were scored.
+    """
     sizes = task.lengths(lm, task.splits.train)
     return None if sizes is None else float(np.mean([sum(pair) for pair in sizes])) + length
 

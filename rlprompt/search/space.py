@@ -12,24 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class TokenSpace:
-    """Token prompts of one length over allowed ids.
+    """Token prompts of one length, or of several, over allowed ids.
 
     >>> space = TokenSpace(length=3, allowed=[9, 5, 5])
     >>> space.allowed.tolist()
     [5, 9]
     >>> space.contains(space.sample(np.random.default_rng(0)))
     True
+    >>> space.shortest, TokenSpace(3, [5, 9], shortest=1).contains(TokenPrompt([9]))
+    (3, True)
 
     Args:
-        length: Tokens in a prompt, 1 or more.
+        length: Tokens in the longest prompt, 1 or more.
         allowed: (N,) ids to choose from; kept sorted, each once.
+        shortest: Tokens in the shortest prompt, 1 to `length`; 0 stands for `length`, and is read
+            as that.
 
     Raises:
         ValueError: No length or nothing allowed.
@@ -37,10 +41,12 @@ class TokenSpace:
 
     length: int
     allowed: NDArray[np.int64]
+    shortest: int = 0
 
     def __post_init__(self) -> None:
         """Sort the ids."""
-        _check_length(self.length)
+        lengths = Length(self.length, self.shortest or self.length)
+        object.__setattr__(self, "shortest", lengths.at_least)
         allowed = np.unique(np.asarray(self.allowed, dtype=np.int64))
         if not len(allowed):
             raise ValueError("no token is allowed; ban less")
@@ -50,7 +56,7 @@ class TokenSpace:
     def from_lm(
         cls,
         lm: FrozenLM,
-        length: int,
+        length: int | Length,
         banned: Collection[str | int] = (),
         tokens: Collection[int] | None = None,
     ) -> TokenSpace:
@@ -58,7 +64,7 @@ class TokenSpace:
 
         Args:
             lm: The model.
-            length: Tokens in a prompt.
+            length: Tokens in a prompt, exactly or from a shortest to a longest.
             banned: Ids, or words; a word bans every token that spells it, in any case and with or
                 without a space before it. One that takes several tokens cannot be banned.
             tokens: The ids to choose from instead, such as a task's own (`Task.tokens`).
@@ -70,17 +76,24 @@ class TokenSpace:
         for word in sorted(words - set(spelt.values())):
             logger.warning("no single token of %s spells %r, so it is not banned", lm.name, word)
         allowed = [token for token, word in spelt.items() if token not in ids and word not in words]
-        return cls(length, np.array(allowed, dtype=np.int64))
+        lengths = Length.of(length)
+        return cls(lengths.at_most, np.array(allowed, dtype=np.int64), lengths.at_least)
+
+    @property
+    def varies(self) -> bool:
+        """Whether prompts may differ in length."""
+        return self.shortest < self.length
 
     def sample(self, rng: np.random.Generator) -> TokenPrompt:
-        """A prompt drawn uniformly."""
-        return TokenPrompt(rng.choice(self.allowed, self.length))
+        """A prompt drawn uniformly; of several lengths, the length first, each as likely."""
+        length = int(rng.integers(self.shortest, self.length + 1)) if self.varies else self.length
+        return TokenPrompt(rng.choice(self.allowed, length))
 
     def contains(self, prompt: Prompt) -> bool:
         """Whether the prompt lies in the space."""
         return (
             isinstance(prompt, TokenPrompt)
-            and len(prompt) == self.length
+            and self.shortest <= len(prompt) <= self.length
             and bool(np.isin(prompt.ids, self.allowed).all())
         )
 
@@ -137,18 +150,19 @@ class SoftSpace:
         """Check the shapes."""
         if self.start.ndim != 2:
             raise ValueError(f"start has shape (length, hidden), got {self.start.shape}")
-        _check_length(len(self.start))
+        Length.of(len(self.start))
 
     @classmethod
-    def from_lm(cls, lm: FrozenLM, length: int, rng: np.random.Generator) -> SoftSpace:
+    def from_lm(cls, lm: FrozenLM, length: int | Length, rng: np.random.Generator) -> SoftSpace:
         """The full space around vectors of randomly drawn tokens.
+
+        All its prompts have the longest length: a soft prompt has no tokens to do without.
 
         A start at zero or from noise has useless gradients (norm 1e4 and more on SmolLM2), one
         from vocabulary rows has good ones; PEFT calls it `SAMPLE_VOCAB`.
         """
-        _check_length(length)
         table = lm.embeddings()
-        tokens = rng.choice(sorted(typable_tokens(lm)), length)
+        tokens = rng.choice(sorted(typable_tokens(lm)), Length.of(length).at_most)
         return cls(table[tokens], float(table.std()))
 
     @property
@@ -215,11 +229,6 @@ class SoftSpace:
     def contains(self, prompt: Prompt) -> bool:
         """Whether the prompt has this space's shape."""
         return isinstance(prompt, SoftPrompt) and prompt.vectors.shape == self.start.shape
-
-
-def _check_length(length: int) -> None:
-    if length < 1:
-        raise ValueError(f"a prompt has one token or more, got length {length}")
 
 
 Space = TokenSpace | SoftSpace

@@ -24,7 +24,7 @@ import psutil
 from rlprompt.check.toy import Call, ToyTask
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.analysis import parts
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import GRADIENT_ROWS, BudgetExhausted, Objective
@@ -117,14 +117,13 @@ def make_plan(experiment: Experiment) -> Plan:
     # Dev and test are read for the first time by the first control; later their beginnings are
     # kept.
     cold, warm = _single_rates(experiment)
+    longest = Length.of(experiment.length).at_most
     searches = []
     for name, optimiser in experiment.optimisers.items():
         found = _measure(experiment, optimiser)
         n_prompts = int(experiment.budget.rows * found.prompts_a_row)
         # At most: who falls behind on dev is scored on a part of it, and few prompts lead.
-        on_dev = (
-            min(CANDIDATES, n_prompts) + min(MARKS, n_prompts) + len(list(parts(experiment.length)))
-        )
+        on_dev = min(CANDIDATES, n_prompts) + min(MARKS, n_prompts) + len(list(parts(longest)))
         on_dev *= sizes["dev"]
         final = sizes["train"] + sizes["test"]
         if optimiser.searches == "soft":  # its nearest tokens, too

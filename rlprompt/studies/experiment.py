@@ -20,7 +20,7 @@ from rlprompt.config.schema import Config, ModelConfig
 from rlprompt.config.tasks import ImportedTaskConfig, NamedTaskConfig, TaskConfig, parse_task
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import ModelPool, PooledLM
-from rlprompt.prompt import TokenPrompt
+from rlprompt.prompt import Length, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.space import TokenSpace
@@ -55,7 +55,7 @@ class Experiment:
         optimisers: The methods by the names that reports use.
         budget: What each run may spend.
         seeds: Each optimiser runs once with each.
-        length: Tokens or vectors of a prompt.
+        length: Tokens of a prompt, exactly or in a range; see `search`.
         banned: Ids and words that token prompts may not use.
         controls: Prompts of one's own to score beside those of every study (`ControlPlan`), by
             name; outside the budget.
@@ -74,7 +74,7 @@ class Experiment:
     optimisers: Mapping[str, Optimiser[Any]]
     budget: Budget
     seeds: Sequence[int] = (0,)
-    length: int = 5
+    length: int | Length = 5
     banned: Collection[str | int] = ()
     controls: Mapping[str, TokenPrompt] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class Experiment:
                 f"{', '.join(soft)} would search have none; use methods that search tokens"
             )
         needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
-        _check_lengths(self.task, self.lm, max(self.length, *map(len, needed)))
+        _check_lengths(self.task, self.lm, max(Length.of(self.length).at_most, *map(len, needed)))
 
     @property
     def task_name(self) -> str:
@@ -275,7 +275,7 @@ def _load_cell(
         optimisers=optimisers,
         budget=Budget(budget, **config.stop.model_dump(exclude_none=True)),
         seeds=config.seeds,
-        length=config.prompt.length,
+        length=config.prompt.lengths,
         banned=config.prompt.banned,
         references=references,
         config=config.record,

@@ -19,10 +19,11 @@ from typing import Any
 from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import PooledLM
+from rlprompt.prompt import Length
 from rlprompt.search.budget import Budget, Ledger
 from rlprompt.search.memo import Memo
 from rlprompt.search.optimiser import Optimiser
-from rlprompt.search.result import Result
+from rlprompt.search.result import Result, plain
 from rlprompt.search.run import search
 from rlprompt.store.database import StoreError
 from rlprompt.store.heartbeat import Heartbeat
@@ -46,7 +47,7 @@ class PlannedSearch:
         optimiser: The method.
         budget: What it may spend.
         seed: Decides everything random.
-        length: Tokens or vectors of a prompt.
+        length: Tokens of a prompt, exactly or in a range; see `search`.
         banned: Ids and words that token prompts may not use.
         name: What it is called in its study, and its files.
         method: The optimiser's name in the experiment.
@@ -59,7 +60,7 @@ class PlannedSearch:
     optimiser: Optimiser[Any]
     budget: Budget
     seed: int
-    length: int
+    length: int | Length
     banned: Collection[str | int]
     name: str = ""
     method: str = ""
@@ -96,7 +97,7 @@ class PlannedSearch:
             "settings": _plain(self.optimiser),
             "budget": _plain(self.budget),
             "seed": self.seed,
-            "length": self.length,
+            "length": plain(Length.of(self.length).simplest),
             "banned": sorted(map(str, self.banned)),
         }
 

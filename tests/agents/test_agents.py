@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,13 @@ from tiny import tiny_lm
 
 from rlprompt.agents.cma_es import CMAES
 from rlprompt.agents.greedy import Greedy
+from rlprompt.agents.ppo import PPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.search.objective import Evaluation
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
+from rlprompt.search.budget import Budget
+from rlprompt.search.objective import BudgetExhausted, Evaluation, Objective
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
@@ -77,6 +82,95 @@ def test_greedy_scores_no_prompt_twice_and_ends_when_all_are_scored() -> None:
         except StopIteration:
             batch = None
     assert len(seen) == len(set(seen)) == 4**2
+
+
+def lengths_scored(optimiser: Optimiser[Any], lengths: Length, n_prompts: int = 100) -> set[int]:
+    """The lengths of the prompts that were scored."""
+    space = TokenSpace.from_lm(tiny_lm(), lengths)
+    seen: list[Prompt] = []
+
+    class Noted(HiddenWords):
+        def rewards(self, lm: Any, prompts: Any, examples: Any) -> Any:
+            seen.extend(prompts)
+            return super().rewards(lm, prompts, examples)
+
+    with contextlib.suppress(BudgetExhausted):
+        optimiser.run(Objective(Noted(), tiny_lm(), Budget(n_prompts * 4)), space, RNG(0))
+    assert all(map(space.contains, seen))
+    return {len(prompt) for prompt in seen}
+
+
+@pytest.mark.parametrize("optimiser", [RandomSearch(), Greedy(), PPO()])
+def test_every_length_of_a_range_is_tried(optimiser: Optimiser[Any]) -> None:
+    assert lengths_scored(optimiser, Length(4, at_least=2)) == {2, 3, 4}
+
+
+def test_greedy_inserts_leaves_out_and_replaces() -> None:
+    space = TokenSpace(3, np.arange(50), shortest=1)
+    for seed in range(100):  # until the first of a pool of two, which is best, has two tokens
+        proposals = Greedy(pool=0.05, batch=50).ask(space, 40, RNG(seed))
+        pool = next(proposals)
+        if [len(prompt) == 2 for prompt in pool] == [True, False]:
+            break
+    assert isinstance(pool[0], TokenPrompt)
+    (a, b), worst = pool[0].ids, 0.0
+    batch, rounds = pool, []
+    for _ in range(6):
+        rewards = worst - np.arange(len(batch), dtype=float)
+        worst = rewards[-1]
+        batch = proposals.send(Evaluation(tuple(batch), rewards[:, None]))
+        rounds.append({p.ids for p in batch if isinstance(p, TokenPrompt)})
+    assert rounds[0] == {(a,), (b,)}
+    assert all(ids[:2] == (a, b) and len(ids) == 3 for ids in rounds[1])
+    assert all(ids[:1] == (a,) and len(ids) == 2 for ids in rounds[2])
+    assert all((ids[0], ids[2]) == (a, b) for ids in rounds[3])
+    assert all(ids[1:] == (b,) and len(ids) == 2 for ids in rounds[4])
+    assert all(ids[1:] == (a, b) for ids in rounds[5])
+    scored = [*pool, *(ids for found in rounds for ids in found)]
+    assert len(scored) == len(set(scored))
+
+
+def test_greedy_scores_all_prompts_of_a_range_once() -> None:
+    space = TokenSpace(3, np.arange(3), shortest=1)
+    seen: list[Prompt] = []
+    proposals = Greedy(batch=4).ask(space, 3, RNG(0))
+    batch: Sequence[Prompt] | None = next(proposals)
+    while batch is not None:
+        rewards = -np.arange(len(seen), len(seen) + len(batch), dtype=float)
+        seen += batch
+        try:
+            batch = proposals.send(Evaluation(tuple(batch), rewards[:, None]))
+        except StopIteration:
+            batch = None
+    assert len(seen) == len(set(seen)) == 3 + 3**2 + 3**3
+
+
+@dataclass(frozen=True)
+class ShortWords(HiddenWords):
+    """Hidden words, of which two are worth most: every other length costs."""
+
+    def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
+        return super().worth(lm, prompt) - 0.25 * abs(len(prompt) - 2)
+
+
+@pytest.mark.parametrize("optimiser", [Greedy(), PPO()])
+def test_the_best_length_is_found(optimiser: Optimiser[Any]) -> None:
+    """Random search draws two hidden words (one word in ten) with one prompt in 400.
+
+    Its prompts have 2.5 tokens on average and lose 0.25 a token away from two: 0.1 - 0.25 on
+    average, with a spread of 0.3.
+    """
+
+    def searched(method: Optimiser[Any]) -> Result:
+        rows = 300 * N_EXAMPLES
+        return search(ShortWords(), tiny_lm(), method, rows, length=Length(4))
+
+    found, drawn = searched(optimiser), searched(RandomSearch())
+    late = [np.mean([reward for _, reward in one.points[-75:]]) for one in (found, drawn)]
+    assert late[0] > late[1] + 0.2
+    assert found.trace[-1][1] >= drawn.trace[-1][1]
+    assert len(max(found.candidates, key=lambda one: one.train_reward).prompt) == 2
+    assert found.length == drawn.length == Length(4)
 
 
 def test_cma_es_climbs() -> None:

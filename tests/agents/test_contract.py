@@ -18,6 +18,7 @@ from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.check.optimiser import check_optimiser
+from rlprompt.prompt import Length
 from rlprompt.search.objective import GRADIENT_ROWS
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
@@ -94,6 +95,13 @@ def test_a_budget_of_one_prompt_is_spent(optimiser: Optimiser[Any]) -> None:
 def test_passes_the_check_that_others_can_run(optimiser: Optimiser[Any]) -> None:
     """Seeds, global random state, train alone, equal rewards, and more."""
     assert not check_optimiser(optimiser, tiny_lm(), n_prompts=N_PROMPTS, length=LENGTH).problems
+
+
+@every
+def test_passes_the_check_on_prompts_that_differ_in_length(optimiser: Optimiser[Any]) -> None:
+    """Every prompt lies in the range."""
+    lengths = Length(LENGTH, at_least=2)
+    assert not check_optimiser(optimiser, tiny_lm(), n_prompts=N_PROMPTS, length=lengths).problems
 
 
 @every

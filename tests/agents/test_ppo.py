@@ -15,8 +15,10 @@ from tiny import tiny_lm
 from rlprompt.agents.ppo import PPO, Relative, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.token_policy import (
+    STOP,
     Position,
     Proposal,
+    StoppingTilt,
     Tilt,
     TokenPolicy,
     principal_components,
@@ -24,6 +26,7 @@ from rlprompt.agents.token_policy import (
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.envs.vec_env import PromptVecEnv
 from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Length
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import Optimiser
@@ -115,6 +118,45 @@ def test_log_probabilities_are_those_of_the_distribution_that_is_sampled() -> No
     again, log_prob, _ = made.evaluate_actions(seen, actions)
     torch.testing.assert_close(log_prob, expected)
     torch.testing.assert_close(again, values)
+
+
+def test_a_stop_has_a_small_probability_where_it_is_allowed() -> None:
+    lm = tiny_lm()
+    where = TokenSpace.from_lm(lm, Length(LENGTH, at_least=2))
+    objective = Objective(HiddenWords(), lm, Budget(1000))
+    episodes = TokenEpisodes(objective, where, 1)
+    actions = episodes.action_space
+    assert isinstance(actions, spaces.Discrete)
+    made = TokenPolicy(
+        episodes.observation_space,
+        actions,
+        lambda _: 0.1,
+        objective=objective,
+        space=where,
+        components=4,
+    )
+    assert isinstance(made.action_net, StoppingTilt)
+    a, b = where.allowed[3], where.allowed[7]
+    # New, with one token, with two, stopped after two, and complete by itself.
+    seen = torch.tensor([[0, 0, 0, 0], [a, 0, 0, 1], [a, b, 0, 2], [a, b, 0, -2], [a, b, a, 3]])
+    seen = seen.float()
+    distribution = made.get_distribution(seen).distribution
+    assert isinstance(distribution, torch.distributions.Categorical)
+    stops = distribution.probs[:, -1]
+    torch.testing.assert_close(stops, torch.tensor([0, 0, STOP, 1, 1]))
+    # Tokens share what is left as without a stop.
+    expected = probabilities(lm, observations(where))[0]
+    torch.testing.assert_close(distribution.probs[2, :-1], (1 - STOP) * expected)
+    torch.nn.init.normal_(made.action_net.tilt)
+    torch.nn.init.normal_(made.action_net.stop)
+    stop = len(where.allowed)
+    for chosen in (torch.tensor([1, 2, 3, stop, stop]), torch.tensor([1, 2, stop, stop, stop])):
+        log_prob = made.evaluate_actions(seen, chosen)[1]
+        sampled_from = made.get_distribution(seen)
+        torch.testing.assert_close(log_prob, sampled_from.log_prob(chosen))
+        made.zero_grad()
+        torch.autograd.backward(log_prob.sum())
+        assert all(torch.isfinite(p.grad).all() for p in made.parameters() if p.grad is not None)
 
 
 def test_only_tilts_and_values_are_trained() -> None:

@@ -8,7 +8,9 @@ import pytest
 from experiment_files import GOOD, read, read_task
 
 from rlprompt.config.registry import make_optimiser
+from rlprompt.config.schema import config_from_json
 from rlprompt.config.yaml_file import ConfigError, load_config
+from rlprompt.prompt import Length
 
 DEMO = Path(__file__).parents[2] / "experiments" / "demo.yaml"
 
@@ -31,6 +33,53 @@ def test_a_good_file_is_read_with_the_defaults_filled_in(folder: Path) -> None:
     assert config.task.name == "data"
     assert read_task(folder).data == str(folder / "data.csv")
     assert [one.title for one in config.optimisers] == ["random", "greedy pool=0.5"]
+
+
+@pytest.mark.parametrize(
+    ("written", "lengths"),
+    [
+        ("3", 3),
+        ("{at_most: 4}", Length(4)),
+        ("{at_least: 2, at_most: 4}", Length(4, at_least=2)),
+    ],
+)
+def test_prompts_have_one_length_or_any_in_a_range(
+    folder: Path, written: str, lengths: int | Length
+) -> None:
+    config = read(folder, f"{GOOD}\nprompt: {{length: {written}}}")
+    assert config.prompt.lengths == lengths
+    assert config_from_json(config.record).prompt == config.prompt
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("0", "prompt.length: must be greater than 0, got 0"),
+        ("-1", "prompt.length: must be greater than 0, got -1"),
+        ("five", "prompt.length: must be a whole number, got 'five'"),
+        ("[5, {at_most: 3}]", "prompt.length: must be a whole number, got [5, {'at_most': 3}]"),
+        ("{at_least: 2}", "prompt.length.at_most is missing"),
+        ("{at_most: 0}", "prompt.length.at_most: must be greater than 0, got 0"),
+        ("{at_most: 2, at_least: -1}", "prompt.length.at_least: must be greater than 0, got -1"),
+        (
+            "{at_most: 2, at_least: 3}",
+            "prompt.length: no prompt has at least 3 and at most 2 tokens; give at_least from 1 "
+            "to 2",
+        ),
+        (
+            "{at_most: 2, exactly: 3}",
+            "unknown key 'exactly' in prompt.length; known: at_most, at_least",
+        ),
+    ],
+)
+def test_a_length_that_is_none_is_refused(folder: Path, written: str, said: str) -> None:
+    (line,) = refusal(folder, "96", f"96\nprompt: {{length: {written}}}")
+    assert line == f"small.yaml:12: {said}"
+
+
+def test_a_number_and_a_range_are_not_both_taken(folder: Path) -> None:
+    both = "96\nprompt:\n  length: 5\n  length: {at_most: 5}"
+    assert refusal(folder, "96", both) == ["small.yaml:14: the key 'length' is there twice"]
 
 
 def test_the_demo_is_a_good_file() -> None:

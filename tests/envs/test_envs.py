@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -25,7 +26,7 @@ from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.episodes import Array, Episodes, PromptEnv, PromptVectorEnv
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.prompt import Length, Prompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.space import SoftSpace, TokenSpace
@@ -335,6 +336,117 @@ def test_the_sb3_form_says_that_its_environments_have_nothing_of_their_own() -> 
     with pytest.raises(AttributeError, match="of their own"):
         envs.env_method("action_masks")
     envs.close()
+
+
+def ranged(shortest: int = 1) -> TokenSpace:
+    return TokenSpace.from_lm(tiny_lm(), Length(LENGTH, shortest))
+
+
+def test_checkers_approve_of_prompts_that_differ_in_length() -> None:
+    env = gymnasium.make(
+        env_id("tokens"), objective=objective("tokens"), space=ranged(), render_mode="ansi"
+    )
+    gymnasium_check_env(env.unwrapped)
+    sb3_check_env(TokenPromptEnv(objective("tokens"), ranged(), "ansi"), skip_render_check=False)
+
+
+def test_an_exact_length_has_no_stop() -> None:
+    env = TokenPromptEnv(objective("tokens"), ranged(LENGTH))
+    assert env.action_space == single("tokens").action_space
+    assert env.observation_space == single("tokens").observation_space
+    assert env.reset()[1] == {}
+
+
+def test_a_stop_completes_a_prompt_that_is_long_enough() -> None:
+    where, scored = ranged(2), objective("tokens")
+    stop = len(where.allowed)
+    env = TokenPromptEnv(scored, where)
+    assert env.action_space == gymnasium.spaces.Discrete(stop + 1)
+    _, info = env.reset()
+    assert info["action_mask"].tolist() == [1] * stop + [0]
+    steps = [env.step(action) for action in (stop, 5, stop, 7, stop)]
+    a, b = where.allowed[[5, 7]].tolist()
+    assert [step[0].tolist() for step in steps] == [
+        [0, 0, 0, 0],  # too early: nothing changes
+        [a, 0, 0, 1],
+        [a, 0, 0, 1],
+        [a, b, 0, 2],
+        [a, b, 0, -2],
+    ]
+    assert [int(step[4]["action_mask"][stop]) for step in steps] == [0, 0, 0, 1, 1]
+    assert [step[2] for step in steps] == [False] * 4 + [True]
+    assert [step[1] for step in steps[:4]] == [0.0] * 4
+    assert steps[4][1] == scored.ledger.best_reward
+    assert scored.ledger.best(1)[0].prompt == TokenPrompt([a, b])
+    assert all(env.observation_space.contains(step[0]) for step in steps)
+    with pytest.raises(ResetNeeded):
+        env.step(0)
+    assert env.reset()[0].tolist() == [0, 0, 0, 0]
+
+
+def test_a_prompt_of_the_longest_length_needs_no_stop() -> None:
+    env = TokenPromptEnv(objective("tokens"), ranged())
+    env.reset()
+    steps = [env.step(action) for action in range(LENGTH)]
+    assert [step[2] for step in steps] == [False, False, True]
+    assert steps[-1][0][-1] == LENGTH
+
+
+@pytest.mark.parametrize("form", ["gymnasium", "sb3"])
+def test_who_stops_waits_and_all_are_scored_in_one_call(form: str) -> None:
+    counting = Counting(inner=task("tokens"))
+    scored, where = Objective(counting, tiny_lm(), Budget(1000)), ranged()
+    stop = len(where.allowed)
+    envs: PromptVecEnv | TokenPromptVectorEnv = (
+        PromptVecEnv(TokenEpisodes(scored, where, 3))
+        if form == "sb3"
+        else TokenPromptVectorEnv(scored, where, 3)
+    )
+    envs.reset()
+    steps = [envs.step(np.array(a)) for a in ([4, 5, 6], [stop, 8, 9], [1, stop, 10])]
+    assert [step[2].tolist() for step in steps] == [[False] * 3, [False] * 3, [True] * 3]
+    assert not steps[1][1].any()
+    assert counting.calls == [3]
+    expected = [TokenPrompt(where.allowed[ids]) for ids in ([4], [5, 8], [6, 9, 10])]
+    assert scored.ledger.used == 3 * N_EXAMPLES
+    rewards = objective("tokens").evaluate(expected).rewards
+    np.testing.assert_allclose(steps[2][1], rewards, rtol=1e-6)
+    infos: Any = steps[1][-1]
+    masks = [one["action_mask"] for one in infos] if form == "sb3" else infos["action_mask"]
+    # The first has stopped and can do nothing else; the others go on or stop.
+    assert np.array(masks).sum(axis=1).tolist() == [1, stop + 1, stop + 1]
+
+
+def test_rollouts_of_the_longest_length_hold_whole_episodes() -> None:
+    where = ranged()
+    stop = len(where.allowed)
+    envs = PromptVecEnv(TokenEpisodes(objective("tokens"), where, 2))
+    envs.reset()
+    for _ in range(2):
+        done = [envs.step(np.array(a))[2].all() for a in ([4, 5], [stop, stop], [stop, stop])]
+        assert done == [False, False, True]
+    together = TokenPromptVectorEnv(objective("tokens"), where, 2)
+    together.reset()
+    done = [together.step(np.array(a))[2].all() for a in ([4, 5], [stop, stop])]
+    assert done == [False, True], "in Gymnasium's form all end when the last has stopped"
+
+
+def test_masks_are_there_for_algorithms_that_ask() -> None:
+    envs = PromptVecEnv(TokenEpisodes(objective("tokens"), ranged(), 2))
+    envs.reset()
+    assert envs.has_attr("action_masks")
+    masks = np.stack(envs.env_method("action_masks"))
+    assert masks.shape == (2, len(ranged().allowed) + 1)
+    assert masks[:, -1].tolist() == [0, 0]
+    np.testing.assert_array_equal(masks[0], envs.reset_infos[0]["action_mask"])
+
+
+def test_an_action_beyond_the_stop_is_refused() -> None:
+    env = TokenPromptEnv(objective("tokens"), ranged())
+    env.reset()
+    stop = len(ranged().allowed)
+    with pytest.raises(ValueError, match=f"0 to {stop - 1}, or {stop} to stop"):
+        env.step(stop + 1)
 
 
 def test_public_names_exist() -> None:

@@ -15,7 +15,7 @@ from tiny import tiny_lm
 
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.budget import Budget, Ledger
 from rlprompt.search.objective import CHUNK, BudgetExhausted, Evaluation, Objective
 from rlprompt.search.optimiser import AskTell, Optimiser, Proposals
@@ -144,6 +144,16 @@ class TestReport:
         assert (result.task, result.task_fingerprint) == ("fake", "fake")
         assert result.fingerprint == dataclasses.asdict(tiny_lm().fingerprint)
         assert 0 <= result.lm_seconds <= result.total_seconds
+
+    def test_a_range_of_lengths_is_kept_and_its_rows_cost_what_was_scored(self) -> None:
+        task = FakeTask()
+        result = search(task, tiny_lm(), Draw(size=8), 40 * N, length=Length(4, at_least=2))
+        assert result.length == Length(4, at_least=2)
+        assert {len(p) for asked, _ in task.calls[:5] for p in asked} == {2, 3, 4}
+        assert Result.from_json(result.to_json()) == result
+        exact = search(task, tiny_lm(), Draw(size=8), 40 * N, length=Length(3, at_least=3))
+        assert exact.length == 3
+        assert '"length": 3' in exact.to_json()
 
     def test_an_optimiser_cannot_claim_what_it_did_not_pay_for(self) -> None:
         @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from scipy import stats
 from tiny import HIDDEN, tiny_lm
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import SoftPrompt, TokenPrompt
+from rlprompt.prompt import Length, SoftPrompt, TokenPrompt
 from rlprompt.search.space import SoftSpace, TokenSpace, typable_tokens
 
 
@@ -119,6 +119,35 @@ class TestTokenSpace:
         assert "'good'" not in caplog.text
         assert len(space.allowed) == len(TokenSpace.from_lm(lm, 3).allowed) - 1
 
+    def test_an_exact_length_draws_as_ever(self) -> None:
+        space = TokenSpace(4, np.arange(100, 200))
+        assert (space.shortest, space.varies) == (4, False)
+        drawn = [space.sample(generator).ids for generator in [rng(7)] for _ in range(3)]
+        generator = rng(7)
+        assert drawn == [tuple(generator.choice(space.allowed, 4).tolist()) for _ in range(3)]
+
+    def test_lengths_of_a_range_are_as_likely_as_each_other(self) -> None:
+        """A right sampler fails with probability 0.001 over seeds; the seed is fixed."""
+        space, generator = TokenSpace(5, np.array([3, 5, 9]), shortest=2), rng(7)
+        drawn = [space.sample(generator) for _ in range(2000)]
+        assert all(map(space.contains, drawn))
+        counts = np.bincount([len(prompt) for prompt in drawn])
+        assert counts[:2].tolist() == [0, 0]
+        assert stats.chisquare(counts[2:]).pvalue > 0.001
+
+    def test_what_lies_outside_a_range(self, lm: FrozenLM) -> None:
+        space = TokenSpace.from_lm(lm, Length(4, at_least=2))
+        token = int(space.allowed[0])
+        inside = [space.contains(TokenPrompt([token] * n)) for n in range(6)]
+        assert inside == [False, False, True, True, True, False]
+        assert (space.length, space.shortest, space.varies) == (4, 2, True)
+
+    def test_a_shortest_length_is_one_of_the_range(self) -> None:
+        with pytest.raises(ValueError, match="no prompt has at least 3 and at most 2 tokens"):
+            TokenSpace(2, np.array([1]), shortest=3)
+        with pytest.raises(ValueError, match="one token or more, got length -1"):
+            TokenSpace(2, np.array([1]), shortest=-1)
+
     @pytest.mark.parametrize("length", [0, -2])
     def test_a_prompt_has_a_token_at_least(self, length: int) -> None:
         with pytest.raises(ValueError, match=f"one token or more, got length {length}"):
@@ -140,6 +169,10 @@ class TestSoftSpace:
         assert space.scale == pytest.approx(table.std())
         assert np.array_equal(space.start, SoftSpace.from_lm(lm, 5, rng()).start)
         assert not np.array_equal(space.start, SoftSpace.from_lm(lm, 5, rng(1)).start)
+
+    def test_of_a_range_it_takes_the_longest_length(self, lm: FrozenLM) -> None:
+        space = SoftSpace.from_lm(lm, Length(5, at_least=2), rng())
+        assert np.array_equal(space.start, SoftSpace.from_lm(lm, 5, rng()).start)
 
     def test_zero_is_the_start(self, lm: FrozenLM) -> None:
         full = SoftSpace.from_lm(lm, 3, rng())
