@@ -47,7 +47,7 @@ def test_a_run_is_shown_with_config_and_best_prompts(study: Path) -> None:
     assert '"shots": 2' in shown
     with Store(study / FILE, read_only=True) as store:
         entries = list(ledger(store, "random-seed0"))
-        best = entries[int(np.argmax([entry.reward for entry in entries]))]
+        best = entries[int(np.argmax([entry.reward or 0.0 for entry in entries]))]
         result = store.run("random-seed0").result
     assert f"    {best.reward:.4f} after {best.rows:,} rows: {best.title}\n" in shown
     assert shown.count(" rows: ids ") == 2
