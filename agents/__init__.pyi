@@ -1,8 +1,9 @@
 from .cma_es import CMAES as CMAES
 from .greedy import Greedy as Greedy
+from .grow import Grow as Grow
 from .ppo import PPO as PPO
 from .ppo import SoftPPO as SoftPPO
 from .random_search import RandomSearch as RandomSearch
 from .soft_prompt import SoftPromptTuning as SoftPromptTuning
 
-__all__ = ["CMAES", "PPO", "Greedy", "RandomSearch", "SoftPPO", "SoftPromptTuning"]
+__all__ = ["CMAES", "PPO", "Greedy", "Grow", "RandomSearch", "SoftPPO", "SoftPromptTuning"]

@@ -123,6 +123,24 @@ def typable_tokens(lm: FrozenLM) -> Mapping[int, str]:
     return _typable[lm]
 
 
+def common_words(lm: FrozenLM, allowed: Collection[int]) -> list[int]:
+    """Allowed tokens that are whole words, the most common first.
+
+    Tokenizers are trained by frequency, so a low id is a common piece (byte pairs are merged in the
+    order of their counts, and vocabularies are sorted by them). A word begins with a space where
+    the tokenizer writes words so, is of letters, and has three or more: shorter ones are mostly
+    pieces of words.
+    """
+    texts = typable_tokens(lm)
+    words = [(token, texts[token]) for token in sorted(allowed) if token in texts]
+    spaced = [token for token, text in words if text[:1] == " " and _is_word(text[1:])]
+    return spaced or [token for token, text in words if _is_word(text.strip())] or sorted(allowed)
+
+
+def _is_word(text: str) -> bool:
+    return len(text) >= 3 and text.isalpha()
+
+
 @dataclass(frozen=True, eq=False)
 class SoftSpace:
     """Soft prompts as coordinates around a start: `start + scale * z`, or `start + basis @ z`.

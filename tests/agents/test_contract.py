@@ -14,6 +14,7 @@ from tiny import tiny_lm
 
 from rlprompt.agents.cma_es import CMAES
 from rlprompt.agents.greedy import Greedy
+from rlprompt.agents.grow import Grow
 from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
@@ -33,11 +34,15 @@ N_PROMPTS = 70
 OPTIMISERS: tuple[Optimiser[Any], ...] = (
     RandomSearch(),
     Greedy(),
+    Grow(words=60),
     CMAES(dimension=8),
     SoftPromptTuning(),
     PPO(),
     SoftPPO(dimension=4),
 )
+
+# Methods that score on parts of the examples.
+ON_BLOCKS = (Grow,)
 
 every = pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda o: type(o).__name__)
 
@@ -80,9 +85,14 @@ def test_spends_all_that_the_budget_covers_and_no_more(
     result = run(optimiser, rows=rows)
     assert rows - price(optimiser) < result.rows <= rows
     assert result.status == "finished"
-    assert [spent for spent, _ in result.points] == [
-        price(optimiser) * (i + 1) for i in range(result.n_prompts)
-    ]
+    spent = [rows for rows, _ in result.points]
+    if isinstance(
+        optimiser, ON_BLOCKS
+    ):  # what drops out on a part of the examples is paid for, too
+        assert spent == sorted(set(spent))
+        assert price(optimiser) * len(spent) < result.rows
+    else:
+        assert spent == [price(optimiser) * (i + 1) for i in range(result.n_prompts)]
 
 
 @every

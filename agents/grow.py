@@ -1,0 +1,128 @@
+"""Growing a prompt from common words, scored on a few examples at first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar
+
+import numpy as np
+
+from rlprompt.prompt import TokenPrompt
+from rlprompt.search.allocation import halve, halving_cost
+from rlprompt.search.objective import Objective
+from rlprompt.search.space import TokenSpace, common_words
+from rlprompt.types import PromptKind
+
+
+@dataclass(frozen=True)
+class Grow:
+    """Put one more common word into the best prompts so far, again and again.
+
+    Ours. A few natural words generalise where as many random tokens fit the train examples by
+    heart, so the search begins with single words. In each round a beam of the best prompts gets one
+    of the best words at one of its places; where that improves nothing, a word is replaced or left
+    out instead. The rivals of a round are scored on a few train examples, the same for all, the
+    better third of them on more, and what is left on all (sequential halving, Karnin et al. 2013).
+    A beam search with edits, as GrIPS (Prasad et al. 2023, arXiv 2203.07281) does on the phrases of
+    an instruction, without an instruction to begin with.
+
+    >>> from rlprompt import Length, search
+    >>> from rlprompt.check import ToyTask, toy_lm
+    >>> result = search(ToyTask(), toy_lm(), Grow(words=20), budget=200, length=Length(3))
+    >>> 1 <= len(result.best.prompt) <= 3
+    True
+
+    Args:
+        words: Words in the pool, the most common of those that are allowed (`common_words`).
+        beam: Prompts that grow in a round.
+        start: Share of the budget that the single words may cost, above 0 and below 1.
+        share: Share of what is left that a round may cost, above 0 and at most 1.
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
+
+    searches: ClassVar[PromptKind] = "tokens"
+
+    words: int = 200
+    beam: int = 4
+    start: float = 0.4
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.words < 2 or self.beam < 1:
+            raise ValueError(
+                f"words is 2 or more and beam 1 or more, got {self.words} and {self.beam}"
+            )
+        if not 0 < self.start < 1 or not 0 < self.share <= 1:
+            raise ValueError(
+                f"start is in (0, 1) and share in (0, 1], got {self.start} and {self.share}"
+            )
+
+    def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
+        """See `Optimiser.run`."""
+        # In an order of the seed's own: where the budget does not cover all, seeds begin elsewhere.
+        words = rng.permutation(common_words(objective.lm, space.allowed)[: self.words]).tolist()
+        # Where one token is too short for the space, the word stands as often as it takes.
+        singles = [TokenPrompt((word,) * space.shortest) for word in words]
+        scored = _halved(objective, singles[: _affordable(objective, self.start)])
+        # What came far as a word comes first; those that no budget was left for come last.
+        ranked = [prompt.ids[0] for prompt in _best(scored)]
+        ranked += [word for word in words if word not in set(ranked)]
+        edits = [insertions, replacements]
+        while True:
+            leaders = _best(scored)[: self.beam]
+            fresh = (
+                prompt
+                for edit in edits
+                for prompt in edit(leaders, ranked)
+                if prompt not in scored and space.shortest <= len(prompt) <= space.length
+            )
+            rivals = list(islice(fresh, max(2, _affordable(objective, self.share))))
+            if not rivals:
+                return  # every neighbour of every leader is known
+            before = max(scored.values())
+            scored |= _halved(objective, rivals)
+            improved = max(scored.values()) > before
+            edits = [insertions, replacements] if improved else [replacements, insertions]
+
+
+def _affordable(objective: Objective, share: float) -> int:
+    """Prompts that may begin a halving which costs a share of what is left of the budget."""
+    rows, many = share * objective.remaining, 1
+    while halving_cost(objective, many + 1) <= rows:
+        many += 1
+    return many
+
+
+def _halved(objective: Objective, rivals: Sequence[TokenPrompt]) -> dict[TokenPrompt, float]:
+    """Those that came through on all of train, with their mean rewards."""
+    found = halve(objective, rivals)
+    prompts = (prompt for prompt in found.prompts if isinstance(prompt, TokenPrompt))
+    return dict(zip(prompts, found.rewards.tolist(), strict=True))
+
+
+def _best(scored: dict[TokenPrompt, float]) -> list[TokenPrompt]:
+    return sorted(scored, key=lambda prompt: -scored[prompt])
+
+
+def insertions(leaders: Sequence[TokenPrompt], words: Sequence[int]) -> Iterator[TokenPrompt]:
+    """One word more in one of the leaders: good words in all places of all leaders first."""
+    for word in words:
+        for leader in leaders:
+            for place in range(len(leader) + 1):
+                yield TokenPrompt((*leader.ids[:place], word, *leader.ids[place:]))
+
+
+def replacements(leaders: Sequence[TokenPrompt], words: Sequence[int]) -> Iterator[TokenPrompt]:
+    """One word of a leader left out, or another in its place."""
+    for leader in leaders:
+        for place in range(len(leader)):
+            yield TokenPrompt((*leader.ids[:place], *leader.ids[place + 1 :]))
+    for word in words:
+        for leader in leaders:
+            for place in range(len(leader)):
+                yield TokenPrompt((*leader.ids[:place], word, *leader.ids[place + 1 :]))
