@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from rlprompt.reports.svg import spread
 from rlprompt.studies.comparison import Comparison, Run, Section
-from rlprompt.studies.controls import VARIANTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +74,7 @@ def _panel(axes: Axes, section: Section) -> None:
         labels.append((float(means[-1]), name, colour))
     for control in section.controls:
         score = control.scores["train"]
-        if score is None or control.name in VARIANTS:
+        if score is None or control.variant:
             continue
         axes.axhline(score.reward, color=GREY, ls=(0, (1, 2)), lw=1.3, zorder=1)
         labels.append((score.reward, control.title, GREY))

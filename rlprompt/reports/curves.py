@@ -165,7 +165,7 @@ def _levels(evidence: Evidence, model: str, task: TaskEntry, split: str) -> list
     return [
         (control.name, reward)
         for control in own[:MOST_LEVELS]
-        if (reward := control.rewards.get(split)) is not None
+        if not control.variant and (reward := control.rewards.get(split)) is not None
     ]
 
 

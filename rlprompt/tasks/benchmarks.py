@@ -23,6 +23,7 @@ from rlprompt.data.hub import is_saved
 from rlprompt.data.load import OnBadRows, OnLeak, load_splits
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
+from rlprompt.types import DEFAULT_CALIBRATION
 
 P = ParamSpec("P")
 
@@ -293,6 +294,8 @@ SETTINGS = """
             in the notes, `error` refuses them.
         on_leak: What to do with examples that two splits share: `error` makes them bad rows,
             `allow` keeps them and says so in the notes.
+        calibration: `none`, `contextual` or `batch`, as for `ClassificationTask`.
+        calibration_strength: As for `ClassificationTask`.
 
     Raises:
         ValueError: The data have a defect, or a setting does not fit the data set.
@@ -312,6 +315,8 @@ def _task(
     hand_prompt: str | None = None,
     on_bad_rows: OnBadRows = "skip",
     on_leak: OnLeak = "error",
+    calibration: str = DEFAULT_CALIBRATION,
+    calibration_strength: float = 1.0,
 ) -> ClassificationTask:
     words = _words(known, label_words)
     default = known.masked if masked else known.causal
@@ -338,6 +343,8 @@ def _task(
         label_words=words,
         reward=reward,
         hand_prompt=by_hand if hand_prompt is None else hand_prompt,
+        calibration=calibration,
+        calibration_strength=calibration_strength,
     )
 
 
