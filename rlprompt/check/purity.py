@@ -61,7 +61,9 @@ def check_purity(
         ask(prompts, examples[::-1])[:, ::-1],
         "with the examples reversed it gave",
     )
-    alone = [[ask([p], [e])[0, 0] for e in examples] for p in prompts]
+    # Where train examples are told to be scored together, a part of them is another question.
+    parts = [examples] if ask.task.scored_together else [[example] for example in examples]
+    alone = [np.hstack([ask([prompt], part)[0] for part in parts]) for prompt in prompts]
     yield rows.compare("batch-size", np.array(alone), "asked for alone it gave")
     twice = ask([*prompts, *prompts], examples)
     yield rows.compare("repeats", twice[len(prompts) :], "asked for twice in a call it gave")

@@ -2,8 +2,8 @@
 
 - `empty`: no prompt.
 - `hand-written`: the task's own, and once more calibrated, which often does more than a search:
-  contextually (Zhao et al. 2021, arXiv 2102.09690), or by train (Zhou et al. 2024, arXiv 2309.17249)
-  where the task itself is; then the first is without.
+  contextually (Zhao et al. 2021, arXiv 2102.09690), or by train (Zhou et al. 2024,
+  arXiv 2309.17249) where the task itself is; then the first is without.
 - `best word`: the best on train of `WORDS`. A search that does not beat it has found no prompt but
   a lucky word.
 - `in context`: train examples with their answers before the text (Brown et al. 2020,
