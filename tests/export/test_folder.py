@@ -134,6 +134,18 @@ def _flip(folder: Path) -> None:
             _json(lambda s: s["task"]["usage"]["label_words"].update(positive=["bad"])),
             "share the label word 'bad'",
         ),
+        (
+            _json(lambda s: s["task"]["usage"].update(calibration="batch")),
+            "batch calibration has a prior from train, and here is none",
+        ),
+        (
+            _json(lambda s: s["task"]["usage"].update(prior={"negative": -1.0})),
+            "the prior has the classes negative, and the label words have negative, positive",
+        ),
+        (
+            _json(lambda s: s["task"]["usage"].update(calibration_strength=2)),
+            "calibration_strength: must be less than or equal to 1",
+        ),
     ],
 )
 def test_a_damaged_folder_is_refused_in_a_line(
