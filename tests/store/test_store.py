@@ -340,7 +340,7 @@ def test_a_question_without_an_answer_is_scored_and_marks_the_run(
     same(result, search(HiddenWords(), tiny_lm(), Walk(batch=7), ROWS, seed=3, length=3))
 
 
-def classification(train: Sequence[Example] = SPLITS.train, **changes: str) -> ClassificationTask:
+def classification(train: Sequence[Example] = SPLITS.train, **changes: Any) -> ClassificationTask:
     splits = Splits(tuple(train), examples("dev"), examples("test"))
     words = {"good": changes.pop("word", "great"), "bad": "terrible"}
     return ClassificationTask(

@@ -327,7 +327,7 @@ class TestCheck:
     def test_it_passes(self, kind: TinyKind) -> None:
         lm = tiny_lm(kind)
         text = MASKED if lm.kind == "masked" else CAUSAL
-        splits = Splits(*(_films(name, 8) for name in ("train", "dev", "test")))
+        splits = Splits(_films("train", 8), _films("dev", 8), _films("test", 8))
         made = ClassificationTask("films", splits, Template(text), WORDS, calibration="batch")
         check_task(made, lm).raise_if_failed()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ SPLITS = Splits(split("train", 6), split("dev", 4), split("test", 5))
 
 
 def classification(
-    template: str, reward: str, pos: str | list[str] = "great", **options: str
+    template: str, reward: str, pos: str | list[str] = "great", **options: Any
 ) -> ClassificationTask:
     words = {"neg": "terrible", "pos": pos}
     return ClassificationTask("film", SPLITS, Template(template), words, reward, **options)
