@@ -25,5 +25,12 @@ PromptKind = Literal["tokens", "soft"]
 ModelKind = Literal["causal", "masked", "encoder-decoder"]
 """Where a model reads its answer: after the text, at a mask, or in a decoder."""
 
+Calibration = Literal["none", "contextual", "batch"]
+"""What is taken out of the scores of classes: nothing, or what the model answers to texts without
+content, or on average to the train texts."""
+
+DEFAULT_CALIBRATION: Calibration = "none"
+"""What a classification does where nothing is said."""
+
 RegistryKind = Literal["optimiser", "task"]
 """What has a short name in an experiment file."""

@@ -32,7 +32,7 @@ def check_purity(
         prompts: (P,) of one kind, all different.
         examples: (E,), another number than P.
         other_prompts: Asked about in between.
-        other_examples: Asked about in between.
+        other_examples: Asked about in between; of another split.
 
     Raises:
         Stop: The task raised an error or gave no rewards.
@@ -61,8 +61,14 @@ def check_purity(
         ask(prompts, examples[::-1])[:, ::-1],
         "with the examples reversed it gave",
     )
-    alone = [[ask([p], [e])[0, 0] for e in examples] for p in prompts]
-    yield rows.compare("batch-size", np.array(alone), "asked for alone it gave")
+    held = rows
+    if ask.task.scored_together:  # then a part of train is another question, and of dev is not
+        together = np.vstack([ask([prompt], examples) for prompt in prompts])
+        yield rows.compare("batch-size", together, "asked for under one prompt it gave")
+        others = ask(prompts, other_examples)
+        held = _Rows(others, ask.tolerance(others), prompts, other_examples)
+    alone = [[ask([prompt], [one])[0, 0] for one in held.examples] for prompt in prompts]
+    yield held.compare("batch-size", np.array(alone), "asked for alone it gave")
     twice = ask([*prompts, *prompts], examples)
     yield rows.compare("repeats", twice[len(prompts) :], "asked for twice in a call it gave")
     ask(other_prompts, other_examples)

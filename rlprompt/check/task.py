@@ -22,7 +22,8 @@ from typing import Any, get_args
 import numpy as np
 
 from rlprompt._utils.seeding import random_states
-from rlprompt.check.calls import CheckedTask, raised
+from rlprompt.check.calls import CheckedTask, as_rewards, raised
+from rlprompt.check.classes import check_classes
 from rlprompt.check.gradient import check_gradient
 from rlprompt.check.purity import check_purity
 from rlprompt.check.report import Finding, Report, Stop, collect, verdict
@@ -34,7 +35,7 @@ from rlprompt.prompt import Length, Prompt, SoftPrompt
 from rlprompt.search.objective import CHUNK
 from rlprompt.search.optimiser import make_space
 from rlprompt.search.space import TokenSpace
-from rlprompt.tasks.base import Task, as_task
+from rlprompt.tasks.base import Measured, Task, as_task
 from rlprompt.template import Query
 from rlprompt.types import PromptKind
 
@@ -248,7 +249,14 @@ class _Check:
         self.ask(self.prompts(kind, 1), examples)  # what is kept from call to call is kept now
         prompts = self.prompts(kind, MANY_PROMPTS)
         began = time.perf_counter()
-        rewards = self.ask(prompts, examples)
+        measured = None
+        if self.task.class_words and self.task.has("measure"):
+            measured = Measured(
+                *self.ask.guarded(lambda task: task.measure(self.lm, list(prompts), list(examples)))
+            )
+            rewards = as_rewards(measured.rewards, prompts, examples)
+        else:
+            rewards = self.ask(prompts, examples)
         seconds = (time.perf_counter() - began) / rewards.size
         forward = _forward_seconds(self.lm, prompts, examples)
         text = f"{1e3 * seconds:.2g} ms a row, {seconds / forward:.1f} times a forward pass over "
@@ -259,6 +267,9 @@ class _Check:
         yield from check_signal(
             rewards, len(self.task.splits.parts()["train"]), self._seen(examples)
         )
+        if measured is not None:
+            can_calibrate = self.task.calibrated() is not None
+            yield from check_classes(measured, examples, can_calibrate=can_calibrate)
 
     def _seen(self, examples: Sequence[Example]) -> str:
         """What the model wrote, if it did."""

@@ -171,12 +171,19 @@ def _print_verdict(
     if not gaps:
         console.print("The prompt was exported without scores on these splits.")
         return True
+    usage = facts.task.usage
+    if usage and usage.prior and (prior := task.class_prior(lm, exported.prompt)):
+        # In nats of a class, so that another train, or another number in the file, shows at once.
+        shift = max(abs(prior[label] - kept) for label, kept in usage.prior.items())
+        console.print(f"prior of the classes: {shift:.2g} nats from the exported one")
+        gaps["prior"] = shift
     dtypes = (facts.model.dtype, lm.fingerprint.dtype)
     allowed = max(TOLERANCE.get(dtype, TOLERANCE_16_BIT) for dtype in dtypes)
     widest = max(gaps.values())
     holds = widest <= allowed
+    what = "mean rewards or the prior" if "prior" in gaps else "mean rewards"
     console.print(
-        f"{'Verified' if holds else 'NOT verified'}: mean rewards differ by {widest:.2g} at most, "
+        f"{'Verified' if holds else 'NOT verified'}: {what} differ by {widest:.2g} at most, "
         f"and rounding may make {allowed:.2g}."
     )
     return holds

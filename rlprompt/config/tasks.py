@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from rlprompt.config.registry import find
 from rlprompt.data.settings import DRAW, DrawSettings
 from rlprompt.template import Template
-from rlprompt.types import RegistryKind
+from rlprompt.types import DEFAULT_CALIBRATION, Calibration, RegistryKind
 
 # What the name of a data set on the Hugging Face hub is marked with.
 HUB = "hub:"
@@ -106,13 +106,15 @@ class ClassificationConfig(_DrawConfig):
         hand_prompt: A prompt written by hand, the control to beat.
         pooling: How several words of a class count together (`Verbaliser`).
         length: How the tokens of a word count together (`Verbaliser`).
-        calibration: `contextual`, or `none` (Zhao et al. 2021).
+        calibration: `contextual` (Zhao et al. 2021), `batch` (Zhou et al. 2024) or `none`.
+        calibration_strength: How much of it, 0 to 1.
     """
 
     hand_prompt: str = ""
     pooling: Literal["mean", "logsumexp"] = "mean"
     length: Literal["sum", "mean"] = "sum"
-    calibration: Literal["none", "contextual"] = "none"
+    calibration: Calibration = DEFAULT_CALIBRATION
+    calibration_strength: float = Field(1.0, ge=0, le=1)
 
     @pydantic.model_validator(mode="after")
     def _labels_where_words_are_found(self) -> ClassificationConfig:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from functools import cache
 from string import Formatter
 
@@ -28,7 +29,12 @@ CARD = "README.md"
 # What means nothing to Markdown within a line, beside letters and digits.
 PLAIN = " -./,'\"=;+%?"
 # What a classification takes where nothing is said.
-USUAL = {"pooling": "mean", "length": "sum", "calibration": "none"}
+USUAL: Mapping[str, object] = {
+    "pooling": "mean",
+    "length": "sum",
+    "calibration": "none",
+    "calibration_strength": 1.0,
+}
 CLASSES = {
     "causal": "AutoModelForCausalLM",
     "masked": "AutoModelForMaskedLM",
@@ -48,7 +54,12 @@ def card(facts: Facts) -> str:
         scores=[(split, facts.scores[split]) for split in SCORED if split in facts.scores],
         settings=json.dumps(facts.search.settings, ensure_ascii=False),
         soft_text=facts.text.removeprefix(SOFT_MARK),
-        unusual=[(k, getattr(usage, k)) for k, v in USUAL.items() if getattr(usage, k, v) != v],
+        unusual=[
+            (name.replace("_", " "), str(value))
+            for name, usual in USUAL.items()
+            if (value := getattr(usage, name, usual)) != usual
+        ],
+        prior=usage and usage.prior and {k: math.exp(v) for k, v in usage.prior.items()},
         # Whether transformers does not know the model by this name.
         is_our_name=model.model in model_names() or model.model.endswith(".gguf"),
         class_name=CLASSES[model.kind],

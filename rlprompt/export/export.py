@@ -188,7 +188,7 @@ def _refuse_others(result: Result, lm: FrozenLM, task: Task | None) -> None:
 def _facts(
     result: Result, lm: FrozenLM, task: Task | None, prompt: Prompt, run: str, sha256: str
 ) -> Facts:
-    candidate, usage = result.best, None if task is None else usage_of(task)
+    candidate, usage = result.best, None if task is None else usage_of(task, lm, prompt)
     text, retypable = describe(lm, prompt)
     metric = "" if task is None else task.metric
     return Facts(
@@ -220,10 +220,13 @@ def _facts(
     )
 
 
-def usage_of(task: Task) -> Usage | None:
-    """How prompts of a task are put to work, or None where only the task itself knows."""
-    found = as_task(task).usage()
-    return None if found is None else Usage.model_validate(found)
+def usage_of(task: Task, lm: FrozenLM, prompt: Prompt) -> Usage | None:
+    """How a prompt of a task is put to work, or None where only the task itself knows."""
+    task = as_task(task)
+    found = task.usage()
+    if found is None:
+        return None
+    return Usage.model_validate({**found, "prior": task.class_prior(lm, prompt)})
 
 
 def _before(template: Template, lm: FrozenLM) -> Ids | None:

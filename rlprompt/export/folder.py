@@ -32,7 +32,7 @@ from rlprompt.tasks.verbaliser import Verbaliser
 from rlprompt.template import Template
 from rlprompt.types import ModelKind
 
-FORMAT = 1
+FORMAT = 2
 FACTS, VECTORS = "prompt.json", "prompt.safetensors"
 # The one tensor of prompt.safetensors, (L, H) float32.
 TENSOR = "prompt"
@@ -62,7 +62,11 @@ class Usage(_Part):
         label_words: Class to its label words, where there are classes.
         pooling: See `Verbaliser`.
         length: See `Verbaliser`.
-        calibration: `none` or `contextual` (Zhao et al. 2021).
+        calibration: `none`, `contextual` (Zhao et al. 2021) or `batch` (Zhou et al. 2024).
+        calibration_strength: How many times the log prior is taken out, 0 to 1.
+        prior: Log-probability of each class that is taken out under this prompt, nats. It was made
+            without the texts that are judged: from train where the calibration is `batch`. None in
+            folders of format 1, where it can be made again, and where nothing is taken out.
         writing: How answers are written, where the model writes.
     """
 
@@ -71,6 +75,8 @@ class Usage(_Part):
     pooling: str = "mean"
     length: str = "sum"
     calibration: str = "none"
+    calibration_strength: Annotated[float, Field(ge=0, le=1)] = 1.0
+    prior: dict[str, Annotated[float, Field(le=1e-9)]] | None = None
     writing: Writing | None = None
 
     @pydantic.model_validator(mode="after")
@@ -78,6 +84,13 @@ class Usage(_Part):
         self.verbaliser  # noqa: B018  # raises where they are not
         if self.calibration not in CALIBRATIONS:
             raise ValueError(f"calibration {self.calibration!r} is not known")
+        if self.prior is not None and set(self.prior) != set(self.label_words or ()):
+            raise ValueError(
+                f"the prior has the classes {', '.join(self.prior)}, and the label words have "
+                f"{', '.join(self.label_words or ())}"
+            )
+        if self.calibration == "batch" and self.prior is None:
+            raise ValueError("batch calibration has a prior from train, and here is none")
         return self
 
     @property

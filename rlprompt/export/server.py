@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from rlprompt.export.folder import ExportedPrompt, Usage, check_model
@@ -140,9 +141,13 @@ class _Served:
 
     @cached_property
     def prior(self) -> Tensor | None:
-        """What the model answers to texts without content (C,), if that is to be taken out."""
+        """Log prior of the classes (C,) float64, if that is to be taken out."""
         if self.usage.calibration == "none":
             return None
+        if self.usage.prior is not None:
+            kept = [self.usage.prior[label] for label in self.verbaliser.words]
+            return torch.tensor(kept, dtype=torch.float64)
+        # Folders of format 1 keep none, and know no other than that of texts without content.
         queries = content_free_queries(self.lm, self.template, self.candidates)
         return log_prior(self._scores(self.lm.score([self.prompt], queries)[0]))
 
@@ -153,7 +158,7 @@ class _Served:
         """The class from log-likelihoods of all label words (W,)."""
         scores = self._scores(loglik)
         if self.prior is not None:
-            scores = calibrated(scores, self.prior)
+            scores = calibrated(scores, self.prior, self.usage.calibration_strength)
         labels, chances = list(self.verbaliser.words), scores.softmax(-1).tolist()
         return Classified(labels[int(scores.argmax())], dict(zip(labels, chances, strict=True)))
 

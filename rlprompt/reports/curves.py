@@ -168,7 +168,7 @@ def _levels(study: StudyData, model: str, task: TaskEntry, split: str) -> list[t
     return [
         (control.name, reward)
         for control in own[:MOST_LEVELS]
-        if (reward := control.rewards.get(split)) is not None
+        if not control.variant and (reward := control.rewards.get(split)) is not None
     ]
 
 

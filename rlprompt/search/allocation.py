@@ -95,7 +95,7 @@ def halving_cost(
     """
     rows = 0
     for alive, start, end in _stages(objective, n_prompts, stages, keep, least):
-        anew = end == objective.n_examples and not objective.task.blocks_add_up
+        anew = end == objective.n_examples and objective.task.scored_together
         rows += alive * objective.cost(examples=end if anew else end - start)
     return rows
 
@@ -142,7 +142,7 @@ def race(
         raise ValueError("the incumbent of a race is a prompt that was scored on all examples")
     if not 0 < level < 1:
         raise ValueError(f"level is a probability above 0 and below 1, got {level}")
-    add_up, first = objective.task.blocks_add_up, list(incumbent.prompts[:1])
+    add_up, first = not objective.task.scored_together, list(incumbent.prompts[:1])
     pool = list(dict.fromkeys(challengers))
     known, rival = np.zeros((len(pool), 0)), np.zeros((1, 0))
     places = objective.order
@@ -199,7 +199,7 @@ def _extended(
 ) -> Floats:
     """Rewards (P, n) with those on a further block; (P, E) anew where blocks do not add up."""
     last = known.shape[1] + len(block) == objective.n_examples
-    if last and (not objective.task.blocks_add_up or not known.shape[1]):
+    if last and (objective.task.scored_together or not known.shape[1]):
         return objective.evaluate(pool).per_example[:, list(objective.order)]
     return np.hstack([known, objective.evaluate(pool, block).per_example])
 

@@ -89,7 +89,8 @@ class Pieces:
 
     Args:
         n_examples: Train examples, E.
-        add_up: Whether parts make up the whole (`Task.blocks_add_up`); if not, none ever do here.
+        add_up: Whether parts make up the whole (not where `Task.scored_together`); if not, none
+            ever do here.
     """
 
     def __init__(self, n_examples: int, add_up: bool = True) -> None:

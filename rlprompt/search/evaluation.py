@@ -18,7 +18,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.memo import Measurement, Memo, SplitQuestion, remembered
 from rlprompt.search.result import SOFT_MARK, Score
-from rlprompt.tasks.base import Measured, Task, as_task, prompt_rows
+from rlprompt.tasks.base import Measured, Task, as_task
 
 # Of what the model wrote, this many characters are kept with a result.
 MOST_CHARACTERS = 400
@@ -68,8 +68,7 @@ class Evaluator:
         some = None if which is None else tuple(which)
         question = SplitQuestion(tuple(prompts), split, some)
         found = remembered(self.memo, question, partial(self._computed, question))
-        extra = prompt_rows(self.task) - len(self.task.splits.train)
-        self.rows += len(prompts) * (found.measured.rewards.shape[1] + extra)
+        self.rows += len(prompts) * self.task.split_rows(split, found.measured.rewards.shape[1])
         self.seconds += found.seconds
         if split == "test":
             self.opened = self.opened or found.at

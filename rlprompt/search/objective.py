@@ -152,7 +152,7 @@ class Objective:
         self.waited = 0.0
         self._on_progress = on_progress
         self._memo = memo
-        self._pieces = Pieces(self.n_examples, task.blocks_add_up)
+        self._pieces = Pieces(self.n_examples, not task.scored_together)
         self._generates = task.has("rewards_with_outputs")
         budget.check_covers(task)
 

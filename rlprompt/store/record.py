@@ -88,7 +88,7 @@ class Record(StoredMemo):
         self._name = name
         self._worker = worker
         n_examples = len(task.splits.train)
-        pieces = Pieces(n_examples, as_task(task).blocks_add_up)
+        pieces = Pieces(n_examples, not as_task(task).scored_together)
         self._progress = _Progress(prompt_rows(task) - n_examples, pieces)
 
     def get(self, question: Question[V]) -> V | None:

@@ -124,6 +124,7 @@ class ControlEntry(ScoredEntry):
         retypable: Whether typing the text gives the prompt again.
         rows: What it cost to choose and score it, outside any budget.
         note: How it was made.
+        variant: Whether its rewards are those of a variant of the task, and not those of a search.
         test_metrics: Metric on each test example.
         test_answers: What the model answered on each.
     """
@@ -132,6 +133,7 @@ class ControlEntry(ScoredEntry):
     retypable: bool
     rows: int = 0
     note: str = ""
+    variant: bool = False
     test_metrics: tuple[float, ...] = ()
     test_answers: tuple[str, ...] = ()
 

@@ -216,6 +216,7 @@ def _control_entry(task: str, model: str, control: Control) -> ControlEntry:
         rewards={split: score.reward if score else None for split, score in control.scores.items()},
         rows=control.rows,
         note=control.note,
+        variant=control.variant,
         test_metrics=control.test_metrics,
         test_answers=control.test_answers,
     )

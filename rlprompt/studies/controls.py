@@ -1,8 +1,9 @@
 """Prompts that no search found, which every study is measured by.
 
 - `empty`: no prompt.
-- `hand-written`: the task's own, and once more with contextual calibration, which often does more
-  than a search (Zhao et al. 2021, arXiv 2102.09690).
+- `hand-written`: the task's own, and once more calibrated, which often does more than a search:
+  contextually (Zhao et al. 2021, arXiv 2102.09690), or by train (Zhou et al. 2024,
+  arXiv 2309.17249) where the task itself is; then the first is without.
 - `best word`: the best on train of `WORDS`. A search that does not beat it has found no prompt but
   a lucky word.
 - `in context`: train examples with their answers before the text (Brown et al. 2020,
@@ -28,9 +29,6 @@ from rlprompt.tasks.base import Task, prompt_rows
 
 logger = logging.getLogger(__name__)
 
-# Scored on a variant of the task, so that a reward of theirs is not one of a search.
-VARIANTS = (CALIBRATED, IN_CONTEXT)
-
 # Common words that name no class of any task, each a token in most vocabularies; a list of our own.
 WORDS = (
     *("the", "a", "it", "this", "that", "was", "is", "and", "so", "but"),
@@ -50,6 +48,8 @@ class ControlPlan:
         texts: How each reads, and whether typing that gives it again.
         note: How it was made.
         required: Whether a study that cannot score it is not worth beginning.
+        variant: Whether it is scored on a variant of the study's task, so that its rewards are not
+            those of a search.
     """
 
     name: str
@@ -58,6 +58,7 @@ class ControlPlan:
     texts: tuple[tuple[str, bool], ...]
     note: str = ""
     required: bool = False
+    variant: bool = False
 
     @property
     def rows(self) -> int:
@@ -65,8 +66,7 @@ class ControlPlan:
         if not self.prompts:
             return 0
         parts = self.task.splits.parts()
-        extra = prompt_rows(self.task) - len(parts["train"])
-        chosen = sum(len(part) + extra for part in parts.values())
+        chosen = sum(self.task.split_rows(split, len(part)) for split, part in parts.items())
         n_tried = len(self.prompts) if len(self.prompts) > 1 else 0
         return n_tried * prompt_rows(self.task) + chosen
 
@@ -82,6 +82,7 @@ class Control:
         scores: By split; None where it could not be scored, and the note says why.
         rows: What it cost to choose and score it, outside any budget.
         note: How it was made.
+        variant: As in its plan.
         test_metrics: Metric on each test example.
         test_answers: What the model answered on each, cut; empty where the task does not say.
     """
@@ -92,6 +93,7 @@ class Control:
     scores: Mapping[str, Score | None]
     rows: int = 0
     note: str = ""
+    variant: bool = False
     test_metrics: tuple[float, ...] = field(default=(), repr=False)
     test_answers: tuple[str, ...] = field(default=(), repr=False)
 
@@ -126,7 +128,7 @@ def plan_controls(
             raise ValueError(f"every study has a control called {name!r}; call yours otherwise")
     plans = [_plan(name, task, lm, [prompt], required=True) for name, prompt in prompts.items()]
     if task.hand_prompt:
-        plans += _calibrated(task, lm, prompts[HAND])
+        plans = _with_and_without(task, lm, plans, prompts[HAND])
     plans.append(_best_word(task, lm))
     return (*plans, *_in_context(task, lm))
 
@@ -143,7 +145,9 @@ def score_control(plan: ControlPlan, lm: FrozenLM, memo: Memo | None = None) -> 
         ValueError: A required one cannot be scored. Another is left out, with a note that says why.
     """
     splits = plan.task.splits.parts()
-    nothing = Control(plan.name, "", True, dict.fromkeys(splits), note=plan.note)
+    nothing = Control(
+        plan.name, "", True, dict.fromkeys(splits), note=plan.note, variant=plan.variant
+    )
     if not plan.prompts:
         return nothing
     outside = Evaluator(plan.task, lm, memo)
@@ -167,6 +171,7 @@ def score_control(plan: ControlPlan, lm: FrozenLM, memo: Memo | None = None) -> 
         scores={split: means(found)[0] for split, found in measured.items()},
         rows=outside.rows,
         note=plan.note,
+        variant=plan.variant,
         test_metrics=tuple(tested.metrics[0].tolist()),
         test_answers=shown_answers(tested),
     )
@@ -179,17 +184,27 @@ def _plan(
     prompts: Sequence[TokenPrompt],
     note: str = "",
     required: bool = False,
+    variant: bool = False,
 ) -> ControlPlan:
     texts = tuple(describe(lm, prompt) for prompt in prompts)
-    return ControlPlan(name, task, tuple(prompts), texts, note, required)
+    return ControlPlan(name, task, tuple(prompts), texts, note, required, variant)
 
 
-def _calibrated(task: Task, lm: FrozenLM, prompt: TokenPrompt) -> Iterator[ControlPlan]:
-    """The hand prompt with calibration, where a task can be calibrated and is not."""
-    variant = task.calibrated()
+def _with_and_without(
+    task: Task, lm: FrozenLM, plans: Sequence[ControlPlan], hand: TokenPrompt
+) -> list[ControlPlan]:
+    """The plans, with the hand prompt both calibrated and not, where a task can do both."""
+    variant, plain = task.calibrated(), task.uncalibrated()
     if variant is not None:
         note = "what the model answers to texts without content is taken out (calibration)"
-        yield _plan(CALIBRATED, variant, lm, [prompt], note)
+        return [*plans, _plan(CALIBRATED, variant, lm, [hand], note, variant=True)]
+    if plain is None:
+        return list(plans)
+    note = "the task is calibrated, and this control is not"
+    without = _plan(HAND, plain, lm, [hand], note, variant=True)
+    note = "what the model answers to the train texts on average is taken out (calibration)"
+    calibrated = _plan(CALIBRATED, task, lm, [hand], note, required=True)
+    return [*(without if plan.name == HAND else plan for plan in plans), calibrated]
 
 
 def _best_word(task: Task, lm: FrozenLM) -> ControlPlan:
@@ -223,7 +238,7 @@ def _in_context(task: Task, lm: FrozenLM) -> Iterator[ControlPlan]:
                 f"{len(shown)} train examples{each} with their answers before every text, so that "
                 "train is no test of it"
             )
-            yield _plan(IN_CONTEXT, variant, lm, [prompt], note)
+            yield _plan(IN_CONTEXT, variant, lm, [prompt], note, variant=True)
             return
     note = (
         f"left out: one demonstration a class takes {len(prompt)} tokens, the longest example "

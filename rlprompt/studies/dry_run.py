@@ -30,7 +30,7 @@ from rlprompt.search.budget import Budget
 from rlprompt.search.objective import GRADIENT_ROWS, BudgetExhausted, Objective
 from rlprompt.search.optimiser import Optimiser, make_space
 from rlprompt.search.run import MARKS
-from rlprompt.search.selection import CANDIDATES
+from rlprompt.search.selection import CANDIDATES, rounds
 from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.base import Task
 
@@ -112,8 +112,11 @@ def make_plan(experiment: Experiment) -> Plan:
         ValueError: A prompt cannot be scored.
     """
     began = time.perf_counter()
-    sizes = {name: len(part) for name, part in experiment.task.splits.parts().items()}
+    task = experiment.task
+    sizes = {name: len(part) for name, part in task.splits.parts().items()}
     once = sum(sizes.values())
+    rows = {name: task.split_rows(name, size) for name, size in sizes.items()}
+    raced = sum(task.split_rows("dev", len(which)) for which in rounds(task.splits.dev))
     # Dev and test are read for the first time by the first control; later their beginnings are
     # kept.
     cold, warm = _single_rates(experiment)
@@ -123,11 +126,11 @@ def make_plan(experiment: Experiment) -> Plan:
         found = _measure(experiment, optimiser)
         n_prompts = int(experiment.budget.rows * found.prompts_a_row)
         # At most: who falls behind on dev is scored on a part of it, and few prompts lead.
-        on_dev = min(CANDIDATES, n_prompts) + min(MARKS, n_prompts) + len(list(parts(longest)))
-        on_dev *= sizes["dev"]
-        final = sizes["train"] + sizes["test"]
+        n_explained = min(MARKS, n_prompts) + len(list(parts(longest)))
+        on_dev = min(CANDIDATES, n_prompts) * raced + n_explained * rows["dev"]
+        final = rows["train"] + rows["test"]
         if optimiser.searches == "soft":  # its nearest tokens, too
-            final += sizes["dev"] + sizes["test"]
+            final += rows["dev"] + rows["test"]
         plan = SearchPlan(
             optimiser=name,
             n_runs=len(experiment.seeds),
@@ -248,7 +251,8 @@ def _single_rates(experiment: Experiment) -> tuple[float, float]:
     one = TokenPrompt(experiment.lm.encode(" the"))
     task, lm = experiment.task, experiment.lm
     seconds = [_seconds(task, lm, [prompt], examples, False) for prompt in (TokenPrompt(), one)]
-    return seconds[0] / len(examples), seconds[1] / len(examples)
+    rows = task.split_rows("dev", len(examples))
+    return seconds[0] / rows, seconds[1] / rows
 
 
 def _control_seconds(experiment: Experiment, warm: float) -> float:
@@ -259,7 +263,7 @@ def _control_seconds(experiment: Experiment, warm: float) -> float:
         if plan.task is not experiment.task and plan.prompts:
             examples = _by_length(plan.task.splits.dev, SINGLE_EXAMPLES)
             spent = _seconds(plan.task, experiment.lm, plan.prompts, examples, False)
-            rate = spent / len(examples)
+            rate = spent / plan.task.split_rows("dev", len(examples))
         seconds += plan.rows * rate
     return seconds
 

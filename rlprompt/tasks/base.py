@@ -74,9 +74,10 @@ class Task:
         hand_prompt: A prompt written by hand, the control of every comparison, or "".
         metric: What the figure is called that reports give (`measure`).
         extra_rows: Rows that each prompt costs beyond one an example, 0 or more.
+        scored_together: Whether a reward on a train example hangs on which others of train are
+            scored with it, as where their texts make a prior; never on those of another split.
+            Rewards on parts of train then do not make up those on all.
         tokens_only: Whether soft prompts are refused.
-        blocks_add_up: Whether an example's reward is the same whatever examples it is scored with,
-            so that rewards on parts of the examples make up those on all.
         class_words: Of a task that tells classes apart by label words: class to its words.
 
     Reports also show the attributes `template`, a `Template`, and `reward`, a text, if there are.
@@ -109,9 +110,9 @@ class Task:
         @property
         def extra_rows(self) -> int: ...  # noqa: D102
         @property
-        def tokens_only(self) -> bool: ...  # noqa: D102
+        def scored_together(self) -> bool: ...  # noqa: D102
         @property
-        def blocks_add_up(self) -> bool: ...  # noqa: D102
+        def tokens_only(self) -> bool: ...  # noqa: D102
         @property
         def class_words(self) -> Mapping[str, Sequence[str]]: ...  # noqa: D102
 
@@ -123,7 +124,7 @@ class Task:
 
     else:
         hand_prompt, metric, extra_rows, class_words = "", "reward", 0, {}
-        tokens_only, blocks_add_up = False, True
+        scored_together = tokens_only = False
 
     def has(self, hook: str) -> bool:
         """Whether the task has a method of that name of its own, in the place of the default."""
@@ -163,6 +164,13 @@ class Task:
         """
         raise ValueError(f"in task {self.name!r} the model writes nothing")
 
+    def split_rows(self, split: str, n_examples: int) -> int:
+        """Rows that a prompt costs on so many examples of `train`, `dev` or `test`.
+
+        By default one an example, and `extra_rows`.
+        """
+        return n_examples + prompt_rows(self) - len(self.splits.train)
+
     def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """The prompt that a text makes: by default its tokens, wherever the prompt may stand."""
         return TokenPrompt(lm.encode(text))
@@ -183,7 +191,19 @@ class Task:
         return None
 
     def calibrated(self) -> Task | None:
-        """The task with contextual calibration, or None where it has that, or cannot."""
+        """The task with contextual calibration, or None where it has any, or cannot."""
+        return None
+
+    def uncalibrated(self) -> Task | None:
+        """The task without calibration by its train texts, or None where it has no such thing."""
+        return None
+
+    def class_prior(self, lm: FrozenLM, prompt: Prompt) -> Mapping[str, float] | None:
+        """Log-probability of each class that calibration takes out of a prompt's scores, nats.
+
+        It is made without the texts that are judged, and so can be kept with the prompt. None where
+        nothing is taken out.
+        """
         return None
 
     def demonstrations(self) -> Demonstrations | None:

@@ -23,6 +23,7 @@ from rlprompt.data.hub import is_saved
 from rlprompt.data.settings import DrawSettings, described, draw_splits, draws
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
+from rlprompt.types import DEFAULT_CALIBRATION
 
 P = ParamSpec("P")
 
@@ -286,6 +287,8 @@ SETTINGS = described("""
         label_words: Class to the word that answers for it; None for the papers'.
         reward: `gap`, `cross_entropy`, `hinge` or `accuracy`.
         hand_prompt: The control; None for the papers'.
+        calibration: `none`, `contextual` or `batch`, as for `ClassificationTask`.
+        calibration_strength: As for `ClassificationTask`.
         **draw: What is drawn of the data (`DrawSettings`).
 
     Raises:
@@ -303,6 +306,8 @@ def _task(
     label_words: Mapping[str, str] | None = None,
     reward: str = "gap",
     hand_prompt: str | None = None,
+    calibration: str = DEFAULT_CALIBRATION,
+    calibration_strength: float = 1.0,
     **draw: Unpack[DrawSettings],
 ) -> ClassificationTask:
     words = _words(known, label_words)
@@ -326,6 +331,8 @@ def _task(
         label_words=words,
         reward=reward,
         hand_prompt=by_hand if hand_prompt is None else hand_prompt,
+        calibration=calibration,
+        calibration_strength=calibration_strength,
     )
 
 

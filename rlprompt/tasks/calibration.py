@@ -1,34 +1,45 @@
-"""Contextual calibration: takes out what the model would answer to no text at all.
+"""Calibration: takes out of class scores what the model would answer whatever the text.
 
-Zhao et al. 2021, "Calibrate Before Use" (arXiv 2102.09690, section 5): under the same prompt, texts
-without content get class probabilities too. Their mean is p_cf, and a class's probability is
-divided by its own p_cf, W = diag(p_cf)^-1, b = 0. The authors' code averages the probabilities
-over the vocabulary and normalises the mean among the classes; so does this. Where the paper takes
-a softmax of the quotients, here they are divided by their sum: the same class wins, and a prompt
-that favours no class is left as it is.
+Under the same prompt, a prior p over the classes is had from texts, and the score of a class is
+
+    log p(class | text) - strength * log p(class),
+
+normalised again. At strength 1 probabilities are divided by the prior; at 0 nothing is taken out.
+
+Contextual: Zhao et al. 2021, "Calibrate Before Use" (arXiv 2102.09690, section 5). The texts have
+no content, p_cf is their mean, W = diag(p_cf)^-1, b = 0. The authors' code averages the
+probabilities over the vocabulary and normalises the mean among the classes; so does this. Where the
+paper takes a softmax of the quotients, here they are divided by their sum: the same class wins, and
+a prompt that favours no class is left as it is.
+
+Batch: Zhou et al. 2024, "Batch Calibration" (ICLR, arXiv 2309.17249, section 3). The texts are
+real ones without their labels, p(class) = 1/M sum_i p(class | text_i). The paper takes the texts
+that are judged, and learns a strength in its few-shot variant. Here the texts are those of train,
+so that an answer hangs on no other text that is judged.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
 
 import torch
-from numpy import int64
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import SoftPrompt
 from rlprompt.template import Query, Template
-from rlprompt.types import Ids
+from rlprompt.types import Calibration, Ids
 
-CALIBRATIONS = ("none", "contextual")
+CALIBRATIONS: tuple[Calibration, ...] = get_args(Calibration)
 # Section 5 of the paper.
 CONTENT_FREE = ("N/A", "[MASK]", "")
 
 ClassScores = Callable[[Tensor], Tensor]
 """Log-likelihoods of the label words (..., W) to scores of the classes (..., C)."""
+
+LogPrior = Callable[[Tensor], Tensor]
+"""Scores of texts (..., T, C) to the log prior of the classes (..., C)."""
 
 
 def content_free_texts(template: Template) -> tuple[str, ...]:
@@ -64,38 +75,57 @@ def log_prior(scores: Tensor) -> Tensor:
     return (scores.logsumexp(-2) - math.log(scores.shape[-2])).log_softmax(-1)
 
 
-def calibrated(scores: Tensor, prior: Tensor) -> Tensor:
-    """Class scores (..., C) divided by the prior (both as logarithms), normalised again."""
-    return (scores.log_softmax(-1) - prior.to(scores)).log_softmax(-1)
+def batch_log_prior(scores: Tensor) -> Tensor:
+    """Log of the mean class probability (..., C) from class scores of texts (..., T, C), nats."""
+    return scores.log_softmax(-1).logsumexp(-2) - math.log(scores.shape[-2])
 
 
-def prior_gradient(
-    lm: FrozenLM,
-    prompt: SoftPrompt,
-    queries: Sequence[Query],
-    loglik: Tensor,
-    class_scores: ClassScores,
-    slope: Tensor,
+LOG_PRIORS: Mapping[str, LogPrior] = {"contextual": log_prior, "batch": batch_log_prior}
+
+
+def check_prior(prior: Tensor, classes: Sequence[str]) -> Tensor:
+    """A log prior (..., C), if every class has a part in it.
+
+    Raises:
+        ValueError: A class has probability 0 in all texts, so that nothing can be divided by it.
+    """
+    empty = prior.isneginf().flatten(0, -2).any(0) if prior.dim() > 1 else prior.isneginf()
+    if empty.any():
+        names = ", ".join(repr(name) for name, none in zip(classes, empty, strict=True) if none)
+        raise ValueError(
+            f"the model gives the class {names} a probability of 0 after every text that the prior "
+            "is made of, and nothing can be divided by that; choose other label words, or "
+            "`calibration: none`"
+        )
+    return prior
+
+
+def calibrated(scores: Tensor, prior: Tensor, strength: float = 1.0) -> Tensor:
+    """Class scores (..., C) less `strength` times the log prior, normalised again, nats."""
+    return (scores.log_softmax(-1) - strength * prior.to(scores)).log_softmax(-1)
+
+
+def prior_weights(
+    loglik: Tensor, class_scores: ClassScores, log_prior: LogPrior, slope: Tensor
 ) -> Tensor:
-    """Gradient of `slope @ log_prior` with respect to a soft prompt, (L, H) float32.
+    """What one nat of each text's words changes in `slope @ log_prior`, (T, W) float64.
 
-    The prior is a mean over texts that may be computed in different passes, so it is replaced by
-    its tangent: a sum over texts and words, with weights taken at the known log-likelihoods.
+    A prior is a mean over texts that may be computed in different passes. Replaced by its tangent
+    it is a sum over texts and words, with these weights, and so has the same gradient.
 
     Args:
-        lm: The model.
-        prompt: The prompt.
-        queries: (F,) of `content_free_queries`.
-        loglik: (F, W), what the model says to them.
+        loglik: (T, W), what the model says to the texts.
         class_scores: How words make classes.
+        log_prior: How scores of texts make a log prior.
         slope: (C,), what one nat of each class's log prior changes.
     """
     with torch.enable_grad():
         words = loglik.detach().double().requires_grad_()
         total = (log_prior(class_scores(words)) * slope).sum()
         (weights,) = torch.autograd.grad(total, words)
+    return weights
 
-    def tangent(loglik: Tensor, which: NDArray[int64]) -> Tensor:
-        return (loglik * weights[torch.from_numpy(which)].to(loglik)).sum(-1)
 
-    return lm.score_with_grad([prompt], queries, tangent)[1][0]
+def tangent(loglik: Tensor, weights: Tensor, which: Tensor) -> Tensor:
+    """The tangent of a prior at texts (n,) with log-likelihoods (n, W), by `prior_weights`."""
+    return (loglik * weights[which].to(loglik)).sum(-1)

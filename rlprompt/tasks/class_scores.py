@@ -16,8 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.scorer import Over
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.tasks.calibration import calibrated, content_free_queries, log_prior, prior_gradient
+from rlprompt.tasks.calibration import (
+    LOG_PRIORS,
+    calibrated,
+    check_prior,
+    content_free_queries,
+    prior_weights,
+    tangent,
+)
 from rlprompt.tasks.verbaliser import Verbaliser
 from rlprompt.template import Query, Template
 from rlprompt.types import Ids
@@ -81,13 +89,15 @@ class ClassScorer:
         lm: The frozen model.
         template: Where text, prompt and answer go.
         verbaliser: How words make classes.
-        calibrating: Whether scores are calibrated by texts without content.
+        calibration: `none`, `contextual` or `batch`.
+        strength: How many times the log prior is taken out, 0 to 1.
     """
 
     lm: FrozenLM
     template: Template
     verbaliser: Verbaliser
-    calibrating: bool
+    calibration: str = "none"
+    strength: float = 1.0
 
     @property
     def candidates(self) -> tuple[Ids, ...]:
@@ -99,59 +109,129 @@ class ClassScorer:
         words = self.verbaliser.encode(self.lm, self.template.answer_prefix)
         return tuple(word.ids for word in words)
 
-    def scores(self, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
-        """Scores (P, Q, C) float64, log-probabilities up to a constant, nats."""
-        loglik = self.lm.score(prompts, queries, over=self.verbaliser.over)
-        scores = self._classes(loglik.double())
-        if not self.calibrating:
+    def scores(
+        self, prompts: Sequence[Prompt], queries: Sequence[Query], train: Sequence[Query] = ()
+    ) -> Tensor:
+        """Scores (P, Q, C) float64, log-probabilities up to a constant, nats.
+
+        Args:
+            prompts: (P,) of them.
+            queries: (Q,) texts.
+            train: Texts whose mean is the prior of batch calibration; without any it is that of
+                the queries themselves.
+
+        Raises:
+            ValueError: A class has no part in the prior.
+        """
+        scores = self._classes(self._loglik(prompts, queries))
+        if self.calibration == "none":
             return scores
-        free = self.lm.score(prompts, self._content_free())
-        return calibrated(scores, log_prior(self._classes(free.double()))[:, None])
+        if self.calibration == "batch" and not train:
+            prior = self._log_prior(scores)
+        else:
+            prior = self.prior(prompts, train)
+        return calibrated(scores, prior[:, None], self.strength)
+
+    def prior(self, prompts: Sequence[Prompt], train: Sequence[Query]) -> Tensor:
+        """Log prior of the classes under each prompt, (P, C) float64, nats.
+
+        Args:
+            prompts: (P,) of them.
+            train: As for `scores`, one at least; contextual calibration has texts of its own.
+
+        Raises:
+            ValueError: A class has no part in it.
+        """
+        texts, over = self._prior_texts(train)
+        return self._log_prior(self._classes(self._loglik(prompts, texts, over)))
 
     def scores_with_grad(
-        self, prompts: Sequence[SoftPrompt], queries: Sequence[Query], reward: ClassReward
+        self,
+        prompts: Sequence[SoftPrompt],
+        queries: Sequence[Query],
+        reward: ClassReward,
+        train: Sequence[Query] = (),
     ) -> tuple[Tensor, Tensor]:
         """Scores (P, Q, C) float64, and the gradient (P, L, H) of each prompt's summed rewards.
 
-        Calibrated, the prior's part of the gradient is in it, and the texts without content run
-        forward once more than a gradient is charged for.
+        Calibrated, the prior's part of the gradient is in it. The texts that the prior is made of
+        run forward once more than the three rows a row that a gradient is charged for: those
+        without content, or in batch calibration the queries themselves.
         """
-        if not self.calibrating:
+        if self.calibration == "none":
             return self._with_grad(prompts, queries, reward)
         # One by one: a reward is told which query it is for, but not which prompt.
-        parts = [self._calibrated_with_grad(prompt, queries, reward) for prompt in prompts]
+        parts = [self._calibrated_with_grad(one, queries, reward, train) for one in prompts]
         scores, grads = zip(*parts, strict=True)
         return torch.cat(scores), torch.cat(grads)
 
     def _with_grad(
-        self, prompts: Sequence[SoftPrompt], queries: Sequence[Query], reward: ClassReward
+        self,
+        prompts: Sequence[SoftPrompt],
+        queries: Sequence[Query],
+        reward: ClassReward,
+        weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
+        """Scores and gradient; `weights` (Q, W) add what the queries' words do to a prior."""
+
         def of_words(loglik: Tensor, which: NDArray[np.int64]) -> Tensor:
-            return reward(self._classes(loglik), torch.from_numpy(which))
+            places = torch.from_numpy(which)
+            rewards = reward(self._classes(loglik), places)
+            return rewards if weights is None else rewards + tangent(loglik, weights, places)
 
         over = self.verbaliser.over
         loglik, grad = self.lm.score_with_grad(prompts, queries, of_words, over=over)
         return self._classes(loglik.double()), grad
 
     def _calibrated_with_grad(
-        self, prompt: SoftPrompt, queries: Sequence[Query], reward: ClassReward
+        self,
+        prompt: SoftPrompt,
+        queries: Sequence[Query],
+        reward: ClassReward,
+        train: Sequence[Query],
     ) -> tuple[Tensor, Tensor]:
         """As `scores_with_grad`, for one prompt."""
-        free_queries = self._content_free()
-        free = self.lm.score([prompt], free_queries)[0]
-        prior = log_prior(self._classes(free.double()))
-        scores, grad = self._with_grad(
-            [prompt], queries, lambda scores, which: reward(calibrated(scores, prior), which)
-        )
+        own = self.calibration == "batch" and not train
+        texts, over = self._prior_texts(queries if own else train)
+        loglik = self._loglik([prompt], texts, over)[0]
+        prior = self._log_prior(self._classes(loglik))
+
+        def of_scores(scores: Tensor, which: Tensor) -> Tensor:
+            return reward(calibrated(scores, prior, self.strength), which)
+
+        if not own:
+            scores, grad = self._with_grad([prompt], queries, of_scores)
+        # What the queries say: where they make the prior, that is known before the gradient.
+        known = self._classes(loglik) if own else scores[0]
         with torch.enable_grad():
             moved = prior.clone().requires_grad_()
-            rewards = reward(calibrated(scores[0], moved), torch.arange(len(queries)))
-            (slope,) = torch.autograd.grad(rewards.sum(), moved)
-        grad = grad + prior_gradient(self.lm, prompt, free_queries, free, self._classes, slope)
-        return calibrated(scores, prior), grad
+            found = calibrated(known, moved, self.strength)
+            (slope,) = torch.autograd.grad(reward(found, torch.arange(len(queries))).sum(), moved)
+        weights = prior_weights(loglik, self._classes, LOG_PRIORS[self.calibration], slope)
+        if own:
+            scores, grad = self._with_grad([prompt], queries, of_scores, weights)
+        else:
 
-    def _content_free(self) -> list[Query]:
-        return content_free_queries(self.lm, self.template, self.candidates)
+            def of_words(loglik: Tensor, which: NDArray[np.int64]) -> Tensor:
+                return tangent(loglik, weights, torch.from_numpy(which))
+
+            grad = grad + self.lm.score_with_grad([prompt], texts, of_words, over=over)[1]
+        return calibrated(scores, prior, self.strength), grad
+
+    def _prior_texts(self, train: Sequence[Query]) -> tuple[Sequence[Query], Over]:
+        """Texts that the prior is made of, and what their words are normalised over."""
+        if self.calibration == "batch":
+            return train, self.verbaliser.over
+        return content_free_queries(self.lm, self.template, self.candidates), "vocabulary"
+
+    def _log_prior(self, scores: Tensor) -> Tensor:
+        return check_prior(LOG_PRIORS[self.calibration](scores), list(self.verbaliser.words))
+
+    def _loglik(
+        self, prompts: Sequence[Prompt], queries: Sequence[Query], over: Over | None = None
+    ) -> Tensor:
+        """Log-likelihoods of all words (P, Q, W) float64."""
+        return self.lm.score(prompts, queries, over=over or self.verbaliser.over).double()
 
     def _classes(self, loglik: Tensor) -> Tensor:
         """Scores (..., C) from log-likelihoods of all words (..., W)."""

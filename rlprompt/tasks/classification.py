@@ -31,7 +31,7 @@ from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
 from rlprompt.tasks.class_scores import REWARDS, ClassScorer, accuracy
 from rlprompt.tasks.verbaliser import LabelWordReport, LabelWords, Verbaliser
 from rlprompt.template import Query, Template
-from rlprompt.types import Floats, Ids
+from rlprompt.types import DEFAULT_CALIBRATION, Floats, Ids
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,17 @@ class ClassificationTask(Task):
         hand_prompt: A prompt written by hand, the control of every comparison.
         pooling: How several words of a class make one score, `mean` or `logsumexp` (`Verbaliser`).
         length: How the tokens of a word make one log-likelihood, `sum` or `mean`.
-        calibration: `contextual` takes out what the model answers to texts without content under
-            the same prompt, for two or three more rows a prompt; or `none`.
+        calibration: What is taken out of a prompt's scores. `contextual`: what the model answers
+            to texts without content, for two or three more rows a prompt. `batch`: the mean class
+            probability over train, whose labels it does not see; train itself costs no more rows,
+            or each class-balanced block of it, whose own mean is taken then; any other texts cost
+            the rows of train once more. `none`.
+        calibration_strength: How many times the log prior is taken out, 0 to 1.
 
     Raises:
         ValueError: Fewer than two classes, a label word that is empty or given twice, an unknown
-            reward, pooling, length or calibration, a template without a text to calibrate by, or an
-            example whose label has no word.
+            reward, pooling, length or calibration, a strength outside 0 to 1, a template without a
+            text to calibrate by, or an example whose label has no word.
 
     >>> from rlprompt.check.toy import toy_lm
     >>> from rlprompt.data.load import load_splits
@@ -80,7 +84,8 @@ class ClassificationTask(Task):
     hand_prompt: str = ""
     pooling: str = "mean"
     length: str = "sum"
-    calibration: str = "none"
+    calibration: str = DEFAULT_CALIBRATION
+    calibration_strength: float = 1.0
 
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
@@ -89,6 +94,11 @@ class ClassificationTask(Task):
         if self.calibration not in CALIBRATIONS:
             raise ValueError(
                 f"calibration {self.calibration!r}; give one of {', '.join(CALIBRATIONS)}"
+            )
+        if not 0 <= self.calibration_strength <= 1:
+            raise ValueError(
+                f"calibration_strength is {self.calibration_strength}; give a number from 0, which "
+                "takes nothing out, to 1"
             )
         if self.calibration != "none" and not self.template.fields:
             raise ValueError(
@@ -111,7 +121,17 @@ class ClassificationTask(Task):
     @property
     def extra_rows(self) -> int:
         """Rows that a prompt costs beyond its examples: one for each text without content."""
-        return 0 if self.calibration == "none" else len(content_free_texts(self.template))
+        return len(content_free_texts(self.template)) if self.calibration == "contextual" else 0
+
+    @property
+    def scored_together(self) -> bool:
+        """Whether the train texts that are scored make the prior: in batch calibration."""
+        return self.calibration == "batch"
+
+    def split_rows(self, split: str, n_examples: int) -> int:
+        """See `Task.split_rows`: away from train, batch calibration scores all of train again."""
+        again = self.calibration == "batch" and split != "train"
+        return n_examples + (len(self.splits.train) if again else self.extra_rows)
 
     @classmethod
     @draws()
@@ -127,7 +147,8 @@ class ClassificationTask(Task):
         hand_prompt: str = "",
         pooling: str = "mean",
         length: str = "sum",
-        calibration: str = "none",
+        calibration: str = DEFAULT_CALIBRATION,
+        calibration_strength: float = 1.0,
         name: str = "",
         **draw: Unpack[DrawSettings],
     ) -> ClassificationTask:
@@ -146,6 +167,7 @@ class ClassificationTask(Task):
             pooling: As for the class.
             length: As for the class.
             calibration: As for the class.
+            calibration_strength: As for the class.
             name: What results call it; left out, the file's name, or those of the folder and the
                 one that it is in.
             **draw: What is drawn of the data (`DrawSettings`).
@@ -165,6 +187,7 @@ class ClassificationTask(Task):
             pooling=pooling,
             length=length,
             calibration=calibration,
+            calibration_strength=calibration_strength,
         )
 
     @property
@@ -182,6 +205,8 @@ class ClassificationTask(Task):
             state.append(f"length {self.length}")
         if self.calibration != "none":
             state.append(f"calibration {self.calibration}")
+            if self.calibration_strength != 1:
+                state.append(f"strength {float(self.calibration_strength)!r}")
         return hashlib.blake2b(repr(tuple(state)).encode(), digest_size=16).hexdigest()
 
     def candidates(self, lm: FrozenLM) -> tuple[Ids, ...]:
@@ -232,7 +257,8 @@ class ClassificationTask(Task):
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Measured:
         """Rewards, accuracies and the classes that were answered, (P, E) each."""
-        scores = self._scorer(lm).scores(prompts, self.queries(lm, examples)).flatten(0, 1)
+        queries, train = self.queries(lm, examples), self._prior_texts(lm, examples)
+        scores = self._scorer(lm).scores(prompts, queries, train).flatten(0, 1)
         labels = self._labels(examples).repeat(len(prompts))
         shape = (len(prompts), len(examples))
         rewards, correct = (f(scores, labels) for f in (REWARDS[self.reward], accuracy))
@@ -263,8 +289,8 @@ class ClassificationTask(Task):
         def reward(scores: Tensor, which: Tensor) -> Tensor:
             return function(scores, labels[which].to(scores.device))
 
-        queries = self.queries(lm, examples)
-        scores, grad = self._scorer(lm).scores_with_grad(prompts, queries, reward)
+        queries, train = self.queries(lm, examples), self._prior_texts(lm, examples)
+        scores, grad = self._scorer(lm).scores_with_grad(prompts, queries, reward, train)
         rewards = function(scores.flatten(0, 1), labels.repeat(len(prompts))).numpy()
         return (
             rewards.reshape(len(prompts), len(examples)),
@@ -276,6 +302,22 @@ class ClassificationTask(Task):
         if self.calibration != "none" or not self.template.fields:
             return None
         return variant(self, calibration="contextual")
+
+    def uncalibrated(self) -> ClassificationTask | None:
+        """See `Task.uncalibrated`."""
+        return variant(self, calibration="none") if self.calibration == "batch" else None
+
+    def class_prior(self, lm: FrozenLM, prompt: Prompt) -> dict[str, float] | None:
+        """See `Task.class_prior`.
+
+        Raises:
+            ValueError: A class has no part in it.
+        """
+        if self.calibration == "none":
+            return None
+        train = self.queries(lm, self.splits.train)
+        (prior,) = self._scorer(lm).prior([prompt], train).tolist()
+        return dict(zip(self.verbaliser.words, prior, strict=True))
 
     def demonstrations(self) -> Demonstrations | None:
         """See `Task.demonstrations`: as many of each class, in fixed order."""
@@ -302,10 +344,21 @@ class ClassificationTask(Task):
             "pooling": self.pooling,
             "length": self.length,
             "calibration": self.calibration,
+            "calibration_strength": self.calibration_strength,
         }
 
     def _scorer(self, lm: FrozenLM) -> ClassScorer:
-        return ClassScorer(lm, self.template, self.verbaliser, self.calibration != "none")
+        settings = self.calibration, self.calibration_strength
+        return ClassScorer(lm, self.template, self.verbaliser, *settings)
+
+    def _prior_texts(self, lm: FrozenLM, examples: Sequence[Example]) -> list[Query]:
+        """Train, where that calibrates examples that are not of it; else nothing."""
+        if self.calibration != "batch":
+            return []
+        train = {_texts(example) for example in self.splits.train}
+        if train.issuperset(map(_texts, examples)):
+            return []
+        return self.queries(lm, self.splits.train)
 
     def _labels(self, examples: Sequence[Example]) -> Tensor:
         places = {label: i for i, label in enumerate(self.verbaliser.words)}
@@ -316,3 +369,8 @@ class ClassificationTask(Task):
                     f"which has no label word; known: {', '.join(places)}"
                 )
         return torch.tensor([places[example.label] for example in examples])
+
+
+def _texts(example: Example) -> tuple[tuple[str, str], ...]:
+    """What tells the texts of examples apart, whatever their labels."""
+    return tuple(sorted(example.fields.items()))

@@ -108,6 +108,19 @@ class CompressionTask(Task):
         """What a prompt costs beyond one row an example: as in the other task."""
         return prompt_rows(self.task) - len(self.splits.train)
 
+    @property
+    def scored_together(self) -> bool:
+        """As the other task."""
+        return self.task.scored_together
+
+    def split_rows(self, split: str, n_examples: int) -> int:
+        """As the other task."""
+        return self.task.split_rows(split, n_examples)
+
+    def class_prior(self, lm: FrozenLM, prompt: Prompt) -> Mapping[str, float] | None:
+        """As the other task, of the prompt without blanks."""
+        return self.task.class_prior(lm, self.shortened(lm, prompt))
+
     def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """The prompt that a text makes; where the text spells the blank, there is none."""
         return self.task.written(lm, text)

@@ -9,6 +9,7 @@ from experiment_files import GOOD, read, read_task, with_task
 
 from rlprompt.config.tasks import ImportedTaskConfig, NamedTaskConfig, parse_task
 from rlprompt.config.yaml_file import ConfigError
+from rlprompt.types import DEFAULT_CALIBRATION
 
 
 def test_a_bare_name_or_one_with_settings(folder: Path) -> None:
@@ -21,6 +22,17 @@ def test_a_bare_name_or_one_with_settings(folder: Path) -> None:
         "data": str(folder / "data.csv"),
         "reward": f"{folder}/rewards.py:score",
     }
+
+
+def test_a_calibration_and_its_strength(folder: Path) -> None:
+    task = read_task(folder)
+    assert (task.calibration, task.calibration_strength) == (DEFAULT_CALIBRATION, 1.0)
+    own = "  shots: 2\n  calibration: batch\n  calibration_strength: 0.5\n"
+    task = read_task(folder, GOOD.replace("  shots: 2\n", own))
+    assert (task.calibration, task.calibration_strength) == ("batch", 0.5)
+    for wrong in ("calibration: batched", "calibration_strength: 2"):
+        with pytest.raises(ConfigError, match="calibration"):
+            read_task(folder, GOOD.replace("  shots: 2\n", f"  shots: 2\n  {wrong}\n"))
 
 
 @pytest.mark.parametrize("written", ["my_tasks:Mine", "my_tasks.py:Mine"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import math
 import re
 import runpy
 from pathlib import Path
@@ -47,6 +48,22 @@ def test_braces_in_a_prompt_are_no_template(tmp_path: Path, lm: FrozenLM) -> Non
     text = "{{ facts }} {% if x %} {# y #}"
     page = card(facts.model_copy(update={"text": text, "retypable": True}))
     assert f"text = before + {text!r} + after" in page
+
+
+def test_a_prior_is_told(tmp_path: Path, lm: FrozenLM) -> None:
+    task = class_task(calibration="batch", calibration_strength=0.5)
+    facts = export(tmp_path, lm, TOKENS, task).facts
+    usage = facts.task.usage
+    assert usage is not None
+    told = {"negative": math.log(0.8125), "positive": math.log(0.1875)}
+    usage = usage.model_copy(update={"prior": told})
+    page = card(facts.model_copy(update={"task": facts.task.model_copy(update={"usage": usage})}))
+    assert "| calibration | batch |\n| calibration strength | 0.5 |\n" in page
+    shown = (
+        "| prior of the classes | negative: 0.8125; positive: 0.1875 under this prompt, the mean "
+    )
+    assert shown + "over train; " in page
+    assert "prior of" not in card(export(tmp_path / "plain", lm).facts)
 
 
 class TestCard:

@@ -60,6 +60,23 @@ class TestExport:
         assert "Verified: mean rewards differ by " in scored.stdout
         assert f"test: exported with accuracy {picked.scores['test'].metric:.3f}" in scored.stdout
 
+    def test_a_prior_is_held_against_train(self, desk: Path, model: Path) -> None:
+        write_config(desk, model=str(model), optimisers=["random"])
+        config = json.loads(Path("small.yaml").read_text())
+        config["task"]["calibration"] = "batch"
+        Path("small.yaml").write_text(json.dumps(config))
+        assert rlprompt("compare", "small.yaml").exit_code == 0
+        assert rlprompt("export", str(STUDY), "--best", "out").exit_code == 0
+        scored = rlprompt("score", "out", "small.yaml")
+        assert scored.exit_code == 0, scored.stdout
+        assert "Verified: mean rewards or the prior differ by " in scored.stdout
+        facts = json.loads(Path("out", "prompt.json").read_text("utf-8"))["task"]
+        facts["usage"]["prior"]["negative"] -= 1
+        edit("out", task=facts)
+        changed = rlprompt("score", "out", "small.yaml")
+        assert changed.exit_code == 1
+        assert "prior of the classes: 1 nats from the exported one" in changed.stdout
+
     def test_a_run_may_be_named_and_the_ledger_come_along(self, study: Path) -> None:
         flags = ["--best", "out", "--run", "random-seed0", "--ledger", "all.csv"]
         done = rlprompt("export", str(STUDY), *flags)

@@ -118,7 +118,7 @@ def _flip(folder: Path) -> None:
         (lambda f: (f / "prompt.json").write_text("[]"), "prompt.json is damaged: not the JSON"),
         (lambda f: (f / "prompt.json").write_bytes(b"\xff\xfe"), "is damaged: not the JSON"),
         (_flip, "prompt.safetensors is damaged, or belongs to another prompt"),
-        (_json(lambda s: s.update(format=2)), "has the format 2, and this rlprompt reads up to 1"),
+        (_json(lambda s: s.update(format=3)), "has the format 3, and this rlprompt reads up to 2"),
         (_json(lambda s: s.update(format="x")), "has the format 'x'"),
         (_json(lambda s: s["task"].pop("name")), "damaged: task.name: Field required"),
         (_json(lambda s: s.update(retypable="perhaps")), "retypable: must be true or false"),
@@ -133,6 +133,18 @@ def _flip(folder: Path) -> None:
         (
             _json(lambda s: s["task"]["usage"]["label_words"].update(positive=["bad"])),
             "share the label word 'bad'",
+        ),
+        (
+            _json(lambda s: s["task"]["usage"].update(calibration="batch")),
+            "batch calibration has a prior from train, and here is none",
+        ),
+        (
+            _json(lambda s: s["task"]["usage"].update(prior={"negative": -1.0})),
+            "the prior has the classes negative, and the label words have negative, positive",
+        ),
+        (
+            _json(lambda s: s["task"]["usage"].update(calibration_strength=2)),
+            "calibration_strength: must be less than or equal to 1",
         ),
     ],
 )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from exports import TOKENS, class_task, export, soft, writing_task
-from tiny import TinyKind, tiny_lm
+from tiny import KINDS, TinyKind, tiny_lm
 
 from rlprompt.data.load import Example
-from rlprompt.export.folder import ExportedPrompt
+from rlprompt.export.folder import ExportedPrompt, load_prompt
 from rlprompt.export.server import PromptServer
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
@@ -23,6 +25,7 @@ TASKS = {
     "plain": class_task(),
     "first": class_task("{prompt} {text}"),
     "calibrated": class_task(calibration="contextual"),
+    "batch": class_task(calibration="batch", calibration_strength=0.7),
     "three": class_task("Film: {text} {prompt} It", THREE),
     "means": class_task("{prompt} {text}", THREE, length="mean", pooling="logsumexp"),
 }
@@ -30,7 +33,7 @@ REQUESTS = [(name, {"text": text}) for text in TEXTS for name in TASKS]
 
 
 def prompts(lm: FrozenLM) -> dict[str, Prompt]:
-    kinds = (TOKENS, soft(lm), soft(lm, 2, seed=1), TOKENS, soft(lm))
+    kinds = (TOKENS, soft(lm), soft(lm, 2, seed=1), TOKENS, TOKENS, soft(lm))
     return dict(zip(TASKS, kinds, strict=True))
 
 
@@ -103,6 +106,42 @@ def test_prompts_under_which_the_model_writes_are_served_as_well(
         server.classify(asked[:1])
     with pytest.raises(ValueError, match="'class' tells classes apart; ask it with `classify`"):
         server.generate([("class", {"text": "it"})])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("calibration", ["batch", "contextual"])
+def test_a_prior_goes_along_and_needs_no_train(
+    kind: TinyKind, calibration: str, tmp_path: Path
+) -> None:
+    lm = tiny_lm(kind)
+    template = "{text} {prompt} {mask} ." if lm.kind == "masked" else "{text} {prompt}"
+    task = class_task(template, calibration=calibration, calibration_strength=0.6)
+    task = dataclasses.replace(task, reward="cross_entropy")
+    export(tmp_path, lm, TOKENS, task)
+    read = load_prompt(tmp_path)
+    usage = read.facts.task.usage
+    assert usage is not None
+    assert (usage.prior, usage.calibration_strength) == (task.class_prior(lm, TOKENS), 0.6)
+    server = PromptServer(lm, {"mine": read})
+    for text in TEXTS:
+        (answer,) = server.classify([("mine", {"text": text})])
+        for label, chance in answer.chances.items():
+            reward = task.rewards(lm, [TOKENS], [Example({"text": text}, label)])
+            assert chance == pytest.approx(np.exp(reward.item()), abs=1e-6)
+
+
+def test_folders_without_a_prior_go_on_answering(tmp_path: Path, lm: FrozenLM) -> None:
+    """Those of format 1, whose contextual prior is made anew."""
+    export(tmp_path, lm, TOKENS, class_task(calibration="contextual"))
+    kept = PromptServer(lm, {"mine": load_prompt(tmp_path)})
+    facts = json.loads((tmp_path / "prompt.json").read_text("utf-8"))
+    facts["format"] = 1
+    del facts["task"]["usage"]["prior"], facts["task"]["usage"]["calibration_strength"]
+    (tmp_path / "prompt.json").write_text(json.dumps(facts), "utf-8")
+    anew = PromptServer(lm, {"mine": load_prompt(tmp_path)})
+    asked = [("mine", {"text": text}) for text in TEXTS]
+    for first, second in zip(kept.classify(asked), anew.classify(asked), strict=True):
+        assert first.chances == pytest.approx(second.chances, abs=1e-6)
 
 
 def test_masked_models_and_encoder_decoders_serve(tmp_path: Path) -> None:

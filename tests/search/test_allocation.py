@@ -30,7 +30,7 @@ class Noisy(FakeTask):
 
     splits: Splits = field(default_factory=lambda: fake_splits(n_train=E))
     planted: int = 17
-    blocks_add_up: bool = True
+    scored_together: bool = False
 
     def rewards(self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Any]) -> Floats:
         self.calls.append((tuple(prompts), tuple(examples)))
@@ -42,7 +42,7 @@ class Noisy(FakeTask):
             numbers = [int(example.fields["text"].split()[1]) for example in examples]
             rows.append(worth * 2 + noise[numbers] - noise.mean())
         rewards = np.array(rows)
-        return rewards if self.blocks_add_up else rewards + len(examples)
+        return rewards + len(examples) if self.scored_together else rewards
 
 
 def pool(n: int = 30) -> list[TokenPrompt]:
@@ -56,7 +56,7 @@ def objective(task: FakeTask, rows: int = 10**6) -> Objective:
 @pytest.mark.parametrize("planted", [0, 17, 29])
 @pytest.mark.parametrize("add_up", [True, False])
 def test_a_planted_best_is_picked_for_fewer_rows(planted: int, add_up: bool) -> None:
-    target = objective(Noisy(planted=planted, blocks_add_up=add_up))
+    target = objective(Noisy(planted=planted, scored_together=not add_up))
     best = halve(target, pool())
     assert best.prompts[0] == TokenPrompt((planted,))
     assert target.ledger.used == halving_cost(target, 30) < 30 * E / 2
@@ -64,7 +64,7 @@ def test_a_planted_best_is_picked_for_fewer_rows(planted: int, add_up: bool) -> 
     assert target.ledger.used == 120 + 40 + (32 if add_up else 64)
     # The survivors stand in the ledger, with what a call on all examples gives, and no other does.
     assert {one.prompt for one in target.ledger.best(64)} == set(best.prompts)
-    again = objective(Noisy(planted=planted, blocks_add_up=add_up)).evaluate(best.prompts)
+    again = objective(Noisy(planted=planted, scored_together=not add_up)).evaluate(best.prompts)
     np.testing.assert_array_equal(best.per_example, again.per_example)
     assert best.rewards.tolist() == sorted(again.rewards, reverse=True)
     assert [one.reward for one in target.ledger.best(64)] == best.rewards.tolist()
@@ -103,7 +103,7 @@ def test_challengers_that_are_clearly_worse_drop_out_early() -> None:
 
 @pytest.mark.parametrize("add_up", [True, False])
 def test_a_better_challenger_stays(add_up: bool) -> None:
-    target = objective(Noisy(planted=17, blocks_add_up=add_up))
+    target = objective(Noisy(planted=17, scored_together=not add_up))
     incumbent = target.evaluate([TokenPrompt((3,))])
     stayed = race(target, incumbent, pool()[4:])
     assert stayed.prompts[0] == TokenPrompt((17,))

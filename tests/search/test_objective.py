@@ -317,7 +317,7 @@ class TestParts:
 
     def test_a_task_may_say_that_its_parts_do_not_add_up(self) -> None:
         class Batched(FakeTask):
-            blocks_add_up = False
+            scored_together = True
 
         target = objective(Batched(), 100)
         target.evaluate(tokens(1), [0, 1])

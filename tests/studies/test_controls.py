@@ -62,6 +62,18 @@ class TestWhich:
     def test_calibration_is_left_out_where_it_adds_nothing(self, task: ClassificationTask) -> None:
         assert CALIBRATED not in plans(task)
 
+    def test_a_task_calibrated_by_train_shows_the_hand_prompt_with_and_without(self) -> None:
+        task = films(calibration="batch")
+        found = plans(task)
+        assert list(found) == [EMPTY, HAND, CALIBRATED, BEST_WORD, IN_CONTEXT]
+        assert found[HAND].task == films()
+        assert found[CALIBRATED].task == task
+        assert found[HAND].prompts == found[CALIBRATED].prompts
+        # A reward of the plain one is none of a search; that of the calibrated one is.
+        assert [name for name, one in found.items() if one.variant] == [HAND, IN_CONTEXT]
+        plain = plans(films())
+        assert [name for name, one in plain.items() if one.variant] == [CALIBRATED, IN_CONTEXT]
+
     def test_a_task_of_ones_own_has_what_needs_no_template(self) -> None:
         found = plans(FakeTask())
         assert list(found) == [EMPTY, BEST_WORD]
@@ -215,8 +227,15 @@ class TestScores:
             assert plan.rows == score_control(plan, tiny_lm()).rows == rows
 
     def test_every_planned_row_is_the_row_that_is_counted(self) -> None:
-        for plan in plan_controls(films(), tiny_lm(), {}):
-            assert score_control(plan, tiny_lm()).rows == plan.rows
+        for task in (films(), films(calibration="batch")):
+            for plan in plan_controls(task, tiny_lm(), {}):
+                assert score_control(plan, tiny_lm()).rows == plan.rows
+
+    def test_what_calibration_by_train_costs_is_counted(self) -> None:
+        found = plans(films(calibration="batch"))
+        # Train once for itself, and again for dev and for test.
+        assert found[CALIBRATED].rows == 6 + (4 + 6) + (6 + 6)
+        assert found[HAND].rows == 6 + 4 + 6
 
     def test_what_was_scored_is_not_scored_again(self) -> None:
         task, memo = FakeTask(), Remembered()

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fakes import timeless
 from optimisers import Climb, Walk
@@ -86,7 +87,7 @@ def filled(path: Path) -> Result:
         return go(store, HiddenWords(), Walk())
 
 
-def classification(train: Sequence[Example] = SPLITS.train, **changes: str) -> ClassificationTask:
+def classification(train: Sequence[Example] = SPLITS.train, **changes: Any) -> ClassificationTask:
     splits = Splits(tuple(train), examples("dev"), examples("test"))
     words = {"good": changes.pop("word", "great"), "bad": "terrible"}
     return ClassificationTask(

@@ -130,6 +130,11 @@ class TestBenchmarks:
 
 
 class TestPresets:
+    def test_a_calibration_is_passed_on(self, tmp_path: Path) -> None:
+        folder = few_shot_folder(tmp_path / "k", KNOWN["sst2"], numbers=False)
+        made = preset("sst2")(data=folder, calibration="batch", calibration_strength=0.5)
+        assert (made.calibration, made.calibration_strength) == ("batch", 0.5)
+
     @pytest.mark.parametrize("name", OFFLINE)
     @pytest.mark.parametrize("numbers", [True, False])
     def test_a_few_shot_folder_may_have_numbers_or_names(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ SPLITS = Splits(split("train", 6), split("dev", 4), split("test", 5))
 
 
 def classification(
-    template: str, reward: str, pos: str | list[str] = "great", **options: str
+    template: str, reward: str, pos: str | list[str] = "great", **options: Any
 ) -> ClassificationTask:
     words = {"neg": "terrible", "pos": pos}
     return ClassificationTask("film", SPLITS, Template(template), words, reward, **options)
@@ -72,6 +73,7 @@ class Case:
 
 
 END, START, BOTH = "{text} {prompt}", "{prompt} {text}", "So: {text}\n{prompt}\nMood:"
+MASKED = "{text} {prompt} {mask} ."
 CASES = [
     Case("gap", lambda: classification(END, "gap")),
     Case("cross-entropy", lambda: classification(START, "cross_entropy")),
@@ -84,6 +86,14 @@ CASES = [
     Case(
         "soft and calibrated",
         lambda: classification(START, "cross_entropy", calibration="contextual"),
+        soft=True,
+    ),
+    Case("batch", lambda: classification(END, "cross_entropy", calibration="batch")),
+    Case("batch, masked", lambda: classification(MASKED, "gap", calibration="batch"), "bert"),
+    Case("batch, encoder-decoder", lambda: classification(END, "hinge", calibration="batch"), "t5"),
+    Case(
+        "soft and batch",
+        lambda: classification(START, "cross_entropy", calibration="batch"),
         soft=True,
     ),
     Case("soft", lambda: classification(END, "gap"), soft=True),
@@ -135,6 +145,10 @@ def test_an_example_counts_the_same_in_any_company(case: Case) -> None:
     task, lm, prompts = case.task(), case.lm, case.prompts()
     together = task.rewards(lm, prompts, SPLITS.train)
     same(task.rewards(lm, prompts, SPLITS.train[::-1]), together[:, ::-1])
+    if task.scored_together:  # then what else is scored counts among train examples alone
+        whole = task.rewards(lm, prompts, SPLITS.dev)
+        same(task.rewards(lm, prompts, SPLITS.dev[1:3]), whole[:, 1:3])
+        return
     same(task.rewards(lm, prompts, SPLITS.train[2:4]), together[:, 2:4])
 
 

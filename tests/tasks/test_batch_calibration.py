@@ -1,0 +1,379 @@
+"""Calibration by train: by hand, against plain numpy, whatever is judged, and through a search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from class_tasks import CAUSAL, LONG, MASKED, PROMPTS, TRAIN, WORDS, soft, task
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from tiny import HIDDEN, KINDS, TinyKind, tiny_lm
+from torch import Tensor
+
+from rlprompt.agents.random_search import RandomSearch
+from rlprompt.check.task import check_task
+from rlprompt.data.load import Example, Splits
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.search.budget import Budget
+from rlprompt.search.evaluation import Evaluator
+from rlprompt.search.objective import Objective
+from rlprompt.search.run import search
+from rlprompt.tasks.base import prompt_rows
+from rlprompt.tasks.calibration import batch_log_prior, calibrated, check_prior
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.tasks.compression import CompressionTask
+from rlprompt.template import Template
+from rlprompt.types import DEFAULT_CALIBRATION
+
+DEV = (
+    Example({"text": "on dev"}, "pos"),
+    Example({"text": "the film was great on dev"}, "neg"),
+    Example({"text": "it was it"}, "pos"),
+)
+TEST = (Example({"text": "on test"}, "neg"),)
+
+
+def batch(**changes: Any) -> ClassificationTask:
+    return task(**({"calibration": "batch"} | changes))
+
+
+def held_out(**changes: Any) -> ClassificationTask:
+    """The same train, and a dev split of some texts."""
+    return replace(batch(**changes), splits=Splits(TRAIN, DEV, TEST))
+
+
+def logs(*rows: tuple[float, ...]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64).log()
+
+
+class TestByHand:
+    """The numbers were worked out on paper."""
+
+    def test_the_prior_is_the_mean_of_the_texts_class_probabilities(self) -> None:
+        # 3/4, 2/3 and 1/2 of the first class; unlike in contextual calibration a text that makes
+        # both words unlikely counts as much as another.
+        found = batch_log_prior(logs((0.09, 0.03), (0.02, 0.01), (0.3, 0.3))).exp()
+        mean = (3 / 4 + 2 / 3 + 1 / 2) / 3
+        assert found.tolist() == pytest.approx([mean, 1 - mean])
+        assert found.tolist() == pytest.approx([0.638888889, 0.361111111])
+
+    @pytest.mark.parametrize(
+        ("strength", "expected"),
+        [
+            # 0.7 / 0.8 = 0.875 and 0.3 / 0.2 = 1.5; sum 2.375.
+            (1.0, [0.368421053, 0.631578947]),
+            # 0.7 / sqrt(0.8) = 0.782623792 and 0.3 / sqrt(0.2) = 0.670820393; sum 1.453444185.
+            (0.5, [0.538461538, 0.461538462]),
+            (0.0, [0.7, 0.3]),
+        ],
+    )
+    def test_a_strength_is_an_exponent_of_the_prior(
+        self, strength: float, expected: list[float]
+    ) -> None:
+        found = calibrated(logs((0.7, 0.3)), logs((0.8, 0.2))[0], strength).exp()
+        assert found.tolist()[0] == pytest.approx(expected)
+
+    def test_a_class_of_zero_mass_is_named(self) -> None:
+        prior = batch_log_prior(logs((1.0, 0.0, 0.0), (0.5, 0.5, 0.0)))
+        with pytest.raises(ValueError, match="gives the class 'c' a probability of 0 after every"):
+            check_prior(prior, ["a", "b", "c"])
+        with pytest.raises(ValueError, match="gives the class 'c' "):
+            check_prior(torch.stack([prior, prior]), ["a", "b", "c"])
+
+    def test_a_mass_that_is_tiny_is_none_of_zero(self) -> None:
+        scores = torch.tensor([[0.0, -2000.0], [0.0, -3000.0]], dtype=torch.float64)
+        prior = check_prior(batch_log_prior(scores), ["a", "b"])
+        assert prior.tolist() == pytest.approx([0.0, -2000 - math.log(2)])
+        assert calibrated(scores, prior).isfinite().all()
+
+
+@given(arrays("float64", (4, 3), elements=st.floats(1e-6, 1)), st.floats(-20, 20))
+def test_a_constant_in_a_texts_scores_changes_nothing(
+    probabilities: NDArray[np.float64], shift: float
+) -> None:
+    scores = torch.tensor(probabilities).log()
+    moved = scores + shift * torch.arange(4)[:, None]
+    torch.testing.assert_close(batch_log_prior(moved), batch_log_prior(scores))
+
+
+def direct(
+    made: ClassificationTask, lm: FrozenLM, prompt: Prompt, strength: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Log prior (C,), and calibrated log-probabilities of DEV (E, C), by numpy alone."""
+
+    def chances(examples: Sequence[Example]) -> NDArray[np.float64]:
+        loglik = lm.score([prompt], made.queries(lm, examples))[0].double().numpy()
+        likely = np.exp(loglik - loglik.max(1, keepdims=True))
+        normalised: NDArray[np.float64] = likely / likely.sum(1, keepdims=True)
+        return normalised
+
+    prior = chances(TRAIN).mean(0)
+    weighed = chances(DEV) / prior**strength
+    return np.log(prior), np.log(weighed / weighed.sum(1, keepdims=True))
+
+
+class TestRewards:
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("prompts", [PROMPTS, soft()], ids=["tokens", "soft"])
+    @pytest.mark.parametrize("strength", [1.0, 0.4])
+    def test_dev_is_judged_by_the_prior_of_train(
+        self, kind: TinyKind, prompts: list[Prompt], strength: float
+    ) -> None:
+        lm = tiny_lm(kind)
+        text = MASKED if lm.kind == "masked" else CAUSAL
+        made = held_out(template=Template(text), calibration_strength=strength)
+        rewards = made.rewards(lm, prompts, DEV)
+        for prompt, found in zip(prompts, rewards, strict=True):
+            prior, scores = direct(made, lm, prompt, strength)
+            expected = [scores[e, list(WORDS).index(one.label)] for e, one in enumerate(DEV)]
+            assert found == pytest.approx(expected, abs=1e-4)
+            kept = made.class_prior(lm, prompt)
+            assert kept is not None
+            assert list(kept.values()) == pytest.approx(prior.tolist(), abs=1e-4)
+
+    @pytest.mark.parametrize("which", [range(5), (0, 1), (3, 2, 4, 1)])
+    def test_on_train_the_prior_is_that_of_exactly_what_is_scored(
+        self, which: Sequence[int]
+    ) -> None:
+        lm, made = tiny_lm(), batch()
+        block = [TRAIN[i] for i in which]
+        loglik = lm.score(PROMPTS, made.queries(lm, block)).double().numpy()
+        chances = np.exp(loglik) / np.exp(loglik).sum(-1, keepdims=True)
+        weighed = chances / chances.mean(1, keepdims=True)
+        scores = np.log(weighed / weighed.sum(-1, keepdims=True))
+        labels = [list(WORDS).index(one.label) for one in block]
+        expected = scores[:, range(len(block)), labels]
+        np.testing.assert_allclose(made.rewards(lm, PROMPTS, block), expected, atol=1e-4)
+
+    def test_what_else_is_judged_does_not_count(self) -> None:
+        lm, made = tiny_lm(), held_out()
+        together = made.rewards(lm, PROMPTS, DEV)
+        alone = [made.rewards(lm, PROMPTS, [one])[:, 0] for one in DEV]
+        np.testing.assert_allclose(together, np.transpose(alone), atol=1e-4)
+        mixed = made.rewards(lm, PROMPTS, [DEV[0], *TRAIN])[:, :1]
+        np.testing.assert_allclose(mixed, together[:, :1], atol=1e-4)
+
+    def test_labels_have_no_part_in_the_prior(self) -> None:
+        lm = tiny_lm()
+        other = {"neg": "pos", "pos": "neg"}
+        turned = tuple(Example(one.fields, other[one.label]) for one in TRAIN)
+        priors = [
+            ClassificationTask(
+                "film", Splits(train, DEV, TEST), Template(CAUSAL), WORDS, calibration="batch"
+            ).class_prior(lm, PROMPTS[0])
+            for train in (TRAIN, turned)
+        ]
+        assert priors[0] == priors[1]
+
+    def test_nothing_is_taken_out_at_strength_0(self) -> None:
+        lm = tiny_lm()
+        found = [
+            made.rewards(lm, PROMPTS, TRAIN) for made in (task(), batch(calibration_strength=0))
+        ]
+        np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+        plain, full = task().rewards(lm, PROMPTS, TRAIN), batch().rewards(lm, PROMPTS, TRAIN)
+        assert np.abs(plain - full).max() > 0.1
+
+    @pytest.mark.parametrize("options", [{"pooling": "logsumexp"}, {"length": "mean"}, {}])
+    def test_several_words_a_class_make_one_probability(self, options: dict[str, str]) -> None:
+        lm = tiny_lm()
+        made = held_out(label_words={"neg": ["bad film", "terrible"], "pos": ["good"]}, **options)
+        plain = task(label_words=made.label_words, **options)
+        ends = []
+        for label in ("neg", "pos"):
+            same = [Example(one.fields, label) for one in (*TRAIN, *DEV)]
+            ends.append(plain.rewards(lm, PROMPTS, same))
+        chances = np.exp(np.stack(ends, -1))  # cross-entropy is the log-probability of a class
+        weighed = chances[:, 5:] / chances[:, :5].mean(1, keepdims=True)
+        expected = np.log(weighed / weighed.sum(-1, keepdims=True))
+        labels = [("neg", "pos").index(one.label) for one in DEV]
+        found = made.rewards(lm, PROMPTS, DEV)
+        np.testing.assert_allclose(found, expected[:, range(3), labels], atol=1e-4)
+
+
+def check_slopes(made: ClassificationTask, lm: FrozenLM, examples: Sequence[Example]) -> None:
+    """Hold gradients against central differences."""
+    step, prompts = 3e-4, soft(seed=1)
+    rewards, gradients = made.rewards_with_grad(lm, prompts, examples)
+    np.testing.assert_allclose(rewards, made.rewards(lm, prompts, examples), atol=1e-2, rtol=1e-4)
+    assert gradients.shape == (2, 3, HIDDEN)
+    assert gradients.dtype == np.float32
+    generator = np.random.default_rng(1)
+    for prompt, gradient in zip(prompts, gradients, strict=True):
+        for _ in range(3):
+            direction = generator.standard_normal(gradient.shape)
+            direction += 3 * gradient / np.linalg.norm(gradient)  # so that there is a slope
+            ends = [SoftPrompt(prompt.vectors + s * step * direction) for s in (-1, 1)]
+            low, high = made.rewards(lm, ends, examples).mean(axis=1)
+            slope = float((gradient * direction).sum())
+            scale = float(np.linalg.norm(gradient) * np.linalg.norm(direction))
+            assert (high - low) / (2 * step) == pytest.approx(slope, abs=0.005 * scale)
+
+
+class TestGradient:
+    @pytest.mark.parametrize("name", ["gap", "cross_entropy", "hinge"])
+    @pytest.mark.parametrize("words", [WORDS, LONG], ids=["one token", "several tokens"])
+    @pytest.mark.parametrize("examples", [TRAIN, TRAIN[1:4], DEV], ids=["train", "block", "dev"])
+    def test_it_is_that_of_finite_differences(
+        self, name: str, words: dict[str, str], examples: Sequence[Example]
+    ) -> None:
+        made = held_out(reward=name, label_words=words, template=Template("{prompt} {text}"))
+        check_slopes(made, tiny_lm(), examples)
+
+    @pytest.mark.parametrize(
+        "options",
+        [{"pooling": "logsumexp"}, {"length": "mean"}, {"calibration_strength": 0.5}],
+    )
+    def test_options_go_together(self, options: dict[str, Any]) -> None:
+        words = {"neg": ["bad film", "terrible"], "pos": ["good"]}
+        check_slopes(held_out(label_words=words, **options), tiny_lm(), TRAIN)
+
+    def test_a_strength_of_contextual_calibration_is_in_it(self) -> None:
+        made = task(calibration="contextual", calibration_strength=0.5)
+        check_slopes(made, tiny_lm(), TRAIN)
+
+
+class Spy:
+    """Counts the rows of a model."""
+
+    def __init__(self, lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows: list[int] = []
+        for name in ("score", "score_with_grad"):
+            monkeypatch.setattr(lm, name, self._counting(getattr(lm, name)))
+
+    def _counting(self, method: Any) -> Any:
+        def counted(prompts: Any, queries: Any, *rest: Any, **options: Any) -> Any:
+            self.rows.append(len(prompts) * len(queries))
+            return method(prompts, queries, *rest, **options)
+
+        return counted
+
+
+class TestCost:
+    def test_train_costs_no_more_and_other_splits_all_of_train(self) -> None:
+        made = held_out()
+        assert (made.extra_rows, prompt_rows(made), made.scored_together) == (0, 5, True)
+        assert [made.split_rows(*one) for one in (("train", 5), ("train", 2), ("dev", 2))] == [
+            5,
+            2,
+            7,
+        ]
+        plain, contextual = task(), task(calibration="contextual")
+        assert [one.split_rows("dev", 2) for one in (plain, contextual)] == [2, 4]
+        assert not plain.scored_together
+        shorter = CompressionTask(made, "It was so good", 0.5)
+        assert (shorter.split_rows("dev", 2), shorter.scored_together) == (7, True)
+
+    @pytest.mark.parametrize(
+        ("split", "which"), [("train", None), ("train", (0, 1)), ("dev", None), ("dev", (2,))]
+    )
+    def test_what_is_counted_is_what_the_model_scores(
+        self, split: str, which: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lm = tiny_lm(seed=11)
+        spy, evaluator = Spy(lm, monkeypatch), Evaluator(held_out(), lm)
+        evaluator.measure(PROMPTS, split, which)
+        assert evaluator.rows == sum(spy.rows)
+
+    def test_a_budget_pays_for_train_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        lm = tiny_lm(seed=12)
+        spy, objective = Spy(lm, monkeypatch), Objective(batch(), lm, Budget(100))
+        objective.evaluate(PROMPTS)
+        assert objective.ledger.used == sum(spy.rows) == 5 * len(PROMPTS)
+        spy.rows.clear()
+        objective.evaluate_with_grad(soft(1))
+        assert objective.ledger.used == 5 * len(PROMPTS) + 3 * 5
+        assert spy.rows == [5, 5]  # a forward pass for the prior, and the one of the gradient
+
+
+class TestSettings:
+    def test_a_fingerprint_changes_where_rewards_do(self) -> None:
+        made = [
+            task(),
+            batch(),
+            batch(calibration_strength=0.5),
+            task(calibration="contextual"),
+            task(calibration="contextual", calibration_strength=0.5),
+        ]
+        assert len({one.fingerprint for one in made}) == len(made)
+        assert task(calibration_strength=0.5).fingerprint == task().fingerprint
+        assert task().calibration == DEFAULT_CALIBRATION
+
+    @pytest.mark.parametrize("strength", [-0.1, 1.5, math.nan])
+    def test_a_strength_has_a_range(self, strength: float) -> None:
+        with pytest.raises(ValueError, match=r"calibration_strength is .*; give a number from 0,"):
+            batch(calibration_strength=strength)
+
+    def test_tasks_with_another_prior_are_told(self) -> None:
+        made = batch()
+        plain = made.uncalibrated()
+        assert plain == task()
+        assert (made.calibrated(), task().uncalibrated()) == (None, None)
+        assert task(calibration="contextual").uncalibrated() is None
+        assert task().class_prior(tiny_lm(), PROMPTS[0]) is None
+
+
+class TestCheck:
+    @pytest.mark.parametrize("kind", ["llama", "bert", "t5"])
+    def test_it_passes(self, kind: TinyKind) -> None:
+        lm = tiny_lm(kind)
+        text = MASKED if lm.kind == "masked" else CAUSAL
+        splits = Splits(_films("train", 8), _films("dev", 8), _films("test", 8))
+        made = ClassificationTask("films", splits, Template(text), WORDS, calibration="batch")
+        check_task(made, lm).raise_if_failed()
+
+
+def _films(split: str, n: int) -> tuple[Example, ...]:
+    return tuple(Example({"text": f"{split} film {i}"}, ("neg", "pos")[i % 2]) for i in range(n))
+
+
+class Biased(FrozenLM):
+    """A model whose prompts push to a class, and tell texts apart, by their first token.
+
+    A text's first letter tells its class. Token 30 tells it well and pushes hard to `pos`; all
+    others push there softly and tell next to nothing.
+    """
+
+    def score(self, prompts: Any, queries: Any, *, over: Any = "vocabulary") -> Tensor:
+        texts = [self.decode(query.head_ids) for query in queries]
+        signs = torch.tensor([1.0 if text.startswith("g") else -1.0 for text in texts])
+        rows = []
+        for prompt in prompts:
+            tell, push = (2.0, 4.0) if prompt.ids[:1] == (30,) else (0.01, 0.5)
+            odds = tell * signs + push
+            rows.append(torch.stack([torch.zeros_like(odds), odds], -1).log_softmax(-1))
+        return torch.stack(rows)
+
+
+def test_a_search_finds_the_planted_prompt_where_the_plain_reward_takes_a_biased_one() -> None:
+    base = tiny_lm(seed=13)
+    lm = Biased(base.model, base.tokenizer, "biased")
+
+    def part(name: str, n: int) -> tuple[Example, ...]:
+        return tuple(
+            Example({"text": f"{'gd'[i % 2]} {name} {i}"}, ("pos", "neg")[i % 2]) for i in range(n)
+        )
+
+    plain = task(label_words={"neg": "terrible", "pos": "great"})
+    plain = replace(plain, splits=Splits(part("train", 8), part("dev", 8), part("test", 40)))
+    banned = [i for i in range(base.n_vocabulary) if i not in range(30, 40)]
+    picked = [
+        search(made, lm, RandomSearch(), budget=8 * 60, length=1, seed=0, banned=banned).best
+        for made in (plain, replace(plain, calibration="batch"))
+    ]
+    # Cross-entropy of the planted prompt, plain: ln s(6) and ln s(-2) make -1.06 a text, and the
+    # others have -0.72. Its prior of `pos` is (s(6) + s(2)) / 2 = 0.94, log odds 2.74, which leaves
+    # 3.26 and -0.74: every text is told, and -0.21 a text.
+    assert [one.prompt == TokenPrompt((30,)) for one in picked] == [False, True]
+    tested = [one.test for one in picked if one.test]
+    assert [one.metric for one in tested] == [0.5, 1.0]
+    assert [one.reward for one in tested] == pytest.approx([-0.719, -0.213], abs=2e-3)
