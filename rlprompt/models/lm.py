@@ -252,6 +252,17 @@ class FrozenLM:
         """
         return self._score(self._scorer, over, prompts, queries)
 
+    def keep(self, queries: Sequence[Query]) -> None:
+        """Read what precedes the prompt in all queries now, together.
+
+        The last bit of a score depends on what its text was first read together with. Who scores
+        some of the queries at a time, and is to be told the same again by another process that
+        asks in another order, has all of them read first. Of more than fits into memory at once,
+        the last ones stay.
+        """
+        if self._packed is not None:
+            self._packed.packed.keep([query.head_ids for query in queries])
+
     @property
     def _scorer(self) -> Scorer:
         return self._packed or self._plain

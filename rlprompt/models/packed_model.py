@@ -77,6 +77,11 @@ class PackedModel:
             self.kept.put(head, prefix)
         return [found[head] for head in heads]
 
+    def keep(self, heads: Sequence[Ids]) -> None:
+        """Compute prefixes in the groups in which a call that needs all of them does."""
+        for group in self.kept.groups(heads, self.token_bytes):
+            self.kept_prefixes([heads[q] for q in group])
+
     def extend(
         self, root: Tensor | None, chains: Sequence[Ids], vectors: Tensor | None
     ) -> list[Tensor | None]:

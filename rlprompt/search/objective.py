@@ -309,6 +309,8 @@ class Objective:
     def _ask(self, prompts: Sequence[Prompt], block: _Block, gradient: bool) -> Answer:
         """Have the task score a batch."""
         began, gradients, outputs = time.perf_counter(), None, None
+        if block.part is not None:
+            self.task.read_train(self.lm)  # quick, where it was done before
         if gradient:
             soft = cast("Sequence[SoftPrompt]", prompts)
             rewards, gradients = self.task.rewards_with_grad(self.lm, soft, block.examples)

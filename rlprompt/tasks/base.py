@@ -144,6 +144,12 @@ class Task:
         rewards = self.rewards(lm, prompts, examples)
         return Measured(rewards, rewards)
 
+    def read_train(self, lm: FrozenLM) -> None:
+        """Have the model read all of train, before some of it is scored alone: `FrozenLM.keep`.
+
+        By default nothing: where the model keeps nothing, the order of calls decides nothing.
+        """
+
     def rewards_with_grad(
         self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
     ) -> tuple[Floats, NDArray[np.float32]]:

@@ -239,6 +239,10 @@ class ClassificationTask(Task):
         candidates = self.candidates(lm)
         return [self.template.query(example.fields, lm, candidates) for example in examples]
 
+    def read_train(self, lm: FrozenLM) -> None:
+        """See `Task.read_train`."""
+        lm.keep(self.queries(lm, self.splits.train))
+
     def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
         """See `Task.lengths`."""
         return [(query.n_text, query.n_answer) for query in self.queries(lm, examples)]

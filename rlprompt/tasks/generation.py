@@ -187,6 +187,10 @@ class GenerationTask(Task):
         content = f"{state!r} {self.splits.digest}"
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
+    def read_train(self, lm: FrozenLM) -> None:
+        """See `Task.read_train`."""
+        lm.keep([self.template.query(example.fields, lm) for example in self.splits.train])
+
     def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
         """See `Task.lengths`."""
         queries = [self.template.query(example.fields, lm) for example in examples]

@@ -243,6 +243,10 @@ class StyleTransferTask(Task):
         n_judgements = [self.classifier, self.encoder].count(None)
         return n_judgements * len(self.splits.train)
 
+    def read_train(self, lm: FrozenLM) -> None:
+        """See `Task.read_train`."""
+        lm.keep([self.template.query(example.fields, lm) for example in self.splits.train])
+
     def rewards(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Floats:
