@@ -66,6 +66,9 @@ class Grow:
         """See `Optimiser.run`."""
         # In an order of the seed's own: where the budget does not cover all, seeds begin elsewhere.
         words = rng.permutation(common_words(objective.lm, space.allowed)[: self.words]).tolist()
+        # A vocabulary of few words, or of none, is topped up with what else it has.
+        others = rng.permutation(np.setdiff1d(space.allowed, words)).tolist()
+        words += others[: self.words - len(words)]
         # Where one token is too short for the space, the word stands as often as it takes.
         singles = [TokenPrompt((word,) * space.shortest) for word in words]
         scored = _halved(objective, singles[: _affordable(objective, self.start)])

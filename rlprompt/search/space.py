@@ -134,7 +134,7 @@ def common_words(lm: FrozenLM, allowed: Collection[int]) -> list[int]:
     texts = typable_tokens(lm)
     words = [(token, texts[token]) for token in sorted(allowed) if token in texts]
     spaced = [token for token, text in words if text[:1] == " " and _is_word(text[1:])]
-    return spaced or [token for token, text in words if _is_word(text.strip())] or sorted(allowed)
+    return spaced or [token for token, text in words if _is_word(text.strip())]
 
 
 def _is_word(text: str) -> bool:

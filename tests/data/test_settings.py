@@ -63,7 +63,8 @@ def test_a_setting_that_is_none_of_them_is_refused(
 def test_an_experiment_file_has_the_same() -> None:
     fields = ClassificationConfig.model_fields
     assert of_draw({name: field.default for name, field in fields.items()}) == DRAW
-    assert list(fields)[7:] == [*DRAW, "hand_prompt", "pooling", "length", "calibration"]
+    others = ["hand_prompt", "pooling", "length", "calibration", "calibration_strength"]
+    assert list(fields)[7:] == [*DRAW, *others]
 
 
 def test_a_function_is_called_with_all_of_them() -> None:

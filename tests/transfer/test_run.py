@@ -163,7 +163,7 @@ class TestOtherModels:
         assert "the template needs a {mask}" in problems[1]
         assert "model 'nowhere' cannot be loaded" in problems[2]
         assert problems[0] == problems[3] == ""
-        assert "(1) masked is a masked model" in result.stdout
+        assert "masked is a masked model" in result.stdout
         assert "nowhere could not be loaded: " in result.stdout
         assert done.complete
 
