@@ -63,6 +63,16 @@ def test_a_finished_study_is_not_done_again(old: Path, name: str) -> None:
     assert answers_of(old / name) == asked
 
 
+def test_seeds_may_be_added_to_an_old_study(old: Path) -> None:
+    before = runs_of(old / "writing")
+    config = json.loads((old / "writing.yaml").read_text())
+    (old / "writing.yaml").write_text(json.dumps(config | {"seeds": [0, 1]}))
+    succeeds("compare", "writing.yaml", "--out", "writing")
+    after = runs_of(old / "writing")
+    assert {name: after[name] for name in before} == before
+    assert len(after) == 2 * len(before)
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_is_shown_and_put_on_a_page(old: Path, name: str) -> None:
     shown = succeeds("show", name)

@@ -370,7 +370,11 @@ def _has_more_seeds(there: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether one study is another with seeds added, and nothing else."""
     old, new = ({**study["config"], "seeds": None} for study in (there, now))
     seeds = [set(study["config"].get("seeds", ())) for study in (there, now)]
-    same_runs = all(now["runs"].get(name) == run for name, run in there["runs"].items())
+    # A setting that has come since is null in both, as it is for `differences`.
+    same_runs = all(
+        name in now["runs"] and not differences(run, now["runs"][name])
+        for name, run in there["runs"].items()
+    )
     return old == new and seeds[0] < seeds[1] and same_runs
 
 
