@@ -12,6 +12,7 @@ from tiny import tiny_lm
 
 from rlprompt.agents.cma_es import CMAES
 from rlprompt.agents.greedy import Greedy
+from rlprompt.agents.grow import Grow
 from rlprompt.agents.ppo import PPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
@@ -22,7 +23,7 @@ from rlprompt.search.objective import BudgetExhausted, Evaluation, Objective
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
-from rlprompt.search.space import SoftSpace, TokenSpace
+from rlprompt.search.space import SoftSpace, TokenSpace, common_words
 
 RNG = np.random.default_rng
 
@@ -173,6 +174,31 @@ def test_the_best_length_is_found(optimiser: Optimiser[Any]) -> None:
     assert found.length == drawn.length == Length(4)
 
 
+def test_words_grow_together_where_random_draws_do_not() -> None:
+    """Two hidden words (one in ten) are best: growing keeps the first and looks for the second."""
+
+    def searched(method: Optimiser[Any], seed: int) -> Result:
+        rows = 150 * N_EXAMPLES
+        return search(ShortWords(), tiny_lm(), method, rows, seed=seed, length=Length(4))
+
+    for seed in range(3):
+        grown, drawn = searched(Grow(), seed), searched(RandomSearch(), seed)
+        assert grown.rows <= drawn.rows
+        assert grown.trace[-1][1] == pytest.approx(1.015)
+        assert grown.trace[-1][1] >= drawn.trace[-1][1]
+        assert grown.mean_reward > drawn.mean_reward + 0.3
+
+
+def test_the_pool_is_of_common_words_before_anything_else() -> None:
+    lm = tiny_lm()
+    space = TokenSpace.from_lm(lm, 2)
+    words = common_words(lm, space.allowed)
+    assert {" good", " film"} <= {lm.decode([token]) for token in words}
+    assert all(lm.decode([token]).strip().isalpha() for token in words)
+    assert words == sorted(words)
+    assert common_words(lm, [token for token in space.allowed if token not in words]) == []
+
+
 def test_cma_es_climbs() -> None:
     result = run(CMAES(dimension=4), 400)
     first = np.mean([reward for _, reward in result.points[:20]])
@@ -243,6 +269,10 @@ def test_soft_prompt_tuning_steps_by_its_learning_rate_whatever_the_rewards_scal
         (Greedy, {"pool": 0}, r"in \(0, 1\]"),
         (Greedy, {"pool": 1.5}, r"in \(0, 1\]"),
         (Greedy, {"batch": 0}, "1 prompt or more"),
+        (Grow, {"words": 1}, "2 or more"),
+        (Grow, {"beam": 0}, "1 or more"),
+        (Grow, {"start": 1}, r"in \(0, 1\)"),
+        (Grow, {"share": 0}, r"in \(0, 1\]"),
         (CMAES, {"dimension": 1}, "2 or more"),
         (CMAES, {"population": 3}, "4 prompts or more"),
         (CMAES, {"alpha": 0}, "above 0"),

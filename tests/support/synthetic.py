@@ -70,6 +70,8 @@ class HiddenWords(Synthetic):
 
     def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
         assert isinstance(prompt, TokenPrompt)
+        if not len(prompt):
+            return 0.0
         table = lm.embeddings()
         side = table @ np.random.default_rng(self.seed).standard_normal(table.shape[1])
         return float((side[list(prompt.ids)] > np.quantile(side, 1 - self.share)).mean())
