@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -60,7 +61,10 @@ class CMAES(AskTell[SoftSpace]):
 
     def ask(self, space: SoftSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`."""
-        import cma  # half a second that other methods need not wait for
+        with warnings.catch_warnings():
+            # Without matplotlib it cannot plot, which nothing here asks of it.
+            warnings.filterwarnings("ignore", "Could not import matplotlib")
+            import cma  # half a second that other methods need not wait for
 
         subspace = space.subspace(self.dimension, rng, alpha=self.alpha)
         diagonal = n_prompts < EVALUATIONS_A_DIMENSION * self.dimension

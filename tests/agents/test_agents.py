@@ -214,6 +214,7 @@ def test_cma_es_turns_the_sign_and_moves_by_alpha() -> None:
     assert moved.std() == pytest.approx(0.5 * space.scale, rel=0.1)
 
 
+@pytest.mark.filterwarnings("ignore:Could not import matplotlib")
 @pytest.mark.parametrize(("n_prompts", "diagonal"), [(3999, True), (4000, False)])
 def test_cma_es_learns_a_full_covariance_only_where_the_budget_can_teach_it(
     n_prompts: int, diagonal: bool, monkeypatch: pytest.MonkeyPatch
