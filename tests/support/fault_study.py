@@ -11,10 +11,10 @@ import os
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
-import cma  # noqa: F401  # imported once: its half second would be where most are killed
 import numpy as np
 import torch
 from synthetic import SPLITS
@@ -35,6 +35,10 @@ from rlprompt.template import Template
 TASK = ClassificationTask(
     "words", SPLITS, Template("{text} {prompt}"), {"good": "great", "bad": "terrible"}
 )
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # without matplotlib it says that it cannot plot
+    import cma  # noqa: F401  # imported once: its half second would be where most are killed
+
 # Of the processor time of the study, what the killed processes have together, on average: they get
 # far and do not finish, on a machine of any speed.
 SHARE = 0.5
