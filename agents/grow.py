@@ -74,7 +74,7 @@ class Grow:
         scored = _halved(objective, singles[: _affordable(objective, self.start)])
         # What came far as a word comes first; those that no budget was left for come last.
         ranked = [prompt.ids[0] for prompt in _best(scored)]
-        ranked += [word for word in words if word not in set(ranked)]
+        ranked = list(dict.fromkeys([*ranked, *words]))
         edits = [insertions, replacements]
         while True:
             leaders = _best(scored)[: self.beam]
