@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @cache  # the metadata of every installed package are read
-def entries(kind: RegistryKind) -> Mapping[str, EntryPoint]:
+def entries(kind: RegistryKind) -> dict[str, EntryPoint]:
     """The search methods, or the tasks, that there are, by name."""
     return {point.name: point for point in sorted(entry_points(group=f"rlprompt.{kind}s"))}
 
