@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from command_line import LABELS, ROWS, rlprompt, write_data
+from command_line import ROWS, rlprompt, write_data
 from small_experiments import experiment, task
 from tiny import tiny_lm
 from transferred_study import byte_lm, transferred
@@ -358,18 +358,8 @@ class TestTyping:
 @pytest.mark.slow
 def test_the_real_model_and_its_bfloat16_copy(tmp_path: Path, default_lm: FrozenLM) -> None:
     lm = default_lm
-    # Short ones: every bfloat16 product takes its time where the processor has none.
-    texts = (
-        "a dull film.",
-        "moving and funny.",
-        "an hour too long.",
-        "I would see it again.",
-        "bad.",
-        "good.",
-    )
-    write_data(tmp_path, [f"{text},{LABELS[i % 2]}" for i, text in enumerate(texts)])
     films = ClassificationTask.from_file(
-        str(tmp_path / "films.csv"),
+        "movie-reviews",
         template="{text} {prompt}",
         label_words={"negative": "bad", "positive": "good"},
         shots=1,
@@ -378,9 +368,9 @@ def test_the_real_model_and_its_bfloat16_copy(tmp_path: Path, default_lm: Frozen
     made = experiment(
         lm=lm, task=films, optimisers={"random": RandomSearch()}, budget=Budget(8), controls={}
     )
-    compare(made, tmp_path / "study")
+    compare(made, tmp_path)
     copy = FrozenLM.load("smollm2-135m", device="cpu", dtype="bfloat16")
-    with Store(tmp_path / "study" / FILE) as store:
+    with Store(tmp_path / FILE) as store:
         found, _ = found_prompts(store, [made])
         done = Transferring(store, "small", found)
         for one in (lm, copy):
