@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from command_line import desk, model
 from hypothesis import settings
-from tiny import tiny_lm, tiny_model
-from transformers import AutoTokenizer
 
-from rlprompt._utils.assets import fetch
-from rlprompt.models.lm import FrozenLM
-from rlprompt.models.loading import dense_folder
+if TYPE_CHECKING:
+    from rlprompt.models.lm import FrozenLM
 
-__all__ = ["default_lm", "desk", "lm", "model", "real_tokenizer"]
+# Torch and all that needs it is imported inside the fixtures: the process that only hands tests to
+# the workers reads this file too, and they start when it has.
 
 # The same cases every time, and no limit on the time of one: the machine may be shared.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
@@ -25,24 +25,70 @@ settings.load_profile("repeatable")
 # wait for one another.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect tests without collecting garbage.
+
+    What is imported here stays; to look through it again and again takes a fifth of the time, and
+    more in the tests.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture
 def lm() -> FrozenLM:
     """A tiny causal model."""
+    from tiny import tiny_lm
+
     return tiny_lm("llama")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny model."""
+    from command_line import save
+
+    return save(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def desk(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with an experiment file and its data."""
+    from command_line import ROWS, write_config, write_data
+
+    monkeypatch.chdir(tmp_path)
+    # Wide, so that no message is wrapped.
+    monkeypatch.setenv("COLUMNS", "200")
+    write_data(tmp_path, ROWS)
+    write_config(tmp_path, model=str(model))
+    return tmp_path
 
 
 @pytest.fixture(scope="session")
 def default_lm() -> FrozenLM:
     """The default model on the CPU in float32; change nothing in it."""
+    from rlprompt.models.lm import FrozenLM
+
     return FrozenLM.load("smollm2-135m", device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="session")
 def real_tokenizer() -> FrozenLM:
     """The default model's own tokenizer, on a tiny model with as many embeddings."""
+    from tiny import tiny_model
+    from transformers import AutoTokenizer
+
+    from rlprompt._utils.assets import fetch
+    from rlprompt.models.lm import FrozenLM
+    from rlprompt.models.loading import dense_folder
+
     folder = dense_folder(fetch("smollm2-135m"))
     assert folder is not None
     tokenizer = AutoTokenizer.from_pretrained(folder)

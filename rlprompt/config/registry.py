@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rlprompt.tasks.base import Task
 
 
+@cache  # the metadata of every installed package are read
 def entries(kind: RegistryKind) -> dict[str, EntryPoint]:
     """The search methods, or the tasks, that there are, by name."""
     return {point.name: point for point in sorted(entry_points(group=f"rlprompt.{kind}s"))}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from rlprompt._utils.files import write_atomically
@@ -47,9 +48,15 @@ def write_page(study: Path, out: Path | None = None) -> tuple[Page, Path]:
 
 def html(page: Page) -> str:
     """The page."""
-    here = resources.files("rlprompt.reports")
-    style = here.joinpath("page.css").read_text(encoding="utf-8")
+    style = _file("page.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    # A style that came in with a text does nothing: the policy allows the one with this hash.
+    return _template().render(page=page, style=Markup(style), style_hash=f"sha256-{digest}")
+
+
+@cache
+def _template() -> Template:
+    """Compiled once: that takes longer than to write a page."""
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -58,9 +65,11 @@ def html(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(spans=spans, minus=_minus, NONE=NONE)
-    template = environment.from_string(here.joinpath("page.html.j2").read_text(encoding="utf-8"))
-    # A style that came in with a text does nothing: the policy allows the one with this hash.
-    return template.render(page=page, style=Markup(style), style_hash=f"sha256-{digest}")
+    return environment.from_string(_file("page.html.j2"))
+
+
+def _file(name: str) -> str:
+    return resources.files("rlprompt.reports").joinpath(name).read_text(encoding="utf-8")
 
 
 def tables_text(page: Page) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -22,11 +23,22 @@ from rlprompt.studies.inspection import ledger
 STUDY = Path("runs/small")
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """A finished study of two runs; change nothing in it."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_data(folder, ROWS)
+    write_config(folder, model=str(model))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert rlprompt("compare", "small.yaml").exit_code == 0
+    return folder / STUDY
+
+
 @pytest.fixture
-def study(desk: Path) -> Path:
-    """A finished study of two runs."""
-    assert rlprompt("compare", "small.yaml").exit_code == 0
-    return desk / STUDY
+def study(desk: Path, finished: Path) -> Path:
+    """A copy of it, where its data are as they were."""
+    return Path(shutil.copytree(finished, desk / STUDY))
 
 
 def test_runs_are_listed(study: Path) -> None:

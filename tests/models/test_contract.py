@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from typing import Any, cast
 
 import numpy as np
@@ -16,14 +15,34 @@ from torch import Tensor
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query
+from rlprompt.types import Ids
 
 TOLERANCE = 1e-4  # nats, float32
 
 
-def plain_loglik(lm: FrozenLM, prompt: Prompt | Tensor, query: Query, candidate: int) -> Tensor:
-    """Log-likelihood of one candidate; differentiable where the prompt is a tensor."""
+def plain_logliks(lm: FrozenLM, prompt: Prompt | Tensor, query: Query) -> Tensor:
+    """(C,) log-likelihoods of the candidates; differentiable where the prompt is a tensor.
+
+    Candidates that the model is fed the same for share a pass, and so do those of which one begins
+    as the other: what is fed after a place changes nothing there.
+    """
+    logs: dict[Ids, Tensor] = {}
+    found: dict[Ids, Tensor] = {}
+    for answer in sorted(query.candidates, key=len, reverse=True):
+        if lm.mask_id is not None:
+            fed = begun = (lm.mask_id,) * len(answer)
+        else:
+            fed = answer[:-1]
+            begun = next((longer for longer in logs if longer[: len(fed)] == fed), fed)
+        if begun not in logs:
+            logs[begun] = plain_logits(lm, prompt, query, begun).log_softmax(-1)
+        found[answer] = logs[begun][torch.arange(len(answer)), torch.tensor(answer)].sum()
+    return torch.stack([found[candidate] for candidate in query.candidates])
+
+
+def plain_logits(lm: FrozenLM, prompt: Prompt | Tensor, query: Query, fed: Ids) -> Tensor:
+    """(T, V) from where the answer begins; `fed` are its masks, or its tokens but the last."""
     model = cast(Any, lm.model)
-    answer = query.candidates[candidate]
     table = model.get_input_embeddings()
 
     def vectors(ids: Sequence[int]) -> Tensor:
@@ -34,28 +53,26 @@ def plain_loglik(lm: FrozenLM, prompt: Prompt | Tensor, query: Query, candidate:
     else:
         given = torch.tensor(prompt.vectors) if isinstance(prompt, SoftPrompt) else prompt
         middle = given[None].reshape(1, -1, lm.hidden_size)
-    head, tail, fed = query.head_ids, query.tail_ids, answer[:-1]
+    head, tail = query.head_ids, query.tail_ids
     if lm.kind == "masked":
         assert lm.mask_id is not None
         at = (*head, *tail).index(lm.mask_id)
-        more = (lm.mask_id,) * (len(answer) - 1)
+        more = fed[1:]
         if at < len(head):
             head = (*head[:at], *more, *head[at:])
         else:
             tail = (*tail[: at - len(head)], *more, *tail[at - len(head) :])
             at += middle.shape[1]
         inputs = torch.cat([vectors(head), middle, vectors(tail)], 1)
-        logits = model(inputs_embeds=inputs).logits[0, at : at + len(answer)]
-    elif lm.kind == "encoder-decoder":
+        return cast(Tensor, model(inputs_embeds=inputs).logits[0, at : at + len(fed)])
+    if lm.kind == "encoder-decoder":
         inputs = torch.cat([vectors(head), middle, vectors(tail)], 1)
         start = model.config.decoder_start_token_id
         logits = model(inputs_embeds=inputs, decoder_input_ids=torch.tensor([[start, *fed]])).logits
-        logits = logits[0]
-    else:
-        inputs = torch.cat([vectors(head), middle, vectors(tail), vectors(fed)], 1)
-        logits = model(inputs_embeds=inputs, use_cache=False).logits[0, -len(answer) :]
-    logs = logits.log_softmax(-1)
-    return cast(Tensor, logs[torch.arange(len(answer)), torch.tensor(answer)].sum())
+        return cast(Tensor, logits[0])
+    inputs = torch.cat([vectors(head), middle, vectors(tail), vectors(fed)], 1)
+    logits = model(inputs_embeds=inputs, use_cache=False).logits
+    return cast(Tensor, logits[0, -len(fed) - 1 :])
 
 
 def plain_scores(lm: FrozenLM, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
@@ -67,10 +84,7 @@ def plain_scores(lm: FrozenLM, prompts: Sequence[Prompt], queries: Sequence[Quer
 
 def plain_table(lm: FrozenLM, prompt: Prompt | Tensor, queries: Sequence[Query]) -> Tensor:
     """(Q, C) log-likelihoods of one prompt."""
-    n_candidates = len(queries[0].candidates)
-    pairs = product(queries, range(n_candidates))
-    found = [plain_loglik(lm, prompt, query, c) for query, c in pairs]
-    return torch.stack(found).view(len(queries), n_candidates)
+    return torch.stack([plain_logliks(lm, prompt, query) for query in queries])
 
 
 def ids(rng: np.random.Generator, length: int) -> tuple[int, ...]:

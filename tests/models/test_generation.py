@@ -20,10 +20,11 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.models.packed_model import PackedModel
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query, Template
+from rlprompt.types import Ids
 
 KINDS: tuple[TinyKind, ...] = ("llama", "gpt2", "opt", "gemma", "mistral-sliding", "t5")
 END = 2
-N_NEW = 6
+N_NEW = 4
 
 
 def ids(rng: np.random.Generator, n: int) -> tuple[int, ...]:
@@ -86,7 +87,9 @@ class TestEveryKind:
     ) -> None:
         lm, rng = tiny_lm(kind), np.random.default_rng(1)
         prompts, queries = make_prompts(lm, rng, soft=soft), make_queries(place, rng)
-        expected = [[plainly(lm, prompt, query) for query in queries] for prompt in prompts]
+        # The last of each is one that was there before.
+        expected = [[plainly(lm, prompt, q) for q in queries[:-1]] for prompt in prompts[:-1]]
+        expected = [[*row, row[1]] for row in (*expected, expected[0])]
         assert written(lm.generate(prompts, queries, max_new_tokens=N_NEW)) == expected
         assert len({answer for row in expected for answer in row}) > 3
 
@@ -297,6 +300,21 @@ def test_the_default_model_writes_what_plain_generate_writes(default_lm: FrozenL
             Template(template).query({"text": text}, lm)
             for text in ("France is in Europe.", "I flew to Rome last week with two friends.")
         ]
-        answers = written(lm.generate(prompts, queries, max_new_tokens=8))
+        answers = lm.generate(prompts, queries, max_new_tokens=8)
+        assert answers[0][1].ids == plainly(lm, prompts[0], queries[1], 8)
         for prompt, row in zip(prompts, answers, strict=True):
-            assert row == [plainly(lm, prompt, query, 8) for query in queries]
+            for query, answer in zip(queries, row, strict=True):
+                steps = (*answer.ids, *[END] * (answer.ended == "end token"))
+                assert steps == likeliest(lm, prompt, query, steps)
+                assert len(steps) == 8 or steps[-1] == END
+
+
+@torch.no_grad()
+def likeliest(lm: FrozenLM, prompt: TokenPrompt, query: Query, steps: Ids) -> Ids:
+    """The likeliest token at each place of an answer, which a greedy answer consists of.
+
+    One pass for an answer, where `generate` takes one for each token.
+    """
+    text = (*query.head_ids, *prompt.ids, *query.tail_ids, *steps[:-1])
+    logits = cast(Any, lm.model)(torch.tensor([text]), use_cache=False).logits
+    return tuple(logits[0, -len(steps) :].argmax(-1).tolist())

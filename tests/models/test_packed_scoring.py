@@ -36,7 +36,7 @@ def calls(draw: st.DrawFn) -> tuple[list[Prompt], list[Query]]:
 
 @pytest.mark.parametrize("kind", PACKABLE)
 class TestPackedEqualsPlain:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20)
     @given(call=calls())
     def test_for_any_tokens(self, kind: TinyKind, call: tuple[list[Prompt], list[Query]]) -> None:
         lm = tiny_lm(kind)
@@ -55,7 +55,7 @@ class TestPackedEqualsPlain:
         ]
         torch.testing.assert_close(packed, plain, rtol=0, atol=1e-4)
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=10)
     @given(call=calls(), length=st.integers(1, 4), seed=st.integers(0, 99))
     def test_for_any_vectors_and_their_gradients(
         self, kind: TinyKind, call: tuple[list[Prompt], list[Query]], length: int, seed: int

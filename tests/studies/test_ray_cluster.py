@@ -22,7 +22,7 @@ from rlprompt.store.store import FILE, Store
 from rlprompt.studies.ray_cluster import ClusterError, Ray, _Room
 from rlprompt.studies.remote import ModelReference
 
-pytest.importorskip("ray")
+pytestmark = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed")
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from tiny import TinyKind, tiny_model, tiny_tokenizer
 from typer.testing import CliRunner, Result
@@ -28,23 +27,6 @@ def save(folder: Path, *, kind: TinyKind = "llama", broken: bool = False) -> Pat
     model.save_pretrained(folder)
     tiny_tokenizer(kind).save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny model."""
-    return save(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def desk(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with an experiment file and its data."""
-    monkeypatch.chdir(tmp_path)
-    # Wide, so that no message is wrapped.
-    monkeypatch.setenv("COLUMNS", "200")
-    write_data(tmp_path, ROWS)
-    write_config(tmp_path, model=str(model))
-    return tmp_path
 
 
 def write_data(folder: Path, rows: list[str]) -> None:

@@ -35,9 +35,6 @@ from rlprompt.template import Template
 TASK = ClassificationTask(
     "words", SPLITS, Template("{text} {prompt}"), {"good": "great", "bad": "terrible"}
 )
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # without matplotlib it says that it cannot plot
-    import cma  # noqa: F401  # imported once: its half second would be where most are killed
 
 # Of the processor time of the study, what the killed processes have together, on average: they get
 # far and do not finish, on a machine of any speed.
@@ -106,6 +103,9 @@ def prepare() -> None:
     """Make once what all forks use. PyTorch's threads would not live through one."""
     torch.set_num_threads(1)
     tiny_lm().fingerprint  # noqa: B018
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without matplotlib it says that it cannot plot
+        import cma  # noqa: F401  # its half second would be where most are killed
 
 
 def share(folder: Path, n_prompts: int) -> None:
