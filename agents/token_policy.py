@@ -31,9 +31,10 @@ from torch import Tensor, nn
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace
+from rlprompt.types import Ids
 
-# States whose proposals are remembered, 0.2 MB each: those of a rollout, which are seen again in
-# every epoch.
+# States whose proposals are remembered from rollout to rollout, 0.2 MB each; those of a rollout,
+# which are seen again in every epoch, are in any case.
 REMEMBERED = 256
 # Probability of a stop where one is allowed, before anything is learnt. Ours: of prompts of 1 to 5
 # tokens two in three have 5, and one in ten each other length or a little less.
@@ -84,7 +85,9 @@ class Proposal(BaseFeaturesExtractor):
         self._allowed = torch.from_numpy(space.allowed).to(lm.device)
         starts = (lm.tokenizer.bos_token_id, lm.tokenizer.eos_token_id, 0)
         self._start = next(token for token in starts if token is not None)
-        self._remembered: dict[tuple[int, ...], Tensor] = {}
+        self._remembered: dict[Ids, Tensor] = {}
+        # What the model was asked in this rollout: each call's texts go on with those before.
+        self._calls: list[list[Ids]] = []
 
     def forward(self, observations: Tensor) -> Tensor:
         """See the class."""
@@ -94,22 +97,24 @@ class Proposal(BaseFeaturesExtractor):
         """The model's probabilities of each allowed token, (B, N) float32."""
         # Nothing is written after a stop, and the proposal for an empty prompt is there already.
         states = [tuple(state[: max(0, state[-1])]) for state in observations.long().tolist()]
-        new = set(states) - self._remembered.keys()
-        if new:
-            if len(self._remembered) + len(new) > REMEMBERED:
+        if not any(states):  # a rollout begins
+            del self._calls[1:]
+            if len(self._remembered) > REMEMBERED:
                 self._remembered.clear()
-                new = set(states)
-            ordered = sorted(new)
-            self._remembered |= zip(ordered, self._propose(ordered), strict=True)
+                self._calls.clear()
+        if new := sorted(set(states) - self._remembered.keys()):
+            self._remembered |= zip(new, self._propose(new), strict=True)
         return torch.stack([self._remembered[state] for state in states])
 
     @torch.no_grad()
-    def _propose(self, states: list[tuple[int, ...]]) -> Tensor:
+    def _propose(self, states: list[Ids]) -> Tensor:
         lm, device = self._objective.lm, self._allowed.device
         if lm.kind != "causal":
             n_allowed = len(self._allowed)
             return torch.full((len(states), n_allowed), 1 / n_allowed, device=device)
-        hidden = self._objective.hidden([(self._start, *state) for state in states])
+        texts = [(self._start, *state) for state in states]
+        hidden = self._objective.hidden(texts, self._calls)
+        self._calls.append(texts)
         model: Any = lm.model  # transformers leaves these methods untyped
         head = model.get_output_embeddings()
         logits: Tensor = head(torch.from_numpy(hidden).to(head.weight))[:, self._allowed]
@@ -258,6 +263,13 @@ class TokenPolicy(ActorCriticPolicy):
         position = proposal.position(obs)
         log_prob = tilt.log_prob(proposal.proposed(obs), position, actions)
         return self.value_net(position), log_prob, None
+
+    def predict_values(self, obs: Tensor) -> Tensor:  # type: ignore[override]  # as above
+        """Values, for which the model need not be asked."""
+        proposal = self.features_extractor
+        assert isinstance(proposal, Proposal)
+        values: Tensor = self.value_net(proposal.position(obs))
+        return values
 
 
 class PositionValue(nn.Module):

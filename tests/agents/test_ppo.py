@@ -252,11 +252,15 @@ def test_a_search_cut_inside_a_rollout_asks_the_model_nothing_twice(
     last_hidden = FrozenLM.last_hidden
 
     def cut_at(last: int) -> None:
-        def count(lm: FrozenLM, texts: Sequence[tuple[int, ...]]) -> NDArray[np.float32]:
+        def count(
+            lm: FrozenLM,
+            texts: Sequence[tuple[int, ...]],
+            after: Sequence[Sequence[tuple[int, ...]]],
+        ) -> NDArray[np.float32]:
             if len(asked) == last:
                 raise Cut
             asked.append(texts)
-            return last_hidden(lm, texts)
+            return last_hidden(lm, texts, after)
 
         monkeypatch.setattr(FrozenLM, "last_hidden", count)
 
