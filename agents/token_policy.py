@@ -24,101 +24,17 @@ import torch
 import torch.nn.functional as F
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from rlprompt.agents.token_proposal import LEAN, Proposal
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace
-from rlprompt.types import Ids
 
-# States whose proposals are remembered from rollout to rollout, 0.2 MB each; those of a rollout,
-# which are seen again in every epoch, are in any case.
-REMEMBERED = 256
 # Probability of a stop where one is allowed, before anything is learnt. Ours: of prompts of 1 to 5
 # tokens two in three have 5, and one in ten each other length or a little less.
 STOP = 0.1
-
-
-class Position(BaseFeaturesExtractor):
-    """Observations to features (B, L): which of the L positions is next."""
-
-    def __init__(self, observation_space: spaces.Box, length: int) -> None:
-        super().__init__(observation_space, length)
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """See the class."""
-        # A complete prompt, seen only where an episode has ended, counts as a new one.
-        position = observations[:, -1].long() % self.features_dim
-        return F.one_hot(position, self.features_dim).float()
-
-
-class OpenPosition(Position):
-    """As `Position`, but for zeros where a prompt is complete and waits for those beside it."""
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """See the class."""
-        count = observations[:, -1:]
-        going = (count >= 0) & (count < self.features_dim)
-        return super().forward(observations) * going
-
-
-class Proposal(BaseFeaturesExtractor):
-    """Observations to features (B, N + L): the model's log-probabilities, and the position.
-
-    Args:
-        observation_space: Of `TokenPromptEnv`.
-        objective: Where the frozen model is asked. One that is not causal cannot continue a text
-            and proposes all tokens alike.
-        space: Lengths and allowed ids.
-    """
-
-    def __init__(
-        self, observation_space: spaces.Box, objective: Objective, space: TokenSpace
-    ) -> None:
-        super().__init__(observation_space, len(space.allowed) + space.length)
-        kind = OpenPosition if space.varies else Position
-        self.position = kind(observation_space, space.length)
-        self._objective = objective
-        lm = objective.lm
-        self._allowed = torch.from_numpy(space.allowed).to(lm.device)
-        starts = (lm.tokenizer.bos_token_id, lm.tokenizer.eos_token_id, 0)
-        self._start = next(token for token in starts if token is not None)
-        self._remembered: dict[Ids, Tensor] = {}
-        # What the model was asked in this rollout: each call's texts go on with those before.
-        self._calls: list[list[Ids]] = []
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """See the class."""
-        return torch.cat([self.proposed(observations).log(), self.position(observations)], 1)
-
-    def proposed(self, observations: Tensor) -> Tensor:
-        """The model's probabilities of each allowed token, (B, N) float32."""
-        # Nothing is written after a stop, and the proposal for an empty prompt is there already.
-        states = [tuple(state[: max(0, state[-1])]) for state in observations.long().tolist()]
-        if not any(states):  # a rollout begins
-            del self._calls[1:]
-            if len(self._remembered) > REMEMBERED:
-                self._remembered.clear()
-                self._calls.clear()
-        if new := sorted(set(states) - self._remembered.keys()):
-            self._remembered |= zip(new, self._propose(new), strict=True)
-        return torch.stack([self._remembered[state] for state in states])
-
-    @torch.no_grad()
-    def _propose(self, states: list[Ids]) -> Tensor:
-        lm, device = self._objective.lm, self._allowed.device
-        if lm.kind != "causal":
-            n_allowed = len(self._allowed)
-            return torch.full((len(states), n_allowed), 1 / n_allowed, device=device)
-        texts = [(self._start, *state) for state in states]
-        hidden = self._objective.hidden(texts, self._calls)
-        self._calls.append(texts)
-        model: Any = lm.model  # transformers leaves these methods untyped
-        head = model.get_output_embeddings()
-        logits: Tensor = head(torch.from_numpy(hidden).to(head.weight))[:, self._allowed]
-        return logits.float().softmax(-1)
 
 
 class Tilt(nn.Module):
@@ -162,6 +78,20 @@ class Tilt(nn.Module):
         tilted = (self.components[actions] * (position @ self.tilt)).sum(1)
         return proposed.gather(1, actions[:, None])[:, 0].log() + tilted - normaliser.sum(1)
 
+    def entropy(self, proposed: Tensor, position: Tensor) -> Tensor:
+        """Entropy of the next action, (B,) nats; arguments as for `log_prob`."""
+        tilts = self.tilt @ self.components.T  # (L, N)
+        top = tilts.detach().amax(1, keepdim=True)
+        weights = (tilts - top).exp()
+        mass = proposed @ weights.T  # (B, L)
+        logs = torch.xlogy(proposed, proposed) @ weights.T + proposed @ (weights * tilts).T
+        return ((mass.log() + top.T - logs / mass) * position).sum(1)
+
+    @torch.no_grad()
+    def cool(self) -> None:
+        """Go half of the way back to the proposal."""
+        self.tilt *= 0.5
+
 
 class StoppingTilt(Tilt):
     """A `Tilt` with a last action that stops: features (B, N + L) to logits (B, N + 1).
@@ -176,8 +106,9 @@ class StoppingTilt(Tilt):
         self.may_stop: Tensor
         allowed = torch.arange(space.length) >= space.shortest
         self.register_buffer("may_stop", allowed.float(), persistent=False)
-        prior = math.log(STOP / (1 - STOP))
-        self.stop = nn.Parameter(torch.full((space.length,), prior))
+        self.prior: Tensor
+        self.register_buffer("prior", _stop_prior(space).logit(), persistent=False)
+        self.stop = nn.Parameter(self.prior.clone())
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
@@ -191,6 +122,18 @@ class StoppingTilt(Tilt):
         tokens = super().log_prob(proposed, position, actions.clamp(max=n - 1))
         return torch.where(actions == n, stop, tokens + go)
 
+    def entropy(self, proposed: Tensor, position: Tensor) -> Tensor:
+        """As for `Tilt`."""
+        stop, go = (one.exp() for one in self._stop(position))
+        tokens = super().entropy(proposed, position)
+        return torch.special.entr(stop) + torch.special.entr(go) + go * tokens
+
+    @torch.no_grad()
+    def cool(self) -> None:
+        """As for `Tilt`, stops as well."""
+        super().cool()
+        self.stop += 0.5 * (self.prior - self.stop)
+
     def _stop(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities (B,) of a stop and of a token; a complete prompt can only stop."""
         logits, may = position @ self.stop, position @ self.may_stop > 0
@@ -198,6 +141,21 @@ class StoppingTilt(Tilt):
         stop = F.logsigmoid(logits).masked_fill(~may, never).masked_fill(complete, 0)
         go = F.logsigmoid(-logits).masked_fill(~may, 0).masked_fill(complete, never)
         return stop, go
+
+
+def _stop_prior(space: TokenSpace) -> Tensor:
+    """Probability of a stop after each number of tokens (L,), before anything is learnt.
+
+    `STOP`, and where a search has starts, half of it as often as these end there.
+    """
+    prior = torch.full((space.length,), STOP)
+    lengths = torch.tensor([len(start) for start in space.starts])
+    for position in range(space.length):
+        there = lengths[lengths >= position]
+        if len(there):
+            ends = float((there == position).float().mean())
+            prior[position] = (1 - LEAN) * STOP + LEAN * ends
+    return prior
 
 
 class TokenPolicy(ActorCriticPolicy):
@@ -212,6 +170,9 @@ class TokenPolicy(ActorCriticPolicy):
         objective: Where the frozen model is asked.
         space: Lengths and allowed ids.
         components: Principal components, m.
+        top_k: As in `PPO`.
+        top_p: As in `PPO`.
+        with_entropy: Whether `evaluate_actions` gives the entropy.
         **kwargs: For `ActorCriticPolicy`.
     """
 
@@ -223,8 +184,12 @@ class TokenPolicy(ActorCriticPolicy):
         objective: Objective,
         space: TokenSpace,
         components: int,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        with_entropy: bool = False,
         **kwargs: Any,
     ) -> None:
+        self._with_entropy = with_entropy
         self._components = principal_components(objective.lm, space, components)
         self._space = space
         super().__init__(
@@ -233,7 +198,12 @@ class TokenPolicy(ActorCriticPolicy):
             lr_schedule,
             net_arch=[],
             features_extractor_class=Proposal,
-            features_extractor_kwargs={"objective": objective, "space": space},
+            features_extractor_kwargs={
+                "objective": objective,
+                "space": space,
+                "top_k": top_k,
+                "top_p": top_p,
+            },
             **kwargs,
         )
 
@@ -255,14 +225,15 @@ class TokenPolicy(ActorCriticPolicy):
 
     def evaluate_actions(  # type: ignore[override]  # observations are never a dict here
         self, obs: Tensor, actions: Tensor
-    ) -> tuple[Tensor, Tensor, None]:
-        """Values, log-probabilities, and no entropy: it would take half the time and has no use."""
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Values, log-probabilities, and the entropy where a bonus is asked for."""
         proposal, tilt = self.features_extractor, self.action_net
         assert isinstance(proposal, Proposal)
         assert isinstance(tilt, Tilt)
         position = proposal.position(obs)
-        log_prob = tilt.log_prob(proposal.proposed(obs), position, actions)
-        return self.value_net(position), log_prob, None
+        proposed = proposal.proposed(obs)
+        entropy = tilt.entropy(proposed, position) if self._with_entropy else None
+        return self.value_net(position), tilt.log_prob(proposed, position, actions), entropy
 
     def predict_values(self, obs: Tensor) -> Tensor:  # type: ignore[override]  # as above
         """Values, for which the model need not be asked."""
