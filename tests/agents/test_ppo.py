@@ -190,7 +190,8 @@ def test_proposals_are_cut_to_the_likeliest_tokens() -> None:
         (1, 0.9, [0, 1, 0, 0]),
         (4, 1e-9, [0, 1, 0, 0]),
     ):
-        torch.testing.assert_close(truncated(shares, top_k, top_p), torch.tensor([expected]))
+        cut = truncated(shares, top_k, top_p)
+        torch.testing.assert_close(cut, torch.tensor([expected], dtype=torch.float32))
 
 
 def test_what_is_cut_is_never_drawn() -> None:
@@ -223,10 +224,11 @@ def test_half_of_the_proposal_are_the_tokens_of_the_starts_in_their_places() -> 
     assert isinstance(distribution, torch.distributions.Categorical)
     written = policy(lm, space(lm)).get_distribution(seen).distribution
     assert isinstance(written, torch.distributions.Categorical)
-    first, second, third = distribution.probs
-    assert float(first[3]) == pytest.approx(0.5 + 0.5 * float(written.probs[0, 3]))
-    assert float(second[7]) == pytest.approx(0.25 + 0.5 * float(written.probs[1, 7]))
-    assert float(second[8]) == pytest.approx(0.25 + 0.5 * float(written.probs[1, 8]))
+    first, second, third = distribution.probs.detach()
+    alone = written.probs.detach()
+    assert float(first[3]) == pytest.approx(0.5 + 0.5 * float(alone[0, 3]))
+    assert float(second[7]) == pytest.approx(0.25 + 0.5 * float(alone[1, 7]))
+    assert float(second[8]) == pytest.approx(0.25 + 0.5 * float(alone[1, 8]))
     # One of the two starts has ended here.
     assert float(third[-1]) == pytest.approx(0.5 * STOP + 0.5 * 0.5)
     assert float(third[9]) > 0.5 * float(1 - third[-1])
@@ -289,7 +291,7 @@ def test_going_back_halves_what_was_learnt() -> None:
     torch.nn.init.constant_(tilt.tilt, 4)
     torch.nn.init.constant_(tilt.stop, 3)
     tilt.cool()
-    assert tilt.tilt.unique().tolist() == [2]
+    torch.testing.assert_close(tilt.tilt.detach(), torch.full_like(tilt.tilt, 2))
     torch.testing.assert_close(tilt.stop.detach(), (3 + tilt.prior) / 2)
 
 

@@ -37,7 +37,11 @@ def test_a_model_that_does_not_go_on_with_a_text_is_refused(kind: TinyKind) -> N
         tiny_lm(kind).last_hidden(TEXTS)
 
 
-CALLS = ([(1,)], [(1, 9), (1, 4)], [(1, 9, 2), (1, 4, 2), (1, 7), (1, 9, 2)])
+CALLS: list[list[tuple[int, ...]]] = [
+    [(1,)],
+    [(1, 9), (1, 4)],
+    [(1, 9, 2), (1, 4, 2), (1, 7), (1, 9, 2)],
+]
 
 
 @pytest.mark.parametrize("kind", PACKABLE)
