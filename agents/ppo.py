@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from rlprompt._utils.seeding import seeded
-from rlprompt.agents.token_policy import Tilt, TokenPolicy
+from rlprompt.agents.token_policy import Fresh, TokenPolicy
 from rlprompt.agents.token_proposal import Position
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.episodes import Array, Episodes
@@ -213,32 +213,6 @@ def _learn(
         # Its own logger would leave an empty folder in the system's temporary folder.
         learner.set_logger(Logger(folder=None, output_formats=[]))
         learner.learn(objective.affordable() * episodes.length, callback)
-
-
-class Fresh(BaseCallback):
-    """Has a token policy go back towards its proposal after a rollout of few new prompts.
-
-    Args:
-        ledger: Where prompts are counted.
-        least: Share of a rollout's prompts that must be new.
-    """
-
-    def __init__(self, ledger: Ledger, least: float) -> None:
-        super().__init__()
-        self._ledger, self._least = ledger, least
-        self._before = ledger.n_prompts, ledger.n_distinct
-
-    def _on_rollout_start(self) -> None:
-        now = self._ledger.n_prompts, self._ledger.n_distinct
-        scored, new = np.subtract(now, self._before)
-        if new < self._least * scored:
-            tilt = self.model.policy.action_net
-            assert isinstance(tilt, Tilt)
-            tilt.cool()
-        self._before = now
-
-    def _on_step(self) -> bool:
-        return True
 
 
 class Relative(VecEnvWrapper):
