@@ -131,6 +131,9 @@ class SoftPPO:
     alone: the process is deterministic and always starts alike. Rewards and randomness are treated
     as in `PPO`.
 
+    It beats random search over vectors (`RandomSoft`) on a made-up task and is not shown to on a
+    real one: with 100 prompts and one seed on SST-2 its first and last rollouts earned the same.
+
     On a task and a model that cost next to nothing:
 
     >>> from rlprompt import search
