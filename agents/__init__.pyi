@@ -4,6 +4,16 @@ from .grow import Grow as Grow
 from .ppo import PPO as PPO
 from .ppo import SoftPPO as SoftPPO
 from .random_search import RandomSearch as RandomSearch
+from .random_soft import RandomSoft as RandomSoft
 from .soft_prompt import SoftPromptTuning as SoftPromptTuning
 
-__all__ = ["CMAES", "PPO", "Greedy", "Grow", "RandomSearch", "SoftPPO", "SoftPromptTuning"]
+__all__ = [
+    "CMAES",
+    "PPO",
+    "Greedy",
+    "Grow",
+    "RandomSearch",
+    "RandomSoft",
+    "SoftPPO",
+    "SoftPromptTuning",
+]

@@ -10,13 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 import stable_baselines3
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from rlprompt._utils.seeding import seeded
-from rlprompt.agents.token_policy import Position, TokenPolicy
+from rlprompt.agents.token_policy import Fresh, TokenPolicy
+from rlprompt.agents.token_proposal import Position
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.episodes import Array, Episodes
 from rlprompt.envs.token_prompt import TokenEpisodes
@@ -34,16 +36,18 @@ class PPO:
     PPO (Schulman et al. 2017, arXiv 1707.06347) on RLPrompt's process (Deng et al. 2022, arXiv
     2205.12548): a frozen language model writes, a small adapter changes what it writes. Departures
     from RLPrompt: PPO and not soft Q-learning; the adapter is a vector a position and not an MLP
-    (`TokenPolicy` says why); the policy model is the task's own; no truncation to top-k.
+    (`TokenPolicy` says why); the policy model is the task's own; top-k is a choice.
 
     A prompt's reward counts relative to its rollout's mean, as in RLPrompt, in units of the spread
-    of all rewards so far. Nothing is discounted: an episode has one reward, at its end. There is no
-    bonus for entropy, which would pull the policy away from what the model writes. The global
-    random generators that Stable-Baselines3 draws from are seeded from the search's own and put
+    of all rewards so far. Nothing is discounted: an episode has one reward, at its end. A policy
+    that settles writes what it wrote before, which is paid for again: the result counts distinct
+    prompts, its page warns of few, and `fresh` and `entropy` are against it. The global random
+    generators that Stable-Baselines3 draws from are seeded from the search's own and put
     back afterwards.
 
     In a space of several lengths the policy also stops, with a probability of 0.1 a token at first
-    (`STOP`), and learns for each position how often.
+    (`STOP`), and learns for each position how often. Starts are scored first; half of what the
+    policy is given to tilt are then their tokens, each at its own position.
 
     On a task and a model that cost next to nothing:
 
@@ -63,6 +67,17 @@ class PPO:
         components: Principal components of the tokens that the adapter weighs. Ours: 20 of the
             last token's predicted the rewards of 640 random prompts better (cross-validated
             r = 0.27) than whole output rows (0.22).
+        entropy: Weight of a bonus for entropy (Schulman et al., 0.01 on Atari), above 0; None for
+            no bonus, which pulls the policy away from what the model writes.
+        top_k: Tokens of a proposal that may be drawn, 1 or more, the model's likeliest; RLPrompt
+            draws from 256 of its own policy's. None for all.
+        top_p: Draw from the model's likeliest tokens of so much probability, above 0 and up to 1.
+            None for all.
+        fresh: Share of a rollout's prompts, above 0 and below 1, that were never scored before.
+            After a rollout with less the policy goes half of the way back to the proposal. None
+            leaves it alone. On a made-up task (`HiddenWords` of the tests, 300 prompts of 3 tokens,
+            2 seeds) 0.5 turned 75 distinct prompts into 169, and a mean of the best 64 of 0.50
+            into 0.74.
 
     Raises:
         ValueError: A setting is out of range.
@@ -75,16 +90,36 @@ class PPO:
     learning_rate: float = 0.1
     clip: float = 0.4
     components: int = 64
+    # None and no other default: studies that were made before these settings go on.
+    entropy: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    fresh: float | None = None
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        _check(self, {"prompts": 2, "epochs": 1, "components": 1}, ("learning_rate", "clip"))
+        counts = {"prompts": 2, "epochs": 1, "components": 1, "top_k": 1}
+        _check(self, counts, ("learning_rate", "clip", "entropy"))
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is above 0 and up to 1, got {self.top_p}")
+        if self.fresh is not None and not 0 < self.fresh < 1:
+            raise ValueError(f"fresh is a share above 0 and below 1, or None, got {self.fresh}")
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        kwargs = {"objective": objective, "space": space, "components": self.components}
+        kwargs = {
+            "objective": objective,
+            "space": space,
+            "components": self.components,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "with_entropy": self.entropy is not None,
+        }
+        if space.starts:
+            objective.evaluate(space.starts)
         episodes = TokenEpisodes(objective, space, self.prompts)
-        _learn(self, episodes, TokenPolicy, kwargs, objective.lm.device, rng)
+        callback = None if self.fresh is None else Fresh(objective.ledger, self.fresh)
+        _learn(self, episodes, TokenPolicy, kwargs, objective.lm.device, rng, callback)
 
 
 @dataclass(frozen=True)
@@ -95,6 +130,9 @@ class SoftPPO:
     2022, arXiv 2201.03514), one for each vector. The mean of each vector hangs on its position
     alone: the process is deterministic and always starts alike. Rewards and randomness are treated
     as in `PPO`.
+
+    It beats random search over vectors (`RandomSoft`) on a made-up task and is not shown to on a
+    real one: with 100 prompts and one seed on SST-2 its first and last rollouts earned the same.
 
     On a task and a model that cost next to nothing:
 
@@ -153,6 +191,7 @@ def _learn(
     policy_kwargs: Mapping[str, Any],
     device: torch.device,
     rng: np.random.Generator,
+    callback: BaseCallback | None = None,
 ) -> None:
     """Run Stable-Baselines3's PPO on rollouts of one episode each."""
     objective = episodes.objective
@@ -170,12 +209,13 @@ def _learn(
             gae_lambda=1.0,
             normalize_advantage=False,
             clip_range=settings.clip,
+            ent_coef=getattr(settings, "entropy", None) or 0.0,
             policy_kwargs=dict(policy_kwargs),
             device=device,
         )
         # Its own logger would leave an empty folder in the system's temporary folder.
         learner.set_logger(Logger(folder=None, output_formats=[]))
-        learner.learn(objective.affordable() * episodes.length)
+        learner.learn(objective.affordable() * episodes.length, callback)
 
 
 class Relative(VecEnvWrapper):
@@ -206,8 +246,10 @@ class Relative(VecEnvWrapper):
 
 def _check(settings: object, counts: Mapping[str, int], scales: tuple[str, ...]) -> None:
     for name, least in counts.items():
-        if getattr(settings, name) < least:
-            raise ValueError(f"{name} is {least} or more, got {getattr(settings, name)}")
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {least} or more, got {value}")
     for name in scales:
-        if not 0 < getattr(settings, name) < math.inf:
-            raise ValueError(f"{name} is above 0, got {getattr(settings, name)}")
+        value = getattr(settings, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} is above 0, got {value}")

@@ -34,7 +34,7 @@ from rlprompt.models.loading import (
 from rlprompt.models.memory import Memory, free_bytes
 from rlprompt.models.noise import Noise
 from rlprompt.models.packed_generation import PackedGenerator
-from rlprompt.models.packed_model import PackedModel
+from rlprompt.models.packed_model import PackedModel, Read
 from rlprompt.models.packed_scoring import PackedScorer
 from rlprompt.models.plain import PlainGenerator, PlainScorer
 from rlprompt.models.precision import choose_dtype, disagreement, measure_noise, probe_rows
@@ -118,6 +118,8 @@ class FrozenLM:
             self._packed = None
             logger.info("%s is scored row by row, not packed: %s", self.name, self.obstacle)
         self.encode = lru_cache(maxsize=1 << 16)(self._encode)
+        # Texts that were read on from one another, call by call.
+        self._read: list[tuple[tuple[Ids, ...], dict[Ids, Read]]] = []
 
     @classmethod
     def load(
@@ -373,11 +375,16 @@ class FrozenLM:
         )
 
     @torch.no_grad()
-    def last_hidden(self, texts: Sequence[Ids]) -> NDArray[np.float32]:
+    def last_hidden(
+        self, texts: Sequence[Ids], after: Sequence[Sequence[Ids]] = ()
+    ) -> NDArray[np.float32]:
         """What the output head of a causal model is given at the end of each text.
 
         Args:
             texts: (B,) token ids, one or more each, computed in one forward pass.
+            after: What was asked before, call by call, of texts that these ones go on with. What
+                it takes to read them is remembered from the last call, or else done again in the
+                same order: the answer is the same to the last bit.
 
         Returns:
             (B, W) float32, W as wide as the head's rows.
@@ -389,12 +396,29 @@ class FrozenLM:
             raise ValueError(f"{self.name} is {self.kind}; only a causal model goes on with a text")
         if not texts or not all(texts):
             raise ValueError("nothing to go on with: give texts of one token or more")
+        if after and self._packed is not None:
+            return self._read_on(self._packed.packed, [*map(tuple, after), tuple(texts)])
         longest = max(map(len, texts))
         # What stands behind a position cannot change what a causal model makes of it: no mask.
         padded = [(*text, *text[-1:] * (longest - len(text))) for text in texts]
         model: Any = self.model  # transformers leaves this attribute untyped
         hidden = model.base_model(torch.tensor(padded, device=self.device)).last_hidden_state
         last = hidden[torch.arange(len(texts)), [len(text) - 1 for text in texts]]
+        return cast("NDArray[np.float32]", last.float().cpu().numpy())
+
+    def _read_on(
+        self, packed: PackedModel, calls: Sequence[tuple[Ids, ...]]
+    ) -> NDArray[np.float32]:
+        """The last hidden states of the last call's texts, (B, W) float32."""
+        same = 0
+        while same < min(len(calls) - 1, len(self._read)) and self._read[same][0] == calls[same]:
+            same += 1
+        del self._read[same:]
+        for call in calls[same:]:
+            known = {text: read.known for _, reads in self._read for text, read in reads.items()}
+            self._read.append((call, packed.read_on(call, known)))
+        reads = self._read[-1][1]
+        last = torch.stack([reads[text].hidden for text in calls[-1]])
         return cast("NDArray[np.float32]", last.float().cpu().numpy())
 
     def generate(

@@ -7,9 +7,9 @@ on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,18 @@ from rlprompt.models.memory import KeptPrefixes, Memory
 from rlprompt.models.packing import PackedRow, Pass, batch, grow, lay_out
 from rlprompt.models.scorer import embed, to_device, wants_grad
 from rlprompt.types import Ids
+
+
+class Read(NamedTuple):
+    """What is known of a text that was read to its end.
+
+    Attributes:
+        hidden: (H,) last hidden state at its last token.
+        known: (layers, 2, heads, tokens, dim) keys and values.
+    """
+
+    hidden: Tensor
+    known: Tensor
 
 
 class PackedModel:
@@ -107,6 +119,40 @@ class PackedModel:
         for rows_ in self.batch(rows, wants_grad(vectors)):
             self.memory.run(rows_, step)
         return known
+
+    def read_on(self, texts: Sequence[Ids], known: Mapping[Ids, Tensor]) -> dict[Ids, Read]:
+        """Read texts to their ends, each from where the longest known beginning of it ends.
+
+        Args:
+            texts: One token or more each, none of them known.
+            known: Keys and values of texts that were read before.
+        """
+        distinct, found = list(dict.fromkeys(texts)), dict[Ids, Read]()
+        lengths = [
+            next((n for n in range(len(text) - 1, 0, -1) if text[:n] in known), 0)
+            for text in distinct
+        ]
+        rows = [
+            # A candidate of one token is never fed: it marks the end as the place to read.
+            PackedRow(i, n, grow([text[n:]], [((0,),)]), np.array([i]))
+            for i, (text, n) in enumerate(zip(distinct, lengths, strict=True))
+        ]
+
+        def step(rows: list[PackedRow]) -> None:
+            starts = [distinct[row.prefix][: row.prefix_length] for row in rows]
+            prefixes = [known[start] if start else None for start in starts]
+            layout = lay_out(rows, max(row.prefix_length for row in rows))
+            hidden, layers = self.forward(layout, prefixes, None)
+            grown = torch.stack([torch.stack(layer.grown) for layer in layers])
+            for b, (row, prefix) in enumerate(zip(rows, prefixes, strict=True)):
+                new = grown[:, :, b, :, : len(row.tree)]
+                # Copies, for a view would keep the whole pass alive.
+                new = new.clone() if prefix is None else torch.cat([prefix, new], -2)
+                found[distinct[row.prefix]] = Read(hidden[layout.read_nodes[b]], new)
+
+        for rows_ in self.batch(rows, False):
+            self.memory.run(rows_, step)
+        return found
 
     def prompts_at_once(self, n_tokens: int) -> int:
         """Prefixes of `n_tokens` whose keys and values may be held together."""

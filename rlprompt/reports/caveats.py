@@ -26,6 +26,9 @@ from rlprompt.store.summary import ModelEntry, RunEntry, TaskEntry
 # against them.
 _IN_NATS = ("gap", "cross_entropy", "hinge")
 
+# Share of distinct prompts below which a search counts as one that settled too early.
+FEWEST_DISTINCT = 0.5
+
 
 @dataclass(frozen=True)
 class Caveat:
@@ -239,6 +242,23 @@ def failed_runs(study: StudyData) -> Iterator[Caveat]:
             )
 
 
+def few_distinct(study: StudyData) -> Iterator[Caveat]:
+    """Searches that paid for the same prompts again and again."""
+    for run in study.runs:
+        result = run.result
+        if result is None or result.n_distinct is None or not result.n_prompts:
+            continue
+        if result.n_distinct < FEWEST_DISTINCT * result.n_prompts:
+            yield Caveat(
+                "few distinct prompts",
+                "caution",
+                f"{run.title}, {run.entry.budget_rows:,} rows: {result.n_distinct:,} of its "
+                f"{result.n_prompts:,} scored prompts were distinct. It settled on few and paid "
+                "for them again, so a smaller budget would have found the same; PPO goes on to "
+                "new ones with `fresh: 0.5`.",
+            )
+
+
 def missing_runs(study: StudyData) -> Iterator[Caveat]:
     """Runs of the grid that are not in the summary."""
     summary = study.summary
@@ -364,6 +384,7 @@ STUDY_CHECKS: tuple[Callable[[StudyData], Iterator[Caveat]], ...] = (
     leaks,
     one_seed,
     failed_runs,
+    few_distinct,
     missing_runs,
     noise_floor,
     unread_transfer,

@@ -55,6 +55,12 @@ class Ledger:
     improvements: list[Improvement] = field(default_factory=list)
     _kept: dict[str, Scored] = field(default_factory=dict, repr=False)
     _heap: list[tuple[float, int, str]] = field(default_factory=list, repr=False)
+    _whole: set[str] = field(default_factory=set, repr=False)
+
+    @property
+    def n_distinct(self) -> int:
+        """Different prompts among those that count in `n_prompts`."""
+        return len(self._whole)
 
     @property
     def trace(self) -> list[tuple[int, float]]:
@@ -80,6 +86,7 @@ class Ledger:
         """Enter a prompt that was scored on all train examples."""
         self.n_prompts += 1
         self.length += len(scored.prompt)
+        self._whole.add(scored.prompt.digest)
         self.points.append((scored.rows, scored.reward))
         if scored.reward > self.best_reward:
             seconds = self.lm_seconds

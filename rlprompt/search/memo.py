@@ -205,16 +205,19 @@ class HiddenQuestion(Question[NDArray[np.float32]]):
 
     Attributes:
         texts: (B,) token ids.
+        after: What was asked before, call by call: it decides the last bit.
     """
 
     table: ClassVar[str] = "hidden"
     columns: ClassVar[tuple[str, ...]] = ("vectors",)
 
     texts: tuple[Ids, ...]
+    after: tuple[tuple[Ids, ...], ...] = ()
 
     def key(self, scope: Scope) -> bytes:
         """See `Question.key`."""
-        return _key(f"{scope.model} hidden {list(self.texts)}", ())
+        after = f" after {list(self.after)}" if self.after else ""
+        return _key(f"{scope.model} hidden {list(self.texts)}{after}", ())
 
     def encoded(self, answer: NDArray[np.float32]) -> Mapping[str, Any]:
         """See `Question.encoded`."""

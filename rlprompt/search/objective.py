@@ -263,13 +263,16 @@ class Objective:
             raise BudgetExhausted(evaluation)
         return evaluation
 
-    def hidden(self, texts: Sequence[Ids]) -> NDArray[np.float32]:
+    def hidden(
+        self, texts: Sequence[Ids], after: Sequence[Sequence[Ids]] = ()
+    ) -> NDArray[np.float32]:
         """What the frozen model makes of texts, for a method that builds on what it would write.
 
         No reward comes of it, so no row is charged; it is found again in a replay like an answer.
 
         Args:
             texts: (B,) token ids, as for `FrozenLM.last_hidden`.
+            after: What was asked before, as for `FrozenLM.last_hidden`; the same in a replay.
 
         Returns:
             (B, W) float32, what the model's output head is given at the end of each.
@@ -277,8 +280,8 @@ class Objective:
         Raises:
             ValueError: As for `FrozenLM.last_hidden`.
         """
-        question = HiddenQuestion(tuple(texts))
-        return remembered(self._memo, question, lambda: self.lm.last_hidden(texts))
+        question = HiddenQuestion(tuple(texts), tuple(map(tuple, after)))
+        return remembered(self._memo, question, lambda: self.lm.last_hidden(texts, after))
 
     def _block(self, examples: Sequence[int] | None) -> _Block:
         asked = None if examples is None else checked_places(examples, self.n_examples)

@@ -179,6 +179,7 @@ class Result:
         outside_rows: Rows beside the budget, by what they were for.
         outside_seconds: Seconds that these took.
         analysis: What the picked prompt is made of.
+        n_distinct: Different prompts among `n_prompts`; None in files that do not say.
     """
 
     task: str
@@ -208,6 +209,7 @@ class Result:
     outside_rows: Mapping[str, int] = field(default_factory=dict)
     outside_seconds: float = 0.0
     analysis: Analysis | None = None
+    n_distinct: int | None = None
 
     @property
     def best(self) -> Candidate:

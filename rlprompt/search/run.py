@@ -112,6 +112,7 @@ def search(
             budget_rows=int(budget.rows),
             rows=ledger.used,
             n_prompts=ledger.n_prompts,
+            n_distinct=ledger.n_distinct,
             lm_seconds=ledger.lm_seconds,
             total_seconds=ledger.lm_seconds + own,
             points=tuple(ledger.points),

@@ -34,6 +34,7 @@ class TokenSpace:
         allowed: (N,) ids to choose from; kept sorted, each once.
         shortest: Tokens in the shortest prompt, 1 to `length`; 0 stands for `length`, and is read
             as that.
+        starts: Prompts to begin with, not scored yet; each lies in the space.
 
     Raises:
         ValueError: No length or nothing allowed.
@@ -42,6 +43,7 @@ class TokenSpace:
     length: int
     allowed: NDArray[np.int64]
     shortest: int = 0
+    starts: tuple[TokenPrompt, ...] = ()
 
     def __post_init__(self) -> None:
         """Sort the ids."""

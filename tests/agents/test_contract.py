@@ -17,6 +17,7 @@ from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
 from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
+from rlprompt.agents.random_soft import RandomSoft
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.check.optimiser import check_optimiser
 from rlprompt.prompt import Length
@@ -33,6 +34,7 @@ N_PROMPTS = 70
 
 OPTIMISERS: tuple[Optimiser[Any], ...] = (
     RandomSearch(),
+    RandomSoft(),
     Greedy(),
     Grow(words=60),
     CMAES(dimension=8),

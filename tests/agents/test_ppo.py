@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +16,16 @@ from tiny import tiny_lm
 
 from rlprompt.agents.ppo import PPO, Relative, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.agents.token_policy import (
-    STOP,
-    Position,
-    Proposal,
-    StoppingTilt,
-    Tilt,
-    TokenPolicy,
-    principal_components,
-)
+from rlprompt.agents.random_soft import RandomSoft
+from rlprompt.agents.token_policy import TokenPolicy
+from rlprompt.agents.token_proposal import Position, Proposal, truncated
+from rlprompt.agents.token_tilt import STOP, StoppingTilt, Tilt, principal_components
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.envs.vec_env import PromptVecEnv
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length
+from rlprompt.prompt import Length, Prompt, TokenPrompt
 from rlprompt.search.budget import Budget
-from rlprompt.search.objective import Objective
+from rlprompt.search.objective import BudgetExhausted, Evaluation, Objective
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
@@ -67,12 +64,18 @@ def test_what_it_samples_is_better_than_what_random_search_samples(seed: int) ->
     assert sampled(PPO(), seed).mean() > sampled(RandomSearch(), seed).mean() + 0.1
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_over_vectors_it_finds_better_ones_than_random_search(seed: int) -> None:
+    found = [sampled(optimiser, seed).max() for optimiser in (SoftPPO(), RandomSoft())]
+    assert found[0] > found[1]
+
+
 def space(lm: FrozenLM) -> TokenSpace:
     return TokenSpace.from_lm(lm, LENGTH)
 
 
-def policy(lm: FrozenLM) -> TokenPolicy:
-    where = space(lm)
+def policy(lm: FrozenLM, where: TokenSpace | None = None, **settings: Any) -> TokenPolicy:
+    where = where or space(lm)
     objective = Objective(HiddenWords(), lm, Budget(1000))
     episodes = TokenEpisodes(objective, where, 1)
     actions = episodes.action_space
@@ -84,6 +87,7 @@ def policy(lm: FrozenLM) -> TokenPolicy:
         objective=objective,
         space=where,
         components=4,
+        **settings,
     )
 
 
@@ -123,18 +127,7 @@ def test_log_probabilities_are_those_of_the_distribution_that_is_sampled() -> No
 def test_a_stop_has_a_small_probability_where_it_is_allowed() -> None:
     lm = tiny_lm()
     where = TokenSpace.from_lm(lm, Length(LENGTH, at_least=2))
-    objective = Objective(HiddenWords(), lm, Budget(1000))
-    episodes = TokenEpisodes(objective, where, 1)
-    actions = episodes.action_space
-    assert isinstance(actions, spaces.Discrete)
-    made = TokenPolicy(
-        episodes.observation_space,
-        actions,
-        lambda _: 0.1,
-        objective=objective,
-        space=where,
-        components=4,
-    )
+    made = policy(lm, where)
     assert isinstance(made.action_net, StoppingTilt)
     a, b = where.allowed[3], where.allowed[7]
     # New, with one token, with two, stopped after two, and complete by itself.
@@ -157,6 +150,144 @@ def test_a_stop_has_a_small_probability_where_it_is_allowed() -> None:
         made.zero_grad()
         torch.autograd.backward(log_prob.sum())
         assert all(torch.isfinite(p.grad).all() for p in made.parameters() if p.grad is not None)
+
+
+def test_the_entropy_is_that_of_the_distribution_that_is_sampled() -> None:
+    lm = tiny_lm()
+    for lengths in (LENGTH, Length(LENGTH, at_least=2)):
+        where = TokenSpace.from_lm(lm, lengths)
+        made = policy(lm, where, with_entropy=True, top_k=9)
+        assert isinstance(made.action_net, Tilt)
+        for parameter in made.action_net.parameters():
+            torch.nn.init.normal_(parameter)
+        a, b = where.allowed[3], where.allowed[7]
+        seen = torch.tensor([[0, 0, 0, 0], [a, 0, 0, 1], [a, b, 0, 2]]).float()
+        if where.varies:
+            seen = torch.cat([seen, torch.tensor([[a, b, 0, -2]])])
+        actions = made(seen)[0]
+        entropy = made.evaluate_actions(seen, actions)[2]
+        assert entropy is not None
+        # Not `Categorical.entropy`, which takes the logarithm of an action that is cut as a number.
+        distribution = made.get_distribution(seen).distribution
+        assert isinstance(distribution, torch.distributions.Categorical)
+        torch.testing.assert_close(entropy, torch.special.entr(distribution.probs).sum(1))
+        torch.autograd.backward(entropy.sum())
+        assert all(torch.isfinite(p.grad).all() for p in made.parameters() if p.grad is not None)
+
+
+def test_proposals_are_cut_to_the_likeliest_tokens() -> None:
+    shares = torch.tensor([[0.1, 0.5, 0.15, 0.25]])
+    for top_k, top_p, expected in (
+        (4, 1.0, [0.1, 0.5, 0.15, 0.25]),
+        (2, 1.0, [0, 2 / 3, 0, 1 / 3]),
+        (4, 0.5, [0, 1, 0, 0]),
+        (4, 0.51, [0, 2 / 3, 0, 1 / 3]),
+        (1, 0.9, [0, 1, 0, 0]),
+        (4, 1e-9, [0, 1, 0, 0]),
+    ):
+        cut = truncated(shares, top_k, top_p)
+        torch.testing.assert_close(cut, torch.tensor([expected], dtype=torch.float32))
+
+
+def test_what_is_cut_is_never_drawn() -> None:
+    lm = tiny_lm()
+    where = space(lm)
+    seen = observations(where)
+    distribution = policy(lm, where, top_k=3).get_distribution(seen).distribution
+    assert isinstance(distribution, torch.distributions.Categorical)
+    assert (distribution.probs > 0).sum(1).tolist() == [3, 3, 3]
+
+
+def test_a_model_that_writes_nothing_has_nothing_to_cut() -> None:
+    with pytest.raises(ValueError, match="is masked and writes nothing that top_k or top_p"):
+        search(HiddenWords(), tiny_lm("bert"), PPO(top_k=5), 100, length=LENGTH)
+
+
+def started(lm: FrozenLM, lengths: int | Length, *starts: tuple[int, ...]) -> TokenSpace:
+    where = TokenSpace.from_lm(lm, lengths)
+    prompts = tuple(TokenPrompt(where.allowed[list(start)].tolist()) for start in starts)
+    return replace(where, starts=prompts)
+
+
+def test_half_of_the_proposal_are_the_tokens_of_the_starts_in_their_places() -> None:
+    lm = tiny_lm()
+    where = started(lm, Length(LENGTH, at_least=2), (3, 7), (3, 8, 9))
+    made = policy(lm, where)
+    a, b = where.allowed[3], where.allowed[7]
+    seen = torch.tensor([[0, 0, 0, 0], [a, 0, 0, 1], [a, b, 0, 2]]).float()
+    distribution = made.get_distribution(seen).distribution
+    assert isinstance(distribution, torch.distributions.Categorical)
+    written = policy(lm, space(lm)).get_distribution(seen).distribution
+    assert isinstance(written, torch.distributions.Categorical)
+    first, second, third = distribution.probs.detach()
+    alone = written.probs.detach()
+    assert float(first[3]) == pytest.approx(0.5 + 0.5 * float(alone[0, 3]))
+    assert float(second[7]) == pytest.approx(0.25 + 0.5 * float(alone[1, 7]))
+    assert float(second[8]) == pytest.approx(0.25 + 0.5 * float(alone[1, 8]))
+    # One of the two starts has ended here.
+    assert float(third[-1]) == pytest.approx(0.5 * STOP + 0.5 * 0.5)
+    assert float(third[9]) > 0.5 * float(1 - third[-1])
+
+
+def asked_by(optimiser: PPO, where: TokenSpace, seed: int = 0, prompts: int = 60) -> list[Any]:
+    """All prompts of a search in order, with their rewards."""
+    found: list[Any] = []
+
+    class Noting(Objective):
+        def evaluate(
+            self, prompts: Sequence[Prompt], examples: Sequence[int] | None = None
+        ) -> Evaluation:
+            evaluation = super().evaluate(prompts, examples)
+            found.extend(zip(evaluation.prompts, evaluation.rewards, strict=True))
+            return evaluation
+
+    budget = Budget(prompts * N_EXAMPLES)
+    with contextlib.suppress(BudgetExhausted):
+        objective = Noting(HiddenWords(seed=seed), tiny_lm(), budget)
+        optimiser.run(objective, where, np.random.default_rng(seed))
+    return found
+
+
+@pytest.mark.parametrize("lengths", [LENGTH, Length(LENGTH, at_least=1)])
+def test_starts_are_scored_first_and_their_neighbours_next(lengths: int | Length) -> None:
+    where = started(tiny_lm(), lengths, (3, 7, 9))
+    (first, _), *others = asked_by(PPO(), where, prompts=33)
+    assert first == where.starts[0]
+    kept = [
+        sum(a == b for a, b in zip(prompt.ids, first.ids, strict=False))
+        for prompt, _ in others[:16]
+    ]
+    assert np.mean(kept) > 0.8  # half of each of three tokens, less where a prompt ends early
+    assert all(where.contains(prompt) for prompt, _ in others)
+
+
+@pytest.mark.parametrize("lengths", [LENGTH, Length(LENGTH, at_least=1)])
+def test_it_learns_in_a_pool_of_words(lengths: int | Length) -> None:
+    every = TokenSpace.from_lm(tiny_lm(), lengths)
+    pool = TokenSpace(every.length, every.allowed[::4], every.shortest)
+    rewards = np.array([reward for _, reward in asked_by(PPO(fresh=0.5), pool, prompts=128)])
+    assert rewards[-32:].mean() > rewards[:16].mean() + 0.2
+
+
+def test_a_policy_that_settles_goes_on_to_new_prompts() -> None:
+    where = space(tiny_lm())
+    alone, fresh = (
+        {prompt for prompt, _ in asked_by(optimiser, where, prompts=240)}
+        for optimiser in (PPO(), PPO(fresh=0.5))
+    )
+    assert len(alone) < 100  # it collapsed
+    assert len(fresh) > 120
+
+
+def test_going_back_halves_what_was_learnt() -> None:
+    lm = tiny_lm()
+    tilt = policy(lm, TokenSpace.from_lm(lm, Length(LENGTH, at_least=1))).action_net
+    assert isinstance(tilt, StoppingTilt)
+    torch.nn.init.constant_(tilt.tilt, 4)
+    torch.nn.init.constant_(tilt.stop, 3)
+    tilt.cool()
+    torch.testing.assert_close(tilt.tilt.detach(), torch.full_like(tilt.tilt, 2))
+    torch.testing.assert_close(tilt.stop.detach(), (3 + tilt.prior) / 2)
 
 
 def test_only_tilts_and_values_are_trained() -> None:
@@ -187,7 +318,7 @@ def test_a_model_that_cannot_continue_a_text_proposes_all_tokens_alike() -> None
 
 
 def test_proposals_are_remembered_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlprompt.agents.token_policy.REMEMBERED", 3)
+    monkeypatch.setattr("rlprompt.agents.token_proposal.REMEMBERED", 3)
     lm = tiny_lm()
     where = space(lm)
     objective = Objective(HiddenWords(), lm, Budget(1000))
@@ -229,6 +360,12 @@ def test_rewards_are_relative_to_the_rollout_and_scaled_by_all_so_far() -> None:
         (PPO, {"components": 0}, "components is 1 or more"),
         (PPO, {"learning_rate": 0}, "learning_rate is above 0"),
         (PPO, {"clip": -1}, "clip is above 0"),
+        (PPO, {"entropy": 0}, "entropy is above 0"),
+        (PPO, {"top_k": 0}, "top_k is 1 or more"),
+        (PPO, {"top_p": 1.1}, "top_p is above 0 and up to 1"),
+        (PPO, {"fresh": 1}, "fresh is a share above 0 and below 1"),
+        (RandomSoft, {"alpha": 0}, "alpha is above 0"),
+        (RandomSoft, {"batch": 0}, "batch is 1 prompt or more"),
         (SoftPPO, {"prompts": 1}, "prompts is 2 or more"),
         (SoftPPO, {"dimension": 0}, "dimension is 1 or more"),
         (SoftPPO, {"alpha": float("inf")}, "alpha is above 0"),
@@ -252,11 +389,15 @@ def test_a_search_cut_inside_a_rollout_asks_the_model_nothing_twice(
     last_hidden = FrozenLM.last_hidden
 
     def cut_at(last: int) -> None:
-        def count(lm: FrozenLM, texts: Sequence[tuple[int, ...]]) -> NDArray[np.float32]:
+        def count(
+            lm: FrozenLM,
+            texts: Sequence[tuple[int, ...]],
+            after: Sequence[Sequence[tuple[int, ...]]],
+        ) -> NDArray[np.float32]:
             if len(asked) == last:
                 raise Cut
             asked.append(texts)
-            return last_hidden(lm, texts)
+            return last_hidden(lm, texts, after)
 
         monkeypatch.setattr(FrozenLM, "last_hidden", count)
 

@@ -35,3 +35,42 @@ def test_there_must_be_something_to_go_on_with(texts: list[tuple[int, ...]]) -> 
 def test_a_model_that_does_not_go_on_with_a_text_is_refused(kind: TinyKind) -> None:
     with pytest.raises(ValueError, match="only a causal model"):
         tiny_lm(kind).last_hidden(TEXTS)
+
+
+CALLS: list[list[tuple[int, ...]]] = [
+    [(1,)],
+    [(1, 9), (1, 4)],
+    [(1, 9, 2), (1, 4, 2), (1, 7), (1, 9, 2)],
+]
+
+
+@pytest.mark.parametrize("kind", PACKABLE)
+def test_texts_that_go_on_with_others_are_read_to_the_same_end(kind: TinyKind) -> None:
+    lm = tiny_lm(kind)
+    for i, texts in enumerate(CALLS):
+        read_on = lm.last_hidden(texts, CALLS[:i])
+        np.testing.assert_allclose(read_on, lm.last_hidden(texts), rtol=1e-4, atol=1e-5)
+
+
+def test_what_was_read_before_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, sizes = tiny_lm(), list[int]()
+    assert lm._packed is not None
+    forward = lm._packed.packed.hidden
+
+    def count(ids: torch.Tensor, *args: Any) -> torch.Tensor:
+        sizes.append(ids.numel())
+        return forward(ids, *args)
+
+    monkeypatch.setattr(lm._packed.packed, "hidden", count)
+    for i in range(1, len(CALLS)):
+        lm.last_hidden(CALLS[i], CALLS[:i])
+    assert sizes == [1, 2, 3]  # a token of each distinct text
+
+
+def test_an_answer_does_not_hang_on_what_happens_to_be_remembered() -> None:
+    lm = tiny_lm()
+    for i in range(1, len(CALLS)):
+        step_by_step = lm.last_hidden(CALLS[i], CALLS[:i])
+    lm.last_hidden([(2, 3)], [[(2,)]])
+    at_once = lm.last_hidden(CALLS[-1], CALLS[:-1])
+    np.testing.assert_array_equal(at_once, step_by_step)

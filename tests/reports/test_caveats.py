@@ -180,3 +180,17 @@ def test_noise_above_a_difference_is_flagged(tmp_path: Path) -> None:
     texts = [caveat.text for caveat in one.caveats if caveat.check == "noise floor"]
     assert any("of the usual distance between two prompts" in text for text in texts)
     assert any("random and greedy differ by less than the noise" in text for text in texts)
+
+
+@pytest.mark.parametrize(("n_distinct", "flagged"), [(39, True), (40, False), (None, False)])
+def test_a_search_that_settled_on_few_prompts_is_flagged(
+    tmp_path: Path, n_distinct: int | None, flagged: bool
+) -> None:
+    def plant(entry: RunEntry, result: Result) -> Changed:
+        result = replace(result, n_prompts=80, n_distinct=n_distinct)
+        return entry.model_copy(update={"n_prompts": 80}), result
+
+    texts = found(small(tmp_path, **first_of("greedy", plant)))
+    assert ("few distinct prompts" in texts) is flagged
+    if flagged:
+        assert "39 of its 80 scored prompts were distinct" in texts["few distinct prompts"]

@@ -1,0 +1,153 @@
+"""What a policy over tokens starts from: the frozen model's proposals, and a search's starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor
+
+from rlprompt.search.objective import Objective
+from rlprompt.search.space import TokenSpace
+from rlprompt.types import Ids
+
+# States whose proposals are remembered from rollout to rollout, 0.2 MB each; those of a rollout,
+# which are seen again in every epoch, are in any case.
+REMEMBERED = 256
+# Share of the proposal that the starts' own tokens have. Ours: of five tokens half are kept at
+# first, so that most prompts are neighbours of a start and few are the start again.
+LEAN = 0.5
+
+
+class Position(BaseFeaturesExtractor):
+    """Observations to features (B, L): which of the L positions is next."""
+
+    def __init__(self, observation_space: spaces.Box, length: int) -> None:
+        super().__init__(observation_space, length)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """See the class."""
+        # A complete prompt, seen only where an episode has ended, counts as a new one.
+        position = observations[:, -1].long() % self.features_dim
+        return F.one_hot(position, self.features_dim).float()
+
+
+class OpenPosition(Position):
+    """As `Position`, but for zeros where a prompt is complete and waits for those beside it."""
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """See the class."""
+        count = observations[:, -1:]
+        going = (count >= 0) & (count < self.features_dim)
+        return super().forward(observations) * going
+
+
+class Proposal(BaseFeaturesExtractor):
+    """Observations to features (B, N + L): the proposal's log-probabilities, and the position.
+
+    It is what the model writes, cut to its likeliest tokens if asked for. Where a search has
+    starts, half of it are the tokens that these have at the position.
+
+    Args:
+        observation_space: Of `TokenPromptEnv`.
+        objective: Where the frozen model is asked. One that is not causal cannot continue a text
+            and proposes all tokens alike.
+        space: Lengths, allowed ids, and starts.
+        top_k: As in `PPO`.
+        top_p: As in `PPO`.
+
+    Raises:
+        ValueError: There is nothing that `top_k` or `top_p` could cut.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        objective: Objective,
+        space: TokenSpace,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> None:
+        super().__init__(observation_space, len(space.allowed) + space.length)
+        kind = OpenPosition if space.varies else Position
+        self.position = kind(observation_space, space.length)
+        self._objective = objective
+        lm = objective.lm
+        if lm.kind != "causal" and (top_k or top_p):
+            raise ValueError(
+                f"{lm.name} is {lm.kind} and writes nothing that top_k or top_p could cut; leave "
+                "them out, or take a causal model"
+            )
+        self._top_k, self._top_p = top_k or len(space.allowed), top_p or 1.0
+        self._starts = start_tokens(space).to(lm.device)
+        self._allowed = torch.from_numpy(space.allowed).to(lm.device)
+        starts = (lm.tokenizer.bos_token_id, lm.tokenizer.eos_token_id, 0)
+        self._start = next(token for token in starts if token is not None)
+        self._remembered: dict[Ids, Tensor] = {}
+        # What the model was asked in this rollout: each call's texts go on with those before.
+        self._calls: list[list[Ids]] = []
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """See the class."""
+        return torch.cat([self.proposed(observations).log(), self.position(observations)], 1)
+
+    def proposed(self, observations: Tensor) -> Tensor:
+        """Probabilities of each allowed token before anything is learnt, (B, N) float32."""
+        # Nothing is written after a stop or a complete prompt, and the proposal for an empty one is
+        # there already.
+        states = [
+            tuple(state[:count]) if 0 <= count < len(self._starts) else ()
+            for *state, count in observations.long().tolist()
+        ]
+        if not any(states):  # a rollout begins
+            del self._calls[1:]
+            if len(self._remembered) > REMEMBERED:
+                self._remembered.clear()
+                self._calls.clear()
+        if new := sorted(set(states) - self._remembered.keys()):
+            written = truncated(self._propose(new), self._top_k, self._top_p)
+            theirs = self._starts[[len(state) for state in new]]
+            share = LEAN * theirs.sum(1, keepdim=True)
+            self._remembered |= zip(new, (1 - share) * written + LEAN * theirs, strict=True)
+        return torch.stack([self._remembered[state] for state in states])
+
+    @torch.no_grad()
+    def _propose(self, states: list[Ids]) -> Tensor:
+        lm, device = self._objective.lm, self._allowed.device
+        if lm.kind != "causal":
+            n_allowed = len(self._allowed)
+            return torch.full((len(states), n_allowed), 1 / n_allowed, device=device)
+        texts = [(self._start, *state) for state in states]
+        hidden = self._objective.hidden(texts, self._calls)
+        self._calls.append(texts)
+        model: Any = lm.model  # transformers leaves these methods untyped
+        head = model.get_output_embeddings()
+        logits: Tensor = head(torch.from_numpy(hidden).to(head.weight))[:, self._allowed]
+        return logits.float().softmax(-1)
+
+
+def start_tokens(space: TokenSpace) -> Tensor:
+    """Shares of the allowed tokens at each position of the starts, (L, N); zeros behind them."""
+    shares = torch.zeros(space.length, len(space.allowed))
+    for start in space.starts:
+        shares[torch.arange(len(start)), np.searchsorted(space.allowed, start.ids)] += 1
+    return shares / shares.sum(1, keepdim=True).clamp(min=1)
+
+
+def truncated(probabilities: Tensor, top_k: int, top_p: float) -> Tensor:
+    """The likeliest tokens alone, renormalised: `top_k`, or so many as hold `top_p`, if fewer.
+
+    >>> truncated(torch.tensor([[0.5, 0.1, 0.4]]), top_k=3, top_p=0.6)
+    tensor([[0.5556, 0.0000, 0.4444]])
+    """
+    if top_k >= probabilities.shape[1] and top_p >= 1:
+        return probabilities
+    ranked, order = probabilities.sort(dim=1, descending=True)
+    before = ranked.cumsum(1) - ranked
+    ranked = ranked.masked_fill(before >= top_p, 0)
+    ranked[:, top_k:] = 0
+    return torch.zeros_like(ranked).scatter(1, order, ranked / ranked.sum(1, keepdim=True))
