@@ -27,7 +27,6 @@ from rlprompt.reports.score_matrix import ScoreMatrix
 from rlprompt.reports.study_data import StudyData
 from rlprompt.reports.tables import Table, count
 from rlprompt.reports.transfer import transfer_tables
-from rlprompt.store.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -117,12 +116,19 @@ def page_of(study: StudyData) -> Page:
         headline=_headline(study),
         facts=tuple(_facts(study)),
         caveats=tuple(caveats(study)),
-        basis=_basis(summary),
+        basis=_basis(study),
         units=tuple(unit for unit in UNITS if unit in there),
         sections=sections,
         ledger=tuple(ledger(study)),
         setup=tuple(setup(summary)),
-        data_notes=tuple((task.name, note) for task in summary.tasks for note in task.data_notes),
+        data_notes=tuple(
+            dict.fromkeys(
+                (task.name, note)
+                for task in summary.tasks
+                for split in task.splits
+                for note in split.data_notes
+            )
+        ),
         command=f"rlprompt compare {summary.name}.yaml",
         config=config_text(summary),
         requirements=requirements(summary),
@@ -159,7 +165,7 @@ def _headline(study: StudyData) -> str:
     )
     budgets = listed_briefly(f"{budget:,}" for budget in summary.budgets)
     return (
-        f"{counted(len(summary.optimisers), 'method')}, {counted(len(summary.seeds), 'seed')} "
+        f"{counted(len(summary.optimisers), 'method')}, {study.repetition} "
         f"each, on {tasks} with {models}, at {budgets} rows a search"
     )
 
@@ -178,7 +184,7 @@ def _facts(study: StudyData) -> Iterator[tuple[str, str]]:
         ),
     )
     finished = sum(run.entry.status == "finished" for run in study.runs)
-    seeds = f"{counted(len(summary.seeds), 'seed')} each"
+    seeds = f"{study.repetition} each"
     struck = sum(bool(run.struck) for run in study.runs)
     less = f", {struck} struck" if struck else ""
     yield f"{finished} of {summary.expected_runs} runs finished{less}", seeds
@@ -191,15 +197,12 @@ def _facts(study: StudyData) -> Iterator[tuple[str, str]]:
     yield f"{count(total_rows(study))} rows in all", ", ".join(cost)
 
 
-def _basis(summary: Summary) -> str:
+def _basis(study: StudyData) -> str:
     """How much the figures rest on."""
     sizes = listed_briefly(
-        f"{task.examples.get('test', 0):,} on {task.name}" for task in summary.tasks
+        f"{task.examples.get('test', 0):,} on {task.name}" for task in study.summary.tasks
     )
-    return (
-        f"Figures rest on {counted(len(summary.seeds), 'seed')} a method, and on so many test "
-        f"examples: {sizes}."
-    )
+    return f"Figures rest on {study.repetition} a method, and on so many test examples: {sizes}."
 
 
 def _sizes(examples: dict[str, int]) -> str:

@@ -22,12 +22,12 @@ def test_what_does_not_count_is_no_number(tmp_path: Path) -> None:
     runs = tuple(replace(run, struck=("planted",)) if run is first else run for run in study.runs)
     matrix = ScoreMatrix(replace(study, runs=runs), MODEL, 9600, "")
     scores = matrix.scores("greedy", matrix.tasks)
-    assert scores.shape == (3, 1)
+    assert scores.shape == (1, 3, 1)
     assert np.isnan(scores).ravel().tolist() == [True, False, False]
-    assert scores[1:, 0].tolist() == [
+    assert scores[0, 1:, 0].tolist() == [
         run.score("test") for run in matrix.of("greedy", first.entry.task)
     ]
-    assert np.isnan(matrix.control("none of this name", first.entry.task))
+    assert np.isnan(matrix.control("none of this name", matrix.tasks)).tolist() == [[True]]
 
 
 def test_wilson_is_for_shares_alone() -> None:
