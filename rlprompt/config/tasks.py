@@ -105,14 +105,14 @@ class ClassificationConfig(_DrawConfig):
             only field. Left out, the fields are columns.
         label: Column that holds the class.
         reward: `gap`, `cross_entropy`, `hinge` or `accuracy`.
-        hand_prompt: A prompt written by hand, the control to beat.
+        hand_prompt: A prompt written by hand, the control to beat; or a list of them.
         pooling: How several words of a class count together (`Verbaliser`).
         length: How the tokens of a word count together (`Verbaliser`).
         calibration: `contextual` (Zhao et al. 2021), `batch` (Zhou et al. 2024) or `none`.
         calibration_strength: How much of it, 0 to 1.
     """
 
-    hand_prompt: str = ""
+    hand_prompt: str | tuple[str, ...] = ""
     pooling: Literal["mean", "logsumexp"] = "mean"
     length: Literal["sum", "mean"] = "sum"
     calibration: Calibration = DEFAULT_CALIBRATION
@@ -196,6 +196,21 @@ def parse_task(value: Any) -> TaskConfig:
     """
     parsed: TaskConfig = pydantic.TypeAdapter[TaskConfig](TaskConfig).validate_python(value)
     return parsed
+
+
+def hand_prompts(section: TaskConfig) -> tuple[str, ...]:
+    """Prompts written by hand that a section names, the task's own first.
+
+    Where it names none, a task may have one all the same. A class has its arguments.
+
+    >>> hand_prompts(parse_task({"name": "sst2", "hand_prompt": [" It was", " All in all"]}))
+    (' It was', ' All in all')
+    """
+    if isinstance(section, ImportedTaskConfig):
+        return ()
+    named = isinstance(section, NamedTaskConfig)
+    given = section.settings.get("hand_prompt", ()) if named else section.hand_prompt
+    return tuple(given) if isinstance(given, list | tuple) else (given,)
 
 
 def on_split(section: TaskConfig, seed: int | None) -> TaskConfig:

@@ -284,10 +284,7 @@ def verdicts_of(matrix: ScoreMatrix) -> Iterator[tuple[str, Verdict]]:
     groups = {"": tested} if matrix.shares_a_scale else {task.name: [task] for task in tested}
     for name, tasks in groups.items():
         metrics = {task.metric for task in tasks}
-        controls = {
-            _in_words(control): matrix.control(control, tasks)
-            for control in dict.fromkeys(one.name for one in matrix.controls)
-        }
+        controls = {_in_words(control): matrix.control(control, tasks) for control in matrix.rivals}
         verdict = judge(
             {method: matrix.scores(method, tasks) for method in matrix.methods},
             controls,
@@ -325,10 +322,7 @@ def sentences(matrix: ScoreMatrix, verdicts: Sequence[tuple[str, Verdict]]) -> I
 def _best_control(matrix: ScoreMatrix, task: str, verdict: Verdict) -> str:
     """Whether a search is shown to beat the best prompt that no search found."""
     tasks = [one for one in matrix.tested if task in ("", one.name)]
-    means = {
-        name: float(np.mean(matrix.control(name, tasks)))
-        for name in dict.fromkeys(one.name for one in matrix.controls)
-    }
+    means = {name: float(np.mean(matrix.control(name, tasks))) for name in matrix.rivals}
     scored = {name: mean for name, mean in means.items() if not np.isnan(mean)}
     if not scored:
         return ""

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from rlprompt._utils.text import slugs
 from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.statistics.summaries import share_interval, summarise
-from rlprompt.store.summary import ControlEntry, ReferenceEntry, ScoredEntry, TaskEntry
+from rlprompt.store.summary import (
+    HAND,
+    ControlEntry,
+    ReferenceEntry,
+    ScoredEntry,
+    TaskEntry,
+    hand_name,
+)
 from rlprompt.types import Floats
+
+# What the best of several hand-written prompts is called.
+BEST_HAND = f"best {HAND}"
 
 
 class ScoreMatrix:
@@ -27,7 +37,8 @@ class ScoreMatrix:
         self.study, self.model, self.budget, self.key = study, model, budget, key
         summary = study.summary
         self.runs = study.section(model, budget)
-        self.controls = [one for one in summary.controls if one.model == model]
+        controls = [one for one in summary.controls if one.model == model]
+        self.controls = [*controls, *_best_by_hand(controls)]
         self.references = [one for one in summary.references if one.model == model]
         there = {one.task for one in (*(run.entry for run in self.runs), *self.controls)}
         self.tasks = [task for task in summary.tasks if task.name in there]
@@ -37,6 +48,12 @@ class ScoreMatrix:
         scored = (*(run.entry for run in self.runs), *self.controls)
         self.split_seeds = tuple(dict.fromkeys(one.split_seed for one in scored))
         self._slugs = slugs((task.name for task in self.tasks), key)
+
+    @property
+    def rivals(self) -> list[str]:
+        """Controls to hold searches against: of several hand-written prompts the best."""
+        names = dict.fromkeys(one.name for one in self.controls)
+        return [one for one in names if BEST_HAND not in names or not one.startswith(HAND)]
 
     def name(self, kind: str, task: str = "") -> str:
         """What a table or plot of this section is called among all of the page."""
@@ -138,6 +155,24 @@ class ScoreMatrix:
     def scored(self) -> list[str]:
         """Methods that have a test figure."""
         return [name for name in self.methods if not np.isnan(self.scores(name, self.tasks)).all()]
+
+
+def _best_by_hand(controls: Sequence[ControlEntry]) -> Iterator[ControlEntry]:
+    """Of several hand-written prompts the best on train and dev, on each split of each task.
+
+    They were fitted to neither, and test decides nothing.
+    """
+    places: dict[tuple[str, int | None], list[ControlEntry]] = {}
+    for one in controls:
+        if one.name.startswith(HAND):
+            places.setdefault((one.task, one.split_seed), []).append(one)
+    if not any(one.name == hand_name(2) for one in controls):
+        return
+    for own in places.values():
+        best = max(own, key=lambda one: mean_of((one.train, one.dev)) or -np.inf)
+        note = f"of {len(own)} hand-written ones the best on train and dev, {best.name}"
+        where = "" if best.split_seed is None else f" on split {best.split_seed}"
+        yield best.model_copy(update={"name": BEST_HAND, "rows": 0, "note": f"{note}{where}"})
 
 
 def wilson(metrics: Sequence[float]) -> tuple[float | None, float | None]:

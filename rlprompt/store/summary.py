@@ -19,6 +19,16 @@ EMPTY, HAND, CALIBRATED = "empty", "hand-written", "hand-written, calibrated"
 BEST_WORD, IN_CONTEXT = "best word", "in context"
 
 
+def hand_name(number: int, calibrated: bool = False) -> str:
+    """What the hand-written prompt of a number from 1 is called.
+
+    >>> hand_name(1), hand_name(1, calibrated=True), hand_name(2, calibrated=True)
+    ('hand-written', 'hand-written, calibrated', 'hand-written 2, calibrated')
+    """
+    name = HAND if number == 1 else f"{HAND} {number}"
+    return f"{name}, calibrated" if calibrated else name
+
+
 class SummaryError(ValueError):
     """A folder's summary cannot be read. The message says why and what to do."""
 

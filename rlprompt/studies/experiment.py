@@ -17,7 +17,13 @@ from typing import Any
 from rlprompt._utils.text import file_part
 from rlprompt.config.registry import import_task, make_optimiser, make_task
 from rlprompt.config.schema import Config, ModelConfig
-from rlprompt.config.tasks import ImportedTaskConfig, NamedTaskConfig, TaskConfig, parse_task
+from rlprompt.config.tasks import (
+    ImportedTaskConfig,
+    NamedTaskConfig,
+    TaskConfig,
+    hand_prompts,
+    parse_task,
+)
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.prompt import Length, TokenPrompt
@@ -62,6 +68,7 @@ class Experiment:
         config: Where it came from, for the record.
         task_title: What the task is called beside others, if not by its own name.
         references: Training to compare with, by the names that reports use; once with each seed.
+        hand_prompts: Prompts written by hand beside the task's own, controls as that is.
         split_seed: Which draw of the examples it is on, beside others of the same task; None for
             the only one.
 
@@ -82,6 +89,7 @@ class Experiment:
     config: Mapping[str, Any] = field(default_factory=dict)
     task_title: str = ""
     references: Mapping[str, Reference] = field(default_factory=dict)
+    hand_prompts: Sequence[str] = ()
     split_seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -114,7 +122,7 @@ class Experiment:
     @cached_property
     def control_plans(self) -> tuple[ControlPlan, ...]:
         """The prompts that no search found, each with what it is scored on."""
-        return plan_controls(self.task, self.lm, self.controls)
+        return plan_controls(self.task, self.lm, self.controls, self.hand_prompts)
 
     @property
     def grid(self) -> list[tuple[str, int]]:
@@ -339,6 +347,7 @@ def _load_cell(
     lm: FrozenLM,
     budget: int,
 ) -> Experiment:
+    _, *more_by_hand = hand_prompts(loaded.section) or ("",)
     return Experiment(
         name=config.name,
         task=loaded.task,
@@ -351,6 +360,7 @@ def _load_cell(
         references=references,
         config=config.record,
         task_title=loaded.title,
+        hand_prompts=more_by_hand,
         split_seed=loaded.split_seed,
     )
 
@@ -378,8 +388,9 @@ def load_task(section: TaskConfig) -> Task:
     if isinstance(section, NamedTaskConfig):
         # A task of another task, such as compression, has that in a section of its own.
         inner = {k: load_task(parse_task(v)) for k, v in section.settings.items() if k == "task"}
-        return make_task(section.name, {**section.settings, **inner})
-    settings = dict(section)
+        by_hand = dict(zip(("hand_prompt",), hand_prompts(section), strict=False))
+        return make_task(section.name, {**section.settings, **by_hand, **inner})
+    settings = {**dict(section), "hand_prompt": "".join(hand_prompts(section)[:1])}
     labels = settings.pop("labels")
     if labels:
         settings["label_words"] = {label: label for label in labels}
