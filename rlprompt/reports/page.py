@@ -20,6 +20,7 @@ from rlprompt.reports.costs import (
     total_tokens,
 )
 from rlprompt.reports.curves import UNITS, TaskCurves, task_curves
+from rlprompt.reports.panels import Panel, panels
 from rlprompt.reports.prompts import BestPrompt, best_prompts, prompt_table
 from rlprompt.reports.results import Results, results
 from rlprompt.reports.runs import runs_table
@@ -41,6 +42,7 @@ class PageSection:
         runs: Every run, a table a task.
         best_prompts: The best prompts by task.
         prompts: The same as a table.
+        panels: Whether the train reward foretells, and what more rows would buy, of each task.
     """
 
     key: str
@@ -50,6 +52,7 @@ class PageSection:
     runs: tuple[Table, ...]
     best_prompts: dict[str, tuple[BestPrompt, ...]]
     prompts: Table
+    panels: tuple[Panel, ...]
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class Page:
         for section in self.sections:
             yield from section.results.tables
             yield from section.results.tests
+            yield from (panel.table for panel in section.panels)
             yield from section.runs
             if section.best_prompts:
                 yield section.prompts
@@ -154,6 +158,7 @@ def _section(study: StudyData, model: str, budget: int, key: str) -> PageSection
             for task in dict.fromkeys(one.task for one in found)
         },
         prompts=prompt_table(matrix, found),
+        panels=tuple(panels(matrix)),
     )
 
 
