@@ -208,8 +208,8 @@ def hand_prompts(section: TaskConfig) -> tuple[str, ...]:
     """
     if isinstance(section, ImportedTaskConfig):
         return ()
-    named = isinstance(section, NamedTaskConfig)
-    given = section.settings.get("hand_prompt", ()) if named else section.hand_prompt
+    settings = section.settings if isinstance(section, NamedTaskConfig) else dict(section)
+    given = settings.get("hand_prompt", ())
     return tuple(given) if isinstance(given, list | tuple) else (given,)
 
 

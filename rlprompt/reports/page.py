@@ -73,6 +73,7 @@ class Page:
         command: What runs the study again.
         config: The experiment file that it needs, or "".
         requirements: What installs the same versions, or "".
+        nested: Whether there are several splits of each task.
         transfer: What found prompts are worth on other models and data, where that was measured.
     """
 
@@ -89,6 +90,7 @@ class Page:
     command: str
     config: str
     requirements: str
+    nested: bool = False
     transfer: tuple[Table, ...] = ()
 
     def tables(self) -> Iterator[Table]:
@@ -136,6 +138,7 @@ def page_of(study: StudyData) -> Page:
         command=f"rlprompt compare {summary.name}.yaml",
         config=config_text(summary),
         requirements=requirements(summary),
+        nested=len(summary.split_seeds) > 1,
         transfer=tuple(transfer_tables(study.transfer)) if study.transfer else (),
     )
 

@@ -65,7 +65,7 @@ def rank_correlation(
     times = [rng.multinomial(len(runs), [1 / len(runs)] * len(runs), RESAMPLES).T for runs in kept]
     found = [_rho(runs, own.astype(np.float64)) for runs, own in zip(kept, times, strict=True)]
     drawn = rng.multinomial(len(kept), [1 / len(kept)] * len(kept), RESAMPLES).T
-    means = _mean_of(found, drawn)
+    means = _mean_of(found, drawn.astype(np.float64))
     low, high = np.nanquantile(means, [LEVEL / 2, 1 - LEVEL / 2]).tolist()
     return Correlation(float(value), low, high, n)
 

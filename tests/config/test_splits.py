@@ -27,9 +27,10 @@ def tasks(config: Config) -> list[Any]:
 def test_a_pattern_names_a_folder_for_each(folder: Path) -> None:
     folders(folder, 13, 21)
     config = read(folder, GOOD.replace("data.csv", "films/16-{seed}") + SPLITS)
-    assert [(seed, one.data) for seed, _, one in config.split_tasks] == [
-        (13, str(folder / "films" / "16-13")),
-        (21, str(folder / "films" / "16-21")),
+    assert [seed for seed, _, _ in config.split_tasks] == [13, 21]
+    assert [one.data for one in tasks(config)] == [
+        str(folder / "films" / "16-13"),
+        str(folder / "films" / "16-21"),
     ]
     assert config.task is not None
     assert config.task.name == "films/16-{seed}"
