@@ -143,7 +143,7 @@ def _task_of(store: Store, result: Result, lm: FrozenLM) -> tuple[Task | None, s
         return None, "the study was not made from an experiment file"
     problem = f"task {result.task} is not what it was when the prompt was found"
     try:
-        for _, section in config_from_json(config).all_tasks:
+        for _, _, section in config_from_json(config).split_tasks:
             task = settle(section, load_task(section), lm)
             if task.fingerprint == result.task_fingerprint:
                 return task, ""

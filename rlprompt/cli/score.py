@@ -63,7 +63,10 @@ def score(
     console = terminal.make_console()
     verified, refused = True, list[str]()
     with terminal.log_to(console):
-        tasks = [(title, one, load_task(one)) for title, one in chosen.all_tasks]
+        tasks = [
+            (title if split is None else f"{title or one.name}, split {split}", one, load_task(one))
+            for split, title, one in chosen.split_tasks
+        ]
         for model, section in chosen.all_models:
             wanted = chosen.dtype
             if exported and wanted == "auto":

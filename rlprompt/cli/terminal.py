@@ -88,7 +88,9 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
     tasks = {experiment.task_name: experiment.task for experiment in experiments}
     models = {experiment.lm.name: experiment.lm for experiment in experiments}
     # Not once a budget: controls have none.
-    places = {(experiment.task_name, experiment.lm.name): experiment for experiment in experiments}
+    places = {(one.task_name, one.split_seed, one.lm.name): one for one in experiments}
+    splits = dict.fromkeys(str(one.split_seed) for one in experiments if one.split_seed is not None)
+    on = f"; splits {', '.join(splits)}" if splits else ""
     return [
         *(f"note: {note}" for task in tasks.values() for note in task.splits.notes),
         *(f"task: {name}, {_sizes(task)} examples" for name, task in tasks.items()),
@@ -97,7 +99,7 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
             for lm in models.values()
         ),
         f"searches: {sum(len(experiment.grid) for experiment in experiments)} "
-        f"({', '.join(first.optimisers)}; seeds {', '.join(map(str, first.seeds))})",
+        f"({', '.join(first.optimisers)}; seeds {', '.join(map(str, first.seeds))}{on})",
         *_lengths(Length.of(first.length)),
         *(_budget(rows, tasks) for rows in dict.fromkeys(e.budget.rows for e in experiments)),
         f"writing to {out}",

@@ -20,6 +20,7 @@ from rlprompt.config.tasks import (
     TaskConfig,
     known,
     named,
+    on_split,
     split_settings,
 )
 from rlprompt.prompt import Length
@@ -184,7 +185,7 @@ class ReferenceConfig(StrictModel):
 
 
 class Config(StrictModel):
-    """A grid: every optimiser with every seed, on each task and model, at each budget.
+    """A grid: every optimiser with every seed, on each split of each task, model and budget.
 
     Of `task` and `tasks` one is given, of `model` and `models`, and of `budget` and `budgets`.
 
@@ -198,6 +199,8 @@ class Config(StrictModel):
         optimisers: The methods to compare.
         references: Training of the same models on the same examples; see `ReferenceConfig`.
         seeds: Each optimiser runs once with each.
+        split_seeds: Each task is loaded once with each, from the folder that `{seed}` in its `data`
+            then names, or with other examples drawn; every search runs on each. None: once.
         budget: Rows that each run may spend: one row is one prompt scored on one example.
         budgets: Several.
         stop: When a search ends before.
@@ -224,6 +227,9 @@ class Config(StrictModel):
         Field(min_length=1),
         pydantic.AfterValidator(_distinct),
     ] = (0,)
+    split_seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], pydantic.AfterValidator(_distinct)
+    ] = ()
     budget: PositiveInt | None = None
     budgets: (
         Annotated[tuple[PositiveInt, ...], Field(min_length=1), pydantic.AfterValidator(_distinct)]
@@ -260,10 +266,24 @@ class Config(StrictModel):
             raise ValueError("ray has settings, but executor is local: add `executor: ray`")
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _splits_have_a_place(self) -> Config:
+        self.split_tasks  # noqa: B018  # which says what is wrong with one
+        return self
+
     @property
     def all_tasks(self) -> list[tuple[str, TaskConfig]]:
         """Each task with what to call it, "" for its own name."""
         return _titled(self.task, self.tasks)
+
+    @property
+    def split_tasks(self) -> list[tuple[int | None, str, TaskConfig]]:
+        """Each task on each split: split seed, None for the only one, title and section."""
+        return [
+            (seed, title, on_split(section, seed))
+            for seed in self.split_seeds or (None,)
+            for title, section in self.all_tasks
+        ]
 
     @property
     def all_models(self) -> list[tuple[str, ModelConfig]]:

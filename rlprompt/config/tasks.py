@@ -17,6 +17,8 @@ from rlprompt.types import DEFAULT_CALIBRATION, Calibration, RegistryKind
 
 # What the name of a data set on the Hugging Face hub is marked with.
 HUB = "hub:"
+# What a split seed is put in the place of, in the name of data or an argument of a class.
+SEED = "{seed}"
 
 
 class StrictModel(pydantic.BaseModel):
@@ -94,7 +96,7 @@ class ClassificationConfig(_DrawConfig):
     Attributes:
         data: `movie-reviews`, a `.csv`, `.tsv`, `.jsonl` or `.parquet` file, a folder with train,
             dev and test files, or `hub:NAME`. A relative path starts at the experiment file, else
-            at the working folder.
+            at the working folder. Each of `split_seeds` takes the place of `{seed}` in it.
         template: Where text and prompt go; its fields are columns of the data.
         label_words: Class to the word, or words, that answer for it; `auto` finds words on the
             train examples of `labels`.
@@ -103,14 +105,14 @@ class ClassificationConfig(_DrawConfig):
             only field. Left out, the fields are columns.
         label: Column that holds the class.
         reward: `gap`, `cross_entropy`, `hinge` or `accuracy`.
-        hand_prompt: A prompt written by hand, the control to beat.
+        hand_prompt: A prompt written by hand, the control to beat; or a list of them.
         pooling: How several words of a class count together (`Verbaliser`).
         length: How the tokens of a word count together (`Verbaliser`).
         calibration: `contextual` (Zhao et al. 2021), `batch` (Zhou et al. 2024) or `none`.
         calibration_strength: How much of it, 0 to 1.
     """
 
-    hand_prompt: str = ""
+    hand_prompt: str | tuple[str, ...] = ""
     pooling: Literal["mean", "logsumexp"] = "mean"
     length: Literal["sum", "mean"] = "sum"
     calibration: Calibration = DEFAULT_CALIBRATION
@@ -128,7 +130,8 @@ class ClassificationConfig(_DrawConfig):
     def name(self) -> str:
         """What results call the task: a file without its ending, a folder with the one above."""
         path = Path(self.data)
-        return "/".join(path.parts[-2:]) if path.is_dir() else path.stem
+        folder = path.is_dir() or (SEED in self.data and not path.suffix)
+        return "/".join(path.parts[-2:]) if folder else path.stem
 
 
 class NamedTaskConfig(StrictModel):
@@ -193,3 +196,90 @@ def parse_task(value: Any) -> TaskConfig:
     """
     parsed: TaskConfig = pydantic.TypeAdapter[TaskConfig](TaskConfig).validate_python(value)
     return parsed
+
+
+def hand_prompts(section: TaskConfig) -> tuple[str, ...]:
+    """Prompts written by hand that a section names, the task's own first.
+
+    Where it names none, a task may have one all the same. A class has its arguments.
+
+    >>> hand_prompts(parse_task({"name": "sst2", "hand_prompt": [" It was", " All in all"]}))
+    (' It was', ' All in all')
+    """
+    if isinstance(section, ImportedTaskConfig):
+        return ()
+    settings = section.settings if isinstance(section, NamedTaskConfig) else dict(section)
+    given = settings.get("hand_prompt", ())
+    return tuple(given) if isinstance(given, list | tuple) else (given,)
+
+
+def on_split(section: TaskConfig, seed: int | None) -> TaskConfig:
+    """A task on the examples of a split seed.
+
+    The seed takes the place of `{seed}` in the name of its data, or in the arguments of a class;
+    where there is none, the examples are drawn with it.
+
+    Args:
+        section: The task.
+        seed: The split seed; None where there are none, and the task stays as it is.
+
+    Raises:
+        ValueError: There is a place and no seed, or the other way round, or the task has a seed of
+            its own.
+
+    >>> films = {"data": "films/16-{seed}", "template": "{text} {prompt}", "label_words": {}}
+    >>> on_split(parse_task(films), 13).data
+    'films/16-13'
+    """
+    if isinstance(section, ImportedTaskConfig):
+        places = [key for key, value in section.args.items() if _has_place(value)]
+        _check_place(section.place, bool(places), seed)
+        if seed is not None and not places:
+            raise ValueError(
+                f"split_seeds are given, and {section.place} is called without one: say in its "
+                f"args where it goes, such as `args: {{seed: '{SEED}'}}`"
+            )
+        filled = {key: _filled(section.args[key], seed) for key in places}
+        return section.model_copy(update={"args": {**section.args, **filled}})
+    if isinstance(section, ClassificationConfig):
+        own = {key: getattr(section, key) for key in section.model_fields_set}
+        return section.model_copy(update=_drawn_with(section.data, own, seed))
+    inner = section.settings.get("task")
+    if inner is not None:  # of another task, whose examples it has
+        section_inside = on_split(parse_task(inner), seed)
+        changed: dict[str, Any] = {"task": section_inside.model_dump(exclude_unset=True)}
+    else:
+        changed = _drawn_with(section.name, section.settings, seed)
+    return section.model_copy(update={"settings": {**section.settings, **changed}})
+
+
+def _drawn_with(name: str, settings: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
+    """The setting that a split seed changes."""
+    data = settings.get("data")
+    _check_place(f"data of {name}", _has_place(data), seed)
+    if seed is None:
+        return {}
+    if isinstance(data, str) and SEED in data:
+        return {"data": _filled(data, seed)}
+    if "seed" in settings:
+        raise ValueError(
+            f"{name} has `seed: {settings['seed']}` of its own beside split_seeds; leave out one"
+        )
+    return {"seed": seed}
+
+
+def _has_place(value: object) -> bool:
+    return isinstance(value, str) and SEED in value
+
+
+def _filled(value: str, seed: int | None) -> str | int | None:
+    """A text with the seed in its place; the seed itself where there is nothing else."""
+    return seed if value == SEED else value.replace(SEED, str(seed))
+
+
+def _check_place(where: str, there: bool, seed: int | None) -> None:
+    if there and seed is None:
+        raise ValueError(
+            f"{where} has {SEED} and there are no split seeds to put there; add "
+            "`split_seeds: [13, 21, 42]`, or give one folder by its name"
+        )

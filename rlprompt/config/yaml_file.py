@@ -30,6 +30,7 @@ from rlprompt.config.schema import (
 from rlprompt.config.tasks import (
     HUB,
     IMPORTED,
+    SEED,
     TAGS,
     ClassificationConfig,
     ImportedTaskConfig,
@@ -87,7 +88,7 @@ def load_config(path: Path, **overrides: Any) -> Config:
         errors = [e for e in error.errors() if e["type"] != "too_short" or not e["input"]]
         lines = [f"{path}:{_line(tree, _place(e))}: {_problem(e)}" for e in errors]
         raise ConfigError("\n".join(lines)) from None
-    locate_one = partial(_located, config=path)
+    locate_one = partial(_located, config=path, splits=config.split_seeds)
     tasks = config.tasks
     if isinstance(tasks, dict):
         tasks = {title: locate_one(task) for title, task in tasks.items()}
@@ -97,43 +98,50 @@ def load_config(path: Path, **overrides: Any) -> Config:
     return config.model_copy(update={"task": task, "tasks": tasks})
 
 
-def _located(task: TaskConfig, config: Path) -> TaskConfig:
+def _located(task: TaskConfig, config: Path, splits: Sequence[int]) -> TaskConfig:
     """A task with the files that it names, relative to the experiment file, found."""
     if isinstance(task, ImportedTaskConfig):
         return task.model_copy(update={"place": locate(task.place, config.parent)})
     if isinstance(task, ClassificationConfig):
-        return task.model_copy(update={"data": _data_path(task.data, config)})
-    settings = {key: _found(key, value, config) for key, value in task.settings.items()}
+        return task.model_copy(update={"data": _data_path(task.data, config, splits)})
+    settings = {key: _found(key, value, config, splits) for key, value in task.settings.items()}
     return task.model_copy(update={"settings": settings})
 
 
-def _found(key: str, value: Any, config: Path) -> Any:
+def _found(key: str, value: Any, config: Path, splits: Sequence[int]) -> Any:
     """A setting of a named task with the files that it names found."""
     if key == "task":  # of another task, such as the one whose prompt is compressed
-        return _located(parse_task(value), config)
+        return _located(parse_task(value), config, splits)
     if key == "data" and value:
-        return _data_path(value, config)
+        return _data_path(value, config, splits)
     if isinstance(value, Mapping):
-        return {_found("", name, config): item for name, item in value.items()}
+        return {_found("", name, config, splits): item for name, item in value.items()}
     return locate(value, config.parent) if isinstance(value, str) else value
 
 
-def _data_path(data: str, config: Path) -> str:
-    """Data that the file names, relative to the file or else to the working folder."""
+def _data_path(data: str, config: Path, splits: Sequence[int]) -> str:
+    """Data that the file names, relative to the file or else to the working folder.
+
+    Of a pattern, what it names for every split seed.
+    """
     if data == DEFAULT_DATA or data.startswith(HUB):
         return data
     given = Path(data).expanduser()
-    places = list(dict.fromkeys((config.parent / given, given)))
-    for place in places:
-        if place.exists():
+    tried, absent = list[str](), list[int]()
+    for place in dict.fromkeys((config.parent / given, given)):
+        named = {seed: Path(str(place).replace(SEED, str(seed))) for seed in splits or (0,)}
+        missing = {seed: path.absolute() for seed, path in named.items() if not path.exists()}
+        if not missing:
             return str(place)
-    tried = " or ".join(str(place.absolute()) for place in places)
+        tried.append(str(next(iter(missing.values()))))
+        absent = absent or list(missing)
     near = difflib.get_close_matches(data, [DEFAULT_DATA])
     meant = f" (did you mean {DEFAULT_DATA}?)" if near else ""
+    which = f" for split seed {absent[0]}" if SEED in data else ""
     raise ConfigError(
-        f"{config}: task.data {data!r} is not there{meant}; looked for {tried}. "
-        f"Give {DEFAULT_DATA}, a .csv, .tsv, .jsonl or .parquet file, a folder with train, dev and "
-        "test, or hub:NAME"
+        f"{config}: task.data {data!r} is not there{which}{meant}; looked for "
+        f"{' or '.join(tried)}. Give {DEFAULT_DATA}, a .csv, .tsv, .jsonl or .parquet file, a "
+        "folder with train, dev and test, or hub:NAME"
     )
 
 

@@ -47,7 +47,7 @@ class Caveat:
 
 def examined(study: StudyData) -> StudyData:
     """The same with the runs struck whose scores cannot count."""
-    seen: Counter[tuple[str, str, int, str, int]] = Counter()
+    seen: Counter[_Cell] = Counter()
     runs = []
     for run in study.runs:
         entry = run.entry
@@ -79,7 +79,7 @@ def contradiction(run: RunData, study: StudyData) -> Iterator[str]:
     """Figures of the summary that are not those of the run's own file."""
     if run.result is None:
         return
-    if different := list(_differences(run.entry, run.result, study)):
+    if different := list(_differences(run, run.result, study)):
         yield f"the summary and {run.entry.file} contradict each other: {'; '.join(different)}."
 
 
@@ -100,7 +100,7 @@ def maximum_on_test(run: RunData, study: StudyData) -> Iterator[str]:
             f"{tested} more of its candidates have a test score beside the picked one, so the "
             "figure may be the maximum of several looks at test."
         )
-    task = study.task(run.entry.task)
+    task = study.task_of(run)
     n_dev = task.examples.get("dev", 0) if task else 0
     # Results of format 1 do not say how many dev examples were seen: all of them.
     rivals = [one.dev.reward for one in others if one.dev and (one.dev_examples or n_dev) >= n_dev]
@@ -125,12 +125,18 @@ def looks_at_test(run: RunData, study: StudyData) -> Iterator[str]:
         )
 
 
-def _cell(entry: RunEntry) -> tuple[str, str, int, str, int]:
-    return entry.task, entry.model, entry.budget_rows, entry.optimiser, entry.seed
+# Task, model, budget, method, split and seed of a run.
+_Cell = tuple[str, str, int, str, int | None, int]
 
 
-def _differences(entry: RunEntry, result: Result, study: StudyData) -> Iterator[str]:
+def _cell(entry: RunEntry) -> _Cell:
+    place = entry.task, entry.model, entry.budget_rows, entry.optimiser
+    return *place, entry.split_seed, entry.seed
+
+
+def _differences(run: RunData, result: Result, study: StudyData) -> Iterator[str]:
     """What the summary says of a run and its file does not."""
+    entry = run.entry
     best = result.candidates[0] if result.candidates else None
     own: dict[str, object] = {
         key: getattr(result, key) for key in ("status", "seed", "budget_rows", "rows", "n_prompts")
@@ -146,7 +152,7 @@ def _differences(entry: RunEntry, result: Result, study: StudyData) -> Iterator[
         mean = float(np.mean(result.test_metrics))
         if not math.isclose(mean, best.test.metric, rel_tol=1e-9, abs_tol=1e-9):
             yield f"test is {best.test.metric!r} and the mean over its test examples is {mean!r}"
-    task = study.task(entry.task)
+    task = study.task_of(run)
     if task is None or task.fingerprint != result.task_fingerprint:
         yield "it ran on another task or other data (the fingerprints differ)"
     model = next((one for one in study.summary.models if one.name == entry.model), None)
@@ -178,7 +184,8 @@ def struck_runs(study: StudyData) -> Iterator[Caveat]:
 
 def leaks(study: StudyData) -> Iterator[Caveat]:
     """Examples that two splits share."""
-    for task in study.summary.tasks:
+    for task in itertools.chain.from_iterable(one.splits for one in study.summary.tasks):
+        which = "" if task.split_seed is None else f", split {task.split_seed}"
         for split, shared in task.leaks.items():
             total = task.examples.get(split, 0)
             share = f" ({shared / total:.1%})" if total else ""
@@ -186,8 +193,8 @@ def leaks(study: StudyData) -> Iterator[Caveat]:
             yield Caveat(
                 "leaks",
                 "caution",
-                f"{task.name}: {shared} of {total} {split} examples{share} are in an earlier split "
-                f"as well, so its {what} reward remembering and are too good.",
+                f"{task.name}{which}: {shared} of {total} {split} examples{share} are in an "
+                f"earlier split as well, so its {what} reward remembering and are too good.",
             )
 
 
@@ -206,7 +213,8 @@ def no_runs(study: StudyData) -> Iterator[Caveat]:
 def one_seed(study: StudyData) -> Iterator[Caveat]:
     """No repetition: luck and method cannot be told apart."""
     for model, budget in study.sections:
-        seeds = {run.entry.seed for run in study.section(model, budget) if run.counts}
+        counting = [run.entry for run in study.section(model, budget) if run.counts]
+        seeds = {(one.split_seed, one.seed) for one in counting}
         if len(seeds) == 1:
             yield Caveat("one seed", "caution", f"{_place(study, model, budget)}{ONE_SEED}")
 
@@ -214,6 +222,25 @@ def one_seed(study: StudyData) -> Iterator[Caveat]:
 ONE_SEED = (
     "One seed ranks nothing: every difference between methods here may be luck, so none is ranked "
     "and no winner is named. Add seeds to the experiment and run it again; what is there is kept."
+)
+
+
+def one_seed_a_split(study: StudyData) -> Iterator[Caveat]:
+    """Luck of the examples and of the search that cannot be told apart."""
+    summary = study.summary
+    if len(summary.split_seeds) > 1 and len(summary.seeds) == 1:
+        yield Caveat(
+            "one seed a split",
+            "note",
+            f"Each of {len(summary.split_seeds)} splits has one search seed: intervals hold both "
+            "kinds of luck, and what the draw of the examples adds to the search's own cannot be "
+            "said.",
+        )
+
+
+ONE_SPLIT = (
+    "One split ranks nothing: every difference between methods here may be the luck of its "
+    "examples, so none is ranked and no winner is named. Run the study's command again to go on."
 )
 
 
@@ -271,6 +298,7 @@ def missing_runs(study: StudyData) -> Iterator[Caveat]:
             [model.name for model in summary.models],
             summary.budgets,
             summary.optimisers,
+            summary.split_seeds or (None,),
             summary.seeds,
         )
     )
@@ -279,7 +307,11 @@ def missing_runs(study: StudyData) -> Iterator[Caveat]:
     if len(grid) == summary.expected_runs:
         absent = [cell for cell in grid if cell not in there]
         which = ": " + listed_briefly(
-            (f"{o} on {t}, {m}, seed {s}, {b:,} rows" for t, m, b, o, s in absent), most=6
+            (
+                f"{o} on {t}, {m}, {'' if d is None else f'split {d}, '}seed {s}, {b:,} rows"
+                for t, m, b, o, d, s in absent
+            ),
+            most=6,
         )
     yield Caveat(
         "missing runs",
@@ -383,6 +415,7 @@ STUDY_CHECKS: tuple[Callable[[StudyData], Iterator[Caveat]], ...] = (
     missing_test,
     leaks,
     one_seed,
+    one_seed_a_split,
     failed_runs,
     few_distinct,
     missing_runs,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlprompt.reports.score_matrix import ScoreMatrix, generator, wilson
+from rlprompt.reports.score_matrix import ScoreMatrix, generator, mean_of, wilson
 from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.reports.svg import Dots, Line, dot_plot, line_plot, thinned, value_range
 from rlprompt.reports.tables import NONE, Table, count, number
@@ -93,7 +93,7 @@ def task_curves(
                 bands[split],
                 levels[split],
                 y_range,
-                study.summary.optimisers,
+                study,
             )
             for split in SPLITS
             if bands[split]
@@ -124,7 +124,7 @@ def costs(run: RunData, rows: Sequence[float] | Floats, unit: str) -> Floats | N
 def _bands(
     study: StudyData, runs: Sequence[RunData], split: str, unit: str
 ) -> list[tuple[str, int, Band]]:
-    """Name, number of seeds and band of each method that has such curves."""
+    """Name, number of runs and band of each method that has such curves."""
     found = []
     for name in study.summary.optimisers:
         own = [run for run in runs if run.entry.optimiser == name]
@@ -138,7 +138,8 @@ def _bands(
             grid = np.concatenate([at for at, _ in curves])
             grid = thinned(grid[grid >= start], max(end, start))
             steps = [list(zip(*(part.tolist() for part in curve), strict=True)) for curve in curves]
-            found.append((name, len(own), curve_band(steps, grid)))
+            band = curve_band(steps, grid, [run.entry.split_seed for run in own])
+            found.append((name, len(own), band))
     return found
 
 
@@ -160,15 +161,15 @@ def _curve(run: RunData, split: str, unit: str) -> tuple[Floats, Floats] | None:
 
 def _levels(study: StudyData, model: str, task: TaskEntry, split: str) -> list[tuple[str, float]]:
     """Names and rewards of the controls that are drawn."""
-    own = [
-        control
-        for control in study.summary.controls
-        if (control.model, control.task) == (model, task.name)
-    ]
+    rewards: dict[str, list[float | None]] = {}
+    for one in study.summary.controls:
+        if (one.model, one.task) == (model, task.name):
+            known = None if one.variant else one.rewards.get(split)
+            rewards.setdefault(one.name, []).append(known)
     return [
-        (control.name, reward)
-        for control in own[:MOST_LEVELS]
-        if not control.variant and (reward := control.rewards.get(split)) is not None
+        (name, mean)
+        for name, own in list(rewards.items())[:MOST_LEVELS]
+        if (mean := mean_of(own)) is not None
     ]
 
 
@@ -180,22 +181,24 @@ def _plot(
     bands: Sequence[tuple[str, int, Band]],
     levels: Sequence[tuple[str, float]],
     y_range: tuple[float, float],
-    styles: Sequence[str],
+    study: StudyData,
 ) -> Plot:
+    styles, nested = study.summary.optimisers, len(study.summary.split_seeds) > 1
+    over = "splits of means over seeds" if nested else "seeds"
     title = f"{task.name}: {SPLITS[split]} against {UNITS[unit]}"
     ends = [f"{method} {_ending(band)}" for method, _, band in bands]
     ends += [f"{control} prompt {number(value)} throughout" for control, value in levels]
     svg = line_plot(
         name,
         title,
-        f"Mean over seeds with a 95 % band. At the end: {'; '.join(ends)}.",
+        f"Mean over {over} with a 95 % band. At the end: {'; '.join(ends)}.",
         [Line(method, styles.index(method), band) for method, _, band in bands],
         levels,
         x_label=UNITS[unit],
         y_label=f"{split} reward" + (f" ({task.reward})" if task.reward else ""),
         y_range=y_range,
     )
-    return Plot(svg, _figures(name, title, unit, bands))
+    return Plot(svg, _figures(name, title, unit, bands, over))
 
 
 def _ending(band: Band) -> str:
@@ -205,18 +208,20 @@ def _ending(band: Band) -> str:
     return f"{text} ({number(float(band.low[-1]))} to {number(float(band.high[-1]))})"
 
 
-def _figures(name: str, title: str, unit: str, bands: Sequence[tuple[str, int, Band]]) -> Table:
+def _figures(
+    name: str, title: str, unit: str, bands: Sequence[tuple[str, int, Band]], over: str
+) -> Table:
     """The curves read at some shares of the longest one's cost."""
     end = max(float(band.at[-1]) for _, _, band in bands)
     marks = [share * end for share in MARKS]
     rows = []
-    for method, seeds, band in bands:
+    for method, n_runs, band in bands:
         cells = [number(_read(band.at, band.value, mark)) for mark in marks]
         interval = [number(_read(band.at, part, end)) for part in (band.low, band.high)]
-        rows.append((method, str(seeds), *cells, *interval))
+        rows.append((method, str(n_runs), *cells, *interval))
     heads = [f"at {count(mark)}" for mark in marks]
-    header = ("method", "seeds", *heads, "low", "high")
-    note = f"Means over seeds at so many {unit}; low and high: 95 % interval at the end."
+    header = ("method", "seeds" if over == "seeds" else "runs", *heads, "low", "high")
+    note = f"Means over {over} at so many {unit}; low and high: 95 % interval at the end."
     return Table(name, title, header, tuple(rows), notes=(note,))
 
 
@@ -229,24 +234,17 @@ def _read(at: Floats, heights: Floats, cost: float) -> float | None:
 def dots(matrix: ScoreMatrix, task: TaskEntry) -> Plot | None:
     """Every run's test score, with mean and interval, controls and references beside."""
     rows = []
-    for control in matrix.controls:
-        if control.task == task.name and control.test is not None:
-            low, high = wilson(control.test_metrics)
-            rows.append(Dots(control.name, None, (), control.test, low, high))
+    for name, own in matrix.controls_of(task.name).items():
+        (*others, last) = own
+        if others:
+            rows += _row(name, None, matrix.by_split(own))
+        elif last.test is not None:
+            rows.append(Dots(name, None, (), last.test, *wilson(last.test_metrics)))
     for name in matrix.methods:
-        values = matrix.scores(name, [task]).ravel()
-        values = values[~np.isnan(values)]
-        if len(values):
-            found = summarise(values)
-            style = matrix.study.summary.optimisers.index(name)
-            rows.append(
-                Dots(name, style, tuple(values.tolist()), found.mean, found.low, found.high)
-            )
-    for kind, own in matrix.trained(task.name).items():
-        tests = [one.test for one in own if one.test is not None]
-        if tests:
-            found = summarise(np.array(tests))
-            rows.append(Dots(kind, None, tuple(tests), found.mean, found.low, found.high))
+        style = matrix.study.summary.optimisers.index(name)
+        rows += _row(name, style, matrix.scores(name, [task])[..., 0])
+    for kind, trained in matrix.trained(task.name).items():
+        rows += _row(kind, None, matrix.by_split(trained))
     if not any(row.style is not None for row in rows):
         return None
     title = f"{task.name}: test {task.metric} of every run"
@@ -259,6 +257,14 @@ def dots(matrix: ScoreMatrix, task: TaskEntry) -> Plot | None:
     )
     header = ("method", "mean", "low", "high", "runs")
     return Plot(svg, Table(name, title, header, cells, text=(0, 4)))
+
+
+def _row(name: str, style: int | None, scores: Floats) -> list[Dots]:
+    """The row of (splits, runs), none where all are NaN."""
+    if np.isnan(scores).all():
+        return []
+    found, values = summarise(scores), scores[~np.isnan(scores)]
+    return [Dots(name, style, tuple(values.tolist()), found.mean, found.low, found.high)]
 
 
 def _listed(values: Sequence[float]) -> str:

@@ -20,6 +20,7 @@ from rlprompt.reports.costs import (
     total_tokens,
 )
 from rlprompt.reports.curves import UNITS, TaskCurves, task_curves
+from rlprompt.reports.panels import Panel, panels
 from rlprompt.reports.prompts import BestPrompt, best_prompts, prompt_table
 from rlprompt.reports.results import Results, results
 from rlprompt.reports.runs import runs_table
@@ -27,7 +28,6 @@ from rlprompt.reports.score_matrix import ScoreMatrix
 from rlprompt.reports.study_data import StudyData
 from rlprompt.reports.tables import Table, count
 from rlprompt.reports.transfer import transfer_tables
-from rlprompt.store.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class PageSection:
         runs: Every run, a table a task.
         best_prompts: The best prompts by task.
         prompts: The same as a table.
+        panels: Whether the train reward foretells, and what more rows would buy, of each task.
     """
 
     key: str
@@ -51,6 +52,7 @@ class PageSection:
     runs: tuple[Table, ...]
     best_prompts: dict[str, tuple[BestPrompt, ...]]
     prompts: Table
+    panels: tuple[Panel, ...]
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Page:
         command: What runs the study again.
         config: The experiment file that it needs, or "".
         requirements: What installs the same versions, or "".
+        nested: Whether there are several splits of each task.
         transfer: What found prompts are worth on other models and data, where that was measured.
     """
 
@@ -87,6 +90,7 @@ class Page:
     command: str
     config: str
     requirements: str
+    nested: bool = False
     transfer: tuple[Table, ...] = ()
 
     def tables(self) -> Iterator[Table]:
@@ -94,6 +98,7 @@ class Page:
         for section in self.sections:
             yield from section.results.tables
             yield from section.results.tests
+            yield from (panel.table for panel in section.panels)
             yield from section.runs
             if section.best_prompts:
                 yield section.prompts
@@ -117,15 +122,23 @@ def page_of(study: StudyData) -> Page:
         headline=_headline(study),
         facts=tuple(_facts(study)),
         caveats=tuple(caveats(study)),
-        basis=_basis(summary),
+        basis=_basis(study),
         units=tuple(unit for unit in UNITS if unit in there),
         sections=sections,
         ledger=tuple(ledger(study)),
         setup=tuple(setup(summary)),
-        data_notes=tuple((task.name, note) for task in summary.tasks for note in task.data_notes),
+        data_notes=tuple(
+            dict.fromkeys(
+                (task.name, note)
+                for task in summary.tasks
+                for split in task.splits
+                for note in split.data_notes
+            )
+        ),
         command=f"rlprompt compare {summary.name}.yaml",
         config=config_text(summary),
         requirements=requirements(summary),
+        nested=len(summary.split_seeds) > 1,
         transfer=tuple(transfer_tables(study.transfer)) if study.transfer else (),
     )
 
@@ -148,6 +161,7 @@ def _section(study: StudyData, model: str, budget: int, key: str) -> PageSection
             for task in dict.fromkeys(one.task for one in found)
         },
         prompts=prompt_table(matrix, found),
+        panels=tuple(panels(matrix)),
     )
 
 
@@ -159,7 +173,7 @@ def _headline(study: StudyData) -> str:
     )
     budgets = listed_briefly(f"{budget:,}" for budget in summary.budgets)
     return (
-        f"{counted(len(summary.optimisers), 'method')}, {counted(len(summary.seeds), 'seed')} "
+        f"{counted(len(summary.optimisers), 'method')}, {study.repetition} "
         f"each, on {tasks} with {models}, at {budgets} rows a search"
     )
 
@@ -178,7 +192,7 @@ def _facts(study: StudyData) -> Iterator[tuple[str, str]]:
         ),
     )
     finished = sum(run.entry.status == "finished" for run in study.runs)
-    seeds = f"{counted(len(summary.seeds), 'seed')} each"
+    seeds = f"{study.repetition} each"
     struck = sum(bool(run.struck) for run in study.runs)
     less = f", {struck} struck" if struck else ""
     yield f"{finished} of {summary.expected_runs} runs finished{less}", seeds
@@ -191,15 +205,12 @@ def _facts(study: StudyData) -> Iterator[tuple[str, str]]:
     yield f"{count(total_rows(study))} rows in all", ", ".join(cost)
 
 
-def _basis(summary: Summary) -> str:
+def _basis(study: StudyData) -> str:
     """How much the figures rest on."""
     sizes = listed_briefly(
-        f"{task.examples.get('test', 0):,} on {task.name}" for task in summary.tasks
+        f"{task.examples.get('test', 0):,} on {task.name}" for task in study.summary.tasks
     )
-    return (
-        f"Figures rest on {counted(len(summary.seeds), 'seed')} a method, and on so many test "
-        f"examples: {sizes}."
-    )
+    return f"Figures rest on {study.repetition} a method, and on so many test examples: {sizes}."
 
 
 def _sizes(examples: dict[str, int]) -> str:

@@ -27,6 +27,7 @@ class BestPrompt:
     Attributes:
         task: The task.
         method: The optimiser.
+        split: Seed of the run's split; None for the only one.
         seed: Of the run.
         of: Runs that it was chosen from.
         text: The prompt as it reads; of a soft one the nearest tokens.
@@ -43,6 +44,7 @@ class BestPrompt:
 
     task: str
     method: str
+    split: int | None
     seed: int
     of: int
     text: str
@@ -69,15 +71,18 @@ def best_prompts(matrix: ScoreMatrix) -> Iterator[BestPrompt]:
             if runs:
                 # On dev, as every choice; by test it would be a maximum over seeds.
                 best = max(runs, key=lambda run: _dev(run))
-                yield _best_prompt(matrix, task, best, len(runs))
+                own = task.on(best.entry.split_seed) or task
+                yield _best_prompt(matrix, own, best, len(runs))
 
 
 def prompt_table(matrix: ScoreMatrix, found: tuple[BestPrompt, ...]) -> Table:
     """The prompts as a table, for the files."""
+    plain = all(one.split is None for one in found)
     rows = [
         (
             one.task,
             one.method,
+            *([] if plain else [str(one.split)]),
             str(one.seed),
             one.text,
             "soft" if one.soft else "yes" if one.retypable else "no",
@@ -85,13 +90,14 @@ def prompt_table(matrix: ScoreMatrix, found: tuple[BestPrompt, ...]) -> Table:
         )
         for one in found
     ]
+    header = ("seed", "prompt", "retypable", "train", "dev", "test")
     return Table(
         matrix.name("prompts"),
         f"Best prompt of each method, {matrix.model}, {matrix.budget:,} rows",
-        ("task", "method", "seed", "prompt", "retypable", "train", "dev", "test"),
+        ("task", "method", *([] if plain else ["split"]), *header),
         tuple(rows),
-        text=(0, 1, 4),
-        code=(3,),
+        text=(0, 1, 4 + (not plain)),
+        code=(3 + (not plain),),
         notes=(
             "Of the seeds, the one that is best on dev. Of a soft prompt, the nearest tokens; they "
             "are another prompt.",
@@ -118,6 +124,7 @@ def _best_prompt(matrix: ScoreMatrix, task: TaskEntry, run: RunData, of: int) ->
     return BestPrompt(
         task=task.name,
         method=entry.optimiser,
+        split=entry.split_seed,
         seed=entry.seed,
         of=of,
         text=best.text.removeprefix(SOFT_MARK) if soft else best.text,

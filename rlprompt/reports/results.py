@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlprompt.prompt import SoftPrompt
-from rlprompt.reports.caveats import ONE_SEED
+from rlprompt.reports.caveats import ONE_SEED, ONE_SPLIT
 from rlprompt.reports.curves import Plot, dots, profile
-from rlprompt.reports.score_matrix import ScoreMatrix, generator, mean_of, wilson
+from rlprompt.reports.score_matrix import ScoreMatrix, generator, known_mean, mean_of, wilson
 from rlprompt.reports.study_data import RunData
 from rlprompt.reports.tables import NONE, Table, count, number
 from rlprompt.statistics.pairwise import Pair
@@ -31,8 +31,10 @@ from rlprompt.store.summary import (
     IN_CONTEXT,
     ControlEntry,
     ReferenceEntry,
+    ScoredEntry,
     TaskEntry,
 )
+from rlprompt.types import Floats
 
 # What prompts are held against, the first of these that there is.
 MEASURE = ("fine-tuning", "lora")
@@ -66,7 +68,7 @@ class Results:
 def results(matrix: ScoreMatrix) -> Results:
     """Lay out the results; with one seed, nothing that ranks."""
     verdicts = list(verdicts_of(matrix)) if matrix.methods else []
-    ranked = verdicts if matrix.n_seeds > 1 and len(matrix.scored) > 1 else []
+    ranked = verdicts if matrix.n_units > 1 and len(matrix.scored) > 1 else []
     tests = [table for task, verdict in ranked for table in pair_tables(matrix, task, verdict)]
     plots = [plot for task in matrix.tasks if (plot := dots(matrix, task))]
     if ranked and matrix.shares_a_scale:
@@ -92,13 +94,16 @@ def _tables(matrix: ScoreMatrix) -> Iterator[Table]:
 
 def task_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
     """Train, dev and test of everything that was scored on a task, side by side."""
-    rows = [_control_row(one) for one in matrix.controls if one.task == task.name]
+    rows = [_control_row(matrix, own) for own in matrix.controls_of(task.name).values()]
     rows += [_method_row(matrix, name, task) for name in matrix.methods]
-    rows += [_reference_row(kind, own) for kind, own in matrix.trained(task.name).items()]
+    rows += [_reference_row(matrix, kind, own) for kind, own in matrix.trained(task.name).items()]
+    over, unit = "seeds", "seeds"
+    if matrix.nested:
+        over, unit = "the means of splits, each over its seeds,", "splits"
     notes = [
-        f"Means of {task.metric}. sd, low and high are of test: the standard deviation over seeds "
+        f"Means of {task.metric}. sd, low and high are of test: the standard deviation over {over} "
         "and the 95 % interval of the mean; over the test examples (Wilson) where there is one "
-        "prompt. No interval where all seeds have the same score, which is no precision.",
+        f"prompt. No interval where all {unit} have the same score, which is no precision.",
         "dev - test is what picking on dev overstates (the winner's curse); controls are not "
         "picked there.",
     ]
@@ -107,7 +112,7 @@ def task_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
         notes.append(
             "Left out: "
             + "; ".join(
-                f"{run.entry.optimiser}, seed {run.entry.seed} (test {number(run.entry.test)})"
+                f"{run.entry.optimiser}, {run.seeds} (test {number(run.entry.test)})"
                 for run in struck
             )
             + "."
@@ -124,60 +129,54 @@ def task_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
 
 def _method_row(matrix: ScoreMatrix, name: str, task: TaskEntry) -> tuple[str, ...]:
     runs = matrix.of(name, task.name)
-    means = {split: mean_of(run.score(split) for run in runs) for split in ("train", "dev", "test")}
-    tests = [run.score("test") for run in runs]
-    gaps = [
-        dev - test
-        for run in runs
-        if (dev := run.score("dev")) is not None and (test := run.score("test")) is not None
-    ]
     metrics = runs[0].result.test_metrics if len(runs) == 1 and runs[0].result else ()
     return (
         name,
-        *(number(means[split]) for split in ("train", "dev", "test")),
-        *_spread(tests, metrics),
-        number(mean_of(gaps)),
+        *_figures(matrix, [run.entry for run in runs], metrics),
         "search",
         str(len(runs)),
         count(mean_of(run.entry.rows for run in runs)),
     )
 
 
-def _control_row(control: ControlEntry) -> tuple[str, ...]:
-    return (
-        control.name,
-        *(number(value) for value in (control.train, control.dev, control.test)),
-        *_spread([control.test], control.test_metrics),
-        NONE,
-        "control",
-        NONE,
-        count(control.rows) if control.rows else NONE,
-    )
+def _control_row(matrix: ScoreMatrix, own: Sequence[ControlEntry]) -> tuple[str, ...]:
+    rows = mean_of(one.rows for one in own)
+    figures = _figures(matrix, own, own[0].test_metrics if len(own) == 1 else ())
+    return (own[0].name, *figures[:-1], NONE, "control", NONE, count(rows) if rows else NONE)
 
 
-def _reference_row(kind: str, own: Sequence[ReferenceEntry]) -> tuple[str, ...]:
-    means = {
-        split: mean_of(getattr(one, split) for one in own) for split in ("train", "dev", "test")
-    }
-    gaps = [one.dev - one.test for one in own if one.dev is not None and one.test is not None]
+def _reference_row(
+    matrix: ScoreMatrix, kind: str, own: Sequence[ReferenceEntry]
+) -> tuple[str, ...]:
     return (
         kind,
-        *(number(means[split]) for split in ("train", "dev", "test")),
-        *_spread([one.test for one in own], own[0].test_metrics if len(own) == 1 else ()),
-        number(mean_of(gaps)),
+        *_figures(matrix, own, own[0].test_metrics if len(own) == 1 else ()),
         "training",
         str(len(own)),
         count(mean_of(one.rows for one in own)),
     )
 
 
-def _spread(tests: Sequence[float | None], metrics: Sequence[float]) -> tuple[str, str, str, str]:
+def _figures(
+    matrix: ScoreMatrix, entries: Sequence[ScoredEntry], metrics: Sequence[float]
+) -> tuple[str, ...]:
+    """Train, dev and test; of test the spread; and what dev is above test."""
+    by_split = {split: matrix.by_split(entries, split) for split in ("train", "dev", "test")}
+    return (
+        *(number(known_mean(values)) for values in by_split.values()),
+        *_spread(matrix, by_split["test"], metrics),
+        number(known_mean(by_split["dev"] - by_split["test"])),
+    )
+
+
+def _spread(
+    matrix: ScoreMatrix, tests: Floats, metrics: Sequence[float]
+) -> tuple[str, str, str, str]:
     """Standard deviation and interval over runs, or of one prompt over test examples."""
-    known = np.array([value for value in tests if value is not None])
-    if len(known) > 1:
-        found = summarise(known)
-        return number(found.deviation), number(found.low), number(found.high), "seeds"
-    low, high = wilson(metrics) if len(known) else (None, None)
+    found = None if np.isnan(tests).all() else summarise(tests)
+    if found is not None and found.n > 1:
+        return number(found.deviation), number(found.low), number(found.high), f"{matrix.unit}s"
+    low, high = wilson(metrics) if found is not None else (None, None)
     return NONE, number(low), number(high), NONE if low is None else "examples"
 
 
@@ -185,7 +184,7 @@ def overall_table(matrix: ScoreMatrix) -> Table:
     """Mean and interquartile mean over all tasks that have a test figure."""
     rows: list[tuple[str, ...]] = []
     for name in dict.fromkeys(one.name for one in matrix.controls):
-        values = np.array([matrix.control(name, task.name) for task in matrix.tested])
+        values = matrix.control(name, matrix.tested)
         if not np.isnan(values).any():
             rows.append((name, "control", NONE, number(float(values.mean())), *(NONE,) * 5))
     for name in matrix.scored:
@@ -205,7 +204,13 @@ def overall_table(matrix: ScoreMatrix) -> Table:
         text=(0, 1),
         notes=(
             "Test scores. Mean over tasks and interquartile mean over runs (Agarwal et al. 2021), "
-            "each with its 95 % stratified bootstrap interval over seeds.",
+            + (
+                "the first with its 95 % t interval over the means of splits, the second with its "
+                "95 % bootstrap interval, splits drawn first and seeds within; of few splits that "
+                "is too narrow."
+                if matrix.nested
+                else "each with its 95 % stratified bootstrap interval over seeds."
+            ),
         ),
     )
 
@@ -240,18 +245,22 @@ def _shares(
 ) -> tuple[str, ...]:
     """Of test, of the gain over the empty prompt, of numbers, and of rows; percent."""
     runs = matrix.of(method, task)
-    top, test = mean_of(one.test for one in trained), mean_of(run.score("test") for run in runs)
-    empty = matrix.control("empty", task)
+    top, test = matrix.mean(trained), matrix.mean(run.entry for run in runs)
+    empty = known_mean(matrix.control("empty", [one for one in matrix.tasks if one.name == task]))
     spent = mean_of(
         run.entry.rows + sum(run.result.outside_rows.values()) for run in runs if run.result
     )
     numbers = mean_of(_size(run) for run in runs)
     return (
         _percent(test, top),
-        _percent(None if test is None else test - empty, None if top is None else top - empty),
+        _percent(_above(test, empty), _above(top, empty)),
         _percent(numbers, mean_of(one.trainable for one in trained), ".2g"),
         _percent(spent, mean_of(one.rows for one in trained)),
     )
+
+
+def _above(score: float | None, floor: float | None) -> float | None:
+    return None if score is None or floor is None else score - floor
 
 
 def _size(run: RunData) -> float:
@@ -275,13 +284,10 @@ def verdicts_of(matrix: ScoreMatrix) -> Iterator[tuple[str, Verdict]]:
     groups = {"": tested} if matrix.shares_a_scale else {task.name: [task] for task in tested}
     for name, tasks in groups.items():
         metrics = {task.metric for task in tasks}
-        controls = {
-            _in_words(control): [matrix.control(control, task.name) for task in tasks]
-            for control in dict.fromkeys(one.name for one in matrix.controls)
-        }
+        controls = {_in_words(control): matrix.control(control, tasks) for control in matrix.rivals}
         verdict = judge(
             {method: matrix.scores(method, tasks) for method in matrix.methods},
-            {control: np.array(values) for control, values in controls.items()},
+            controls,
             dict.fromkeys(matrix.methods, matrix.budget),
             baseline=BASELINE if BASELINE in matrix.methods else None,
             metric=f"test {metrics.pop() if len(metrics) == 1 else 'score'}",
@@ -305,8 +311,8 @@ def sentences(matrix: ScoreMatrix, verdicts: Sequence[tuple[str, Verdict]]) -> I
         yield "No search has finished with figures that count: only the controls are known."
     elif not matrix.tested:
         yield "No search has a test figure: nothing about test can be concluded."
-    elif matrix.n_seeds == 1:
-        yield ONE_SEED
+    elif matrix.n_units == 1:
+        yield ONE_SPLIT if matrix.nested else ONE_SEED
     else:
         for name, verdict in verdicts:
             said = f"{verdict.sentence} {_best_control(matrix, name, verdict)}".rstrip()
@@ -316,10 +322,7 @@ def sentences(matrix: ScoreMatrix, verdicts: Sequence[tuple[str, Verdict]]) -> I
 def _best_control(matrix: ScoreMatrix, task: str, verdict: Verdict) -> str:
     """Whether a search is shown to beat the best prompt that no search found."""
     tasks = [one for one in matrix.tested if task in ("", one.name)]
-    means = {
-        name: float(np.mean([matrix.control(name, one.name) for one in tasks]))
-        for name in dict.fromkeys(one.name for one in matrix.controls)
-    }
+    means = {name: float(np.mean(matrix.control(name, tasks))) for name in matrix.rivals}
     scored = {name: mean for name, mean in means.items() if not np.isnan(mean)}
     if not scored:
         return ""
@@ -338,6 +341,8 @@ def _best_control(matrix: ScoreMatrix, task: str, verdict: Verdict) -> str:
 def pair_tables(matrix: ScoreMatrix, task: str, verdict: Verdict) -> Iterator[Table]:
     """Every pair of a verdict, searches first and then searches with controls."""
     where = f"{matrix.model}, {matrix.budget:,} rows" + (f", {task}" if task else "")
+    unit = matrix.unit
+    paired = f"{unit}, a pair of means over its seeds" if matrix.nested else unit
     for name, what, pairs in (
         ("search-pairs", "Every pair of searches", verdict.pairs),
         ("control-pairs", "Every search against every control", verdict.against_controls),
@@ -346,15 +351,15 @@ def pair_tables(matrix: ScoreMatrix, task: str, verdict: Verdict) -> Iterator[Ta
             yield Table(
                 matrix.name(name, task),
                 f"{what}: differences in test score, {where}",
-                ("first", "second", "difference", "low", "high", "p (Holm)", "settled", "seeds"),
+                ("first", "second", "difference", "low", "high", "p (Holm)", "settled", f"{unit}s"),
                 tuple(map(_pair_row, pairs)),
                 text=(0, 1, 6),
                 notes=(
-                    "First minus second, paired by task and seed, with the 95 % interval of that "
-                    "pair alone; p after Holm's correction over all pairs of this table, which "
-                    "decides: an interval may leave out 0 where the pair is open. No interval "
-                    "where all differences are the same or there is one. seeds: so many a task "
-                    "would settle it, if the difference is what it seems.",
+                    f"First minus second, paired by task and {paired}, with the 95 % interval of "
+                    "that pair alone; p after Holm's correction over all pairs of this table, "
+                    "which decides: an interval may leave out 0 where the pair is open. No "
+                    "interval where all differences are the same or there is one. "
+                    f"{unit}s: so many a task would settle it, if the difference is what it seems.",
                 ),
             )
 

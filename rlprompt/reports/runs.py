@@ -9,7 +9,14 @@ from rlprompt.reports.score_matrix import ScoreMatrix, mean_of
 from rlprompt.reports.study_data import RunData
 from rlprompt.reports.tables import NONE, Table, count, number
 from rlprompt.search.result import SOFT_MARK
-from rlprompt.store.summary import BEST_WORD, IN_CONTEXT, ControlEntry, ReferenceEntry, TaskEntry
+from rlprompt.store.summary import (
+    BEST_WORD,
+    IN_CONTEXT,
+    ControlEntry,
+    ReferenceEntry,
+    ScoredEntry,
+    TaskEntry,
+)
 
 HEADER = ("method", "seed", "rows", "seconds (LM)", "train", "dev", "test", "typed", "prompt")
 # Columns that a narrow terminal can do without.
@@ -30,18 +37,27 @@ def runs_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
     """Controls first, then the runs, those of a method together; references last."""
     runs = [run for run in matrix.runs if run.entry.task == task.name]
     order = matrix.methods.index
-    rows = [_control_row(one) for one in matrix.controls if one.task == task.name]
-    rows += map(_run_row, sorted(runs, key=lambda run: order(run.entry.optimiser)))
-    rows += [_reference_row(one) for one in matrix.references if one.task == task.name]
-    typed = {row[HEADER.index("typed")] for row in rows}
+    found: list[tuple[ScoredEntry, tuple[str, ...]]] = []
+    found += [(one, _control_row(one)) for one in matrix.controls if one.task == task.name]
+    ordered = sorted(runs, key=lambda run: order(run.entry.optimiser))
+    found += [(run.entry, _run_row(run)) for run in ordered]
+    found += [(one, _reference_row(one)) for one in matrix.references if one.task == task.name]
+    typed = {row[HEADER.index("typed")] for _, row in found}
+    header: tuple[str, ...] = HEADER
+    at = HEADER.index("seed")
+    rows = [row for _, row in found]
+    if matrix.split_seeds != (None,):
+        header = (*HEADER[:at], "split", *HEADER[at:])
+        rows = [(*row[:at], _split(entry), *row[at:]) for entry, row in found]
+    more = len(header) - len(HEADER)
     notes = [note for mark, note in TYPED.items() if mark in typed and note]
     return Table(
         matrix.name("runs", task.name),
         f"Every run on {task.name}, {matrix.model}, {matrix.budget:,} rows a search",
-        HEADER,
+        header,
         tuple(rows),
-        text=(0, 7),
-        code=(8,),
+        text=(0, 7 + more),
+        code=(8 + more,),
         notes=(*_remarks(matrix, task, runs), *notes),
     )
 
@@ -80,6 +96,10 @@ def _reference_row(entry: ReferenceEntry) -> tuple[str, ...]:
     return (entry.name, NONE, count(entry.rows), f"{entry.seconds:,.1f}", *figures, NONE, "")
 
 
+def _split(entry: ScoredEntry) -> str:
+    return NONE if entry.split_seed is None else str(entry.split_seed)
+
+
 def _typed(text: str, retypable: bool) -> str:
     if text.startswith(SOFT_MARK):
         return "soft"
@@ -88,11 +108,11 @@ def _typed(text: str, retypable: bool) -> str:
 
 def _remarks(matrix: ScoreMatrix, task: TaskEntry, runs: Sequence[RunData]) -> Iterator[str]:
     """What went wrong, what was done, and how far the figures can be trusted."""
-    for control in matrix.controls:
-        if control.task == task.name and control.note:
-            yield f"{control.name}: {control.note}."
+    notes = [(one.name, one.note) for one in matrix.controls if one.task == task.name and one.note]
+    for name, note in dict.fromkeys(notes):
+        yield f"{name}: {note}."
     for run in runs:
-        where = f"{run.entry.optimiser}, seed {run.entry.seed}"
+        where = f"{run.entry.optimiser}, {run.seeds}"
         if run.entry.error:
             yield f"{where}: ended by {run.entry.error}"
         elif run.entry.prompt is None and run.entry.status == "finished":

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from rlprompt._utils.text import slugs
 from rlprompt.reports.study_data import RunData, StudyData
-from rlprompt.statistics.summaries import share_interval
-from rlprompt.store.summary import ReferenceEntry, TaskEntry
+from rlprompt.statistics.summaries import share_interval, summarise
+from rlprompt.store.summary import (
+    HAND,
+    ControlEntry,
+    ReferenceEntry,
+    ScoredEntry,
+    TaskEntry,
+    hand_name,
+)
 from rlprompt.types import Floats
+
+# What the best of several hand-written prompts is called.
+BEST_HAND = f"best {HAND}"
 
 
 class ScoreMatrix:
@@ -27,14 +37,23 @@ class ScoreMatrix:
         self.study, self.model, self.budget, self.key = study, model, budget, key
         summary = study.summary
         self.runs = study.section(model, budget)
-        self.controls = [one for one in summary.controls if one.model == model]
+        controls = [one for one in summary.controls if one.model == model]
+        self.controls = [*controls, *_best_by_hand(controls)]
         self.references = [one for one in summary.references if one.model == model]
         there = {one.task for one in (*(run.entry for run in self.runs), *self.controls)}
         self.tasks = [task for task in summary.tasks if task.name in there]
         begun = {run.entry.optimiser for run in self.runs}
         self.methods = [name for name in summary.optimisers if name in begun]
         self.seeds = sorted({run.entry.seed for run in self.runs})
+        scored = (*(run.entry for run in self.runs), *self.controls)
+        self.split_seeds = tuple(dict.fromkeys(one.split_seed for one in scored))
         self._slugs = slugs((task.name for task in self.tasks), key)
+
+    @property
+    def rivals(self) -> list[str]:
+        """Controls to hold searches against: of several hand-written prompts the best."""
+        names = dict.fromkeys(one.name for one in self.controls)
+        return [one for one in names if BEST_HAND not in names or not one.startswith(HAND)]
 
     def name(self, kind: str, task: str = "") -> str:
         """What a table or plot of this section is called among all of the page."""
@@ -50,19 +69,31 @@ class ScoreMatrix:
         ]
 
     def scores(self, method: str, tasks: Sequence[TaskEntry], split: str = "test") -> Floats:
-        """(seeds, tasks) of the metric, NaN where there is none that counts."""
-        scores = np.full((len(self.seeds), len(tasks)), np.nan)
+        """(splits, seeds, tasks) of the metric, NaN where there is none that counts."""
+        scores = np.full((len(self.split_seeds), len(self.seeds), len(tasks)), np.nan)
         for column, task in enumerate(tasks):
             for run in self.of(method, task.name):
                 value = run.score(split)
                 if value is not None:
-                    scores[self.seeds.index(run.entry.seed), column] = value
+                    row = self.split_seeds.index(run.entry.split_seed)
+                    scores[row, self.seeds.index(run.entry.seed), column] = value
         return scores
 
     @property
-    def n_seeds(self) -> int:
-        """Seeds of the runs that count."""
-        return len({run.entry.seed for run in self.runs if run.counts})
+    def nested(self) -> bool:
+        """Whether its runs are on several draws of the examples."""
+        return len(self.split_seeds) > 1
+
+    @property
+    def unit(self) -> str:
+        """What varies independently, in a word."""
+        return "split" if self.nested else "seed"
+
+    @property
+    def n_units(self) -> int:
+        """Splits of the runs that count, or seeds where there is one split."""
+        counting = [run.entry for run in self.runs if run.counts]
+        return len({one.split_seed if self.nested else one.seed for one in counting})
 
     @property
     def tested(self) -> list[TaskEntry]:
@@ -81,11 +112,36 @@ class ScoreMatrix:
         known = known[~np.isnan(known)]
         return len(self.tested) == 1 or bool(((known >= 0) & (known <= 1)).all())
 
-    def control(self, name: str, task: str) -> float:
-        """A control's test score, NaN where it has none."""
-        found = (one.test for one in self.controls if (one.name, one.task) == (name, task))
-        value = next(found, None)
-        return np.nan if value is None else value
+    def control(self, name: str, tasks: Sequence[TaskEntry]) -> Floats:
+        """(splits, tasks) of a control's test score, NaN where it has none."""
+        scores = np.full((len(self.split_seeds), len(tasks)), np.nan)
+        names = [task.name for task in tasks]
+        for one in self.controls:
+            if one.name == name and one.task in names and one.test is not None:
+                row = self.split_seeds.index(one.split_seed)
+                scores[row, names.index(one.task)] = one.test
+        return scores
+
+    def controls_of(self, task: str) -> dict[str, list[ControlEntry]]:
+        """Controls of a task by name, an entry a split."""
+        found: dict[str, list[ControlEntry]] = {}
+        for one in self.controls:
+            if one.task == task:
+                found.setdefault(one.name, []).append(one)
+        return found
+
+    def by_split(self, entries: Iterable[ScoredEntry], split: str = "test") -> Floats:
+        """(splits, entries of one) of a metric, NaN where there is none."""
+        rows: dict[int | None, list[float]] = {seed: [] for seed in self.split_seeds}
+        for one in entries:
+            value = getattr(one, split)
+            rows.setdefault(one.split_seed, []).append(np.nan if value is None else value)
+        width = max(map(len, rows.values()), default=0)
+        return np.array([[*row, *[np.nan] * (width - len(row))] for row in rows.values()])
+
+    def mean(self, entries: Iterable[ScoredEntry], split: str = "test") -> float | None:
+        """Mean over splits of the means over the entries of each; None where there is none."""
+        return known_mean(self.by_split(entries, split))
 
     def trained(self, task: str) -> dict[str, list[ReferenceEntry]]:
         """Trained models of a task by kind."""
@@ -101,11 +157,34 @@ class ScoreMatrix:
         return [name for name in self.methods if not np.isnan(self.scores(name, self.tasks)).all()]
 
 
+def _best_by_hand(controls: Sequence[ControlEntry]) -> Iterator[ControlEntry]:
+    """Of several hand-written prompts the best on train and dev, on each split of each task.
+
+    They were fitted to neither, and test decides nothing.
+    """
+    places: dict[tuple[str, int | None], list[ControlEntry]] = {}
+    for one in controls:
+        if one.name.startswith(HAND):
+            places.setdefault((one.task, one.split_seed), []).append(one)
+    if not any(one.name == hand_name(2) for one in controls):
+        return
+    for own in places.values():
+        best = max(own, key=lambda one: mean_of((one.train, one.dev)) or -np.inf)
+        note = f"of {len(own)} hand-written ones the best on train and dev, {best.name}"
+        where = "" if best.split_seed is None else f" on split {best.split_seed}"
+        yield best.model_copy(update={"name": BEST_HAND, "rows": 0, "note": f"{note}{where}"})
+
+
 def wilson(metrics: Sequence[float]) -> tuple[float | None, float | None]:
     """The interval of one prompt's share of right answers; none for other metrics."""
     if not metrics or not set(metrics) <= {0.0, 1.0}:
         return None, None
     return share_interval(round(sum(metrics)), len(metrics))
+
+
+def known_mean(values: Floats) -> float | None:
+    """Mean over splits of (splits, runs), NaN left out; None where there is nothing else."""
+    return None if np.isnan(values).all() else summarise(values).mean
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:

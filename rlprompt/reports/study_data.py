@@ -9,6 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlprompt._utils.text import counted
 from rlprompt.search.result import Result
 from rlprompt.store.summary import RunEntry, Summary, TaskEntry, read_summary
 from rlprompt.transfer.file import FILE as TRANSFER
@@ -35,7 +36,14 @@ class RunData:
     def title(self) -> str:
         """What it is called in a sentence."""
         entry = self.entry
-        return f"{entry.optimiser} on {entry.task}, {entry.model}, seed {entry.seed}"
+        return f"{entry.optimiser} on {entry.task}, {entry.model}, {self.seeds}"
+
+    @property
+    def seeds(self) -> str:
+        """Its seeds in words: of the split, where it has one, and of the search."""
+        entry = self.entry
+        split = "" if entry.split_seed is None else f"split {entry.split_seed}, "
+        return f"{split}seed {entry.seed}"
 
     @property
     def counts(self) -> bool:
@@ -67,6 +75,19 @@ class StudyData:
     def task(self, name: str) -> TaskEntry | None:
         """The task of that name."""
         return next((task for task in self.summary.tasks if task.name == name), None)
+
+    def task_of(self, run: RunData) -> TaskEntry | None:
+        """The task of a run on the split of the run."""
+        task = self.task(run.entry.task)
+        return task and task.on(run.entry.split_seed)
+
+    @property
+    def repetition(self) -> str:
+        """How often each search runs on a task, in words."""
+        summary = self.summary
+        seeds = counted(len(summary.seeds), "seed")
+        n_splits = len(summary.split_seeds)
+        return f"{counted(n_splits, 'split')} of {seeds}" if n_splits else seeds
 
     def section(self, model: str, budget: int) -> tuple[RunData, ...]:
         """The runs of a model at a budget."""

@@ -68,6 +68,23 @@ class Dots:
 
 
 @dataclass(frozen=True)
+class Points:
+    """Prompts of one method on a plot of one score against another.
+
+    Attributes:
+        name: What to write beside the plot.
+        style: Which colour; None for what no search found.
+        hollow: (n, 2) places across and upward, drawn as circles.
+        filled: (n, 2) places of dots.
+    """
+
+    name: str
+    style: int | None
+    hollow: Floats
+    filled: Floats
+
+
+@dataclass(frozen=True)
 class _Frame:
     """Where values lie on a plot."""
 
@@ -95,6 +112,7 @@ def line_plot(
     y_range: tuple[float, float],
     x_start: float = 0.0,
     legend: bool = False,
+    until: float | None = None,
 ) -> str:
     """Step curves with their bands, and levels to hold them against.
 
@@ -109,6 +127,7 @@ def line_plot(
         y_range: Heights at the lower and upper edge; bands are cut there.
         legend: List the names, where the ends of curves do not tell them apart.
         x_start: Where the horizontal axis begins; it ends with the longest curve.
+        until: Where a vertical line parts what was seen from what is fitted.
     """
     end = max((float(line.band.at[-1]) for line in lines), default=x_start)
     frame = _Frame((x_start, end if end > x_start else x_start + 1), y_range)
@@ -125,12 +144,42 @@ def line_plot(
         y = float(frame.up(height))
         place = _numbers(x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y)
         SubElement(inside, "line", {"class": "level", **place})
+    if until is not None:
+        x = float(frame.across(until))
+        place = _numbers(x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM)
+        SubElement(inside, "line", {"class": "level", **place})
     for line in lines:
         _curve(inside, frame, line)
     if legend:
         _legend(svg, lines)
     else:
         _end_labels(svg, frame, lines, levels)
+    return _text(svg)
+
+
+def scatter_plot(
+    name: str,
+    title: str,
+    description: str,
+    points: Sequence[Points],
+    *,
+    x_label: str,
+    y_label: str,
+) -> str:
+    """One score against another, a mark a prompt, with the names of methods beside."""
+    places = np.concatenate([part for one in points for part in (one.hollow, one.filled)])
+    frame = _Frame(value_range(places[:, 0].tolist()), value_range(places[:, 1].tolist()))
+    svg = _begin(name, title, description, HEIGHT)
+    _axes(svg, frame, x_label, y_label)
+    for i, one in enumerate(points):
+        look = "control" if one.style is None else f"s{one.style % N_STYLES}"
+        group = SubElement(svg, "g", {"class": f"row {look}"})
+        for mark, part in (("ring", one.hollow), ("dot", one.filled)):
+            for x, y in zip(frame.across(part[:, 0]), frame.up(part[:, 1]), strict=True):
+                SubElement(group, "circle", {"class": mark, **_numbers(cx=x, cy=y, r=3)})
+        edge, y = WIDTH - RIGHT + 8, TOP + 8 + i * (LABEL_GAP + 2)
+        SubElement(group, "circle", {"class": "dot", **_numbers(cx=edge + 6, cy=y, r=3)})
+        _label(group, _short(one.name, LABEL_LENGTH), edge + 14, y + 4, "start", "label")
     return _text(svg)
 
 

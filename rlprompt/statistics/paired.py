@@ -1,8 +1,9 @@
 """Differences between two methods: how large, how sure, and how to be surer.
 
-Two methods are compared over runs, paired by (task, seed). Where the data are drawn by the seed, a
-pair shares them and the pairing takes their luck out; elsewhere it is a pairing at random, which
-loses a little power and is as valid.
+Two methods are compared over runs, paired by (task, seed): a pairing at random, which loses a
+little power and is as valid. Where the data are drawn several times, runs are paired by (task,
+split, seed), and what counts is the mean difference of each split (`nested`): a pair shares the
+examples, and the pairing takes their luck out.
 
 The interval and p come from Student's t of the paired differences, within tasks. A test by flipping
 signs needs no distribution, but n pairs reach no p below 2^(1 - n) in two-sided tests: five seeds
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-from rlprompt.statistics.summaries import LEVEL, present
+from rlprompt.statistics.nested import LEVEL, over_splits, present, t_interval, variance, welch
 from rlprompt.types import Floats
 
 # Where the search for a number of seeds ends.
@@ -58,22 +59,20 @@ def compare_runs(x: Floats, y: Floats) -> Difference:
     """How two methods differ over seeds, on these tasks and these test examples.
 
     Says what other seeds would give, and nothing of other tasks: each task counts alike, and error
-    is the spread between seeds within tasks. For T tasks with n_t pairs and variances s_t^2,
-
-        error^2 = sum_t s_t^2 / n_t / T^2
-
-    with the degrees of freedom of Welch and Satterthwaite (Welch 1947,
-    https://doi.org/10.1093/biomet/34.1-2.28), so tasks may differ in their noise. With one task it
-    is the paired t test. Where differences do not vary at all, t is not defined; there is no
-    interval then, and p is that of the sign test.
+    is the spread between seeds within tasks, or between splits where there are several, with the
+    degrees of freedom of Welch and Satterthwaite (`nested.welch`). With one task it is the paired t
+    test. Where differences do not vary at all, t is not defined; there is no interval then, and p
+    is that of the sign test.
 
     Args:
-        x: (seeds, tasks), a row a seed.
-        y: (seeds, tasks), the same seeds and tasks; or (1, tasks) for a control without seeds.
+        x: (seeds, tasks), a row a seed; or (splits, seeds, tasks).
+        y: The same seeds, tasks and splits; or one row, (1, tasks) or (splits, 1, tasks), for a
+            control without seeds.
 
     Returns:
-        Of the tasks in which two pairs or more have both scores; if there are none, the mean of
-        those with one pair and nothing else.
+        Of the tasks in which two pairs or more have both scores, a pair of means for each split
+        where there are several; if there are none, the mean of those with one pair and nothing
+        else.
 
     Raises:
         ValueError: No pair has both scores, or shapes do not fit.
@@ -83,7 +82,7 @@ def compare_runs(x: Floats, y: Floats) -> Difference:
     >>> round(found.mean, 3), round(found.low, 3), round(found.high, 3), round(found.p, 3)
     (0.2, -0.048, 0.448, 0.074)
     """
-    if x.ndim != 2 or y.shape not in (x.shape, (1, *x.shape[1:])):
+    if x.ndim not in (2, 3) or y.shape not in (x.shape, (*x.shape[:-2], 1, x.shape[-1])):
         raise ValueError(f"scores {x.shape} and {y.shape} are not of the same seeds and tasks")
     tasks = _tasks(x - y)
     repeated = [task for task in tasks if len(task) > 1]
@@ -92,14 +91,12 @@ def compare_runs(x: Floats, y: Floats) -> Difference:
     n_pairs = sum(map(len, used))
     if not repeated:
         return Difference(mean, None, None, None, n_pairs, len(used))
-    errors = np.array([_variance(task) / len(task) for task in used])
-    if not errors.any():
+    error, freedom = welch(used)
+    if not error:
         return Difference(mean, None, None, _sign_p(np.concatenate(used)), n_pairs, len(used))
-    error = np.sqrt(errors.sum()) / len(used)
-    freedom = errors.sum() ** 2 / sum(errors**2 / [len(task) - 1 for task in used])
-    half = stats.t.isf(LEVEL / 2, freedom) * error
+    low, high = t_interval(mean, error, freedom)
     p = float(2 * stats.t.sf(abs(mean) / error, freedom))
-    return Difference(mean, float(mean - half), float(mean + half), p, n_pairs, len(used))
+    return Difference(mean, low, high, p, n_pairs, len(used))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -126,7 +123,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seeds_needed(differences: Floats, power: float = 0.8, alpha: float = LEVEL) -> int | None:
-    """Seeds a task with which `compare_runs` would find the difference, with its sign.
+    """Seeds a task, or splits, with which `compare_runs` would find the difference, with its sign.
 
     From the noncentral t distribution (Cohen 1988, Statistical Power Analysis, chapter 2), with the
     mean and the spreads that were seen: an estimate from an estimate, good for its order of
@@ -134,7 +131,8 @@ def seeds_needed(differences: Floats, power: float = 0.8, alpha: float = LEVEL) 
     more often than `alpha`.
 
     Args:
-        differences: (seeds, tasks) paired differences, or (seeds,) of one task; NaN if missing.
+        differences: (seeds, tasks) paired differences, (seeds,) of one task, or (splits, seeds,
+            tasks), of which splits are counted; NaN if missing.
         power: Chance to find it, below 1.
         alpha: Two-sided level.
 
@@ -147,7 +145,7 @@ def seeds_needed(differences: Floats, power: float = 0.8, alpha: float = LEVEL) 
     """
     columns = differences[:, None] if differences.ndim == 1 else differences
     tasks = [task for task in _tasks(columns) if len(task) > 1]
-    variances = np.array([_variance(task) for task in tasks])
+    variances = np.array([variance(task) for task in tasks])
     if not variances.any():
         return None
     effect = abs(np.mean([task.mean() for task in tasks]))
@@ -172,12 +170,7 @@ def _tasks(differences: Floats) -> list[Floats]:
 
     Rounded: means of the same counts may differ in their last digits, which is no variation.
     """
-    return present(differences.round(12))
-
-
-def _variance(task: Floats) -> float:
-    """Exactly 0 for equal values, whatever the last digits of their mean."""
-    return float(task.var(ddof=1)) if np.ptp(task) else 0.0
+    return present(over_splits(differences).round(12))
 
 
 def _sign_p(differences: Floats) -> float:

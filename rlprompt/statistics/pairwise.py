@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlprompt.statistics.nested import LEVEL
 from rlprompt.statistics.paired import Difference, compare_runs, holm, seeds_needed
-from rlprompt.statistics.summaries import LEVEL
 from rlprompt.types import Floats
 
 

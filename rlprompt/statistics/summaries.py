@@ -3,7 +3,8 @@
 Scores are matrices (seeds, tasks) of one method at one budget, NaN where a run is missing or
 failed. The unit that varies is the seed: an interval says what other seeds would give on the same
 tasks and the same test examples, and nothing of other tasks. With one seed there is no interval.
-Tests of differences are in `paired`, words in `verdict`.
+Where the data were drawn several times, scores are (splits, seeds, tasks), and the unit is the
+split (`nested`). Tests of differences are in `paired`, words in `verdict`.
 
 >>> over_seeds = summarise(np.array([0.5, 0.6, 0.7]))
 >>> f"{over_seeds.mean:.2f}, 95 % interval {over_seeds.low:.2f} to {over_seeds.high:.2f}"
@@ -23,17 +24,23 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from rlprompt.statistics.nested import (
+    LEVEL,
+    RESAMPLES,
+    is_nested,
+    over_splits,
+    present,
+    resampled,
+    runs_of,
+    t_interval,
+    welch,
+)
 from rlprompt.types import Floats
-
-# Two-sided; every interval is of 1 - LEVEL.
-LEVEL = 0.05
-# 1,000 are a rough minimum for 95 % intervals (Efron and Tibshirani 1993, section 19.3).
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """Values of independent runs.
+    """Values of independent runs, or the means of splits.
 
     Attributes:
         mean: Their mean.
@@ -94,7 +101,7 @@ def summarise(values: Floats) -> MeanInterval:
     give; few comparisons have tasks enough, or tasks drawn at random, to claim that.
 
     Args:
-        values: (n,); NaN is left out.
+        values: (n,), or (splits, seeds), of which the means of splits count; NaN is left out.
 
     Raises:
         ValueError: There is no value, or an infinite one.
@@ -102,8 +109,10 @@ def summarise(values: Floats) -> MeanInterval:
     >>> found = summarise(np.array([0.5, 0.6, 0.7]))
     >>> round(found.mean, 3), round(found.deviation, 3), round(found.low, 3), round(found.high, 3)
     (0.6, 0.1, 0.352, 0.848)
+    >>> summarise(np.array([[0.4, 0.6], [0.6, 0.6], [0.7, 0.7]])) == found
+    True
     """
-    (values,) = present(values[:, None])
+    (values,) = present(values[..., None])
     n = len(values)
     mean = float(values.mean())
     if n < 2:
@@ -133,37 +142,16 @@ def share_interval(successes: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def present(scores: Floats) -> list[Floats]:
-    """The scores of each task that has any, without NaN.
-
-    Args:
-        scores: (seeds, tasks).
-
-    Raises:
-        ValueError: It is no matrix, there is no score at all, or an infinite one.
-
-    >>> present(np.array([[0.5, np.nan], [0.7, np.nan]]))
-    [array([0.5, 0.7])]
-    """
-    if scores.ndim != 2:
-        raise ValueError(f"scores have the shape {scores.shape}; give (seeds, tasks)")
-    if np.isinf(scores).any():
-        raise ValueError("a score is infinite; give finite ones, and NaN where a run is missing")
-    columns = [column[~np.isnan(column)] for column in scores.T]
-    if not any(map(len, columns)):
-        raise ValueError("there is no score; leave out what has none")
-    return [column for column in columns if len(column)]
-
-
 def interquartile_mean(scores: Floats, rng: np.random.Generator) -> Estimate:
     """Mean of the middle half of all runs of all tasks, with a stratified bootstrap interval.
 
     A quarter of the runs, rounded down, is cut off at each end, so fewer than four have their plain
     mean. It minds neither one lucky run nor one failure, and is more efficient than the median.
-    Tasks should share a scale; a task with more runs weighs more, as in rliable.
+    Tasks should share a scale; a task with more runs weighs more, as in rliable. Of several splits
+    the runs are resampled in two stages (`nested.resampled`), which is too narrow with few splits.
 
     Args:
-        scores: (seeds, tasks).
+        scores: (seeds, tasks) or (splits, seeds, tasks).
         rng: Of the resamples.
 
     >>> scores = np.array([[0.1], [0.5], [0.6], [0.9]])
@@ -171,20 +159,27 @@ def interquartile_mean(scores: Floats, rng: np.random.Generator) -> Estimate:
     >>> round(found.value, 3), found.low < 0.55 < found.high, found.n_tasks
     (0.55, True, 1)
     """
-    tasks = present(scores)
 
     def middle(*tasks: Floats, axis: int) -> Any:
         return stats.trim_mean(np.concatenate(tasks, axis), 0.25, axis)
 
+    tasks = runs_of(scores)
     value = float(middle(*tasks, axis=-1))
-    return _estimate(value, tasks, middle, len(tasks), rng)
+    if is_nested(scores):
+        drawn = _drawn(scores, rng)
+        means = None if drawn is None else middle(*drawn, axis=-1)
+        return _estimate(value, _percentiles(means), len(tasks))
+    return _estimate(value, _bootstrap(tasks, middle, rng), len(tasks))
 
 
 def task_mean(scores: Floats, rng: np.random.Generator) -> Estimate:
     """Mean over tasks of their means over seeds, with a stratified bootstrap interval.
 
+    Of several splits it is the mean over tasks of means over splits of means over seeds, with a t
+    interval of the means of splits: three splits are too few to resample.
+
     Args:
-        scores: (seeds, tasks).
+        scores: (seeds, tasks) or (splits, seeds, tasks).
         rng: Of the resamples.
 
     >>> scores = np.array([[0.2, 0.8], [0.4, np.nan]])
@@ -194,7 +189,11 @@ def task_mean(scores: Floats, rng: np.random.Generator) -> Estimate:
     """
     tasks = present(scores)
     value = float(_mean_of_means(*tasks))
-    return _estimate(value, tasks, _mean_of_means, len(tasks), rng)
+    if not is_nested(scores):
+        return _estimate(value, _bootstrap(tasks, _mean_of_means, rng), len(tasks))
+    error, freedom = welch(tasks) if min(map(len, tasks)) > 1 else (0.0, 0.0)
+    interval = t_interval(value, error, freedom) if error else None
+    return _estimate(value, interval, len(tasks))
 
 
 def probability_of_improvement(x: Floats, y: Floats, rng: np.random.Generator) -> Estimate:
@@ -202,39 +201,44 @@ def probability_of_improvement(x: Floats, y: Floats, rng: np.random.Generator) -
 
     Of all pairs of runs of a task, the share in which x is higher, half counted where they are
     level (Mann and Whitney's U over the number of pairs; Agarwal et al. 2021, section 4.3). It says
-    how often, not by how much.
+    how often, not by how much. Of several splits, runs are held against those on the same split,
+    and shares are means over splits, which are resampled in two stages (`nested.resampled`).
 
     Args:
-        x: (seeds, tasks).
-        y: (seeds, tasks), on the same tasks; the numbers of seeds may differ.
+        x: (seeds, tasks) or (splits, seeds, tasks).
+        y: The same, on the same splits and tasks; the numbers of seeds may differ.
         rng: Of the resamples.
 
     Raises:
-        ValueError: They share no task on which both have a score.
+        ValueError: They share no task, or no split of one, on which both have a score.
 
     >>> x, y = np.array([[0.6], [0.8]]), np.array([[0.5], [0.7]])
     >>> probability_of_improvement(x, y, np.random.default_rng(0)).value
     0.75
     """
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+    if x.ndim != y.ndim or x.shape[-1] != y.shape[-1] or x.shape[:-2] != y.shape[:-2]:
         raise ValueError(f"scores {x.shape} and {y.shape} are not on the same tasks")
+    if is_nested(x):
+        return _nested_improvement(x, y, rng)
+    x, y = over_splits(x), over_splits(y)
     shared = ~np.isnan(x).all(axis=0) & ~np.isnan(y).all(axis=0)
     if not shared.any():
         raise ValueError("there is no task on which both have a score")
     tasks = [*present(x[:, shared]), *present(y[:, shared])]
     n_tasks = len(tasks) // 2
     value = float(_improvement(*tasks))
-    return _estimate(value, tasks, _improvement, n_tasks, rng)
+    return _estimate(value, _bootstrap(tasks, _improvement, rng), n_tasks)
 
 
 def performance_profile(scores: Floats, thresholds: Floats, rng: np.random.Generator) -> Band:
     """Share of runs that score above each threshold, a mean over tasks, with its bands.
 
     One profile above another everywhere is better at every level (Agarwal et al. 2021, section 4.2,
-    run-score distributions; bands by the stratified bootstrap). No band where a task has one run.
+    run-score distributions; bands by the stratified bootstrap, of several splits in two stages). No
+    band where a task has one run, or one split of several.
 
     Args:
-        scores: (seeds, tasks).
+        scores: (seeds, tasks) or (splits, seeds, tasks).
         thresholds: (G,).
         rng: Of the resamples.
 
@@ -242,7 +246,6 @@ def performance_profile(scores: Floats, thresholds: Floats, rng: np.random.Gener
     >>> performance_profile(scores, thresholds, np.random.default_rng(0)).value.round(3).tolist()
     [0.667, 0.333]
     """
-    tasks = present(scores)
 
     def shares(*tasks: Floats, axis: int = -1) -> Floats:
         # Runs first, since to sum over a long axis of few is slow; thresholds first in the end.
@@ -250,19 +253,29 @@ def performance_profile(scores: Floats, thresholds: Floats, rng: np.random.Gener
         above = _over_tasks([(task > thresholds).mean(axis=0) for task in runs_first])
         return np.moveaxis(above, -1, 0)
 
+    tasks = runs_of(scores)
     value = shares(*tasks)
-    interval = _bootstrap(tasks, shares, rng)
+    if is_nested(scores):
+        drawn = _drawn(scores, rng)
+        interval = _percentiles(None if drawn is None else shares(*drawn))
+    else:
+        interval = _bootstrap(tasks, shares, rng)
     low, high = (np.full_like(value, np.nan),) * 2 if interval is None else interval
     return Band(thresholds, value, low, high)
 
 
-def curve_band(curves: Sequence[Sequence[tuple[float, float]]], grid: Floats) -> Band:
+def curve_band(
+    curves: Sequence[Sequence[tuple[float, float]]],
+    grid: Floats,
+    splits: Sequence[object] | None = None,
+) -> Band:
     """Mean and t interval over seeds of curves of the best so far.
 
     Args:
         curves: One a seed: (cost, best so far), cost ascending. A value holds until the next, and
             the last one to the end.
         grid: (G,) costs at which to read them.
+        splits: The split of each curve. Of several, mean and interval are of the means of splits.
 
     Returns:
         NaN before the first value of the slowest seed: a mean over some seeds would jump as others
@@ -278,6 +291,9 @@ def curve_band(curves: Sequence[Sequence[tuple[float, float]]], grid: Floats) ->
     if not curves or not all(map(len, curves)):
         raise ValueError("a curve has no point; leave out runs that scored nothing")
     values = np.array([_held(np.array(curve, dtype=np.float64), grid) for curve in curves])
+    if splits is not None and len(set(splits)) > 1:
+        groups = [[one == name for one in splits] for name in dict.fromkeys(splits)]
+        values = np.array([values[group].mean(axis=0) for group in groups])
     mean, n = values.mean(axis=0), len(values)
     if n < 2:
         return Band(grid, mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
@@ -314,14 +330,48 @@ def _over_tasks(figures: list[Any]) -> Floats:
     return np.asarray(np.mean(figures, axis=0))
 
 
+def _nested_improvement(x: Floats, y: Floats, rng: np.random.Generator) -> Estimate:
+    """Means over tasks of means over splits of the share of pairs in which x is higher."""
+    values, draws = [], []
+    for task in range(x.shape[-1]):
+        pair = [np.asarray(one[..., task]) for one in (x, y)]
+        rows = [[row[~np.isnan(row)] for row in one] for one in pair]
+        shares = [_improvement(a, b) for a, b in zip(*rows, strict=True) if len(a) and len(b)]
+        if shares:
+            values.append(float(np.mean(shares)))
+            draws.append(resampled(pair, rng))
+    if not values:
+        raise ValueError("there is no task on which both have a score")
+    means = None
+    if all(draw is not None for draw in draws):
+        drawn = [_improvement(*draw).mean(axis=-1) for draw in draws if draw is not None]
+        means = _over_tasks(drawn)
+    return _estimate(float(np.mean(values)), _percentiles(means), len(values))
+
+
+def _drawn(scores: Floats, rng: np.random.Generator) -> list[Floats] | None:
+    """Runs of each task that has any, resampled in two stages: (resamples, runs)."""
+    drawn = []
+    for task in np.moveaxis(scores, -1, 0):
+        if not np.isnan(task).all():
+            found = resampled([task], rng)
+            if found is None:
+                return None
+            drawn.append(found[0].reshape(len(found[0]), -1))
+    return drawn
+
+
+def _percentiles(values: Floats | None) -> tuple[Floats, Floats] | None:
+    """Of resamples, the last axis."""
+    if values is None:
+        return None
+    low, high = np.quantile(values, [LEVEL / 2, 1 - LEVEL / 2], axis=-1)
+    return np.asarray(low), np.asarray(high)
+
+
 def _estimate(
-    value: float,
-    tasks: Sequence[Floats],
-    statistic: Callable[..., Any],
-    n_tasks: int,
-    rng: np.random.Generator,
+    value: float, interval: tuple[Floats | float, Floats | float] | None, n_tasks: int
 ) -> Estimate:
-    interval = _bootstrap(tasks, statistic, rng)
     if interval is None:
         return Estimate(value, None, None, n_tasks)
     low, high = map(float, interval)

@@ -14,9 +14,9 @@ from itertools import combinations
 import numpy as np
 
 from rlprompt._utils.text import counted, listed
+from rlprompt.statistics.nested import is_nested, over_splits, present
 from rlprompt.statistics.paired import Difference
 from rlprompt.statistics.pairwise import Pair, compare_all, highest, pairs_of
-from rlprompt.statistics.summaries import present
 from rlprompt.types import Floats
 
 
@@ -58,9 +58,26 @@ class _Study:
         return float(np.mean([task.mean() for task in present(self.searches[name])]))
 
     @property
-    def n_seeds(self) -> int:
-        """Of the search that has most on one task."""
-        return max(int((~np.isnan(scores)).sum(axis=0).max()) for scores in self.searches.values())
+    def n_units(self) -> int:
+        """Seeds, or splits, of the search that has most on one task."""
+        return max(
+            int((~np.isnan(over_splits(scores))).sum(axis=0).max())
+            for scores in self.searches.values()
+        )
+
+    @property
+    def unit(self) -> str:
+        """What varies independently, in a word."""
+        return "split" if any(map(is_nested, self.searches.values())) else "seed"
+
+    @property
+    def repetition(self) -> str:
+        """How often each search ran on a task."""
+        units = counted(self.n_units, self.unit)
+        if self.unit == "seed":
+            return units
+        seeds = max(int((~np.isnan(one)).sum(axis=1).max()) for one in self.searches.values())
+        return f"{units} of {counted(seeds, 'seed')}"
 
     @property
     def n_tasks(self) -> int:
@@ -92,9 +109,10 @@ def judge(
 
     Args:
         searches: (seeds, tasks) of each: a row is a seed, the same for all; higher is better;
-            NaN where a run is missing or failed.
-        controls: (tasks,) of each prompt that no seed decides, by how it reads in a sentence
-            ("the empty prompt"); NaN where there is none.
+            NaN where a run is missing or failed. Or (splits, seeds, tasks), where the examples
+            were drawn several times.
+        controls: (tasks,) of each prompt that no seed decides, or (splits, tasks), by how it reads
+            in a sentence ("the empty prompt"); NaN where there is none.
         budgets: Rows of each search.
         baseline: A search that the others should beat, such as random search.
         metric: What the scores are, in words.
@@ -113,7 +131,7 @@ def judge(
     pairs = compare_all([(a, b, scored[a], scored[b]) for a, b in combinations(scored, 2)])
     against_controls = compare_all(
         [
-            (search, control, scores, values[None])
+            (search, control, scores, values[..., None, :])
             for control, values in controls.items()
             for search, scores in scored.items()
         ]
@@ -144,10 +162,13 @@ def _checked(
 ) -> int:
     """The budget of all."""
     shapes = {name: scores.shape for name, scores in searches.items()}
-    if len(set(shapes.values())) > 1 or any(len(shape) != 2 for shape in shapes.values()):
-        raise ValueError(f"scores are (seeds, tasks), the same for all searches; got {shapes}")
+    if len(set(shapes.values())) > 1 or any(len(shape) not in (2, 3) for shape in shapes.values()):
+        raise ValueError(
+            "scores are (seeds, tasks) or (splits, seeds, tasks), the same for all searches; got "
+            f"{shapes}"
+        )
     for name, values in controls.items():
-        if any(values.shape != shape[1:] for shape in shapes.values()):
+        if any(values.shape != (*shape[:-2], shape[-1]) for shape in shapes.values()):
             raise ValueError(f"{name} has the shape {values.shape}; give a value for each task")
     if baseline is not None and baseline not in searches:
         raise ValueError(f"the baseline {baseline!r} is none of the searches {list(searches)}")
@@ -174,10 +195,11 @@ def _sentence(study: _Study, leader: str | None, winner: str | None, lead: Seque
             f"Only {leader} has a score, a mean {study.metric} of {mean} at {study.rows}: there is "
             "no other search to compare it with."
         )
-    if study.n_seeds == 1:
+    if study.n_units == 1:
         return (
-            f"One seed ranks nothing: {leader} happened to come out highest (mean {study.metric} "
-            f"{mean} at {study.rows}), and another seed may turn the order round. Run more seeds."
+            f"One {study.unit} ranks nothing: {leader} happened to come out highest (mean "
+            f"{study.metric} {mean} at {study.rows}), and another {study.unit} may turn the order "
+            f"round. Run more {study.unit}s."
         )
     if winner is not None:
         closest = min(lead, key=lambda pair: pair.difference.mean)
@@ -185,8 +207,8 @@ def _sentence(study: _Study, leader: str | None, winner: str | None, lead: Seque
         others = "every other search" if study.all_scored else "every other search with a score"
         return (
             f"{winner} wins at {study.rows}: its mean {study.metric} of {mean} over "
-            f"{counted(study.n_tasks, 'task')} and {counted(study.n_seeds, 'seed')} is above that "
-            f"of {others} (closest: {closest.second}, {_gap(closest.difference)}; "
+            f"{counted(study.n_tasks, 'task')} and {study.repetition} is above that "
+            f"of {others} (closest: {closest.second}, {_gap(closest.difference, study.unit)}; "
             f"p at most {math.ceil(1000 * worst) / 1000} after Holm's correction)."
         )
     return _open(study, leader, mean, lead)
@@ -204,13 +226,13 @@ def _open(study: _Study, leader: str, mean: str, lead: Sequence[Pair]) -> str:
     if unsettled:  # else what is left shares no seed with the leader
         closest = min(unsettled, key=lambda pair: pair.difference.mean)
         which = "" if len(equals) == 1 else f"closest: {closest.second}, "
-        text += f" ({which}{_gap(closest.difference)})"
+        text += f" ({which}{_gap(closest.difference, study.unit)})"
     text += f". It is settled above {listed(below)}." if below else "."
     needed = [pair.seeds_needed for pair in unsettled]
     if needed and None not in needed:
         text += (
-            f" About {max(seeds or 0 for seeds in needed):,} seeds a task in place of "
-            f"{study.n_seeds} would settle it, if the differences are what they seem."
+            f" About {max(seeds or 0 for seeds in needed):,} {study.unit}s a task in place of "
+            f"{study.n_units} would settle it, if the differences are what they seem."
         )
     return text
 
@@ -248,21 +270,29 @@ def _gaps(searches: Mapping[str, Floats]) -> Iterator[str]:
 
 def _scope(study: _Study) -> Iterator[str]:
     """What the intervals are about."""
-    if study.searches and study.n_seeds > 1:
-        these = "this task" if study.n_tasks == 1 else f"these {study.n_tasks} tasks"
+    if not study.searches or study.n_units == 1:
+        return
+    these = "this task" if study.n_tasks == 1 else f"these {study.n_tasks} tasks"
+    if study.unit == "seed":
         yield (
-            f"Intervals (95 %) are over {study.n_seeds} seeds on {these}, with the same test "
+            f"Intervals (95 %) are over {study.repetition} on {these}, with the same test "
             "examples: they say nothing of other tasks."
+        )
+    else:
+        yield (
+            f"Intervals (95 %) are over {study.repetition} on {these}: a split counts once, by the "
+            "mean of its seeds, since its runs share the luck of its examples. They say what other "
+            "draws of the examples would give, and nothing of other tasks."
         )
 
 
-def _gap(difference: Difference) -> str:
+def _gap(difference: Difference, unit: str) -> str:
     """How large it is and how sure."""
     text = f"a difference of {difference.mean:.3f}"
     if difference.p is None:
-        return f"{text} on too few shared seeds to test"
+        return f"{text} on too few shared {unit}s to test"
     if difference.low is None:
-        return f"{text} with every seed"
+        return f"{text} with every {unit}"
     return f"{text}, 95 % interval {difference.low:.3f} to {difference.high:.3f}"
 
 

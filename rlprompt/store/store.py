@@ -367,9 +367,13 @@ def differences(there: Any, now: Any, path: str = "") -> list[str]:
 
 
 def _has_more_seeds(there: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether one study is another with seeds added, and nothing else."""
-    old, new = ({**study["config"], "seeds": None} for study in (there, now))
-    seeds = [set(study["config"].get("seeds", ())) for study in (there, now)]
+    """Whether one study is another with seeds or split seeds added, and nothing else."""
+    kinds = ("seeds", "split_seeds")
+    old, new = ({**study["config"], **dict.fromkeys(kinds)} for study in (there, now))
+    seeds = [
+        {(kind, seed) for kind in kinds for seed in study["config"].get(kind, ())}
+        for study in (there, now)
+    ]
     # A setting that has come since is null in both, as it is for `differences`.
     same_runs = all(
         name in now["runs"] and not differences(run, now["runs"][name])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import ConfigDict, Field
@@ -19,8 +19,26 @@ EMPTY, HAND, CALIBRATED = "empty", "hand-written", "hand-written, calibrated"
 BEST_WORD, IN_CONTEXT = "best word", "in context"
 
 
+def hand_name(number: int, calibrated: bool = False) -> str:
+    """What the hand-written prompt of a number from 1 is called.
+
+    >>> hand_name(1), hand_name(1, calibrated=True), hand_name(2, calibrated=True)
+    ('hand-written', 'hand-written, calibrated', 'hand-written 2, calibrated')
+    """
+    name = HAND if number == 1 else f"{HAND} {number}"
+    return f"{name}, calibrated" if calibrated else name
+
+
 class SummaryError(ValueError):
     """A folder's summary cannot be read. The message says why and what to do."""
+
+
+def _unused(value: object) -> bool:
+    return value in (None, ())
+
+
+# Where there is one split a file says nothing of splits, as before there could be several.
+_SplitSeed = Annotated[int | None, Field(exclude_if=_unused)]
 
 
 class _Entry(pydantic.BaseModel):
@@ -58,6 +76,8 @@ class TaskEntry(_Entry):
         shown: A few test examples.
         data_notes: What was done to the data, leaks that were allowed included.
         leaks: Examples of a split that an earlier split has as well, by split.
+        split_seed: Which draw of the examples this is of; None for the only one.
+        other_splits: The same task on its other draws; empty where there is one.
     """
 
     name: str
@@ -72,6 +92,17 @@ class TaskEntry(_Entry):
     shown: tuple[ExampleEntry, ...] = ()
     data_notes: tuple[str, ...] = ()
     leaks: dict[str, int] = Field(default_factory=dict)
+    split_seed: _SplitSeed = None
+    other_splits: Annotated[tuple[TaskEntry, ...], Field(exclude_if=_unused)] = ()
+
+    @property
+    def splits(self) -> tuple[TaskEntry, ...]:
+        """The task on each draw of its examples, the first being itself."""
+        return self, *self.other_splits
+
+    def on(self, split_seed: int | None) -> TaskEntry | None:
+        """The task on one draw of its examples, None if there is no such."""
+        return next((one for one in self.splits if one.split_seed == split_seed), None)
 
 
 class ModelEntry(_Entry):
@@ -105,11 +136,13 @@ class ScoredEntry(_Entry):
         dev: The same.
         test: The same.
         rewards: Mean rewards by split.
+        split_seed: Which draw of the examples it is on; None for the only one.
     """
 
     task: str
     model: str
     name: str
+    split_seed: _SplitSeed = None
     train: float | None = None
     dev: float | None = None
     test: float | None = None
@@ -206,6 +239,7 @@ class Summary(_Entry):
         expected_runs: Runs that the grid has.
         optimisers: The methods' names, in order.
         seeds: One run each.
+        split_seeds: The draws of the examples that all of it ran on; empty for one without a seed.
         budgets: Rows of each run.
         tasks: In order.
         models: In order.
@@ -224,6 +258,7 @@ class Summary(_Entry):
     expected_runs: int
     optimisers: tuple[str, ...]
     seeds: tuple[int, ...]
+    split_seeds: Annotated[tuple[int, ...], Field(exclude_if=_unused)] = ()
     budgets: tuple[int, ...]
     tasks: tuple[TaskEntry, ...]
     models: tuple[ModelEntry, ...]

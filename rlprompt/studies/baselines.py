@@ -24,8 +24,8 @@ from rlprompt.tasks.classification import ClassificationTask
 
 logger = logging.getLogger(__name__)
 
-# Task, model and name of a control, and the digests of its prompts.
-_Place = tuple[str, ...]
+# Task, split, model and name of a control, and the digests of its prompts.
+_Place = tuple[str | int | None, ...]
 Controls = Mapping[_Place, Control]
 
 
@@ -63,20 +63,20 @@ def train_references(
     Raises:
         ExperimentError: One cannot be trained; what was found before is kept.
     """
-    seen = set[tuple[str, ...]]()
+    seen = set[_Place]()
     for experiment in experiments:
         task, lm = experiment.task, experiment.lm
         for name, reference in experiment.references.items():
             for seed in seeds_of(reference, experiment.seeds):
                 called = titled(name, reference, seed)
-                place = (experiment.task_name, lm.name, called)
+                place = (experiment.task_name, lm.name, called, experiment.split_seed)
                 if place in seen:
                     continue
                 seen.add(place)
                 key = f"reference {_scope(task, lm)} {task.splits.digest} {reference!r} {seed}"
                 kept = store.document(key)
                 if kept is not None:
-                    names = dict(zip(("task", "model", "name"), place, strict=True))
+                    names = dict(zip(("task", "model", "name", "split_seed"), place, strict=True))
                     yield ReferenceEntry.model_validate_json(kept).model_copy(update=names)
                 elif not found_only:
                     entry = _trained(reference, experiment, seed, called)
@@ -90,7 +90,8 @@ def _trained(reference: Reference, experiment: Experiment, seed: int, name: str)
     try:
         # With label words, or the experiment had been refused.
         classes = cast(ClassificationTask, task)
-        return train_reference(reference, classes, lm, seed, name=name, task_name=task_name)
+        entry = train_reference(reference, classes, lm, seed, name=name, task_name=task_name)
+        return entry.model_copy(update={"split_seed": experiment.split_seed})
     except (ValueError, torch.OutOfMemoryError) as error:
         raise ExperimentError(
             f"reference {name} cannot be trained on {task_name}: {error}. The "
@@ -107,7 +108,7 @@ def _scored(plan: ControlPlan, lm: FrozenLM, memo: Memo) -> Control:
 
 def _place(experiment: Experiment, plan: ControlPlan) -> _Place:
     digests = (prompt.digest for prompt in plan.prompts)
-    return (experiment.task_name, experiment.lm.name, plan.name, *digests)
+    return (experiment.task_name, experiment.split_seed, experiment.lm.name, plan.name, *digests)
 
 
 def _scope(task: Task, lm: FrozenLM) -> tuple[str, str]:

@@ -122,7 +122,6 @@ class Comparison:
     def summary(self) -> Summary:
         """All but the curves; `controls` and `runs` are tables over all sections."""
         experiments = [section.experiment for section in self.sections]
-        tasks = {experiment.task_name: experiment.task for experiment in experiments}
         models = {experiment.lm.name: experiment.lm for experiment in experiments}
         first = experiments[0]
         return Summary(
@@ -131,8 +130,11 @@ class Comparison:
             expected_runs=sum(len(experiment.grid) for experiment in experiments),
             optimisers=tuple(first.optimisers),
             seeds=tuple(first.seeds),
+            split_seeds=tuple(
+                dict.fromkeys(one.split_seed for one in experiments if one.split_seed is not None)
+            ),
             budgets=tuple(dict.fromkeys(experiment.budget.rows for experiment in experiments)),
-            tasks=tuple(_task_entry(name, task) for name, task in tasks.items()),
+            tasks=tuple(_task_entries(experiments)),
             models=tuple(map(_model_entry, models.values())),
             controls=tuple(self._controls().values()),
             references=tuple(self._references().values()),
@@ -141,25 +143,35 @@ class Comparison:
             **self.provenance,
         )
 
-    def _controls(self) -> dict[tuple[str, str, str], ControlEntry]:
-        """Entries of the controls, which have no budget, by task, model and name."""
+    def _controls(self) -> dict[tuple[str, int | None, str, str], ControlEntry]:
+        """Entries of the controls, which have no budget, by task, split, model and name."""
         return {
-            (task, model, control.name): _control_entry(task, model, control)
+            (one.task_name, one.split_seed, one.lm.name, control.name): _control_entry(one, control)
             for section in self.sections
-            for task, model in [(section.experiment.task_name, section.experiment.lm.name)]
+            for one in [section.experiment]
             for control in section.controls
         }
 
-    def _references(self) -> dict[tuple[str, str, str], ReferenceEntry]:
-        """Those of all sections, which have no budget, by task, model and name."""
+    def _references(self) -> dict[tuple[str, int | None, str, str], ReferenceEntry]:
+        """Those of all sections, which have no budget, by task, split, model and name."""
         return {
-            (entry.task, entry.model, entry.name): entry
+            (entry.task, entry.split_seed, entry.model, entry.name): entry
             for section in self.sections
             for entry in section.references
         }
 
 
-def _task_entry(name: str, task: Task) -> TaskEntry:
+def _task_entries(experiments: Sequence[Experiment]) -> Iterator[TaskEntry]:
+    """The tasks by name, each with its splits."""
+    tasks: dict[str, dict[int | None, Task]] = {}
+    for one in experiments:
+        tasks.setdefault(one.task_name, {})[one.split_seed] = one.task
+    for name, splits in tasks.items():
+        first, *others = (_task_entry(name, task, seed) for seed, task in splits.items())
+        yield first.model_copy(update={"other_splits": tuple(others)})
+
+
+def _task_entry(name: str, task: Task, split_seed: int | None) -> TaskEntry:
     splits = task.splits
     words = task.class_words
     template = getattr(task, "template", None)
@@ -177,6 +189,7 @@ def _task_entry(name: str, task: Task) -> TaskEntry:
         shown=tuple(_shown(splits.test)),
         data_notes=splits.notes,
         leaks=_leaks(splits),
+        split_seed=split_seed,
     )
 
 
@@ -205,10 +218,11 @@ def _model_entry(lm: FrozenLM) -> ModelEntry:
     )
 
 
-def _control_entry(task: str, model: str, control: Control) -> ControlEntry:
+def _control_entry(experiment: Experiment, control: Control) -> ControlEntry:
     return ControlEntry(
-        task=task,
-        model=model,
+        task=experiment.task_name,
+        split_seed=experiment.split_seed,
+        model=experiment.lm.name,
         name=control.name,
         prompt=control.text,
         retypable=control.retypable,
@@ -227,6 +241,7 @@ def _run_entry(run: Run) -> RunEntry:
     return RunEntry(
         name=planned.name,
         task=planned.task_name,
+        split_seed=planned.split_seed,
         model=planned.lm.name,
         budget_rows=planned.budget.rows,
         optimiser=run.optimiser,

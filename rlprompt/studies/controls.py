@@ -1,9 +1,9 @@
 """Prompts that no search found, which every study is measured by.
 
 - `empty`: no prompt.
-- `hand-written`: the task's own, and once more calibrated, which often does more than a search:
-  contextually (Zhao et al. 2021, arXiv 2102.09690), or by train (Zhou et al. 2024,
-  arXiv 2309.17249) where the task itself is; then the first is without.
+- `hand-written`: the task's own and others that are given, and each once more calibrated, which
+  often does more than a search: contextually (Zhao et al. 2021, arXiv 2102.09690), or by train
+  (Zhou et al. 2024, arXiv 2309.17249) where the task itself is; then the first is without.
 - `best word`: the best on train of `WORDS`. A search that does not beat it has found no prompt but
   a lucky word.
 - `in context`: train examples with their answers before the text (Brown et al. 2020,
@@ -24,7 +24,7 @@ from rlprompt.prompt import TokenPrompt
 from rlprompt.search.evaluation import Evaluator, describe, means, shown_answers
 from rlprompt.search.memo import Memo
 from rlprompt.search.result import Score
-from rlprompt.store.summary import BEST_WORD, CALIBRATED, EMPTY, HAND, IN_CONTEXT
+from rlprompt.store.summary import BEST_WORD, EMPTY, IN_CONTEXT, hand_name
 from rlprompt.tasks.base import Task, prompt_rows
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Control:
 
 
 def plan_controls(
-    task: Task, lm: FrozenLM, own: Mapping[str, TokenPrompt]
+    task: Task, lm: FrozenLM, own: Mapping[str, TokenPrompt], hand_prompts: Sequence[str] = ()
 ) -> tuple[ControlPlan, ...]:
     """The controls of a task on a model, of those above all that make sense for it.
 
@@ -112,23 +112,26 @@ def plan_controls(
         task: What the prompts are for.
         lm: The frozen model, in memory.
         own: A person's own controls by name.
+        hand_prompts: Prompts written by hand beside the task's own.
 
     Raises:
-        ValueError: A control of one's own has the name of another.
+        ValueError: A control of one's own has the name of another, or a prompt is written twice.
     """
-    prompts = {EMPTY: TokenPrompt()}
-    if task.hand_prompt:
-        prompts[HAND] = task.written(lm, task.hand_prompt)
+    texts = [*([task.hand_prompt] if task.hand_prompt else []), *hand_prompts]
+    for text in texts:
+        if not text or texts.count(text) > 1:
+            raise ValueError(
+                f"the hand-written prompts are {texts}; give different texts, not empty"
+            )
+    by_hand = {hand_name(i): task.written(lm, text) for i, text in enumerate(texts, 1)}
+    prompts = {EMPTY: TokenPrompt(), **by_hand}
+    twins = {hand_name(i, calibrated=True) for i in range(1, max(len(texts), 1) + 1)}
     for name, prompt in own.items():
-        if prompts.setdefault(name, prompt) != prompt or name in (
-            CALIBRATED,
-            BEST_WORD,
-            IN_CONTEXT,
-        ):
+        if prompts.setdefault(name, prompt) != prompt or name in (*twins, BEST_WORD, IN_CONTEXT):
             raise ValueError(f"every study has a control called {name!r}; call yours otherwise")
     plans = [_plan(name, task, lm, [prompt], required=True) for name, prompt in prompts.items()]
-    if task.hand_prompt:
-        plans = _with_and_without(task, lm, plans, prompts[HAND])
+    for i, prompt in enumerate(by_hand.values(), 1):
+        plans = _with_and_without(task, lm, plans, prompt, i)
     plans.append(_best_word(task, lm))
     return (*plans, *_in_context(task, lm))
 
@@ -191,20 +194,21 @@ def _plan(
 
 
 def _with_and_without(
-    task: Task, lm: FrozenLM, plans: Sequence[ControlPlan], hand: TokenPrompt
+    task: Task, lm: FrozenLM, plans: Sequence[ControlPlan], hand: TokenPrompt, number: int
 ) -> list[ControlPlan]:
-    """The plans, with the hand prompt both calibrated and not, where a task can do both."""
+    """The plans, with a hand prompt both calibrated and not, where a task can do both."""
+    named, twin = hand_name(number), hand_name(number, calibrated=True)
     variant, plain = task.calibrated(), task.uncalibrated()
     if variant is not None:
         note = "what the model answers to texts without content is taken out (calibration)"
-        return [*plans, _plan(CALIBRATED, variant, lm, [hand], note, variant=True)]
+        return [*plans, _plan(twin, variant, lm, [hand], note, variant=True)]
     if plain is None:
         return list(plans)
     note = "the task is calibrated, and this control is not"
-    without = _plan(HAND, plain, lm, [hand], note, variant=True)
+    without = _plan(named, plain, lm, [hand], note, variant=True)
     note = "what the model answers to the train texts on average is taken out (calibration)"
-    calibrated = _plan(CALIBRATED, task, lm, [hand], note, required=True)
-    return [*(without if plan.name == HAND else plan for plan in plans), calibrated]
+    calibrated = _plan(twin, task, lm, [hand], note, required=True)
+    return [*(without if plan.name == named else plan for plan in plans), calibrated]
 
 
 def _best_word(task: Task, lm: FrozenLM) -> ControlPlan:

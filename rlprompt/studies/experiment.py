@@ -7,17 +7,23 @@ is paid for.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import product
+from itertools import cycle
 from pathlib import PurePath
 from typing import Any
 
 from rlprompt._utils.text import file_part
 from rlprompt.config.registry import import_task, make_optimiser, make_task
 from rlprompt.config.schema import Config, ModelConfig
-from rlprompt.config.tasks import ImportedTaskConfig, NamedTaskConfig, TaskConfig, parse_task
+from rlprompt.config.tasks import (
+    ImportedTaskConfig,
+    NamedTaskConfig,
+    TaskConfig,
+    hand_prompts,
+    parse_task,
+)
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.prompt import Length, TokenPrompt
@@ -62,6 +68,9 @@ class Experiment:
         config: Where it came from, for the record.
         task_title: What the task is called beside others, if not by its own name.
         references: Training to compare with, by the names that reports use; once with each seed.
+        hand_prompts: Prompts written by hand beside the task's own, controls as that is.
+        split_seed: Which draw of the examples it is on, beside others of the same task; None for
+            the only one.
 
     Raises:
         ValueError: There is nothing to run, the budget does not cover one prompt, no token is
@@ -80,6 +89,8 @@ class Experiment:
     config: Mapping[str, Any] = field(default_factory=dict)
     task_title: str = ""
     references: Mapping[str, Reference] = field(default_factory=dict)
+    hand_prompts: Sequence[str] = ()
+    split_seed: int | None = None
 
     def __post_init__(self) -> None:
         """Find what is wrong while nothing is paid for."""
@@ -111,7 +122,7 @@ class Experiment:
     @cached_property
     def control_plans(self) -> tuple[ControlPlan, ...]:
         """The prompts that no search found, each with what it is scored on."""
-        return plan_controls(self.task, self.lm, self.controls)
+        return plan_controls(self.task, self.lm, self.controls, self.hand_prompts)
 
     @property
     def grid(self) -> list[tuple[str, int]]:
@@ -128,11 +139,11 @@ def searches(experiments: Sequence[Experiment]) -> dict[str, PlannedSearch]:
     """The searches of several experiments by name, in order.
 
     A name is the optimiser's with the seed. Before it stands what tells the experiments apart: of
-    task, model and budget those that differ.
+    task, model and budget those that differ, and the split where it has a seed.
 
     Raises:
-        ValueError: There is no experiment, two of the same task, model and budget, or two tasks or
-            models of one name.
+        ValueError: There is no experiment, two of the same task, split, model and budget, two tasks
+            or models of one name, or two splits of the same examples.
     """
     if not experiments:
         raise ValueError("nothing to run: give one experiment or more")
@@ -156,6 +167,7 @@ def searches(experiments: Sequence[Experiment]) -> dict[str, PlannedSearch]:
                 name=name,
                 method=optimiser,
                 task_name=experiment.task_name,
+                split_seed=experiment.split_seed,
                 heading=", ".join(parts),
             )
     return found
@@ -169,6 +181,7 @@ def headed(experiments: Sequence[Experiment]) -> dict[str, Experiment]:
 
 def _tell_apart(experiments: Sequence[Experiment]) -> None:
     """Refuse two contents of one name, for reports, and of one fingerprint, for the store."""
+    check_draws((one.task_name, one.split_seed, one.task) for one in experiments)
     tasks: dict[str, str] = {}
     models: dict[str, str] = {}
     examples: dict[str, str] = {}
@@ -176,7 +189,8 @@ def _tell_apart(experiments: Sequence[Experiment]) -> None:
         task, lm = experiment.task, experiment.lm
         content = f"{task.fingerprint} {task.splits.digest}"
         # Label words that a model finds are its own.
-        if tasks.setdefault(f"{experiment.task_name} {lm.name}", content) != content:
+        place = f"{experiment.task_name} {experiment.split_seed} {lm.name}"
+        if tasks.setdefault(place, content) != content:
             raise ValueError(
                 f"two tasks are called {experiment.task_name}; call one of them otherwise: "
                 "`tasks:` takes a mapping of names as well as a list"
@@ -194,15 +208,40 @@ def _tell_apart(experiments: Sequence[Experiment]) -> None:
             )
 
 
+def check_draws(tasks: Iterable[tuple[str, int | None, Task]]) -> None:
+    """Refuse two splits of a task that have the same examples to learn from.
+
+    Args:
+        tasks: Name, split seed and task.
+
+    Raises:
+        ValueError: There are such.
+    """
+    seen: dict[tuple[str, int], int | None] = {}
+    for name, seed, task in tasks:
+        drawn = (*task.splits.train, *task.splits.dev)
+        content = hash(tuple((example.key, example.label) for example in drawn))
+        first = seen.setdefault((name, content), seed)
+        if first != seed:
+            raise ValueError(
+                f"{name} has the same examples for the split seeds {first} and {seed}, which would "
+                "count twice: name a folder for each with {seed} in `data`, give a file to draw "
+                "from, or leave out split_seeds"
+            )
+
+
 def _differences(experiments: Sequence[Experiment]) -> list[tuple[str, ...]]:
-    """Of each experiment: its task, model and budget, as far as they differ."""
+    """Of each experiment: its task, split, model and budget, as far as they differ."""
+    splits = ["" if one.split_seed is None else f"split {one.split_seed}" for one in experiments]
     columns = (
         [experiment.task_name for experiment in experiments],
+        # In names from the first split on, so that others can be added to a study.
+        splits,
         _short([experiment.lm.name for experiment in experiments]),
         [f"{experiment.budget.rows} rows" for experiment in experiments],
     )
-    differing = [column for column in columns if len(set(column)) > 1]
-    return [tuple(column[i] for column in differing) for i in range(len(experiments))]
+    differing = [column for column in columns if len(set(column)) > 1 or column is splits]
+    return [tuple(filter(None, (c[i] for c in differing))) for i in range(len(experiments))]
 
 
 def _short(models: Sequence[str]) -> list[str]:
@@ -246,31 +285,72 @@ def load_experiments(
         optimiser.title: make_optimiser(optimiser.name, optimiser.settings)
         for optimiser in config.optimisers
     }
-    tasks = [(title, one, load_task(one)) for title, one in config.all_tasks]
+    tasks = _loaded(config)
     pool, experiments = pool or ModelPool(), []
     for i, (model, section) in enumerate(config.all_models):
         dtype = dtypes[i] if dtypes else config.dtype
         lm = PooledLM(model, partial(load_model, section, config.device), dtype, pool)
-        settled = [(title, settle(one, task, lm)) for title, one, task in tasks]
-        for (title, task), budget in product(settled, config.all_budgets):
-            with _naming(config, f"{title or task.name}, {model}, {budget} rows"):
-                experiment = _load_cell(config, optimisers, references, task, title, lm, budget)
-                experiments.append(experiment)
+        for loaded in tasks:
+            task = settle(loaded.section, loaded.task, lm)
+            for budget in config.all_budgets:
+                with _naming(config, f"{loaded.heading}, {model}, {budget} rows"):
+                    experiment = _load_cell(
+                        config, optimisers, references, replace(loaded, task=task), lm, budget
+                    )
+                    experiments.append(experiment)
     return experiments
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A task of a config on one split.
+
+    Attributes:
+        title: What it is called, "" for its own name.
+        section: What the config says of it.
+        task: The task.
+        split_seed: Of its examples; None for the only ones.
+    """
+
+    title: str
+    section: TaskConfig
+    task: Task
+    split_seed: int | None
+
+    @property
+    def heading(self) -> str:
+        """How to call it in a sentence."""
+        split = "" if self.split_seed is None else f", split {self.split_seed}"
+        return f"{self.title or self.task.name}{split}"
+
+
+def _loaded(config: Config) -> list[_Loaded]:
+    """The tasks of a config, all of a split together, so that a study is broad before it is deep.
+
+    Raises:
+        ValueError: Two splits of a task have the same examples, or something else is wrong.
+    """
+    own_names = [title or section.name for title, section in config.all_tasks]
+    tasks = [
+        _Loaded(title or (name if split is not None else ""), section, load_task(section), split)
+        for (split, title, section), name in zip(config.split_tasks, cycle(own_names), strict=False)
+    ]
+    check_draws((one.title, one.split_seed, one.task) for one in tasks if one.title)
+    return tasks
 
 
 def _load_cell(
     config: Config,
     optimisers: Mapping[str, Optimiser[Any]],
     references: Mapping[str, Reference],
-    task: Task,
-    title: str,
+    loaded: _Loaded,
     lm: FrozenLM,
     budget: int,
 ) -> Experiment:
+    _, *more_by_hand = hand_prompts(loaded.section) or ("",)
     return Experiment(
         name=config.name,
-        task=task,
+        task=loaded.task,
         lm=lm,
         optimisers=optimisers,
         budget=Budget(budget, **config.stop.model_dump(exclude_none=True)),
@@ -279,7 +359,9 @@ def _load_cell(
         banned=config.prompt.banned,
         references=references,
         config=config.record,
-        task_title=title,
+        task_title=loaded.title,
+        hand_prompts=more_by_hand,
+        split_seed=loaded.split_seed,
     )
 
 
@@ -289,7 +371,7 @@ def _naming(config: Config, which: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if len(config.all_tasks) * len(config.all_models) * len(config.all_budgets) == 1:
+        if len(config.split_tasks) * len(config.all_models) * len(config.all_budgets) == 1:
             raise
         raise ValueError(f"{which}: {error}") from error
 
@@ -306,8 +388,9 @@ def load_task(section: TaskConfig) -> Task:
     if isinstance(section, NamedTaskConfig):
         # A task of another task, such as compression, has that in a section of its own.
         inner = {k: load_task(parse_task(v)) for k, v in section.settings.items() if k == "task"}
-        return make_task(section.name, {**section.settings, **inner})
-    settings = dict(section)
+        by_hand = dict(zip(("hand_prompt",), hand_prompts(section), strict=False))
+        return make_task(section.name, {**section.settings, **by_hand, **inner})
+    settings = {**dict(section), "hand_prompt": "".join(hand_prompts(section)[:1])}
     labels = settings.pop("labels")
     if labels:
         settings["label_words"] = {label: label for label in labels}

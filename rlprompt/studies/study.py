@@ -52,6 +52,7 @@ class PlannedSearch:
         name: What it is called in its study, and its files.
         method: The optimiser's name in the experiment.
         task_name: The task's name in the experiment.
+        split_seed: Which draw of the examples it is on; None for the only one.
         heading: What tells its experiment from the others of the study, or "".
     """
 
@@ -65,6 +66,7 @@ class PlannedSearch:
     name: str = ""
     method: str = ""
     task_name: str = ""
+    split_seed: int | None = None
     heading: str = ""
 
     @property

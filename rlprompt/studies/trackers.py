@@ -134,6 +134,7 @@ class WeightsAndBiases:
             name=search.name,
             config={
                 "task": search.task_name,
+                "split_seed": search.split_seed,
                 "model": search.lm.name,
                 "budget": search.budget.rows,
                 "optimiser": search.method,

@@ -45,7 +45,7 @@ class Destinations:
         places: The study's tasks first.
 
     Raises:
-        ValueError: The study cannot be loaded.
+        ValueError: The study cannot be loaded, or has several splits of its tasks.
         AssetError: Its bundled data or model could not be fetched.
     """
 
@@ -57,6 +57,13 @@ class Destinations:
         tasks: Sequence[str] = (),
         dtype: str = "auto",
     ) -> None:
+        if len(config.split_seeds) > 1:
+            raise ValueError(
+                f"the study has {len(config.split_seeds)} splits of each task, and a prompt found "
+                "on one may have seen what another tests on, so none is taken from one to the "
+                "other; export a prompt with `rlprompt export --best DIR --run NAME`, and score it "
+                "where you like with `rlprompt score`"
+            )
         self._pool = ModelPool()
         self._device, self._dtype = config.device, dtype
         self.experiments = load_experiments(config, kept_dtypes(config, store), self._pool)
@@ -129,7 +136,9 @@ def _sections(name: str, titles: Sequence[str]) -> Iterator[tuple[str, TaskConfi
     if name in known:
         yield "", NamedTaskConfig(name=name)
     elif Path(name).is_file():
-        yield from load_config(Path(name), **_BESIDES).all_tasks
+        for split, title, section in load_config(Path(name), **_BESIDES).split_tasks:
+            called = title or section.name
+            yield (title if split is None else f"{called}, split {split}"), section
     else:
         raise ValueError(
             f"no task is called {name!r}{advice(name, [*titles, *known])} (a task of the study, "

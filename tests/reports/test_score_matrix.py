@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from study_folder import MODEL, make_study
+from study_folder import MODEL, make_study, write_summary
 from study_pages import SMALL
 
 from rlprompt.reports.caveats import examined
-from rlprompt.reports.score_matrix import ScoreMatrix, mean_of, wilson
+from rlprompt.reports.page import page_of
+from rlprompt.reports.score_matrix import BEST_HAND, ScoreMatrix, mean_of, wilson
 from rlprompt.reports.study_data import read_study
+from rlprompt.store.summary import HAND
 
 
 def test_what_does_not_count_is_no_number(tmp_path: Path) -> None:
@@ -22,12 +24,12 @@ def test_what_does_not_count_is_no_number(tmp_path: Path) -> None:
     runs = tuple(replace(run, struck=("planted",)) if run is first else run for run in study.runs)
     matrix = ScoreMatrix(replace(study, runs=runs), MODEL, 9600, "")
     scores = matrix.scores("greedy", matrix.tasks)
-    assert scores.shape == (3, 1)
+    assert scores.shape == (1, 3, 1)
     assert np.isnan(scores).ravel().tolist() == [True, False, False]
-    assert scores[1:, 0].tolist() == [
+    assert scores[0, 1:, 0].tolist() == [
         run.score("test") for run in matrix.of("greedy", first.entry.task)
     ]
-    assert np.isnan(matrix.control("none of this name", first.entry.task))
+    assert np.isnan(matrix.control("none of this name", matrix.tasks)).tolist() == [[True]]
 
 
 def test_wilson_is_for_shares_alone() -> None:
@@ -39,3 +41,27 @@ def test_wilson_is_for_shares_alone() -> None:
 def test_a_mean_is_of_what_is_there() -> None:
     assert mean_of([None, 1.0, 2.0]) == 1.5
     assert mean_of([None]) is None
+
+
+def test_of_several_hand_written_prompts_the_best_without_test_is_held_against(
+    tmp_path: Path,
+) -> None:
+    found = make_study(tmp_path, SMALL)
+    (by_hand,) = [one for one in found.controls if one.name == HAND]
+    figures = {"hand-written 2": (0.9, 0.1), "hand-written 2, calibrated": (0.7, 0.99)}
+    more = [
+        by_hand.model_copy(update={"name": name, "train": dev, "dev": dev, "test": test})
+        for name, (dev, test) in figures.items()
+    ]
+    write_summary(tmp_path, found.model_copy(update={"controls": (*found.controls, *more)}))
+    study = examined(read_study(tmp_path))
+    matrix = ScoreMatrix(study, MODEL, 9600, "")
+    assert matrix.rivals == ["empty", "best word", "16-shot in context", BEST_HAND]
+    assert matrix.control(BEST_HAND, matrix.tasks).tolist() == [[0.1]]
+    page = page_of(study)
+    assert "best hand-written: of 3 hand-written ones the best on train and dev" in " ".join(
+        note for one in page.tables() for note in one.notes
+    )
+    (pairs,) = [one for one in page.tables() if one.name.endswith("control-pairs")]
+    assert "the best hand-written prompt" in {row[1] for row in pairs.rows}
+    assert not any("hand-written 2" in row[1] for row in pairs.rows)

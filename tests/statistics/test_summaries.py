@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from rlprompt.statistics.nested import present
 from rlprompt.statistics.summaries import (
     Estimate,
     curve_band,
     interquartile_mean,
     performance_profile,
-    present,
     probability_of_improvement,
     share_interval,
     summarise,

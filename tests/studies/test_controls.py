@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import write_config
 from fakes import FakePricedTask, FakeTask, Remembered
 from films import LABELS, examples, films
 from tiny import CONTEXT, tiny_lm
 
+from rlprompt.config.tasks import hand_prompts
+from rlprompt.config.yaml_file import load_config
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.store.summary import BEST_WORD, CALIBRATED, EMPTY, HAND, IN_CONTEXT
 from rlprompt.studies.controls import WORDS, ControlPlan, plan_controls, score_control
+from rlprompt.studies.experiment import load_task
 from rlprompt.tasks.base import Measured
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.compression import CompressionTask
@@ -286,3 +291,28 @@ def test_a_task_is_asked_as_in_a_search() -> None:
     for plan in plan_controls(task, tiny_lm(), {}):
         score_control(plan, tiny_lm())
     assert seen == [1, 1, 1, 20, 1, 1, 1, 1, 1, 1]
+
+
+class TestSeveralByHand:
+    def test_each_has_its_calibrated_twin(self) -> None:
+        found = {p.name: p for p in plan_controls(films(), tiny_lm(), {}, [" so", " all in all"])}
+        assert list(found) == [
+            *(EMPTY, HAND, "hand-written 2", "hand-written 3"),
+            *(CALIBRATED, "hand-written 2, calibrated", "hand-written 3, calibrated"),
+            *(BEST_WORD, IN_CONTEXT),
+        ]
+        assert text_of(found["hand-written 2"]) == " so"
+        assert text_of(found["hand-written 3, calibrated"]) == " all in all"
+        assert found["hand-written 3, calibrated"].task == films(calibration="contextual")
+
+    @pytest.mark.parametrize("more", [["it was"], [" so", " so"], [""]])
+    def test_the_same_twice_or_nothing_is_refused(self, more: list[str]) -> None:
+        with pytest.raises(ValueError, match="give different texts, not empty"):
+            plan_controls(films(), tiny_lm(), {}, more)
+
+    def test_a_file_may_name_several(self, desk: Path) -> None:
+        write_config(desk, model="given", hand_prompt=["it was", "so"])
+        section = load_config(desk / "small.yaml").task
+        assert section is not None
+        assert hand_prompts(section) == ("it was", "so")
+        assert load_task(section).hand_prompt == "it was"

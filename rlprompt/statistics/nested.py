@@ -1,0 +1,170 @@
+"""Scores of runs that are nested: search seeds within draws of the data.
+
+Scores come as (seeds, tasks), or as (splits, seeds, tasks) where the examples were drawn several
+times, once a split seed. Runs on one draw share its luck, so that 3 draws with 2 seeds each are
+not 6 independent runs: counted as such, an interval is too narrow by up to the square root of the
+seeds in a draw (the unit of analysis error; Galbraith, Daciuk and Vissel 2010, A study of
+clustered data and approaches to its analysis, https://doi.org/10.1523/JNEUROSCI.0362-10.2010).
+
+Means and tests are of the means of splits (cluster-level summaries; Donner and Klar 2000, Design
+and Analysis of Cluster Randomization Trials): in a balanced design the variance of their mean is
+right whatever the seeds add to it, with one degree of freedom less than there are splits. What is
+no mean is resampled in two stages, splits first and seeds within (Davison and Hinkley 1997,
+Bootstrap Methods and their Application, section 3.8). With one split, seeds are what varies, and
+an interval is about other seeds on these examples.
+
+>>> scores = np.array([[[0.6], [0.8]], [[0.5], [0.5]]])  # 2 splits, 2 seeds, 1 task
+>>> over_splits(scores).round(3).tolist()
+[[0.7], [0.5]]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from rlprompt.types import Floats
+
+# Two-sided; every interval is of 1 - LEVEL.
+LEVEL = 0.05
+# 1,000 are a rough minimum for 95 % intervals (Efron and Tibshirani 1993, section 19.3).
+RESAMPLES = 2000
+
+
+def over_splits(scores: Floats) -> Floats:
+    """What varies independently: means of splits, or the seeds where there is one split.
+
+    Args:
+        scores: (seeds, tasks) or (splits, seeds, tasks); NaN where a run is missing.
+
+    Returns:
+        (units, tasks); NaN where a unit has no run.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if scores.ndim == 2:
+        return scores
+    if scores.ndim != 3:
+        raise ValueError(
+            f"scores have the shape {scores.shape}; give (seeds, tasks) or (splits, seeds, tasks)"
+        )
+    if len(scores) == 1:
+        return np.asarray(scores[0])
+    there = ~np.isnan(scores)
+    counts = there.sum(axis=1)
+    sums = np.where(there, scores, 0.0).sum(axis=1)
+    means: Floats = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return means
+
+
+def is_nested(scores: Floats) -> bool:
+    """Whether there are several splits.
+
+    >>> is_nested(np.zeros((2, 5, 1))), is_nested(np.zeros((1, 5, 1))), is_nested(np.zeros((5, 1)))
+    (True, False, False)
+    """
+    return scores.ndim == 3 and len(scores) > 1
+
+
+def present(scores: Floats) -> list[Floats]:
+    """What varies independently, of each task that has any, without NaN.
+
+    Args:
+        scores: (seeds, tasks) or (splits, seeds, tasks).
+
+    Raises:
+        ValueError: It is neither, there is no score at all, or an infinite one.
+
+    >>> present(np.array([[0.5, np.nan], [0.7, np.nan]]))
+    [array([0.5, 0.7])]
+    """
+    units = over_splits(scores)
+    if np.isinf(units).any():
+        raise ValueError("a score is infinite; give finite ones, and NaN where a run is missing")
+    columns = [column[~np.isnan(column)] for column in units.T]
+    if not any(map(len, columns)):
+        raise ValueError("there is no score; leave out what has none")
+    return [column for column in columns if len(column)]
+
+
+def runs_of(scores: Floats) -> list[Floats]:
+    """All runs of each task that has any, whatever split they are of, without NaN.
+
+    >>> runs_of(np.array([[[0.6], [0.8]], [[0.5], [np.nan]]]))
+    [array([0.6, 0.8, 0.5])]
+    """
+    return present(scores.reshape(-1, scores.shape[-1]) if scores.ndim == 3 else scores)
+
+
+def variance(values: Floats) -> float:
+    """That of a sample, exactly 0 for equal values, whatever the last digits of their mean."""
+    return float(values.var(ddof=1)) if np.ptp(values) else 0.0
+
+
+def welch(tasks: Sequence[Floats]) -> tuple[float, float]:
+    """Standard error of the mean of means of samples, and its degrees of freedom.
+
+    For T samples with n_t values and variances s_t^2, error^2 = sum_t s_t^2 / n_t / T^2, with the
+    degrees of freedom of Welch and Satterthwaite (Welch 1947,
+    https://doi.org/10.1093/biomet/34.1-2.28), so samples may differ in their noise.
+
+    Args:
+        tasks: Two values or more each.
+
+    Returns:
+        Error and degrees of freedom; 0 and 0 where nothing varies.
+
+    >>> error, freedom = welch([np.array([0.1, 0.2, 0.3])])
+    >>> round(error, 4), freedom
+    (0.0577, 2.0)
+    """
+    errors = np.array([variance(task) / len(task) for task in tasks])
+    if not errors.any():
+        return 0.0, 0.0
+    freedom = errors.sum() ** 2 / sum(errors**2 / [len(task) - 1 for task in tasks])
+    return float(np.sqrt(errors.sum()) / len(tasks)), float(freedom)
+
+
+def t_interval(mean: float, error: float, freedom: float) -> tuple[float, float]:
+    """Ends of Student's interval.
+
+    >>> [round(end, 3) for end in t_interval(0.5, 0.1, 2)]
+    [0.07, 0.93]
+    """
+    half = stats.t.isf(LEVEL / 2, freedom) * error
+    return float(mean - half), float(mean + half)
+
+
+def resampled(tasks: Sequence[Floats], rng: np.random.Generator) -> list[Floats] | None:
+    """Splits drawn with replacement, and of each drawn one its seeds with replacement.
+
+    As many seeds are drawn of a split that lacks some, so that every split weighs the same.
+
+    Args:
+        tasks: (splits, seeds) of one task for each of several methods, which are drawn the same
+            splits; NaN where a run is missing.
+        rng: Of the resamples.
+
+    Returns:
+        (resamples, splits, seeds) of each; None where fewer than two splits have runs of all.
+
+    >>> (drawn,) = resampled([np.array([[0.1, 0.1], [0.9, 0.9]])], np.random.default_rng(0))
+    >>> drawn.shape, sorted(set(drawn.mean(axis=(1, 2)).round(1).tolist()))
+    ((2000, 2, 2), [0.1, 0.5, 0.9])
+    """
+    shared = np.all([(~np.isnan(task)).any(axis=1) for task in tasks], axis=0)
+    n = int(shared.sum())
+    if n < 2:
+        return None
+    which = rng.integers(n, size=(RESAMPLES, n))
+    found = []
+    for task in (task[shared] for task in tasks):
+        # NaN is sorted to the end.
+        known, counts = np.sort(task, axis=1), (~np.isnan(task)).sum(axis=1)
+        share = rng.random((*which.shape, task.shape[1]))
+        place = (share * counts[which][..., None]).astype(int)
+        found.append(known[which[..., None], place])
+    return found

@@ -1,0 +1,84 @@
+"""The panels: what was paid for and nothing else, and words where nothing can be said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from study_folder import N_DEV, Plan, make_study
+from study_pages import SMALL, Changed, table
+
+from rlprompt.reports.html import html
+from rlprompt.reports.page import Page, page_of
+from rlprompt.reports.panels import on_dev
+from rlprompt.reports.study_data import read_study
+from rlprompt.search.result import Incumbent, Result, Score
+from rlprompt.store.summary import RunEntry
+
+
+def page(folder: Path, plan: Plan = SMALL, **changes: object) -> Page:
+    make_study(folder, plan, **changes)  # type: ignore[arg-type]
+    return page_of(read_study(folder))
+
+
+def rising(entry: RunEntry, result: Result) -> Changed:
+    """Dev rises by 0.1 with each doubling, each run a little higher than the one before."""
+    rows = [960 * i for i in range(1, 11)]
+    points = tuple((at, 0.01 * at) for at in rows)
+    incumbents = tuple(
+        Incumbent(at, Score(0.1 * float(np.log2(at)) + 0.01 * result.seed, 0.6)) for at in rows
+    )
+    changed = replace(result, points=points, incumbents=incumbents, trace_seconds=())
+    return entry, changed
+
+
+def test_each_task_has_both(tmp_path: Path) -> None:
+    found = page(tmp_path)
+    first, second = found.sections[0].panels
+    assert first.question == "movie-reviews: does the train reward foretell held-out scores?"
+    assert "a Spearman correlation of" in first.answer
+    assert first.plot is not None
+    assert first.plot.svg.count('class="ring"') > 20
+    # On test the picked prompts alone: 2 methods of 3 seeds, and a mark for each in the legend.
+    assert first.plot.svg.count('class="dot"') == 6 + 3
+    assert second.question == "movie-reviews: what would more rows buy?"
+    assert first.question in html(found)
+
+
+def test_the_winners_curse_is_that_of_the_picked(tmp_path: Path) -> None:
+    row = table(page(tmp_path), "movie-reviews.prediction")["greedy"]
+    figures = {name: float(row[name]) for name in ("picked: train", "dev", "test")}
+    gap = figures["picked: train"] - figures["test"]
+    assert float(row["train - test"]) == pytest.approx(gap, abs=2e-3)
+    assert float(row["dev - test"]) == pytest.approx(figures["dev"] - figures["test"], abs=2e-3)
+
+
+def test_prompts_of_a_run_count_once_and_on_all_of_dev(tmp_path: Path) -> None:
+    make_study(tmp_path, SMALL)
+    result = read_study(tmp_path).runs[0].result
+    assert result is not None
+    best, behind, *_ = result.candidates
+    candidates = (best, replace(behind, found_at_rows=7, dev_examples=N_DEV // 2))
+    known = Incumbent(best.found_at_rows, Score(0.5, 0.5))
+    (only,) = on_dev(replace(result, candidates=candidates, incumbents=(known,)), N_DEV)
+    assert best.dev is not None
+    assert only.reward == best.dev.reward
+
+
+def test_a_curve_that_goes_on_is_drawn_to_twice_the_rows(tmp_path: Path) -> None:
+    found = page(tmp_path, change_run=rising)
+    row = table(found, "movie-reviews.more-rows")["greedy"]
+    assert (row["gain"], row["shown to"], row["why no further"]) == ("0.100", "19,200", "-")
+    panel = found.sections[0].panels[1]
+    assert panel.plot is not None
+    assert "another 9,600 rows would buy +0.1 dev reward" in panel.answer
+
+
+def test_one_seed_says_nothing_of_more_rows(tmp_path: Path) -> None:
+    panel = page(tmp_path, replace(SMALL, seeds=1)).sections[0].panels[1]
+    assert panel.plot is None
+    assert panel.answer == (
+        "random and greedy: nothing can be said of more rows; one run says nothing of the next."
+    )
