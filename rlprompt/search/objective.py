@@ -2,13 +2,13 @@
 
 One *row* is one prompt scored on one example, or on another text that the task needs for the prompt
 (`Task.extra_rows`); a gradient costs three rows a row (a forward pass and about two for the
-backward). Prompts may be scored on a part of the examples, a block, and cost that much less; means
-over parts never stand beside means over all, so the ledger knows a prompt once all its parts are
-paid for. A batch is charged before it is computed and repeats are charged again, so equal budgets
-mean equal information. Nothing paid for is lost: where the budget ends inside a batch, the prompts
-that still fit are scored and travel with `BudgetExhausted`. Answers that an earlier process paid
-for are charged all the same: a search that was killed begins again, is told what it was told
-before, and so comes to where it was (`Store`).
+backward), and what else the task computes for it (`Task.gradient_rows`). Prompts may be scored on a
+part of the examples, a block, and cost that much less; means over parts never stand beside means
+over all, so the ledger knows a prompt once all its parts are paid for. A batch is charged before it
+is computed and repeats are charged again, so equal budgets mean equal information. Nothing paid for
+is lost: where the budget ends inside a batch, the prompts that still fit are scored and travel with
+`BudgetExhausted`. Answers that an earlier process paid for are charged all the same: a search that
+was killed begins again, is told what it was told before, and so comes to where it was (`Store`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,6 @@ from rlprompt.types import Floats, Ids, Outputs
 
 P = TypeVar("P", bound=Prompt)
 
-# Forward pass 1, backward pass 2: it multiplies by the weights for the activations' gradient what
-# the forward did once, and frozen weights need none of their own; measured about 3 with attention.
-GRADIENT_ROWS = 3
 # Prompts scored between two looks at the clock and the ledger: enough to fill a forward pass.
 CHUNK = 32
 
@@ -148,7 +145,6 @@ class Objective:
         self.budget = budget
         self.ledger = Ledger()
         self._examples = task.splits.train
-        self._prompt_rows = prompt_rows(task)
         self.waited = 0.0
         self._on_progress = on_progress
         self._memo = memo
@@ -194,8 +190,7 @@ class Objective:
         count = self.n_examples if examples is None else examples
         if not 1 <= count <= self.n_examples:
             raise ValueError(f"a block has 1 to {self.n_examples} examples here, got {examples}")
-        rows = count + self._prompt_rows - self.n_examples
-        return rows * (GRADIENT_ROWS if gradient else 1)
+        return prompt_rows(self.task, count, gradient=gradient)
 
     def affordable(self, *, gradient: bool = False, examples: int | None = None) -> int:
         """Prompts that the rest of the budget covers; arguments and errors as for `cost`."""

@@ -27,6 +27,7 @@ from rlprompt.search.optimiser import Optimiser, make_space
 from rlprompt.search.result import Candidate, Incumbent, Result, Score, plain
 from rlprompt.search.selection import CANDIDATES, Raced, race
 from rlprompt.tasks.base import Task, as_task
+from rlprompt.types import Floats
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +152,8 @@ def _concluded(
     """What was found, with a prompt picked on dev, tested once, and taken apart."""
     if not found.candidates:
         return found
-    choosing, testing, explaining = (Evaluator(task, lm, memo) for _ in range(3))
+    priors: dict[str, Floats] = {}
+    choosing, testing, explaining = (Evaluator(task, lm, memo, priors) for _ in range(3))
     raced = race(choosing, ledger.best(CANDIDATES))
     picked = raced[0].scored.prompt
     # What is learnt about the picked prompt comes first: after test, nothing is left to choose.

@@ -20,14 +20,13 @@ from rlprompt.search.blocks import Block
 from rlprompt.search.budget import KEPT, Budget, Ledger
 from rlprompt.search.objective import (
     CHUNK,
-    GRADIENT_ROWS,
     BudgetExhausted,
     Evaluation,
     GradientEvaluation,
     Objective,
 )
 from rlprompt.search.optimiser import AskTell, Proposals
-from rlprompt.tasks.base import Task
+from rlprompt.tasks.base import GRADIENT_ROWS, Task
 from rlprompt.types import Floats, Outputs
 
 N = len(fake_splits().train)
