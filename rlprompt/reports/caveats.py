@@ -130,7 +130,8 @@ def _differences(entry: RunEntry, result: Result, study: StudyData) -> Iterator[
     """What the summary says of a run and its file does not."""
     best = result.candidates[0] if result.candidates else None
     own: dict[str, object] = {
-        key: getattr(result, key) for key in ("status", "seed", "budget_rows", "rows", "n_prompts")
+        key: getattr(result, key)
+        for key in ("status", "seed", "budget_rows", "rows", "n_prompts", "n_partial")
     }
     own["prompt"] = best.text if best else None
     for split in ("train", "dev", "test"):

@@ -124,9 +124,11 @@ class Objective:
         on_progress: Called after each chunk of scored prompts.
         memo: Where answers are looked up before the task is asked. They are charged and
             recorded as if they were new, so a search cannot tell them apart.
+        stops: Whether there is reason to stop besides the budget; asked when that is.
 
     Attributes:
-        waited: Seconds that this process has waited for answers, new ones and found ones.
+        waited: Seconds that this process has waited for answers, new ones and found ones, and for
+            whether to stop.
 
     Raises:
         ValueError: The budget does not cover one prompt.
@@ -139,6 +141,7 @@ class Objective:
         budget: Budget,
         on_progress: Callable[[Ledger], None] | None = None,
         memo: Memo | None = None,
+        stops: Callable[[Ledger], bool] | None = None,
     ) -> None:
         self.task = task = as_task(task)
         self.lm = lm
@@ -148,6 +151,7 @@ class Objective:
         self.waited = 0.0
         self._on_progress = on_progress
         self._memo = memo
+        self._stops = stops
         self._pieces = Pieces(self.n_examples, not task.scored_together)
         self._generates = task.has("rewards_with_outputs")
         budget.check_covers(task)
@@ -282,10 +286,17 @@ class Objective:
     def _charge(self, prompts: Sequence[P], block: _Block, *, gradient: bool) -> Sequence[P]:
         """Pay for the prompts that the budget covers, and return those."""
         cost = self.cost(gradient=gradient, examples=block.size)
-        stopped = self.budget.stops(self.ledger)
-        covered = prompts[: 0 if stopped else self.remaining // cost]
+        covered = prompts[: 0 if self._stopped() else self.remaining // cost]
         self.ledger.used += len(covered) * cost
         return covered
+
+    def _stopped(self) -> bool:
+        """Whether there is reason to stop before the rows are spent."""
+        began = time.perf_counter()
+        stopped = self.budget.stops(self.ledger)
+        stopped = stopped or (self._stops is not None and self._stops(self.ledger))
+        self.waited += time.perf_counter() - began
+        return stopped
 
     def _answer(self, prompts: Sequence[Prompt], block: _Block, *, gradient: bool) -> Answer:
         """The answer to a batch: what was paid for before, or else the task's."""
@@ -381,7 +392,7 @@ class Objective:
         if block.part is None:
             reward = float(rewards.mean())
         else:
-            self.ledger.n_partial += 1
+            self.ledger.record_part(prompt)
             reward = self._pieces.add(prompt.digest, block.part, rewards)
         if reward is not None:
             self.ledger.record(Scored(prompt, reward, rows))

@@ -29,8 +29,7 @@ from rlprompt.search.analysis import parts
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.optimiser import Optimiser, make_space
-from rlprompt.search.run import MARKS
-from rlprompt.search.selection import CANDIDATES, rounds
+from rlprompt.search.selection import MARKS, Selection, rounds
 from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.base import Task, needs_prior, prompt_rows
 
@@ -124,13 +123,16 @@ def make_plan(experiment: Experiment) -> Plan:
     # kept.
     cold, warm = _single_rates(experiment)
     longest = Length.of(experiment.length).at_most
+    selection = experiment.selection or Selection()
     searches = []
     for name, optimiser in experiment.optimisers.items():
         found = _measure(experiment, optimiser)
         n_prompts = int(experiment.budget.rows * found.prompts_a_row)
         # At most: who falls behind on dev is scored on a part of it, and few prompts lead.
         n_explained = min(MARKS, n_prompts) + len(list(parts(longest)))
-        on_dev = min(CANDIDATES, n_prompts) * raced + n_explained * rows["dev"]
+        on_dev = min(selection.candidates, n_prompts) * raced + n_explained * rows["dev"]
+        if selection.dev_patience:
+            on_dev += min(MARKS - 1, n_prompts) * rows["dev"]
         # The picked prompt's prior is known by then.
         needing = [needs_prior(task, split) for split in ("train", "test")]
         final = rows["train"] + rows["test"] - sum(needing) * task.prior_rows

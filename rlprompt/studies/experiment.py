@@ -23,6 +23,7 @@ from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.prompt import Length, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser
+from rlprompt.search.selection import Selection
 from rlprompt.search.space import TokenSpace
 from rlprompt.studies.controls import ControlPlan, plan_controls
 from rlprompt.studies.references import Reference, check_references, make_reference
@@ -62,6 +63,8 @@ class Experiment:
         config: Where it came from, for the record.
         task_title: What the task is called beside others, if not by its own name.
         references: Training to compare with, by the names that reports use; once with each seed.
+        selection: How each search picks its prompt on dev; None for `Selection()`, or, where the
+            study was begun before, as it was begun.
 
     Raises:
         ValueError: There is nothing to run, the budget does not cover one prompt, no token is
@@ -80,6 +83,7 @@ class Experiment:
     config: Mapping[str, Any] = field(default_factory=dict)
     task_title: str = ""
     references: Mapping[str, Reference] = field(default_factory=dict)
+    selection: Selection | None = None
 
     def __post_init__(self) -> None:
         """Find what is wrong while nothing is paid for."""
@@ -157,6 +161,7 @@ def searches(experiments: Sequence[Experiment]) -> dict[str, PlannedSearch]:
                 method=optimiser,
                 task_name=experiment.task_name,
                 heading=", ".join(parts),
+                selection=experiment.selection,
             )
     return found
 
@@ -280,6 +285,7 @@ def _load_cell(
         references=references,
         config=config.record,
         task_title=title,
+        selection=config.selection and Selection(**config.selection.model_dump(exclude_none=True)),
     )
 
 
