@@ -132,7 +132,7 @@ class SelectionConfig(StrictModel):
         dev_patience: Tenths of the budget without a better dev reward after which a search ends.
     """
 
-    candidates: Annotated[int, Field(ge=1, le=64)] | None = None
+    candidates: PositiveInt | None = None
     along_path: bool | None = None
     dev_patience: PositiveInt | None = None
 

@@ -369,7 +369,7 @@ def _has_more_seeds(there: dict[str, Any], now: dict[str, Any]) -> bool:
         name in now["runs"] and not differences(run, now["runs"][name])
         for name, run in there["runs"].items()
     )
-    return old == new and seeds[0] < seeds[1] and same_runs
+    return not differences(old, new) and seeds[0] < seeds[1] and same_runs
 
 
 def _run_differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:

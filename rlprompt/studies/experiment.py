@@ -251,6 +251,7 @@ def load_experiments(
         optimiser.title: make_optimiser(optimiser.name, optimiser.settings)
         for optimiser in config.optimisers
     }
+    selection = config.selection and Selection(**config.selection.model_dump(exclude_none=True))
     tasks = [(title, one, load_task(one)) for title, one in config.all_tasks]
     pool, experiments = pool or ModelPool(), []
     for i, (model, section) in enumerate(config.all_models):
@@ -259,7 +260,9 @@ def load_experiments(
         settled = [(title, settle(one, task, lm)) for title, one, task in tasks]
         for (title, task), budget in product(settled, config.all_budgets):
             with _naming(config, f"{title or task.name}, {model}, {budget} rows"):
-                experiment = _load_cell(config, optimisers, references, task, title, lm, budget)
+                experiment = _load_cell(
+                    config, optimisers, references, selection, task, title, lm, budget
+                )
                 experiments.append(experiment)
     return experiments
 
@@ -268,6 +271,7 @@ def _load_cell(
     config: Config,
     optimisers: Mapping[str, Optimiser[Any]],
     references: Mapping[str, Reference],
+    selection: Selection | None,
     task: Task,
     title: str,
     lm: FrozenLM,
@@ -285,7 +289,7 @@ def _load_cell(
         references=references,
         config=config.record,
         task_title=title,
-        selection=config.selection and Selection(**config.selection.model_dump(exclude_none=True)),
+        selection=selection,
     )
 
 
