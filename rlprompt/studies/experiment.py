@@ -251,7 +251,9 @@ def load_experiments(
         optimiser.title: make_optimiser(optimiser.name, optimiser.settings)
         for optimiser in config.optimisers
     }
-    selection = config.selection and Selection(**config.selection.model_dump(exclude_none=True))
+    selection = None
+    if config.selection is not None:
+        selection = Selection(**config.selection.model_dump(exclude_none=True))
     tasks = [(title, one, load_task(one)) for title, one in config.all_tasks]
     pool, experiments = pool or ModelPool(), []
     for i, (model, section) in enumerate(config.all_models):

@@ -159,8 +159,8 @@ class TestEntrants:
         assert [o.reward for o in entrants(both, Selection(3))] == [9, 8, 3]
 
     def test_prompts_of_both_kinds_and_of_several_lengths_are_far_apart(self) -> None:
-        prompts = [TokenPrompt(), TokenPrompt([7]), SoftPrompt(np.ones((1, 2)))]
-        prompts += [SoftPrompt(np.ones((2, 2)))]
+        soft = [SoftPrompt(np.ones((length, 2))) for length in (1, 2)]
+        prompts: list[Prompt] = [TokenPrompt(), TokenPrompt([7]), *soft]
         assert len(entrants(ledger(*prompts, rewards=range(4)), Selection(4))) == 4
         assert entrants(Ledger(), Selection()) == []
 

@@ -35,7 +35,7 @@ from rlprompt.tasks.calibration import batch_log_prior, calibrated, check_prior
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.compression import CompressionTask
 from rlprompt.template import Template
-from rlprompt.types import DEFAULT_CALIBRATION
+from rlprompt.types import DEFAULT_CALIBRATION, Floats
 
 DEV = (
     Example({"text": "on dev"}, "pos"),
@@ -293,7 +293,8 @@ class TestCost:
     ) -> None:
         monkeypatch.setattr(selection, "FIRST_ROUND", 1)  # two rounds on three dev examples
         lm, made = tiny_lm(seed=11), held_out(calibration=calibration)
-        spy, priors = Spy(lm, monkeypatch), {}
+        spy = Spy(lm, monkeypatch)
+        priors: dict[str, Floats] = {}
         choosing, testing = (Evaluator(made, lm, priors=priors) for _ in range(2))
         entrants = [Scored(prompt, 0.0, 5) for prompt in PROMPTS]
         monkeypatch.setattr(selection, "still_close", lambda rewards: [True] * len(rewards))
