@@ -22,6 +22,7 @@ from .search.optimiser import AskTell as AskTell
 from .search.optimiser import Optimiser as Optimiser
 from .search.result import Result as Result
 from .search.run import search as search
+from .search.selection import Selection as Selection
 from .search.space import SoftSpace as SoftSpace
 from .search.space import TokenSpace as TokenSpace
 from .studies.comparison import Comparison as Comparison
@@ -70,6 +71,7 @@ __all__ = [
     "Result",
     "RewardError",
     "RewardFunction",
+    "Selection",
     "SoftPrompt",
     "SoftSpace",
     "Splits",

@@ -35,8 +35,17 @@ def succeeds(*arguments: str) -> str:
 
 
 def runs_of(study: Path) -> dict[str, Any]:
+    """A summary's runs by name; what came later reads as nothing."""
     summary = json.loads((study / "summary.json").read_text())
-    return {run["name"]: run for run in summary["runs"]}
+    return {run["name"]: {"n_partial": 0, **run} for run in summary["runs"]}
+
+
+def candidates_of(study: Path) -> dict[str, list[Any]]:
+    """The prompts that raced, by run."""
+    return {
+        path.stem: [one["prompt"] for one in json.loads(path.read_text())["candidates"]]
+        for path in (study / "runs").glob("*.json")
+    }
 
 
 def answers_of(study: Path) -> int:
@@ -89,7 +98,7 @@ def test_the_answers_of_a_study_are_those_of_today(old: Path, name: str) -> None
 
 
 def test_a_search_of_an_old_study_that_was_cut_short_ends_the_same(old: Path) -> None:
-    before = runs_of(old / "classes")
+    before, raced = runs_of(old / "classes"), candidates_of(old / "classes")
     with sqlite3.connect(old / "classes" / "study.sqlite") as connection:
         # As a worker that died when it had asked for most, and had no result yet.
         connection.execute("UPDATE runs SET result = NULL")
@@ -100,6 +109,17 @@ def test_a_search_of_an_old_study_that_was_cut_short_ends_the_same(old: Path) ->
         assert run["rows"] == before[name]["rows"]
         assert run["test"] == before[name]["test"]
         assert run["rewards"] == pytest.approx(before[name]["rewards"], abs=0.05)
+    # They raced as they would have then: the best on train.
+    assert candidates_of(old / "classes") == raced
+
+
+def test_an_old_study_is_not_picked_from_otherwise_in_silence(old: Path) -> None:
+    config = json.loads((old / "classes.yaml").read_text())
+    changed = config | {"selection": {"along_path": True}}
+    (old / "classes.yaml").write_text(json.dumps(changed))
+    result = rlprompt("compare", "classes.yaml", "--out", "classes")
+    assert result.exit_code == 2
+    assert 'selection: null there, {"candidates": null, "along_path": true' in result.output
 
 
 def test_a_cache_is_refused_with_what_to_do(old: Path, caplog: pytest.LogCaptureFixture) -> None:

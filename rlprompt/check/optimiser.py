@@ -28,7 +28,6 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, SoftPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import (
-    GRADIENT_ROWS,
     BudgetExhausted,
     Evaluation,
     GradientEvaluation,
@@ -37,6 +36,7 @@ from rlprompt.search.objective import (
 from rlprompt.search.optimiser import Optimiser, make_space
 from rlprompt.search.result import plain
 from rlprompt.search.space import Space
+from rlprompt.tasks.base import prompt_rows
 from rlprompt.types import PromptKind
 
 # Calls of the objective that bring nothing, after which a search will not end by itself.
@@ -96,7 +96,7 @@ class _Search:
     def rows(self) -> int:
         """What the task was really asked, in rows."""
         return sum(
-            len(prompts) * len(examples) * (GRADIENT_ROWS if gradient else 1)
+            len(prompts) * prompt_rows(self.objective.task, len(examples), gradient=gradient)
             for prompts, examples, gradient in self.calls
         )
 

@@ -192,9 +192,12 @@ def _remarks(experiment: Experiment, plan: Plan) -> list[str]:
     if experiment.references:
         names = ", ".join(experiment.references)
         lines.append(f"training of {names} comes on top, and is not reckoned")
-    if experiment.budget.limits:
-        limits = ", ".join(f"{name} {value:g}" for name, value in experiment.budget.limits.items())
-        lines.append(f"searches may end before: {limits}")
+    limits = dict(experiment.budget.limits)
+    if experiment.selection and experiment.selection.dev_patience:
+        limits["dev_patience"] = experiment.selection.dev_patience
+    if limits:
+        named = ", ".join(f"{name} {value:g}" for name, value in limits.items())
+        lines.append(f"searches may end before: {named}")
     return lines
 
 

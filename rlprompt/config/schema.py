@@ -124,6 +124,20 @@ class StopConfig(StrictModel):
     patience: PositiveInt | None = None
 
 
+class SelectionConfig(StrictModel):
+    """How a search picks its prompt on dev; what is left out is as `Selection` has it.
+
+    Attributes:
+        candidates: Prompts that race on dev.
+        along_path: Whether they are a spread of the search, and not the best on train alone.
+        dev_patience: Tenths of the budget without a better dev reward after which a search ends.
+    """
+
+    candidates: PositiveInt | None = None
+    along_path: bool | None = None
+    dev_patience: PositiveInt | None = None
+
+
 class RayConfig(StrictModel):
     """The cluster that searches run on; see `cluster.Ray`.
 
@@ -204,6 +218,7 @@ class Config(StrictModel):
         budget: Rows that each run may spend: one row is one prompt scored on one example.
         budgets: Several.
         stop: When a search ends before.
+        selection: How a search picks its prompt; a study that was begun without goes on as it was.
         device: `cpu`, `cuda`, `cuda:1`, ..., or `auto`.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`.
         cache: File of answers that studies share, made if it is not there.
@@ -236,6 +251,7 @@ class Config(StrictModel):
         | None
     ) = None
     stop: StopConfig = StopConfig()
+    selection: SelectionConfig | None = None
     device: str = "auto"
     dtype: str = "auto"
     cache: str | None = Field(None, min_length=1)

@@ -25,6 +25,7 @@ from rlprompt.config.schema import (
     ModelConfig,
     PromptConfig,
     RayConfig,
+    SelectionConfig,
     StopConfig,
 )
 from rlprompt.config.tasks import (
@@ -222,6 +223,7 @@ def _unknown_key(where: Sequence[str], imported: bool) -> str:
         "prompt": PromptConfig,
         "prompt.length": LengthConfig,
         "stop": StopConfig,
+        "selection": SelectionConfig,
         "ray": RayConfig,
         "model": ModelConfig,
     }

@@ -139,7 +139,8 @@ def _differences(run: RunData, result: Result, study: StudyData) -> Iterator[str
     entry = run.entry
     best = result.candidates[0] if result.candidates else None
     own: dict[str, object] = {
-        key: getattr(result, key) for key in ("status", "seed", "budget_rows", "rows", "n_prompts")
+        key: getattr(result, key)
+        for key in ("status", "seed", "budget_rows", "rows", "n_prompts", "n_partial")
     }
     own["prompt"] = best.text if best else None
     for split in ("train", "dev", "test"):

@@ -214,6 +214,7 @@ def _searches(study: StudyData) -> Table:
                     str(len(own)),
                     count(sum(run.entry.rows for run in own)),
                     count(sum(run.entry.n_prompts for run in own)),
+                    count(sum(run.entry.n_prompts + run.entry.n_partial for run in own)),
                     number(lm, 1),
                     number(total - lm, 1),
                     *(count(sum(_outside(run).get(key, 0) for run in own)) for key in purposes),
@@ -224,13 +225,16 @@ def _searches(study: StudyData) -> Table:
         "ledger",
         "What the searches cost, all tasks and seeds together",
         (
-            "method", "model", "budget", "runs", "rows", "prompts", "LM seconds", "own seconds",
+            "method", "model", "budget", "runs", "rows", "prompts", "prompts seen", "LM seconds",
+            "own seconds",
             *(f"rows: {key}" for key in purposes), "seconds after",
         ),
         tuple(rows),
         text=(0, 1),
         notes=(
-            "A row is one prompt scored on one example; a gradient costs three. LM seconds: "
+            "A row is one prompt scored on one example; a gradient costs three. Prompts: those "
+            "scored on all train examples, repeats counted; seen: with the different ones that "
+            "were scored on a part of them alone. LM seconds: "
             "rewards and gradients; own seconds: the method's own work. What follows is outside "
             "the budget, and seconds after are what it took.",
         ),

@@ -9,6 +9,7 @@ from .optimiser import Optimiser as Optimiser
 from .optimiser import Proposals as Proposals
 from .result import Result as Result
 from .run import search as search
+from .selection import Selection as Selection
 from .space import SoftSpace as SoftSpace
 from .space import TokenSpace as TokenSpace
 
@@ -22,6 +23,7 @@ __all__ = [
     "Optimiser",
     "Proposals",
     "Result",
+    "Selection",
     "SoftSpace",
     "TokenSpace",
     "evaluate",

@@ -38,8 +38,6 @@ class Ledger:
     Attributes:
         used: Rows charged.
         n_prompts: Prompts scored on all train examples, repeats counted.
-        n_partial: Prompts scored on a part of them, repeats and further parts counted. They are in
-            `used` and `lm_seconds`, and in nothing else here.
         length: Tokens or vectors of all that count in `n_prompts` together.
         lm_seconds: Wall time that rewards and gradients took when they were computed.
         points: Rows used and mean reward after each scored prompt, in order.
@@ -48,19 +46,27 @@ class Ledger:
 
     used: int = 0
     n_prompts: int = 0
-    n_partial: int = 0
     length: int = 0
     lm_seconds: float = 0.0
     points: list[tuple[int, float]] = field(default_factory=list)
     improvements: list[Improvement] = field(default_factory=list)
+    _whole: set[str] = field(default_factory=set, repr=False)
+    _in_part: set[str] = field(default_factory=set, repr=False)
     _kept: dict[str, Scored] = field(default_factory=dict, repr=False)
     _heap: list[tuple[float, int, str]] = field(default_factory=list, repr=False)
-    _whole: set[str] = field(default_factory=set, repr=False)
 
     @property
     def n_distinct(self) -> int:
         """Different prompts among those that count in `n_prompts`."""
         return len(self._whole)
+
+    @property
+    def n_partial(self) -> int:
+        """Different prompts scored on a part of the examples and never on all of them.
+
+        They are in `used` and `lm_seconds`, and in nothing else here.
+        """
+        return len(self._in_part)
 
     @property
     def trace(self) -> list[tuple[int, float]]:
@@ -82,11 +88,17 @@ class Ledger:
         ranked = sorted(self._kept.values(), key=lambda scored: (-scored.reward, scored.rows))
         return ranked[:count]
 
+    def record_part(self, prompt: Prompt) -> None:
+        """Note a prompt that was scored on a part of the train examples."""
+        if prompt.digest not in self._whole:
+            self._in_part.add(prompt.digest)
+
     def record(self, scored: Scored) -> None:
         """Enter a prompt that was scored on all train examples."""
         self.n_prompts += 1
-        self.length += len(scored.prompt)
         self._whole.add(scored.prompt.digest)
+        self._in_part.discard(scored.prompt.digest)
+        self.length += len(scored.prompt)
         self.points.append((scored.rows, scored.reward))
         if scored.reward > self.best_reward:
             seconds = self.lm_seconds

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -18,8 +18,11 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.memo import Measurement, Memo, SplitQuestion, remembered
 from rlprompt.search.result import SOFT_MARK, Score
-from rlprompt.tasks.base import Measured, Task, as_task
+from rlprompt.tasks.base import Measured, Task, as_task, needs_prior
+from rlprompt.types import Floats
 
+# Where priors are kept among scores: in the place of a split.
+PRIOR = "prior"
 # Of what the model wrote, this many characters are kept with a result.
 MOST_CHARACTERS = 400
 
@@ -32,6 +35,8 @@ class Evaluator:
         task: What a prompt is worth.
         lm: The frozen model.
         memo: Where scores are looked up and put.
+        priors: Priors of prompts by content hash (`Task.log_priors`): each is found once, and paid
+            for by the first of the evaluators that share these.
 
     Attributes:
         rows: Rows so far, whether computed here or found.
@@ -43,6 +48,7 @@ class Evaluator:
     task: Task
     lm: FrozenLM
     memo: Memo | None = None
+    priors: dict[str, Floats] = field(default_factory=dict)
     rows: int = 0
     seconds: float = 0.0
     opened: str = ""
@@ -66,9 +72,14 @@ class Evaluator:
             ValueError: The task's answer is no number, or of the wrong shape.
         """
         some = None if which is None else tuple(which)
-        question = SplitQuestion(tuple(prompts), split, some)
-        found = remembered(self.memo, question, partial(self._computed, question))
-        self.rows += len(prompts) * self.task.split_rows(split, found.measured.rewards.shape[1])
+        question, task = SplitQuestion(tuple(prompts), split, some), self.task
+        n_known = 0
+        if needs_prior(task, split):
+            n_known = sum(prompt.digest in self.priors for prompt in prompts)
+            task = task.knowing(self.lm, prompts, self._priors(prompts))
+        found = remembered(self.memo, question, partial(self._computed, task, question))
+        self.rows += len(prompts) * task.split_rows(split, found.measured.rewards.shape[1])
+        self.rows -= n_known * task.prior_rows
         self.seconds += found.seconds
         if split == "test":
             self.opened = self.opened or found.at
@@ -79,13 +90,28 @@ class Evaluator:
         """Mean reward and metric of each prompt on a whole split; errors as for `measure`."""
         return means(self.measure(prompts, split))
 
-    def _computed(self, question: SplitQuestion) -> Measurement:
+    def _priors(self, prompts: Sequence[Prompt]) -> Floats:
+        """Log priors (P, C) of prompts, of those that are new found together."""
+        new = tuple(dict.fromkeys(one for one in prompts if one.digest not in self.priors))
+        if new:
+            question = SplitQuestion(new, PRIOR)
+            found = remembered(self.memo, question, partial(self._found_priors, new))
+            self.seconds += found.seconds
+            rows = found.measured.rewards
+            self.priors.update({one.digest: row for one, row in zip(new, rows, strict=True)})
+        return np.array([self.priors[prompt.digest] for prompt in prompts])
+
+    def _found_priors(self, prompts: Sequence[Prompt]) -> Measurement:
+        at, began = _now(), time.perf_counter()
+        priors = self.task.log_priors(self.lm, prompts)
+        return Measurement(Measured(priors, priors), at, time.perf_counter() - began)
+
+    def _computed(self, task: Task, question: SplitQuestion) -> Measurement:
         prompts, split, which = question.prompts, question.split, question.which
-        part = self.task.splits.parts()[split]
+        part = task.splits.parts()[split]
         examples = part if which is None else [part[i] for i in which]
-        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        began = time.perf_counter()
-        rewards, metrics, answers = Measured(*self.task.measure(self.lm, prompts, examples))
+        at, began = _now(), time.perf_counter()
+        rewards, metrics, answers = Measured(*task.measure(self.lm, prompts, examples))
         seconds = time.perf_counter() - began
         rewards, metrics = (np.asarray(answer, np.float64) for answer in (rewards, metrics))
         for answer in (rewards, metrics):
@@ -97,6 +123,10 @@ class Evaluator:
                     f"{len(prompts)} prompts on {len(examples)} examples of {split}"
                 )
         return Measurement(Measured(rewards, metrics, answers), at, seconds)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def evaluate(

@@ -164,7 +164,7 @@ class SplitQuestion(Question[Measurement]):
 
     Attributes:
         prompts: (P,) of them.
-        split: `train`, `dev` or `test`.
+        split: `train`, `dev` or `test`, or `prior` for what their scores are calibrated by.
         which: Places of the examples to score on; None for all.
     """
 

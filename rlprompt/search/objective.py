@@ -2,13 +2,13 @@
 
 One *row* is one prompt scored on one example, or on another text that the task needs for the prompt
 (`Task.extra_rows`); a gradient costs three rows a row (a forward pass and about two for the
-backward). Prompts may be scored on a part of the examples, a block, and cost that much less; means
-over parts never stand beside means over all, so the ledger knows a prompt once all its parts are
-paid for. A batch is charged before it is computed and repeats are charged again, so equal budgets
-mean equal information. Nothing paid for is lost: where the budget ends inside a batch, the prompts
-that still fit are scored and travel with `BudgetExhausted`. Answers that an earlier process paid
-for are charged all the same: a search that was killed begins again, is told what it was told
-before, and so comes to where it was (`Store`).
+backward), and what else the task computes for it (`Task.gradient_rows`). Prompts may be scored on a
+part of the examples, a block, and cost that much less; means over parts never stand beside means
+over all, so the ledger knows a prompt once all its parts are paid for. A batch is charged before it
+is computed and repeats are charged again, so equal budgets mean equal information. Nothing paid for
+is lost: where the budget ends inside a batch, the prompts that still fit are scored and travel with
+`BudgetExhausted`. Answers that an earlier process paid for are charged all the same: a search that
+was killed begins again, is told what it was told before, and so comes to where it was (`Store`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,6 @@ from rlprompt.types import Floats, Ids, Outputs
 
 P = TypeVar("P", bound=Prompt)
 
-# Forward pass 1, backward pass 2: it multiplies by the weights for the activations' gradient what
-# the forward did once, and frozen weights need none of their own; measured about 3 with attention.
-GRADIENT_ROWS = 3
 # Prompts scored between two looks at the clock and the ledger: enough to fill a forward pass.
 CHUNK = 32
 
@@ -127,9 +124,11 @@ class Objective:
         on_progress: Called after each chunk of scored prompts.
         memo: Where answers are looked up before the task is asked. They are charged and
             recorded as if they were new, so a search cannot tell them apart.
+        stops: Whether there is reason to stop besides the budget; asked when that is.
 
     Attributes:
-        waited: Seconds that this process has waited for answers, new ones and found ones.
+        waited: Seconds that this process has waited for answers, new ones and found ones, and for
+            whether to stop.
 
     Raises:
         ValueError: The budget does not cover one prompt.
@@ -142,16 +141,17 @@ class Objective:
         budget: Budget,
         on_progress: Callable[[Ledger], None] | None = None,
         memo: Memo | None = None,
+        stops: Callable[[Ledger], bool] | None = None,
     ) -> None:
         self.task = task = as_task(task)
         self.lm = lm
         self.budget = budget
         self.ledger = Ledger()
         self._examples = task.splits.train
-        self._prompt_rows = prompt_rows(task)
         self.waited = 0.0
         self._on_progress = on_progress
         self._memo = memo
+        self._stops = stops
         self._pieces = Pieces(self.n_examples, not task.scored_together)
         self._generates = task.has("rewards_with_outputs")
         budget.check_covers(task)
@@ -194,8 +194,7 @@ class Objective:
         count = self.n_examples if examples is None else examples
         if not 1 <= count <= self.n_examples:
             raise ValueError(f"a block has 1 to {self.n_examples} examples here, got {examples}")
-        rows = count + self._prompt_rows - self.n_examples
-        return rows * (GRADIENT_ROWS if gradient else 1)
+        return prompt_rows(self.task, count, gradient=gradient)
 
     def affordable(self, *, gradient: bool = False, examples: int | None = None) -> int:
         """Prompts that the rest of the budget covers; arguments and errors as for `cost`."""
@@ -290,10 +289,17 @@ class Objective:
     def _charge(self, prompts: Sequence[P], block: _Block, *, gradient: bool) -> Sequence[P]:
         """Pay for the prompts that the budget covers, and return those."""
         cost = self.cost(gradient=gradient, examples=block.size)
-        stopped = self.budget.stops(self.ledger)
-        covered = prompts[: 0 if stopped else self.remaining // cost]
+        covered = prompts[: 0 if self._stopped() else self.remaining // cost]
         self.ledger.used += len(covered) * cost
         return covered
+
+    def _stopped(self) -> bool:
+        """Whether there is reason to stop before the rows are spent."""
+        began = time.perf_counter()
+        stopped = self.budget.stops(self.ledger)
+        stopped = stopped or (self._stops is not None and self._stops(self.ledger))
+        self.waited += time.perf_counter() - began
+        return stopped
 
     def _answer(self, prompts: Sequence[Prompt], block: _Block, *, gradient: bool) -> Answer:
         """The answer to a batch: what was paid for before, or else the task's."""
@@ -389,7 +395,7 @@ class Objective:
         if block.part is None:
             reward = float(rewards.mean())
         else:
-            self.ledger.n_partial += 1
+            self.ledger.record_part(prompt)
             reward = self._pieces.add(prompt.digest, block.part, rewards)
         if reward is not None:
             self.ledger.record(Scored(prompt, reward, rows))

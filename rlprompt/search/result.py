@@ -28,7 +28,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A prompt that was among the best on train.
+    """A prompt that raced on dev.
 
     Attributes:
         prompt: The prompt itself.
@@ -164,7 +164,7 @@ class Result:
         lm_seconds: Wall time of rewards and gradients.
         total_seconds: Wall time of the search, selection and test not included.
         points: Rows used and mean train reward after each scored prompt.
-        candidates: The best few on train, the one picked on dev first.
+        candidates: The prompts that raced on dev (`Selection`), the one picked first.
         trace_seconds: Seconds of rewards and gradients spent at each improvement of `trace`.
         tokens_per_row: Tokens of text, prompt and answer in a row, on average over train and the
             scored prompts; what a plain scorer would feed the model. None where the task cannot
@@ -176,6 +176,7 @@ class Result:
         test_opened: When test was first scored, ISO 8601, or "".
         test_prompts: Prompts of this search that were scored on test: 1, and the projection of a
             soft prompt.
+        n_partial: Different prompts scored on a part of train and never on all of it.
         outside_rows: Rows beside the budget, by what they were for.
         outside_seconds: Seconds that these took.
         analysis: What the picked prompt is made of.
@@ -210,6 +211,12 @@ class Result:
     outside_seconds: float = 0.0
     analysis: Analysis | None = None
     n_distinct: int | None = None
+    n_partial: int = 0
+
+    @property
+    def n_seen(self) -> int:
+        """Prompts that it saw: `n_prompts`, and those that it scored on a part of train alone."""
+        return self.n_prompts + self.n_partial
 
     @property
     def best(self) -> Candidate:

@@ -1,7 +1,7 @@
 """Runs one optimiser on one task and reports what it found, from the ledger and not on its word.
 
-The best prompts by train reward race on dev, one is picked there, and the test split is opened
-once, for that one.
+A spread of its prompts races on dev, one is picked there, and the test split is opened once, for
+that one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,23 @@ from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.optimiser import Optimiser, make_space
 from rlprompt.search.result import Candidate, Incumbent, Result, Score, plain
-from rlprompt.search.selection import CANDIDATES, Raced, race
+from rlprompt.search.selection import (
+    MARKS,
+    EarlyStopping,
+    Raced,
+    Selection,
+    entrants,
+    leaders,
+    race,
+)
 from rlprompt.tasks.base import Task, as_task
+from rlprompt.types import Floats
 
 logger = logging.getLogger(__name__)
 
-# At so many points of the budget, evenly apart, the best prompt on train is scored on dev as well.
-MARKS = 10
+# What is scored beside the budget.
+STOPPING, CHOOSING, TESTING = "early stopping", "selection", "final scores"
+EXPLAINING = "curves and analysis"
 
 
 def search(
@@ -46,6 +56,7 @@ def search(
     on_progress: Callable[[Ledger], None] | None = None,
     on_failure: Callable[[Result], None] | None = None,
     memo: Memo | None = None,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
 ) -> Result:
     """Search a prompt, pick on dev, open test once.
 
@@ -72,6 +83,7 @@ def search(
             of this result is `failed`.
         memo: Where answers are looked up before the task is asked, such as the record of an
             earlier process (`Store.record`).
+        selection: How the prompt is picked on dev, and whether dev may end the search.
 
     Returns:
         The result. After Ctrl-C its `status` is `interrupted`, and what was found so far is in it
@@ -85,7 +97,16 @@ def search(
     settings = _settings(optimiser)  # before the search: what fails here costs nothing
     lengths = Length.of(length)
     task = as_task(task)
-    objective = Objective(task, lm, budget, on_progress, memo)
+    priors: dict[str, Floats] = {}
+    outside = {
+        purpose: Evaluator(task, lm, memo, priors)
+        for purpose in (STOPPING, CHOOSING, TESTING, EXPLAINING)
+        if purpose != STOPPING or selection.dev_patience
+    }
+    stops = None
+    if selection.dev_patience:
+        stops = EarlyStopping(outside[STOPPING], budget.rows, selection.dev_patience)
+    objective = Objective(task, lm, budget, on_progress, memo, stops)
     # Two streams, so that an optimiser that draws more does not change the space it is given.
     space_rng, rng = (
         np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)
@@ -119,8 +140,9 @@ def search(
             candidates=tuple(_candidate(task, lm, scored) for scored in ledger.best(1)),
             trace_seconds=tuple(one.seconds for one in ledger.improvements),
             tokens_per_row=tokens_per_row(task, lm, ledger.mean_length or lengths.at_most),
+            n_partial=ledger.n_partial,
         )
-        return found if status != "finished" else _concluded(found, task, lm, ledger, memo)
+        return found if status != "finished" else _concluded(found, ledger, selection, outside)
 
     try:
         with contextlib.suppress(BudgetExhausted):
@@ -147,13 +169,14 @@ def tokens_per_row(task: Task, lm: FrozenLM, length: float) -> float | None:
 
 
 def _concluded(
-    found: Result, task: Task, lm: FrozenLM, ledger: Ledger, memo: Memo | None
+    found: Result, ledger: Ledger, selection: Selection, outside: Mapping[str, Evaluator]
 ) -> Result:
     """What was found, with a prompt picked on dev, tested once, and taken apart."""
     if not found.candidates:
         return found
-    choosing, testing, explaining = (Evaluator(task, lm, memo) for _ in range(3))
-    raced = race(choosing, ledger.best(CANDIDATES))
+    choosing, testing, explaining = (outside[one] for one in (CHOOSING, TESTING, EXPLAINING))
+    task, lm = choosing.task, choosing.lm
+    raced = race(choosing, entrants(ledger, selection))
     picked = raced[0].scored.prompt
     # What is learnt about the picked prompt comes first: after test, nothing is left to choose.
     incumbents = _incumbents(explaining, ledger, found.budget_rows)
@@ -162,7 +185,6 @@ def _concluded(
     tested = testing.measure([picked], "test")
     test = Score(float(tested.rewards.mean()), float(tested.metrics.mean()))
     best, *others = (_candidate(task, lm, one.scored, one) for one in raced)
-    spent = {"selection": choosing, "final scores": testing, "curves and analysis": explaining}
     return dataclasses.replace(
         found,
         candidates=(dataclasses.replace(best, train=train, test=test), *others),
@@ -171,18 +193,15 @@ def _concluded(
         test_answers=shown_answers(tested),
         test_opened=testing.opened,
         test_prompts=testing.test_prompts + explaining.test_prompts,
-        outside_rows={name: one.rows for name, one in spent.items()},
-        outside_seconds=sum(one.seconds for one in spent.values()),
+        outside_rows={purpose: one.rows for purpose, one in outside.items()},
+        outside_seconds=sum(one.seconds for one in outside.values()),
         analysis=analysis,
     )
 
 
 def _incumbents(evaluator: Evaluator, ledger: Ledger, budget: int) -> tuple[Incumbent, ...]:
     """The prompts that were the best at some points of the budget, with their dev scores."""
-    found = ledger.improvements
-    marks = [budget * i / MARKS for i in range(1, MARKS + 1)]
-    best_at = (sum(one.rows <= mark for one in found) - 1 for mark in marks)
-    chosen = [found[i] for i in dict.fromkeys(best_at) if i >= 0]
+    chosen = leaders(ledger, [budget * i / MARKS for i in range(1, MARKS + 1)])
     scores = evaluator.scores([one.prompt for one in chosen], "dev")
     return tuple(Incumbent(one.rows, score) for one, score in zip(chosen, scores, strict=True))
 

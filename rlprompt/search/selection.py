@@ -1,8 +1,10 @@
-"""Which of the best prompts on train is picked: the one that wins a race on dev.
+"""Which prompt of a search is picked: the one that wins a race on dev.
 
-All candidates are scored on a few dev examples; those that are clearly worse than the leader drop
-out, the others get more examples, and so on. So close candidates are told apart by all of dev, and
-hopeless ones cost little. Racing: Maron and Moore 1997 (https://doi.org/10.1023/A:1006556606079);
+Who enters is a spread of the search (`entrants`): the best on train, and those that led on the way,
+for the end of a search may have learnt train by heart, and then dev has nothing to choose from
+among near copies of it. All candidates are scored on a few dev examples; those that are clearly
+worse than the leader drop out, the others get more examples, and so on. So close candidates are
+told apart by all of dev, and hopeless ones cost little. Racing: Maron and Moore 1997 (https://doi.org/10.1023/A:1006556606079);
 with paired t tests, as here: Birattari et al. 2002 (F-Race).
 """
 
@@ -10,22 +12,173 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import numpy as np
 from scipy import stats
 
 from rlprompt.data.examples import Example, balanced
-from rlprompt.search.budget import Scored
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.search.budget import KEPT, Improvement, Ledger, Scored
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.result import Score
 from rlprompt.types import Floats
 
-# The best prompts on train that enter. More finds a better one now and then, for more dev rows.
-CANDIDATES = 16
+# At so many points of the budget, evenly apart, the best prompt on train is scored on dev.
+MARKS = 10
 # Dev examples of the first round; each round after doubles what was seen.
 FIRST_ROUND = 8
 # Chance, at most, that one of several equally good candidates is dropped in a round.
 FALSE_DROP = 0.05
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How a search picks its prompt on dev.
+
+    >>> Selection(candidates=0)
+    Traceback (most recent call last):
+    ValueError: 1 to 64 candidates race on dev, got 0
+
+    Args:
+        candidates: Prompts that race, 1 to 64. 16 is ours: more finds a better one now and then,
+            for more dev rows.
+        along_path: Whether they are a spread of the search (`entrants`), and not the best on train
+            alone.
+        dev_patience: End the search after so many marks without a better dev reward of its leader,
+            1 or more; None for never. There is a mark at every tenth of the budget. The dev rows
+            are counted apart, as rows for early stopping.
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
+
+    candidates: int = 16
+    along_path: bool = True
+    dev_patience: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if not 1 <= self.candidates <= KEPT:
+            raise ValueError(f"1 to {KEPT} candidates race on dev, got {self.candidates}")
+        if self.dev_patience is not None and self.dev_patience < 1:
+            raise ValueError(
+                f"dev_patience is one mark or more, or left out for none, got {self.dev_patience}"
+            )
+
+
+def entrants(ledger: Ledger, selection: Selection) -> list[Scored]:
+    """The prompts of a search that race on dev, the best on train first.
+
+    Along the path, half of the places are for prompts that led at points evenly apart inside the
+    rows that were used. The other places go by train reward, past near copies of a better one: of
+    token prompts those with one token exchanged, of soft ones those within half of the greatest
+    distance. As long as there are places then, who is the farthest from all chosen gets one.
+
+    Args:
+        ledger: What the search found.
+        selection: How many enter, and whether along the path.
+
+    Returns:
+        Distinct prompts, as many as there are places if the ledger has them.
+    """
+    count, best = selection.candidates, ledger.best(KEPT)
+    if not selection.along_path or not best:
+        return best[:count]
+    n_led = count // 2
+    led = leaders(ledger, [ledger.used * i / (n_led + 1) for i in range(1, n_led + 1)])
+    known = {one.prompt.digest: one for one in (*led, *best)}
+    pool = sorted(known.values(), key=lambda one: (-one.reward, one.rows))
+    place = {one.prompt.digest: i for i, one in enumerate(pool)}
+    apart = _distances([one.prompt for one in pool])
+    chosen: list[int] = []
+
+    def choose_best(limit: int) -> None:
+        for i in range(len(pool)):
+            better = [j for j in chosen if j < i]
+            if len(chosen) < limit and i not in chosen and (apart[i, better] > 1).all():
+                chosen.append(i)
+
+    choose_best(count - n_led)
+    chosen += [i for one in led if (i := place[one.prompt.digest]) not in chosen]
+    choose_best(count)
+    while len(chosen) < min(count, len(pool)):
+        left = [i for i in range(len(pool)) if i not in chosen]
+        # The first of equals, which is better on train.
+        chosen.append(max(left, key=lambda i: float(apart[i, chosen].min())))
+    return [pool[i] for i in sorted(chosen)]
+
+
+def leaders(ledger: Ledger, marks: Sequence[float]) -> list[Improvement]:
+    """The different prompts that were the best on train when so many rows were used, in order."""
+    found = ledger.improvements
+    best_at = (sum(one.rows <= mark for one in found) - 1 for mark in marks)
+    return [found[i] for i in dict.fromkeys(best_at) if i >= 0]
+
+
+def _distances(prompts: Sequence[Prompt]) -> Floats:
+    """How far apart prompts are, (P, P) float64: 1 and less is near.
+
+    Token prompts: the places where another token is, or none. Soft prompts: Euclidean, with half
+    of the greatest distance for one. What cannot be compared is infinitely far apart.
+    """
+    apart = np.zeros((len(prompts), len(prompts)))
+    greatest = 0.0
+    for i, one in enumerate(prompts):
+        for j, other in enumerate(prompts[:i]):
+            apart[i, j] = apart[j, i] = _distance(one, other)
+            if isinstance(one, SoftPrompt) and np.isfinite(apart[i, j]):
+                greatest = max(greatest, float(apart[i, j]))
+    soft = np.array([isinstance(one, SoftPrompt) for one in prompts])
+    if greatest:
+        apart[np.ix_(soft, soft)] /= greatest / 2
+    return apart
+
+
+def _distance(one: Prompt, other: Prompt) -> float:
+    if isinstance(one, TokenPrompt) and isinstance(other, TokenPrompt):
+        pairs = zip_longest(one.ids, other.ids)
+        return float(sum(first != second for first, second in pairs))
+    if isinstance(one, SoftPrompt) and isinstance(other, SoftPrompt) and len(one) == len(other):
+        return float(np.linalg.norm(one.vectors - other.vectors))
+    return float(np.inf)
+
+
+class EarlyStopping:
+    """Tells when the leader of a search has not become better on dev for some marks.
+
+    Args:
+        evaluator: Scores it, and counts what that costs.
+        rows: Of the budget.
+        patience: Marks without a better dev reward.
+    """
+
+    def __init__(self, evaluator: Evaluator, rows: int, patience: int) -> None:
+        self._evaluator = evaluator
+        self._rows = rows
+        self._patience = patience
+        self._mark = 0
+        self._leader = ""
+        self._best = -np.inf
+        self._in_vain = 0
+
+    def __call__(self, ledger: Ledger) -> bool:
+        """Whether the search should end; scores its leader if a mark was passed since."""
+        mark = ledger.used * MARKS // self._rows
+        # At the last mark it ends anyway. Several that one call passed are one look.
+        if self._mark < mark < MARKS and ledger.improvements:
+            self._mark = mark
+            self._look(ledger.improvements[-1].prompt)
+        return self._in_vain >= self._patience
+
+    def _look(self, leader: Prompt) -> None:
+        self._in_vain += 1
+        if leader.digest == self._leader:
+            return
+        self._leader = leader.digest
+        reward = self._evaluator.scores([leader], "dev")[0].reward
+        if reward > self._best:
+            self._best, self._in_vain = reward, 0
 
 
 @dataclass

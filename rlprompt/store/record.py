@@ -13,15 +13,15 @@ import numpy as np
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.blocks import Pieces
 from rlprompt.search.memo import Answer, Question, Scope, TrainQuestion, V
-from rlprompt.search.objective import GRADIENT_ROWS
 from rlprompt.store.database import Database, StoreError
-from rlprompt.tasks.base import Task, as_task, prompt_rows
+from rlprompt.tasks.base import GRADIENT_ROWS, Task, as_task, prompt_rows
 
 logger = logging.getLogger(__name__)
 
 # The answer that a run was given at a position, where it had come so far.
 _GIVEN = (
-    "SELECT id FROM evaluations JOIN answers ON answers.id = answer WHERE run = ? AND position = ?"
+    "SELECT cost FROM evaluations JOIN answers ON answers.id = answer"
+    " WHERE run = ? AND position = ?"
 )
 
 
@@ -87,9 +87,9 @@ class Record(StoredMemo):
         ((self._run,),) = database.read("SELECT id FROM runs WHERE name = ?", name)
         self._name = name
         self._worker = worker
-        n_examples = len(task.splits.train)
-        pieces = Pieces(n_examples, not as_task(task).scored_together)
-        self._progress = _Progress(prompt_rows(task) - n_examples, pieces)
+        self._task = as_task(task)
+        pieces = Pieces(len(task.splits.train), not self._task.scored_together)
+        self._progress = _Progress(self._task, pieces)
 
     def get(self, question: Question[V]) -> V | None:
         """See `Memo.get`."""
@@ -97,10 +97,26 @@ class Record(StoredMemo):
         if isinstance(question, TrainQuestion) and isinstance(found, Answer):
             key, asked, answer = question.key(self._scope), question, found
             place = self._run, self._progress.position
-            if not self._database.read(f"{_GIVEN} AND key = ?", *place, key):
+            given = self._database.read(f"{_GIVEN} AND key = ?", *place, key)
+            if given:
+                self._check_bill(given[0][0], answer)
+            else:
                 self._database.write(lambda connection: self._enter(connection, key, asked, answer))
             self._progress = self._progress.after(asked, answer)
         return found
+
+    def _check_bill(self, cost: int | None, answer: Answer) -> None:
+        """Refuse to go on with a run that was charged otherwise than it would be today."""
+        n_examples, gradient = answer.per_example.shape[1], answer.gradients is not None
+        extra = prompt_rows(self._task) - len(self._task.splits.train)
+        then = charged(cost, n_examples, extra, gradient)
+        now = prompt_rows(self._task, n_examples, gradient=gradient)
+        if then != now:
+            raise StoreError(
+                f"{self._name} was charged {then} rows for a {'gradient' if gradient else 'prompt'}"
+                f" on {n_examples} examples, and now that costs {now}, so it cannot go on; begin "
+                "the study anew beside it with --restart"
+            )
 
     def put(self, question: Question[V], answer: V) -> V:
         """See `Memo.put`."""
@@ -137,10 +153,24 @@ class Record(StoredMemo):
         )
         check_owner(updated, self._name)
         connection.execute(
-            "INSERT INTO evaluations (run, position, answer, completed)"
-            " SELECT ?, ?, id, ? FROM answers WHERE key = ?",
-            (self._run, position, progress.completed, key),
+            "INSERT INTO evaluations (run, position, answer, completed, cost)"
+            " SELECT ?, ?, id, ?, ? FROM answers WHERE key = ?",
+            (self._run, position, progress.completed, progress.cost, key),
         )
+
+
+def charged(cost: int | None, n_examples: int, extra_rows: int, gradient: bool) -> int:
+    """Rows that a prompt was charged.
+
+    Args:
+        cost: As it was kept; None from before that, when a gradient cost three rows a row.
+        n_examples: Train examples that it was scored on.
+        extra_rows: Rows that its rewards cost beyond these.
+        gradient: Whether its gradient was taken.
+    """
+    if cost is not None:
+        return cost
+    return (n_examples + extra_rows) * (GRADIENT_ROWS if gradient else 1)
 
 
 def insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
@@ -161,12 +191,13 @@ class _Progress:
     """How far a run has come.
 
     Attributes:
-        extra_rows: Rows of a prompt beyond its examples.
+        task: Says what a prompt costs.
         pieces: Rewards of prompts that were not scored on all examples yet.
         completed: Of the last answer, see `schema`.
+        cost: Of the last answer, see `schema`.
     """
 
-    extra_rows: int
+    task: Task
     pieces: Pieces
     position: int = 0
     used: int = 0
@@ -174,11 +205,12 @@ class _Progress:
     best: float | None = None
     seconds: float = 0.0
     completed: bytes | None = None
+    cost: int = 0
 
     def after(self, question: TrainQuestion, answer: Answer) -> _Progress:
         """How far it has come with one more answer."""
         n_prompts, n_examples = answer.per_example.shape
-        rows = n_prompts * (n_examples + self.extra_rows)
+        cost = prompt_rows(self.task, n_examples, gradient=answer.gradients is not None)
         pieces, completed = self.pieces, None
         if question.examples is None:
             means = answer.per_example.mean(axis=1)
@@ -193,14 +225,15 @@ class _Progress:
             means = means[~np.isnan(means)]
         known = () if self.best is None else (self.best,)
         return _Progress(
-            self.extra_rows,
+            self.task,
             pieces,
             self.position + 1,
-            self.used + rows * (1 if answer.gradients is None else GRADIENT_ROWS),
+            self.used + n_prompts * cost,
             self.n_prompts + len(means),
             max((*known, *means.tolist()), default=None),
             self.seconds + answer.seconds,
             completed,
+            cost,
         )
 
 

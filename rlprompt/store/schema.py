@@ -64,4 +64,6 @@ MIGRATIONS = (
     ALTER TABLE answers ADD COLUMN examples TEXT;
     ALTER TABLE evaluations ADD COLUMN completed BLOB
     """,
+    # Rows that one prompt of the answer was charged; NULL from before that was kept (`charged`).
+    "ALTER TABLE evaluations ADD COLUMN cost INTEGER",
 )

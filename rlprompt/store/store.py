@@ -27,10 +27,9 @@ import numpy as np
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
 from rlprompt.search.memo import texts
-from rlprompt.search.objective import GRADIENT_ROWS
 from rlprompt.search.result import Result, prompt_from_state
 from rlprompt.store.database import PATIENCE, Database, StoreError
-from rlprompt.store.record import Record, StoredMemo, check_owner
+from rlprompt.store.record import Record, StoredMemo, charged, check_owner
 from rlprompt.store.schema import MIGRATIONS
 from rlprompt.tasks.base import Task
 from rlprompt.types import Floats, Outputs
@@ -44,7 +43,7 @@ EXTRA_ROWS = "extra_rows"
 # So many batches at a time: a long run need not fit into memory.
 _PAGE = """
     SELECT position, prompts, digests, rewards, gradients IS NOT NULL, seconds, outputs, examples,
-        completed
+        completed, cost
     FROM evaluations JOIN answers ON answers.id = answer
     WHERE run = ? AND position > ? ORDER BY position LIMIT 256
 """
@@ -105,7 +104,7 @@ class StoredBatch:
         gradient: Whether gradients were taken.
         seconds: Wall time when it was computed.
         outputs: (P, E) texts that the model wrote, or None.
-        extra_rows: Rows that a prompt costs beyond its examples.
+        cost: Rows that one of its prompts was charged.
     """
 
     digests: tuple[str, ...]
@@ -116,13 +115,7 @@ class StoredBatch:
     gradient: bool
     seconds: float
     outputs: Outputs | None
-    extra_rows: int
-
-    @property
-    def cost(self) -> int:
-        """Rows that one of its prompts was charged."""
-        rows = int(self.per_example.shape[1]) + self.extra_rows
-        return rows * (GRADIENT_ROWS if self.gradient else 1)
+    cost: int
 
 
 class Store:
@@ -326,7 +319,8 @@ class Store:
         last = -1
         while page := self._database.read(_PAGE, run, last):
             last = page[-1][0]
-            for _, prompts, digests, rewards, gradients, seconds, outputs, places, means in page:
+            for _, prompts, digests, rewards, gradients, seconds, outputs, *placed in page:
+                places, means, cost = placed
                 states = json.loads(prompts)
                 per_example = np.frombuffer(rewards, dtype="<f8").reshape(len(states), -1)
                 yield StoredBatch(
@@ -338,7 +332,7 @@ class Store:
                     bool(gradients),
                     seconds,
                     texts(outputs),
-                    extra,
+                    charged(cost, per_example.shape[1], extra, bool(gradients)),
                 )
 
 
@@ -379,7 +373,7 @@ def _has_more_seeds(there: dict[str, Any], now: dict[str, Any]) -> bool:
         name in now["runs"] and not differences(run, now["runs"][name])
         for name, run in there["runs"].items()
     )
-    return old == new and seeds[0] < seeds[1] and same_runs
+    return not differences(old, new) and seeds[0] < seeds[1] and same_runs
 
 
 def _run_differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:

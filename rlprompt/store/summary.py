@@ -201,7 +201,8 @@ class RunEntry(ScoredEntry):
         status: `finished`, `interrupted` or `failed`.
         error: What ended it, in a line, or "".
         rows: Rows it was charged.
-        n_prompts: Prompts scored on train.
+        n_prompts: Prompts scored on train, repeats counted.
+        n_partial: Different prompts scored on a part of train and never on all of it.
         lm_seconds: Wall time of rewards and gradients.
         total_seconds: Wall time of the search.
         prompt: The picked prompt's text, None if nothing was scored.
@@ -219,6 +220,7 @@ class RunEntry(ScoredEntry):
     error: str = ""
     rows: int
     n_prompts: int
+    n_partial: int = 0
     lm_seconds: float
     total_seconds: float
     prompt: str | None

@@ -250,6 +250,7 @@ def _run_entry(run: Run) -> RunEntry:
         error=run.error,
         rows=result.rows,
         n_prompts=result.n_prompts,
+        n_partial=result.n_partial,
         lm_seconds=result.lm_seconds,
         total_seconds=result.total_seconds,
         **{split: score.metric if score else None for split, score in run.scores.items()},

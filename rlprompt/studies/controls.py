@@ -25,7 +25,7 @@ from rlprompt.search.evaluation import Evaluator, describe, means, shown_answers
 from rlprompt.search.memo import Memo
 from rlprompt.search.result import Score
 from rlprompt.store.summary import BEST_WORD, EMPTY, IN_CONTEXT, hand_name
-from rlprompt.tasks.base import Task, prompt_rows
+from rlprompt.tasks.base import Task, needs_prior, prompt_rows
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,11 @@ class ControlPlan:
         parts = self.task.splits.parts()
         chosen = sum(self.task.split_rows(split, len(part)) for split, part in parts.items())
         n_tried = len(self.prompts) if len(self.prompts) > 1 else 0
-        return n_tried * prompt_rows(self.task) + chosen
+        # A prior is found once: with the first scores that need it.
+        needing = [split for split in parts if needs_prior(self.task, split)]
+        tried = bool(n_tried) and "train" in needing
+        known = max(0, len(needing) - (not tried)) * self.task.prior_rows
+        return n_tried * prompt_rows(self.task) + chosen - known
 
 
 @dataclass(frozen=True)

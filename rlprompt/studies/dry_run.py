@@ -27,12 +27,11 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.analysis import parts
 from rlprompt.search.budget import Budget
-from rlprompt.search.objective import GRADIENT_ROWS, BudgetExhausted, Objective
+from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.optimiser import Optimiser, make_space
-from rlprompt.search.run import MARKS
-from rlprompt.search.selection import CANDIDATES, rounds
+from rlprompt.search.selection import MARKS, Selection, rounds
 from rlprompt.studies.experiment import Experiment
-from rlprompt.tasks.base import Task
+from rlprompt.tasks.base import Task, needs_prior, prompt_rows
 
 # Three rollouts of PPO and of CMA-ES's two generations: enough to see what comes after the first.
 TRIAL_PROMPTS = 48
@@ -116,21 +115,29 @@ def make_plan(experiment: Experiment) -> Plan:
     sizes = {name: len(part) for name, part in task.splits.parts().items()}
     once = sum(sizes.values())
     rows = {name: task.split_rows(name, size) for name, size in sizes.items()}
-    raced = sum(task.split_rows("dev", len(which)) for which in rounds(task.splits.dev))
+    n_rounds = len(list(rounds(task.splits.dev)))
+    # Each round costs what a split does, but a prior is found once.
+    raced = sizes["dev"] + n_rounds * (rows["dev"] - sizes["dev"] - task.prior_rows)
+    raced += task.prior_rows
     # Dev and test are read for the first time by the first control; later their beginnings are
     # kept.
     cold, warm = _single_rates(experiment)
     longest = Length.of(experiment.length).at_most
+    selection = experiment.selection or Selection()
     searches = []
     for name, optimiser in experiment.optimisers.items():
         found = _measure(experiment, optimiser)
         n_prompts = int(experiment.budget.rows * found.prompts_a_row)
         # At most: who falls behind on dev is scored on a part of it, and few prompts lead.
         n_explained = min(MARKS, n_prompts) + len(list(parts(longest)))
-        on_dev = min(CANDIDATES, n_prompts) * raced + n_explained * rows["dev"]
-        final = rows["train"] + rows["test"]
+        on_dev = min(selection.candidates, n_prompts) * raced + n_explained * rows["dev"]
+        if selection.dev_patience:
+            on_dev += min(MARKS - 1, n_prompts) * rows["dev"]
+        # The picked prompt's prior is known by then.
+        needing = [needs_prior(task, split) for split in ("train", "test")]
+        final = rows["train"] + rows["test"] - sum(needing) * task.prior_rows
         if optimiser.searches == "soft":  # its nearest tokens, too
-            final += rows["dev"] + rows["test"]
+            final += rows["dev"] + rows["test"] - task.prior_rows
         plan = SearchPlan(
             optimiser=name,
             n_runs=len(experiment.seeds),
@@ -177,7 +184,8 @@ def _measure(experiment: Experiment, optimiser: Optimiser[Any]) -> _Rates:
     n_prompts = sum(len(prompts) for prompts, _, _ in calls)
     if not n_prompts:
         return _Rates(0.0, 0.0, stamps[-1] - stamps[0], 0.0)
-    charged = sum(len(p) * len(e) * (GRADIENT_ROWS if grad else 1) for p, e, grad in calls)
+    task = experiment.task
+    charged = sum(len(p) * prompt_rows(task, len(e), gradient=grad) for p, e, grad in calls)
     # Up to the first call it prepares; after that it learns from one call and makes up the next.
     n_later = n_prompts - len(calls[0][0])
     own = (stamps[-1] - stamps[1]) / n_later if n_later else 0.0
@@ -223,7 +231,7 @@ def _row_seconds(experiment: Experiment, calls: Sequence[Call]) -> float:
     seconds = charged = 0.0
     for prompts, _, gradient in chosen:
         seconds += _seconds(task, lm, prompts, examples, gradient)
-        charged += len(prompts) * len(examples) * (GRADIENT_ROWS if gradient else 1)
+        charged += len(prompts) * prompt_rows(task, len(examples), gradient=gradient)
     return seconds / charged
 
 

@@ -29,6 +29,7 @@ from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.prompt import Length, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser
+from rlprompt.search.selection import Selection
 from rlprompt.search.space import TokenSpace
 from rlprompt.studies.controls import ControlPlan, plan_controls
 from rlprompt.studies.references import Reference, check_references, make_reference
@@ -71,6 +72,8 @@ class Experiment:
         hand_prompts: Prompts written by hand beside the task's own, controls as that is.
         split_seed: Which draw of the examples it is on, beside others of the same task; None for
             the only one.
+        selection: How each search picks its prompt on dev; None for `Selection()`, or, where the
+            study was begun before, as it was begun.
 
     Raises:
         ValueError: There is nothing to run, the budget does not cover one prompt, no token is
@@ -91,6 +94,7 @@ class Experiment:
     references: Mapping[str, Reference] = field(default_factory=dict)
     hand_prompts: Sequence[str] = ()
     split_seed: int | None = None
+    selection: Selection | None = None
 
     def __post_init__(self) -> None:
         """Find what is wrong while nothing is paid for."""
@@ -169,6 +173,7 @@ def searches(experiments: Sequence[Experiment]) -> dict[str, PlannedSearch]:
                 task_name=experiment.task_name,
                 split_seed=experiment.split_seed,
                 heading=", ".join(parts),
+                selection=experiment.selection,
             )
     return found
 
@@ -285,6 +290,9 @@ def load_experiments(
         optimiser.title: make_optimiser(optimiser.name, optimiser.settings)
         for optimiser in config.optimisers
     }
+    selection = None
+    if config.selection is not None:
+        selection = Selection(**config.selection.model_dump(exclude_none=True))
     tasks = _loaded(config)
     pool, experiments = pool or ModelPool(), []
     for i, (model, section) in enumerate(config.all_models):
@@ -295,7 +303,13 @@ def load_experiments(
             for budget in config.all_budgets:
                 with _naming(config, f"{loaded.heading}, {model}, {budget} rows"):
                     experiment = _load_cell(
-                        config, optimisers, references, replace(loaded, task=task), lm, budget
+                        config,
+                        optimisers,
+                        references,
+                        selection,
+                        replace(loaded, task=task),
+                        lm,
+                        budget,
                     )
                     experiments.append(experiment)
     return experiments
@@ -343,6 +357,7 @@ def _load_cell(
     config: Config,
     optimisers: Mapping[str, Optimiser[Any]],
     references: Mapping[str, Reference],
+    selection: Selection | None,
     loaded: _Loaded,
     lm: FrozenLM,
     budget: int,
@@ -362,6 +377,7 @@ def _load_cell(
         task_title=loaded.title,
         hand_prompts=more_by_hand,
         split_seed=loaded.split_seed,
+        selection=selection,
     )
 
 

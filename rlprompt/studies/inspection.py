@@ -269,7 +269,10 @@ def check_unchanged(runs: Sequence[StoredRun], planned: Mapping[str, PlannedSear
         ValueError: Model, task or data are others today; the message shows the difference.
     """
     changed = [
-        line for run in runs for line in differences(run.spec, as_json(planned[run.name].spec))
+        line
+        for run in runs
+        for now in [planned[run.name].as_begun(run.spec)]
+        for line in differences(run.spec, as_json(now.spec))
     ]
     if changed:
         raise ValueError(

@@ -25,6 +25,7 @@ from rlprompt.search.memo import Memo
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result, plain
 from rlprompt.search.run import search
+from rlprompt.search.selection import Selection
 from rlprompt.store.database import StoreError
 from rlprompt.store.heartbeat import Heartbeat
 from rlprompt.store.shared_cache import Cache, SharedMemo
@@ -33,6 +34,8 @@ from rlprompt.tasks.base import Task, prompt_rows
 
 logger = logging.getLogger(__name__)
 
+# How prompts were picked in studies that do not say so: they are older than the choice.
+BEFORE = Selection(along_path=False)
 # How often a worker that has nothing to do looks whether another has died.
 POLL_SECONDS = 0.5
 
@@ -54,6 +57,7 @@ class PlannedSearch:
         task_name: The task's name in the experiment.
         split_seed: Which draw of the examples it is on; None for the only one.
         heading: What tells its experiment from the others of the study, or "".
+        selection: How its prompt is picked; None for `Selection()`, or as its study was begun.
     """
 
     task: Task
@@ -68,6 +72,14 @@ class PlannedSearch:
     task_name: str = ""
     split_seed: int | None = None
     heading: str = ""
+    selection: Selection | None = None
+
+    def as_begun(self, spec: Mapping[str, Any] | None) -> PlannedSearch:
+        """Itself, its prompt picked as in a search that was begun, where it does not say how."""
+        if spec is None or self.selection is not None:
+            return self
+        kept = spec.get("selection")
+        return dataclasses.replace(self, selection=Selection(**kept) if kept else BEFORE)
 
     @property
     def title(self) -> str:
@@ -87,6 +99,7 @@ class PlannedSearch:
         # A model by another name, or the same folder somewhere else, gives the same scores.
         del fingerprint["model"], fingerprint["revision"]
         extra = prompt_rows(self.task) - len(self.task.splits.train)
+        selection = self.selection or Selection()
         return {
             "task": {
                 "name": self.task.name,
@@ -101,6 +114,7 @@ class PlannedSearch:
             "seed": self.seed,
             "length": plain(Length.of(self.length).simplest),
             "banned": sorted(map(str, self.banned)),
+            **({} if selection == BEFORE else {"selection": dataclasses.asdict(selection)}),
         }
 
     def run(
@@ -121,6 +135,7 @@ class PlannedSearch:
             on_progress=on_progress,
             on_failure=on_failure,
             memo=memo,
+            selection=self.selection or Selection(),
         )
 
 
@@ -156,14 +171,16 @@ class Study:
         cache: Path | None = None,
     ) -> None:
         self.folder = folder
-        self.searches = searches
         self.config = config
         self.cache = cache
         self._stack = contextlib.ExitStack()
         self.store = self._stack.enter_context(Store(folder / FILE))
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
-            self.store.plan(config, {name: one.spec for name, one in searches.items()})
+            kept = self.store.spec.get("runs", {})
+            some = next(iter(kept.values()), None)  # a seed that is added is like the others
+            self.searches = {k: one.as_begun(kept.get(k, some)) for k, one in searches.items()}
+            self.store.plan(config, {name: one.spec for name, one in self.searches.items()})
             self._shared = self._stack.enter_context(Cache(cache)) if cache else None
             self._heartbeat = self._stack.enter_context(Heartbeat(folder / FILE))
             undo.pop_all()

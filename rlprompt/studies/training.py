@@ -20,8 +20,7 @@ from rlprompt._utils.seeding import seeded
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
-from rlprompt.search.objective import GRADIENT_ROWS
-from rlprompt.tasks.base import Measured
+from rlprompt.tasks.base import GRADIENT_ROWS, Measured
 from rlprompt.tasks.class_scores import accuracy, cross_entropy
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.types import Ids

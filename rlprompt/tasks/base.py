@@ -26,6 +26,9 @@ from rlprompt.types import Floats, Outputs
 T = TypeVar("T", bound="Task")
 
 
+# Forward pass 1, backward pass 2: it multiplies by the weights for the activations' gradient what
+# the forward did once, and frozen weights need none of their own; measured about 3 with attention.
+GRADIENT_ROWS = 3
 # Demonstrations at most, or one a class where there are more classes. They are read anew for every
 # prompt scored by models that share no prefix, and are as many as the usual few-shot train set has
 # of a class; gains level off beyond (Min et al. 2022, arXiv 2202.12837).
@@ -74,6 +77,8 @@ class Task:
         hand_prompt: A prompt written by hand, the control of every comparison, or "".
         metric: What the figure is called that reports give (`measure`).
         extra_rows: Rows that each prompt costs beyond one an example, 0 or more.
+        prior_rows: Rows of what calibrates a prompt's scores (`log_priors`), 0 where there
+            is none that could be known beforehand.
         scored_together: Whether a reward on a train example hangs on which others of train are
             scored with it, as where their texts make a prior; never on those of another split.
             Rewards on parts of train then do not make up those on all.
@@ -110,6 +115,8 @@ class Task:
         @property
         def extra_rows(self) -> int: ...  # noqa: D102
         @property
+        def prior_rows(self) -> int: ...  # noqa: D102
+        @property
         def scored_together(self) -> bool: ...  # noqa: D102
         @property
         def tokens_only(self) -> bool: ...  # noqa: D102
@@ -123,7 +130,8 @@ class Task:
             ...
 
     else:
-        hand_prompt, metric, extra_rows, class_words = "", "reward", 0, {}
+        hand_prompt, metric, class_words = "", "reward", {}
+        extra_rows = prior_rows = 0
         scored_together = tokens_only = False
 
     def has(self, hook: str) -> bool:
@@ -170,12 +178,19 @@ class Task:
         """
         raise ValueError(f"in task {self.name!r} the model writes nothing")
 
+    def gradient_rows(self, n_examples: int) -> int:
+        """Rows that a prompt costs whose gradient is taken on so many train examples.
+
+        By default three times what its rewards cost.
+        """
+        return GRADIENT_ROWS * prompt_rows(self, n_examples)
+
     def split_rows(self, split: str, n_examples: int) -> int:
         """Rows that a prompt costs on so many examples of `train`, `dev` or `test`.
 
         By default one an example, and `extra_rows`.
         """
-        return n_examples + prompt_rows(self) - len(self.splits.train)
+        return prompt_rows(self, n_examples)
 
     def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """The prompt that a text makes: by default its tokens, wherever the prompt may stand."""
@@ -211,6 +226,21 @@ class Task:
         nothing is taken out.
         """
         return None
+
+    def log_priors(self, lm: FrozenLM, prompts: Sequence[Prompt]) -> Floats:
+        """What calibration takes out of each prompt's scores, (P, C) nats, for `prior_rows` each.
+
+        Raises:
+            ValueError: There is no such thing, which is the default.
+        """
+        raise ValueError(f"task {self.name!r} has no prior of a prompt (no method log_priors)")
+
+    def knowing(self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats) -> Task:
+        """The task, told the `log_priors` of some prompts, which it need not find again.
+
+        By default itself.
+        """
+        return self
 
     def demonstrations(self) -> Demonstrations | None:
         """Train examples to show before every text, or None where there is no such thing."""
@@ -262,18 +292,31 @@ def as_task(task: Any) -> Task:
     return made
 
 
-def prompt_rows(task: Task) -> int:
-    """Rows that one prompt costs on the train split, in the unit of `Budget`.
+def prompt_rows(task: Task, n_examples: int | None = None, *, gradient: bool = False) -> int:
+    """Rows that one prompt costs on train, in the unit of `Budget`: what every bill is made of.
+
+    Args:
+        task: What the prompt is for.
+        n_examples: Train examples that it is scored on; None for all.
+        gradient: Whether its gradient is taken.
 
     Raises:
         ValueError: The task's `extra_rows` is no whole number of 0 or more.
     """
+    count = len(task.splits.train) if n_examples is None else n_examples
+    if gradient:
+        return task.gradient_rows(count)
     extra = task.extra_rows
     if not isinstance(extra, int) or extra < 0:
         raise ValueError(
             f"task {task.name!r} has extra_rows {extra!r}; give a whole number, 0 or more"
         )
-    return len(task.splits.train) + extra
+    return count + extra
+
+
+def needs_prior(task: Task, split: str) -> bool:
+    """Whether scores on a split take a prompt's prior; train, scored together, makes its own."""
+    return bool(task.prior_rows) and not (split == "train" and task.scored_together)
 
 
 def columns(

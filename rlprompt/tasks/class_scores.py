@@ -110,7 +110,11 @@ class ClassScorer:
         return tuple(word.ids for word in words)
 
     def scores(
-        self, prompts: Sequence[Prompt], queries: Sequence[Query], train: Sequence[Query] = ()
+        self,
+        prompts: Sequence[Prompt],
+        queries: Sequence[Query],
+        train: Sequence[Query] = (),
+        prior: Tensor | None = None,
     ) -> Tensor:
         """Scores (P, Q, C) float64, log-probabilities up to a constant, nats.
 
@@ -119,6 +123,7 @@ class ClassScorer:
             queries: (Q,) texts.
             train: Texts whose mean is the prior of batch calibration; without any it is that of
                 the queries themselves.
+            prior: Log prior (P, C) of the prompts, where it is known.
 
         Raises:
             ValueError: A class has no part in the prior.
@@ -126,9 +131,9 @@ class ClassScorer:
         scores = self._classes(self._loglik(prompts, queries))
         if self.calibration == "none":
             return scores
-        if self.calibration == "batch" and not train:
+        if prior is None and self.calibration == "batch" and not train:
             prior = self._log_prior(scores)
-        else:
+        elif prior is None:
             prior = self.prior(prompts, train)
         return calibrated(scores, prior[:, None], self.strength)
 
@@ -155,8 +160,8 @@ class ClassScorer:
         """Scores (P, Q, C) float64, and the gradient (P, L, H) of each prompt's summed rewards.
 
         Calibrated, the prior's part of the gradient is in it. The texts that the prior is made of
-        run forward once more than the three rows a row that a gradient is charged for: those
-        without content, or in batch calibration the queries themselves.
+        run forward once before that: those without content, or in batch calibration the queries
+        themselves.
         """
         if self.calibration == "none":
             return self._with_grad(prompts, queries, reward)

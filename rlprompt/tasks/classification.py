@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from rlprompt.tasks.base import (
     columns,
     data_name,
     demonstration,
+    needs_prior,
     variant,
 )
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
@@ -75,6 +77,8 @@ class ClassificationTask(Task):
     """
 
     metric: ClassVar[str] = "accuracy"
+    # Log priors (C,) that it was told (`knowing`), by the prompt's content hash.
+    _known: ClassVar[Mapping[str, Floats]] = {}
 
     name: str
     splits: Splits
@@ -124,14 +128,23 @@ class ClassificationTask(Task):
         return len(content_free_texts(self.template)) if self.calibration == "contextual" else 0
 
     @property
+    def prior_rows(self) -> int:
+        """Rows that a prompt's prior costs: those of train, or of the texts without content."""
+        return len(self.splits.train) if self.calibration == "batch" else self.extra_rows
+
+    @property
     def scored_together(self) -> bool:
         """Whether the train texts that are scored make the prior: in batch calibration."""
         return self.calibration == "batch"
 
+    def gradient_rows(self, n_examples: int) -> int:
+        """See `Task.gradient_rows`: what makes the prior runs forward once more before."""
+        before = n_examples if self.calibration == "batch" else self.extra_rows
+        return super().gradient_rows(n_examples) + before
+
     def split_rows(self, split: str, n_examples: int) -> int:
-        """See `Task.split_rows`: away from train, batch calibration scores all of train again."""
-        again = self.calibration == "batch" and split != "train"
-        return n_examples + (len(self.splits.train) if again else self.extra_rows)
+        """See `Task.split_rows`: with the prior, where it is not known."""
+        return n_examples + (self.prior_rows if needs_prior(self, split) else 0)
 
     @classmethod
     @draws()
@@ -262,7 +275,9 @@ class ClassificationTask(Task):
     ) -> Measured:
         """Rewards, accuracies and the classes that were answered, (P, E) each."""
         queries, train = self.queries(lm, examples), self._prior_texts(lm, examples)
-        scores = self._scorer(lm).scores(prompts, queries, train).flatten(0, 1)
+        # Train that is scored makes its own prior; any other texts take what is known.
+        known = self._known_prior(prompts) if train or self.extra_rows else None
+        scores = self._scorer(lm).scores(prompts, queries, train, known).flatten(0, 1)
         labels = self._labels(examples).repeat(len(prompts))
         shape = (len(prompts), len(examples))
         rewards, correct = (f(scores, labels) for f in (REWARDS[self.reward], accuracy))
@@ -319,9 +334,27 @@ class ClassificationTask(Task):
         """
         if self.calibration == "none":
             return None
-        train = self.queries(lm, self.splits.train)
-        (prior,) = self._scorer(lm).prior([prompt], train).tolist()
+        (prior,) = self.log_priors(lm, [prompt]).tolist()
         return dict(zip(self.verbaliser.words, prior, strict=True))
+
+    def log_priors(self, lm: FrozenLM, prompts: Sequence[Prompt]) -> Floats:
+        """See `Task.log_priors`.
+
+        Raises:
+            ValueError: A class has no part in one.
+        """
+        train = self.queries(lm, self.splits.train)
+        priors: Floats = self._scorer(lm).prior(prompts, train).numpy()
+        return priors
+
+    def knowing(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats
+    ) -> ClassificationTask:
+        """See `Task.knowing`."""
+        made = copy.copy(self)
+        known = {one.digest: prior for one, prior in zip(prompts, priors, strict=True)}
+        object.__setattr__(made, "_known", known)
+        return made
 
     def demonstrations(self) -> Demonstrations | None:
         """See `Task.demonstrations`: as many of each class, in fixed order."""
@@ -354,6 +387,12 @@ class ClassificationTask(Task):
     def _scorer(self, lm: FrozenLM) -> ClassScorer:
         settings = self.calibration, self.calibration_strength
         return ClassScorer(lm, self.template, self.verbaliser, *settings)
+
+    def _known_prior(self, prompts: Sequence[Prompt]) -> Tensor | None:
+        """Log priors (P, C) of prompts that are all known."""
+        if not all(prompt.digest in self._known for prompt in prompts):
+            return None
+        return torch.from_numpy(np.stack([self._known[prompt.digest] for prompt in prompts]))
 
     def _prior_texts(self, lm: FrozenLM, examples: Sequence[Example]) -> list[Query]:
         """Train, where that calibrates examples that are not of it; else nothing."""

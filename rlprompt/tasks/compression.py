@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -113,6 +113,11 @@ class CompressionTask(Task):
         """As the other task."""
         return self.task.scored_together
 
+    @property
+    def prior_rows(self) -> int:
+        """As the other task."""
+        return self.task.prior_rows
+
     def split_rows(self, split: str, n_examples: int) -> int:
         """As the other task."""
         return self.task.split_rows(split, n_examples)
@@ -120,6 +125,15 @@ class CompressionTask(Task):
     def class_prior(self, lm: FrozenLM, prompt: Prompt) -> Mapping[str, float] | None:
         """As the other task, of the prompt without blanks."""
         return self.task.class_prior(lm, self.shortened(lm, prompt))
+
+    def log_priors(self, lm: FrozenLM, prompts: Sequence[Prompt]) -> Floats:
+        """As the other task, of the prompts without blanks."""
+        return self.task.log_priors(lm, [self.shortened(lm, prompt) for prompt in prompts])
+
+    def knowing(self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats) -> CompressionTask:
+        """See `Task.knowing`."""
+        short = [self.shortened(lm, prompt) for prompt in prompts]
+        return replace(self, task=self.task.knowing(lm, short, priors))
 
     def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """The prompt that a text makes; where the text spells the blank, there is none."""

@@ -21,10 +21,10 @@ from rlprompt.agents.random_soft import RandomSoft
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.check.optimiser import check_optimiser
 from rlprompt.prompt import Length
-from rlprompt.search.objective import GRADIENT_ROWS
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
+from rlprompt.tasks.base import GRADIENT_ROWS
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
 

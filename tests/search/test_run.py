@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from drawing import Draw, DrawVectors
-from fakes import FakeGradientTask, FakeTask, fake_splits, number, timeless
+from fakes import FakeGradientTask, FakeTask, Remembered, fake_splits, number, timeless
 from tiny import tiny_lm
 
 from rlprompt.data.load import Example
@@ -21,7 +21,7 @@ from rlprompt.search.objective import CHUNK, BudgetExhausted, Evaluation, Object
 from rlprompt.search.optimiser import AskTell, Optimiser, Proposals
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
-from rlprompt.search.selection import CANDIDATES
+from rlprompt.search.selection import Selection
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
@@ -57,7 +57,7 @@ class TestSelection:
     def test_dev_picks_and_test_is_opened_once_for_what_was_picked(self) -> None:
         task = TrainAndDevDisagree()
         result = search(task, tiny_lm(), Draw(), 40 * N)
-        assert len(result.candidates) == CANDIDATES
+        assert len(result.candidates) == 16
         dev = [task.mean_reward(candidate.prompt, "dev") for candidate in result.candidates]
         assert [c.dev.reward for c in result.candidates if c.dev] == pytest.approx(dev)
         assert dev == sorted(dev, reverse=True)
@@ -75,11 +75,12 @@ class TestSelection:
         )
         assert all(c.test is None and c.train is None for c in result.candidates[1:])
 
-    def test_the_candidates_are_the_best_on_train(self) -> None:
+    def test_the_candidates_are_the_best_on_train_where_the_path_is_left_out(self) -> None:
         task = TrainAndDevDisagree()
-        result = search(task, tiny_lm(), Draw(), 40 * N)
+        old = Selection(along_path=False)
+        result = search(task, tiny_lm(), Draw(), 40 * N, selection=old)
         asked = {prompt for call, _ in task.calls[:10] for prompt in call}
-        best = sorted((task.mean_reward(prompt) for prompt in asked), reverse=True)[:CANDIDATES]
+        best = sorted((task.mean_reward(prompt) for prompt in asked), reverse=True)[:16]
         found = sorted((c.train_reward for c in result.candidates), reverse=True)
         assert found == pytest.approx(best)
         for candidate in result.candidates:
@@ -236,6 +237,74 @@ class TestReport:
             on_progress=lambda ledger: seen.append(ledger.used),
         )
         assert seen == [4 * N, 8 * N, 10 * N]
+
+
+STEPS = 100
+
+
+@dataclass(frozen=True)
+class Straight:
+    """Goes from zero one step at a time, one step a prompt, as a gradient might."""
+
+    searches: ClassVar[PromptKind] = "soft"
+
+    def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
+        for step in range(1, STEPS + 1):
+            objective.evaluate([SoftPrompt(np.full_like(space.start, float(step)))])
+
+
+@dataclass
+class Overfitted(FakeTask):
+    """Train wants ever more steps, dev and test 40 of them."""
+
+    best: int = 40
+
+    def worth(self, prompt: Prompt, example: Example) -> float:
+        if not isinstance(prompt, SoftPrompt):  # the nearest tokens of what was picked
+            return -1e3
+        step, held_out = float(prompt.vectors[0, 0]), "train" not in example.fields["text"]
+        return -abs(step - self.best) if held_out else step
+
+
+class TestPath:
+    def run(self, **selection: Any) -> Result:
+        made = Selection(**selection)
+        return search(Overfitted(), tiny_lm(), Straight(), STEPS * N, selection=made)
+
+    def test_dev_finds_the_middle_of_a_path_whose_end_is_overfitted(self) -> None:
+        end, along = (self.run(along_path=path) for path in (False, True))
+        # The best 16 on train are the last steps. Leaders at 8 marks are 11 steps apart, and the
+        # six places that are left lie between them.
+        assert (end.best.train_reward, along.best.train_reward) == (85, 39)
+        assert [one.test.reward for one in (end.best, along.best) if one.test] == [-45, -1]
+        assert len(along.candidates) == len(end.candidates) == 16
+        steps = sorted(one.train_reward for one in along.candidates)
+        assert set(steps) >= {11, 22, 33, 44, 55, 66, 77, 88, 100}
+
+    def test_early_stopping_ends_some_marks_after_the_best_on_dev(self) -> None:
+        whole, stopped = self.run(), self.run(dev_patience=2)
+        # Marks at 10, 20, 30 and 40 steps are better each time, those at 50 and 60 are not.
+        assert stopped.rows == 60 * N < whole.rows == STEPS * N
+        assert stopped.status == "finished"
+        assert stopped.outside_rows["early stopping"] == 6 * 4
+        assert next(iter(stopped.outside_rows)) == "early stopping"
+        assert "early stopping" not in whole.outside_rows
+        assert stopped.best.test is not None
+
+    def test_a_leader_that_stays_is_scored_once_and_is_no_better(self) -> None:
+        task = FakeTask(change=lambda rewards: rewards * 0)
+        made = Selection(dev_patience=3)
+        found = search(task, tiny_lm(), Draw(size=1), 100 * N, selection=made)
+        assert found.rows == 40 * N  # the first mark's is the best, and then three
+        assert found.outside_rows["early stopping"] == 4
+
+    def test_a_search_that_was_stopped_early_is_found_again(self) -> None:
+        task, memo, made = Overfitted(), Remembered(), Selection(dev_patience=2)
+        first = search(task, tiny_lm(), Straight(), STEPS * N, selection=made, memo=memo)
+        n_calls = len(task.calls)
+        again = search(task, tiny_lm(), Straight(), STEPS * N, selection=made, memo=memo)
+        assert same(first, again)
+        assert len(task.calls) == n_calls
 
 
 class TestEnd:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,10 +11,18 @@ from hypothesis import strategies as st
 from tiny import tiny_lm
 
 from rlprompt.data.load import Example
-from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.search.budget import Scored
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.search.budget import Ledger, Scored
 from rlprompt.search.evaluation import Evaluator
-from rlprompt.search.selection import FIRST_ROUND, Raced, race, rounds, still_close
+from rlprompt.search.selection import (
+    FIRST_ROUND,
+    Raced,
+    Selection,
+    entrants,
+    race,
+    rounds,
+    still_close,
+)
 
 
 @dataclass
@@ -32,7 +40,7 @@ def known(reward: Callable[[int, int], float], n_dev: int = 32) -> Evaluator:
     return Evaluator(Known(splits=fake_splits(3, n_dev, 5), reward=reward), tiny_lm())
 
 
-def entrants(*ids: int) -> list[Scored]:
+def field_of(*ids: int) -> list[Scored]:
     """Candidates, the best on train first."""
     return [Scored(TokenPrompt([i]), -float(place), 0) for place, i in enumerate(ids)]
 
@@ -45,30 +53,30 @@ class TestRace:
     def test_clear_losers_drop_out_and_close_ones_see_all_of_dev(self) -> None:
         # 1 and 2 differ by the example; 3 is always far behind.
         evaluator = known(lambda p, e: {1: e % 3, 2: (e + 1) % 3, 3: -50.0 - e % 2}[p])
-        raced = race(evaluator, entrants(3, 1, 2))
+        raced = race(evaluator, field_of(3, 1, 2))
         seen = {one.scored.prompt.ids[0]: len(one.rewards) for one in raced}  # type: ignore[union-attr]
         assert seen == {1: 32, 2: 32, 3: FIRST_ROUND}
         assert evaluator.rows == 2 * 32 + FIRST_ROUND
 
     def test_the_best_mean_on_dev_wins(self) -> None:
-        raced = race(known(lambda p, e: p + (e * 7 % 5)), entrants(1, 2, 3))
+        raced = race(known(lambda p, e: p + (e * 7 % 5)), field_of(1, 2, 3))
         assert ids(raced)[0] == 3
         assert raced[0].dev.reward == pytest.approx(3 + np.mean([e * 7 % 5 for e in range(32)]))
 
     def test_the_winner_has_seen_all_of_dev_even_alone(self) -> None:
-        raced = race(known(lambda p, e: 100.0 * p + e % 2), entrants(1, 2))
+        raced = race(known(lambda p, e: 100.0 * p + e % 2), field_of(1, 2))
         assert [len(one.rewards) for one in raced] == [32, FIRST_ROUND]
 
     def test_equals_go_by_train(self) -> None:
-        assert ids(race(known(lambda p, e: 1.0), entrants(5, 3, 4))) == [5, 3, 4]
+        assert ids(race(known(lambda p, e: 1.0), field_of(5, 3, 4))) == [5, 3, 4]
 
     def test_one_candidate_and_one_example_are_enough(self) -> None:
-        assert ids(race(known(lambda p, e: 1.0, n_dev=1), entrants(5))) == [5]
-        assert ids(race(known(lambda p, e: float(p), n_dev=1), entrants(5, 6))) == [6, 5]
+        assert ids(race(known(lambda p, e: 1.0, n_dev=1), field_of(5))) == [5]
+        assert ids(race(known(lambda p, e: float(p), n_dev=1), field_of(5, 6))) == [6, 5]
 
     def test_a_task_that_costs_more_than_its_examples_is_counted_so(self) -> None:
         evaluator = Evaluator(FakePricedTask(splits=fake_splits(3, 20, 5)), tiny_lm())
-        raced = race(evaluator, entrants(1))
+        raced = race(evaluator, field_of(1))
         assert len(raced[0].rewards) == 20
         assert evaluator.rows == 20 + 3 * 2  # three rounds, two rows more in each
 
@@ -78,11 +86,95 @@ class TestRace:
 
         first = known(reward)
         first.memo = remembered = Remembered()
-        raced = race(first, entrants(1, 2, 3))
+        raced = race(first, field_of(1, 2, 3))
         again = known(lambda p, e: pytest.fail("scored again"))
         again.memo = remembered
-        assert race(again, entrants(1, 2, 3)) == raced
+        assert race(again, field_of(1, 2, 3)) == raced
         assert again.rows == first.rows
+
+
+def ledger(*prompts: Prompt, rewards: Sequence[float]) -> Ledger:
+    """What a search that scored these one after the other, for a row each, has in its ledger."""
+    made = Ledger(used=len(prompts))
+    for i, (prompt, reward) in enumerate(zip(prompts, rewards, strict=True)):
+        made.record(Scored(prompt, reward, i + 1))
+    return made
+
+
+def chain(*texts: str) -> list[TokenPrompt]:
+    return [TokenPrompt(list(map(ord, text))) for text in texts]
+
+
+def spelt(found: Sequence[Scored]) -> list[str]:
+    prompts = [one.prompt for one in found]
+    return ["".join(map(chr, one.ids)) for one in prompts if isinstance(one, TokenPrompt)]
+
+
+class TestEntrants:
+    def test_near_copies_of_a_better_one_come_last(self) -> None:
+        prompts = chain("zzz", "abc", "abd", "abe", "xyz", "wvz")
+        found = ledger(*prompts, rewards=[1, 5, 9, 8, 2, 3])
+        # At two and four of six rows abc and abd led. abe has one token that abd has not; wvz and
+        # xyz differ in two.
+        assert spelt(entrants(found, Selection(4))) == ["abd", "abc", "wvz", "xyz"]
+        assert spelt(entrants(found, Selection(5))) == ["abd", "abc", "wvz", "xyz", "zzz"]
+        assert spelt(entrants(found, Selection(4, along_path=False))) == [
+            "abd",
+            "abe",
+            "abc",
+            "wvz",
+        ]
+
+    def test_the_field_is_never_starved(self) -> None:
+        prompts = chain(*(f"ab{last}" for last in "cdefghij"))
+        found = ledger(*prompts, rewards=range(8))
+        for count in (1, 2, 5, 8, 16):
+            entered = entrants(found, Selection(count))
+            assert len({one.prompt for one in entered}) == min(count, 8)
+            assert entered[0].reward == 7
+            assert [one.reward for one in entered] == sorted(
+                (o.reward for o in entered), reverse=True
+            )
+
+    def test_who_led_early_enters_however_many_are_better(self) -> None:
+        prompts = [TokenPrompt([i, i]) for i in range(200)]
+        found = ledger(*prompts, rewards=range(200))
+        entered = [one.reward for one in entrants(found, Selection(8))]
+        # Four marks inside 200 rows; the four best.
+        assert entered == [199, 198, 197, 196, 159, 119, 79, 39]
+
+    def test_consecutive_soft_prompts_are_spread_and_ends_of_restarts_are_not(self) -> None:
+        def at(*place: float) -> SoftPrompt:
+            return SoftPrompt(np.array([place]))
+
+        path = [at(i, 0) for i in range(9)]
+        found = ledger(*path, rewards=range(9))
+        # Half of the greatest distance, 4, is near: 8 is best and 3 is the next that is not. The
+        # two marks inside nine rows are 2 and 5.
+        assert [o.reward for o in entrants(found, Selection(4))] == [8, 5, 3, 2]
+        # 0 is 2 away from all others and 6 and 7 are 1 away.
+        assert [o.reward for o in entrants(found, Selection(5))] == [8, 5, 3, 2, 0]
+        restarts = [at(i, 0) for i in range(3)] + [at(i, 100) for i in range(3)]
+        both = ledger(*restarts, rewards=[0, 1, 9, 3, 4, 8])
+        assert [o.reward for o in entrants(both, Selection(3))] == [9, 8, 3]
+
+    def test_prompts_of_both_kinds_and_of_several_lengths_are_far_apart(self) -> None:
+        soft = [SoftPrompt(np.ones((length, 2))) for length in (1, 2)]
+        prompts: list[Prompt] = [TokenPrompt(), TokenPrompt([7]), *soft]
+        assert len(entrants(ledger(*prompts, rewards=range(4)), Selection(4))) == 4
+        assert entrants(Ledger(), Selection()) == []
+
+    @pytest.mark.parametrize(
+        ("setting", "message"),
+        [
+            ({"candidates": 0}, "1 to 64 candidates race on dev, got 0"),
+            ({"candidates": 65}, "1 to 64 candidates race on dev, got 65"),
+            ({"dev_patience": 0}, "dev_patience is one mark or more, or left out for none, got 0"),
+        ],
+    )
+    def test_bad_settings_are_named(self, setting: dict[str, int], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            Selection(**setting)  # type: ignore[arg-type]
 
 
 class TestRounds:

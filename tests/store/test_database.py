@@ -108,6 +108,7 @@ def test_a_store_of_version_1_goes_on(path: Path) -> None:
         raw.executescript(
             "ALTER TABLE answers DROP COLUMN outputs; ALTER TABLE answers DROP COLUMN examples;"
             "ALTER TABLE evaluations DROP COLUMN completed;"
+            "ALTER TABLE evaluations DROP COLUMN cost;"
             "DROP TABLE hidden; DROP TABLE scores;"
             "DROP TABLE documents;"
             "PRAGMA user_version = 1"

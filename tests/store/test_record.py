@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,10 @@ from rlprompt.data.load import Example
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.memo import Answer, TrainQuestion
-from rlprompt.search.objective import GRADIENT_ROWS
 from rlprompt.search.run import search
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import Store
+from rlprompt.tasks.base import GRADIENT_ROWS
 from rlprompt.tasks.classification import ClassificationTask
 
 
@@ -63,6 +64,35 @@ def test_gradients_are_paid_once_and_seconds_are_those_of_the_first_time(path: P
         assert batch.cost == GRADIENT_ROWS * N_EXAMPLES
         assert batch.prompts[0] is not None
         assert batch.prompts[0].digest == batch.digests[0]
+
+
+@dataclass(frozen=True)
+class Dearer(HiddenVectors):
+    """What it computes for a gradient beside that is charged."""
+
+    extra: int = 1
+
+    def gradient_rows(self, n_examples: int) -> int:
+        return super().gradient_rows(n_examples) + self.extra
+
+
+def test_a_gradient_is_charged_in_the_store_as_in_the_search(path: Path) -> None:
+    with open_run(path) as store:
+        found = go(store, Dearer(), Climb())
+        assert {batch.cost for batch in store.batches("walk")} == {3 * N_EXAMPLES + 1}
+        assert store.run("walk").used == found.rows == (ROWS // 13) * 13
+
+
+def test_a_run_that_was_charged_otherwise_does_not_go_on(path: Path) -> None:
+    with open_run(path) as store:
+        go(store, HiddenVectors(), Climb())
+        # As it was before it was kept: three rows a row.
+        store._database.write(lambda one: one.execute("UPDATE evaluations SET cost = NULL"))
+    with open_run(path) as store:
+        assert next(store.batches("walk")).cost == 3 * N_EXAMPLES
+        go(store, HiddenVectors(), Climb())  # costs the same today
+        with pytest.raises(StoreError, match=r"charged 12 rows for a gradient on 4.*now.* 13, so"):
+            go(store, Dearer(), Climb())
 
 
 def test_a_stopped_search_stops_at_the_same_place_when_replayed(path: Path) -> None:

@@ -232,14 +232,15 @@ class TestScores:
             assert plan.rows == score_control(plan, tiny_lm()).rows == rows
 
     def test_every_planned_row_is_the_row_that_is_counted(self) -> None:
-        for task in (films(), films(calibration="batch")):
+        for calibration in ("none", "batch", "contextual"):
+            task = films(calibration=calibration)
             for plan in plan_controls(task, tiny_lm(), {}):
                 assert score_control(plan, tiny_lm()).rows == plan.rows
 
     def test_what_calibration_by_train_costs_is_counted(self) -> None:
         found = plans(films(calibration="batch"))
-        # Train once for itself, and again for dev and for test.
-        assert found[CALIBRATED].rows == 6 + (4 + 6) + (6 + 6)
+        # Train once for itself, and again for the prior of dev and test.
+        assert found[CALIBRATED].rows == 6 + (4 + 6) + 6
         assert found[HAND].rows == 6 + 4 + 6
 
     def test_what_was_scored_is_not_scored_again(self) -> None:

@@ -15,6 +15,7 @@ from tiny import CONTEXT, tiny_lm, tiny_model, tiny_tokenizer
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
+from rlprompt.search.selection import Selection
 from rlprompt.studies.experiment import Experiment, headed, searches
 
 
@@ -32,6 +33,22 @@ class TestGrid:
         assert search.optimiser == made.optimisers["random"]
         assert (search.seed, search.length, search.banned) == (3, 3, (" it",))
         assert (search.method, search.task_name, search.heading) == ("random", "mine", "")
+
+    def test_a_search_is_picked_as_it_says_or_as_its_study_was_begun(self) -> None:
+        silent = searches([experiment()])["random-seed0"]
+        assert silent.spec["selection"] == {
+            "candidates": 16,
+            "along_path": True,
+            "dev_patience": None,
+        }
+        # A study from before there was a choice has nothing of it in its specs.
+        old = silent.as_begun({"seed": 0})
+        assert old.selection == Selection(along_path=False)
+        assert "selection" not in old.spec
+        assert silent.as_begun(None) == silent
+        fewer = searches([experiment(selection=Selection(8))])["random-seed0"]
+        assert silent.as_begun(fewer.spec).selection == Selection(8)
+        assert fewer.as_begun(old.spec) == fewer  # what is said is not changed in silence
 
     def test_a_prompt_costs_a_row_an_example_of_train(self) -> None:
         assert experiment().prompt_rows == N_TRAIN

@@ -202,6 +202,7 @@ def test_a_study_of_the_first_version_goes_on(desk: Path, model: Path) -> None:
         raw.execute("ALTER TABLE answers DROP COLUMN outputs")
         raw.execute("ALTER TABLE answers DROP COLUMN examples")
         raw.execute("ALTER TABLE evaluations DROP COLUMN completed")
+        raw.execute("ALTER TABLE evaluations DROP COLUMN cost")
         raw.execute("PRAGMA user_version = 1")
     raw.close()
     with Store(desk / "runs" / "small" / FILE, read_only=True) as store:

@@ -123,12 +123,12 @@ class Remembered:
     """A memo in memory."""
 
     def __init__(self) -> None:
-        self._answers: dict[Question[Any], Any] = {}
+        self.answers: dict[Question[Any], Any] = {}
 
     def get(self, question: Question[V]) -> V | None:
-        answer: V | None = self._answers.get(question)
+        answer: V | None = self.answers.get(question)
         return answer
 
     def put(self, question: Question[V], answer: V) -> V:
-        self._answers[question] = answer
+        self.answers[question] = answer
         return answer

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser
+from rlprompt.search.selection import Selection
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.study import PlannedSearch, Study
 from rlprompt.tasks.classification import ClassificationTask
@@ -51,10 +53,14 @@ OPTIMISERS: dict[str, Optimiser[Any]] = {
 
 def jobs(n_prompts: int) -> dict[str, PlannedSearch]:
     budget = Budget(n_prompts * len(SPLITS.train))
-    return {
+    made = {
         name: PlannedSearch(TASK, tiny_lm(), optimiser, budget, seed=0, length=3, banned=())
         for name, optimiser in OPTIMISERS.items()
     }
+    # Ended by dev, of a task that finds a prior for each prompt that is scored there.
+    early = Selection(candidates=8, dev_patience=2)
+    batch = replace(TASK, calibration="batch")
+    return {**made, "early": replace(made["random"], task=batch, selection=early)}
 
 
 def work(folder: Path, n_prompts: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from class_tasks import CAUSAL, LONG, MASKED, PROMPTS, TRAIN, WORDS, soft, task
+from fakes import Remembered, timeless
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -23,16 +24,18 @@ from rlprompt.check.task import check_task
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.search.budget import Budget
+from rlprompt.search import selection
+from rlprompt.search.budget import Budget, Scored
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.objective import Objective
 from rlprompt.search.run import search
+from rlprompt.search.selection import race
 from rlprompt.tasks.base import prompt_rows
 from rlprompt.tasks.calibration import batch_log_prior, calibrated, check_prior
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.compression import CompressionTask
 from rlprompt.template import Template
-from rlprompt.types import DEFAULT_CALIBRATION
+from rlprompt.types import DEFAULT_CALIBRATION, Floats
 
 DEV = (
     Example({"text": "on dev"}, "pos"),
@@ -243,16 +246,16 @@ class TestGradient:
 
 
 class Spy:
-    """Counts the rows of a model."""
+    """Counts the rows of a model, three for a gradient."""
 
     def __init__(self, lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: list[int] = []
-        for name in ("score", "score_with_grad"):
-            monkeypatch.setattr(lm, name, self._counting(getattr(lm, name)))
+        for name, price in (("score", 1), ("score_with_grad", 3)):
+            monkeypatch.setattr(lm, name, self._counting(getattr(lm, name), price))
 
-    def _counting(self, method: Any) -> Any:
+    def _counting(self, method: Any, price: int) -> Any:
         def counted(prompts: Any, queries: Any, *rest: Any, **options: Any) -> Any:
-            self.rows.append(len(prompts) * len(queries))
+            self.rows.append(price * len(prompts) * len(queries))
             return method(prompts, queries, *rest, **options)
 
         return counted
@@ -284,15 +287,98 @@ class TestCost:
         evaluator.measure(PROMPTS, split, which)
         assert evaluator.rows == sum(spy.rows)
 
+    @pytest.mark.parametrize(("calibration", "prior_rows"), [("batch", 5), ("contextual", 2)])
+    def test_a_prior_is_paid_once_in_a_race_and_after(
+        self, calibration: str, prior_rows: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(selection, "FIRST_ROUND", 1)  # two rounds on three dev examples
+        lm, made = tiny_lm(seed=11), held_out(calibration=calibration)
+        spy = Spy(lm, monkeypatch)
+        priors: dict[str, Floats] = {}
+        choosing, testing = (Evaluator(made, lm, priors=priors) for _ in range(2))
+        entrants = [Scored(prompt, 0.0, 5) for prompt in PROMPTS]
+        monkeypatch.setattr(selection, "still_close", lambda rewards: [True] * len(rewards))
+        raced = race(choosing, entrants)
+        assert choosing.rows == sum(spy.rows) == len(PROMPTS) * (prior_rows + 3)
+        spy.rows.clear()
+        testing.measure(PROMPTS[:1], "dev", [0])
+        testing.measure(PROMPTS[:1], "test")
+        assert testing.rows == sum(spy.rows) == 1 + 1
+        for one in raced:
+            alone = made.measure(lm, [one.scored.prompt], DEV).rewards.mean()
+            assert one.dev.reward == pytest.approx(alone, abs=1e-3)
+
+    def test_a_search_pays_once_for_each_prior(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        lm, made = tiny_lm(seed=12), held_out()
+        spy = Spy(lm, monkeypatch)
+        found = search(made, lm, RandomSearch(batch=4), 40, length=1)
+        assert found.rows + sum(found.outside_rows.values()) == sum(spy.rows)
+        # Of eight prompts, each with train and, at the most, all of dev.
+        assert found.outside_rows["selection"] == 8 * (5 + 3)
+        assert found.outside_rows["final scores"] == 5 + 1  # train and test, its prior is known
+        # The empty prompt is what is left without its only token; who led was in the race.
+        assert found.outside_rows["curves and analysis"] == 3 * len(found.incumbents) + 5 + 3
+
+    def test_the_prior_of_a_search_that_was_killed_is_found_again(self) -> None:
+        lm, memo = tiny_lm(seed=12), Remembered()
+        first = search(held_out(), lm, RandomSearch(batch=4), 40, length=1, memo=memo)
+        asked = len(memo.answers)
+        again = search(held_out(), lm, RandomSearch(batch=4), 40, length=1, memo=memo)
+        assert timeless(again) == timeless(first)
+        assert len(memo.answers) == asked
+
+    def test_a_compressed_prompt_has_the_prior_of_the_task(self) -> None:
+        lm = tiny_lm(seed=11)
+        shorter = CompressionTask(held_out(), "It was so good", 0.5)
+        assert shorter.prior_rows == 5
+        prompts = [shorter.written(lm, "It was"), TokenPrompt((shorter.blank(lm), 7))]
+        told = shorter.knowing(lm, prompts, shorter.log_priors(lm, prompts))
+        for alone, known in zip(
+            *(one.measure(lm, prompts, DEV) for one in (shorter, told)), strict=True
+        ):
+            assert np.array_equal(alone, known)
+
     def test_a_budget_pays_for_train_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         lm = tiny_lm(seed=12)
         spy, objective = Spy(lm, monkeypatch), Objective(batch(), lm, Budget(100))
         objective.evaluate(PROMPTS)
         assert objective.ledger.used == sum(spy.rows) == 5 * len(PROMPTS)
         spy.rows.clear()
-        objective.evaluate_with_grad(soft(1))
-        assert objective.ledger.used == 5 * len(PROMPTS) + 3 * 5
-        assert spy.rows == [5, 5]  # a forward pass for the prior, and the one of the gradient
+        objective.evaluate(PROMPTS, [3, 0])  # a block makes its own prior
+        assert objective.ledger.used == 7 * len(PROMPTS)
+        assert sum(spy.rows) == 2 * len(PROMPTS)
+
+    @pytest.mark.parametrize(
+        ("calibration", "examples", "expected"),
+        [
+            ("none", None, [15]),
+            ("none", [3, 0], [6]),
+            # A forward pass for the prior, and then the gradient of the same texts.
+            ("batch", None, [5, 15]),
+            ("batch", [3, 0], [2, 6]),
+            # Two texts without content: forward, and with gradient after the examples.
+            ("contextual", None, [2, 15, 6]),
+            ("contextual", [3, 0], [2, 6, 6]),
+        ],
+    )
+    def test_a_gradient_costs_what_is_computed_for_it(
+        self,
+        calibration: str,
+        examples: list[int] | None,
+        expected: list[int],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        lm = tiny_lm(seed=12)
+        spy = Spy(lm, monkeypatch)
+        objective = Objective(task(calibration=calibration), lm, Budget(100))
+        objective.evaluate_with_grad(soft(1), examples)
+        assert spy.rows == expected
+        assert objective.ledger.used == sum(expected)
+        n_examples = None if examples is None else 2
+        assert objective.cost(gradient=True, examples=n_examples) == sum(expected)
+        assert objective.affordable(gradient=True) == (100 - sum(expected)) // objective.cost(
+            gradient=True
+        )
 
 
 class TestSettings:
