@@ -42,10 +42,10 @@ class Greedy(AskTell[TokenSpace]):
     (10, 4, True)
 
     Args:
-        pool: Share of the budget spent on the random pool, starts included, above 0 and at most 1
-            (more where there are more starts). Ours: a
-            prototype on 16-shot SST-2 did well with 600 random prompts and 480 replacements; a
-            small budget is better spent on replacements.
+        pool: Share of the budget spent on the random pool, above 0 and at most 1. Starts count, and
+            all are scored even where they are more. Ours: a prototype on 16-shot SST-2 did well
+            with 600 random prompts and 480 replacements; a small budget is better spent on
+            replacements.
         batch: Replacements in a round. RLPrompt's 16 prompts a step (Deng et al. 2022).
 
     Raises:

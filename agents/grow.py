@@ -21,12 +21,13 @@ class Grow:
     """Put one more common word into the best prompts so far, again and again.
 
     Ours. A few natural words generalise where as many random tokens fit the train examples by
-    heart, so the search begins with single words, and with the starts if there are any. In each round a beam of the best prompts gets one
-    of the best words at one of its places; where that improves nothing, a word is replaced or left
-    out instead. The rivals of a round are scored on a few train examples, the same for all, the
-    better third of them on more, and what is left on all (sequential halving, Karnin et al. 2013).
-    A beam search with edits, as GrIPS (Prasad et al. 2023, arXiv 2203.07281) does on the phrases of
-    an instruction, without an instruction to begin with.
+    heart, so the search begins with single words, and with the starts if there are any. In each
+    round a beam of the best prompts gets one of the best words at one of its places; where that
+    improves nothing, a word is replaced or left out instead. The rivals of a round are scored on a
+    few train examples, the same for all, the better third of them on more, and what is left on all
+    (sequential halving, Karnin et al. 2013). A beam search with edits, as GrIPS (Prasad et al.
+    2023, arXiv 2203.07281) does on the phrases of an instruction, without an instruction to begin
+    with.
 
     >>> from rlprompt import Length, search
     >>> from rlprompt.check import ToyTask, toy_lm

@@ -123,7 +123,8 @@ def make_space(
         task: What prompts are for; left out, `start` and `tokens` stay as they come.
         start: As for `search`; several are all in the space (`best_starts` chooses).
         tokens: As for `search`.
-        hidden: What the model makes of texts, if not `lm.last_hidden`.
+        hidden: What the model makes of texts (`Objective.hidden`), for what it expects after them;
+            None leaves that out of the pool.
 
     Raises:
         ValueError: No token is allowed, or a start is none in this space.
@@ -141,6 +142,6 @@ def make_space(
     if soft is not None:
         return soft_starts(Origin(lm, task, space, known, banned, rng), starts, soft)
     if pool.kind != "all":
-        ranked = ranked_pool(lm, task, space.allowed, pool, hidden or lm.last_hidden)
+        ranked = ranked_pool(lm, task, space.allowed, pool, hidden)
         space = replace(space, allowed=np.array(ranked), ranked=tuple(ranked))
     return token_starts(Origin(lm, task, space, known, banned, rng), starts)

@@ -35,7 +35,7 @@ CHUNK = 8
 
 
 def ranked_pool(
-    lm: FrozenLM, task: Task, allowed: Collection[int], pool: Pool, hidden: Hidden
+    lm: FrozenLM, task: Task, allowed: Collection[int], pool: Pool, hidden: Hidden | None
 ) -> list[int]:
     """The allowed tokens of a pool, the most promising first.
 
@@ -47,7 +47,7 @@ def ranked_pool(
         task: What prompts are for.
         allowed: Ids to choose from.
         pool: `words` or `likely`.
-        hidden: What the model makes of texts.
+        hidden: What the model makes of texts; None leaves out what it expects.
 
     Returns:
         At most `pool.size` ids. `likely` is `words` without what the model expects where it tells
@@ -57,7 +57,7 @@ def ranked_pool(
         ValueError: No token is left.
     """
     likely = likely_tokens(lm, task, allowed, hidden)
-    if likely is None:
+    if likely is None and hidden is not None:
         logger.warning(
             "%s tells no next token after the train texts of %s, so the pool of tokens is common "
             "words and the texts' own",
@@ -74,7 +74,7 @@ def ranked_pool(
     found = list(dict.fromkeys(ranked))[: pool.size]
     if not found:
         raise ValueError(
-            f"no allowed token of {lm.name} is a word; ban less, or search all tokens: `tokens: all`"
+            f"no allowed token of {lm.name} is a word; ban less, or search all: `tokens: all`"
         )
     return found
 
@@ -104,7 +104,7 @@ def telling_words(lm: FrozenLM, task: Task, allowed: Collection[int]) -> list[in
 
 @torch.no_grad()
 def likely_tokens(
-    lm: FrozenLM, task: Task, allowed: Collection[int], hidden: Hidden
+    lm: FrozenLM, task: Task, allowed: Collection[int], hidden: Hidden | None
 ) -> list[int] | None:
     """Allowed tokens by how likely the model finds them where the prompt begins, over train.
 
@@ -113,10 +113,11 @@ def likely_tokens(
     template, a template with nothing before the prompt.
     """
     template = getattr(task, "template", None)
-    if lm.kind != "causal" or not isinstance(template, Template):
+    if hidden is None or lm.kind != "causal" or not isinstance(template, Template):
         return None
     queries = (template.query(example.fields, lm) for example in task.splits.train)
-    heads = [head for head in dict.fromkeys(query.head_ids for query in queries) if head]
+    # By length: a pass is as wide as its longest text.
+    heads = sorted((h for h in dict.fromkeys(q.head_ids for q in queries) if h), key=len)
     if not heads:
         return None
     # Of equals the commoner token comes first. What the softmax of a text subtracts is the same
