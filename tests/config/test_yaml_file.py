@@ -114,7 +114,7 @@ def test_what_is_no_start_and_no_pool_is_named_by_its_line(
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)) as caught:
         read(folder, f"{GOOD}prompt:\n  {written}")
-    assert str(caught.value).startswith(f"{folder}/small.yaml:12: ")
+    assert str(caught.value).startswith(f"{folder}/small.yaml:13: ")
 
 
 @pytest.mark.parametrize(
