@@ -21,7 +21,7 @@ from rlprompt._utils.suggest import reason
 from rlprompt._utils.text import file_part
 from rlprompt.config.registry import import_task, load, make_optimiser, make_task, settings_of
 from rlprompt.config.schema import OWN, Config, ModelConfig, OptimiserConfig, PromptConfig
-from rlprompt.config.tasks import ImportedTaskConfig, NamedTaskConfig, TaskConfig, parse_task
+from rlprompt.config.tasks import TAGS, ImportedTaskConfig, NamedTaskConfig, TaskConfig, parse_task
 from rlprompt.export.folder import load_prompt
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import ModelPool, PooledLM
@@ -333,7 +333,8 @@ def own_prompt(one: OptimiserConfig, prompt: PromptConfig) -> tuple[dict[str, An
         return settings, PromptConfig.model_validate({**prompt.model_dump(), **apart})
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"optimiser {one.name}: {first['loc'][0]}: {reason(first)}") from None
+        place = ".".join(str(part) for part in first["loc"] if part not in TAGS)
+        raise ValueError(f"optimiser {one.name}: {place}: {reason(first)}") from None
 
 
 def _searched(prompt: PromptConfig, lm: FrozenLM) -> dict[str, Any]:
