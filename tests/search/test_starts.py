@@ -210,6 +210,16 @@ def test_token_methods_score_their_starts_first(optimiser: Optimiser[Any]) -> No
     assert asked[:2] == [TokenPrompt(ids(" the film")), TokenPrompt(ids(" it was"))]
 
 
+def test_the_same_seed_is_the_same_search() -> None:
+    settings = {"start": "auto", "tokens": "likely", "length": UP_TO_3}
+    one, again, other = (
+        search(films(), lm(), Greedy(), 200, seed=seed, **settings)  # type: ignore[arg-type]
+        for seed in (0, 0, 1)
+    )
+    assert one.points == again.points
+    assert one.points != other.points
+
+
 @dataclass(frozen=True)
 class Near(Task):
     """Prompts that are near the wanted one, token by token from the end or as vectors."""
