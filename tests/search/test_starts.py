@@ -232,7 +232,7 @@ class Near(Task):
 
     def rewards(self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]) -> Any:
         wanted, table = ids(self.wanted), lm.embeddings()
-        worth = []
+        worth = list[float]()
         for prompt in prompts:
             if isinstance(prompt, TokenPrompt):
                 same = [a == b for a, b in zip(prompt.ids[::-1], wanted[::-1], strict=False)]

@@ -101,8 +101,9 @@ class TestFoundPrompts:
         export_prompt(result(there, class_task(), prompt), folder, there, class_task())
         section = PromptConfig.model_validate({"start": {"found": str(folder)}})
         made = experiment(lm=lm, optimisers={"one": method}, **_searched(section, lm))
-        (start,) = searches([made])["one-seed0"].start
-        return start
+        start: Any = searches([made])["one-seed0"].start
+        assert len(start) == 1
+        return start[0]
 
     def test_tokens_are_those_that_were_found(self, tmp_path: Path) -> None:
         assert self.begun(tmp_path / "a", IT_WAS, RandomSearch()) == IT_WAS

@@ -34,10 +34,11 @@ def films(asked: list[Prompt] | None = None) -> ClassificationTask:
     made = task(splits=Splits(_part("1"), _part("2"), _part("3")), hand_prompt="it was")
     if asked is None:
         return made
+    noted = asked
 
     class Noted(ClassificationTask):
         def rewards(self, lm: FrozenLM, prompts: Any, examples: Any) -> Any:
-            asked.extend(prompts)
+            noted.extend(prompts)
             return super().rewards(lm, prompts, examples)
 
     return Noted(**{field.name: getattr(made, field.name) for field in fields(made)})
