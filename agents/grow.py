@@ -21,12 +21,13 @@ class Grow:
     """Put one more common word into the best prompts so far, again and again.
 
     Ours. A few natural words generalise where as many random tokens fit the train examples by
-    heart, so the search begins with single words. In each round a beam of the best prompts gets one
-    of the best words at one of its places; where that improves nothing, a word is replaced or left
-    out instead. The rivals of a round are scored on a few train examples, the same for all, the
-    better third of them on more, and what is left on all (sequential halving, Karnin et al. 2013).
-    A beam search with edits, as GrIPS (Prasad et al. 2023, arXiv 2203.07281) does on the phrases of
-    an instruction, without an instruction to begin with.
+    heart, so the search begins with single words, and with the starts if there are any. In each
+    round a beam of the best prompts gets one of the best words at one of its places; where that
+    improves nothing, a word is replaced or left out instead. The rivals of a round are scored on a
+    few train examples, the same for all, the better third of them on more, and what is left on all
+    (sequential halving, Karnin et al. 2013). A beam search with edits, as GrIPS (Prasad et al.
+    2023, arXiv 2203.07281) does on the phrases of an instruction, without an instruction to begin
+    with.
 
     >>> from rlprompt import Length, search
     >>> from rlprompt.check import ToyTask, toy_lm
@@ -35,9 +36,10 @@ class Grow:
     True
 
     Args:
-        words: Words in the pool, the most common of those that are allowed (`common_words`).
+        words: Words in the pool: the first of the space's own order (`TokenSpace.ranked`), or else
+            the most common of those that are allowed (`common_words`).
         beam: Prompts that grow in a round.
-        start: Share of the budget that the single words may cost, above 0 and below 1.
+        first: Share of the budget that starts and single words may cost, above 0 and below 1.
         share: Share of what is left that a round may cost, above 0 and at most 1.
 
     Raises:
@@ -48,7 +50,7 @@ class Grow:
 
     words: int = 200
     beam: int = 4
-    start: float = 0.4
+    first: float = 0.4
     share: float = 0.5
 
     def __post_init__(self) -> None:
@@ -57,24 +59,25 @@ class Grow:
             raise ValueError(
                 f"words is 2 or more and beam 1 or more, got {self.words} and {self.beam}"
             )
-        if not 0 < self.start < 1 or not 0 < self.share <= 1:
+        if not 0 < self.first < 1 or not 0 < self.share <= 1:
             raise ValueError(
-                f"start is in (0, 1) and share in (0, 1], got {self.start} and {self.share}"
+                f"first is in (0, 1) and share in (0, 1], got {self.first} and {self.share}"
             )
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
         # In an order of the seed's own: where the budget does not cover all, seeds begin elsewhere.
-        words = rng.permutation(common_words(objective.lm, space.allowed)[: self.words]).tolist()
+        ranked = space.ranked or common_words(objective.lm, space.allowed)
+        words = rng.permutation(ranked[: self.words]).tolist()
         # A vocabulary of few words, or of none, is topped up with what else it has.
         others = rng.permutation(np.setdiff1d(space.allowed, words)).tolist()
         words += others[: self.words - len(words)]
         # Where one token is too short for the space, the word stands as often as it takes.
         singles = [TokenPrompt((word,) * space.shortest) for word in words]
-        scored = _halved(objective, singles[: _affordable(objective, self.start)])
+        pool = list(dict.fromkeys([*space.starts, *singles]))
+        scored = _halved(objective, pool[: _affordable(objective, self.first)])
         # What came far as a word comes first; those that no budget was left for come last.
-        ranked = [prompt.ids[0] for prompt in _best(scored)]
-        ranked = list(dict.fromkeys([*ranked, *words]))
+        ranked = list(dict.fromkeys([*(i for p in _best(scored) for i in p.ids), *words]))
         edits = [insertions, replacements]
         while True:
             leaders = _best(scored)[: self.beam]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from rlprompt.types import PromptKind
 
 @dataclass(frozen=True)
 class RandomSearch(AskTell[TokenSpace]):
-    """Draw prompts uniformly and keep the best.
+    """Draw prompts uniformly, after the starts if there are any, and keep the best.
 
     Lu et al. 2024, "Strings from the Library of Babel" (arXiv 2311.09569): random separators come
     within 1 % of optimised ones, so no comparison is complete without them. Unlike there, tokens
@@ -57,8 +58,9 @@ class RandomSearch(AskTell[TokenSpace]):
 
     def ask(self, space: TokenSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`."""
+        draws = space.draws(rng)
         while True:
-            yield [space.sample(rng) for _ in range(self.batch)]
+            yield list(islice(draws, self.batch))
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
@@ -70,9 +72,9 @@ class RandomSearch(AskTell[TokenSpace]):
             stages.append(share)
             share *= 2
         stages.append(1.0)
-        size = self.batch
+        size, draws = self.batch, space.draws(rng)
         while True:
             # The last pool is as large as the rest of the budget sees through to its end.
             while size > 1 and halving_cost(objective, size, stages=stages) > objective.remaining:
                 size -= 1
-            halve(objective, [space.sample(rng) for _ in range(size)], stages=stages)
+            halve(objective, list(islice(draws, size)), stages=stages)

@@ -10,14 +10,21 @@ True
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from rlprompt.types import PoolKind, StartName
+
+START_NAMES: tuple[StartName, ...] = get_args(StartName)
+POOL_KINDS: tuple[PoolKind, ...] = get_args(PoolKind)
 
 
 @dataclass(frozen=True)
@@ -157,3 +164,89 @@ class Length:
     def simplest(self) -> int | Length:
         """A number where only one length is allowed, as files keep it."""
         return self.at_most if self.at_least == self.at_most else self
+
+
+Start = str | TokenPrompt | SoftPrompt
+"""Where a search begins: a name of `START_NAMES`, a text, or a prompt."""
+
+
+def checked_starts(start: Start | Sequence[Start]) -> tuple[Start, ...]:
+    """One start or several as a tuple.
+
+    >>> checked_starts("hand"), checked_starts(["auto", "It was"])
+    (('hand',), ('auto', 'It was'))
+
+    Raises:
+        ValueError: There is none, a text is empty, or it looks like a name that is misspelt.
+    """
+    one = isinstance(start, Start)
+    starts: tuple[Start, ...] = (start,) if one else tuple(start)  # type: ignore[arg-type,assignment]
+    if not starts:
+        raise ValueError(f"no start; give a text, or one of {', '.join(START_NAMES)}")
+    for text in starts:
+        if not isinstance(text, str):
+            continue
+        if not text.strip():
+            raise ValueError(f"a start is one word or more, got {text!r}")
+        near = difflib.get_close_matches(text, START_NAMES, 1, 0.75)
+        if near and near[0] != text:
+            raise ValueError(
+                f"start {text!r}: did you mean {near[0]!r}? To begin with that text, write a space "
+                f"before it: {' ' + text!r}"
+            )
+    return starts
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Which tokens a token prompt is made of, and how many.
+
+    >>> Pool.of("words"), Pool.of({"likely": 100})
+    (Pool(kind='words', size=300), Pool(kind='likely', size=100))
+    >>> Pool.of("all").simplest, Pool.of("words").simplest
+    ('all', {'words': 300})
+
+    Args:
+        kind: `all` that one can type; `words`: common words, words that the train texts have more
+            often than other texts, and words that the model expects after them, as many of each; or
+            `likely`: tokens that the model expects there, whatever they are.
+        size: How many, 1 or more, unless it is all. 300 is ours: 100 common words, as pools of 60
+            to 200 were tried.
+
+    Raises:
+        ValueError: There is no such kind, or it would be empty.
+    """
+
+    kind: PoolKind = "all"
+    size: int = 300
+
+    def __post_init__(self) -> None:
+        """Refuse a pool of another kind, or of none."""
+        if self.kind not in POOL_KINDS:
+            raise ValueError(
+                f"there are no tokens of the kind {self.kind!r}; give one of "
+                f"{', '.join(POOL_KINDS)}, or a number of them, such as {{words: 300}}"
+            )
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
+            raise ValueError(
+                f"a pool has a whole number of tokens, 1 or more, got {self.size!r} {self.kind}"
+            )
+
+    @classmethod
+    def of(cls, tokens: str | Mapping[str, int] | Pool) -> Pool:
+        """The pool that a kind stands for, or a kind with its size."""
+        if isinstance(tokens, Pool):
+            return tokens
+        if not isinstance(tokens, Mapping):
+            return cls(tokens)  # type: ignore[arg-type]  # checked there
+        if len(tokens) != 1 or "all" in tokens:
+            raise ValueError(
+                f"a pool is one kind with its size, such as {{words: 300}}, got {dict(tokens)}"
+            )
+        ((kind, size),) = tokens.items()
+        return cls(kind, size)  # type: ignore[arg-type]
+
+    @property
+    def simplest(self) -> str | dict[str, int]:
+        """As files keep it."""
+        return self.kind if self.kind == "all" else {self.kind: self.size}

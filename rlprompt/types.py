@@ -22,6 +22,13 @@ Outputs = tuple[tuple[str, ...], ...]
 PromptKind = Literal["tokens", "soft"]
 """Whether a prompt is token ids or embedding vectors."""
 
+StartName = Literal["vocabulary", "hand", "label-words", "common-words", "task-words", "auto"]
+"""Where a search may begin, by name: random tokens, the task's hand prompt, the words of its
+classes, the most common words, the train texts' own, or the best of all of these."""
+
+PoolKind = Literal["all", "words", "likely"]
+"""Which tokens a token prompt is made of: all, words worth trying, or what the model expects."""
+
 ModelKind = Literal["causal", "masked", "encoder-decoder"]
 """Where a model reads its answer: after the text, at a mask, or in a decoder."""
 

@@ -100,19 +100,22 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
         ),
         f"searches: {sum(len(experiment.grid) for experiment in experiments)} "
         f"({', '.join(first.optimisers)}; seeds {', '.join(map(str, first.seeds))}{on})",
-        *_lengths(Length.of(first.length)),
+        *_lengths(Length.of(first.length), bool(first.own)),
         *(_budget(rows, tasks) for rows in dict.fromkeys(e.budget.rows for e in experiments)),
         f"writing to {out}",
         f"scoring {sum(len(place.control_plans) for place in places.values())} controls first",
     ]
 
 
-def _lengths(lengths: Length) -> list[str]:
+def _lengths(lengths: Length, some_differ: bool) -> list[str]:
     """What to say of prompts that differ in length."""
     longest = lengths.at_most
     if lengths.simplest == longest:
         return []
-    return [f"prompts: {lengths.at_least} to {longest} tokens; soft prompts {longest} vectors"]
+    unless = ", unless a method says otherwise" if some_differ else ""
+    return [
+        f"prompts: {lengths.at_least} to {longest} tokens; soft prompts {longest} vectors{unless}"
+    ]
 
 
 def _sizes(task: Task) -> str:

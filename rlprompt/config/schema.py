@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
@@ -23,11 +24,13 @@ from rlprompt.config.tasks import (
     on_split,
     split_settings,
 )
-from rlprompt.prompt import Length
+from rlprompt.prompt import Length, Pool, checked_starts
 
 DEFAULT_DATA = "movie-reviews"
 # Keys that have a plural for a grid.
 PLURALS = ("task", "model", "budget")
+# What an optimiser's section may say of its own prompts, in the place of `prompt:`.
+OWN = ("length", "start", "tokens")
 # The method that every comparison has: what luck finds at the same cost.
 RANDOM = "random"
 
@@ -85,6 +88,22 @@ class LengthConfig(StrictModel):
         return self
 
 
+def _starts(value: Any) -> tuple[str | dict[str, str], ...]:
+    """Texts, names and `{found: FOLDER}`, one or several."""
+    several = value if isinstance(value, list | tuple) else [value]
+    for one in several:
+        found = isinstance(one, Mapping) and set(one) == {"found"} and isinstance(one["found"], str)
+        if not (isinstance(one, str) or found):
+            raise ValueError(
+                "must be a text, a name, {found: FOLDER} with an exported prompt, or a list of "
+                f"these, got {one!r}"
+            )
+    checked_starts([one for one in several if isinstance(one, str)] or "vocabulary")
+    if not several:
+        raise ValueError("must not be empty")
+    return tuple(one if isinstance(one, str) else {"found": one["found"]} for one in several)
+
+
 class PromptConfig(StrictModel):
     """What is searched for.
 
@@ -92,6 +111,10 @@ class PromptConfig(StrictModel):
         length: Tokens, or vectors of a soft prompt; of several lengths, token prompts have any and
             soft prompts the longest.
         banned: Words, or token ids, that token prompts may not use.
+        start: What searches begin with: a text, a name of `START_NAMES`, `{found: FOLDER}` of an
+            exported prompt, or several of these; see `search`.
+        tokens: What token prompts are made of: `all`, `words`, `likely`, or with a size, such as
+            `{words: 200}`; see `Pool`.
     """
 
     length: Annotated[
@@ -102,6 +125,10 @@ class PromptConfig(StrictModel):
         ),
     ] = 5
     banned: tuple[int | str, ...] = ()
+    start: Annotated[tuple[str | dict[str, str], ...], BeforeValidator(_starts)] = ("vocabulary",)
+    tokens: Annotated[
+        str | dict[str, int], BeforeValidator(lambda value: Pool.of(value).simplest)
+    ] = "all"
 
     @property
     def lengths(self) -> int | Length:
@@ -158,11 +185,22 @@ class RayConfig(StrictModel):
 
 
 def _title(name: str, settings: Mapping[str, Any]) -> str:
-    return " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
+    return " ".join([name, *(f"{key}={_shown(value)}" for key, value in settings.items())])
+
+
+def _shown(value: Any) -> str:
+    """A setting in a title: of a folder its own name, of several each."""
+    if isinstance(value, Mapping):
+        names = {key: PurePath(str(item)).name for key, item in value.items()}
+        return ",".join(f"{key}:{name}" for key, name in names.items())
+    return "+".join(map(_shown, value)) if isinstance(value, list | tuple) else str(value)
 
 
 class OptimiserConfig(StrictModel):
-    """A search method: a bare name, or `{name: greedy, pool: 0.5}` with some of its settings."""
+    """A search method: a bare name, or `{name: greedy, pool: 0.5}` with some of its settings.
+
+    `length`, `start` and `tokens` there are those of the prompts that it searches (`PromptConfig`).
+    """
 
     name: Annotated[str, known("optimiser")]
     settings: dict[str, Any] = Field(default_factory=dict)

@@ -96,7 +96,23 @@ def load_config(path: Path, **overrides: Any) -> Config:
     elif tasks is not None:
         tasks = tuple(map(locate_one, tasks))
     task = config.task and locate_one(config.task)
-    return config.model_copy(update={"task": task, "tasks": tasks})
+    prompt = config.prompt.model_copy(update={"start": _starts(config.prompt.start, path)})
+    optimisers = []
+    for one in config.optimisers:
+        own = {k: _starts(v, path) for k, v in one.settings.items() if k == "start"}
+        optimisers.append(one.model_copy(update={"settings": {**one.settings, **own}}))
+    located = {"task": task, "tasks": tasks, "prompt": prompt, "optimisers": tuple(optimisers)}
+    return config.model_copy(update=located)
+
+
+def _starts(start: Any, config: Path) -> Any:
+    """A start, or several, with the folders of found prompts, relative to the file, found."""
+    if isinstance(start, list | tuple):
+        return type(start)(_starts(one, config) for one in start)
+    if not isinstance(start, Mapping) or not isinstance(start.get("found"), str):
+        return start
+    there = config.parent / Path(start["found"]).expanduser()
+    return {"found": str(there)} if there.exists() else start
 
 
 def _located(task: TaskConfig, config: Path, splits: Sequence[int]) -> TaskConfig:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, Prompt
+from rlprompt.prompt import Length, Pool, Prompt, Start, checked_starts
 from rlprompt.search.blocks import Block
 from rlprompt.search.objective import Evaluation, Objective
+from rlprompt.search.pools import Hidden, ranked_pool
 from rlprompt.search.space import SoftSpace, Space, TokenSpace
+from rlprompt.search.starts import Origin, soft_starts, token_starts
 from rlprompt.tasks.base import Task
 from rlprompt.types import PromptKind
 
@@ -104,9 +107,41 @@ def make_space(
     banned: Collection[str | int],
     rng: np.random.Generator,
     task: Task | None = None,
+    *,
+    start: Start | Sequence[Start] = "vocabulary",
+    tokens: str | Mapping[str, int] | Pool = "all",
+    hidden: Hidden | None = None,
 ) -> Space:
-    """The space of a kind for a model, of the task's own tokens if it has some."""
-    if kind == "tokens":
-        tokens = None if task is None else task.tokens(lm)
-        return TokenSpace.from_lm(lm, length, banned, tokens)
-    return SoftSpace.from_lm(lm, length, rng)
+    """The space of a kind for a model, of the task's own tokens if it has some.
+
+    Args:
+        kind: Of its prompts.
+        lm: The frozen model.
+        length: As for `search`.
+        banned: As for `search`.
+        rng: Draws what is random in the starts.
+        task: What prompts are for; left out, `start` and `tokens` stay as they come.
+        start: As for `search`; several are all in the space (`best_starts` chooses).
+        tokens: As for `search`.
+        hidden: What the model makes of texts (`Objective.hidden`), for what it expects after them;
+            None leaves that out of the pool.
+
+    Raises:
+        ValueError: No token is allowed, or a start is none in this space.
+    """
+    starts = sorted(checked_starts(start), key=lambda one: one == "auto")  # trimmed from the end
+    pool, lengths = Pool.of(tokens), Length.of(length)
+    soft = SoftSpace.from_lm(lm, lengths, rng) if kind == "soft" else None
+    if soft is not None and starts == ["vocabulary"]:
+        return soft
+    own = None if task is None else task.tokens(lm)
+    space = TokenSpace.from_lm(lm, lengths if soft is None else soft.length, banned, own)
+    if task is None:
+        return soft or space
+    known = frozenset(space.allowed.tolist())
+    if soft is not None:
+        return soft_starts(Origin(lm, task, space, known, banned, rng), starts, soft)
+    if pool.kind != "all":
+        ranked = ranked_pool(lm, task, space.allowed, pool, hidden)
+        space = replace(space, allowed=np.array(ranked), ranked=tuple(ranked))
+    return token_starts(Origin(lm, task, space, known, banned, rng), starts)

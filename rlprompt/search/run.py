@@ -11,13 +11,13 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length
+from rlprompt.prompt import Length, Pool, Start, checked_starts
 from rlprompt.search.analysis import analyse
 from rlprompt.search.budget import Budget, Ledger, Scored
 from rlprompt.search.evaluation import Evaluator, describe, shown_answers
@@ -34,6 +34,7 @@ from rlprompt.search.selection import (
     leaders,
     race,
 )
+from rlprompt.search.starts import best_starts
 from rlprompt.tasks.base import Task, as_task
 from rlprompt.types import Floats
 
@@ -53,6 +54,8 @@ def search(
     seed: int = 0,
     length: int | Length = 5,
     banned: Collection[str | int] = (),
+    start: Start | Sequence[Start] = "vocabulary",
+    tokens: str | Mapping[str, int] | Pool = "all",
     on_progress: Callable[[Ledger], None] | None = None,
     on_failure: Callable[[Result], None] | None = None,
     memo: Memo | None = None,
@@ -78,6 +81,16 @@ def search(
         length: Tokens of the prompt, exactly or in a range. A soft prompt has as many vectors, in
             a range as many as the longest prompt has tokens.
         banned: Ids and words that token prompts may not use.
+        start: What to begin with: a text, a prompt, several, or a name. `vocabulary`: rows of
+            random tokens for vectors, nothing for tokens. `hand`: the task's hand prompt.
+            `label-words`: those of all classes. `common-words`, `task-words`: drawn of the most
+            common words, or of those that the train texts have more often than texts do; for
+            vectors the words at the centres of the clusters of the latter. `auto`: some of all
+            these but the label words, kept by successive halving. Token methods score starts before
+            their own prompts; a soft prompt begins with the best of several. All of it is paid
+            from the budget.
+        tokens: What token prompts are made of (`Pool`): `all`, `words`, `likely`, or with a size,
+            such as `{"words": 200}`.
         on_progress: Called with the ledger after each chunk of scored prompts.
         on_failure: Called with what was found so far before an error ends the search; the `status`
             of this result is `failed`.
@@ -90,12 +103,13 @@ def search(
         without dev and test.
 
     Raises:
-        ValueError: The budget does not cover one prompt, a reward is no number, or a text is too
-            long for the model.
+        ValueError: The budget does not cover one prompt, a reward is no number, a text is too
+            long for the model, or a start is no prompt here: too long, of banned tokens, of another
+            width.
     """
     budget = budget if isinstance(budget, Budget) else Budget(budget)
     settings = _settings(optimiser)  # before the search: what fails here costs nothing
-    lengths = Length.of(length)
+    lengths, starts = Length.of(length), checked_starts(start)
     task = as_task(task)
     priors: dict[str, Floats] = {}
     outside = {
@@ -111,7 +125,17 @@ def search(
     space_rng, rng = (
         np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)
     )
-    space = make_space(optimiser.searches, lm, lengths, banned, space_rng, task)
+    space = make_space(
+        optimiser.searches,
+        lm,
+        lengths,
+        banned,
+        space_rng,
+        task,
+        start=starts,
+        tokens=tokens,
+        hidden=objective.hidden,
+    )
     began = time.perf_counter()
 
     def result(status: str) -> Result:
@@ -146,7 +170,7 @@ def search(
 
     try:
         with contextlib.suppress(BudgetExhausted):
-            optimiser.run(objective, space, rng)
+            optimiser.run(objective, best_starts(objective, space, starts), rng)
         return result("finished")
     except KeyboardInterrupt:
         return result("interrupted")

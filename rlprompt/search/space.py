@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import cast
 from weakref import WeakKeyDictionary
 
@@ -35,15 +35,17 @@ class TokenSpace:
         shortest: Tokens in the shortest prompt, 1 to `length`; 0 stands for `length`, and is read
             as that.
         starts: Prompts to begin with, not scored yet; each lies in the space.
+        ranked: The allowed ids again, the most promising first; empty where no order is known.
 
     Raises:
-        ValueError: No length or nothing allowed.
+        ValueError: No length, nothing allowed, a start that lies elsewhere, or other ids ranked.
     """
 
     length: int
     allowed: NDArray[np.int64]
     shortest: int = 0
     starts: tuple[TokenPrompt, ...] = ()
+    ranked: tuple[int, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         """Sort the ids."""
@@ -53,6 +55,11 @@ class TokenSpace:
         if not len(allowed):
             raise ValueError("no token is allowed; ban less")
         object.__setattr__(self, "allowed", allowed)
+        if self.ranked and sorted(self.ranked) != allowed.tolist():
+            raise ValueError("what is ranked are the allowed tokens, each once")
+        for start in self.starts:
+            if not self.contains(start):
+                raise ValueError(f"the start {start!r} is no prompt of the space")
 
     @classmethod
     def from_lm(
@@ -71,8 +78,7 @@ class TokenSpace:
                 without a space before it. One that takes several tokens cannot be banned.
             tokens: The ids to choose from instead, such as a task's own (`Task.tokens`).
         """
-        words = {ban.strip().casefold() for ban in banned if isinstance(ban, str)}
-        ids = {int(ban) for ban in banned if not isinstance(ban, str)}
+        ids, words = _bans(banned)
         texts = typable_tokens(lm) if tokens is None else {i: lm.decode([i]) for i in tokens}
         spelt = {token: text.strip().casefold() for token, text in texts.items()}
         for word in sorted(words - set(spelt.values())):
@@ -91,6 +97,12 @@ class TokenSpace:
         length = int(rng.integers(self.shortest, self.length + 1)) if self.varies else self.length
         return TokenPrompt(rng.choice(self.allowed, length))
 
+    def draws(self, rng: np.random.Generator) -> Iterator[TokenPrompt]:
+        """The starts, and then prompts drawn uniformly, without an end."""
+        yield from self.starts
+        while True:
+            yield self.sample(rng)
+
     def contains(self, prompt: Prompt) -> bool:
         """Whether the prompt lies in the space."""
         return (
@@ -98,6 +110,19 @@ class TokenSpace:
             and self.shortest <= len(prompt) <= self.length
             and bool(np.isin(prompt.ids, self.allowed).all())
         )
+
+
+def _bans(banned: Collection[str | int]) -> tuple[set[int], set[str]]:
+    """What is banned: ids, and words without their case and the space before them."""
+    words = {ban.strip().casefold() for ban in banned if isinstance(ban, str)}
+    return {int(ban) for ban in banned if not isinstance(ban, str)}, words
+
+
+def banned_tokens(lm: FrozenLM, prompt: TokenPrompt, banned: Collection[str | int]) -> list[str]:
+    """Texts of a prompt's tokens that are banned, as `TokenSpace.from_lm` reads that."""
+    ids, words = _bans(banned)
+    texts = {token: lm.decode([token]) for token in prompt.ids}
+    return [t for i, t in texts.items() if i in ids or t.strip().casefold() in words]
 
 
 # Trying 49,152 tokens takes 2 s, and every search of a comparison asks.
@@ -160,17 +185,31 @@ class SoftSpace:
         scale: Standard deviation of the model's embedding table, the unit of z without a basis.
         basis: None for the full space; (L * H, d) for one subspace of the whole prompt, as in
             Black-Box Tuning (Sun et al. 2022, arXiv 2201.03514); (L, H, d) for one of each vector.
+        others: (S - 1, L, H) float32, further prompts that a search may begin with, the best first
+            where that is known.
     """
 
     start: NDArray[np.float32]
     scale: float
     basis: NDArray[np.float32] | None = None
+    others: NDArray[np.float32] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Check the shapes."""
         if self.start.ndim != 2:
             raise ValueError(f"start has shape (length, hidden), got {self.start.shape}")
         Length.of(len(self.start))
+        if self.others is not None and self.others.shape[1:] != self.start.shape:
+            raise ValueError(
+                f"other starts have the shape (any number, *{self.start.shape}), got "
+                f"{self.others.shape}"
+            )
+
+    @property
+    def starts(self) -> NDArray[np.float32]:
+        """All prompts that a search may begin with, (S, L, H), `start` the first."""
+        first = self.start[None]
+        return first if self.others is None else np.concatenate([first, self.others])
 
     @classmethod
     def from_lm(cls, lm: FrozenLM, length: int | Length, rng: np.random.Generator) -> SoftSpace:

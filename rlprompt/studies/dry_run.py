@@ -16,7 +16,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import psutil
@@ -28,7 +28,7 @@ from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.analysis import parts
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser, make_space
+from rlprompt.search.optimiser import make_space
 from rlprompt.search.selection import MARKS, Selection, rounds
 from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.base import Task, needs_prior, prompt_rows
@@ -122,11 +122,11 @@ def make_plan(experiment: Experiment) -> Plan:
     # Dev and test are read for the first time by the first control; later their beginnings are
     # kept.
     cold, warm = _single_rates(experiment)
-    longest = Length.of(experiment.length).at_most
     selection = experiment.selection or Selection()
     searches = []
     for name, optimiser in experiment.optimisers.items():
-        found = _measure(experiment, optimiser)
+        found = _measure(experiment, name)
+        longest = Length.of(experiment.space(name)["length"]).at_most
         n_prompts = int(experiment.budget.rows * found.prompts_a_row)
         # At most: who falls behind on dev is scored on a part of it, and few prompts lead.
         n_explained = min(MARKS, n_prompts) + len(list(parts(longest)))
@@ -178,9 +178,9 @@ class _Rates:
     own_seconds: float
 
 
-def _measure(experiment: Experiment, optimiser: Optimiser[Any]) -> _Rates:
+def _measure(experiment: Experiment, name: str) -> _Rates:
     """Run an optimiser for a while, and score what it asked for."""
-    calls, stamps = _trial(experiment, optimiser)
+    calls, stamps = _trial(experiment, name)
     n_prompts = sum(len(prompts) for prompts, _, _ in calls)
     if not n_prompts:
         return _Rates(0.0, 0.0, stamps[-1] - stamps[0], 0.0)
@@ -197,8 +197,11 @@ def _measure(experiment: Experiment, optimiser: Optimiser[Any]) -> _Rates:
     )
 
 
-def _trial(experiment: Experiment, optimiser: Optimiser[Any]) -> tuple[list[Call], list[float]]:
-    """What an optimiser asks for, and when: at its start, at each call and at its end."""
+def _trial(experiment: Experiment, name: str) -> tuple[list[Call], list[float]]:
+    """What an optimiser asks for, and when: at its start, at each call and at its end.
+
+    Which of several starts is best is not tried: of a whole budget that is a small part.
+    """
     calls: list[Call] = []
     stamps: list[float] = []
 
@@ -211,8 +214,9 @@ def _trial(experiment: Experiment, optimiser: Optimiser[Any]) -> tuple[list[Call
     objective = Objective(task, experiment.lm, Budget(rows))
     rng = np.random.default_rng(experiment.seeds[0])
     stamps.append(time.perf_counter())
-    kind, lm, length = optimiser.searches, experiment.lm, experiment.length
-    space = make_space(kind, lm, length, experiment.banned, rng, experiment.task)
+    optimiser, lm, settings = experiment.optimisers[name], experiment.lm, experiment.space(name)
+    kind, hidden = optimiser.searches, objective.hidden
+    space = make_space(kind, lm, rng=rng, task=experiment.task, hidden=hidden, **settings)
     with contextlib.suppress(BudgetExhausted):
         optimiser.run(objective, space, rng)
     stamps.append(time.perf_counter())

@@ -14,23 +14,28 @@ from itertools import cycle
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
+import pydantic
+
+from rlprompt._utils.suggest import reason
 from rlprompt._utils.text import file_part
-from rlprompt.config.registry import import_task, make_optimiser, make_task
-from rlprompt.config.schema import Config, ModelConfig
+from rlprompt.config.registry import import_task, load, make_optimiser, make_task, settings_of
+from rlprompt.config.schema import OWN, Config, ModelConfig, OptimiserConfig, PromptConfig
 from rlprompt.config.tasks import (
+    TAGS,
     ImportedTaskConfig,
     NamedTaskConfig,
     TaskConfig,
     hand_prompts,
     parse_task,
 )
+from rlprompt.export.folder import load_prompt
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import ModelPool, PooledLM
-from rlprompt.prompt import Length, TokenPrompt
+from rlprompt.prompt import Length, Pool, Prompt, Start, TokenPrompt, checked_starts
 from rlprompt.search.budget import Budget
-from rlprompt.search.optimiser import Optimiser
+from rlprompt.search.optimiser import Optimiser, make_space
 from rlprompt.search.selection import Selection
-from rlprompt.search.space import TokenSpace
 from rlprompt.studies.controls import ControlPlan, plan_controls
 from rlprompt.studies.references import Reference, check_references, make_reference
 from rlprompt.studies.study import PlannedSearch
@@ -64,6 +69,9 @@ class Experiment:
         seeds: Each optimiser runs once with each.
         length: Tokens of a prompt, exactly or in a range; see `search`.
         banned: Ids and words that token prompts may not use.
+        start: What searches begin with; see `search`.
+        tokens: What token prompts are made of; see `search`.
+        own: Of an optimiser, by name, the `length`, `start` and `tokens` that it has instead.
         controls: Prompts of one's own to score beside those of every study (`ControlPlan`), by
             name; outside the budget.
         config: Where it came from, for the record.
@@ -77,7 +85,7 @@ class Experiment:
 
     Raises:
         ValueError: There is nothing to run, the budget does not cover one prompt, no token is
-            allowed, or an example is too long for the model.
+            allowed, a start is none here, or an example is too long for the model.
     """
 
     name: str
@@ -88,6 +96,9 @@ class Experiment:
     seeds: Sequence[int] = (0,)
     length: int | Length = 5
     banned: Collection[str | int] = ()
+    start: Start | Sequence[Start] = "vocabulary"
+    tokens: str | Mapping[str, int] | Pool = "all"
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     controls: Mapping[str, TokenPrompt] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     task_title: str = ""
@@ -107,8 +118,7 @@ class Experiment:
         check_references(self.references, self.task, self.lm)
         self.control_plans  # noqa: B018  # while the model is in memory
         self.budget.check_covers(self.task)
-        if any(optimiser.searches == "tokens" for optimiser in self.optimisers.values()):
-            TokenSpace.from_lm(self.lm, self.length, self.banned, self.task.tokens(self.lm))
+        self._check_spaces()
         soft = [name for name, one in self.optimisers.items() if one.searches == "soft"]
         if soft and self.task.tokens_only:
             raise ValueError(
@@ -116,7 +126,29 @@ class Experiment:
                 f"{', '.join(soft)} would search have none; use methods that search tokens"
             )
         needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
-        _check_lengths(self.task, self.lm, max(Length.of(self.length).at_most, *map(len, needed)))
+        longest = [Length.of(self.space(name)["length"]).at_most for name in self.optimisers]
+        _check_lengths(self.task, self.lm, max(*longest, *map(len, needed)))
+
+    def space(self, optimiser: str) -> dict[str, Any]:
+        """Where an optimiser looks: `length`, `banned`, `start` and `tokens` of `search`."""
+        names = ("length", "banned", "start", "tokens")
+        return {**{name: getattr(self, name) for name in names}, **self.own.get(optimiser, {})}
+
+    def _check_spaces(self) -> None:
+        """Refuse a space without tokens, or a start that is none there."""
+        checked = list[tuple[str, dict[str, Any]]]()
+        for name, optimiser in self.optimisers.items():
+            settings = self.space(name)
+            usual = checked_starts(settings["start"]) == ("vocabulary",)
+            asked = (optimiser.searches, settings)
+            if asked in checked or (optimiser.searches == "soft" and usual):
+                continue
+            checked.append(asked)
+            rng = np.random.default_rng(0)
+            try:
+                make_space(optimiser.searches, self.lm, rng=rng, task=self.task, **settings)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}" if name in self.own else str(error)) from error
 
     @property
     def task_name(self) -> str:
@@ -166,8 +198,7 @@ def searches(experiments: Sequence[Experiment]) -> dict[str, PlannedSearch]:
                 optimiser=experiment.optimisers[optimiser],
                 budget=experiment.budget,
                 seed=seed,
-                length=experiment.length,
-                banned=experiment.banned,
+                **experiment.space(optimiser),
                 name=name,
                 method=optimiser,
                 task_name=experiment.task_name,
@@ -286,10 +317,12 @@ def load_experiments(
         AssetError: Bundled data or a model could not be fetched.
     """
     references = {one.title: make_reference(one.name, one.settings) for one in config.references}
-    optimisers = {
-        optimiser.title: make_optimiser(optimiser.name, optimiser.settings)
-        for optimiser in config.optimisers
-    }
+    optimisers, own = dict[str, Optimiser[Any]](), dict[str, PromptConfig]()
+    for one in config.optimisers:
+        settings, prompt = own_prompt(one, config.prompt)
+        optimisers[one.title] = make_optimiser(one.name, settings)
+        if prompt != config.prompt:
+            own[one.title] = prompt
     selection = None
     if config.selection is not None:
         selection = Selection(**config.selection.model_dump(exclude_none=True))
@@ -305,6 +338,7 @@ def load_experiments(
                     experiment = _load_cell(
                         config,
                         optimisers,
+                        own,
                         references,
                         selection,
                         replace(loaded, task=task),
@@ -356,6 +390,7 @@ def _loaded(config: Config) -> list[_Loaded]:
 def _load_cell(
     config: Config,
     optimisers: Mapping[str, Optimiser[Any]],
+    own: Mapping[str, PromptConfig],
     references: Mapping[str, Reference],
     selection: Selection | None,
     loaded: _Loaded,
@@ -370,8 +405,9 @@ def _load_cell(
         optimisers=optimisers,
         budget=Budget(budget, **config.stop.model_dump(exclude_none=True)),
         seeds=config.seeds,
-        length=config.prompt.lengths,
         banned=config.prompt.banned,
+        **_searched(config.prompt, lm),
+        own={title: _searched(prompt, lm) for title, prompt in own.items()},
         references=references,
         config=config.record,
         task_title=loaded.title,
@@ -379,6 +415,41 @@ def _load_cell(
         split_seed=loaded.split_seed,
         selection=selection,
     )
+
+
+def own_prompt(one: OptimiserConfig, prompt: PromptConfig) -> tuple[dict[str, Any], PromptConfig]:
+    """An optimiser's own settings, and what it searches for.
+
+    Its `length`, `start` and `tokens` are those of the prompt, unless its class has a setting of
+    that name.
+
+    Raises:
+        ValueError: There is no such method, or a value is not allowed.
+    """
+    of_class = settings_of(load("optimiser", one.name))
+    apart = {key: one.settings[key] for key in OWN if key in one.settings and key not in of_class}
+    settings = {key: value for key, value in one.settings.items() if key not in apart}
+    try:
+        return settings, PromptConfig.model_validate({**prompt.model_dump(), **apart})
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if part not in TAGS)
+        raise ValueError(f"optimiser {one.name}: {place}: {reason(first)}") from None
+
+
+def _searched(prompt: PromptConfig, lm: FrozenLM) -> dict[str, Any]:
+    """The `length`, `start` and `tokens` of a section, with prompts found elsewhere read."""
+    starts = [_found(s["found"], lm) if isinstance(s, Mapping) else s for s in prompt.start]
+    return {"length": prompt.lengths, "start": tuple(starts), "tokens": prompt.tokens}
+
+
+def _found(folder: str, lm: FrozenLM) -> Prompt:
+    """An exported prompt: its vectors, or its tokens, typed again where the tokenizer differs."""
+    exported = load_prompt(folder)
+    there, facts = exported.prompt, exported.facts
+    if isinstance(there, TokenPrompt) and facts.model.tokenizer != lm.fingerprint.tokenizer:
+        return TokenPrompt(lm.encode(facts.text))
+    return there
 
 
 @contextlib.contextmanager

@@ -182,9 +182,10 @@ def _as_kept(config: Mapping[str, Any], out: Path) -> Mapping[str, Any]:
     with Store(out / FILE) as store:
         kept = store.spec.get("config", {})
     try:
-        # References decide no search, and may be asked for later.
-        there = {**config_from_json(kept).record, "references": config["references"]}
-        return kept if there == config else config
+        # References decide no search, and may be asked for later, as more seeds may.
+        later = {key: config[key] for key in ("references", "seeds")}
+        same = {**config_from_json(kept).record, **later} == config
+        return {**kept, "seeds": config["seeds"]} if same else config
     except (ValueError, LookupError):  # it says something else, and the study will show what
         return config
 

@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import PooledLM
-from rlprompt.prompt import Length
+from rlprompt.prompt import Length, Pool, Start, checked_starts
 from rlprompt.search.budget import Budget, Ledger
 from rlprompt.search.memo import Memo
 from rlprompt.search.optimiser import Optimiser
@@ -52,6 +52,8 @@ class PlannedSearch:
         seed: Decides everything random.
         length: Tokens of a prompt, exactly or in a range; see `search`.
         banned: Ids and words that token prompts may not use.
+        start: What it begins with; see `search`.
+        tokens: What token prompts are made of; see `search`.
         name: What it is called in its study, and its files.
         method: The optimiser's name in the experiment.
         task_name: The task's name in the experiment.
@@ -67,6 +69,8 @@ class PlannedSearch:
     seed: int
     length: int | Length
     banned: Collection[str | int]
+    start: Start | Sequence[Start] = "vocabulary"
+    tokens: str | Mapping[str, int] | Pool = "all"
     name: str = ""
     method: str = ""
     task_name: str = ""
@@ -100,6 +104,12 @@ class PlannedSearch:
         del fingerprint["model"], fingerprint["revision"]
         extra = prompt_rows(self.task) - len(self.task.splits.train)
         selection = self.selection or Selection()
+        # Without what is as it always was: studies from before there was a choice go on.
+        chosen: dict[str, Any] = {}
+        if (starts := checked_starts(self.start)) != ("vocabulary",):
+            chosen["start"] = [one if isinstance(one, str) else one.digest for one in starts]
+        if (pool := Pool.of(self.tokens)) != Pool():
+            chosen["tokens"] = pool.simplest
         return {
             "task": {
                 "name": self.task.name,
@@ -115,6 +125,7 @@ class PlannedSearch:
             "length": plain(Length.of(self.length).simplest),
             "banned": sorted(map(str, self.banned)),
             **({} if selection == BEFORE else {"selection": dataclasses.asdict(selection)}),
+            **chosen,
         }
 
     def run(
@@ -132,6 +143,8 @@ class PlannedSearch:
             seed=self.seed,
             length=self.length,
             banned=self.banned,
+            start=self.start,
+            tokens=self.tokens,
             on_progress=on_progress,
             on_failure=on_failure,
             memo=memo,

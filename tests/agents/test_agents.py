@@ -272,7 +272,7 @@ def test_soft_prompt_tuning_steps_by_its_learning_rate_whatever_the_rewards_scal
         (Greedy, {"batch": 0}, "1 prompt or more"),
         (Grow, {"words": 1}, "2 or more"),
         (Grow, {"beam": 0}, "1 or more"),
-        (Grow, {"start": 1}, r"in \(0, 1\)"),
+        (Grow, {"first": 1}, r"in \(0, 1\)"),
         (Grow, {"share": 0}, r"in \(0, 1\]"),
         (CMAES, {"dimension": 1}, "2 or more"),
         (CMAES, {"population": 3}, "4 prompts or more"),

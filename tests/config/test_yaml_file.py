@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,71 @@ def test_prompts_have_one_length_or_any_in_a_range(
     config = read(folder, f"{GOOD}\nprompt: {{length: {written}}}")
     assert config.prompt.lengths == lengths
     assert config_from_json(config.record).prompt == config.prompt
+
+
+@pytest.mark.parametrize(
+    ("written", "starts"),
+    [
+        ("hand", ("hand",)),
+        ("[auto, It was]", ("auto", "It was")),
+        ("{found: there}", ({"found": "there"},)),
+        ("[hand, {found: best}]", ("hand", {"found": "FOLDER/best"})),
+    ],
+)
+def test_starts_are_texts_names_and_folders_beside_the_file(
+    folder: Path, written: str, starts: tuple[object, ...]
+) -> None:
+    (folder / "best").mkdir()
+    own = f"optimisers: [{{name: greedy, start: {written}}}]"
+    config = read(folder, f"{GOOD}prompt: {{start: {written}}}".replace("  - random\n", ""))
+    shown = str(config.prompt.start).replace(str(folder), "FOLDER")
+    assert shown == str(starts)
+    again = config_from_json(config.record)
+    assert again.prompt == config.prompt
+    (one,) = read(folder, re.sub(r"optimisers:\n(  .*\n)+", f"{own}\n", GOOD)).optimisers
+    there = one.settings["start"]
+    assert (there if isinstance(there, list) else [there]) == list(config.prompt.start)
+    assert str(folder) not in one.title
+
+
+def test_a_title_names_what_an_optimiser_has_of_its_own(folder: Path) -> None:
+    own = "{start: [hand, {found: runs/best}], length: {at_most: 3}, tokens: {words: 9}}"
+    config = read(folder, GOOD.replace("{name: greedy, pool: 0.5}", f"{{name: greedy, {own[1:]}"))
+    assert config.optimisers[1].title == (
+        "greedy start=hand+found:best length=at_most:3 tokens=words:9"
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "tokens"),
+    [("all", "all"), ("words", {"words": 300}), ("{likely: 9}", {"likely": 9})],
+)
+def test_tokens_are_a_kind_or_a_kind_with_its_size(
+    folder: Path, written: str, tokens: object
+) -> None:
+    config = read(folder, f"{GOOD}prompt: {{tokens: {written}}}")
+    assert config.prompt.tokens == tokens
+    assert config_from_json(config.record).prompt == config.prompt
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("start: hnad", "prompt.start: start 'hnad': did you mean 'hand'?"),
+        ("start: []", "prompt.start: must not be empty"),
+        ("start: 3", "prompt.start: must be a text, a name, {found: FOLDER}"),
+        ("start: {fuond: x}", "prompt.start: must be a text, a name, {found: FOLDER}"),
+        ("tokens: wrods", "prompt.tokens: there are no tokens of the kind 'wrods'; give one of"),
+        ("tokens: {words: 0}", "prompt.tokens: a pool has a whole number of tokens, 1 or more"),
+        ("tokens: {words: 3, likely: 3}", "prompt.tokens: a pool is one kind with its size"),
+    ],
+)
+def test_what_is_no_start_and_no_pool_is_named_by_its_line(
+    folder: Path, written: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        read(folder, f"{GOOD}prompt:\n  {written}")
+    assert str(caught.value).startswith(f"{folder}/small.yaml:13: ")
 
 
 @pytest.mark.parametrize(
