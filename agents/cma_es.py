@@ -20,7 +20,7 @@ from rlprompt.types import PromptKind
 # rates replace 1.7 % of the full matrix and 97.5 % of a diagonal one.
 EVALUATIONS_A_DIMENSION = 1000
 # Where the dimension comes from the budget. Ours, and undecided: 100 prompts are then 8 generations
-# of 12 in 20 dimensions. Black-Box Tuning has 16 and no more dimensions than this.
+# of 12 in 20 dimensions. Black-Box Tuning's 8000 prompts have 16 each of its 500 dimensions.
 PROMPTS_A_DIMENSION = 5
 MOST_DIMENSIONS = 500
 

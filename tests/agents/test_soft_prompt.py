@@ -66,7 +66,8 @@ class Noisy(HiddenVectors):
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Floats:
         squares = [np.square(self.offsets(lm, prompt, examples)) for prompt in prompts]
-        return -0.5 * np.mean(squares, axis=(2, 3), dtype=np.float64)
+        rewards: Floats = -0.5 * np.array(squares).mean(axis=(2, 3))
+        return rewards
 
     def rewards_with_grad(
         self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
@@ -193,7 +194,7 @@ def test_the_start_pulls_the_path_back() -> None:
 def test_restarts_share_the_rows_and_begin_elsewhere() -> None:
     task = Misled()  # its own gradient is 0: every way up stays where it begins
     ledger = climbed(SoftPromptTuning(restarts=3, weight_decay=0), 3 * 36 * 4, task).ledger
-    by_start = {}
+    by_start: dict[float, list[int]] = {}
     for at, reward in ledger.points:
         by_start.setdefault(reward, []).append(at)
     assert list(by_start.values()) == [
@@ -260,7 +261,7 @@ class Mortal(Misled):
 
 
 def searched(task: Mortal, store: Store | None = None) -> Result:
-    memo = store and store.record("walk", tiny_lm(), task, ME)
+    memo = None if store is None else store.record("walk", tiny_lm(), task, ME)
     return search(task, tiny_lm(), EVERYTHING, 432, seed=3, length=3, memo=memo)
 
 
