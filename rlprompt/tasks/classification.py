@@ -285,7 +285,8 @@ class ClassificationTask(Task):
         if self.reward == "accuracy":
             raise ValueError(
                 "the reward accuracy has no gradient; a gradient method needs "
-                f"{', '.join(name for name in REWARDS if name != 'accuracy')}"
+                f"{', '.join(name for name in REWARDS if name != 'accuracy')}, or the loss "
+                "cross_entropy beside it"
             )
         return self._with_grad(lm, prompts, examples, self.reward)
 
