@@ -5,18 +5,26 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from rlprompt.data.examples import check_choice
+from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import AskTell, Proposals
-from rlprompt.search.space import SoftSpace
+from rlprompt.search.space import SoftSpace, typable_tokens
 from rlprompt.types import PromptKind
 
 # A full covariance is learnt in about 1000 evaluations a dimension (Nevergrad's documentation,
 # "Optimizers"). At Black-Box Tuning's 8000 evaluations for 500 dimensions, pycma's own learning
 # rates replace 1.7 % of the full matrix and 97.5 % of a diagonal one.
 EVALUATIONS_A_DIMENSION = 1000
+# Where the dimension comes from the budget. Ours, and undecided: 100 prompts are then 8 generations
+# of 12 in 20 dimensions. Black-Box Tuning's 8000 prompts have 16 each of its 500 dimensions.
+PROMPTS_A_DIMENSION = 5
+MOST_DIMENSIONS = 500
+
+Basis = Literal["gaussian", "tokens"]
 
 
 @dataclass(frozen=True)
@@ -35,10 +43,14 @@ class CMAES(AskTell[SoftSpace]):
     (20, (5, 16))
 
     Args:
-        dimension: Coordinates of the subspace, d. Black-Box Tuning's 500.
-        population: Prompts of a generation, scored together. Black-Box Tuning's 20.
+        dimension: Coordinates of the subspace, d. Black-Box Tuning's 500, which are meant for 8,000
+            prompts. None for a fifth of the prompts that the budget covers, 2 to 500.
+        population: Prompts of a generation, scored together. Black-Box Tuning's 20. None for
+            pycma's default, 4 + 3 ln d (Hansen 2016, arXiv 1604.00772, table 1).
         alpha: How far the first generation spreads, in standard deviations of the model's
-            embeddings. 1 in Black-Box Tuning.
+            embeddings. 1 in Black-Box Tuning, whatever the budget.
+        basis: What spans the subspace: `gaussian` noise as in Black-Box Tuning, or prompts of real
+            `tokens` (`SoftSpace.superposed`). None is `gaussian`.
 
     Raises:
         ValueError: A setting is out of range.
@@ -46,18 +58,40 @@ class CMAES(AskTell[SoftSpace]):
 
     searches: ClassVar[PromptKind] = "soft"
 
-    dimension: int = 500
-    population: int = 20
+    dimension: int | None = 500
+    population: int | None = 20
     alpha: float = 1.0
+    # None and no other default: studies that were made before the setting go on.
+    basis: Basis | None = None
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if self.dimension < 2:
-            raise ValueError(f"dimension is 2 or more, got {self.dimension}")
-        if self.population < 4:
-            raise ValueError(f"population is 4 prompts or more, got {self.population}")
+        if self.dimension is not None and self.dimension < 2:
+            raise ValueError(
+                f"dimension is 2 or more, or None for one by the budget, got {self.dimension}"
+            )
+        if self.population is not None and self.population < 4:
+            raise ValueError(
+                f"population is 4 prompts or more, or None for one by the dimension, got "
+                f"{self.population}"
+            )
         if not 0 < self.alpha < math.inf:
             raise ValueError(f"alpha is above 0, got {self.alpha}")
+        if self.basis is not None:
+            check_choice("basis", self.basis, Basis)
+
+    def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
+        """See `Optimiser.run`."""
+        if self.basis == "tokens":
+            table = objective.lm.embeddings()[sorted(typable_tokens(objective.lm))]
+            dimension = self._dimension(objective.affordable())
+            space = space.superposed(dimension, table, rng, alpha=self.alpha)
+        super().run(objective, space, rng)
+
+    def _dimension(self, n_prompts: int) -> int:
+        """Coordinates of the subspace at a budget of so many prompts."""
+        by_budget = max(2, min(MOST_DIMENSIONS, n_prompts // PROMPTS_A_DIMENSION))
+        return by_budget if self.dimension is None else self.dimension
 
     def ask(self, space: SoftSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`."""
@@ -66,16 +100,18 @@ class CMAES(AskTell[SoftSpace]):
             warnings.filterwarnings("ignore", "Could not import matplotlib")
             import cma  # half a second that other methods need not wait for
 
-        subspace = space.subspace(self.dimension, rng, alpha=self.alpha)
-        diagonal = n_prompts < EVALUATIONS_A_DIMENSION * self.dimension
-        population = self.population
+        if space.basis is None:
+            space = space.subspace(self._dimension(n_prompts), rng, alpha=self.alpha)
+        dimension = space.dimension
+        diagonal = n_prompts < EVALUATIONS_A_DIMENSION * dimension
+        population = self.population or 4 + int(3 * math.log(dimension))
         while True:
             options = _options(population, diagonal, rng)
             # Step size 1: the subspace is scaled so that z ~ N(0, 1) spreads by alpha.
-            strategy = cma.CMAEvolutionStrategy(np.zeros(self.dimension), 1.0, options)
+            strategy = cma.CMAEvolutionStrategy(np.zeros(dimension), 1.0, options)
             while not strategy.stop():
                 points = strategy.ask()
-                evaluation = yield [subspace.prompt(z) for z in points]
+                evaluation = yield [space.prompt(z) for z in points]
                 # pycma minimises: the one place where the sign of a reward is turned.
                 strategy.tell(points, (-evaluation.rewards).tolist())
             population *= 2

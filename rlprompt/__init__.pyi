@@ -27,7 +27,7 @@ from .search.space import SoftSpace as SoftSpace
 from .search.space import TokenSpace as TokenSpace
 from .studies.comparison import Comparison as Comparison
 from .studies.experiment import Experiment as Experiment
-from .studies.experiment import load_experiments as load_experiments
+from .studies.loading import load_experiments as load_experiments
 from .studies.run import compare as compare
 from .tasks.base import Task as Task
 from .tasks.classification import ClassificationTask as ClassificationTask

@@ -32,6 +32,9 @@ PoolKind = Literal["all", "words", "likely"]
 ModelKind = Literal["causal", "masked", "encoder-decoder"]
 """Where a model reads its answer: after the text, at a mask, or in a decoder."""
 
+Loss = Literal["reward", "cross_entropy"]
+"""What a gradient is of: the task's own reward, or the log-probability of the right answer."""
+
 Calibration = Literal["none", "contextual", "batch"]
 """What is taken out of the scores of classes: nothing, or what the model answers to texts without
 content, or on average to the train texts."""

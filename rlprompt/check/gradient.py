@@ -48,6 +48,13 @@ def check_gradient(
         problem = f"gradients of shape {gradients.shape}; expected finite numbers of shape {shape}"
     elif not np.allclose(rewards, plain, rtol=0, atol=ask.tolerance(plain)):
         problem = "`rewards_with_grad` gives other rewards than `rewards`"
+    if not problem and task.has("cross_entropy_with_grad"):
+        other = task.cross_entropy_with_grad(ask.lm, list(prompts), list(examples))
+        if np.shape(other[1]) != shape or not np.isfinite(other[1]).all():
+            problem = f"`cross_entropy_with_grad` gives gradients of shape {np.shape(other[1])}; "
+            problem += f"expected finite numbers of shape {shape}"
+        elif not np.allclose(other[0], plain, rtol=0, atol=ask.tolerance(plain)):
+            problem = "`cross_entropy_with_grad` gives other rewards than `rewards`"
     if not problem:
         gaps = [_gap(ask, prompts, examples, gradients, step, rng) for step in STEPS]
         yield _told(min((gap for gap in gaps if gap is not None), default=None), ask)

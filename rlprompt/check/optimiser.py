@@ -37,7 +37,7 @@ from rlprompt.search.optimiser import Optimiser, make_space
 from rlprompt.search.result import plain
 from rlprompt.search.space import Space
 from rlprompt.tasks.base import prompt_rows
-from rlprompt.types import PromptKind
+from rlprompt.types import Loss, PromptKind
 
 # Calls of the objective that bring nothing, after which a search will not end by itself.
 MOST_REFUSALS = 50
@@ -60,10 +60,14 @@ class _Objective(Objective):
             return super().evaluate(prompts, examples)
 
     def evaluate_with_grad(
-        self, prompts: Sequence[SoftPrompt], examples: Sequence[int] | None = None
+        self,
+        prompts: Sequence[SoftPrompt],
+        examples: Sequence[int] | None = None,
+        *,
+        loss: Loss = "reward",
     ) -> GradientEvaluation:
         with self._noted(prompts):
-            return super().evaluate_with_grad(prompts, examples)
+            return super().evaluate_with_grad(prompts, examples, loss=loss)
 
     @contextmanager
     def _noted(self, prompts: Sequence[Prompt]) -> Iterator[None]:

@@ -65,7 +65,8 @@ def dry_run(config: Config) -> None:
         ValueError: Something in the config is wrong.
         AssetError: Bundled data or model could not be fetched.
     """
-    from rlprompt.studies.experiment import headed, load_experiments
+    from rlprompt.studies.experiment import headed
+    from rlprompt.studies.loading import load_experiments
 
     config = config.with_random()
     typer.echo(f"{config.name}: a plan; no search is run and nothing is written")
@@ -78,7 +79,8 @@ def _check_experiment(
     from rlprompt.check.optimiser import check_optimiser
     from rlprompt.check.task import check_task
     from rlprompt.config.yaml_file import load_config
-    from rlprompt.studies.experiment import headed, load_experiments
+    from rlprompt.studies.experiment import headed
+    from rlprompt.studies.loading import load_experiments
 
     config = load_config(Path(subject), device=device, dtype=dtype).with_random()
     experiments = load_experiments(config)

@@ -136,7 +136,7 @@ def _task_of(store: Store, result: Result, lm: FrozenLM) -> tuple[Task | None, s
     """The task of a result, or None and why it cannot be had."""
     from rlprompt._utils.assets import AssetError
     from rlprompt.config.schema import config_from_json
-    from rlprompt.studies.experiment import load_task, settle
+    from rlprompt.studies.loading import load_task, settle
 
     config = store.spec.get("config")
     if not config:

@@ -55,7 +55,7 @@ def score(
     from rlprompt.cli import terminal
     from rlprompt.config.yaml_file import load_config
     from rlprompt.export.folder import is_exported, load_prompt
-    from rlprompt.studies.experiment import load_model, load_task, settle
+    from rlprompt.studies.loading import load_model, load_task, settle
 
     chosen = load_config(config, device=device, dtype=dtype)
     exported = load_prompt(prompt) if is_exported(prompt) else None

@@ -22,7 +22,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.result import prompt_state
 from rlprompt.tasks.base import Measured, Task
-from rlprompt.types import Floats, Ids, Outputs
+from rlprompt.types import Floats, Ids, Loss, Outputs
 
 V = TypeVar("V")
 
@@ -121,6 +121,7 @@ class TrainQuestion(Question[Answer]):
         prompts: (P,) of them.
         gradient: Whether gradients are asked for.
         examples: Places of the train examples to score on, ascending; None for all.
+        loss: What the gradients are of.
     """
 
     table: ClassVar[str] = "answers"
@@ -129,11 +130,14 @@ class TrainQuestion(Question[Answer]):
     prompts: tuple[Prompt, ...]
     gradient: bool = False
     examples: tuple[int, ...] | None = None
+    loss: Loss = "reward"
 
     def key(self, scope: Scope) -> bytes:
         """See `Question.key`."""
         some = "" if self.examples is None else f" {list(self.examples)}"
-        return _key(f"{scope.model} {scope.task} {self.gradient}{some}", self.prompts)
+        # Left out where it is the reward, as it is in the keys of earlier versions.
+        of = "" if self.loss == "reward" else f" {self.loss}"
+        return _key(f"{scope.model} {scope.task} {self.gradient}{of}{some}", self.prompts)
 
     def encoded(self, answer: Answer) -> Mapping[str, Any]:
         """See `Question.encoded`."""

@@ -29,7 +29,7 @@ from rlprompt.search.blocks import Pieces, checked_places
 from rlprompt.search.budget import Budget, Ledger, Scored
 from rlprompt.search.memo import Answer, HiddenQuestion, Memo, TrainQuestion, remembered
 from rlprompt.tasks.base import Task, as_task, prompt_rows
-from rlprompt.types import Floats, Ids, Outputs
+from rlprompt.types import Floats, Ids, Loss, Outputs
 
 P = TypeVar("P", bound=Prompt)
 
@@ -67,7 +67,8 @@ class GradientEvaluation(Evaluation):
     """Soft prompts with their rewards and gradients.
 
     Attributes:
-        gradients: (P, L, H) float32, of each prompt's mean reward on these examples.
+        gradients: (P, L, H) float32, of each prompt's mean on these examples of the reward, or of
+            what else was asked for.
     """
 
     gradients: NDArray[np.float32]
@@ -219,7 +220,7 @@ class Objective:
         parts = [np.zeros((0, block.size))]
         for start in range(0, len(covered), CHUNK):
             chunk = covered[start : start + CHUNK]
-            answer = self._answer(chunk, block, gradient=False)
+            answer = self._answer(chunk, block, None)
             self._enter(chunk, block, answer, len(covered) - start)
             parts.append(answer.per_example)
         per_example = block.as_asked(np.concatenate(parts))
@@ -229,19 +230,31 @@ class Objective:
         return evaluation
 
     def evaluate_with_grad(
-        self, prompts: Sequence[SoftPrompt], examples: Sequence[int] | None = None
+        self,
+        prompts: Sequence[SoftPrompt],
+        examples: Sequence[int] | None = None,
+        *,
+        loss: Loss = "reward",
     ) -> GradientEvaluation:
-        """Score soft prompts and take the gradient of each one's mean reward.
+        """Score soft prompts and take the gradient of each one's mean reward, or of another mean.
 
         Args:
             prompts: (P,) of them.
             examples: As for `evaluate`; the gradient is that of the mean over these.
+            loss: What the gradient is of; the rewards are the task's own all the same, from the
+                same forward pass. `cross_entropy` where the task has it
+                (`Task.cross_entropy_with_grad`).
 
         Raises:
             BudgetExhausted: As for `evaluate`; what it carries has gradients.
-            ValueError: As for `evaluate`, or the task's reward has no gradient.
+            ValueError: As for `evaluate`, or the task has no such gradient.
         """
-        if not self.task.has("rewards_with_grad"):
+        if loss == "cross_entropy" and not self.task.has("cross_entropy_with_grad"):
+            raise ValueError(
+                f"task {self.task.name!r} has no gradient of a cross-entropy (no method "
+                "cross_entropy_with_grad); leave the loss at `reward`"
+            )
+        if loss == "reward" and not self.task.has("rewards_with_grad"):
             raise ValueError(
                 f"task {self.task.name!r} has no gradient (no method rewards_with_grad); "
                 "use a method that needs rewards only"
@@ -251,7 +264,7 @@ class Objective:
         gradients = np.zeros((0, *(prompts[0].vectors.shape if prompts else (0, 0))), np.float32)
         per_example = np.zeros((0, block.size))
         if covered:
-            answer = self._answer(covered, block, gradient=True)
+            answer = self._answer(covered, block, loss)
             self._enter(covered, block, answer, len(covered))
             assert answer.gradients is not None
             per_example, gradients = block.as_asked(answer.per_example), answer.gradients
@@ -301,13 +314,14 @@ class Objective:
         self.waited += time.perf_counter() - began
         return stopped
 
-    def _answer(self, prompts: Sequence[Prompt], block: _Block, *, gradient: bool) -> Answer:
+    def _answer(self, prompts: Sequence[Prompt], block: _Block, loss: Loss | None) -> Answer:
         """The answer to a batch: what was paid for before, or else the task's."""
         began = time.perf_counter()
-        question = TrainQuestion(tuple(prompts), gradient, block.part)
+        gradient = loss is not None
+        question = TrainQuestion(tuple(prompts), gradient, block.part, loss or "reward")
         answer = self._memo.get(question) if self._memo else None
         if answer is None:
-            answer = self._ask(prompts, block, gradient)
+            answer = self._ask(prompts, block, loss)
             # What is no number ends the search; it must not do so again once the task is mended.
             if self._memo and answer.finite:
                 answer = self._memo.put(question, answer)
@@ -315,14 +329,16 @@ class Objective:
         self.waited += time.perf_counter() - began
         return answer
 
-    def _ask(self, prompts: Sequence[Prompt], block: _Block, gradient: bool) -> Answer:
+    def _ask(self, prompts: Sequence[Prompt], block: _Block, loss: Loss | None) -> Answer:
         """Have the task score a batch."""
         began, gradients, outputs = time.perf_counter(), None, None
         if block.part is not None:
             self.task.read_train(self.lm)  # quick, where it was done before
-        if gradient:
+        if loss is not None:
             soft = cast("Sequence[SoftPrompt]", prompts)
-            rewards, gradients = self.task.rewards_with_grad(self.lm, soft, block.examples)
+            own = loss == "reward"
+            hook = self.task.rewards_with_grad if own else self.task.cross_entropy_with_grad
+            rewards, gradients = hook(self.lm, soft, block.examples)
         elif self._generates:
             rewards, outputs = self.task.rewards_with_outputs(self.lm, prompts, block.examples)
         else:
@@ -337,7 +353,7 @@ class Objective:
                 f"task {self.task.name!r} gave rewards of shape {per_example.shape} for "
                 f"{shape[0]} prompts on {shape[1]} examples; expected {shape}"
             )
-        if gradient:
+        if loss is not None:
             gradients = self._shaped(soft, gradients)
         if outputs is not None:
             self._check_texts(outputs, shape)

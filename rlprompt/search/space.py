@@ -264,15 +264,40 @@ class SoftSpace:
         """A random subspace of each vector by itself, with the scale rule of `subspace`."""
         return self._projected((*self.start.shape, dimension), rng, sigma, alpha)
 
+    def superposed(
+        self,
+        dimension: int,
+        table: NDArray[np.float32],
+        rng: np.random.Generator,
+        *,
+        sigma: float = 1.0,
+        alpha: float = 1.0,
+    ) -> SoftSpace:
+        """A subspace of the whole prompt that real tokens span, with the scale rule of `subspace`.
+
+        Each direction is a prompt of tokens drawn from `table` (N, H), less the mean of all tokens:
+        a prompt is the start with a superposition of token prompts on it. After SuperPos
+        (arXiv 2406.05279), whose weights are each vector's own and are trained by gradients.
+        """
+        std = self._std(dimension, sigma, alpha)
+        centred = table - table.mean(axis=0)
+        drawn = centred[rng.integers(len(table), size=(dimension, self.length))]
+        basis = drawn.reshape(dimension, -1).T * (std / centred.std())
+        return replace(self, basis=np.ascontiguousarray(basis, dtype=np.float32))
+
     def _projected(
         self, shape: tuple[int, ...], rng: np.random.Generator, sigma: float, alpha: float
     ) -> SoftSpace:
-        if shape[-1] < 1:
-            raise ValueError(f"a subspace has one dimension or more, got {shape[-1]}")
+        std = self._std(shape[-1], sigma, alpha)
+        return replace(self, basis=(rng.standard_normal(shape) * std).astype(np.float32))
+
+    def _std(self, dimension: int, sigma: float, alpha: float) -> float:
+        """The standard deviation of a basis's entries, by the rule of `subspace`."""
+        if dimension < 1:
+            raise ValueError(f"a subspace has one dimension or more, got {dimension}")
         if sigma <= 0:
             raise ValueError(f"sigma, the standard deviation of z, is above 0, got {sigma}")
-        std = alpha * self.scale / (np.sqrt(shape[-1]) * sigma)
-        return replace(self, basis=(rng.standard_normal(shape) * std).astype(np.float32))
+        return float(alpha * self.scale / (np.sqrt(dimension) * sigma))
 
     def prompt(self, z: NDArray[np.floating]) -> SoftPrompt:
         """The prompt at coordinates (dimension,), in any shape of that size."""

@@ -1,6 +1,6 @@
 from .comparison import Comparison as Comparison
 from .experiment import Experiment as Experiment
-from .experiment import load_experiments as load_experiments
+from .loading import load_experiments as load_experiments
 from .run import compare as compare
 from .trackers import TensorBoard as TensorBoard
 from .trackers import Watcher as Watcher

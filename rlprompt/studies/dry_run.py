@@ -250,6 +250,8 @@ def _seconds(
     began = time.perf_counter()
     if not gradient:
         task.rewards(lm, prompts, examples)
+    elif task.has("cross_entropy_with_grad"):  # costs what the gradient of any reward does
+        task.cross_entropy_with_grad(lm, cast("Sequence[SoftPrompt]", prompts), examples)
     elif task.has("rewards_with_grad"):
         task.rewards_with_grad(lm, cast("Sequence[SoftPrompt]", prompts), examples)
     else:

@@ -6,42 +6,24 @@ is paid for.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from itertools import cycle
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-import pydantic
 
-from rlprompt._utils.suggest import reason
 from rlprompt._utils.text import file_part
-from rlprompt.config.registry import import_task, load, make_optimiser, make_task, settings_of
-from rlprompt.config.schema import OWN, Config, ModelConfig, OptimiserConfig, PromptConfig
-from rlprompt.config.tasks import (
-    TAGS,
-    ImportedTaskConfig,
-    NamedTaskConfig,
-    TaskConfig,
-    hand_prompts,
-    parse_task,
-)
-from rlprompt.export.folder import load_prompt
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.pool import ModelPool, PooledLM
-from rlprompt.prompt import Length, Pool, Prompt, Start, TokenPrompt, checked_starts
+from rlprompt.prompt import Length, Pool, Start, TokenPrompt, checked_starts
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser, make_space
 from rlprompt.search.selection import Selection
 from rlprompt.studies.controls import ControlPlan, plan_controls
-from rlprompt.studies.references import Reference, check_references, make_reference
+from rlprompt.studies.references import Reference, check_references
 from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Task, as_task, prompt_rows
-from rlprompt.tasks.classification import ClassificationTask
-from rlprompt.tasks.label_search import with_found_words
 
 
 class ExperimentError(ValueError):
@@ -284,221 +266,6 @@ def _short(models: Sequence[str]) -> list[str]:
     """Models by the last part of their path, if that tells them apart."""
     last = [PurePath(model).name for model in models]
     return last if len(set(last)) == len(set(models)) else list(models)
-
-
-def load_experiments(
-    config: Config, dtypes: Sequence[str] = (), pool: ModelPool | None = None
-) -> list[Experiment]:
-    """What a config describes, loaded: what is quick to check first, the models last.
-
-    >>> import json, tempfile
-    >>> from pathlib import Path
-    >>> from rlprompt import load_config
-    >>> from rlprompt.check import toy_lm
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> for part in (toy_lm().model, toy_lm().tokenizer):
-    ...     _ = part.save_pretrained(folder / "model")
-    >>> config = {"name": "toys", "model": str(folder / "model"), "task": "plurals", "budget": 320}
-    >>> config |= {"prompt": {"length": 2}, "optimisers": ["random"], "dtype": "float32"}
-    >>> _ = (folder / "toys.yaml").write_text(json.dumps(config))  # JSON is YAML
-    >>> (experiment,) = load_experiments(load_config(folder / "toys.yaml"))
-    >>> experiment.task_name, experiment.budget.rows
-    ('plurals', 320)
-
-    Of several models one at a time is in memory, and their experiments follow each other.
-
-    Args:
-        config: The grid.
-        dtypes: Of each model; empty for the config's.
-        pool: Shared with models beside those of the config, if there are any.
-
-    Raises:
-        ValueError: Something in it is wrong.
-        AssetError: Bundled data or a model could not be fetched.
-    """
-    references = {one.title: make_reference(one.name, one.settings) for one in config.references}
-    optimisers, own = dict[str, Optimiser[Any]](), dict[str, PromptConfig]()
-    for one in config.optimisers:
-        settings, prompt = own_prompt(one, config.prompt)
-        optimisers[one.title] = make_optimiser(one.name, settings)
-        if prompt != config.prompt:
-            own[one.title] = prompt
-    selection = None
-    if config.selection is not None:
-        selection = Selection(**config.selection.model_dump(exclude_none=True))
-    tasks = _loaded(config)
-    pool, experiments = pool or ModelPool(), []
-    for i, (model, section) in enumerate(config.all_models):
-        dtype = dtypes[i] if dtypes else config.dtype
-        lm = PooledLM(model, partial(load_model, section, config.device), dtype, pool)
-        for loaded in tasks:
-            task = settle(loaded.section, loaded.task, lm)
-            for budget in config.all_budgets:
-                with _naming(config, f"{loaded.heading}, {model}, {budget} rows"):
-                    experiment = _load_cell(
-                        config,
-                        optimisers,
-                        own,
-                        references,
-                        selection,
-                        replace(loaded, task=task),
-                        lm,
-                        budget,
-                    )
-                    experiments.append(experiment)
-    return experiments
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A task of a config on one split.
-
-    Attributes:
-        title: What it is called, "" for its own name.
-        section: What the config says of it.
-        task: The task.
-        split_seed: Of its examples; None for the only ones.
-    """
-
-    title: str
-    section: TaskConfig
-    task: Task
-    split_seed: int | None
-
-    @property
-    def heading(self) -> str:
-        """How to call it in a sentence."""
-        split = "" if self.split_seed is None else f", split {self.split_seed}"
-        return f"{self.title or self.task.name}{split}"
-
-
-def _loaded(config: Config) -> list[_Loaded]:
-    """The tasks of a config, all of a split together, so that a study is broad before it is deep.
-
-    Raises:
-        ValueError: Two splits of a task have the same examples, or something else is wrong.
-    """
-    own_names = [title or section.name for title, section in config.all_tasks]
-    tasks = [
-        _Loaded(title or (name if split is not None else ""), section, load_task(section), split)
-        for (split, title, section), name in zip(config.split_tasks, cycle(own_names), strict=False)
-    ]
-    check_draws((one.title, one.split_seed, one.task) for one in tasks if one.title)
-    return tasks
-
-
-def _load_cell(
-    config: Config,
-    optimisers: Mapping[str, Optimiser[Any]],
-    own: Mapping[str, PromptConfig],
-    references: Mapping[str, Reference],
-    selection: Selection | None,
-    loaded: _Loaded,
-    lm: FrozenLM,
-    budget: int,
-) -> Experiment:
-    _, *more_by_hand = hand_prompts(loaded.section) or ("",)
-    return Experiment(
-        name=config.name,
-        task=loaded.task,
-        lm=lm,
-        optimisers=optimisers,
-        budget=Budget(budget, **config.stop.model_dump(exclude_none=True)),
-        seeds=config.seeds,
-        banned=config.prompt.banned,
-        **_searched(config.prompt, lm),
-        own={title: _searched(prompt, lm) for title, prompt in own.items()},
-        references=references,
-        config=config.record,
-        task_title=loaded.title,
-        hand_prompts=more_by_hand,
-        split_seed=loaded.split_seed,
-        selection=selection,
-    )
-
-
-def own_prompt(one: OptimiserConfig, prompt: PromptConfig) -> tuple[dict[str, Any], PromptConfig]:
-    """An optimiser's own settings, and what it searches for.
-
-    Its `length`, `start` and `tokens` are those of the prompt, unless its class has a setting of
-    that name.
-
-    Raises:
-        ValueError: There is no such method, or a value is not allowed.
-    """
-    of_class = settings_of(load("optimiser", one.name))
-    apart = {key: one.settings[key] for key in OWN if key in one.settings and key not in of_class}
-    settings = {key: value for key, value in one.settings.items() if key not in apart}
-    try:
-        return settings, PromptConfig.model_validate({**prompt.model_dump(), **apart})
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part not in TAGS)
-        raise ValueError(f"optimiser {one.name}: {place}: {reason(first)}") from None
-
-
-def _searched(prompt: PromptConfig, lm: FrozenLM) -> dict[str, Any]:
-    """The `length`, `start` and `tokens` of a section, with prompts found elsewhere read."""
-    starts = [_found(s["found"], lm) if isinstance(s, Mapping) else s for s in prompt.start]
-    return {"length": prompt.lengths, "start": tuple(starts), "tokens": prompt.tokens}
-
-
-def _found(folder: str, lm: FrozenLM) -> Prompt:
-    """An exported prompt: its vectors, or its tokens, typed again where the tokenizer differs."""
-    exported = load_prompt(folder)
-    there, facts = exported.prompt, exported.facts
-    if isinstance(there, TokenPrompt) and facts.model.tokenizer != lm.fingerprint.tokenizer:
-        return TokenPrompt(lm.encode(facts.text))
-    return there
-
-
-@contextlib.contextmanager
-def _naming(config: Config, which: str) -> Iterator[None]:
-    """Say in an error which of several experiments it is about."""
-    try:
-        yield
-    except ValueError as error:
-        if len(config.split_tasks) * len(config.all_models) * len(config.all_budgets) == 1:
-            raise
-        raise ValueError(f"{which}: {error}") from error
-
-
-def load_task(section: TaskConfig) -> Task:
-    """The task of a config, with its examples; `settle` makes it ready for a model.
-
-    Raises:
-        ValueError: Something in it is wrong.
-        AssetError: Bundled data could not be fetched.
-    """
-    if isinstance(section, ImportedTaskConfig):
-        return import_task(section.place, section.args)
-    if isinstance(section, NamedTaskConfig):
-        # A task of another task, such as compression, has that in a section of its own.
-        inner = {k: load_task(parse_task(v)) for k, v in section.settings.items() if k == "task"}
-        by_hand = dict(zip(("hand_prompt",), hand_prompts(section), strict=False))
-        return make_task(section.name, {**section.settings, **by_hand, **inner})
-    settings = {**dict(section), "hand_prompt": "".join(hand_prompts(section)[:1])}
-    labels = settings.pop("labels")
-    if labels:
-        settings["label_words"] = {label: label for label in labels}
-    task: Task = ClassificationTask.from_file(**settings)
-    return task
-
-
-def settle(section: TaskConfig, task: Task, lm: FrozenLM) -> Task:
-    """The task for a model: with label words of the model's finding, if that is asked for."""
-    found = getattr(section, "label_words", None) == "auto"
-    return with_found_words(task, lm) if found else task
-
-
-def load_model(section: ModelConfig, device: str, dtype: str) -> FrozenLM:
-    """The model of a config.
-
-    Raises:
-        ValueError: Its name leads nowhere, or device or dtype cannot be had.
-        AssetError: The bundled model could not be fetched.
-    """
-    return FrozenLM.load(section.name, device=device, dtype=dtype, revision=section.revision)
 
 
 def _check_lengths(task: Task, lm: FrozenLM, n_prompt: int) -> None:

@@ -22,14 +22,9 @@ from rlprompt.store.store import FILE, Store
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.baselines import Controls, controls_of, score_controls, train_references
 from rlprompt.studies.comparison import Comparison, Run, Section
-from rlprompt.studies.experiment import (
-    Experiment,
-    ExperimentError,
-    headed,
-    load_experiments,
-    searches,
-)
+from rlprompt.studies.experiment import Experiment, ExperimentError, headed, searches
 from rlprompt.studies.folder import claimed, write
+from rlprompt.studies.loading import load_experiments
 from rlprompt.studies.ray_cluster import Ray, searched
 from rlprompt.studies.study import PlannedSearch, Study
 from rlprompt.studies.trackers import Silent, Watcher

@@ -168,6 +168,21 @@ class Task:
         """
         raise ValueError(f"task {self.name!r} has no gradient (no method rewards_with_grad)")
 
+    def cross_entropy_with_grad(
+        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        """Rewards (P, E), and another gradient: of the mean log-probability of the right answers.
+
+        The rewards are the task's own, as from `rewards_with_grad`; the gradient is (P, L, H).
+
+        Raises:
+            ValueError: There is none, which is the default.
+        """
+        raise ValueError(
+            f"task {self.name!r} has no gradient of a cross-entropy (no method "
+            "cross_entropy_with_grad)"
+        )
+
     def rewards_with_outputs(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> tuple[Floats, Outputs]:

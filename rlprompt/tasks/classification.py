@@ -300,16 +300,33 @@ class ClassificationTask(Task):
         if self.reward == "accuracy":
             raise ValueError(
                 "the reward accuracy has no gradient; a gradient method needs "
-                f"{', '.join(name for name in REWARDS if name != 'accuracy')}"
+                f"{', '.join(name for name in REWARDS if name != 'accuracy')}, or the loss "
+                "cross_entropy beside it"
             )
-        labels = self._labels(examples)
-        function = REWARDS[self.reward]
+        return self._with_grad(lm, prompts, examples, self.reward)
 
-        def reward(scores: Tensor, which: Tensor) -> Tensor:
-            return function(scores, labels[which].to(scores.device))
+    def cross_entropy_with_grad(
+        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        """See `Task.cross_entropy_with_grad`: of the label among the classes, calibrated or not."""
+        return self._with_grad(lm, prompts, examples, "cross_entropy")
+
+    def _with_grad(
+        self,
+        lm: FrozenLM,
+        prompts: Sequence[SoftPrompt],
+        examples: Sequence[Example],
+        loss: str,
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        """Rewards, and the gradient of one of `REWARDS`, from one forward pass."""
+        labels = self._labels(examples)
+
+        def climbed(scores: Tensor, which: Tensor) -> Tensor:
+            return REWARDS[loss](scores, labels[which].to(scores.device))
 
         queries, train = self.queries(lm, examples), self._prior_texts(lm, examples)
-        scores, grad = self._scorer(lm).scores_with_grad(prompts, queries, reward, train)
+        scores, grad = self._scorer(lm).scores_with_grad(prompts, queries, climbed, train)
+        function = REWARDS[self.reward]
         rewards = function(scores.flatten(0, 1), labels.repeat(len(prompts))).numpy()
         return (
             rewards.reshape(len(prompts), len(examples)),

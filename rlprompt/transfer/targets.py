@@ -17,7 +17,8 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.models.loading import model_names
 from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.store.store import Store
-from rlprompt.studies.experiment import Experiment, load_experiments, load_model, load_task, settle
+from rlprompt.studies.experiment import Experiment
+from rlprompt.studies.loading import load_experiments, load_model, load_task, settle
 from rlprompt.studies.run import kept_dtypes
 from rlprompt.tasks.base import Task
 from rlprompt.transfer.run import MISTAKES, Place

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from broken_tasks import SPLITS, GoodTask, TransposedGradient, WrongGradient
+from broken_tasks import SPLITS, GoodTask, OtherRewards, TransposedGradient, WrongGradient
 from tiny import tiny_lm
 
 from rlprompt.check.calls import CheckedTask
@@ -37,6 +37,7 @@ def gradient(task: GoodTask) -> Finding:
         (WrongGradient(factor=-1.0), "fail", "differs from finite differences by"),
         (WrongGradient(kept=2), "fail", "differs from finite differences by"),
         (TransposedGradient(), "fail", "expected finite numbers of shape (2, 3, "),
+        (OtherRewards(), "fail", "`cross_entropy_with_grad` gives other rewards"),
         (GivesNone(), "warn", "it gives none: an accuracy has no slope"),
     ],
 )

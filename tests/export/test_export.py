@@ -13,7 +13,7 @@ from tiny import TinyKind
 from rlprompt.config.yaml_file import load_config
 from rlprompt.export.folder import load_prompt
 from rlprompt.store.store import FILE, Store
-from rlprompt.studies.experiment import load_experiments
+from rlprompt.studies.loading import load_experiments
 from rlprompt.studies.run import compare
 
 STUDY = Path("runs/small")

@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeGradientTask, FakePricedTask, FakeTask, Remembered, fake_splits
+from fakes import (
+    FakeGradientTask,
+    FakePricedTask,
+    FakeTask,
+    FakeTwoGradientsTask,
+    Remembered,
+    fake_splits,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_lm
@@ -494,6 +501,25 @@ class TestAnswers:
             up, down = (SoftPrompt(prompt.vectors + sign * step) for sign in (1, -1))
             difference = np.diff(target.evaluate([down, up]).rewards)[0] / 2e-3
             assert evaluation.gradients[0, 0, i] == pytest.approx(difference, abs=1e-3)
+
+    def test_the_gradient_of_another_loss_comes_with_the_reward_at_the_same_cost(self) -> None:
+        target, task = objective(FakeTwoGradientsTask(), 10**4), FakeTwoGradientsTask()
+        other = objective(task, 10**4, memo=Remembered())
+        own = target.evaluate_with_grad(vectors(2), [0, 2])
+        for again in range(2):  # the second time from memory
+            loss = other.evaluate_with_grad(vectors(2), [0, 2], loss="cross_entropy")
+            assert loss.per_example.tolist() == own.per_example.tolist()
+            assert loss.gradients.tolist() == np.ones((2, 2, 3)).tolist()
+            assert other.ledger.used == (again + 1) * target.ledger.used
+        kept = other.evaluate_with_grad(vectors(2), [0, 2])
+        assert kept.gradients.tolist() == own.gradients.tolist()
+        assert len(task.calls) == 2, "one for each loss"
+
+    def test_a_loss_that_a_task_does_not_offer_is_refused(self) -> None:
+        target = objective(FakeGradientTask(), 100)
+        with pytest.raises(ValueError, match=r"no method cross_entropy_with_grad.*`reward`"):
+            target.evaluate_with_grad(vectors(1), loss="cross_entropy")
+        assert target.ledger.used == 0
 
     @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
     def test_means_are_taken_in_float64(self, dtype: Any) -> None:

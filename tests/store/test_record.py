@@ -25,7 +25,7 @@ from synthetic import N_EXAMPLES, SPLITS, HiddenVectors, HiddenWords
 from tiny import tiny_lm
 
 from rlprompt.data.load import Example
-from rlprompt.prompt import TokenPrompt
+from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.memo import Answer, TrainQuestion
 from rlprompt.search.run import search
@@ -155,6 +155,19 @@ def test_the_cache_never_answers_for_another_question(
         same_question = store.record("walk", tiny_lm(), classification(), ME)
         assert same_question.get(TrainQuestion(prompts[::-1])) is None
         assert same_question.get(TrainQuestion(prompts, gradient=True)) is None
+
+
+def test_the_gradient_of_a_reward_never_answers_for_that_of_another_loss(path: Path) -> None:
+    prompts, ones = (SoftPrompt(np.ones((1, 2))),), np.ones((1, N_EXAMPLES))
+    own = TrainQuestion(prompts, gradient=True)
+    other = TrainQuestion(prompts, gradient=True, loss="cross_entropy")
+    with open_run(path) as store:
+        record = store.record("walk", tiny_lm(), classification(), ME)
+        record.put(own, Answer(ones, np.full((1, 1, 2), 3, np.float32), 1.0))
+        assert record.get(other) is None
+        record.put(other, Answer(ones, np.full((1, 1, 2), 4, np.float32), 1.0))
+        kept = [record.get(question) for question in (own, other)]
+        assert [float(one.gradients[0, 0, 0]) for one in kept if one] == [3, 4]  # type: ignore[index]
 
 
 def test_what_two_ask_at_once_has_one_answer(path: Path) -> None:

@@ -21,7 +21,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.store.summary import BEST_WORD, CALIBRATED, EMPTY, HAND, IN_CONTEXT
 from rlprompt.studies.controls import WORDS, ControlPlan, plan_controls, score_control
-from rlprompt.studies.experiment import load_task
+from rlprompt.studies.loading import load_task
 from rlprompt.tasks.base import Measured
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.compression import CompressionTask

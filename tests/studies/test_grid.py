@@ -18,7 +18,7 @@ from rlprompt.reports.page import page_of
 from rlprompt.reports.study_data import read_study
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.comparison import Comparison
-from rlprompt.studies.experiment import load_model
+from rlprompt.studies.loading import load_model
 from rlprompt.studies.run import compare, load_again
 
 MODELS: dict[str, TinyKind] = {"a": "llama", "b": "gpt2"}

@@ -17,7 +17,7 @@ from rlprompt.config.schema import OptimiserConfig, PromptConfig
 from rlprompt.export.export import export_prompt
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, TokenPrompt
-from rlprompt.studies.experiment import _searched, own_prompt, searches
+from rlprompt.studies.loading import _searched, own_prompt, searches
 
 IT_WAS = TokenPrompt(tiny_lm().encode(" it was"))
 

@@ -248,6 +248,16 @@ class WrongGradient(GoodTask):
         return rewards, np.float32(self.factor) * gradients
 
 
+class OtherRewards(GoodTask):
+    """Rewards of its own, but where the gradient is that of the cross-entropy."""
+
+    def cross_entropy_with_grad(
+        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        rewards, gradients = self.rewards_with_grad(lm, prompts, examples)
+        return rewards + 50, gradients
+
+
 class TransposedGradient(GoodTask):
     def rewards_with_grad(
         self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]

@@ -119,6 +119,17 @@ class FakeGradientTask(FakeTask):
         return self.rewards(lm, prompts, examples), changed
 
 
+@dataclass
+class FakeTwoGradientsTask(FakeGradientTask):
+    """One that offers a cross-entropy, whose slope is 1 everywhere."""
+
+    def cross_entropy_with_grad(
+        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        rewards, gradients = self.rewards_with_grad(lm, prompts, examples)
+        return rewards, np.ones_like(gradients)
+
+
 class Remembered:
     """A memo in memory."""
 

@@ -1,4 +1,4 @@
-"""A study of six families of optimiser, one on blocks of examples, for tests that kill it.
+"""A study of six families of optimiser, two on blocks of examples, for tests that kill it.
 
 `python fault_study.py FOLDER N_PROMPTS N_KILLS SEED` does the study in three folders of that one:
 `undisturbed`, in `killed` until it is killed, that many times and at random moments, and then to
@@ -46,7 +46,7 @@ OPTIMISERS: dict[str, Optimiser[Any]] = {
     "halving": RandomSearch(batch=8, halving=0.25),
     "greedy": Greedy(batch=4),
     "cma-es": CMAES(dimension=8, population=4),
-    "soft-prompt": SoftPromptTuning(),
+    "soft-prompt": SoftPromptTuning(batch=2, loss="cross_entropy", average=0.9, restarts=2),
     "ppo": PPO(),
 }
 

@@ -172,6 +172,29 @@ class TestGradient:
         _, gradients = made.rewards_with_grad(lm, [prompt, prompt], TRAIN)
         np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
 
+    @pytest.mark.parametrize("name", ["gap", "accuracy"])
+    def test_that_of_cross_entropy_comes_with_the_rewards_of_the_task(self, name: str) -> None:
+        lm, prompts = tiny_lm(), soft()
+        made, other = task(reward=name), task(reward="cross_entropy")
+        rewards, gradients = made.cross_entropy_with_grad(lm, prompts, TRAIN)
+        np.testing.assert_allclose(rewards, made.rewards(lm, prompts, TRAIN), atol=1e-2)
+        assert np.array_equal(gradients, other.rewards_with_grad(lm, prompts, TRAIN)[1])
+
+    def test_that_of_cross_entropy_is_that_of_plain_torch(self) -> None:
+        """Of the mean over two examples, each with one forward pass of transformers."""
+        lm, (prompt,), examples = tiny_lm(), soft(1), TRAIN[:2]
+        _, (gradient,) = task(reward="gap").cross_entropy_with_grad(lm, [prompt], examples)
+        vectors = torch.tensor(prompt.vectors, requires_grad=True)
+        table, answers = lm.embeddings(), [lm.encode(f" {word}")[0] for word in WORDS.values()]
+        total = torch.zeros(())
+        for one in examples:
+            text = torch.tensor(table[lm.tokenizer(one.fields["text"])["input_ids"]])
+            logits = lm.model(inputs_embeds=torch.cat([text, vectors])[None]).logits[0, -1]
+            total = total + logits[answers].log_softmax(-1)[list(WORDS).index(one.label)] / 2
+        (expected,) = torch.autograd.grad(total, vectors)
+        scale = float(expected.abs().max())
+        np.testing.assert_allclose(gradient, expected.numpy(), atol=1e-4 * scale)
+
     def test_accuracy_has_none_and_says_what_has(self) -> None:
         with pytest.raises(ValueError, match=r"no gradient.*gap, cross_entropy, hinge"):
             task(reward="accuracy").rewards_with_grad(tiny_lm(), soft(), TRAIN)

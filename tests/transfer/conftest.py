@@ -12,7 +12,7 @@ from tiny import tiny_model
 from transferred_study import byte_tokenizer
 
 from rlprompt.config.yaml_file import load_config
-from rlprompt.studies.experiment import load_experiments
+from rlprompt.studies.loading import load_experiments
 from rlprompt.studies.run import compare
 
 

@@ -26,7 +26,7 @@ from rlprompt.search.evaluation import evaluate
 from rlprompt.search.objective import Objective
 from rlprompt.search.result import Score
 from rlprompt.store.store import FILE, Store
-from rlprompt.studies.experiment import load_experiments
+from rlprompt.studies.loading import load_experiments
 from rlprompt.studies.run import compare
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.transfer.file import Transfer, read_transfer
