@@ -156,8 +156,8 @@ def _load_cell(
         budget=Budget(budget, **config.stop.model_dump(exclude_none=True)),
         seeds=config.seeds,
         banned=config.prompt.banned,
-        **_searched(config.prompt, lm),
-        own={title: _searched(prompt, lm) for title, prompt in own.items()},
+        **search_settings(config.prompt, lm),
+        own={title: search_settings(prompt, lm) for title, prompt in own.items()},
         references=references,
         config=config.record,
         task_title=loaded.title,
@@ -187,7 +187,7 @@ def own_prompt(one: OptimiserConfig, prompt: PromptConfig) -> tuple[dict[str, An
         raise ValueError(f"optimiser {one.name}: {place}: {reason(first)}") from None
 
 
-def _searched(prompt: PromptConfig, lm: FrozenLM) -> dict[str, Any]:
+def search_settings(prompt: PromptConfig, lm: FrozenLM) -> dict[str, Any]:
     """The `length`, `start` and `tokens` of a section, with prompts found elsewhere read."""
     starts = [_found(s["found"], lm) if isinstance(s, Mapping) else s for s in prompt.start]
     return {"length": prompt.lengths, "start": tuple(starts), "tokens": prompt.tokens}

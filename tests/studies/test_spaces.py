@@ -17,7 +17,7 @@ from rlprompt.config.schema import OptimiserConfig, PromptConfig
 from rlprompt.export.export import export_prompt
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, TokenPrompt
-from rlprompt.studies.loading import _searched, own_prompt, searches
+from rlprompt.studies.loading import own_prompt, search_settings, searches
 
 IT_WAS = TokenPrompt(tiny_lm().encode(" it was"))
 
@@ -100,7 +100,7 @@ class TestFoundPrompts:
         there, lm = tiny_lm(), lm or tiny_lm()
         export_prompt(result(there, class_task(), prompt), folder, there, class_task())
         section = PromptConfig.model_validate({"start": {"found": str(folder)}})
-        made = experiment(lm=lm, optimisers={"one": method}, **_searched(section, lm))
+        made = experiment(lm=lm, optimisers={"one": method}, **search_settings(section, lm))
         start: Any = searches([made])["one-seed0"].start
         assert len(start) == 1
         return start[0]
@@ -125,4 +125,4 @@ class TestFoundPrompts:
     def test_what_is_no_exported_prompt_is_refused(self, tmp_path: Path) -> None:
         section = PromptConfig.model_validate({"start": {"found": str(tmp_path)}})
         with pytest.raises(ValueError, match=r"is no exported prompt: prompt.json is missing"):
-            _searched(section, tiny_lm())
+            search_settings(section, tiny_lm())
