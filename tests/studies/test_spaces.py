@@ -17,7 +17,8 @@ from rlprompt.config.schema import OptimiserConfig, PromptConfig
 from rlprompt.export.export import export_prompt
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, TokenPrompt
-from rlprompt.studies.loading import own_prompt, search_settings, searches
+from rlprompt.studies.experiment import searches
+from rlprompt.studies.loading import own_prompt, search_settings
 
 IT_WAS = TokenPrompt(tiny_lm().encode(" it was"))
 
