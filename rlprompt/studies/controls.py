@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from rlprompt._utils.text import error_line
@@ -59,6 +60,12 @@ class ControlPlan:
     note: str = ""
     required: bool = False
     variant: bool = False
+
+    @property
+    def asked(self) -> str:
+        """What the task was asked, for messages: the prompt, and the template it stands in."""
+        texts = ", ".join(repr(text) for text, _ in self.texts[:3]) or "none"
+        return f" (prompt {texts}{_in_template(self.task)})"
 
     @property
     def rows(self) -> int:
@@ -114,11 +121,12 @@ def plan_controls(
         own: A person's own controls by name.
 
     Raises:
-        ValueError: A control of one's own has the name of another.
+        ValueError: A control of one's own has the name of another, or one cannot be made.
     """
     prompts = {EMPTY: TokenPrompt()}
     if task.hand_prompt:
-        prompts[HAND] = task.written(lm, task.hand_prompt)
+        with _named(HAND, task):
+            prompts[HAND] = task.written(lm, task.hand_prompt)
     for name, prompt in own.items():
         if prompts.setdefault(name, prompt) != prompt or name in (
             CALIBRATED,
@@ -128,9 +136,12 @@ def plan_controls(
             raise ValueError(f"every study has a control called {name!r}; call yours otherwise")
     plans = [_plan(name, task, lm, [prompt], required=True) for name, prompt in prompts.items()]
     if task.hand_prompt:
-        plans = _with_and_without(task, lm, plans, prompts[HAND])
-    plans.append(_best_word(task, lm))
-    return (*plans, *_in_context(task, lm))
+        with _named(CALIBRATED, task):
+            plans = _with_and_without(task, lm, plans, prompts[HAND])
+    with _named(BEST_WORD, task):
+        plans.append(_best_word(task, lm))
+    with _named(IN_CONTEXT, task):
+        return (*plans, *_in_context(task, lm))
 
 
 def score_control(plan: ControlPlan, lm: FrozenLM, memo: Memo | None = None) -> Control:
@@ -175,6 +186,28 @@ def score_control(plan: ControlPlan, lm: FrozenLM, memo: Memo | None = None) -> 
         test_metrics=tuple(tested.metrics[0].tolist()),
         test_answers=shown_answers(tested),
     )
+
+
+@contextmanager
+def _named(name: str, task: Task) -> Iterator[None]:
+    """Say in an error which control it is about, and in which template.
+
+    Raises:
+        ValueError: There was one, of any kind: a task may come from anyone.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"the control {name!r} cannot be made{_in_template(task)}: {error_line(error)}"
+        ) from error
+
+
+def _in_template(task: Task) -> str:
+    """Where a task puts a prompt, as far as it says so."""
+    template = getattr(task, "template", "")
+    text = getattr(template, "text", template)
+    return f" in the template {text!r}" if text else ""
 
 
 def _plan(

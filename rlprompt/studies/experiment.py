@@ -307,10 +307,9 @@ def load_task(section: TaskConfig) -> Task:
         # A task of another task, such as compression, has that in a section of its own.
         inner = {k: load_task(parse_task(v)) for k, v in section.settings.items() if k == "task"}
         return make_task(section.name, {**section.settings, **inner})
-    settings = dict(section)
-    labels = settings.pop("labels")
-    if labels:
-        settings["label_words"] = {label: label for label in labels}
+    settings = {**dict(section), "labels": section.aliases}
+    if section.label_words == "auto":
+        settings["label_words"] = {label: label for label in section.classes}
     task: Task = ClassificationTask.from_file(**settings)
     return task
 

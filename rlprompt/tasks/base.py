@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.data.load import Example, Splits
+from rlprompt.data.opening import file_title
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.tasks.verbaliser import LabelWordReport, spell
@@ -308,10 +309,16 @@ def columns(
     return named
 
 
-def data_name(data: str) -> str:
-    """What results call data: a file without its ending, a folder with the one above."""
+def data_name(data: object) -> str:
+    """What results call data: a file without its endings, a folder with the one above.
+
+    >>> data_name("data/films.csv.gz"), data_name([{"text": "Fun."}])
+    ('films', 'data')
+    """
+    if not isinstance(data, str | Path):
+        return "data"
     path = Path(data)
-    return "/".join(path.parts[-2:]) if path.is_dir() else path.stem
+    return "/".join(path.parts[-2:]) if path.is_dir() else file_title(path)
 
 
 def variant(task: T, **changes: object) -> T | None:

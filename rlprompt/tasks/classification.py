@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprompt.data.examples import Example, Splits
+from rlprompt.data.load import DataSource
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
@@ -29,7 +30,12 @@ from rlprompt.tasks.base import (
 )
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
 from rlprompt.tasks.class_scores import REWARDS, ClassScorer, accuracy
-from rlprompt.tasks.verbaliser import LabelWordReport, LabelWords, Verbaliser
+from rlprompt.tasks.verbaliser import (
+    LabelWordReport,
+    LabelWords,
+    Verbaliser,
+    named_classes,
+)
 from rlprompt.template import Query, Template
 from rlprompt.types import DEFAULT_CALIBRATION, Floats, Ids
 
@@ -42,9 +48,10 @@ class ClassificationTask(Task):
         name: What results call it.
         splits: The examples, labelled with keys of `label_words`.
         template: Where text, prompt and answer go.
-        label_words: Class to label word, or to a list of them. A word of several tokens is scored
-            whole. A word that starts with no white space follows the text after one space, or on a
-            new line after none (`Template.answer_prefix`).
+        label_words: Class to label word, or to a list of them. A class is a text, or a number or
+            truth value, which stand for their texts. A word of several tokens is scored whole. A
+            word that starts with no white space follows the text after one space, or on a new line
+            after none (`Template.answer_prefix`).
         reward: `gap`, `cross_entropy`, `hinge` or `accuracy`.
         hand_prompt: A prompt written by hand, the control of every comparison.
         pooling: How several words of a class make one score, `mean` or `logsumexp` (`Verbaliser`).
@@ -89,6 +96,7 @@ class ClassificationTask(Task):
 
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
+        object.__setattr__(self, "label_words", named_classes(self.label_words))
         if self.reward not in REWARDS:
             raise ValueError(f"reward {self.reward!r}; give one of {', '.join(REWARDS)}")
         if self.calibration not in CALIBRATIONS:
@@ -137,10 +145,11 @@ class ClassificationTask(Task):
     @draws()
     def from_file(
         cls,
-        data: str,
+        data: DataSource,
         *,
         template: str,
         label_words: LabelWords,
+        labels: Mapping[Any, str] | None = None,
         text: str | Sequence[str] | Mapping[str, str] | None = None,
         label: str = "label",
         reward: str = "gap",
@@ -155,10 +164,12 @@ class ClassificationTask(Task):
         """Tell the classes of a file's rows apart.
 
         Args:
-            data: As for `load_splits`: a file that examples are drawn from, a folder with train,
-                dev and test files, or `movie-reviews`.
+            data: As for `load_splits`: a file, list or frame that examples are drawn from, a folder
+                with train, dev and test files, or `movie-reviews`.
             template: Where text, prompt and answer go (`Template`).
             label_words: As for the class.
+            labels: What the data call the classes, where that is something else: such as
+                `{0: "objective", 1: "subjective"}`.
             text: Columns for the template's fields: a mapping of field to column, or the column of
                 the only field. Left out, the fields are columns.
             label: Column that holds the class.
@@ -176,7 +187,10 @@ class ClassificationTask(Task):
             ValueError: Something is not there, or has a defect.
         """
         made = Template(template)
-        splits = draw_splits(data, list(label_words), draw, text=columns(made, text), label=label)
+        classes = list(named_classes(label_words))
+        splits = draw_splits(
+            data, classes, draw, text=columns(made, text), label=label, aliases=labels
+        )
         return cls(
             name=name or data_name(data),
             splits=splits,
