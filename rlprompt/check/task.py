@@ -23,7 +23,7 @@ import numpy as np
 
 from rlprompt._utils.seeding import random_states
 from rlprompt.check.calls import CheckedTask, as_rewards, raised
-from rlprompt.check.classes import check_classes
+from rlprompt.check.classes import check_classes, largest_class
 from rlprompt.check.gradient import check_gradient
 from rlprompt.check.purity import check_purity
 from rlprompt.check.report import Finding, Report, Stop, collect, verdict
@@ -114,7 +114,11 @@ def _members(task: Task) -> Iterator[Finding]:
     except ValueError as error:
         leak = str(error)
     sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
-    yield verdict("splits", leak, f"{sizes} examples, none in two splits")
+    allowed = getattr(task.splits, "on_leak", "error") == "allow"
+    fine = f"{sizes} examples, none in two splits"
+    if leak and allowed:
+        leak = f"{leak.partition(';')[0].partition('. ')[0]}, which on_leak: allow allows"
+    yield verdict("splits", leak, fine, "warn" if allowed else "fail")
 
 
 def _fingerprint(task: Task) -> Iterator[Finding]:
@@ -267,6 +271,8 @@ class _Check:
         yield from check_signal(
             rewards, len(self.task.splits.parts()["train"]), self._seen(examples)
         )
+        if self.task.class_words:
+            yield largest_class(self.task.splits, self.task.metric)
         if measured is not None:
             can_calibrate = self.task.calibrated() is not None
             yield from check_classes(measured, examples, can_calibrate=can_calibrate)

@@ -15,7 +15,13 @@ from rlprompt.data.opening import file_title
 from rlprompt.data.settings import DRAW, DrawSettings
 from rlprompt.data.values import class_name
 from rlprompt.template import Template
-from rlprompt.types import DEFAULT_CALIBRATION, Calibration, RegistryKind
+from rlprompt.types import (
+    DEFAULT_CALIBRATION,
+    Calibration,
+    ClassMetric,
+    RegistryKind,
+    SelectBy,
+)
 
 # What the name of a data set on the Hugging Face hub is marked with.
 HUB = "hub:"
@@ -119,6 +125,8 @@ class ClassificationConfig(_DrawConfig):
         length: How the tokens of a word count together (`Verbaliser`).
         calibration: `contextual` (Zhao et al. 2021), `batch` (Zhou et al. 2024) or `none`.
         calibration_strength: How much of it, 0 to 1.
+        metric: What reports give: `accuracy`, `balanced_accuracy`, `macro_f1` or `mcc`.
+        select_by: By what a prompt is picked on dev: its `reward`, or the `metric`.
     """
 
     hand_prompt: str = ""
@@ -126,6 +134,8 @@ class ClassificationConfig(_DrawConfig):
     length: Literal["sum", "mean"] = "sum"
     calibration: Calibration = DEFAULT_CALIBRATION
     calibration_strength: float = Field(1.0, ge=0, le=1)
+    metric: ClassMetric = "accuracy"
+    select_by: SelectBy = "reward"
 
     @pydantic.model_validator(mode="after")
     def _labels_where_words_are_found(self) -> ClassificationConfig:

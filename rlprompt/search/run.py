@@ -20,11 +20,17 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length
 from rlprompt.search.analysis import analyse
 from rlprompt.search.budget import Budget, Ledger, Scored
-from rlprompt.search.evaluation import Evaluator, describe, shown_answers
+from rlprompt.search.evaluation import (
+    Evaluator,
+    describe,
+    each_metric,
+    scores_of,
+    shown_answers,
+)
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.optimiser import Optimiser, make_space
-from rlprompt.search.result import Candidate, Incumbent, Result, Score, plain
+from rlprompt.search.result import Candidate, Incumbent, Result, plain
 from rlprompt.search.selection import CANDIDATES, Raced, race
 from rlprompt.tasks.base import Task, as_task
 
@@ -158,15 +164,15 @@ def _concluded(
     incumbents = _incumbents(explaining, ledger, found.budget_rows)
     analysis = analyse(explaining, task.shortened(lm, picked))
     (train,) = testing.scores([picked], "train")
-    tested = testing.measure([picked], "test")
-    test = Score(float(tested.rewards.mean()), float(tested.metrics.mean()))
+    tested, examples = testing.measure([picked], "test"), task.splits.parts()["test"]
+    (test,) = scores_of(task, tested, examples)
     best, *others = (_candidate(task, lm, one.scored, one) for one in raced)
     spent = {"selection": choosing, "final scores": testing, "curves and analysis": explaining}
     return dataclasses.replace(
         found,
         candidates=(dataclasses.replace(best, train=train, test=test), *others),
         incumbents=incumbents,
-        test_metrics=tuple(tested.metrics[0].tolist()),
+        test_metrics=each_metric(task, tested, examples),
         test_answers=shown_answers(tested),
         test_opened=testing.opened,
         test_prompts=testing.test_prompts + explaining.test_prompts,
@@ -178,12 +184,12 @@ def _concluded(
 
 def _incumbents(evaluator: Evaluator, ledger: Ledger, budget: int) -> tuple[Incumbent, ...]:
     """The prompts that were the best at some points of the budget, with their dev scores."""
-    found = ledger.improvements
+    better = ledger.improvements
     marks = [budget * i / MARKS for i in range(1, MARKS + 1)]
-    best_at = (sum(one.rows <= mark for one in found) - 1 for mark in marks)
-    chosen = [found[i] for i in dict.fromkeys(best_at) if i >= 0]
-    scores = evaluator.scores([one.prompt for one in chosen], "dev")
-    return tuple(Incumbent(one.rows, score) for one, score in zip(chosen, scores, strict=True))
+    best_at = (sum(one.rows <= mark for one in better) - 1 for mark in marks)
+    chosen = [better[i] for i in dict.fromkeys(best_at) if i >= 0]
+    found = evaluator.scores([one.prompt for one in chosen], "dev")
+    return tuple(Incumbent(one.rows, score) for one, score in zip(chosen, found, strict=True))
 
 
 def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = None) -> Candidate:

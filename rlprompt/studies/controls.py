@@ -22,7 +22,13 @@ from dataclasses import dataclass, field, replace
 from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
-from rlprompt.search.evaluation import Evaluator, describe, means, shown_answers
+from rlprompt.search.evaluation import (
+    Evaluator,
+    describe,
+    each_metric,
+    scores_of,
+    shown_answers,
+)
 from rlprompt.search.memo import Memo
 from rlprompt.search.result import Score
 from rlprompt.store.summary import BEST_WORD, CALIBRATED, EMPTY, HAND, IN_CONTEXT
@@ -176,14 +182,17 @@ def score_control(plan: ControlPlan, lm: FrozenLM, memo: Memo | None = None) -> 
         logger.warning("the control %r is left out: %s", plan.name, reason, exc_info=True)
         return replace(nothing, rows=outside.rows, note=f"left out: {reason}")
     tested = measured["test"]
+    task = outside.task
     return Control(
         plan.name,
         *plan.texts[best],
-        scores={split: means(found)[0] for split, found in measured.items()},
+        scores={
+            split: scores_of(task, found, splits[split])[0] for split, found in measured.items()
+        },
         rows=outside.rows,
         note=plan.note,
         variant=plan.variant,
-        test_metrics=tuple(tested.metrics[0].tolist()),
+        test_metrics=each_metric(task, tested, splits["test"]),
         test_answers=shown_answers(tested),
     )
 

@@ -73,7 +73,8 @@ class Task:
         splits: Its examples.
         fingerprint: Hash of all that decides a reward besides the model and the prompt.
         hand_prompt: A prompt written by hand, the control of every comparison, or "".
-        metric: What the figure is called that reports give (`measure`).
+        metric: What the figure is called that reports give (`measure`, `set_metric`).
+        select_by: By what a prompt is picked on dev, `reward` or `metric`.
         extra_rows: Rows that each prompt costs beyond one an example, 0 or more.
         scored_together: Whether a reward on a train example hangs on which others of train are
             scored with it, as where their texts make a prior; never on those of another split.
@@ -109,6 +110,8 @@ class Task:
         @property
         def metric(self) -> str: ...  # noqa: D102
         @property
+        def select_by(self) -> str: ...  # noqa: D102
+        @property
         def extra_rows(self) -> int: ...  # noqa: D102
         @property
         def scored_together(self) -> bool: ...  # noqa: D102
@@ -126,6 +129,7 @@ class Task:
     else:
         hand_prompt, metric, extra_rows, class_words = "", "reward", 0, {}
         scored_together = tokens_only = False
+        select_by = "reward"
 
     def has(self, hook: str) -> bool:
         """Whether the task has a method of that name of its own, in the place of the default."""
@@ -144,6 +148,13 @@ class Task:
             return Measured(rewards, rewards, outputs)
         rewards = self.rewards(lm, prompts, examples)
         return Measured(rewards, rewards)
+
+    def set_metric(self, measured: Measured, examples: Sequence[Example]) -> Floats | None:
+        """The metric of each prompt (P,) over a set of examples (E,), where it is no mean of them.
+
+        None, the default, where it is the mean of the `metrics`.
+        """
+        return None
 
     def read_train(self, lm: FrozenLM) -> None:
         """Have the model read all of train, before some of it is scored alone: `FrozenLM.keep`.

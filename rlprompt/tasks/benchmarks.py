@@ -296,6 +296,8 @@ SETTINGS = described("""
         hand_prompt: The control; None for the papers'.
         calibration: `none`, `contextual` or `batch`, as for `ClassificationTask`.
         calibration_strength: As for `ClassificationTask`.
+        metric: `accuracy`, `balanced_accuracy`, `macro_f1` or `mcc`, as for `ClassificationTask`.
+        select_by: By what a prompt is picked on dev, `reward` or `metric`.
         **draw: What is drawn of the data (`DrawSettings`).
 
     Raises:
@@ -316,6 +318,8 @@ def _task(
     hand_prompt: str | None = None,
     calibration: str = DEFAULT_CALIBRATION,
     calibration_strength: float = 1.0,
+    metric: str = "accuracy",
+    select_by: str = "reward",
     **draw: Unpack[DrawSettings],
 ) -> ClassificationTask:
     words = _words(known, label_words)
@@ -348,6 +352,8 @@ def _task(
         hand_prompt=by_hand if hand_prompt is None else hand_prompt,
         calibration=calibration,
         calibration_strength=calibration_strength,
+        metric=metric,
+        select_by=select_by,
     )
 
 

@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Unpack, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlprompt.data.examples import Example, Splits
+from rlprompt.data.examples import Example, Splits, check_choice
 from rlprompt.data.load import DataSource
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
@@ -29,6 +29,7 @@ from rlprompt.tasks.base import (
     variant,
 )
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
+from rlprompt.tasks.class_metrics import SET_METRICS
 from rlprompt.tasks.class_scores import REWARDS, ClassScorer, accuracy
 from rlprompt.tasks.verbaliser import (
     LabelWordReport,
@@ -37,7 +38,7 @@ from rlprompt.tasks.verbaliser import (
     named_classes,
 )
 from rlprompt.template import Query, Template
-from rlprompt.types import DEFAULT_CALIBRATION, Floats, Ids
+from rlprompt.types import DEFAULT_CALIBRATION, ClassMetric, Floats, Ids, SelectBy
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class ClassificationTask(Task):
             or each class-balanced block of it, whose own mean is taken then; any other texts cost
             the rows of train once more. `none`.
         calibration_strength: How many times the log prior is taken out, 0 to 1.
+        metric: What reports give: `accuracy`; or, where classes are rare, `balanced_accuracy`,
+            `macro_f1` or `mcc` over all examples of a split (`class_metrics`). A search goes by
+            `reward` whatever it is.
+        select_by: By what a prompt is picked on dev: its `reward`, or the `metric`, for which all
+            candidates are scored on all of dev.
 
     Raises:
         ValueError: Fewer than two classes, a label word that is empty or given twice, an unknown
@@ -81,8 +87,6 @@ class ClassificationTask(Task):
     (2, 4)
     """
 
-    metric: ClassVar[str] = "accuracy"
-
     name: str
     splits: Splits
     template: Template
@@ -93,6 +97,8 @@ class ClassificationTask(Task):
     length: str = "sum"
     calibration: str = DEFAULT_CALIBRATION
     calibration_strength: float = 1.0
+    metric: str = "accuracy"
+    select_by: str = "reward"
 
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
@@ -103,6 +109,8 @@ class ClassificationTask(Task):
             raise ValueError(
                 f"calibration {self.calibration!r}; give one of {', '.join(CALIBRATIONS)}"
             )
+        check_choice("metric", self.metric, ClassMetric)
+        check_choice("select_by", self.select_by, SelectBy)
         if not 0 <= self.calibration_strength <= 1:
             raise ValueError(
                 f"calibration_strength is {self.calibration_strength}; give a number from 0, which "
@@ -158,6 +166,8 @@ class ClassificationTask(Task):
         length: str = "sum",
         calibration: str = DEFAULT_CALIBRATION,
         calibration_strength: float = 1.0,
+        metric: str = "accuracy",
+        select_by: str = "reward",
         name: str = "",
         **draw: Unpack[DrawSettings],
     ) -> ClassificationTask:
@@ -179,6 +189,8 @@ class ClassificationTask(Task):
             length: As for the class.
             calibration: As for the class.
             calibration_strength: As for the class.
+            metric: As for the class.
+            select_by: As for the class.
             name: What results call it; left out, the file's name, or those of the folder and the
                 one that it is in.
             **draw: What is drawn of the data (`DrawSettings`).
@@ -202,6 +214,8 @@ class ClassificationTask(Task):
             length=length,
             calibration=calibration,
             calibration_strength=calibration_strength,
+            metric=metric,
+            select_by=select_by,
         )
 
     @property
@@ -221,6 +235,11 @@ class ClassificationTask(Task):
             state.append(f"calibration {self.calibration}")
             if self.calibration_strength != 1:
                 state.append(f"strength {float(self.calibration_strength)!r}")
+        # These change no reward, but what a finished search says.
+        if self.metric != "accuracy":
+            state.append(f"metric {self.metric}")
+        if self.select_by != "reward":
+            state.append(f"select by {self.select_by}")
         return hashlib.blake2b(repr(tuple(state)).encode(), digest_size=16).hexdigest()
 
     def candidates(self, lm: FrozenLM) -> tuple[Ids, ...]:
@@ -287,6 +306,15 @@ class ClassificationTask(Task):
             correct.numpy().reshape(shape),
             tuple(tuple(classes[i] for i in row) for row in answered),
         )
+
+    def set_metric(self, measured: Measured, examples: Sequence[Example]) -> Floats | None:
+        """See `Task.set_metric`."""
+        if self.metric == "accuracy":
+            return None
+        if measured.answers is None:
+            raise ValueError(f"the metric {self.metric} needs the classes that were answered")
+        labels = [example.label for example in examples]
+        return np.array([SET_METRICS[self.metric](labels, row) for row in measured.answers])
 
     def rewards_with_grad(
         self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
