@@ -23,8 +23,8 @@ MAX_CELL = 1 << 24
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 USUAL = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 # Cells that a program puts in quotes: those with one of these, the separator or a quote. Excel
-# does it for commas as well, whatever the separator.
-WRITTEN = ("\r\n", "\r\n,;")
+# does it for commas as well whatever the separator, or for semicolons, by where it was sold.
+WRITTEN = ("\r\n", "\r\n,", "\r\n;", "\r\n,;")
 
 
 @dataclass(frozen=True)

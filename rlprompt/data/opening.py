@@ -157,11 +157,10 @@ def find_file(folder: Path, name: str) -> Path | None:
 
     Of several, that whose ending comes first in `SUFFIXES`, and the unpacked one.
     """
-    order = [suffix + packing for packing in ("", *PACKED) for suffix in (*SUFFIXES, "")][:-1]
+    order = [suffix + packing for packing in ("", *PACKED) for suffix in SUFFIXES]
     found = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_file()}
-    return next(
-        (found[name + ending] for ending in order if ending and name + ending in found), None
-    )
+    names = [name + ending for ending in (*order, ".zip")]
+    return next((found[one] for one in names if one in found), None)
 
 
 def file_title(path: Path) -> str:
