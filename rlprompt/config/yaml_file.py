@@ -36,6 +36,7 @@ from rlprompt.config.tasks import (
     TaskConfig,
     parse_task,
 )
+from rlprompt.data.opening import ENDINGS
 
 
 class ConfigError(ValueError):
@@ -132,8 +133,8 @@ def _data_path(data: str, config: Path) -> str:
     meant = f" (did you mean {DEFAULT_DATA}?)" if near else ""
     raise ConfigError(
         f"{config}: task.data {data!r} is not there{meant}; looked for {tried}. "
-        f"Give {DEFAULT_DATA}, a .csv, .tsv, .jsonl or .parquet file, a folder with train, dev and "
-        "test, or hub:NAME"
+        f"Give {DEFAULT_DATA}, a file that ends in {ENDINGS}, a folder with train, dev and test, "
+        "or hub:NAME"
     )
 
 

@@ -47,8 +47,9 @@ class Layout:
         csv.field_size_limit(MAX_CELL)
         if self.quotes == "escaped":
             lines = (line.replace('\\"', '""') for line in lines)
-        quoting = csv.QUOTE_NONE if self.quotes == "none" else csv.QUOTE_MINIMAL
-        return csv.reader(lines, delimiter=self.separator, quoting=quoting, strict=True)
+        if self.quotes == "none":
+            return csv.reader(lines, delimiter=self.separator, quoting=csv.QUOTE_NONE, strict=True)
+        return csv.reader(lines, delimiter=self.separator, strict=True)
 
 
 def delimited_table(file: DataFile, columns: Collection[str]) -> RowTable:
@@ -81,7 +82,7 @@ def _rows(file: DataFile, layout: Layout) -> Iterator[tuple[str, TableRow]]:
         reader = layout.rows(lines)
         number = 1 + skipped  # of the line that a row starts on; a quoted text may have breaks
         try:
-            header = next(filter(None, reader), [])
+            header: list[str] = next(filter(None, reader), [])
             check_names(header, file.name)
             number = reader.line_num + 1 + skipped
             first = True

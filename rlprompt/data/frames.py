@@ -5,7 +5,7 @@ Frames are known by what they can do, so that none of these libraries is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from rlprompt.data.delimited import check_names
@@ -81,13 +81,16 @@ def _listed(name: str, items: Sequence[Item], label: str | None) -> Iterator[tup
 
 def _frame_rows(name: str, table: Any) -> Iterator[dict[str, Any]] | None:
     """The rows of a frame; None where it is none."""
+    rows: Iterable[dict[str, Any]]
     if hasattr(table, "to_pylist") and hasattr(table, "column_names"):  # pyarrow
-        return iter(table.to_pylist())
+        rows = table.to_pylist()
+        return iter(rows)
     if hasattr(table, "iter_rows") and hasattr(table, "columns"):  # polars
-        return iter(table.iter_rows(named=True))
+        rows = table.iter_rows(named=True)
+        return iter(rows)
     if hasattr(table, "itertuples") and hasattr(table, "columns"):  # pandas
         names = [str(column) for column in table.columns]
         check_names(names, name)
-        rows = table.itertuples(index=False, name=None)
-        return (dict(zip(names, row, strict=True)) for row in rows)
+        values = table.itertuples(index=False, name=None)
+        return (dict(zip(names, row, strict=True)) for row in values)
     return None
