@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,9 +135,26 @@ def name_columns(label: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((f"{label}_text", f"{label}_name", "label_text", "label_name")))
 
 
+def names_in_header(columns: Iterable[str], label: str) -> tuple[str, list[str]] | None:
+    """The column of labels whose header says what its numbers mean, and these names by number.
+
+    >>> names_in_header(["text", "label (0 = objective, 1 = subjective)"], "label")
+    ('label (0 = objective, 1 = subjective)', ['objective', 'subjective'])
+    """
+    for column in columns:
+        if re.match(rf"{re.escape(label)}\W", column):
+            pairs = re.findall(r"(\d{1,3})\s*[=:]\s*([^\W\d_][^,;/|()\[\]{}=:]*)", column)
+            found = {int(number): name.strip() for number, name in pairs}
+            if len(found) > 1:
+                return column, [found.get(i, "") for i in range(max(found) + 1)]
+    return None
+
+
 def listed_name(value: Any, names: Sequence[str]) -> str:
     """The name of a number in the list that its column has, or ""."""
     number = plain(value)
+    if isinstance(number, str) and canonical(number.strip()).isdecimal():
+        number = int(canonical(number.strip()))
     return names[number] if isinstance(number, int) and 0 <= number < len(names) else ""
 
 

@@ -6,11 +6,17 @@ import difflib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rlprompt.data.examples import Example, OnLeak, copied, named, repeats
-from rlprompt.data.labels import SHOWN, LabelReader, listed_name, name_columns
+from rlprompt.data.labels import (
+    SHOWN,
+    LabelReader,
+    listed_name,
+    name_columns,
+    names_in_header,
+)
 from rlprompt.data.tables import RowTable
 from rlprompt.data.values import is_marker, text_of, texts_of
 
@@ -141,6 +147,7 @@ class ExampleReader:
                 self._defect(f"{where} {row}")
                 continue
             self._rename(row, table.name)
+            table = self._with_header(row, table)
             if missing := [name for name in columns if name not in row]:
                 there = ", ".join(repr(name[:SHOWN]) for name in row)
                 what = f"no column {missing[0]!r}; it has {there}"
@@ -204,6 +211,15 @@ class ExampleReader:
             remark = f"{table} has {other!r} for {wanted!r}"
             if remark not in self.remarks:
                 self.remarks.append(remark)
+
+    def _with_header(self, row: dict[str, Any], table: RowTable) -> RowTable:
+        """Take a column such as `label (0 = bad, 1 = good)` for the label's, with these names."""
+        label = self.label
+        if label is None or label in row or (found := names_in_header(row, label)) is None:
+            return table
+        column, names = found
+        row[label] = row.pop(column)
+        return table if label in table.names else replace(table, names={label: names})
 
 
 def _mend(n: int, enough: bool) -> str:
