@@ -115,10 +115,10 @@ def _members(task: Task) -> Iterator[Finding]:
         leak = str(error)
     sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
     allowed = getattr(task.splits, "on_leak", "error") == "allow"
-    fine = f"{sizes} examples, none in two splits"
+    apart = f"{sizes} examples, none in two splits"
     if leak and allowed:
         leak = f"{leak.partition(';')[0].partition('. ')[0]}, which on_leak: allow allows"
-    yield verdict("splits", leak, fine, "warn" if allowed else "fail")
+    yield verdict("splits", leak, apart, "warn" if allowed else "fail")
 
 
 def _fingerprint(task: Task) -> Iterator[Finding]:
