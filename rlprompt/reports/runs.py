@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from rlprompt.reports.score_matrix import ScoreMatrix, mean_of
 from rlprompt.reports.study_data import RunData
 from rlprompt.reports.tables import NONE, Table, count, number
 from rlprompt.search.result import SOFT_MARK
 from rlprompt.store.summary import BEST_WORD, IN_CONTEXT, ControlEntry, ReferenceEntry, TaskEntry
+from rlprompt.types import ClassMetric
 
 HEADER = ("method", "seed", "rows", "seconds (LM)", "train", "dev", "test", "typed", "prompt")
 # Columns that a narrow terminal can do without.
@@ -101,7 +103,8 @@ def _remarks(matrix: ScoreMatrix, task: TaskEntry, runs: Sequence[RunData]) -> I
     train, test = mean_of(one.train for one in entries), mean_of(one.test for one in entries)
     if train is None:
         return
-    yield f"Train, dev and test are the mean {task.metric}."
+    over_all = task.metric in get_args(ClassMetric)[1:]  # all but accuracy are no means
+    yield f"Train, dev and test are the {'' if over_all else 'mean '}{task.metric}."
     earned = {one.rewards.get("train") for one in entries} - {None}
     if len(entries) > 1 and len(earned) == 1:
         yield (
