@@ -42,5 +42,11 @@ content, or on average to the train texts."""
 DEFAULT_CALIBRATION: Calibration = "none"
 """What a classification does where nothing is said."""
 
+ClassMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc"]
+"""What reports give of a task of classes."""
+
+SelectBy = Literal["reward", "metric"]
+"""By what a prompt is picked on dev."""
+
 RegistryKind = Literal["optimiser", "task"]
 """What has a short name in an experiment file."""

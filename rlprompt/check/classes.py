@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from scipy.stats import norm, spearmanr
 
 from rlprompt.check.report import Finding, verdict
-from rlprompt.data.load import Example
+from rlprompt.data.load import Example, Splits
 from rlprompt.tasks.base import Measured
+from rlprompt.tasks.class_metrics import SET_METRICS
 
 # Share of texts from which one answer to all is what a prompt does, where the labels do not say so.
 ONE_SIDED = 0.9
@@ -40,6 +41,28 @@ def check_classes(
     if measured.answers is not None:
         yield _bias(measured.answers, [one.label for one in examples], can_calibrate)
     yield _foresight(measured)
+
+
+def largest_class(splits: Splits, metric: str) -> Finding:
+    """What always answering the class that test has most of would score."""
+    said = []
+    share = 0.0
+    parts = {name: [one.label for one in part] for name, part in splits.parts().items()}
+    label = Counter(parts["test"]).most_common(1)[0][0]
+    for name in ("dev", "test"):
+        labels = parts[name]
+        share = labels.count(label) / len(labels)
+        own = (
+            ""
+            if metric not in SET_METRICS
+            else f", {metric} " + (f"{SET_METRICS[metric](labels, [label] * len(labels)):.3f}")
+        )
+        said.append(f"accuracy {share:.3f}{own} on {name} ({labels.count(label)} of {len(labels)})")
+    text = f"always answering `{label}`, the largest class, has {' and '.join(said)}"
+    problem = f"{text}. Accuracy says little of the other classes: set metric: balanced_accuracy, "
+    problem += "macro_f1 or mcc, and select_by: metric to pick by it"
+    rare = share > COMMON and metric == "accuracy"
+    return verdict("largest-class", problem if rare else "", text, "warn")
 
 
 def _bias(answers: Sequence[Sequence[str]], labels: Sequence[str], can_calibrate: bool) -> Finding:

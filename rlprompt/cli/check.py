@@ -113,14 +113,22 @@ def _told(report: Report) -> Report:
 
 
 def _tell_label_words(task: Task, lm: FrozenLM) -> None:
-    """What the tokenizer makes of the label words, if the task has some."""
+    """What was done to the data, and what the tokenizer makes of label words, if there are some."""
+    for note in task.splits.notes:
+        typer.echo(f"note: {note}")
+    from rlprompt.data.labels import excerpt
+
     found = task.label_word_report(lm)
     if found is None:
         return
-    typer.echo("\nlabel words, with the tokens of each")
+    typer.echo("\nlabel words, with the tokens of each, and an example of the class")
     for label in task.class_words:
         own = [f"{one.text!r} {len(one.ids)}" for one in found.words if one.label == label]
-        typer.echo(f"      {label}: {', '.join(own)}")
+        texts = (
+            next(iter(one.fields.values()), "") for one in task.splits.train if one.label == label
+        )
+        example = next((f", such as {excerpt(text)!r}" for text in texts if text), "")
+        typer.echo(f"      {label}: {', '.join(own)}{example}")
     for warning in found.warnings:
         typer.echo(f"warn  {warning}")
 

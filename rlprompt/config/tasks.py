@@ -11,14 +11,25 @@ import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from rlprompt.config.registry import find
+from rlprompt.data.opening import file_title
 from rlprompt.data.settings import DRAW, DrawSettings
+from rlprompt.data.values import class_name
 from rlprompt.template import Template
-from rlprompt.types import DEFAULT_CALIBRATION, Calibration, RegistryKind
+from rlprompt.types import (
+    DEFAULT_CALIBRATION,
+    Calibration,
+    ClassMetric,
+    RegistryKind,
+    SelectBy,
+)
 
 # What the name of a data set on the Hugging Face hub is marked with.
 HUB = "hub:"
 # What a split seed is put in the place of, in the name of data or an argument of a class.
 SEED = "{seed}"
+# Where pydantic says what it took a value for, in the place of an error.
+TAGS = ("<class>", "<name>", "<classification>", "<list>", "<mapping>", "<number>")
+IMPORTED, _NAMED, _CLASSIFICATION, LIST, MAPPING, NUMBER = TAGS
 
 
 class StrictModel(pydantic.BaseModel):
@@ -38,6 +49,7 @@ def _word(value: object) -> object:
 
 
 _Word = Annotated[str, BeforeValidator(_word)]
+_Class = Annotated[str, BeforeValidator(class_name)]
 
 
 def split_settings(value: object) -> object:
@@ -68,8 +80,12 @@ def known(kind: RegistryKind) -> pydantic.AfterValidator:
 class _LabelledData(StrictModel):
     data: str = Field(min_length=1)
     template: Annotated[str, pydantic.AfterValidator(_template)]
-    label_words: Literal["auto"] | dict[str, _Word | tuple[_Word, ...]]
-    labels: tuple[_Word, ...] = ()
+    label_words: Literal["auto"] | dict[_Class, _Word | tuple[_Word, ...]]
+    labels: Annotated[
+        Annotated[tuple[_Word, ...], pydantic.Tag(LIST)]
+        | Annotated[dict[_Class, _Word], pydantic.Tag(MAPPING)],
+        pydantic.Discriminator(lambda value: MAPPING if isinstance(value, Mapping) else LIST),
+    ] = ()
     text: str | dict[str, str] | tuple[str, ...] | None = None
     label: str = "label"
     reward: str = "gap"
@@ -94,13 +110,14 @@ class ClassificationConfig(_DrawConfig):
     Besides its own attributes it has those of `DrawSettings`.
 
     Attributes:
-        data: `movie-reviews`, a `.csv`, `.tsv`, `.jsonl` or `.parquet` file, a folder with train,
+        data: `movie-reviews`, a file (see `load_splits` for the kinds), a folder with train,
             dev and test files, or `hub:NAME`. A relative path starts at the experiment file, else
             at the working folder. Each of `split_seeds` takes the place of `{seed}` in it.
         template: Where text and prompt go; its fields are columns of the data.
         label_words: Class to the word, or words, that answer for it; `auto` finds words on the
             train examples of `labels`.
-        labels: The classes, where label words are to be found.
+        labels: What the data call the classes, where that is something else:
+            `{0: objective, 1: subjective}`; the classes, where label words are to be found.
         text: Columns for the template's fields: a mapping of field to column, or the column of the
             only field. Left out, the fields are columns.
         label: Column that holds the class.
@@ -110,6 +127,8 @@ class ClassificationConfig(_DrawConfig):
         length: How the tokens of a word count together (`Verbaliser`).
         calibration: `contextual` (Zhao et al. 2021), `batch` (Zhou et al. 2024) or `none`.
         calibration_strength: How much of it, 0 to 1.
+        metric: What reports give: `accuracy`, `balanced_accuracy`, `macro_f1` or `mcc`.
+        select_by: By what a prompt is picked on dev: its `reward`, or the `metric`.
     """
 
     hand_prompt: str | tuple[str, ...] = ""
@@ -117,21 +136,37 @@ class ClassificationConfig(_DrawConfig):
     length: Literal["sum", "mean"] = "sum"
     calibration: Calibration = DEFAULT_CALIBRATION
     calibration_strength: float = Field(1.0, ge=0, le=1)
+    metric: ClassMetric = "accuracy"
+    select_by: SelectBy = "reward"
 
     @pydantic.model_validator(mode="after")
     def _labels_where_words_are_found(self) -> ClassificationConfig:
-        if (self.label_words == "auto") != bool(self.labels):
+        if self.label_words == "auto" and not self.labels:
+            raise ValueError("`label_words: auto` needs `labels:`, the list of classes")
+        if self.label_words != "auto" and isinstance(self.labels, tuple) and self.labels:
             raise ValueError(
-                "`label_words: auto` needs `labels:`, the list of classes, and nothing else does"
+                "a list of `labels:` is for `label_words: auto`; where the data call the classes "
+                "something else, map that to the classes: `labels: {0: negative, 1: positive}`"
             )
         return self
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes, where label words are to be found."""
+        labels = self.labels
+        return tuple(dict.fromkeys(labels.values())) if isinstance(labels, dict) else labels
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """What the data call the classes."""
+        return self.labels if isinstance(self.labels, dict) else {}
 
     @property
     def name(self) -> str:
         """What results call the task: a file without its ending, a folder with the one above."""
         path = Path(self.data)
         folder = path.is_dir() or (SEED in self.data and not path.suffix)
-        return "/".join(path.parts[-2:]) if folder else path.stem
+        return "/".join(path.parts[-2:]) if folder else file_title(path)
 
 
 class NamedTaskConfig(StrictModel):
@@ -164,11 +199,6 @@ class ImportedTaskConfig(StrictModel):
     def name(self) -> str:
         """What it is called while it is not loaded."""
         return self.place.rpartition(":")[2]
-
-
-# Where pydantic says what it took a value for, in the place of an error.
-TAGS = ("<class>", "<name>", "<classification>", "<list>", "<mapping>", "<number>")
-IMPORTED, _NAMED, _CLASSIFICATION, LIST, MAPPING, NUMBER = TAGS
 
 
 def _task_kind(value: Any) -> str:

@@ -38,6 +38,7 @@ from rlprompt.config.tasks import (
     TaskConfig,
     parse_task,
 )
+from rlprompt.data.opening import ENDINGS
 
 
 class ConfigError(ValueError):
@@ -157,7 +158,7 @@ def _data_path(data: str, config: Path, splits: Sequence[int]) -> str:
     which = f" for split seed {absent[0]}" if SEED in data else ""
     raise ConfigError(
         f"{config}: task.data {data!r} is not there{which}{meant}; looked for "
-        f"{' or '.join(tried)}. Give {DEFAULT_DATA}, a .csv, .tsv, .jsonl or .parquet file, a "
+        f"{' or '.join(tried)}. Give {DEFAULT_DATA}, a file that ends in {ENDINGS}, a "
         "folder with train, dev and test, or hub:NAME"
     )
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from rlprompt.data.values import class_name, plain, texts_of
+
 OnLeak = Literal["error", "allow"]
+DevFrom = Literal["train", "test"]
 # Defects that a note names, of those that there are.
 NAMED = 5
 
@@ -22,11 +26,15 @@ class Example:
     True
     >>> example.key == Example({"text": "GREAT  fun."}, "negative").key  # the same text to a reader
     True
+    >>> Example({"text": "The capital of France?"}, ["Paris", "paris"]).references
+    ('Paris', 'paris')
 
     Attributes:
         fields: Text of each field that a template may name.
-        label: Its class, or the answer that is expected.
+        label: Its class, or the answer that is expected. A number or a truth value is taken for its
+            text, and a list for several answers.
         source: Where it came from, as `file:line`; not part of its value.
+        others: Answers that are as right as `label`.
         key: 16 bytes, a hash of `content`: a million texts are compared without keeping a second
             copy of each.
     """
@@ -34,10 +42,24 @@ class Example:
     fields: Mapping[str, str]
     label: str
     source: str = field(default="", compare=False)
+    others: tuple[str, ...] = ()
     key: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Hash the texts once."""
+        """Take a label for its text, and hash the texts once.
+
+        Raises:
+            ValueError: A field is no text.
+        """
+        if not isinstance(self.label, str):
+            several = isinstance(plain(self.label), list | tuple)
+            labels = texts_of(self.label) if several else (class_name(self.label),)
+            label, *others = labels or ("",)
+            object.__setattr__(self, "label", label)
+            object.__setattr__(self, "others", (*others, *self.others))
+        for name, text in self.fields.items():
+            if not isinstance(text, str):
+                raise ValueError(f"the field {name!r} of an example is {text!r}; give a text")
         # A text in memory may hold half a surrogate pair, which is no UTF-8.
         content = self.content.encode("utf-8", "surrogatepass")
         object.__setattr__(self, "key", hashlib.blake2b(content, digest_size=16).digest())
@@ -49,6 +71,11 @@ class Example:
             f"{name}={' '.join(text.casefold().split())}"
             for name, text in sorted(self.fields.items())
         )
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All answers that are right; none where there is no label."""
+        return tuple(filter(None, (self.label, *self.others)))
 
     def where(self, split: str) -> str:
         """Where it came from, or else what it says."""
@@ -100,7 +127,8 @@ class Splits:
             what = f"{example.where(name)} repeats {first.where(first_name)}"
             if self.on_leak == "error":
                 raise ValueError(
-                    f"{first_name} leaks into {name}: {what}; remove one, or set on_leak: allow"
+                    copied(self.parts())
+                    or f"{first_name} leaks into {name}: {what}; remove one, or set on_leak: allow"
                 )
             leaks.append(what)
         if leaks:
@@ -120,7 +148,8 @@ class Splits:
         for opening, part in zip(("[[", ", [", ", ["), self.parts().values(), strict=True):
             state.update(opening.encode())
             for i, example in enumerate(part):
-                entry = json.dumps([dict(example.fields), example.label], sort_keys=True)
+                right = [*example.references] if example.others else example.label
+                entry = json.dumps([dict(example.fields), right], sort_keys=True)
                 state.update((", " * (i > 0) + entry).encode())
             state.update(b"]")
         state.update(b"]" + self.origin.encode())
@@ -141,6 +170,31 @@ def repeats(
                 own[key] = example
             else:
                 yield (name, example), (home, seen[home][key])
+
+
+def copied(parts: Mapping[str, Sequence[Example]]) -> str:
+    """What to say and do of a split that an earlier one has all texts of; "" if there is none.
+
+    >>> same = (Example({"text": "Fun."}, "good"), Example({"text": "Dull."}, "bad"))
+    >>> copied({"train": same, "dev": same}).partition(".")[0]
+    'dev is a copy of train: 2 of 2 texts are there as well'
+    """
+    keys = {name: {example.key for example in examples} for name, examples in parts.items()}
+    for name, first_name in itertools.permutations(keys, 2):
+        later = list(keys).index(name) > list(keys).index(first_name)
+        # A single text that is shared is a leak like any other.
+        if later and len(keys[name]) > 1 and keys[name] <= keys[first_name]:
+            ways = "to keep it, and have it said"
+            if name == "dev":
+                ways += "; or dev_from: train to split train in two, or dev_from: test to draw dev "
+                ways += "from test"
+            n = len(keys[name])
+            return (
+                f"{name} is a copy of {first_name}: {n} of {n} texts are there as well. Give "
+                f"on_leak: allow {ways}; or draw all splits anew from the one file that has most "
+                "examples (data: FILE, shots: N)"
+            )
+    return ""
 
 
 def balanced(examples: Sequence[Example], places: Sequence[int]) -> list[int]:

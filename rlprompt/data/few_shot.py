@@ -31,14 +31,17 @@ def few_shot(
     Args:
         examples: What to draw from. A repeated text is used once, and one that is there with two
             labels not at all.
-        shots: Examples a class, for train and again for dev.
+        shots: Examples a class, for train and again for dev. A class with less than twice as many,
+            where another has enough, gives a third of what it has to each, and the rest to test;
+            the notes say so.
         n_test: Size of test, at most what is left; None for all of it.
         seed: Decides the draw.
         by_class: Whether labels are classes. Where they are not, as with reference answers,
             `shots` are examples in all and a text may have several labels; its first is used.
 
     Raises:
-        ValueError: A class has fewer than `2 * shots` examples, or nothing is left to test on.
+        ValueError: No class has `2 * shots` examples, one has fewer than two, or nothing is left to
+            test on.
     """
     check_sizes(shots, n_test)
     rng = np.random.default_rng(seed)
@@ -60,13 +63,66 @@ def draw_shots(
 ) -> tuple[list[Example], list[Example], list[str]]:
     """Train and dev as `few_shot` draws them, for data with a test set of its own, and notes.
 
+    Of a class that is rare each gets half.
+
     Raises:
-        ValueError: A class has fewer than `2 * shots` examples.
+        ValueError: No class has `2 * shots` examples, or one has fewer than two.
     """
     check_sizes(shots, None)
     rng = np.random.default_rng(seed)
-    train, dev, _, notes = _draw(examples, shots, by_class, rng)
+    train, dev, _, notes = _draw(examples, shots, by_class, rng, shares=2)
     return train, dev, notes
+
+
+def halved(
+    examples: Sequence[Example], *, seed: int = 0, by_class: bool = True
+) -> tuple[list[Example], list[Example], list[str]]:
+    """Train in two, for a dev split, class by class, and notes; an odd one stays in train.
+
+    Raises:
+        ValueError: A class has fewer than two examples.
+    """
+    groups, notes = _groups(examples, by_class, np.random.default_rng(seed))
+    train: list[Example] = []
+    dev: list[Example] = []
+    for label, own in groups.items():
+        n_dev = len(own) // 2
+        if not n_dev:
+            raise ValueError(
+                f"train has {len(own)} examples{_of(label)}, and dev needs one of them"
+            )
+        dev += own[:n_dev]
+        train += own[n_dev:]
+    return (
+        train,
+        dev,
+        [f"train was split in two: {len(train)} for train, {len(dev)} for dev", *notes],
+    )
+
+
+def draw_dev(
+    examples: Sequence[Example], *, shots: int, seed: int = 0, by_class: bool = True
+) -> tuple[list[Example], list[Example], list[str]]:
+    """Dev out of a test set, so many a class, what is left of it in its order, and notes.
+
+    Of a class with less than `2 * shots` examples dev gets half, and the notes say so.
+
+    Raises:
+        ValueError: A class has fewer than two examples.
+    """
+    check_sizes(shots, None)
+    groups, notes = _groups(examples, by_class, np.random.default_rng(seed))
+    dev: list[Example] = []
+    for label, own in groups.items():
+        n_dev = min(shots, len(own) // 2)
+        if not n_dev:
+            raise ValueError(f"test has {len(own)} examples{_of(label)}; dev needs one of two")
+        if n_dev < shots:
+            notes.append(f"test has {len(own)} examples{_of(label)}, of which {n_dev} are in dev")
+        dev += own[:n_dev]
+    taken = {example.key for example in dev}
+    rest = [example for example in examples if example.key not in taken]
+    return dev, rest, [f"dev was drawn from test: {len(dev)} of {len(examples)}", *notes]
 
 
 def draw_test(examples: Sequence[Example], n_test: int | None, seed: int) -> tuple[Example, ...]:
@@ -90,28 +146,55 @@ def check_sizes(shots: int, n_test: int | None) -> None:
 
 
 def _draw(
-    examples: Sequence[Example], shots: int, by_class: bool, rng: np.random.Generator
+    examples: Sequence[Example],
+    shots: int,
+    by_class: bool,
+    rng: np.random.Generator,
+    shares: int = 3,
 ) -> tuple[list[Example], list[Example], list[Example], list[str]]:
-    """Train, dev, what is left, and what was left out."""
+    """Train, dev, what is left, and what was left out.
+
+    A class that is rare beside others gives each of so many shares as many: of 3 the last is
+    test's. Where no class has enough, fewer shots are asked for.
+    """
+    groups, notes = _groups(examples, by_class, rng)
+    train: list[Example] = []
+    dev: list[Example] = []
+    rest: list[Example] = []
+    for label, own in groups.items():
+        n = shots
+        if len(own) < 2 * shots:
+            if len(own) < 2 or max(map(len, groups.values())) < 2 * shots:
+                what = f"class {label!r} has" if by_class else "there are"
+                raise ValueError(
+                    f"{what} {len(own)} examples; {shots} shots need {2 * shots} (train and dev), "
+                    "and test takes from what is left"
+                )
+            n = max(1, len(own) // shares)
+            notes.append(
+                f"class {label!r} has {len(own)} examples, too few for {shots} shots: {n} are in "
+                f"train, {n} in dev"
+            )
+        train += own[:n]
+        dev += own[n : 2 * n]
+        rest += own[2 * n :]
+    return train, dev, rest, notes
+
+
+def _groups(
+    examples: Sequence[Example], by_class: bool, rng: np.random.Generator
+) -> tuple[dict[str, list[Example]], list[str]]:
+    """Distinct examples of each class in an order that is drawn, and what was left out."""
     pool, notes = _distinct(examples, by_class)
     labels = sorted({example.label for example in examples}) if by_class else [""]
     groups: dict[str, list[Example]] = {label: [] for label in labels}
     for i in rng.permutation(len(pool)):
         groups[pool[i].label if by_class else ""].append(pool[i])
-    train: list[Example] = []
-    dev: list[Example] = []
-    rest: list[Example] = []
-    for label, own in groups.items():
-        if len(own) < 2 * shots:
-            what = f"class {label!r} has" if by_class else "there are"
-            raise ValueError(
-                f"{what} {len(own)} examples; {shots} shots need {2 * shots} (train and dev), "
-                "and test takes from what is left"
-            )
-        train += own[:shots]
-        dev += own[shots : 2 * shots]
-        rest += own[2 * shots :]
-    return train, dev, rest, notes
+    return groups, notes
+
+
+def _of(label: str) -> str:
+    return f" of the class {label!r}" if label else ""
 
 
 def _distinct(examples: Sequence[Example], by_class: bool) -> tuple[list[Example], list[str]]:

@@ -1,108 +1,54 @@
-"""Rows of `.csv`, `.tsv`, `.jsonl` and `.parquet` files, each with where it stands.
+"""Rows of files of any kind, each with where it stands: tables as text, JSON, Parquet.
 
-Files are read in pieces, never whole. Quotes in a `.tsv` file are text, as in the usual few-shot
-files. Empty lines are no rows.
+Files are read in pieces, but for `.json`. Empty lines are no rows.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-# Characters that one cell of a `.csv` or `.tsv` file may have. The limit ends the search for a
-# closing quote that is not there.
-MAX_CELL = 1 << 24
+from rlprompt.data.delimited import check_names, delimited_table
+from rlprompt.data.opening import DataFile
+from rlprompt.data.tables import RowTable, TableRow
+
 BATCH = 1024  # rows of a columnar file that are held at a time
 
-TextRow = dict[str, str] | str
-"""The columns of a row, or what is wrong with it, such as `is no JSON object`."""
 
-
-@dataclass(frozen=True)
-class RowTable:
-    """Rows of one file, list or split.
-
-    Attributes:
-        name: What messages call it.
-        rows: Where each row stands, such as `train.csv:7`, and the row; read once.
-        uniform: Whether all rows have the same columns.
-    """
-
-    name: str
-    rows: Iterable[tuple[str, TextRow]]
-    uniform: bool
-
-
-def read_table(path: Path, columns: Collection[str] = ()) -> RowTable:
+def read_table(
+    path: Path, columns: Collection[str] = (), optional: Collection[str] = ()
+) -> RowTable:
     """The rows of a file.
 
     Args:
         path: The file.
         columns: Those of a `.parquet` file to read; all of them where one of these is missing.
+        optional: Others to read where they are there.
 
     Raises:
-        ValueError: The file has another suffix, is not UTF-8, has a column twice, or cannot be
-            cut into rows; partly while its rows are read.
+        ValueError: The file has another ending, is no text, has a column twice, or cannot be cut
+            into rows; partly while its rows are read.
     """
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path} does not end in {', '.join(SUFFIXES)}")
-    if path.suffix == ".parquet":
-        return RowTable(path.name, _parquet_rows(path, columns), uniform=True)
-    _check_encoding(path)
-    if path.suffix == ".jsonl":
-        return RowTable(path.name, _json_rows(path), uniform=False)
-    return RowTable(path.name, _table_rows(path), uniform=True)
+    file = DataFile(path)
+    if file.suffix == ".parquet":
+        return _parquet_table(file, columns, optional)
+    file.encoding  # noqa: B018  # which is looked at before anything is read
+    if file.suffix == ".jsonl":
+        return RowTable(file.name, _json_lines(file), uniform=False)
+    if file.suffix == ".json":
+        return RowTable(file.name, _json_rows(file), uniform=False)
+    return delimited_table(file, columns)
 
 
-def text_row(values: Mapping[str, Any]) -> TextRow:
-    """Values of any type as texts: nothing for None, JSON for what is not text.
-
-    >>> text_row({"text": "a", "label": 1, "note": None, "words": ["b"]})
-    {'text': 'a', 'label': '1', 'note': '', 'words': '["b"]'}
-    """
-    row = {}
-    for name, value in values.items():
-        if isinstance(value, str):
-            row[name] = value
-        elif isinstance(value, bytes):
-            return f"has bytes, not text, in {name!r}"
-        elif isinstance(value, bool | int | float | list | tuple | dict):
-            row[name] = json.dumps(value, default=str)
-        else:
-            row[name] = "" if value is None else str(value)
-    return row
-
-
-def _check_encoding(path: Path) -> None:
-    """Refuse text that is not UTF-8, by its line."""
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                line.decode("utf-8")
-                if number == 1 and b"\0" in line:
-                    raise ValueError(
-                        f"{path.name}:1 has NUL bytes, as UTF-16 has; convert it to UTF-8"
-                    )
-    except UnicodeDecodeError as error:
-        utf_16 = number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        reason = "it is UTF-16" if utf_16 else error.reason
-        raise ValueError(f"{path.name}:{number} is not UTF-8 ({reason}); convert it") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, TextRow]]:
-    # Only "\n" ends a line: JSON strings may hold other separators of lines as they are.
-    with path.open(encoding="utf-8-sig", newline="\n") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield f"{path.name}:{number}", _json_row(line.removesuffix("\n"))
+def chosen_columns(
+    names: Sequence[str], columns: Collection[str], optional: Collection[str]
+) -> list[str]:
+    """Those to read: the ones asked for, or all where one of them is missing."""
+    if not columns or not set(columns) <= set(names):
+        return list(names)
+    return [*columns, *(name for name in optional if name in names and name not in columns)]
 
 
 class _RepeatedKeyError(ValueError):
@@ -120,68 +66,115 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def _json_row(line: str) -> TextRow:
+def _json_lines(file: DataFile) -> Iterator[tuple[str, TableRow]]:
+    # Only "\n" ends a line: JSON strings may hold other separators of lines as they are.
+    with file.text(newline="\n") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield f"{file.name}:{number}", _json_row(line.removesuffix("\n"))
+
+
+def _json_row(line: str) -> TableRow:
+    row, fault = _decoded(line)
+    if fault:
+        return fault
+    return row if isinstance(row, dict) else "is no JSON object"
+
+
+def _decoded(text: str) -> tuple[Any, str]:
+    """The value of JSON, and what is wrong with it."""
     try:
-        row = _DECODER.decode(line)
+        return _DECODER.decode(text), ""
     except json.JSONDecodeError as error:
-        return f"is no JSON: {error.msg}"
+        return None, f"is no JSON: {error.msg}"
     except _RepeatedKeyError as error:
-        return f"has the key {str(error)!r} twice"
+        return None, f"has the key {str(error)!r} twice"
     except (ValueError, RecursionError):  # a number of too many digits, or [[[[...
-        return "is JSON that cannot be read: a number or a nesting without end"
-    return text_row(row) if isinstance(row, dict) else "is no JSON object"
+        return None, "is JSON that cannot be read: a number or a nesting without end"
 
 
-def _table_rows(path: Path) -> Iterator[tuple[str, TextRow]]:
-    tabs = path.suffix == ".tsv"  # where quotes are text, as in the 16-shot files
-    csv.field_size_limit(MAX_CELL)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(
-            file,
-            delimiter="\t" if tabs else ",",
-            quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
-            strict=True,
+def _json_rows(file: DataFile) -> Iterator[tuple[str, TableRow]]:
+    """A list of objects, counted from 1; columns, as pandas writes them; or a line an object."""
+    with file.text() as text:
+        content = text.read()
+    value, fault = _decoded(content)
+    rows = None if fault else _listed(value)
+    if rows is None:
+        lines = [line for line in content.split("\n") if line.strip()]
+        if len(lines) > 1 and isinstance(_decoded(lines[0])[0], dict):
+            yield from _json_lines(file)
+            return
+        raise ValueError(
+            f"{file.name} {fault or 'is no list of rows'}; give a list of objects, or an object "
+            "a line"
         )
-        number = 1  # of the line that a row starts on; a quoted text may have line breaks
-        try:
-            header = next(filter(None, reader), [])
-            _check_names(header, path)
-            number = reader.line_num + 1
-            for cells in reader:
-                where = f"{path.name}:{number}"
-                if len(cells) == len(header):
-                    yield where, dict(zip(header, cells, strict=True))
-                elif cells:
-                    yield where, f"has {len(cells)} columns, the header has {len(header)}"
-                number = reader.line_num + 1
-        except csv.Error as error:
-            raise ValueError(f"{path.name}:{number} cannot be read: {error}") from None
+    for number, row in enumerate(rows, 1):
+        yield f"{file.name}:{number}", row if isinstance(row, dict) else "is no JSON object"
 
 
-def _check_names(names: Sequence[str], path: Path) -> None:
-    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise ValueError(f"{path.name} has two columns {twice[0]!r}")
+def _listed(value: Any) -> list[Any] | None:
+    """The rows that a whole file of JSON holds; None where it holds no table."""
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, dict) or not value:
+        return None
+    if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
+        return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
+    lists = [part for part in value.values() if isinstance(part, list)]
+    if len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict):
+        return lists[0]  # such as {"data": [{...}, ...]}
+    columns = {
+        name: list(part.values()) if isinstance(part, dict) else part
+        for name, part in value.items()
+    }
+    sizes = {len(part) if isinstance(part, list) else None for part in columns.values()}
+    if len(sizes) != 1 or None in sizes:
+        # One object in a file is one row.
+        return None if any(isinstance(part, dict | list) for part in value.values()) else [value]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _parquet_rows(path: Path, columns: Collection[str]) -> Iterator[tuple[str, TextRow]]:
-    """Rows are counted from 1: there are no lines."""
+def _parquet_table(file: DataFile, columns: Collection[str], optional: Collection[str]) -> RowTable:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise ValueError(
-            f"{path.name} needs pyarrow to be read: pip install 'rlprompt[parquet]'"
+            f"{file.name} needs pyarrow to be read: pip install 'rlprompt[parquet]'"
         ) from None
+
+    def failed(error: Exception) -> ValueError:
+        return ValueError(f"{file.name} cannot be read as Parquet: {str(error).splitlines()[0]}")
+
     try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            _check_names(names, path)
-            chosen = list(columns) if set(columns) <= set(names) else names
-            number = 1
-            for batch in file.iter_batches(BATCH, columns=chosen or names):
-                for values in batch.to_pylist():
-                    yield f"{path.name}:{number}", text_row(values)
-                    number += 1
+        with file.bytes() as content, pq.ParquetFile(content) as table:
+            schema = table.schema_arrow
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path.name} cannot be read as Parquet: {reason}") from None
+        raise failed(error) from None
+    check_names(schema.names, file.name)
+    chosen = chosen_columns(schema.names, columns, optional)
+
+    def rows() -> Iterator[tuple[str, TableRow]]:
+        number = 1  # there are no lines
+        try:
+            with file.bytes() as content, pq.ParquetFile(content) as table:
+                for batch in table.iter_batches(BATCH, columns=chosen):
+                    for values in batch.to_pylist():
+                        yield f"{file.name}:{number}", values
+                        number += 1
+        except (pa.ArrowException, OSError) as error:
+            raise failed(error) from None
+
+    return RowTable(file.name, rows(), uniform=True, names=_class_names(schema.metadata))
+
+
+def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """The names that `datasets` wrote for the numbers in a column."""
+    written = (metadata or {}).get(b"huggingface")
+    info = (_decoded(written.decode())[0] or {}) if written else {}
+    features = info.get("info", {}).get("features", {})
+    return {
+        column: feature["names"]
+        for column, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+    }

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlprompt.data.files import BATCH, RowTable, TextRow, text_row
+from rlprompt.data.files import BATCH, chosen_columns
+from rlprompt.data.tables import RowTable, TableRow
 
 logger = logging.getLogger(__name__)
 
@@ -115,25 +116,24 @@ def held_out(parts: DataSets, label: str | None) -> str | None:
     return next((name for name in names if name in parts and _labelled(parts[name], label)), None)
 
 
-def split_table(name: str, part: Any, columns: tuple[str, ...]) -> RowTable:
-    """The rows of a split, counted from 1, with class names in the place of their numbers."""
-    chosen = list(columns) if set(columns) <= set(part.column_names) else part.column_names
-    return RowTable(name, _rows(name, part.select_columns(chosen)), uniform=True)
-
-
-def _rows(name: str, part: Any) -> Iterator[tuple[str, TextRow]]:
-    classes = {
+def split_table(
+    name: str, part: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> RowTable:
+    """The rows of a split, counted from 1, with the class names that its numbers have."""
+    chosen = chosen_columns(part.column_names, columns, optional)
+    names = {
         column: feature.names
         for column, feature in part.features.items()
         if hasattr(feature, "names")
     }
+    return RowTable(name, _rows(name, part.select_columns(chosen)), uniform=True, names=names)
+
+
+def _rows(name: str, part: Any) -> Iterator[tuple[str, TableRow]]:
     number = 1
     for batch in part.with_format("arrow").iter(BATCH):
         for values in batch.to_pylist():
-            for column, names in classes.items():
-                if values[column] in range(len(names)):
-                    values[column] = names[values[column]]
-            yield f"{name}:{number}", text_row(values)
+            yield f"{name}:{number}", values
             number += 1
 
 

@@ -1,24 +1,26 @@
-"""Splits from data of any kind: films, files, folders, lists, and data sets of the hub.
+"""Splits from data of any kind: films, files, folders, lists, frames, and data sets of the hub.
 
-Sources: `"movie-reviews"` (fetched once); a `.csv`, `.tsv`, `.jsonl` or `.parquet`
-file that few-shot splits are drawn from; a folder that holds `train`, `dev` and `test` files
-(`test` may lie one level up, as in the 16-shot layout of Gao et al. 2021) or what `datasets` saved;
-`"hub:NAME"` (see `HubName`); or the same in memory: a list of rows or examples, or a mapping of
-`train`, `dev` and `test` to such lists. A defect is named by file and line, or by its index.
+Sources: `"movie-reviews"` (fetched once); a file (`.csv`, `.tsv`, `.txt`, `.jsonl`, `.json`,
+`.parquet`, packed or not) that few-shot splits are drawn from; a folder that holds `train`, `dev`
+and `test` files (`test` may lie one level up, as in the 16-shot layout of Gao et al. 2021) or what
+`datasets` saved; `"hub:NAME"` (see `HubName`); or the same in memory: a list of rows or examples, a
+frame of pandas, polars, arrow or `datasets`, or a mapping of `train`, `dev` and `test` to such. A
+defect is named by file and line, or by its index.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rlprompt._utils.assets import fetch
-from rlprompt.data.examples import Example, OnLeak, Splits, check_choice
-from rlprompt.data.few_shot import check_sizes, draw_shots, draw_test, few_shot
-from rlprompt.data.files import SUFFIXES, RowTable, TextRow, read_table, text_row
+from rlprompt.data.examples import DevFrom, Example, OnLeak, Splits, check_choice
+from rlprompt.data.few_shot import check_sizes, draw_dev, draw_shots, draw_test, few_shot, halved
+from rlprompt.data.files import read_table
+from rlprompt.data.frames import Frame, Item, is_split, memory_table
 from rlprompt.data.hub import (
     PREFIX,
     DataSets,
@@ -29,7 +31,11 @@ from rlprompt.data.hub import (
     load_saved,
     split_table,
 )
+from rlprompt.data.labels import LabelReader
+from rlprompt.data.opening import ENDINGS, find_file
 from rlprompt.data.reading import ExampleReader, OnBadRows
+from rlprompt.data.tables import RowTable
+from rlprompt.data.values import class_name
 
 __all__ = ["Example", "OnBadRows", "OnLeak", "Splits", "few_shot", "load_splits"]
 
@@ -38,22 +44,23 @@ MOVIE_REVIEWS = "movie-reviews"
 WEAK_RATING = 1.0
 SPLITS = ("train", "dev", "test")
 
-Item = Example | Mapping[str, Any]
-DataSource = str | Path | Sequence[Item] | Mapping[str, Sequence[Item]]
+DataSource = str | Path | Sequence[Item] | Frame | Mapping[str, Sequence[Item] | Frame]
 
 
 def load_splits(
     source: DataSource,
-    labels: Collection[str] | None,
+    labels: Collection[Any] | None,
     *,
     text: Sequence[str] | Mapping[str, str] = ("text",),
     label: str | None = "label",
-    aliases: Mapping[str, str] | None = None,
+    aliases: Mapping[Any, str] | None = None,
+    numbered: Sequence[str] = (),
     shots: int = 16,
     n_test: int | None = None,
     seed: int = 0,
     on_bad_rows: OnBadRows = "error",
     on_leak: OnLeak = "error",
+    dev_from: DevFrom | None = None,
 ) -> Splits:
     """Splits from a name, a file, a folder or a list.
 
@@ -74,18 +81,22 @@ def load_splits(
 
     Args:
         source: As in the module's docstring.
-        labels: The classes there are; None where the label is any text, such as the answer that is
-            expected.
+        labels: The classes there are, texts, numbers or truth values; None where the label is any
+            text, or a list of texts, such as the answers that are right.
         text: Columns that hold text, a template's fields; or field to column, where the columns
             have other names.
         label: Column that holds the label; None for data without labels.
-        aliases: Other spellings of classes in the data, such as `{"0": "negative"}`.
+        aliases: Other spellings of classes in the data, such as `{0: "negative"}`.
+        numbered: Classes in the order of the numbers 0, 1, ... that stand for them where the data
+            have no names: neither a list of them, nor a column such as `label_text`, nor an alias.
         shots: Examples a class in train and in dev, where they are drawn; in all, without classes.
         n_test: Size of test; None for all there is.
         seed: Decides what is drawn.
         on_bad_rows: What to do with a defect: name it and stop, or leave the row out, counted.
         on_leak: What to do with an example that two splits share: treat it as a defect, or keep it
             and say so in the notes.
+        dev_from: Where dev comes from, of a source with parts of its own: None for its dev part;
+            `train` splits train in two by class; `test` draws `shots` a class from test.
 
     Raises:
         ValueError: The source does not exist or has a defect.
@@ -93,13 +104,16 @@ def load_splits(
     check_sizes(shots, n_test)
     check_choice("on_bad_rows", on_bad_rows, OnBadRows)
     check_choice("on_leak", on_leak, OnLeak)
+    if dev_from is not None:
+        check_choice("dev_from", dev_from, DevFrom)
     fields = _fields(text)
-    if source == MOVIE_REVIEWS:
+    if isinstance(source, str) and source == MOVIE_REVIEWS:
+        _refuse_dev_from(dev_from)
         examples = _movie_reviews(labels or (), fields)
         return few_shot(examples, shots=shots, n_test=n_test, seed=seed)
-    classes = _classes(labels, label, aliases or {})
+    classes = _label_reader(labels, label, aliases or {}, numbered)
     loading = _Loading(
-        ExampleReader(fields, label, classes, on_bad_rows, on_leak), shots, n_test, seed
+        ExampleReader(fields, label, classes, on_bad_rows, on_leak), shots, n_test, seed, dev_from
     )
     if isinstance(source, str) and source.startswith(PREFIX):
         parts, pinned = load_hub(HubName.parse(source))
@@ -117,6 +131,7 @@ class _Loading:
     shots: int
     n_test: int | None
     seed: int
+    dev_from: DevFrom | None
 
     def path(self, path: Path) -> Splits:
         """What a path leads to."""
@@ -124,75 +139,69 @@ class _Loading:
             return self.data_sets(load_saved(path)) if is_saved(path) else self.folder(path)
         if not path.is_file():
             raise ValueError(_absent(path))
-        return self.drawn(read_table(path, self.reader.columns))
+        return self.drawn(read_table(path, self.reader.columns, self.reader.optional))
 
     def folder(self, path: Path) -> Splits:
         """Files called train, dev and test."""
         tables = {}
-        for name in SPLITS:
-            places = [
-                folder / (name + suffix)
-                for folder in ([path, path.parent] if name == "test" else [path])
-                for suffix in SUFFIXES
-            ]
-            file = next((place for place in places if place.is_file()), None)
+        for name in self.needed:
+            places = [path, path.parent] if name == "test" else [path]
+            file = next(filter(None, (find_file(folder, name) for folder in places)), None)
             if file is None:
                 raise ValueError(
-                    f"folder {path} has no {name} file; it needs train, dev and test "
-                    f"({' or '.join(SUFFIXES)}; test may lie one level up)"
+                    f"folder {path} has no {name} file; it needs {', '.join(self.needed[:-1])} and "
+                    f"test, that end in {ENDINGS}; test may lie one level up"
                 )
-            tables[name] = read_table(file, self.reader.columns)
+            tables[name] = read_table(file, self.reader.columns, self.reader.optional)
         return self.given(tables)
 
-    def memory(self, source: Sequence[Item] | Mapping[str, Sequence[Item]]) -> Splits:
-        """Lists of rows or examples."""
+    def memory(self, source: Any) -> Splits:
+        """Lists of rows or examples, or frames."""
         if isinstance(source, Mapping):
-            if set(source) != set(SPLITS):
+            if source and all(map(is_split, source.values())):
+                return self.data_sets(dict(source))
+            if not set(self.needed) <= set(source) <= set(SPLITS):
                 raise ValueError(
                     f"data in memory has the splits {', '.join(map(str, source)) or 'none'}; give "
-                    f"{', '.join(SPLITS)}, or one list to draw them from"
+                    f"{', '.join(self.needed)}, or one list to draw them from"
                 )
-            return self.given({name: self.list_table(name, source[name]) for name in SPLITS})
-        if not isinstance(source, Sequence):
+            return self.given({name: self.table(name, source[name]) for name in self.needed})
+        return self.drawn(self.table("examples", source))
+
+    def table(self, name: str, source: Any) -> RowTable:
+        """The rows of a list or frame."""
+        reader = self.reader
+        table = memory_table(name, source, reader.columns, reader.optional, reader.label)
+        if table is None:
             raise ValueError(
                 f"data is a {type(source).__name__}; give a name, a path, a list of rows or of "
-                "examples, or a mapping of train, dev and test to such lists"
+                "examples, a frame of pandas, polars, pyarrow or datasets, or a mapping of train, "
+                "dev and test to such"
             )
-        return self.drawn(self.list_table("examples", source))
+        return table
 
-    def list_table(self, name: str, items: Sequence[Item]) -> RowTable:
-        """The rows of a list, each named by its index."""
-
-        def rows() -> Iterator[tuple[str, TextRow]]:
-            for i, item in enumerate(items):
-                if isinstance(item, Example):
-                    yield item.source or f"{name}[{i}]", self.example_row(item)
-                elif isinstance(item, Mapping):
-                    yield f"{name}[{i}]", text_row(item)
-                else:
-                    yield f"{name}[{i}]", f"is a {type(item).__name__}, no mapping or Example"
-
-        return RowTable(name, rows(), uniform=False)
-
-    def example_row(self, example: Example) -> TextRow:
-        """An example as a row with a column for its label."""
-        label = self.reader.label
-        return {**example.fields, **({} if label is None else {label: example.label})}
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The parts that a source with parts of its own must have."""
+        return tuple(name for name in SPLITS if name != "dev" or self.dev_from is None)
 
     def data_sets(self, parts: DataSets, origin: str = "") -> Splits:
         """Splits as they are where all three are there, else drawn from train, tested on test."""
         columns, label = self.reader.columns, self.reader.label
-        if set(SPLITS) <= set(parts):
-            splits = self.given({name: split_table(name, parts[name], columns) for name in SPLITS})
-            return self.of(splits, origin)
+
+        def table_of(name: str) -> RowTable:
+            return split_table(name, parts[name], columns, self.reader.optional)
+
+        if set(self.needed) <= set(parts):
+            return self.of(self.given({name: table_of(name) for name in self.needed}), origin)
         train = "train" if "train" in parts else next(iter(parts))
         if train != "train" and len(parts) > 1:
             raise ValueError(f"the data set has no split train; it has {', '.join(parts)}")
         test = held_out(parts, label)
-        table = split_table(train, parts[train], columns)
+        table = table_of(train)
         if test is None or test == train:
             return self.of(self.drawn(table), origin)
-        splits = self.drawn_and_given(table, split_table(test, parts[test], columns))
+        splits = self.drawn_and_given(table, table_of(test))
         return self.of(
             splits, origin, f"train and dev are drawn from its {train}, test is its {test}"
         )
@@ -203,12 +212,25 @@ class _Loading:
         return replace(splits, origin=origin, notes=(*found, *notes, *splits.notes))
 
     def given(self, tables: Mapping[str, RowTable]) -> Splits:
-        """The three splits as they are, or with fewer examples to test on."""
+        """The splits as they are, or with fewer examples to test on; dev may be made of another."""
         read = {name: self.reader.read(table) for name, table in tables.items()}
-        return self.apart(read, ())
+        if self.dev_from is None:
+            return self.apart(read, ())
+        kept = self.reader.without_repeats(read)
+        train, test = kept["train"], kept["test"]
+        if self.dev_from == "train":
+            first, second, notes = halved(train, seed=self.seed, by_class=self.by_class)
+            parts = {"train": first, "dev": second, "test": test}
+        else:
+            dev, rest, notes = draw_dev(
+                test, shots=self.shots, seed=self.seed, by_class=self.by_class
+            )
+            parts = {"train": train, "dev": dev, "test": rest}
+        return self.split(parts, notes)
 
     def drawn_and_given(self, table: RowTable, test: RowTable) -> Splits:
         """Train and dev from one table, test from another."""
+        _refuse_dev_from(self.dev_from)
         train, dev, notes = draw_shots(
             self.read_one(table), shots=self.shots, seed=self.seed, by_class=self.by_class
         )
@@ -216,13 +238,17 @@ class _Loading:
 
     def apart(self, parts: Mapping[str, Sequence[Example]], notes: Sequence[str]) -> Splits:
         """Splits of examples that do not repeat each other."""
-        kept = self.reader.without_repeats(parts)
-        test = draw_test(kept["test"], self.n_test, self.seed)
+        return self.split(self.reader.without_repeats(parts), notes)
+
+    def split(self, parts: Mapping[str, Sequence[Example]], notes: Sequence[str]) -> Splits:
+        """Splits of parts that are apart."""
+        test = draw_test(parts["test"], self.n_test, self.seed)
         notes = (*self.reader.notes(), *notes)
-        return Splits(kept["train"], kept["dev"], test, notes, self.reader.on_leak)
+        return Splits(tuple(parts["train"]), tuple(parts["dev"]), test, notes, self.reader.on_leak)
 
     def drawn(self, table: RowTable) -> Splits:
         """All three from one table."""
+        _refuse_dev_from(self.dev_from)
         splits = few_shot(
             self.read_one(table),
             shots=self.shots,
@@ -237,15 +263,16 @@ class _Loading:
     def read_one(self, table: RowTable) -> Sequence[Example]:
         """Examples to draw from, of every class."""
         examples = self.reader.without_repeats({table.name: self.reader.read(table)})[table.name]
-        classes = (self.reader.classes or {}).values()
-        for absent in sorted(set(classes) - {example.label for example in examples}):
+        labels = self.reader.labels
+        classes = set() if labels is None else set(labels.classes)
+        for absent in sorted(classes - {example.label for example in examples}):
             raise ValueError(f"{table.name} has no example of the class {absent!r}")
         return examples
 
     @property
     def by_class(self) -> bool:
         """Whether labels are classes."""
-        return self.reader.classes is not None
+        return self.reader.labels is not None
 
 
 def _fields(text: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
@@ -257,23 +284,43 @@ def _fields(text: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     return dict(text) if isinstance(text, Mapping) else {name: name for name in text}
 
 
-def _classes(
-    labels: Collection[str] | None, label: str | None, aliases: Mapping[str, str]
-) -> dict[str, str] | None:
-    """Label as the data may spell it to its class."""
+def _label_reader(
+    labels: Collection[Any] | None,
+    label: str | None,
+    aliases: Mapping[Any, str],
+    numbered: Sequence[str],
+) -> LabelReader | None:
+    """What reads the labels of classes."""
     if labels is None:
         if aliases:
             raise ValueError("aliases are of classes; name these in labels")
         return None
     if label is None:
         raise ValueError("labels are named but no column of theirs; name one in label")
-    if unknown := set(aliases.values()) - set(labels):
+    classes = [class_name(one) for one in labels]
+    spellings = {class_name(alias): class_name(name) for alias, name in aliases.items()}
+    if unknown := set(spellings.values()) - set(classes):
         raise ValueError(
-            f"aliases has the unknown class {min(unknown)!r} (known: {', '.join(labels)})"
+            f"the labels of the data are mapped to the unknown class {min(unknown)!r} (known: "
+            f"{', '.join(classes)})"
         )
-    if clash := {alias for alias, name in aliases.items() if alias in labels and alias != name}:
-        raise ValueError(f"{min(clash)!r} is a class and an alias of another; drop the alias")
-    return {name: name for name in labels} | dict(aliases)
+    clashes = {alias for alias, name in spellings.items() if alias in classes and alias != name}
+    if clashes:
+        raise ValueError(f"{min(clashes)!r} is a class and an alias of another; drop the alias")
+    return LabelReader(classes, spellings, numbered)
+
+
+def _refuse_dev_from(dev_from: DevFrom | None) -> None:
+    """Refuse what is for data with a train and a test part of their own.
+
+    Raises:
+        ValueError: It is given.
+    """
+    if dev_from is not None:
+        raise ValueError(
+            f"dev_from is {dev_from!r}, and these data are drawn from, dev included; leave it out, "
+            "or give a folder or mapping with train and test"
+        )
 
 
 def _absent(path: Path) -> str:
@@ -283,7 +330,7 @@ def _absent(path: Path) -> str:
     meant = f" (did you mean {near[0]}?)" if near else ""
     return (
         f"data {str(path)!r} does not exist{meant}; give {MOVIE_REVIEWS}, a file that ends in "
-        f"{', '.join(SUFFIXES)}, a folder with train, dev and test files, or {PREFIX}NAME"
+        f"{ENDINGS}, a folder with train, dev and test files, or {PREFIX}NAME"
     )
 
 

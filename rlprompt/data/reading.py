@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import difflib
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from rlprompt.data.examples import Example, OnLeak, named, repeats
-from rlprompt.data.files import RowTable
+from rlprompt.data.examples import Example, OnLeak, copied, named, repeats
+from rlprompt.data.labels import (
+    SHOWN,
+    LabelReader,
+    listed_name,
+    name_columns,
+    names_in_header,
+)
+from rlprompt.data.tables import RowTable
+from rlprompt.data.values import is_marker, text_of, texts_of
 
 logger = logging.getLogger(__name__)
 
 OnBadRows = Literal["error", "skip"]
 # What the 16-shot files call their one column of text.
 TEXT_COLUMNS = ("text", "sentence")
-SHOWN = 60  # characters of a wrong label or column in a message
 
 
 @dataclass
@@ -26,14 +34,14 @@ class ExampleReader:
     Args:
         text: Field of a template to the column that holds it.
         label: Column of the label; None for data without one.
-        classes: Label as the data spell it to the class it stands for; None for any text.
+        labels: Reads the classes; None where a label is any text, or several.
         on_bad_rows: Whether a defect is an error or leaves the row out.
         on_leak: Whether an example that two splits share is a defect.
     """
 
     text: Mapping[str, str]
     label: str | None
-    classes: Mapping[str, str] | None
+    labels: LabelReader | None
     on_bad_rows: OnBadRows
     on_leak: OnLeak
     skipped: list[str] = field(default_factory=list)
@@ -44,13 +52,23 @@ class ExampleReader:
         """The columns it needs."""
         return (*self.text.values(), *([] if self.label is None else [self.label]))
 
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Columns that it looks at where there are such."""
+        return () if self.label is None or self.labels is None else name_columns(self.label)
+
     def read(self, table: RowTable) -> list[Example]:
         """The examples of one table.
 
         Raises:
             ValueError: It has none, or a defect that is not to be skipped.
         """
+        before = len(self.skipped)
         examples = list(self._examples(table))
+        self.remarks += [remark for remark in table.remarks if remark not in self.remarks]
+        defects = self.skipped[before:]
+        if defects and self.on_bad_rows == "error":
+            raise ValueError(f"{defects[0]}; {_mend(len(defects), self._enough(examples))}")
         if not examples:
             raise ValueError(
                 f"{table.name} has no examples; {'; '.join(self.notes()) or 'add some'}"
@@ -59,12 +77,11 @@ class ExampleReader:
 
     def notes(self) -> tuple[str, ...]:
         """What was left out, and what else a reader of results should know."""
+        meanings = () if self.labels is None else self.labels.notes()
         if not self.skipped:
-            return tuple(self.remarks)
-        return (
-            named(self.skipped, "row was left out", "rows were left out"),
-            *self.remarks,
-        )
+            return (*self.remarks, *meanings)
+        left_out = named(self.skipped, "row was left out", "rows were left out")
+        return (left_out, *self.remarks, *meanings)
 
     def without_repeats(
         self, parts: Mapping[str, Sequence[Example]]
@@ -74,38 +91,53 @@ class ExampleReader:
         Raises:
             ValueError: There are such, and they are not to be skipped, or nothing else.
         """
-        dropped = set()
+        dropped: set[int] = set()
+        defects: list[str] = []
+        leaked: Counter[str] = Counter()
         n_repeats = dict.fromkeys(parts, 0)
         for (name, example), (first_name, first) in repeats(parts):
             what = f"{example.where(name)} repeats {first.where(first_name)}"
             if name != first_name:
                 if self.on_leak == "error":
-                    self._defect(what)
+                    leaked[name] += 1
+                    defects.append(what)
                     dropped.add(id(example))
-            elif example.label != first.label and self.classes is not None:
-                self._defect(f"{what} with another label")
+            elif example.label != first.label and self.labels is not None:
+                defects.append(f"{what} with another label")
                 if id(first) not in dropped:
-                    self._defect(f"{first.where(name)} is that text with another label")
+                    defects.append(f"{first.where(name)} is that text with another label")
                 dropped |= {id(example), id(first)}
             else:
                 n_repeats[name] += 1
-        if len(parts) > 1:  # from a single file, `few_shot` uses them once
-            self.remarks += [
-                f"{name} repeats {n} of its texts" for name, n in n_repeats.items() if n
-            ]
         kept = {
             name: tuple(example for example in examples if id(example) not in dropped)
             for name, examples in parts.items()
         }
+        if leaked and (problem := copied(parts)):
+            raise ValueError(problem)
+        if defects and self.on_bad_rows == "error":
+            leak = ", or on_leak: allow to keep it" if leaked else ""
+            enough = all(map(self._enough, kept.values()))
+            raise ValueError(f"{defects[0]}; {_mend(len(defects), enough)}{leak}")
+        for what in defects:
+            self._defect(what)
+        if len(parts) > 1:  # from a single file, `few_shot` uses them once
+            self.remarks += [
+                f"{name} repeats {n} of its texts" for name, n in n_repeats.items() if n
+            ]
         for name, examples in kept.items():
             if not examples:
                 raise ValueError(f"{name} has no examples; {'; '.join(self.notes())}")
         return kept
 
+    def _enough(self, examples: Sequence[Example]) -> bool:
+        """Whether examples of every class are there."""
+        classes = set() if self.labels is None else set(self.labels.classes)
+        return bool(examples) and classes <= {example.label for example in examples}
+
     def _defect(self, what: str) -> None:
-        if self.on_bad_rows == "error":
-            raise ValueError(f"{what}; mend the file, or set on_bad_rows: skip to leave it out")
-        logger.info("left out: %s", what)
+        if self.on_bad_rows == "skip":
+            logger.info("left out: %s", what)
         self.skipped.append(what)
 
     def _examples(self, table: RowTable) -> Iterator[Example]:
@@ -115,6 +147,7 @@ class ExampleReader:
                 self._defect(f"{where} {row}")
                 continue
             self._rename(row, table.name)
+            table = self._with_header(row, table)
             if missing := [name for name in columns if name not in row]:
                 there = ", ".join(repr(name[:SHOWN]) for name in row)
                 what = f"no column {missing[0]!r}; it has {there}"
@@ -123,32 +156,51 @@ class ExampleReader:
                 if table.uniform:  # so in every row
                     raise ValueError(f"{table.name} has {what}")
                 self._defect(f"{where} has {what}")
-            elif fault := self._fault(row):
-                self._defect(f"{where} has {fault}")
-            else:
-                fields = {name: row[column].strip() for name, column in self.text.items()}
-                yield Example(fields, self._label(row), where)
+                continue
+            try:
+                yield self._example(row, table, where)
+            except ValueError as error:
+                self._defect(f"{where} has {error}")
 
-    def _fault(self, row: Mapping[str, str]) -> str:
-        """What is wrong with a row that has all columns."""
-        for column in self.columns if self.classes is None else self.text.values():
-            if fault := _text_fault(row[column]):
-                return f"{fault} {column}"
-        if self.label is None or self.classes is None:
-            return ""
-        label = row[self.label].strip()
-        if label in self.classes:
-            return ""
-        known = ", ".join(sorted(self.classes))
-        return f"the unknown label {label[:SHOWN]!r} (known: {known})"
+    def _example(self, row: Mapping[str, Any], table: RowTable, where: str) -> Example:
+        """The example in a row that has all columns.
 
-    def _label(self, row: Mapping[str, str]) -> str:
+        Raises:
+            ValueError: Something is wrong with it.
+        """
+        fields = {name: self._text(row, column, table) for name, column in self.text.items()}
         if self.label is None:
-            return ""
-        label = row[self.label].strip()
-        return label if self.classes is None else self.classes[label]
+            return Example(fields, "", where)
+        try:
+            if self.labels is None:
+                label, *others = self._answers(row, self.label, table)
+                return Example(fields, label, where, tuple(others))
+            found, code = self.labels.read(row, self.label, table)
+        except TypeError as error:
+            raise ValueError(f"{error} in {self.label!r}") from None
+        if code:
+            self.labels.remember(code, found, next(iter(fields.values()), ""), where)
+        return Example(fields, found, where)
 
-    def _rename(self, row: dict[str, str], table: str) -> None:
+    def _text(self, row: Mapping[str, Any], column: str, table: RowTable) -> str:
+        """A cell as text.
+
+        Raises:
+            ValueError: There is none, or one that no model can read.
+        """
+        try:
+            text = listed_name(row[column], table.names.get(column, ())) or text_of(row[column])
+        except TypeError as error:
+            raise ValueError(f"{error} in {column!r}") from None
+        return _sound(text, column)
+
+    def _answers(self, row: Mapping[str, Any], column: str, table: RowTable) -> tuple[str, ...]:
+        """The answers that are right, one or more."""
+        if table.names.get(column):
+            return (self._text(row, column, table),)
+        return tuple(_sound(text, column) for text in texts_of(row[column]) or ("",))
+
+    def _rename(self, row: dict[str, Any], table: str) -> None:
         """Take `sentence` for `text` and the other way round: the 16-shot files mix the two."""
         (wanted, *others) = self.text.values()
         if others or wanted not in TEXT_COLUMNS or wanted in row:
@@ -160,14 +212,44 @@ class ExampleReader:
             if remark not in self.remarks:
                 self.remarks.append(remark)
 
+    def _with_header(self, row: dict[str, Any], table: RowTable) -> RowTable:
+        """Take a column such as `label (0 = bad, 1 = good)` for the label's, with these names."""
+        label = self.label
+        if label is None or label in row or (found := names_in_header(row, label)) is None:
+            return table
+        column, names = found
+        row[label] = row.pop(column)
+        return table if label in table.names else replace(table, names={label: names})
 
-def _text_fault(text: str) -> str:
-    if not text.strip():
-        return "an empty"
+
+def _mend(n: int, enough: bool) -> str:
+    """What to do about defects, of which the first was told."""
+    if not enough:
+        return (
+            f"mend the file: without its {n} bad rows too little is left"
+            if n > 1
+            else ("mend the file: without this row too little is left")
+        )
+    one = n == 1
+    return f"mend the file, or set on_bad_rows: skip to leave {'it' if one else f'{n} rows'} out"
+
+
+def _sound(text: str, column: str) -> str:
+    """A text without white space around it.
+
+    Raises:
+        ValueError: Nothing can be seen of it, it stands for a missing value, or it cannot be
+            encoded.
+    """
+    if is_marker(text):
+        raise ValueError(f"no {column}: {text.strip()!r} stands for a value that is missing")
     if "\0" in text:
-        return "a NUL character in"
+        raise ValueError(f"a NUL character in {column}")
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "half a surrogate pair in"
-    return ""
+        raise ValueError(f"half a surrogate pair in {column}") from None
+    # White space, and what takes no room, such as a zero-width space.
+    if not any(c.isprintable() and not c.isspace() for c in text):
+        raise ValueError(f"an empty {column}")
+    return text.strip()

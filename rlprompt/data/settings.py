@@ -11,7 +11,7 @@ from typing import Any, Final, ParamSpec, TypedDict, TypeVar, Unpack
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from rlprompt.data.examples import OnLeak, Splits
+from rlprompt.data.examples import DevFrom, OnLeak, Splits
 from rlprompt.data.load import DataSource, load_splits
 from rlprompt.data.reading import OnBadRows
 
@@ -26,13 +26,17 @@ class DrawSettings(TypedDict, total=False):
 
     Attributes:
         shots: Examples a class for train and again for dev, where they are drawn; in all, for a
-            task without classes. 1 or more.
+            task without classes. 1 or more. A class that has too few gives fewer, and the notes
+            say so.
         test: Examples to test on, 1 or more; None for all there are.
         seed: Decides what is drawn. 0 or more.
         on_bad_rows: `error` stops at an example that is empty, repeated or has no known label;
             `skip` leaves it out, and says so in the notes.
         on_leak: `error` takes an example that two splits share for a bad row; `allow` keeps it, and
             says so in the notes.
+        dev_from: Where dev comes from, of data with files of their own: None for the dev file;
+            `train` splits train in two by class, `test` draws `shots` a class from test, and no dev
+            file is read.
     """
 
     shots: PositiveInt
@@ -40,6 +44,7 @@ class DrawSettings(TypedDict, total=False):
     seed: NonNegativeInt
     on_bad_rows: OnBadRows
     on_leak: OnLeak
+    dev_from: DevFrom | None
 
 
 DRAW: Final[DrawSettings] = {
@@ -48,6 +53,7 @@ DRAW: Final[DrawSettings] = {
     "seed": 0,
     "on_bad_rows": "error",
     "on_leak": "error",
+    "dev_from": None,
 }
 
 
@@ -66,7 +72,7 @@ def draws(**own: Unpack[DrawSettings]) -> Callable[[Callable[P, Made]], Callable
     >>> read("films.csv", seed=1)["shots"], read("films.csv", seed=1)["seed"]
     (32, 1)
     >>> list(inspect.signature(read).parameters)
-    ['data', 'shots', 'test', 'seed', 'on_bad_rows', 'on_leak']
+    ['data', 'shots', 'test', 'seed', 'on_bad_rows', 'on_leak', 'dev_from']
     """
     defaults: dict[str, Any] = {**DRAW, **own}
     hints = typing.get_type_hints(DrawSettings)
@@ -112,7 +118,8 @@ def draw_splits(
     *,
     text: Sequence[str] | Mapping[str, str],
     label: str | None,
-    aliases: Mapping[str, str] | None = None,
+    aliases: Mapping[Any, str] | None = None,
+    numbered: Sequence[str] = (),
 ) -> Splits:
     """Splits of a task's data: `load_splits` by settings.
 
@@ -123,6 +130,7 @@ def draw_splits(
         text: Columns of text, or field to column.
         label: Column of the label, or None.
         aliases: Other spellings of classes.
+        numbered: Classes in the order of their numbers.
 
     Raises:
         ValueError: The data do not exist or have a defect, or a setting is not allowed.
@@ -134,9 +142,11 @@ def draw_splits(
         text=text,
         label=label,
         aliases=aliases,
+        numbered=numbered,
         shots=settings["shots"],
         n_test=settings["test"],
         seed=settings["seed"],
         on_bad_rows=settings["on_bad_rows"],
         on_leak=settings["on_leak"],
+        dev_from=settings["dev_from"],
     )

@@ -103,10 +103,13 @@ def maximum_on_test(run: RunData, study: StudyData) -> Iterator[str]:
     task = study.task_of(run)
     n_dev = task.examples.get("dev", 0) if task else 0
     # Results of format 1 do not say how many dev examples were seen: all of them.
-    rivals = [one.dev.reward for one in others if one.dev and (one.dev_examples or n_dev) >= n_dev]
-    if picked.dev and rivals and max(rivals) > picked.dev.reward:
+    by = "metric" if task and task.select_by == "metric" else "reward"
+    rivals = [
+        getattr(one.dev, by) for one in others if one.dev and (one.dev_examples or n_dev) >= n_dev
+    ]
+    if picked.dev and rivals and max(rivals) > (own := getattr(picked.dev, by)):
         yield (
-            f"the picked prompt earns {picked.dev.reward:.4g} on dev and another candidate "
+            f"the picked prompt earns {own:.4g} on dev and another candidate "
             f"{max(rivals):.4g}, so it was not picked on dev."
         )
 
@@ -197,6 +200,27 @@ def leaks(study: StudyData) -> Iterator[Caveat]:
                 f"{task.name}{which}: {shared} of {total} {split} examples{share} are in an "
                 f"earlier split as well, so its {what} reward remembering and are too good.",
             )
+
+
+def rare_classes(study: StudyData) -> Iterator[Caveat]:
+    """A test set of which one answer to all is right nearly always."""
+    for task in study.summary.tasks:
+        if task.metric != "accuracy" or not task.test_labels:
+            continue
+        ((label, n),) = Counter(task.test_labels).most_common(1)
+        share = n / len(task.test_labels)
+        if share > COMMON:
+            yield Caveat(
+                "rare classes",
+                "caution",
+                f"{task.name}: always answering `{label}` has a test accuracy of {share:.3f}. A "
+                "lower figure is no worse than that for what is rare, nor a higher one better; "
+                "metric: balanced_accuracy, macro_f1 or mcc tell.",
+            )
+
+
+# Share of the test labels above which accuracy says little of the other classes.
+COMMON = 0.75
 
 
 def no_runs(study: StudyData) -> Iterator[Caveat]:
@@ -415,6 +439,7 @@ STUDY_CHECKS: tuple[Callable[[StudyData], Iterator[Caveat]], ...] = (
     no_runs,
     missing_test,
     leaks,
+    rare_classes,
     one_seed,
     one_seed_a_split,
     failed_runs,

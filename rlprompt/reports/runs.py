@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from rlprompt.reports.score_matrix import ScoreMatrix, mean_of
 from rlprompt.reports.study_data import RunData
@@ -17,6 +18,7 @@ from rlprompt.store.summary import (
     ScoredEntry,
     TaskEntry,
 )
+from rlprompt.types import ClassMetric
 
 HEADER = ("method", "seed", "rows", "seconds (LM)", "train", "dev", "test", "typed", "prompt")
 # Columns that a narrow terminal can do without.
@@ -121,7 +123,8 @@ def _remarks(matrix: ScoreMatrix, task: TaskEntry, runs: Sequence[RunData]) -> I
     train, test = mean_of(one.train for one in entries), mean_of(one.test for one in entries)
     if train is None:
         return
-    yield f"Train, dev and test are the mean {task.metric}."
+    over_all = task.metric in get_args(ClassMetric)[1:]  # all but accuracy are no means
+    yield f"Train, dev and test are the {'' if over_all else 'mean '}{task.metric}."
     earned = {one.rewards.get("train") for one in entries} - {None}
     if len(entries) > 1 and len(earned) == 1:
         yield (

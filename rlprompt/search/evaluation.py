@@ -14,6 +14,7 @@ from functools import partial
 
 import numpy as np
 
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.memo import Measurement, Memo, SplitQuestion, remembered
@@ -88,7 +89,8 @@ class Evaluator:
 
     def scores(self, prompts: Sequence[Prompt], split: str) -> list[Score]:
         """Mean reward and metric of each prompt on a whole split; errors as for `measure`."""
-        return means(self.measure(prompts, split))
+        measured = self.measure(prompts, split)
+        return scores_of(self.task, measured, self.task.splits.parts()[split])
 
     def _priors(self, prompts: Sequence[Prompt]) -> Floats:
         """Log priors (P, C) of prompts, of those that are new found together."""
@@ -157,10 +159,20 @@ def describe(lm: FrozenLM, prompt: Prompt) -> tuple[str, bool]:
     return f"{SOFT_MARK}{lm.decode(lm.nearest_tokens(prompt).ids)}", False
 
 
-def means(measured: Measured) -> list[Score]:
-    """Mean reward and metric of each prompt."""
-    pairs = (values.mean(axis=1).tolist() for values in measured[:2])
-    return [Score(reward, metric) for reward, metric in zip(*pairs, strict=True)]
+def scores_of(task: Task, measured: Measured, examples: Sequence[Example]) -> list[Score]:
+    """Mean reward of each prompt, and its metric over the examples that were measured."""
+    rewards = measured.rewards.mean(axis=1)
+    over_all = task.set_metric(measured, examples)
+    metrics = measured.metrics.mean(axis=1) if over_all is None else over_all
+    pairs = zip(rewards.tolist(), metrics.tolist(), strict=True)
+    return [Score(reward, metric) for reward, metric in pairs]
+
+
+def each_metric(task: Task, measured: Measured, examples: Sequence[Example]) -> tuple[float, ...]:
+    """The metric of the only prompt on each example; empty where it is one of a set of them."""
+    if task.set_metric(measured, examples) is not None:
+        return ()
+    return tuple(measured.metrics[0].tolist())
 
 
 def shown_answers(measured: Measured) -> tuple[str, ...]:

@@ -20,11 +20,17 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Pool, Start, checked_starts
 from rlprompt.search.analysis import analyse
 from rlprompt.search.budget import Budget, Ledger, Scored
-from rlprompt.search.evaluation import Evaluator, describe, shown_answers
+from rlprompt.search.evaluation import (
+    Evaluator,
+    describe,
+    each_metric,
+    scores_of,
+    shown_answers,
+)
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.optimiser import Optimiser, make_space
-from rlprompt.search.result import Candidate, Incumbent, Result, Score, plain
+from rlprompt.search.result import Candidate, Incumbent, Result, plain
 from rlprompt.search.selection import (
     MARKS,
     EarlyStopping,
@@ -206,14 +212,14 @@ def _concluded(
     incumbents = _incumbents(explaining, ledger, found.budget_rows)
     analysis = analyse(explaining, task.shortened(lm, picked))
     (train,) = testing.scores([picked], "train")
-    tested = testing.measure([picked], "test")
-    test = Score(float(tested.rewards.mean()), float(tested.metrics.mean()))
+    tested, examples = testing.measure([picked], "test"), task.splits.parts()["test"]
+    (test,) = scores_of(task, tested, examples)
     best, *others = (_candidate(task, lm, one.scored, one) for one in raced)
     return dataclasses.replace(
         found,
         candidates=(dataclasses.replace(best, train=train, test=test), *others),
         incumbents=incumbents,
-        test_metrics=tuple(tested.metrics[0].tolist()),
+        test_metrics=each_metric(task, tested, examples),
         test_answers=shown_answers(tested),
         test_opened=testing.opened,
         test_prompts=testing.test_prompts + explaining.test_prompts,
@@ -226,8 +232,8 @@ def _concluded(
 def _incumbents(evaluator: Evaluator, ledger: Ledger, budget: int) -> tuple[Incumbent, ...]:
     """The prompts that were the best at some points of the budget, with their dev scores."""
     chosen = leaders(ledger, [budget * i / MARKS for i in range(1, MARKS + 1)])
-    scores = evaluator.scores([one.prompt for one in chosen], "dev")
-    return tuple(Incumbent(one.rows, score) for one, score in zip(chosen, scores, strict=True))
+    found = evaluator.scores([one.prompt for one in chosen], "dev")
+    return tuple(Incumbent(one.rows, score) for one, score in zip(chosen, found, strict=True))
 
 
 def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = None) -> Candidate:

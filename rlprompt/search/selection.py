@@ -22,6 +22,7 @@ from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.budget import KEPT, Improvement, Ledger, Scored
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.result import Score
+from rlprompt.tasks.base import Measured, Task
 from rlprompt.types import Floats
 
 # At so many points of the budget, evenly apart, the best prompt on train is scored on dev.
@@ -189,16 +190,38 @@ class Raced:
         scored: It and its train reward.
         rewards: On the dev examples seen so far.
         metrics: The same.
+        answers: The same, where the task says what was answered.
+        over_all: The metric over all of these, where it is no mean (`Task.set_metric`).
     """
 
     scored: Scored
     rewards: list[float] = field(default_factory=list)
     metrics: list[float] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    over_all: float | None = None
 
     @property
     def dev(self) -> Score:
-        """Means over the examples seen."""
-        return Score(float(np.mean(self.rewards)), float(np.mean(self.metrics)))
+        """Means over the examples seen, or the metric over all of them."""
+        metric = float(np.mean(self.metrics)) if self.over_all is None else self.over_all
+        return Score(float(np.mean(self.rewards)), metric)
+
+    def see(self, task: Task, measured: Measured, place: int, examples: Sequence[Example]) -> None:
+        """Take in what was measured of it, at a place among others.
+
+        Args:
+            task: What it is measured by.
+            measured: (P, E) of the last round.
+            place: Its own, of the P.
+            examples: All that it has seen, the last round's included.
+        """
+        self.rewards.extend(measured.rewards[place].tolist())
+        self.metrics.extend(measured.metrics[place].tolist())
+        self.answers.extend(() if measured.answers is None else measured.answers[place])
+        own = np.array([self.rewards]), np.array([self.metrics])
+        answers = None if measured.answers is None else (tuple(self.answers),)
+        found = task.set_metric(Measured(*own, answers), examples)
+        self.over_all = None if found is None else float(found[0])
 
 
 def race(evaluator: Evaluator, candidates: Sequence[Scored]) -> list[Raced]:
@@ -210,17 +233,26 @@ def race(evaluator: Evaluator, candidates: Sequence[Scored]) -> list[Raced]:
         evaluator: Scores them.
         candidates: Best on train first; among equals on dev the earlier one wins.
     """
+    task, dev = evaluator.task, evaluator.task.splits.parts()["dev"]
+    by_metric = task.select_by == "metric"
     raced = [Raced(scored) for scored in candidates]
     alive = raced
-    for which in rounds(evaluator.task.splits.dev):
+    seen: list[Example] = []
+    for which in rounds(dev):
         measured = evaluator.measure([one.scored.prompt for one in alive], "dev", which)
-        for one, rewards, metrics in zip(alive, *measured[:2], strict=True):
-            one.rewards.extend(rewards.tolist())
-            one.metrics.extend(metrics.tolist())
-        keep = still_close(np.array([one.rewards for one in alive]))
-        alive = [one for one, close in zip(alive, keep, strict=True) if close]
+        seen += [dev[i] for i in which]
+        for place, one in enumerate(alive):
+            one.see(task, measured, place, seen)
+        # A metric of all examples together has no value on each that a test could go by.
+        if not by_metric:
+            keep = still_close(np.array([one.rewards for one in alive]))
+            alive = [one for one, close in zip(alive, keep, strict=True) if close]
+
+    def worth(one: Raced) -> tuple[float, float]:
+        return (one.dev.metric, one.dev.reward) if by_metric else (one.dev.reward, 0.0)
+
     # Stable: among equals the better on train stays first.
-    return sorted(raced, key=lambda one: (-len(one.rewards), -one.dev.reward))
+    return sorted(raced, key=lambda one: (len(one.rewards), *worth(one)), reverse=True)
 
 
 def rounds(examples: Sequence[Example]) -> Iterator[list[int]]:

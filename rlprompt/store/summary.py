@@ -66,7 +66,8 @@ class TaskEntry(_Entry):
     Attributes:
         name: What it is called.
         fingerprint: See `Task.fingerprint`.
-        metric: What train, dev and test are the means of.
+        metric: What train, dev and test are the means of, or a figure of each of them.
+        select_by: By what prompts were picked on dev, `reward` or `metric`.
         reward: What the searches maximise, if it has a name.
         template: Where the prompt goes, if the task has one.
         classes: Its classes, for confusion tables; empty where there are none.
@@ -83,6 +84,7 @@ class TaskEntry(_Entry):
     name: str
     fingerprint: str
     metric: str
+    select_by: str = "reward"
     reward: str = ""
     template: str = ""
     classes: tuple[str, ...] = ()

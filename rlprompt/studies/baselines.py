@@ -12,6 +12,7 @@ from typing import cast
 
 import torch
 
+from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.memo import Memo
 from rlprompt.store.store import Store
@@ -102,8 +103,11 @@ def _trained(reference: Reference, experiment: Experiment, seed: int, name: str)
 def _scored(plan: ControlPlan, lm: FrozenLM, memo: Memo) -> Control:
     try:
         return score_control(plan, lm, memo)
-    except ValueError as error:
-        raise ExperimentError(f"the {plan.name} prompt cannot be scored: {error}") from error
+    # Any error: a task may come from anyone, and its author is told what it was asked.
+    except Exception as error:
+        raise ExperimentError(
+            f"the {plan.name} prompt cannot be scored: {error_line(error)}{plan.asked}"
+        ) from error
 
 
 def _place(experiment: Experiment, plan: ControlPlan) -> _Place:

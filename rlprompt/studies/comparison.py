@@ -180,6 +180,7 @@ def _task_entry(name: str, task: Task, split_seed: int | None) -> TaskEntry:
         name=name,
         fingerprint=task.fingerprint,
         metric=task.metric,
+        select_by=task.select_by,
         reward=reward if isinstance(reward, str) else "",
         template=template.text if isinstance(template, Template) else "",
         classes=tuple(words),
@@ -204,7 +205,8 @@ def _shown(examples: Sequence[Example]) -> Iterator[ExampleEntry]:
     count = min(SHOWN, len(examples))
     for place in (i * len(examples) // count for i in range(count)):
         example = examples[place]
-        yield ExampleEntry(place=place, fields=dict(example.fields), label=example.label)
+        label = " | ".join(example.references)
+        yield ExampleEntry(place=place, fields=dict(example.fields), label=label)
 
 
 def _model_entry(lm: FrozenLM) -> ModelEntry:

@@ -16,12 +16,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
-from rlprompt.search.evaluation import Evaluator, describe, means, shown_answers
+from rlprompt.search.evaluation import (
+    Evaluator,
+    describe,
+    each_metric,
+    scores_of,
+    shown_answers,
+)
 from rlprompt.search.memo import Memo
 from rlprompt.search.result import Score
 from rlprompt.store.summary import BEST_WORD, EMPTY, IN_CONTEXT, hand_name
@@ -59,6 +66,12 @@ class ControlPlan:
     note: str = ""
     required: bool = False
     variant: bool = False
+
+    @property
+    def asked(self) -> str:
+        """What the task was asked, for messages: the prompt, and the template it stands in."""
+        texts = ", ".join(repr(text) for text, _ in self.texts[:3]) or "none"
+        return f" (prompt {texts}{_in_template(self.task)})"
 
     @property
     def rows(self) -> int:
@@ -119,7 +132,8 @@ def plan_controls(
         hand_prompts: Prompts written by hand beside the task's own.
 
     Raises:
-        ValueError: A control of one's own has the name of another, or a prompt is written twice.
+        ValueError: A control of one's own has the name of another, a prompt is written
+            twice, or one cannot be made.
     """
     texts = [*([task.hand_prompt] if task.hand_prompt else []), *hand_prompts]
     for text in texts:
@@ -127,7 +141,10 @@ def plan_controls(
             raise ValueError(
                 f"the hand-written prompts are {texts}; give different texts, not empty"
             )
-    by_hand = {hand_name(i): task.written(lm, text) for i, text in enumerate(texts, 1)}
+    by_hand = dict[str, TokenPrompt]()
+    for i, text in enumerate(texts, 1):
+        with _named(hand_name(i), task):
+            by_hand[hand_name(i)] = task.written(lm, text)
     prompts = {EMPTY: TokenPrompt(), **by_hand}
     twins = {hand_name(i, calibrated=True) for i in range(1, max(len(texts), 1) + 1)}
     for name, prompt in own.items():
@@ -135,9 +152,12 @@ def plan_controls(
             raise ValueError(f"every study has a control called {name!r}; call yours otherwise")
     plans = [_plan(name, task, lm, [prompt], required=True) for name, prompt in prompts.items()]
     for i, prompt in enumerate(by_hand.values(), 1):
-        plans = _with_and_without(task, lm, plans, prompt, i)
-    plans.append(_best_word(task, lm))
-    return (*plans, *_in_context(task, lm))
+        with _named(hand_name(i, calibrated=True), task):
+            plans = _with_and_without(task, lm, plans, prompt, i)
+    with _named(BEST_WORD, task):
+        plans.append(_best_word(task, lm))
+    with _named(IN_CONTEXT, task):
+        return (*plans, *_in_context(task, lm))
 
 
 def score_control(plan: ControlPlan, lm: FrozenLM, memo: Memo | None = None) -> Control:
@@ -172,16 +192,41 @@ def score_control(plan: ControlPlan, lm: FrozenLM, memo: Memo | None = None) -> 
         logger.warning("the control %r is left out: %s", plan.name, reason, exc_info=True)
         return replace(nothing, rows=outside.rows, note=f"left out: {reason}")
     tested = measured["test"]
+    task = outside.task
     return Control(
         plan.name,
         *plan.texts[best],
-        scores={split: means(found)[0] for split, found in measured.items()},
+        scores={
+            split: scores_of(task, found, splits[split])[0] for split, found in measured.items()
+        },
         rows=outside.rows,
         note=plan.note,
         variant=plan.variant,
-        test_metrics=tuple(tested.metrics[0].tolist()),
+        test_metrics=each_metric(task, tested, splits["test"]),
         test_answers=shown_answers(tested),
     )
+
+
+@contextmanager
+def _named(name: str, task: Task) -> Iterator[None]:
+    """Say in an error which control it is about, and in which template.
+
+    Raises:
+        ValueError: There was one, of any kind: a task may come from anyone.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"the control {name!r} cannot be made{_in_template(task)}: {error_line(error)}"
+        ) from error
+
+
+def _in_template(task: Task) -> str:
+    """Where a task puts a prompt, as far as it says so."""
+    template = getattr(task, "template", "")
+    text = getattr(template, "text", template)
+    return f" in the template {text!r}" if text else ""
 
 
 def _plan(

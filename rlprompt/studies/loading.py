@@ -227,10 +227,10 @@ def load_task(section: TaskConfig) -> Task:
         inner = {k: load_task(parse_task(v)) for k, v in section.settings.items() if k == "task"}
         by_hand = dict(zip(("hand_prompt",), hand_prompts(section), strict=False))
         return make_task(section.name, {**section.settings, **by_hand, **inner})
-    settings = {**dict(section), "hand_prompt": "".join(hand_prompts(section)[:1])}
-    labels = settings.pop("labels")
-    if labels:
-        settings["label_words"] = {label: label for label in labels}
+    by_hand = {"hand_prompt": "".join(hand_prompts(section)[:1])}
+    settings = {**dict(section), **by_hand, "labels": section.aliases}
+    if section.label_words == "auto":
+        settings["label_words"] = {label: label for label in section.classes}
     task: Task = ClassificationTask.from_file(**settings)
     return task
 

@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 from rlprompt.config.registry import make
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
+from rlprompt.search.evaluation import each_metric, scores_of
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.training import Method, Outcome, Schedule, train
 from rlprompt.tasks.base import Measured, Task
@@ -279,8 +280,11 @@ def train_reference(
     """
     began = time.perf_counter()
     found = reference.train(task, lm, seed)
-    test = found.measured["test"].metrics
-    metrics = {split: float(one.metrics.mean()) for split, one in found.measured.items()}
+    parts = task.splits.parts()
+    found_scores = {
+        split: scores_of(task, one, parts[split])[0] for split, one in found.measured.items()
+    }
+    metrics = {split: one.metric for split, one in found_scores.items()}
     return ReferenceEntry(
         task=task_name,
         model=lm.name,
@@ -288,13 +292,13 @@ def train_reference(
         train=metrics["train"],
         dev=metrics["dev"],
         test=metrics["test"],
-        rewards={split: float(one.rewards.mean()) for split, one in found.measured.items()},
+        rewards={split: one.reward for split, one in found_scores.items()},
         kind=reference.kind,
         trainable=found.trainable,
         rows=found.rows,
         seconds=time.perf_counter() - began,
         note=f"{reference!r}; chosen on dev: {found.chosen}",
-        test_metrics=tuple(test[0].tolist()),
+        test_metrics=each_metric(task, found.measured["test"], parts["test"]),
     )
 
 
@@ -314,6 +318,8 @@ def _measured(
     task: ClassificationTask, head: Any, features: NDArray[np.float32], labels: torch.Tensor
 ) -> Measured:
     """Rewards and accuracies (1, E) of a fitted head."""
-    scores = torch.from_numpy(head.predict_log_proba(features))
-    rewards, correct = (f(scores, labels) for f in (REWARDS[task.reward], accuracy))
-    return Measured(rewards.double().numpy()[None], correct.double().numpy()[None])
+    logits = torch.from_numpy(head.predict_log_proba(features))
+    rewards, correct = (f(logits, labels) for f in (REWARDS[task.reward], accuracy))
+    classes = list(task.verbaliser.words)
+    answers = tuple(classes[i] for i in logits.argmax(1).tolist())
+    return Measured(rewards.double().numpy()[None], correct.double().numpy()[None], (answers,))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.data.load import Example, Splits
+from rlprompt.data.opening import file_title
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.tasks.verbaliser import LabelWordReport, spell
@@ -75,7 +76,8 @@ class Task:
         splits: Its examples.
         fingerprint: Hash of all that decides a reward besides the model and the prompt.
         hand_prompt: A prompt written by hand, the control of every comparison, or "".
-        metric: What the figure is called that reports give (`measure`).
+        metric: What the figure is called that reports give (`measure`, `set_metric`).
+        select_by: By what a prompt is picked on dev, `reward` or `metric`.
         extra_rows: Rows that each prompt costs beyond one an example, 0 or more.
         prior_rows: Rows of what calibrates a prompt's scores (`log_priors`), 0 where there
             is none that could be known beforehand.
@@ -113,6 +115,8 @@ class Task:
         @property
         def metric(self) -> str: ...  # noqa: D102
         @property
+        def select_by(self) -> str: ...  # noqa: D102
+        @property
         def extra_rows(self) -> int: ...  # noqa: D102
         @property
         def prior_rows(self) -> int: ...  # noqa: D102
@@ -133,6 +137,7 @@ class Task:
         hand_prompt, metric, class_words = "", "reward", {}
         extra_rows = prior_rows = 0
         scored_together = tokens_only = False
+        select_by = "reward"
 
     def has(self, hook: str) -> bool:
         """Whether the task has a method of that name of its own, in the place of the default."""
@@ -151,6 +156,13 @@ class Task:
             return Measured(rewards, rewards, outputs)
         rewards = self.rewards(lm, prompts, examples)
         return Measured(rewards, rewards)
+
+    def set_metric(self, measured: Measured, examples: Sequence[Example]) -> Floats | None:
+        """The metric of each prompt (P,) over a set of examples (E,), where it is no mean of them.
+
+        None, the default, where it is the mean of the `metrics`.
+        """
+        return None
 
     def read_train(self, lm: FrozenLM) -> None:
         """Have the model read all of train, before some of it is scored alone: `FrozenLM.keep`.
@@ -366,10 +378,16 @@ def columns(
     return named
 
 
-def data_name(data: str) -> str:
-    """What results call data: a file without its ending, a folder with the one above."""
+def data_name(data: object) -> str:
+    """What results call data: a file without its endings, a folder with the one above.
+
+    >>> data_name("data/films.csv.gz"), data_name([{"text": "Fun."}])
+    ('films', 'data')
+    """
+    if not isinstance(data, str | Path):
+        return "data"
     path = Path(data)
-    return "/".join(path.parts[-2:]) if path.is_dir() else path.stem
+    return "/".join(path.parts[-2:]) if path.is_dir() else file_title(path)
 
 
 def variant(task: T, **changes: object) -> T | None:

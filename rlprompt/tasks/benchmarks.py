@@ -17,10 +17,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Concatenate, ParamSpec, Unpack
+from typing import Any, Concatenate, ParamSpec, Unpack
 
 from rlprompt.data.hub import is_saved
+from rlprompt.data.load import DataSource
 from rlprompt.data.settings import DrawSettings, described, draw_splits, draws
+from rlprompt.data.values import is_code
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
 from rlprompt.types import DEFAULT_CALIBRATION
@@ -50,7 +52,8 @@ class Benchmark:
         name: What results call the task.
         summary: What is told apart, and who published it.
         source: Where it lies: a name that `load_splits` knows.
-        label_words: Class to label word, in the order of the numbers 0, 1, ... that files have.
+        label_words: Class to label word, in the order of the numbers 0, 1, ... that the few-shot
+            files of LM-BFF and RLPrompt have.
         causal: Template for causal and encoder-decoder models.
         masked: Template for masked models.
         hand_causal: Hand-written prompt of the causal template.
@@ -278,10 +281,14 @@ MOVIE_REVIEWS = Benchmark(
 
 SETTINGS = described("""
     Args:
-        data: A folder in the few-shot layout or a file, whose labels are the names of the classes
-            or numbers from 0 in their order; a folder that `datasets` saved; None for the data
-            set's usual place. On the hub that is its branch `main`, whose commit is looked up and
+        data: A folder in the few-shot layout, a file, or the same in memory, whose labels are the
+            names of the classes or numbers; a folder that `datasets` saved; None for the data set's
+            usual place. On the hub that is its branch `main`, whose commit is looked up and
             recorded; `hub:NAME@REVISION` pins another.
+        labels: What the data call the classes, such as `{0: "objective", 1: "subjective"}`. Left
+            out, numbers have the names that the data give them, in the column's own list or a
+            column such as `label_text`; or else they are the classes in their order, and the notes
+            show an example of each.
         template: Where text and prompt go; None for the papers'.
         masked: Whether the papers' template and prompt are those for masked models.
         label_words: Class to the word that answers for it; None for the papers'.
@@ -289,6 +296,8 @@ SETTINGS = described("""
         hand_prompt: The control; None for the papers'.
         calibration: `none`, `contextual` or `batch`, as for `ClassificationTask`.
         calibration_strength: As for `ClassificationTask`.
+        metric: `accuracy`, `balanced_accuracy`, `macro_f1` or `mcc`, as for `ClassificationTask`.
+        select_by: By what a prompt is picked on dev, `reward` or `metric`.
         **draw: What is drawn of the data (`DrawSettings`).
 
     Raises:
@@ -300,7 +309,8 @@ SETTINGS = described("""
 @draws(on_bad_rows="skip")
 def _task(
     known: Benchmark,
-    data: str | None = None,
+    data: DataSource | None = None,
+    labels: Mapping[Any, str] | None = None,
     template: str | None = None,
     masked: bool = False,
     label_words: Mapping[str, str] | None = None,
@@ -308,20 +318,29 @@ def _task(
     hand_prompt: str | None = None,
     calibration: str = DEFAULT_CALIBRATION,
     calibration_strength: float = 1.0,
+    metric: str = "accuracy",
+    select_by: str = "reward",
     **draw: Unpack[DrawSettings],
 ) -> ClassificationTask:
     words = _words(known, label_words)
     default = known.masked if masked else known.causal
     shape = _template(known, default if template is None else template)
     usual = data is None or _usual(known, data)
-    spellings = known.spellings if usual else tuple(map(str, range(len(words))))
+    classes = list(known.label_words)
+    # Elsewhere a number such as Yelp's 1 may well be another class.
+    spelt = {
+        spelling: name
+        for spelling, name in zip(known.spellings, classes, strict=bool(known.spellings))
+        if (usual and not labels) or not is_code(spelling)
+    }
     splits = draw_splits(
         known.source if data is None else data,
-        list(known.label_words),
+        classes,
         draw,
         text={name: known.columns[name] if usual else name for name in shape.fields},
         label=known.label if usual else "label",
-        aliases=dict(zip(spellings, known.label_words, strict=bool(spellings))),
+        aliases={**spelt, **(labels or {})},
+        numbered=() if usual else classes,
     )
     by_hand = known.hand_masked if masked else known.hand_causal
     return ClassificationTask(
@@ -333,6 +352,8 @@ def _task(
         hand_prompt=by_hand if hand_prompt is None else hand_prompt,
         calibration=calibration,
         calibration_strength=calibration_strength,
+        metric=metric,
+        select_by=select_by,
     )
 
 
@@ -356,8 +377,11 @@ def _preset(
     return made
 
 
-def _usual(known: Benchmark, data: str) -> bool:
+def _usual(known: Benchmark, data: DataSource) -> bool:
     """Whether data have the columns and classes of the usual place: a version, or a copy of it."""
+    if not isinstance(data, str | Path):
+        return False
+    data = str(data)
     return data.partition("@")[0] == known.source or is_saved(Path(data).expanduser())
 
 

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlprompt.data.examples import Example, Splits
+from rlprompt.data.examples import Example, Splits, check_choice
+from rlprompt.data.load import DataSource
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
@@ -30,10 +31,16 @@ from rlprompt.tasks.base import (
     variant,
 )
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
+from rlprompt.tasks.class_metrics import SET_METRICS
 from rlprompt.tasks.class_scores import REWARDS, ClassScorer, accuracy
-from rlprompt.tasks.verbaliser import LabelWordReport, LabelWords, Verbaliser
+from rlprompt.tasks.verbaliser import (
+    LabelWordReport,
+    LabelWords,
+    Verbaliser,
+    named_classes,
+)
 from rlprompt.template import Query, Template
-from rlprompt.types import DEFAULT_CALIBRATION, Floats, Ids
+from rlprompt.types import DEFAULT_CALIBRATION, ClassMetric, Floats, Ids, SelectBy
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,10 @@ class ClassificationTask(Task):
         name: What results call it.
         splits: The examples, labelled with keys of `label_words`.
         template: Where text, prompt and answer go.
-        label_words: Class to label word, or to a list of them. A word of several tokens is scored
-            whole. A word that starts with no white space follows the text after one space, or on a
-            new line after none (`Template.answer_prefix`).
+        label_words: Class to label word, or to a list of them. A class is a text, or a number or
+            truth value, which stand for their texts. A word of several tokens is scored whole. A
+            word that starts with no white space follows the text after one space, or on a new line
+            after none (`Template.answer_prefix`).
         reward: `gap`, `cross_entropy`, `hinge` or `accuracy`.
         hand_prompt: A prompt written by hand, the control of every comparison.
         pooling: How several words of a class make one score, `mean` or `logsumexp` (`Verbaliser`).
@@ -57,6 +65,11 @@ class ClassificationTask(Task):
             or each class-balanced block of it, whose own mean is taken then; any other texts cost
             the rows of train once more. `none`.
         calibration_strength: How many times the log prior is taken out, 0 to 1.
+        metric: What reports give: `accuracy`; or, where classes are rare, `balanced_accuracy`,
+            `macro_f1` or `mcc` over all examples of a split (`class_metrics`). A search goes by
+            `reward` whatever it is.
+        select_by: By what a prompt is picked on dev: its `reward`, or the `metric`, for which all
+            candidates are scored on all of dev.
 
     Raises:
         ValueError: Fewer than two classes, a label word that is empty or given twice, an unknown
@@ -76,7 +89,6 @@ class ClassificationTask(Task):
     (2, 4)
     """
 
-    metric: ClassVar[str] = "accuracy"
     # Log priors (C,) that it was told (`knowing`), by the prompt's content hash.
     _known: ClassVar[Mapping[str, Floats]] = {}
 
@@ -90,15 +102,20 @@ class ClassificationTask(Task):
     length: str = "sum"
     calibration: str = DEFAULT_CALIBRATION
     calibration_strength: float = 1.0
+    metric: str = "accuracy"
+    select_by: str = "reward"
 
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
+        object.__setattr__(self, "label_words", named_classes(self.label_words))
         if self.reward not in REWARDS:
             raise ValueError(f"reward {self.reward!r}; give one of {', '.join(REWARDS)}")
         if self.calibration not in CALIBRATIONS:
             raise ValueError(
                 f"calibration {self.calibration!r}; give one of {', '.join(CALIBRATIONS)}"
             )
+        check_choice("metric", self.metric, ClassMetric)
+        check_choice("select_by", self.select_by, SelectBy)
         if not 0 <= self.calibration_strength <= 1:
             raise ValueError(
                 f"calibration_strength is {self.calibration_strength}; give a number from 0, which "
@@ -150,10 +167,11 @@ class ClassificationTask(Task):
     @draws()
     def from_file(
         cls,
-        data: str,
+        data: DataSource,
         *,
         template: str,
         label_words: LabelWords,
+        labels: Mapping[Any, str] | None = None,
         text: str | Sequence[str] | Mapping[str, str] | None = None,
         label: str = "label",
         reward: str = "gap",
@@ -162,16 +180,20 @@ class ClassificationTask(Task):
         length: str = "sum",
         calibration: str = DEFAULT_CALIBRATION,
         calibration_strength: float = 1.0,
+        metric: str = "accuracy",
+        select_by: str = "reward",
         name: str = "",
         **draw: Unpack[DrawSettings],
     ) -> ClassificationTask:
         """Tell the classes of a file's rows apart.
 
         Args:
-            data: As for `load_splits`: a file that examples are drawn from, a folder with train,
-                dev and test files, or `movie-reviews`.
+            data: As for `load_splits`: a file, list or frame that examples are drawn from, a folder
+                with train, dev and test files, or `movie-reviews`.
             template: Where text, prompt and answer go (`Template`).
             label_words: As for the class.
+            labels: What the data call the classes, where that is something else: such as
+                `{0: "objective", 1: "subjective"}`.
             text: Columns for the template's fields: a mapping of field to column, or the column of
                 the only field. Left out, the fields are columns.
             label: Column that holds the class.
@@ -181,6 +203,8 @@ class ClassificationTask(Task):
             length: As for the class.
             calibration: As for the class.
             calibration_strength: As for the class.
+            metric: As for the class.
+            select_by: As for the class.
             name: What results call it; left out, the file's name, or those of the folder and the
                 one that it is in.
             **draw: What is drawn of the data (`DrawSettings`).
@@ -189,7 +213,10 @@ class ClassificationTask(Task):
             ValueError: Something is not there, or has a defect.
         """
         made = Template(template)
-        splits = draw_splits(data, list(label_words), draw, text=columns(made, text), label=label)
+        classes = list(named_classes(label_words))
+        splits = draw_splits(
+            data, classes, draw, text=columns(made, text), label=label, aliases=labels
+        )
         return cls(
             name=name or data_name(data),
             splits=splits,
@@ -201,6 +228,8 @@ class ClassificationTask(Task):
             length=length,
             calibration=calibration,
             calibration_strength=calibration_strength,
+            metric=metric,
+            select_by=select_by,
         )
 
     @property
@@ -220,6 +249,11 @@ class ClassificationTask(Task):
             state.append(f"calibration {self.calibration}")
             if self.calibration_strength != 1:
                 state.append(f"strength {float(self.calibration_strength)!r}")
+        # These change no reward, but what a finished search says.
+        if self.metric != "accuracy":
+            state.append(f"metric {self.metric}")
+        if self.select_by != "reward":
+            state.append(f"select by {self.select_by}")
         return hashlib.blake2b(repr(tuple(state)).encode(), digest_size=16).hexdigest()
 
     def candidates(self, lm: FrozenLM) -> tuple[Ids, ...]:
@@ -288,6 +322,15 @@ class ClassificationTask(Task):
             correct.numpy().reshape(shape),
             tuple(tuple(classes[i] for i in row) for row in answered),
         )
+
+    def set_metric(self, measured: Measured, examples: Sequence[Example]) -> Floats | None:
+        """See `Task.set_metric`."""
+        if self.metric == "accuracy":
+            return None
+        if measured.answers is None:
+            raise ValueError(f"the metric {self.metric} needs the classes that were answered")
+        labels = [example.label for example in examples]
+        return np.array([SET_METRICS[self.metric](labels, row) for row in measured.answers])
 
     def rewards_with_grad(
         self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]

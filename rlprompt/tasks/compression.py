@@ -186,6 +186,15 @@ class CompressionTask(Task):
         found = Measured(*self.task.measure(lm, short, examples))
         return found._replace(rewards=found.rewards - self._price(short))
 
+    @property
+    def select_by(self) -> str:
+        """As the other task."""
+        return self.task.select_by
+
+    def set_metric(self, measured: Measured, examples: Sequence[Example]) -> Floats | None:
+        """As the other task."""
+        return self.task.set_metric(measured, examples)
+
     def usage(self) -> Mapping[str, Any] | None:
         """That of the other task."""
         return self.task.usage()

@@ -34,6 +34,7 @@ import numpy as np
 from rlprompt._utils.plugins import load_object
 from rlprompt._utils.text import error_line
 from rlprompt.data.examples import Example, Splits
+from rlprompt.data.load import DataSource
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
@@ -265,7 +266,7 @@ class FunctionTask(Task):
     @draws()
     def from_file(
         cls,
-        data: str,
+        data: DataSource,
         *,
         reward: RewardFunction | str,
         text: Sequence[str] | Mapping[str, str] = ("text",),

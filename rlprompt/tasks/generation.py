@@ -17,6 +17,7 @@ from typing import Any, TypeGuard, Unpack
 import numpy as np
 
 from rlprompt.data.examples import Example, Splits
+from rlprompt.data.load import DataSource
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
@@ -43,7 +44,8 @@ class GenerationTask(Task):
 
     Args:
         name: What results call it.
-        splits: The examples; the label of each is its reference answer, or "".
+        splits: The examples; the label of each is its reference answer, or "". Where it has
+            `others` that are as right, a metric takes the best of them (`metrics`).
         template: Where text and prompt go; the answer follows at the end.
         reward: A metric's name (`metrics.METRICS`), metrics with the weight of each in the sum, or
             a function marked with `@rlprompt.reward` that reads `outputs`. It is given what the
@@ -109,7 +111,7 @@ class GenerationTask(Task):
     @draws()
     def from_file(
         cls,
-        data: str,
+        data: DataSource,
         *,
         template: str,
         reward: str | Mapping[str, float] | RewardFunction,
@@ -131,7 +133,7 @@ class GenerationTask(Task):
             template: Where text and prompt go (`Template`).
             reward: As for the class, or where a function is, such as `rewards.py:score`.
             text: Columns for the template's fields, as for `ClassificationTask.from_file`.
-            label: Column that holds the reference answer, if any.
+            label: Column that holds the reference answer, or a list of all that are right, if any.
             max_new_tokens: As for the class.
             stop: As for the class.
             temperature: As for the class.
@@ -244,7 +246,7 @@ class GenerationTask(Task):
         """Rewards of what the model wrote under one prompt, (E,)."""
         if isinstance(self.reward, RewardFunction):
             return self.reward.score(outputs, examples, prompt)
-        references = [example.label for example in examples]
+        references = [example.references for example in examples]
         values = np.zeros(len(examples))
         for found, weight in self._metrics:
             values += weight * np.array(found(outputs, references))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from rlprompt.data.load import Example
+from rlprompt.data.values import class_name
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.tasks.base import Task
@@ -87,6 +88,7 @@ def find_label_words(
     Traceback (most recent call last):
     ValueError: the tokenizer of toy has 0 words of one token that can answer in ...
     """
+    labels = [class_name(label) for label in labels]
     if len(set(labels)) < 2 or len(set(labels)) < len(labels):
         raise ValueError(f"two classes or more, each once; got {list(labels)}")
     if count < 1 or pool < count * len(labels):

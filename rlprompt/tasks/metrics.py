@@ -4,8 +4,11 @@
 `json` and `json:SCHEMA_FILE` ask whether it parses, and is valid against a schema; `bleu`, `chrf`
 (sacrebleu) and `rouge1`, `rouge2`, `rougeL` (rouge-score) are computed an answer at a time.
 
->>> metric("exact_match")(["The  Answer!"], ["answer"])
-[1.0]
+Where several answers are right, an answer is worth what it is against the best of them, as in
+SQuAD's script; BLEU and chrF take them all together, as these are defined.
+
+>>> metric("exact_match")(["The  Answer!", "paris"], ["answer", ("Paris", "City of Light")])
+[1.0, 1.0]
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from typing import Any
 
 from rlprompt._utils.suggest import advice
 
-Score = Callable[[str, str], float]
+Score = Callable[[str, Sequence[str]], float]
+"""The value of an answer against the references that are right, one or more."""
 
 # Characters of an answer that a pattern is tried on: Python's matcher can be made to try all ways
 # of cutting a text, and cannot be interrupted.
@@ -37,7 +41,7 @@ class Metric:
 
     Attributes:
         name: What it was asked for by.
-        score: The value of one answer against one reference, in [0, 1].
+        score: The value of one answer against one or more references, in [0, 1].
         fingerprint: What decides its values besides the name: a schema's content, a version.
         needs_reference: Whether a reference is looked at.
     """
@@ -47,11 +51,13 @@ class Metric:
     fingerprint: str = ""
     needs_reference: bool = True
 
-    def __call__(self, outputs: Sequence[str], references: Sequence[str]) -> list[float]:
-        """The value of each output (E,) against its reference (E,), in [0, 1]."""
+    def __call__(
+        self, outputs: Sequence[str], references: Sequence[str | Sequence[str]]
+    ) -> list[float]:
+        """The value of each output (E,) against its reference or references (E,), in [0, 1]."""
         return [
-            self.score(output, reference)
-            for output, reference in zip(outputs, references, strict=True)
+            self.score(output, (right,) if isinstance(right, str) else tuple(right) or ("",))
+            for output, right in zip(outputs, references, strict=True)
         ]
 
 
@@ -105,8 +111,10 @@ def contains(output: str, reference: str) -> float:
     return float(f" {normalised(reference)} ".replace("  ", " ") in f" {normalised(output)} ")
 
 
-def _plain(score: Score) -> Callable[[str, str], Metric]:
-    return lambda name, _: Metric(name, score)
+def _plain(score: Callable[[str, str], float]) -> Callable[[str, str], Metric]:
+    return lambda name, _: Metric(
+        name, lambda output, right: max(score(output, reference) for reference in right)
+    )
 
 
 def _regex(name: str, pattern: str) -> Metric:
@@ -152,7 +160,7 @@ def _json(name: str, path: str) -> Metric:
         )
     validator = make(schema)
 
-    def score(output: str, _: str) -> float:
+    def score(output: str, _: object) -> float:
         parsed = _parsed(output)
         return float(parsed is not None and validator.is_valid(parsed[0]))
 
@@ -197,9 +205,9 @@ def _chrf(name: str, _: str) -> Metric:
     return Metric(name, functools.partial(_sacrebleu, scorer), f"sacrebleu {sacrebleu.__version__}")
 
 
-def _sacrebleu(scorer: Any, output: str, reference: str) -> float:
+def _sacrebleu(scorer: Any, output: str, right: Sequence[str]) -> float:
     # 100 comes out as 100.00000000000004.
-    return min(1.0, float(scorer.sentence_score(output, [reference]).score) / 100)
+    return min(1.0, float(scorer.sentence_score(output, list(right)).score) / 100)
 
 
 def _rouge(name: str, _: str) -> Metric:
@@ -207,7 +215,8 @@ def _rouge(name: str, _: str) -> Metric:
     rouge: Any = _package("rouge_score.rouge_scorer")
     scorer = rouge.RougeScorer([name], use_stemmer=False)
     return Metric(
-        name, lambda output, reference: float(scorer.score(reference, output)[name].fmeasure)
+        name,
+        lambda output, right: float(scorer.score_multi(list(right), output)[name].fmeasure),
     )
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.data.examples import Example, Splits
-from rlprompt.data.load import MOVIE_REVIEWS
+from rlprompt.data.load import MOVIE_REVIEWS, DataSource
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
@@ -150,7 +150,7 @@ class StyleTransferTask(Task):
     @draws(test=100)
     def from_file(
         cls,
-        data: str = MOVIE_REVIEWS,
+        data: DataSource = MOVIE_REVIEWS,
         *,
         source: str = "negative",
         target: str = "positive",

@@ -13,16 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from rlprompt.data.values import class_name
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.scorer import Over
 from rlprompt.types import Ids
 
-LabelWords = Mapping[str, str | Sequence[str]]
-"""Class to its label word, or to a list of them."""
+LabelWords = Mapping[Any, str | Sequence[str]]
+"""Class to its label word, or to a list of them. A class is a text, a number or a truth value."""
 
 POOLINGS = ("mean", "logsumexp")
 LENGTHS = ("sum", "mean")
@@ -80,8 +82,8 @@ class Verbaliser:
             lm-eval (which divides by bytes, not tokens).
 
     Raises:
-        ValueError: Fewer than two classes, a class without words, a word that is empty or given
-            twice, or an unknown pooling or length.
+        ValueError: Fewer than two classes, two that are the same, a class without words, a word
+            that is empty or given twice, or an unknown pooling or length.
     """
 
     label_words: LabelWords
@@ -109,7 +111,7 @@ class Verbaliser:
         """Class to its words, as they were given."""
         return {
             label: (words,) if isinstance(words, str) else tuple(words)
-            for label, words in self.label_words.items()
+            for label, words in named_classes(self.label_words).items()
         }
 
     @property
@@ -195,6 +197,26 @@ class Verbaliser:
         return (
             f"{short} and {long} begin with the same token {piece!r}, which cannot tell them apart"
         )
+
+
+def named_classes(label_words: LabelWords) -> dict[str, str | Sequence[str]]:
+    """Label words by the texts of their classes.
+
+    >>> named_classes({0: "bad", 1.0: "good"}), named_classes({True: "good", False: "bad"})
+    ({'0': 'bad', '1': 'good'}, {'true': 'good', 'false': 'bad'})
+
+    Raises:
+        ValueError: A class has no name, or two have the same.
+    """
+    named: dict[str, str | Sequence[str]] = {}
+    for label, words in label_words.items():
+        name = class_name(label)
+        if not name:
+            raise ValueError(f"label_words has the class {label!r}, which is no name")
+        if name in named:
+            raise ValueError(f"label_words has the class {name!r} twice; once is enough")
+        named[name] = words
+    return named
 
 
 def pool_words(loglik: Tensor, pooling: str) -> Tensor:

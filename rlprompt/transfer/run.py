@@ -21,7 +21,7 @@ from typing import Any, Literal
 from rlprompt._utils.assets import AssetError
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.search.evaluation import Evaluator, means
+from rlprompt.search.evaluation import Evaluator, scores_of
 from rlprompt.search.memo import Measurement, SplitQuestion
 from rlprompt.search.result import Result, Score
 from rlprompt.store.store import Store, StoredRun
@@ -210,12 +210,13 @@ class TransferScores:
         """Means over a split of each prompt, or in a line why it has none."""
         found: dict[Prompt, Score | str] = {}
         new: dict[bool, list[Prompt]] = {False: [], True: []}
+        examples = self.task.splits.parts()[split]
         for prompt in dict.fromkeys(prompts):
             measurement = self._memo.get(SplitQuestion((prompt,), split))
             if measurement is None:
                 new[isinstance(prompt, SoftPrompt)].append(prompt)
             else:
-                (found[prompt],) = means(measurement.measured)
+                (found[prompt],) = scores_of(self.evaluator.task, measurement.measured, examples)
         for kind in new.values():  # a batch is of one kind
             for start in range(0, len(kind), TOGETHER):
                 found |= self._computed(kind[start : start + TOGETHER], split)
@@ -236,7 +237,9 @@ class TransferScores:
             for i, prompt in enumerate(prompts):
                 own = Measurement(_row(together, i), at, seconds)
                 self._memo.put(SplitQuestion((prompt,), split), own)
-        return dict(zip(prompts, means(together), strict=True))
+        examples = self.task.splits.parts()[split]
+        found = scores_of(self.evaluator.task, together, examples)
+        return dict(zip(prompts, found, strict=True))
 
 
 @dataclass

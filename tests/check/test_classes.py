@@ -11,7 +11,7 @@ import pytest
 from films import films
 from tiny import tiny_lm
 
-from rlprompt.check.classes import check_classes, foresight, rank_interval
+from rlprompt.check.classes import check_classes, foresight, largest_class, rank_interval
 from rlprompt.check.report import Finding
 from rlprompt.check.task import check_task
 from rlprompt.data.load import Example, Splits
@@ -38,6 +38,50 @@ def findings(
 
 def answering(n_pos: int) -> list[str]:
     return ["pos"] * n_pos + ["neg"] * (20 - n_pos)
+
+
+class TestLargestClass:
+    @staticmethod
+    def splits(n_rare: int, n: int = 50) -> Splits:
+        """Dev half and half, and a test with so many of the rare class."""
+
+        def part(name: str, n_rare: int, n: int) -> tuple[Example, ...]:
+            labels = ["fraud"] * n_rare + ["ok"] * (n - n_rare)
+            return tuple(Example({"text": f"{name} {i}"}, one) for i, one in enumerate(labels))
+
+        return Splits(part("a", 2, 4), part("b", 2, 4), part("c", n_rare, n))
+
+    def test_what_it_would_score_is_told(self) -> None:
+        found = largest_class(self.splits(1), "accuracy")
+        assert found.status == "warn"
+        assert found.text.startswith(
+            "always answering `ok`, the largest class, has accuracy 0.500 on dev (2 of 4) and "
+            "accuracy 0.980 on test (49 of 50). Accuracy says little"
+        )
+
+    def test_a_metric_that_weighs_classes_alike_is_no_warning(self) -> None:
+        found = largest_class(self.splits(1), "balanced_accuracy")
+        assert found.status == "pass"
+        assert "accuracy 0.980, balanced_accuracy 0.500 on test (49 of 50)" in found.text
+
+    def test_classes_that_are_as_common_are_no_warning(self) -> None:
+        found = largest_class(self.splits(20), "accuracy")
+        assert found.status == "pass"
+        assert found.text.endswith("accuracy 0.600 on test (30 of 50)")
+
+    def test_the_check_of_a_task_tells_it(self) -> None:
+        report = check_task(films(splits=films().splits), tiny_lm(), every_example=False)
+        assert "largest-class" in {finding.name for finding in report.findings}
+
+    def test_a_leak_that_is_allowed_is_told_and_no_failure(self) -> None:
+        part = films().splits
+        splits = Splits(part.train, part.train, part.test, on_leak="allow")
+        report = check_task(films(splits=splits), tiny_lm(), every_example=False)
+        (found,) = [finding for finding in report.findings if finding.name == "splits"]
+        assert found.status == "warn"
+        assert found.text == (
+            "dev is a copy of train: 6 of 6 texts are there as well, which on_leak: allow allows"
+        )
 
 
 class TestBias:

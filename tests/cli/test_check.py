@@ -58,6 +58,27 @@ class TestDryRun:
 
 
 class TestCheck:
+    def test_it_says_what_numbers_mean_and_an_example_of_each_class(self, desk: Path) -> None:
+        text = (desk / "films.csv").read_text()
+        coded = text.replace(",negative", ",1").replace(",positive", ",0")
+        (desk / "films.csv").write_text(coded)
+        file = (desk / "small.yaml").read_text()
+        labels = '"label_words": {"negative": "terrible", "positive": "great"}, "labels": {"0": '
+        labels += '"positive", "1": "negative"}'
+        plain = labels.partition(', "labels"')[0]
+        assert plain in file
+        (desk / "small.yaml").write_text(file.replace(plain, labels))
+        result = rlprompt("check", "small.yaml", "--quick")
+        assert result.exit_code == 0
+        assert re.search(
+            r"^note: labels are numbers: 0 is read as positive, such as '.*' \(films.csv:\d+\); 1 "
+            r"is read as negative, such as ",
+            result.stdout,
+            re.MULTILINE,
+        )
+        assert re.search(r"^ +negative: ' terrible' \d, such as '.+'$", result.stdout, re.MULTILINE)
+        assert "largest-class" in result.stdout
+
     def test_an_experiment_is_checked_with_its_optimisers_and_costs(self, desk: Path) -> None:
         result = rlprompt("check", "small.yaml")
         assert result.exit_code == 0

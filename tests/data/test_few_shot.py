@@ -33,14 +33,15 @@ class TestFewShot:
     ) -> None:
         examples = make(labels)
         counts = Counter(labels)
-        rest = len(labels) - 2 * shots * len(counts)
-        if min(counts.values()) < 2 * shots or not rest:
+        own = {label: shots if n >= 2 * shots else max(1, n // 3) for label, n in counts.items()}
+        rest = len(labels) - 2 * sum(own.values())
+        if min(counts.values()) < 2 or max(counts.values()) < 2 * shots or not rest:
             with pytest.raises(ValueError, match="shots"):
                 few_shot(examples, shots=shots, n_test=n_test, seed=seed)
             return
         splits = few_shot(examples, shots=shots, n_test=n_test, seed=seed)
         for part in (splits.train, splits.dev):
-            assert Counter(e.label for e in part) == dict.fromkeys(counts, shots)
+            assert Counter(e.label for e in part) == own
         assert len(splits.test) == (rest if n_test is None else min(rest, n_test))
         drawn = [example.content for part in splits.parts().values() for example in part]
         assert len(set(drawn)) == len(drawn)
@@ -100,8 +101,18 @@ class TestFewShot:
         assert splits.notes == ("test has 4 examples, 10 were asked for",)
 
     def test_too_few_examples_are_named_with_what_is_needed(self) -> None:
-        with pytest.raises(ValueError, match="class 'b' has 3 examples; 2 shots need 4"):
-            few_shot(make("aaaaaabbb"), shots=2)
+        with pytest.raises(ValueError, match="class 'a' has 4 examples; 3 shots need 6"):
+            few_shot(make("aaaabbb"), shots=3)
+        with pytest.raises(ValueError, match="class 'b' has 1 examples; 3 shots need 6"):
+            few_shot(make("aaaaaaaaab"), shots=3)
+
+    def test_a_rare_class_gives_fewer_shots_and_that_is_said(self) -> None:
+        splits = few_shot(make("a" * 40 + "b" * 7), shots=4)
+        counts = [Counter(e.label for e in part) for part in splits.parts().values()]
+        assert counts == [{"a": 4, "b": 2}, {"a": 4, "b": 2}, {"a": 32, "b": 3}]
+        assert splits.notes == (
+            "class 'b' has 7 examples, too few for 4 shots: 2 are in train, 2 in dev",
+        )
 
     def test_nothing_left_to_test_on_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="4 examples leave none to test on after 1 shots"):

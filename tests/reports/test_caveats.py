@@ -32,6 +32,32 @@ def test_a_leak_is_flagged(tmp_path: Path) -> None:
     assert "12 of 200 test examples (6.0%)" in text
 
 
+@pytest.mark.parametrize(("n_rare", "flagged"), [(4, True), (80, False)])
+def test_a_test_of_nearly_one_class_is_flagged(tmp_path: Path, n_rare: int, flagged: bool) -> None:
+    summary = make_study(tmp_path, SMALL)
+    labels = ("fraud",) * n_rare + ("ok",) * (200 - n_rare)
+    task = summary.tasks[0].model_copy(update={"test_labels": labels})
+    write_summary(tmp_path, summary.model_copy(update={"tasks": (task,)}))
+    caveats = found(page_of(read_study(tmp_path)))
+    assert ("rare classes" in caveats) is flagged
+    if flagged:
+        assert "always answering `ok` has a test accuracy of 0.980" in caveats["rare classes"]
+
+
+def test_a_prompt_that_was_picked_by_the_metric_is_judged_by_it(tmp_path: Path) -> None:
+    def plant(entry: RunEntry, result: Result) -> Changed:
+        best, *others = result.candidates
+        assert best.dev is not None
+        others[0] = replace(others[0], dev=Score(best.dev.reward + 1, best.dev.metric - 0.1))
+        return entry, replace(result, candidates=(best, *others))
+
+    struck(small(tmp_path / "a", **first_of("greedy", plant)), "was not picked on dev")
+    summary = make_study(tmp_path / "b", SMALL, **first_of("greedy", plant))
+    task = summary.tasks[0].model_copy(update={"select_by": "metric"})
+    write_summary(tmp_path / "b", summary.model_copy(update={"tasks": (task,)}))
+    assert "struck runs" not in found(page_of(read_study(tmp_path / "b")))
+
+
 def test_a_second_candidate_with_a_test_score_strikes_the_run(tmp_path: Path) -> None:
     def plant(entry: RunEntry, result: Result) -> Changed:
         best, second, *rest = result.candidates

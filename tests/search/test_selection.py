@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tiny import tiny_lm
 
 from rlprompt.data.load import Example
+from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.budget import Ledger, Scored
 from rlprompt.search.evaluation import Evaluator
@@ -23,6 +24,9 @@ from rlprompt.search.selection import (
     rounds,
     still_close,
 )
+from rlprompt.tasks.base import Measured
+from rlprompt.tasks.class_metrics import macro_f1
+from rlprompt.types import Floats
 
 
 @dataclass
@@ -175,6 +179,49 @@ class TestEntrants:
     def test_bad_settings_are_named(self, setting: dict[str, int], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             Selection(**setting)  # type: ignore[arg-type]
+
+
+@dataclass
+class Answering(Known):
+    """A task of two classes, one rare, that is picked by a metric of all its examples."""
+
+    select_by: str = "metric"
+
+    def measure(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Measured:
+        rewards = self.rewards(lm, prompts, examples)
+        answers = [
+            ["rare" if self.right_of(prompt, example) else "ok" for example in examples]
+            for prompt in prompts
+        ]
+        return Measured(rewards, rewards * 0, tuple(map(tuple, answers)))
+
+    @staticmethod
+    def right_of(prompt: Prompt, example: Example) -> bool:
+        """Prompt 2 finds the rare ones, which the other does not."""
+        assert isinstance(prompt, TokenPrompt)
+        return prompt.ids[0] == 2 and int(example.fields["text"].split()[1]) % 8 == 0
+
+    def set_metric(self, measured: Measured, examples: Sequence[Example]) -> Floats:
+        labels = [
+            "ok" if int(example.fields["text"].split()[1]) % 8 else "rare" for example in examples
+        ]
+        return np.array([macro_f1(labels, row) for row in measured.answers or ()])
+
+
+class TestMetricOfASet:
+    def test_it_picks_where_that_is_asked_and_all_see_all_of_dev(self) -> None:
+        """By reward 1 is far ahead."""
+        task = Answering(splits=fake_splits(3, 32, 5), reward=lambda p, e: 100.0 * (p == 1))
+        raced = race(Evaluator(task, tiny_lm()), field_of(1, 2))
+        assert ids(raced) == [2, 1]
+        assert [len(one.rewards) for one in raced] == [32, 32]
+        assert [one.dev.metric for one in raced] == [1.0, pytest.approx((28 * 2 / 60 + 0) / 2)]
+        by_reward = Evaluator(replace(task, select_by="reward"), tiny_lm())
+        raced = race(by_reward, field_of(1, 2))
+        assert ids(raced) == [1, 2]
+        assert raced[0].dev.metric == pytest.approx((28 * 2 / 60 + 0) / 2)
 
 
 class TestRounds:

@@ -46,6 +46,16 @@ def text_of(plan: ControlPlan) -> str:
 
 
 class TestWhich:
+    def test_one_that_cannot_be_made_is_named_with_its_template(self) -> None:
+        class Broken(ClassificationTask):
+            def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
+                raise KeyError(text)
+
+        base = films()
+        broken = Broken(base.name, base.splits, base.template, base.label_words, hand_prompt="x")
+        with pytest.raises(ValueError, match=r"'hand-written' cannot be made in .* '.*Key"):
+            plans(broken)
+
     def test_a_classification_has_all(self) -> None:
         found = plans(films())
         assert list(found) == [EMPTY, HAND, CALIBRATED, BEST_WORD, IN_CONTEXT]

@@ -214,7 +214,10 @@ class TestTrouble:
 
         base = task()
         broken = Broken(base.name, base.splits, base.template, base.label_words)
-        with pytest.raises(ExperimentError, match=r"the empty prompt cannot be scored: .*number"):
+        asked = (
+            r"the empty prompt cannot be scored: .*number.*\(prompt '' in the template '.*{prompt"
+        )
+        with pytest.raises(ExperimentError, match=asked):
             compare(experiment(task=broken), tmp_path / "out")
         assert not (tmp_path / "out").exists()
 

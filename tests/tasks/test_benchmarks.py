@@ -144,7 +144,7 @@ class TestPresets:
         task = preset(name)(data=few_shot_folder(tmp_path / "k", known, numbers=numbers))
         assert task.name == name
         assert labelled_right(task, known)
-        assert task.splits.notes == ()
+        assert len(task.splits.notes) == numbers
         assert (task.label_words, task.template.text) == (known.label_words, known.causal)
         assert task.hand_prompt == known.hand_causal
 
@@ -179,9 +179,9 @@ class TestPresets:
         data = few_shot_folder(tmp_path / "k", KNOWN["cr"], numbers=True)
         with (tmp_path / "k" / "test.tsv").open("a") as file:
             file.write(" \t1\ntext train 0 0\t0\n")
-        assert benchmarks.cr(data).splits.notes == (
+        assert benchmarks.cr(data).splits.notes[0] == (
             "2 rows were left out, the first: test.tsv:6 has an empty text; "
-            "test.tsv:7 repeats train.tsv:2",
+            "test.tsv:7 repeats train.tsv:2"
         )
         with pytest.raises(ValueError, match=r"test.tsv:6 has an empty text"):
             benchmarks.cr(data, on_bad_rows="error")
@@ -204,6 +204,59 @@ class TestPresets:
         data = few_shot_folder(tmp_path / "k", KNOWN["sst2"], numbers=True)
         with pytest.raises(ValueError, match=message):
             benchmarks.sst2(data, **settings)
+
+    def test_numbers_are_told_with_an_example_of_each_and_labels_settle_them(self) -> None:
+        parts = {
+            name: [{"text": f"{name} {i}", "label": i % 2} for i in range(4)]
+            for name in ("train", "dev", "test")
+        }
+        by_position = benchmarks.subj(parts)
+        assert [e.label for e in by_position.splits.dev[:2]] == ["subjective", "objective"]
+        assert by_position.splits.notes == (
+            "labels are numbers: 0 is read as subjective, such as 'train 0' (train[0]); 1 is read "
+            "as objective, such as 'train 1' (train[1]). They were read by their position, as the "
+            "data have no names; if that is wrong, set labels: {0: objective, 1: subjective}",
+        )
+        for labels in ({0: "objective", 1: "subjective"}, {"0": "objective", "1": "subjective"}):
+            settled = benchmarks.subj(parts, labels=labels)
+            assert [e.label for e in settled.splits.dev[:2]] == ["objective", "subjective"]
+            assert "position" not in settled.splits.notes[0]
+        with pytest.raises(ValueError, match="unknown class 'objectiv'"):
+            benchmarks.subj(parts, labels={0: "objectiv"})
+
+    @pytest.mark.parametrize("column", ["label_text", "label_name"])
+    def test_names_beside_numbers_win(self, tmp_path: Path, column: str) -> None:
+        """As in the public files of Subj, where 0 is objective."""
+        names = ("objective", "subjective")
+        lines = [f"t {i}\t{i % 2}\t{names[i % 2]}" for i in range(8)]
+        content = "\n".join([f"text\tlabel\t{column}", *lines])
+        (tmp_path / "a.tsv").write_text(content)
+        task = benchmarks.subj(str(tmp_path / "a.tsv"), shots=1)
+        examples = [e for part in task.splits.parts().values() for e in part]
+        assert {(int(e.fields["text"][2:]) % 2, e.label) for e in examples} == set(enumerate(names))
+        assert task.splits.notes == ()
+        (tmp_path / "a.tsv").write_text(content.replace("subjective", "opinion"))
+        with pytest.raises(ValueError, match=r"a.tsv:3 has the unknown label 'opinion'"):
+            benchmarks.subj(str(tmp_path / "a.tsv"), shots=1, on_bad_rows="error")
+
+    def test_names_of_a_columns_numbers_win(self, tmp_path: Path) -> None:
+        features = datasets.Features(
+            text=datasets.Value("string"),
+            label=datasets.ClassLabel(names=["objective", "subjective"]),
+        )
+        rows = {"text": [f"t {i}" for i in range(12)], "label": [i % 2 for i in range(12)]}
+        part = datasets.Dataset.from_dict(rows, features=features)
+        part.to_parquet(tmp_path / "a.parquet")
+        both = datasets.DatasetDict(train=part)
+        for data in (part, both, str(tmp_path / "a.parquet")):
+            splits = benchmarks.subj(data, shots=2).splits
+            examples = [e for part in splits.parts().values() for e in part]
+            assert len(examples) == 12
+            assert {(int(e.fields["text"][2:]) % 2, e.label) for e in examples} == {
+                (0, "objective"),
+                (1, "subjective"),
+            }
+            assert not any("position" in note for note in splits.notes)
 
     def test_movie_reviews_need_no_hub(self) -> None:
         task = benchmarks.movie_reviews(test=400)

@@ -163,3 +163,37 @@ def test_every_answer_is_valued_by_itself_within_0_and_1(
 def test_a_metric_that_cannot_be_is_refused(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         metric(name)
+
+
+class TestSeveralAnswers:
+    """An answer is held against all references that are right."""
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("exact_match", 1.0),
+            ("contains", 1.0),
+            ("token_f1", 1.0),
+            ("rouge1", 1.0),
+            ("rougeL", 1.0),
+            ("chrf", 1.0),
+        ],
+    )
+    def test_the_best_counts(self, name: str, value: float) -> None:
+        right = ("the City of Light", "Paris, France")
+        assert metric(name)(["Paris, France"], [right]) == [pytest.approx(value)]
+
+    def test_the_best_is_one_of_them_and_not_their_mean(self) -> None:
+        # Against the first: 1 word of 2 and 1 in common, 2 / 3; against the second 2 / 4.
+        (found,) = metric("token_f1")(["red"], [("red fox", "red fox jumps")])
+        assert found == pytest.approx(2 / 3)
+
+    def test_bleu_takes_all_references_together(self) -> None:
+        """Each half of the answer stands in another reference: clipped counts are pooled."""
+        answer = "the cat sat on the mat today"
+        alone = metric("bleu")([answer], ["the cat sat"])[0]
+        both = metric("bleu")([answer], [("the cat sat", "on the mat today")])[0]
+        # 6 of 7 words (no reference has "the" twice), 5 of 6 pairs, 3 of 5 triples, 1 of 4 fours;
+        # no reference is longer, so no penalty.
+        assert both == pytest.approx((6 / 7 * 5 / 6 * 3 / 5 * 1 / 4) ** 0.25)
+        assert both > alone
