@@ -335,7 +335,7 @@ def _forward_seconds(lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence
     limit = TIMED_TOKENS if lm.context is None else min(TIMED_TOKENS, lm.context // 2)
     queries = [
         Query(
-            (*lm.prefix_ids, *lm.encode(" ".join(example.fields.values()))[:limit]),
+            (*lm.prefix_ids, *lm.encode(" ".join(example.fields.values()), plain=True)[:limit]),
             (*mask, *lm.suffix_ids),
             ((0,), (1,)),
         )

@@ -91,9 +91,7 @@ def score(
 
 
 def _typed(task: Task, lm: FrozenLM, text: str, exact: bool) -> Prompt:
-    from rlprompt.prompt import TokenPrompt
-
-    return TokenPrompt(lm.encode(text)) if exact else task.written(lm, text)
+    return task.spelt(lm, text) if exact else task.written(lm, text)
 
 
 def _refusal(console: Console, exported: ExportedPrompt, lm: FrozenLM) -> str:
@@ -118,7 +116,7 @@ def _print_scores(
     from rlprompt.search.evaluation import describe, evaluate
 
     scores = {str(part): evaluate(task, lm, prompt, part) for part in splits}
-    text, retypable = describe(lm, prompt)
+    text, retypable = describe(task, lm, prompt)
     if isinstance(prompt, TokenPrompt):
         again = "" if retypable else "  (typed again: other tokens)"
         console.print(f"prompt     {text!r}{again}")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.tasks.verbaliser import LabelWordReport, spell
+from rlprompt.tasks.verbaliser import LabelWordReport
 from rlprompt.template import Template
 from rlprompt.types import Floats, Outputs
 
@@ -181,6 +181,15 @@ class Task:
         """The prompt that a text makes: by default its tokens, wherever the prompt may stand."""
         return TokenPrompt(lm.encode(text))
 
+    def spelt(self, lm: FrozenLM, text: str) -> TokenPrompt:
+        """The prompt that exactly this text makes, without spaces of a template's."""
+        return TokenPrompt(lm.encode(text))
+
+    def described(self, lm: FrozenLM, prompt: TokenPrompt) -> tuple[str, bool]:
+        """A prompt's text, and whether it is the same prompt again once that is typed in."""
+        text = lm.decode(prompt.ids)
+        return text, self.written(lm, text) == prompt
+
     def tokens(self, lm: FrozenLM) -> Sequence[int] | None:
         """Ids of the tokens that a prompt is made of; None for all that one can type."""
         return None
@@ -326,5 +335,4 @@ def variant(task: T, **changes: object) -> T | None:
 
 def demonstration(template: Template, example: Example, answer: str) -> str:
     """An example with its answer, as the model is asked for it, and what ends it."""
-    spelt = spell(answer, template.answer_prefix)
-    return template.answered(example.fields, spelt) + SEPARATOR
+    return template.answered(example.fields, template.answer_text(answer)) + SEPARATOR

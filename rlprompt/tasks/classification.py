@@ -16,12 +16,11 @@ from torch import Tensor
 from rlprompt.data.examples import Example, Splits
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.tasks.base import (
     MOST_SHOTS,
     Demonstrations,
     Measured,
-    Task,
     columns,
     data_name,
     demonstration,
@@ -29,13 +28,14 @@ from rlprompt.tasks.base import (
 )
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
 from rlprompt.tasks.class_scores import REWARDS, ClassScorer, accuracy
+from rlprompt.tasks.templated import TemplateTask
 from rlprompt.tasks.verbaliser import LabelWordReport, LabelWords, Verbaliser
 from rlprompt.template import Query, Template
 from rlprompt.types import DEFAULT_CALIBRATION, Floats, Ids
 
 
 @dataclass(frozen=True)
-class ClassificationTask(Task):
+class ClassificationTask(TemplateTask):
     """Tell classes apart by the log-likelihoods of their label words.
 
     Args:
@@ -223,7 +223,7 @@ class ClassificationTask(Task):
         Raises:
             ValueError: The tokenizer spells two words alike.
         """
-        return self.verbaliser.report(lm, self.template.answer_prefix)
+        return self.verbaliser.report(lm, self.template)
 
     def queries(self, lm: FrozenLM, examples: Sequence[Example]) -> list[Query]:
         """The examples as the model sees them.
@@ -239,17 +239,9 @@ class ClassificationTask(Task):
         candidates = self.candidates(lm)
         return [self.template.query(example.fields, lm, candidates) for example in examples]
 
-    def read_train(self, lm: FrozenLM) -> None:
-        """See `Task.read_train`."""
-        lm.keep(self.queries(lm, self.splits.train))
-
     def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
         """See `Task.lengths`."""
         return [(query.n_text, query.n_answer) for query in self.queries(lm, examples)]
-
-    def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
-        """The prompt that a text makes in this template."""
-        return TokenPrompt(lm.encode(self.template.prompt_text(text)))
 
     def rewards(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]

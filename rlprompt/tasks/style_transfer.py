@@ -33,9 +33,10 @@ from rlprompt.data.load import MOVIE_REVIEWS
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.tasks.base import Measured, Task, data_name
+from rlprompt.prompt import Prompt
+from rlprompt.tasks.base import Measured, data_name
 from rlprompt.tasks.judges import SentenceEncoder, StyleClassifier, verbalised
+from rlprompt.tasks.templated import TemplateTask
 from rlprompt.template import Template
 from rlprompt.types import Floats, Outputs
 
@@ -75,7 +76,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class StyleTransferTask(Task):
+class StyleTransferTask(TemplateTask):
     """Rewrite sentences in another style.
 
     Args:
@@ -233,19 +234,11 @@ class StyleTransferTask(Task):
         content = f"{state!r} {self.splits.digest}"
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
-    def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
-        """The prompt that a text makes in this template."""
-        return TokenPrompt(lm.encode(self.template.prompt_text(text)))
-
     @property
     def extra_rows(self) -> int:
         """Rows that the frozen model reads to judge what it wrote on train."""
         n_judgements = [self.classifier, self.encoder].count(None)
         return n_judgements * len(self.splits.train)
-
-    def read_train(self, lm: FrozenLM) -> None:
-        """See `Task.read_train`."""
-        lm.keep([self.template.query(example.fields, lm) for example in self.splits.train])
 
     def rewards(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
@@ -280,7 +273,7 @@ class StyleTransferTask(Task):
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Judgement:
         """What the model writes under each prompt (P,) for each example (E,), judged."""
-        queries = [self.template.query(example.fields, lm) for example in examples]
+        queries = self.queries(lm, examples)
         written = lm.generate(prompts, queries, **asdict(self.decoding))
         outputs = tuple(tuple(answer.text.strip() for answer in row) for row in written)
         inputs = [example.fields["text"] for example in examples]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.scorer import Over
+from rlprompt.template import Template
 from rlprompt.types import Ids
 
 LabelWords = Mapping[str, str | Sequence[str]]
@@ -121,17 +122,17 @@ class Verbaliser:
         """
         return "candidates" if self.length == "sum" else "vocabulary"
 
-    def encode(self, lm: FrozenLM, prefix: str) -> tuple[LabelWord, ...]:
-        """All words, class by class, as the model gets them after a prefix such as a space.
+    def encode(self, lm: FrozenLM, template: Template) -> tuple[LabelWord, ...]:
+        """All words, class by class, as the model gets them where answers stand in a template.
 
         Raises:
             ValueError: The tokenizer spells two words alike, or one with nothing.
         """
-        found: dict[Ids, LabelWord] = {}
+        own, found = template.on(lm), dict[Ids, LabelWord]()
         for label, words in self.words.items():
             for word in words:
-                text = spell(word, prefix)
-                new = LabelWord(label, word, text, lm.encode(text))
+                text = own.answer_text(word, lm.kind)
+                new = LabelWord(label, word, text, own.answer_ids(lm, text))
                 first = found.setdefault(new.ids, new)
                 if first is not new or not new.ids:
                     raise ValueError(
@@ -155,13 +156,13 @@ class Verbaliser:
         parts = torch.split(loglik, sizes, -1)
         return torch.stack([pool_words(part, self.pooling) for part in parts], -1)
 
-    def report(self, lm: FrozenLM, prefix: str) -> LabelWordReport:
+    def report(self, lm: FrozenLM, template: Template) -> LabelWordReport:
         """What the tokenizer makes of the words, with warnings.
 
         Raises:
             ValueError: As for `encode`.
         """
-        words = self.encode(lm, prefix)
+        words = self.encode(lm, template)
         return LabelWordReport(words, tuple(self._warnings(words, lm)))
 
     def _warnings(self, words: Sequence[LabelWord], lm: FrozenLM) -> Iterator[str]:
@@ -200,11 +201,6 @@ class Verbaliser:
 def pool_words(loglik: Tensor, pooling: str) -> Tensor:
     """A class's score (...) from its words' log-likelihoods (..., n), by one of `POOLINGS`."""
     return loglik.mean(-1) if pooling == "mean" else loglik.logsumexp(-1)
-
-
-def spell(word: str, prefix: str) -> str:
-    """A label word as it follows the text: after the prefix, unless it brings its own space."""
-    return (word if word[0].isspace() else prefix + word).rstrip()
 
 
 def _check_word(label: str, word: object) -> None:
