@@ -56,6 +56,10 @@ class Piece(NamedTuple):
 ANY = Piece("", "any")
 
 
+class ControlTokenError(ValueError):
+    """A field holds what a tokenizer takes for a control token, whatever one does."""
+
+
 class Message(NamedTuple):
     """A message of a chat, its content with fields."""
 
@@ -274,6 +278,8 @@ class Template:
 
     def changes(self, words: Sequence[str] = ()) -> tuple[str, ...]:
         """What enters hashes besides the text: how answers are spelt, if not as ever before."""
+        if self.messages:
+            return () if self.answer_space == "auto" else (self.answer_space,)
         usual = [word if word[0].isspace() else self._usual_prefix + word for word in words]
         spelt = [self.answer_text(word) for word in words]
         return () if spelt == [word.rstrip() for word in usual] else tuple(spelt)

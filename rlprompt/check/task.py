@@ -36,6 +36,7 @@ from rlprompt.search.objective import CHUNK
 from rlprompt.search.optimiser import make_space
 from rlprompt.search.space import TokenSpace
 from rlprompt.tasks.base import Measured, Task, as_task
+from rlprompt.tasks.fitting import fitted
 from rlprompt.template import Query
 from rlprompt.types import PromptKind
 
@@ -82,6 +83,12 @@ def check_task(
     subject = str(getattr(task, "name", type(task).__name__))
     if any(finding.status == "fail" for finding in members):
         return Report(subject, members)
+    if as_task(task).has("fitted"):
+        try:
+            task = fitted(as_task(task), lm, length)
+        except ValueError as error:
+            return Report(subject, (*members, Finding("examples-fit", "fail", str(error))))
+        members += tuple(_texts(task, lm))
     check = _Check(task, lm, np.random.default_rng(seed), length)
     series = [lambda: _fingerprint(task), check.answers]
     if every_example:
@@ -115,6 +122,16 @@ def _members(task: Task) -> Iterator[Finding]:
         leak = str(error)
     sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
     yield verdict("splits", leak, f"{sizes} examples, none in two splits")
+
+
+def _texts(task: Task, lm: FrozenLM) -> Iterator[Finding]:
+    """What was done to examples, and how the tokenizer treats the borders of their pieces."""
+    yield from (Finding("examples", "pass", note) for note in task.splits.notes)
+    warnings = list(task.spelling_warnings(lm))
+    yield from (Finding("tokens", "warn", warning) for warning in warnings)
+    if not warnings:
+        fine = "text, prompt and answer have the tokens that they have typed at once"
+        yield Finding("tokens", "pass", fine)
 
 
 def _fingerprint(task: Task) -> Iterator[Finding]:

@@ -55,7 +55,9 @@ def score(
     from rlprompt.cli import terminal
     from rlprompt.config.yaml_file import load_config
     from rlprompt.export.folder import is_exported, load_prompt
+    from rlprompt.prompt import TokenPrompt
     from rlprompt.studies.experiment import load_model, load_task, settle
+    from rlprompt.tasks.fitting import fitted
 
     chosen = load_config(config, device=device, dtype=dtype)
     exported = load_prompt(prompt) if is_exported(prompt) else None
@@ -75,8 +77,10 @@ def score(
             for title, one, task in tasks:
                 if len(tasks) * len(chosen.all_models) > 1:
                     console.print(f"{title or task.name}, {model}:")
-                settled = settle(one, task, lm)
+                settled = settle(one, task, lm, chosen.prompt.lengths)
                 tokens = exported.prompt if exported else _typed(settled, lm, prompt, exact)
+                if isinstance(tokens, TokenPrompt):  # it may be longer than those of a search
+                    settled = fitted(settled, lm, chosen.prompt.lengths, [tokens])
                 scores = _print_scores(console, settled, lm, tokens, splits)
                 if exported:
                     verified &= _print_verdict(console, exported, settled, lm, scores)

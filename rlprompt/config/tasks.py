@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from rlprompt.config.registry import find
 from rlprompt.data.settings import DRAW, DrawSettings
-from rlprompt.template import Template
+from rlprompt.template import AnswerSpace, Template
 from rlprompt.types import DEFAULT_CALIBRATION, Calibration, RegistryKind
 
 # What the name of a data set on the Hugging Face hub is marked with.
@@ -47,8 +47,11 @@ def split_settings(value: object) -> object:
     return {"name": value["name"], "settings": settings} if "name" in value else {}
 
 
-def _template(text: str) -> str:
-    return Template(text).text
+def _template(source: object) -> object:
+    """A text, or the messages of a chat, as the text that stands for it."""
+    if isinstance(source, str | Mapping | list | tuple):
+        return Template.of(source).text
+    return source
 
 
 def _place_of(spec: str) -> str:
@@ -65,7 +68,7 @@ def known(kind: RegistryKind) -> pydantic.AfterValidator:
 # The order of fields is that in which a study's page shows its experiment file.
 class _LabelledData(StrictModel):
     data: str = Field(min_length=1)
-    template: Annotated[str, pydantic.AfterValidator(_template)]
+    template: Annotated[str, BeforeValidator(_template)]
     label_words: Literal["auto"] | dict[str, _Word | tuple[_Word, ...]]
     labels: tuple[_Word, ...] = ()
     text: str | dict[str, str] | tuple[str, ...] | None = None
@@ -95,7 +98,8 @@ class ClassificationConfig(_DrawConfig):
         data: `movie-reviews`, a `.csv`, `.tsv`, `.jsonl` or `.parquet` file, a folder with train,
             dev and test files, or `hub:NAME`. A relative path starts at the experiment file, else
             at the working folder.
-        template: Where text and prompt go; its fields are columns of the data.
+        template: Where text and prompt go; its fields are columns of the data. A text, or the
+            messages of a chat: role to content, or a list of such.
         label_words: Class to the word, or words, that answer for it; `auto` finds words on the
             train examples of `labels`.
         labels: The classes, where label words are to be found.
@@ -108,6 +112,7 @@ class ClassificationConfig(_DrawConfig):
         length: How the tokens of a word count together (`Verbaliser`).
         calibration: `contextual` (Zhao et al. 2021), `batch` (Zhou et al. 2024) or `none`.
         calibration_strength: How much of it, 0 to 1.
+        answer_space: What stands between text and label word: `auto`, `" "` or `""` (`Template`).
     """
 
     hand_prompt: str = ""
@@ -115,6 +120,7 @@ class ClassificationConfig(_DrawConfig):
     length: Literal["sum", "mean"] = "sum"
     calibration: Calibration = DEFAULT_CALIBRATION
     calibration_strength: float = Field(1.0, ge=0, le=1)
+    answer_space: AnswerSpace = "auto"
 
     @pydantic.model_validator(mode="after")
     def _labels_where_words_are_found(self) -> ClassificationConfig:

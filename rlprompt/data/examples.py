@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 OnLeak = Literal["error", "allow"]
+OnBadRows = Literal["error", "skip"]
+OnLongText = Literal["error", "skip", "truncate-start", "truncate-end", "truncate-middle"]
 # Defects that a note names, of those that there are.
 NAMED = 5
 
@@ -75,6 +77,10 @@ class Splits:
             in the notes; not part of its value.
         origin: The pinned version of a data set that lies elsewhere, such as
             `hub:NAME@COMMIT`; "" for data that is here.
+        on_bad_rows: What to do about a text that a model's tokenizer cannot spell: `error`, or
+            `skip`; not part of its value.
+        on_long_text: What to do about a text that is too long for a model (`DrawSettings`); not
+            part of its value.
 
     Raises:
         ValueError: A split is empty, or two splits share an example and that is not allowed.
@@ -86,10 +92,14 @@ class Splits:
     notes: tuple[str, ...] = field(default=(), compare=False)
     on_leak: OnLeak = field(default="error", compare=False)
     origin: str = ""
+    on_bad_rows: OnBadRows = field(default="error", compare=False)
+    on_long_text: OnLongText = field(default="error", compare=False)
 
     def __post_init__(self) -> None:
         """Refuse leaks, or note them."""
         check_choice("on_leak", self.on_leak, OnLeak)
+        check_choice("on_bad_rows", self.on_bad_rows, OnBadRows)
+        check_choice("on_long_text", self.on_long_text, OnLongText)
         for name, examples in self.parts().items():
             if not examples:
                 raise ValueError(f"the {name} split is empty")

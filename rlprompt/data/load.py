@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprompt._utils.assets import fetch
-from rlprompt.data.examples import Example, OnLeak, Splits, check_choice
+from rlprompt.data.examples import Example, OnBadRows, OnLeak, Splits, check_choice
 from rlprompt.data.few_shot import check_sizes, draw_shots, draw_test, few_shot
 from rlprompt.data.files import SUFFIXES, RowTable, TextRow, read_table, text_row
 from rlprompt.data.hub import (
@@ -29,7 +29,7 @@ from rlprompt.data.hub import (
     load_saved,
     split_table,
 )
-from rlprompt.data.reading import ExampleReader, OnBadRows
+from rlprompt.data.reading import ExampleReader
 
 __all__ = ["Example", "OnBadRows", "OnLeak", "Splits", "few_shot", "load_splits"]
 

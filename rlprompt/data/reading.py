@@ -6,14 +6,12 @@ import difflib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
-from rlprompt.data.examples import Example, OnLeak, named, repeats
+from rlprompt.data.examples import Example, OnBadRows, OnLeak, named, repeats
 from rlprompt.data.files import RowTable
 
 logger = logging.getLogger(__name__)
 
-OnBadRows = Literal["error", "skip"]
 # What the 16-shot files call their one column of text.
 TEXT_COLUMNS = ("text", "sentence")
 SHOWN = 60  # characters of a wrong label or column in a message

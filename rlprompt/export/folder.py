@@ -326,11 +326,21 @@ def _facts(path: Path, content: bytes) -> Facts:
             "rlprompt to use it"
         )
     try:
-        return Facts.model_validate(state)
+        facts = Facts.model_validate(state)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{path} is damaged: {place or 'prompt'}: {reason(first)}") from None
+    usage = facts.task.usage
+    if version < 3 and usage and usage.verbaliser:
+        # Up to then, words followed a space after brackets too.
+        words = [word for own in usage.verbaliser.words.values() for word in own]
+        if usage.made.changes(words):
+            task = facts.task.model_copy(
+                update={"usage": usage.model_copy(update={"answer_space": " "})}
+            )
+            return facts.model_copy(update={"task": task})
+    return facts
 
 
 def _vectors(folder: Path, facts: Facts) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from rlprompt.template import ANY, ASSISTANT, Message, Piece
+from rlprompt.template import ANY, ASSISTANT, ControlTokenError, Message, Piece
 from rlprompt.types import Ids
 
 # Letters first: prompts mostly end in one.
@@ -62,7 +62,7 @@ class Spelling:
                 what comes before, as lm-eval does; else no letter of the pieces is lost.
 
         Raises:
-            ValueError: A field holds what the tokenizer always takes for a control token.
+            ControlTokenError: A field holds what the tokenizer always takes for a control token.
         """
         pieces, after = tuple(pieces), tuple(after)
         if not any(piece.text or piece.kind == "any" for piece in pieces):
@@ -122,7 +122,7 @@ class Spelling:
                 p.text for p in pieces if p.kind == "field" and self._pattern.search(p.text)
             )
             found = self._pattern.search(field)
-            raise ValueError(
+            raise ControlTokenError(
                 f"the text holds {found and found[0]!r}, which this model's tokenizer always takes "
                 "for a control token"
             )

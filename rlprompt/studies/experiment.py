@@ -29,6 +29,7 @@ from rlprompt.studies.references import Reference, check_references, make_refere
 from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Task, as_task, prompt_rows
 from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.tasks.fitting import fitted
 from rlprompt.tasks.label_search import with_found_words
 
 
@@ -89,6 +90,8 @@ class Experiment:
         slugs = [file_part(name) for name in self.optimisers]
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"names of optimisers differ too little for files: {slugs}")
+        own = list(self.controls.values())
+        object.__setattr__(self, "task", fitted(self.task, self.lm, self.length, own))
         check_references(self.references, self.task, self.lm)
         self.control_plans  # noqa: B018  # while the model is in memory
         self.budget.check_covers(self.task)
@@ -251,7 +254,8 @@ def load_experiments(
     for i, (model, section) in enumerate(config.all_models):
         dtype = dtypes[i] if dtypes else config.dtype
         lm = PooledLM(model, partial(load_model, section, config.device), dtype, pool)
-        settled = [(title, settle(one, task, lm)) for title, one, task in tasks]
+        lengths = config.prompt.lengths
+        settled = [(title, settle(one, task, lm, lengths)) for title, one, task in tasks]
         for (title, task), budget in product(settled, config.all_budgets):
             with _naming(config, f"{title or task.name}, {model}, {budget} rows"):
                 experiment = _load_cell(config, optimisers, references, task, title, lm, budget)
@@ -315,8 +319,13 @@ def load_task(section: TaskConfig) -> Task:
     return task
 
 
-def settle(section: TaskConfig, task: Task, lm: FrozenLM) -> Task:
-    """The task for a model: with label words of the model's finding, if that is asked for."""
+def settle(section: TaskConfig, task: Task, lm: FrozenLM, length: Length | int) -> Task:
+    """The task for a model: with examples that fit it, and label words of its finding if asked for.
+
+    Raises:
+        ValueError: An example does not fit, or no label words are found.
+    """
+    task = fitted(task, lm, length)
     found = getattr(section, "label_words", None) == "auto"
     return with_found_words(task, lm) if found else task
 

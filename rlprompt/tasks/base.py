@@ -7,7 +7,7 @@ baselines belong to the optimisers.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -205,6 +205,16 @@ class Task:
         """
         return None
 
+    def fitted(self, lm: FrozenLM, n_prompt: int) -> Task:
+        """The task with examples that leave room for a prompt of so many tokens.
+
+        By default itself: whoever scores an example that is too long is told then.
+
+        Raises:
+            ValueError: An example does not fit, and is neither to be cut nor to be left out.
+        """
+        return self
+
     def calibrated(self) -> Task | None:
         """The task with contextual calibration, or None where it has any, or cannot."""
         return None
@@ -228,6 +238,10 @@ class Task:
     def label_word_report(self, lm: FrozenLM) -> LabelWordReport | None:
         """What the model's tokenizer makes of the label words, or None where there are none."""
         return None
+
+    def spelling_warnings(self, lm: FrozenLM) -> Iterable[str]:
+        """What a person should know of how the model's tokenizer spells texts and prompts."""
+        return ()
 
     def usage(self) -> Mapping[str, Any] | None:
         """What an exported prompt says of its use (`Usage`); None where only the task knows."""

@@ -22,7 +22,7 @@ from typing import Concatenate, ParamSpec, Unpack
 from rlprompt.data.hub import is_saved
 from rlprompt.data.settings import DrawSettings, described, draw_splits, draws
 from rlprompt.tasks.classification import ClassificationTask
-from rlprompt.template import Template
+from rlprompt.template import AnswerSpace, Template, TemplateText
 from rlprompt.types import DEFAULT_CALIBRATION
 
 P = ParamSpec("P")
@@ -289,6 +289,7 @@ SETTINGS = described("""
         hand_prompt: The control; None for the papers'.
         calibration: `none`, `contextual` or `batch`, as for `ClassificationTask`.
         calibration_strength: As for `ClassificationTask`.
+        answer_space: What stands between text and label word (`Template`).
         **draw: What is drawn of the data (`DrawSettings`).
 
     Raises:
@@ -301,18 +302,19 @@ SETTINGS = described("""
 def _task(
     known: Benchmark,
     data: str | None = None,
-    template: str | None = None,
+    template: TemplateText | None = None,
     masked: bool = False,
     label_words: Mapping[str, str] | None = None,
     reward: str = "gap",
     hand_prompt: str | None = None,
     calibration: str = DEFAULT_CALIBRATION,
     calibration_strength: float = 1.0,
+    answer_space: AnswerSpace = "auto",
     **draw: Unpack[DrawSettings],
 ) -> ClassificationTask:
     words = _words(known, label_words)
     default = known.masked if masked else known.causal
-    shape = _template(known, default if template is None else template)
+    shape = _template(known, default if template is None else template, answer_space)
     usual = data is None or _usual(known, data)
     spellings = known.spellings if usual else tuple(map(str, range(len(words))))
     splits = draw_splits(
@@ -372,9 +374,9 @@ def _words(known: Benchmark, given: Mapping[str, str] | None) -> dict[str, str]:
     return words
 
 
-def _template(known: Benchmark, text: str) -> Template:
+def _template(known: Benchmark, text: TemplateText, answer_space: AnswerSpace) -> Template:
     """The template, with no other fields than there are."""
-    template = Template(text)
+    template = Template.of(text, answer_space)
     if unknown := set(template.fields) - set(known.columns):
         raise ValueError(
             f"template {text!r} has the field {min(unknown)!r}; {known.name} has "

@@ -30,7 +30,7 @@ from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
 from rlprompt.tasks.class_scores import REWARDS, ClassScorer, accuracy
 from rlprompt.tasks.templated import TemplateTask
 from rlprompt.tasks.verbaliser import LabelWordReport, LabelWords, Verbaliser
-from rlprompt.template import Query, Template
+from rlprompt.template import AnswerSpace, Query, Template, TemplateText
 from rlprompt.types import DEFAULT_CALIBRATION, Floats, Ids
 
 
@@ -43,8 +43,8 @@ class ClassificationTask(TemplateTask):
         splits: The examples, labelled with keys of `label_words`.
         template: Where text, prompt and answer go.
         label_words: Class to label word, or to a list of them. A word of several tokens is scored
-            whole. A word that starts with no white space follows the text after one space, or on a
-            new line after none (`Template.answer_prefix`).
+            whole. A word that starts with no white space follows the text as the template's
+            `answer_space` says.
         reward: `gap`, `cross_entropy`, `hinge` or `accuracy`.
         hand_prompt: A prompt written by hand, the control of every comparison.
         pooling: How several words of a class make one score, `mean` or `logsumexp` (`Verbaliser`).
@@ -139,7 +139,7 @@ class ClassificationTask(TemplateTask):
         cls,
         data: str,
         *,
-        template: str,
+        template: TemplateText,
         label_words: LabelWords,
         text: str | Sequence[str] | Mapping[str, str] | None = None,
         label: str = "label",
@@ -149,6 +149,7 @@ class ClassificationTask(TemplateTask):
         length: str = "sum",
         calibration: str = DEFAULT_CALIBRATION,
         calibration_strength: float = 1.0,
+        answer_space: AnswerSpace = "auto",
         name: str = "",
         **draw: Unpack[DrawSettings],
     ) -> ClassificationTask:
@@ -157,7 +158,8 @@ class ClassificationTask(TemplateTask):
         Args:
             data: As for `load_splits`: a file that examples are drawn from, a folder with train,
                 dev and test files, or `movie-reviews`.
-            template: Where text, prompt and answer go (`Template`).
+            template: Where text, prompt and answer go: a text, or the messages of a chat
+                (`Template.of`).
             label_words: As for the class.
             text: Columns for the template's fields: a mapping of field to column, or the column of
                 the only field. Left out, the fields are columns.
@@ -168,6 +170,7 @@ class ClassificationTask(TemplateTask):
             length: As for the class.
             calibration: As for the class.
             calibration_strength: As for the class.
+            answer_space: What stands between text and label word (`Template`).
             name: What results call it; left out, the file's name, or those of the folder and the
                 one that it is in.
             **draw: What is drawn of the data (`DrawSettings`).
@@ -175,7 +178,7 @@ class ClassificationTask(TemplateTask):
         Raises:
             ValueError: Something is not there, or has a defect.
         """
-        made = Template(template)
+        made = Template.of(template, answer_space)
         splits = draw_splits(data, list(label_words), draw, text=columns(made, text), label=label)
         return cls(
             name=name or data_name(data),
@@ -203,6 +206,10 @@ class ClassificationTask(TemplateTask):
             state.append(f"pooling {self.pooling}")
         if self.length != "sum":
             state.append(f"length {self.length}")
+        if changes := self.template.changes(
+            [w for own in self.verbaliser.words.values() for w in own]
+        ):
+            state.append(f"answers {changes!r}")
         if self.calibration != "none":
             state.append(f"calibration {self.calibration}")
             if self.calibration_strength != 1:
@@ -317,6 +324,8 @@ class ClassificationTask(TemplateTask):
 
     def demonstrations(self) -> Demonstrations | None:
         """See `Task.demonstrations`: as many of each class, in fixed order."""
+        if self.template.messages:
+            return None  # of a chat the prompt cannot be moved
         led = variant(self, template=self.template.leading())
         if led is None:
             return None
@@ -336,6 +345,7 @@ class ClassificationTask(TemplateTask):
         """See `Task.usage`."""
         return {
             "template": self.template.text,
+            "answer_space": self.template.answer_space,
             "label_words": self.verbaliser.words,
             "pooling": self.pooling,
             "length": self.length,

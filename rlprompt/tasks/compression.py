@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -132,6 +132,11 @@ class CompressionTask(Task):
     def described(self, lm: FrozenLM, prompt: TokenPrompt) -> tuple[str, bool]:
         """As the other task."""
         return self.task.described(lm, prompt)
+
+    def fitted(self, lm: FrozenLM, n_prompt: int) -> Task:
+        """See `Task.fitted`."""
+        task = self.task.fitted(lm, n_prompt)
+        return self if task is self.task else replace(self, task=task)
 
     def blank(self, lm: FrozenLM) -> int:
         """The id that stands for nothing.

@@ -33,7 +33,7 @@ from rlprompt.tasks.base import (
 from rlprompt.tasks.function import RewardFunction, load_reward
 from rlprompt.tasks.metrics import METRICS, Metric, metric
 from rlprompt.tasks.templated import TemplateTask
-from rlprompt.template import Template
+from rlprompt.template import Template, TemplateText
 from rlprompt.types import Floats, Outputs
 
 
@@ -111,7 +111,7 @@ class GenerationTask(TemplateTask):
         cls,
         data: str,
         *,
-        template: str,
+        template: TemplateText,
         reward: str | Mapping[str, float] | RewardFunction,
         text: str | Sequence[str] | Mapping[str, str] | None = None,
         label: str | None = None,
@@ -128,7 +128,7 @@ class GenerationTask(TemplateTask):
 
         Args:
             data: As for `load_splits`.
-            template: Where text and prompt go (`Template`).
+            template: Where text and prompt go: a text, or the messages of a chat (`Template.of`).
             reward: As for the class, or where a function is, such as `rewards.py:score`.
             text: Columns for the template's fields, as for `ClassificationTask.from_file`.
             label: Column that holds the reference answer, if any.
@@ -144,7 +144,7 @@ class GenerationTask(TemplateTask):
         Raises:
             ValueError: Something is not there, or has a defect.
         """
-        made = Template(template)
+        made = Template.of(template)
         splits = draw_splits(data, None, draw, text=columns(made, text), label=label)
         return cls(
             name=name or data_name(data),
@@ -218,6 +218,8 @@ class GenerationTask(TemplateTask):
 
     def demonstrations(self) -> Demonstrations | None:
         """See `Task.demonstrations`: examples that have a reference answer."""
+        if self.template.messages:
+            return None  # of a chat the prompt cannot be moved
         ends = any(stop in SEPARATOR for stop in self.stop)
         stop = (*self.stop, *(() if ends else (SEPARATOR,)))
         led = variant(self, template=self.template.leading(), stop=stop)

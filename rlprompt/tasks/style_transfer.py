@@ -37,7 +37,7 @@ from rlprompt.prompt import Prompt
 from rlprompt.tasks.base import Measured, data_name
 from rlprompt.tasks.judges import SentenceEncoder, StyleClassifier, verbalised
 from rlprompt.tasks.templated import TemplateTask
-from rlprompt.template import Template
+from rlprompt.template import Template, TemplateText
 from rlprompt.types import Floats, Outputs
 
 StyleReward = Literal["mean", "product"]
@@ -163,7 +163,7 @@ class StyleTransferTask(TemplateTask):
         sentence_model: str = "",
         device: str = "auto",
         reward: StyleReward = "mean",
-        template: str = TEMPLATE.text,
+        template: TemplateText = TEMPLATE.text,
         style_template: str = STYLE_TEMPLATE,
         max_new_tokens: int = DECODING.max_new_tokens,
         stop: Sequence[str] = DECODING.stop,
@@ -213,7 +213,7 @@ class StyleTransferTask(TemplateTask):
             ),
             encoder=SentenceEncoder.load(sentence_model, device) if sentence_model else None,
             reward=reward,
-            template=Template(template),
+            template=Template.of(template),
             style_template=style_template,
             decoding=Decoding(max_new_tokens, tuple(stop)),
             hand_prompt=hand_prompt.replace("{target}", target),
@@ -239,6 +239,11 @@ class StyleTransferTask(TemplateTask):
         """Rows that the frozen model reads to judge what it wrote on train."""
         n_judgements = [self.classifier, self.encoder].count(None)
         return n_judgements * len(self.splits.train)
+
+    def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
+        """See `Task.lengths`."""
+        n_answer = self.decoding.max_new_tokens - 1
+        return [(query.n_text, n_answer) for query in self.queries(lm, examples)]
 
     def rewards(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]

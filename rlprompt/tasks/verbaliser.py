@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.scorer import Over
+from rlprompt.models.spelling import ANCHORS
 from rlprompt.template import Template
 from rlprompt.types import Ids
 
@@ -71,7 +72,7 @@ class Verbaliser:
 
     Args:
         label_words: Class to label word or words. A word that starts with no white space follows
-            the text after one space, or on a new line after none (`Template.answer_prefix`).
+            the text as `Template.answer_space` says.
         pooling: How several words make one score. `mean` of their log-likelihoods (OpenPrompt's
             `ManualVerbalizer`, Ding et al. 2022, arXiv 2111.01998), which is fair to classes with
             unequal numbers of words; `logsumexp`, the log-probability of any of the words, as
@@ -192,7 +193,7 @@ class Verbaliser:
         begins = long.ids[: len(short.ids)] == short.ids
         if begins and self.length == "sum" and lm.kind != "masked":
             return f"{long} begins with all of {short} and can never be the likelier of the two"
-        piece = lm.decode(short.ids[:1])
+        piece = lm.decode(short.ids[:1], lm.encode(ANCHORS[0]))
         return (
             f"{short} and {long} begin with the same token {piece!r}, which cannot tell them apart"
         )
