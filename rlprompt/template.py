@@ -17,6 +17,7 @@ a control token is text.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -370,11 +371,16 @@ class Template:
             prompt: Exactly what stands in the prompt's place.
             answer: What follows the text, of a causal model.
         """
-        own = self.on(encoder)
-        before, after = own._sides(encoder, example)
+        if self.messages:  # the chat template may change what is typed, such as its ends
+            chat = re.split(_FIELD.format(r"(\w+)"), encoder.chat(_marked(self, prompt)))
+            pieces = [Piece(text) for text in chat]
+            pieces[1::2] = [Piece(example[name].strip(), "field") for name in chat[1::2]]
+            _strip(pieces)
+            return encoder.spell([*pieces, Piece(answer)])
+        before, after = self._sides(encoder, example)
         head = encoder.spell(before)
         ids = encoder.spell([*before, Piece(prompt), *after, Piece(answer)])
-        start, end = own._frame(encoder, head or ids, ids)
+        start, end = self._frame(encoder, head or ids, ids)
         return start + ids + end
 
     def frame(self, encoder: Encoder) -> tuple[Ids, Ids]:
@@ -494,13 +500,14 @@ def _messages(text: str) -> tuple[Message, ...]:
         return ()
 
 
-def _marked(template: Template) -> tuple[Message, ...]:
-    """The messages with marks for fields and without doubled braces."""
+def _marked(template: Template, prompt: str | None = None) -> tuple[Message, ...]:
+    """The messages with marks for fields, or with a prompt, and without doubled braces."""
+    known = {} if prompt is None else {PROMPT: prompt}
     return tuple(
         Message(
             role,
             "".join(
-                literal + ("" if name is None else _FIELD.format(name))
+                literal + ("" if name is None else known.get(name, _FIELD.format(name)))
                 for literal, name in _parse(content)
             ),
         )

@@ -73,7 +73,7 @@ class TemplateTask(Task):
             query = own.query(example.fields, lm)
             for spelt, ids in answers:
                 whole = query.head_ids + prompt + query.tail_ids + ids
-                if own.typed(example.fields, lm, text, spelt) != whole:
+                if self.template.typed(example.fields, lm, text, spelt) != whole:
                     joined.append(f"the answer {spelt!r}" if spelt else f"the prompt {text!r}")
                     break
         if joined:
@@ -93,6 +93,6 @@ class TemplateTask(Task):
         for example in self.splits.train[:TYPED_EXAMPLES]:
             query = own.query(example.fields, lm)
             in_place = query.head_ids + prompt.ids + query.tail_ids
-            if own.typed(example.fields, lm, typed) != in_place:
+            if self.template.typed(example.fields, lm, typed) != in_place:
                 return text, False
         return text, True

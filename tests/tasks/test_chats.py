@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from exports import export
 from spellings import plain_loglik, spelling_tokenizer
 from tiny import tiny_model
 
 from rlprompt.data.load import Example, Splits
+from rlprompt.export.server import PromptServer
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.tasks.classification import ClassificationTask
@@ -19,7 +22,8 @@ from rlprompt.tasks.generation import GenerationTask
 from rlprompt.template import Template, TemplateText
 
 JINJA = (
-    "{{ bos_token }}{% for m in messages %}{% if m['role'] not in ['system', 'user', 'assistant'] %}"
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m['role'] not in ['system', 'user', 'assistant'] %}"
     "{{ raise_exception('no role ' + m['role']) }}{% endif %}<|im_start|>{{ m['role'] }}\n"
     "{{ m['content'] | trim }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -34,18 +38,10 @@ TURNS: list[dict[str, str]] = [
 ]
 
 
-def tokenizer(name: str) -> Any:
-    made: Any = type(spelling_tokenizer(name)).__call__  # a copy: what is cached stays as it is
-    import copy
-
-    made = copy.deepcopy(spelling_tokenizer(name))
-    made.chat_template = JINJA
-    return made
-
-
 @lru_cache
 def chat_lm(name: str = "no prefix") -> FrozenLM:
-    own = tokenizer(name)
+    own: Any = copy.deepcopy(spelling_tokenizer(name))  # what is cached stays as it is
+    own.chat_template = JINJA
     return FrozenLM(tiny_model("llama", vocab_size=len(own)), own, f"chat {name}")
 
 
@@ -84,8 +80,6 @@ def test_scores_are_those_of_the_rendered_chat(name: str, template: Any) -> None
     assert list(query.head_ids + prompt.ids + query.tail_ids) == right
     assert right.count(lm.tokenizer.bos_token_id) == 1
     ours = lm.score([prompt], [query])[0, 0].tolist()
-    words = [lm.tokenizer(f"<|im_start|>{word}", add_special_tokens=False) for word in ("bad",)]
-    assert len(words) == 1
     plain = [plain_loglik(lm, right, answer) for answer in query.candidates]
     assert ours == pytest.approx(plain, abs=1e-4)
 
@@ -127,6 +121,23 @@ def test_a_prompt_in_a_chat_is_typed_again() -> None:
     prompt = made.written(lm, "It was very good")
     assert made.described(lm, prompt) == ("It was very good", True)
     assert made.described(lm, TokenPrompt(lm.encode(" It was")))[1] is False  # trimmed
+
+
+def test_it_is_exported_and_served(tmp_path: Path) -> None:
+    lm = chat_lm("bytes")
+    made = task()
+    prompt = made.written(lm, "It was very good")
+    exported = export(tmp_path, lm, prompt, made)
+    assert exported.facts.before_ids == made.queries(lm, made.splits.test)[0].head_ids
+    (answer,) = PromptServer(lm, {"mine": exported}).classify(
+        [("mine", made.splits.test[0].fields)]
+    )
+    loglik = lm.score([prompt], made.queries(lm, made.splits.test[:1]))[0, 0].double()
+    assert list(answer.chances.values()) == pytest.approx(loglik.softmax(-1).tolist(), abs=1e-6)
+    page = (tmp_path / "README.md").read_text("utf-8")
+    start, end = "<s><|im_start|>system\\n", "<|im_end|>\\n<|im_start|>user\\n{text}<|im_end|>\\n"
+    assert f"before = ids('{start}')" in page
+    assert f"after = ids('{end}<|im_start|>assistant\\n', inside=True)" in page
 
 
 def test_it_is_a_text_in_files_and_hashes() -> None:
