@@ -146,5 +146,7 @@ def draw_splits(
         on_bad_rows=settings["on_bad_rows"],
         on_leak=settings["on_leak"],
     )
-    later = {name: settings[name] for name in ("on_bad_rows", "on_long_text")}
-    return splits if set(later.values()) == {"error"} else replace(splits, **later)
+    bad, long = settings["on_bad_rows"], settings["on_long_text"]
+    if bad == long == "error":
+        return splits
+    return replace(splits, on_bad_rows=bad, on_long_text=long)

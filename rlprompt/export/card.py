@@ -51,7 +51,9 @@ def card(facts: Facts, lm: FrozenLM | None = None) -> str:
         lm: The prompt's model, for what its tokenizer makes of the template.
     """
     usage, model = facts.task.usage, facts.model
-    template = usage and (usage.made if lm is None else usage.made.on(lm))
+    template = None if usage is None else usage.made
+    if template is not None and lm is not None:
+        template = template.on(lm)
     before, after = _around(facts, template, lm)
     return _page().render(
         facts=facts,

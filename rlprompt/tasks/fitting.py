@@ -53,9 +53,11 @@ def fit(splits: Splits, lm: FrozenLM, measure: Measure, n_prompt: int) -> Splits
         ValueError: As for `fitted`, or none is left of a split.
     """
     fitting = _Fitting(splits, lm, measure, n_prompt)
-    parts = {name: tuple(fitting.kept(name, part)) for name, part in splits.parts().items()}
+    train, dev, test = (tuple(fitting.kept(*part)) for part in splits.parts().items())
     notes = fitting.notes()
-    return replace(splits, **parts, notes=(*splits.notes, *notes)) if notes else splits
+    if not notes:
+        return splits
+    return replace(splits, train=train, dev=dev, test=test, notes=(*splits.notes, *notes))
 
 
 class _Fitting:

@@ -12,6 +12,7 @@ from rlprompt.prompt import TokenPrompt
 from rlprompt.tasks.base import Task, variant
 from rlprompt.tasks.fitting import fit
 from rlprompt.template import Query, Template
+from rlprompt.types import Ids
 
 # Train examples around which a prompt is typed to see whether that gives its tokens again.
 TYPED_EXAMPLES = 32
@@ -65,7 +66,8 @@ class TemplateTask(Task):
                 "every text: it stands there once"
             )
         text = own.prompt_text(self.hand_prompt or "It was")
-        prompt, answers = self.spelt(lm, text).ids, [("", ())]
+        prompt = self.spelt(lm, text).ids
+        answers: list[tuple[str, Ids]] = [("", ())]
         if lm.kind == "causal" and (report := self.label_word_report(lm)):
             answers += [(word.text, word.ids) for word in report.words[:MOST_WORDS]]
         joined, examples = [], self.splits.train[:TYPED_EXAMPLES]

@@ -23,6 +23,14 @@ TIKTOKEN = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m['role'] not in ['system', 'user', 'assistant'] %}"
+    "{{ raise_exception('no role ' + m['role']) }}{% endif %}<|im_start|>{{ m['role'] }}\n"
+    "{{ m['content'] | trim }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
 
 def _merges(words: Sequence[str]) -> list[tuple[str, str]]:
     """Each word grows letter by letter."""

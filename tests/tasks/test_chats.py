@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exports import export
-from spellings import plain_loglik, spelling_tokenizer
+from spellings import CHAT_TEMPLATE, plain_loglik, spelling_tokenizer
 from tiny import tiny_model
 
 from rlprompt.data.load import Example, Splits
@@ -21,13 +21,6 @@ from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.generation import GenerationTask
 from rlprompt.template import Template, TemplateText
 
-JINJA = (
-    "{{ bos_token }}{% for m in messages %}"
-    "{% if m['role'] not in ['system', 'user', 'assistant'] %}"
-    "{{ raise_exception('no role ' + m['role']) }}{% endif %}<|im_start|>{{ m['role'] }}\n"
-    "{{ m['content'] | trim }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 CHAT = {"system": "{prompt}", "user": "{text}"}
 WORDS = {"negative": "bad", "positive": "good"}
 TURNS: list[dict[str, str]] = [
@@ -41,7 +34,7 @@ TURNS: list[dict[str, str]] = [
 @lru_cache
 def chat_lm(name: str = "no prefix") -> FrozenLM:
     own: Any = copy.deepcopy(spelling_tokenizer(name))  # what is cached stays as it is
-    own.chat_template = JINJA
+    own.chat_template = CHAT_TEMPLATE
     return FrozenLM(tiny_model("llama", vocab_size=len(own)), own, f"chat {name}")
 
 
@@ -56,6 +49,13 @@ def parts(*labels: str) -> Splits:
 def task(template: TemplateText = CHAT, **settings: Any) -> ClassificationTask:
     made = Template.of(template)
     return ClassificationTask("chats", parts(*WORDS), made, WORDS, **settings)
+
+
+def rendered(lm: FrozenLM, template: Any, text: str, prompt: str, **options: Any) -> Any:
+    """The chat by transformers alone."""
+    chat = messages(template, text, prompt)
+    own: Any = lm.tokenizer
+    return own.apply_chat_template(chat, add_generation_prompt=True, **options)
 
 
 def messages(template: Any, text: str, prompt: str) -> list[dict[str, str]]:
@@ -74,9 +74,7 @@ def test_scores_are_those_of_the_rendered_chat(name: str, template: Any) -> None
     prompt = made.written(lm, "It was")
     query = made.queries(lm, made.splits.train[:1])[0]
     text = made.splits.train[0].fields["text"]
-    right = lm.tokenizer.apply_chat_template(
-        messages(template, text, "It was"), add_generation_prompt=True, return_dict=True
-    )["input_ids"]
+    right = rendered(lm, template, text, "It was")["input_ids"]
     assert list(query.head_ids + prompt.ids + query.tail_ids) == right
     assert right.count(lm.tokenizer.bos_token_id) == 1
     ours = lm.score([prompt], [query])[0, 0].tolist()
@@ -104,16 +102,12 @@ def test_vectors_and_writing_work_as_well() -> None:
     np.testing.assert_allclose(found[0], found[1], atol=1e-3)
     writing = GenerationTask("w", parts("x", "y"), Template.of(CHAT), "contains", max_new_tokens=3)
     _, outputs = writing.rewards_with_outputs(lm, [tokens], writing.splits.train)
-    rendered = lm.tokenizer.apply_chat_template(
-        messages(CHAT, writing.splits.train[0].fields["text"], "It was very good"),
-        add_generation_prompt=True,
-        return_dict=True,
-        return_tensors="pt",
-    )
+    text = writing.splits.train[0].fields["text"]
+    chat = rendered(lm, CHAT, text, "It was very good", return_tensors="pt")
     model: Any = lm.model
-    written = model.generate(**rendered, max_new_tokens=3, do_sample=False)[0]
-    text = lm.tokenizer.decode(written[rendered["input_ids"].shape[1] :])
-    assert outputs[0][0] == text.partition("\n")[0].strip()
+    written = model.generate(**chat, max_new_tokens=3, do_sample=False)[0]
+    answer = lm.decode(written[chat["input_ids"].shape[1] :].tolist())
+    assert outputs[0][0] == answer.partition("\n")[0].strip()
 
 
 def test_a_prompt_in_a_chat_is_typed_again() -> None:
@@ -152,8 +146,8 @@ def test_it_is_a_text_in_files_and_hashes() -> None:
 
 
 def test_a_pasted_beginning_stands_once_and_is_said() -> None:
-    lm, chat = chat_lm(), messages(CHAT, "{text}", "{prompt}")
-    pasted = lm.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    lm = chat_lm()
+    pasted = rendered(lm, CHAT, "{text}", "{prompt}", tokenize=False)
     made, as_chat = task(pasted), task()
     example = made.splits.train[:1]
     assert made.queries(lm, example) == as_chat.queries(lm, example)
@@ -192,13 +186,10 @@ def test_the_default_model_scores_its_chats_as_transformers_does(default_lm: Fro
     made, prompt = task(template), "Answer with one word."
     (query,) = made.queries(default_lm, made.splits.train[:1])
     tokens = made.written(default_lm, prompt)
-    right = default_lm.tokenizer.apply_chat_template(
-        messages(template, made.splits.train[0].fields["text"], prompt),
-        add_generation_prompt=True,
-        return_dict=True,
-    )["input_ids"]
+    text = made.splits.train[0].fields["text"]
+    right = rendered(default_lm, template, text, prompt)["input_ids"]
     assert list(query.head_ids + tokens.ids + query.tail_ids) == right
-    words = [default_lm.tokenizer(word)["input_ids"] for word in ("bad", "good")]
+    words = [list(default_lm.encode(word)) for word in ("bad", "good")]
     assert list(map(list, query.candidates)) == words
     plain = [plain_loglik(default_lm, right, word) for word in words]
     ours = default_lm.score([tokens], [query])[0, 0].tolist()

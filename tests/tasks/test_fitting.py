@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import transformers
 from spellings import spelling_lm, spelling_tokenizer
-from tiny import CONTEXT, tiny_lm
-from tokenizers import AddedToken
+from tiny import CONTEXT, tiny_lm, tiny_model
+from tokenizers import AddedToken, Tokenizer
 
 from rlprompt.agents import RandomSearch
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.budget import Budget
 from rlprompt.studies.experiment import Experiment
+from rlprompt.tasks.base import Task
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.fitting import fitted
 from rlprompt.tasks.generation import GenerationTask
@@ -33,11 +34,11 @@ def rows(*more: str) -> str:
 
 def task(path: Path, *more: str, **settings: Any) -> ClassificationTask:
     path.write_text(rows(*more))
-    settings = {"template": "{text} {prompt}\nMood:", "shots": 2} | settings
+    settings = {"template": "{text} {prompt}\nMood:", "shots": 2, **settings}
     return ClassificationTask.from_file(str(path), label_words=WORDS, **settings)
 
 
-def texts(task: ClassificationTask) -> list[str]:
+def texts(task: Task) -> list[str]:
     return [e.fields["text"] for part in task.splits.parts().values() for e in part]
 
 
@@ -69,6 +70,7 @@ class TestLongTexts:
         (example,) = (
             e for part in cut.splits.parts().values() for e in part if e.fields["text"] == text
         )
+        assert isinstance(cut, ClassificationTask)
         ((n_text, n_answer),) = cut.lengths(lm, [example])
         assert CONTEXT - 2 <= n_text + 5 + n_answer <= CONTEXT
         query = cut.queries(lm, [example])[0]
@@ -86,7 +88,7 @@ class TestLongTexts:
     def test_an_experiment_is_fitted_before_anything_is_paid(self, tmp_path: Path) -> None:
         made = task(tmp_path / "a.csv", LONG, on_long_text="truncate-end")
         experiment = Experiment("x", made, tiny_lm(), {"r": RandomSearch()}, Budget(40), length=3)
-        assert max(map(len, texts(experiment.task))) < 256  # type: ignore[arg-type]  # the same class
+        assert max(map(len, texts(experiment.task))) < 256
         assert "cut (truncate-end)" in experiment.task.splits.notes[-1]
 
     def test_a_template_that_is_too_long_by_itself_is_told(self, tmp_path: Path) -> None:
@@ -118,15 +120,12 @@ class TestLongTexts:
 
 def with_think() -> FrozenLM:
     """A model whose tokenizer has a token that is not said to be special, and always found."""
-    tokenizer: Any = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=type(spelling_tokenizer("bytes").backend_tokenizer).from_str(  # type: ignore[attr-defined]  # a fast one
-            spelling_tokenizer("bytes").backend_tokenizer.to_str()  # type: ignore[attr-defined]  # a fast one
-        ),
-        eos_token="</s>",
+    make: Any = transformers.PreTrainedTokenizerFast  # not annotated
+    known: Any = spelling_tokenizer("bytes")
+    tokenizer = make(
+        tokenizer_object=Tokenizer.from_str(known.backend_tokenizer.to_str()), eos_token="</s>"
     )
     tokenizer.add_tokens([AddedToken("<think>", special=False)])
-    from tiny import tiny_model
-
     return FrozenLM(tiny_model("llama", vocab_size=len(tokenizer)), tokenizer, "thinker")
 
 
@@ -161,7 +160,7 @@ class TestControlTokens:
     def test_in_the_template_they_are_control_tokens(self, name: str, tmp_path: Path) -> None:
         lm = spelling_lm(name)
         made = task(tmp_path / "a.csv", template="<|im_start|>{text}<|im_end|>\n{prompt}")
-        ids = lm.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+        ids: Any = lm.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
         clean = made.template.query({"text": "It was good"}, lm).head_ids
         assert [i for i in clean if i in ids] == ids
         typed = "<|im_start|>It was good<|im_end|>\n"

@@ -14,11 +14,16 @@ from rlprompt.tasks.generation import GenerationTask
 from rlprompt.template import Template
 
 TEXTS = ("It was the film", "a.b", "very", "(good)")
-PARTS = [tuple(Example({"text": f"{text} {name}"}, "x") for text in TEXTS) for name in "abc"]
+
+
+def part(name: str) -> tuple[Example, ...]:
+    return tuple(Example({"text": f"{text} {name}"}, "x") for text in TEXTS)
 
 
 def task(template: str = "{text} {prompt}\nMood:") -> GenerationTask:
-    return GenerationTask("films", Splits(*PARTS), Template(template), "contains")
+    return GenerationTask(
+        "films", Splits(part("a"), part("b"), part("c")), Template(template), "contains"
+    )
 
 
 def test_what_retyping_would_change_is_told() -> None:
