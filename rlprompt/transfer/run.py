@@ -175,8 +175,9 @@ def arrivals(
         return
     if same_tokens:
         yield "as found", found.prompt, None
-    if not same_tokens or not found.source.retypable:
-        yield "by text", *_typed(found.source.text, task, lm)
+    typed, retyping = _typed(found.source.text, task, lm)
+    if not same_tokens or typed != found.prompt:
+        yield "by text", typed, retyping
 
 
 def _typed(text: str, task: Task, lm: FrozenLM) -> tuple[TokenPrompt, Retyping]:

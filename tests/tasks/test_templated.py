@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from spellings import SPELLINGS, spelling_lm
@@ -10,6 +12,7 @@ from tiny import tiny_lm
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
+from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.generation import GenerationTask
 from rlprompt.template import Template
 
@@ -74,3 +77,18 @@ def test_the_default_models_prompts_are_called_retypable_only_where_they_are(
     retypable = [prompt for prompt, (_, retypable) in texts.items() if retypable]
     assert all(made.written(lm, texts[prompt][0]) == prompt for prompt in retypable)
     assert 10 < len(retypable) < 50
+
+
+def test_letters_that_are_joined_over_a_border_are_told() -> None:
+    lm = spelling_lm("no prefix")
+    (warning,) = dataclasses.replace(
+        task("{text} go{prompt}\nMood:"), hand_prompt="od"
+    ).spelling_warnings(lm)
+    assert "in 4 of 4 train examples the tokenizer joins letters over a border" in warning
+    assert "first at the prompt 'od'" in warning
+    assert not list(task().spelling_warnings(lm))
+    classes = ClassificationTask(
+        "films", task().splits, Template("{text} {prompt} ter", ""), {"x": "rible", "y": "bad"}
+    )
+    (warning,) = classes.spelling_warnings(lm)
+    assert "first at the answer 'rible'" in warning
