@@ -61,6 +61,7 @@ class ClassificationTask(TemplateTask):
             reward, pooling, length or calibration, a strength outside 0 to 1, a template without a
             text to calibrate by, or an example whose label has no word.
 
+    >>> from rlprompt import TokenPrompt
     >>> from rlprompt.check.toy import toy_lm
     >>> from rlprompt.data.load import load_splits
     >>> lm, labels = toy_lm(), ["bad", "good"]

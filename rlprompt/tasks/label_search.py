@@ -27,7 +27,6 @@ from rlprompt.tasks.class_scores import accuracy, cross_entropy
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.verbaliser import pool_words
 from rlprompt.template import Template
-from rlprompt.types import Ids
 
 logger = logging.getLogger(__name__)
 
@@ -158,16 +157,15 @@ def _which(examples: Sequence[Example], labels: Sequence[str]) -> Tensor:
 def _words(lm: FrozenLM, template: Template) -> dict[str, int]:
     """Words of two letters or more that are one token where the answer goes, with their ids."""
     own, words = template.on(lm), {}
+    prefix = own.answer_text("a", lm.kind)[:-1]
     for i in range(min(lm.n_vocabulary, len(lm.tokenizer))):
         word = lm.decode([i]).strip()
+        if len(word) < 2 or not word.isalpha() or own.answer_text(word, lm.kind) != prefix + word:
+            continue  # or of another script than the template
         # The same letters have another id where they begin no word.
-        if len(word) > 1 and word.isalpha() and _answer(own, lm, word) == (i,):
+        if own.answer_ids(lm, prefix + word) == (i,):
             words[word] = i
     return words
-
-
-def _answer(template: Template, lm: FrozenLM, word: str) -> Ids:
-    return template.answer_ids(lm, template.answer_text(word, lm.kind))
 
 
 def _loglik(
