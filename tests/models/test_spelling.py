@@ -151,3 +151,21 @@ def test_the_default_models_queries_are_what_they_have_always_been(
             digest.update(repr((query.head_ids, query.tail_ids, prompt, answer)).encode())
     # Made by the version that tokenised pieces apart, which was right for this tokenizer.
     assert digest.hexdigest() == "50e245df91537064dd3f456f41b760e90a6276375d2bd0cd5239be66111f2a49"
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{text} {prompt} {mask} .", "It was {mask}. {prompt} {text}", "{mask}: {text}{prompt}"],
+)
+@settings(max_examples=20)
+@given(text=texts, prompt=texts)
+def test_a_masked_models_ids_are_those_of_the_whole_with_its_mask(
+    template: str, text: str, prompt: str
+) -> None:
+    lm, made = spelling_lm("wordpiece"), Template(template.replace("}{", "}. {"))
+    query = made.query({"text": text}, lm)
+    ids = made.prompt_ids(lm, made.prompt_text(prompt))
+    whole = made.text.format(text=text, prompt=prompt, mask="[MASK]")
+    assert list(query.head_ids + ids + query.tail_ids) == lm.tokenizer(whole)["input_ids"]
+    spelt = lm.tokenizer.convert_ids_to_tokens(list(made.answer_ids(lm, made.answer_text("great"))))
+    assert spelt == ["great"]
