@@ -118,13 +118,11 @@ class Spelling:
             return ids
         ids = self._ids(text, plain=True) if not own else tuple(self._around(text, own))
         if sum(i in self._control_ids for i in ids) > len(own):
-            field = next(
-                p.text for p in pieces if p.kind == "field" and self._pattern.search(p.text)
-            )
-            found = self._pattern.search(field)
+            texts = (piece.text for piece in pieces if piece.kind == "field")
+            names = [repr(found[0]) for field in texts if (found := self._pattern.search(field))]
             raise ControlTokenError(
-                f"the text holds {found and found[0]!r}, which this model's tokenizer always takes "
-                "for a control token"
+                f"the text holds {', '.join(names) or 'something'}, which this model's tokenizer "
+                "always takes for a control token"
             )
         return ids
 
@@ -163,14 +161,16 @@ class Spelling:
     def _special(self) -> dict[str, int]:
         """Control tokens and their ids."""
         tokenizer: Any = self.tokenizer
-        special = {
+        special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+        special |= {
             token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special
         }
-        # Some that are not said to be special are so by their look, such as <think>.
+        # Some that are not said to be special are so by their look, such as <think>; Gemma's <b>
+        # is not.
         special |= {
             token.content: i
             for i, token in tokenizer.added_tokens_decoder.items()
-            if re.fullmatch(r"<[^<>\s]+>|\[[A-Z/_]+\]", token.content)
+            if re.fullmatch(r"<\|[^<>\s]+\|>|</?(think|\w+_\w+)>", token.content)
         }
         return special
 
