@@ -16,7 +16,6 @@ a control token is text.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,18 +23,19 @@ from functools import lru_cache
 from string import Formatter
 from typing import Literal, NamedTuple, Protocol, get_args
 
+from rlprompt._utils.chats import Message, as_json, messages_of
 from rlprompt._utils.scripts import is_unspaced, stands_close
 from rlprompt.types import Ids, ModelKind
 
 PROMPT, MASK = "prompt", "mask"
 ASSISTANT = "assistant"
 
+TemplateText = str | Mapping[str, str] | Sequence[Mapping[str, str]]
+"""A text with `{prompt}`, or the messages of a chat: role to content, or a list of such."""
+
 AnswerSpace = Literal["auto", " ", ""]
 """What stands between a text and a label word: one space, nothing, or what the template's end and
 the word's script ask for."""
-
-TemplateText = str | Mapping[str, str] | Sequence[Mapping[str, str]]
-"""A text with `{prompt}`, or the messages of a chat: role to content, or a list of such."""
 
 # Stands for a field where a chat template is asked what it makes of a message.
 _FIELD = "\ue000{}\ue001"
@@ -59,13 +59,6 @@ ANY = Piece("", "any")
 
 class ControlTokenError(ValueError):
     """A field holds what a tokenizer takes for a control token, whatever one does."""
-
-
-class Message(NamedTuple):
-    """A message of a chat, its content with fields."""
-
-    role: str
-    content: str
 
 
 class Encoder(Protocol):
@@ -172,7 +165,7 @@ class Template:
             raise ValueError(
                 f"answer_space is {self.answer_space!r}; give auto, ' ' (a space) or '' (none)"
             )
-        messages = _messages(self.text)
+        messages = messages_of(self.text)
         parts: list[tuple[str, str | None]] = []
         for text in [message.content for message in messages] or [self.text]:
             parts += _parse(text)
@@ -206,7 +199,7 @@ class Template:
         Raises:
             ValueError: As for the class, or a message is no role with a text.
         """
-        return cls(source if isinstance(source, str) else _as_json(source), answer_space)
+        return cls(source if isinstance(source, str) else as_json(source), answer_space)
 
     def on(self, encoder: Encoder) -> Template:
         """The template as a text: a chat as the tokenizer's own template writes it.
@@ -467,37 +460,6 @@ def _strip(pieces: list[Piece]) -> None:
         if text := last.text.rstrip(" "):
             pieces.append(last._replace(text=text))
             return
-
-
-def _as_json(source: Mapping[str, str] | Sequence[Mapping[str, str]]) -> str:
-    """Messages as the text of a template."""
-    listed: list[dict[str, str]] = []
-    for part in [source] if isinstance(source, Mapping) else source:
-        if not isinstance(part, Mapping) or not all(
-            isinstance(text, str) for pair in part.items() for text in pair
-        ):
-            raise ValueError(
-                f"a message of the template is {part!r}; give role: text, such as "
-                "user: '{text}' (quote a text with braces in YAML)"
-            )
-        if set(part) == {"role", "content"}:
-            listed.append({"role": part["role"], "content": part["content"]})
-        else:
-            listed += [{"role": role, "content": content} for role, content in part.items()]
-    if not listed:
-        raise ValueError("the template has no messages; give role: text, such as user: '{text}'")
-    return json.dumps(listed, ensure_ascii=False)
-
-
-def _messages(text: str) -> tuple[Message, ...]:
-    """The messages of a chat; none where the text is no chat's."""
-    # As a text with fields this would be refused, so nothing else is meant by it.
-    if not text.startswith('[{"role": '):
-        return ()
-    try:
-        return tuple(Message(one["role"], one["content"]) for one in json.loads(text))
-    except (ValueError, KeyError, TypeError):
-        return ()
 
 
 def _marked(template: Template, prompt: str | None = None) -> tuple[Message, ...]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlprompt._utils.chats import Message
 from rlprompt.models.decoding import AnswerEnd, Decoding, Generated
 from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.models.kernels import Kernels
@@ -44,7 +45,7 @@ from rlprompt.models.request import Limits, Request, join, prepare, prepare_soft
 from rlprompt.models.scorer import Generator, Over, Scorer, embed, write
 from rlprompt.models.spelling import Spelling
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.template import Message, Piece, Query
+from rlprompt.template import Piece, Query
 from rlprompt.types import Ids
 
 logger = logging.getLogger(__name__)

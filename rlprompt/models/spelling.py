@@ -17,7 +17,8 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from rlprompt.template import ANY, ASSISTANT, ControlTokenError, Message, Piece
+from rlprompt._utils.chats import Message
+from rlprompt.template import ANY, ASSISTANT, ControlTokenError, Piece
 from rlprompt.types import Ids
 
 # Letters first: prompts mostly end in one.
