@@ -1,10 +1,14 @@
 """Where the prompt goes: a template turns an example into a `Query` with a gap for the prompt.
 
 The prompt's place is the one `{prompt}`; the other fields are columns of the example. The answer
-follows at the end of the text (causal and encoder-decoder models) or stands at `{mask}` (masked
-models). Spaces around the prompt are handled as lm-eval's `_encode_pair` does it: a space right
-before `{prompt}` belongs to the prompt's text and one at the very end to the answer's, since
-byte-level tokenizers spell a word with the space before it. A line break stays where it is.
+follows at the end of the text (causal models), stands at `{mask}` (masked models), or is a text of
+its own (encoder-decoders). A space right before `{prompt}` belongs to the prompt's text and one at
+the very end to the answer's, as in lm-eval's `_encode_pair`, since most tokenizers spell a word
+with the space before it. A line break stays where it is.
+
+A text is tokenised as a whole: `Template.query` gives every piece the ids that it has in its place
+in the whole text, where a tokenizer joins nothing across their borders. In fields, what looks like
+a control token is text.
 
 >>> Template("{text} {prompt}").fields
 ('text',)
@@ -12,23 +16,72 @@ byte-level tokenizers spell a word with the space before it. A line break stays 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from string import Formatter
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
+
+from rlprompt._utils.chats import Message, as_json, messages_of
+from rlprompt._utils.scripts import is_unspaced, stands_close
+from rlprompt.types import Ids, ModelKind
 
 PROMPT, MASK = "prompt", "mask"
+ASSISTANT = "assistant"
+
+TemplateText = str | Mapping[str, str] | Sequence[Mapping[str, str]]
+"""A text with `{prompt}`, or the messages of a chat: role to content, or a list of such."""
+
+AnswerSpace = Literal["auto", " ", ""]
+"""What stands between a text and a label word: one space, nothing, or what the template's end and
+the word's script ask for."""
+
+# Stands for a field where a chat template is asked what it makes of a message.
+_FIELD = "\ue000{}\ue001"
+
+
+class Piece(NamedTuple):
+    """A piece of a text.
+
+    Attributes:
+        text: What it says.
+        kind: `own` is the template's, in which control tokens are control tokens; a `field`'s are
+            plain text; `any` stands for text that is not known, such as a searched prompt.
+    """
+
+    text: str
+    kind: Literal["own", "field", "any"] = "own"
+
+
+ANY = Piece("", "any")
+
+
+class ControlTokenError(ValueError):
+    """A field holds what a tokenizer takes for a control token, whatever one does."""
 
 
 class Encoder(Protocol):
     """What a template needs of a tokenizer; `FrozenLM` has it."""
 
-    prefix_ids: tuple[int, ...]
-    suffix_ids: tuple[int, ...]
+    kind: ModelKind
+    prefix_ids: Ids
+    suffix_ids: Ids
     mask_id: int | None
+    mask_token: str
 
-    def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text, without special tokens."""
+    def spell(
+        self, pieces: Sequence[Piece], after: Sequence[Piece] = (), *, cut: bool = False
+    ) -> Ids:
+        """Ids that pieces have in a text behind others, without special tokens around it."""
+        ...
+
+    def decode(self, ids: Sequence[int], after: Sequence[int] = ()) -> str:
+        """Text of ids that stand behind others."""
+        ...
+
+    def chat(self, messages: tuple[Message, ...]) -> str:
+        """A chat as the tokenizer's own template writes it, up to where the model goes on."""
         ...
 
 
@@ -79,9 +132,20 @@ class Template:
     >>> template.answered({"text": "Great fun."}, " good")
     'Great fun. Mood: good'
 
+    Of a chat, `Template.of` makes one, whose text is the messages as JSON:
+
+    >>> Template.of({"system": "{prompt}", "user": "{text}"}).messages[0]
+    Message(role='system', content='{prompt}')
+
     Args:
         text: Such as `"{text} {prompt}"` or `"{premise} {prompt} {hypothesis}"`. A literal brace
             is doubled, as in `str.format`.
+        answer_space: What stands between the text and a label word that brings no white space:
+            `" "`, `""`, or `auto`. That takes the spaces at the text's end; else none after a line
+            break, an opening bracket or quote, the header of a chat's answer, in a script that
+            writes no spaces (Chinese, Japanese, Thai, ...) and in a decoder, whose text begins with
+            the answer; else one.
+        bare: Whether the text holds all special tokens itself, as a rendered chat does.
 
     Raises:
         ValueError: `{prompt}` is missing or there twice, `{mask}` is there twice, a field has no
@@ -89,22 +153,23 @@ class Template:
     """
 
     text: str
+    answer_space: AnswerSpace = "auto"
+    bare: bool = False
     fields: tuple[str, ...] = field(init=False)
-    _parts: tuple[tuple[str, str | None], ...] = field(init=False, repr=False)
+    messages: tuple[Message, ...] = field(init=False, repr=False, compare=False)
+    _parts: tuple[tuple[str, str | None], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Split the text at its fields."""
-        try:
-            parsed = list(Formatter().parse(self.text))
-        except ValueError as error:
-            raise ValueError(f"template {self.text!r}: {error}; double a literal brace") from None
-        names = [name for _, name, _, _ in parsed if name is not None]
-        for _, name, spec, conversion in parsed:
-            if name is not None and (not name.isidentifier() or spec or conversion):
-                raise ValueError(
-                    f"template {self.text!r}: a field is a plain name such as {{text}}, got "
-                    f"{name!r} with conversion {conversion!r} and format {spec!r}"
-                )
+        if self.answer_space not in get_args(AnswerSpace):
+            raise ValueError(
+                f"answer_space is {self.answer_space!r}; give auto, ' ' (a space) or '' (none)"
+            )
+        messages = messages_of(self.text)
+        parts: list[tuple[str, str | None]] = []
+        for text in [message.content for message in messages] or [self.text]:
+            parts += _parse(text)
+        names = [name for _, name in parts if name is not None]
         if names.count(PROMPT) != 1:
             raise ValueError(
                 f"template {self.text!r} has {names.count(PROMPT)} {{prompt}}; "
@@ -114,12 +179,35 @@ class Template:
             raise ValueError(
                 f"template {self.text!r} has {names.count(MASK)} {{mask}}; one at most"
             )
-        parts = [(text, name) for text, name, _, _ in parsed]
         if parts[-1][1] is not None:
             parts.append(("", None))  # the end of the text, where an answer may follow
+        object.__setattr__(self, "messages", messages)
         object.__setattr__(self, "_parts", tuple(parts))
         others = dict.fromkeys(name for name in names if name not in (PROMPT, MASK))
         object.__setattr__(self, "fields", tuple(others))
+
+    @classmethod
+    def of(cls, source: TemplateText, answer_space: AnswerSpace = "auto") -> Template:
+        """A template of a text, or of the messages of a chat.
+
+        Args:
+            source: A text; role to content, such as `{"system": "{prompt}", "user": "{text}"}`; or
+                a list of such mappings, or of `{"role": ..., "content": ...}`, for prior turns. A
+                last message of the assistant is how its answer begins.
+            answer_space: As for the class.
+
+        Raises:
+            ValueError: As for the class, or a message is no role with a text.
+        """
+        return cls(source if isinstance(source, str) else as_json(source), answer_space)
+
+    def on(self, encoder: Encoder) -> Template:
+        """The template as a text: a chat as the tokenizer's own template writes it.
+
+        Raises:
+            ValueError: The tokenizer has no template for chats, or that refuses this one.
+        """
+        return _rendered(self, encoder.chat(_marked(self))) if self.messages else self
 
     @property
     def masked(self) -> bool:
@@ -129,7 +217,7 @@ class Template:
     @property
     def has_words(self) -> bool:
         """Whether it holds text of its own, and not only fields, prompt and mask."""
-        return any(text.strip() for text, _ in self._parts)
+        return bool(self.messages) or any(text.strip() for text, _ in self._parts)
 
     @property
     def prompt_prefix(self) -> str:
@@ -144,13 +232,51 @@ class Template:
 
     @property
     def answer_prefix(self) -> str:
-        """Spaces that the answer takes along: those before it, or one, or on a new line none."""
+        """Spaces that an answer in the text takes along: see `answer_space`."""
+        if self.answer_space != "auto":
+            return self.answer_space
+        usual = self._usual_prefix
+        return "" if usual == " " and stands_close(self._before_answer) else usual
+
+    @property
+    def _before_answer(self) -> str:
+        """The template's own text right before the answer."""
         last = len(self._parts) - 1
         end = next((i for i, (_, name) in enumerate(self._parts) if name == MASK), last)
-        before = self._parts[end][0]
+        # What follows a field is told from what begins the text.
+        return ("\ufffc" if end else "") + self._parts[end][0]
+
+    @property
+    def _usual_prefix(self) -> str:
+        """The spaces before the answer, or one, or on a new line none."""
+        before = self._before_answer
         text = before.rstrip(" ")
-        on_new_line = text.endswith("\n") or (end == 0 and not text)
-        return before[len(text) :] or ("" if on_new_line else " ")
+        return before[len(text) :] or ("" if text.endswith("\n") or not text else " ")
+
+    def answer_text(self, word: str, kind: ModelKind = "causal") -> str:
+        """A label word as it follows the text, unless it brings its own space.
+
+        >>> Template("{text} {prompt}").answer_text("good")
+        ' good'
+
+        Args:
+            word: The word, not empty.
+            kind: Of the model that answers.
+        """
+        if word[0].isspace():
+            return word.rstrip()
+        prefix = self.answer_prefix
+        if self.answer_space == "auto" and (kind == "encoder-decoder" or is_unspaced(word[0])):
+            prefix = ""
+        return (prefix + word).rstrip()
+
+    def changes(self, words: Sequence[str] = ()) -> tuple[str, ...]:
+        """What enters hashes besides the text: how answers are spelt, if not as ever before."""
+        if self.messages:
+            return () if self.answer_space == "auto" else (self.answer_space,)
+        usual = [word if word[0].isspace() else self._usual_prefix + word for word in words]
+        spelt = [self.answer_text(word) for word in words]
+        return () if spelt == [word.rstrip() for word in usual] else tuple(spelt)
 
     def leading(self) -> Template:
         """The same text with the prompt moved to the front, and no space after it.
@@ -165,7 +291,7 @@ class Template:
                 rest = rest.rstrip(" ")
             elif name is not None:
                 rest += f"{{{name}}}"
-        return Template(f"{{{PROMPT}}}{rest.lstrip(' ')}")
+        return Template(f"{{{PROMPT}}}{rest.lstrip(' ')}", self.answer_space)
 
     def answered(self, example: Mapping[str, str], answer: str) -> str:
         """The example's text without a prompt and with its answer, spaces before that included.
@@ -188,18 +314,105 @@ class Template:
         encoder: Encoder,
         candidates: Sequence[Sequence[int]] = (),
     ) -> Query:
-        """The example's ids around the gap.
+        """The example's ids around the gap: what they are in the whole text.
 
         Args:
             example: A value for each of `fields`.
             encoder: The tokenizer, as `FrozenLM` gives it.
-            candidates: Ids of each possible answer; none where the model is to write it.
+            candidates: Ids of each possible answer (`answer_ids`); none where the model is to
+                write it.
 
         Raises:
-            ValueError: A field is missing, or `{mask}` is used with a model that has no mask.
+            ValueError: A field is missing, `{mask}` is used with a model that has no mask, or a
+                field holds what the tokenizer always takes for a control token.
         """
-        missing = [name for name in self.fields if name not in example]
-        if missing:
+        own = self.on(encoder)
+        before, after = own._sides(encoder, example)
+        head, tail = encoder.spell(before), encoder.spell(after, [ANY])
+        start, end = own._frame(encoder, head, tail)
+        return Query(start + head, tail + end, tuple(tuple(c) for c in candidates))
+
+    def prompt_ids(self, encoder: Encoder, text: str) -> Ids:
+        """Ids of exactly this text, spaces and all, where prompts stand."""
+        before, _ = self.on(encoder)._sides(encoder)
+        return encoder.spell([Piece(text)], before)
+
+    def prompt_shown(self, encoder: Encoder, ids: Ids) -> str:
+        """The text of a prompt's ids where prompts stand."""
+        own = self.on(encoder)
+        return encoder.decode(ids, encoder.spell(own._sides(encoder)[0]))
+
+    def answer_ids(self, encoder: Encoder, text: str) -> Ids:
+        """Ids of an answer's text (`answer_text`), which are the same for all examples."""
+        if encoder.kind == "encoder-decoder":
+            return encoder.spell([Piece(text)])
+        before, after = self.on(encoder)._sides(encoder)
+        context = [*before, ANY, *after]
+        mask = Piece(encoder.mask_token)
+        if self.masked and mask in context:
+            context = context[: context.index(mask)]
+        return encoder.spell([Piece(text)], context, cut=True)
+
+    def typed(
+        self, example: Mapping[str, str], encoder: Encoder, prompt: str, answer: str = ""
+    ) -> Ids:
+        """Ids of the whole text with a written prompt and an answer, typed at once.
+
+        Args:
+            example: A value for each of `fields`.
+            encoder: The tokenizer.
+            prompt: Exactly what stands in the prompt's place.
+            answer: What follows the text, of a causal model.
+        """
+        if self.messages:  # the chat template may change what is typed, such as its ends
+            chat = re.split(_FIELD.format(r"(\w+)"), encoder.chat(_marked(self, prompt)))
+            pieces = [Piece(text) for text in chat]
+            pieces[1::2] = [Piece(example[name].strip(), "field") for name in chat[1::2]]
+            _strip(pieces)
+            return encoder.spell([*pieces, Piece(answer)])
+        before, after = self._sides(encoder, example)
+        head = encoder.spell(before)
+        ids = encoder.spell([*before, Piece(prompt), *after, Piece(answer)])
+        start, end = self._frame(encoder, head or ids, ids)
+        return start + ids + end
+
+    def frame(self, encoder: Encoder) -> tuple[Ids, Ids]:
+        """Special tokens to put around the text: what the tokenizer wants, unless it is there."""
+        own = self.on(encoder)
+        before, after = own._sides(encoder)
+        return own._frame(encoder, encoder.spell(before), encoder.spell(after, [ANY]))
+
+    @property
+    def head_is_fixed(self) -> bool:
+        """Whether no field of the example stands before the prompt."""
+        names = [name for _, name in self._parts]
+        return all(name in (None, MASK) for name in names[: names.index(PROMPT)])
+
+    def sides(self) -> tuple[str, str]:
+        """What stands before and after the prompt, as format strings that name the `{mask}`."""
+        found, side = ["", ""], 0
+        for text, name in self._parts:
+            found[side] += text.replace("{", "{{").replace("}", "}}")
+            if name in (PROMPT, MASK):
+                found[side] = found[side].rstrip(" ")
+            side = 1 if name == PROMPT else side
+            found[side] += f"{{{name}}}" if name not in (None, PROMPT) else ""
+        return found[0], found[1].rstrip(" ")
+
+    def _frame(self, encoder: Encoder, head: Ids, tail: Ids) -> tuple[Ids, Ids]:
+        """Special tokens to put around a text that begins and ends so: none that is there."""
+        start, end = encoder.prefix_ids, encoder.suffix_ids
+        if self.bare or head[: len(start)] == start:
+            start = ()
+        if self.bare or tail[len(tail) - len(end) :] == end:
+            end = ()
+        return start, end
+
+    def _sides(
+        self, encoder: Encoder, example: Mapping[str, str] | None = None
+    ) -> tuple[list[Piece], list[Piece]]:
+        """The pieces before and after the prompt; without an example, whatever it says."""
+        if example is not None and (missing := [f for f in self.fields if f not in example]):
             raise ValueError(
                 f"template {self.text!r} needs the field {missing[0]!r}; "
                 f"the example has {', '.join(map(repr, example))}"
@@ -209,19 +422,75 @@ class Template:
                 f"template {self.text!r} has a {{mask}} but this model's tokenizer has none; "
                 "leave it out: the answer follows at the end of the text"
             )
-        sides: list[list[int]] = [list(encoder.prefix_ids), []]
-        side, pending = 0, ""
+        sides: list[list[Piece]] = [[], []]
+        own = sides[0]
         for text, name in self._parts:
-            pending += text
+            own.append(Piece(text))
             if name == PROMPT:
-                sides[0].extend(encoder.encode(pending.rstrip(" ")))
-                side, pending = 1, ""
+                _strip(own)
+                own = sides[1]
             elif name == MASK:
-                assert encoder.mask_id is not None
-                sides[side].extend((*encoder.encode(pending.rstrip(" ")), encoder.mask_id))
-                pending = ""
+                _strip(own)
+                own.append(Piece(encoder.mask_token))
             elif name is not None:
-                pending += example[name].strip()
-        sides[side].extend(encoder.encode(pending.rstrip(" ")))
-        sides[1].extend(encoder.suffix_ids)
-        return Query(tuple(sides[0]), tuple(sides[1]), tuple(tuple(c) for c in candidates))
+                own.append(ANY if example is None else Piece(example[name].strip(), "field"))
+        _strip(own)
+        return sides[0], sides[1]
+
+
+def _parse(text: str) -> list[tuple[str, str | None]]:
+    """Literal texts, each with the field after it."""
+    try:
+        parsed = list(Formatter().parse(text))
+    except ValueError as error:
+        raise ValueError(f"template {text!r}: {error}; double a literal brace") from None
+    for _, name, spec, conversion in parsed:
+        if name is not None and (not name.isidentifier() or spec or conversion):
+            raise ValueError(
+                f"template {text!r}: a field is a plain name such as {{text}}, got "
+                f"{name!r} with conversion {conversion!r} and format {spec!r}"
+            )
+    return [(literal, name) for literal, name, _, _ in parsed]
+
+
+def _strip(pieces: list[Piece]) -> None:
+    """Drop the spaces at the end, which belong to what follows."""
+    while pieces and pieces[-1].kind != "any":
+        last = pieces.pop()
+        if text := last.text.rstrip(" "):
+            pieces.append(last._replace(text=text))
+            return
+
+
+def _marked(template: Template, prompt: str | None = None) -> tuple[Message, ...]:
+    """The messages with marks for fields, or with a prompt, and without doubled braces."""
+    known = {} if prompt is None else {PROMPT: prompt}
+    return tuple(
+        Message(
+            role,
+            "".join(
+                literal + ("" if name is None else known.get(name, _FIELD.format(name)))
+                for literal, name in _parse(content)
+            ),
+        )
+        for role, content in template.messages
+    )
+
+
+@lru_cache(maxsize=256)
+def _rendered(template: Template, chat: str) -> Template:
+    """The template of a chat that was rendered with marks for its fields."""
+    text = chat.replace("{", "{{").replace("}", "}}")
+    lost = [name for name in (PROMPT, *template.fields) if _FIELD.format(name) not in text]
+    if lost or text.count(_FIELD.format(PROMPT)) > 1:
+        what = f"leaves {{{lost[0]}}} out" if lost else "repeats {prompt}"
+        raise ValueError(
+            f"the tokenizer's chat template {what} of {template.text}; put it into a message of "
+            "another role"
+        )
+    for name in (PROMPT, *template.fields):
+        text = text.replace(_FIELD.format(name), f"{{{name}}}")
+    space = template.answer_space
+    if space == "auto" and template.messages[-1].role != ASSISTANT:
+        space = ""  # the answer begins a message
+    return Template(text, space, bare=True)

@@ -138,6 +138,56 @@ class TestAnswer:
         assert ids == encoder.encode(whole)
 
 
+class TestAnswerSpace:
+    @pytest.mark.parametrize(
+        ("template", "prefix"),
+        [
+            ("{text} {prompt}\nMood (", ""),
+            ("{text} {prompt} [", ""),
+            ('{text} {prompt}\nThe mood is "', ""),
+            ("{text} {prompt}\nMood: \u201c", ""),
+            ('"{text}" {prompt} it said "so"', " "),  # a quote that closes
+            ('{prompt} "{text}"', " "),
+            ("{text} {prompt} (so)", " "),
+            ("{text}{prompt}\n\u60c5\u611f\uff1a", ""),  # Chinese, with a full-width colon
+            ("{text}{prompt}\n\u60c5\u611f:", ""),
+            ("{text} {prompt} \u611f\u60c5\u306f", ""),  # Japanese
+            ("{text} {prompt} \u0e04\u0e27\u0e32\u0e21\u0e23\u0e39\u0e49:", ""),  # Thai
+            ("{text} {prompt} \uae30\ubd84:", " "),  # Korean writes spaces
+            ("{text} {prompt}<|assistant|>", ""),
+            ("{text} {prompt} [/INST]", ""),
+            ("{text} {prompt} Mood ( ", " "),  # the spaces that are there
+        ],
+    )
+    def test_auto_is_none_where_one_writes_none(self, template: str, prefix: str) -> None:
+        assert Template(template).answer_prefix == prefix
+        assert Template(template).answer_text("good") == f"{prefix}good"
+
+    def test_what_is_asked_for_counts(self) -> None:
+        assert Template("{text} {prompt}", "").answer_text("good") == "good"
+        assert Template("{text} {prompt}\n", " ").answer_text("good") == " good"
+        assert Template("{text} {prompt}", "").answer_text(" good") == " good"
+
+    def test_the_script_of_the_word_counts_too(self) -> None:
+        assert Template("{text} {prompt}").answer_text("\u597d") == "\u597d"
+        assert Template("{text} {prompt}", " ").answer_text("\u597d") == " \u597d"
+
+    def test_a_decoders_text_begins_with_the_word(self) -> None:
+        assert Template("{text} {prompt}").answer_text("good", "encoder-decoder") == "good"
+        assert Template("{text} {prompt}", " ").answer_text("good", "encoder-decoder") == " good"
+
+    def test_only_what_changed_enters_hashes(self) -> None:
+        words = ["good", " bad"]
+        for text, space in (("{text} {prompt}", "auto"), ("{text} {prompt}\n", "auto")):
+            assert Template(text, space).changes(words) == ()  # type: ignore[arg-type]  # it is one
+        assert Template("{text} {prompt}", " ").changes(words) == ()
+        assert Template("{text} {prompt} (").changes(words) == ("good", " bad")
+
+    def test_a_wrong_one_is_named(self) -> None:
+        with pytest.raises(ValueError, match="answer_space is '_'; give auto, ' '"):
+            Template("{text} {prompt}", "_")  # type: ignore[arg-type]  # the mistake
+
+
 class TestSpecialTokens:
     @pytest.mark.parametrize("kind", ["llama", "opt", "t5"])
     def test_they_stand_where_the_tokenizer_puts_them(self, kind: TinyKind) -> None:

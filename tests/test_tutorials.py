@@ -14,13 +14,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from spellings import CHAT_TEMPLATE
 from tiny import tiny_model, tiny_tokenizer
 from typer.testing import CliRunner
 
 from rlprompt.cli.app import app
 
 DOCS = Path(__file__).parents[1] / "docs"
-TUTORIALS = [*sorted(DOCS.glob("tasks-from-*.md")), DOCS / "use-a-prompt.md"]
+OTHERS = [DOCS / "use-a-prompt.md", DOCS / "search-a-system-prompt.md"]
+TUTORIALS = [*sorted(DOCS.glob("tasks-from-*.md")), *OTHERS]
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -28,7 +30,9 @@ BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     tiny_model().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(folder)
     return folder
 
 

@@ -36,6 +36,7 @@ from rlprompt.search.objective import CHUNK
 from rlprompt.search.optimiser import make_space
 from rlprompt.search.space import TokenSpace
 from rlprompt.tasks.base import Measured, Task, as_task
+from rlprompt.tasks.fitting import fitted
 from rlprompt.template import Query
 from rlprompt.types import PromptKind
 
@@ -82,6 +83,12 @@ def check_task(
     subject = str(getattr(task, "name", type(task).__name__))
     if any(finding.status == "fail" for finding in members):
         return Report(subject, members)
+    if as_task(task).has("fitted"):
+        try:
+            task = fitted(as_task(task), lm, length)
+        except ValueError as error:
+            return Report(subject, (*members, Finding("examples-fit", "fail", str(error))))
+        members += tuple(_texts(task, lm))
     check = _Check(task, lm, np.random.default_rng(seed), length)
     series = [lambda: _fingerprint(task), check.answers]
     if every_example:
@@ -119,6 +126,16 @@ def _members(task: Task) -> Iterator[Finding]:
     if leak and allowed:
         leak = f"{leak.partition(';')[0].partition('. ')[0]}, which on_leak: allow allows"
     yield verdict("splits", leak, apart, "warn" if allowed else "fail")
+
+
+def _texts(task: Task, lm: FrozenLM) -> Iterator[Finding]:
+    """What was done to examples, and how the tokenizer treats the borders of their pieces."""
+    yield from (Finding("examples", "pass", note) for note in task.splits.notes)
+    warnings = list(task.spelling_warnings(lm))
+    yield from (Finding("tokens", "warn", warning) for warning in warnings)
+    if not warnings:
+        fine = "text, prompt and answer have the tokens that they have typed at once"
+        yield Finding("tokens", "pass", fine)
 
 
 def _fingerprint(task: Task) -> Iterator[Finding]:
@@ -342,7 +359,7 @@ def _forward_seconds(lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence
     limit = TIMED_TOKENS if lm.context is None else min(TIMED_TOKENS, lm.context // 2)
     queries = [
         Query(
-            (*lm.prefix_ids, *lm.encode(" ".join(example.fields.values()))[:limit]),
+            (*lm.prefix_ids, *lm.encode(" ".join(example.fields.values()), plain=True)[:limit]),
             (*mask, *lm.suffix_ids),
             ((0,), (1,)),
         )

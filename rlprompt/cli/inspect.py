@@ -143,8 +143,9 @@ def _task_of(store: Store, result: Result, lm: FrozenLM) -> tuple[Task | None, s
         return None, "the study was not made from an experiment file"
     problem = f"task {result.task} is not what it was when the prompt was found"
     try:
-        for _, _, section in config_from_json(config).split_tasks:
-            task = settle(section, load_task(section), lm)
+        made = config_from_json(config)
+        for _, _, section in made.split_tasks:
+            task = settle(section, load_task(section), lm, made.prompt.lengths)
             if task.fingerprint == result.task_fingerprint:
                 return task, ""
     except (ValueError, OSError, AssetError) as error:

@@ -55,7 +55,9 @@ def score(
     from rlprompt.cli import terminal
     from rlprompt.config.yaml_file import load_config
     from rlprompt.export.folder import is_exported, load_prompt
+    from rlprompt.prompt import TokenPrompt
     from rlprompt.studies.loading import load_model, load_task, settle
+    from rlprompt.tasks.fitting import fitted
 
     chosen = load_config(config, device=device, dtype=dtype)
     exported = load_prompt(prompt) if is_exported(prompt) else None
@@ -78,8 +80,10 @@ def score(
             for title, one, task in tasks:
                 if len(tasks) * len(chosen.all_models) > 1:
                     console.print(f"{title or task.name}, {model}:")
-                settled = settle(one, task, lm)
+                settled = settle(one, task, lm, chosen.prompt.lengths)
                 tokens = exported.prompt if exported else _typed(settled, lm, prompt, exact)
+                if isinstance(tokens, TokenPrompt):  # it may be longer than those of a search
+                    settled = fitted(settled, lm, chosen.prompt.lengths, [tokens])
                 scores = _print_scores(console, settled, lm, tokens, splits)
                 if exported:
                     verified &= _print_verdict(console, exported, settled, lm, scores)
@@ -94,9 +98,7 @@ def score(
 
 
 def _typed(task: Task, lm: FrozenLM, text: str, exact: bool) -> Prompt:
-    from rlprompt.prompt import TokenPrompt
-
-    return TokenPrompt(lm.encode(text)) if exact else task.written(lm, text)
+    return task.spelt(lm, text) if exact else task.written(lm, text)
 
 
 def _refusal(console: Console, exported: ExportedPrompt, lm: FrozenLM) -> str:
@@ -121,7 +123,7 @@ def _print_scores(
     from rlprompt.search.evaluation import describe, evaluate
 
     scores = {str(part): evaluate(task, lm, prompt, part) for part in splits}
-    text, retypable = describe(lm, prompt)
+    text, retypable = describe(task, lm, prompt)
     if isinstance(prompt, TokenPrompt):
         again = "" if retypable else "  (typed again: other tokens)"
         console.print(f"prompt     {text!r}{again}")

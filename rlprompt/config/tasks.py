@@ -14,7 +14,7 @@ from rlprompt.config.registry import find
 from rlprompt.data.opening import file_title
 from rlprompt.data.settings import DRAW, DrawSettings
 from rlprompt.data.values import class_name
-from rlprompt.template import Template
+from rlprompt.template import AnswerSpace, Template
 from rlprompt.types import (
     DEFAULT_CALIBRATION,
     Calibration,
@@ -61,8 +61,11 @@ def split_settings(value: object) -> object:
     return {"name": value["name"], "settings": settings} if "name" in value else {}
 
 
-def _template(text: str) -> str:
-    return Template(text).text
+def _template(source: object) -> object:
+    """A text, or the messages of a chat, as the text that stands for it."""
+    if isinstance(source, str | Mapping | list | tuple):
+        return Template.of(source).text
+    return source
 
 
 def _place_of(spec: str) -> str:
@@ -79,7 +82,7 @@ def known(kind: RegistryKind) -> pydantic.AfterValidator:
 # The order of fields is that in which a study's page shows its experiment file.
 class _LabelledData(StrictModel):
     data: str = Field(min_length=1)
-    template: Annotated[str, pydantic.AfterValidator(_template)]
+    template: Annotated[str, BeforeValidator(_template)]
     label_words: Literal["auto"] | dict[_Class, _Word | tuple[_Word, ...]]
     labels: Annotated[
         Annotated[tuple[_Word, ...], pydantic.Tag(LIST)]
@@ -113,7 +116,8 @@ class ClassificationConfig(_DrawConfig):
         data: `movie-reviews`, a file (see `load_splits` for the kinds), a folder with train,
             dev and test files, or `hub:NAME`. A relative path starts at the experiment file, else
             at the working folder. Each of `split_seeds` takes the place of `{seed}` in it.
-        template: Where text and prompt go; its fields are columns of the data.
+        template: Where text and prompt go; its fields are columns of the data. A text, or the
+            messages of a chat: role to content, or a list of such.
         label_words: Class to the word, or words, that answer for it; `auto` finds words on the
             train examples of `labels`.
         labels: What the data call the classes, where that is something else:
@@ -129,6 +133,7 @@ class ClassificationConfig(_DrawConfig):
         calibration_strength: How much of it, 0 to 1.
         metric: What reports give: `accuracy`, `balanced_accuracy`, `macro_f1` or `mcc`.
         select_by: By what a prompt is picked on dev: its `reward`, or the `metric`.
+        answer_space: What stands between text and label word: `auto`, `" "` or `""` (`Template`).
     """
 
     hand_prompt: str | tuple[str, ...] = ""
@@ -138,6 +143,7 @@ class ClassificationConfig(_DrawConfig):
     calibration_strength: float = Field(1.0, ge=0, le=1)
     metric: ClassMetric = "accuracy"
     select_by: SelectBy = "reward"
+    answer_space: AnswerSpace = "auto"
 
     @pydantic.model_validator(mode="after")
     def _labels_where_words_are_found(self) -> ClassificationConfig:

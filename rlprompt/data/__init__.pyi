@@ -1,9 +1,10 @@
 from .examples import Example as Example
+from .examples import OnBadRows as OnBadRows
 from .examples import OnLeak as OnLeak
+from .examples import OnLongText as OnLongText
 from .examples import Splits as Splits
 from .few_shot import few_shot as few_shot
 from .load import load_splits as load_splits
-from .reading import OnBadRows as OnBadRows
 from .settings import DrawSettings as DrawSettings
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Example",
     "OnBadRows",
     "OnLeak",
+    "OnLongText",
     "Splits",
     "few_shot",
     "load_splits",

@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args
 from rlprompt.data.values import class_name, plain, texts_of
 
 OnLeak = Literal["error", "allow"]
+OnBadRows = Literal["error", "skip"]
+OnLongText = Literal["error", "skip", "truncate-start", "truncate-end", "truncate-middle"]
 DevFrom = Literal["train", "test"]
 # Defects that a note names, of those that there are.
 NAMED = 5
@@ -102,6 +104,10 @@ class Splits:
             in the notes; not part of its value.
         origin: The pinned version of a data set that lies elsewhere, such as
             `hub:NAME@COMMIT`; "" for data that is here.
+        on_bad_rows: What to do about a text that a model's tokenizer cannot spell: `error`, or
+            `skip`; not part of its value.
+        on_long_text: What to do about a text that is too long for a model (`DrawSettings`); not
+            part of its value.
 
     Raises:
         ValueError: A split is empty, or two splits share an example and that is not allowed.
@@ -113,10 +119,14 @@ class Splits:
     notes: tuple[str, ...] = field(default=(), compare=False)
     on_leak: OnLeak = field(default="error", compare=False)
     origin: str = ""
+    on_bad_rows: OnBadRows = field(default="error", compare=False)
+    on_long_text: OnLongText = field(default="error", compare=False)
 
     def __post_init__(self) -> None:
         """Refuse leaks, or note them."""
         check_choice("on_leak", self.on_leak, OnLeak)
+        check_choice("on_bad_rows", self.on_bad_rows, OnBadRows)
+        check_choice("on_long_text", self.on_long_text, OnLongText)
         for name, examples in self.parts().items():
             if not examples:
                 raise ValueError(f"the {name} split is empty")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprompt._utils.assets import fetch
-from rlprompt.data.examples import DevFrom, Example, OnLeak, Splits, check_choice
+from rlprompt.data.examples import DevFrom, Example, OnBadRows, OnLeak, Splits, check_choice
 from rlprompt.data.few_shot import check_sizes, draw_dev, draw_shots, draw_test, few_shot, halved
 from rlprompt.data.files import read_table
 from rlprompt.data.frames import Frame, Item, is_split, memory_table
@@ -33,7 +33,7 @@ from rlprompt.data.hub import (
 )
 from rlprompt.data.labels import LabelReader
 from rlprompt.data.opening import ENDINGS, find_file
-from rlprompt.data.reading import ExampleReader, OnBadRows
+from rlprompt.data.reading import ExampleReader
 from rlprompt.data.tables import RowTable
 from rlprompt.data.values import class_name
 

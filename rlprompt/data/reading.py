@@ -7,9 +7,9 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
-from rlprompt.data.examples import Example, OnLeak, copied, named, repeats
+from rlprompt.data.examples import Example, OnBadRows, OnLeak, copied, named, repeats
 from rlprompt.data.labels import (
     SHOWN,
     LabelReader,
@@ -22,7 +22,6 @@ from rlprompt.data.values import is_marker, text_of, texts_of
 
 logger = logging.getLogger(__name__)
 
-OnBadRows = Literal["error", "skip"]
 # What the 16-shot files call their one column of text.
 TEXT_COLUMNS = ("text", "sentence")
 

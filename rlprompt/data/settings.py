@@ -7,13 +7,13 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, ParamSpec, TypedDict, TypeVar, Unpack
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from rlprompt.data.examples import DevFrom, OnLeak, Splits
+from rlprompt.data.examples import DevFrom, OnBadRows, OnLeak, OnLongText, Splits
 from rlprompt.data.load import DataSource, load_splits
-from rlprompt.data.reading import OnBadRows
 
 P = ParamSpec("P")
 Made = TypeVar("Made")
@@ -30,10 +30,14 @@ class DrawSettings(TypedDict, total=False):
             say so.
         test: Examples to test on, 1 or more; None for all there are.
         seed: Decides what is drawn. 0 or more.
-        on_bad_rows: `error` stops at an example that is empty, repeated or has no known label;
-            `skip` leaves it out, and says so in the notes.
+        on_bad_rows: `error` stops at an example that is empty, repeated or has no known label, or
+            that holds what the model's tokenizer always takes for a control token; `skip` leaves it
+            out, and says so in the notes.
         on_leak: `error` takes an example that two splits share for a bad row; `allow` keeps it, and
             says so in the notes.
+        on_long_text: `error` stops at a text that leaves no room for prompt and answer in what the
+            model takes; `skip` leaves it out, and `truncate-start`, `truncate-end` and
+            `truncate-middle` cut what is too much of it there. The notes say how many.
         dev_from: Where dev comes from, of data with files of their own: None for the dev file;
             `train` splits train in two by class, `test` draws `shots` a class from test, and no dev
             file is read.
@@ -44,6 +48,7 @@ class DrawSettings(TypedDict, total=False):
     seed: NonNegativeInt
     on_bad_rows: OnBadRows
     on_leak: OnLeak
+    on_long_text: OnLongText
     dev_from: DevFrom | None
 
 
@@ -53,6 +58,7 @@ DRAW: Final[DrawSettings] = {
     "seed": 0,
     "on_bad_rows": "error",
     "on_leak": "error",
+    "on_long_text": "error",
     "dev_from": None,
 }
 
@@ -72,7 +78,7 @@ def draws(**own: Unpack[DrawSettings]) -> Callable[[Callable[P, Made]], Callable
     >>> read("films.csv", seed=1)["shots"], read("films.csv", seed=1)["seed"]
     (32, 1)
     >>> list(inspect.signature(read).parameters)
-    ['data', 'shots', 'test', 'seed', 'on_bad_rows', 'on_leak', 'dev_from']
+    ['data', 'shots', 'test', 'seed', 'on_bad_rows', 'on_leak', 'on_long_text', 'dev_from']
     """
     defaults: dict[str, Any] = {**DRAW, **own}
     hints = typing.get_type_hints(DrawSettings)
@@ -136,7 +142,7 @@ def draw_splits(
         ValueError: The data do not exist or have a defect, or a setting is not allowed.
     """
     settings: DrawSettings = {**DRAW, **draw}
-    return load_splits(
+    splits = load_splits(
         data,
         labels,
         text=text,
@@ -150,3 +156,7 @@ def draw_splits(
         on_leak=settings["on_leak"],
         dev_from=settings["dev_from"],
     )
+    bad, long = settings["on_bad_rows"], settings["on_long_text"]
+    if bad == long == "error":
+        return splits
+    return replace(splits, on_bad_rows=bad, on_long_text=long)

@@ -11,19 +11,20 @@ from __future__ import annotations
 import importlib.resources
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
-from string import Formatter
 
 from jinja2 import Environment, StrictUndefined
 from jinja2 import Template as JinjaTemplate
 
 from rlprompt._utils.text import fence
 from rlprompt.export.folder import SCORED, Facts, Usage
+from rlprompt.models.lm import FrozenLM
 from rlprompt.models.loading import model_names
+from rlprompt.models.spelling import ANCHORS
 from rlprompt.search.result import SOFT_MARK
-from rlprompt.tasks.verbaliser import spell
-from rlprompt.template import MASK, PROMPT, Template
+from rlprompt.template import Encoder, Template
+from rlprompt.types import ModelKind
 
 CARD = "README.md"
 # What means nothing to Markdown within a line, beside letters and digits.
@@ -42,10 +43,18 @@ CLASSES = {
 }
 
 
-def card(facts: Facts) -> str:
-    """The card as Markdown."""
+def card(facts: Facts, lm: FrozenLM | None = None) -> str:
+    """The card as Markdown.
+
+    Args:
+        facts: What there is to say.
+        lm: The prompt's model, for what its tokenizer makes of the template.
+    """
     usage, model = facts.task.usage, facts.model
-    before, after = _around(facts)
+    template = None if usage is None else usage.made
+    if template is not None and lm is not None:
+        template = template.on(lm)
+    before, after = _around(facts, template, lm)
     return _page().render(
         facts=facts,
         usage=usage,
@@ -63,11 +72,13 @@ def card(facts: Facts) -> str:
         # Whether transformers does not know the model by this name.
         is_our_name=model.model in model_names() or model.model.endswith(".gguf"),
         class_name=CLASSES[model.kind],
-        example=dict.fromkeys(Template(usage.template).fields, "...") if usage else {},
-        texts=[("".join(filter(None, side)).rstrip(" ")) for side in sides(usage)],
+        example=dict.fromkeys(template.fields, "...") if template else {},
+        texts=template and template.sides(),
         before=before,
         after=after,
-        words=usage and spelt(usage),
+        words=usage and template and _spelt(usage, template, model.kind),
+        # Stands for the prompt before text that has other tokens in a text than alone.
+        anchor=ANCHORS[0] if lm is not None and lm.spelling.moves else "",
     )
 
 
@@ -116,45 +127,23 @@ def fenced(code: str, language: str = "python") -> str:
     return f"{ticks}{language}\n{code}\n{ticks}"
 
 
-def _around(facts: Facts) -> tuple[str, str]:
+def _around(facts: Facts, template: Template | None, encoder: Encoder | None) -> tuple[str, str]:
     """Python expressions for the ids before and after the prompt."""
-    before, after = (
-        [
-            "[tokenizer.mask_token_id]" if part is None else f"ids({part!r})"
-            for part in side
-            if part is None or part.strip(" ")
-        ]
-        for side in sides(facts.task.usage)
-    )
-    if facts.model.prefix_ids:
-        before = [str(list(facts.model.prefix_ids)), *before]
-    if facts.model.suffix_ids:
-        after = [*after, str(list(facts.model.suffix_ids))]
-    return " + ".join(before) or "[]", " + ".join(after) or "[]"
+    start, end = facts.model.prefix_ids, facts.model.suffix_ids
+    if template is not None and encoder is not None:
+        start, end = template.frame(encoder)
+    before, after = ("text before", "text after") if template is None else template.sides()
+    heads = [str(list(start))] if start else []
+    heads += [f"ids({before!r})"] if before else []
+    tails = [f"ids({after!r}{', inside=True' if template else ''})"] if after else []
+    tails += [str(list(end))] if end else []
+    return " + ".join(heads) or "[]", " + ".join(tails) or "[]"
 
 
-def sides(usage: Usage | None) -> tuple[Sequence[str | None], Sequence[str | None]]:
-    """Format strings of what stands before and after the prompt; None where the mask is."""
-    if usage is None:
-        return ["text before"], ["text after"]
-    found: list[list[str | None]] = [[], []]
-    side, text = found[0], ""
-    for before, name, _, _ in Formatter().parse(usage.template):
-        text += before.replace("{", "{{").replace("}", "}}")
-        if name in (PROMPT, MASK):
-            side += [text] if name == PROMPT else [text, None]
-            side, text = found[1] if name == PROMPT else side, ""
-        elif name is not None:
-            text += f"{{{name}}}"
-    side.append(text)
-    return found[0], found[1]
-
-
-def spelt(usage: Usage) -> dict[str, str] | None:
+def _spelt(usage: Usage, template: Template, kind: ModelKind) -> dict[str, str] | None:
     """Class to its one label word as it follows the text; None if there is more to it."""
     if usage.label_words is None or usage.calibration != "none":
         return None
     if any(len(words) > 1 for words in usage.label_words.values()):
         return None
-    prefix = Template(usage.template).answer_prefix
-    return {label: spell(word, prefix) for label, (word,) in usage.label_words.items()}
+    return {label: template.answer_text(word, kind) for label, (word,) in usage.label_words.items()}

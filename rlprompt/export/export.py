@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from string import Formatter
 
 import numpy as np
 import safetensors.numpy
@@ -43,7 +42,7 @@ from rlprompt.search.result import Candidate, Result, Score
 from rlprompt.statistics.summaries import share_interval, summarise
 from rlprompt.store.store import StoredRun
 from rlprompt.tasks.base import Task, as_task
-from rlprompt.template import PROMPT, Template
+from rlprompt.template import Template
 from rlprompt.types import Ids
 
 UNKNOWN_LICENCE = "unknown: see the model's page"
@@ -150,7 +149,7 @@ def export_prompt(
         before = _embedded(lm, facts.before_ids or ())
         rows, model = np.concatenate([before, vectors]), facts.model
         write_adapter(folder, rows, model.kind, model.model, model.revision)
-    (folder / CARD).write_text(card(facts), "utf-8")
+    (folder / CARD).write_text(card(facts, lm), "utf-8")
     # Last: a folder without it is no exported prompt.
     text = json.dumps(facts.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
     (folder / FACTS).write_text(text + "\n", "utf-8")
@@ -189,7 +188,7 @@ def _facts(
     result: Result, lm: FrozenLM, task: Task | None, prompt: Prompt, run: str, sha256: str
 ) -> Facts:
     candidate, usage = result.best, None if task is None else usage_of(task, lm, prompt)
-    text, retypable = describe(lm, prompt)
+    text, retypable = describe(as_task(task) if task else Task(), lm, prompt)
     metric = "" if task is None else task.metric
     return Facts(
         format=FORMAT,
@@ -200,7 +199,7 @@ def _facts(
         digest=prompt.digest,
         shape=(len(prompt), lm.hidden_size),
         sha256=sha256,
-        before_ids=None if usage is None else _before(Template(usage.template), lm),
+        before_ids=None if usage is None else _before(usage.made, lm),
         task=TaskFacts(
             name=result.task, fingerprint=result.task_fingerprint, metric=metric, usage=usage
         ),
@@ -231,10 +230,8 @@ def usage_of(task: Task, lm: FrozenLM, prompt: Prompt) -> Usage | None:
 
 def _before(template: Template, lm: FrozenLM) -> Ids | None:
     """Ids before the prompt, if no field of the example stands there."""
-    names = [name for _, name, _, _ in Formatter().parse(template.text) if name is not None]
-    if set(names[: names.index(PROMPT)]) & set(template.fields):
-        return None
-    return template.query(dict.fromkeys(template.fields, "x"), lm).head_ids
+    own = template.on(lm)
+    return own.query(dict.fromkeys(own.fields, "x"), lm).head_ids if own.head_is_fixed else None
 
 
 def _vectors(lm: FrozenLM, prompt: Prompt) -> NDArray[np.float32]:

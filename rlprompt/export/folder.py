@@ -29,10 +29,10 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.tasks.calibration import CALIBRATIONS
 from rlprompt.tasks.verbaliser import Verbaliser
-from rlprompt.template import Template
+from rlprompt.template import AnswerSpace, Template
 from rlprompt.types import ModelKind
 
-FORMAT = 2
+FORMAT = 3
 FACTS, VECTORS = "prompt.json", "prompt.safetensors"
 # The one tensor of prompt.safetensors, (L, H) float32.
 TENSOR = "prompt"
@@ -59,6 +59,7 @@ class Usage(_Part):
 
     Attributes:
         template: Text of the `Template`.
+        answer_space: See `Template`.
         label_words: Class to its label words, where there are classes.
         pooling: See `Verbaliser`.
         length: See `Verbaliser`.
@@ -71,6 +72,7 @@ class Usage(_Part):
     """
 
     template: Annotated[str, pydantic.AfterValidator(lambda text: Template(text).text)]
+    answer_space: AnswerSpace = "auto"
     label_words: dict[str, tuple[str, ...]] | None = None
     pooling: str = "mean"
     length: str = "sum"
@@ -92,6 +94,11 @@ class Usage(_Part):
         if self.calibration == "batch" and self.prior is None:
             raise ValueError("batch calibration has a prior from train, and here is none")
         return self
+
+    @property
+    def made(self) -> Template:
+        """The template."""
+        return Template(self.template, self.answer_space)
 
     @property
     def verbaliser(self) -> Verbaliser | None:
@@ -319,11 +326,21 @@ def _facts(path: Path, content: bytes) -> Facts:
             "rlprompt to use it"
         )
     try:
-        return Facts.model_validate(state)
+        facts = Facts.model_validate(state)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{path} is damaged: {place or 'prompt'}: {reason(first)}") from None
+    usage = facts.task.usage
+    if version < 3 and usage and usage.verbaliser:
+        # Up to then, words followed a space after brackets too.
+        words = [word for own in usage.verbaliser.words.values() for word in own]
+        if usage.made.changes(words):
+            task = facts.task.model_copy(
+                update={"usage": usage.model_copy(update={"answer_space": " "})}
+            )
+            return facts.model_copy(update={"task": task})
+    return facts
 
 
 def _vectors(folder: Path, facts: Facts) -> NDArray[np.float32]:

@@ -125,7 +125,7 @@ class _Served:
 
     @cached_property
     def template(self) -> Template:
-        return Template(self.usage.template)
+        return self.usage.made
 
     @cached_property
     def verbaliser(self) -> Verbaliser:
@@ -136,7 +136,7 @@ class _Served:
 
     @cached_property
     def candidates(self) -> tuple[Ids, ...]:
-        words = self.verbaliser.encode(self.lm, self.template.answer_prefix)
+        words = self.verbaliser.encode(self.lm, self.template)
         return tuple(word.ids for word in words)
 
     @cached_property

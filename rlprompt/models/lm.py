@@ -7,10 +7,12 @@ How scores are computed is hidden here: packed (`PackedScorer`) where the model 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import cached_property, lru_cache, partial
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlprompt._utils.chats import Message
 from rlprompt.models.decoding import AnswerEnd, Decoding, Generated
 from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.models.kernels import Kernels
@@ -40,8 +43,9 @@ from rlprompt.models.plain import PlainGenerator, PlainScorer
 from rlprompt.models.precision import choose_dtype, disagreement, measure_noise, probe_rows
 from rlprompt.models.request import Limits, Request, join, prepare, prepare_soft
 from rlprompt.models.scorer import Generator, Over, Scorer, embed, write
+from rlprompt.models.spelling import Spelling
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.template import Query
+from rlprompt.template import Piece, Query
 from rlprompt.types import Ids
 
 logger = logging.getLogger(__name__)
@@ -98,7 +102,9 @@ class FrozenLM:
         self.mask_id = cast("int | None", tokenizer.mask_token_id)
         if self.kind != "masked":
             self.mask_id = None
+        self.mask_token = str(tokenizer.mask_token) if self.mask_id is not None else ""
         self.prefix_ids, self.suffix_ids = special_ids(tokenizer, self.kind)
+        self.spelling = Spelling(tokenizer)
         self.dtype_reason = "given"
         self.n_parameters = sum(parameter.numel() for parameter in model.parameters())
         limit = free_bytes(self.device) // 4 if memory_limit is None else memory_limit
@@ -117,7 +123,6 @@ class FrozenLM:
         if self.obstacle is not None:
             self._packed = None
             logger.info("%s is scored row by row, not packed: %s", self.name, self.obstacle)
-        self.encode = lru_cache(maxsize=1 << 16)(self._encode)
         # Texts that were read on from one another, call by call.
         self._read: list[tuple[tuple[Ids, ...], dict[Ids, Read]]] = []
 
@@ -194,27 +199,46 @@ class FrozenLM:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """What scores depend on; hashes all weights, once."""
-        return take_fingerprint(self.model, self.tokenizer, self.name, self.revision, self.kind)
+        found = take_fingerprint(self.model, self.tokenizer, self.name, self.revision, self.kind)
+        if not self.spelling.moves and self.kind != "encoder-decoder":
+            return found
+        # Once, pieces of a text were tokenised apart: those scores are not today's.
+        marked = hashlib.sha256(f"{found.tokenizer} in place".encode()).hexdigest()
+        return replace(found, tokenizer=marked)
 
     def hash_weights(self) -> str:
         """SHA-256 of every parameter and buffer as they are now, hexadecimal."""
         return hash_weights(self.model)
 
-    def _encode(self, text: str) -> Ids:
-        """Token ids of a text, without special tokens."""
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
+    def encode(self, text: str, *, plain: bool = False) -> Ids:
+        """Token ids of a whole text, without the special tokens around it.
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, exactly as the tokenizer spells them."""
-        return str(
-            self.tokenizer.decode(
-                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-            )
-        )
+        Args:
+            text: The text.
+            plain: Whether what looks like a control token is text.
 
-    def is_retypable(self, prompt: TokenPrompt) -> bool:
-        """Whether typing the prompt's text gives the same ids again."""
-        return self.encode(self.decode(prompt.ids)) == prompt.ids
+        Raises:
+            ValueError: It holds what the tokenizer always takes for a control token.
+        """
+        return self.spelling.whole((Piece(text, "field" if plain else "own"),))
+
+    def spell(
+        self, pieces: Sequence[Piece], after: Sequence[Piece] = (), *, cut: bool = False
+    ) -> Ids:
+        """Ids that pieces have in a text behind others: see `Spelling.spell`."""
+        return self.spelling.spell(pieces, after, cut=cut)
+
+    def chat(self, messages: tuple[Message, ...]) -> str:
+        """A chat as the tokenizer's own template writes it, up to where the model goes on.
+
+        Raises:
+            ValueError: The tokenizer has no template for chats, or that refuses these messages.
+        """
+        return self.spelling.chat(messages)
+
+    def decode(self, ids: Sequence[int], after: Sequence[int] = ()) -> str:
+        """Text of token ids behind others, exactly as the tokenizer spells them."""
+        return self.spelling.decode(ids, after)
 
     def embeddings(self) -> NDArray[np.float32]:
         """The vector that each token is fed as, (V, H) float32, a copy."""

@@ -106,4 +106,4 @@ def _neighbours(lm: FrozenLM, prompt: SoftPrompt, tokens: TokenPrompt) -> Iterat
 def _projection(evaluator: Evaluator, tokens: TokenPrompt) -> Projection:
     lm = evaluator.lm
     (dev,), (test,) = (evaluator.scores([tokens], split) for split in ("dev", "test"))
-    return Projection(tokens.ids, lm.decode(tokens.ids), lm.is_retypable(tokens), dev, test)
+    return Projection(tokens.ids, *evaluator.task.described(lm, tokens), dev, test)

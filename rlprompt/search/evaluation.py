@@ -149,14 +149,14 @@ def evaluate(
     return Evaluator(task, lm, memo).scores([prompt], split)[0]
 
 
-def describe(lm: FrozenLM, prompt: Prompt) -> tuple[str, bool]:
-    """A prompt's text, and whether typing it gives the prompt again.
+def describe(task: Task, lm: FrozenLM, prompt: Prompt) -> tuple[str, bool]:
+    """A prompt's text, and whether it is the same prompt again once it is typed in.
 
     A soft prompt reads as its nearest tokens, which are another prompt: marked and not retypable.
     """
     if isinstance(prompt, TokenPrompt):
-        return lm.decode(prompt.ids), lm.is_retypable(prompt)
-    return f"{SOFT_MARK}{lm.decode(lm.nearest_tokens(prompt).ids)}", False
+        return task.described(lm, prompt)
+    return f"{SOFT_MARK}{task.described(lm, lm.nearest_tokens(prompt))[0]}", False
 
 
 def scores_of(task: Task, measured: Measured, examples: Sequence[Example]) -> list[Score]:

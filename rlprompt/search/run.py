@@ -237,7 +237,7 @@ def _incumbents(evaluator: Evaluator, ledger: Ledger, budget: int) -> tuple[Incu
 
 
 def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = None) -> Candidate:
-    text, retypable = describe(lm, task.shortened(lm, scored.prompt))
+    text, retypable = describe(task, lm, task.shortened(lm, scored.prompt))
     return Candidate(
         prompt=scored.prompt,
         text=text,

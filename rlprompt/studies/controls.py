@@ -238,7 +238,7 @@ def _plan(
     required: bool = False,
     variant: bool = False,
 ) -> ControlPlan:
-    texts = tuple(describe(lm, prompt) for prompt in prompts)
+    texts = tuple(describe(task, lm, prompt) for prompt in prompts)
     return ControlPlan(name, task, tuple(prompts), texts, note, required, variant)
 
 
@@ -284,7 +284,7 @@ def _in_context(task: Task, lm: FrozenLM) -> Iterator[ControlPlan]:
     for n_rounds in range(len(found.rounds), 0, -1):
         shown = [text for one in found.rounds[:n_rounds] for text in one]
         # As a leading prompt they are computed once for all examples.
-        prompt = TokenPrompt(lm.encode("".join(shown)))
+        prompt = TokenPrompt(lm.encode("".join(shown), plain=True))
         if lm.context is None or longest + len(prompt) <= lm.context:
             each = f", {n_rounds} a class," if task.class_words else ""
             note = (

@@ -24,6 +24,7 @@ from rlprompt.studies.controls import ControlPlan, plan_controls
 from rlprompt.studies.references import Reference, check_references
 from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Task, as_task, prompt_rows
+from rlprompt.tasks.fitting import fitted
 
 
 class ExperimentError(ValueError):
@@ -97,6 +98,9 @@ class Experiment:
         slugs = [file_part(name) for name in self.optimisers]
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"names of optimisers differ too little for files: {slugs}")
+        longest = max(Length.of(self.space(name)["length"]).at_most for name in self.optimisers)
+        own = list(self.controls.values())
+        object.__setattr__(self, "task", fitted(self.task, self.lm, longest, own))
         check_references(self.references, self.task, self.lm)
         self.control_plans  # noqa: B018  # while the model is in memory
         self.budget.check_covers(self.task)
@@ -108,8 +112,7 @@ class Experiment:
                 f"{', '.join(soft)} would search have none; use methods that search tokens"
             )
         needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
-        longest = [Length.of(self.space(name)["length"]).at_most for name in self.optimisers]
-        _check_lengths(self.task, self.lm, max(*longest, *map(len, needed)))
+        _check_lengths(self.task, self.lm, max(longest, *map(len, needed)))
 
     def space(self, optimiser: str) -> dict[str, Any]:
         """Where an optimiser looks: `length`, `banned`, `start` and `tokens` of `search`."""

@@ -25,7 +25,7 @@ from rlprompt.config.tasks import (
 from rlprompt.export.folder import load_prompt
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import ModelPool, PooledLM
-from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.prompt import Length, Prompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.selection import Selection
@@ -33,6 +33,7 @@ from rlprompt.studies.experiment import Experiment, check_draws
 from rlprompt.studies.references import Reference, make_reference
 from rlprompt.tasks.base import Task
 from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.tasks.fitting import fitted
 from rlprompt.tasks.label_search import with_found_words
 
 
@@ -76,13 +77,14 @@ def load_experiments(
     selection = None
     if config.selection is not None:
         selection = Selection(**config.selection.model_dump(exclude_none=True))
+    longest = max(Length.of(one.lengths).at_most for one in (config.prompt, *own.values()))
     tasks = _loaded(config)
     pool, experiments = pool or ModelPool(), []
     for i, (model, section) in enumerate(config.all_models):
         dtype = dtypes[i] if dtypes else config.dtype
         lm = PooledLM(model, partial(load_model, section, config.device), dtype, pool)
         for loaded in tasks:
-            task = settle(loaded.section, loaded.task, lm)
+            task = settle(loaded.section, loaded.task, lm, longest)
             for budget in config.all_budgets:
                 with _naming(config, f"{loaded.heading}, {model}, {budget} rows"):
                     experiment = _load_cell(
@@ -235,8 +237,13 @@ def load_task(section: TaskConfig) -> Task:
     return task
 
 
-def settle(section: TaskConfig, task: Task, lm: FrozenLM) -> Task:
-    """The task for a model: with label words of the model's finding, if that is asked for."""
+def settle(section: TaskConfig, task: Task, lm: FrozenLM, length: Length | int) -> Task:
+    """The task for a model: with examples that fit it, and label words of its finding if asked for.
+
+    Raises:
+        ValueError: An example does not fit, or no label words are found.
+    """
+    task = fitted(task, lm, length)
     found = getattr(section, "label_words", None) == "auto"
     return with_found_words(task, lm) if found else task
 

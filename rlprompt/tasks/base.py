@@ -7,7 +7,7 @@ baselines belong to the optimisers.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -20,7 +20,7 @@ from rlprompt.data.load import Example, Splits
 from rlprompt.data.opening import file_title
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.tasks.verbaliser import LabelWordReport, spell
+from rlprompt.tasks.verbaliser import LabelWordReport
 from rlprompt.template import Template
 from rlprompt.types import Floats, Outputs
 
@@ -223,6 +223,15 @@ class Task:
         """The prompt that a text makes: by default its tokens, wherever the prompt may stand."""
         return TokenPrompt(lm.encode(text))
 
+    def spelt(self, lm: FrozenLM, text: str) -> TokenPrompt:
+        """The prompt that exactly this text makes, without spaces of a template's."""
+        return TokenPrompt(lm.encode(text))
+
+    def described(self, lm: FrozenLM, prompt: TokenPrompt) -> tuple[str, bool]:
+        """A prompt's text, and whether it is the same prompt again once that is typed in."""
+        text = lm.decode(prompt.ids)
+        return text, self.written(lm, text) == prompt
+
     def tokens(self, lm: FrozenLM) -> Sequence[int] | None:
         """Ids of the tokens that a prompt is made of; None for all that one can type."""
         return None
@@ -237,6 +246,16 @@ class Task:
         None where that is not known.
         """
         return None
+
+    def fitted(self, lm: FrozenLM, n_prompt: int) -> Task:
+        """The task with examples that leave room for a prompt of so many tokens.
+
+        By default itself: whoever scores an example that is too long is told then.
+
+        Raises:
+            ValueError: An example does not fit, and is neither to be cut nor to be left out.
+        """
+        return self
 
     def calibrated(self) -> Task | None:
         """The task with contextual calibration, or None where it has any, or cannot."""
@@ -276,6 +295,10 @@ class Task:
     def label_word_report(self, lm: FrozenLM) -> LabelWordReport | None:
         """What the model's tokenizer makes of the label words, or None where there are none."""
         return None
+
+    def spelling_warnings(self, lm: FrozenLM) -> Iterable[str]:
+        """What a person should know of how the model's tokenizer spells texts and prompts."""
+        return ()
 
     def usage(self) -> Mapping[str, Any] | None:
         """What an exported prompt says of its use (`Usage`); None where only the task knows."""
@@ -402,5 +425,4 @@ def variant(task: T, **changes: object) -> T | None:
 
 def demonstration(template: Template, example: Example, answer: str) -> str:
     """An example with its answer, as the model is asked for it, and what ends it."""
-    spelt = spell(answer, template.answer_prefix)
-    return template.answered(example.fields, spelt) + SEPARATOR
+    return template.answered(example.fields, template.answer_text(answer)) + SEPARATOR

@@ -24,7 +24,7 @@ from rlprompt.data.load import DataSource
 from rlprompt.data.settings import DrawSettings, described, draw_splits, draws
 from rlprompt.data.values import is_code
 from rlprompt.tasks.classification import ClassificationTask
-from rlprompt.template import Template
+from rlprompt.template import AnswerSpace, Template, TemplateText
 from rlprompt.types import DEFAULT_CALIBRATION
 
 P = ParamSpec("P")
@@ -298,6 +298,7 @@ SETTINGS = described("""
         calibration_strength: As for `ClassificationTask`.
         metric: `accuracy`, `balanced_accuracy`, `macro_f1` or `mcc`, as for `ClassificationTask`.
         select_by: By what a prompt is picked on dev, `reward` or `metric`.
+        answer_space: What stands between text and label word (`Template`).
         **draw: What is drawn of the data (`DrawSettings`).
 
     Raises:
@@ -311,7 +312,7 @@ def _task(
     known: Benchmark,
     data: DataSource | None = None,
     labels: Mapping[Any, str] | None = None,
-    template: str | None = None,
+    template: TemplateText | None = None,
     masked: bool = False,
     label_words: Mapping[str, str] | None = None,
     reward: str = "gap",
@@ -320,11 +321,12 @@ def _task(
     calibration_strength: float = 1.0,
     metric: str = "accuracy",
     select_by: str = "reward",
+    answer_space: AnswerSpace = "auto",
     **draw: Unpack[DrawSettings],
 ) -> ClassificationTask:
     words = _words(known, label_words)
     default = known.masked if masked else known.causal
-    shape = _template(known, default if template is None else template)
+    shape = _template(known, default if template is None else template, answer_space)
     usual = data is None or _usual(known, data)
     classes = list(known.label_words)
     # Elsewhere a number such as Yelp's 1 may well be another class.
@@ -396,9 +398,9 @@ def _words(known: Benchmark, given: Mapping[str, str] | None) -> dict[str, str]:
     return words
 
 
-def _template(known: Benchmark, text: str) -> Template:
+def _template(known: Benchmark, text: TemplateText, answer_space: AnswerSpace) -> Template:
     """The template, with no other fields than there are."""
-    template = Template(text)
+    template = Template.of(text, answer_space)
     if unknown := set(template.fields) - set(known.columns):
         raise ValueError(
             f"template {text!r} has the field {min(unknown)!r}; {known.name} has "

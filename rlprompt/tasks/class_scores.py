@@ -106,7 +106,7 @@ class ClassScorer:
         Raises:
             ValueError: The tokenizer spells two words alike.
         """
-        words = self.verbaliser.encode(self.lm, self.template.answer_prefix)
+        words = self.verbaliser.encode(self.lm, self.template)
         return tuple(word.ids for word in words)
 
     def scores(

@@ -18,12 +18,11 @@ from rlprompt.data.examples import Example, Splits, check_choice
 from rlprompt.data.load import DataSource
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.tasks.base import (
     MOST_SHOTS,
     Demonstrations,
     Measured,
-    Task,
     columns,
     data_name,
     demonstration,
@@ -33,18 +32,19 @@ from rlprompt.tasks.base import (
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
 from rlprompt.tasks.class_metrics import SET_METRICS
 from rlprompt.tasks.class_scores import REWARDS, ClassScorer, accuracy
+from rlprompt.tasks.templated import TemplateTask
 from rlprompt.tasks.verbaliser import (
     LabelWordReport,
     LabelWords,
     Verbaliser,
     named_classes,
 )
-from rlprompt.template import Query, Template
+from rlprompt.template import AnswerSpace, Query, Template, TemplateText
 from rlprompt.types import DEFAULT_CALIBRATION, ClassMetric, Floats, Ids, SelectBy
 
 
 @dataclass(frozen=True)
-class ClassificationTask(Task):
+class ClassificationTask(TemplateTask):
     """Tell classes apart by the log-likelihoods of their label words.
 
     Args:
@@ -53,8 +53,8 @@ class ClassificationTask(Task):
         template: Where text, prompt and answer go.
         label_words: Class to label word, or to a list of them. A class is a text, or a number or
             truth value, which stand for their texts. A word of several tokens is scored whole. A
-            word that starts with no white space follows the text after one space, or on a new line
-            after none (`Template.answer_prefix`).
+            word that starts with no white space follows the text as the template's `answer_space`
+            says.
         reward: `gap`, `cross_entropy`, `hinge` or `accuracy`.
         hand_prompt: A prompt written by hand, the control of every comparison.
         pooling: How several words of a class make one score, `mean` or `logsumexp` (`Verbaliser`).
@@ -76,6 +76,7 @@ class ClassificationTask(Task):
             reward, pooling, length or calibration, a strength outside 0 to 1, a template without a
             text to calibrate by, or an example whose label has no word.
 
+    >>> from rlprompt import TokenPrompt
     >>> from rlprompt.check.toy import toy_lm
     >>> from rlprompt.data.load import load_splits
     >>> lm, labels = toy_lm(), ["bad", "good"]
@@ -169,7 +170,7 @@ class ClassificationTask(Task):
         cls,
         data: DataSource,
         *,
-        template: str,
+        template: TemplateText,
         label_words: LabelWords,
         labels: Mapping[Any, str] | None = None,
         text: str | Sequence[str] | Mapping[str, str] | None = None,
@@ -182,6 +183,7 @@ class ClassificationTask(Task):
         calibration_strength: float = 1.0,
         metric: str = "accuracy",
         select_by: str = "reward",
+        answer_space: AnswerSpace = "auto",
         name: str = "",
         **draw: Unpack[DrawSettings],
     ) -> ClassificationTask:
@@ -190,7 +192,8 @@ class ClassificationTask(Task):
         Args:
             data: As for `load_splits`: a file, list or frame that examples are drawn from, a folder
                 with train, dev and test files, or `movie-reviews`.
-            template: Where text, prompt and answer go (`Template`).
+            template: Where text, prompt and answer go: a text, or the messages of a chat
+                (`Template.of`).
             label_words: As for the class.
             labels: What the data call the classes, where that is something else: such as
                 `{0: "objective", 1: "subjective"}`.
@@ -205,6 +208,7 @@ class ClassificationTask(Task):
             calibration_strength: As for the class.
             metric: As for the class.
             select_by: As for the class.
+            answer_space: What stands between text and label word (`Template`).
             name: What results call it; left out, the file's name, or those of the folder and the
                 one that it is in.
             **draw: What is drawn of the data (`DrawSettings`).
@@ -212,7 +216,7 @@ class ClassificationTask(Task):
         Raises:
             ValueError: Something is not there, or has a defect.
         """
-        made = Template(template)
+        made = Template.of(template, answer_space)
         classes = list(named_classes(label_words))
         splits = draw_splits(
             data, classes, draw, text=columns(made, text), label=label, aliases=labels
@@ -245,6 +249,10 @@ class ClassificationTask(Task):
             state.append(f"pooling {self.pooling}")
         if self.length != "sum":
             state.append(f"length {self.length}")
+        if changes := self.template.changes(
+            [w for own in self.verbaliser.words.values() for w in own]
+        ):
+            state.append(f"answers {changes!r}")
         if self.calibration != "none":
             state.append(f"calibration {self.calibration}")
             if self.calibration_strength != 1:
@@ -270,7 +278,7 @@ class ClassificationTask(Task):
         Raises:
             ValueError: The tokenizer spells two words alike.
         """
-        return self.verbaliser.report(lm, self.template.answer_prefix)
+        return self.verbaliser.report(lm, self.template)
 
     def queries(self, lm: FrozenLM, examples: Sequence[Example]) -> list[Query]:
         """The examples as the model sees them.
@@ -286,17 +294,9 @@ class ClassificationTask(Task):
         candidates = self.candidates(lm)
         return [self.template.query(example.fields, lm, candidates) for example in examples]
 
-    def read_train(self, lm: FrozenLM) -> None:
-        """See `Task.read_train`."""
-        lm.keep(self.queries(lm, self.splits.train))
-
     def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
         """See `Task.lengths`."""
         return [(query.n_text, query.n_answer) for query in self.queries(lm, examples)]
-
-    def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
-        """The prompt that a text makes in this template."""
-        return TokenPrompt(lm.encode(self.template.prompt_text(text)))
 
     def rewards(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
@@ -418,6 +418,8 @@ class ClassificationTask(Task):
 
     def demonstrations(self) -> Demonstrations | None:
         """See `Task.demonstrations`: as many of each class, in fixed order."""
+        if self.template.messages:
+            return None  # of a chat the prompt cannot be moved
         led = variant(self, template=self.template.leading())
         if led is None:
             return None
@@ -437,6 +439,7 @@ class ClassificationTask(Task):
         """See `Task.usage`."""
         return {
             "template": self.template.text,
+            "answer_space": self.template.answer_space,
             "label_words": self.verbaliser.words,
             "pooling": self.pooling,
             "length": self.length,

@@ -139,6 +139,19 @@ class CompressionTask(Task):
         """The prompt that a text makes; where the text spells the blank, there is none."""
         return self.task.written(lm, text)
 
+    def spelt(self, lm: FrozenLM, text: str) -> TokenPrompt:
+        """As the other task."""
+        return self.task.spelt(lm, text)
+
+    def described(self, lm: FrozenLM, prompt: TokenPrompt) -> tuple[str, bool]:
+        """As the other task."""
+        return self.task.described(lm, prompt)
+
+    def fitted(self, lm: FrozenLM, n_prompt: int) -> Task:
+        """See `Task.fitted`."""
+        task = self.task.fitted(lm, n_prompt)
+        return self if task is self.task else replace(self, task=task)
+
     def blank(self, lm: FrozenLM) -> int:
         """The id that stands for nothing.
 

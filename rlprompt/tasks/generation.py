@@ -26,7 +26,6 @@ from rlprompt.tasks.base import (
     MOST_SHOTS,
     SEPARATOR,
     Demonstrations,
-    Task,
     columns,
     data_name,
     demonstration,
@@ -34,12 +33,13 @@ from rlprompt.tasks.base import (
 )
 from rlprompt.tasks.function import RewardFunction, load_reward
 from rlprompt.tasks.metrics import METRICS, Metric, metric
-from rlprompt.template import Template
+from rlprompt.tasks.templated import TemplateTask
+from rlprompt.template import Template, TemplateText
 from rlprompt.types import Floats, Outputs
 
 
 @dataclass(frozen=True)
-class GenerationTask(Task):
+class GenerationTask(TemplateTask):
     """Let the model write an answer to every example, and score the answers.
 
     Args:
@@ -113,7 +113,7 @@ class GenerationTask(Task):
         cls,
         data: DataSource,
         *,
-        template: str,
+        template: TemplateText,
         reward: str | Mapping[str, float] | RewardFunction,
         text: str | Sequence[str] | Mapping[str, str] | None = None,
         label: str | None = None,
@@ -130,7 +130,7 @@ class GenerationTask(Task):
 
         Args:
             data: As for `load_splits`.
-            template: Where text and prompt go (`Template`).
+            template: Where text and prompt go: a text, or the messages of a chat (`Template.of`).
             reward: As for the class, or where a function is, such as `rewards.py:score`.
             text: Columns for the template's fields, as for `ClassificationTask.from_file`.
             label: Column that holds the reference answer, or a list of all that are right, if any.
@@ -146,7 +146,7 @@ class GenerationTask(Task):
         Raises:
             ValueError: Something is not there, or has a defect.
         """
-        made = Template(template)
+        made = Template.of(template)
         splits = draw_splits(data, None, draw, text=columns(made, text), label=label)
         return cls(
             name=name or data_name(data),
@@ -189,18 +189,9 @@ class GenerationTask(Task):
         content = f"{state!r} {self.splits.digest}"
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
-    def read_train(self, lm: FrozenLM) -> None:
-        """See `Task.read_train`."""
-        lm.keep([self.template.query(example.fields, lm) for example in self.splits.train])
-
     def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
         """See `Task.lengths`."""
-        queries = [self.template.query(example.fields, lm) for example in examples]
-        return [(query.n_text, self.max_new_tokens - 1) for query in queries]
-
-    def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
-        """The prompt that a text makes in this template."""
-        return TokenPrompt(lm.encode(self.template.prompt_text(text)))
+        return [(query.n_text, self.max_new_tokens - 1) for query in self.queries(lm, examples)]
 
     def rewards(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
@@ -217,11 +208,11 @@ class GenerationTask(Task):
             RewardError: The reward function raised, or gave no rewards.
             ValueError: The model cannot write, or an example is too long for it.
         """
-        queries = [self.template.query(example.fields, lm) for example in examples]
+        queries = self.queries(lm, examples)
         answers = lm.generate(prompts, queries, **dataclasses.asdict(self._decoding))
         outputs = tuple(tuple(answer.text.strip() for answer in row) for row in answers)
         rewards = [
-            self._scores(row, examples, _shown(lm, prompt))
+            self._scores(row, examples, self._shown(lm, prompt))
             for prompt, row in zip(prompts, outputs, strict=True)
         ]
         lengths = np.array([[len(answer.ids) for answer in row] for row in answers])
@@ -229,6 +220,8 @@ class GenerationTask(Task):
 
     def demonstrations(self) -> Demonstrations | None:
         """See `Task.demonstrations`: examples that have a reference answer."""
+        if self.template.messages:
+            return None  # of a chat the prompt cannot be moved
         ends = any(stop in SEPARATOR for stop in self.stop)
         stop = (*self.stop, *(() if ends else (SEPARATOR,)))
         led = variant(self, template=self.template.leading(), stop=stop)
@@ -241,6 +234,11 @@ class GenerationTask(Task):
     def usage(self) -> Mapping[str, Any]:
         """See `Task.usage`."""
         return {"template": self.template.text, "writing": dataclasses.asdict(self._decoding)}
+
+    def _shown(self, lm: FrozenLM, prompt: Prompt) -> str:
+        if isinstance(prompt, TokenPrompt):
+            return self.template.prompt_shown(lm, prompt.ids)
+        return f"({len(prompt)} vectors)"
 
     def _scores(self, outputs: Sequence[str], examples: Sequence[Example], prompt: str) -> Floats:
         """Rewards of what the model wrote under one prompt, (E,)."""
@@ -256,9 +254,3 @@ class GenerationTask(Task):
 def _is_place(reward: object) -> TypeGuard[str]:
     """Whether this says where a function is, and is no metric's name."""
     return isinstance(reward, str) and ":" in reward and reward.partition(":")[0] not in METRICS
-
-
-def _shown(lm: FrozenLM, prompt: Prompt) -> str:
-    if isinstance(prompt, TokenPrompt):
-        return lm.decode(prompt.ids)
-    return f"({len(prompt)} vectors)"

@@ -22,7 +22,7 @@ from rlprompt.data.load import Example, few_shot
 from rlprompt.tasks import induction_data
 from rlprompt.tasks.generation import GenerationTask
 from rlprompt.tasks.induction_data import Fact
-from rlprompt.template import Template
+from rlprompt.template import Template, TemplateText
 
 # A question and its answer, worked or to be worked, and where the prompt goes before them.
 QUESTION, ANSWER = "\nInput: {text}\nOutput:", " {answer}"
@@ -98,7 +98,7 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
         test: int | None = None,
         demonstrations: int = 0,
         seed: int = 0,
-        template: str = TEMPLATE,
+        template: TemplateText = TEMPLATE,
         reward: str | Mapping[str, float] = "exact_match",
         hand_prompt: str = induction.instruction,
         max_new_tokens: int = induction.max_new_tokens,
@@ -107,7 +107,10 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
             Example({"text": question}, answer, f"{name}:{i}")
             for i, (question, answer) in enumerate(induction.facts(), 1)
         ]
-        if Template(template).fields != ("text",) or Template(template).masked:
+        made = Template.of(template)
+        if made.messages and demonstrations:
+            raise ValueError("demonstrations need a template of one text; in a chat, write turns")
+        if made.fields != ("text",) or made.masked:
             raise ValueError(
                 f"template {template!r}; it needs {{prompt}} and {{text}}, the question, no other "
                 "field, and no {mask}: the model writes at the end"
@@ -120,7 +123,7 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
         return GenerationTask(
             name=name,
             splits=replace(splits, test=left),
-            template=_demonstrated(template, worked),
+            template=_demonstrated(made, worked) if worked else made,
             reward=reward,
             max_new_tokens=max_new_tokens,
             stop=("\n",),
@@ -147,14 +150,14 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
     return make
 
 
-def _demonstrated(template: str, worked: Sequence[Example]) -> Template:
+def _demonstrated(template: Template, worked: Sequence[Example]) -> Template:
     """The template with worked examples right after the prompt."""
     shown = [
         QUESTION.replace("{text}", example.fields["text"])
         + ANSWER.replace("{answer}", example.label)
         for example in worked
     ]
-    return Template(template.replace("{prompt}", "{prompt}" + "".join(shown)))
+    return Template(template.text.replace("{prompt}", "{prompt}" + "".join(shown)))
 
 
 antonyms = _preset("antonyms")

@@ -163,7 +163,7 @@ def verbalised(
         words: The words to choose from.
         texts: (n,) of them.
     """
-    candidates = [lm.encode(template.answer_prefix + word) for word in words]
+    candidates = [template.answer_ids(lm, template.answer_text(word, lm.kind)) for word in words]
     queries = [template.query({"text": text}, lm, candidates) for text in texts]
     return lm.score([TokenPrompt()], queries, over="candidates")[0].softmax(-1)[:, 0]
 

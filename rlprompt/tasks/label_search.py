@@ -26,7 +26,7 @@ from rlprompt.prompt import TokenPrompt
 from rlprompt.tasks.base import Task
 from rlprompt.tasks.class_scores import accuracy, cross_entropy
 from rlprompt.tasks.classification import ClassificationTask
-from rlprompt.tasks.verbaliser import pool_words, spell
+from rlprompt.tasks.verbaliser import pool_words
 from rlprompt.template import Template
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,8 @@ def find_label_words(
             f"the tokenizer of {lm.name} has {len(words)} words of one token that can answer in "
             f"{template.text!r}, fewer than a pool of {pool}; name the label words yourself"
         )
-    prompt = TokenPrompt(lm.encode(template.prompt_text(hand_prompt)))
+    text = template.on(lm).prompt_text(hand_prompt)
+    prompt = TokenPrompt(template.prompt_ids(lm, text))
     loglik = _loglik(lm, examples, template, prompt, list(words.values()))
     chosen, found = _assign(loglik, which, _pools(loglik, which, pool), count, pooling)
     spelt = list(words)
@@ -157,11 +158,14 @@ def _which(examples: Sequence[Example], labels: Sequence[str]) -> Tensor:
 
 def _words(lm: FrozenLM, template: Template) -> dict[str, int]:
     """Words of two letters or more that are one token where the answer goes, with their ids."""
-    prefix, words = template.answer_prefix, {}
+    own, words = template.on(lm), {}
+    prefix = own.answer_text("a", lm.kind)[:-1]
     for i in range(min(lm.n_vocabulary, len(lm.tokenizer))):
         word = lm.decode([i]).strip()
+        if len(word) < 2 or not word.isalpha() or own.answer_text(word, lm.kind) != prefix + word:
+            continue  # or of another script than the template
         # The same letters have another id where they begin no word.
-        if len(word) > 1 and word.isalpha() and lm.encode(spell(word, prefix)) == (i,):
+        if own.answer_ids(lm, prefix + word) == (i,):
             words[word] = i
     return words
 

@@ -33,10 +33,11 @@ from rlprompt.data.load import MOVIE_REVIEWS, DataSource
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.tasks.base import Measured, Task, data_name
+from rlprompt.prompt import Prompt
+from rlprompt.tasks.base import Measured, data_name
 from rlprompt.tasks.judges import SentenceEncoder, StyleClassifier, verbalised
-from rlprompt.template import Template
+from rlprompt.tasks.templated import TemplateTask
+from rlprompt.template import Template, TemplateText
 from rlprompt.types import Floats, Outputs
 
 StyleReward = Literal["mean", "product"]
@@ -75,7 +76,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class StyleTransferTask(Task):
+class StyleTransferTask(TemplateTask):
     """Rewrite sentences in another style.
 
     Args:
@@ -162,7 +163,7 @@ class StyleTransferTask(Task):
         sentence_model: str = "",
         device: str = "auto",
         reward: StyleReward = "mean",
-        template: str = TEMPLATE.text,
+        template: TemplateText = TEMPLATE.text,
         style_template: str = STYLE_TEMPLATE,
         max_new_tokens: int = DECODING.max_new_tokens,
         stop: Sequence[str] = DECODING.stop,
@@ -212,7 +213,7 @@ class StyleTransferTask(Task):
             ),
             encoder=SentenceEncoder.load(sentence_model, device) if sentence_model else None,
             reward=reward,
-            template=Template(template),
+            template=Template.of(template),
             style_template=style_template,
             decoding=Decoding(max_new_tokens, tuple(stop)),
             hand_prompt=hand_prompt.replace("{target}", target),
@@ -233,19 +234,16 @@ class StyleTransferTask(Task):
         content = f"{state!r} {self.splits.digest}"
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
-    def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
-        """The prompt that a text makes in this template."""
-        return TokenPrompt(lm.encode(self.template.prompt_text(text)))
-
     @property
     def extra_rows(self) -> int:
         """Rows that the frozen model reads to judge what it wrote on train."""
         n_judgements = [self.classifier, self.encoder].count(None)
         return n_judgements * len(self.splits.train)
 
-    def read_train(self, lm: FrozenLM) -> None:
-        """See `Task.read_train`."""
-        lm.keep([self.template.query(example.fields, lm) for example in self.splits.train])
+    def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
+        """See `Task.lengths`."""
+        n_answer = self.decoding.max_new_tokens - 1
+        return [(query.n_text, n_answer) for query in self.queries(lm, examples)]
 
     def rewards(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
@@ -280,7 +278,7 @@ class StyleTransferTask(Task):
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Judgement:
         """What the model writes under each prompt (P,) for each example (E,), judged."""
-        queries = [self.template.query(example.fields, lm) for example in examples]
+        queries = self.queries(lm, examples)
         written = lm.generate(prompts, queries, **asdict(self.decoding))
         outputs = tuple(tuple(answer.text.strip() for answer in row) for row in written)
         inputs = [example.fields["text"] for example in examples]

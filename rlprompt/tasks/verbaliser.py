@@ -21,6 +21,8 @@ from torch import Tensor
 from rlprompt.data.values import class_name
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.scorer import Over
+from rlprompt.models.spelling import ANCHORS
+from rlprompt.template import Template
 from rlprompt.types import Ids
 
 LabelWords = Mapping[Any, str | Sequence[str]]
@@ -72,7 +74,7 @@ class Verbaliser:
 
     Args:
         label_words: Class to label word or words. A word that starts with no white space follows
-            the text after one space, or on a new line after none (`Template.answer_prefix`).
+            the text as `Template.answer_space` says.
         pooling: How several words make one score. `mean` of their log-likelihoods (OpenPrompt's
             `ManualVerbalizer`, Ding et al. 2022, arXiv 2111.01998), which is fair to classes with
             unequal numbers of words; `logsumexp`, the log-probability of any of the words, as
@@ -123,17 +125,17 @@ class Verbaliser:
         """
         return "candidates" if self.length == "sum" else "vocabulary"
 
-    def encode(self, lm: FrozenLM, prefix: str) -> tuple[LabelWord, ...]:
-        """All words, class by class, as the model gets them after a prefix such as a space.
+    def encode(self, lm: FrozenLM, template: Template) -> tuple[LabelWord, ...]:
+        """All words, class by class, as the model gets them where answers stand in a template.
 
         Raises:
             ValueError: The tokenizer spells two words alike, or one with nothing.
         """
-        found: dict[Ids, LabelWord] = {}
+        own, found = template.on(lm), dict[Ids, LabelWord]()
         for label, words in self.words.items():
             for word in words:
-                text = spell(word, prefix)
-                new = LabelWord(label, word, text, lm.encode(text))
+                text = own.answer_text(word, lm.kind)
+                new = LabelWord(label, word, text, own.answer_ids(lm, text))
                 first = found.setdefault(new.ids, new)
                 if first is not new or not new.ids:
                     raise ValueError(
@@ -157,13 +159,13 @@ class Verbaliser:
         parts = torch.split(loglik, sizes, -1)
         return torch.stack([pool_words(part, self.pooling) for part in parts], -1)
 
-    def report(self, lm: FrozenLM, prefix: str) -> LabelWordReport:
+    def report(self, lm: FrozenLM, template: Template) -> LabelWordReport:
         """What the tokenizer makes of the words, with warnings.
 
         Raises:
             ValueError: As for `encode`.
         """
-        words = self.encode(lm, prefix)
+        words = self.encode(lm, template)
         return LabelWordReport(words, tuple(self._warnings(words, lm)))
 
     def _warnings(self, words: Sequence[LabelWord], lm: FrozenLM) -> Iterator[str]:
@@ -193,7 +195,7 @@ class Verbaliser:
         begins = long.ids[: len(short.ids)] == short.ids
         if begins and self.length == "sum" and lm.kind != "masked":
             return f"{long} begins with all of {short} and can never be the likelier of the two"
-        piece = lm.decode(short.ids[:1])
+        piece = lm.decode(short.ids[:1], lm.encode(ANCHORS[0]))
         return (
             f"{short} and {long} begin with the same token {piece!r}, which cannot tell them apart"
         )
@@ -222,11 +224,6 @@ def named_classes(label_words: LabelWords) -> dict[str, str | Sequence[str]]:
 def pool_words(loglik: Tensor, pooling: str) -> Tensor:
     """A class's score (...) from its words' log-likelihoods (..., n), by one of `POOLINGS`."""
     return loglik.mean(-1) if pooling == "mean" else loglik.logsumexp(-1)
-
-
-def spell(word: str, prefix: str) -> str:
-    """A label word as it follows the text: after the prefix, unless it brings its own space."""
-    return (word if word[0].isspace() else prefix + word).rstrip()
 
 
 def _check_word(label: str, word: object) -> None:

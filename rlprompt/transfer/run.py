@@ -145,6 +145,7 @@ def _found(run: StoredRun, search: PlannedSearch) -> FoundPrompt:
     assert result is not None
     prompt = task.shortened(lm, result.best.prompt)
     tokens = prompt if isinstance(prompt, TokenPrompt) else lm.nearest_tokens(prompt)
+    text, retypable = task.described(lm, tokens)
     source = Source(
         run=run.name,
         task=search.task_name,
@@ -154,32 +155,36 @@ def _found(run: StoredRun, search: PlannedSearch) -> FoundPrompt:
         seed=result.seed,
         soft=isinstance(prompt, SoftPrompt),
         tokens=len(prompt),
-        text=lm.decode(tokens.ids),
-        retypable=lm.is_retypable(tokens),
+        text=text,
+        retypable=retypable,
     )
     return FoundPrompt(source, prompt, tokens, lm, task, result)
 
 
-def arrivals(found: FoundPrompt, lm: FrozenLM) -> Iterator[tuple[Form, Prompt, Retyping | None]]:
-    """The forms in which a prompt reaches a model, each with what typing did to it."""
+def arrivals(
+    found: FoundPrompt, task: Task, lm: FrozenLM
+) -> Iterator[tuple[Form, Prompt, Retyping | None]]:
+    """The forms in which a prompt reaches a task on a model, with what typing did to each."""
     own, there = found.lm.fingerprint, lm.fingerprint
     same_tokens = own.tokenizer == there.tokenizer
     if found.source.soft:
         if own.digest == there.digest:
             yield "as found", found.prompt, None
         tokens: tuple[Prompt, Retyping | None] = (found.tokens, None)
-        yield "nearest tokens", *(tokens if same_tokens else _typed(found.source.text, lm))
+        yield "nearest tokens", *(tokens if same_tokens else _typed(found.source.text, task, lm))
         return
     if same_tokens:
         yield "as found", found.prompt, None
-    if not same_tokens or not found.source.retypable:
-        yield "by text", *_typed(found.source.text, lm)
+    typed, retyping = _typed(found.source.text, task, lm)
+    if not same_tokens or typed != found.prompt:
+        yield "by text", typed, retyping
 
 
-def _typed(text: str, lm: FrozenLM) -> tuple[TokenPrompt, Retyping]:
+def _typed(text: str, task: Task, lm: FrozenLM) -> tuple[TokenPrompt, Retyping]:
     """The prompt that exactly this text makes for a model, without the spaces of a template."""
-    ids = lm.encode(text)
-    return TokenPrompt(ids), Retyping(tokens=len(ids), survives=lm.decode(ids) == text)
+    prompt = task.spelt(lm, text)
+    survives = task.described(lm, prompt)[0] == text
+    return prompt, Retyping(tokens=len(prompt), survives=survives)
 
 
 class TransferScores:
@@ -383,7 +388,7 @@ class Transferring:
             task.fingerprint == own.fingerprint and task.splits.digest == own.splits.digest
         )
         both = at_home and found.source.soft
-        for form, prompt, retyping in arrivals(found, lm):
+        for form, prompt, retyping in arrivals(found, task, lm):
             for split in dict.fromkeys((self.split, "dev") if both else (self.split,)):
                 entry = TransferEntry(
                     run=found.source.run,

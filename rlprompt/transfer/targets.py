@@ -16,6 +16,7 @@ from rlprompt.config.yaml_file import load_config
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.loading import model_names
 from rlprompt.models.pool import ModelPool, PooledLM
+from rlprompt.prompt import Length
 from rlprompt.store.store import Store
 from rlprompt.studies.experiment import Experiment
 from rlprompt.studies.loading import load_experiments, load_model, load_task, settle
@@ -118,7 +119,9 @@ class Destinations:
             title = f"{title} ({name})"
         if any(place.title == title for place in self.places):
             raise ValueError(f"{name} has two tasks called {title}: give them names under `tasks:`")
-        self.places.append(Place(title, partial(settle, section, task)))
+        self.places.append(
+            Place(title, partial(_settled, section, task, self.experiments[0].length))
+        )
 
 
 def _own_task(
@@ -128,7 +131,11 @@ def _own_task(
     own = [one for one in experiments if one.task_name == title]
     digest = lm.fingerprint.digest
     here = [one.task for one in own if one.lm.fingerprint.digest == digest]
-    return here[0] if here else settle(section, own[0].task, lm)
+    return here[0] if here else settle(section, own[0].task, lm, own[0].length)
+
+
+def _settled(section: TaskConfig, task: Task, length: int | Length, lm: FrozenLM) -> Task:
+    return settle(section, task, lm, length)
 
 
 def _sections(name: str, titles: Sequence[str]) -> Iterator[tuple[str, TaskConfig]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
-from command_line import rlprompt, write_config
+from command_line import ROWS, rlprompt, write_config, write_data
 
 TASKS = """
 from rlprompt import ClassificationTask, Template, load_splits
@@ -55,6 +56,26 @@ class TestDryRun:
         assert "did you mean 'greedy'?" in result.stderr
         write_config(desk, model="nowhere")
         assert rlprompt("compare", "small.yaml", "--dry-run").exit_code == 2
+
+
+class TestTexts:
+    def test_tokens_and_what_was_done_to_long_texts_are_shown(self, desk: Path) -> None:
+        rows = [*ROWS, f"{'long ' * 80},negative"]
+        write_data(desk, rows)
+        refused = rlprompt("check", "small.yaml", "--quick")
+        assert refused.exit_code == 2
+        assert "films.csv:22 is too long: 39" in refused.stderr
+        config = json.loads((desk / "small.yaml").read_text())
+        config["task"] |= {"on_long_text": "truncate-start", "answer_space": " "}
+        config["task"]["label_words"] = {"negative": "bad", "positive": "good so"}
+        (desk / "small.yaml").write_text(json.dumps(config))
+        shown = rlprompt("check", "small.yaml", "--quick").stdout
+        assert re.search(r"1 text too long was cut \(truncate-start\) .*: films.csv:22", shown)
+        assert "text, prompt and answer have the tokens that they have typed at once" in shown
+        assert re.search(r"negative: ' bad' 1 \(Ġbad \d+\)", shown)
+        assert re.search(r"positive: ' good so' 4 \(Ġgood \d+, Ġ \d+, s \d+, o \d+\)", shown)
+        scored = rlprompt("score", "so", "small.yaml", "--split", "test")
+        assert scored.exit_code == 0
 
 
 class TestCheck:

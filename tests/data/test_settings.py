@@ -64,7 +64,7 @@ def test_an_experiment_file_has_the_same() -> None:
     fields = ClassificationConfig.model_fields
     assert of_draw({name: field.default for name, field in fields.items()}) == DRAW
     others = ["hand_prompt", "pooling", "length", "calibration", "calibration_strength"]
-    others += ["metric", "select_by"]
+    others += ["metric", "select_by", "answer_space"]
     assert list(fields)[7:] == [*DRAW, *others]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from command_line import save
-from exports import TOKENS, class_task, export, soft
+from exports import TOKENS, WORDS, class_task, export, soft
 from markdown_it import MarkdownIt
 from tiny import TinyKind
 
@@ -117,7 +117,9 @@ class TestCard:
         pytest.importorskip("peft")
         place = str(save(tmp_path / "model", kind=kind))
         lm = FrozenLM.load(place, device="cpu", dtype="float32")
-        task, prompt = class_task(template), soft(lm) if is_soft else TOKENS
+        # A decoder's words follow no space unless they bring one.
+        words = {label: f" {word}" for label, word in WORDS.items()}
+        task, prompt = class_task(template, words), soft(lm) if is_soft else TOKENS
         export(tmp_path / "out", lm, prompt, task)
         page = (tmp_path / "out" / "README.md").read_text("utf-8")
         monkeypatch.chdir(tmp_path / "out")

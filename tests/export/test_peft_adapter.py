@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from exports import TOKENS, class_task, export, soft
+from exports import TOKENS, WORDS, class_task, export, soft
 from tiny import KINDS, TinyKind, tiny_lm, tiny_model
 from torch import Tensor
 
@@ -72,7 +72,8 @@ def check_parity(
     lm: FrozenLM, base: Any, folder: Path, prompt: Prompt, template: str, text: str
 ) -> None:
     """PEFT, plain transformers and our scores say the same of every label word."""
-    task = class_task(template)
+    # A decoder's words follow no space unless they bring one.
+    task = class_task(template, {label: f" {word}" for label, word in WORDS.items()})
     exported = export(folder, lm, prompt, task)
     query = task.template.query({"text": text}, lm, task.candidates(lm))
     (ours,) = lm.score([prompt], [query])[0]

@@ -65,12 +65,6 @@ class TestText:
         assert lm.decode(lm.encode("the film é!")) == "the film é!"
         assert lm.encode("") == ()
 
-    def test_tells_what_retyping_would_change(self) -> None:
-        lm = tiny_lm()
-        letters = tuple(lm.encode(letter)[0] for letter in "good")
-        assert not lm.is_retypable(TokenPrompt((*lm.encode(" ")[:1], *letters)))
-        assert lm.is_retypable(TokenPrompt(lm.encode(" good film")))
-
     def test_special_tokens_stand_where_the_tokenizer_puts_them(self) -> None:
         kinds: tuple[TinyKind, ...] = ("llama", "opt", "bert", "t5")
         ends = {kind: (tiny_lm(kind).prefix_ids, tiny_lm(kind).suffix_ids) for kind in kinds}

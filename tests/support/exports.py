@@ -54,7 +54,7 @@ def soft(lm: FrozenLM, length: int = 3, seed: int = 0) -> SoftPrompt:
 
 def result(lm: FrozenLM, task: Task, prompt: Prompt, **changes: Any) -> Result:
     """What a search would say that had found this prompt."""
-    text, retypable = describe(lm, prompt)
+    text, retypable = describe(task, lm, prompt)
     scores = {split: evaluate(task, lm, prompt, split) for split in ("train", "dev", "test")}
     tested = Evaluator(task, lm).measure([prompt], "test").metrics[0]
     candidate = Candidate(

@@ -295,12 +295,16 @@ class TestMistakes:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         lm = tiny_lm("llama", seed=5)
-        monkeypatch.setattr(lm, "encode", lambda text: tuple(map(ord, text.lower())))
+        monkeypatch.setattr(
+            lm,
+            "spell",
+            lambda pieces, after, **_: tuple(map(ord, "".join(p.text for p in pieces).lower())),
+        )
         made = task(label_words={"neg": "Great", "pos": "great"})
         with pytest.raises(
             ValueError, match="tiny-llama spells the label words ' Great' and ' gre"
         ):
-            made.rewards(lm, PROMPTS, TRAIN)
+            made.label_word_report(lm)
 
     def test_a_masked_model_needs_a_mask(self) -> None:
         with pytest.raises(

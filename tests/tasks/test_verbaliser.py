@@ -257,7 +257,11 @@ class TestMistakes:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         lm = tiny_lm("llama", seed=6)
-        monkeypatch.setattr(lm, "encode", lambda text: tuple(map(ord, text.lower())))
+        monkeypatch.setattr(
+            lm,
+            "spell",
+            lambda pieces, after, **_: tuple(map(ord, "".join(p.text for p in pieces).lower())),
+        )
         made = ClassificationTask("f", SPLITS, Template(CAUSAL), WORDS | {"pos": ["Ok", "ok"]})
         with pytest.raises(ValueError, match="spells the label words ' Ok' and ' ok' alike"):
             made.label_word_report(lm)

@@ -1,0 +1,167 @@
+"""Makes a task's examples fit a model: texts that are too long, or that cannot be spelt.
+
+What a search would stumble over is found, and settled as the data's settings say, before anything
+is paid for: `on_long_text` for texts that leave no room for prompt and answer, `on_bad_rows` for
+those with what the tokenizer takes for a control token whatever one does. Prompt, template and
+answer are never cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from rlprompt.data.examples import Example, Splits, named
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Length, TokenPrompt
+from rlprompt.tasks.base import Task
+from rlprompt.template import ControlTokenError
+
+Measure = Callable[[Sequence[Example]], list[tuple[int, int]]]
+"""Of each example: tokens of its text around the prompt, and tokens fed of an answer."""
+
+
+def fitted(
+    task: Task, lm: FrozenLM, length: int | Length, prompts: Sequence[TokenPrompt] = ()
+) -> Task:
+    """The task with examples that leave room for its prompts.
+
+    Args:
+        task: A task of any class.
+        lm: The model.
+        length: Tokens of a searched prompt, exactly or in a range.
+        prompts: Others that are to be scored; the hand-written one is among them.
+
+    Raises:
+        ValueError: An example does not fit, and is neither to be cut nor to be left out.
+    """
+    by_hand = [task.written(lm, task.hand_prompt)] if task.hand_prompt else []
+    n_prompt = max(Length.of(length).at_most, *map(len, (*by_hand, *prompts)), 0)
+    return task.fitted(lm, n_prompt)
+
+
+def fit(splits: Splits, lm: FrozenLM, measure: Measure, n_prompt: int) -> Splits:
+    """Examples that a model can be given: the same object where all of them are such.
+
+    Args:
+        splits: The examples, with what to do about others.
+        lm: The model.
+        measure: Measures examples; raises `ControlTokenError` for one that cannot be spelt.
+        n_prompt: Tokens of the longest prompt.
+
+    Raises:
+        ValueError: As for `fitted`, or none is left of a split.
+    """
+    fitting = _Fitting(splits, lm, measure, n_prompt)
+    train, dev, test = (tuple(fitting.kept(*part)) for part in splits.parts().items())
+    notes = fitting.notes()
+    if not notes:
+        return splits
+    return replace(splits, train=train, dev=dev, test=test, notes=(*splits.notes, *notes))
+
+
+class _Fitting:
+    """One call of `fit`, with account of what is left out and cut."""
+
+    def __init__(self, splits: Splits, lm: FrozenLM, measure: Measure, n_prompt: int) -> None:
+        self.splits, self.lm, self.measure, self.n_prompt = splits, lm, measure, n_prompt
+        self.bad: list[str] = []
+        self.long: list[str] = []
+
+    def kept(self, split: str, examples: Sequence[Example]) -> Iterator[Example]:
+        """The examples as the model can be given them."""
+        try:
+            sizes = self.measure(examples)
+        except ControlTokenError:
+            # One by one it is known which.
+            found = (self._example(split, example) for example in examples)
+        else:
+            pairs = zip(examples, sizes, strict=True)
+            found = (self._example(split, example, size) for example, size in pairs)
+        yield from (example for example in found if example is not None)
+
+    def _example(
+        self, split: str, example: Example, size: tuple[int, int] | None = None
+    ) -> Example | None:
+        """The example as the model can be given it, or None."""
+        try:
+            n_text, n_answer = size or self.measure([example])[0]
+        except ControlTokenError as error:
+            what = f"{example.where(split)}: {error}"
+            if self.splits.on_bad_rows == "error":
+                raise ValueError(
+                    f"{what}; mend the text, or set on_bad_rows: skip to leave it out"
+                ) from None
+            self.bad.append(what)
+            return None
+        context, what = self.lm.context, self.splits.on_long_text
+        if context is None or n_text + self.n_prompt + n_answer <= context:
+            return example
+        where = example.source or f"{str(dict(example.fields))[:60]}..."
+        if what == "error":
+            raise ValueError(
+                f"the {split} example {where} is too long: {n_text} tokens of text "
+                f"+ {self.n_prompt} of prompt + {n_answer} of answer, and {self.lm.name} takes "
+                f"{context}; shorten or remove it, choose another model, or set on_long_text to "
+                "skip, truncate-start, truncate-end or truncate-middle"
+            )
+        self.long.append(where)
+        return None if what == "skip" else self._cut(split, where, example, context)
+
+    def _cut(self, split: str, where: str, example: Example, context: int) -> Example:
+        """The example with as much of its longest field, or fields, as fits."""
+        fields = dict(example.fields)
+        for name in sorted(fields, key=lambda name: -len(fields[name])):
+            text, shortest, longest = fields[name], 0, len(fields[name])
+            while shortest < longest:  # of characters, the most that fit
+                middle = (shortest + longest + 1) // 2
+                fields[name] = shortened(text, middle, self.splits.on_long_text)
+                if self._fits(replace(example, fields=dict(fields)), context):
+                    shortest = middle
+                else:
+                    longest = middle - 1
+            fields[name] = shortened(text, shortest, self.splits.on_long_text)
+            made = replace(example, fields=dict(fields))
+            if shortest and self._fits(made, context):
+                return made
+        raise ValueError(
+            f"the {split} example {where} is too long even without its text: the template, a "
+            f"prompt of {self.n_prompt} tokens and the answer take more than the {context} tokens "
+            f"of {self.lm.name}"
+        )
+
+    def _fits(self, example: Example, context: int) -> bool:
+        try:
+            return sum(self.measure([example])[0]) + self.n_prompt <= context
+        except ControlTokenError:  # where two ends meet
+            return False
+
+    def notes(self) -> list[str]:
+        """What was done, a sentence each."""
+        found = []
+        if self.bad:
+            found.append(named(self.bad, "row was left out", "rows were left out"))
+        if self.long:
+            skipped = self.splits.on_long_text == "skip"
+            done = "left out" if skipped else f"cut ({self.splits.on_long_text})"
+            why = f"for the {self.lm.context} tokens that {self.lm.name} takes"
+            one, many = f"text too long was {done} {why}", f"texts too long were {done} {why}"
+            found.append(named(self.long, one, many))
+        return found
+
+
+def shortened(text: str, n_characters: int, how: str) -> str:
+    """So many characters of a text.
+
+    >>> [shortened("abcdef", 3, f"truncate-{where}") for where in ("start", "end", "middle")]
+    ['def', 'abc', 'abf']
+
+    Args:
+        text: The text.
+        n_characters: How many are kept.
+        how: Which end goes, or the middle, as in LongBench (Bai et al. 2023, arXiv 2308.14508).
+    """
+    n_last = n_characters if how == "truncate-start" else 0
+    n_last = n_characters // 2 if how == "truncate-middle" else n_last
+    first, last = text[: n_characters - n_last], text[len(text) - n_last :]
+    return (first + last).strip()

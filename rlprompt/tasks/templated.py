@@ -1,0 +1,100 @@
+"""Tasks whose prompts stand in a template: how their texts, prompts and answers become tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rlprompt.data.examples import Example
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import TokenPrompt
+from rlprompt.tasks.base import Task, variant
+from rlprompt.tasks.fitting import fit
+from rlprompt.template import Query, Template
+from rlprompt.types import Ids
+
+# Train examples around which a prompt is typed to see whether that gives its tokens again.
+TYPED_EXAMPLES = 32
+# Label words that are typed behind each of them, where there are more.
+MOST_WORDS = 8
+
+
+class TemplateTask(Task):
+    """A task with a template.
+
+    Attributes:
+        template: Where text, prompt and answer go.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def template(self) -> Template: ...  # noqa: D102
+
+        def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]: ...  # noqa: D102
+
+    def queries(self, lm: FrozenLM, examples: Sequence[Example]) -> list[Query]:
+        """The examples as the model sees them."""
+        return [self.template.query(example.fields, lm) for example in examples]
+
+    def fitted(self, lm: FrozenLM, n_prompt: int) -> Task:
+        """See `Task.fitted`."""
+        splits = fit(self.splits, lm, partial(self.lengths, lm), n_prompt)
+        return self if splits is self.splits else variant(self, splits=splits) or self
+
+    def read_train(self, lm: FrozenLM) -> None:
+        """See `Task.read_train`."""
+        lm.keep(self.queries(lm, self.splits.train))
+
+    def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
+        """The prompt that a text makes in this template."""
+        return self.spelt(lm, self.template.on(lm).prompt_text(text))
+
+    def spelt(self, lm: FrozenLM, text: str) -> TokenPrompt:
+        """See `Task.spelt`."""
+        return TokenPrompt(self.template.prompt_ids(lm, text))
+
+    def spelling_warnings(self, lm: FrozenLM) -> Iterator[str]:
+        """See `Task.spelling_warnings`."""
+        own = self.template.on(lm)
+        if not own.bare and (frame := own.frame(lm)) != (lm.prefix_ids, lm.suffix_ids):
+            wanted = zip((lm.prefix_ids, lm.suffix_ids), frame, strict=True)
+            written = lm.decode([i for ids, put in wanted if not put for i in ids])
+            yield (
+                f"the template writes {written}, which the tokenizer of {lm.name} puts around "
+                "every text: it stands there once"
+            )
+        text = own.prompt_text(self.hand_prompt or "It was")
+        prompt = self.spelt(lm, text).ids
+        answers: list[tuple[str, Ids]] = [("", ())]
+        if lm.kind == "causal" and (report := self.label_word_report(lm)):
+            answers += [(word.text, word.ids) for word in report.words[:MOST_WORDS]]
+        joined, examples = [], self.splits.train[:TYPED_EXAMPLES]
+        for example in examples:
+            query = own.query(example.fields, lm)
+            for spelt, ids in answers:
+                whole = query.head_ids + prompt + query.tail_ids + ids
+                if self.template.typed(example.fields, lm, text, spelt) != whole:
+                    joined.append(f"the answer {spelt!r}" if spelt else f"the prompt {text!r}")
+                    break
+        if joined:
+            yield (
+                f"in {len(joined)} of {len(examples)} train examples the tokenizer joins letters "
+                f"over a border once all is typed, first at {joined[0]}; the pieces keep tokens of "
+                "their own (as in lm-eval), so put a space or a line break between them"
+            )
+
+    def described(self, lm: FrozenLM, prompt: TokenPrompt) -> tuple[str, bool]:
+        """See `Task.described`: typed around the texts of train."""
+        text = self.template.prompt_shown(lm, prompt.ids)
+        if self.written(lm, text) != prompt:
+            return text, False
+        own = self.template.on(lm)
+        typed = own.prompt_text(text)
+        for example in self.splits.train[:TYPED_EXAMPLES]:
+            query = own.query(example.fields, lm)
+            in_place = query.head_ids + prompt.ids + query.tail_ids
+            if self.template.typed(example.fields, lm, typed) != in_place:
+                return text, False
+        return text, True

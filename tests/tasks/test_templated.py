@@ -1,0 +1,94 @@
+"""Prompts in a template: what typing them gives."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from spellings import SPELLINGS, spelling_lm
+from tiny import tiny_lm
+
+from rlprompt.data.load import Example, Splits
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import TokenPrompt
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.tasks.generation import GenerationTask
+from rlprompt.template import Template
+
+TEXTS = ("It was the film", "a.b", "very", "(good)")
+
+
+def part(name: str) -> tuple[Example, ...]:
+    return tuple(Example({"text": f"{text} {name}"}, "x") for text in TEXTS)
+
+
+def task(template: str = "{text} {prompt}\nMood:") -> GenerationTask:
+    return GenerationTask(
+        "films", Splits(part("a"), part("b"), part("c")), Template(template), "contains"
+    )
+
+
+def test_what_retyping_would_change_is_told() -> None:
+    lm = tiny_lm()
+    letters = tuple(lm.encode(letter)[0] for letter in "good")
+    assert task().described(lm, TokenPrompt((*lm.encode(" "), *letters))) == (" good", False)
+    assert task().described(lm, TokenPrompt(lm.encode(" good film"))) == (" good film", True)
+
+
+def test_a_prompt_without_the_templates_space_is_not_typed_again() -> None:
+    lm, prompt = tiny_lm(), TokenPrompt(tiny_lm().encode("xyz"))
+    assert task().described(lm, prompt) == ("xyz", False)  # typed, it follows a space
+    assert task("{text}\n{prompt}").described(lm, prompt) == ("xyz", True)
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+@pytest.mark.parametrize(
+    "template", ["{text} {prompt}\nMood:", "{prompt} {text}", "{text}{prompt}"]
+)
+def test_a_retypable_prompt_is_the_same_in_the_whole_text(name: str, template: str) -> None:
+    lm, made, rng = spelling_lm(name), task(template), np.random.default_rng(0)
+    special = {i for i, token in lm.tokenizer.added_tokens_decoder.items() if token.special}
+    ids = sorted(set(range(len(lm.tokenizer))) - special)
+    prompts = [TokenPrompt(rng.choice(ids, 3)) for _ in range(30)]
+    prompts.append(made.written(lm, "It was very good"))
+    n_retypable = 0
+    for prompt in prompts:
+        text, retypable = made.described(lm, prompt)
+        n_retypable += retypable
+        if retypable:
+            assert made.written(lm, text) == prompt
+            for example in made.splits.train:
+                query = made.template.query(example.fields, lm)
+                typed = template.format(text=example.fields["text"], prompt=text)
+                shown = typed.replace("  ", " ") if text.startswith(" ") else typed
+                whole = tuple(lm.tokenizer(shown, add_special_tokens=False)["input_ids"])
+                start, end = made.template.frame(lm)
+                assert start + whole + end == query.head_ids + prompt.ids + query.tail_ids
+    assert n_retypable
+
+
+def test_the_default_models_prompts_are_called_retypable_only_where_they_are(
+    real_tokenizer: FrozenLM,
+) -> None:
+    lm, made, rng = real_tokenizer, task(), np.random.default_rng(0)
+    prompts = [TokenPrompt(rng.integers(20, lm.n_vocabulary, 5)) for _ in range(60)]
+    texts = {prompt: made.described(lm, prompt) for prompt in prompts}
+    retypable = [prompt for prompt, (_, retypable) in texts.items() if retypable]
+    assert all(made.written(lm, texts[prompt][0]) == prompt for prompt in retypable)
+    assert 10 < len(retypable) < 50
+
+
+def test_letters_that_are_joined_over_a_border_are_told() -> None:
+    lm = spelling_lm("no prefix")
+    (warning,) = dataclasses.replace(
+        task("{text} go{prompt}\nMood:"), hand_prompt="od"
+    ).spelling_warnings(lm)
+    assert "in 4 of 4 train examples the tokenizer joins letters over a border" in warning
+    assert "first at the prompt 'od'" in warning
+    assert not list(task().spelling_warnings(lm))
+    classes = ClassificationTask(
+        "films", task().splits, Template("{text} {prompt} ter", ""), {"x": "rible", "y": "bad"}
+    )
+    (warning,) = classes.spelling_warnings(lm)
+    assert "first at the answer 'rible'" in warning
