@@ -99,10 +99,11 @@ class TestCompare:
         statuses = [run["status"] for run in summary(desk / "runs" / "small")["runs"]]
         assert statuses == ["failed", "finished"]
 
-    def test_a_budget_below_one_gradient_is_no_error(self, desk: Path) -> None:
+    def test_below_one_gradient_a_soft_prompt_is_its_start(self, desk: Path) -> None:
         result = rlprompt("compare", "small.yaml", "--budget", "4")
         assert result.exit_code == 0
-        assert "soft-prompt, seed 0: its budget covered nothing that it asked for." in result.stdout
+        (found,) = (r for r in summary(desk / "runs" / "small")["runs"] if r["prompt"][0] == "<")
+        assert (found["rows"], found["n_prompts"]) == (4, 1)
 
 
 class TestRun:

@@ -42,8 +42,8 @@ class TestDryRun:
         assert re.match(r"random +2 +48 +12 +\d+\.\d s +\d+\.\d s +\d+\.\d s", lines[2])
         assert re.match(r"soft-prompt +2 +48 +4 ", lines[3])
         # On 4 + 4 + 6 examples: the empty and the hand-written prompt, the latter again with two
-        # texts without content a split, the best of 20 words, and examples in context.
-        controls = 14 + 14 + (14 + 3 * 2) + (20 * 4 + 14) + 14
+        # texts without content, the best of 20 words, and examples in context.
+        controls = 14 + 14 + (14 + 2) + (20 * 4 + 14) + 14
         assert f"controls: {controls} rows" in result.stdout
         found = re.search(r"in all: (\d+) rows \((\d+) of them to choose on dev", result.stdout)
         assert found
@@ -97,7 +97,9 @@ class TestCheck:
             result.stdout,
             re.MULTILINE,
         )
-        assert re.search(r"^ +negative: ' terrible' \d, such as '.+'$", result.stdout, re.MULTILINE)
+        assert re.search(
+            r"^ +negative: ' terrible' \d \(.+\), such as '.+'$", result.stdout, re.MULTILINE
+        )
         assert "largest-class" in result.stdout
 
     def test_an_experiment_is_checked_with_its_optimisers_and_costs(self, desk: Path) -> None:
@@ -108,7 +110,7 @@ class TestCheck:
         assert re.search(r"^ok +every-example +all 14 examples of all splits", result.stdout, re.M)
         assert re.search(r"^checks: \d\d, failed: 0, warnings: \d$", result.stdout, re.M)
         assert re.search(r"^ok    random: \d+ checks passed$", result.stdout, re.M)
-        assert "controls: 156 rows" in result.stdout
+        assert "controls: 152 rows" in result.stdout
         assert not (desk / "runs").exists()
 
     @pytest.mark.parametrize("name", ["mine.py:good", "mine:make"])

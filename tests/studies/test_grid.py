@@ -110,7 +110,7 @@ class TestFromFile:
             loads.append(section.name)
             return load_model(section, device, dtype)
 
-        monkeypatch.setattr("rlprompt.studies.experiment.load_model", counted)
+        monkeypatch.setattr("rlprompt.studies.loading.load_model", counted)
         self.write(desk)
         result = rlprompt("compare", "grid.yaml")
         assert result.exit_code == 0, result.stderr

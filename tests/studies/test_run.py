@@ -17,7 +17,7 @@ from tiny import tiny_lm
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.reports.page import page_of
 from rlprompt.reports.study_data import read_study
 from rlprompt.reports.svg import spread
@@ -25,7 +25,7 @@ from rlprompt.reports.tables import Table, markdown
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
-from rlprompt.search.space import TokenSpace
+from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.studies.comparison import Comparison, Run
 from rlprompt.studies.experiment import ExperimentError
 from rlprompt.studies.folder import claimed
@@ -48,6 +48,17 @@ class Stops:
         """See `Optimiser.run`."""
         objective.evaluate([space.sample(rng) for _ in range(self.n_prompts)])
         raise self.error
+
+
+@dataclass(frozen=True)
+class Climbs:
+    """Asks for the gradient of its start and for nothing else."""
+
+    searches: ClassVar[PromptKind] = "soft"
+
+    def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
+        """See `Optimiser.run`."""
+        objective.evaluate_with_grad([SoftPrompt(space.start)])
 
 
 def runs_of(out: Path) -> Table:
@@ -197,11 +208,12 @@ class TestTrouble:
         assert [run["optimiser"] for run in summary(tmp_path / "out")["runs"]] == ["random"]
 
     def test_a_budget_below_one_gradient_leaves_an_empty_run(self, tmp_path: Path) -> None:
-        compare(experiment(budget=N_TRAIN), tmp_path / "out")
+        optimisers: dict[str, Optimiser[Any]] = {"random": RandomSearch(), "climbs": Climbs()}
+        compare(experiment(budget=N_TRAIN, optimisers=optimisers), tmp_path / "out")
         found = summary(tmp_path / "out")
         assert [run["prompt"] is None for run in found["runs"]] == [False, True]
         assert found["runs"][1]["best_train_reward"] is None
-        said = "soft-prompt, seed 0: its budget covered nothing that it asked for."
+        said = "climbs, seed 0: its budget covered nothing that it asked for."
         assert said in runs_of(tmp_path / "out").notes
 
     def test_a_reward_that_is_no_number_is_refused_at_the_controls(self, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class TestSettingsOfAnOptimiser:
         class Long:
             length: float = 0.5
 
-        monkeypatch.setattr("rlprompt.studies.experiment.load", lambda *_: Long)
+        monkeypatch.setattr("rlprompt.studies.loading.load", lambda *_: Long)
         settings, prompt = self.read("greedy", length=0.25, tokens="words")
         assert settings == {"length": 0.25}
         assert (prompt.length, prompt.tokens) == (4, {"words": 300})
