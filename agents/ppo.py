@@ -119,7 +119,8 @@ class PPO:
             objective.evaluate(space.starts)
         episodes = TokenEpisodes(objective, space, self.prompts)
         callback = None if self.fresh is None else Fresh(objective.ledger, self.fresh)
-        _learn(self, episodes, TokenPolicy, kwargs, objective.lm.device, rng, callback)
+        device, entropy = objective.lm.device, self.entropy or 0.0
+        _learn(self, episodes, TokenPolicy, kwargs, device, rng, callback, entropy)
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,7 @@ def _learn(
     device: torch.device,
     rng: np.random.Generator,
     callback: BaseCallback | None = None,
+    entropy: float = 0.0,
 ) -> None:
     """Run Stable-Baselines3's PPO on rollouts of one episode each."""
     objective = episodes.objective
@@ -209,7 +211,7 @@ def _learn(
             gae_lambda=1.0,
             normalize_advantage=False,
             clip_range=settings.clip,
-            ent_coef=getattr(settings, "entropy", None) or 0.0,
+            ent_coef=entropy,
             policy_kwargs=dict(policy_kwargs),
             device=device,
         )

@@ -12,12 +12,10 @@ from scipy.stats import norm, spearmanr
 from rlprompt.check.report import Finding, verdict
 from rlprompt.data.load import Example, Splits
 from rlprompt.tasks.base import Measured
-from rlprompt.tasks.class_metrics import SET_METRICS
+from rlprompt.tasks.class_metrics import COMMON, SET_METRICS
 
 # Share of texts from which one answer to all is what a prompt does, where the labels do not say so.
 ONE_SIDED = 0.9
-# Share of the labels above which a class is rightly answered nearly always.
-COMMON = 0.75
 # Share of prompts from which most of what a reward tells apart is that.
 MANY = 0.5
 # Rank correlation below which a reward is a poor guide: a third of the way to a perfect one.

@@ -21,6 +21,7 @@ from rlprompt.prompt import SoftPrompt
 from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.search.result import Result
 from rlprompt.store.summary import ModelEntry, RunEntry, TaskEntry
+from rlprompt.tasks.class_metrics import COMMON
 
 # Rewards that are differences of log-likelihoods or worth as much, so that noise can be held
 # against them.
@@ -217,10 +218,6 @@ def rare_classes(study: StudyData) -> Iterator[Caveat]:
                 "lower figure is no worse than that for what is rare, nor a higher one better; "
                 "metric: balanced_accuracy, macro_f1 or mcc tell.",
             )
-
-
-# Share of the test labels above which accuracy says little of the other classes.
-COMMON = 0.75
 
 
 def no_runs(study: StudyData) -> Iterator[Caveat]:

@@ -17,14 +17,11 @@ from rlprompt.reports.score_matrix import ScoreMatrix, generator, known_mean
 from rlprompt.reports.study_data import RunData
 from rlprompt.reports.svg import Line, Points, line_plot, scatter_plot, value_range
 from rlprompt.reports.tables import NONE, Table, count, number
-from rlprompt.search.result import Result
+from rlprompt.search.result import MARKS, Result
 from rlprompt.statistics.summaries import Band, curve_band
 from rlprompt.statistics.trends import Correlation, Outlook, outlook, rank_correlation
 from rlprompt.store.summary import TaskEntry
 from rlprompt.types import Floats
-
-# Places along the budget at which curves are read to be fitted: those at which dev was looked at.
-MARKS = 10
 
 
 @dataclass(frozen=True)
@@ -172,16 +169,9 @@ def _optimism(matrix: ScoreMatrix, runs: Sequence[RunData]) -> tuple[str, ...]:
 
 def _picked(matrix: ScoreMatrix, runs: Sequence[RunData]) -> dict[str, Floats]:
     """(splits, runs) of the rewards of picked prompts."""
-    found = {}
-    for split in ("train", "dev", "test"):
-        rewards: list[list[float]] = [[] for _ in matrix.split_seeds]
-        for run in runs:
-            value = run.entry.rewards.get(split)
-            row = matrix.split_seeds.index(run.entry.split_seed)
-            rewards[row].append(np.nan if value is None else value)
-        width = max(map(len, rewards), default=0)
-        found[split] = np.array([[*row, *[np.nan] * (width - len(row))] for row in rewards])
-    return found
+    entries = [run.entry for run in runs]
+    splits = ("train", "dev", "test")
+    return {split: matrix.by_split(entries, split, rewards=True) for split in splits}
 
 
 def _said(found: Correlation, matrix: ScoreMatrix, runs: Sequence[RunData]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from rlprompt.store.summary import (
     hand_name,
 )
 from rlprompt.types import Floats
+
+Entry = TypeVar("Entry")
 
 # What the best of several hand-written prompts is called.
 BEST_HAND = f"best {HAND}"
@@ -124,17 +127,15 @@ class ScoreMatrix:
 
     def controls_of(self, task: str) -> dict[str, list[ControlEntry]]:
         """Controls of a task by name, an entry a split."""
-        found: dict[str, list[ControlEntry]] = {}
-        for one in self.controls:
-            if one.task == task:
-                found.setdefault(one.name, []).append(one)
-        return found
+        return _grouped((one.name, one) for one in self.controls if one.task == task)
 
-    def by_split(self, entries: Iterable[ScoredEntry], split: str = "test") -> Floats:
-        """(splits, entries of one) of a metric, NaN where there is none."""
+    def by_split(
+        self, entries: Iterable[ScoredEntry], split: str = "test", *, rewards: bool = False
+    ) -> Floats:
+        """(splits, entries of one) of the metric, or of rewards; NaN where there is none."""
         rows: dict[int | None, list[float]] = {seed: [] for seed in self.split_seeds}
         for one in entries:
-            value = getattr(one, split)
+            value = one.rewards.get(split) if rewards else getattr(one, split)
             rows.setdefault(one.split_seed, []).append(np.nan if value is None else value)
         width = max(map(len, rows.values()), default=0)
         return np.array([[*row, *[np.nan] * (width - len(row))] for row in rows.values()])
@@ -145,16 +146,20 @@ class ScoreMatrix:
 
     def trained(self, task: str) -> dict[str, list[ReferenceEntry]]:
         """Trained models of a task by kind."""
-        kinds: dict[str, list[ReferenceEntry]] = {}
-        for one in self.references:
-            if one.task == task:
-                kinds.setdefault(one.kind, []).append(one)
-        return kinds
+        return _grouped((one.kind, one) for one in self.references if one.task == task)
 
     @property
     def scored(self) -> list[str]:
         """Methods that have a test figure."""
         return [name for name in self.methods if not np.isnan(self.scores(name, self.tasks)).all()]
+
+
+def _grouped(named: Iterable[tuple[str, Entry]]) -> dict[str, list[Entry]]:
+    """What goes by each name, in order."""
+    found: dict[str, list[Entry]] = {}
+    for name, one in named:
+        found.setdefault(name, []).append(one)
+    return found
 
 
 def _best_by_hand(controls: Sequence[ControlEntry]) -> Iterator[ControlEntry]:

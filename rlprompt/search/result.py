@@ -54,6 +54,10 @@ class Candidate:
     dev_examples: int = 0
 
 
+# At so many points of the budget, evenly apart, the best prompt on train is scored on dev.
+MARKS = 10
+
+
 @dataclass(frozen=True)
 class Incumbent:
     """A prompt that was the best on train for a while, scored on dev after the search.

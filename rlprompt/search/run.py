@@ -30,9 +30,8 @@ from rlprompt.search.evaluation import (
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.optimiser import Optimiser, make_space
-from rlprompt.search.result import Candidate, Incumbent, Result, plain
+from rlprompt.search.result import MARKS, Candidate, Incumbent, Result, plain
 from rlprompt.search.selection import (
-    MARKS,
     EarlyStopping,
     Raced,
     Selection,

@@ -21,12 +21,10 @@ from rlprompt.data.examples import Example, balanced
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.budget import KEPT, Improvement, Ledger, Scored
 from rlprompt.search.evaluation import Evaluator
-from rlprompt.search.result import Score
+from rlprompt.search.result import MARKS, Score
 from rlprompt.tasks.base import Measured, Task
 from rlprompt.types import Floats
 
-# At so many points of the budget, evenly apart, the best prompt on train is scored on dev.
-MARKS = 10
 # Dev examples of the first round; each round after doubles what was seen.
 FIRST_ROUND = 8
 # Chance, at most, that one of several equally good candidates is dropped in a round.

@@ -128,12 +128,12 @@ def everything(origin: Origin, soft: bool) -> list[TokenPrompt]:
         [origin.space.sample(origin.rng) for _ in range(DRAWN)],
     )
     turns = chain.from_iterable(zip_longest(*kinds))
-    pool = [prompt for prompt in turns if prompt is not None]
-    fitting = [prompt for prompt in pool if not _refused(origin, prompt, exact=not soft)]
-    for prompt in pool:
-        if prompt not in fitting:
-            why = _refused(origin, prompt, exact=not soft)
+    fitting = []
+    for prompt in (prompt for prompt in turns if prompt is not None):
+        if why := _refused(origin, prompt, exact=not soft):
             logger.info("auto leaves out the start %r: it %s", origin.lm.decode(prompt.ids), why)
+        else:
+            fitting.append(prompt)
     return fitting
 
 
@@ -203,8 +203,7 @@ def soft_starts(origin: Origin, starts: Sequence[Start], space: SoftSpace) -> So
         for prompt in found:
             vectors = prompt.vectors if isinstance(prompt, SoftPrompt) else table[list(prompt.ids)]
             made.append(np.concatenate([space.start[: space.length - len(prompt)], vectors]))
-    first, *others = made
-    return replace(space, start=first, others=np.stack(others) if others else None)
+    return _around(space, made)
 
 
 def best_starts(objective: Objective, space: Space, starts: Sequence[Start]) -> Space:
@@ -232,7 +231,12 @@ def best_starts(objective: Objective, space: Space, starts: Sequence[Start]) -> 
     logger.info("of %d starts, %d came through", len(pool), len(best))
     if isinstance(space, TokenSpace):
         return replace(space, starts=tuple(p for p in best if isinstance(p, TokenPrompt)))
-    first, *others = (p.vectors for p in best if isinstance(p, SoftPrompt))
+    return _around(space, [p.vectors for p in best if isinstance(p, SoftPrompt)])
+
+
+def _around(space: SoftSpace, starts: Sequence[NDArray[np.float32]]) -> SoftSpace:
+    """The space around the first of its starts."""
+    first, *others = starts
     return replace(space, start=first, others=np.stack(others) if others else None)
 
 

@@ -135,18 +135,9 @@ def plan_controls(
         ValueError: A control of one's own has the name of another, a prompt is written
             twice, or one cannot be made.
     """
-    texts = [*([task.hand_prompt] if task.hand_prompt else []), *hand_prompts]
-    for text in texts:
-        if not text or texts.count(text) > 1:
-            raise ValueError(
-                f"the hand-written prompts are {texts}; give different texts, not empty"
-            )
-    by_hand = dict[str, TokenPrompt]()
-    for i, text in enumerate(texts, 1):
-        with _named(hand_name(i), task):
-            by_hand[hand_name(i)] = task.written(lm, text)
+    by_hand = written_by_hand(task, lm, hand_prompts)
     prompts = {EMPTY: TokenPrompt(), **by_hand}
-    twins = {hand_name(i, calibrated=True) for i in range(1, max(len(texts), 1) + 1)}
+    twins = {hand_name(i, calibrated=True) for i in range(1, max(len(by_hand), 1) + 1)}
     for name, prompt in own.items():
         if prompts.setdefault(name, prompt) != prompt or name in (*twins, BEST_WORD, IN_CONTEXT):
             raise ValueError(f"every study has a control called {name!r}; call yours otherwise")
@@ -158,6 +149,26 @@ def plan_controls(
         plans.append(_best_word(task, lm))
     with _named(IN_CONTEXT, task):
         return (*plans, *_in_context(task, lm))
+
+
+def written_by_hand(
+    task: Task, lm: FrozenLM, hand_prompts: Sequence[str] = ()
+) -> dict[str, TokenPrompt]:
+    """The task's hand prompt and others, by the names of their controls.
+
+    Raises:
+        ValueError: A prompt is written twice, or one cannot be made.
+    """
+    texts = [*([task.hand_prompt] if task.hand_prompt else []), *hand_prompts]
+    found = dict[str, TokenPrompt]()
+    for i, text in enumerate(texts, 1):
+        if not text or texts.count(text) > 1:
+            raise ValueError(
+                f"the hand-written prompts are {texts}; give different texts, not empty"
+            )
+        with _named(hand_name(i), task):
+            found[hand_name(i)] = task.written(lm, text)
+    return found
 
 
 def score_control(plan: ControlPlan, lm: FrozenLM, memo: Memo | None = None) -> Control:

@@ -29,7 +29,8 @@ from rlprompt.search.analysis import parts
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.optimiser import make_space
-from rlprompt.search.selection import MARKS, Selection, rounds
+from rlprompt.search.result import MARKS
+from rlprompt.search.selection import Selection, rounds
 from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.base import Task, needs_prior, prompt_rows
 

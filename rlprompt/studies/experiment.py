@@ -24,7 +24,7 @@ from rlprompt.studies.controls import ControlPlan, plan_controls
 from rlprompt.studies.references import Reference, check_references
 from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Task, as_task, prompt_rows
-from rlprompt.tasks.fitting import fitted
+from rlprompt.tasks.fitting import check_room, fitted
 
 
 class ExperimentError(ValueError):
@@ -112,7 +112,7 @@ class Experiment:
                 f"{', '.join(soft)} would search have none; use methods that search tokens"
             )
         needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
-        _check_lengths(self.task, self.lm, max(longest, *map(len, needed)))
+        check_room(self.task, self.lm, max(longest, *map(len, needed)))
 
     def space(self, optimiser: str) -> dict[str, Any]:
         """Where an optimiser looks: `length`, `banned`, `start` and `tokens` of `search`."""
@@ -269,25 +269,3 @@ def _short(models: Sequence[str]) -> list[str]:
     """Models by the last part of their path, if that tells them apart."""
     last = [PurePath(model).name for model in models]
     return last if len(set(last)) == len(set(models)) else list(models)
-
-
-def _check_lengths(task: Task, lm: FrozenLM, n_prompt: int) -> None:
-    """Refuse an example of any split that leaves no room for the prompt.
-
-    Test is scored last; a search must not end there.
-    """
-    if lm.context is None:
-        return
-    for split, examples in task.splits.parts().items():
-        sizes = task.lengths(lm, examples)
-        if sizes is None:
-            return
-        for example, size in zip(examples, sizes, strict=True):
-            n_text, n_answer = size
-            if n_text + n_prompt + n_answer > lm.context:
-                where = example.source or f"{str(dict(example.fields))[:60]}..."
-                raise ValueError(
-                    f"the {split} example {where} is too long: {n_text} tokens of text "
-                    f"+ {n_prompt} of prompt + {n_answer} of answer, and {lm.name} takes "
-                    f"{lm.context}; shorten or remove it, or choose another model"
-                )

@@ -11,6 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+# Share of the labels above which a class is rightly answered nearly always, and accuracy says
+# little of the other classes.
+COMMON = 0.75
+
 SetMetric = Callable[[Sequence[str], Sequence[str]], float]
 
 

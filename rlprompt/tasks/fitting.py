@@ -40,6 +40,38 @@ def fitted(
     return task.fitted(lm, n_prompt)
 
 
+def check_room(task: Task, lm: FrozenLM, n_prompt: int) -> None:
+    """Refuse an example of any split that leaves no room for a prompt of so many tokens.
+
+    `fitted` has settled that for tasks with a template; others may say their `lengths` alone.
+
+    Raises:
+        ValueError: There is one. Test is scored last; a search must not end there.
+    """
+    for split, examples in task.splits.parts().items():
+        sizes = None if lm.context is None else task.lengths(lm, examples)
+        for example, size in zip(examples, sizes or (), strict=sizes is not None):
+            if problem := _shortage(lm, split, example, size, n_prompt):
+                raise ValueError(f"{problem}; shorten or remove it, or choose another model")
+
+
+def _shortage(
+    lm: FrozenLM, split: str, example: Example, size: tuple[int, int], n_prompt: int
+) -> str:
+    """What to say of an example that leaves no room for a prompt, or ""."""
+    n_text, n_answer = size
+    if lm.context is None or n_text + n_prompt + n_answer <= lm.context:
+        return ""
+    return (
+        f"the {split} example {_where(example)} is too long: {n_text} tokens of text "
+        f"+ {n_prompt} of prompt + {n_answer} of answer, and {lm.name} takes {lm.context}"
+    )
+
+
+def _where(example: Example) -> str:
+    return example.source or f"{str(dict(example.fields))[:60]}..."
+
+
 def fit(splits: Splits, lm: FrozenLM, measure: Measure, n_prompt: int) -> Splits:
     """Examples that a model can be given: the same object where all of them are such.
 
@@ -85,7 +117,7 @@ class _Fitting:
     ) -> Example | None:
         """The example as the model can be given it, or None."""
         try:
-            n_text, n_answer = size or self.measure([example])[0]
+            size = size or self.measure([example])[0]
         except ControlTokenError as error:
             what = f"{example.where(split)}: {error}"
             if self.splits.on_bad_rows == "error":
@@ -94,21 +126,18 @@ class _Fitting:
                 ) from None
             self.bad.append(what)
             return None
-        context, what = self.lm.context, self.splits.on_long_text
-        if context is None or n_text + self.n_prompt + n_answer <= context:
+        problem = _shortage(self.lm, split, example, size, self.n_prompt)
+        if not problem:
             return example
-        where = example.source or f"{str(dict(example.fields))[:60]}..."
-        if what == "error":
+        if self.splits.on_long_text == "error":
             raise ValueError(
-                f"the {split} example {where} is too long: {n_text} tokens of text "
-                f"+ {self.n_prompt} of prompt + {n_answer} of answer, and {self.lm.name} takes "
-                f"{context}; shorten or remove it, choose another model, or set on_long_text to "
+                f"{problem}; shorten or remove it, choose another model, or set on_long_text to "
                 "skip, truncate-start, truncate-end or truncate-middle"
             )
-        self.long.append(where)
-        return None if what == "skip" else self._cut(split, where, example, context)
+        self.long.append(_where(example))
+        return None if self.splits.on_long_text == "skip" else self._cut(split, example)
 
-    def _cut(self, split: str, where: str, example: Example, context: int) -> Example:
+    def _cut(self, split: str, example: Example) -> Example:
         """The example with as much of its longest field, or fields, as fits."""
         fields = dict(example.fields)
         for name in sorted(fields, key=lambda name: -len(fields[name])):
@@ -116,23 +145,24 @@ class _Fitting:
             while shortest < longest:  # of characters, the most that fit
                 middle = (shortest + longest + 1) // 2
                 fields[name] = shortened(text, middle, self.splits.on_long_text)
-                if self._fits(replace(example, fields=dict(fields)), context):
+                if self._fits(replace(example, fields=dict(fields))):
                     shortest = middle
                 else:
                     longest = middle - 1
             fields[name] = shortened(text, shortest, self.splits.on_long_text)
             made = replace(example, fields=dict(fields))
-            if shortest and self._fits(made, context):
+            if shortest and self._fits(made):
                 return made
         raise ValueError(
-            f"the {split} example {where} is too long even without its text: the template, a "
-            f"prompt of {self.n_prompt} tokens and the answer take more than the {context} tokens "
-            f"of {self.lm.name}"
+            f"the {split} example {_where(example)} is too long even without its text: the "
+            f"template, a prompt of {self.n_prompt} tokens and the answer take more than the "
+            f"{self.lm.context} tokens of {self.lm.name}"
         )
 
-    def _fits(self, example: Example, context: int) -> bool:
+    def _fits(self, example: Example) -> bool:
         try:
-            return sum(self.measure([example])[0]) + self.n_prompt <= context
+            size = self.measure([example])[0]
+            return not _shortage(self.lm, "", example, size, self.n_prompt)
         except ControlTokenError:  # where two ends meet
             return False
 
