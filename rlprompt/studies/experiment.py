@@ -20,7 +20,7 @@ from rlprompt.prompt import Length, Pool, Start, TokenPrompt, checked_starts
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser, make_space
 from rlprompt.search.selection import Selection
-from rlprompt.studies.controls import ControlPlan, plan_controls
+from rlprompt.studies.controls import ControlPlan, plan_controls, written_by_hand
 from rlprompt.studies.references import Reference, check_references
 from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Task, as_task, prompt_rows
@@ -99,8 +99,9 @@ class Experiment:
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"names of optimisers differ too little for files: {slugs}")
         longest = max(Length.of(self.space(name)["length"]).at_most for name in self.optimisers)
-        own = list(self.controls.values())
-        object.__setattr__(self, "task", fitted(self.task, self.lm, longest, own))
+        by_hand = written_by_hand(self.task, self.lm, self.hand_prompts)
+        scored = [*self.controls.values(), *by_hand.values()]
+        object.__setattr__(self, "task", fitted(self.task, self.lm, longest, scored))
         check_references(self.references, self.task, self.lm)
         self.control_plans  # noqa: B018  # while the model is in memory
         self.budget.check_covers(self.task)

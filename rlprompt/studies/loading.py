@@ -29,6 +29,7 @@ from rlprompt.prompt import Length, Prompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.selection import Selection
+from rlprompt.studies.controls import written_by_hand
 from rlprompt.studies.experiment import Experiment, check_draws
 from rlprompt.studies.references import Reference, make_reference
 from rlprompt.tasks.base import Task
@@ -241,8 +242,10 @@ def settle(section: TaskConfig, task: Task, lm: FrozenLM, length: Length | int) 
     """The task for a model: with examples that fit it, and label words of its finding if asked for.
 
     Raises:
-        ValueError: An example does not fit, or no label words are found.
+        ValueError: The hand prompt cannot be made, an example does not fit, or no label words are
+            found.
     """
+    written_by_hand(task, lm)  # first, for where that fails it says which prompt it was
     task = fitted(task, lm, length)
     found = getattr(section, "label_words", None) == "auto"
     return with_found_words(task, lm) if found else task

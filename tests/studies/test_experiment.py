@@ -15,8 +15,10 @@ from tiny import CONTEXT, tiny_lm, tiny_model, tiny_tokenizer
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import TokenPrompt
 from rlprompt.search.selection import Selection
 from rlprompt.studies.experiment import Experiment, headed, searches
+from rlprompt.tasks.classification import ClassificationTask
 
 
 class TestGrid:
@@ -143,6 +145,27 @@ class TestExperiment:
         broken = task(splits=replace(splits, test=(*splits.test, long)))
         with pytest.raises(ValueError, match=r"the test example films\.csv:7 is too long: 256"):
             experiment(task=broken)
+
+    def test_a_text_is_cut_for_the_longest_of_the_prompts_written_by_hand(self) -> None:
+        lm = tiny_lm()
+        long = Example({"text": "x" * CONTEXT}, "positive", "films.csv:7")
+        splits = task().splits
+        parts = replace(splits, test=(*splits.test, long), on_long_text="truncate-end")
+        written = ("it was all in all a film",)
+        made = experiment(task=task(splits=parts), controls={}, hand_prompts=written)
+        prompts = [p for plan in made.control_plans if plan.required for p in plan.prompts]
+        (size,) = made.task.lengths(lm, made.task.splits.test[-1:]) or ()
+        assert CONTEXT - 2 <= sum(size) + max(map(len, prompts)) <= CONTEXT
+
+    def test_a_hand_prompt_that_cannot_be_made_is_named(self) -> None:
+        class Broken(ClassificationTask):
+            def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
+                raise KeyError(text)
+
+        base = task()
+        own = (base.name, base.splits, base.template, base.label_words)
+        with pytest.raises(ValueError, match=r"'hand-written' cannot be made in the template .*"):
+            experiment(task=Broken(*own, hand_prompt="x"))
 
     def test_a_ban_on_everything(self) -> None:
         everything = range(tiny_lm().n_vocabulary)
