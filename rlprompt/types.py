@@ -39,7 +39,7 @@ Calibration = Literal["none", "contextual", "batch"]
 """What is taken out of the scores of classes: nothing, or what the model answers to texts without
 content, or on average to the train texts."""
 
-DEFAULT_CALIBRATION: Calibration = "none"
+DEFAULT_CALIBRATION: Calibration = "batch"
 """What a classification does where nothing is said."""
 
 ClassMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc"]

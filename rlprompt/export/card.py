@@ -77,6 +77,7 @@ def card(facts: Facts, lm: FrozenLM | None = None) -> str:
         before=before,
         after=after,
         words=usage and template and _spelt(usage, template, model.kind),
+        taken_out=usage and _taken_out(usage),
         # Stands for the prompt before text that has other tokens in a text than alone.
         anchor=ANCHORS[0] if lm is not None and lm.spelling.moves else "",
     )
@@ -142,8 +143,14 @@ def _around(facts: Facts, template: Template | None, encoder: Encoder | None) ->
 
 def _spelt(usage: Usage, template: Template, kind: ModelKind) -> dict[str, str] | None:
     """Class to its one label word as it follows the text; None if there is more to it."""
-    if usage.label_words is None or usage.calibration != "none":
+    if usage.label_words is None or (usage.calibration != "none" and usage.prior is None):
         return None
     if any(len(words) > 1 for words in usage.label_words.values()):
         return None
     return {label: template.answer_text(word, kind) for label, (word,) in usage.label_words.items()}
+
+
+def _taken_out(usage: Usage) -> dict[str, float]:
+    """What calibration takes out of the log-probability of each class, nats; {} without any."""
+    strength = usage.calibration_strength
+    return {label: strength * prior for label, prior in (usage.prior or {}).items()}

@@ -93,19 +93,18 @@ class Evaluator:
         return scores_of(self.task, measured, self.task.splits.parts()[split])
 
     def _priors(self, prompts: Sequence[Prompt]) -> Floats:
-        """Log priors (P, C) of prompts, of those that are new found together."""
-        new = tuple(dict.fromkeys(one for one in prompts if one.digest not in self.priors))
-        if new:
-            question = SplitQuestion(new, PRIOR)
-            found = remembered(self.memo, question, partial(self._found_priors, new))
-            self.seconds += found.seconds
-            rows = found.measured.rewards
-            self.priors.update({one.digest: row for one, row in zip(new, rows, strict=True)})
+        """Log priors (P, C) of prompts, each found alone, so that its last digit is the same."""
+        for prompt in prompts:
+            if prompt.digest not in self.priors:
+                question = SplitQuestion((prompt,), PRIOR)
+                found = remembered(self.memo, question, partial(self._found_prior, prompt))
+                self.seconds += found.seconds
+                (self.priors[prompt.digest],) = found.measured.rewards
         return np.array([self.priors[prompt.digest] for prompt in prompts])
 
-    def _found_priors(self, prompts: Sequence[Prompt]) -> Measurement:
+    def _found_prior(self, prompt: Prompt) -> Measurement:
         at, began = _now(), time.perf_counter()
-        priors = self.task.log_priors(self.lm, prompts)
+        priors = self.task.log_priors(self.lm, [prompt])
         return Measurement(Measured(priors, priors), at, time.perf_counter() - began)
 
     def _computed(self, task: Task, question: SplitQuestion) -> Measurement:

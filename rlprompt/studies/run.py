@@ -168,7 +168,7 @@ def _removed_on_error(study: Study) -> Iterator[None]:
 
 
 def _as_kept(config: Mapping[str, Any], out: Path) -> Mapping[str, Any]:
-    """A config in the words of the study in `out`, if it says the same.
+    """A config in the words of the study in `out`, as far as it says the same.
 
     An older version wrote it without what has come since.
     """
@@ -179,10 +179,23 @@ def _as_kept(config: Mapping[str, Any], out: Path) -> Mapping[str, Any]:
     try:
         # References decide no search, and may be asked for later, as more seeds may.
         later = {key: config[key] for key in ("references", "seeds")}
-        same = {**config_from_json(kept).record, **later} == config
-        return {**kept, "seeds": config["seeds"]} if same else config
+        meant = {**config_from_json(kept).record, **later}
     except (ValueError, LookupError):  # it says something else, and the study will show what
         return config
+    return {**_worded(config, meant, kept), "seeds": config["seeds"]}
+
+
+def _worded(config: Mapping[str, Any], meant: Any, kept: Any) -> dict[str, Any]:
+    """A config, with what is meant by the kept one in the kept one's words."""
+    found = {}
+    for key, value in config.items():
+        other, words = meant.get(key), kept.get(key)
+        if value != other:
+            nested = all(isinstance(one, Mapping) for one in (value, other, words))
+            found[key] = _worded(value, other, words) if nested else value
+        elif key in kept:
+            found[key] = words
+    return found
 
 
 @contextlib.contextmanager

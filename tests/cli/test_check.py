@@ -40,10 +40,10 @@ class TestDryRun:
         lines = result.stdout.splitlines()
         assert lines[0] == "small: a plan; no search is run and nothing is written"
         assert re.match(r"random +2 +48 +12 +\d+\.\d s +\d+\.\d s +\d+\.\d s", lines[2])
-        assert re.match(r"soft-prompt +2 +48 +4 ", lines[3])
-        # On 4 + 4 + 6 examples: the empty and the hand-written prompt, the latter again with two
-        # texts without content, the best of 20 words, and examples in context.
-        controls = 14 + 14 + (14 + 2) + (20 * 4 + 14) + 14
+        assert re.match(r"soft-prompt +2 +48 +3 ", lines[3])
+        # On 4 + 4 + 6 examples and 4 more for the prior: the empty and the hand-written prompt,
+        # the latter again without calibration, the best of 20 words, and examples in context.
+        controls = 18 + 18 + 14 + (20 * 4 + 18) + 18
         assert f"controls: {controls} rows" in result.stdout
         found = re.search(r"in all: (\d+) rows \((\d+) of them to choose on dev", result.stdout)
         assert found
@@ -110,7 +110,7 @@ class TestCheck:
         assert re.search(r"^ok +every-example +all 14 examples of all splits", result.stdout, re.M)
         assert re.search(r"^checks: \d\d, failed: 0, warnings: \d$", result.stdout, re.M)
         assert re.search(r"^ok    random: \d+ checks passed$", result.stdout, re.M)
-        assert "controls: 152 rows" in result.stdout
+        assert "controls: 166 rows" in result.stdout
         assert not (desk / "runs").exists()
 
     @pytest.mark.parametrize("name", ["mine.py:good", "mine:make"])
@@ -127,7 +127,9 @@ class TestCheck:
         (desk / "mine.py").write_text(TASKS)
         result = rlprompt("check", "mine:bad", "--model", str(model), "--dtype", "float32")
         assert result.exit_code == 1
-        assert re.search(r"^FAIL  batch-size +asked for alone it gave", result.stdout, re.M)
+        assert re.search(
+            r"^FAIL  batch-size +asked for under one prompt it gave", result.stdout, re.M
+        )
 
     @pytest.mark.parametrize(
         ("subject", "words"),

@@ -29,6 +29,6 @@ class TestScore:
 
     def test_it_agrees_with_the_control(self, desk: Path) -> None:
         rlprompt("compare", "small.yaml", "--budget", "4")
-        control = summary(desk / "runs" / "small")["controls"][1]
+        control = summary(desk / "runs" / "small")["controls"][2]
         shown = rlprompt("score", "it was", "small.yaml").stdout
         assert re.search(rf"^dev +4 +{control['dev']:.3f} ", shown, re.MULTILINE)

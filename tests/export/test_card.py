@@ -10,6 +10,7 @@ import re
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import save
 from exports import TOKENS, WORDS, class_task, export, soft
@@ -95,21 +96,22 @@ class TestCard:
     @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
     @pytest.mark.parametrize("is_soft", [False, True], ids=["tokens", "soft"])
     @pytest.mark.parametrize(
-        ("kind", "template"),
+        ("kind", "template", "calibration"),
         [
-            ("llama", "{text} {prompt}"),
-            ("opt", "{{Film}}: {prompt} {text} It"),
-            ("opt", "{text} {prompt}"),
-            ("gemma", "{prompt} {text}"),
-            ("t5", "{text} {prompt} ."),
-            ("bert", "{prompt} {text} {mask} ."),
-            ("bert", "It {mask} {text} {prompt} ."),
+            ("llama", "{text} {prompt}", "batch"),
+            ("opt", "{{Film}}: {prompt} {text} It", "none"),
+            ("opt", "{text} {prompt}", "contextual"),
+            ("gemma", "{prompt} {text}", "none"),
+            ("t5", "{text} {prompt} .", "batch"),
+            ("bert", "{prompt} {text} {mask} .", "none"),
+            ("bert", "It {mask} {text} {prompt} .", "batch"),
         ],
     )
     def test_its_code_runs_and_gives_our_numbers(
         self,
         kind: TinyKind,
         template: str,
+        calibration: str,
         is_soft: bool,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -119,7 +121,8 @@ class TestCard:
         lm = FrozenLM.load(place, device="cpu", dtype="float32")
         # A decoder's words follow no space unless they bring one.
         words = {label: f" {word}" for label, word in WORDS.items()}
-        task, prompt = class_task(template, words), soft(lm) if is_soft else TOKENS
+        calibrated = {"calibration": calibration, "calibration_strength": 0.5}
+        task, prompt = class_task(template, words, **calibrated), soft(lm) if is_soft else TOKENS
         export(tmp_path / "out", lm, prompt, task)
         page = (tmp_path / "out" / "README.md").read_text("utf-8")
         monkeypatch.chdir(tmp_path / "out")
@@ -132,7 +135,8 @@ class TestCard:
             printed.append(out.getvalue())
         example = Example({"text": "the film was"}, "positive")
         query = task.queries(lm, [example])
-        ours = lm.score([prompt], query)[0, 0].tolist()
+        prior = (task.class_prior(lm, prompt) or dict.fromkeys(words, 0.0)).values()
+        ours = lm.score([prompt], query)[0, 0].double().numpy() - 0.5 * np.array([*prior])
         answer = "Classified(label="
         dicts = [ast.literal_eval(text) for text in printed if text.startswith("{")]
         assert len(dicts) == 2

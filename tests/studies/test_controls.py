@@ -57,7 +57,7 @@ class TestWhich:
             plans(broken)
 
     def test_a_classification_has_all(self) -> None:
-        found = plans(films())
+        found = plans(films(calibration="none"))
         assert list(found) == [EMPTY, HAND, CALIBRATED, BEST_WORD, IN_CONTEXT]
         assert [plan.required for plan in found.values()] == [True, True, False, False, False]
         assert found[EMPTY].prompts == (TokenPrompt(),)
@@ -71,7 +71,7 @@ class TestWhich:
         [
             films(calibration="contextual"),
             films(hand_prompt=""),
-            films(template=Template("{prompt} so")),
+            films(template=Template("{prompt} so"), calibration="none"),
         ],
     )
     def test_calibration_is_left_out_where_it_adds_nothing(self, task: ClassificationTask) -> None:
@@ -81,12 +81,12 @@ class TestWhich:
         task = films(calibration="batch")
         found = plans(task)
         assert list(found) == [EMPTY, HAND, CALIBRATED, BEST_WORD, IN_CONTEXT]
-        assert found[HAND].task == films()
+        assert found[HAND].task == films(calibration="none")
         assert found[CALIBRATED].task == task
         assert found[HAND].prompts == found[CALIBRATED].prompts
         # A reward of the plain one is none of a search; that of the calibrated one is.
         assert [name for name, one in found.items() if one.variant] == [HAND, IN_CONTEXT]
-        plain = plans(films())
+        plain = plans(films(calibration="none"))
         assert [name for name, one in plain.items() if one.variant] == [CALIBRATED, IN_CONTEXT]
 
     def test_a_task_of_ones_own_has_what_needs_no_template(self) -> None:
@@ -306,7 +306,8 @@ def test_a_task_is_asked_as_in_a_search() -> None:
 
 class TestSeveralByHand:
     def test_each_has_its_calibrated_twin(self) -> None:
-        found = {p.name: p for p in plan_controls(films(), tiny_lm(), {}, [" so", " all in all"])}
+        plain, more = films(calibration="none"), [" so", " all in all"]
+        found = {plan.name: plan for plan in plan_controls(plain, tiny_lm(), {}, more)}
         assert list(found) == [
             *(EMPTY, HAND, "hand-written 2", "hand-written 3"),
             *(CALIBRATED, "hand-written 2, calibrated", "hand-written 3, calibrated"),

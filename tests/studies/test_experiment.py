@@ -154,8 +154,9 @@ class TestExperiment:
         written = ("it was all in all a film",)
         made = experiment(task=task(splits=parts), controls={}, hand_prompts=written)
         prompts = [p for plan in made.control_plans if plan.required for p in plan.prompts]
-        (size,) = made.task.lengths(lm, made.task.splits.test[-1:]) or ()
-        assert CONTEXT - 2 <= sum(size) + max(map(len, prompts)) <= CONTEXT
+        sizes = made.task.lengths(lm, made.task.splits.test[-1:])
+        assert sizes is not None
+        assert CONTEXT - 2 <= sum(sizes[0]) + max(map(len, prompts)) <= CONTEXT
 
     def test_a_hand_prompt_that_cannot_be_made_is_named(self) -> None:
         class Broken(ClassificationTask):

@@ -35,6 +35,7 @@ def test_a_copy_scores_as_the_frozen_model_does(kind: TinyKind, words: tuple[str
         label_words=dict(zip(LABELS, words, strict=True)),
         template=Template("{prompt} {text} so:"),
         reward="cross_entropy",
+        calibration="none",
     )
     with torch.no_grad():
         scores = class_scores(lm.model, task, lm, task.splits.test)

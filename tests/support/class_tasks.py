@@ -48,6 +48,7 @@ def task(**changes: Any) -> ClassificationTask:
         "template": Template(CAUSAL),
         "label_words": WORDS,
         "reward": "cross_entropy",
+        "calibration": "none",
     }
     return ClassificationTask("film", SPLITS, **(settings | changes))
 

@@ -38,9 +38,9 @@ def class_task(
     template: str = "{text} {prompt}", label_words: Mapping[str, Any] = WORDS, **settings: Any
 ) -> ClassificationTask:
     examples = splits(list(label_words))
-    return ClassificationTask(
-        "films", examples, Template(template), label_words=label_words, **settings
-    )
+    words = label_words
+    settings = {"calibration": "none", **settings}
+    return ClassificationTask("films", examples, Template(template), words, **settings)
 
 
 def writing_task(template: str = "{text} {prompt}") -> GenerationTask:

@@ -392,7 +392,10 @@ class TestSettings:
         ]
         assert len({one.fingerprint for one in made}) == len(made)
         assert task(calibration_strength=0.5).fingerprint == task().fingerprint
-        assert task().calibration == DEFAULT_CALIBRATION
+
+    def test_a_classification_calibrates_by_its_train_texts(self) -> None:
+        made = ClassificationTask("film", task().splits, Template(CAUSAL), WORDS)
+        assert made.calibration == DEFAULT_CALIBRATION == "batch"
 
     @pytest.mark.parametrize("strength", [-0.1, 1.5, math.nan])
     def test_a_strength_has_a_range(self, strength: float) -> None:

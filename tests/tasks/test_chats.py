@@ -48,6 +48,7 @@ def parts(*labels: str) -> Splits:
 
 def task(template: TemplateText = CHAT, **settings: Any) -> ClassificationTask:
     made = Template.of(template)
+    settings = {"calibration": "none", **settings}
     return ClassificationTask("chats", parts(*WORDS), made, WORDS, **settings)
 
 

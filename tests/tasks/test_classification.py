@@ -255,9 +255,8 @@ class TestFingerprint:
 
     def test_and_with_nothing_else(self) -> None:
         fingerprint = task(hand_prompt="it was").fingerprint
-        renamed = ClassificationTask(
-            "other name", SPLITS, Template(CAUSAL), dict(reversed(WORDS.items())), "cross_entropy"
-        )
+        own = Template(CAUSAL), dict(reversed(WORDS.items())), "cross_entropy"
+        renamed = ClassificationTask("other name", SPLITS, *own, calibration="none")
         assert task().fingerprint == fingerprint == renamed.fingerprint
 
 

@@ -91,7 +91,8 @@ class TestWhatIsFound:
         result = found(lm, template, count=count, hand_prompt="it was")
         assert list(result.label_words) == list(LABELS)
         assert [len(words) for words in result.label_words.values()] == [count, count]
-        task = ClassificationTask("f", SPLITS, template, result.label_words)
+        words = result.label_words
+        task = ClassificationTask("f", SPLITS, template, words, calibration="none")
         report = task.label_word_report(lm)
         assert {len(word.ids) for word in report.words} == {1}
         assert all(word.word.isalpha() and len(word.word) > 1 for word in report.words)
@@ -110,7 +111,8 @@ class TestWhatIsFound:
         (neg,), (pos,) = result.label_words.values()
         for word in set(words) - {neg, pos}:
             for pair in ({"neg": word, "pos": pos}, {"neg": neg, "pos": word}):
-                task = ClassificationTask("f", SPLITS, Template("{text} {prompt}"), pair)
+                template = Template("{text} {prompt}")
+                task = ClassificationTask("f", SPLITS, template, pair, calibration="none")
                 _, correct, _ = task.measure(lm, [TokenPrompt()], SPLITS.train)
                 assert correct.mean() <= result.accuracy
 
