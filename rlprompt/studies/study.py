@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
@@ -79,11 +79,19 @@ class PlannedSearch:
     selection: Selection | None = None
 
     def as_begun(self, spec: Mapping[str, Any] | None) -> PlannedSearch:
-        """Itself, its prompt picked as in a search that was begun, where it does not say how."""
-        if spec is None or self.selection is not None:
+        """Itself, where it does not say otherwise as a search of the same study was begun.
+
+        Its prompt is picked so, and settings that are left to their defaults are those of then.
+        """
+        if spec is None:
             return self
         kept = spec.get("selection")
-        return dataclasses.replace(self, selection=Selection(**kept) if kept else BEFORE)
+        begun = Selection(**kept) if kept else BEFORE
+        optimiser = self.optimiser
+        if spec["optimiser"] == type(optimiser).__name__:
+            optimiser = _as_before(optimiser, spec["settings"])
+        selection = self.selection or begun
+        return dataclasses.replace(self, optimiser=optimiser, selection=selection)
 
     @property
     def title(self) -> str:
@@ -152,6 +160,21 @@ class PlannedSearch:
         )
 
 
+def _as_before(optimiser: Optimiser[Any], settings: Mapping[str, Any]) -> Optimiser[Any]:
+    """An optimiser without what its settings did not have yet, where that may be left out."""
+    if not dataclasses.is_dataclass(optimiser) or isinstance(optimiser, type):
+        return optimiser
+    hints = get_type_hints(type(optimiser))
+    later = {
+        field.name: None
+        for field in dataclasses.fields(optimiser)
+        if field.name not in settings
+        and getattr(optimiser, field.name) == field.default
+        and type(None) in get_args(hints[field.name])
+    }
+    return dataclasses.replace(optimiser, **later)
+
+
 def _plain(settings: Any) -> Any:
     """The fields of a dataclass as JSON values, without infinities, which JSON does not have."""
     if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
@@ -191,8 +214,12 @@ class Study:
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             kept = self.store.spec.get("runs", {})
-            some = next(iter(kept.values()), None)  # a seed that is added is like the others
-            self.searches = {k: one.as_begun(kept.get(k, some)) for k, one in searches.items()}
+            # A seed that is added is like the others.
+            others = {name.rpartition("-seed")[0]: spec for name, spec in kept.items()}
+            self.searches = {
+                name: one.as_begun(kept.get(name) or others.get(name.rpartition("-seed")[0]))
+                for name, one in searches.items()
+            }
             self.store.plan(config, {name: one.spec for name, one in self.searches.items()})
             self._shared = self._stack.enter_context(Cache(cache)) if cache else None
             self._heartbeat = self._stack.enter_context(Heartbeat(folder / FILE))
