@@ -87,7 +87,7 @@ def take_away(folder: Path, take: partial[None]) -> None:
     """Wait until two searches are under way at once, on a node each, and take one node away."""
     under_way: list[int] = []
     while len(under_way) < 2:
-        time.sleep(0.02)
+        time.sleep(0.05)
         if (folder / FILE).exists():
             with Store(folder / FILE, read_only=True) as store:
                 under_way = [run.used for run in store.runs() if run.owner and run.used]
@@ -118,7 +118,8 @@ def run_on_cluster(folder: Path) -> None:
         notes = folder / "notes"
         with Study(folder, jobs(notes), {}) as study:
             taker.start()
-            settings = Ray(cluster.address, load=partial(load, notes))
+            # A process on each node, and none that takes over from those that end.
+            settings = Ray(cluster.address, workers=2, load=partial(load, notes))
             ended = searched(study, settings)
             with contextlib.closing(ended):
                 for _, error in ended:
