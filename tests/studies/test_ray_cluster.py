@@ -53,7 +53,7 @@ def test_a_study_that_loses_a_node_ends_as_if_undisturbed(tmp_path: Path) -> Non
     assert ledgers(tmp_path / "cluster") == ledgers(tmp_path / "alone")
     # The node was lost while two searches were under way. What it had paid for was kept: no more
     # was scored twice than the batch that it was at.
-    assert sum(" lost " in line for line in notes) == 1
+    assert sum(cluster_study.LOST in line for line in notes) == 1
     assert scored(alone) <= scored(notes) <= scored(alone) + 8
     # Every process loaded the model once, for all of its searches.
     workers = {line.split()[0] for line in notes if " scored " in line}
