@@ -11,7 +11,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlprompt.models.loading import DTYPES, quiet
 from rlprompt.models.memory import free_bytes
-from rlprompt.models.noise import QUIET, Noise
+from rlprompt.models.noise import QUIET, Noise, NotFiniteError
+from rlprompt.models.weights import input_device, keep_layout, stays_as_loaded
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.template import Query
 
@@ -68,6 +70,24 @@ def _largest(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max())
 
 
+def check_finite(found: Tensor, name: str, dtype: torch.dtype) -> None:
+    """Refuse log-likelihoods that are no numbers: rewards made of them would be none, or a lie.
+
+    Raises:
+        NotFiniteError: Some are none.
+    """
+    broken = found[~found.isfinite()]
+    if not len(broken):
+        return
+    why = "its weights, or the vectors of a prompt, are broken or far too large"
+    if dtype == torch.float16:
+        why = "numbers beyond 65,504 overflow there: load it with dtype bfloat16 or float32"
+    raise NotFiniteError(
+        f"{len(broken)} of {found.numel()} log-likelihoods of {name} are no finite number, such as "
+        f"{float(broken[0])}, in {str(dtype).removeprefix('torch.')}; {why}"
+    )
+
+
 def probe_rows(n_vocabulary: int, mask_id: int | None) -> tuple[list[Prompt], list[Query]]:
     """A few prompts and queries of random tokens, to try a model on."""
     rng = np.random.default_rng(0)
@@ -109,6 +129,62 @@ def disagreement(
     return None if worst < tolerance else f"packed and plain scores differ by {worst:.2g} nats"
 
 
+def settle(
+    model: PreTrainedModel,
+    device: torch.device | None,
+    dtype: str,
+    noise_of: Callable[[PreTrainedModel], Noise],
+) -> tuple[PreTrainedModel, str]:
+    """A model that was loaded on the device, in the dtype to score in, and why that.
+
+    Quantised weights, and those that are spread over several devices, stay as they are.
+
+    Args:
+        model: As it was loaded, in the checkpoint's dtype or the one that was given.
+        device: Where it is to score; None for where it is.
+        dtype: A key of `DTYPES`, or `"auto"` (`choose_dtype`).
+        noise_of: As for `choose_dtype`.
+
+    Raises:
+        ValueError: Quantised weights cannot be computed with in that dtype, or on that device.
+    """
+    kept = stays_as_loaded(model)
+    if kept:
+        if device is not None:
+            model = torch.nn.Module.to(model, device)
+        keep_layout(model)
+        if dtype not in ("auto", str(model.dtype).removeprefix("torch.")):
+            raise ValueError(
+                f"{kept}, and it computes in {str(model.dtype).removeprefix('torch.')} whatever is "
+                f"asked for: leave out dtype {dtype}"
+            )
+        _try(model, kept, dtype)
+        return model, f"{kept}: scored as loaded"
+    device = device or model.device
+    if dtype != "auto":
+        return _moved(model, device, DTYPES[dtype]), "given"
+    return choose_dtype(model, device, noise_of)
+
+
+@torch.no_grad()
+def _try(model: PreTrainedModel, kept: str, dtype: str) -> None:
+    """Compute with weights that stay as they are; some libraries unpack them on the first call."""
+    fed = {"input_ids": torch.zeros((1, 2), dtype=torch.long, device=input_device(model))}
+    if model.config.is_encoder_decoder:
+        fed["decoder_input_ids"] = fed["input_ids"]
+    try:
+        with quiet():
+            cast(Any, model)(**fed)
+    # Any error: which it is, is for a library to choose.
+    except Exception as error:
+        line = " ".join(str(error).split())[:200]
+        given = "leave dtype out" if dtype != "auto" else "another device or library may do"
+        raise ValueError(
+            f"{kept}, and a forward pass with them fails in dtype {dtype} on {model.device.type}: "
+            f"{line}; {given}"
+        ) from error
+
+
 def choose_dtype(
     model: PreTrainedModel, device: torch.device, noise_of: Callable[[PreTrainedModel], Noise]
 ) -> tuple[PreTrainedModel, str]:
@@ -136,7 +212,11 @@ def choose_dtype(
     if ratio < FASTER:
         return _moved(model, device, torch.float32), f"{name} is {ratio:.1f} times as fast only"
     trial = _moved(copy.deepcopy(model) if wide else model, device, narrow)
-    noise = noise_of(trial)
+    try:
+        noise = noise_of(trial)
+    except NotFiniteError:
+        del trial
+        return _moved(model, device, torch.float32), f"{name} overflows"
     reason = (
         f"{name} is {ratio:.1f} times as fast, its noise is {noise.largest:.2g} nats where two "
         f"prompts differ by {noise.spread:.2g}"
