@@ -49,12 +49,12 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: _plain(value) for key, value in options.items()}
     for key, value in found.items():
         if key in REFUSED:
-            raise ValueError(f"load: {key} cannot be given: {REFUSED[key]}")
+            raise ValueError(f"{key} cannot be given: {REFUSED[key]}")
         if key not in ALLOWED:
-            raise ValueError(f"load: unknown key {key!r}{advice(key, ALLOWED)}")
+            raise ValueError(f"unknown key {key!r} of load{advice(key, ALLOWED)}")
         if key == "quantization_config" and not isinstance(value, Mapping):
             raise ValueError(
-                f"load: quantization_config must be a mapping such as {{load_in_4bit: true}}, got "
+                f"quantization_config must be a mapping such as {{load_in_4bit: true}}, got "
                 f"{value!r}"
             )
         if key == "quantization_config" and not {
@@ -63,13 +63,13 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
             "load_in_8bit",
         } & set(value):
             raise ValueError(
-                "load: quantization_config names no method: give quant_method (bitsandbytes, "
+                "quantization_config names no method: give quant_method (bitsandbytes, "
                 "torchao, ...) with its settings, or load_in_4bit or load_in_8bit"
             )
     try:
         made: dict[str, Any] = json.loads(json.dumps(found))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"load: a value cannot be kept with a study: {error}") from None
+        raise ValueError(f"a value cannot be kept with a study: {error}") from None
     return made
 
 

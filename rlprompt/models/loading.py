@@ -107,6 +107,11 @@ def load(
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         if where.get("local_files_only"):
             reason = f"{ENDPOINT} cannot be reached and the model is not in its local cache."
+        elif more:
+            told = ", ".join(f"{key}: {value}" for key, value in more.items())
+            raise LoadError(
+                f"model {name!r} cannot be loaded with {told[:200]}: {reason}"
+            ) from error
         raise LoadError(
             f"model {name!r} cannot be loaded: {reason} Give one of {', '.join(model_names())}, "
             "a hub name such as HuggingFaceTB/SmolLM2-135M-Instruct (needs the hub), a folder "
