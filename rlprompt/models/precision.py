@@ -193,7 +193,7 @@ def choose_dtype(
     float32, unless 16 bits are at least `FASTER` times as fast at the model's own shapes *and*
     their measured noise is at most `QUIET` of the usual difference between two prompts, so that
     it cannot decide between any but near ties. Where float32 does not fit into the device's memory
-    16 bits are all there is, and a warning says so.
+    16 bits are all there is, and a warning says so. Never a dtype that overflows.
 
     Args:
         model: In the checkpoint's dtype, anywhere.
@@ -206,17 +206,19 @@ def choose_dtype(
     needed = sum(4 * parameter.numel() for parameter in model.parameters())
     if not wide and needed > 0.8 * free_bytes(device):
         reason = f"float32 needs {needed / 2**30:.1f} GiB, more than is free"
+        if narrow == torch.float16 and not _finite(noise_of, _moved(model, device, narrow)):
+            narrow, name = torch.bfloat16, "bfloat16"
+            reason += ", and float16 overflows"
         logger.warning("scoring in %s: %s; near ties are decided by noise", name, reason)
         return _moved(model, device, narrow), reason
     ratio = _speed_ratio(model, narrow, device)
     if ratio < FASTER:
         return _moved(model, device, torch.float32), f"{name} is {ratio:.1f} times as fast only"
     trial = _moved(copy.deepcopy(model) if wide else model, device, narrow)
-    try:
-        noise = noise_of(trial)
-    except NotFiniteError:
+    noise = _finite(noise_of, trial)
+    if noise is None:
         del trial
-        return _moved(model, device, torch.float32), f"{name} overflows"
+        return _moved(model, device, torch.float32), f"{name} overflows: it gives no finite numbers"
     reason = (
         f"{name} is {ratio:.1f} times as fast, its noise is {noise.largest:.2g} nats where two "
         f"prompts differ by {noise.spread:.2g}"
@@ -225,6 +227,14 @@ def choose_dtype(
         return trial, reason
     del trial
     return _moved(model, device, torch.float32), reason
+
+
+def _finite(noise_of: Callable[[PreTrainedModel], Noise], model: PreTrainedModel) -> Noise | None:
+    """What is measured, or None where the model's answers are no finite numbers."""
+    try:
+        return noise_of(model)
+    except NotFiniteError:
+        return None
 
 
 def _moved(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:

@@ -38,7 +38,7 @@ from rlprompt.data.load import DataSource
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.tasks.base import Task, data_name
+from rlprompt.tasks.base import LARGEST, Task, data_name
 from rlprompt.types import Floats
 
 Reads = Literal["outputs", "prompt_text"]
@@ -181,12 +181,12 @@ class RewardFunction:
         if listed is None:
             raise RewardError(f"reward {self.name} gave a {type(rewards).__name__}, not {wanted}")
         for i, value in enumerate(listed):
-            if not isinstance(value, numbers.Real | np.bool) or not np.isfinite(float(value)):
+            if not isinstance(value, numbers.Real | np.bool) or not abs(value) <= LARGEST:
                 wrote = f" for {given[i]!r}" if self.reads == "outputs" else ""
                 raise RewardError(
                     f"reward {self.name} gave {type(value).__name__} {reprlib.repr(value)}{wrote} "
                     f"on the example {_example(examples[i], i)}, under the prompt {prompt!r}; a "
-                    "reward is a finite number"
+                    f"reward is a finite number of {LARGEST:g} at most"
                 )
         return np.array([float(value) for value in listed])
 
