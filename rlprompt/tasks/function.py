@@ -177,11 +177,12 @@ class RewardFunction:
                 f"must give {wanted}"
             )
         # A mapping or a set has no order that could be that of the examples.
-        listed = list(rewards) if isinstance(rewards, Sequence | np.ndarray) else None
-        if listed is None:
+        if not isinstance(rewards, Sequence | np.ndarray):
             raise RewardError(f"reward {self.name} gave a {type(rewards).__name__}, not {wanted}")
+        listed: list[Any] = list(rewards)
         for i, value in enumerate(listed):
-            if not isinstance(value, numbers.Real | np.bool) or not abs(value) <= LARGEST:
+            real = isinstance(value, numbers.Real | np.bool)
+            if not real or not abs(value) <= LARGEST:
                 wrote = f" for {given[i]!r}" if self.reads == "outputs" else ""
                 raise RewardError(
                     f"reward {self.name} gave {type(value).__name__} {reprlib.repr(value)}{wrote} "

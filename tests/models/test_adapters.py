@@ -32,7 +32,7 @@ def plain(model: Any) -> Tensor:
     """What the model makes of the row by itself."""
     ids = torch.tensor([[5, 6, 7, 12, 13, 8]])
     with torch.no_grad():
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        logits: Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     return logits[0, -1].log_softmax(-1)[[9, 10]]
 
 

@@ -113,7 +113,7 @@ def own(prompt_text, examples):
 def own_task(desk: Path, value: str) -> None:
     """An experiment whose reward is a person's function of the prompt's text."""
     (desk / "mine.py").write_text(FUNCTION.format(value=value))
-    task = {"name": "function", "data": "films.csv", "text": ["text"]}
+    task: dict[str, Any] = {"name": "function", "data": "films.csv", "text": ["text"]}
     task |= {"reward": "mine.py:own", "shots": 2, "test": 6}
     write_config(desk, optimisers=["random", "greedy"], budget=48)
     save(desk / "m")
