@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlprompt._utils.chats import Message
+from rlprompt.models import precision
 from rlprompt.models.adapters import without_wrapper
 from rlprompt.models.decoding import AnswerEnd, Decoding, Generated
 from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
@@ -41,7 +42,6 @@ from rlprompt.models.packed_generation import PackedGenerator
 from rlprompt.models.packed_model import PackedModel, Read
 from rlprompt.models.packed_scoring import PackedScorer
 from rlprompt.models.plain import PlainGenerator, PlainScorer
-from rlprompt.models.precision import check_finite, disagreement, measure_noise, probe_rows, settle
 from rlprompt.models.request import Limits, Request, join, prepare, prepare_soft
 from rlprompt.models.scorer import Generator, Over, Scorer, embed, write
 from rlprompt.models.spelling import Spelling
@@ -122,8 +122,9 @@ class FrozenLM:
             usual, plain = (
                 partial(self._score, scorer, "vocabulary") for scorer in (self._scorer, self._plain)
             )
-            probe = probe_rows(self.n_vocabulary, self.mask_id)
-            self.obstacle = disagreement(usual, plain, *probe, exact=model.dtype == torch.float32)
+            probe = precision.probe_rows(self.n_vocabulary, self.mask_id)
+            exact = model.dtype == torch.float32
+            self.obstacle = precision.disagreement(usual, plain, *probe, exact=exact)
         if self.obstacle is not None:
             self._packed = None
             logger.info("%s is scored row by row, not packed: %s", self.name, self.obstacle)
@@ -156,19 +157,17 @@ class FrozenLM:
                 `attn_implementation` and others of `load_options.ALLOWED`.
 
         Raises:
-            ValueError: The name leads nowhere, device or dtype cannot be had, or an option of
-                `load` is none.
+            ValueError: The name leads nowhere, or device, dtype or what `load` says cannot be had.
         """
         options = checked_options(load or {})
         where, read = place(device, options), read_model(name, dtype, revision, options=options)
-        named = partial(cls, tokenizer=read.tokenizer, name=name, revision=read.revision)
-        make = partial(named, memory_limit=memory_limit)
-        model, reason = settle(read.model, where, dtype, lambda model: make(model).own_noise)
+        make = partial(cls, tokenizer=read.tokenizer, name=name, revision=read.revision)
+        make = partial(make, memory_limit=memory_limit)
+        model, why = precision.settle(read.model, where, dtype, lambda m: make(m).own_noise)
         lm = make(model)
-        lm.dtype_reason, lm.options = reason, options
-        if reason != "given":
-            told = (name, lm.fingerprint.dtype, lm.device, reason)
-            logger.info("%s is scored in %s on %s: %s", *told)
+        lm.dtype_reason, lm.options = why, options
+        if why != "given":
+            logger.info("%s is scored in %s on %s: %s", name, lm.fingerprint.dtype, lm.device, why)
         return lm
 
     @property
@@ -313,7 +312,7 @@ class FrozenLM:
 
         scorer.score(ids, vectors, queries, over, consume)
         found = out.cpu().view(len(ids), len(queries), -1)
-        check_finite(found, self.name, self.model.dtype)
+        precision.check_finite(found, self.name, self.model.dtype)
         return found[list(request.inverse)]
 
     def score_pairs(self, pairs: Sequence[tuple[Prompt, Query]]) -> list[Tensor]:
@@ -351,12 +350,12 @@ class FrozenLM:
                 return self._score(self._scorer, "vocabulary", prompts, queries)
 
         small, plain = partial(usual, most=48), partial(self._score, self._plain, "vocabulary")
-        return measure_noise(usual, small, plain, prompts, queries)
+        return precision.measure_noise(usual, small, plain, prompts, queries)
 
     @cached_property
     def own_noise(self) -> Noise:
         """`noise` on a few rows of random tokens, measured once."""
-        return self.noise(*probe_rows(self.n_vocabulary, self.mask_id))
+        return self.noise(*precision.probe_rows(self.n_vocabulary, self.mask_id))
 
     def score_with_grad(
         self,
@@ -380,7 +379,7 @@ class FrozenLM:
             over the queries; both float32 on the CPU.
 
         Raises:
-            ValueError: As for `score`, or the prompts are no soft prompts of one length.
+            ValueError: As for `score`, unequal lengths, or quantised layers carry no gradient.
         """
         request = prepare_soft(self.limits, prompts, queries)
         ids, vectors = request.ids, request.on(self.device)
@@ -394,8 +393,9 @@ class FrozenLM:
             return reward(loglik, (index % n_queries).cpu().numpy()).sum()
 
         self._scorer.score(ids, vectors, queries, over, consume)
-        check_finite(out, self.name, self.model.dtype)
+        precision.check_finite(out, self.name, self.model.dtype)
         grad = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
+        precision.check_gradient(grad, self.name, self.model)
         return (
             out.cpu().view(len(ids), n_queries, -1),
             grad.cpu().view(len(prompts), -1, self.hidden_size),

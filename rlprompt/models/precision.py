@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from rlprompt.models.loading import DTYPES, quiet
 from rlprompt.models.memory import free_bytes
 from rlprompt.models.noise import QUIET, Noise, NotFiniteError
-from rlprompt.models.weights import input_device, keep_layout, stays_as_loaded
+from rlprompt.models.weights import input_device, keep_layout, quantisation, stays_as_loaded
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.template import Query
 
@@ -86,6 +86,21 @@ def check_finite(found: Tensor, name: str, dtype: torch.dtype) -> None:
         f"{len(broken)} of {found.numel()} log-likelihoods of {name} are no finite number, such as "
         f"{float(broken[0])}, in {str(dtype).removeprefix('torch.')}; {why}"
     )
+
+
+def check_gradient(grad: Tensor, name: str, model: PreTrainedModel) -> None:
+    """Refuse gradients that quantised layers swallowed, with which a search would stand still.
+
+    Raises:
+        ValueError: All are zero.
+    """
+    method = quantisation(model)
+    if method and not bool(grad.any()):
+        raise ValueError(
+            f"the gradient of {name} is zero everywhere: layers quantised by {method} carry none "
+            "here, or the reward is the same whatever the model answers; use methods that take no "
+            "gradient, such as cma-es, ppo-soft or greedy"
+        )
 
 
 def probe_rows(n_vocabulary: int, mask_id: int | None) -> tuple[list[Prompt], list[Query]]:

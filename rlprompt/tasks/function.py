@@ -179,10 +179,9 @@ class RewardFunction:
         # A mapping or a set has no order that could be that of the examples.
         if not isinstance(rewards, Sequence | np.ndarray):
             raise RewardError(f"reward {self.name} gave a {type(rewards).__name__}, not {wanted}")
-        listed: list[Any] = list(rewards)
+        listed = list(rewards)
         for i, value in enumerate(listed):
-            real = isinstance(value, numbers.Real | np.bool)
-            if not real or not abs(value) <= LARGEST:
+            if not _is_reward(value):
                 wrote = f" for {given[i]!r}" if self.reads == "outputs" else ""
                 raise RewardError(
                     f"reward {self.name} gave {type(value).__name__} {reprlib.repr(value)}{wrote} "
@@ -190,6 +189,13 @@ class RewardFunction:
                     f"reward is a finite number of {LARGEST:g} at most"
                 )
         return np.array([float(value) for value in listed])
+
+
+def _is_reward(value: Any) -> bool:
+    try:
+        return isinstance(value, numbers.Real | np.bool) and abs(float(value)) <= LARGEST
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def reward(function: Callable[[Any, Sequence[Example]], Sequence[float]]) -> RewardFunction:

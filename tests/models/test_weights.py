@@ -104,6 +104,16 @@ class TestByHand:
         assert quantisation(torch.nn.Module.bfloat16(dense())) == ""
 
 
+def test_a_layer_that_carries_no_gradient_is_named() -> None:
+    model = with_layers(dense())
+    for layer in model.base_model.layers:  # type: ignore[union-attr]
+        layer.self_attn.register_forward_hook(lambda _, given, out: (out[0].detach(), *out[1:]))
+    lm = FrozenLM(model, tiny_tokenizer(), "held")
+    soft = [SoftPrompt(lm.embeddings()[[12, 13]])]
+    with pytest.raises(ValueError, match="the gradient of held is zero everywhere: layers quant"):
+        lm.score_with_grad(soft, [QUERY], lambda ll, _: ll.sum(-1))
+
+
 def test_a_layer_that_a_library_has_wrapped_is_left_so() -> None:
     model = dense()
     wrapped: Any = model.get_submodule("model.layers.0.mlp.gate_proj")
@@ -192,6 +202,9 @@ class TestLibraries:
             lm.score([PROMPT], [QUERY])[0, 0], plain(lm.model), rtol=0, atol=1e-4
         )
         assert lm.hash_weights() == before
+        soft = [SoftPrompt(lm.embeddings()[[12, 13]])]
+        with pytest.raises(ValueError, match="layers quantised by compressed-tensors carry none"):
+            lm.score_with_grad(soft, [QUERY], lambda ll, _: ll.sum(-1))
         assert lm.n_parameters == dense().num_parameters()
 
 
