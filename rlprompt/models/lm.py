@@ -45,7 +45,7 @@ from rlprompt.models.plain import PlainGenerator, PlainScorer
 from rlprompt.models.request import Limits, Request, join, prepare, prepare_soft
 from rlprompt.models.scorer import Generator, Over, Scorer, embed, write
 from rlprompt.models.spelling import Spelling
-from rlprompt.models.weights import input_device, keep_layout, n_parameters
+from rlprompt.models.weights import input_device, keep_layout, n_parameters, quantisation
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Piece, Query
 from rlprompt.types import Ids
@@ -117,17 +117,17 @@ class FrozenLM:
         self._plain = PlainScorer(model, self.kind, self.mask_id, self.memory, kernels)
         self._packed: PackedScorer | None = None
         self.obstacle = packing_obstacle(model, self.kind)
+        probe = precision.probe_rows(self.n_vocabulary, self.mask_id, model)
+        plain, exact = partial(self._score, self._plain, "vocabulary"), model.dtype == torch.float32
         if self.obstacle is None:
             self._packed = PackedScorer(PackedModel(model, self.memory, kernels))
-            usual, plain = (
-                partial(self._score, scorer, "vocabulary") for scorer in (self._scorer, self._plain)
-            )
-            probe = precision.probe_rows(self.n_vocabulary, self.mask_id)
-            exact = model.dtype == torch.float32
+            usual = partial(self._score, self._packed, "vocabulary")
             self.obstacle = precision.disagreement(usual, plain, *probe, exact=exact)
         if self.obstacle is not None:
             self._packed = None
             logger.info("%s is scored row by row, not packed: %s", self.name, self.obstacle)
+            if quantisation(model):
+                precision.keep_apart(self.memory, plain, *probe, exact=exact)
         # Texts that were read on from one another, call by call.
         self._read: list[tuple[tuple[Ids, ...], dict[Ids, Read]]] = []
 
@@ -355,7 +355,7 @@ class FrozenLM:
     @cached_property
     def own_noise(self) -> Noise:
         """`noise` on a few rows of random tokens, measured once."""
-        return self.noise(*precision.probe_rows(self.n_vocabulary, self.mask_id))
+        return self.noise(*precision.probe_rows(self.n_vocabulary, self.mask_id, self.model))
 
     def score_with_grad(
         self,

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlprompt.models.loading import DTYPES, quiet
-from rlprompt.models.memory import free_bytes
+from rlprompt.models.memory import Memory, free_bytes
 from rlprompt.models.noise import QUIET, Noise, NotFiniteError
 from rlprompt.models.weights import input_device, keep_layout, quantisation, stays_as_loaded
 from rlprompt.prompt import Prompt, TokenPrompt
@@ -103,16 +103,23 @@ def check_gradient(grad: Tensor, name: str, model: PreTrainedModel) -> None:
         )
 
 
-def probe_rows(n_vocabulary: int, mask_id: int | None) -> tuple[list[Prompt], list[Query]]:
-    """A few prompts and queries of random tokens, to try a model on."""
+def probe_rows(
+    n_vocabulary: int, mask_id: int | None, model: PreTrainedModel
+) -> tuple[list[Prompt], list[Query]]:
+    """A few prompts and queries of random tokens, to try a model on.
+
+    More of them where weights are quantised: activations often are as well, and then it is a row
+    in ten that a rounding turns over.
+    """
+    times = 4 if quantisation(model) else 1
     rng = np.random.default_rng(0)
 
     def some(length: int) -> tuple[int, ...]:
         return tuple(rng.integers(0, n_vocabulary, length).tolist())
 
-    prompts: list[Prompt] = [TokenPrompt(some(length)) for length in (4, 4, 2)]
+    prompts: list[Prompt] = [TokenPrompt(some(length)) for length in (4, 4, 2) * times]
     tail = () if mask_id is None else (mask_id,)
-    queries = [Query(some(length), tail, (some(1), some(2))) for length in (11, 4)]
+    queries = [Query(some(length), tail, (some(1), some(2))) for length in (11, 4) * times]
     return prompts, [*queries, Query(some(3), some(3) + tail, (some(1), some(1)))]
 
 
@@ -142,6 +149,36 @@ def disagreement(
     worst = float(differences.max() if exact else differences.mean())
     tolerance = 1e-3 if exact else 0.3
     return None if worst < tolerance else f"packed and plain scores differ by {worst:.2g} nats"
+
+
+def keep_apart(
+    memory: Memory,
+    score_plain: Scoring,
+    prompts: Sequence[Prompt],
+    queries: Sequence[Query],
+    *,
+    exact: bool,
+) -> None:
+    """Have a pass for each row from now on, where rows change with those beside them.
+
+    They do where activations are quantised by the batch that they are in, as by 8 bits of
+    bitsandbytes; a score would hang on what it was asked together with.
+
+    Args:
+        memory: Sizes passes.
+        score_plain: (P, Q, C) log-likelihoods, one padded row a sequence.
+        prompts: (P,).
+        queries: (Q,).
+        exact: Whether the model computes in float32.
+    """
+
+    def alone(prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
+        with memory.at_most(1):
+            return score_plain(prompts, queries)
+
+    if disagreement(alone, score_plain, prompts, queries, exact=exact) is not None:
+        logger.info("each row is scored in a pass of its own: what is beside it would change it")
+        memory.most_tokens = 1
 
 
 def settle(

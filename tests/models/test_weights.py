@@ -17,17 +17,20 @@ from tiny import tiny_model, tiny_tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlprompt.check import check_task
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.noise import Noise
 from rlprompt.models.precision import settle
 from rlprompt.models.weights import n_parameters, quantisation
 from rlprompt.prompt import SoftPrompt, TokenPrompt
+from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Query
 
 WIDE = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
 QUERY, PROMPT = Query((5, 6, 7), (8,), ((9,), (10, 11))), TokenPrompt((12, 13))
-# Whoever quantises activations by a whole batch is held to the same batch.
+# A row of its own, as 8 bits of bitsandbytes see all that is computed together.
 ONE = Query((5, 6, 7), (8,), ((9,),))
+ONE_MORE = Query((5, 6), (8,), ((9,), (7,)))
 CPU = torch.device("cpu")
 Make = Callable[[PreTrainedModel], PreTrainedModel]
 by_hand = pytest.mark.parametrize("make", [with_layers, with_tensors])
@@ -114,6 +117,20 @@ def test_a_layer_that_carries_no_gradient_is_named() -> None:
         lm.score_with_grad(soft, [QUERY], lambda ll, _: ll.sum(-1))
 
 
+def test_a_gradient_that_layers_carry_in_part_is_a_warning_about_them() -> None:
+    model = with_layers(dense())
+    for layer in model.base_model.layers:  # type: ignore[union-attr]
+        layer.mlp.register_forward_hook(lambda _, given, out: out.detach())
+    rows = [{"text": f"it was {i}", "label": "ab"[i % 2]} for i in range(12)]
+    task = ClassificationTask.from_file(
+        rows, template="{text} {prompt}", label_words={"a": "good", "b": "bad"}, shots=2
+    )
+    found = check_task(task, FrozenLM(model, tiny_tokenizer()), every_example=False)
+    (gradient,) = (one for one in found.problems if one.name == "gradient")
+    assert gradient.status == "warn"
+    assert "The weights are quantised (int8), and layers of that kind may carry" in gradient.text
+
+
 def test_a_layer_that_a_library_has_wrapped_is_left_so() -> None:
     model = dense()
     wrapped: Any = model.get_submodule("model.layers.0.mlp.gate_proj")
@@ -170,6 +187,11 @@ class TestLibraries:
         expected = plain_first(lm.model)
         assert (lm.obstacle is None) == independent
         scored = lm.score([PROMPT], [ONE])
+        others = [PROMPT, TokenPrompt((14,)), TokenPrompt((15, 16))]
+        together = lm.score(others, [QUERY, ONE_MORE])[0, 1, 0]
+        assert float(together) == pytest.approx(
+            float(lm.score([PROMPT], [ONE_MORE])[0, 0, 0]), abs=1e-4
+        )
         assert float(scored) == pytest.approx(expected, abs=1e-4)
         assert abs(expected - plain_first(dense())) > 1e-3
         assert lm.n_parameters == dense().num_parameters()
