@@ -53,8 +53,15 @@ def stays_as_loaded(model: nn.Module) -> str:
     method = quantisation(model)
     if method:
         return f"its weights are quantised ({method})"
-    places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
-    return f"it is spread over {', '.join(sorted(places))}" if len(places) > 1 else ""
+    if not is_spread(model):
+        return ""
+    places = {str(place) for place in cast(Any, model).hf_device_map.values()}
+    return f"it is spread over {', '.join(sorted(places))}"
+
+
+def is_spread(model: nn.Module) -> bool:
+    """Whether a `device_map` has put parts of a model in different places."""
+    return len(set(getattr(model, "hf_device_map", {}).values())) > 1
 
 
 def input_device(model: nn.Module) -> torch.device:
