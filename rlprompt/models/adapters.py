@@ -79,8 +79,8 @@ def find_adapter(name: str, source: str, options: Mapping[str, Any]) -> Adapter 
             f"{name!r} is a PEFT adapter of {base!r}, and reading it needs a package more: "
             "pip install 'rlprompt[peft]'"
         )
-    beside = Path(source) / base
-    base = str(beside) if not Path(base).exists() and beside.is_dir() else base
+    beside = Path(source) / base  # a relative one is so to the adapter, or else to where we are
+    base = str(beside) if (beside / "config.json").is_file() else base
     return Adapter(source, base, config.get("revision"), options)
 
 
