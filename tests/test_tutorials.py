@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from rlprompt.cli.app import app
 
 DOCS = Path(__file__).parents[1] / "docs"
-OTHERS = [DOCS / "use-a-prompt.md", DOCS / "search-a-system-prompt.md"]
+OTHERS = [DOCS / f"{name}.md" for name in ("use-a-prompt", "search-a-system-prompt", "use-models")]
 TUTORIALS = [*sorted(DOCS.glob("tasks-from-*.md")), *OTHERS]
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

