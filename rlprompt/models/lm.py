@@ -23,10 +23,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlprompt._utils.chats import Message
 from rlprompt.models.decoding import AnswerEnd, Decoding, Generated
+from rlprompt.models.examination import examine, unwrap
 from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.models.kernels import Kernels
 from rlprompt.models.loading import (
     context_length,
+    decoder_start,
     end_ids,
     load,
     model_kind,
@@ -37,7 +39,7 @@ from rlprompt.models.loading import (
 from rlprompt.models.memory import Memory, free_bytes
 from rlprompt.models.noise import Noise
 from rlprompt.models.packed_generation import PackedGenerator
-from rlprompt.models.packed_model import PackedModel, Read
+from rlprompt.models.packed_model import ForwardError, PackedModel, Read
 from rlprompt.models.packed_scoring import PackedScorer
 from rlprompt.models.plain import PlainGenerator, PlainScorer
 from rlprompt.models.precision import choose_dtype, disagreement, measure_noise, probe_rows
@@ -93,7 +95,7 @@ class FrozenLM:
         revision: str = "",
         memory_limit: int | None = None,
     ) -> None:
-        self.model = model.requires_grad_(False)
+        self.model = model = unwrap(model).requires_grad_(False)
         torch.nn.Module.eval(model)
         self.tokenizer = tokenizer
         self.name = name or str(getattr(model.config, "_name_or_path", "")) or "unnamed"
@@ -110,21 +112,35 @@ class FrozenLM:
         limit = free_bytes(self.device) // 4 if memory_limit is None else memory_limit
         kernels = Kernels(model.base_model, limit // 2)
         self.memory = Memory(model, limit - kernels.packed_bytes)
-        self._plain = PlainScorer(model, self.kind, self.mask_id, self.memory, kernels)
+        start = decoder_start(model, self.name) if self.kind == "encoder-decoder" else ()
+        self._head = examine(model, self.kind, self.name, start)
+        self._plain = PlainScorer(model, self.kind, self.mask_id, start, self.memory, kernels)
         self._packed: PackedScorer | None = None
-        self.obstacle = packing_obstacle(model, self.kind)
-        if self.obstacle is None:
-            self._packed = PackedScorer(PackedModel(model, self.memory, kernels))
-            usual, plain = (
-                partial(self._score, scorer, "vocabulary") for scorer in (self._scorer, self._plain)
-            )
-            probe = probe_rows(self.n_vocabulary, self.mask_id)
-            self.obstacle = disagreement(usual, plain, *probe, exact=model.dtype == torch.float32)
+        self.obstacle = self._pack(kernels)
         if self.obstacle is not None:
             self._packed = None
             logger.info("%s is scored row by row, not packed: %s", self.name, self.obstacle)
         # Texts that were read on from one another, call by call.
         self._read: list[tuple[tuple[Ids, ...], dict[Ids, Read]]] = []
+
+    def _pack(self, kernels: Kernels) -> str | None:
+        """Score packed from now on; or why that cannot be."""
+        obstacle = packing_obstacle(self.model, self.kind)
+        if obstacle is not None:
+            return obstacle
+        if self._head is None:
+            return "its logits are more than a scaled or softly capped linear output head"
+        try:
+            packed = PackedModel(self.model, self._head, self.memory, kernels)
+            self._packed = PackedScorer(packed)
+            usual, plain = (
+                partial(self._score, scorer, "vocabulary") for scorer in (self._scorer, self._plain)
+            )
+            probe = probe_rows(self.n_vocabulary, self.mask_id)
+            exact = self.model.dtype == torch.float32
+            return disagreement(usual, plain, *probe, exact=exact)
+        except ForwardError as error:
+            return f"its forward pass refused a packed input ({error})"
 
     @classmethod
     def load(
@@ -414,7 +430,8 @@ class FrozenLM:
             (B, W) float32, W as wide as the head's rows.
 
         Raises:
-            ValueError: There is no text, one is empty, or the model is not causal.
+            ValueError: There is no text, one is empty, the model is not causal, or it has no
+                output head of its own.
         """
         if self.kind != "causal":
             raise ValueError(f"{self.name} is {self.kind}; only a causal model goes on with a text")
@@ -422,13 +439,19 @@ class FrozenLM:
             raise ValueError("nothing to go on with: give texts of one token or more")
         if after and self._packed is not None:
             return self._read_on(self._packed.packed, [*map(tuple, after), tuple(texts)])
-        longest = max(map(len, texts))
-        # What stands behind a position cannot change what a causal model makes of it: no mask.
-        padded = [(*text, *text[-1:] * (longest - len(text))) for text in texts]
-        model: Any = self.model  # transformers leaves this attribute untyped
-        hidden = model.base_model(torch.tensor(padded, device=self.device)).last_hidden_state
-        last = hidden[torch.arange(len(texts)), [len(text) - 1 for text in texts]]
+        if self._head is None:
+            raise ValueError(
+                f"{self.name} has no output head that could be given hidden states; take a search "
+                "that does not ask what the model would write"
+            )
+        last = self._plain.last_hidden(texts, whole=self._packed is None)
         return cast("NDArray[np.float32]", last.float().cpu().numpy())
+
+    @torch.no_grad()
+    def next_logits(self, hidden: NDArray[np.float32]) -> Tensor:
+        """Logits of the next token, (B, V) on the model's device, of what `last_hidden` gave."""
+        assert self._head is not None
+        return self._head.logits(torch.from_numpy(hidden).to(self._head.weight))
 
     def _read_on(
         self, packed: PackedModel, calls: Sequence[tuple[Ids, ...]]
@@ -494,4 +517,4 @@ class FrozenLM:
     def _generator(self) -> Generator:
         if self._packed is not None:
             return PackedGenerator(self._packed.packed)
-        return PlainGenerator(self.model, self.kind, self.memory, self._plain.kernels)
+        return PlainGenerator(self._plain)

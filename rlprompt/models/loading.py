@@ -132,7 +132,9 @@ def packing_obstacle(model: PreTrainedModel, kind: ModelKind) -> str | None:
     if window is not None and getattr(config, "use_sliding_window", True):
         return f"it attends to a sliding window of {window} tokens"
     head = cast(Any, model).get_output_embeddings()
-    if model.base_model is model or not isinstance(head, torch.nn.Linear):
+    if model.base_model is model:
+        return "its layers and its output head are one model"
+    if not isinstance(head, torch.nn.Linear):
         return "it has no plain linear output head"
     return None
 
@@ -148,7 +150,32 @@ def context_length(model: PreTrainedModel, kind: ModelKind) -> int | None:
     padding = getattr(table, "padding_idx", None)
     if limit is not None and padding is not None:
         limit -= padding + 1  # RoBERTa counts positions from behind its pad's
-    return None if kind == "encoder-decoder" else limit
+    return None if kind == "encoder-decoder" or (limit or 0) < 1 else limit
+
+
+def decoder_start(model: PreTrainedModel, name: str) -> tuple[int, ...]:
+    """What the decoder of an encoder-decoder is given before it says anything of its own.
+
+    As `generate` does it: the start token, and the first token that some checkpoints force, such
+    as BART's `<s>` and a language of mBART.
+
+    Raises:
+        ValueError: The checkpoint names no token to start with.
+    """
+    settings: Any = cast(Any, model).generation_config
+    named = (
+        getattr(settings, "decoder_start_token_id", None),
+        getattr(model.config, "decoder_start_token_id", None),
+        getattr(settings, "bos_token_id", None),
+    )
+    start = next((token for token in named if isinstance(token, int)), None)
+    if start is None:
+        raise ValueError(
+            f"{name} does not say what its decoder starts with; set "
+            "model.generation_config.decoder_start_token_id to the id of that token"
+        )
+    forced = getattr(settings, "forced_bos_token_id", None)
+    return (start,) if forced is None else (start, int(forced))
 
 
 def special_ids(

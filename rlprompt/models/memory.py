@@ -95,7 +95,7 @@ class Memory:
             step(items)
             return
         except RuntimeError as error:
-            if len(items) == 1 or not _out_of_memory(error):
+            if len(items) == 1 or not out_of_memory(error):
                 raise
         self.most_tokens = max(1, self.most_tokens // 2)
         logger.warning("out of memory: passes shrink to %d tokens", self.most_tokens)
@@ -106,9 +106,12 @@ class Memory:
         self.run(items[middle:], step)
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Whether this is what a device says that has no memory left."""
     # A CPU has no exception of its own: the allocator says "can't allocate memory".
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
 
 
 class KeptPrefixes:

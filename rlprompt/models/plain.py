@@ -81,7 +81,8 @@ class PlainScorer:
     Args:
         model: The frozen model.
         kind: How it answers.
-        mask_id: Id of the mask token, for masked models.
+        mask_id: Id of the mask token; of an encoder-decoder, of the sentinel that stands for a gap.
+        start: What the decoder of an encoder-decoder begins with.
         memory: Sizes passes.
         kernels: Faster ways to compute the model's modules.
     """
@@ -91,10 +92,11 @@ class PlainScorer:
         model: PreTrainedModel,
         kind: ModelKind,
         mask_id: int | None,
+        start: Ids,
         memory: Memory,
         kernels: Kernels,
     ) -> None:
-        self.model, self.kind, self.mask_id = model, kind, mask_id
+        self.model, self.kind, self.mask_id, self.start = model, kind, mask_id, start
         self.memory, self.kernels = memory, kernels
 
     def score(
@@ -128,21 +130,31 @@ class PlainScorer:
             yield from self._masked_forms(prompt, query)
             return
         context = query.head_ids + prompt + query.tail_ids
-        start: Ids = ()
-        if self.kind == "encoder-decoder":
-            start = (cast(int, self.model.config.decoder_start_token_id),)
+        decoded = self.kind == "encoder-decoder"
         # Candidates that are fed the same tokens (none, for single-token ones) share a row.
-        stems: dict[Ids, list[int]] = {}
+        stems: dict[tuple[Ids, Ids], list[int]] = {}
         for c, candidate in enumerate(query.candidates):
-            stems.setdefault(candidate[:-1], []).append(c)
-        for stem, which in stems.items():
-            fed = (start or context) + stem
+            begun = self.decoder_start(query, candidate) if decoded else context
+            stems.setdefault((begun, candidate[:-1]), []).append(c)
+        for (begun, stem), which in stems.items():
+            fed = begun + stem
             reads = [
-                (len(fed) - 1 - len(stem) + i, target, c)
+                (len(begun) - 1 + i, target, c)
                 for c in which
                 for i, target in enumerate(query.candidates[c])
             ]
-            yield _Form(context if start else fed, fed if start else (), tuple(reads))
+            yield _Form(context if decoded else fed, fed if decoded else (), tuple(reads))
+
+    def decoder_start(self, query: Query, candidate: Ids = ()) -> Ids:
+        """What the decoder begins with: of a text with a gap, the gap's sentinel as well.
+
+        A model that was trained to fill gaps says which one it fills (Raffel et al. 2020, arXiv
+        1910.10683, section 3.1.4), and a candidate may say so itself.
+        """
+        gap = self.mask_id is not None and self.mask_id in (*query.head_ids, *query.tail_ids)
+        if gap and candidate[:1] != (self.mask_id,):
+            return (*self.start, cast(int, self.mask_id))
+        return self.start
 
     def _masked_forms(self, prompt: Ids, query: Query) -> Iterator[_Form]:
         """One row for each length of candidate, with as many masks.
@@ -238,6 +250,35 @@ class PlainScorer:
         return logits
 
 
+    def last_hidden(self, texts: Sequence[Ids], *, whole: bool) -> Tensor:
+        """What a causal model's output head is given at the end of each text, (B, W).
+
+        Args:
+            texts: Token ids, one or more each, computed in one forward pass.
+            whole: Whether to run the model as it is, and not only what is known to come before its
+                head.
+        """
+        model: Any = self.model  # transformers leaves these methods untyped
+        longest, device = max(map(len, texts)), self.model.device
+        # What stands behind a position cannot change what a causal model makes of it: no mask.
+        padded = torch.tensor(
+            [(*text, *text[-1:] * (longest - len(text))) for text in texts], device=device
+        )
+        ends = torch.tensor([len(text) - 1 for text in texts], device=device)
+        if not whole:
+            hidden: Tensor = model.base_model(padded).last_hidden_state
+            return hidden[torch.arange(len(texts), device=device), ends]
+        given: list[Tensor] = []
+        head: nn.Module = model.get_output_embeddings()
+        with _answers_at(head, ends[:, None]):  # which cuts before this looks
+            handle = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+            try:
+                model(input_ids=padded, use_cache=False)
+            finally:
+                handle.remove()
+        return given[0][:, 0]
+
+
 @contextmanager
 def _answers_at(head: nn.Module | None, places: Tensor) -> Iterator[None]:
     """Let the output head see only the hidden states at `places` (B, n)."""
@@ -292,16 +333,11 @@ class PlainGenerator:
     """Writes with any causal or encoder-decoder model.
 
     Args:
-        model: The frozen model.
-        kind: How it answers.
-        memory: Sizes batches.
-        kernels: Faster ways to compute the model's modules.
+        scorer: Scores it.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, kind: ModelKind, memory: Memory, kernels: Kernels
-    ) -> None:
-        self.model, self.kind, self.memory, self.kernels = model, kind, memory, kernels
+    def __init__(self, scorer: PlainScorer) -> None:
+        self.scorer, self.model, self.memory = scorer, scorer.model, scorer.memory
 
     @torch.no_grad()
     def generate(
@@ -316,23 +352,31 @@ class PlainGenerator:
         texts = [
             query.head_ids + prompt + query.tail_ids for prompt in prompts for query in queries
         ]
+        starts = [self.scorer.decoder_start(query) for query in queries]
         answers: dict[int, Generated] = {}
 
         def step(pairs: list[int]) -> None:
             writing = _Writing(end, draws[pairs], len(pairs))
-            self._run([texts[pair] for pair in pairs], vectors, writing)
+            begun = [starts[pair % len(queries)] for pair in pairs]
+            self._run([texts[pair] for pair in pairs], begun, vectors, writing)
             answers.update(zip(pairs, writing.whole(), strict=True))
 
-        alike: dict[int, list[int]] = {}
+        alike: dict[tuple[int, int], list[int]] = {}
         for pair, text in enumerate(texts):
-            alike.setdefault(len(text), []).append(pair)
-        for length, pairs in alike.items():
+            alike.setdefault((len(text), len(starts[pair % len(queries)])), []).append(pair)
+        for (length, _), pairs in alike.items():
             most = self.memory.tokens() // (length + end.decoding.max_new_tokens)
             for part in split_evenly(len(pairs), most):
                 self.memory.run(pairs[part.start : part.stop], step)
         return [answers[pair] for pair in range(len(texts))]
 
-    def _run(self, texts: Sequence[Ids], vectors: Tensor | None, writing: _Writing) -> None:
+    def _run(
+        self,
+        texts: Sequence[Ids],
+        starts: Sequence[Ids],
+        vectors: Tensor | None,
+        writing: _Writing,
+    ) -> None:
         ids = to_device(np.array(texts), self.model.device)
         fed = (
             {"input_ids": ids}
@@ -340,12 +384,13 @@ class PlainGenerator:
             else {"inputs_embeds": embed(self.model, ids, vectors)}
         )
         # What `generate` hands on begins with the text's ids, if it was fed ids, or with the
-        # decoder's first token.
-        if self.kind == "encoder-decoder":
-            writing.n_before = 1
+        # decoder's first tokens.
+        if self.scorer.kind == "encoder-decoder":
+            writing.n_before = len(starts[0])
+            fed["decoder_input_ids"] = to_device(np.array(starts), self.model.device)
         elif vectors is None:
             writing.n_before = ids.shape[1]
-        with self.kernels.applied(), _bare(self.model):
+        with self.scorer.kernels.applied(), _bare(self.model):
             cast(Any, self.model).generate(
                 **fed,
                 attention_mask=torch.ones_like(ids),
