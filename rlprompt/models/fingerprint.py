@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,8 +51,21 @@ def take_fingerprint(
     name: str,
     revision: str,
     kind: str,
+    marks: Sequence[str] = (),
 ) -> Fingerprint:
-    """The fingerprint of a model as it is now; hashes all weights (0.4 s for 135M in float32)."""
+    """The fingerprint of a model as it is now; hashes all weights (0.4 s for 135M in float32).
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        name: The name it was loaded by.
+        revision: Commit of the hub, or "".
+        kind: causal, masked or encoder-decoder.
+        marks: Ways in which texts become scores that were not always as they are.
+    """
+    spelt = _hash_tokenizer(tokenizer)
+    for mark in marks:
+        spelt = hashlib.sha256(f"{spelt} {mark}".encode()).hexdigest()
     quantised: Any = getattr(model.config, "quantization_config", None)
     method = (
         quantised.get("quant_method", "")
@@ -63,7 +77,7 @@ def take_fingerprint(
         revision=revision,
         kind=kind,
         weights=hash_weights(model),
-        tokenizer=_hash_tokenizer(tokenizer),
+        tokenizer=spelt,
         dtype=str(model.dtype).removeprefix("torch."),
         quantisation=str(getattr(method, "value", method)),
     )

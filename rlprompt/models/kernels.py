@@ -114,12 +114,12 @@ def attend(
         module: Not used.
         query: (B, heads, T, dim).
         key: (B, key heads, S + T, dim).
-        value: As the keys.
+        value: As the keys, of any width.
         attention_mask: (B, 1, T, S + T), added to the scores.
         scaling: Of the scores; None for 1 / sqrt(dim).
 
     Returns:
-        (B, T, heads, dim), and None where others give the attention weights.
+        (B, T, heads, width of the values), and None where others give the attention weights.
     """
     n_rows, n_heads, n_new, dim = query.shape
     n_groups, n_all = key.shape[1], key.shape[2]
@@ -128,7 +128,7 @@ def attend(
     scores = scores.mul_(dim**-0.5 if scaling is None else scaling)
     weights = scores.view(n_rows, n_heads, n_new, n_all).add_(attention_mask).softmax(-1)
     mixed = weights.view(n_rows, n_groups, -1, n_all) @ value
-    return mixed.view(n_rows, n_heads, n_new, dim).transpose(1, 2).contiguous(), None
+    return mixed.view(n_rows, n_heads, n_new, -1).transpose(1, 2).contiguous(), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)

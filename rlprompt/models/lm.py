@@ -7,13 +7,11 @@ How scores are computed is hidden here: packed (`PackedScorer`) where the model 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -30,6 +28,7 @@ from rlprompt.models.loading import (
     context_length,
     decoder_start,
     end_ids,
+    gap_token,
     load,
     model_kind,
     packing_obstacle,
@@ -39,12 +38,13 @@ from rlprompt.models.loading import (
 from rlprompt.models.memory import Memory, free_bytes
 from rlprompt.models.noise import Noise
 from rlprompt.models.packed_generation import PackedGenerator
-from rlprompt.models.packed_model import ForwardError, PackedModel, Read
+from rlprompt.models.packed_model import ForwardError, PackedModel, Reader
 from rlprompt.models.packed_scoring import PackedScorer
-from rlprompt.models.plain import PlainGenerator, PlainScorer
+from rlprompt.models.plain import PlainScorer
+from rlprompt.models.plain_generation import PlainGenerator
 from rlprompt.models.precision import choose_dtype, disagreement, measure_noise, probe_rows
 from rlprompt.models.request import Limits, Request, join, prepare, prepare_soft
-from rlprompt.models.scorer import Generator, Over, Scorer, embed, write
+from rlprompt.models.scorer import Generator, Over, Scorer, token_vectors, write
 from rlprompt.models.spelling import Spelling
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Piece, Query
@@ -95,16 +95,13 @@ class FrozenLM:
         revision: str = "",
         memory_limit: int | None = None,
     ) -> None:
-        self.model = model = unwrap(model).requires_grad_(False)
+        self.model = model = unwrap(model, name).requires_grad_(False)
         torch.nn.Module.eval(model)
         self.tokenizer = tokenizer
         self.name = name or str(getattr(model.config, "_name_or_path", "")) or "unnamed"
         self.revision = revision
-        self.kind = model_kind(model.config)
-        self.mask_id = cast("int | None", tokenizer.mask_token_id)
-        if self.kind != "masked":
-            self.mask_id = None
-        self.mask_token = str(tokenizer.mask_token) if self.mask_id is not None else ""
+        self.kind = model_kind(model.config, type(model).__name__)
+        self.mask_id, self.mask_token = gap_token(tokenizer, self.kind, self.name)
         self.prefix_ids, self.suffix_ids = special_ids(tokenizer, self.kind)
         self.spelling = Spelling(tokenizer)
         self.dtype_reason = "given"
@@ -113,32 +110,30 @@ class FrozenLM:
         kernels = Kernels(model.base_model, limit // 2)
         self.memory = Memory(model, limit - kernels.packed_bytes)
         start = decoder_start(model, self.name) if self.kind == "encoder-decoder" else ()
-        self._head = examine(model, self.kind, self.name, start)
-        self._plain = PlainScorer(model, self.kind, self.mask_id, start, self.memory, kernels)
+        examined = examine(model, self.kind, self.name, start)
+        self._head = examined.head
+        self._plain = PlainScorer(
+            model, self.kind, self.mask_id, start, self.memory, kernels, pads=examined.pads
+        )
         self._packed: PackedScorer | None = None
         self.obstacle = self._pack(kernels)
         if self.obstacle is not None:
             self._packed = None
             logger.info("%s is scored row by row, not packed: %s", self.name, self.obstacle)
-        # Texts that were read on from one another, call by call.
-        self._read: list[tuple[tuple[Ids, ...], dict[Ids, Read]]] = []
+        self._reader = Reader()
 
     def _pack(self, kernels: Kernels) -> str | None:
         """Score packed from now on; or why that cannot be."""
         obstacle = packing_obstacle(self.model, self.kind)
-        if obstacle is not None:
-            return obstacle
-        if self._head is None:
-            return "its logits are more than a scaled or softly capped linear output head"
+        if obstacle is not None or self._head is None:
+            return obstacle or "its logits are more than a scaled or softly capped linear layer"
         try:
-            packed = PackedModel(self.model, self._head, self.memory, kernels)
-            self._packed = PackedScorer(packed)
+            self._packed = PackedScorer(PackedModel(self.model, self._head, self.memory, kernels))
             usual, plain = (
                 partial(self._score, scorer, "vocabulary") for scorer in (self._scorer, self._plain)
             )
             probe = probe_rows(self.n_vocabulary, self.mask_id)
-            exact = self.model.dtype == torch.float32
-            return disagreement(usual, plain, *probe, exact=exact)
+            return disagreement(usual, plain, *probe, exact=self.model.dtype == torch.float32)
         except ForwardError as error:
             return f"its forward pass refused a packed input ({error})"
 
@@ -215,12 +210,11 @@ class FrozenLM:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """What scores depend on; hashes all weights, once."""
-        found = take_fingerprint(self.model, self.tokenizer, self.name, self.revision, self.kind)
-        if not self.spelling.moves and self.kind != "encoder-decoder":
-            return found
-        # Once, pieces of a text were tokenised apart: those scores are not today's.
-        marked = hashlib.sha256(f"{found.tokenizer} in place".encode()).hexdigest()
-        return replace(found, tokenizer=marked)
+        # Once, pieces of a text were tokenised apart, and a decoder's forced first token left out.
+        marks = ["in place"] * (self.spelling.moves or self.kind == "encoder-decoder")
+        marks += [f"decoder starts with {start}" for start in (self._plain.start,) if start[1:]]
+        named = self.name, self.revision, self.kind
+        return take_fingerprint(self.model, self.tokenizer, *named, marks)
 
     def hash_weights(self) -> str:
         """SHA-256 of every parameter and buffer as they are now, hexadecimal."""
@@ -258,19 +252,13 @@ class FrozenLM:
 
     def embeddings(self) -> NDArray[np.float32]:
         """The vector that each token is fed as, (V, H) float32, a copy."""
-        return cast("NDArray[np.float32]", self._table().cpu().numpy())
+        return cast("NDArray[np.float32]", token_vectors(self.model).cpu().numpy())
 
     def nearest_tokens(self, prompt: SoftPrompt) -> TokenPrompt:
         """The vocabulary tokens nearest to each vector, by Euclidean distance."""
-        table = self._table()
+        table = token_vectors(self.model)
         vectors = torch.tensor(prompt.vectors, device=table.device)
         return TokenPrompt(torch.cdist(vectors, table).argmin(-1).tolist())
-
-    @torch.no_grad()
-    def _table(self) -> Tensor:
-        # Through the module: some models (Gemma) scale the rows of the table.
-        every = torch.arange(self.n_vocabulary, device=self.device)
-        return embed(self.model, every, None).float()
 
     def score(
         self, prompts: Sequence[Prompt], queries: Sequence[Query], *, over: Over = "vocabulary"
@@ -309,6 +297,13 @@ class FrozenLM:
     def _scorer(self) -> Scorer:
         return self._packed or self._plain
 
+    def _vectors(self, request: Request) -> Tensor | None:
+        """The vectors of a call on the device; ValueError where the model takes none for tokens."""
+        obstacle = request.vectors is not None and self._packed is None and self._plain.obstacle
+        if obstacle:
+            raise ValueError(f"soft prompts cannot be scored on {self.name}: {obstacle}")
+        return request.on(self.device)
+
     def _score(
         self, scorer: Scorer, over: Over, prompts: Sequence[Prompt], queries: Sequence[Query]
     ) -> Tensor:
@@ -317,7 +312,7 @@ class FrozenLM:
     def _answer(
         self, scorer: Scorer, over: Over, request: Request, queries: Sequence[Query]
     ) -> Tensor:
-        ids, vectors = request.ids, request.on(self.device)
+        ids, vectors = request.ids, self._vectors(request)
         shape = (len(ids) * len(queries), len(queries[0].candidates))
         out = torch.empty(shape, dtype=torch.float32, device=self.device)
 
@@ -397,7 +392,7 @@ class FrozenLM:
             ValueError: As for `score`, or the prompts are no soft prompts of one length.
         """
         request = prepare_soft(self.limits, prompts, queries)
-        ids, vectors = request.ids, request.on(self.device)
+        ids, vectors = request.ids, self._vectors(request)
         assert vectors is not None
         vectors.requires_grad_()
         n_queries = len(queries)
@@ -438,35 +433,20 @@ class FrozenLM:
         if not texts or not all(texts):
             raise ValueError("nothing to go on with: give texts of one token or more")
         if after and self._packed is not None:
-            return self._read_on(self._packed.packed, [*map(tuple, after), tuple(texts)])
-        if self._head is None:
-            raise ValueError(
-                f"{self.name} has no output head that could be given hidden states; take a search "
-                "that does not ask what the model would write"
-            )
-        last = self._plain.last_hidden(texts, whole=self._packed is None)
+            last = self._reader(self._packed.packed, [*map(tuple, after), tuple(texts)])
+        else:
+            last = self._plain.last_hidden(texts, whole=self._packed is None)
         return cast("NDArray[np.float32]", last.float().cpu().numpy())
 
     @torch.no_grad()
     def next_logits(self, hidden: NDArray[np.float32]) -> Tensor:
         """Logits of the next token, (B, V) on the model's device, of what `last_hidden` gave."""
-        assert self._head is not None
+        if self._head is None:
+            raise ValueError(
+                f"what {self.name} makes of hidden states is not known; take a search that does "
+                "not ask what it would write"
+            )
         return self._head.logits(torch.from_numpy(hidden).to(self._head.weight))
-
-    def _read_on(
-        self, packed: PackedModel, calls: Sequence[tuple[Ids, ...]]
-    ) -> NDArray[np.float32]:
-        """The last hidden states of the last call's texts, (B, W) float32."""
-        same = 0
-        while same < min(len(calls) - 1, len(self._read)) and self._read[same][0] == calls[same]:
-            same += 1
-        del self._read[same:]
-        for call in calls[same:]:
-            known = {text: read.known for _, reads in self._read for text, read in reads.items()}
-            self._read.append((call, packed.read_on(call, known)))
-        reads = self._read[-1][1]
-        last = torch.stack([reads[text].hidden for text in calls[-1]])
-        return cast("NDArray[np.float32]", last.float().cpu().numpy())
 
     def generate(
         self,
@@ -509,7 +489,7 @@ class FrozenLM:
             )
         request = prepare(self.limits, prompts, queries, n_answer=max_new_tokens - 1)
         end = AnswerEnd(self.decode, end_ids(self.model, self.tokenizer), decoding)
-        digests, vectors = [prompts[i].digest for i in request.firsts], request.on(self.device)
+        digests, vectors = [prompts[i].digest for i in request.firsts], self._vectors(request)
         answers = write(self._generator, request.ids, digests, vectors, queries, end)
         return [answers[i] for i in request.inverse]
 

@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+# Stands for the first gap of a text in T5, mT5, UMT5, LongT5 and their kin.
+SENTINEL = "<extra_id_0>"
+
 CHECKSUMS = "SHA256SUMS"
 
 
@@ -96,8 +99,8 @@ def model_names() -> list[str]:
     return [name for name, asset in ASSETS.items() if asset.member.endswith(".gguf")]
 
 
-def model_kind(config: Any) -> ModelKind:
-    """How a model answers, from its config.
+def model_kind(config: Any, class_name: str = "") -> ModelKind:
+    """How a model answers, from its config, or else from the name of its class.
 
     Raises:
         ValueError: It is no language model.
@@ -113,7 +116,9 @@ def model_kind(config: Any) -> ModelKind:
     if kind in masked:
         return "causal" if getattr(config, "is_decoder", False) else "masked"
     if hasattr(config, "text_config") and config.get_text_config() is not config:
-        return model_kind(config.get_text_config())
+        return model_kind(config.get_text_config(), class_name)
+    if class_name in causal.values():
+        return "causal"
     raise ValueError(
         f"a model of type {kind!r} is no language model that can score prompts; "
         "causal, masked and encoder-decoder models can"
@@ -187,6 +192,29 @@ def special_ids(
     start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
     after = () if kind == "causal" else tuple(full[start + len(bare) :])
     return tuple(full[:start]), after
+
+
+def gap_token(
+    tokenizer: PreTrainedTokenizerBase, kind: ModelKind, name: str
+) -> tuple[int | None, str]:
+    """What stands in a text for the answer, id and text: a mask, or T5's first sentinel.
+
+    None and "" where the answer follows the text.
+
+    Raises:
+        ValueError: A masked model's tokenizer has no mask.
+    """
+    if kind == "causal":
+        return None, ""
+    if kind == "masked":
+        if tokenizer.mask_token_id is None:
+            raise ValueError(
+                f"{name} is a masked model and its tokenizer has no mask token; set "
+                "tokenizer.mask_token to the token that it was trained with"
+            )
+        return cast(int, tokenizer.mask_token_id), str(tokenizer.mask_token)
+    ids = tokenizer(SENTINEL, add_special_tokens=False)["input_ids"]
+    return (ids[0], SENTINEL) if len(ids) == 1 and ids[0] != tokenizer.unk_token_id else (None, "")
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

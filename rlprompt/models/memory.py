@@ -52,8 +52,10 @@ class Memory:
 
     def __init__(self, model: PreTrainedModel, limit: int) -> None:
         config = model.config.get_text_config()
-        hidden, n_layers = int(config.hidden_size), int(config.num_hidden_layers)
-        inner = int(getattr(config, "intermediate_size", None) or 4 * hidden)
+        hidden = getattr(config, "hidden_size", None) or _widest(model)
+        n_layers = getattr(config, "num_hidden_layers", None) or 1
+        inner = getattr(config, "intermediate_size", None) or 4 * hidden
+        inner = max(inner) if isinstance(inner, Sequence) else int(inner)  # or one a layer
         number = model.dtype.itemsize
         self.limit = limit
         self._most_prefix_bytes = MOST_PREFIX_BYTES.get(model.device.type, limit)
@@ -104,6 +106,11 @@ class Memory:
         middle = len(items) // 2
         self.run(items[:middle], step)
         self.run(items[middle:], step)
+
+
+def _widest(model: PreTrainedModel) -> int:
+    """Most inputs of a matrix, where a config has no one width."""
+    return max(parameter.shape[-1] for parameter in model.parameters() if parameter.ndim == 2)
 
 
 def out_of_memory(error: Exception) -> bool:

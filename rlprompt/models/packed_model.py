@@ -241,6 +241,25 @@ class PackedModel:
         return last.flatten(0, 1)[nodes]
 
 
+class Reader:
+    """Reads texts that go on with those of earlier calls, and remembers the last calls."""
+
+    def __init__(self) -> None:
+        self._read: list[tuple[tuple[Ids, ...], dict[Ids, Read]]] = []
+
+    def __call__(self, packed: PackedModel, calls: Sequence[tuple[Ids, ...]]) -> Tensor:
+        """The last hidden states of the last call's texts, (B, W)."""
+        same = 0
+        while same < min(len(calls) - 1, len(self._read)) and self._read[same][0] == calls[same]:
+            same += 1
+        del self._read[same:]
+        for call in calls[same:]:
+            known = {text: read.known for _, reads in self._read for text, read in reads.items()}
+            self._read.append((call, packed.read_on(call, known)))
+        reads = self._read[-1][1]
+        return torch.stack([reads[text].hidden for text in calls[-1]])
+
+
 class PrefixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # not annotated
     """Keys and values of one layer after a known prefix, neither of which is ever changed."""
 

@@ -3,11 +3,8 @@
 The way for masked models, where every token sees the prompt and nothing can be shared, for
 encoder-decoders, and for causal models with layers that cannot be packed (`packing_obstacle`).
 
-To score, rows of like length go together, padded on the right, and the model's own head is applied
-at the answers' positions only. To write, transformers' own `generate` is run on rows of one length,
-so that nothing is padded: that holds for layers of every kind, recurrent ones and sliding windows
-too. Settings that a checkpoint brings along (sampling, penalties, forced or suppressed tokens) are
-left out; what an answer is, `Decoding` says.
+Rows of like length go together, padded on the right where the model allows it, and the model's own
+head is applied at the answers' positions only. `PlainGenerator` writes.
 """
 
 from __future__ import annotations
@@ -15,25 +12,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import PreTrainedModel
 
-from rlprompt.models.decoding import AnswerEnd, Draws, Generated
+from rlprompt.models.examination import vectors_obstacle
 from rlprompt.models.kernels import Kernels
-from rlprompt.models.memory import Memory, split_evenly
+from rlprompt.models.memory import Memory
 from rlprompt.models.scorer import (
     Consume,
     Over,
@@ -85,6 +75,7 @@ class PlainScorer:
         start: What the decoder of an encoder-decoder begins with.
         memory: Sizes passes.
         kernels: Faster ways to compute the model's modules.
+        pads: Whether texts of unlike length may go together.
     """
 
     def __init__(
@@ -95,9 +86,11 @@ class PlainScorer:
         start: Ids,
         memory: Memory,
         kernels: Kernels,
+        *,
+        pads: bool = True,
     ) -> None:
         self.model, self.kind, self.mask_id, self.start = model, kind, mask_id, start
-        self.memory, self.kernels = memory, kernels
+        self.memory, self.kernels, self.pads = memory, kernels, pads
 
     def score(
         self,
@@ -124,6 +117,11 @@ class PlainScorer:
         with torch.set_grad_enabled(with_grad):
             for part in _passes(pairs(), self.memory.tokens(with_grad)):
                 self.memory.run(part, step)
+
+    @cached_property
+    def obstacle(self) -> str | None:
+        """Why vectors do not stand for tokens, or None."""
+        return vectors_obstacle(self.model, self.kind, self.start, self.mask_id)
 
     def _forms(self, prompt: Ids, query: Query) -> Iterator[_Form]:
         if self.kind == "masked":
@@ -212,16 +210,28 @@ class PlainScorer:
         self, forms: Sequence[_Form], vectors: Tensor | None, places: NDArray[np.int64]
     ) -> Tensor:
         """(B, n, V) at `places` (B, n) of each form."""
+        lengths = np.array([len(form.ids) for form in forms])
+        if self.pads or len(set(lengths)) == 1:
+            return self._alike(forms, vectors, places)
+        groups = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
+        parts = [self._alike([forms[int(i)] for i in own], vectors, places[own]) for own in groups]
+        order = np.argsort(np.concatenate(groups))
+        return torch.cat(parts)[to_device(order, self.model.device)]
+
+    def _alike(
+        self, forms: Sequence[_Form], vectors: Tensor | None, places: NDArray[np.int64]
+    ) -> Tensor:
+        """As `_logits`, in one pass."""
         model, where = cast(Any, self.model), to_device(places, self.model.device)
         head = model.get_output_embeddings()
-        with self.kernels.applied(), _answers_at(head, where):
+        with self.kernels.applied(), _answers_at(head, where) as cut:
             if self.kind == "encoder-decoder":
                 logits = self._decoder_logits(forms, vectors)
             else:
                 caching = {} if self.kind == "masked" else {"use_cache": False}
                 fed = self._fed([form.ids for form in forms], vectors)
                 logits = model(**fed, **caching).logits
-        if logits.shape[1] != where.shape[1]:  # a model whose head is no module of its own
+        if not cut:  # a model whose head is no module of its own
             logits = logits.gather(1, where[..., None].expand(-1, -1, logits.shape[-1]))
         return logits
 
@@ -237,18 +247,19 @@ class PlainScorer:
         model = cast(Any, self.model)
         texts = {ids: i for i, ids in enumerate(dict.fromkeys(form.ids for form in forms))}
         fed = self._fed(list(texts), vectors)
-        encoded = model.get_encoder()(**fed).last_hidden_state
-        which = to_device(np.array([texts[form.ids] for form in forms]), encoded.device)
-        decoder_ids = to_device(_pad([form.decoder_ids for form in forms])[0], encoded.device)
+        encoded = model.get_encoder()(**fed)
+        device = self.model.device
+        which = to_device(np.array([texts[form.ids] for form in forms]), device)
+        decoder_ids = to_device(_pad([form.decoder_ids for form in forms])[0], device)
+        encoded.last_hidden_state = encoded.last_hidden_state[which]
         output = model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=encoded[which]),
+            encoder_outputs=encoded,
             attention_mask=fed["attention_mask"][which],
             decoder_input_ids=decoder_ids,
             use_cache=False,
         )
         logits: Tensor = output.logits
         return logits
-
 
     def last_hidden(self, texts: Sequence[Ids], *, whole: bool) -> Tensor:
         """What a causal model's output head is given at the end of each text, (B, W).
@@ -280,19 +291,23 @@ class PlainScorer:
 
 
 @contextmanager
-def _answers_at(head: nn.Module | None, places: Tensor) -> Iterator[None]:
-    """Let the output head see only the hidden states at `places` (B, n)."""
+def _answers_at(head: nn.Module | None, places: Tensor) -> Iterator[list[nn.Module]]:
+    """Let the output head see only the hidden states at `places` (B, n); tells whether it did."""
+    cut: list[nn.Module] = []
 
-    def trim(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def trim(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         hidden = inputs[0]
+        if hidden.ndim != 3 or not hidden.is_floating_point():
+            return None
+        cut.append(module)
         return (hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1])),)
 
     if head is None:
-        yield
+        yield cut
         return
     handle = head.register_forward_pre_hook(trim)
     try:
-        yield
+        yield cut
     finally:
         handle.remove()
 
@@ -327,131 +342,3 @@ def _pad(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.i
         padded[row, : len(numbers)] = numbers
         mask[row, : len(numbers)] = 1
     return padded, mask
-
-
-class PlainGenerator:
-    """Writes with any causal or encoder-decoder model.
-
-    Args:
-        scorer: Scores it.
-    """
-
-    def __init__(self, scorer: PlainScorer) -> None:
-        self.scorer, self.model, self.memory = scorer, scorer.model, scorer.memory
-
-    @torch.no_grad()
-    def generate(
-        self,
-        prompts: Sequence[Ids],
-        vectors: Tensor | None,
-        queries: Sequence[Query],
-        draws: Draws,
-        end: AnswerEnd,
-    ) -> list[Generated]:
-        """See `Generator.generate`."""
-        texts = [
-            query.head_ids + prompt + query.tail_ids for prompt in prompts for query in queries
-        ]
-        starts = [self.scorer.decoder_start(query) for query in queries]
-        answers: dict[int, Generated] = {}
-
-        def step(pairs: list[int]) -> None:
-            writing = _Writing(end, draws[pairs], len(pairs))
-            begun = [starts[pair % len(queries)] for pair in pairs]
-            self._run([texts[pair] for pair in pairs], begun, vectors, writing)
-            answers.update(zip(pairs, writing.whole(), strict=True))
-
-        alike: dict[tuple[int, int], list[int]] = {}
-        for pair, text in enumerate(texts):
-            alike.setdefault((len(text), len(starts[pair % len(queries)])), []).append(pair)
-        for (length, _), pairs in alike.items():
-            most = self.memory.tokens() // (length + end.decoding.max_new_tokens)
-            for part in split_evenly(len(pairs), most):
-                self.memory.run(pairs[part.start : part.stop], step)
-        return [answers[pair] for pair in range(len(texts))]
-
-    def _run(
-        self,
-        texts: Sequence[Ids],
-        starts: Sequence[Ids],
-        vectors: Tensor | None,
-        writing: _Writing,
-    ) -> None:
-        ids = to_device(np.array(texts), self.model.device)
-        fed = (
-            {"input_ids": ids}
-            if vectors is None
-            else {"inputs_embeds": embed(self.model, ids, vectors)}
-        )
-        # What `generate` hands on begins with the text's ids, if it was fed ids, or with the
-        # decoder's first tokens.
-        if self.scorer.kind == "encoder-decoder":
-            writing.n_before = len(starts[0])
-            fed["decoder_input_ids"] = to_device(np.array(starts), self.model.device)
-        elif vectors is None:
-            writing.n_before = ids.shape[1]
-        with self.scorer.kernels.applied(), _bare(self.model):
-            cast(Any, self.model).generate(
-                **fed,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=writing.end.decoding.max_new_tokens,
-                do_sample=False,
-                logits_processor=LogitsProcessorList([_Choice(writing)]),
-                stopping_criteria=StoppingCriteriaList([_End(writing)]),
-            )
-
-
-@contextmanager
-def _bare(model: PreTrainedModel) -> Iterator[None]:
-    """Without the checkpoint's own settings, which `generate` takes for all that is not said."""
-    holder = cast(Any, model)
-    before = holder.generation_config
-    config = model.config
-    make: Any = GenerationConfig  # not annotated
-    holder.generation_config = make(
-        pad_token_id=getattr(config, "pad_token_id", None) or 0,
-        decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
-    )
-    try:
-        yield
-    finally:
-        holder.generation_config = before
-
-
-class _Writing:
-    """The answers of one batch as they grow."""
-
-    def __init__(self, end: AnswerEnd, draws: Draws, n_rows: int) -> None:
-        self.end, self.draws = end, draws
-        self.answers: list[Generated | None] = [None] * n_rows
-        self.n_before = 0
-
-    def whole(self) -> list[Generated]:
-        """All answers; the length ends the last of them."""
-        return [answer for answer in self.answers if answer is not None]
-
-
-class _Choice(LogitsProcessor):
-    """Leaves nothing to choose but the token that `Decoding.choose` takes."""
-
-    def __init__(self, writing: _Writing) -> None:
-        self.writing = writing
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        step = input_ids.shape[1] - self.writing.n_before
-        chosen = self.writing.end.decoding.choose(scores, self.writing.draws[:, step])
-        return torch.full_like(scores, -torch.inf).scatter(-1, chosen[:, None], 0)
-
-
-class _End(StoppingCriteria):
-    """Ends the rows whose answers are whole."""
-
-    def __init__(self, writing: _Writing) -> None:
-        self.writing = writing
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
-        answers = self.writing.answers
-        for row, ids in enumerate(input_ids[:, self.writing.n_before :].tolist()):
-            if answers[row] is None:
-                answers[row] = self.writing.end.finished(ids)
-        return torch.tensor([answer is not None for answer in answers], device=input_ids.device)

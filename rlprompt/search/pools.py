@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain, zip_longest
-from typing import Any
 
 import numpy as np
 import torch
