@@ -91,17 +91,18 @@ def examine(model: PreTrainedModel, kind: ModelKind, name: str, start: Ids) -> E
     if table is None or table.ndim != 2:
         raise ValueError(f"{what} has no table of one vector for each token")
     raw: list[Tensor] = []
+    longer = (*start, 1, 2)
     try:
         ids = _some_ids(model)
         layer = cast(Any, model).get_output_embeddings()
         seen = layer.register_forward_hook(lambda *call: raw.append(call[2])) if layer else None
         try:
-            logits = _logits(model, kind, ids, (*start, 7, 8))
+            logits = _logits(model, kind, ids, longer)
         finally:
             if seen is not None:
                 seen.remove()
-        begun = _logits(model, kind, ids[:, :SHORT], start)
-        padded = _logits(model, kind, ids.repeat(2, 1), start, cut=True)
+        begun = _logits(model, kind, ids[:, :SHORT], longer)
+        padded = _logits(model, kind, ids.repeat(2, 1), longer, cut=True)
     except Exception as error:
         if out_of_memory(error):
             raise
@@ -120,10 +121,10 @@ def examine(model: PreTrainedModel, kind: ModelKind, name: str, start: Ids) -> E
     whole = _logits(model, kind, ids, start) if kind == "encoder-decoder" else begun
     if kind != "masked" and not agree(logits[:, : whole.shape[1]], whole):
         raise ValueError(
-            f"{what} reads what follows a token before it says what follows, so it gives no "
-            "probability of an answer; take another causal or encoder-decoder model"
+            f"{what} says something else after the same text when more text follows, so it gives "
+            "no probability of an answer; take another causal or encoder-decoder model"
         )
-    if kind == "encoder-decoder" and not agree(padded[:1], whole):
+    if kind == "encoder-decoder" and not agree(padded[:1], logits):
         raise ValueError(f"{what} decodes otherwise from its encoder's output than from the text")
     head = find_head(model, raw[0], logits) if kind == "causal" and len(raw) == 1 else None
     return Examined(head, agree(padded[1:, :known], begun))

@@ -72,7 +72,8 @@ _OWN: dict[str, dict[str, Any]] = {
     "bamba": _MAMBA | {"attn_layer_indices": [1], "hidden_size": HIDDEN},
     "granitemoehybrid": _MAMBA | {"hidden_size": HIDDEN},
     "falcon_h1": _MAMBA | {"mamba_d_ssm": 64},
-    "mamba2": {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1, "hidden_size": HIDDEN},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1,
+        "hidden_size": HIDDEN},
     "zamba2": {"mamba_headdim": 8, "n_mamba_heads": 8, "hidden_size": HIDDEN},
     "nemotron_h": {"mamba_num_heads": 4, "mamba_head_dim": 8, "ssm_state_size": 8, "n_groups": 1},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "num_hidden_layers": 2},
@@ -101,9 +102,25 @@ _OWN: dict[str, dict[str, Any]] = {
         "layer_types": ["sliding_attention", "full_attention"] * 2},
 }  # fmt: skip
 
-# What a type's config cannot be made without.
-_TO_BEGIN: dict[str, dict[str, Any]] = {
-    "gemma4_assistant": {"hidden_size_per_layer_input": 0},
+# Of these no tiny model is made.
+_DRAFTS = "drafts for another model, whose hidden states it needs"
+_NO_SMALL = "no small config of it was found that runs"
+NOT_TRIED = {
+    "blt": _NO_SMALL,
+    "cohere_compass_text": _NO_SMALL,
+    "dots3_note": "a model of images and sound around dots3_note_text",
+    "gemma3n": "a model of images and sound around gemma3n_text, whose eyes need timm",
+    "gemma4_assistant": _DRAFTS,
+    "gemma4_unified_assistant": _DRAFTS,
+    "longcat_flash": _NO_SMALL,
+    "musicflamingo": "a model of sound",
+    "nemo_speechlm": "a model of sound",
+    "qwen4_exp": "a model of images around qwen4_exp_text",
+    "qwen4_exp_text": _NO_SMALL,
+    "vibevoice_asr": "a model of sound, 16 s to make",
+    "voxtral_realtime": "a model of sound",
+    "zamba": _NO_SMALL,
+    "zamba2": _NO_SMALL,
 }
 
 _TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -141,7 +158,7 @@ def build(model_type: str, kind: ModelKind, seed: int = 0) -> PreTrainedModel:
 def _fields(config_class: Any, model_type: str) -> dict[str, Any]:
     """A small config's fields; of configs inside it too."""
     own = _OWN.get(model_type, {})
-    known = config_class(**_TO_BEGIN.get(model_type, {})).to_dict()
+    known = config_class().to_dict()
     fields = {
         name: _SMALL[name]
         for name, value in known.items()
