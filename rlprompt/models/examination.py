@@ -6,8 +6,7 @@ type: what decides is what its forward pass does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -59,8 +58,7 @@ def unwrap(model: Any, name: str) -> PreTrainedModel:
     return inner
 
 
-@dataclass(frozen=True)
-class Examined:
+class Examined(NamedTuple):
     """What a model was found to do.
 
     Attributes:

@@ -28,7 +28,7 @@ from transformers.pytorch_utils import Conv1D
 
 logger = logging.getLogger(__name__)
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[[Tensor], Any]
 # Numbers below which a weight is not worth another layout.
 SMALLEST = 1 << 14
 ATTENTION = "rlprompt"
@@ -217,11 +217,13 @@ def _last_mlp(model: nn.Module) -> nn.Module | None:
 def _only_at(read: Tensor, forward: Forward) -> Forward:
     """`forward` (B, T, H) at the flat places `read`; zeros elsewhere, where nobody looks."""
 
-    def at_reads(hidden_states: Tensor) -> Tensor:
+    def at_reads(hidden_states: Tensor) -> Tensor | tuple[Tensor, ...]:
         flat = hidden_states.flatten(0, 1)
         out = torch.zeros_like(flat)
-        if len(read):
-            out = out.index_copy(0, read, forward(flat[None, read])[0])
-        return out.view(hidden_states.shape)
+        where = read if len(read) else read.new_zeros(1)  # for the form of what comes out
+        found: Tensor | tuple[Tensor, ...] = forward(flat[None, where])
+        first, rest = (found[0], found[1:]) if isinstance(found, tuple) else (found, None)
+        out = out.index_copy(0, where, first[0]).view(hidden_states.shape)
+        return out if rest is None else (out, *rest)  # experts tell how they were chosen
 
     return at_reads

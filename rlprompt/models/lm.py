@@ -110,11 +110,8 @@ class FrozenLM:
         kernels = Kernels(model.base_model, limit // 2)
         self.memory = Memory(model, limit - kernels.packed_bytes)
         start = decoder_start(model, self.name) if self.kind == "encoder-decoder" else ()
-        examined = examine(model, self.kind, self.name, start)
-        self._head = examined.head
-        self._plain = PlainScorer(
-            model, self.kind, self.mask_id, start, self.memory, kernels, pads=examined.pads
-        )
+        self._head, pads = examine(model, self.kind, self.name, start)
+        self._plain = PlainScorer(model, self.kind, self.mask_id, start, self.memory, kernels, pads)
         self._packed: PackedScorer | None = None
         self.obstacle = self._pack(kernels)
         if self.obstacle is not None:
@@ -128,12 +125,15 @@ class FrozenLM:
         if obstacle is not None or self._head is None:
             return obstacle or "its logits are more than a scaled or softly capped linear layer"
         try:
-            self._packed = PackedScorer(PackedModel(self.model, self._head, self.memory, kernels))
+            packed = PackedModel(self.model, self._head, self.memory, kernels)
+            self._packed = PackedScorer(packed)
             usual, plain = (
                 partial(self._score, scorer, "vocabulary") for scorer in (self._scorer, self._plain)
             )
             probe = probe_rows(self.n_vocabulary, self.mask_id)
-            return disagreement(usual, plain, *probe, exact=self.model.dtype == torch.float32)
+            exact = self.model.dtype == torch.float32
+            found = [disagreement(usual, plain, *probe, exact=exact) for _ in packed.trials()]
+            return next(filter(None, found), None)
         except ForwardError as error:
             return f"its forward pass refused a packed input ({error})"
 

@@ -42,6 +42,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 # Stands for the first gap of a text in T5, mT5, UMT5, LongT5 and their kin.
 SENTINEL = "<extra_id_0>"
 
+# What transformers calls layers that attend to a sliding window.
+SLIDING = "sliding_attention"
+
 CHECKSUMS = "SHA256SUMS"
 
 
@@ -130,18 +133,23 @@ def packing_obstacle(model: PreTrainedModel, kind: ModelKind) -> str | None:
     if kind != "causal":
         return f"{kind} models see the prompt from everywhere"
     config: Any = model.config.get_text_config()
-    layers = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    layers = set(getattr(config, "layer_types", None) or ()) - {"full_attention", SLIDING}
     if layers:
         return f"it has layers of type {', '.join(sorted(layers))}"
-    window = getattr(config, "sliding_window", None)
-    if window is not None and getattr(config, "use_sliding_window", True):
-        return f"it attends to a sliding window of {window} tokens"
     head = cast(Any, model).get_output_embeddings()
     if model.base_model is model:
         return "its layers and its output head are one model"
     if not isinstance(head, torch.nn.Linear):
         return "it has no plain linear output head"
     return None
+
+
+def sliding_window(config: Any) -> int | None:
+    """Tokens that a token attends to, itself included, in some layers or in all; None for all."""
+    layers: list[str] | None = getattr(config, "layer_types", None)
+    slides = SLIDING in layers if layers else getattr(config, "use_sliding_window", True)
+    window: int | None = getattr(config, "sliding_window", None)
+    return window if slides else None
 
 
 def context_length(model: PreTrainedModel, kind: ModelKind) -> int | None:

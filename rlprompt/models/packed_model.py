@@ -20,6 +20,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
 from rlprompt.models.head import Head
 from rlprompt.models.kernels import Kernels
+from rlprompt.models.loading import SLIDING, sliding_window
 from rlprompt.models.memory import KeptPrefixes, Memory, out_of_memory
 from rlprompt.models.packing import PackedRow, Pass, batch, grow, lay_out
 from rlprompt.models.scorer import embed, to_device, wants_grad
@@ -67,7 +68,8 @@ class PackedModel:
     ) -> None:
         self.model, self.head, self.memory, self.kernels = model, head, memory, kernels
         self.kept = KeptPrefixes(memory.limit // 4)
-        self.n_layers = int(model.config.get_text_config().num_hidden_layers)
+        self.config: Any = model.config.get_text_config()
+        self.n_layers = int(self.config.num_hidden_layers)
         self.n_heads, self.head_dim = self._cache_shape()
         self.token_bytes = (
             2 * self.n_layers * self.n_heads * self.head_dim * int(model.dtype.itemsize)
@@ -218,14 +220,13 @@ class PackedModel:
         Raises:
             ForwardError: The model does not take this, or keeps its keys and values elsewhere.
         """
-        mask = torch.zeros(attends.shape, dtype=self.model.dtype, device=attends.device)
-        mask.masked_fill_(~attends, torch.finfo(mask.dtype).min)
+        masks = self._masks(attends, positions)
         embedded = embed(self.model, ids, vectors)
         with self.kernels.applied(nodes):
             try:
                 output = self.model.base_model(
                     inputs_embeds=embedded,
-                    attention_mask=mask[:, None],
+                    attention_mask=masks,
                     position_ids=positions,
                     past_key_values=Cache(layers=list(layers)),
                     use_cache=True,
@@ -239,6 +240,40 @@ class PackedModel:
         if last is None:
             raise ForwardError(f"{type(output).__name__} has no last_hidden_state")
         return last.flatten(0, 1)[nodes]
+
+    def _masks(self, attends: Tensor, positions: Tensor) -> Tensor | dict[str, Tensor]:
+        """Additive masks (B, 1, T, S + T), where layers differ those of each type of layer."""
+        everything = self._additive(attends)
+        window = sliding_window(self.config)
+        if window is None:
+            return everything
+        # A row's tokens all attend to its whole prefix, wherever that stands in its columns.
+        before = attends[..., : attends.shape[-1] - attends.shape[1]].any(1).cumsum(-1) - 1
+        distances = positions[..., None] - torch.cat([before, positions], 1)[:, None]
+        near = self._additive(attends & (distances < window))
+        if not getattr(self.config, "layer_types", None):
+            return near
+        return {"full_attention": everything, SLIDING: near}
+
+    def _additive(self, attends: Tensor) -> Tensor:
+        mask = torch.zeros(attends.shape, dtype=self.model.dtype, device=attends.device)
+        return mask.masked_fill_(~attends, torch.finfo(mask.dtype).min)[:, None]
+
+    def trials(self) -> Iterator[None]:
+        """As the model is, and then with a sliding window of a few tokens, if it has one.
+
+        So that short texts show whether windows are right.
+        """
+        yield
+        window = sliding_window(self.config)
+        if window is None:
+            return
+        try:
+            self.config.sliding_window = 4
+            with self.forgetful():
+                yield
+        finally:
+            self.config.sliding_window = window
 
 
 class Reader:

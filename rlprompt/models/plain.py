@@ -86,7 +86,6 @@ class PlainScorer:
         start: Ids,
         memory: Memory,
         kernels: Kernels,
-        *,
         pads: bool = True,
     ) -> None:
         self.model, self.kind, self.mask_id, self.start = model, kind, mask_id, start

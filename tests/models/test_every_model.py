@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-import model_table
 import numpy as np
 import pytest
 import torch
+import transformers
 from model_table import PAGE, judge, load, tried, types
 from torch import Tensor
 
@@ -27,10 +27,14 @@ CANDIDATES: tuple[Ids, ...] = ((9,), (11, 13), (17,))
 FEW: dict[tuple[str, ModelKind], str] = {
     ("cohere", "causal"): "packed",  # multiplies logits
     ("granite", "causal"): "packed",  # divides them
+    ("gemma2", "causal"): "packed",  # caps them, and has sliding windows
+    ("cohere2", "causal"): "packed",
     ("hyperclovax", "causal"): "packed",  # multiplies by what Granite divides by
     ("nanochat", "causal"): "packed",  # caps them
     ("deepseek_v3", "causal"): "packed",  # keys and values of unlike width
     ("gpt2", "causal"): "packed",
+    ("mistral", "causal"): "packed",  # a sliding window in every layer
+    ("gpt_oss", "causal"): "packed",  # an MLP that says which experts it asked
     ("falcon", "causal"): "packed",  # one head of keys and values
     ("bloom", "causal"): "plain",  # ALiBi
     ("rwkv", "causal"): "plain",  # recurrent
@@ -175,4 +179,4 @@ class TestPage:
             assert re.search(rf"^\| {name} \| [a-z-]+ \| {fate} \|", page, re.MULTILINE)
 
     def test_is_of_todays_transformers(self) -> None:
-        assert f"transformers {model_table.transformers.__version__} " in PAGE.read_text()
+        assert f"transformers {transformers.__version__} " in PAGE.read_text()

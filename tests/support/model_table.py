@@ -27,7 +27,7 @@ _HEAD = """# Models
 
 Which architectures of transformers {version} are scored, and how. *Packed* shares what prompts and
 examples have in common; *plain* computes one row a sequence, with the same numbers, for the reason
-that is given; *refused* is a `ValueError` when the model is loaded, with the sentence that is given.
+that is given; *refused* is a `ValueError` when the model is loaded, with the sentence given here.
 Each type was tried on a tiny model of random weights; a scored one agrees with a loop over plain
 transformers to 1e-4 nats, with token prompts, soft prompts (where they can be), greedy generation
 and what PPO asks for. A checkpoint is tried anew whenever it is loaded, and `FrozenLM.obstacle`
