@@ -88,17 +88,10 @@ def examine(model: PreTrainedModel, kind: ModelKind, name: str, start: Ids) -> E
     table = getattr(cast(Any, model).get_input_embeddings(), "weight", None)
     if table is None or table.ndim != 2:
         raise ValueError(f"{what} has no table of one vector for each token")
-    raw: list[Tensor] = []
     longer = (*start, 1, 2)
     try:
         ids = _some_ids(model)
-        layer = cast(Any, model).get_output_embeddings()
-        seen = layer.register_forward_hook(lambda *call: raw.append(call[2])) if layer else None
-        try:
-            logits = _logits(model, kind, ids, longer)
-        finally:
-            if seen is not None:
-                seen.remove()
+        logits = _logits(model, kind, ids, longer)
         begun = _logits(model, kind, ids[:, :SHORT], longer)
         padded = _logits(model, kind, ids.repeat(2, 1), longer, cut=True)
     except Exception as error:
@@ -124,7 +117,7 @@ def examine(model: PreTrainedModel, kind: ModelKind, name: str, start: Ids) -> E
         )
     if kind == "encoder-decoder" and not agree(padded[:1], logits):
         raise ValueError(f"{what} decodes otherwise from its encoder's output than from the text")
-    head = find_head(model, raw[0], logits) if kind == "causal" and len(raw) == 1 else None
+    head = find_head(model, ids) if kind == "causal" else None
     return Examined(head, agree(padded[1:, :known], begun))
 
 

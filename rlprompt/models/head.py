@@ -16,15 +16,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-# The logits of one token differ by a nat or more from those of another scale.
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
-TOLERANCE_16_BIT = 0.05
+SPREAD = 100.0
+# Of that; 16 bits round to 0.4 % of a number.
+TOLERANCE = 0.005
 
 
 @dataclass(frozen=True)
@@ -56,23 +56,38 @@ class Head:
         return scaled if self.cap is None else torch.tanh(scaled / self.cap) * self.cap
 
 
-def find_head(model: PreTrainedModel, raw: Tensor, logits: Tensor) -> Head | None:
+@torch.no_grad()
+def find_head(model: PreTrainedModel, ids: Tensor) -> Head | None:
     """The head of a causal model, or None where it does more than a `Head`.
+
+    Its output layer is made to give numbers from -`SPREAD` to `SPREAD`, so that a cap shows
+    whatever the model's own logits are.
 
     Args:
         model: The model.
-        raw: What its output layer gave, of any shape.
-        logits: What the model made of that.
+        ids: A text to run it on, (1, T).
     """
-    layer: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    raw, logits = raw.float(), logits.float()
-    if raw.shape != logits.shape or not hasattr(layer, "weight"):
+    layer = cast(Any, model).get_output_embeddings()
+    if not isinstance(layer, nn.Module) or not hasattr(layer, "weight"):
         return None
-    tolerance = TOLERANCE.get(model.dtype, TOLERANCE_16_BIT) * float(logits.abs().max())
-    for head in _possible(layer, model.config.get_text_config()):
-        if float((head.finish(raw) - logits).abs().max()) <= tolerance:
-            return head
-    return None
+    given: list[Tensor] = []
+
+    def spread(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        numbers = torch.linspace(-SPREAD, SPREAD, output.shape[-1])
+        given.append(numbers.to(output).expand_as(output))
+        return given[-1]
+
+    handle = layer.register_forward_hook(spread)
+    try:
+        logits: Tensor = cast(Any, model)(input_ids=ids, use_cache=False).logits
+    finally:
+        handle.remove()
+    if len(given) != 1 or given[0].shape != logits.shape:
+        return None
+    heads = list(_possible(layer, model.config.get_text_config()))
+    errors = [float((head.finish(given[0]).float() - logits.float()).abs().max()) for head in heads]
+    # Of equals the plainest.
+    return heads[errors.index(min(errors))] if min(errors) <= TOLERANCE * SPREAD else None
 
 
 def _possible(layer: nn.Module, config: Any) -> Iterator[Head]:
