@@ -48,6 +48,7 @@ class Kernels:
     def __init__(self, model: nn.Module, room: int) -> None:
         self._config: Any = getattr(model, "config", None)
         self._last_mlp = _last_mlp(model)
+        self._beside: list[Any] = []
         self._forwards: dict[nn.Module, Forward] = {}
         self.packed_bytes = 0
         on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
@@ -79,7 +80,7 @@ class Kernels:
         forwards = dict(self._forwards)
         mlp = self._last_mlp
         if mlp is not None and read is not None:
-            forwards[mlp] = _only_at(read, forwards.get(mlp, mlp.forward))
+            forwards[mlp] = _only_at(read, forwards.get(mlp, mlp.forward), self._beside)
         attends = self._attends and read is not None
         try:
             # Into the instance's dictionary, past nn.Module.__setattr__: 0.1 us instead of 2.
@@ -214,16 +215,24 @@ def _last_mlp(model: nn.Module) -> nn.Module | None:
     return None
 
 
-def _only_at(read: Tensor, forward: Forward) -> Forward:
-    """`forward` (B, T, H) at the flat places `read`; zeros elsewhere, where nobody looks."""
+def _only_at(read: Tensor, forward: Forward, beside: list[Any]) -> Forward:
+    """`forward` (B, T, H) at the flat places `read`; zeros elsewhere, where nobody looks.
 
-    def at_reads(hidden_states: Tensor) -> Tensor | tuple[Tensor, ...]:
+    Args:
+        read: The places.
+        forward: What is done at them.
+        beside: What else it gave the last time, as experts tell how they were chosen.
+    """
+
+    def at_reads(hidden_states: Tensor) -> Tensor | tuple[Any, ...]:
         flat = hidden_states.flatten(0, 1)
         out = torch.zeros_like(flat)
-        where = read if len(read) else read.new_zeros(1)  # for the form of what comes out
-        found: Tensor | tuple[Tensor, ...] = forward(flat[None, where])
-        first, rest = (found[0], found[1:]) if isinstance(found, tuple) else (found, None)
-        out = out.index_copy(0, where, first[0]).view(hidden_states.shape)
-        return out if rest is None else (out, *rest)  # experts tell how they were chosen
+        if len(read):
+            found = forward(flat[None, read])
+            if isinstance(found, tuple):
+                found, *beside[:] = found
+            out = out.index_copy(0, read, found[0])
+        out = out.view(hidden_states.shape)
+        return (out, *beside) if beside else out
 
     return at_reads
