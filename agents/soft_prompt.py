@@ -27,9 +27,10 @@ class SoftPromptTuning:
     """Train the vectors of one prompt with AdamW.
 
     Prompt tuning (Lester et al. 2021, arXiv 2104.08691), started from vocabulary rows as there
-    and in PEFT's `SAMPLE_VOCAB`. Departures: AdamW and not Adafactor; as it comes, all examples in
-    each step, and the task's reward, whatever it is, in place of the likelihood of the answer.
-    Adam's steps do not depend on the gradient's scale, so a reward in [-180, 200] needs no scaling.
+    and in PEFT's `SAMPLE_VOCAB`. Departures: AdamW and not Adafactor; the likelihood of the right
+    class among the classes, and not among all tokens; the average of the path, and not its end.
+    Adam's steps do not depend on the gradient's scale, so a reward in [-180, 200] needs no scaling
+    where that is climbed. Batch, loss and average were decided on dev, see experiments/LOG.md.
 
     A step on a part of the examples says little of its prompt, and the last steps fit train by
     heart, so where a batch or an average is set, `POINTS` of the path are scored on all examples,
@@ -41,7 +42,7 @@ class SoftPromptTuning:
     >>> from rlprompt.check import ToyTask, toy_lm
     >>> found = search(ToyTask(), toy_lm(), SoftPromptTuning(), budget=48, length=2)
     >>> found.n_prompts, found.rows  # each on 4 examples, at 3 rows for a gradient
-    (4, 48)
+    (9, 48)
     >>> found.trace[-1][1] > found.trace[0][1]
     True
 
@@ -75,10 +76,10 @@ class SoftPromptTuning:
 
     learning_rate: float = 0.1
     weight_decay: float = 1e-5
+    batch: int | None = 8
+    loss: Loss | None = "cross_entropy"
+    average: float | None = 0.9
     # None and no other default: studies that were made before these settings go on.
-    batch: int | None = None
-    loss: Loss | None = None
-    average: float | None = None
     restarts: int | None = None
     pull: float | None = None
 
@@ -124,16 +125,16 @@ class SoftPromptTuning:
         parts = math.ceil(objective.n_examples / (self.batch or objective.n_examples))
         # Of a step on all examples the prompt's reward is known; of any other it has to be paid.
         by_points = parts > 1 or self.average is not None
-        apart = max(rows / POINTS, objective.cost(gradient=True)) if by_points else math.inf
         has_loss = objective.task.has("cross_entropy_with_grad")
-        loss = (self.loss if has_loss else None) or "reward"
+        loss: Loss = (self.loss if has_loss else None) or "reward"
+        apart = max(rows / POINTS, objective.cost(loss=loss)) if by_points else math.inf
         vectors, origin = torch.tensor(start), torch.tensor(start)
         average, unscored, last = origin.clone(), True, ledger.used
         adam = torch.optim.AdamW(
             [vectors], lr=self.learning_rate * scale, weight_decay=self.weight_decay
         )
         for block in _blocks(objective, parts, rng):
-            cost = objective.cost(gradient=True, examples=len(block))
+            cost = objective.cost(loss=loss, examples=len(block))
             if ledger.used + cost + (full if parts > 1 else 0) > end:
                 break
             prompt = SoftPrompt(vectors.numpy())

@@ -25,6 +25,8 @@ from rlprompt.types import PoolKind, StartName
 
 START_NAMES: tuple[StartName, ...] = get_args(StartName)
 POOL_KINDS: tuple[PoolKind, ...] = get_args(PoolKind)
+# The file that makes a folder that of an exported prompt.
+FACTS = "prompt.json"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from rlprompt.cli.app import app
 
 DOCS = Path(__file__).parents[1] / "docs"
-OTHERS = [DOCS / "use-a-prompt.md", DOCS / "search-a-system-prompt.md"]
+OTHERS = [DOCS / f"{name}.md" for name in ("use-a-prompt", "search-a-system-prompt", "use-models")]
 TUTORIALS = [*sorted(DOCS.glob("tasks-from-*.md")), *OTHERS]
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -50,8 +50,7 @@ def test_every_step_of_a_tutorial_works(
     for language, file, content in BLOCK.findall(page.read_text("utf-8")):
         text = content.replace("smollm2-135m", str(model))
         if file:
-            # Enough for a few prompts: what a reader waits minutes for is not what is tested.
-            (tmp_path / file).write_text(re.sub(r"budget: \d+", "budget: 120", text), "utf-8")
+            (tmp_path / file).write_text(small(text), "utf-8")
         elif language == "sh":
             for line in text.splitlines():
                 run(*shlex.split(line))
@@ -64,6 +63,11 @@ def test_every_step_of_a_tutorial_works(
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
     assert done >= 3
+
+
+def small(text: str) -> str:
+    """Enough for a few prompts: what a reader waits minutes for is not what is tested."""
+    return re.sub(r"budget: \d+", "budget: 60", re.sub(r"shots: \d+", "shots: 2", text))
 
 
 def run(program: str, *arguments: str) -> None:

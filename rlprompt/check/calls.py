@@ -13,8 +13,9 @@ import torch
 from rlprompt.check.report import Finding, Stop
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.noise import NotFiniteError
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.tasks.base import Task
+from rlprompt.tasks.base import LARGEST, Task, unusable
 from rlprompt.tasks.function import RewardError
 from rlprompt.types import Floats
 
@@ -129,6 +130,8 @@ class CheckedTask:
 
 def raised(error: Exception, row: str = "") -> Finding:
     """A finding about an error, with the part of its traceback that is not ours."""
+    if isinstance(error, NotFiniteError):
+        return Finding("finite", "fail", f"{error}{row}")
     if isinstance(error, RewardError):
         # Its message says which row; what a person's function raised is the cause.
         cause = error.__cause__
@@ -162,10 +165,11 @@ def as_rewards(answer: object, prompts: Sequence[Prompt], examples: Sequence[Exa
         if rewards.shape == shape[::-1]:
             text += ". These are transposed"
         raise Stop(Finding("shape", "fail", text))
-    broken = np.argwhere(~np.isfinite(rewards))
+    broken = np.argwhere(unusable(rewards))
     if len(broken):
         p, e = broken[0]
-        text = f"{len(broken)} of {rewards.size} rewards are no finite number, such as "
+        text = f"{len(broken)} of {rewards.size} rewards are no finite number of {LARGEST:g} at "
+        text += "most, such as "
         text += f"{rewards[p, e]} for {where(prompts[p], examples[e])}"
         raise Stop(Finding("finite", "fail", text))
     return rewards

@@ -71,6 +71,11 @@ def _told(gap: float | None, ask: CheckedTask) -> Finding:
         return Finding("gradient", "pass", "it agrees with finite differences")
     text = f"it differs from finite differences by {gap:.0%} of the slope; it must be that of each "
     text += "prompt's mean reward over the examples"
+    if method := ask.lm.fingerprint.quantisation:
+        text += f". The weights are quantised ({method}), and layers of that kind may carry a "
+        return Finding(
+            "gradient", "warn", f"{text}rounded gradient or none: take methods that need none"
+        )
     if ask.lm.model.dtype.itemsize < 4:
         # Vectors are rounded to three digits on their way in: good gradients came out at 15 to
         # 109 % in tiny models of bfloat16.

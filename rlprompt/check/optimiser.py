@@ -100,15 +100,15 @@ class _Search:
     def rows(self) -> int:
         """What the task was really asked, in rows."""
         return sum(
-            len(prompts) * prompt_rows(self.objective.task, len(examples), gradient=gradient)
-            for prompts, examples, gradient in self.calls
+            len(prompts) * prompt_rows(self.objective.task, len(examples), loss=loss)
+            for prompts, examples, loss in self.calls
         )
 
     @property
     def left_over(self) -> bool:
         """Whether another prompt of the dearer kind could have been paid for."""
-        gradients = any(gradient for _, _, gradient in self.calls)
-        return bool(self.objective.affordable(gradient=gradients))
+        losses = [loss for _, _, loss in self.calls if loss is not None]
+        return bool(self.objective.affordable(loss=losses[0] if losses else None))
 
 
 def check_optimiser(

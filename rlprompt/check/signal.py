@@ -30,6 +30,8 @@ SATURATED = 0.9
 TIED = 0.25
 # Below this more than half of what ranks prompts is the choice of examples.
 RELIABLE = 0.5
+# Rewards beyond it cannot be read in a table; and what rounding in float32 takes of a number.
+LARGE, FLOAT32 = 1e9, 1e-7
 # Where the search for a number of prompts ends.
 MOST_PROMPTS = 10_000
 
@@ -111,11 +113,19 @@ def check_signal(rewards: Floats, n_train: int, seen: str = "") -> Iterator[Find
     # Where sums are rounded, equal means may differ in the last digits.
     means = rewards.mean(1).round(12)
     if np.ptp(rewards, axis=0).max() == 0:
-        text = f"The reward is the same for all {n_prompts} random prompts: a search has nothing "
+        text = (
+            f"Every prompt earns the same: {n_prompts} random prompts do, and a search has nothing "
+        )
         text += "to go by. Look at what the reward depends on"
         yield Finding("constant", "fail", text + (f"; {seen}." if seen else "."))
         return
     yield Finding("constant", "pass", f"{n_prompts} random prompts earn different rewards")
+    largest, apart = float(np.abs(rewards).max()), float(np.ptp(means))
+    if largest > LARGE or largest * FLOAT32 > apart > 0:
+        text = f"rewards are as large as {largest:.3g}, and random prompts differ by {apart:.3g}: "
+        text += f"what is computed in float32 loses differences below {largest * FLOAT32:.2g}. "
+        text += "Take off what all rewards share, or divide them"
+        yield Finding("scale", "warn", text)
     at_top = float((rewards == rewards.max()).mean())
     saturated = (
         f"{at_top:.0%} of all rewards are at the highest value seen, {rewards.max():.4g}: random "

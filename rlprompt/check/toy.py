@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from rlprompt.data.load import Example, Splits
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.tasks.base import Task
-from rlprompt.types import Floats
+from rlprompt.types import Floats, Loss
 
 if TYPE_CHECKING:
     from rlprompt.models.lm import FrozenLM
 
-Call = tuple[tuple[Prompt, ...], tuple[Example, ...], bool]
+# Prompts, examples, and what a gradient was asked of, if one was.
+Call = tuple[tuple[Prompt, ...], tuple[Example, ...], Loss | None]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class ToyTask(Task):
     Args:
         n_examples: In each split, 1 or more.
         flat: Whether every prompt earns the same.
-        asked: Called with the prompts, the examples and whether it was for a gradient.
+        asked: Called with the prompts, the examples and the loss of a gradient, or None.
     """
 
     n_examples: int = 4
@@ -60,14 +61,25 @@ class ToyTask(Task):
         self, lm: FrozenLM | None, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Floats:
         """See `Task.rewards`."""
-        self.asked((tuple(prompts), tuple(examples), False))
+        self.asked((tuple(prompts), tuple(examples), None))
         return self._rewards(prompts, examples)
 
     def rewards_with_grad(
         self, lm: FrozenLM | None, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
     ) -> tuple[Floats, NDArray[np.float32]]:
         """See `Task.rewards_with_grad`."""
-        self.asked((tuple(prompts), tuple(examples), True))
+        return self._with_grad(prompts, examples, "reward")
+
+    def cross_entropy_with_grad(
+        self, lm: FrozenLM | None, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        """See `Task.cross_entropy_with_grad`: here that of the reward."""
+        return self._with_grad(prompts, examples, "cross_entropy")
+
+    def _with_grad(
+        self, prompts: Sequence[SoftPrompt], examples: Sequence[Example], loss: Loss
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        self.asked((tuple(prompts), tuple(examples), loss))
         gradients = [-(not self.flat) * p.vectors / p.vectors.size for p in prompts]
         return self._rewards(prompts, examples), np.array(gradients, dtype=np.float32)
 

@@ -117,6 +117,7 @@ def _export_best(
     store: Store, folder: Path, name: str | None, task_name: str | None, model: str | None
 ) -> None:
     from rlprompt.export.export import check_folder, export_prompt, pick_run
+    from rlprompt.models.fingerprint import loading
     from rlprompt.models.lm import FrozenLM
 
     check_folder(folder)  # before the model is loaded
@@ -124,7 +125,7 @@ def _export_best(
     result = run.result
     assert result is not None
     there = result.fingerprint
-    lm = FrozenLM.load(there["model"], dtype=there["dtype"], revision=there["revision"] or None)
+    lm = FrozenLM.load(there["model"], **loading(there))
     task, problem = _task_of(store, result, lm)
     exported = export_prompt(result, folder, lm, task, run=run.name)
     typer.echo(f"{run.name}: {exported.facts.text!r} written to {folder}; its card is README.md")

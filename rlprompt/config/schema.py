@@ -24,6 +24,7 @@ from rlprompt.config.tasks import (
     on_split,
     split_settings,
 )
+from rlprompt.models.load_options import checked_options
 from rlprompt.prompt import Length, Pool, checked_starts
 
 DEFAULT_DATA = "movie-reviews"
@@ -42,16 +43,23 @@ def _distinct(values: Sequence[object]) -> Sequence[object]:
     return values
 
 
+LoadOptions = Annotated[dict[str, Any], pydantic.AfterValidator(checked_options)]
+
+
 class ModelConfig(StrictModel):
     """The frozen model.
 
     Attributes:
-        name: As for `FrozenLM.load`: `smollm2-135m`, a hub name, a folder or a `.gguf` file.
+        name: As for `FrozenLM.load`: `smollm2-135m`, a hub name, a folder, that of a PEFT adapter,
+            or a `.gguf` file.
         revision: Commit, branch or tag of a hub model.
+        load: More for transformers' `from_pretrained`, such as `quantization_config`; what the
+            experiment says for all models where this is left out.
     """
 
     name: str = Field(min_length=1)
     revision: str | None = None
+    load: LoadOptions = Field(default_factory=dict)
 
 
 T = TypeVar("T")
@@ -257,6 +265,7 @@ class Config(StrictModel):
         budgets: Several.
         stop: When a search ends before.
         selection: How a search picks its prompt; a study that was begun without goes on as it was.
+        load: More for transformers' `from_pretrained`, of each model that has none of its own.
         device: `cpu`, `cuda`, `cuda:1`, ..., or `auto`.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`.
         cache: File of answers that studies share, made if it is not there.
@@ -290,6 +299,7 @@ class Config(StrictModel):
     ) = None
     stop: StopConfig = StopConfig()
     selection: SelectionConfig | None = None
+    load: LoadOptions = Field(default_factory=dict)
     device: str = "auto"
     dtype: str = "auto"
     cache: str | None = Field(None, min_length=1)
@@ -341,9 +351,11 @@ class Config(StrictModel):
 
     @property
     def all_models(self) -> list[tuple[str, ModelConfig]]:
-        """Each model with what to call it."""
-        titled = _titled(self.model, self.models)
-        return [(title or model.name, model) for title, model in titled]
+        """Each model with what to call it, and how it is loaded."""
+        return [
+            (title or one.name, one if one.load else one.model_copy(update={"load": self.load}))
+            for title, one in _titled(self.model, self.models)
+        ]
 
     @property
     def all_budgets(self) -> tuple[int, ...]:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from rlprompt._utils.assets import ASSETS
 from rlprompt.export.card import CARD, card
 from rlprompt.export.folder import (
-    FACTS,
     FORMAT,
     SCORED,
     TENSOR,
@@ -36,7 +35,7 @@ from rlprompt.export.folder import (
 from rlprompt.export.peft_adapter import write_adapter
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.scorer import embed
-from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.prompt import FACTS, Prompt, SoftPrompt
 from rlprompt.search.evaluation import describe
 from rlprompt.search.result import Candidate, Result, Score
 from rlprompt.statistics.summaries import share_interval, summarise

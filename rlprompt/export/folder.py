@@ -26,14 +26,14 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
 from rlprompt._utils.suggest import reason
 from rlprompt.models.fingerprint import Fingerprint, hash_weights
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import FACTS, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.tasks.calibration import CALIBRATIONS
 from rlprompt.tasks.verbaliser import Verbaliser
 from rlprompt.template import AnswerSpace, Template
 from rlprompt.types import ModelKind
 
 FORMAT = 3
-FACTS, VECTORS = "prompt.json", "prompt.safetensors"
+VECTORS = "prompt.safetensors"
 # The one tensor of prompt.safetensors, (L, H) float32.
 TENSOR = "prompt"
 SCORED = ("train", "dev", "test")
@@ -146,6 +146,8 @@ class ModelFacts(_Part):
     suffix_ids: tuple[NonNegativeInt, ...]
     weights_16_bit: str
     licence: str
+    attention: str = ""
+    options: str = ""
 
 
 class SearchFacts(_Part):

@@ -7,12 +7,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlprompt.models.weights import stated_quantisation, stored
+
+
+def loading(fingerprint: Mapping[str, str]) -> dict[str, Any]:
+    """What `FrozenLM.load` takes beside the name for the same model again.
+
+    Args:
+        fingerprint: Fields of a `Fingerprint`; old ones lack some.
+
+    >>> loading({"dtype": "float32", "revision": ""})
+    {'dtype': 'float32', 'revision': None, 'load': {}}
+    """
+    return {
+        "dtype": fingerprint["dtype"],
+        "revision": fingerprint["revision"] or None,
+        "load": json.loads(fingerprint.get("options") or "{}"),
+    }
 
 
 @dataclass(frozen=True)
@@ -26,7 +45,9 @@ class Fingerprint:
         weights: SHA-256 of all parameters, names included.
         tokenizer: SHA-256 of the tokenizer's full state.
         dtype: What weights and activations are computed in.
-        quantisation: The method that the checkpoint names, or "".
+        quantisation: The method that the checkpoint names and a hash of its settings, or "".
+        attention: The implementation, or "" for the one that transformers takes by itself.
+        options: What it was loaded with beside name and revision (`load:`), as JSON, or "".
     """
 
     model: str
@@ -36,13 +57,23 @@ class Fingerprint:
     tokenizer: str
     dtype: str
     quantisation: str
+    attention: str = ""
+    options: str = ""
+
+    @property
+    def content(self) -> dict[str, str]:
+        """What changes scores; the name a model goes by, and where it lies, do not."""
+        fields: dict[str, str] = asdict(self)
+        for name in ("model", "revision", "options"):
+            del fields[name]
+        if not self.attention:
+            del fields["attention"]
+        return fields
 
     @property
     def digest(self) -> str:
-        """One short hash of what changes scores; the name a model goes by does not."""
-        fields = asdict(self)
-        del fields["model"], fields["revision"]
-        return hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()[:16]
+        """One short hash of the content."""
+        return hashlib.sha256(repr(sorted(self.content.items())).encode()).hexdigest()[:16]
 
 
 def take_fingerprint(
@@ -51,6 +82,7 @@ def take_fingerprint(
     name: str,
     revision: str,
     kind: str,
+    options: str = "",
     marks: Sequence[str] = (),
 ) -> Fingerprint:
     """The fingerprint of a model as it is now; hashes all weights (0.4 s for 135M in float32).
@@ -61,17 +93,12 @@ def take_fingerprint(
         name: The name it was loaded by.
         revision: Commit of the hub, or "".
         kind: causal, masked or encoder-decoder.
+        options: What it was loaded with besides, as JSON, or "".
         marks: Ways in which texts become scores that were not always as they are.
     """
     spelt = _hash_tokenizer(tokenizer)
     for mark in marks:
         spelt = hashlib.sha256(f"{spelt} {mark}".encode()).hexdigest()
-    quantised: Any = getattr(model.config, "quantization_config", None)
-    method = (
-        quantised.get("quant_method", "")
-        if isinstance(quantised, dict)
-        else getattr(quantised, "quant_method", "")
-    )
     return Fingerprint(
         model=name,
         revision=revision,
@@ -79,7 +106,9 @@ def take_fingerprint(
         weights=hash_weights(model),
         tokenizer=spelt,
         dtype=str(model.dtype).removeprefix("torch."),
-        quantisation=str(getattr(method, "value", method)),
+        quantisation=stated_quantisation(model),
+        attention=_attention(model),
+        options=options,
     )
 
 
@@ -91,12 +120,19 @@ def hash_weights(model: PreTrainedModel, rounded: torch.dtype | None = None) -> 
         rounded: Hash what the floating-point ones would be in this dtype.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in stored(model):
         if rounded is not None and tensor.is_floating_point():
             tensor = tensor.to(rounded)
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _attention(model: PreTrainedModel) -> str:
+    """How attention is computed, where it is not as transformers would choose, or ""."""
+    used = getattr(model.config, "_attn_implementation", None) or ""
+    usual = "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
+    return "" if used == usual else str(used)
 
 
 def _hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -26,6 +26,8 @@ from transformers.activations import SiLUActivation
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
+from rlprompt.models.weights import is_dense
+
 logger = logging.getLogger(__name__)
 
 Forward = Callable[[Tensor], Any]
@@ -82,6 +84,8 @@ class Kernels:
         if mlp is not None and read is not None:
             forwards[mlp] = _only_at(read, forwards.get(mlp, mlp.forward), self._beside)
         attends = self._attends and read is not None
+        # A forward of its own is that of a library that wraps modules: offloading, quantisation.
+        before = {module: module.__dict__.get("forward") for module in forwards}
         try:
             # Into the instance's dictionary, past nn.Module.__setattr__: 0.1 us instead of 2.
             for module, forward in forwards.items():
@@ -92,8 +96,11 @@ class Kernels:
         finally:
             if attends:
                 self._config._attn_implementation = "sdpa"
-            for module in forwards:
-                del module.__dict__["forward"]
+            for module, own in before.items():
+                if own is None:
+                    del module.__dict__["forward"]
+                else:
+                    module.__dict__["forward"] = own
 
 
 def attend(
@@ -138,11 +145,15 @@ ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
 def _linear_weight(module: nn.Module) -> Tensor | None:
     """The weight (out, in) of a linear layer worth packing, None for any other module."""
     weight = None
+    if "forward" in vars(module):
+        return None  # computes more than its product
     if type(module) is nn.Linear:
         weight = module.weight
     elif type(module) is Conv1D:
         weight = module.weight.t()
-    return weight if weight is not None and weight.numel() >= SMALLEST else None
+    if weight is None or not is_dense(weight) or weight.numel() < SMALLEST:
+        return None
+    return weight
 
 
 class PackedLinear:
@@ -195,6 +206,8 @@ def _fuse_mlp(mlp: nn.Module, packed: dict[nn.Module, PackedLinear]) -> Forward 
     layers = [packed.get(part) for part in parts if isinstance(part, nn.Module)]
     activation = getattr(mlp, "act_fn", None)
     if len(layers) < 3 or None in layers or not isinstance(activation, nn.SiLU | SiLUActivation):
+        return None
+    if "forward" in vars(mlp):
         return None
     gate, up, down = (layer for layer in layers if layer is not None)
     ordinary: Forward = mlp.forward

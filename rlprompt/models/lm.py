@@ -7,11 +7,12 @@ How scores are computed is hidden here: packed (`PackedScorer`) where the model 
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property, partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,21 +21,23 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlprompt._utils.chats import Message
+from rlprompt.models import precision
 from rlprompt.models.decoding import AnswerEnd, Decoding, Generated
 from rlprompt.models.examination import examine, unwrap
 from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.models.kernels import Kernels
+from rlprompt.models.load_options import checked_options
 from rlprompt.models.loading import (
     context_length,
     decoder_start,
     end_ids,
     gap_token,
-    load,
     model_kind,
     packing_obstacle,
-    pick_device,
+    place,
     special_ids,
 )
+from rlprompt.models.loading import load as read_model
 from rlprompt.models.memory import Memory, free_bytes
 from rlprompt.models.noise import Noise
 from rlprompt.models.packed_generation import PackedGenerator
@@ -42,10 +45,10 @@ from rlprompt.models.packed_model import ForwardError, PackedModel, Reader
 from rlprompt.models.packed_scoring import PackedScorer
 from rlprompt.models.plain import PlainScorer
 from rlprompt.models.plain_generation import PlainGenerator
-from rlprompt.models.precision import choose_dtype, disagreement, measure_noise, probe_rows
 from rlprompt.models.request import Limits, Request, join, prepare, prepare_soft
 from rlprompt.models.scorer import Generator, Over, Scorer, token_vectors, write
 from rlprompt.models.spelling import Spelling
+from rlprompt.models.weights import input_device, keep_layout, n_parameters, quantisation
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Piece, Query
 from rlprompt.types import Ids
@@ -72,8 +75,8 @@ class FrozenLM:
     torch.Size([2, 1, 2])
 
     Args:
-        model: Any Hugging Face causal, masked or encoder-decoder model. It is put into evaluation
-            mode and its weights are frozen.
+        model: Any Hugging Face causal, masked or encoder-decoder model, one with a PEFT adapter on
+            it included. It is put into evaluation mode and its weights are frozen.
         tokenizer: Its tokenizer.
         name: What results call it.
         revision: Commit of the hub, if it came from one.
@@ -83,7 +86,8 @@ class FrozenLM:
     Attributes:
         obstacle: Why prompts are not packed, or None.
         dtype_reason: Why the weights are in the dtype they are in.
-        n_parameters: How many numbers the weights are.
+        options: What it was loaded with beside name and revision; see `load`.
+        n_parameters: How many numbers the weights stand for, however many bits each takes.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class FrozenLM:
         revision: str = "",
         memory_limit: int | None = None,
     ) -> None:
+        keep_layout(model)
         self.model = model = unwrap(model, name).requires_grad_(False)
         torch.nn.Module.eval(model)
         self.tokenizer = tokenizer
@@ -105,7 +110,8 @@ class FrozenLM:
         self.prefix_ids, self.suffix_ids = special_ids(tokenizer, self.kind)
         self.spelling = Spelling(tokenizer)
         self.dtype_reason = "given"
-        self.n_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.options: dict[str, Any] = {}
+        self.n_parameters = n_parameters(model)
         limit = free_bytes(self.device) // 4 if memory_limit is None else memory_limit
         kernels = Kernels(model.base_model, limit // 2)
         self.memory = Memory(model, limit - kernels.packed_bytes)
@@ -113,13 +119,17 @@ class FrozenLM:
         self._head, pads = examine(model, self.kind, self.name, start)
         self._plain = PlainScorer(model, self.kind, self.mask_id, start, self.memory, kernels, pads)
         self._packed: PackedScorer | None = None
-        self.obstacle = self._pack(kernels)
+        probe = precision.probe_rows(self.n_vocabulary, self.mask_id, model)
+        plain, exact = partial(self._score, self._plain, "vocabulary"), model.dtype == torch.float32
+        self.obstacle = self._pack(kernels, plain, probe, exact)
         if self.obstacle is not None:
             self._packed = None
             logger.info("%s is scored row by row, not packed: %s", self.name, self.obstacle)
+            if quantisation(model):
+                precision.keep_apart(self.memory, plain, *probe, exact=exact)
         self._reader = Reader()
 
-    def _pack(self, kernels: Kernels) -> str | None:
+    def _pack(self, kernels: Kernels, plain: Any, probe: Any, exact: bool) -> str | None:
         """Score packed from now on; or why that cannot be."""
         obstacle = packing_obstacle(self.model, self.kind)
         if obstacle is not None or self._head is None:
@@ -127,12 +137,8 @@ class FrozenLM:
         try:
             packed = PackedModel(self.model, self._head, self.memory, kernels)
             self._packed = PackedScorer(packed)
-            usual, plain = (
-                partial(self._score, scorer, "vocabulary") for scorer in (self._scorer, self._plain)
-            )
-            probe = probe_rows(self.n_vocabulary, self.mask_id)
-            exact = self.model.dtype == torch.float32
-            found = [disagreement(usual, plain, *probe, exact=exact) for _ in packed.trials()]
+            tell, usual = precision.disagreement, partial(self._score, self._packed, "vocabulary")
+            found = [tell(usual, plain, *probe, exact=exact) for _ in packed.trials()]
             return next(filter(None, found), None)
         except ForwardError as error:
             return f"its forward pass refused a packed input ({error})"
@@ -146,42 +152,37 @@ class FrozenLM:
         dtype: str = "auto",
         revision: str | None = None,
         memory_limit: int | None = None,
+        load: Mapping[str, Any] | None = None,
     ) -> FrozenLM:
         """Load a model by name.
 
         Args:
-            name: `"smollm2-135m"` (fetched once from the package index), a hub name, a folder, or
-                a path that ends in `.gguf`.
+            name: `"smollm2-135m"`, a hub name or a folder, a PEFT adapter's too, or a `.gguf` file.
             device: `"cpu"`, `"cuda"`, `"cuda:1"`, ..., or `"auto"`: a GPU where there is one.
             dtype: `"float32"`, `"bfloat16"`, `"float16"`, or `"auto"`: float32 unless 16 bits
                 are measured to be faster and exact enough (`choose_dtype`).
             revision: Commit, branch or tag of a hub model.
             memory_limit: As for the class.
+            load: More for `from_pretrained` of transformers (`load_options.ALLOWED`).
 
         Raises:
-            ValueError: The name leads nowhere, or device or dtype cannot be had.
+            ValueError: The name leads nowhere, or device, dtype or what `load` says cannot be had.
         """
-        where = pick_device(device)
-        loaded = load(name, dtype, revision)
-        make = partial(
-            cls,
-            tokenizer=loaded.tokenizer,
-            name=name,
-            revision=loaded.revision,
-            memory_limit=memory_limit,
-        )
-        if dtype != "auto":
-            return make(torch.nn.Module.to(loaded.model, where))
-        model, reason = choose_dtype(loaded.model, where, lambda model: make(model).own_noise)
+        options = checked_options(load or {})
+        where, read = place(device, options), read_model(name, dtype, revision, options=options)
+        make = partial(cls, tokenizer=read.tokenizer, name=name, revision=read.revision)
+        make = partial(make, memory_limit=memory_limit)
+        model, why = precision.settle(read.model, where, dtype, lambda m: make(m).own_noise)
         lm = make(model)
-        lm.dtype_reason = reason
-        logger.info("%s is scored in %s on %s: %s", name, lm.fingerprint.dtype, where, reason)
+        lm.dtype_reason, lm.options = why, options
+        if why != "given":
+            logger.info("%s is scored in %s on %s: %s", name, lm.fingerprint.dtype, lm.device, why)
         return lm
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.model.device
+        """Where the model takes its inputs: where the weights are, or the first of them."""
+        return input_device(self.model)
 
     @property
     def hidden_size(self) -> int:
@@ -213,7 +214,8 @@ class FrozenLM:
         # Once, pieces of a text were tokenised apart, and a decoder's forced first token left out.
         marks = ["in place"] * (self.spelling.moves or self.kind == "encoder-decoder")
         marks += [f"decoder starts with {start}" for start in (self._plain.start,) if start[1:]]
-        named = self.name, self.revision, self.kind
+        options = json.dumps(self.options, sort_keys=True) if self.options else ""
+        named = self.name, self.revision, self.kind, options
         return take_fingerprint(self.model, self.tokenizer, *named, marks)
 
     def hash_weights(self) -> str:
@@ -278,7 +280,7 @@ class FrozenLM:
         Raises:
             ValueError: Nothing to score, prompts of both kinds, ids outside the vocabulary, vectors
                 of the wrong width, unequal numbers of candidates, or a sequence that is empty or
-                longer than the context.
+                longer than the context; or the answers are no finite numbers (`NotFiniteError`).
         """
         return self._score(self._scorer, over, prompts, queries)
 
@@ -320,7 +322,9 @@ class FrozenLM:
             out[index] = loglik.float()
 
         scorer.score(ids, vectors, queries, over, consume)
-        return out.cpu().view(len(ids), len(queries), -1)[list(request.inverse)]
+        found = out.cpu().view(len(ids), len(queries), -1)
+        precision.check_finite(found, self.name, self.model.dtype)
+        return found[list(request.inverse)]
 
     def score_pairs(self, pairs: Sequence[tuple[Prompt, Query]]) -> list[Tensor]:
         """Log p(candidate | text) of each query's candidates under its own prompt, in one batch.
@@ -351,21 +355,18 @@ class FrozenLM:
             ValueError: As for `score`.
         """
 
-        def usual(prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
-            with nullcontext() if self._packed is None else self._packed.packed.forgetful():
+        def usual(prompts: Sequence[Prompt], queries: Sequence[Query], most: int = 0) -> Tensor:
+            forgetful = self._packed.packed.forgetful() if self._packed else nullcontext()
+            with forgetful, self.memory.at_most(most or self.memory.most_tokens):
                 return self._score(self._scorer, "vocabulary", prompts, queries)
 
-        def small(prompts: Sequence[Prompt], queries: Sequence[Query]) -> Tensor:
-            with self.memory.at_most(48):
-                return usual(prompts, queries)
-
-        plain = partial(self._score, self._plain, "vocabulary")
-        return measure_noise(usual, small, plain, prompts, queries)
+        small, plain = partial(usual, most=48), partial(self._score, self._plain, "vocabulary")
+        return precision.measure_noise(usual, small, plain, prompts, queries)
 
     @cached_property
     def own_noise(self) -> Noise:
         """`noise` on a few rows of random tokens, measured once."""
-        return self.noise(*probe_rows(self.n_vocabulary, self.mask_id))
+        return self.noise(*precision.probe_rows(self.n_vocabulary, self.mask_id, self.model))
 
     def score_with_grad(
         self,
@@ -389,7 +390,7 @@ class FrozenLM:
             over the queries; both float32 on the CPU.
 
         Raises:
-            ValueError: As for `score`, or the prompts are no soft prompts of one length.
+            ValueError: As for `score`, unequal lengths, or quantised layers carry no gradient.
         """
         request = prepare_soft(self.limits, prompts, queries)
         ids, vectors = request.ids, self._vectors(request)
@@ -403,11 +404,11 @@ class FrozenLM:
             return reward(loglik, (index % n_queries).cpu().numpy()).sum()
 
         self._scorer.score(ids, vectors, queries, over, consume)
+        precision.check_finite(out, self.name, self.model.dtype)
         grad = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
-        return (
-            out.cpu().view(len(ids), n_queries, -1),
-            grad.cpu().view(len(prompts), -1, self.hidden_size),
-        )
+        precision.check_gradient(grad, self.name, self.model)
+        loglik = out.cpu().view(len(ids), n_queries, -1)
+        return loglik, grad.cpu().view(len(prompts), -1, self.hidden_size)
 
     @torch.no_grad()
     def last_hidden(
@@ -443,8 +444,7 @@ class FrozenLM:
         """Logits of the next token, (B, V) on the model's device, of what `last_hidden` gave."""
         if self._head is None:
             raise ValueError(
-                f"what {self.name} makes of hidden states is not known; take a search that does "
-                "not ask what it would write"
+                f"{self.name} does not tell what it would write next; take another search"
             )
         return self._head.logits(torch.from_numpy(hidden).to(self._head.weight))
 

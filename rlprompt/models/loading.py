@@ -1,8 +1,9 @@
 """From a name to a model and its tokenizer: names, devices, dtypes, and what a config says.
 
 Four kinds of name: a pinned asset (`ASSETS`), a folder, the path of a `.gguf` file, and a name
-on the Hugging Face hub. transformers takes 15 to 20 s to read the asset's GGUF file, so it is
-written once to a dense float32 folder beside that file and read from there (about 1 s).
+on the Hugging Face hub; a folder or a name may be a PEFT adapter's (`adapters`). transformers takes
+15 to 20 s to read the asset's GGUF file, so it is written once to a dense float32 folder beside
+that file and read from there (about 1 s).
 
 >>> model_names()
 ['smollm2-135m']
@@ -15,12 +16,14 @@ import errno
 import functools
 import hashlib
 import importlib
+import io
 import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +35,8 @@ from transformers.utils import logging as hf_logging
 
 from rlprompt._utils.assets import ASSETS, fetch
 from rlprompt._utils.network import hub_answers
+from rlprompt.models.adapters import Adapter, LoadError, find_adapter, put_on
+from rlprompt.models.weights import stays_as_loaded
 from rlprompt.types import ModelKind
 
 logger = logging.getLogger(__name__)
@@ -47,13 +52,17 @@ SLIDING = "sliding_attention"
 
 CHECKSUMS = "SHA256SUMS"
 
+# Options of where files are, which config and tokenizer need as well.
+FILES = ("cache_dir", "local_files_only", "subfolder")
+
 
 @dataclass(frozen=True)
 class Loaded:
     """What a name led to.
 
     Attributes:
-        model: On the CPU, in the dtype that was asked for or else the checkpoint's.
+        model: In the dtype that was asked for or else the checkpoint's, on the CPU or where a
+            `device_map` put it.
         tokenizer: Its tokenizer.
         revision: Commit of the hub, or "".
     """
@@ -68,6 +77,7 @@ def load(
     dtype: str,
     revision: str | None,
     auto_class: type[auto_factory._BaseAutoModelClass] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Loaded:
     """Read a model and its tokenizer.
 
@@ -76,24 +86,42 @@ def load(
         dtype: A key of `DTYPES`, or `"auto"` for what the checkpoint holds.
         revision: Commit, branch or tag of a hub model.
         auto_class: What kind of model it is; None for the language model that its config names.
+        options: More for `from_pretrained`, as `checked_options` gives them.
 
     Raises:
-        ValueError: The name leads nowhere, no model of a known kind is there, or no such dtype.
+        ValueError: The name leads nowhere, no model of a known kind is there, no such dtype, or a
+            package is missing (`LoadError`).
     """
     if dtype not in (*DTYPES, "auto"):
         raise ValueError(f"dtype {dtype!r}; give one of {', '.join(DTYPES)} or auto")
-    source, options = _resolve(name, revision)
+    more = dict(options or {})
+    revision = more.pop("revision", None) or revision
+    source, where = _resolve(name, revision)
+    where |= {key: more.pop(key) for key in FILES if key in more}
     try:
-        with _quiet():
-            return _read(source, DTYPES.get(dtype, "auto"), options, auto_class)
-    except (OSError, ValueError, KeyError) as error:
+        with quiet():
+            adapter = None if "gguf_file" in where else find_adapter(name, source, where)
+            if adapter is not None:
+                return _read_adapter(adapter, dtype, auto_class, more)
+            return _read(source, DTYPES.get(dtype, "auto"), where, auto_class, more)
+    except LoadError:
+        raise
+    except ImportError as error:
+        line = " ".join(str(error).split())
+        raise LoadError(f"model {name!r} needs a package that is not there: {line}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, AssertionError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        if options.get("local_files_only"):
+        if where.get("local_files_only"):
             reason = f"{ENDPOINT} cannot be reached and the model is not in its local cache."
-        raise ValueError(
+        elif more:
+            told = ", ".join(f"{key}: {value}" for key, value in more.items())
+            raise LoadError(
+                f"model {name!r} cannot be loaded with {told[:200]}: {reason}"
+            ) from error
+        raise LoadError(
             f"model {name!r} cannot be loaded: {reason} Give one of {', '.join(model_names())}, "
             "a hub name such as HuggingFaceTB/SmolLM2-135M-Instruct (needs the hub), a folder "
-            "saved with save_pretrained, or the path of a .gguf file."
+            "saved with save_pretrained or of a PEFT adapter, or the path of a .gguf file."
         ) from error
 
 
@@ -232,6 +260,21 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froze
     return frozenset(ids if isinstance(ids, list) else () if ids is None else (ids,))
 
 
+def place(device: str, options: Mapping[str, Any]) -> torch.device | None:
+    """The device of that name, or None where the `device_map` of `options` says where a model goes.
+
+    Raises:
+        ValueError: No such device here, or both are given.
+    """
+    if "device_map" not in options:
+        return pick_device(device)
+    if device != "auto":
+        raise ValueError(
+            f"device {device!r} and load: device_map both say where the model goes; give one"
+        )
+    return None
+
+
 def pick_device(device: str) -> torch.device:
     """The device of that name; for `"auto"` a GPU where there is one.
 
@@ -271,17 +314,41 @@ def _resolve(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
 def _read(
     source: str,
     dtype: torch.dtype | str,
-    options: dict[str, Any],
+    where: Mapping[str, Any],
     auto_class: type[auto_factory._BaseAutoModelClass] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Loaded:
-    config = AutoConfig.from_pretrained(source, **options)
+    """Read config, model and tokenizer; `more` is for the model alone."""
+    config = AutoConfig.from_pretrained(source, **where)
     auto_class = auto_class or _auto_class(model_kind(config))
-    model = auto_class.from_pretrained(source, config=config, dtype=dtype, **options)
-    tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    commit = getattr(model.config, "_commit_hash", None) or options.get("revision") or ""
+    model = auto_class.from_pretrained(source, config=config, dtype=dtype, **where, **(more or {}))
+    tokenizer = AutoTokenizer.from_pretrained(source, **where)
+    commit = getattr(model.config, "_commit_hash", None) or where.get("revision") or ""
     return Loaded(
         cast(PreTrainedModel, model), cast(PreTrainedTokenizerBase, tokenizer), str(commit)
     )
+
+
+def _read_adapter(
+    adapter: Adapter,
+    dtype: str,
+    auto_class: type[auto_factory._BaseAutoModelClass] | None,
+    more: Mapping[str, Any],
+) -> Loaded:
+    """Read the base of an adapter, and put that on it."""
+    try:
+        read = partial(load, adapter.base, revision=adapter.revision, options=more)
+        base = read("float32", auto_class=auto_class)  # in which merging loses nothing
+        if dtype != "float32" and stays_as_loaded(base.model):
+            del base
+            base = read(dtype, auto_class=auto_class)
+    except LoadError as error:
+        raise LoadError(
+            f"the base model of the adapter {adapter.source!r}, which its adapter_config.json "
+            f"names as base_model_name_or_path: {error}"
+        ) from error
+    model, tokenizer = put_on(adapter, base.model, base.tokenizer)
+    return Loaded(model, tokenizer, str(adapter.options.get("revision") or ""))
 
 
 def _auto_class(kind: ModelKind) -> type[auto_factory._BaseAutoModelClass]:
@@ -316,7 +383,7 @@ def dense_folder(gguf: Path) -> Path | None:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    with _quiet():
+    with quiet():
         loaded = _read(str(gguf.parent), torch.float32, {"gguf_file": gguf.name})
         # Its weights are dense already, but it still says that it is quantised.
         quantizer = getattr(loaded.model, "hf_quantizer", None)
@@ -361,7 +428,7 @@ def _put_in_place(part: Path, folder: Path, aside: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep progress bars, log lines and warnings of the libraries below off the terminal."""
     bars: Any = hf_logging  # not annotated
     # The one bar that transformers' own switch does not reach.
@@ -372,7 +439,8 @@ def _quiet() -> Iterator[None]:
     bars.disable_progress_bar()
     bars.set_verbosity_error()
     try:
-        with warnings.catch_warnings():
+        # Bars of libraries that have no switch for them are written to stderr.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlprompt.models.weights import input_device
 from rlprompt.types import Ids
 
 logger = logging.getLogger(__name__)
@@ -58,8 +59,8 @@ class Memory:
         inner = max(inner) if isinstance(inner, Sequence) else int(inner)  # or one a layer
         number = model.dtype.itemsize
         self.limit = limit
-        self._most_prefix_bytes = MOST_PREFIX_BYTES.get(model.device.type, limit)
-        self.most_tokens = MOST_TOKENS.get(model.device.type, MOST_TOKENS["cuda"])
+        self._most_prefix_bytes = MOST_PREFIX_BYTES.get(input_device(model).type, limit)
+        self.most_tokens = MOST_TOKENS.get(input_device(model).type, MOST_TOKENS["cuda"])
         # Without gradients one layer's activations live at a time, next to the new keys and values
         # of all; a backward pass keeps every layer's.
         self._per_token = number * (12 * hidden + 4 * inner + 2 * n_layers * hidden)

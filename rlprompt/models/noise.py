@@ -12,6 +12,10 @@ from dataclasses import dataclass
 QUIET = 0.01
 
 
+class NotFiniteError(ValueError):
+    """A model's answers are no finite numbers. The message says in which dtype, and what to do."""
+
+
 @dataclass(frozen=True)
 class Noise:
     """Largest differences of a row's log-likelihoods, nats, from all rows scored in one call.

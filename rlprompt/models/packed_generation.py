@@ -25,6 +25,7 @@ from rlprompt.models.kernels import Kernels
 from rlprompt.models.memory import split_evenly
 from rlprompt.models.packed_model import PackedModel
 from rlprompt.models.scorer import to_device
+from rlprompt.models.weights import input_device
 from rlprompt.template import Query
 from rlprompt.types import Ids
 
@@ -125,7 +126,7 @@ class PackedGenerator:
 
     def _batches(self, starts: Sequence[_Start], n_new: int) -> Iterator[list[_Start]]:
         """Starts of like length together, as many as may grow side by side."""
-        device = self.packed.model.device.type
+        device = input_device(self.packed.model).type
         most = MOST_ROWS.get(device, MOST_ROWS["cuda"])
         room = self.memory.limit // 4 // self.packed.token_bytes  # tokens
         part: list[_Start] = []
@@ -189,14 +190,14 @@ class _Rows:
         shape = (packed.n_layers, 2, len(starts), packed.n_heads, size, packed.head_dim)
         model = packed.model
         # Zeros, for what a mask hides must still be a number.
-        self.block = torch.zeros(shape, dtype=model.dtype, device=model.device)
+        self.block = torch.zeros(shape, dtype=model.dtype, device=input_device(model))
         visible = np.zeros((len(starts), size), dtype=bool)
         for row, start in enumerate(starts):
             visible[row, self.n_prefix - start.n_prefix : self.n_prefix + len(start.chain)] = True
             if start.prefix is not None:
                 columns = slice(self.n_prefix - start.n_prefix, self.n_prefix)
                 self.block[:, :, row, :, columns] = start.prefix[..., : start.n_prefix, :]
-        self.visible = to_device(visible, model.device)
+        self.visible = to_device(visible, input_device(model))
         self.positions = self.visible.sum(-1)
 
     def read(self, starts: Sequence[_Start], vectors: Tensor | None) -> Tensor:
@@ -226,7 +227,7 @@ class _Rows:
             attends,
             np.arange(n_rows) * width + lengths - 1,
         )
-        fed = [to_device(array, self.packed.model.device) for array in arrays]
+        fed = [to_device(array, input_device(self.packed.model)) for array in arrays]
         layers = self._layers(slice(first, first + n_rows), self.n_prefix, self.n_prefix + width)
         return self.packed.hidden(fed[0], fed[1], fed[2], fed[3], layers, vectors)
 

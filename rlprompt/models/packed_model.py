@@ -24,6 +24,7 @@ from rlprompt.models.loading import SLIDING, sliding_window
 from rlprompt.models.memory import KeptPrefixes, Memory, out_of_memory
 from rlprompt.models.packing import PackedRow, Pass, batch, grow, lay_out
 from rlprompt.models.scorer import embed, to_device, wants_grad
+from rlprompt.models.weights import input_device
 from rlprompt.types import Ids
 
 
@@ -78,7 +79,7 @@ class PackedModel:
     @torch.no_grad()
     def _cache_shape(self) -> tuple[int, int]:
         """Heads and their width in the keys and values of every layer, as a token has them."""
-        one = torch.zeros((1, 1), dtype=torch.int64, device=self.model.device)
+        one = torch.zeros((1, 1), dtype=torch.int64, device=input_device(self.model))
         layers = [PrefixedLayer(None) for _ in range(self.n_layers)]
         self.hidden(one, one, one[..., None] == 0, one[0], layers, None)
         if not all(hasattr(layer, "grown") for layer in layers):
@@ -193,7 +194,7 @@ class PackedModel:
             PrefixedLayer(None if stacked is None else (stacked[:, i, 0], stacked[:, i, 1]))
             for i in range(self.n_layers)
         ]
-        device = self.model.device
+        device = input_device(self.model)
         arrays = (layout.ids, layout.positions, layout.attends, layout.nodes)
         ids, positions, attends, nodes = (to_device(array, device) for array in arrays)
         return self.hidden(ids, positions, attends, nodes, layers, vectors), layers

@@ -33,6 +33,7 @@ from rlprompt.models.scorer import (
     to_device,
     wants_grad,
 )
+from rlprompt.models.weights import input_device
 from rlprompt.template import Query
 from rlprompt.types import Ids, ModelKind
 
@@ -215,13 +216,13 @@ class PlainScorer:
         groups = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
         parts = [self._alike([forms[int(i)] for i in own], vectors, places[own]) for own in groups]
         order = np.argsort(np.concatenate(groups))
-        return torch.cat(parts)[to_device(order, self.model.device)]
+        return torch.cat(parts)[to_device(order, input_device(self.model))]
 
     def _alike(
         self, forms: Sequence[_Form], vectors: Tensor | None, places: NDArray[np.int64]
     ) -> Tensor:
         """As `_logits`, in one pass."""
-        model, where = cast(Any, self.model), to_device(places, self.model.device)
+        model, where = cast(Any, self.model), to_device(places, input_device(self.model))
         head = model.get_output_embeddings()
         with self.kernels.applied(), _answers_at(head, where) as cut:
             if self.kind == "encoder-decoder":
@@ -235,7 +236,7 @@ class PlainScorer:
         return logits
 
     def _fed(self, ids: Sequence[Ids], vectors: Tensor | None) -> dict[str, Tensor]:
-        padded, mask = (to_device(array, self.model.device) for array in _pad(ids))
+        padded, mask = (to_device(array, input_device(self.model)) for array in _pad(ids))
         # Some models derive positions from the ids, so vectors are given only where they must be.
         if vectors is None:
             return {"input_ids": padded, "attention_mask": mask}
@@ -247,7 +248,7 @@ class PlainScorer:
         texts = {ids: i for i, ids in enumerate(dict.fromkeys(form.ids for form in forms))}
         fed = self._fed(list(texts), vectors)
         encoded = model.get_encoder()(**fed)
-        device = self.model.device
+        device = input_device(self.model)
         which = to_device(np.array([texts[form.ids] for form in forms]), device)
         decoder_ids = to_device(_pad([form.decoder_ids for form in forms])[0], device)
         encoded.last_hidden_state = encoded.last_hidden_state[which]
@@ -269,7 +270,7 @@ class PlainScorer:
                 head.
         """
         model: Any = self.model  # transformers leaves these methods untyped
-        longest, device = max(map(len, texts)), self.model.device
+        longest, device = max(map(len, texts)), input_device(self.model)
         # What stands behind a position cannot change what a causal model makes of it: no mask.
         padded = torch.tensor(
             [(*text, *text[-1:] * (longest - len(text))) for text in texts], device=device
@@ -299,7 +300,8 @@ def _answers_at(head: nn.Module | None, places: Tensor) -> Iterator[list[nn.Modu
         if hidden.ndim != 3 or not hidden.is_floating_point():
             return None
         cut.append(module)
-        return (hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1])),)
+        where = places.to(hidden.device)[..., None]
+        return (hidden.gather(1, where.expand(-1, -1, hidden.shape[-1])),)
 
     if head is None:
         yield cut

@@ -30,6 +30,7 @@ from rlprompt.models.examination import agree
 from rlprompt.models.memory import out_of_memory, split_evenly
 from rlprompt.models.plain import PlainScorer
 from rlprompt.models.scorer import embed, to_device
+from rlprompt.models.weights import input_device
 from rlprompt.template import Query
 from rlprompt.types import Ids
 
@@ -84,7 +85,7 @@ class PlainGenerator:
         vectors: Tensor | None,
         writing: _Writing,
     ) -> None:
-        ids = to_device(np.array(texts), self.model.device)
+        ids = to_device(np.array(texts), input_device(self.model))
         fed = (
             {"input_ids": ids}
             if vectors is None
@@ -94,7 +95,7 @@ class PlainGenerator:
         # decoder's first tokens.
         if self.scorer.kind == "encoder-decoder":
             writing.n_before = len(starts[0])
-            fed["decoder_input_ids"] = to_device(np.array(starts), self.model.device)
+            fed["decoder_input_ids"] = to_device(np.array(starts), input_device(self.model))
         elif vectors is None:
             writing.n_before = ids.shape[1]
         fed["attention_mask"] = torch.ones_like(ids)
@@ -118,12 +119,14 @@ class PlainGenerator:
         asked at all.
         """
         model: Any = self.model
-        ids = (torch.arange(14, device=model.device) + 7) % len(model.get_input_embeddings().weight)
+        ids = (torch.arange(14, device=input_device(model)) + 7) % len(
+            model.get_input_embeddings().weight
+        )
         fed = {"input_ids": ids.view(2, 7), "attention_mask": torch.ones_like(ids).view(2, 7)}
         place = "input_ids"
         if self.scorer.kind == "encoder-decoder":
             place = "decoder_input_ids"
-            fed[place] = torch.tensor([self.scorer.start] * 2, device=model.device)
+            fed[place] = torch.tensor([self.scorer.start] * 2, device=input_device(model))
         try:
             written = model.generate(
                 **fed,
@@ -163,7 +166,7 @@ class PlainGenerator:
         decoded, soft = "decoder_input_ids" in fed, "inputs_embeds" in fed
         ids = fed["decoder_input_ids" if decoded else "input_ids"] if decoded or not soft else None
         n_rows = len(fed["attention_mask"])
-        written = torch.zeros((n_rows, 0), dtype=torch.int64, device=self.model.device)
+        written = torch.zeros((n_rows, 0), dtype=torch.int64, device=input_device(self.model))
         choose, end = _Choice(writing), _End(writing)
         while True:
             so_far = written if ids is None else torch.cat([ids, written], 1)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlprompt.models.decoding import AnswerEnd, Draws, Generated
+from rlprompt.models.weights import input_device
 from rlprompt.template import Query
 from rlprompt.types import Ids
 
@@ -163,7 +164,7 @@ def token_vectors(model: PreTrainedModel) -> Tensor:
     """The vector that each token is fed as, (V, H) float32 on the model's device."""
     n_vocabulary = len(cast(nn.Embedding, model.get_input_embeddings()).weight)
     # Through the module: some models (Gemma) scale the rows of the table.
-    return embed(model, torch.arange(n_vocabulary, device=model.device), None).float()
+    return embed(model, torch.arange(n_vocabulary, device=input_device(model)), None).float()
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:

@@ -130,7 +130,7 @@ def line_plot(
         until: Where a vertical line parts what was seen from what is fitted.
     """
     end = max((float(line.band.at[-1]) for line in lines), default=x_start)
-    frame = _Frame((x_start, end if end > x_start else x_start + 1), y_range)
+    frame = _Frame((x_start, end if end > x_start else x_start + max(1.0, abs(x_start))), y_range)
     svg = _begin(name, title, description, HEIGHT)
     clip = SubElement(SubElement(svg, "clipPath", id=f"{name}-clip"), "rect")
     clip.attrib.update(
@@ -309,6 +309,8 @@ def _axes(svg: Element, frame: _Frame, x_label: str, y_label: str) -> None:
     _label(svg, y_label, LEFT + 4, TOP + 2, "start", "axis")
 
 
+# From here on a figure is written with a power of ten.
+LONGEST = 1e16
 # Steps between the values on an axis, in powers of ten.
 _ROUND = (0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 10.0)
 
@@ -328,7 +330,8 @@ def _ticks(low: float, high: float, most: int = 5) -> Iterator[tuple[float, str]
     digits += not math.isclose(step * 10**digits, round(step * 10**digits))
     for value in (step * i for i in range(first, last + 1)):
         # + 0: no negative zero
-        yield float(value), f"{round(float(value), 10) + 0:,.{digits}f}"
+        plain = f"{round(float(value), 10) + 0:,.{digits}f}"
+        yield float(value), plain if abs(value) < LONGEST else f"{value:.3g}"
 
 
 def _curve(group: Element, frame: _Frame, line: Line) -> None:

@@ -75,6 +75,8 @@ def number(value: float | None, digits: int = 3) -> str:
     """A figure with so many decimals, never a negative zero."""
     if value is None:
         return NONE
+    if abs(value) >= 1e16:  # beyond it, digits mean nothing
+        return f"{value:.{digits}e}"
     text = f"{value:,.{digits}f}"
     return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
 

@@ -19,7 +19,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.memo import Measurement, Memo, SplitQuestion, remembered
 from rlprompt.search.result import SOFT_MARK, Score
-from rlprompt.tasks.base import Measured, Task, as_task, needs_prior
+from rlprompt.tasks.base import LARGEST, Measured, Task, as_task, needs_prior, unusable
 from rlprompt.types import Floats
 
 # Where priors are kept among scores: in the place of a split.
@@ -116,12 +116,17 @@ class Evaluator:
         seconds = time.perf_counter() - began
         rewards, metrics = (np.asarray(answer, np.float64) for answer in (rewards, metrics))
         for answer in (rewards, metrics):
-            # Sorted among numbers, a NaN could end up anywhere, first included.
-            if answer.shape != (len(prompts), len(examples)) or not np.isfinite(answer).all():
+            if answer.shape != (len(prompts), len(examples)):
                 raise ValueError(
-                    f"task {self.task.name!r} gave an answer of shape {answer.shape} with "
-                    f"{(~np.isfinite(answer)).sum()} values that are no finite number for "
+                    f"task {self.task.name!r} gave an answer of shape {answer.shape} for "
                     f"{len(prompts)} prompts on {len(examples)} examples of {split}"
+                )
+            # Sorted among numbers, a NaN could end up anywhere, first included.
+            for p, e in np.argwhere(unusable(answer)):
+                raise ValueError(
+                    f"task {self.task.name!r} gave {answer[p, e]}, no finite number of {LARGEST:g} "
+                    f"at most, for {prompts[p]!r} on one of the examples of {split} "
+                    f"({examples[e].source or 'in memory'})"
                 )
         return Measurement(Measured(rewards, metrics, answers), at, seconds)
 

@@ -28,7 +28,7 @@ from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.search.blocks import Pieces, checked_places
 from rlprompt.search.budget import Budget, Ledger, Scored
 from rlprompt.search.memo import Answer, HiddenQuestion, Memo, TrainQuestion, remembered
-from rlprompt.tasks.base import Task, as_task, prompt_rows
+from rlprompt.tasks.base import LARGEST, Task, as_task, prompt_rows, unusable
 from rlprompt.types import Floats, Ids, Loss, Outputs
 
 P = TypeVar("P", bound=Prompt)
@@ -182,11 +182,11 @@ class Objective:
         """Rows left."""
         return self.budget.rows - self.ledger.used
 
-    def cost(self, *, gradient: bool = False, examples: int | None = None) -> int:
+    def cost(self, *, loss: Loss | None = None, examples: int | None = None) -> int:
         """Rows of one prompt.
 
         Args:
-            gradient: Whether its gradient is taken.
+            loss: What its gradient is taken of; None without one.
             examples: Their number, 1 to E; None for all.
 
         Raises:
@@ -195,11 +195,11 @@ class Objective:
         count = self.n_examples if examples is None else examples
         if not 1 <= count <= self.n_examples:
             raise ValueError(f"a block has 1 to {self.n_examples} examples here, got {examples}")
-        return prompt_rows(self.task, count, gradient=gradient)
+        return prompt_rows(self.task, count, loss=loss)
 
-    def affordable(self, *, gradient: bool = False, examples: int | None = None) -> int:
+    def affordable(self, *, loss: Loss | None = None, examples: int | None = None) -> int:
         """Prompts that the rest of the budget covers; arguments and errors as for `cost`."""
-        return self.remaining // self.cost(gradient=gradient, examples=examples)
+        return self.remaining // self.cost(loss=loss, examples=examples)
 
     def evaluate(
         self, prompts: Sequence[Prompt], examples: Sequence[int] | None = None
@@ -216,12 +216,12 @@ class Objective:
                 examples are not places in train, each given once.
         """
         block = self._block(examples)
-        covered = self._charge(prompts, block, gradient=False)
+        covered = self._charge(prompts, block, None)
         parts = [np.zeros((0, block.size))]
         for start in range(0, len(covered), CHUNK):
             chunk = covered[start : start + CHUNK]
             answer = self._answer(chunk, block, None)
-            self._enter(chunk, block, answer, len(covered) - start)
+            self._enter(chunk, block, None, answer, len(covered) - start)
             parts.append(answer.per_example)
         per_example = block.as_asked(np.concatenate(parts))
         evaluation = Evaluation(tuple(covered), per_example, examples=block.asked)
@@ -260,12 +260,12 @@ class Objective:
                 "use a method that needs rewards only"
             )
         block = self._block(examples)
-        covered = self._charge(prompts, block, gradient=True)
+        covered = self._charge(prompts, block, loss)
         gradients = np.zeros((0, *(prompts[0].vectors.shape if prompts else (0, 0))), np.float32)
         per_example = np.zeros((0, block.size))
         if covered:
             answer = self._answer(covered, block, loss)
-            self._enter(covered, block, answer, len(covered))
+            self._enter(covered, block, loss, answer, len(covered))
             assert answer.gradients is not None
             per_example, gradients = block.as_asked(answer.per_example), answer.gradients
         evaluation = GradientEvaluation(
@@ -299,9 +299,9 @@ class Objective:
         asked = None if examples is None else checked_places(examples, self.n_examples)
         return _Block(asked, self._examples)
 
-    def _charge(self, prompts: Sequence[P], block: _Block, *, gradient: bool) -> Sequence[P]:
+    def _charge(self, prompts: Sequence[P], block: _Block, loss: Loss | None) -> Sequence[P]:
         """Pay for the prompts that the budget covers, and return those."""
-        cost = self.cost(gradient=gradient, examples=block.size)
+        cost = self.cost(loss=loss, examples=block.size)
         covered = prompts[: 0 if self._stopped() else self.remaining // cost]
         self.ledger.used += len(covered) * cost
         return covered
@@ -378,13 +378,18 @@ class Objective:
         return gradients
 
     def _enter(
-        self, prompts: Sequence[Prompt], block: _Block, answer: Answer, n_pending: int
+        self,
+        prompts: Sequence[Prompt],
+        block: _Block,
+        loss: Loss | None,
+        answer: Answer,
+        n_pending: int,
     ) -> None:
         """Record rewards; `n_pending` prompts are paid for and not yet recorded."""
-        cost = self.cost(gradient=answer.gradients is not None, examples=block.size)
+        cost = self.cost(loss=loss, examples=block.size)
         # Rows as they stood when this prompt was known: what is pending was charged beforehand.
         rows = self.ledger.used - n_pending * cost
-        broken = ~np.isfinite(answer.per_example)
+        broken = unusable(answer.per_example)
         for prompt, rewards, bad in zip(prompts, answer.per_example, broken, strict=True):
             rows += cost
             if not bad.any():
@@ -397,7 +402,8 @@ class Objective:
             raise ValueError(
                 f"task {self.task.name!r} gave the reward {answer.per_example[p, i]} for "
                 f"{prompts[p]!r} on train example {e} "
-                f"({self._examples[e].source or 'in memory'}); a reward must be a finite number"
+                f"({self._examples[e].source or 'in memory'}); a reward must be a finite number of "
+                f"{LARGEST:g} at most"
             )
         if not answer.finite:
             raise ValueError(

@@ -99,18 +99,18 @@ class Record(StoredMemo):
             place = self._run, self._progress.position
             given = self._database.read(f"{_GIVEN} AND key = ?", *place, key)
             if given:
-                self._check_bill(given[0][0], answer)
+                self._check_bill(given[0][0], asked, answer)
             else:
                 self._database.write(lambda connection: self._enter(connection, key, asked, answer))
             self._progress = self._progress.after(asked, answer)
         return found
 
-    def _check_bill(self, cost: int | None, answer: Answer) -> None:
+    def _check_bill(self, cost: int | None, asked: TrainQuestion, answer: Answer) -> None:
         """Refuse to go on with a run that was charged otherwise than it would be today."""
-        n_examples, gradient = answer.per_example.shape[1], answer.gradients is not None
+        n_examples, gradient = answer.per_example.shape[1], asked.gradient
         extra = prompt_rows(self._task) - len(self._task.splits.train)
         then = charged(cost, n_examples, extra, gradient)
-        now = prompt_rows(self._task, n_examples, gradient=gradient)
+        now = prompt_rows(self._task, n_examples, loss=asked.loss if gradient else None)
         if then != now:
             raise StoreError(
                 f"{self._name} was charged {then} rows for a {'gradient' if gradient else 'prompt'}"
@@ -210,7 +210,8 @@ class _Progress:
     def after(self, question: TrainQuestion, answer: Answer) -> _Progress:
         """How far it has come with one more answer."""
         n_prompts, n_examples = answer.per_example.shape
-        cost = prompt_rows(self.task, n_examples, gradient=answer.gradients is not None)
+        loss = question.loss if question.gradient else None
+        cost = prompt_rows(self.task, n_examples, loss=loss)
         pieces, completed = self.pieces, None
         if question.examples is None:
             means = answer.per_example.mean(axis=1)

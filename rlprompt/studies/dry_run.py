@@ -33,6 +33,7 @@ from rlprompt.search.result import MARKS
 from rlprompt.search.selection import Selection, rounds
 from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.base import Task, needs_prior, prompt_rows
+from rlprompt.types import Loss
 
 # Three rollouts of PPO and of CMA-ES's two generations: enough to see what comes after the first.
 TRIAL_PROMPTS = 48
@@ -186,7 +187,7 @@ def _measure(experiment: Experiment, name: str) -> _Rates:
     if not n_prompts:
         return _Rates(0.0, 0.0, stamps[-1] - stamps[0], 0.0)
     task = experiment.task
-    charged = sum(len(p) * prompt_rows(task, len(e), gradient=grad) for p, e, grad in calls)
+    charged = sum(len(p) * prompt_rows(task, len(e), loss=loss) for p, e, loss in calls)
     # Up to the first call it prepares; after that it learns from one call and makes up the next.
     n_later = n_prompts - len(calls[0][0])
     own = (stamps[-1] - stamps[1]) / n_later if n_later else 0.0
@@ -230,13 +231,13 @@ def _row_seconds(experiment: Experiment, calls: Sequence[Call]) -> float:
     chosen = [calls[i] for i in places]
     n_prompts = int(np.median([len(prompts) for prompts, _, _ in chosen]))
     examples = _by_length(experiment.task.splits.train, max(8, SCORED_ROWS // n_prompts))
-    prompts, _, gradient = chosen[0]
+    prompts, _, loss = chosen[0]
     task, lm = experiment.task, experiment.lm
-    _seconds(task, lm, prompts[:1], examples, gradient)  # what is kept is kept from here on
+    _seconds(task, lm, prompts[:1], examples, loss)  # what is kept is kept from here on
     seconds = charged = 0.0
-    for prompts, _, gradient in chosen:
-        seconds += _seconds(task, lm, prompts, examples, gradient)
-        charged += len(prompts) * prompt_rows(task, len(examples), gradient=gradient)
+    for prompts, _, loss in chosen:
+        seconds += _seconds(task, lm, prompts, examples, loss)
+        charged += len(prompts) * prompt_rows(task, len(examples), loss=loss)
     return seconds / charged
 
 
@@ -245,13 +246,13 @@ def _seconds(
     lm: FrozenLM,
     prompts: Sequence[Prompt],
     examples: Sequence[Example],
-    gradient: bool,
+    loss: Loss | None,
 ) -> float:
     """Seconds that a task needs for one call."""
     began = time.perf_counter()
-    if not gradient:
+    if loss is None:
         task.rewards(lm, prompts, examples)
-    elif task.has("cross_entropy_with_grad"):  # costs what the gradient of any reward does
+    elif loss == "cross_entropy" and task.has("cross_entropy_with_grad"):
         task.cross_entropy_with_grad(lm, cast("Sequence[SoftPrompt]", prompts), examples)
     elif task.has("rewards_with_grad"):
         task.rewards_with_grad(lm, cast("Sequence[SoftPrompt]", prompts), examples)
@@ -265,7 +266,7 @@ def _single_rates(experiment: Experiment) -> tuple[float, float]:
     examples = _by_length(experiment.task.splits.dev, SINGLE_EXAMPLES)
     one = TokenPrompt(experiment.lm.encode(" the"))
     task, lm = experiment.task, experiment.lm
-    seconds = [_seconds(task, lm, [prompt], examples, False) for prompt in (TokenPrompt(), one)]
+    seconds = [_seconds(task, lm, [prompt], examples, None) for prompt in (TokenPrompt(), one)]
     rows = task.split_rows("dev", len(examples))
     return seconds[0] / rows, seconds[1] / rows
 
@@ -277,7 +278,7 @@ def _control_seconds(experiment: Experiment, warm: float) -> float:
         rate = warm
         if plan.task is not experiment.task and plan.prompts:
             examples = _by_length(plan.task.splits.dev, SINGLE_EXAMPLES)
-            spent = _seconds(plan.task, experiment.lm, plan.prompts, examples, False)
+            spent = _seconds(plan.task, experiment.lm, plan.prompts, examples, None)
             rate = spent / plan.task.split_rows("dev", len(examples))
         seconds += plan.rows * rate
     return seconds

@@ -255,7 +255,9 @@ def load_model(section: ModelConfig, device: str, dtype: str) -> FrozenLM:
     """The model of a config.
 
     Raises:
-        ValueError: Its name leads nowhere, or device or dtype cannot be had.
+        ValueError: Its name leads nowhere, or device, dtype or how to load it cannot be had.
         AssetError: The bundled model could not be fetched.
     """
-    return FrozenLM.load(section.name, device=device, dtype=dtype, revision=section.revision)
+    return FrozenLM.load(
+        section.name, device=device, dtype=dtype, revision=section.revision, load=section.load
+    )

@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 from rlprompt.config.registry import make
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.weights import is_spread, stays_as_loaded
 from rlprompt.search.evaluation import each_metric, scores_of
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.training import Method, Outcome, Schedule, train
@@ -236,6 +237,12 @@ def check_references(references: Mapping[str, Reference], task: Task, lm: Frozen
             raise ValueError(
                 f"reference {name} trains causal models, and {lm.name} is {lm.kind}; leave it out "
                 "of `references`"
+            )
+        kept = stays_as_loaded(lm.model)
+        if kept and (reference.kind == "fine-tuning" or (reference.seeded and is_spread(lm.model))):
+            raise ValueError(
+                f"reference {name} trains a copy of {lm.name}, and {kept}, so it cannot; leave it "
+                "out of `references`"
             )
         if reference.package and importlib.util.find_spec(reference.package) is None:
             raise ValueError(

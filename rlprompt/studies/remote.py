@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprompt._utils.text import error_line
+from rlprompt.models.fingerprint import loading
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.memo import Memo, Question, V
 from rlprompt.search.result import Result
@@ -53,8 +54,7 @@ class ModelReference(FrozenLM):
         if self._load is not None:
             live = self._load(self._place)
         else:  # not in `dtype: auto`, which may choose another here
-            revision = known.revision or None
-            live = FrozenLM.load(self._place, dtype=known.dtype, revision=revision)
+            live = FrozenLM.load(self._place, **loading(dataclasses.asdict(known)))
         if live.fingerprint.digest != known.digest:
             there, here = map(dataclasses.asdict, (known, live.fingerprint))
             raise ValueError(

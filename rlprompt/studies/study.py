@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
@@ -79,11 +79,19 @@ class PlannedSearch:
     selection: Selection | None = None
 
     def as_begun(self, spec: Mapping[str, Any] | None) -> PlannedSearch:
-        """Itself, its prompt picked as in a search that was begun, where it does not say how."""
-        if spec is None or self.selection is not None:
+        """Itself, where it does not say otherwise as a search of the same study was begun.
+
+        Its prompt is picked so, and settings that are left to their defaults are those of then.
+        """
+        if spec is None:
             return self
         kept = spec.get("selection")
-        return dataclasses.replace(self, selection=Selection(**kept) if kept else BEFORE)
+        begun = Selection(**kept) if kept else BEFORE
+        optimiser = self.optimiser
+        if spec["optimiser"] == type(optimiser).__name__:
+            optimiser = _as_before(optimiser, spec["settings"])
+        selection = self.selection or begun
+        return dataclasses.replace(self, optimiser=optimiser, selection=selection)
 
     @property
     def title(self) -> str:
@@ -99,9 +107,6 @@ class PlannedSearch:
     @property
     def spec(self) -> dict[str, Any]:
         """All that decides the result, as JSON values."""
-        fingerprint = dataclasses.asdict(self.lm.fingerprint)
-        # A model by another name, or the same folder somewhere else, gives the same scores.
-        del fingerprint["model"], fingerprint["revision"]
         extra = prompt_rows(self.task) - len(self.task.splits.train)
         selection = self.selection or Selection()
         # Without what is as it always was: studies from before there was a choice go on.
@@ -117,7 +122,7 @@ class PlannedSearch:
                 "examples": self.task.splits.digest,
                 **({EXTRA_ROWS: extra} if extra else {}),
             },
-            "model": fingerprint,
+            "model": self.lm.fingerprint.content,
             "optimiser": type(self.optimiser).__name__,
             "settings": _plain(self.optimiser),
             "budget": _plain(self.budget),
@@ -150,6 +155,21 @@ class PlannedSearch:
             memo=memo,
             selection=self.selection or Selection(),
         )
+
+
+def _as_before(optimiser: Optimiser[Any], settings: Mapping[str, Any]) -> Optimiser[Any]:
+    """An optimiser without what its settings did not have yet, where that may be left out."""
+    if not dataclasses.is_dataclass(optimiser) or isinstance(optimiser, type):
+        return optimiser
+    hints = get_type_hints(type(optimiser))
+    later = {
+        field.name: None
+        for field in dataclasses.fields(optimiser)
+        if field.name not in settings
+        and getattr(optimiser, field.name) == field.default
+        and type(None) in get_args(hints[field.name])
+    }
+    return dataclasses.replace(optimiser, **later)
 
 
 def _plain(settings: Any) -> Any:
@@ -191,8 +211,12 @@ class Study:
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             kept = self.store.spec.get("runs", {})
-            some = next(iter(kept.values()), None)  # a seed that is added is like the others
-            self.searches = {k: one.as_begun(kept.get(k, some)) for k, one in searches.items()}
+            # A seed that is added is like the others.
+            others = {name.rpartition("-seed")[0]: spec for name, spec in kept.items()}
+            self.searches = {
+                name: one.as_begun(kept.get(name) or others.get(name.rpartition("-seed")[0]))
+                for name, one in searches.items()
+            }
             self.store.plan(config, {name: one.spec for name, one in self.searches.items()})
             self._shared = self._stack.enter_context(Cache(cache)) if cache else None
             self._heartbeat = self._stack.enter_context(Heartbeat(folder / FILE))

@@ -22,7 +22,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.tasks.verbaliser import LabelWordReport
 from rlprompt.template import Template
-from rlprompt.types import Floats, Outputs
+from rlprompt.types import Floats, Loss, Outputs
 
 T = TypeVar("T", bound="Task")
 
@@ -36,6 +36,8 @@ GRADIENT_ROWS = 3
 MOST_SHOTS = 16
 # Between demonstrations, as lm-eval's `fewshot_delimiter`; it ends an answer, too.
 SEPARATOR = "\n\n"
+# The largest reward: sums of many, and their squares, are finite, in float32 the sums as well.
+LARGEST = 1e35
 
 
 class Measured(NamedTuple):
@@ -185,7 +187,8 @@ class Task:
     ) -> tuple[Floats, NDArray[np.float32]]:
         """Rewards (P, E), and another gradient: of the mean log-probability of the right answers.
 
-        The rewards are the task's own, as from `rewards_with_grad`; the gradient is (P, L, H).
+        The rewards are the task's own, as from `rewards_with_grad`; the gradient is (P, L, H). It
+        is of what the model itself answers, also where the task calibrates that.
 
         Raises:
             ValueError: There is none, which is the default.
@@ -205,10 +208,10 @@ class Task:
         """
         raise ValueError(f"in task {self.name!r} the model writes nothing")
 
-    def gradient_rows(self, n_examples: int) -> int:
+    def gradient_rows(self, n_examples: int, loss: Loss = "reward") -> int:
         """Rows that a prompt costs whose gradient is taken on so many train examples.
 
-        By default three times what its rewards cost.
+        By default three times what its rewards cost, whatever the gradient is of.
         """
         return GRADIENT_ROWS * prompt_rows(self, n_examples)
 
@@ -342,26 +345,32 @@ def as_task(task: Any) -> Task:
     return made
 
 
-def prompt_rows(task: Task, n_examples: int | None = None, *, gradient: bool = False) -> int:
+def prompt_rows(task: Task, n_examples: int | None = None, *, loss: Loss | None = None) -> int:
     """Rows that one prompt costs on train, in the unit of `Budget`: what every bill is made of.
 
     Args:
         task: What the prompt is for.
         n_examples: Train examples that it is scored on; None for all.
-        gradient: Whether its gradient is taken.
+        loss: What its gradient is taken of; None without one.
 
     Raises:
         ValueError: The task's `extra_rows` is no whole number of 0 or more.
     """
     count = len(task.splits.train) if n_examples is None else n_examples
-    if gradient:
-        return task.gradient_rows(count)
+    if loss is not None:
+        return task.gradient_rows(count, loss)
     extra = task.extra_rows
     if not isinstance(extra, int) or extra < 0:
         raise ValueError(
             f"task {task.name!r} has extra_rows {extra!r}; give a whole number, 0 or more"
         )
     return count + extra
+
+
+def unusable(rewards: Floats) -> NDArray[np.bool]:
+    """Which rewards are no finite number, or too large to be added up."""
+    found: NDArray[np.bool] = ~(np.abs(rewards) <= LARGEST)
+    return found
 
 
 def needs_prior(task: Task, split: str) -> bool:

@@ -128,7 +128,16 @@ class ClassScorer:
         Raises:
             ValueError: A class has no part in the prior.
         """
-        scores = self._classes(self._loglik(prompts, queries))
+        return self.taken_out(self._classes(self._loglik(prompts, queries)), prompts, train, prior)
+
+    def taken_out(
+        self,
+        scores: Tensor,
+        prompts: Sequence[Prompt],
+        train: Sequence[Query] = (),
+        prior: Tensor | None = None,
+    ) -> Tensor:
+        """What `scores` gives, from scores (P, Q, C) without calibration."""
         if self.calibration == "none":
             return scores
         if prior is None and self.calibration == "batch" and not train:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Unpack, cast
 
@@ -20,6 +20,7 @@ from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.tasks.base import (
+    GRADIENT_ROWS,
     MOST_SHOTS,
     Demonstrations,
     Measured,
@@ -31,7 +32,7 @@ from rlprompt.tasks.base import (
 )
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
 from rlprompt.tasks.class_metrics import SET_METRICS
-from rlprompt.tasks.class_scores import REWARDS, ClassScorer, accuracy
+from rlprompt.tasks.class_scores import REWARDS, ClassReward, ClassScorer, accuracy
 from rlprompt.tasks.templated import TemplateTask
 from rlprompt.tasks.verbaliser import (
     LabelWordReport,
@@ -40,7 +41,7 @@ from rlprompt.tasks.verbaliser import (
     named_classes,
 )
 from rlprompt.template import AnswerSpace, Query, Template, TemplateText
-from rlprompt.types import DEFAULT_CALIBRATION, ClassMetric, Floats, Ids, SelectBy
+from rlprompt.types import DEFAULT_CALIBRATION, ClassMetric, Floats, Ids, Loss, SelectBy
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,10 @@ class ClassificationTask(TemplateTask):
         """Whether the train texts that are scored make the prior: in batch calibration."""
         return self.calibration == "batch"
 
-    def gradient_rows(self, n_examples: int) -> int:
-        """See `Task.gradient_rows`: what makes the prior runs forward once more before."""
+    def gradient_rows(self, n_examples: int, loss: Loss = "reward") -> int:
+        """See `Task.gradient_rows`: a prior's part of it takes a forward pass more before."""
+        if loss == "cross_entropy":
+            return GRADIENT_ROWS * n_examples + self.extra_rows
         before = n_examples if self.calibration == "batch" else self.extra_rows
         return super().gradient_rows(n_examples) + before
 
@@ -346,33 +349,43 @@ class ClassificationTask(TemplateTask):
                 f"{', '.join(name for name in REWARDS if name != 'accuracy')}, or the loss "
                 "cross_entropy beside it"
             )
-        return self._with_grad(lm, prompts, examples, self.reward)
+        climbed = self._of_labels(self.reward, examples)
+        queries, train = self.queries(lm, examples), self._prior_texts(lm, examples)
+        scores, grad = self._scorer(lm).scores_with_grad(prompts, queries, climbed, train)
+        return self._found(scores, grad, examples)
 
     def cross_entropy_with_grad(
         self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
     ) -> tuple[Floats, NDArray[np.float32]]:
-        """See `Task.cross_entropy_with_grad`: of the label among the classes, calibrated or not."""
-        return self._with_grad(lm, prompts, examples, "cross_entropy")
+        """See `Task.cross_entropy_with_grad`: of the label among the classes, not calibrated.
 
-    def _with_grad(
-        self,
-        lm: FrozenLM,
-        prompts: Sequence[SoftPrompt],
-        examples: Sequence[Example],
-        loss: str,
-    ) -> tuple[Floats, NDArray[np.float32]]:
-        """Rewards, and the gradient of one of `REWARDS`, from one forward pass."""
+        A gradient learns by itself what calibration takes out, and a small block's prior is noise.
+        """
+        climbed = self._of_labels("cross_entropy", examples)
+        queries, train = self.queries(lm, examples), self._prior_texts(lm, examples)
+        scorer = self._scorer(lm)
+        scores, grad = replace(scorer, calibration="none").scores_with_grad(
+            prompts, queries, climbed
+        )
+        return self._found(scorer.taken_out(scores, prompts, train), grad, examples)
+
+    def _of_labels(self, reward: str, examples: Sequence[Example]) -> ClassReward:
+        """One of `REWARDS`, of scores whose places among the examples are given."""
         labels = self._labels(examples)
 
         def climbed(scores: Tensor, which: Tensor) -> Tensor:
-            return REWARDS[loss](scores, labels[which].to(scores.device))
+            return REWARDS[reward](scores, labels[which].to(scores.device))
 
-        queries, train = self.queries(lm, examples), self._prior_texts(lm, examples)
-        scores, grad = self._scorer(lm).scores_with_grad(prompts, queries, climbed, train)
-        function = REWARDS[self.reward]
-        rewards = function(scores.flatten(0, 1), labels.repeat(len(prompts))).numpy()
+        return climbed
+
+    def _found(
+        self, scores: Tensor, grad: Tensor, examples: Sequence[Example]
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        """Rewards (P, E) of scores (P, E, C), and the gradient of a mean from that of a sum."""
+        labels = self._labels(examples).repeat(len(scores))
+        rewards = REWARDS[self.reward](scores.flatten(0, 1), labels).numpy()
         return (
-            rewards.reshape(len(prompts), len(examples)),
+            rewards.reshape(len(scores), len(examples)),
             cast("NDArray[np.float32]", (grad / len(examples)).numpy()),
         )
 

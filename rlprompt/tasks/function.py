@@ -38,7 +38,7 @@ from rlprompt.data.load import DataSource
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.tasks.base import Task, data_name
+from rlprompt.tasks.base import LARGEST, Task, data_name
 from rlprompt.types import Floats
 
 Reads = Literal["outputs", "prompt_text"]
@@ -177,18 +177,25 @@ class RewardFunction:
                 f"must give {wanted}"
             )
         # A mapping or a set has no order that could be that of the examples.
-        listed = list(rewards) if isinstance(rewards, Sequence | np.ndarray) else None
-        if listed is None:
+        if not isinstance(rewards, Sequence | np.ndarray):
             raise RewardError(f"reward {self.name} gave a {type(rewards).__name__}, not {wanted}")
+        listed = list(rewards)
         for i, value in enumerate(listed):
-            if not isinstance(value, numbers.Real | np.bool) or not np.isfinite(float(value)):
+            if not _is_reward(value):
                 wrote = f" for {given[i]!r}" if self.reads == "outputs" else ""
                 raise RewardError(
                     f"reward {self.name} gave {type(value).__name__} {reprlib.repr(value)}{wrote} "
                     f"on the example {_example(examples[i], i)}, under the prompt {prompt!r}; a "
-                    "reward is a finite number"
+                    f"reward is a finite number of {LARGEST:g} at most"
                 )
         return np.array([float(value) for value in listed])
+
+
+def _is_reward(value: Any) -> bool:
+    try:
+        return isinstance(value, numbers.Real | np.bool) and abs(float(value)) <= LARGEST
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def reward(function: Callable[[Any, Sequence[Example]], Sequence[float]]) -> RewardFunction:

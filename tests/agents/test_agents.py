@@ -248,13 +248,13 @@ def test_cma_es_begins_again_with_twice_the_population() -> None:
 
 
 def test_soft_prompt_tuning_climbs() -> None:
-    rewards = [reward for _, reward in run(SoftPromptTuning(), 300).points]
+    rewards = [reward for _, reward in run(SoftPromptTuning(loss=None, average=None), 300).points]
     assert rewards == sorted(rewards)
     assert rewards[-1] > rewards[0] / 10  # rewards are below 0
 
 
 def test_soft_prompt_tuning_steps_by_its_learning_rate_whatever_the_rewards_scale() -> None:
-    settings = SoftPromptTuning(learning_rate=0.2, weight_decay=0)
+    settings = SoftPromptTuning(0.2, weight_decay=0, batch=None, loss=None, average=None)
     result = run(settings, 6)
     first, second = (c.prompt for c in sorted(result.candidates, key=lambda c: c.found_at_rows))
     assert isinstance(first, SoftPrompt)

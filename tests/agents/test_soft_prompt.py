@@ -39,6 +39,11 @@ def split(name: str) -> tuple[Example, ...]:
 SPLITS = Splits(split("train"), split("dev"), split("test"))
 
 
+def tuning(**settings: Any) -> SoftPromptTuning:
+    """All examples in a step, the reward climbed, and no average, unless it is said."""
+    return SoftPromptTuning(**{"batch": None, "loss": None, "average": None, **settings})
+
+
 @dataclass(frozen=True)
 class Noisy(HiddenVectors):
     """Hidden vectors that every example sees elsewhere; on all of train these errors cancel.
@@ -112,10 +117,10 @@ def best(settings: SoftPromptTuning, rows: int, task: Noisy | None = None) -> fl
 def test_small_batches_climb_further_for_the_same_rows() -> None:
     """360 rows are 10 steps on 12 examples, or 30 on 3 with what 7 looks at all of them cost."""
     rows = 360
-    full, batches = (best(SoftPromptTuning(batch=batch), rows) for batch in (None, 3))
+    full, batches = (best(tuning(batch=batch), rows) for batch in (None, 3))
     assert batches > full + 0.1
     # Where examples agree, the larger number of steps decides all the more.
-    assert best(SoftPromptTuning(batch=3), rows, Noisy(noise=0)) > full + 0.1
+    assert best(tuning(batch=3), rows, Noisy(noise=0)) > full + 0.1
 
 
 def test_the_mean_of_the_path_is_better_than_its_points_where_gradients_are_noisy() -> None:
@@ -125,7 +130,7 @@ def test_the_mean_of_the_path_is_better_than_its_points_where_gradients_are_nois
     """
     late = []
     for average in (None, 0.9):
-        settings = SoftPromptTuning(learning_rate=0.3, batch=1, average=average)
+        settings = tuning(learning_rate=0.3, batch=1, average=average)
         points = climbed(settings, 700).ledger.points
         late.append(np.mean([reward for _, reward in points[2:]]))
     assert late[1] > late[0] + 0.005
@@ -133,7 +138,7 @@ def test_the_mean_of_the_path_is_better_than_its_points_where_gradients_are_nois
 
 def test_a_step_has_all_classes_and_a_pass_all_examples() -> None:
     task = Noisy()
-    ledger = climbed(SoftPromptTuning(batch=6), 720, task).ledger
+    ledger = climbed(tuning(batch=6), 720, task).ledger
     labels = [sorted(example.label for example in block) for block in task.asked]
     assert all(one == sorted(2 * [f"class {i}" for i in range(CLASSES)]) for one in labels)
     texts = [{example.fields["text"] for example in block} for block in task.asked]
@@ -148,20 +153,20 @@ def test_a_step_has_all_classes_and_a_pass_all_examples() -> None:
 @pytest.mark.parametrize("batch", [5, 7, 11])
 def test_parts_of_a_pass_differ_by_one_at_most(batch: int) -> None:
     task = Noisy()
-    climbed(SoftPromptTuning(batch=batch), 400, task)
+    climbed(tuning(batch=batch), 400, task)
     sizes = {len(block) for block in task.asked}
     assert max(sizes) <= batch
     assert max(sizes) - min(sizes) <= 1
 
 
 def test_more_examples_than_there_are_stand_for_all() -> None:
-    few, every = (climbed(SoftPromptTuning(batch=batch), 360) for batch in (99, None))
+    few, every = (climbed(tuning(batch=batch), 360) for batch in (99, None))
     assert few.ledger.points == every.ledger.points
 
 
 @pytest.mark.parametrize("rows", [700, 3000])
 def test_points_of_the_path_are_few_and_evenly_apart(rows: int) -> None:
-    settings = SoftPromptTuning(batch=3, average=0.9)
+    settings = tuning(batch=3, average=0.9)
     ledger = climbed(settings, rows).ledger
     spent = [at for at, _ in ledger.points]
     apart = max(rows / POINTS, 3 * N)  # a pass at least
@@ -173,7 +178,7 @@ def test_points_of_the_path_are_few_and_evenly_apart(rows: int) -> None:
 
 def test_the_ledger_knows_means_over_all_examples_alone() -> None:
     task = Noisy()
-    ledger = climbed(SoftPromptTuning(batch=3), 400, task).ledger
+    ledger = climbed(tuning(batch=3), 400, task).ledger
     for scored in ledger.best(99):
         expected = task.rewards(tiny_lm(), [scored.prompt], task.splits.train).mean()
         assert scored.reward == pytest.approx(expected, abs=1e-12)
@@ -185,7 +190,7 @@ def test_the_start_pulls_the_path_back() -> None:
     start = SoftSpace.from_lm(lm, 3, np.random.default_rng(100)).start
     ways = []
     for pull in (None, 2.0):
-        found = climbed(SoftPromptTuning(pull=pull), 3000, Noisy(noise=0)).ledger.best(99)
+        found = climbed(tuning(pull=pull), 3000, Noisy(noise=0)).ledger.best(99)
         prompts = [one.prompt for one in found if isinstance(one.prompt, SoftPrompt)]
         moved = [np.abs(prompt.vectors - start).max() for prompt in prompts]
         ways.append(max(moved) / lm.embeddings().std())
@@ -195,7 +200,7 @@ def test_the_start_pulls_the_path_back() -> None:
 
 def test_restarts_share_the_rows_and_begin_elsewhere() -> None:
     task = Misled()  # its own gradient is 0: every way up stays where it begins
-    ledger = climbed(SoftPromptTuning(restarts=3, weight_decay=0), 3 * 36 * 4, task).ledger
+    ledger = climbed(tuning(restarts=3, weight_decay=0), 3 * 36 * 4, task).ledger
     by_start: dict[float, list[int]] = {}
     for at, reward in ledger.points:
         by_start.setdefault(reward, []).append(at)
@@ -204,42 +209,40 @@ def test_restarts_share_the_rows_and_begin_elsewhere() -> None:
         [180, 216, 252, 288],
         [324, 360, 396, 432],
     ]
-    first = climbed(SoftPromptTuning(weight_decay=0), 36, task).ledger
+    first = climbed(tuning(weight_decay=0), 36, task).ledger
     assert ledger.points[0] == first.points[0], "the first is the space's own"
     assert ledger.best_reward == max(by_start)
 
 
 def test_restarts_that_the_rows_do_not_cover_leave_them_to_the_others() -> None:
-    objective = climbed(SoftPromptTuning(restarts=50, batch=3, average=0.5), 400)
+    objective = climbed(tuning(restarts=50, batch=3, average=0.5), 400)
     assert objective.ledger.n_prompts
-    assert objective.remaining < objective.cost(gradient=True)
+    assert objective.remaining < objective.cost(loss="reward")
 
 
 def test_cross_entropy_leads_where_the_reward_is_flat() -> None:
     misled = Misled()
-    assert best(SoftPromptTuning(loss="cross_entropy"), 720, misled) > -0.6
-    assert best(SoftPromptTuning(loss="reward"), 720, misled) < -0.9
-    assert best(SoftPromptTuning(), 720, misled) < -0.9
+    assert best(tuning(loss="cross_entropy"), 720, misled) > -0.6
+    assert best(tuning(loss="reward"), 720, misled) < -0.9
+    assert best(tuning(), 720, misled) < -0.9
 
 
 def test_a_task_without_a_cross_entropy_has_its_reward_climbed() -> None:
-    own, other = (
-        climbed(SoftPromptTuning(loss=loss), 720).ledger for loss in ("reward", "cross_entropy")
-    )
+    own, other = (climbed(tuning(loss=loss), 720).ledger for loss in ("reward", "cross_entropy"))
     assert own.points == other.points
 
 
 def test_a_budget_that_covers_no_step_scores_the_start() -> None:
-    for settings in (SoftPromptTuning(), SoftPromptTuning(batch=3), SoftPromptTuning(average=0.9)):
+    for settings in (tuning(), tuning(batch=3), tuning(average=0.9)):
         ledger = climbed(settings, N).ledger
         assert (ledger.used, ledger.n_prompts) == (N, 1)
 
 
-EVERYTHING = SoftPromptTuning(batch=3, loss="cross_entropy", average=0.9, restarts=2, pull=0.5)
+EVERYTHING = tuning(batch=3, loss="cross_entropy", average=0.9, restarts=2, pull=0.5)
 
 
 def test_with_all_settings_it_passes_the_check_that_others_can_run() -> None:
-    settings = SoftPromptTuning(batch=2, average=0.9, restarts=2, pull=0.5)
+    settings = tuning(batch=2, average=0.9, restarts=2, pull=0.5)
     assert not check_optimiser(settings, tiny_lm(), n_prompts=70, length=3).problems
 
 
@@ -296,4 +299,4 @@ def test_a_search_on_parts_of_the_examples_that_was_cut_goes_on(tmp_path: Path, 
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        SoftPromptTuning(**settings)
+        tuning(**settings)

@@ -71,7 +71,7 @@ def verdicts(rewards: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> dict
 def test_what_cannot_be_searched_is_said_plainly() -> None:
     (constant,) = check_signal(np.ones((16, 1)) * np.arange(4.0), 4)
     assert constant.text.startswith(
-        "The reward is the same for all 16 random prompts: a search has nothing to go by. "
+        "Every prompt earns the same: 16 random prompts do, and a search has nothing to go by. "
     )
     assert constant.status == "fail"
 

@@ -40,4 +40,4 @@ def test_it_says_what_it_is_asked() -> None:
     calls: list[Call] = []
     task = ToyTask(asked=calls.append)
     task.rewards(None, [TokenPrompt((1,))], task.splits.dev)
-    assert calls == [((TokenPrompt((1,)),), task.splits.dev, False)]
+    assert calls == [((TokenPrompt((1,)),), task.splits.dev, None)]

@@ -196,7 +196,8 @@ class TestMistakes:
         write_config(desk, model=str(save(desk / "broken", broken=True)))
         result = rlprompt("compare", "small.yaml")
         assert result.exit_code == 2
-        assert "the empty prompt cannot be scored" in result.stderr
+        assert "broken are no finite number, such as nan, in float32; its weights" in result.stderr
+        assert result.stderr.count("\n") == 1
         assert not list((desk / "runs").glob("*"))
 
     def test_a_folder_that_holds_something(self, desk: Path) -> None:

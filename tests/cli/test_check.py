@@ -40,12 +40,13 @@ class TestDryRun:
         lines = result.stdout.splitlines()
         assert lines[0] == "small: a plan; no search is run and nothing is written"
         assert re.match(r"random +2 +48 +12 +\d+\.\d s +\d+\.\d s +\d+\.\d s", lines[2])
-        assert re.match(r"soft-prompt +2 +48 +3 ", lines[3])
+        assert re.match(r"soft-prompt +2 +48 +6 ", lines[3])
         # On 4 + 4 + 6 examples and 4 more for the prior: the empty and the hand-written prompt,
         # the latter again without calibration, the best of 20 words, and examples in context.
         controls = 18 + 18 + 14 + (20 * 4 + 18) + 18
         assert f"controls: {controls} rows" in result.stdout
-        found = re.search(r"in all: (\d+) rows \((\d+) of them to choose on dev", result.stdout)
+        said = result.stdout.replace(",", "")
+        found = re.search(r"in all: (\d+) rows \((\d+) of them to choose on dev", said)
         assert found
         assert int(found[1]) == controls + 4 * 48 + int(found[2])
 

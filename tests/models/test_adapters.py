@@ -1,75 +1,180 @@
-"""Adapters of PEFT: those inside a model are scored with it, others are refused."""
+"""A PEFT adapter in the place of a model scores as PEFT's own wrapper does."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
-from tiny import tiny_model, tiny_tokenizer
+from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
+from torch import Tensor
 
+from rlprompt import search
+from rlprompt.agents import PPO, RandomSearch
+from rlprompt.check import ToyTask
+from rlprompt.export import export_prompt
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Query
 
-peft: Any = pytest.importorskip("peft")
-# Of PEFT itself, which asks transformers in an old way.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
+# PEFT asks for an attribute of transformers by its old name.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
-QUERY = Query((5, 6, 7), (8,), ((9,), (11, 13)))
-PROMPT = TokenPrompt((20, 21))
+QUERY, PROMPT = Query((5, 6, 7), (8,), ((9,), (10,))), TokenPrompt((12, 13))
 
 
-def adapted(config: Any) -> Any:
-    torch.manual_seed(0)
-    return peft.get_peft_model(tiny_model("llama"), config).eval()
-
-
-@pytest.mark.parametrize("name", ["lora", "ia3"])
-def test_one_inside_the_model_is_scored_as_it_answers(name: str) -> None:
-    config = {
-        "lora": peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False),
-        "ia3": peft.IA3Config(
-            target_modules=["q_proj"], feedforward_modules=[], init_ia3_weights=False
-        ),
-    }[name]
-    config.task_type = "CAUSAL_LM"
-    model = adapted(config)
-    lm = FrozenLM(model, tiny_tokenizer(), name)
-    assert lm.obstacle is None
-    text = [*QUERY.head_ids, *PROMPT.ids, *QUERY.tail_ids]
+def plain(model: Any) -> Tensor:
+    """What the model makes of the row by itself."""
+    ids = torch.tensor([[5, 6, 7, 12, 13, 8]])
     with torch.no_grad():
-        logs = model(input_ids=torch.tensor([[*text, 11]])).logits[0].log_softmax(-1)
-    end = len(text) - 1
-    expected = torch.stack([logs[end, 9], logs[end, 11] + logs[end + 1, 13]])
-    torch.testing.assert_close(lm.score([PROMPT], [QUERY])[0, 0], expected, rtol=0, atol=1e-4)
-    hidden = lm.last_hidden([tuple(text)])  # what PPO asks for
-    torch.testing.assert_close(lm.next_logits(hidden)[0].log_softmax(-1), logs[end])
-    plain = FrozenLM(tiny_model("llama"), tiny_tokenizer(), name)
-    assert lm.fingerprint.weights != plain.fingerprint.weights
-    assert float((plain.score([PROMPT], [QUERY])[0, 0] - expected).abs().max()) > 1e-3
+        logits: Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    return logits[0, -1].log_softmax(-1)[[9, 10]]
 
 
-@pytest.mark.parametrize("name", ["PromptTuningConfig", "PrefixTuningConfig"])
-def test_virtual_tokens_before_every_text_are_refused(name: str) -> None:
-    config = getattr(peft, name)(task_type="CAUSAL_LM", num_virtual_tokens=3)
-    with pytest.raises(
-        ValueError, match=r"^tuned cannot be scored: its adapter \(P\w+\) puts virt"
-    ):
-        FrozenLM(adapted(config), tiny_tokenizer(), "tuned")
+def lora(kind: TinyKind = "llama", **settings: Any) -> Any:
+    """A tiny model with a LoRA adapter that changes what it says."""
+    torch.manual_seed(0)
+    target = ["c_attn"] if kind == "gpt2" else ["q_proj", "up_proj"]
+    config = peft.LoraConfig(
+        r=4,
+        target_modules=target,
+        task_type="CAUSAL_LM",
+        init_lora_weights=False,
+        fan_in_fan_out=kind == "gpt2",
+        **settings,
+    )
+    return peft.get_peft_model(tiny_model(kind), config).eval()
 
 
-def test_one_that_changes_the_forward_pass_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = adapted(peft.LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"))
-    forward = model.forward
+def saved(folder: Path, model: Any | None = None, *, tokenizer: bool = False) -> str:
+    """The folder of an adapter beside that of its base."""
+    model = model or lora()
+    base = folder / "base"
+    tiny_model().save_pretrained(base)
+    tiny_tokenizer().save_pretrained(base)
+    model.save_pretrained(folder / "lora")
+    named(folder / "lora", str(base))
+    if tokenizer:
+        tiny_tokenizer().save_pretrained(folder / "lora")
+    return str(folder / "lora")
 
-    def louder(**given: Any) -> Any:
-        output = forward(**given)
-        output.logits = 2 * output.logits
-        return output
 
-    monkeypatch.setattr(model, "forward", louder)
-    with pytest.raises(
-        ValueError, match=r"its adapter \(LORA\) does more than change the model's w"
-    ):
-        FrozenLM(model, tiny_tokenizer(), "louder")
+def named(adapter: Path, base: str | None) -> None:
+    """Write the base into an adapter's config."""
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": base}))
+
+
+class TestWrapped:
+    @pytest.mark.parametrize("kind", ["llama", "gpt2"])
+    def test_a_model_with_lora_is_packed_and_scores_as_it_does(self, kind: TinyKind) -> None:
+        model = lora(kind)
+        expected = plain(model)
+        assert float((expected - plain(tiny_model(kind))).abs().max()) > 0.01
+        lm = FrozenLM(model, tiny_tokenizer(kind), "wrapped")
+        assert lm.obstacle is None
+        torch.testing.assert_close(lm.score([PROMPT], [QUERY])[0, 0], expected, rtol=0, atol=1e-4)
+
+    def test_ppo_reads_its_hidden_states(self) -> None:
+        lm = FrozenLM(lora(), tiny_tokenizer(), "wrapped")
+        found = search(ToyTask(), lm, PPO(prompts=4), budget=80, seed=0)
+        assert found.rows == 80
+
+
+class TestFolder:
+    @pytest.mark.parametrize("tokenizer", [False, True])
+    def test_is_loaded_on_its_base(self, tmp_path: Path, tokenizer: bool) -> None:
+        folder = saved(tmp_path, tokenizer=tokenizer)
+        lm = FrozenLM.load(folder, dtype="float32")
+        assert lm.obstacle is None
+        assert lm.n_parameters == tiny_model().num_parameters()  # merged
+        scored = lm.score([PROMPT], [QUERY])[0, 0]
+        torch.testing.assert_close(scored, plain(lora()), rtol=0, atol=1e-4)
+        base = FrozenLM.load(str(tmp_path / "base"), dtype="float32")
+        assert lm.fingerprint.tokenizer == base.fingerprint.tokenizer
+        assert lm.fingerprint.digest != base.fingerprint.digest
+        assert lm.fingerprint == FrozenLM.load(folder, dtype="float32").fingerprint
+
+    def test_loses_nothing_in_a_base_of_16_bits(self, tmp_path: Path) -> None:
+        folder = saved(tmp_path)
+        half = torch.nn.Module.bfloat16(tiny_model())
+        half.save_pretrained(tmp_path / "base")
+        wide = peft.PeftModel.from_pretrained(torch.nn.Module.float(half), folder).eval()
+        scored = FrozenLM.load(folder, dtype="float32").score([PROMPT], [QUERY])[0, 0]
+        torch.testing.assert_close(scored, plain(wide), rtol=0, atol=1e-4)
+
+    def test_a_relative_base_is_found_beside_it(self, tmp_path: Path) -> None:
+        folder = saved(tmp_path)
+        named(Path(folder), "../base")
+        scored = FrozenLM.load(folder, dtype="float32").score([PROMPT], [QUERY])[0, 0]
+        torch.testing.assert_close(scored, plain(lora()), rtol=0, atol=1e-4)
+
+    def test_its_own_tokens_make_room_in_the_table(self, tmp_path: Path) -> None:
+        tokenizer = tiny_tokenizer()
+        base = tiny_model()
+        n_before = len(tokenizer)
+        more: Any = tokenizer
+        more.add_tokens(["<mood>"])
+        base.resize_token_embeddings(len(tokenizer))
+        model = peft.get_peft_model(
+            base,
+            peft.LoraConfig(
+                r=2,
+                target_modules=["q_proj"],
+                modules_to_save=["embed_tokens"],
+                ensure_weight_tying=True,
+                task_type="CAUSAL_LM",
+                init_lora_weights=False,
+            ),
+        ).eval()
+        folder = saved(tmp_path, model)
+        tokenizer.save_pretrained(folder)
+        lm = FrozenLM.load(folder, dtype="float32")
+        assert lm.n_vocabulary == n_before + 1
+        assert lm.encode("<mood>") == (n_before,)
+        scored = lm.score([PROMPT], [QUERY])[0, 0]
+        torch.testing.assert_close(scored, plain(model), rtol=0, atol=1e-4)
+
+
+class TestMessages:
+    def test_a_base_that_is_not_there_is_named(self, tmp_path: Path) -> None:
+        folder = saved(tmp_path)
+        shutil.rmtree(tmp_path / "base")
+        with pytest.raises(ValueError, match=r"the base model of the adapter .*base_model_name_or"):
+            FrozenLM.load(folder)
+        named(Path(folder), None)
+        with pytest.raises(ValueError, match=r"is a PEFT adapter \(LORA\) .* names no base model"):
+            FrozenLM.load(folder)
+
+    def test_a_base_that_does_not_fit_is_named(self, tmp_path: Path) -> None:
+        folder = saved(tmp_path)
+        tiny_model(hidden_size=16).save_pretrained(tmp_path / "base")
+        with pytest.raises(ValueError, match=r"lora' does not fit its base model '.*base': .*size"):
+            FrozenLM.load(folder)
+
+    def test_a_missing_package_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = saved(tmp_path)
+        find = importlib.util.find_spec
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name: None if name == "peft" else find(name)
+        )
+        with pytest.raises(ValueError, match=r"pip install 'rlprompt\[peft\]'$"):
+            FrozenLM.load(folder)
+
+    def test_an_exported_prompt_is_no_model(self, tmp_path: Path) -> None:
+        lm, task = tiny_lm(), ToyTask()
+        found = search(task, lm, RandomSearch(), budget=40, length=2)
+        export_prompt(found, tmp_path / "found", lm, task)
+        folder = str(tmp_path / "found")
+        with pytest.raises(ValueError, match=r"is a prompt that rlprompt exported, no model") as e:
+            FrozenLM.load(folder)
+        assert f"rlprompt score {folder} EXPERIMENT.yaml" in str(e.value)
+        assert "'tiny-llama'" in str(e.value)
+        assert "\n" not in str(e.value)

@@ -2,18 +2,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from tiny import tiny_model
+from tiny import TinyKind, tiny_model, tiny_tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlprompt.check import check_task
 from rlprompt.models import precision as noise
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.noise import Noise
+from rlprompt.models.noise import Noise, NotFiniteError
 from rlprompt.models.precision import choose_dtype, measure_noise
-from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Query
 
 CPU = torch.device("cpu")
@@ -78,6 +83,79 @@ class TestAutoDtype:
         assert lm.fingerprint.dtype == "float32"  # bfloat16's noise here is 0.3 nats
         assert lm.dtype_reason in caplog.text
         assert "smollm2-135m is scored in float32 on cpu: " in caplog.text
+
+
+def loud(kind: TinyKind) -> PreTrainedModel:
+    """A model whose numbers grow beyond what float16 holds, and not beyond the others."""
+    model = tiny_model(kind)
+    for name, parameter in model.named_parameters():
+        if name.endswith(("up_proj.weight", "gate_proj.weight")):
+            parameter.data *= 1e4
+        elif "decoder.final_layer_norm" in name:  # in its layers T5 clamps what overflows
+            parameter.data *= 1e6
+    return model
+
+
+class TestOverflow:
+    @pytest.mark.parametrize("kind", ["llama", "t5"])
+    def test_is_named_with_the_dtype_to_take(self, kind: TinyKind, tmp_path: Path) -> None:
+        loud(kind).save_pretrained(tmp_path)
+        tiny_tokenizer(kind).save_pretrained(tmp_path)
+        with pytest.raises(NotFiniteError, match=r"in float16; .* with dtype bfloat16 or float32"):
+            FrozenLM.load(str(tmp_path), dtype="float16").own_noise  # noqa: B018
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+    def test_there_is_none_in_that_dtype(self, dtype: str, tmp_path: Path) -> None:
+        loud("llama").save_pretrained(tmp_path)
+        tiny_tokenizer().save_pretrained(tmp_path)
+        assert np.isfinite(FrozenLM.load(str(tmp_path), dtype=dtype).own_noise.largest)
+
+    @pytest.mark.usefixtures("fast")
+    @pytest.mark.parametrize("kind", ["llama", "t5"])
+    def test_is_never_chosen(self, kind: TinyKind) -> None:
+        def noise_of(model: PreTrainedModel) -> Noise:
+            return FrozenLM(model, tiny_tokenizer(kind)).own_noise
+
+        model, why = choose_dtype(torch.nn.Module.half(loud(kind)), CPU, noise_of)
+        assert (model.dtype, why) == (
+            torch.float32,
+            "float16 overflows: it gives no finite numbers",
+        )
+
+    def test_is_not_chosen_where_float32_does_not_fit(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(noise, "free_bytes", lambda _: 1000)
+
+        def noise_of(model: PreTrainedModel) -> Noise:
+            return FrozenLM(model, tiny_tokenizer()).own_noise
+
+        model, why = choose_dtype(torch.nn.Module.half(loud("llama")), CPU, noise_of)
+        assert model.dtype == torch.bfloat16
+        assert why.endswith("more than is free, and float16 overflows")
+        quiet, _ = choose_dtype(torch.nn.Module.half(tiny_model()), CPU, noise_of)
+        assert quiet.dtype == torch.float16
+
+    def test_of_some_texts_alone_is_a_finding_and_ends_no_search_late(self) -> None:
+        lm = FrozenLM(tiny_model(), tiny_tokenizer(), "holed")
+        (film,) = lm.encode(" film")
+        vector = torch.tensor(lm.embeddings()[film])
+
+        def breaks(module: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            met = (given[0] == vector).all(-1, keepdim=True)
+            return (given[0].masked_fill(met, torch.nan), *given[1:])
+
+        lm.model.get_submodule("model.layers.0").register_forward_pre_hook(breaks)
+        rows = [{"text": f"a film {i}", "label": "ab"[i % 2]} for i in range(12)]
+        task = ClassificationTask.from_file(
+            rows, template="{text} {prompt}", label_words={"a": "good", "b": "bad"}, shots=2
+        )
+        (problem, *_) = check_task(task, lm).problems
+        assert (problem.name, problem.status) == ("finite", "fail")
+        assert "log-likelihoods of holed are no finite number, such as nan, in fl" in problem.text
+        soft = [SoftPrompt(np.zeros((2, lm.hidden_size), dtype=np.float32))]
+        with pytest.raises(NotFiniteError, match="holed"):
+            task.rewards_with_grad(lm, soft, task.splits.train)
 
 
 def test_the_difference_of_each_way_is_found() -> None:

@@ -34,7 +34,7 @@ from rlprompt.search.objective import (
 )
 from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.tasks.base import GRADIENT_ROWS, Task
-from rlprompt.types import Floats, Outputs
+from rlprompt.types import Floats, Loss, Outputs
 
 N = len(fake_splits().train)
 
@@ -81,6 +81,8 @@ class TableTask(FakeTask):
         return self.table[prompt.ids[0]]
 
 
+REWARD: Loss = "reward"
+
 # Calls of an optimiser: whether with a gradient, and which prompts.
 calls = st.lists(
     st.tuples(st.booleans(), st.lists(st.integers(0, 20), max_size=12)), min_size=1, max_size=12
@@ -98,9 +100,9 @@ class TestBudget:
         asked = []
         for gradient, numbers in batches:
             prompts = [SoftPrompt(np.full((1, 2), float(i))) for i in numbers]
-            cost = N * (GRADIENT_ROWS if gradient else 1)
+            cost, loss = (N * GRADIENT_ROWS, REWARD) if gradient else (N, None)
             covered = min(len(prompts), (rows - used) // cost)
-            assert target.affordable(gradient=gradient) == (rows - used) // cost
+            assert target.affordable(loss=loss) == (rows - used) // cost
             evaluate = target.evaluate_with_grad if gradient else target.evaluate
             evaluation: Evaluation
             if covered < len(prompts):
@@ -266,9 +268,9 @@ class TestParts:
         for gradient, numbers, places in batches:
             prompts = [SoftPrompt(np.full((1, 2), float(i))) for i in numbers]
             size = N if places is None else len(places)
-            cost = size * (GRADIENT_ROWS if gradient else 1)
+            cost, loss = (size * GRADIENT_ROWS, REWARD) if gradient else (size, None)
             covered = min(len(prompts), (rows - used) // cost)
-            assert target.affordable(gradient=gradient, examples=size) == (rows - used) // cost
+            assert target.affordable(loss=loss, examples=size) == (rows - used) // cost
             evaluate = target.evaluate_with_grad if gradient else target.evaluate
             evaluation: Evaluation
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -34,7 +35,7 @@ def test_a_worker_is_dead_once_its_heart_stands_still(
     # Here, a process that has ended is dead at once, and this one lives.
     ended = subprocess.Popen([sys.executable, "-c", ""])
     here = worker.name.rsplit(":", 2)[0]
-    time.sleep(0.5)
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
     assert worker.takes_for_dead("c", f"{here}:{ended.pid}:abc", 1)  # a zombie, not waited for
     ended.wait()
     assert worker.takes_for_dead("c", f"{here}:{ended.pid}:abc", 1)

@@ -33,6 +33,7 @@ from rlprompt.store.database import StoreError
 from rlprompt.store.store import Store
 from rlprompt.tasks.base import GRADIENT_ROWS
 from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.types import Loss
 
 
 @pytest.mark.parametrize("last", [0, 3, 6, 17, 40, 69])
@@ -72,8 +73,8 @@ class Dearer(HiddenVectors):
 
     extra: int = 1
 
-    def gradient_rows(self, n_examples: int) -> int:
-        return super().gradient_rows(n_examples) + self.extra
+    def gradient_rows(self, n_examples: int, loss: Loss = "reward") -> int:
+        return super().gradient_rows(n_examples, loss) + self.extra
 
 
 def test_a_gradient_is_charged_in_the_store_as_in_the_search(path: Path) -> None:

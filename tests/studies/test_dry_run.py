@@ -30,8 +30,19 @@ from rlprompt.types import Floats, PromptKind
 N_TRAIN, N_DEV, N_TEST = 10, 4, 7
 SPLITS = Splits(split("train", N_TRAIN), split("dev", N_DEV), split("test", N_TEST))
 ROW_SECONDS = 2e-4
-# What a sleep may be longer than asked for on a busy machine, as a factor.
-BUSY = 2.5
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that goes on while somebody sleeps, and then alone: no machine is busy or slow."""
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    monkeypatch.setattr(time, "sleep", sleep)
 
 
 @dataclass(frozen=True)
@@ -67,23 +78,22 @@ class Thinks:
             time.sleep(8 * 0.004)
 
 
+# All of its prompts cost the same.
+STEPS = SoftPromptTuning(batch=None, loss=None, average=None)
+
+
 def experiment(**fields: Any) -> Experiment:
     made: dict[str, Any] = {
         "name": "small",
         "task": SlowTask(),
         "lm": tiny_lm(),
-        "optimisers": {"random": RandomSearch(), "soft": SoftPromptTuning(), "thinks": Thinks()},
+        "optimisers": {"random": RandomSearch(), "soft": STEPS, "thinks": Thinks()},
         "budget": Budget(90 * N_TRAIN + 3),
         "seeds": (0, 1),
         "length": 3,
         "controls": {"empty": TokenPrompt(), "hand-written": TokenPrompt((5, 6))},
     }
     return Experiment(**(made | fields))
-
-
-def near(seconds: float) -> Any:
-    """Between these seconds and what a busy machine makes of them."""
-    return pytest.approx(seconds * (1 + BUSY) / 2, abs=0.02 + seconds * (BUSY - 0.8) / 2)
 
 
 def test_rows_are_counted_exactly() -> None:
@@ -108,10 +118,10 @@ def test_seconds_of_the_task_and_of_the_optimiser_are_told_apart() -> None:
     plan = make_plan(experiment())
     random, soft, thinks = plan.searches
     for one in (random, soft, thinks):
-        assert one.lm_seconds == near(903 * ROW_SECONDS)
-        assert one.selection_seconds == near(one.selection_rows * ROW_SECONDS)
-    assert random.own_seconds < 0.2
-    assert thinks.own_seconds == near(0.3 + 90 * 0.004)
+        assert one.lm_seconds == pytest.approx(903 * ROW_SECONDS, rel=0.05)
+        assert one.selection_seconds == pytest.approx(one.selection_rows * ROW_SECONDS, rel=0.05)
+    assert random.own_seconds == pytest.approx(0, abs=1e-9)
+    assert thinks.own_seconds == pytest.approx(0.3 + 90 * 0.004, rel=0.15)
     each = sum(one.seconds for one in plan.searches)
     assert plan.seconds == pytest.approx(plan.control_seconds + 2 * each)
     assert plan.measured_seconds > 0.3
@@ -131,8 +141,8 @@ def test_a_search_then_takes_about_as_long() -> None:
         result = search(Open(), tiny_lm(), optimiser, 903, length=3)
         seconds = time.perf_counter() - began
         assert result.n_prompts == plan.n_prompts
-        assert 1 / BUSY < result.lm_seconds / plan.lm_seconds < BUSY
-        assert 1 / BUSY < seconds / plan.seconds < BUSY
+        assert result.lm_seconds == pytest.approx(plan.lm_seconds, rel=0.1)
+        assert seconds == pytest.approx(plan.seconds, rel=0.1)
 
 
 def test_a_limit_of_seconds_is_kept_in_mind() -> None:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 from films import LABELS, films
-from tiny import TinyKind, tiny_lm
+from quantised import with_layers
+from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
-from rlprompt.studies.references import REFERENCES, FineTuning, LogisticHead, LoRA, train_reference
+from rlprompt.studies.references import (
+    REFERENCES,
+    FineTuning,
+    LogisticHead,
+    LoRA,
+    check_references,
+    train_reference,
+)
 from rlprompt.studies.training import class_scores
 from rlprompt.template import Template
 
@@ -135,3 +143,10 @@ def test_a_calibrated_task_is_trained_without() -> None:
         for task in (TASK, films(splits=SPLITS, calibration="contextual"))
     )
     assert plain.rewards == calibrated.rewards
+
+
+def test_quantised_weights_are_not_fine_tuned() -> None:
+    lm = FrozenLM(with_layers(tiny_model()), tiny_tokenizer(), "packed")
+    with pytest.raises(ValueError, match=r"fine-tuning trains a copy of packed, and its weights"):
+        check_references({"fine-tuning": FineTuning()}, TASK, lm)
+    check_references({"lora": LoRA(), "logistic-head": LogisticHead()}, TASK, lm)

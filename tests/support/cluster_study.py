@@ -33,24 +33,33 @@ from rlprompt.studies.study import PlannedSearch, Study
 from rlprompt.types import Floats
 
 N_PROMPTS = 48
-# A batch of 8 prompts takes this long, so that a search is under way for a second.
-SECONDS = 0.1
+LOST = " lost "
 
 
 @dataclass(frozen=True)
-class Slow(HiddenWords):
-    """Takes its time, and notes in a file which process scored how many prompts of train."""
+class Noted(HiddenWords):
+    """Notes in a file which process scored how many prompts of train.
+
+    Args:
+        notes: The file.
+        waits: Whether a process that has scored some waits until a node was lost.
+    """
 
     notes: Path = Path()
-    fingerprint: str = "slow"
+    waits: bool = False
+    fingerprint: str = "noted"
 
     def rewards(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Floats:
         if examples == self.splits.train and len(prompts) > 1:
-            time.sleep(SECONDS)
+            while self.waits and self._has_scored() and LOST not in self.notes.read_text():
+                time.sleep(0.05)
             note(self.notes, f"{os.getpid()} scored {len(prompts)}")
         return super().rewards(lm, prompts, examples)
+
+    def _has_scored(self) -> bool:
+        return f"{os.getpid()} scored" in self.notes.read_text()
 
 
 def note(notes: Path, line: str) -> None:
@@ -64,9 +73,9 @@ def load(notes: Path, name: str) -> FrozenLM:
     return tiny_lm()
 
 
-def jobs(notes: Path) -> dict[str, PlannedSearch]:
+def jobs(notes: Path, *, waits: bool = False) -> dict[str, PlannedSearch]:
     optimisers: dict[str, Optimiser[Any]] = {"ppo": PPO(prompts=8), "greedy": Greedy(batch=8)}
-    task = Slow(notes=notes)
+    task = Noted(notes=notes, waits=waits)
     budget = Budget(N_PROMPTS * len(task.splits.train))
     return {
         f"{name}-{seed}": PlannedSearch(
@@ -87,12 +96,12 @@ def take_away(folder: Path, take: partial[None]) -> None:
     """Wait until two searches are under way at once, on a node each, and take one node away."""
     under_way: list[int] = []
     while len(under_way) < 2:
-        time.sleep(0.02)
+        time.sleep(0.05)
         if (folder / FILE).exists():
             with Store(folder / FILE, read_only=True) as store:
                 under_way = [run.used for run in store.runs() if run.owner and run.used]
     take()
-    note(folder / "notes", f"0 lost with {under_way}")
+    note(folder / "notes", f"0{LOST}with {under_way}")
 
 
 def run_on_cluster(folder: Path) -> None:
@@ -116,9 +125,10 @@ def run_on_cluster(folder: Path) -> None:
             daemon=True,  # should the study fail before
         )
         notes = folder / "notes"
-        with Study(folder, jobs(notes), {}) as study:
+        with Study(folder, jobs(notes, waits=True), {}) as study:
             taker.start()
-            settings = Ray(cluster.address, load=partial(load, notes))
+            # A process on each node, and none that takes over from those that end.
+            settings = Ray(cluster.address, workers=2, load=partial(load, notes))
             ended = searched(study, settings)
             with contextlib.closing(ended):
                 for _, error in ended:

@@ -7,12 +7,14 @@ its end, and in `shared` by two processes of which one is killed.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import time
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from multiprocessing.sharedctypes import RawValue
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from rlprompt.agents.ppo import PPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.search.budget import Budget
+from rlprompt.search.memo import Memo, Question, V
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.selection import Selection
 from rlprompt.store.store import FILE, Store
@@ -38,9 +41,8 @@ TASK = ClassificationTask(
     "words", SPLITS, Template("{text} {prompt}"), {"good": "great", "bad": "terrible"}
 )
 
-# Of the processor time of the study, what the killed processes have together, on average: they get
-# far and do not finish, on a machine of any speed.
-SHARE = 0.5
+# Of the answers of the study, how far the killed processes get together.
+SHARE = 0.95
 OPTIMISERS: dict[str, Optimiser[Any]] = {
     "random": RandomSearch(batch=4),
     "halving": RandomSearch(batch=8, halving=0.25),
@@ -62,45 +64,85 @@ def jobs(n_prompts: int) -> dict[str, PlannedSearch]:
     return {**made, "early": replace(made["random"], selection=early)}
 
 
-def work(folder: Path, n_prompts: int) -> None:
-    with Study(folder, jobs(n_prompts), {}) as study:
+# Answers that were kept in the study at hand, by this process and all forks.
+KEPT = RawValue("i")
+
+
+@dataclass
+class Life:
+    """Has this process killed soon after so many answers were kept, or not at all."""
+
+    n_answers: float = math.inf
+    seconds: float = 0.0
+
+    def look(self) -> None:
+        if KEPT.value >= self.n_answers:
+            self.n_answers = math.inf
+            # After so long on the processor the kernel kills, at once.
+            signal.setitimer(signal.ITIMER_PROF, self.seconds)
+
+
+@dataclass
+class Counted(Memo):
+    """Counts the answers that are kept."""
+
+    memo: Memo
+    life: Life
+
+    def get(self, question: Question[V]) -> V | None:
+        return self.memo.get(question)
+
+    def put(self, question: Question[V], answer: V) -> V:
+        answer = self.memo.put(question, answer)
+        KEPT.value += 1
+        self.life.look()
+        return answer
+
+
+class CountedStudy(Study):
+    life: Life
+
+    def memo(self, name: str) -> Memo:
+        return Counted(super().memo(name), self.life)
+
+
+def work(folder: Path, n_prompts: int, life: Life | None = None) -> None:
+    life = life or Life()
+    life.look()
+    study = CountedStudy(folder, jobs(n_prompts), {})
+    study.life = life
+    with study:
         for name in study.claimed():
             study.run(name)
 
 
-def work_until(folder: Path, n_prompts: int, seconds: float) -> bool:
-    """Work in a fork that is killed after so much time on the processor; whether it was."""
-    child = os.fork()
-    if not child:
-        work(folder, n_prompts)
-        os._exit(0)
-    clock = (~child << 3) | 2  # the child's processor time: clock_getcpuclockid(3)
-    while time.clock_gettime(clock) < seconds and not os.waitid(
-        os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT
-    ):
-        time.sleep(2e-4)
-    os.kill(child, signal.SIGKILL)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
-
-
 def undisturbed(folder: Path, n_prompts: int) -> float:
-    """Work where nothing disturbs it; the seconds of processor time that it took."""
-    before = os.times()
-    child = os.fork()
-    if not child:
-        work(folder, n_prompts)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-    after = os.times()
-    return after.children_user + after.children_system - sum(before[2:4])
+    """Work where nothing disturbs it; the seconds of processor time for an answer."""
+    KEPT.value, before = 0, time.process_time()
+    work(folder, n_prompts)
+    return (time.process_time() - before) / int(KEPT.value)
 
 
-def killed(folder: Path, n_prompts: int, n_kills: int, mean_life: float, seed: int) -> None:
-    """Work that is killed again and again, and then ends."""
+def killed(folder: Path, n_prompts: int, n_kills: int, seconds: float, seed: int) -> None:
+    """Work that is killed again and again, all along the study, and then ends.
+
+    What is drawn is how many answers there are when a process dies, and not how old it is: on a
+    machine of any speed some die as they begin, others in each of the searches, and none finishes.
+    """
     rng = np.random.default_rng(seed)
+    n_between, KEPT.value = SHARE * KEPT.value / n_kills, 0
+    killed_in = set()
     for i in range(n_kills):
-        was_killed = work_until(folder, n_prompts, rng.exponential(mean_life))
-        assert was_killed, f"finished after {i} kills"
+        life = Life(n_between * (i + rng.random() - 0.5), rng.exponential(seconds))
+        child = os.fork()
+        if not child:
+            work(folder, n_prompts, life)
+            os._exit(0)
+        assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), f"finished after {i} kills"
+        if (folder / FILE).exists():
+            with Store(folder / FILE, read_only=True) as store:
+                killed_in |= {run.name for run in store.runs() if run.owner}
+    assert len(killed_in) > len(OPTIMISERS) / 2, f"killed in {killed_in} alone"
     work(folder, n_prompts)
 
 
@@ -137,8 +179,8 @@ def share(folder: Path, n_prompts: int) -> None:
 def main(folder: Path, n_prompts: int, n_kills: int, seed: int) -> None:
     prepare()
     seconds = undisturbed(folder / "undisturbed", n_prompts)
+    killed(folder / "killed", n_prompts, n_kills, seconds, seed)
     share(folder / "shared", n_prompts)
-    killed(folder / "killed", n_prompts, n_kills, SHARE * seconds / n_kills, seed)
 
 
 if __name__ == "__main__":

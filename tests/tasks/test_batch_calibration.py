@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from class_tasks import CAUSAL, LONG, MASKED, PROMPTS, TRAIN, WORDS, soft, task
+from class_tasks import CAUSAL, LONG, MASKED, PROMPTS, TRAIN, WORDS, check_slopes, soft, task
 from fakes import Remembered, timeless
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from tiny import HIDDEN, KINDS, TinyKind, tiny_lm
+from tiny import KINDS, TinyKind, tiny_lm
 from torch import Tensor
 
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.check.task import check_task
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search import selection
 from rlprompt.search.budget import Budget, Scored
 from rlprompt.search.evaluation import Evaluator
@@ -35,7 +35,7 @@ from rlprompt.tasks.calibration import batch_log_prior, calibrated, check_prior
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.compression import CompressionTask
 from rlprompt.template import Template
-from rlprompt.types import DEFAULT_CALIBRATION, Floats
+from rlprompt.types import DEFAULT_CALIBRATION, Floats, Loss
 
 DEV = (
     Example({"text": "on dev"}, "pos"),
@@ -203,25 +203,6 @@ class TestRewards:
         np.testing.assert_allclose(found, expected[:, range(3), labels], atol=1e-4)
 
 
-def check_slopes(made: ClassificationTask, lm: FrozenLM, examples: Sequence[Example]) -> None:
-    """Hold gradients against central differences."""
-    step, prompts = 3e-4, soft(seed=1)
-    rewards, gradients = made.rewards_with_grad(lm, prompts, examples)
-    np.testing.assert_allclose(rewards, made.rewards(lm, prompts, examples), atol=1e-2, rtol=1e-4)
-    assert gradients.shape == (2, 3, HIDDEN)
-    assert gradients.dtype == np.float32
-    generator = np.random.default_rng(1)
-    for prompt, gradient in zip(prompts, gradients, strict=True):
-        for _ in range(3):
-            direction = generator.standard_normal(gradient.shape)
-            direction += 3 * gradient / np.linalg.norm(gradient)  # so that there is a slope
-            ends = [SoftPrompt(prompt.vectors + s * step * direction) for s in (-1, 1)]
-            low, high = made.rewards(lm, ends, examples).mean(axis=1)
-            slope = float((gradient * direction).sum())
-            scale = float(np.linalg.norm(gradient) * np.linalg.norm(direction))
-            assert (high - low) / (2 * step) == pytest.approx(slope, abs=0.005 * scale)
-
-
 class TestGradient:
     @pytest.mark.parametrize("name", ["gap", "cross_entropy", "hinge"])
     @pytest.mark.parametrize("words", [WORDS, LONG], ids=["one token", "several tokens"])
@@ -338,6 +319,17 @@ class TestCost:
         ):
             assert np.array_equal(alone, known)
 
+    @pytest.mark.parametrize("calibration", ["batch", "contextual"])
+    def test_the_gradient_of_a_cross_entropy_is_not_calibrated_and_its_rewards_are(
+        self, calibration: str
+    ) -> None:
+        lm, prompts = tiny_lm(seed=12), soft(2)
+        made = task(reward="gap", calibration=calibration)
+        rewards, gradients = made.cross_entropy_with_grad(lm, prompts, TRAIN)
+        assert rewards == pytest.approx(made.rewards(lm, prompts, TRAIN), abs=1e-3)
+        plain = task(reward="cross_entropy")
+        assert gradients == pytest.approx(plain.rewards_with_grad(lm, prompts, TRAIN)[1], abs=1e-6)
+
     def test_a_budget_pays_for_train_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         lm = tiny_lm(seed=12)
         spy, objective = Spy(lm, monkeypatch), Objective(batch(), lm, Budget(100))
@@ -349,21 +341,26 @@ class TestCost:
         assert sum(spy.rows) == 2 * len(PROMPTS)
 
     @pytest.mark.parametrize(
-        ("calibration", "examples", "expected"),
+        ("calibration", "loss", "examples", "expected"),
         [
-            ("none", None, [15]),
-            ("none", [3, 0], [6]),
+            ("none", "reward", None, [15]),
+            ("none", "cross_entropy", [3, 0], [6]),
             # A forward pass for the prior, and then the gradient of the same texts.
-            ("batch", None, [5, 15]),
-            ("batch", [3, 0], [2, 6]),
+            ("batch", "reward", None, [5, 15]),
+            ("batch", "reward", [3, 0], [2, 6]),
+            # The gradient alone: what calibrates the rewards is known from it.
+            ("batch", "cross_entropy", None, [15]),
+            ("batch", "cross_entropy", [3, 0], [6]),
             # Two texts without content: forward, and with gradient after the examples.
-            ("contextual", None, [2, 15, 6]),
-            ("contextual", [3, 0], [2, 6, 6]),
+            ("contextual", "reward", None, [2, 15, 6]),
+            ("contextual", "reward", [3, 0], [2, 6, 6]),
+            ("contextual", "cross_entropy", [3, 0], [6, 2]),
         ],
     )
     def test_a_gradient_costs_what_is_computed_for_it(
         self,
         calibration: str,
+        loss: Loss,
         examples: list[int] | None,
         expected: list[int],
         monkeypatch: pytest.MonkeyPatch,
@@ -371,14 +368,13 @@ class TestCost:
         lm = tiny_lm(seed=12)
         spy = Spy(lm, monkeypatch)
         objective = Objective(task(calibration=calibration), lm, Budget(100))
-        objective.evaluate_with_grad(soft(1), examples)
+        objective.evaluate_with_grad(soft(1), examples, loss=loss)
         assert spy.rows == expected
         assert objective.ledger.used == sum(expected)
         n_examples = None if examples is None else 2
-        assert objective.cost(gradient=True, examples=n_examples) == sum(expected)
-        assert objective.affordable(gradient=True) == (100 - sum(expected)) // objective.cost(
-            gradient=True
-        )
+        assert objective.cost(loss=loss, examples=n_examples) == sum(expected)
+        of_all = objective.cost(loss=loss)
+        assert objective.affordable(loss=loss) == (100 - sum(expected)) // of_all
 
 
 class TestSettings:

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from class_tasks import CAUSAL, LONG, MASKED, PROMPTS, TRAIN, WORDS, soft, task
+from class_tasks import CAUSAL, LONG, MASKED, PROMPTS, TRAIN, WORDS, check_slopes, soft, task
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from tiny import HIDDEN, TinyKind, tiny_lm, tiny_model, tiny_tokenizer
+from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 from torch import Tensor
 
 from rlprompt.models.lm import FrozenLM
@@ -202,24 +202,9 @@ class TestGradient:
     def test_it_is_that_of_finite_differences(
         self, name: str, words: dict[str, str], template: str
     ) -> None:
-        # A step and prompts with no kink of a reward between the ends.
-        lm, step = tiny_lm(), 3e-4
-        made = contextual(reward=name, template=Template(template), label_words=words)
-        prompts = soft(seed=1)
-        rewards, gradients = made.rewards_with_grad(lm, prompts, TRAIN)
-        np.testing.assert_allclose(rewards, made.rewards(lm, prompts, TRAIN), atol=1e-2, rtol=1e-4)
-        assert gradients.shape == (2, 3, HIDDEN)
-        assert gradients.dtype == np.float32
-        generator = np.random.default_rng(1)
-        for prompt, gradient in zip(prompts, gradients, strict=True):
-            for _ in range(3):
-                direction = generator.standard_normal(gradient.shape)
-                direction += 3 * gradient / np.linalg.norm(gradient)  # so that there is a slope
-                ends = [SoftPrompt(prompt.vectors + s * step * direction) for s in (-1, 1)]
-                low, high = made.rewards(lm, ends, TRAIN).mean(axis=1)
-                slope = float((gradient * direction).sum())
-                scale = float(np.linalg.norm(gradient) * np.linalg.norm(direction))
-                assert (high - low) / (2 * step) == pytest.approx(slope, abs=0.005 * scale)
+        check_slopes(
+            contextual(reward=name, template=Template(template), label_words=words), tiny_lm()
+        )
 
     @pytest.mark.parametrize("options", [{"pooling": "logsumexp"}, {"length": "mean"}])
     def test_options_go_together(self, options: dict[str, str]) -> None:

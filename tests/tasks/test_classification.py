@@ -6,9 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from class_tasks import CAUSAL, LONG, MASKED, PROMPTS, SPLITS, TRAIN, WORDS, example, soft, task
+from class_tasks import (
+    CAUSAL,
+    LONG,
+    MASKED,
+    PROMPTS,
+    SPLITS,
+    TRAIN,
+    WORDS,
+    check_slopes,
+    example,
+    soft,
+    task,
+)
 from numpy.typing import NDArray
-from tiny import HIDDEN, TinyKind, tiny_lm
+from tiny import TinyKind, tiny_lm
 
 from rlprompt.data.load import Splits
 from rlprompt.models.lm import FrozenLM
@@ -141,24 +153,8 @@ class TestGradient:
     @pytest.mark.parametrize("name", ["gap", "cross_entropy", "hinge"])
     @pytest.mark.parametrize("template", [CAUSAL, "{prompt} {text}", "{text} {prompt} it was"])
     def test_it_is_that_of_finite_differences(self, name: str, template: str) -> None:
-        """Along random directions, central differences of the mean reward of each prompt."""
-        lm, step = tiny_lm(), 1e-3
         made = task(reward=name, template=Template(template), label_words=LONG)
-        prompts = soft()
-        rewards, gradients = made.rewards_with_grad(lm, prompts, TRAIN)
-        np.testing.assert_allclose(rewards, made.rewards(lm, prompts, TRAIN), atol=1e-2, rtol=1e-4)
-        assert gradients.shape == (2, 3, HIDDEN)
-        assert gradients.dtype == np.float32
-        generator = np.random.default_rng(1)
-        for prompt, gradient in zip(prompts, gradients, strict=True):
-            for _ in range(3):
-                direction = generator.standard_normal(gradient.shape)
-                direction += 3 * gradient / np.linalg.norm(gradient)  # so that there is a slope
-                ends = [SoftPrompt(prompt.vectors + s * step * direction) for s in (-1, 1)]
-                low, high = made.rewards(lm, ends, TRAIN).mean(axis=1)
-                slope = float((gradient * direction).sum())
-                scale = float(np.linalg.norm(gradient) * np.linalg.norm(direction))
-                assert (high - low) / (2 * step) == pytest.approx(slope, abs=0.02 * scale)
+        check_slopes(made, tiny_lm(), seed=0, step=1e-3, within=0.02)
 
     def test_prompts_do_not_mix(self) -> None:
         lm, made, prompts = tiny_lm(), task(), soft(3)

@@ -17,7 +17,6 @@ from small_experiments import experiment, task
 from tiny import tiny_lm
 from transferred_study import byte_lm, transferred
 
-from rlprompt.agents.random_search import RandomSearch
 from rlprompt.config.yaml_file import load_config
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
@@ -26,8 +25,10 @@ from rlprompt.search.evaluation import evaluate
 from rlprompt.search.objective import Objective
 from rlprompt.search.result import Score
 from rlprompt.store.store import FILE, Store
+from rlprompt.studies.experiment import searches
 from rlprompt.studies.loading import load_experiments
 from rlprompt.studies.run import compare
+from rlprompt.studies.study import Study
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.transfer.file import Transfer, read_transfer
 from rlprompt.transfer.matrix import Loss, losses
@@ -366,9 +367,15 @@ def test_the_real_model_and_its_bfloat16_copy(tmp_path: Path, default_lm: Frozen
         test=2,
     )
     made = experiment(
-        lm=lm, task=films, optimisers={"random": RandomSearch()}, budget=Budget(8), controls={}
+        lm=lm,
+        task=films,
+        optimisers={"fixed": Fixed(lm.encode(" It was"))},
+        budget=Budget(len(films.splits.train)),
+        controls={},
     )
-    compare(made, tmp_path)
+    with Study(tmp_path, searches([made]), {}) as study:
+        for name in study.claimed():
+            study.run(name)
     copy = FrozenLM.load("smollm2-135m", device="cpu", dtype="bfloat16")
     with Store(tmp_path / FILE) as store:
         found, _ = found_prompts(store, [made])
