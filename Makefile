@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 # -qq: errors only.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
-.PHONY: help venv demo test check bench clean
+.PHONY: help venv demo test check sweep models bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ demo: $(STAMP) ## compare the search methods on the bundled model and data (repo
 
 test: $(STAMP) ## run every test but those of the wheel, which are in `check`
 	# What the tests start compiles nothing anew, whatever the environment says.
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not wheel"
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not wheel and not sweep"
 
 check: $(STAMP) ## format, lint, types, layers, and the wheel installed outside the checkout
 	$(BIN)/ruff format --check .
@@ -48,6 +48,12 @@ check: $(STAMP) ## format, lint, types, layers, and the wheel installed outside 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -n 0 -m wheel tests/test_packaging.py
+
+sweep: $(STAMP) ## try every type of model that transformers knows, 3 minutes
+	$(BIN)/python -m pytest -q -m sweep tests/models
+
+models: $(STAMP) ## write the table of docs/models.md
+	PYTHONPATH=tests/support $(BIN)/python tests/support/model_table.py
 
 bench: $(STAMP) ## measure the speed of scoring on this machine
 	$(BIN)/python experiments/bench_scoring.py

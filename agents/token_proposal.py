@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -124,10 +122,7 @@ class Proposal(BaseFeaturesExtractor):
         texts = [(self._start, *state) for state in states]
         hidden = self._objective.hidden(texts, self._calls)
         self._calls.append(texts)
-        model: Any = lm.model  # transformers leaves these methods untyped
-        head = model.get_output_embeddings()
-        logits: Tensor = head(torch.from_numpy(hidden).to(head.weight))[:, self._allowed]
-        return logits.float().softmax(-1)
+        return lm.next_logits(hidden)[:, self._allowed].float().softmax(-1)
 
 
 def start_tokens(space: TokenSpace) -> Tensor:

@@ -2,9 +2,9 @@
 
 The prompt's place is the one `{prompt}`; the other fields are columns of the example. The answer
 follows at the end of the text (causal models), stands at `{mask}` (masked models), or is a text of
-its own (encoder-decoders). A space right before `{prompt}` belongs to the prompt's text and one at
-the very end to the answer's, as in lm-eval's `_encode_pair`, since most tokenizers spell a word
-with the space before it. A line break stays where it is.
+its own (encoder-decoders; T5 fills a `{mask}`). A space right before `{prompt}` belongs to the
+prompt's text and one at the very end to the answer's, as in lm-eval's `_encode_pair`, since most
+tokenizers spell a word with the space before it. A line break stays where it is.
 
 A text is tokenised as a whole: `Template.query` gives every piece the ids that it has in its place
 in the whole text, where a tokenizer joins nothing across their borders. In fields, what looks like
@@ -266,7 +266,8 @@ class Template:
         if word[0].isspace():
             return word.rstrip()
         prefix = self.answer_prefix
-        if self.answer_space == "auto" and (kind == "encoder-decoder" or is_unspaced(word[0])):
+        decoded = kind == "encoder-decoder" and not self.masked
+        if self.answer_space == "auto" and (decoded or is_unspaced(word[0])):
             prefix = ""
         return (prefix + word).rstrip()
 
@@ -330,6 +331,8 @@ class Template:
         before, after = own._sides(encoder, example)
         head, tail = encoder.spell(before), encoder.spell(after, [ANY])
         start, end = own._frame(encoder, head, tail)
+        if own.masked and encoder.kind == "encoder-decoder" and encoder.mask_id not in head + tail:
+            raise ValueError(f"the tokenizer does not find the {{mask}} of {self.text!r} in a text")
         return Query(start + head, tail + end, tuple(tuple(c) for c in candidates))
 
     def prompt_ids(self, encoder: Encoder, text: str) -> Ids:
@@ -345,7 +348,8 @@ class Template:
     def answer_ids(self, encoder: Encoder, text: str) -> Ids:
         """Ids of an answer's text (`answer_text`), which are the same for all examples."""
         if encoder.kind == "encoder-decoder":
-            return encoder.spell([Piece(text)])
+            gap = [Piece(encoder.mask_token)] if self.masked else []
+            return encoder.spell([Piece(text)], gap)
         before, after = self.on(encoder)._sides(encoder)
         context = [*before, ANY, *after]
         mask = Piece(encoder.mask_token)

@@ -355,7 +355,7 @@ def _spread(examples: Sequence[Example], count: int) -> list[Example]:
 
 def _forward_seconds(lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]) -> float:
     """Seconds a row that the model itself needs for prompts behind the examples' texts."""
-    mask = () if lm.mask_id is None else (lm.mask_id,)
+    mask = () if lm.kind != "masked" or lm.mask_id is None else (lm.mask_id,)
     limit = TIMED_TOKENS if lm.context is None else min(TIMED_TOKENS, lm.context // 2)
     queries = [
         Query(

@@ -114,18 +114,6 @@ def put_on(
     return model, tokenizer
 
 
-def without_wrapper(model: Any) -> PreTrainedModel:
-    """The model inside PEFT's wrapper, whose layers have the adapter in them.
-
-    That of a prompt learnt by PEFT has not: there the wrapper does the work, and stays.
-    """
-    if not hasattr(model, "get_base_model") or not hasattr(model, "active_peft_config"):
-        return cast(PreTrainedModel, model)
-    config = model.active_peft_config
-    whole = config.is_prompt_learning or str(config.peft_type.value) == "XLORA"
-    return cast(PreTrainedModel, model if whole else model.get_base_model())
-
-
 def _has_tokenizer(adapter: Adapter) -> bool:
     find: Any = cached_file  # not annotated
     silent = dict.fromkeys(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -75,12 +75,6 @@ class Fingerprint:
         """One short hash of the content."""
         return hashlib.sha256(repr(sorted(self.content.items())).encode()).hexdigest()[:16]
 
-    @property
-    def in_place(self) -> Fingerprint:
-        """The same of a tokenizer whose pieces are spelt in place."""
-        marked = hashlib.sha256(f"{self.tokenizer} in place".encode()).hexdigest()
-        return replace(self, tokenizer=marked)
-
 
 def take_fingerprint(
     model: PreTrainedModel,
@@ -89,14 +83,28 @@ def take_fingerprint(
     revision: str,
     kind: str,
     options: str = "",
+    marks: Sequence[str] = (),
 ) -> Fingerprint:
-    """The fingerprint of a model as it is now; hashes all weights (0.4 s for 135M in float32)."""
+    """The fingerprint of a model as it is now; hashes all weights (0.4 s for 135M in float32).
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        name: The name it was loaded by.
+        revision: Commit of the hub, or "".
+        kind: causal, masked or encoder-decoder.
+        options: What it was loaded with besides, as JSON, or "".
+        marks: Ways in which texts become scores that were not always as they are.
+    """
+    spelt = _hash_tokenizer(tokenizer)
+    for mark in marks:
+        spelt = hashlib.sha256(f"{spelt} {mark}".encode()).hexdigest()
     return Fingerprint(
         model=name,
         revision=revision,
         kind=kind,
         weights=hash_weights(model),
-        tokenizer=_hash_tokenizer(tokenizer),
+        tokenizer=spelt,
         dtype=str(model.dtype).removeprefix("torch."),
         quantisation=stated_quantisation(model),
         attention=_attention(model),

@@ -30,7 +30,7 @@ from rlprompt.models.weights import is_dense
 
 logger = logging.getLogger(__name__)
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[[Tensor], Any]
 # Numbers below which a weight is not worth another layout.
 SMALLEST = 1 << 14
 ATTENTION = "rlprompt"
@@ -50,6 +50,7 @@ class Kernels:
     def __init__(self, model: nn.Module, room: int) -> None:
         self._config: Any = getattr(model, "config", None)
         self._last_mlp = _last_mlp(model)
+        self._beside: list[Any] = []
         self._forwards: dict[nn.Module, Forward] = {}
         self.packed_bytes = 0
         on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
@@ -81,7 +82,7 @@ class Kernels:
         forwards = dict(self._forwards)
         mlp = self._last_mlp
         if mlp is not None and read is not None:
-            forwards[mlp] = _only_at(read, forwards.get(mlp, mlp.forward))
+            forwards[mlp] = _only_at(read, forwards.get(mlp, mlp.forward), self._beside)
         attends = self._attends and read is not None
         # A forward of its own is that of a library that wraps modules: offloading, quantisation.
         before = {module: module.__dict__.get("forward") for module in forwards}
@@ -121,12 +122,12 @@ def attend(
         module: Not used.
         query: (B, heads, T, dim).
         key: (B, key heads, S + T, dim).
-        value: As the keys.
+        value: As the keys, of any width.
         attention_mask: (B, 1, T, S + T), added to the scores.
         scaling: Of the scores; None for 1 / sqrt(dim).
 
     Returns:
-        (B, T, heads, dim), and None where others give the attention weights.
+        (B, T, heads, width of the values), and None where others give the attention weights.
     """
     n_rows, n_heads, n_new, dim = query.shape
     n_groups, n_all = key.shape[1], key.shape[2]
@@ -135,7 +136,7 @@ def attend(
     scores = scores.mul_(dim**-0.5 if scaling is None else scaling)
     weights = scores.view(n_rows, n_heads, n_new, n_all).add_(attention_mask).softmax(-1)
     mixed = weights.view(n_rows, n_groups, -1, n_all) @ value
-    return mixed.view(n_rows, n_heads, n_new, dim).transpose(1, 2).contiguous(), None
+    return mixed.view(n_rows, n_heads, n_new, -1).transpose(1, 2).contiguous(), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
@@ -227,14 +228,24 @@ def _last_mlp(model: nn.Module) -> nn.Module | None:
     return None
 
 
-def _only_at(read: Tensor, forward: Forward) -> Forward:
-    """`forward` (B, T, H) at the flat places `read`; zeros elsewhere, where nobody looks."""
+def _only_at(read: Tensor, forward: Forward, beside: list[Any]) -> Forward:
+    """`forward` (B, T, H) at the flat places `read`; zeros elsewhere, where nobody looks.
 
-    def at_reads(hidden_states: Tensor) -> Tensor:
+    Args:
+        read: The places.
+        forward: What is done at them.
+        beside: What else it gave the last time, as experts tell how they were chosen.
+    """
+
+    def at_reads(hidden_states: Tensor) -> Tensor | tuple[Any, ...]:
         flat = hidden_states.flatten(0, 1)
         out = torch.zeros_like(flat)
         if len(read):
-            out = out.index_copy(0, read, forward(flat[None, read])[0])
-        return out.view(hidden_states.shape)
+            found = forward(flat[None, read])
+            if isinstance(found, tuple):
+                found, *beside[:] = found
+            out = out.index_copy(0, read, found[0])
+        out = out.view(hidden_states.shape)
+        return (out, *beside) if beside else out
 
     return at_reads

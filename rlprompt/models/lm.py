@@ -22,14 +22,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlprompt._utils.chats import Message
 from rlprompt.models import precision
-from rlprompt.models.adapters import without_wrapper
 from rlprompt.models.decoding import AnswerEnd, Decoding, Generated
+from rlprompt.models.examination import examine, unwrap
 from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.models.kernels import Kernels
 from rlprompt.models.load_options import checked_options
 from rlprompt.models.loading import (
     context_length,
+    decoder_start,
     end_ids,
+    gap_token,
     model_kind,
     packing_obstacle,
     place,
@@ -39,11 +41,12 @@ from rlprompt.models.loading import load as read_model
 from rlprompt.models.memory import Memory, free_bytes
 from rlprompt.models.noise import Noise
 from rlprompt.models.packed_generation import PackedGenerator
-from rlprompt.models.packed_model import PackedModel, Read
+from rlprompt.models.packed_model import ForwardError, PackedModel, Reader
 from rlprompt.models.packed_scoring import PackedScorer
-from rlprompt.models.plain import PlainGenerator, PlainScorer
+from rlprompt.models.plain import PlainScorer
+from rlprompt.models.plain_generation import PlainGenerator
 from rlprompt.models.request import Limits, Request, join, prepare, prepare_soft
-from rlprompt.models.scorer import Generator, Over, Scorer, embed, write
+from rlprompt.models.scorer import Generator, Over, Scorer, token_vectors, write
 from rlprompt.models.spelling import Spelling
 from rlprompt.models.weights import input_device, keep_layout, n_parameters, quantisation
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
@@ -96,16 +99,14 @@ class FrozenLM:
         revision: str = "",
         memory_limit: int | None = None,
     ) -> None:
-        model = without_wrapper(model)
         keep_layout(model)
-        self.model = model.requires_grad_(False)
+        self.model = model = unwrap(model, name).requires_grad_(False)
         torch.nn.Module.eval(model)
         self.tokenizer = tokenizer
         self.name = name or str(getattr(model.config, "_name_or_path", "")) or "unnamed"
         self.revision = revision
-        self.kind = model_kind(model.config)
-        self.mask_id: Any = tokenizer.mask_token_id if self.kind == "masked" else None
-        self.mask_token = str(tokenizer.mask_token) if self.mask_id is not None else ""
+        self.kind = model_kind(model.config, type(model).__name__)
+        self.mask_id, self.mask_token = gap_token(tokenizer, self.kind, self.name)
         self.prefix_ids, self.suffix_ids = special_ids(tokenizer, self.kind)
         self.spelling = Spelling(tokenizer)
         self.dtype_reason = "given"
@@ -114,22 +115,33 @@ class FrozenLM:
         limit = free_bytes(self.device) // 4 if memory_limit is None else memory_limit
         kernels = Kernels(model.base_model, limit // 2)
         self.memory = Memory(model, limit - kernels.packed_bytes)
-        self._plain = PlainScorer(model, self.kind, self.mask_id, self.memory, kernels)
+        start = decoder_start(model, self.name) if self.kind == "encoder-decoder" else ()
+        self._head, pads = examine(model, self.kind, self.name, start)
+        self._plain = PlainScorer(model, self.kind, self.mask_id, start, self.memory, kernels, pads)
         self._packed: PackedScorer | None = None
-        self.obstacle = packing_obstacle(model, self.kind)
         probe = precision.probe_rows(self.n_vocabulary, self.mask_id, model)
         plain, exact = partial(self._score, self._plain, "vocabulary"), model.dtype == torch.float32
-        if self.obstacle is None:
-            self._packed = PackedScorer(PackedModel(model, self.memory, kernels))
-            usual = partial(self._score, self._packed, "vocabulary")
-            self.obstacle = precision.disagreement(usual, plain, *probe, exact=exact)
+        self.obstacle = self._pack(kernels, plain, probe, exact)
         if self.obstacle is not None:
             self._packed = None
             logger.info("%s is scored row by row, not packed: %s", self.name, self.obstacle)
             if quantisation(model):
                 precision.keep_apart(self.memory, plain, *probe, exact=exact)
-        # Texts that were read on from one another, call by call.
-        self._read: list[tuple[tuple[Ids, ...], dict[Ids, Read]]] = []
+        self._reader = Reader()
+
+    def _pack(self, kernels: Kernels, plain: Any, probe: Any, exact: bool) -> str | None:
+        """Score packed from now on; or why that cannot be."""
+        obstacle = packing_obstacle(self.model, self.kind)
+        if obstacle is not None or self._head is None:
+            return obstacle or "its logits are more than a scaled or softly capped linear layer"
+        try:
+            packed = PackedModel(self.model, self._head, self.memory, kernels)
+            self._packed = PackedScorer(packed)
+            tell, usual = precision.disagreement, partial(self._score, self._packed, "vocabulary")
+            found = [tell(usual, plain, *probe, exact=exact) for _ in packed.trials()]
+            return next(filter(None, found), None)
+        except ForwardError as error:
+            return f"its forward pass refused a packed input ({error})"
 
     @classmethod
     def load(
@@ -145,16 +157,13 @@ class FrozenLM:
         """Load a model by name.
 
         Args:
-            name: `"smollm2-135m"` (fetched once from the package index), a hub name, a folder, one
-                of them that is a PEFT adapter, or a path that ends in `.gguf`.
+            name: `"smollm2-135m"`, a hub name or a folder, a PEFT adapter's too, or a `.gguf` file.
             device: `"cpu"`, `"cuda"`, `"cuda:1"`, ..., or `"auto"`: a GPU where there is one.
             dtype: `"float32"`, `"bfloat16"`, `"float16"`, or `"auto"`: float32 unless 16 bits
-                are measured to be faster and exact enough (`choose_dtype`); quantised weights, and
-                those spread over devices, as they are.
+                are measured to be faster and exact enough (`choose_dtype`).
             revision: Commit, branch or tag of a hub model.
             memory_limit: As for the class.
-            load: More for transformers' `from_pretrained`: `quantization_config`, `device_map`,
-                `attn_implementation` and others of `load_options.ALLOWED`.
+            load: More for `from_pretrained` of transformers (`load_options.ALLOWED`).
 
         Raises:
             ValueError: The name leads nowhere, or device, dtype or what `load` says cannot be had.
@@ -202,11 +211,12 @@ class FrozenLM:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """What scores depend on; hashes all weights, once."""
+        # Once, pieces of a text were tokenised apart, and a decoder's forced first token left out.
+        marks = ["in place"] * (self.spelling.moves or self.kind == "encoder-decoder")
+        marks += [f"decoder starts with {start}" for start in (self._plain.start,) if start[1:]]
         options = json.dumps(self.options, sort_keys=True) if self.options else ""
-        named = (self.name, self.revision, self.kind, options)
-        found = take_fingerprint(self.model, self.tokenizer, *named)
-        # Once, pieces of a text were tokenised apart: those scores are not today's.
-        return found.in_place if self.spelling.moves or self.kind == "encoder-decoder" else found
+        named = self.name, self.revision, self.kind, options
+        return take_fingerprint(self.model, self.tokenizer, *named, marks)
 
     def hash_weights(self) -> str:
         """SHA-256 of every parameter and buffer as they are now, hexadecimal."""
@@ -244,19 +254,13 @@ class FrozenLM:
 
     def embeddings(self) -> NDArray[np.float32]:
         """The vector that each token is fed as, (V, H) float32, a copy."""
-        return cast("NDArray[np.float32]", self._table().cpu().numpy())
+        return cast("NDArray[np.float32]", token_vectors(self.model).cpu().numpy())
 
     def nearest_tokens(self, prompt: SoftPrompt) -> TokenPrompt:
         """The vocabulary tokens nearest to each vector, by Euclidean distance."""
-        table = self._table()
+        table = token_vectors(self.model)
         vectors = torch.tensor(prompt.vectors, device=table.device)
         return TokenPrompt(torch.cdist(vectors, table).argmin(-1).tolist())
-
-    @torch.no_grad()
-    def _table(self) -> Tensor:
-        # Through the module: some models (Gemma) scale the rows of the table.
-        every = torch.arange(self.n_vocabulary, device=self.device)
-        return embed(self.model, every, None).float()
 
     def score(
         self, prompts: Sequence[Prompt], queries: Sequence[Query], *, over: Over = "vocabulary"
@@ -295,6 +299,13 @@ class FrozenLM:
     def _scorer(self) -> Scorer:
         return self._packed or self._plain
 
+    def _vectors(self, request: Request) -> Tensor | None:
+        """The vectors of a call on the device; ValueError where the model takes none for tokens."""
+        obstacle = request.vectors is not None and self._packed is None and self._plain.obstacle
+        if obstacle:
+            raise ValueError(f"soft prompts cannot be scored on {self.name}: {obstacle}")
+        return request.on(self.device)
+
     def _score(
         self, scorer: Scorer, over: Over, prompts: Sequence[Prompt], queries: Sequence[Query]
     ) -> Tensor:
@@ -303,7 +314,7 @@ class FrozenLM:
     def _answer(
         self, scorer: Scorer, over: Over, request: Request, queries: Sequence[Query]
     ) -> Tensor:
-        ids, vectors = request.ids, request.on(self.device)
+        ids, vectors = request.ids, self._vectors(request)
         shape = (len(ids) * len(queries), len(queries[0].candidates))
         out = torch.empty(shape, dtype=torch.float32, device=self.device)
 
@@ -382,7 +393,7 @@ class FrozenLM:
             ValueError: As for `score`, unequal lengths, or quantised layers carry no gradient.
         """
         request = prepare_soft(self.limits, prompts, queries)
-        ids, vectors = request.ids, request.on(self.device)
+        ids, vectors = request.ids, self._vectors(request)
         assert vectors is not None
         vectors.requires_grad_()
         n_queries = len(queries)
@@ -396,10 +407,8 @@ class FrozenLM:
         precision.check_finite(out, self.name, self.model.dtype)
         grad = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
         precision.check_gradient(grad, self.name, self.model)
-        return (
-            out.cpu().view(len(ids), n_queries, -1),
-            grad.cpu().view(len(prompts), -1, self.hidden_size),
-        )
+        loglik = out.cpu().view(len(ids), n_queries, -1)
+        return loglik, grad.cpu().view(len(prompts), -1, self.hidden_size)
 
     @torch.no_grad()
     def last_hidden(
@@ -417,36 +426,27 @@ class FrozenLM:
             (B, W) float32, W as wide as the head's rows.
 
         Raises:
-            ValueError: There is no text, one is empty, or the model is not causal.
+            ValueError: There is no text, one is empty, the model is not causal, or it has no
+                output head of its own.
         """
         if self.kind != "causal":
             raise ValueError(f"{self.name} is {self.kind}; only a causal model goes on with a text")
         if not texts or not all(texts):
             raise ValueError("nothing to go on with: give texts of one token or more")
         if after and self._packed is not None:
-            return self._read_on(self._packed.packed, [*map(tuple, after), tuple(texts)])
-        longest = max(map(len, texts))
-        # What stands behind a position cannot change what a causal model makes of it: no mask.
-        padded = [(*text, *text[-1:] * (longest - len(text))) for text in texts]
-        model: Any = self.model  # transformers leaves this attribute untyped
-        hidden = model.base_model(torch.tensor(padded, device=self.device)).last_hidden_state
-        last = hidden[torch.arange(len(texts)), [len(text) - 1 for text in texts]]
+            last = self._reader(self._packed.packed, [*map(tuple, after), tuple(texts)])
+        else:
+            last = self._plain.last_hidden(texts, whole=self._packed is None)
         return cast("NDArray[np.float32]", last.float().cpu().numpy())
 
-    def _read_on(
-        self, packed: PackedModel, calls: Sequence[tuple[Ids, ...]]
-    ) -> NDArray[np.float32]:
-        """The last hidden states of the last call's texts, (B, W) float32."""
-        same = 0
-        while same < min(len(calls) - 1, len(self._read)) and self._read[same][0] == calls[same]:
-            same += 1
-        del self._read[same:]
-        for call in calls[same:]:
-            known = {text: read.known for _, reads in self._read for text, read in reads.items()}
-            self._read.append((call, packed.read_on(call, known)))
-        reads = self._read[-1][1]
-        last = torch.stack([reads[text].hidden for text in calls[-1]])
-        return cast("NDArray[np.float32]", last.float().cpu().numpy())
+    @torch.no_grad()
+    def next_logits(self, hidden: NDArray[np.float32]) -> Tensor:
+        """Logits of the next token, (B, V) on the model's device, of what `last_hidden` gave."""
+        if self._head is None:
+            raise ValueError(
+                f"{self.name} does not tell what it would write next; take another search"
+            )
+        return self._head.logits(torch.from_numpy(hidden).to(self._head.weight))
 
     def generate(
         self,
@@ -489,7 +489,7 @@ class FrozenLM:
             )
         request = prepare(self.limits, prompts, queries, n_answer=max_new_tokens - 1)
         end = AnswerEnd(self.decode, end_ids(self.model, self.tokenizer), decoding)
-        digests, vectors = [prompts[i].digest for i in request.firsts], request.on(self.device)
+        digests, vectors = [prompts[i].digest for i in request.firsts], self._vectors(request)
         answers = write(self._generator, request.ids, digests, vectors, queries, end)
         return [answers[i] for i in request.inverse]
 
@@ -497,4 +497,4 @@ class FrozenLM:
     def _generator(self) -> Generator:
         if self._packed is not None:
             return PackedGenerator(self._packed.packed)
-        return PlainGenerator(self.model, self.kind, self.memory, self._plain.kernels)
+        return PlainGenerator(self._plain)

@@ -44,6 +44,12 @@ logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+# Stands for the first gap of a text in T5, mT5, UMT5, LongT5 and their kin.
+SENTINEL = "<extra_id_0>"
+
+# What transformers calls layers that attend to a sliding window.
+SLIDING = "sliding_attention"
+
 CHECKSUMS = "SHA256SUMS"
 
 # Options of where files are, which config and tokenizer need as well.
@@ -124,8 +130,8 @@ def model_names() -> list[str]:
     return [name for name, asset in ASSETS.items() if asset.member.endswith(".gguf")]
 
 
-def model_kind(config: Any) -> ModelKind:
-    """How a model answers, from its config.
+def model_kind(config: Any, class_name: str = "") -> ModelKind:
+    """How a model answers, from its config, or else from the name of its class.
 
     Raises:
         ValueError: It is no language model.
@@ -141,7 +147,9 @@ def model_kind(config: Any) -> ModelKind:
     if kind in masked:
         return "causal" if getattr(config, "is_decoder", False) else "masked"
     if hasattr(config, "text_config") and config.get_text_config() is not config:
-        return model_kind(config.get_text_config())
+        return model_kind(config.get_text_config(), class_name)
+    if class_name in causal.values():
+        return "causal"
     raise ValueError(
         f"a model of type {kind!r} is no language model that can score prompts; "
         "causal, masked and encoder-decoder models can"
@@ -153,16 +161,23 @@ def packing_obstacle(model: PreTrainedModel, kind: ModelKind) -> str | None:
     if kind != "causal":
         return f"{kind} models see the prompt from everywhere"
     config: Any = model.config.get_text_config()
-    layers = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    layers = set(getattr(config, "layer_types", None) or ()) - {"full_attention", SLIDING}
     if layers:
         return f"it has layers of type {', '.join(sorted(layers))}"
-    window = getattr(config, "sliding_window", None)
-    if window is not None and getattr(config, "use_sliding_window", True):
-        return f"it attends to a sliding window of {window} tokens"
     head = cast(Any, model).get_output_embeddings()
-    if model.base_model is model or not isinstance(head, torch.nn.Linear):
+    if model.base_model is model:
+        return "its layers and its output head are one model"
+    if not isinstance(head, torch.nn.Linear):
         return "it has no plain linear output head"
     return None
+
+
+def sliding_window(config: Any) -> int | None:
+    """Tokens that a token attends to, itself included, in some layers or in all; None for all."""
+    layers: list[str] | None = getattr(config, "layer_types", None)
+    slides = SLIDING in layers if layers else getattr(config, "use_sliding_window", True)
+    window: int | None = getattr(config, "sliding_window", None)
+    return window if slides else None
 
 
 def context_length(model: PreTrainedModel, kind: ModelKind) -> int | None:
@@ -176,7 +191,32 @@ def context_length(model: PreTrainedModel, kind: ModelKind) -> int | None:
     padding = getattr(table, "padding_idx", None)
     if limit is not None and padding is not None:
         limit -= padding + 1  # RoBERTa counts positions from behind its pad's
-    return None if kind == "encoder-decoder" else limit
+    return None if kind == "encoder-decoder" or (limit or 0) < 1 else limit
+
+
+def decoder_start(model: PreTrainedModel, name: str) -> tuple[int, ...]:
+    """What the decoder of an encoder-decoder is given before it says anything of its own.
+
+    As `generate` does it: the start token, and the first token that some checkpoints force, such
+    as BART's `<s>` and a language of mBART.
+
+    Raises:
+        ValueError: The checkpoint names no token to start with.
+    """
+    settings: Any = cast(Any, model).generation_config
+    named = (
+        getattr(settings, "decoder_start_token_id", None),
+        getattr(model.config, "decoder_start_token_id", None),
+        getattr(settings, "bos_token_id", None),
+    )
+    start = next((token for token in named if isinstance(token, int)), None)
+    if start is None:
+        raise ValueError(
+            f"{name} does not say what its decoder starts with; set "
+            "model.generation_config.decoder_start_token_id to the id of that token"
+        )
+    forced = getattr(settings, "forced_bos_token_id", None)
+    return (start,) if forced is None else (start, int(forced))
 
 
 def special_ids(
@@ -188,6 +228,29 @@ def special_ids(
     start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
     after = () if kind == "causal" else tuple(full[start + len(bare) :])
     return tuple(full[:start]), after
+
+
+def gap_token(
+    tokenizer: PreTrainedTokenizerBase, kind: ModelKind, name: str
+) -> tuple[int | None, str]:
+    """What stands in a text for the answer, id and text: a mask, or T5's first sentinel.
+
+    None and "" where the answer follows the text.
+
+    Raises:
+        ValueError: A masked model's tokenizer has no mask.
+    """
+    if kind == "causal":
+        return None, ""
+    if kind == "masked":
+        if tokenizer.mask_token_id is None:
+            raise ValueError(
+                f"{name} is a masked model and its tokenizer has no mask token; set "
+                "tokenizer.mask_token to the token that it was trained with"
+            )
+        return cast(int, tokenizer.mask_token_id), str(tokenizer.mask_token)
+    ids = tokenizer(SENTINEL, add_special_tokens=False)["input_ids"]
+    return (ids[0], SENTINEL) if len(ids) == 1 and ids[0] != tokenizer.unk_token_id else (None, "")
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlprompt.models.weights import input_device
 from rlprompt.types import Ids
 
 logger = logging.getLogger(__name__)
@@ -52,12 +53,14 @@ class Memory:
 
     def __init__(self, model: PreTrainedModel, limit: int) -> None:
         config = model.config.get_text_config()
-        hidden, n_layers = int(config.hidden_size), int(config.num_hidden_layers)
-        inner = int(getattr(config, "intermediate_size", None) or 4 * hidden)
+        hidden = getattr(config, "hidden_size", None) or _widest(model)
+        n_layers = getattr(config, "num_hidden_layers", None) or 1
+        inner = getattr(config, "intermediate_size", None) or 4 * hidden
+        inner = max(inner) if isinstance(inner, Sequence) else int(inner)  # or one a layer
         number = model.dtype.itemsize
         self.limit = limit
-        self._most_prefix_bytes = MOST_PREFIX_BYTES.get(model.device.type, limit)
-        self.most_tokens = MOST_TOKENS.get(model.device.type, MOST_TOKENS["cuda"])
+        self._most_prefix_bytes = MOST_PREFIX_BYTES.get(input_device(model).type, limit)
+        self.most_tokens = MOST_TOKENS.get(input_device(model).type, MOST_TOKENS["cuda"])
         # Without gradients one layer's activations live at a time, next to the new keys and values
         # of all; a backward pass keeps every layer's.
         self._per_token = number * (12 * hidden + 4 * inner + 2 * n_layers * hidden)
@@ -95,7 +98,7 @@ class Memory:
             step(items)
             return
         except RuntimeError as error:
-            if len(items) == 1 or not _out_of_memory(error):
+            if len(items) == 1 or not out_of_memory(error):
                 raise
         self.most_tokens = max(1, self.most_tokens // 2)
         logger.warning("out of memory: passes shrink to %d tokens", self.most_tokens)
@@ -106,9 +109,17 @@ class Memory:
         self.run(items[middle:], step)
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def _widest(model: PreTrainedModel) -> int:
+    """Most inputs of a matrix, where a config has no one width."""
+    return max(parameter.shape[-1] for parameter in model.parameters() if parameter.ndim == 2)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether this is what a device says that has no memory left."""
     # A CPU has no exception of its own: the allocator says "can't allocate memory".
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
 
 
 class KeptPrefixes:

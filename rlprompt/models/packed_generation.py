@@ -71,7 +71,7 @@ class PackedGenerator:
     @cached_property
     def _head(self) -> Kernels:
         """The output head: here it is a fifth of the work or more."""
-        return Kernels(self.packed.head, self.memory.limit // 8)
+        return Kernels(self.packed.head.layer, self.memory.limit // 8)
 
     @torch.no_grad()
     def generate(
@@ -168,7 +168,7 @@ class PackedGenerator:
         head, chosen = self.packed.head, []
         for part in split_evenly(len(hidden), self.memory.head_rows(len(head.weight))):
             with self._head.applied():
-                logits = head(hidden[part.start : part.stop])
+                logits = head.logits(hidden[part.start : part.stop])
             # Half precision is widened, as transformers does before it chooses.
             logits = logits if logits.dtype == torch.float64 else logits.float()
             chosen.append(call.end.decoding.choose(logits, draws[part.start : part.stop]))

@@ -9,21 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
+from rlprompt.models.head import Head
 from rlprompt.models.kernels import Kernels
-from rlprompt.models.memory import KeptPrefixes, Memory
+from rlprompt.models.loading import SLIDING, sliding_window
+from rlprompt.models.memory import KeptPrefixes, Memory, out_of_memory
 from rlprompt.models.packing import PackedRow, Pass, batch, grow, lay_out
 from rlprompt.models.scorer import embed, to_device, wants_grad
 from rlprompt.models.weights import input_device
 from rlprompt.types import Ids
+
+
+class ForwardError(RuntimeError):
+    """A model's own forward pass does not take, or does not give, what packing needs."""
 
 
 class Read(NamedTuple):
@@ -42,32 +48,47 @@ class PackedModel:
     """A causal model whose layers all attend to whatever the mask allows.
 
     Args:
-        model: The frozen model, with a base model and a linear output head.
+        model: The frozen model, with a base model.
+        head: Its output head.
         memory: Sizes passes and bounds the kept prefixes.
         kernels: Faster ways to compute the model's modules.
 
     Attributes:
-        head: The output head.
         kept: Keys and values of texts before the prompt.
         n_layers: Layers that have keys and values.
+        n_heads: Heads of keys and values that each of them has.
+        head_dim: Width of each.
         token_bytes: What the keys and values of one token take.
+
+    Raises:
+        ForwardError: The model's forward pass cannot be packed.
     """
 
-    def __init__(self, model: PreTrainedModel, memory: Memory, kernels: Kernels) -> None:
-        self.model, self.memory, self.kernels = model, memory, kernels
+    def __init__(
+        self, model: PreTrainedModel, head: Head, memory: Memory, kernels: Kernels
+    ) -> None:
+        self.model, self.head, self.memory, self.kernels = model, head, memory, kernels
         self.kept = KeptPrefixes(memory.limit // 4)
-        self.head = cast(nn.Linear, cast(Any, model).get_output_embeddings())
-        config: Any = model.config.get_text_config()
-        self.n_layers = int(config.num_hidden_layers)
-        self.n_heads = int(
-            getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        )
-        self.head_dim = int(
-            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        )
+        self.config: Any = model.config.get_text_config()
+        self.n_layers = int(self.config.num_hidden_layers)
+        self.n_heads, self.head_dim = self._cache_shape()
         self.token_bytes = (
             2 * self.n_layers * self.n_heads * self.head_dim * int(model.dtype.itemsize)
         )
+
+    @torch.no_grad()
+    def _cache_shape(self) -> tuple[int, int]:
+        """Heads and their width in the keys and values of every layer, as a token has them."""
+        one = torch.zeros((1, 1), dtype=torch.int64, device=input_device(self.model))
+        layers = [PrefixedLayer(None) for _ in range(self.n_layers)]
+        self.hidden(one, one, one[..., None] == 0, one[0], layers, None)
+        if not all(hasattr(layer, "grown") for layer in layers):
+            raise ForwardError("not every layer keeps keys and values")
+        shapes = {tuple(part.shape) for layer in layers for part in layer.grown}
+        if len(shapes) > 1 or any(len(shape) != 4 for shape in shapes):
+            raise ForwardError(f"keys and values have shapes {sorted(shapes)}")
+        ((_, n_heads, _, width),) = shapes
+        return n_heads, width
 
     @contextmanager
     def forgetful(self) -> Iterator[None]:
@@ -196,19 +217,83 @@ class PackedModel:
             nodes: (n,) int64.
             layers: Where each layer's keys and values are and go.
             vectors: (N, H) rows that virtual ids stand for.
+
+        Raises:
+            ForwardError: The model does not take this, or keeps its keys and values elsewhere.
         """
-        mask = torch.zeros(attends.shape, dtype=self.model.dtype, device=attends.device)
-        mask.masked_fill_(~attends, torch.finfo(mask.dtype).min)
+        masks = self._masks(attends, positions)
+        embedded = embed(self.model, ids, vectors)
         with self.kernels.applied(nodes):
-            output = self.model.base_model(
-                inputs_embeds=embed(self.model, ids, vectors),
-                attention_mask=mask[:, None],
-                position_ids=positions,
-                past_key_values=Cache(layers=list(layers)),
-                use_cache=True,
-            )
-        found: Tensor = output.last_hidden_state.flatten(0, 1)[nodes]
-        return found
+            try:
+                output = self.model.base_model(
+                    inputs_embeds=embedded,
+                    attention_mask=masks,
+                    position_ids=positions,
+                    past_key_values=Cache(layers=list(layers)),
+                    use_cache=True,
+                )
+            except Exception as error:
+                if out_of_memory(error):
+                    raise
+                reason = (str(error).strip() or repr(error)).splitlines()[0]
+                raise ForwardError(f"{type(error).__name__}: {reason}") from error
+        last: Tensor | None = getattr(output, "last_hidden_state", None)
+        if last is None:
+            raise ForwardError(f"{type(output).__name__} has no last_hidden_state")
+        return last.flatten(0, 1)[nodes]
+
+    def _masks(self, attends: Tensor, positions: Tensor) -> Tensor | dict[str, Tensor]:
+        """Additive masks (B, 1, T, S + T), where layers differ those of each type of layer."""
+        everything = self._additive(attends)
+        window = sliding_window(self.config)
+        if window is None:
+            return everything
+        # A row's tokens all attend to its whole prefix, wherever that stands in its columns.
+        before = attends[..., : attends.shape[-1] - attends.shape[1]].any(1).cumsum(-1) - 1
+        distances = positions[..., None] - torch.cat([before, positions], 1)[:, None]
+        near = self._additive(attends & (distances < window))
+        if not getattr(self.config, "layer_types", None):
+            return near
+        return {"full_attention": everything, SLIDING: near}
+
+    def _additive(self, attends: Tensor) -> Tensor:
+        mask = torch.zeros(attends.shape, dtype=self.model.dtype, device=attends.device)
+        return mask.masked_fill_(~attends, torch.finfo(mask.dtype).min)[:, None]
+
+    def trials(self) -> Iterator[None]:
+        """As the model is, and then with a sliding window of a few tokens, if it has one.
+
+        So that short texts show whether windows are right.
+        """
+        yield
+        window = sliding_window(self.config)
+        if window is None:
+            return
+        try:
+            self.config.sliding_window = 4
+            with self.forgetful():
+                yield
+        finally:
+            self.config.sliding_window = window
+
+
+class Reader:
+    """Reads texts that go on with those of earlier calls, and remembers the last calls."""
+
+    def __init__(self) -> None:
+        self._read: list[tuple[tuple[Ids, ...], dict[Ids, Read]]] = []
+
+    def __call__(self, packed: PackedModel, calls: Sequence[tuple[Ids, ...]]) -> Tensor:
+        """The last hidden states of the last call's texts, (B, W)."""
+        same = 0
+        while same < min(len(calls) - 1, len(self._read)) and self._read[same][0] == calls[same]:
+            same += 1
+        del self._read[same:]
+        for call in calls[same:]:
+            known = {text: read.known for _, reads in self._read for text, read in reads.items()}
+            self._read.append((call, packed.read_on(call, known)))
+        reads = self._read[-1][1]
+        return torch.stack([reads[text].hidden for text in calls[-1]])
 
 
 class PrefixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # not annotated

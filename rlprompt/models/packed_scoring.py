@@ -154,14 +154,15 @@ class PackedScorer:
     def _read(self, hidden: Tensor, layout: Pass, call: _Call) -> tuple[Tensor, Tensor]:
         """The pairs answered by a pass (n,) and their log-likelihoods (n, C)."""
         device = hidden.device
-        weight, bias = self.packed.head.weight, self.packed.head.bias
+        head, weight = self.packed.head, self.packed.head.weight
+        bias: Tensor | None = getattr(head.layer, "bias", None)
         n_pairs = len(np.unique(layout.read_outputs))
         if call.over == "candidates" and len(layout.read_nodes) == n_pairs * call.n_candidates:
             # One token each: their normaliser over the vocabulary is the same and cancels.
             which = to_device(layout.read_nodes, device)
             targets = to_device(layout.read_targets, device)
             found = (hidden[which].float() * weight[targets].float()).sum(-1)
-            found = found if bias is None else found + bias[targets].float()
+            found = head.finish(found if bias is None else found + bias[targets].float())
         else:
             found = hidden.new_empty(len(layout.read_nodes), dtype=torch.float32)
             for part in split_evenly(len(hidden), self.memory.head_rows(len(weight))):
@@ -169,8 +170,8 @@ class PackedScorer:
                 where = np.flatnonzero(inside)
                 which = to_device(layout.read_nodes[where] - part.start, device)
                 targets = to_device(layout.read_targets[where], device)
-                logits = F.linear(hidden[part.start : part.stop], weight, bias).float()
-                logs = logits.log_softmax(-1)[which, targets]
+                logits = head.finish(F.linear(hidden[part.start : part.stop], weight, bias))
+                logs = logits.float().log_softmax(-1)[which, targets]
                 found = found.index_put((to_device(where, device),), logs)
         return collect(
             found, layout.read_outputs, layout.read_candidates, call.n_candidates, call.over

@@ -3,11 +3,8 @@
 The way for masked models, where every token sees the prompt and nothing can be shared, for
 encoder-decoders, and for causal models with layers that cannot be packed (`packing_obstacle`).
 
-To score, rows of like length go together, padded on the right, and the model's own head is applied
-at the answers' positions only. To write, transformers' own `generate` is run on rows of one length,
-so that nothing is padded: that holds for layers of every kind, recurrent ones and sliding windows
-too. Settings that a checkpoint brings along (sampling, penalties, forced or suppressed tokens) are
-left out; what an answer is, `Decoding` says.
+Rows of like length go together, padded on the right where the model allows it, and the model's own
+head is applied at the answers' positions only. `PlainGenerator` writes.
 """
 
 from __future__ import annotations
@@ -15,25 +12,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import PreTrainedModel
 
-from rlprompt.models.decoding import AnswerEnd, Draws, Generated
+from rlprompt.models.examination import vectors_obstacle
 from rlprompt.models.kernels import Kernels
-from rlprompt.models.memory import Memory, split_evenly
+from rlprompt.models.memory import Memory
 from rlprompt.models.scorer import (
     Consume,
     Over,
@@ -82,9 +72,11 @@ class PlainScorer:
     Args:
         model: The frozen model.
         kind: How it answers.
-        mask_id: Id of the mask token, for masked models.
+        mask_id: Id of the mask token; of an encoder-decoder, of the sentinel that stands for a gap.
+        start: What the decoder of an encoder-decoder begins with.
         memory: Sizes passes.
         kernels: Faster ways to compute the model's modules.
+        pads: Whether texts of unlike length may go together.
     """
 
     def __init__(
@@ -92,11 +84,13 @@ class PlainScorer:
         model: PreTrainedModel,
         kind: ModelKind,
         mask_id: int | None,
+        start: Ids,
         memory: Memory,
         kernels: Kernels,
+        pads: bool = True,
     ) -> None:
-        self.model, self.kind, self.mask_id = model, kind, mask_id
-        self.memory, self.kernels = memory, kernels
+        self.model, self.kind, self.mask_id, self.start = model, kind, mask_id, start
+        self.memory, self.kernels, self.pads = memory, kernels, pads
 
     def score(
         self,
@@ -124,26 +118,41 @@ class PlainScorer:
             for part in _passes(pairs(), self.memory.tokens(with_grad)):
                 self.memory.run(part, step)
 
+    @cached_property
+    def obstacle(self) -> str | None:
+        """Why vectors do not stand for tokens, or None."""
+        return vectors_obstacle(self.model, self.kind, self.start, self.mask_id)
+
     def _forms(self, prompt: Ids, query: Query) -> Iterator[_Form]:
         if self.kind == "masked":
             yield from self._masked_forms(prompt, query)
             return
         context = query.head_ids + prompt + query.tail_ids
-        start: Ids = ()
-        if self.kind == "encoder-decoder":
-            start = (cast(int, self.model.config.decoder_start_token_id),)
+        decoded = self.kind == "encoder-decoder"
         # Candidates that are fed the same tokens (none, for single-token ones) share a row.
-        stems: dict[Ids, list[int]] = {}
+        stems: dict[tuple[Ids, Ids], list[int]] = {}
         for c, candidate in enumerate(query.candidates):
-            stems.setdefault(candidate[:-1], []).append(c)
-        for stem, which in stems.items():
-            fed = (start or context) + stem
+            begun = self.decoder_start(query, candidate) if decoded else context
+            stems.setdefault((begun, candidate[:-1]), []).append(c)
+        for (begun, stem), which in stems.items():
+            fed = begun + stem
             reads = [
-                (len(fed) - 1 - len(stem) + i, target, c)
+                (len(begun) - 1 + i, target, c)
                 for c in which
                 for i, target in enumerate(query.candidates[c])
             ]
-            yield _Form(context if start else fed, fed if start else (), tuple(reads))
+            yield _Form(context if decoded else fed, fed if decoded else (), tuple(reads))
+
+    def decoder_start(self, query: Query, candidate: Ids = ()) -> Ids:
+        """What the decoder begins with: of a text with a gap, the gap's sentinel as well.
+
+        A model that was trained to fill gaps says which one it fills (Raffel et al. 2020, arXiv
+        1910.10683, section 3.1.4), and a candidate may say so itself.
+        """
+        gap = self.mask_id is not None and self.mask_id in (*query.head_ids, *query.tail_ids)
+        if gap and candidate[:1] != (self.mask_id,):
+            return (*self.start, cast(int, self.mask_id))
+        return self.start
 
     def _masked_forms(self, prompt: Ids, query: Query) -> Iterator[_Form]:
         """One row for each length of candidate, with as many masks.
@@ -201,16 +210,28 @@ class PlainScorer:
         self, forms: Sequence[_Form], vectors: Tensor | None, places: NDArray[np.int64]
     ) -> Tensor:
         """(B, n, V) at `places` (B, n) of each form."""
+        lengths = np.array([len(form.ids) for form in forms])
+        if self.pads or len(set(lengths)) == 1:
+            return self._alike(forms, vectors, places)
+        groups = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
+        parts = [self._alike([forms[int(i)] for i in own], vectors, places[own]) for own in groups]
+        order = np.argsort(np.concatenate(groups))
+        return torch.cat(parts)[to_device(order, input_device(self.model))]
+
+    def _alike(
+        self, forms: Sequence[_Form], vectors: Tensor | None, places: NDArray[np.int64]
+    ) -> Tensor:
+        """As `_logits`, in one pass."""
         model, where = cast(Any, self.model), to_device(places, input_device(self.model))
         head = model.get_output_embeddings()
-        with self.kernels.applied(), _answers_at(head, where):
+        with self.kernels.applied(), _answers_at(head, where) as cut:
             if self.kind == "encoder-decoder":
                 logits = self._decoder_logits(forms, vectors)
             else:
                 caching = {} if self.kind == "masked" else {"use_cache": False}
                 fed = self._fed([form.ids for form in forms], vectors)
                 logits = model(**fed, **caching).logits
-        if logits.shape[1] != where.shape[1]:  # a model whose head is no module of its own
+        if not cut:  # a model whose head is no module of its own
             logits = logits.gather(1, where[..., None].expand(-1, -1, logits.shape[-1]))
         return logits
 
@@ -226,11 +247,13 @@ class PlainScorer:
         model = cast(Any, self.model)
         texts = {ids: i for i, ids in enumerate(dict.fromkeys(form.ids for form in forms))}
         fed = self._fed(list(texts), vectors)
-        encoded = model.get_encoder()(**fed).last_hidden_state
-        which = to_device(np.array([texts[form.ids] for form in forms]), encoded.device)
-        decoder_ids = to_device(_pad([form.decoder_ids for form in forms])[0], encoded.device)
+        encoded = model.get_encoder()(**fed)
+        device = input_device(self.model)
+        which = to_device(np.array([texts[form.ids] for form in forms]), device)
+        decoder_ids = to_device(_pad([form.decoder_ids for form in forms])[0], device)
+        encoded.last_hidden_state = encoded.last_hidden_state[which]
         output = model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=encoded[which]),
+            encoder_outputs=encoded,
             attention_mask=fed["attention_mask"][which],
             decoder_input_ids=decoder_ids,
             use_cache=False,
@@ -238,23 +261,54 @@ class PlainScorer:
         logits: Tensor = output.logits
         return logits
 
+    def last_hidden(self, texts: Sequence[Ids], *, whole: bool) -> Tensor:
+        """What a causal model's output head is given at the end of each text, (B, W).
+
+        Args:
+            texts: Token ids, one or more each, computed in one forward pass.
+            whole: Whether to run the model as it is, and not only what is known to come before its
+                head.
+        """
+        model: Any = self.model  # transformers leaves these methods untyped
+        longest, device = max(map(len, texts)), input_device(self.model)
+        # What stands behind a position cannot change what a causal model makes of it: no mask.
+        padded = torch.tensor(
+            [(*text, *text[-1:] * (longest - len(text))) for text in texts], device=device
+        )
+        ends = torch.tensor([len(text) - 1 for text in texts], device=device)
+        if not whole:
+            hidden: Tensor = model.base_model(padded).last_hidden_state
+            return hidden[torch.arange(len(texts), device=device), ends]
+        given: list[Tensor] = []
+        head: nn.Module = model.get_output_embeddings()
+        with _answers_at(head, ends[:, None]):  # which cuts before this looks
+            handle = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+            try:
+                model(input_ids=padded, use_cache=False)
+            finally:
+                handle.remove()
+        return given[0][:, 0]
+
 
 @contextmanager
-def _answers_at(head: nn.Module | None, places: Tensor) -> Iterator[None]:
-    """Let the output head see only the hidden states at `places` (B, n)."""
+def _answers_at(head: nn.Module | None, places: Tensor) -> Iterator[list[nn.Module]]:
+    """Let the output head see only the hidden states at `places` (B, n); tells whether it did."""
+    cut: list[nn.Module] = []
 
-    def trim(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def trim(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         hidden = inputs[0]
-        return (
-            hidden.gather(1, places.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])),
-        )
+        if hidden.ndim != 3 or not hidden.is_floating_point():
+            return None
+        cut.append(module)
+        where = places.to(hidden.device)[..., None]
+        return (hidden.gather(1, where.expand(-1, -1, hidden.shape[-1])),)
 
     if head is None:
-        yield
+        yield cut
         return
     handle = head.register_forward_pre_hook(trim)
     try:
-        yield
+        yield cut
     finally:
         handle.remove()
 
@@ -289,127 +343,3 @@ def _pad(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.i
         padded[row, : len(numbers)] = numbers
         mask[row, : len(numbers)] = 1
     return padded, mask
-
-
-class PlainGenerator:
-    """Writes with any causal or encoder-decoder model.
-
-    Args:
-        model: The frozen model.
-        kind: How it answers.
-        memory: Sizes batches.
-        kernels: Faster ways to compute the model's modules.
-    """
-
-    def __init__(
-        self, model: PreTrainedModel, kind: ModelKind, memory: Memory, kernels: Kernels
-    ) -> None:
-        self.model, self.kind, self.memory, self.kernels = model, kind, memory, kernels
-
-    @torch.no_grad()
-    def generate(
-        self,
-        prompts: Sequence[Ids],
-        vectors: Tensor | None,
-        queries: Sequence[Query],
-        draws: Draws,
-        end: AnswerEnd,
-    ) -> list[Generated]:
-        """See `Generator.generate`."""
-        texts = [
-            query.head_ids + prompt + query.tail_ids for prompt in prompts for query in queries
-        ]
-        answers: dict[int, Generated] = {}
-
-        def step(pairs: list[int]) -> None:
-            writing = _Writing(end, draws[pairs], len(pairs))
-            self._run([texts[pair] for pair in pairs], vectors, writing)
-            answers.update(zip(pairs, writing.whole(), strict=True))
-
-        alike: dict[int, list[int]] = {}
-        for pair, text in enumerate(texts):
-            alike.setdefault(len(text), []).append(pair)
-        for length, pairs in alike.items():
-            most = self.memory.tokens() // (length + end.decoding.max_new_tokens)
-            for part in split_evenly(len(pairs), most):
-                self.memory.run(pairs[part.start : part.stop], step)
-        return [answers[pair] for pair in range(len(texts))]
-
-    def _run(self, texts: Sequence[Ids], vectors: Tensor | None, writing: _Writing) -> None:
-        ids = to_device(np.array(texts), input_device(self.model))
-        fed = (
-            {"input_ids": ids}
-            if vectors is None
-            else {"inputs_embeds": embed(self.model, ids, vectors)}
-        )
-        # What `generate` hands on begins with the text's ids, if it was fed ids, or with the
-        # decoder's first token.
-        if self.kind == "encoder-decoder":
-            writing.n_before = 1
-        elif vectors is None:
-            writing.n_before = ids.shape[1]
-        with self.kernels.applied(), _bare(self.model):
-            cast(Any, self.model).generate(
-                **fed,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=writing.end.decoding.max_new_tokens,
-                do_sample=False,
-                logits_processor=LogitsProcessorList([_Choice(writing)]),
-                stopping_criteria=StoppingCriteriaList([_End(writing)]),
-            )
-
-
-@contextmanager
-def _bare(model: PreTrainedModel) -> Iterator[None]:
-    """Without the checkpoint's own settings, which `generate` takes for all that is not said."""
-    holder = cast(Any, model)
-    before = holder.generation_config
-    config = model.config
-    make: Any = GenerationConfig  # not annotated
-    holder.generation_config = make(
-        pad_token_id=getattr(config, "pad_token_id", None) or 0,
-        decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
-    )
-    try:
-        yield
-    finally:
-        holder.generation_config = before
-
-
-class _Writing:
-    """The answers of one batch as they grow."""
-
-    def __init__(self, end: AnswerEnd, draws: Draws, n_rows: int) -> None:
-        self.end, self.draws = end, draws
-        self.answers: list[Generated | None] = [None] * n_rows
-        self.n_before = 0
-
-    def whole(self) -> list[Generated]:
-        """All answers; the length ends the last of them."""
-        return [answer for answer in self.answers if answer is not None]
-
-
-class _Choice(LogitsProcessor):
-    """Leaves nothing to choose but the token that `Decoding.choose` takes."""
-
-    def __init__(self, writing: _Writing) -> None:
-        self.writing = writing
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        step = input_ids.shape[1] - self.writing.n_before
-        chosen = self.writing.end.decoding.choose(scores, self.writing.draws[:, step])
-        return torch.full_like(scores, -torch.inf).scatter(-1, chosen[:, None], 0)
-
-
-class _End(StoppingCriteria):
-    """Ends the rows whose answers are whole."""
-
-    def __init__(self, writing: _Writing) -> None:
-        self.writing = writing
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
-        answers = self.writing.answers
-        for row, ids in enumerate(input_ids[:, self.writing.n_before :].tolist()):
-            if answers[row] is None:
-                answers[row] = self.writing.end.finished(ids)
-        return torch.tensor([answer is not None for answer in answers], device=input_ids.device)

@@ -115,7 +115,8 @@ def probe_rows(
     rng = np.random.default_rng(0)
 
     def some(length: int) -> tuple[int, ...]:
-        return tuple(rng.integers(0, n_vocabulary, length).tolist())
+        drawn = rng.integers(0, n_vocabulary, length).tolist()
+        return tuple((i + 1) % n_vocabulary if i == mask_id else i for i in drawn)
 
     prompts: list[Prompt] = [TokenPrompt(some(length)) for length in (4, 4, 2) * times]
     tail = () if mask_id is None else (mask_id,)
@@ -131,7 +132,7 @@ def disagreement(
     *,
     exact: bool,
 ) -> str | None:
-    """A reason not to score packed, if that fails on a few rows or differs from plain scores.
+    """A reason not to score packed, if that differs from plain scores on a few rows.
 
     Args:
         score: (P, Q, C) log-likelihoods, packed.
@@ -140,11 +141,7 @@ def disagreement(
         queries: (Q,).
         exact: Whether the model computes in float32.
     """
-    try:
-        packed = score(prompts, queries)
-    except (TypeError, AttributeError, KeyError, IndexError, RuntimeError) as error:
-        return f"its forward pass refused a packed input ({error})"
-    differences = (packed - score_plain(prompts, queries)).abs()
+    differences = (score(prompts, queries) - score_plain(prompts, queries)).abs()
     # A wrong mask is wrong by a nat; float32 agrees to 1e-5, 16 bits to a tenth on average.
     worst = float(differences.max() if exact else differences.mean())
     tolerance = 1e-3 if exact else 0.3

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlprompt.models.decoding import AnswerEnd, Draws, Generated
+from rlprompt.models.weights import input_device
 from rlprompt.template import Query
 from rlprompt.types import Ids
 
@@ -146,13 +147,24 @@ def wants_grad(vectors: Tensor | None) -> bool:
 def embed(model: PreTrainedModel, ids: Tensor, vectors: Tensor | None) -> Tensor:
     """Input vectors (..., H) of virtual ids (...)."""
     embedding = cast(nn.Embedding, model.get_input_embeddings())
-    if vectors is None:
-        return cast(Tensor, embedding(ids))
     n_vocabulary = len(embedding.weight)
     soft = ids >= n_vocabulary
-    words: Tensor = embedding(ids.masked_fill(soft, 0))
+    found: Tensor | tuple[Tensor, ...] = embedding(
+        ids if vectors is None else ids.masked_fill(soft, 0)
+    )
+    words = found[0] if isinstance(found, tuple) else found  # a quantised one gives its scale too
+    if vectors is None:
+        return words
     places = (ids - n_vocabulary).clamp_min(0)
     return torch.where(soft[..., None], vectors.to(words.dtype)[places], words)
+
+
+@torch.no_grad()
+def token_vectors(model: PreTrainedModel) -> Tensor:
+    """The vector that each token is fed as, (V, H) float32 on the model's device."""
+    n_vocabulary = len(cast(nn.Embedding, model.get_input_embeddings()).weight)
+    # Through the module: some models (Gemma) scale the rows of the table.
+    return embed(model, torch.arange(n_vocabulary, device=input_device(model)), None).float()
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:

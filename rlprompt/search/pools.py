@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain, zip_longest
-from typing import Any
 
 import numpy as np
 import torch
@@ -123,10 +122,8 @@ def likely_tokens(
     # Of equals the commoner token comes first. What the softmax of a text subtracts is the same
     # for all tokens, so logits rank as log-probabilities do.
     ids = np.sort(np.fromiter(allowed, np.int64))
-    model: Any = lm.model  # transformers leaves these methods untyped
-    head = model.get_output_embeddings()
     logits = np.zeros(len(ids))
     for start in range(0, len(heads), CHUNK):
-        last = torch.from_numpy(hidden(heads[start : start + CHUNK])).to(head.weight)
-        logits += head(last)[:, torch.from_numpy(ids)].double().sum(0).cpu().numpy()
+        last = hidden(heads[start : start + CHUNK])
+        logits += lm.next_logits(last)[:, torch.from_numpy(ids)].double().sum(0).cpu().numpy()
     return [int(token) for token in ids[np.argsort(-logits, kind="stable")]]

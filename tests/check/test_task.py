@@ -64,7 +64,7 @@ GOOD: list[tuple[str, Any, TinyKind]] = [
     ("cross-entropy", films("{prompt} {text}", "cross_entropy"), "gpt2"),
     ("hinge", films("So: {text}\n{prompt}\nMood:", "hinge"), "gemma"),
     ("accuracy", films("{text} {prompt}", "accuracy"), "opt"),
-    ("unpacked", films("{text} {prompt}"), "mistral-sliding"),
+    ("unpacked", films("{text} {prompt}"), "bloom"),
     ("masked", films("{text} {prompt} {mask} ."), "bert"),
     ("masked by roberta", films("{text} {prompt} {mask} ."), "roberta"),
     ("encoder-decoder", films("{text} {prompt}", "cross_entropy"), "t5"),

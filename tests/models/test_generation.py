@@ -22,7 +22,7 @@ from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query, Template
 from rlprompt.types import Ids
 
-KINDS: tuple[TinyKind, ...] = ("llama", "gpt2", "opt", "gemma", "mistral-sliding", "t5")
+KINDS: tuple[TinyKind, ...] = ("llama", "gpt2", "opt", "gemma", "mistral-sliding", "bloom", "t5")
 END = 2
 N_NEW = 4
 

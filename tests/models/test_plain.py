@@ -73,11 +73,12 @@ def test_a_text_goes_through_the_encoder_once(monkeypatch: pytest.MonkeyPatch) -
 
 def test_says_once_why_it_is_not_packed(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="rlprompt"):
-        lm = FrozenLM(tiny_model("mistral-sliding"), tiny_tokenizer("mistral-sliding"), "sliding")
+        lm = FrozenLM(tiny_model("bloom"), tiny_tokenizer("bloom"), "blooming")
         for _ in range(2):
             lm.score(PROMPTS, [Query((5, 6), (), ((7,), (8,)))])
     assert [record.message for record in caplog.records] == [
-        "sliding is scored row by row, not packed: it attends to a sliding window of 8 tokens"
+        "blooming is scored row by row, not packed: its forward pass refused a packed input "
+        "(ValueError: too many values to unpack (expected 2))"
     ]
 
 

@@ -20,9 +20,11 @@ from rlprompt.models.lm import FrozenLM
 # make tests ten times slower.
 torch.set_num_threads(1)
 
-TinyKind = Literal["llama", "gpt2", "opt", "gemma", "mistral-sliding", "bert", "roberta", "t5"]
+TinyKind = Literal[
+    "llama", "gpt2", "opt", "gemma", "mistral-sliding", "bloom", "bert", "roberta", "t5"
+]  # fmt: skip
 KINDS: tuple[TinyKind, ...] = get_args(TinyKind)
-PACKABLE: tuple[TinyKind, ...] = ("llama", "gpt2", "opt", "gemma")
+PACKABLE: tuple[TinyKind, ...] = ("llama", "gpt2", "opt", "gemma", "mistral-sliding")
 
 WORDS = ("good", "bad", "great", "terrible", "film", "the", "it", "was")
 SPECIAL = ("<pad>", "<s>", "</s>", "<mask>")
@@ -40,6 +42,7 @@ _LAYERS = {
 _GROUPED = _LAYERS | {"num_key_value_heads": 2, "head_dim": HIDDEN // 4}
 _GPT2 = {"n_embd": HIDDEN, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT}
 _OPT = _LAYERS | {"ffn_dim": 48, "word_embed_proj_dim": HIDDEN}
+_BLOOM = {"hidden_size": HIDDEN, "n_layer": 2, "n_head": 4}
 _T5 = {"d_model": HIDDEN, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
 
 # Kind of model: its config class, its model class, and the config's size.
@@ -49,6 +52,7 @@ _MADE_OF: dict[TinyKind, tuple[str, str, dict[str, Any]]] = {
     "opt": ("OPTConfig", "OPTForCausalLM", _OPT),
     "gemma": ("GemmaConfig", "GemmaForCausalLM", _GROUPED),
     "mistral-sliding": ("MistralConfig", "MistralForCausalLM", _GROUPED | {"sliding_window": 8}),
+    "bloom": ("BloomConfig", "BloomForCausalLM", _BLOOM),
     "bert": ("BertConfig", "BertForMaskedLM", _LAYERS),
     "roberta": ("RobertaConfig", "RobertaForMaskedLM", _LAYERS),
     "t5": ("T5Config", "T5ForConditionalGeneration", _T5),

@@ -106,7 +106,7 @@ def vocabulary_probabilities(
 
 
 class TestRewards:
-    @pytest.mark.parametrize("kind", ["llama", "mistral-sliding"])
+    @pytest.mark.parametrize("kind", ["llama", "bloom"])
     @pytest.mark.parametrize("prompts", [PROMPTS, soft()], ids=["tokens", "soft"])
     def test_they_are_those_of_plain_forward_passes(
         self, kind: TinyKind, prompts: list[Prompt]

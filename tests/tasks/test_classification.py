@@ -66,7 +66,7 @@ def by_hand(
 
 
 class TestParity:
-    @pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral-sliding"])
+    @pytest.mark.parametrize("kind", ["llama", "gpt2", "bloom"])
     @pytest.mark.parametrize("words", [WORDS, LONG], ids=["one token", "several tokens"])
     @pytest.mark.parametrize("prompts", [PROMPTS, soft()], ids=["tokens", "soft"])
     def test_rewards_are_those_of_a_plain_forward_pass(

@@ -98,7 +98,7 @@ CASES = [
     ),
     Case("soft", lambda: classification(END, "gap"), soft=True),
     Case("soft in front", lambda: classification(START, "hinge"), soft=True),
-    Case("unpacked", lambda: classification(BOTH, "cross_entropy"), "mistral-sliding"),
+    Case("unpacked", lambda: classification(BOTH, "cross_entropy"), "bloom"),
     Case("masked", lambda: classification("{text} {prompt} {mask} .", "gap"), "bert"),
     Case("encoder-decoder", lambda: classification(END, "cross_entropy"), "t5"),
     Case("style transfer", style_transfer),

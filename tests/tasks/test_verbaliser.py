@@ -52,7 +52,7 @@ class TestByHand:
 
 
 class TestRewards:
-    @pytest.mark.parametrize("kind", ["llama", "mistral-sliding"])
+    @pytest.mark.parametrize("kind", ["llama", "bloom"])
     @pytest.mark.parametrize("pooling", ["mean", "logsumexp"])
     @pytest.mark.parametrize("length", ["sum", "mean"])
     def test_they_are_those_of_plain_forward_passes(
