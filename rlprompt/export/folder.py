@@ -409,8 +409,8 @@ def _refusal(facts: Facts, here: Fingerprint) -> str:
         if getattr(here, name) != getattr(there, name)
     ]
     message = (
-        f"{here.model} is not the model that this prompt belongs to, {there.model}: another "
-        f"{' and other '.join(differing)} (weights {here.weights[:12]} here, "
+        f"{here.model} is not the model that this prompt belongs to, {there.model}: its "
+        f"{' and '.join(differing)} differ (weights {here.weights[:12]} here, "
         f"{there.weights[:12]} there). "
     )
     if here.dtype != there.dtype:

@@ -138,7 +138,7 @@ class TestMistakes:
         ("changes", "message"),
         [
             ({"shot": 2}, "small.yaml:1: unknown key 'shot'; did you mean 'shots' under 'task'?"),
-            ({"model": "./nowhere"}, "model './nowhere' cannot be loaded: "),
+            ({"model": "./nowhere"}, "model folder './nowhere' does not exist"),
             ({"optimisers": ["gredy"]}, "no optimiser is called 'gredy'; did you mean 'greedy'?"),
             ({"optimisers": [{"name": "greedy", "pol": 1}]}, "optimiser greedy has no setting"),
             ({"data": "nowhere.csv"}, "task.data 'nowhere.csv' is not there"),

@@ -163,11 +163,11 @@ class TestModels:
         tokens = export(tmp_path / "tokens", lm).facts
         vectors = export(tmp_path / "soft", lm, soft(lm)).facts
         other = tiny_lm(seed=1)
-        with pytest.raises(ValueError, match=r"another weights.*rlprompt transfer RUN --models"):
+        with pytest.raises(ValueError, match=r"its weights differ.*rlprompt transfer RUN --models"):
             check_model(tokens, other)
         with pytest.raises(ValueError, match="vectors mean nothing to another model"):
             check_model(vectors, other)
-        with pytest.raises(ValueError, match="another kind and other tokenizer and other weights"):
+        with pytest.raises(ValueError, match="its kind and tokenizer and weights differ"):
             check_model(tokens, tiny_lm("bert"))
 
     def test_another_dtype_is_noted(self, tmp_path: Path, lm: FrozenLM) -> None:

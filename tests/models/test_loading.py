@@ -32,7 +32,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestNames:
     @pytest.mark.usefixtures("no_hub")
-    @pytest.mark.parametrize("name", ["gpt2", "some-org/some-model", "./no/such/folder"])
+    @pytest.mark.parametrize("name", ["gpt2", "some-org/some-model", "no/folder"])
     def test_an_unreachable_one_fails_at_once_and_says_what_to_give(self, name: str) -> None:
         start = time.perf_counter()
         with pytest.raises(ValueError, match="cannot be reached and the model is not in its") as e:
@@ -41,6 +41,11 @@ class TestNames:
         for part in (repr(name), "smollm2-135m", "hub name such as", "folder", ".gguf"):
             assert part in str(e.value)
         assert "\n" not in str(e.value)
+
+    @pytest.mark.parametrize("name", ["./no/such/folder", "/no/such", "~/no/such", "../no"])
+    def test_a_missing_folder_is_named(self, name: str) -> None:
+        with pytest.raises(ValueError, match=f"model folder '{name}' does not exist"):
+            FrozenLM.load(name)
 
     def test_a_missing_gguf_file_is_named(self) -> None:
         with pytest.raises(ValueError, match=r"model file 'no/such\.gguf' does not exist"):
