@@ -42,7 +42,7 @@ class SoftPromptTuning:
     >>> from rlprompt.check import ToyTask, toy_lm
     >>> found = search(ToyTask(), toy_lm(), SoftPromptTuning(), budget=48, length=2)
     >>> found.n_prompts, found.rows  # each on 4 examples, at 3 rows for a gradient
-    (9, 48)
+    (6, 48)
     >>> found.trace[-1][1] > found.trace[0][1]
     True
 
