@@ -1,4 +1,5 @@
 from .cma_es import CMAES as CMAES
+from .genetic import Genetic as Genetic
 from .greedy import Greedy as Greedy
 from .grow import Grow as Grow
 from .ppo import PPO as PPO
@@ -10,6 +11,7 @@ from .soft_prompt import SoftPromptTuning as SoftPromptTuning
 __all__ = [
     "CMAES",
     "PPO",
+    "Genetic",
     "Greedy",
     "Grow",
     "RandomSearch",

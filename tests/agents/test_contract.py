@@ -14,6 +14,7 @@ from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic
 from tiny import tiny_lm
 
 from rlprompt.agents.cma_es import CMAES
+from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
 from rlprompt.agents.ppo import PPO, SoftPPO
@@ -38,6 +39,7 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     RandomSoft(),
     Greedy(),
     Grow(words=60),
+    Genetic(),
     CMAES(dimension=8),
     SoftPromptTuning(),
     PPO(),
