@@ -1,3 +1,4 @@
+from .bdpl import BDPL as BDPL
 from .cma_es import CMAES as CMAES
 from .genetic import Genetic as Genetic
 from .greedy import Greedy as Greedy
@@ -9,6 +10,7 @@ from .random_soft import RandomSoft as RandomSoft
 from .soft_prompt import SoftPromptTuning as SoftPromptTuning
 
 __all__ = [
+    "BDPL",
     "CMAES",
     "PPO",
     "Genetic",

@@ -12,7 +12,7 @@ import numpy as np
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import halve, halving_cost
 from rlprompt.search.objective import Objective
-from rlprompt.search.space import TokenSpace, common_words
+from rlprompt.search.space import TokenSpace, first_words
 from rlprompt.types import PromptKind
 
 
@@ -37,7 +37,7 @@ class Grow:
 
     Args:
         words: Words in the pool: the first of the space's own order (`TokenSpace.ranked`), or else
-            the most common of those that are allowed (`common_words`).
+            the most common of those that are allowed (`first_words`).
         beam: Prompts that grow in a round.
         first: Share of the budget that starts and single words may cost, above 0 and below 1.
         share: Share of what is left that a round may cost, above 0 and at most 1.
@@ -67,11 +67,7 @@ class Grow:
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
         # In an order of the seed's own: where the budget does not cover all, seeds begin elsewhere.
-        ranked = space.ranked or common_words(objective.lm, space.allowed)
-        words = rng.permutation(ranked[: self.words]).tolist()
-        # A vocabulary of few words, or of none, is topped up with what else it has.
-        others = rng.permutation(np.setdiff1d(space.allowed, words)).tolist()
-        words += others[: self.words - len(words)]
+        words = first_words(objective.lm, space, self.words, rng)
         # Where one token is too short for the space, the word stands as often as it takes.
         singles = [TokenPrompt((word,) * space.shortest) for word in words]
         pool = list(dict.fromkeys([*space.starts, *singles]))

@@ -164,6 +164,19 @@ def common_words(lm: FrozenLM, allowed: Collection[int]) -> list[int]:
     return spaced or [token for token, text in words if _is_word(text.strip())]
 
 
+def first_words(lm: FrozenLM, space: TokenSpace, count: int, rng: np.random.Generator) -> list[int]:
+    """So many tokens of a space that are the most worth trying, in random order.
+
+    The first of the space's own order (`TokenSpace.ranked`), or else the most common of its words;
+    where there are few words, or none, other tokens behind them. Fewer where the space has fewer.
+    """
+    words: list[int] = rng.permutation(
+        (space.ranked or common_words(lm, space.allowed))[:count]
+    ).tolist()
+    others: list[int] = rng.permutation(np.setdiff1d(space.allowed, words)).tolist()
+    return words + others[: count - len(words)]
+
+
 def _is_word(text: str) -> bool:
     return len(text) >= 3 and text.isalpha()
 

@@ -13,6 +13,7 @@ import pytest
 from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic
 from tiny import tiny_lm
 
+from rlprompt.agents.bdpl import BDPL
 from rlprompt.agents.cma_es import CMAES
 from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
@@ -40,6 +41,7 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     Greedy(),
     Grow(words=60),
     Genetic(),
+    BDPL(),
     CMAES(dimension=8),
     SoftPromptTuning(),
     PPO(),

@@ -11,6 +11,7 @@ import pytest
 from tiny import tiny_lm
 from worded_films import films, ids, lm
 
+from rlprompt.agents.bdpl import BDPL
 from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
@@ -95,6 +96,7 @@ METHODS = [
     (RandomSearch(), {"words": 4}),
     (Greedy(), "likely"),
     (Grow(), "words"),
+    (BDPL(samples=4), "words"),
     (Genetic(population=4, children=3), "words"),
     (PPO(prompts=4), {"likely": 9}),
 ]
