@@ -1,5 +1,6 @@
 from .bdpl import BDPL as BDPL
 from .cma_es import CMAES as CMAES
+from .gcg import GCG as GCG
 from .genetic import Genetic as Genetic
 from .greedy import Greedy as Greedy
 from .grow import Grow as Grow
@@ -12,6 +13,7 @@ from .soft_prompt import SoftPromptTuning as SoftPromptTuning
 __all__ = [
     "BDPL",
     "CMAES",
+    "GCG",
     "PPO",
     "Genetic",
     "Greedy",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, product
+from itertools import chain, islice
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
@@ -84,7 +84,7 @@ class Genetic:
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
         rewards: dict[TokenPrompt, float] = {}
-        others = (prompt for prompt in _everything(space) if prompt not in rewards)
+        others = (prompt for prompt in space.everything() if prompt not in rewards)
         generation = founders(space, self.population, rng)
         while generation:
             evaluation = objective.evaluate(generation)
@@ -165,9 +165,3 @@ def edited(prompt: TokenPrompt, rng: np.random.Generator) -> TokenPrompt:
     else:
         spans.insert(int(rng.integers(n_spans + 1)), spans[one])
     return TokenPrompt(list(chain.from_iterable(spans)))
-
-
-def _everything(space: TokenSpace) -> Iterator[TokenPrompt]:
-    """All prompts of the space."""
-    for length in range(space.shortest, space.length + 1):
-        yield from map(TokenPrompt, product(space.allowed.tolist(), repeat=length))

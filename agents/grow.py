@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from rlprompt.prompt import TokenPrompt
-from rlprompt.search.allocation import halve, halving_cost
+from rlprompt.search.allocation import halve, halving_size
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace, first_words
 from rlprompt.types import PromptKind
@@ -71,7 +71,9 @@ class Grow:
         # Where one token is too short for the space, the word stands as often as it takes.
         singles = [TokenPrompt((word,) * space.shortest) for word in words]
         pool = list(dict.fromkeys([*space.starts, *singles]))
-        scored = _halved(objective, pool[: _affordable(objective, self.first)])
+        scored = _halved(
+            objective, pool[: halving_size(objective, self.first * objective.remaining)]
+        )
         # What came far as a word comes first; those that no budget was left for come last.
         ranked = list(dict.fromkeys([*(i for p in _best(scored) for i in p.ids), *words]))
         edits = [insertions, replacements]
@@ -83,21 +85,14 @@ class Grow:
                 for prompt in edit(leaders, ranked)
                 if prompt not in scored and space.shortest <= len(prompt) <= space.length
             )
-            rivals = list(islice(fresh, max(2, _affordable(objective, self.share))))
+            many = max(2, halving_size(objective, self.share * objective.remaining))
+            rivals = list(islice(fresh, many))
             if not rivals:
                 return  # every neighbour of every leader is known
             before = max(scored.values())
             scored |= _halved(objective, rivals)
             improved = max(scored.values()) > before
             edits = [insertions, replacements] if improved else [replacements, insertions]
-
-
-def _affordable(objective: Objective, share: float) -> int:
-    """Prompts that may begin a halving which costs a share of what is left of the budget."""
-    rows, many = share * objective.remaining, 1
-    while halving_cost(objective, many + 1) <= rows:
-        many += 1
-    return many
 
 
 def _halved(objective: Objective, rivals: Sequence[TokenPrompt]) -> dict[TokenPrompt, float]:

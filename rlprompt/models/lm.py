@@ -252,9 +252,9 @@ class FrozenLM:
         """Text of token ids behind others, exactly as the tokenizer spells them."""
         return self.spelling.decode(ids, after)
 
-    def embeddings(self) -> NDArray[np.float32]:
-        """The vector that each token is fed as, (V, H) float32, a copy."""
-        return cast("NDArray[np.float32]", token_vectors(self.model).cpu().numpy())
+    def embeddings(self, ids: Sequence[int] | None = None) -> NDArray[np.float32]:
+        """The vectors that tokens are fed as, (V, H) float32 for all of them or (N, H), a copy."""
+        return cast("NDArray[np.float32]", token_vectors(self.model, ids).cpu().numpy())
 
     def nearest_tokens(self, prompt: SoftPrompt) -> TokenPrompt:
         """The vocabulary tokens nearest to each vector, by Euclidean distance."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import cast
 from weakref import WeakKeyDictionary
 
@@ -102,6 +103,11 @@ class TokenSpace:
         yield from self.starts
         while True:
             yield self.sample(rng)
+
+    def everything(self) -> Iterator[TokenPrompt]:
+        """All prompts of the space, the shortest first."""
+        for length in range(self.shortest, self.length + 1):
+            yield from map(TokenPrompt, product(self.allowed.tolist(), repeat=length))
 
     def contains(self, prompt: Prompt) -> bool:
         """Whether the prompt lies in the space."""
