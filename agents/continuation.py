@@ -23,8 +23,8 @@ def continued(
     """Probability of each allowed token after each beginning of a prompt.
 
     Args:
-        objective: Where the frozen model is asked. One that is not causal cannot continue a text
-            and finds all tokens alike.
+        objective: Where the frozen model is asked. One that tells no next token, as any that is
+            not causal, finds all tokens alike.
         begun: (B,) tokens of a prompt so far, none or more.
         allowed: (N,) ids to choose from.
         after: What was asked before, as for `Objective.hidden`.
@@ -33,7 +33,7 @@ def continued(
         (B, N) float32, each row a distribution, on the model's device.
     """
     lm = objective.lm
-    if lm.kind != "causal":
+    if not lm.tells_next:
         return torch.full((len(begun), len(allowed)), 1 / len(allowed), device=lm.device)
     starts = (lm.tokenizer.bos_token_id, lm.tokenizer.eos_token_id, 0)
     start = next(token for token in starts if token is not None)

@@ -76,10 +76,10 @@ class Proposal(BaseFeaturesExtractor):
         self.position = kind(observation_space, space.length)
         self._objective = objective
         lm = objective.lm
-        if lm.kind != "causal" and (top_k or top_p):
+        if not lm.tells_next and (top_k or top_p):
             raise ValueError(
                 f"{lm.name} is {lm.kind} and writes nothing that top_k or top_p could cut; leave "
-                "them out, or take a causal model"
+                "them out, or take another model"
             )
         self._top_k, self._top_p = top_k or len(space.allowed), top_p or 1.0
         self._starts = start_tokens(space).to(lm.device)

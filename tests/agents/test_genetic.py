@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from stored_search import ME, Counted, Cut, open_run, same
 from synthetic import N_EXAMPLES, HiddenWords
-from tiny import tiny_lm
+from tiny import tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.agents.continuation import continued
 from rlprompt.agents.genetic import Genetic, crossed, edited, founders, winner
@@ -160,6 +160,26 @@ def test_the_guide_is_the_models_own_distribution_over_what_is_allowed() -> None
             torch.testing.assert_close(row, logits.softmax(-1), rtol=1e-4, atol=1e-6)
     bert = Objective(HiddenWords(), tiny_lm("bert"), Budget(100))
     assert continued(bert, [()], allowed).tolist() == [pytest.approx([1 / 3] * 3)]
+
+
+def test_a_model_whose_logits_are_no_heads_tells_no_next_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model: Any = tiny_model()
+    forward = model.forward
+
+    def moved(*args: Any, **given: Any) -> Any:
+        output = forward(*args, **given)
+        output.logits = output.logits + 1
+        return output
+
+    monkeypatch.setattr(model, "forward", moved)
+    lm = FrozenLM(model, tiny_tokenizer())
+    assert not lm.tells_next
+    objective = Objective(HiddenWords(), lm, Budget(100))
+    assert continued(objective, [(), (7,)], np.array([5, 9])).tolist() == [[0.5, 0.5]] * 2
+    found = search(HiddenWords(), lm, Genetic(), 100 * N_EXAMPLES, length=4)
+    assert found.n_distinct == 100
 
 
 def test_no_prompt_is_scored_twice_and_a_small_space_is_scored_out() -> None:
