@@ -57,7 +57,7 @@ class Genetic:
             rewards, which rewards below zero forbid.
         mutation: Tokens of a child drawn anew on average, above 0; of a short one, all at most.
         guided: Share of these that come from what the model would write after those before, where
-            it is causal; the others are drawn uniformly. 0 to 1.
+            it tells that; the others are drawn uniformly. 0 to 1.
 
     Raises:
         ValueError: A setting is out of range.
