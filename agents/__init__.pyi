@@ -1,4 +1,7 @@
+from .bdpl import BDPL as BDPL
 from .cma_es import CMAES as CMAES
+from .gcg import GCG as GCG
+from .genetic import Genetic as Genetic
 from .greedy import Greedy as Greedy
 from .grow import Grow as Grow
 from .ppo import PPO as PPO
@@ -8,8 +11,11 @@ from .random_soft import RandomSoft as RandomSoft
 from .soft_prompt import SoftPromptTuning as SoftPromptTuning
 
 __all__ = [
+    "BDPL",
     "CMAES",
+    "GCG",
     "PPO",
+    "Genetic",
     "Greedy",
     "Grow",
     "RandomSearch",

@@ -10,9 +10,9 @@ from typing import ClassVar
 import numpy as np
 
 from rlprompt.prompt import TokenPrompt
-from rlprompt.search.allocation import halve, halving_cost
+from rlprompt.search.allocation import halve, halving_size
 from rlprompt.search.objective import Objective
-from rlprompt.search.space import TokenSpace, common_words
+from rlprompt.search.space import TokenSpace, first_words
 from rlprompt.types import PromptKind
 
 
@@ -37,7 +37,7 @@ class Grow:
 
     Args:
         words: Words in the pool: the first of the space's own order (`TokenSpace.ranked`), or else
-            the most common of those that are allowed (`common_words`).
+            the most common of those that are allowed (`first_words`).
         beam: Prompts that grow in a round.
         first: Share of the budget that starts and single words may cost, above 0 and below 1.
         share: Share of what is left that a round may cost, above 0 and at most 1.
@@ -67,15 +67,13 @@ class Grow:
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
         # In an order of the seed's own: where the budget does not cover all, seeds begin elsewhere.
-        ranked = space.ranked or common_words(objective.lm, space.allowed)
-        words = rng.permutation(ranked[: self.words]).tolist()
-        # A vocabulary of few words, or of none, is topped up with what else it has.
-        others = rng.permutation(np.setdiff1d(space.allowed, words)).tolist()
-        words += others[: self.words - len(words)]
+        words = first_words(objective.lm, space, self.words, rng)
         # Where one token is too short for the space, the word stands as often as it takes.
         singles = [TokenPrompt((word,) * space.shortest) for word in words]
         pool = list(dict.fromkeys([*space.starts, *singles]))
-        scored = _halved(objective, pool[: _affordable(objective, self.first)])
+        scored = _halved(
+            objective, pool[: halving_size(objective, self.first * objective.remaining)]
+        )
         # What came far as a word comes first; those that no budget was left for come last.
         ranked = list(dict.fromkeys([*(i for p in _best(scored) for i in p.ids), *words]))
         edits = [insertions, replacements]
@@ -87,21 +85,14 @@ class Grow:
                 for prompt in edit(leaders, ranked)
                 if prompt not in scored and space.shortest <= len(prompt) <= space.length
             )
-            rivals = list(islice(fresh, max(2, _affordable(objective, self.share))))
+            many = max(2, halving_size(objective, self.share * objective.remaining))
+            rivals = list(islice(fresh, many))
             if not rivals:
                 return  # every neighbour of every leader is known
             before = max(scored.values())
             scored |= _halved(objective, rivals)
             improved = max(scored.values()) > before
             edits = [insertions, replacements] if improved else [replacements, insertions]
-
-
-def _affordable(objective: Objective, share: float) -> int:
-    """Prompts that may begin a halving which costs a share of what is left of the budget."""
-    rows, many = share * objective.remaining, 1
-    while halving_cost(objective, many + 1) <= rows:
-        many += 1
-    return many
 
 
 def _halved(objective: Objective, rivals: Sequence[TokenPrompt]) -> dict[TokenPrompt, float]:

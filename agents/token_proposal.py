@@ -9,6 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
+from rlprompt.agents.continuation import continued
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace
 from rlprompt.types import Ids
@@ -75,18 +76,16 @@ class Proposal(BaseFeaturesExtractor):
         self.position = kind(observation_space, space.length)
         self._objective = objective
         lm = objective.lm
-        if lm.kind != "causal" and (top_k or top_p):
+        if not lm.tells_next and (top_k or top_p):
             raise ValueError(
                 f"{lm.name} is {lm.kind} and writes nothing that top_k or top_p could cut; leave "
-                "them out, or take a causal model"
+                "them out, or take another model"
             )
         self._top_k, self._top_p = top_k or len(space.allowed), top_p or 1.0
         self._starts = start_tokens(space).to(lm.device)
-        self._allowed = torch.from_numpy(space.allowed).to(lm.device)
-        starts = (lm.tokenizer.bos_token_id, lm.tokenizer.eos_token_id, 0)
-        self._start = next(token for token in starts if token is not None)
+        self._allowed = space.allowed
         self._remembered: dict[Ids, Tensor] = {}
-        # What the model was asked in this rollout: each call's texts go on with those before.
+        # What the model was asked in this rollout: each call's states go on with those before.
         self._calls: list[list[Ids]] = []
 
     def forward(self, observations: Tensor) -> Tensor:
@@ -107,22 +106,13 @@ class Proposal(BaseFeaturesExtractor):
                 self._remembered.clear()
                 self._calls.clear()
         if new := sorted(set(states) - self._remembered.keys()):
-            written = truncated(self._propose(new), self._top_k, self._top_p)
+            likely = continued(self._objective, new, self._allowed, self._calls)
+            self._calls.append(new)
+            written = truncated(likely, self._top_k, self._top_p)
             theirs = self._starts[[len(state) for state in new]]
             share = LEAN * theirs.sum(1, keepdim=True)
             self._remembered |= zip(new, (1 - share) * written + LEAN * theirs, strict=True)
         return torch.stack([self._remembered[state] for state in states])
-
-    @torch.no_grad()
-    def _propose(self, states: list[Ids]) -> Tensor:
-        lm, device = self._objective.lm, self._allowed.device
-        if lm.kind != "causal":
-            n_allowed = len(self._allowed)
-            return torch.full((len(states), n_allowed), 1 / n_allowed, device=device)
-        texts = [(self._start, *state) for state in states]
-        hidden = self._objective.hidden(texts, self._calls)
-        self._calls.append(texts)
-        return lm.next_logits(hidden)[:, self._allowed].float().softmax(-1)
 
 
 def start_tokens(space: TokenSpace) -> Tensor:

@@ -25,7 +25,7 @@ from rlprompt.check.report import Finding, Report, Stop, collect, verdict
 from rlprompt.check.state import changed, model_state
 from rlprompt.check.toy import Call, ToyTask, toy_lm
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, Prompt, SoftPrompt
+from rlprompt.prompt import Length, Prompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import (
     BudgetExhausted,
@@ -61,7 +61,7 @@ class _Objective(Objective):
 
     def evaluate_with_grad(
         self,
-        prompts: Sequence[SoftPrompt],
+        prompts: Sequence[Prompt],
         examples: Sequence[int] | None = None,
         *,
         loss: Loss = "reward",

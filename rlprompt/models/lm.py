@@ -85,6 +85,7 @@ class FrozenLM:
 
     Attributes:
         obstacle: Why prompts are not packed, or None.
+        tells_next: Whether it tells what it would write next (`next_logits`).
         dtype_reason: Why the weights are in the dtype they are in.
         options: What it was loaded with beside name and revision; see `load`.
         n_parameters: How many numbers the weights stand for, however many bits each takes.
@@ -117,6 +118,7 @@ class FrozenLM:
         self.memory = Memory(model, limit - kernels.packed_bytes)
         start = decoder_start(model, self.name) if self.kind == "encoder-decoder" else ()
         self._head, pads = examine(model, self.kind, self.name, start)
+        self.tells_next = self._head is not None
         self._plain = PlainScorer(model, self.kind, self.mask_id, start, self.memory, kernels, pads)
         self._packed: PackedScorer | None = None
         probe = precision.probe_rows(self.n_vocabulary, self.mask_id, model)
@@ -252,9 +254,9 @@ class FrozenLM:
         """Text of token ids behind others, exactly as the tokenizer spells them."""
         return self.spelling.decode(ids, after)
 
-    def embeddings(self) -> NDArray[np.float32]:
-        """The vector that each token is fed as, (V, H) float32, a copy."""
-        return cast("NDArray[np.float32]", token_vectors(self.model).cpu().numpy())
+    def embeddings(self, ids: Sequence[int] | None = None) -> NDArray[np.float32]:
+        """The vectors that tokens are fed as, (V, H) float32 for all of them or (N, H), a copy."""
+        return cast("NDArray[np.float32]", token_vectors(self.model, ids).cpu().numpy())
 
     def nearest_tokens(self, prompt: SoftPrompt) -> TokenPrompt:
         """The vocabulary tokens nearest to each vector, by Euclidean distance."""
@@ -443,9 +445,7 @@ class FrozenLM:
     def next_logits(self, hidden: NDArray[np.float32]) -> Tensor:
         """Logits of the next token, (B, V) on the model's device, of what `last_hidden` gave."""
         if self._head is None:
-            raise ValueError(
-                f"{self.name} does not tell what it would write next; take another search"
-            )
+            raise ValueError(f"{self.name} does not tell the next token; take another search")
         return self._head.logits(torch.from_numpy(hidden).to(self._head.weight))
 
     def generate(

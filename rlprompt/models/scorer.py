@@ -160,11 +160,14 @@ def embed(model: PreTrainedModel, ids: Tensor, vectors: Tensor | None) -> Tensor
 
 
 @torch.no_grad()
-def token_vectors(model: PreTrainedModel) -> Tensor:
-    """The vector that each token is fed as, (V, H) float32 on the model's device."""
+def token_vectors(model: PreTrainedModel, ids: Sequence[int] | None = None) -> Tensor:
+    """The vector that each token is fed as, (V, H) float32 on the model's device; or some of them.
+
+    Through the module: some models (Gemma) scale the rows of the table.
+    """
     n_vocabulary = len(cast(nn.Embedding, model.get_input_embeddings()).weight)
-    # Through the module: some models (Gemma) scale the rows of the table.
-    return embed(model, torch.arange(n_vocabulary, device=input_device(model)), None).float()
+    tokens = torch.arange(n_vocabulary) if ids is None else torch.tensor(ids)
+    return embed(model, tokens.to(input_device(model)), None).float()
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:

@@ -100,6 +100,20 @@ def halving_cost(
     return rows
 
 
+def halving_size(objective: Objective, rows: float) -> int:
+    """Distinct prompts, 1 or more, that may begin a halving of so many rows.
+
+    >>> from rlprompt import Budget
+    >>> from rlprompt.check.toy import ToyTask
+    >>> halving_size(Objective(ToyTask(n_examples=32), None, Budget(3200)), 408)
+    32
+    """
+    size = 1
+    while halving_cost(objective, size + 1) <= rows:
+        size += 1
+    return size
+
+
 def race(
     objective: Objective,
     incumbent: Evaluation,

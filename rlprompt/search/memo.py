@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.result import prompt_state
 from rlprompt.tasks.base import Measured, Task
 from rlprompt.types import Floats, Ids, Loss, Outputs
@@ -156,9 +156,9 @@ class TrainQuestion(Question[Answer]):
         """See `Question.decoded`."""
         rewards, gradients, seconds, outputs = row
         if gradients is not None:
-            soft = [prompt.vectors for prompt in self.prompts if isinstance(prompt, SoftPrompt)]
             flat = np.frombuffer(gradients, dtype="<f4")
-            gradients = flat.reshape(len(soft), *soft[0].shape).astype(np.float32)
+            shape = (len(self.prompts), len(self.prompts[0]), -1)
+            gradients = flat.reshape(shape).astype(np.float32)
         return Answer(_floats(rewards, self.prompts), gradients, seconds, texts(outputs))
 
 

@@ -17,14 +17,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.data.examples import Example, balanced
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.blocks import Pieces, checked_places
 from rlprompt.search.budget import Budget, Ledger, Scored
 from rlprompt.search.memo import Answer, HiddenQuestion, Memo, TrainQuestion, remembered
@@ -64,11 +64,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class GradientEvaluation(Evaluation):
-    """Soft prompts with their rewards and gradients.
+    """Prompts with their rewards and gradients.
 
     Attributes:
         gradients: (P, L, H) float32, of each prompt's mean on these examples of the reward, or of
-            what else was asked for.
+            what else was asked for, with respect to its vectors, or the embeddings of its tokens.
     """
 
     gradients: NDArray[np.float32]
@@ -231,15 +231,17 @@ class Objective:
 
     def evaluate_with_grad(
         self,
-        prompts: Sequence[SoftPrompt],
+        prompts: Sequence[Prompt],
         examples: Sequence[int] | None = None,
         *,
         loss: Loss = "reward",
     ) -> GradientEvaluation:
-        """Score soft prompts and take the gradient of each one's mean reward, or of another mean.
+        """Score prompts and take the gradient of each one's mean reward, or of another mean.
 
         Args:
-            prompts: (P,) of them.
+            prompts: (P,) of them, of one length. Of token prompts the task is asked as of the soft
+                prompts of their embeddings, which earn the same but for rounding; what they earned
+                is recorded as theirs.
             examples: As for `evaluate`; the gradient is that of the mean over these.
             loss: What the gradient is of; the rewards are the task's own all the same, from the
                 same forward pass. `cross_entropy` where the task has it
@@ -247,7 +249,8 @@ class Objective:
 
         Raises:
             BudgetExhausted: As for `evaluate`; what it carries has gradients.
-            ValueError: As for `evaluate`, or the task has no such gradient.
+            ValueError: As for `evaluate`, or the task has no such gradient, or the prompts differ
+                in length or are empty.
         """
         if loss == "cross_entropy" and not self.task.has("cross_entropy_with_grad"):
             raise ValueError(
@@ -259,9 +262,15 @@ class Objective:
                 f"task {self.task.name!r} has no gradient (no method rewards_with_grad); "
                 "use a method that needs rewards only"
             )
+        if prompts and (len({len(prompt) for prompt in prompts}) > 1 or not len(prompts[0])):
+            raise ValueError(
+                "a gradient is taken of prompts of one length, 1 or more, got "
+                f"{sorted({len(prompt) for prompt in prompts})}; ask for each length by itself"
+            )
         block = self._block(examples)
         covered = self._charge(prompts, block, loss)
-        gradients = np.zeros((0, *(prompts[0].vectors.shape if prompts else (0, 0))), np.float32)
+        shape = self._soft(prompts[:1])[0].vectors.shape if prompts else (0, 0)
+        gradients = np.zeros((0, *shape), np.float32)
         per_example = np.zeros((0, block.size))
         if covered:
             answer = self._answer(covered, block, loss)
@@ -335,7 +344,7 @@ class Objective:
         if block.part is not None:
             self.task.read_train(self.lm)  # quick, where it was done before
         if loss is not None:
-            soft = cast("Sequence[SoftPrompt]", prompts)
+            soft = self._soft(prompts)
             own = loss == "reward"
             hook = self.task.rewards_with_grad if own else self.task.cross_entropy_with_grad
             rewards, gradients = hook(self.lm, soft, block.examples)
@@ -358,6 +367,13 @@ class Objective:
         if outputs is not None:
             self._check_texts(outputs, shape)
         return Answer(per_example, gradients, seconds, outputs)
+
+    def _soft(self, prompts: Sequence[Prompt]) -> list[SoftPrompt]:
+        """The prompts as vectors: tokens as what the model is fed for them."""
+        return [
+            SoftPrompt(self.lm.embeddings(p.ids)) if isinstance(p, TokenPrompt) else p
+            for p in prompts
+        ]
 
     def _check_texts(self, outputs: Outputs, shape: tuple[int, int]) -> None:
         if [len(texts) for texts in outputs] != [shape[1]] * shape[0]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import cast
 from weakref import WeakKeyDictionary
 
@@ -103,6 +104,11 @@ class TokenSpace:
         while True:
             yield self.sample(rng)
 
+    def everything(self) -> Iterator[TokenPrompt]:
+        """All prompts of the space, the shortest first."""
+        for length in range(self.shortest, self.length + 1):
+            yield from map(TokenPrompt, product(self.allowed.tolist(), repeat=length))
+
     def contains(self, prompt: Prompt) -> bool:
         """Whether the prompt lies in the space."""
         return (
@@ -162,6 +168,19 @@ def common_words(lm: FrozenLM, allowed: Collection[int]) -> list[int]:
     words = [(token, texts[token]) for token in sorted(allowed) if token in texts]
     spaced = [token for token, text in words if text[:1] == " " and _is_word(text[1:])]
     return spaced or [token for token, text in words if _is_word(text.strip())]
+
+
+def first_words(lm: FrozenLM, space: TokenSpace, count: int, rng: np.random.Generator) -> list[int]:
+    """So many tokens of a space that are the most worth trying, in random order.
+
+    The first of the space's own order (`TokenSpace.ranked`), or else the most common of its words;
+    where there are few words, or none, other tokens behind them. Fewer where the space has fewer.
+    """
+    words: list[int] = rng.permutation(
+        (space.ranked or common_words(lm, space.allowed))[:count]
+    ).tolist()
+    others: list[int] = rng.permutation(np.setdiff1d(space.allowed, words)).tolist()
+    return words + others[: count - len(words)]
 
 
 def _is_word(text: str) -> bool:

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic
+from synthetic import N_EXAMPLES, HiddenVectors, SlopedWords, Synthetic
 from tiny import tiny_lm
 
+from rlprompt.agents.bdpl import BDPL
 from rlprompt.agents.cma_es import CMAES
+from rlprompt.agents.gcg import GCG
+from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
 from rlprompt.agents.ppo import PPO, SoftPPO
@@ -38,6 +41,9 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     RandomSoft(),
     Greedy(),
     Grow(words=60),
+    Genetic(),
+    BDPL(),
+    GCG(),
     CMAES(dimension=8),
     SoftPromptTuning(),
     PPO(),
@@ -45,13 +51,13 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
 )
 
 # Methods that score on parts of the examples.
-ON_BLOCKS = (Grow,)
+ON_BLOCKS = (Grow, GCG)
 
 every = pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda o: type(o).__name__)
 
 
 def task(optimiser: Optimiser[Any]) -> Synthetic:
-    return HiddenWords() if optimiser.searches == "tokens" else HiddenVectors()
+    return SlopedWords() if optimiser.searches == "tokens" else HiddenVectors()
 
 
 def run(optimiser: Optimiser[Any], rows: int = N_PROMPTS * N_EXAMPLES) -> Result:

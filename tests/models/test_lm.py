@@ -58,6 +58,12 @@ class TestBadInput:
             tiny_lm().score([TokenPrompt((5,))], [Query((5,), ())])
 
 
+@pytest.mark.parametrize("kind", ["llama", "gemma", "t5"])
+def test_some_embeddings_are_rows_of_all(kind: TinyKind) -> None:
+    lm = tiny_lm(kind)
+    assert np.array_equal(lm.embeddings([7, 5, 7]), lm.embeddings()[[7, 5, 7]])
+
+
 class TestText:
     def test_ids_and_text_go_both_ways(self) -> None:
         lm = tiny_lm()

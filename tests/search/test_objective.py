@@ -517,6 +517,41 @@ class TestAnswers:
         assert kept.gradients.tolist() == own.gradients.tolist()
         assert len(task.calls) == 2, "one for each loss"
 
+    def test_a_token_prompt_has_the_gradient_at_its_embeddings_and_stands_in_the_ledger(
+        self,
+    ) -> None:
+        task = FakeTwoGradientsTask()
+        target = objective(task, 10**4, memo=Remembered())
+        prompts = [TokenPrompt((5, 6)), TokenPrompt((7, 5))]
+        table = tiny_lm().embeddings()
+        as_vectors = [SoftPrompt(table[list(prompt.ids)]) for prompt in prompts]
+        for again in range(2):  # the second time from memory
+            found = target.evaluate_with_grad(prompts, [0, 2])
+            expected = objective(FakeTwoGradientsTask(), 10**4).evaluate_with_grad(
+                as_vectors, [0, 2]
+            )
+            assert found.prompts == tuple(prompts)
+            assert found.per_example.tolist() == expected.per_example.tolist()
+            assert found.gradients.tolist() == expected.gradients.tolist()
+            assert target.ledger.used == (again + 1) * 2 * 2 * GRADIENT_ROWS
+        assert [asked for asked, _ in task.calls] == [tuple(as_vectors)]
+        whole = target.evaluate_with_grad(prompts, loss="cross_entropy")
+        kept = {one.prompt: one.reward for one in target.ledger.best(2)}
+        assert kept == dict(zip(prompts, whole.rewards.tolist(), strict=True))
+        with pytest.raises(BudgetExhausted) as stop:
+            objective(task, N).evaluate_with_grad(prompts)
+        assert isinstance(stop.value.evaluation, GradientEvaluation)
+        assert stop.value.evaluation.gradients.shape == (0, 2, tiny_lm().hidden_size)
+
+    @pytest.mark.parametrize(("lengths", "shown"), [((1, 2), r"\[1, 2\]"), ((0,), r"\[0\]")])
+    def test_prompts_of_several_lengths_or_none_have_no_gradient(
+        self, lengths: tuple[int, ...], shown: str
+    ) -> None:
+        target = objective(FakeGradientTask(), 100)
+        with pytest.raises(ValueError, match=f"of one length, 1 or more, got {shown}; ask for"):
+            target.evaluate_with_grad([TokenPrompt([5] * length) for length in lengths])
+        assert target.ledger.used == 0
+
     def test_a_loss_that_a_task_does_not_offer_is_refused(self) -> None:
         target = objective(FakeGradientTask(), 100)
         with pytest.raises(ValueError, match=r"no method cross_entropy_with_grad.*`reward`"):

@@ -11,6 +11,9 @@ import pytest
 from tiny import tiny_lm
 from worded_films import films, ids, lm
 
+from rlprompt.agents.bdpl import BDPL
+from rlprompt.agents.gcg import GCG
+from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
 from rlprompt.agents.ppo import PPO
@@ -94,6 +97,9 @@ METHODS = [
     (RandomSearch(), {"words": 4}),
     (Greedy(), "likely"),
     (Grow(), "words"),
+    (BDPL(samples=4), "words"),
+    (GCG(candidates=4, top_k=4), "likely"),
+    (Genetic(population=4, children=3), "words"),
     (PPO(prompts=4), {"likely": 9}),
 ]
 

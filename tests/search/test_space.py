@@ -142,6 +142,10 @@ class TestTokenSpace:
         assert inside == [False, False, True, True, True, False]
         assert (space.length, space.shortest, space.varies) == (4, 2, True)
 
+    def test_everything_is_each_prompt_once(self) -> None:
+        found = [prompt.ids for prompt in TokenSpace(2, np.array([5, 3]), shortest=1).everything()]
+        assert found == [(3,), (5,), (3, 3), (3, 5), (5, 3), (5, 5)]
+
     def test_a_shortest_length_is_one_of_the_range(self) -> None:
         with pytest.raises(ValueError, match="no prompt has at least 3 and at most 2 tokens"):
             TokenSpace(2, np.array([1]), shortest=3)

@@ -12,6 +12,9 @@ import pytest
 from small_experiments import task as class_task
 from worded_films import films, ids, lm
 
+from rlprompt.agents.bdpl import BDPL
+from rlprompt.agents.gcg import GCG
+from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
 from rlprompt.agents.random_search import RandomSearch
@@ -43,6 +46,9 @@ METHODS: tuple[Optimiser[Any], ...] = (
     RandomSearch(halving=0.5),
     Greedy(),
     Grow(words=20),
+    Genetic(population=6, children=3),
+    BDPL(tokens=9, samples=4),
+    GCG(candidates=4),
     SoftPromptTuning(),
 )
 
@@ -202,7 +208,7 @@ def test_every_method_takes_every_start(optimiser: Optimiser[Any], start: Any) -
     assert all(where.contains(one.prompt) for one in objective.ledger.best(60))
 
 
-@pytest.mark.parametrize("optimiser", METHODS[:4], ids=repr)
+@pytest.mark.parametrize("optimiser", METHODS[:7], ids=repr)
 def test_token_methods_score_their_starts_first(optimiser: Optimiser[Any]) -> None:
     asked: list[Prompt] = []
 

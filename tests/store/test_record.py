@@ -171,6 +171,24 @@ def test_the_gradient_of_a_reward_never_answers_for_that_of_another_loss(path: P
         assert [float(one.gradients[0, 0, 0]) for one in kept if one] == [3, 4]  # type: ignore[index]
 
 
+def test_the_gradients_of_token_prompts_are_kept_as_theirs(path: Path) -> None:
+    prompts = TokenPrompt((5, 6)), TokenPrompt((7, 8))
+    question = TrainQuestion(prompts, gradient=True, loss="cross_entropy")
+    gradients = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    with open_run(path) as store:
+        record = store.record("walk", tiny_lm(), classification(), ME)
+        record.put(question, Answer(np.ones((2, N_EXAMPLES)), gradients, 1.0))
+        assert record.get(TrainQuestion(prompts)) is None
+        (batch,) = store.batches("walk")
+        assert batch.gradient
+        assert (batch.prompts, batch.cost) == (prompts, GRADIENT_ROWS * N_EXAMPLES)
+    with open_run(path) as store:
+        again = store.record("walk", tiny_lm(), classification(), ME).get(question)
+        assert again is not None
+        assert again.gradients is not None
+        assert again.gradients.tolist() == gradients.tolist()
+
+
 def test_what_two_ask_at_once_has_one_answer(path: Path) -> None:
     question = TrainQuestion((TokenPrompt((10, 11)),))
     with Store(path) as store:

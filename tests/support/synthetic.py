@@ -68,13 +68,28 @@ class HiddenWords(Synthetic):
     share: float = 0.1
     seed: int = 0
 
+    def normal(self, lm: FrozenLM) -> NDArray[np.float64]:
+        return np.random.default_rng(self.seed).standard_normal(lm.hidden_size)
+
     def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
         assert isinstance(prompt, TokenPrompt)
         if not len(prompt):
             return 0.0
-        table = lm.embeddings()
-        side = table @ np.random.default_rng(self.seed).standard_normal(table.shape[1])
+        side = lm.embeddings() @ self.normal(lm)
         return float((side[list(prompt.ids)] > np.quantile(side, 1 - self.share)).mean())
+
+
+@dataclass(frozen=True)
+class SlopedWords(HiddenWords):
+    """Hidden words, with a cross-entropy that rises towards their side of the plane."""
+
+    def cross_entropy_with_grad(
+        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        tokens = [lm.nearest_tokens(prompt) for prompt in prompts]
+        slopes = [np.tile(self.normal(lm), (len(p), 1)) / len(p) for p in prompts]
+        flat = 0.0 if self.flat else 1.0
+        return self.rewards(lm, tokens, examples), np.array(slopes, dtype=np.float32) * flat
 
 
 @dataclass(frozen=True)
