@@ -42,8 +42,7 @@ class GCG:
     the text alone; of one that is such itself they come last. In a space of several lengths a
     candidate may also have a promising token more, or a token less.
 
-    nanoGCG's defaults are `candidates=512, top_k=256, likelihood=0`; AutoPrompt's code scores 10
-    candidates of one random position a step.
+    nanoGCG: `candidates=512, top_k=256, likelihood=0`; AutoPrompt: 10 of one position a step.
 
     >>> from rlprompt import search
     >>> from rlprompt.check import ToyTask, toy_lm
@@ -63,6 +62,7 @@ class GCG:
     """
 
     searches: ClassVar[PromptKind] = "tokens"
+    needs_gradient: ClassVar[bool] = True
 
     candidates: int = 16
     top_k: int = 32

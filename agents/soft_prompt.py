@@ -73,6 +73,7 @@ class SoftPromptTuning:
     """
 
     searches: ClassVar[PromptKind] = "soft"
+    needs_gradient: ClassVar[bool] = True
 
     learning_rate: float = 0.1
     weight_decay: float = 1e-5

@@ -40,6 +40,8 @@ class Optimiser(Protocol[SpaceT]):
     >>> isinstance(Draw(), Optimiser)
     True
 
+    A class with `needs_gradient = True` has a study refuse a task without, before anything is paid.
+
     Attributes:
         searches: The space that `run` wants, `tokens` or `soft`.
     """

@@ -112,6 +112,13 @@ class Experiment:
                 f"task {self.task.name!r} reads the text of a prompt, and the vectors that "
                 f"{', '.join(soft)} would search have none; use methods that search tokens"
             )
+        climb = [n for n, one in self.optimisers.items() if getattr(one, "needs_gradient", False)]
+        hooks = ("rewards_with_grad", "cross_entropy_with_grad")
+        if climb and not any(map(self.task.has, hooks)):
+            raise ValueError(
+                f"task {self.task.name!r} has no gradient, which {', '.join(climb)} would climb; "
+                "use methods that need rewards only, such as grow or ppo"
+            )
         needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
         check_room(self.task, self.lm, max(longest, *map(len, needed)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from broken_tasks import GoodTask, split
 from numpy.typing import NDArray
 from tiny import tiny_lm
 
+from rlprompt.agents.gcg import GCG
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.data.load import Example, Splits
@@ -162,7 +163,7 @@ def test_a_task_without_a_gradient_is_refused_for_those_that_need_one() -> None:
         rewards = GoodTask.rewards
         worth = GoodTask.worth
 
-    plain = experiment(task=Plain(), optimisers={"soft": SoftPromptTuning()})
-    with pytest.raises(ValueError, match="'plain' has no gradient; leave that optimiser out"):
-        make_plan(plain)
-    make_plan(replace(plain, optimisers={"random": RandomSearch()}))
+    for climbs in (SoftPromptTuning(), GCG()):
+        with pytest.raises(ValueError, match="'plain' has no gradient, which mine would climb"):
+            experiment(task=Plain(), optimisers={"mine": climbs})
+    make_plan(experiment(task=Plain(), optimisers={"random": RandomSearch()}))
