@@ -12,9 +12,10 @@ import typer
 from rlprompt.cli.options import StudyPath
 
 if TYPE_CHECKING:
+    from rlprompt.export.folder import ExportedPrompt
     from rlprompt.models.lm import FrozenLM
     from rlprompt.search.result import Result
-    from rlprompt.store.store import Store
+    from rlprompt.store.store import Store, StoredRun
     from rlprompt.studies.experiment import Experiment
     from rlprompt.tasks.base import Task
 
@@ -30,7 +31,7 @@ def show(
     """Show a study: state of each run, best prompts so far, config."""
     from rlprompt.studies.inspection import best, is_left, state_line
 
-    with _open(study) as store:
+    with open_study(study) as store:
         runs = store.runs()
         for run in runs:
             typer.echo(state_line(run))
@@ -55,7 +56,7 @@ def watch(
     from rlprompt.studies.inspection import is_left, state_line
 
     shown: dict[str, str] = {}
-    with _open(study) as store:
+    with open_study(study) as store:
         while True:
             runs = store.runs()
             for run in runs:
@@ -106,7 +107,7 @@ def export(
         raise ValueError("say what to write: --best DIR, --ledger FILE, or both")
     if best is None and (run, task, model) != (None, None, None):
         raise ValueError("--run, --task and --model say which prompt is the best: add --best DIR")
-    with _open(study) as store:
+    with open_study(study) as store:
         if best is not None:
             _export_best(store, best, run, task, model)
         if ledger is not None:
@@ -116,7 +117,7 @@ def export(
 def _export_best(
     store: Store, folder: Path, name: str | None, task_name: str | None, model: str | None
 ) -> None:
-    from rlprompt.export.export import check_folder, export_prompt, pick_run
+    from rlprompt.export.export import check_folder, pick_run
     from rlprompt.models.fingerprint import loading
     from rlprompt.models.lm import FrozenLM
 
@@ -126,11 +127,21 @@ def _export_best(
     assert result is not None
     there = result.fingerprint
     lm = FrozenLM.load(there["model"], **loading(there))
-    task, problem = _task_of(store, result, lm)
-    exported = export_prompt(result, folder, lm, task, run=run.name)
+    exported, problem = write_best(store, run, folder, lm)
     typer.echo(f"{run.name}: {exported.facts.text!r} written to {folder}; its card is README.md")
     if problem:
         typer.echo(f"note: {problem}, so template and label words are not written")
+
+
+def write_best(
+    store: Store, run: StoredRun, folder: Path, lm: FrozenLM
+) -> tuple[ExportedPrompt, str]:
+    """Export the picked prompt of a finished run; also why its task cannot be had, or ""."""
+    from rlprompt.export.export import export_prompt
+
+    assert run.result is not None
+    task, problem = _task_of(store, run.result, lm)
+    return export_prompt(run.result, folder, lm, task, run=run.name), problem
 
 
 def _task_of(store: Store, result: Result, lm: FrozenLM) -> tuple[Task | None, str]:
@@ -162,7 +173,7 @@ def verify(
     from rlprompt.studies import inspection
     from rlprompt.studies.experiment import searches
 
-    with _open(study) as store:
+    with open_study(study) as store:
         found = inspection.verify(store, searches(_load(study)), sample)
     typer.echo(
         f"{found.n_prompts} prompts and {found.n_final} final scores computed again; the largest "
@@ -209,14 +220,19 @@ def _load(study: Path) -> list[Experiment]:
     from rlprompt.config.schema import config_from_json
     from rlprompt.studies.run import load_again
 
-    with _open(study) as store:
+    with open_study(study) as store:
         config = store.spec.get("config")
     if not config:
         raise ValueError(f"{study} was not made from an experiment file, so it cannot be loaded")
     return load_again(config_from_json(config), study)
 
 
-def _open(study: Path) -> Store:
+def open_study(study: Path) -> Store:
+    """The store of a study, for reading.
+
+    Raises:
+        ValueError: There is none.
+    """
     from rlprompt.store.store import FILE, Store
 
     if not (study / FILE).exists():

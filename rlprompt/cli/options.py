@@ -22,6 +22,13 @@ Dtype = Annotated[
 ]
 
 
+class OnBadRows(StrEnum):
+    """What to do with rows that cannot be answered."""
+
+    error = "error"
+    skip = "skip"
+
+
 class Split(StrEnum):
     """A part of the examples."""
 

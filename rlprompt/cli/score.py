@@ -103,7 +103,7 @@ def _typed(task: Task, lm: FrozenLM, text: str, exact: bool) -> Prompt:
 
 def _refusal(console: Console, exported: ExportedPrompt, lm: FrozenLM) -> str:
     """Why the prompt is not scored on a model, or ""."""
-    from rlprompt.export.folder import check_model
+    from rlprompt.export.facts import check_model
 
     try:
         note = check_model(exported.facts, lm)

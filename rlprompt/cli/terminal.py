@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich import box
 from rich.console import Console, JustifyMethod, OverflowMethod
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -48,9 +55,9 @@ TALKATIVE = (
 )
 
 
-def make_console() -> Console:
-    """A console on standard output that writes text as it is, and wraps it on a terminal only."""
-    console = Console(markup=False, highlight=False, emoji=False)
+def make_console(stderr: bool = False) -> Console:
+    """A console that writes text as it is, and wraps it on a terminal only."""
+    console = Console(markup=False, highlight=False, emoji=False, stderr=stderr)
     console.soft_wrap = not console.is_terminal
     return console
 
@@ -150,6 +157,30 @@ def watching(console: Console, searches: Collection[PlannedSearch]) -> Iterator[
     )
     with Progress(*columns, console=console) as progress:
         yield Bars(progress, searches)
+
+
+@contextmanager
+def counting(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """What is told how many more are done: a bar on a terminal, else a line now and then."""
+    if console.is_terminal and not console.is_dumb_terminal:
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        # What is written to standard output meanwhile is data.
+        with Progress(
+            *columns, console=console, redirect_stdout=False, redirect_stderr=False
+        ) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda n: progress.advance(task, n)
+        return
+    done, last = 0, time.monotonic()
+
+    def count(n: int) -> None:
+        nonlocal done, last
+        done += n
+        if time.monotonic() - last >= LINE_SECONDS:
+            last = time.monotonic()
+            console.print(f"{what}: {done:,}/{total:,}")
+
+    yield count
 
 
 class _Watch:

@@ -1,3 +1,4 @@
+from .examples import Columns as Columns
 from .examples import Example as Example
 from .examples import OnBadRows as OnBadRows
 from .examples import OnLeak as OnLeak
@@ -8,6 +9,7 @@ from .load import load_splits as load_splits
 from .settings import DrawSettings as DrawSettings
 
 __all__ = [
+    "Columns",
     "DrawSettings",
     "Example",
     "OnBadRows",

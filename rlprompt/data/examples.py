@@ -85,6 +85,23 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Which columns of some data examples were read from, so that more can be read alike.
+
+    Attributes:
+        text: Field of a template to the column that holds it.
+        label: Column of the label; None for data without one.
+        aliases: Other spellings of classes in the data, such as `{"0": "negative"}`.
+        numbered: Classes in the order of the numbers 0, 1, ... that data without names have.
+    """
+
+    text: Mapping[str, str]
+    label: str | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    numbered: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Splits:
     """Examples to search on, to select on, and to report on.
 
@@ -108,6 +125,7 @@ class Splits:
             `skip`; not part of its value.
         on_long_text: What to do about a text that is too long for a model (`DrawSettings`); not
             part of its value.
+        columns: What they were read from, where that is known; not part of its value.
 
     Raises:
         ValueError: A split is empty, or two splits share an example and that is not allowed.
@@ -121,6 +139,7 @@ class Splits:
     origin: str = ""
     on_bad_rows: OnBadRows = field(default="error", compare=False)
     on_long_text: OnLongText = field(default="error", compare=False)
+    columns: Columns | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse leaks, or note them."""

@@ -243,8 +243,14 @@ class _Loading:
     def split(self, parts: Mapping[str, Sequence[Example]], notes: Sequence[str]) -> Splits:
         """Splits of parts that are apart."""
         test = draw_test(parts["test"], self.n_test, self.seed)
-        notes = (*self.reader.notes(), *notes)
-        return Splits(tuple(parts["train"]), tuple(parts["dev"]), test, notes, self.reader.on_leak)
+        return Splits(
+            tuple(parts["train"]),
+            tuple(parts["dev"]),
+            test,
+            notes=(*self.reader.notes(), *notes),
+            on_leak=self.reader.on_leak,
+            columns=self.reader.read_from,
+        )
 
     def drawn(self, table: RowTable) -> Splits:
         """All three from one table."""
@@ -257,7 +263,10 @@ class _Loading:
             by_class=self.by_class,
         )
         return replace(
-            splits, notes=(*self.reader.notes(), *splits.notes), on_leak=self.reader.on_leak
+            splits,
+            notes=(*self.reader.notes(), *splits.notes),
+            on_leak=self.reader.on_leak,
+            columns=self.reader.read_from,
         )
 
     def read_one(self, table: RowTable) -> Sequence[Example]:

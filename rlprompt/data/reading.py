@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rlprompt.data.examples import Example, OnBadRows, OnLeak, copied, named, repeats
+from rlprompt.data.examples import Columns, Example, OnBadRows, OnLeak, copied, named, repeats
 from rlprompt.data.labels import (
     SHOWN,
     LabelReader,
@@ -50,6 +50,14 @@ class ExampleReader:
     def columns(self) -> tuple[str, ...]:
         """The columns it needs."""
         return (*self.text.values(), *([] if self.label is None else [self.label]))
+
+    @property
+    def read_from(self) -> Columns:
+        """What it reads from, so that more can be read alike."""
+        if self.labels is None:
+            return Columns(dict(self.text), self.label)
+        spellings, numbered = dict(self.labels.spellings), tuple(self.labels.numbered)
+        return Columns(dict(self.text), self.label, spellings, numbered)
 
     @property
     def optional(self) -> tuple[str, ...]:
@@ -148,20 +156,17 @@ class ExampleReader:
             self._rename(row, table.name)
             table = self._with_header(row, table)
             if missing := [name for name in columns if name not in row]:
-                there = ", ".join(repr(name[:SHOWN]) for name in row)
-                what = f"no column {missing[0]!r}; it has {there}"
-                if near := difflib.get_close_matches(missing[0], row, 1):
-                    what += f" (did you mean {near[0]!r}?)"
+                what = no_column(missing[0], row)
                 if table.uniform:  # so in every row
                     raise ValueError(f"{table.name} has {what}")
                 self._defect(f"{where} has {what}")
                 continue
             try:
-                yield self._example(row, table, where)
+                yield self.example(row, table, where)
             except ValueError as error:
                 self._defect(f"{where} has {error}")
 
-    def _example(self, row: Mapping[str, Any], table: RowTable, where: str) -> Example:
+    def example(self, row: Mapping[str, Any], table: RowTable, where: str) -> Example:
         """The example in a row that has all columns.
 
         Raises:
@@ -219,6 +224,18 @@ class ExampleReader:
         column, names = found
         row[label] = row.pop(column)
         return table if label in table.names else replace(table, names={label: names})
+
+
+def no_column(name: str, there: Iterable[str]) -> str:
+    """What to say of a column that is missing, and of those that are there.
+
+    >>> no_column("text", ["txt", "id"])
+    "no column 'text'; it has 'txt', 'id' (did you mean 'txt'?)"
+    """
+    there = list(there)
+    what = f"no column {name!r}; it has {', '.join(repr(one[:SHOWN]) for one in there)}"
+    near = difflib.get_close_matches(name, there, 1)
+    return what + (f" (did you mean {near[0]!r}?)" if near else "")
 
 
 def _mend(n: int, enough: bool) -> str:

@@ -18,7 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from jinja2 import Template as JinjaTemplate
 
 from rlprompt._utils.text import fence
-from rlprompt.export.folder import SCORED, Facts, Usage
+from rlprompt.export.facts import SCORED, Facts, Usage
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.loading import model_names
 from rlprompt.models.spelling import ANCHORS

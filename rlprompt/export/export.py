@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -18,20 +20,20 @@ from numpy.typing import NDArray
 
 from rlprompt._utils.assets import ASSETS
 from rlprompt.export.card import CARD, card
-from rlprompt.export.folder import (
+from rlprompt.export.facts import (
     FORMAT,
     SCORED,
     TENSOR,
     VECTORS,
-    ExportedPrompt,
     Facts,
+    ModelFacts,
     ScoreFacts,
     SearchFacts,
     TaskFacts,
     Usage,
-    load_prompt,
     model_facts,
 )
+from rlprompt.export.folder import ExportedPrompt, load_prompt
 from rlprompt.export.peft_adapter import write_adapter
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.scorer import embed
@@ -142,12 +144,13 @@ def export_prompt(
         prompt = task.shortened(lm, prompt)
     vectors = _vectors(lm, prompt)
     content = safetensors.numpy.save({TENSOR: vectors})
-    facts = _facts(result, lm, task, prompt, run, hashlib.sha256(content).hexdigest())
+    model = model_facts(lm, licence(lm.fingerprint.model), _place(lm.fingerprint.model, folder))
+    facts = _facts(result, lm, task, prompt, run, hashlib.sha256(content).hexdigest(), model)
     (folder / VECTORS).write_bytes(content)
     if facts.before_ids or len(vectors):
         before = _embedded(lm, facts.before_ids or ())
-        rows, model = np.concatenate([before, vectors]), facts.model
-        write_adapter(folder, rows, model.kind, model.model, model.revision)
+        rows = np.concatenate([before, vectors])
+        write_adapter(folder, rows, model.kind, model.place or model.model, model.revision)
     (folder / CARD).write_text(card(facts, lm), "utf-8")
     # Last: a folder without it is no exported prompt.
     text = json.dumps(facts.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
@@ -184,7 +187,13 @@ def _refuse_others(result: Result, lm: FrozenLM, task: Task | None) -> None:
 
 
 def _facts(
-    result: Result, lm: FrozenLM, task: Task | None, prompt: Prompt, run: str, sha256: str
+    result: Result,
+    lm: FrozenLM,
+    task: Task | None,
+    prompt: Prompt,
+    run: str,
+    sha256: str,
+    model: ModelFacts,
 ) -> Facts:
     candidate, usage = result.best, None if task is None else usage_of(task, lm, prompt)
     text, retypable = describe(as_task(task) if task else Task(), lm, prompt)
@@ -202,7 +211,7 @@ def _facts(
         task=TaskFacts(
             name=result.task, fingerprint=result.task_fingerprint, metric=metric, usage=usage
         ),
-        model=model_facts(lm, licence(lm.fingerprint.model)),
+        model=model,
         search=SearchFacts(
             run=run,
             optimiser=result.optimiser,
@@ -224,7 +233,21 @@ def usage_of(task: Task, lm: FrozenLM, prompt: Prompt) -> Usage | None:
     found = task.usage()
     if found is None:
         return None
-    return Usage.model_validate({**found, "prior": task.class_prior(lm, prompt)})
+    usage = Usage.model_validate({**found, "prior": task.class_prior(lm, prompt)})
+    read, fields = task.splits.columns, usage.made.fields
+    told: dict[str, Any] = {"on_long_text": task.splits.on_long_text}
+    if read is not None:
+        told["columns"] = {name: read.text[name] for name in fields if name in read.text}
+        told |= {"label": read.label or "", "labels": read.aliases, "numbered": read.numbered}
+    return Usage.model_validate({**dict(usage), **told})
+
+
+def _place(model: str, folder: Path) -> str:
+    """Where a model lies, seen from a folder, if its name is a path that says so from here only."""
+    path = Path(model).expanduser()
+    if model in ASSETS or Path(model).is_absolute() or not path.exists():
+        return ""
+    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
 
 
 def _before(template: Template, lm: FrozenLM) -> Ids | None:

@@ -9,20 +9,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from rlprompt.export.folder import ExportedPrompt, Usage, check_model
+from rlprompt.export.facts import Facts, Usage, check_model
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
 from rlprompt.tasks.calibration import calibrated, content_free_queries, log_prior
+from rlprompt.tasks.fitting import cut
 from rlprompt.tasks.verbaliser import Verbaliser
-from rlprompt.template import Query, Template
+from rlprompt.template import ControlTokenError, Query, Template
 from rlprompt.types import Ids
 
-Asked = tuple[str, Mapping[str, str]]
-"""A prompt's name, and the fields of its template: `("mood", {"text": "I loved it."})`."""
+Asked = tuple[str, Mapping[str, str] | str]
+"""A prompt's name, and the fields of its template: `("mood", {"text": "I loved it."})`.
+
+Where the template has one field, its text alone will do: `("mood", "I loved it.")`.
+"""
+
+
+class Servable(Protocol):
+    """What can be served: an `ExportedPrompt`."""
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of it."""
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt itself."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +54,15 @@ class Classified:
     label: str
     chances: Mapping[str, float]
 
+    @property
+    def probability(self) -> float:
+        """That of the likeliest class."""
+        return self.chances[self.label]
+
+
+Answer = Classified | str
+"""A class with probabilities, or what the model wrote, by the kind of the prompt."""
+
 
 class PromptServer:
     """Answers with exported prompts on one model, which is in memory once.
@@ -44,6 +70,9 @@ class PromptServer:
     Args:
         lm: The model.
         prompts: What is served, by the names that requests use.
+
+    Attributes:
+        notes: What else to know, a sentence each: such as that a prompt was found in another dtype.
 
     Raises:
         ValueError: There is no prompt, one belongs to another model, or it is not known how one is
@@ -61,18 +90,53 @@ class PromptServer:
     >>> found = search(task, lm, RandomSearch(), budget=8)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     server = PromptServer(lm, {"mine": export_prompt(found, folder, lm, task)})
-    >>> (answer,) = server.classify([("mine", {"text": "I loved it."})])
+    >>> (answer,) = server.classify([("mine", "I loved it.")])  # or {"text": "I loved it."}
     >>> sorted(answer.chances)
     ['any', 'other']
     >>> round(sum(answer.chances.values()), 6)
     1.0
     """
 
-    def __init__(self, lm: FrozenLM, prompts: Mapping[str, ExportedPrompt]) -> None:
+    def __init__(self, lm: FrozenLM, prompts: Mapping[str, Servable]) -> None:
         if not prompts:
             raise ValueError("nothing to serve: give one prompt or more, by name")
         self.lm = lm
         self._served = {name: _served(name, one, lm) for name, one in prompts.items()}
+        self.notes = tuple(
+            f"prompt {name!r}: {one.note}" for name, one in self._served.items() if one.note
+        )
+
+    def answer(self, requests: Sequence[Asked]) -> list[Answer]:
+        """What each prompt answers: classes by `classify`, texts by `generate`.
+
+        Args:
+            requests: Names and fields, of any prompts.
+
+        Raises:
+            ValueError: As for the two.
+        """
+        answers: list[Answer] = [""] * len(requests)
+        writes = [self._find(name).usage.label_words is None for name, _ in requests]
+        for kind in (False, True):
+            places = [i for i, one in enumerate(writes) if one is kind]
+            own = [requests[i] for i in places]
+            found: Sequence[Answer] = ()
+            if own:
+                found = self.generate(own) if kind else self.classify(own)
+            for place, answer in zip(places, found, strict=True):
+                answers[place] = answer
+        return answers
+
+    def fitted(self, name: str, text: Mapping[str, str] | str) -> Mapping[str, str]:
+        """The fields of a request as the model can be given them; nothing is computed.
+
+        A text that is too long is cut where the prompt's task cut such texts.
+
+        Raises:
+            ValueError: There is no such prompt, a field is missing, or a text is too long or cannot
+                be spelt.
+        """
+        return self._find(name).fitted(text)
 
     def classify(self, requests: Sequence[Asked]) -> list[Classified]:
         """The class of each text, all scored together.
@@ -84,8 +148,8 @@ class PromptServer:
             ValueError: There is no such prompt, it has no label words, a field is missing, or a
                 text is too long for the model.
         """
-        asked = [(self._find(name), fields) for name, fields in requests]
-        loglik = self.lm.score_pairs([(one.prompt, one.query(fields)) for one, fields in asked])
+        asked = [(self._find(name), text) for name, text in requests]
+        loglik = self.lm.score_pairs([(one.prompt, one.query(text)) for one, text in asked])
         return [one.answer(words) for (one, _), words in zip(asked, loglik, strict=True)]
 
     def generate(self, requests: Sequence[Asked]) -> list[str]:
@@ -122,6 +186,7 @@ class _Served:
     lm: FrozenLM
     prompt: Prompt
     usage: Usage
+    note: str
 
     @cached_property
     def template(self) -> Template:
@@ -151,8 +216,49 @@ class _Served:
         queries = content_free_queries(self.lm, self.template, self.candidates)
         return log_prior(self._scores(self.lm.score([self.prompt], queries)[0]))
 
-    def query(self, fields: Mapping[str, str]) -> Query:
-        return self.template.query(fields, self.lm, self.candidates)
+    def fields(self, text: Mapping[str, str] | str) -> Mapping[str, str]:
+        """The template's fields; a text alone is that of the only one."""
+        if not isinstance(text, str):
+            return text
+        if len(self.template.fields) != 1:
+            raise ValueError(
+                f"prompt {self.name!r} has a template with the fields "
+                f"{', '.join(self.template.fields) or '(none)'}, so a text alone does not do: give "
+                "a mapping with each of them"
+            )
+        return {self.template.fields[0]: text}
+
+    def query(self, text: Mapping[str, str] | str) -> Query:
+        return self.template.query(self.fields(text), self.lm, self.candidates)
+
+    def fitted(self, text: Mapping[str, str] | str) -> Mapping[str, str]:
+        """The fields, cut if need be and allowed."""
+        fields, how = self.fields(text), self.usage.on_long_text
+        most = self.lm.context
+        if most is None or (n_tokens := self._n_tokens(fields)) <= most:
+            return fields
+        if how.startswith("truncate"):
+            made = cut(fields, how, lambda some: self._has_room(some, most))
+            if made is not None:
+                return made
+        raise ValueError(
+            f"the text is too long: with prompt and answer {n_tokens} tokens, and "
+            f"{self.lm.name} takes {most}"
+        )
+
+    def _has_room(self, fields: Mapping[str, str], most: int) -> bool:
+        try:
+            return self._n_tokens(fields) <= most
+        except ControlTokenError:  # where two ends meet
+            return False
+
+    def _n_tokens(self, fields: Mapping[str, str]) -> int:
+        """Tokens of text, prompt and answer, as far as the model is fed them."""
+        if self.usage.writing is None:
+            query = self.query(fields)
+            return query.n_text + len(self.prompt) + query.n_answer
+        n_text = self.template.query(fields, self.lm).n_text
+        return n_text + len(self.prompt) + self.usage.writing.max_new_tokens - 1
 
     def answer(self, loglik: Tensor) -> Classified:
         """The class from log-likelihoods of all label words (W,)."""
@@ -162,11 +268,11 @@ class _Served:
         labels, chances = list(self.verbaliser.words), scores.softmax(-1).tolist()
         return Classified(labels[int(scores.argmax())], dict(zip(labels, chances, strict=True)))
 
-    def write(self, texts: Sequence[Mapping[str, str]]) -> list[str]:
+    def write(self, texts: Sequence[Mapping[str, str] | str]) -> list[str]:
         writing = self.usage.writing
         if writing is None:
             raise ValueError(f"prompt {self.name!r} tells classes apart; ask it with `classify`")
-        queries = [self.template.query(fields, self.lm) for fields in texts]
+        queries = [self.template.query(self.fields(text), self.lm) for text in texts]
         (answers,) = self.lm.generate([self.prompt], queries, **writing.model_dump())
         return [answer.text.strip() for answer in answers]
 
@@ -174,15 +280,23 @@ class _Served:
         return self.verbaliser.class_scores(loglik.double(), self.candidates)
 
 
-def _served(name: str, exported: ExportedPrompt, lm: FrozenLM) -> _Served:
-    try:
-        check_model(exported.facts, lm)
-    except ValueError as error:
-        raise ValueError(f"prompt {name!r}: {error}") from None
-    usage = exported.facts.task.usage
-    if usage is None:
+def used(facts: Facts, name: str) -> Usage:
+    """How a prompt is put to work.
+
+    Raises:
+        ValueError: It does not say.
+    """
+    if facts.task.usage is None:
         raise ValueError(
             f"prompt {name!r} does not say how it is put to work: it was exported without its "
             "task, or that does it in a way of its own"
         )
-    return _Served(name, lm, exported.prompt, usage)
+    return facts.task.usage
+
+
+def _served(name: str, exported: Servable, lm: FrozenLM) -> _Served:
+    try:
+        note = check_model(exported.facts, lm)
+    except ValueError as error:
+        raise ValueError(f"prompt {name!r}: {error}") from None
+    return _Served(name, lm, exported.prompt, used(exported.facts, name), note)

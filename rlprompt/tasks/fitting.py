@@ -8,7 +8,7 @@ answer are never cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from rlprompt.data.examples import Example, Splits, named
@@ -139,20 +139,12 @@ class _Fitting:
 
     def _cut(self, split: str, example: Example) -> Example:
         """The example with as much of its longest field, or fields, as fits."""
-        fields = dict(example.fields)
-        for name in sorted(fields, key=lambda name: -len(fields[name])):
-            text, shortest, longest = fields[name], 0, len(fields[name])
-            while shortest < longest:  # of characters, the most that fit
-                middle = (shortest + longest + 1) // 2
-                fields[name] = shortened(text, middle, self.splits.on_long_text)
-                if self._fits(replace(example, fields=dict(fields))):
-                    shortest = middle
-                else:
-                    longest = middle - 1
-            fields[name] = shortened(text, shortest, self.splits.on_long_text)
-            made = replace(example, fields=dict(fields))
-            if shortest and self._fits(made):
-                return made
+
+        def fits(fields: Mapping[str, str]) -> bool:
+            return self._fits(replace(example, fields=fields))
+
+        if (fields := cut(example.fields, self.splits.on_long_text, fits)) is not None:
+            return replace(example, fields=fields)
         raise ValueError(
             f"the {split} example {_where(example)} is too long even without its text: the "
             f"template, a prompt of {self.n_prompt} tokens and the answer take more than the "
@@ -178,6 +170,35 @@ class _Fitting:
             one, many = f"text too long was {done} {why}", f"texts too long were {done} {why}"
             found.append(named(self.long, one, many))
         return found
+
+
+def cut(
+    fields: Mapping[str, str], how: str, fits: Callable[[Mapping[str, str]], bool]
+) -> dict[str, str] | None:
+    """Texts with as much of the longest one, or ones, as fits; None where nothing does.
+
+    >>> cut({"text": "abcdef"}, "truncate-end", lambda fields: len(fields["text"]) < 3)
+    {'text': 'ab'}
+
+    Args:
+        fields: The texts of an example.
+        how: As for `shortened`.
+        fits: Whether a model can be given such texts.
+    """
+    made = dict(fields)
+    for name in sorted(made, key=lambda name: -len(made[name])):
+        text, shortest, longest = made[name], 0, len(made[name])
+        while shortest < longest:  # of characters, the most that fit
+            middle = (shortest + longest + 1) // 2
+            made[name] = shortened(text, middle, how)
+            if fits(dict(made)):
+                shortest = middle
+            else:
+                longest = middle - 1
+        made[name] = shortened(text, shortest, how)
+        if shortest and fits(dict(made)):
+            return made
+    return None
 
 
 def shortened(text: str, n_characters: int, how: str) -> str:

@@ -16,7 +16,8 @@ from tiny import KINDS, TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.data.load import Example
 from rlprompt.export.export import UNKNOWN_LICENCE, export_prompt, licence, pick_run
-from rlprompt.export.folder import ExportedPrompt, check_model, load_prompt
+from rlprompt.export.facts import check_model
+from rlprompt.export.folder import ExportedPrompt, load_prompt
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.search.result import Result, Score
@@ -118,7 +119,7 @@ def _flip(folder: Path) -> None:
         (lambda f: (f / "prompt.json").write_text("[]"), "prompt.json is damaged: not the JSON"),
         (lambda f: (f / "prompt.json").write_bytes(b"\xff\xfe"), "is damaged: not the JSON"),
         (_flip, "prompt.safetensors is damaged, or belongs to another prompt"),
-        (_json(lambda s: s.update(format=4)), "has the format 4, and this rlprompt reads up to 3"),
+        (_json(lambda s: s.update(format=5)), "has the format 5, and this rlprompt reads up to 4"),
         (_json(lambda s: s.update(format="x")), "has the format 'x'"),
         (_json(lambda s: s["task"].pop("name")), "damaged: task.name: Field required"),
         (_json(lambda s: s.update(retypable="perhaps")), "retypable: must be true or false"),

@@ -1,0 +1,294 @@
+"""What `prompt.json` says of an exported prompt, checked when it is read.
+
+The prompt and how it is put to work, the model it belongs to, what it scored, how it was found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+import pydantic
+import torch
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
+
+from rlprompt.data.examples import OnLongText
+from rlprompt.models.fingerprint import Fingerprint, hash_weights
+from rlprompt.models.lm import FrozenLM
+from rlprompt.tasks.calibration import CALIBRATIONS
+from rlprompt.tasks.verbaliser import Verbaliser
+from rlprompt.template import AnswerSpace, Template
+from rlprompt.types import ModelKind
+
+FORMAT = 4
+VECTORS = "prompt.safetensors"
+# The one tensor of prompt.safetensors, (L, H) float32.
+TENSOR = "prompt"
+SCORED = ("train", "dev", "test")
+
+
+class _Part(pydantic.BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Writing(_Part):
+    """How answers are written where the model writes: arguments of `FrozenLM.generate`."""
+
+    max_new_tokens: PositiveInt
+    stop: tuple[str, ...] = ()
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_k: NonNegativeInt = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: int = 0
+
+
+class Usage(_Part):
+    """How the prompt is put to work.
+
+    Attributes:
+        template: Text of the `Template`.
+        answer_space: See `Template`.
+        label_words: Class to its label words, where there are classes.
+        pooling: See `Verbaliser`.
+        length: See `Verbaliser`.
+        calibration: `none`, `contextual` (Zhao et al. 2021) or `batch` (Zhou et al. 2024).
+        calibration_strength: How many times the log prior is taken out, 0 to 1.
+        prior: Log-probability of each class that is taken out under this prompt, nats. It was made
+            without the texts that are judged: from train where the calibration is `batch`. None in
+            folders of format 1, where it can be made again, and where nothing is taken out.
+        writing: How answers are written, where the model writes.
+        columns: Field of the template to the column that held it in the task's data, where it is
+            known.
+        label: Column that held the class there, or "" where that is not known.
+        labels: What the data call the classes, where that is something else.
+        numbered: Classes in the order of the numbers 0, 1, ... that data without names have.
+        on_long_text: What was done there about texts that are too long (`DrawSettings`).
+    """
+
+    template: Annotated[str, pydantic.AfterValidator(lambda text: Template(text).text)]
+    answer_space: AnswerSpace = "auto"
+    label_words: dict[str, tuple[str, ...]] | None = None
+    pooling: str = "mean"
+    length: str = "sum"
+    calibration: str = "none"
+    calibration_strength: Annotated[float, Field(ge=0, le=1)] = 1.0
+    prior: dict[str, Annotated[float, Field(le=1e-9)]] | None = None
+    writing: Writing | None = None
+    columns: dict[str, str] = {}
+    label: str = ""
+    labels: dict[str, str] = {}
+    numbered: tuple[str, ...] = ()
+    on_long_text: OnLongText = "error"
+
+    @pydantic.model_validator(mode="after")
+    def _classes_are_sound(self) -> Usage:
+        self.verbaliser  # noqa: B018  # raises where they are not
+        if self.calibration not in CALIBRATIONS:
+            raise ValueError(f"calibration {self.calibration!r} is not known")
+        if self.prior is not None and set(self.prior) != set(self.label_words or ()):
+            raise ValueError(
+                f"the prior has the classes {', '.join(self.prior)}, and the label words have "
+                f"{', '.join(self.label_words or ())}"
+            )
+        if self.calibration == "batch" and self.prior is None:
+            raise ValueError("batch calibration has a prior from train, and here is none")
+        return self
+
+    @property
+    def made(self) -> Template:
+        """The template."""
+        return Template(self.template, self.answer_space)
+
+    @property
+    def verbaliser(self) -> Verbaliser | None:
+        """How words make classes, where there are classes."""
+        if self.label_words is None:
+            return None
+        return Verbaliser(self.label_words, self.pooling, self.length)
+
+
+class TaskFacts(_Part):
+    """What the prompt was searched for.
+
+    Attributes:
+        name: What results call the task.
+        fingerprint: Its hash; with the same one, scores can be compared.
+        metric: What its reported figure is called, or "" where that is not known.
+        usage: How the prompt is put to work; None where that is not known.
+    """
+
+    name: str
+    fingerprint: str
+    metric: str
+    usage: Usage | None
+
+
+class ModelFacts(_Part):
+    """The model that the prompt belongs to: its `Fingerprint`, and more.
+
+    Attributes:
+        prefix_ids: Special tokens that it wants before a text.
+        suffix_ids: Those after it.
+        weights_16_bit: SHA-256 of the weights rounded to bfloat16, which tells the same checkpoint
+            in another dtype.
+        licence: The model's, as far as it is known.
+        place: Where the model lies, seen from the folder, where its name is a path that says so
+            only from where the search ran; else "".
+    """
+
+    model: str
+    revision: str
+    kind: ModelKind
+    weights: str
+    tokenizer: str
+    dtype: str
+    quantisation: str
+    prefix_ids: tuple[NonNegativeInt, ...]
+    suffix_ids: tuple[NonNegativeInt, ...]
+    weights_16_bit: str
+    licence: str
+    attention: str = ""
+    options: str = ""
+    place: str = ""
+
+
+class SearchFacts(_Part):
+    """How the prompt was found.
+
+    Attributes:
+        run: Name of the run in its study, or "".
+        optimiser: Class name of the method.
+        settings: Its settings.
+        seed: What decided everything random.
+        budget_rows: Rows that it was given.
+        rows: Rows that it was charged.
+        found_at_rows: Rows spent when the prompt was first scored.
+        n_prompts: Prompts scored on train, repeats counted.
+    """
+
+    run: str
+    optimiser: str
+    settings: dict[str, Any]
+    seed: int
+    budget_rows: int
+    rows: int
+    found_at_rows: int
+    n_prompts: int
+
+
+class ScoreFacts(_Part):
+    """What the prompt scored on a split.
+
+    Attributes:
+        reward: Mean reward.
+        metric: Mean metric.
+        n: Examples, or None where that is not known.
+        interval: 95 % interval of the mean metric, or None where it cannot be had.
+    """
+
+    reward: float
+    metric: float
+    n: PositiveInt | None
+    interval: tuple[float, float] | None
+
+
+class Facts(_Part):
+    """What `prompt.json` says.
+
+    Attributes:
+        format: Version of the folder's format.
+        kind: `token` or `soft`.
+        ids: Ids of a token prompt, else None.
+        text: How it reads; a soft prompt as its nearest tokens, after `result.SOFT_MARK`.
+        retypable: Whether typing the text gives the prompt again.
+        digest: Content hash of the prompt.
+        shape: (L, H) of its vectors.
+        sha256: Of `prompt.safetensors`, hexadecimal.
+        before_ids: Ids before the prompt where they are the same for every example; the adapter
+            begins with them. None where they are not the same, or not known.
+        task: What it was searched for.
+        model: What it belongs to.
+        search: How it was found.
+        scores: What it scored, by split.
+        test_prompts: How many prompts of its search were scored on test; 0 where not known.
+    """
+
+    format: int
+    kind: Literal["token", "soft"]
+    ids: tuple[NonNegativeInt, ...] | None
+    text: str
+    retypable: bool
+    digest: str
+    shape: tuple[NonNegativeInt, PositiveInt]
+    sha256: str
+    before_ids: tuple[NonNegativeInt, ...] | None
+    task: TaskFacts
+    model: ModelFacts
+    search: SearchFacts
+    scores: dict[str, ScoreFacts]
+    test_prompts: NonNegativeInt
+
+    @pydantic.model_validator(mode="after")
+    def _parts_fit_together(self) -> Facts:
+        if (self.kind == "token") != (self.ids is not None):
+            raise ValueError("a token prompt has ids, and a soft prompt has none")
+        if not set(self.scores) <= set(SCORED):
+            raise ValueError(f"scores of {', '.join(self.scores)}; known: {', '.join(SCORED)}")
+        return self
+
+
+def model_facts(lm: FrozenLM, licence: str, place: str = "") -> ModelFacts:
+    """What tells a model."""
+    return ModelFacts(
+        **dataclasses.asdict(lm.fingerprint),
+        prefix_ids=lm.prefix_ids,
+        suffix_ids=lm.suffix_ids,
+        weights_16_bit=hash_weights(lm.model, torch.bfloat16),
+        licence=licence,
+        place=place,
+    )
+
+
+def check_model(facts: Facts, lm: FrozenLM) -> str:
+    """Refuse a model that the prompt does not belong to.
+
+    Returns:
+        A note where it is the same model in another dtype, else "".
+
+    Raises:
+        ValueError: It is another model.
+    """
+    there, here = facts.model, lm.fingerprint
+    if (here.weights, here.tokenizer) == (there.weights, there.tokenizer):
+        return ""
+    same_words = (here.kind, here.tokenizer) == (there.kind, there.tokenizer)
+    if (
+        same_words
+        and here.dtype != there.dtype
+        and hash_weights(lm.model, torch.bfloat16) == there.weights_16_bit
+    ):
+        return (
+            f"the prompt was found with the weights in {there.dtype}, and here it is {here.dtype}"
+        )
+    raise ValueError(_refusal(facts, here))
+
+
+def _refusal(facts: Facts, here: Fingerprint) -> str:
+    there = facts.model
+    differing = [
+        name
+        for name in ("kind", "tokenizer", "weights")
+        if getattr(here, name) != getattr(there, name)
+    ]
+    message = (
+        f"{here.model} is not the model that this prompt belongs to, {there.model}: its "
+        f"{' and '.join(differing)} differ (weights {here.weights[:12]} here, "
+        f"{there.weights[:12]} there). "
+    )
+    if here.dtype != there.dtype:
+        message += f"Weights in {here.dtype} cannot always be told: load them in {there.dtype}. "
+    if facts.kind == "soft":
+        return message + "Its vectors mean nothing to another model; search there anew"
+    return message + (
+        f"`rlprompt transfer RUN --models {here.model}` tells what its text is worth there"
+    )
