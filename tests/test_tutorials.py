@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 from rlprompt.cli.app import app
 
 DOCS = Path(__file__).parents[1] / "docs"
-OTHERS = [DOCS / f"{name}.md" for name in ("use-a-prompt", "search-a-system-prompt", "use-models")]
+NAMES = ("use-a-prompt", "search-a-system-prompt", "use-models", "optimisers-of-your-own")
+OTHERS = [DOCS / f"{name}.md" for name in NAMES]
 TUTORIALS = [*sorted(DOCS.glob("tasks-from-*.md")), *OTHERS]
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

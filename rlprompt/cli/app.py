@@ -127,7 +127,9 @@ def compare(
 @app.command()
 def run(
     config: ConfigPath,
-    optimiser: Annotated[str, typer.Option(metavar="NAME", help="See `rlprompt ls optimisers`.")],
+    optimiser: Annotated[
+        str, typer.Option(metavar="NAME", help="See `rlprompt ls optimisers`; or FILE.py:CLASS.")
+    ],
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Decides everything random.")] = 0,
     budget: Budget = None,
     device: Device = None,
@@ -141,12 +143,14 @@ def run(
     It has the settings that CONFIG gives it, if any, and need not be in CONFIG. Writes what
     `compare` writes.
     """
+    from rlprompt._utils.plugins import locate
     from rlprompt.config.schema import OptimiserConfig
 
     chosen = _config(config, budget=budget, seeds=[seed], device=device, dtype=dtype, cache=cache)
     with _user_errors(ValueError):
-        one = _pick(chosen, optimiser) or OptimiserConfig.named(optimiser)
-    name = f"{chosen.name}-{one.name}-seed{seed}"
+        method = locate(optimiser, config.parent)
+        one = _pick(chosen, method) or OptimiserConfig.named(method)
+    name = f"{chosen.name}-{one.name.rpartition(':')[2]}-seed{seed}"
     _compare(chosen.model_copy(update={"optimisers": (one,)}), out, name, restart)
 
 

@@ -17,6 +17,10 @@ from rlprompt.types import RegistryKind
 def list_optimisers() -> None:
     """Print the search methods with their settings."""
     _list_entries("optimiser")
+    typer.echo("")
+    typer.echo(
+        "Your own: `class: FILE:CLASS` in an experiment; see docs/optimisers-of-your-own.md."
+    )
 
 
 def list_tasks() -> None:

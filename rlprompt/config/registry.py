@@ -12,13 +12,13 @@ import typing
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import pydantic
 
 from rlprompt._utils.plugins import load_object
 from rlprompt._utils.suggest import advice, reason
-from rlprompt.types import RegistryKind
+from rlprompt.types import PromptKind, RegistryKind
 
 if TYPE_CHECKING:
     from rlprompt.search.optimiser import Optimiser
@@ -46,9 +46,19 @@ def find(kind: RegistryKind, name: str) -> EntryPoint:
 def load(kind: RegistryKind, name: str) -> Callable[..., Any]:
     """The class of a search method, or what makes a task.
 
+    Args:
+        kind: Which of the two.
+        name: Its short name, or its place, `FILE.py:NAME` or `MODULE:NAME`.
+
     Raises:
-        ValueError: There is none of that name, or it cannot be imported.
+        ValueError: There is none of that name, it cannot be imported, or what is in that place
+            cannot be called.
     """
+    if ":" in name:
+        made = load_object(name)
+        if not callable(made):
+            raise ValueError(f"{name} is of the type {type(made).__name__}; give a class")
+        return cast("Callable[..., Any]", made)
     point = find(kind, name)
     try:
         return cast("Callable[..., Any]", point.load())
@@ -59,10 +69,22 @@ def load(kind: RegistryKind, name: str) -> Callable[..., Any]:
 def make_optimiser(name: str, settings: Mapping[str, Any]) -> Optimiser[Any]:
     """A search method with some of its settings changed.
 
+    Args:
+        name: Its short name, or the place of a person's own class.
+        settings: Some of its settings.
+
     Raises:
-        ValueError: There is no such method or setting, or a value is not allowed.
+        ValueError: There is no such method or setting, a value is not allowed, or it is none.
     """
-    return cast("Optimiser[Any]", _make("optimiser", name, settings))
+    made = _make("optimiser", name, settings)
+    kinds = get_args(PromptKind)
+    if not callable(getattr(made, "run", None)) or getattr(made, "searches", None) not in kinds:
+        raise ValueError(
+            f"{name} gives a {type(made).__name__}, which is no optimiser; one has `searches`, "
+            f"{' or '.join(map(repr, kinds))}, and run(objective, space, rng), or inherits from "
+            "rlprompt.AskTell"
+        )
+    return cast("Optimiser[Any]", made)
 
 
 def make_task(name: str, settings: Mapping[str, Any]) -> Task:
@@ -127,7 +149,7 @@ def checked_task(task: Any, where: str) -> Task:
 
 def _make(kind: RegistryKind, name: str, settings: Mapping[str, Any]) -> Any:
     """What is registered under a name, called with settings that were checked."""
-    return make(load(kind, name), f"{kind} {name}", settings)
+    return make(load(kind, name), f"{kind} {name.rpartition(':')[2]}", settings)
 
 
 def make(made: Callable[..., Any], what: str, settings: Mapping[str, Any]) -> Any:
@@ -149,7 +171,7 @@ def make(made: Callable[..., Any], what: str, settings: Mapping[str, Any]) -> An
         if key not in known:
             raise ValueError(f"{what} has no setting {key!r}{advice(key, known)}")
         adapter = pydantic.TypeAdapter[Any](
-            hints[key], config=pydantic.ConfigDict(arbitrary_types_allowed=True)
+            hints.get(key, Any), config=pydantic.ConfigDict(arbitrary_types_allowed=True)
         )
         try:
             values[key] = adapter.validate_python(value)

@@ -19,9 +19,9 @@ from rlprompt.config.tasks import (
     NUMBER,
     StrictModel,
     TaskConfig,
-    known,
     named,
     on_split,
+    place_of,
     split_settings,
 )
 from rlprompt.models.load_options import checked_options
@@ -204,13 +204,29 @@ def _shown(value: Any) -> str:
     return "+".join(map(_shown, value)) if isinstance(value, list | tuple) else str(value)
 
 
+def _optimiser(value: Any) -> Any:
+    """A section of an optimiser with its settings apart, and the place of a class as its name."""
+    if not isinstance(value, Mapping) or "class" not in value:
+        return split_settings(value)
+    if "name" in value:
+        raise ValueError("name and class are both there; give one of them")
+    others = {key: item for key, item in value.items() if key != "class"}
+    return split_settings({"name": place_of(value["class"]), **others})
+
+
+def _is_there(name: str) -> str:
+    return place_of(name) if ":" in name else find("optimiser", name).name
+
+
 class OptimiserConfig(StrictModel):
     """A search method: a bare name, or `{name: greedy, pool: 0.5}` with some of its settings.
 
-    `length`, `start` and `tokens` there are those of the prompts that it searches (`PromptConfig`).
+    `{class: "my_search:MySearch", pool: 0.5}` is a person's own, whose name is its place:
+    `FILE.py:NAME` or `MODULE:NAME`. `length`, `start` and `tokens` there are those of the prompts
+    that it searches (`PromptConfig`).
     """
 
-    name: Annotated[str, known("optimiser")]
+    name: Annotated[str, pydantic.AfterValidator(_is_there)]
     settings: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
@@ -220,12 +236,12 @@ class OptimiserConfig(StrictModel):
         Raises:
             ValueError: There is none.
         """
-        return cls(name=find("optimiser", name).name)
+        return cls(name=_is_there(name))
 
     @property
     def title(self) -> str:
-        """Name and settings, such as `greedy pool=0.5`."""
-        return _title(self.name, self.settings)
+        """Name and settings, such as `greedy pool=0.5`; of a class its own name."""
+        return _title(self.name.rpartition(":")[2], self.settings)
 
 
 class ReferenceConfig(StrictModel):
@@ -280,7 +296,7 @@ class Config(StrictModel):
     tasks: Several[TaskConfig] | None = None
     prompt: PromptConfig = PromptConfig()
     optimisers: Annotated[
-        tuple[Annotated[OptimiserConfig, BeforeValidator(split_settings)], ...],
+        tuple[Annotated[OptimiserConfig, BeforeValidator(_optimiser)], ...],
         Field(min_length=1),
     ]
     references: tuple[Annotated[ReferenceConfig, BeforeValidator(split_settings)], ...] = ()

@@ -68,8 +68,13 @@ def _template(source: object) -> object:
     return source
 
 
-def _place_of(spec: str) -> str:
-    if not re.fullmatch(r"[^:].*:\w+", spec):
+def place_of(spec: object) -> str:
+    """A place that is well spelt.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not isinstance(spec, str) or not re.fullmatch(r"[^:].*:\w+", spec):
         raise ValueError(f"must be MODULE:NAME or FILE.py:NAME, got {spec!r}")
     return spec
 
@@ -194,7 +199,7 @@ class ImportedTaskConfig(StrictModel):
         args: What the class is called with.
     """
 
-    place: Annotated[str, pydantic.AfterValidator(_place_of)] = Field(alias="class")
+    place: Annotated[str, pydantic.AfterValidator(place_of)] = Field(alias="class")
     args: dict[str, Any] = Field(default_factory=dict)
 
     @pydantic.model_serializer

@@ -101,7 +101,10 @@ def load_config(path: Path, **overrides: Any) -> Config:
     optimisers = []
     for one in config.optimisers:
         own = {k: _starts(v, path) for k, v in one.settings.items() if k == "start"}
-        optimisers.append(one.model_copy(update={"settings": {**one.settings, **own}}))
+        place = locate(one.name, path.parent)
+        optimisers.append(
+            one.model_copy(update={"name": place, "settings": {**one.settings, **own}})
+        )
     located = {"task": task, "tasks": tasks, "prompt": prompt, "optimisers": tuple(optimisers)}
     return config.model_copy(update=located)
 

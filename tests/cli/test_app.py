@@ -131,6 +131,55 @@ class TestRun:
         assert rlprompt("run", "small.yaml", "--optimiser", "greedy").exit_code == 0
 
 
+MINE = """
+from dataclasses import dataclass
+
+from rlprompt import AskTell
+
+@dataclass(frozen=True)
+class Mine(AskTell):
+    batch: int = 2
+    searches = "tokens"
+
+    def ask(self, space, n_prompts, rng):
+        for _ in range(n_prompts // self.batch):
+            yield [space.sample(rng) for _ in range(self.batch)]
+"""
+
+
+class TestOnesOwn:
+    """An optimiser in a file beside the experiment."""
+
+    def test_it_is_compared_resumed_and_verified(self, desk: Path, model: Path) -> None:
+        (desk / "mine.py").write_text(MINE)
+        own = [{"class": "mine:Mine", "batch": 3}, "random"]
+        write_config(desk, model=str(model), optimisers=own)
+        done = rlprompt("compare", "small.yaml")
+        assert done.exit_code == 0, done.output
+        runs = {run["optimiser"]: run for run in summary(desk / "runs" / "small")["runs"]}
+        assert set(runs) == {"Mine batch=3", "random"}
+        assert runs["Mine batch=3"]["rows"] == 48
+        assert rlprompt("compare", "small.yaml").exit_code == 0
+        assert rlprompt("verify", "runs/small").exit_code == 0
+
+    def test_it_is_run_by_its_place_or_title(self, desk: Path, model: Path) -> None:
+        (desk / "mine.py").write_text(MINE)
+        assert rlprompt("run", "small.yaml", "--optimiser", "mine:Mine").exit_code == 0
+        assert "Mine" in (desk / "runs" / "small-Mine-seed0" / "tables.md").read_text()
+        write_config(desk, model=str(model), optimisers=[{"class": "mine:Mine", "batch": 3}])
+        done = rlprompt("run", "small.yaml", "--optimiser", "mine:Mine", "--seed", "1")
+        assert done.exit_code == 0
+        assert "Mine batch=3" in (desk / "runs" / "small-Mine-seed1" / "tables.md").read_text()
+        done = rlprompt("run", "small.yaml", "--optimiser", "Mine batch=3", "--seed", "2")
+        assert done.exit_code == 0
+
+    def test_a_file_that_is_not_there_is_told(self, desk: Path, model: Path) -> None:
+        write_config(desk, model=str(model), optimisers=[{"class": "mine:Mine"}])
+        done = rlprompt("compare", "small.yaml")
+        assert done.exit_code == 2
+        assert "there is no module 'mine': no mine.py beside the experiment file" in done.stderr
+
+
 class TestMistakes:
     """One line that says what to do, exit code 2, and nothing on disk."""
 

@@ -39,6 +39,79 @@ def test_a_wrong_setting_is_named(settings: dict[str, object], message: str) -> 
     assert str(caught.value).startswith(message)
 
 
+MINE = """
+from dataclasses import dataclass
+
+from rlprompt import AskTell
+
+@dataclass(frozen=True)
+class Mine(AskTell):
+    step: float = 1.0
+    searches = "tokens"
+
+    def __post_init__(self):
+        if self.step < 0:
+            raise ValueError("step is negative")
+
+    def ask(self, space, n_prompts, rng):
+        yield [space.sample(rng)]
+
+class Plain:
+    searches = "tokens"
+
+    def __init__(self, step=2):
+        self.step = step
+
+    def run(self, objective, space, rng):
+        pass
+
+class Nothing:
+    searches = "tokens"
+
+class Words:
+    searches = "words"
+
+    def run(self, objective, space, rng):
+        pass
+
+number = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> str:
+    """A file with optimisers of a person's own."""
+    (tmp_path / "mine.py").write_text(MINE)
+    return str(tmp_path / "mine.py")
+
+
+def test_an_optimiser_of_ones_own_is_made_with_its_settings(mine: str) -> None:
+    made: Any = make_optimiser(f"{mine}:Mine", {"step": 3})
+    assert (type(made).__name__, made.step, made.searches) == ("Mine", 3.0, "tokens")
+    plain: Any = make_optimiser(f"{mine}:Plain", {"step": "any"})
+    assert plain.step == "any"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("Mine", {"stp": 1}, "optimiser Mine has no setting 'stp'; did you mean 'step'?"),
+        ("Mine", {"step": "x"}, "optimiser Mine: step must be a number, got 'x'"),
+        ("Mine", {"step": -1}, "optimiser Mine: step is negative"),
+        ("Min", {}, "mine.py has no 'Min'; did you mean 'Mine'?"),
+        ("number", {}, "mine.py:number is of the type int; give a class"),
+        ("Nothing", {}, "mine.py:Nothing gives a Nothing, which is no optimiser; one has `search"),
+        ("Words", {}, "mine.py:Words gives a Words, which is no optimiser; one has `searches`, 't"),
+    ],
+)
+def test_what_is_wrong_with_ones_own_is_said(
+    mine: str, name: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=r"(?i)mine") as caught:
+        make_optimiser(f"{mine}:{name}", settings)
+    assert message in str(caught.value)
+
+
 def test_one_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = EntryPoint("broken", "rlprompt.no_such_module:Nothing", "rlprompt.optimisers")
     known = entries("optimiser") | {"broken": broken}

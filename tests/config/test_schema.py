@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiment_files import read, with_task
+from experiment_files import GOOD, read, with_task
 
 from rlprompt.config.schema import Config, config_from_json
 
@@ -64,3 +64,39 @@ def test_random_search_is_added_where_it_is_missing() -> None:
     assert sorted(one.name for one in with_greedy.with_random().optimisers) == ["greedy", "random"]
     as_it_is = Config.model_validate(SMALL)
     assert as_it_is.with_random() == as_it_is
+
+
+def test_an_optimiser_may_be_a_class_in_a_file_beside_the_experiment(folder: Path) -> None:
+    (folder / "mine.py").write_text("")
+    section = (
+        '  - {class: "mine:Mine", step: 2.0, length: 3}\n  - "mine.py:Other"\n  - pkg.mine:Mine\n'
+    )
+    config = read(folder, GOOD.replace("  - random\n", section))
+    first, second, third, _ = config.optimisers
+    assert first.name == f"{(folder / 'mine.py').resolve()}:Mine"
+    assert first.settings == {"step": 2.0, "length": 3}
+    assert [one.title for one in (first, second, third)] == [
+        "Mine step=2.0 length=3",
+        "Other",
+        "Mine",
+    ]
+    assert third.name == "pkg.mine:Mine"
+    assert config_from_json(config.record).record == config.record
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("{class: mine}", "must be MODULE:NAME or FILE.py:NAME, got 'mine'"),
+        ("{class: 3}", "must be MODULE:NAME or FILE.py:NAME, got 3"),
+        ("{class: 'a:B', name: random}", "name and class are both there; give one of them"),
+        ("':B'", "must be MODULE:NAME or FILE.py:NAME, got ':B'"),
+        ("rondom", "no optimiser is called 'rondom'; did you mean 'random'?"),
+    ],
+)
+def test_an_optimiser_that_cannot_be_meant_is_named_by_its_line(
+    folder: Path, section: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=r"small\.yaml:9: optimisers\.0") as caught:
+        read(folder, GOOD.replace("  - random\n", f"  - {section}\n"))
+    assert message in str(caught.value)

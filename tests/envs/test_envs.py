@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,6 +99,27 @@ def actions(kind: PromptKind, n_steps: int = LENGTH) -> list[Array]:
     envs = vector(kind)
     envs.action_space.seed(3)
     return [envs.action_space.sample() for _ in range(n_steps)]
+
+
+@pytest.mark.parametrize("name", ["TokenPrompt", "EmbeddingPrompt"])
+def test_gymnasium_makes_them_without_an_import_of_the_envs(name: str) -> None:
+    code = f"""
+import sys
+import gymnasium, numpy as np
+from rlprompt import Objective
+from rlprompt.check.toy import ToyTask, toy_lm
+from rlprompt.search import Budget, SoftSpace, TokenSpace
+lm, rng = toy_lm(), np.random.default_rng(0)
+space = TokenSpace.from_lm(lm, 3) if {name!r} == "TokenPrompt" else SoftSpace.from_lm(lm, 3, rng)
+assert "rlprompt.envs" not in sys.modules
+settings = dict(objective=Objective(ToyTask(), lm, Budget(100)), space=space)
+env = gymnasium.make("rlprompt.envs:rlprompt/{name}-v0", **settings)
+envs = gymnasium.make_vec("rlprompt.envs:rlprompt/{name}-v0", num_envs=2, **settings)
+env.reset(seed=0), envs.reset(seed=0)
+print(type(env.unwrapped).__name__, type(envs.unwrapped).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == [f"{name}Env", f"{name}VectorEnv"], done.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)
