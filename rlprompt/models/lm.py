@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -42,7 +41,7 @@ from rlprompt.models.memory import Memory, free_bytes
 from rlprompt.models.noise import Noise
 from rlprompt.models.packed_generation import PackedGenerator
 from rlprompt.models.packed_model import ForwardError, PackedModel, Reader
-from rlprompt.models.packed_scoring import PackedScorer
+from rlprompt.models.packed_scoring import PackedScorer, forgetful
 from rlprompt.models.plain import PlainScorer
 from rlprompt.models.plain_generation import PlainGenerator
 from rlprompt.models.request import Limits, Request, join, prepare, prepare_soft
@@ -341,7 +340,9 @@ class FrozenLM:
             ValueError: As for `score`.
         """
         request, queries = join(self.limits, pairs)
-        (found,) = self._answer(self._scorer, "vocabulary", request, queries)
+        # Texts that are served come once: kept, they would fill the memory.
+        with forgetful(self._packed):
+            (found,) = self._answer(self._scorer, "vocabulary", request, queries)
         return [row[: len(q.candidates)] for row, (_, q) in zip(found, pairs, strict=True)]
 
     def noise(self, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Noise:
@@ -358,8 +359,7 @@ class FrozenLM:
         """
 
         def usual(prompts: Sequence[Prompt], queries: Sequence[Query], most: int = 0) -> Tensor:
-            forgetful = self._packed.packed.forgetful() if self._packed else nullcontext()
-            with forgetful, self.memory.at_most(most or self.memory.most_tokens):
+            with forgetful(self._packed), self.memory.at_most(most or self.memory.most_tokens):
                 return self._score(self._scorer, "vocabulary", prompts, queries)
 
         small, plain = partial(usual, most=48), partial(self._score, self._plain, "vocabulary")

@@ -11,6 +11,7 @@ candidates' ids only unless a log-softmax over the vocabulary is asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -176,6 +177,11 @@ class PackedScorer:
         return collect(
             found, layout.read_outputs, layout.read_candidates, call.n_candidates, call.over
         )
+
+
+def forgetful(scorer: PackedScorer | None) -> AbstractContextManager[None]:
+    """Nothing is kept of texts that are read meanwhile, if a scorer keeps any."""
+    return nullcontext() if scorer is None else scorer.packed.forgetful()
 
 
 def _backward(known: Sequence[Tensor | None], leaves: Sequence[Tensor | None]) -> None:
