@@ -303,12 +303,12 @@ def _resolve(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise ValueError(f"model file {name!r} does not exist")
+            raise LoadError(f"model file {name!r} does not exist")
         return str(path.parent), {"gguf_file": path.name}
     if path.is_dir():
         return str(path), {}
     if name.startswith((".", "~")) or path.is_absolute():  # no name on the hub begins so
-        raise ValueError(f"model folder {name!r} does not exist")
+        raise LoadError(f"model folder {name!r} does not exist")
     options: dict[str, Any] = {} if revision is None else {"revision": revision}
     return name, options if hub_answers() else options | {"local_files_only": True}
 

@@ -150,8 +150,8 @@ def test_a_number_and_a_range_are_not_both_taken(folder: Path) -> None:
 
 def test_the_demo_is_a_good_file() -> None:
     config = load_config(DEMO)
-    assert config.budget == 300 * 32
-    assert len(config.optimisers) == 5
+    assert config.budget == 150 * 32
+    assert len(config.optimisers) == 6
     for one in config.optimisers:
         make_optimiser(one.name, one.settings)
 
