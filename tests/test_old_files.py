@@ -90,6 +90,16 @@ def test_a_finished_study_is_not_done_again(old: Path, name: str) -> None:
     assert answers_of(old / name) == asked
 
 
+def test_a_seed_that_was_added_to_an_old_study_is_like_the_others_and_stays_so(old: Path) -> None:
+    config = json.loads((old / "classes.yaml").read_text())
+    (old / "classes.yaml").write_text(json.dumps(config | {"seeds": [0, 1]}))
+    succeeds("compare", "classes.yaml", "--out", "classes")
+    begun = runs_of(old / "classes")
+    assert len(begun) == 2 * len(config["optimisers"])
+    succeeds("compare", "classes.yaml", "--out", "classes")
+    assert runs_of(old / "classes") == begun
+
+
 def test_seeds_may_be_added_to_an_old_study(old: Path) -> None:
     before = runs_of(old / "writing")
     config = json.loads((old / "writing.yaml").read_text())

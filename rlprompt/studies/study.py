@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 # How prompts were picked in studies that do not say so: they are older than the choice.
 BEFORE = Selection(along_path=False)
+# Stands in a search's name before its seed.
+SEED = "-seed"
 # How often a worker that has nothing to do looks whether another has died.
 POLL_SECONDS = 0.5
 
@@ -158,14 +160,17 @@ class PlannedSearch:
 
 
 def _as_before(optimiser: Optimiser[Any], settings: Mapping[str, Any]) -> Optimiser[Any]:
-    """An optimiser without what its settings did not have yet, where that may be left out."""
+    """An optimiser without what its settings did not have yet, where that may be left out.
+
+    A seed that was added since has None of it in its settings, and not nothing.
+    """
     if not dataclasses.is_dataclass(optimiser) or isinstance(optimiser, type):
         return optimiser
     hints = get_type_hints(type(optimiser))
     later = {
         field.name: None
         for field in dataclasses.fields(optimiser)
-        if field.name not in settings
+        if settings.get(field.name) is None
         and getattr(optimiser, field.name) == field.default
         and type(None) in get_args(hints[field.name])
     }
@@ -212,9 +217,9 @@ class Study:
             undo.callback(self.close)
             kept = self.store.spec.get("runs", {})
             # A seed that is added is like the others.
-            others = {name.rpartition("-seed")[0]: spec for name, spec in kept.items()}
+            alike = {name.rpartition(SEED)[0]: spec for name, spec in kept.items()}
             self.searches = {
-                name: one.as_begun(kept.get(name) or others.get(name.rpartition("-seed")[0]))
+                name: one.as_begun(kept.get(name) or alike.get(name.rpartition(SEED)[0]))
                 for name, one in searches.items()
             }
             self.store.plan(config, {name: one.spec for name, one in self.searches.items()})
