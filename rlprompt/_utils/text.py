@@ -60,6 +60,15 @@ def error_line(error: object) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def first_line(error: Exception) -> str:
+    r"""The first line of what an error says, or what it is where it says nothing.
+
+    >>> first_line(ValueError("no\nand more")), first_line(KeyError())
+    ('no', 'KeyError()')
+    """
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
 def listed(names: Iterable[str]) -> str:
     """Names as a sentence lists them; "" for none.
 

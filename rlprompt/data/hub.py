@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlprompt._utils.text import first_line
 from rlprompt.data.files import BATCH, chosen_columns
 from rlprompt.data.tables import RowTable, TableRow
 
@@ -82,7 +83,7 @@ def load_hub(source: HubName) -> tuple[DataSets, HubName]:
     try:
         loaded = datasets.load_dataset(pinned.name, pinned.config or None, revision=pinned.revision)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{source} cannot be loaded: {_first_line(error)}") from error
+        raise ValueError(f"{source} cannot be loaded: {first_line(error)}") from error
     logger.info("loaded %s", pinned)
     return dict(loaded), pinned
 
@@ -102,7 +103,7 @@ def load_saved(path: Path) -> DataSets:
     try:
         loaded = datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} cannot be loaded: {_first_line(error)}") from error
+        raise ValueError(f"{path} cannot be loaded: {first_line(error)}") from error
     return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {path.name: loaded}
 
 
@@ -161,7 +162,7 @@ def _commit(source: HubName) -> str:
     try:
         info = HfApi().dataset_info(source.name, revision=source.revision)
     except OSError as error:  # all that the hub answers with
-        raise ValueError(f"{source} cannot be found: {_first_line(error)}") from error
+        raise ValueError(f"{source} cannot be found: {first_line(error)}") from error
     return str(info.sha)
 
 
@@ -171,7 +172,3 @@ def _library(what: str) -> Any:
     except ImportError:
         raise ValueError(f"{what} needs datasets to be read: pip install 'rlprompt[hub]'") from None
     return datasets
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]

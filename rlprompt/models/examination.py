@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlprompt._utils.text import first_line
 from rlprompt.models.head import Head, find_head
 from rlprompt.models.memory import out_of_memory
 from rlprompt.models.precision import check_finite
@@ -99,9 +100,8 @@ def examine(model: PreTrainedModel, kind: ModelKind, name: str, start: Ids) -> E
     except Exception as error:
         if out_of_memory(error):
             raise
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise ValueError(
-            f"{what} does not run on token ids alone ({type(error).__name__}: {reason})"
+            f"{what} does not run on token ids alone ({type(error).__name__}: {first_line(error)})"
         ) from error
     places = len(start) + 2 if kind == "encoder-decoder" else ids.shape[1]
     if not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[:2] != (1, places):
@@ -146,8 +146,8 @@ def vectors_obstacle(
     except Exception as error:
         if out_of_memory(error):
             raise
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        return f"it does not run on vectors ({type(error).__name__}: {reason}); search for tokens"
+        told = f"{type(error).__name__}: {first_line(error)}"
+        return f"it does not run on vectors ({told}); search for tokens"
     return None if agree(expected, found) else MORE
 
 

@@ -35,6 +35,7 @@ from transformers.utils import logging as hf_logging
 
 from rlprompt._utils.assets import ASSETS, fetch
 from rlprompt._utils.network import hub_answers
+from rlprompt._utils.text import first_line
 from rlprompt.models.adapters import Adapter, LoadError, find_adapter, put_on
 from rlprompt.models.weights import stays_as_loaded
 from rlprompt.types import ModelKind
@@ -110,7 +111,7 @@ def load(
         line = " ".join(str(error).split())
         raise LoadError(f"model {name!r} needs a package that is not there: {line}") from error
     except (OSError, ValueError, KeyError, RuntimeError, AssertionError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        reason = first_line(error)
         if where.get("local_files_only"):
             reason = f"{ENDPOINT} cannot be reached and the model is not in its local cache."
         elif more:

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
+from rlprompt._utils.text import first_line
 from rlprompt.models.head import Head
 from rlprompt.models.kernels import Kernels
 from rlprompt.models.loading import SLIDING, sliding_window
@@ -235,8 +236,7 @@ class PackedModel:
             except Exception as error:
                 if out_of_memory(error):
                     raise
-                reason = (str(error).strip() or repr(error)).splitlines()[0]
-                raise ForwardError(f"{type(error).__name__}: {reason}") from error
+                raise ForwardError(f"{type(error).__name__}: {first_line(error)}") from error
         last: Tensor | None = getattr(output, "last_hidden_state", None)
         if last is None:
             raise ForwardError(f"{type(output).__name__} has no last_hidden_state")
