@@ -93,7 +93,7 @@ def examine(model: PreTrainedModel, kind: ModelKind, name: str, start: Ids) -> E
         raise ValueError(f"{what} has no table of one vector for each token")
     longer = (*start, 1, 2)
     try:
-        ids = _some_ids(model)
+        ids = some_ids(model)
         logits = _logits(model, kind, ids, longer)
         begun = _logits(model, kind, ids[:, :SHORT], longer)
         padded = _logits(model, kind, ids.repeat(2, 1), longer, cut=True)
@@ -137,7 +137,7 @@ def vectors_obstacle(
     Some types look at the ids as well (Gemma-3n's vectors of every layer, DeepSeek-V4's routes,
     ESM's masks).
     """
-    ids = _some_ids(model)
+    ids = some_ids(model)
     if mask_id is not None:
         ids[0, 3] = mask_id
     expected = _logits(model, kind, ids, start)
@@ -151,9 +151,10 @@ def vectors_obstacle(
     return None if agree(expected, found) else MORE
 
 
-def _some_ids(model: Any) -> Tensor:
+def some_ids(model: Any, count: int = 12) -> Tensor:
+    """A text of so many different tokens, (1, T), as far as the vocabulary has them."""
     n_vocabulary = len(model.get_input_embeddings().weight)
-    return torch.arange(7, 19, device=input_device(model))[None] % n_vocabulary
+    return torch.arange(7, 7 + count, device=input_device(model))[None] % n_vocabulary
 
 
 def _logits(

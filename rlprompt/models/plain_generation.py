@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from rlprompt.models.decoding import AnswerEnd, Draws, Generated
-from rlprompt.models.examination import agree
+from rlprompt.models.examination import agree, some_ids
 from rlprompt.models.memory import out_of_memory, split_evenly
 from rlprompt.models.plain import PlainScorer
 from rlprompt.models.scorer import embed, to_device
@@ -119,10 +119,8 @@ class PlainGenerator:
         asked at all.
         """
         model: Any = self.model
-        ids = (torch.arange(14, device=input_device(model)) + 7) % len(
-            model.get_input_embeddings().weight
-        )
-        fed = {"input_ids": ids.view(2, 7), "attention_mask": torch.ones_like(ids).view(2, 7)}
+        ids = some_ids(model, 14).view(2, 7)
+        fed = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         place = "input_ids"
         if self.scorer.kind == "encoder-decoder":
             place = "decoder_input_ids"

@@ -94,8 +94,9 @@ def check_gradient(grad: Tensor, name: str, model: PreTrainedModel) -> None:
     Raises:
         ValueError: All are zero.
     """
-    method = quantisation(model)
-    if method and not bool(grad.any()):
+    if bool(grad.any()):
+        return  # before a look at every layer: this is asked at every step
+    if method := quantisation(model):
         raise ValueError(
             f"the gradient of {name} is zero everywhere: layers quantised by {method} carry none "
             "here, or the reward is the same whatever the model answers; use methods that take no "

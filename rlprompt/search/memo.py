@@ -132,6 +132,11 @@ class TrainQuestion(Question[Answer]):
     examples: tuple[int, ...] | None = None
     loss: Loss = "reward"
 
+    @property
+    def climbed(self) -> Loss | None:
+        """What a gradient is taken of; None without one."""
+        return self.loss if self.gradient else None
+
     def key(self, scope: Scope) -> bytes:
         """See `Question.key`."""
         some = "" if self.examples is None else f" {list(self.examples)}"

@@ -110,7 +110,7 @@ class Record(StoredMemo):
         n_examples, gradient = answer.per_example.shape[1], asked.gradient
         extra = prompt_rows(self._task) - len(self._task.splits.train)
         then = charged(cost, n_examples, extra, gradient)
-        now = prompt_rows(self._task, n_examples, loss=asked.loss if gradient else None)
+        now = prompt_rows(self._task, n_examples, loss=asked.climbed)
         if then != now:
             raise StoreError(
                 f"{self._name} was charged {then} rows for a {'gradient' if gradient else 'prompt'}"
@@ -210,8 +210,7 @@ class _Progress:
     def after(self, question: TrainQuestion, answer: Answer) -> _Progress:
         """How far it has come with one more answer."""
         n_prompts, n_examples = answer.per_example.shape
-        loss = question.loss if question.gradient else None
-        cost = prompt_rows(self.task, n_examples, loss=loss)
+        cost = prompt_rows(self.task, n_examples, loss=question.climbed)
         pieces, completed = self.pieces, None
         if question.examples is None:
             means = answer.per_example.mean(axis=1)
