@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stored_search import ME, Counted, Cut, open_run, same
+from stored_search import Counted, goes_on
 from synthetic import N_EXAMPLES, HiddenWords
 from tiny import tiny_lm
 
@@ -26,7 +26,6 @@ from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace, common_words, first_words
-from rlprompt.store.store import Store
 from rlprompt.types import Floats
 
 RNG = np.random.default_rng
@@ -184,22 +183,10 @@ def test_it_learns_token_by_token_what_random_draws_find_by_luck() -> None:
         assert late[0] > late[1] + 0.2
 
 
-def resumed(task: Counted, store: Store | None = None) -> Result:
-    memo = None if store is None else store.record("walk", tiny_lm(), task, ME)
-    rows = 60 * N_EXAMPLES
-    return search(task, tiny_lm(), BDPL(), rows, seed=3, length=Length(4, 2), memo=memo)
-
-
 @pytest.mark.parametrize("last", [0, 20, 45])
 def test_a_search_that_was_cut_goes_on(tmp_path: Path, last: int) -> None:
-    path, whole = tmp_path / "study.sqlite", Counted()
-    undisturbed = resumed(whole)
-    task = Counted(last=last)
-    with open_run(path) as store, pytest.raises(Cut):
-        resumed(task, store)
-    with open_run(path) as store:
-        same(resumed(Counted(counts=task.counts), store), undisturbed)
-        assert store.run("walk").strayed is None
+    whole, task = Counted(), Counted(last=last)
+    goes_on(tmp_path / "study.sqlite", BDPL(), whole, task, Counted(counts=task.counts))
     assert sum(task.counts) == sum(whole.counts), "nothing was scored twice"
 
 

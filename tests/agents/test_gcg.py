@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from class_tasks import task as class_task
 from numpy.typing import NDArray
-from stored_search import ME, Cut, open_run, same
+from stored_search import Cut, goes_on
 from synthetic import N_EXAMPLES, HiddenWords, SlopedWords
 from tiny import TinyKind, tiny_lm
 
@@ -27,7 +27,6 @@ from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace
-from rlprompt.store.store import Store
 from rlprompt.types import Floats
 
 RNG = np.random.default_rng
@@ -228,23 +227,11 @@ def test_a_gradient_finds_what_uniform_swaps_meet_by_chance() -> None:
         assert led.trace[-1][1] >= swapped.trace[-1][1]
 
 
-def resumed(task: Noted, store: Store | None = None) -> Result:
-    memo = None if store is None else store.record("walk", tiny_lm(), task, ME)
-    rows = 60 * N_EXAMPLES
-    return search(task, tiny_lm(), GCG(), rows, seed=3, length=Length(4, 2), memo=memo)
-
-
 @pytest.mark.parametrize("last", [0, 3, 7, 11])
 def test_a_search_that_was_cut_goes_on(tmp_path: Path, last: int) -> None:
-    path, whole = tmp_path / "study.sqlite", Noted()
-    undisturbed = resumed(whole)
+    whole, task = Noted(), Noted(last=last)
+    goes_on(tmp_path / "study.sqlite", GCG(), whole, task, Noted(asked=task.asked))
     assert [kind for kind, _, _ in whole.asked].count("gradient") > 2
-    task = Noted(last=last)
-    with open_run(path) as store, pytest.raises(Cut):
-        resumed(task, store)
-    with open_run(path) as store:
-        same(resumed(Noted(asked=task.asked), store), undisturbed)
-        assert store.run("walk").strayed is None
     assert task.asked == whole.asked, "nothing was computed twice"
 
 

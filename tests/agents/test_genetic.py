@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stored_search import ME, Counted, Cut, open_run, same
+from stored_search import Counted, goes_on
 from synthetic import N_EXAMPLES, HiddenWords
 from tiny import tiny_lm, tiny_model, tiny_tokenizer
 
@@ -26,7 +26,6 @@ from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace
-from rlprompt.store.store import Store
 from rlprompt.types import Floats
 
 RNG = np.random.default_rng
@@ -203,29 +202,10 @@ def test_crossing_puts_halves_together_that_random_draws_have_apart() -> None:
         assert bred.mean_reward > drawn.mean_reward + 0.1
 
 
-@dataclass(frozen=True)
-class Written(Counted):
-    """Ends the process in the middle of a search that asks the model what it would write."""
-
-    fingerprint: str = "written"
-
-
-def resumed(task: Written, store: Store | None = None) -> Result:
-    memo = None if store is None else store.record("walk", tiny_lm(), task, ME)
-    rows = 60 * N_EXAMPLES
-    return search(task, tiny_lm(), Genetic(), rows, seed=3, length=Length(4, 2), memo=memo)
-
-
 @pytest.mark.parametrize("last", [0, 20, 45])
 def test_a_search_that_was_cut_goes_on(tmp_path: Path, last: int) -> None:
-    path, whole = tmp_path / "study.sqlite", Written()
-    undisturbed = resumed(whole)
-    task = Written(last=last)
-    with open_run(path) as store, pytest.raises(Cut):
-        resumed(task, store)
-    with open_run(path) as store:
-        same(resumed(Written(counts=task.counts), store), undisturbed)
-        assert store.run("walk").strayed is None
+    whole, task = Counted(), Counted(last=last)
+    goes_on(tmp_path / "study.sqlite", Genetic(), whole, task, Counted(counts=task.counts))
     assert sum(task.counts) == sum(whole.counts), "nothing was scored twice"
 
 

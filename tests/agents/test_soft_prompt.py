@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from stored_search import ME, open_run, same
+from stored_search import Cut, goes_on
 from synthetic import HiddenVectors
 from tiny import tiny_lm
 
@@ -19,13 +19,10 @@ from rlprompt.agents.soft_prompt import POINTS, SoftPromptTuning
 from rlprompt.check.optimiser import check_optimiser
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.prompt import Length, Prompt, SoftPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.result import Result
-from rlprompt.search.run import search
 from rlprompt.search.space import SoftSpace
-from rlprompt.store.store import Store
 from rlprompt.types import Floats
 
 N = 12
@@ -246,10 +243,6 @@ def test_with_all_settings_it_passes_the_check_that_others_can_run() -> None:
     assert not check_optimiser(settings, tiny_lm(), n_prompts=70, length=3).problems
 
 
-class Cut(Exception):  # noqa: N818
-    """A process that ends."""
-
-
 @dataclass(frozen=True)
 class Mortal(Misled):
     """Ends the process when it is asked for one gradient too many."""
@@ -265,21 +258,12 @@ class Mortal(Misled):
         return super().cross_entropy_with_grad(lm, prompts, examples)
 
 
-def searched(task: Mortal, store: Store | None = None) -> Result:
-    memo = None if store is None else store.record("walk", tiny_lm(), task, ME)
-    return search(task, tiny_lm(), EVERYTHING, 432, seed=3, length=3, memo=memo)
-
-
 @pytest.mark.parametrize("last", [0, 1, 5, 17])
 def test_a_search_on_parts_of_the_examples_that_was_cut_goes_on(tmp_path: Path, last: int) -> None:
-    path, undisturbed, task = tmp_path / "study.sqlite", Mortal(), Mortal(last=last)
-    whole = searched(undisturbed)
-    with open_run(path) as store, pytest.raises(Cut):
-        searched(task, store)
-    with open_run(path) as store:
-        same(searched(Mortal(asked=task.asked), store), whole)
-        assert store.run("walk").strayed is None
-    assert task.asked == undisturbed.asked, "no gradient was computed twice"
+    whole, task = Mortal(), Mortal(last=last)
+    path, again = tmp_path / "study.sqlite", Mortal(asked=task.asked)
+    goes_on(path, EVERYTHING, whole, task, again, rows=432, length=Length(3))
+    assert task.asked == whole.asked, "no gradient was computed twice"
 
 
 @pytest.mark.parametrize(

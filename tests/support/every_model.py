@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import transformers
-from tiny import CONTEXT, HIDDEN, tiny_tokenizer
+from tiny import CONTEXT, HIDDEN, randomised, tiny_tokenizer
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
@@ -142,17 +141,7 @@ def build(model_type: str, kind: ModelKind, seed: int = 0) -> PreTrainedModel:
     for name, inner in getattr(config, "sub_configs", {}).items():
         if inner is model_class.config_class:
             config = getattr(config, name)  # as the auto classes do it
-    made = model_class(config)
-    model: PreTrainedModel = made.eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for _, parameter in sorted(model.named_parameters()):
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim > 1:
-                parameter.copy_(0.3 * noise)
-            else:
-                parameter.add_(0.1 * noise)
-    return model
+    return randomised(model_class(config).eval(), seed)
 
 
 def _fields(config_class: Any, model_type: str) -> dict[str, Any]:

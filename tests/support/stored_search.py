@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fakes import timeless
 from optimisers import Climb, Walk
 from synthetic import N_EXAMPLES, SPLITS, HiddenWords, examples
@@ -15,7 +16,8 @@ from tiny import tiny_lm
 
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt
+from rlprompt.prompt import Length, Prompt
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
 from rlprompt.store.store import Store
@@ -80,6 +82,39 @@ def go(
 def same(first: Result, second: Result) -> None:
     """Equal in all but the wall time that a process took."""
     assert timeless(first) == timeless(second)
+
+
+def goes_on(
+    path: Path,
+    optimiser: Optimiser[Any],
+    whole: Task,
+    cut: Task,
+    again: Task,
+    rows: int = 60 * N_EXAMPLES,
+    length: Length = Length(4, 2),  # noqa: B008  # frozen
+) -> None:
+    """A search that is cut ends as an undisturbed one does.
+
+    Args:
+        path: Of its store.
+        optimiser: The method.
+        whole: The task that nothing disturbs.
+        cut: The same, which ends the process with `Cut`.
+        again: The same, for the process that goes on.
+        rows: Budget.
+        length: Of its prompts.
+    """
+
+    def searched(task: Task, store: Store | None = None) -> Result:
+        memo = None if store is None else store.record("walk", tiny_lm(), task, ME)
+        return search(task, tiny_lm(), optimiser, rows, seed=3, length=length, memo=memo)
+
+    undisturbed = searched(whole)
+    with open_run(path) as store, pytest.raises(Cut):
+        searched(cut, store)
+    with open_run(path) as store:
+        same(searched(again, store), undisturbed)
+        assert store.run("walk").strayed is None
 
 
 def filled(path: Path) -> Result:

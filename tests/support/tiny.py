@@ -94,6 +94,11 @@ def tiny_model(kind: TinyKind = "llama", seed: int = 0, **config: Any) -> PreTra
     fields = {"vocab_size": len(tiny_tokenizer(kind)), **ends, **size, **config}
     made = getattr(transformers, config_class)(**fields)
     model: PreTrainedModel = getattr(transformers, model_class)(made)
+    return randomised(model, seed)
+
+
+def randomised(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """The model itself, with wide random weights."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, parameter in sorted(model.named_parameters()):
