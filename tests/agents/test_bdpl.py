@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +11,17 @@ import numpy as np
 import pytest
 import torch
 from stored_search import Counted, goes_on
-from synthetic import N_EXAMPLES, HiddenWords
+from synthetic import N_EXAMPLES, Noted, searched
 from tiny import tiny_lm
 
 from rlprompt.agents.bdpl import BDPL, Categoricals, above_the_others
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.data.load import Example
-from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, Prompt, TokenPrompt
+from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser
-from rlprompt.search.result import Result
-from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace, common_words, first_words
-from rlprompt.types import Floats
 
 RNG = np.random.default_rng
-
-
-@dataclass(frozen=True)
-class Noted(HiddenWords):
-    """Remembers what it was asked."""
-
-    asked: list[TokenPrompt] = field(default_factory=list)
-
-    def rewards(
-        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> Floats:
-        self.asked.extend(prompt for prompt in prompts if isinstance(prompt, TokenPrompt))
-        return super().rewards(lm, prompts, examples)
 
 
 def policy(words: Sequence[int], length: int = 1, shortest: int = 0, **space: Any) -> Categoricals:
@@ -167,10 +147,6 @@ def test_the_likeliest_prompt_is_scored_before_the_budget_ends(
         )
     assert len(task.asked) == n_prompts
     assert likeliest[-1] in task.asked
-
-
-def searched(method: Optimiser[Any], seed: int, length: int | Length = 8) -> Result:
-    return search(HiddenWords(), tiny_lm(), method, 200 * N_EXAMPLES, seed=seed, length=length)
 
 
 def test_it_learns_token_by_token_what_random_draws_find_by_luck() -> None:

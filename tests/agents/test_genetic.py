@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from stored_search import Counted, goes_on
-from synthetic import N_EXAMPLES, HiddenWords
+from synthetic import N_EXAMPLES, HiddenWords, Noted, searched
 from tiny import tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.agents.continuation import continued
 from rlprompt.agents.genetic import Genetic, crossed, edited, founders, winner
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, Prompt, TokenPrompt
+from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import Objective
-from rlprompt.search.optimiser import Optimiser
-from rlprompt.search.result import Result
 from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace
-from rlprompt.types import Floats
 
 RNG = np.random.default_rng
-
-
-@dataclass(frozen=True)
-class Noted(HiddenWords):
-    """Remembers what it was asked."""
-
-    asked: list[TokenPrompt] = field(default_factory=list)
-
-    def rewards(
-        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> Floats:
-        self.asked.extend(prompt for prompt in prompts if isinstance(prompt, TokenPrompt))
-        return super().rewards(lm, prompts, examples)
 
 
 def all_of(draw: Callable[[np.random.Generator], TokenPrompt]) -> set[tuple[int, ...]]:
@@ -187,10 +169,6 @@ def test_no_prompt_is_scored_twice_and_a_small_space_is_scored_out() -> None:
     objective = Objective(task, tiny_lm(), Budget(1000))
     Genetic(population=4, children=3).run(objective, space, RNG(0))
     assert len(task.asked) == len(set(task.asked)) == 3 + 3**2 + 3**3
-
-
-def searched(method: Optimiser[Any], seed: int, length: int | Length = 8) -> Result:
-    return search(HiddenWords(), tiny_lm(), method, 200 * N_EXAMPLES, seed=seed, length=length)
 
 
 def test_crossing_puts_halves_together_that_random_draws_have_apart() -> None:

@@ -7,15 +7,19 @@ set, `HiddenVectors` soft prompts near a hidden one, with gradients.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tiny import tiny_lm
 
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
+from rlprompt.search.optimiser import Optimiser
+from rlprompt.search.result import Result
+from rlprompt.search.run import search
 from rlprompt.tasks.base import Task
 from rlprompt.types import Floats
 
@@ -113,3 +117,21 @@ class HiddenVectors(Synthetic):
         scale = 0.0 if self.flat else 1 / float(lm.embeddings().std())
         gradients = [self.offset(lm, p) / p.vectors.size * scale for p in prompts]
         return self.rewards(lm, prompts, examples), np.array(gradients, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Noted(HiddenWords):
+    """Remembers what it was asked."""
+
+    asked: list[TokenPrompt] = field(default_factory=list)
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        self.asked.extend(prompt for prompt in prompts if isinstance(prompt, TokenPrompt))
+        return super().rewards(lm, prompts, examples)
+
+
+def searched(method: Optimiser[Any], seed: int, length: int | Length = 8) -> Result:
+    """The result of 200 prompts for the hidden words."""
+    return search(HiddenWords(), tiny_lm(), method, 200 * N_EXAMPLES, seed=seed, length=length)
