@@ -302,7 +302,8 @@ def _drawn_with(name: str, settings: Mapping[str, Any], seed: int | None) -> dic
         return {}
     if isinstance(data, str) and SEED in data:
         return {"data": _filled(data, seed)}
-    if "seed" in settings:
+    # The default says nothing: a study keeps its file with all of them written out.
+    if settings.get("seed", DRAW["seed"]) != DRAW["seed"]:
         raise ValueError(
             f"{name} has `seed: {settings['seed']}` of its own beside split_seeds; leave out one"
         )

@@ -44,6 +44,8 @@ def test_other_data_are_drawn_with_each(folder: Path) -> None:
         (13, str(folder / "data.csv")),
         (21, str(folder / "data.csv")),
     ]
+    # What the study keeps has the default seed written out, and draws the same.
+    assert tasks(config_from_json(config.record)) == tasks(config)
     assert tasks(read(folder, GOOD)) == [read(folder, GOOD).task]
 
 
