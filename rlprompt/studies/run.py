@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import traceback
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -106,18 +106,20 @@ def compare(
             return Comparison(tuple(sections), provenance)
 
         write(found(), out)
-        stack.enter_context(helpers(experiments[0], out, workers - 1, cache))
+        tell_lost = stack.enter_context(helpers(experiments[0], out, workers - 1, cache))
         doing = _done_here(study, grid, watcher, out)
         if cluster is not None:
             doing = _done_elsewhere(study, grid, watcher, out, cluster)
         stack.enter_context(contextlib.closing(doing))
         for run in doing:
+            tell_lost()
             interrupted = run.result.status == "interrupted"
             comparison = found(run)
             write(comparison, out)
             watcher.end(run)
             if interrupted:
                 return comparison
+        tell_lost()
         # The searches' results are on disk before the first reference is trained.
         comparison = found()
         write(comparison, out)
@@ -201,13 +203,26 @@ def _worded(config: Mapping[str, Any], meant: Any, kept: Any) -> dict[str, Any]:
 @contextlib.contextmanager
 def helpers(
     experiment: Experiment, out: Path, count: int, cache: Path | None = None
-) -> Iterator[None]:
-    """Other processes that help with a comparison; what they still do at the end is let go."""
+) -> Iterator[Callable[[], None]]:
+    """Other processes that help with a comparison; what they still do at the end is let go.
+
+    Yields:
+        What warns of each that has failed since it was called last.
+    """
     if count > 0 and not experiment.config:
         raise ValueError("several workers need an experiment that was loaded from a file")
     command = [sys.executable, "-m", "rlprompt.cli", "work", str(out)]
     if cache:
         command += ["--cache", str(cache)]
+    helping: dict[int, subprocess.Popen[bytes]] = {}
+
+    def tell_lost() -> None:
+        for number in [one for one, process in helping.items() if process.poll()]:
+            logger.warning(
+                "worker %d ended with exit code %d, and the others do its searches; %s says why",
+                *(number, helping.pop(number).returncode, out / f"worker-{number}.log"),
+            )
+
     with contextlib.ExitStack() as stack:
         for number in range(2, count + 2):
             # Beside the results, so that a helper that cannot start is not a riddle.
@@ -215,7 +230,8 @@ def helpers(
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
             stack.callback(process.wait)
             stack.callback(process.terminate)
-        yield
+            helping[number] = process
+        yield tell_lost
 
 
 def load_again(config: Config, out: Path) -> list[Experiment]:

@@ -133,6 +133,18 @@ def test_several_workers_give_what_one_gives(study: Path, desk: Path) -> None:
     assert alone == shared
 
 
+def test_a_worker_that_cannot_start_is_told(
+    study: Path, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "false")
+    result = rlprompt("compare", "small.yaml", "--workers", "2", "--out", "shared")
+    assert result.exit_code == 0
+    assert "worker 2 ended with exit code 1, and the others do its searches; shared" in (
+        result.stdout.replace("\n", " ")
+    )
+    assert all(run["status"] == "finished" for run in summary(desk / "shared")["runs"])
+
+
 def test_a_worker_goes_on_with_a_study_that_was_left(
     study: Path, desk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
