@@ -27,6 +27,7 @@ from rich.progress import (
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from rlprompt._utils.text import listed_briefly
 from rlprompt.prompt import Length
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 BESIDES_BAR = 60
 # Below this width the table leaves out what it costs; the page has it.
 FULL_TABLE = 88
+# Test examples that are enough to tell an accuracy to 0.05; more are worth a word about the cost.
+MANY = 400
 # Seconds and share of the budget after which a plain line of progress is due.
 LINE_SECONDS, LINE_SHARE, LEAST_SECONDS = 10.0, 0.1, 1.0
 # Whose log lines say what a person is waiting for.
@@ -109,9 +112,30 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
         f"({', '.join(first.optimisers)}; seeds {', '.join(map(str, first.seeds))}{on})",
         *_lengths(Length.of(first.length), bool(first.own)),
         *(_budget(rows, tasks) for rows in dict.fromkeys(e.budget.rows for e in experiments)),
+        *_cost(experiments, tasks),
         f"writing to {out}",
         f"scoring {sum(len(place.control_plans) for place in places.values())} controls first",
     ]
+
+
+def _cost(experiments: Sequence[Experiment], tasks: Mapping[str, Task]) -> list[str]:
+    """What is scored in all, and what to turn where most of it is no search."""
+    from rlprompt.studies.dry_run import all_rows
+
+    rows = all_rows(experiments)
+    lines = [
+        f"rows in all: {rows.searched:,} searched, and at most {rows.outside:,} beside: "
+        f"{rows.controls:,} controls, {rows.chosen:,} to choose on dev, {rows.final:,} final scores"
+    ]
+    many = [
+        f"{name} has {n:,}" for name, task in tasks.items() if (n := len(task.splits.test)) > MANY
+    ]
+    if many and rows.outside > rows.searched:
+        lines.append(
+            f"most of these rows are no search: of test examples {listed_briefly(many)}; "
+            f"`test: {MANY}` in a task's section scores on so many"
+        )
+    return lines
 
 
 def _lengths(lengths: Length, some_differ: bool) -> list[str]:
@@ -263,9 +287,8 @@ class Lines(_Watch):
         left = datetime.timedelta(
             seconds=round((now - self._began) * (self.budget / ledger.used - 1))
         )
-        self._say(
-            f"{self._title}: {ledger.used:,}/{self.budget:,} rows, {best(ledger)}, {left} left"
-        )
+        known = (f"{ledger.used:,}/{self.budget:,} rows", best(ledger), f"{left} left")
+        self._say(f"{self._title}: {', '.join(filter(None, known))}")
 
     def end(self, run: Run) -> None:
         """See `Watcher`."""

@@ -113,33 +113,15 @@ def make_plan(experiment: Experiment) -> Plan:
         ValueError: A prompt cannot be scored.
     """
     began = time.perf_counter()
-    task = experiment.task
-    sizes = {name: len(part) for name, part in task.splits.parts().items()}
-    once = sum(sizes.values())
-    rows = {name: task.split_rows(name, size) for name, size in sizes.items()}
-    n_rounds = len(list(rounds(task.splits.dev)))
-    # Each round costs what a split does, but a prior is found once.
-    raced = sizes["dev"] + n_rounds * (rows["dev"] - sizes["dev"] - task.prior_rows)
-    raced += task.prior_rows
+    once = sum(map(len, experiment.task.splits.parts().values()))
     # Dev and test are read for the first time by the first control; later their beginnings are
     # kept.
     cold, warm = _single_rates(experiment)
-    selection = experiment.selection or Selection()
     searches = []
-    for name, optimiser in experiment.optimisers.items():
+    for name in experiment.optimisers:
         found = _measure(experiment, name)
-        longest = Length.of(experiment.space(name)["length"]).at_most
         n_prompts = int(experiment.budget.rows * found.prompts_a_row)
-        # At most: who falls behind on dev is scored on a part of it, and few prompts lead.
-        n_explained = min(MARKS, n_prompts) + len(list(parts(longest)))
-        on_dev = min(selection.candidates, n_prompts) * raced + n_explained * rows["dev"]
-        if selection.dev_patience:
-            on_dev += min(MARKS - 1, n_prompts) * rows["dev"]
-        # The picked prompt's prior is known by then.
-        needing = [needs_prior(task, split) for split in ("train", "test")]
-        final = rows["train"] + rows["test"] - sum(needing) * task.prior_rows
-        if optimiser.searches == "soft":  # its nearest tokens, too
-            final += rows["dev"] + rows["test"] - task.prior_rows
+        on_dev, final = selection_rows(experiment, name, n_prompts)
         plan = SearchPlan(
             optimiser=name,
             n_runs=len(experiment.seeds),
@@ -161,6 +143,74 @@ def make_plan(experiment: Experiment) -> Plan:
         bytes_more=experiment.lm.memory.limit,
         measured_seconds=time.perf_counter() - began,
     )
+
+
+def selection_rows(experiment: Experiment, name: str, n_prompts: int) -> tuple[int, int]:
+    """Rows outside the budget of one search, at most: to choose on dev, and for final scores.
+
+    Who falls behind on dev is scored on a part of it, and few prompts lead.
+
+    Args:
+        experiment: The experiment.
+        name: An optimiser of it.
+        n_prompts: Prompts that its budget covers.
+    """
+    task, selection = experiment.task, experiment.selection or Selection()
+    sizes = {split: len(part) for split, part in task.splits.parts().items()}
+    rows = {split: task.split_rows(split, size) for split, size in sizes.items()}
+    n_rounds = len(list(rounds(task.splits.dev)))
+    # Each round costs what a split does, but a prior is found once.
+    raced = sizes["dev"] + n_rounds * (rows["dev"] - sizes["dev"] - task.prior_rows)
+    raced += task.prior_rows
+    longest = Length.of(experiment.space(name)["length"]).at_most
+    n_explained = min(MARKS, n_prompts) + len(list(parts(longest)))
+    on_dev = min(selection.candidates, n_prompts) * raced + n_explained * rows["dev"]
+    if selection.dev_patience:
+        on_dev += min(MARKS - 1, n_prompts) * rows["dev"]
+    # The picked prompt's prior is known by then.
+    needing = [needs_prior(task, split) for split in ("train", "test")]
+    final = rows["train"] + rows["test"] - sum(needing) * task.prior_rows
+    if experiment.optimisers[name].searches == "soft":  # its nearest tokens, too
+        final += rows["dev"] + rows["test"] - task.prior_rows
+    return on_dev, final
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What experiments will score, at most, as far as it is known before anything is measured.
+
+    Attributes:
+        searched: Rows of all budgets.
+        controls: Of the controls.
+        chosen: To choose on dev.
+        final: To score what was chosen.
+    """
+
+    searched: int
+    controls: int
+    chosen: int
+    final: int
+
+    @property
+    def outside(self) -> int:
+        """Rows outside the budgets."""
+        return self.controls + self.chosen + self.final
+
+
+def all_rows(experiments: Sequence[Experiment]) -> Rows:
+    """The rows of all experiments of a study."""
+    searched = chosen = final = 0
+    for one in experiments:
+        n_prompts = one.budget.rows // prompt_rows(one.task)
+        searched += one.budget.rows * len(one.optimisers) * len(one.seeds)
+        for name in one.optimisers:
+            own = selection_rows(one, name, n_prompts)
+            chosen += own[0] * len(one.seeds)
+            final += own[1] * len(one.seeds)
+    # Controls hang on no budget.
+    places = {(e.task_name, e.lm.name, e.split_seed): e for e in experiments}.values()
+    controls = sum(plan.rows for place in places for plan in place.control_plans)
+    return Rows(searched, controls, chosen, final)
 
 
 @dataclass(frozen=True)

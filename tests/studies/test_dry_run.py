@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tiny import tiny_lm
 from rlprompt.agents.gcg import GCG
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
+from rlprompt.cli.terminal import opening
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
@@ -24,7 +26,7 @@ from rlprompt.search.budget import Budget
 from rlprompt.search.objective import Objective
 from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace
-from rlprompt.studies.dry_run import make_plan
+from rlprompt.studies.dry_run import all_rows, make_plan
 from rlprompt.studies.experiment import Experiment
 from rlprompt.types import Floats, PromptKind
 
@@ -113,6 +115,28 @@ def test_rows_are_counted_exactly() -> None:
     assert plan.rows == controls + 2 * (3 * (903 + afterwards) + projected)
     assert plan.bytes_now > 10**7
     assert plan.bytes_more == tiny_lm().memory.limit
+
+
+def test_what_is_beside_the_budgets_is_known_before_anything_is_measured() -> None:
+    first, plan = experiment(), make_plan(experiment())
+    rows = all_rows([first, dataclasses.replace(first, budget=Budget(1200))])
+    # Controls hang on no budget.
+    assert (rows.searched, rows.controls) == (2 * 3 * (903 + 1200), plan.control_rows)
+    selection = 2 * sum(one.n_runs * one.selection_rows for one in plan.searches)
+    assert rows.chosen + rows.final == selection == rows.outside - rows.controls
+
+
+def test_that_most_of_the_rows_are_no_search_is_said_with_what_to_turn(tmp_path: Path) -> None:
+    def said(n_test: int) -> str:
+        splits = Splits(SPLITS.train, SPLITS.dev, split("test", n_test))
+        return "\n".join(opening([experiment(task=SlowTask(splits=splits))], tmp_path))
+
+    assert "most of these rows are no search: of test examples " not in said(400)
+    found = said(1400)
+    # 3 searches on 2 seeds score the picked prompt, and one of them its nearest tokens as well.
+    assert "rows in all: 5,418 searched, and at most " in found
+    assert f"{6 * (N_TRAIN + 1400) + 2 * (N_DEV + 1400):,} final scores" in found
+    assert "has 1,400; `test: 400` in a task's section scores on so many" in found
 
 
 def test_seconds_of_the_task_and_of_the_optimiser_are_told_apart() -> None:
