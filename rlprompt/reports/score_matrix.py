@@ -9,6 +9,7 @@ import numpy as np
 
 from rlprompt._utils.text import slugs
 from rlprompt.reports.study_data import RunData, StudyData
+from rlprompt.statistics.nested import are_shares
 from rlprompt.statistics.summaries import share_interval, summarise
 from rlprompt.store.summary import (
     HAND,
@@ -110,10 +111,8 @@ class ScoreMatrix:
     @property
     def shares_a_scale(self) -> bool:
         """Whether a mean over its tasks means something: one task, or scores from 0 to 1."""
-        values = [self.scores(name, self.tested) for name in self.methods]
-        known = np.concatenate([np.ravel(one) for one in values] or [np.zeros(0)])
-        known = known[~np.isnan(known)]
-        return len(self.tested) == 1 or bool(((known >= 0) & (known <= 1)).all())
+        values = [np.ravel(self.scores(name, self.tested)) for name in self.methods]
+        return len(self.tested) == 1 or are_shares(np.concatenate([np.zeros(0), *values]))
 
     def control(self, name: str, tasks: Sequence[TaskEntry]) -> Floats:
         """(splits, tasks) of a control's test score, NaN where it has none."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from rlprompt.types import Floats
 
@@ -128,14 +128,36 @@ def welch(tasks: Sequence[Floats]) -> tuple[float, float]:
     return float(np.sqrt(errors.sum()) / len(tasks)), float(freedom)
 
 
-def t_interval(mean: float, error: float, freedom: float) -> tuple[float, float]:
+def are_shares(values: Floats) -> bool:
+    """Whether all values are from 0 to 1, as accuracies are; NaN is left out."""
+    known = values[~np.isnan(values)]
+    return bool(((known >= 0) & (known <= 1)).all())
+
+
+def t_interval(
+    mean: float, error: float, freedom: float, *, shares: bool = False
+) -> tuple[float, float]:
     """Ends of Student's interval.
+
+    Args:
+        mean: The estimate.
+        error: Its standard error, above 0.
+        freedom: Degrees of freedom of that.
+        shares: It is a mean of shares, 0 to 1: the interval is taken on the logit scale, as surveys
+            do for proportions (Dean and Pagano 2015, https://doi.org/10.1093/jssam/smv024), so
+            that with few values it ends inside 0 and 1.
 
     >>> [round(end, 3) for end in t_interval(0.5, 0.1, 2)]
     [0.07, 0.93]
+    >>> [round(end, 3) for end in t_interval(0.5, 0.1, 2, shares=True)]
+    [0.152, 0.848]
     """
     half = stats.t.isf(LEVEL / 2, freedom) * error
-    return float(mean - half), float(mean + half)
+    if not shares:
+        return float(mean - half), float(mean + half)
+    # The derivative of the logit is 1 / (mean (1 - mean)).
+    centre, half = special.logit(mean), half / (mean * (1 - mean))
+    return float(special.expit(centre - half)), float(special.expit(centre + half))
 
 
 def resampled(tasks: Sequence[Floats], rng: np.random.Generator) -> list[Floats] | None:

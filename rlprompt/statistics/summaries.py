@@ -27,6 +27,7 @@ from scipy import stats
 from rlprompt.statistics.nested import (
     LEVEL,
     RESAMPLES,
+    are_shares,
     is_nested,
     over_splits,
     present,
@@ -93,7 +94,7 @@ class Band:
     high: Floats
 
 
-def summarise(values: Floats) -> MeanInterval:
+def summarise(values: Floats, *, shares: bool = False) -> MeanInterval:
     """Mean, spread, and Student's t interval of the mean.
 
     Over the seeds of a task, `summarise(scores[:, task])`, the interval is of what other seeds
@@ -102,6 +103,7 @@ def summarise(values: Floats) -> MeanInterval:
 
     Args:
         values: (n,), or (splits, seeds), of which the means of splits count; NaN is left out.
+        shares: They are shares, 0 to 1, and so is the interval (`nested.t_interval`).
 
     Raises:
         ValueError: There is no value, or an infinite one.
@@ -120,8 +122,8 @@ def summarise(values: Floats) -> MeanInterval:
     deviation = float(values.std(ddof=1))
     if values.min() == values.max():
         return MeanInterval(mean, 0.0, None, None, n)
-    half = stats.t.isf(LEVEL / 2, n - 1) * deviation / np.sqrt(n)
-    return MeanInterval(mean, deviation, float(mean - half), float(mean + half), n)
+    low, high = t_interval(mean, deviation / float(np.sqrt(n)), n - 1, shares=shares)
+    return MeanInterval(mean, deviation, low, high, n)
 
 
 def share_interval(successes: int, n: int) -> tuple[float, float]:
@@ -176,7 +178,7 @@ def task_mean(scores: Floats, rng: np.random.Generator) -> Estimate:
     """Mean over tasks of their means over seeds, with a stratified bootstrap interval.
 
     Of several splits it is the mean over tasks of means over splits of means over seeds, with a t
-    interval of the means of splits: three splits are too few to resample.
+    interval of the means of splits, of shares within 0 and 1: three splits are too few to resample.
 
     Args:
         scores: (seeds, tasks) or (splits, seeds, tasks).
@@ -192,7 +194,8 @@ def task_mean(scores: Floats, rng: np.random.Generator) -> Estimate:
     if not is_nested(scores):
         return _estimate(value, _bootstrap(tasks, _mean_of_means, rng), len(tasks))
     error, freedom = welch(tasks) if min(map(len, tasks)) > 1 else (0.0, 0.0)
-    interval = t_interval(value, error, freedom) if error else None
+    shares = are_shares(scores)
+    interval = t_interval(value, error, freedom, shares=shares) if error else None
     return _estimate(value, interval, len(tasks))
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from rlprompt.statistics.nested import are_shares
 from rlprompt.statistics.summaries import share_interval, summarise
 from rlprompt.transfer.file import Form, Source, Target, Transfer, TransferEntry
 
@@ -307,7 +308,8 @@ def _interval(
 ) -> tuple[float | None, float | None, Literal["seeds", "examples", ""]]:
     """The interval of a mean over seeds; of one prompt's accuracy, that of a share."""
     if len(scores) > 1:
-        summary = summarise(np.array(scores))
+        values = np.array(scores)
+        summary = summarise(values, shares=are_shares(values))
         return summary.low, summary.high, "seeds"
     if target.metric in SHARES:
         low, high = share_interval(round(scores[0] * target.examples), target.examples)

@@ -49,6 +49,21 @@ def test_the_t_interval_of_students_own_data() -> None:
     assert found.n == 10
 
 
+@given(arrays(np.float64, st.integers(2, 6), elements=LEVELS))
+def test_an_interval_of_shares_has_the_mean_in_it_and_ends_within_0_and_1(values: Floats) -> None:
+    found = summarise(values, shares=True)
+    if found.low is not None and found.high is not None:
+        assert 0 <= found.low <= found.mean <= found.high <= 1
+
+
+def test_an_interval_of_shares_worked_out_by_hand() -> None:
+    # Student's was -1.09 to 2.09: 0.5 and 12.7062 standard errors of 0.125.
+    found = summarise(np.array([0.375, 0.625]), shares=True)
+    # The logit of 0.5 is 0 and its derivative 4: 4 * 12.7062 * 0.125 = 6.3531.
+    assert found.high == pytest.approx(1 / (1 + np.exp(-6.3531)), abs=1e-5)
+    assert found.low == pytest.approx(1 - found.high, abs=1e-9)
+
+
 def test_one_value_has_no_spread_and_equal_values_have_none_to_show() -> None:
     one = summarise(np.array([0.7, NAN]))
     assert (one.mean, one.deviation, one.low, one.high, one.n) == (0.7, None, None, None, 1)

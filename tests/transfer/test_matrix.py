@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -101,16 +102,17 @@ def cell(done: Transfer, row: int = 0, column: int = 0) -> Cell:
     return found
 
 
-def test_a_mean_over_seeds_has_a_t_interval_and_a_gain() -> None:
+def test_a_mean_over_seeds_has_a_t_interval_within_its_scale_and_a_gain() -> None:
     found = cell(transfer(entry(0, 0.7), entry(1, 0.8)))
     assert found.mean == pytest.approx(0.75)
-    # Two values 0.1 apart: deviation 0.0707, of the mean 0.05, times t = 12.7062 of one degree.
-    assert found.low == pytest.approx(0.75 - 0.63531, abs=1e-5)
-    assert found.high == pytest.approx(0.75 + 0.63531, abs=1e-5)
+    # Two values 0.1 apart: deviation 0.0707, of the mean 0.05, times t = 12.7062 of one degree is
+    # 0.63531; over 0.75 * 0.25 it is 3.38832 of the logit, which is 1.09861.
+    assert found.low == pytest.approx(1 / (1 + math.exp(2.28971)), abs=1e-5)
+    assert found.high == pytest.approx(1 / (1 + math.exp(-4.48693)), abs=1e-5)
     assert (found.n, found.over, found.empty, found.hand) == (2, "seeds", 0.5, 0.6)
     assert found.gain == pytest.approx(0.25)
-    assert found.gain_low == pytest.approx(0.25 - 0.63531, abs=1e-5)
-    assert found.gain_high == pytest.approx(0.25 + 0.63531, abs=1e-5)
+    assert found.gain_low == pytest.approx(found.low - 0.5)
+    assert found.gain_high == pytest.approx(found.high - 0.5)
 
 
 def test_one_prompt_has_the_interval_of_its_accuracy_over_examples() -> None:
