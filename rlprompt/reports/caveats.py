@@ -20,6 +20,7 @@ from rlprompt.models.noise import QUIET
 from rlprompt.prompt import SoftPrompt
 from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.search.result import Result
+from rlprompt.statistics.summaries import share_interval
 from rlprompt.store.summary import ModelEntry, RunEntry, TaskEntry
 from rlprompt.tasks.class_metrics import COMMON
 
@@ -27,6 +28,8 @@ from rlprompt.tasks.class_metrics import COMMON
 # against them.
 _IN_NATS = ("gap", "cross_entropy", "hinge")
 
+# Test examples below which an accuracy of a half is known to 0.1 or worse.
+FEWEST_TEST_EXAMPLES = 100
 # Share of distinct prompts below which a search counts as one that settled too early.
 FEWEST_DISTINCT = 0.5
 
@@ -241,6 +244,37 @@ def one_seed(study: StudyData) -> Iterator[Caveat]:
             yield Caveat("one seed", "caution", f"{_place(study, model, budget)}{ONE_SEED}")
 
 
+def few_seeds(study: StudyData) -> Iterator[Caveat]:
+    """Repetitions whose own luck is hardly known."""
+    for model, budget in study.sections:
+        counting = [run.entry for run in study.section(model, budget) if run.counts]
+        splits, seeds = ({one.split_seed for one in counting}, {one.seed for one in counting})
+        n, unit = (len(splits), "splits") if len(splits) > 1 else (len(seeds), "seeds")
+        if n == 2:
+            yield Caveat(
+                "few seeds",
+                "caution",
+                f"{_place(study, model, budget)}two {unit} hardly tell luck from method: a 95 % "
+                "interval of two values is 12.7 standard errors either way. Add seeds to the "
+                "experiment and run it again; what is there is kept.",
+            )
+
+
+def few_test_examples(study: StudyData) -> Iterator[Caveat]:
+    """Test sets on which one prompt's accuracy is hardly known."""
+    for task in study.summary.tasks:
+        n = task.examples.get("test", 0)
+        if task.metric == "accuracy" and 0 < n < FEWEST_TEST_EXAMPLES:
+            low, high = share_interval(n // 2, n)
+            yield Caveat(
+                "few test examples",
+                "caution",
+                f"{task.name}: a prompt that is right on {n // 2} of {n} test examples may be "
+                f"right on {low:.0%} to {high:.0%} of all (Wilson, 95 %), and every method is "
+                "tested on the same. Give more: `test: 400`.",
+            )
+
+
 ONE_SEED = (
     "One seed ranks nothing: every difference between methods here may be luck, so none is ranked "
     "and no winner is named. Add seeds to the experiment and run it again; what is there is kept."
@@ -439,6 +473,8 @@ STUDY_CHECKS: tuple[Callable[[StudyData], Iterator[Caveat]], ...] = (
     rare_classes,
     one_seed,
     one_seed_a_split,
+    few_seeds,
+    few_test_examples,
     failed_runs,
     few_distinct,
     missing_runs,

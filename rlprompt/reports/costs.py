@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -25,13 +25,26 @@ def total_rows(study: StudyData) -> int:
     )
 
 
-def total_tokens(study: StudyData) -> float | None:
-    """Tokens of the searches' rows; None where a run does not know how long its rows are."""
-    per_row = [run.result.tokens_per_row if run.result else None for run in study.runs]
-    if not per_row or None in per_row:
-        return None
-    rows = (run.entry.rows for run in study.runs)
-    return sum(one * n for one, n in zip(per_row, rows, strict=True) if one is not None)
+def tokens(runs: Sequence[RunData]) -> float | None:
+    """Tokens of searches' rows; None where a run does not know how long its rows are."""
+    return _total(
+        run.result.tokens_per_row * run.entry.rows
+        if run.result and run.result.tokens_per_row is not None
+        else None
+        for run in runs
+    )
+
+
+def own_tokens(runs: Sequence[RunData]) -> float | None:
+    """Tokens that the model read for the methods themselves; None where a run does not say."""
+    return _total(run.result.own_tokens if run.result else None for run in runs)
+
+
+def _total(parts: Iterable[float | None]) -> float | None:
+    """A sum of one part or more, if each is known."""
+    found = list(parts)
+    known = [part for part in found if part is not None]
+    return sum(known) if known and len(known) == len(found) else None
 
 
 def total_seconds(study: StudyData) -> float:
@@ -215,6 +228,8 @@ def _searches(study: StudyData) -> Table:
                     count(sum(run.entry.rows for run in own)),
                     count(sum(run.entry.n_prompts for run in own)),
                     count(sum(run.entry.n_prompts + run.entry.n_partial for run in own)),
+                    count(tokens(own)),
+                    count(own_tokens(own)),
                     number(lm, 1),
                     number(total - lm, 1),
                     *(count(sum(_outside(run).get(key, 0) for run in own)) for key in purposes),
@@ -225,8 +240,8 @@ def _searches(study: StudyData) -> Table:
         "ledger",
         "What the searches cost, all tasks and seeds together",
         (
-            "method", "model", "budget", "runs", "rows", "prompts", "prompts seen", "LM seconds",
-            "own seconds",
+            "method", "model", "budget", "runs", "rows", "prompts", "prompts seen", "tokens",
+            "own tokens", "LM seconds", "own seconds",
             *(f"rows: {key}" for key in purposes), "seconds after",
         ),
         tuple(rows),
@@ -234,7 +249,9 @@ def _searches(study: StudyData) -> Table:
         notes=(
             "A row is one prompt scored on one example; a gradient costs three. Prompts: those "
             "scored on all train examples, repeats counted; seen: with the different ones that "
-            "were scored on a part of them alone. LM seconds: "
+            "were scored on a part of them alone. Tokens: of text, prompt and answer in all rows; "
+            "own tokens: what the model read for the method itself, such as what it would write "
+            "next, at no row. LM seconds: "
             "rewards and gradients; own seconds: the method's own work. What follows is outside "
             "the budget, and seconds after are what it took.",
         ),

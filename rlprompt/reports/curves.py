@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from rlprompt.reports.score_matrix import ScoreMatrix, generator, mean_of, wilso
 from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.reports.svg import Dots, Line, dot_plot, line_plot, thinned, value_range
 from rlprompt.reports.tables import NONE, Table, count, number
+from rlprompt.statistics.nested import are_shares
 from rlprompt.statistics.summaries import Band, curve_band, performance_profile, summarise
 from rlprompt.store.summary import TaskEntry
 from rlprompt.types import Floats
@@ -27,10 +28,19 @@ SPLITS = {
 }
 # Controls that are drawn as levels; more would hide the curves. All are in the tables.
 MOST_LEVELS = 2
+# Seeds, or splits, below which their curves are drawn and no band: the 95 % interval of three is
+# 4.3 standard errors either way, of two 12.7.
+FEWEST_IN_A_BAND = 4
+# Runs of a method, over all tasks, below which a performance profile is a few steps.
+FEWEST_IN_A_PROFILE = 10
 # Shares of the budget at which the table below a plot reads its curves.
 MARKS = (0.2, 0.4, 0.6, 0.8, 1.0)
 # Places at which a performance profile is read, for its plot and for its table.
 PROFILE_PLACES, PROFILE_MARKS = 101, 6
+
+
+# Costs and heights of one run's steps.
+Steps = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,8 @@ def task_curves(
         if not bands["train"]:
             continue
         levels = {split: _levels(study, model, task, split) for split in SPLITS}
-        values = [v for split in SPLITS for _, _, band in bands[split] for v in band.value]
+        heights = [h for split in SPLITS for one in bands[split] for h in one.heights]
+        values = [float(v) for part in heights for v in part]
         y_range = value_range(values + [v for split in SPLITS for _, v in levels[split]])
         plots[unit] = tuple(
             _plot(
@@ -121,14 +132,34 @@ def costs(run: RunData, rows: Sequence[float] | Floats, unit: str) -> Floats | N
     return np.interp(spent, known, np.maximum.accumulate(seconds))
 
 
-def _bands(
-    study: StudyData, runs: Sequence[RunData], split: str, unit: str
-) -> list[tuple[str, int, Band]]:
-    """Name, number of runs and band of each method that has such curves."""
+@dataclass(frozen=True)
+class _Curve:
+    """The curve of a method: its mean with a band, or with the few curves that it is the mean of.
+
+    Attributes:
+        name: The method's.
+        n_runs: Its runs.
+        band: Mean and interval; no interval of few.
+        each: Heights of each seed, or split, where they are few.
+    """
+
+    name: str
+    n_runs: int
+    band: Band
+    each: tuple[Floats, ...]
+
+    @property
+    def heights(self) -> tuple[Floats, ...]:
+        """All that is drawn as curves."""
+        return self.band.value, *self.each
+
+
+def _bands(study: StudyData, runs: Sequence[RunData], split: str, unit: str) -> list[_Curve]:
+    """The curve of each method that has such."""
     found = []
     for name in study.summary.optimisers:
         own = [run for run in runs if run.entry.optimiser == name]
-        curves = [curve for run in own if (curve := _curve(run, split, unit)) is not None]
+        curves = [curve for run in own if (curve := _steps(run, split, unit)) is not None]
         if curves and len(curves) == len(own):
             # A search that ends early keeps what it found to the end of its budget, but no run is
             # drawn longer than it took.
@@ -138,12 +169,28 @@ def _bands(
             grid = np.concatenate([at for at, _ in curves])
             grid = thinned(grid[grid >= start], max(end, start))
             steps = [list(zip(*(part.tolist() for part in curve), strict=True)) for curve in curves]
-            band = curve_band(steps, grid, [run.entry.split_seed for run in own])
-            found.append((name, len(own), band))
+            found.append(_curve_of(name, steps, grid, [run.entry.split_seed for run in own]))
     return found
 
 
-def _curve(run: RunData, split: str, unit: str) -> tuple[Floats, Floats] | None:
+def _curve_of(
+    name: str, steps: Sequence[Steps], grid: Floats, splits: Sequence[int | None]
+) -> _Curve:
+    """A method's curve of those of its runs."""
+    band = curve_band(steps, grid, splits)
+    # What varies independently, as in `curve_band`.
+    units: Sequence[object] = splits if len(set(splits)) > 1 else range(len(steps))
+    if not 1 < len(set(units)) < FEWEST_IN_A_BAND:
+        return _Curve(name, len(steps), band, ())
+    own = {
+        unit: [one for one, of in zip(steps, units, strict=True) if of == unit] for unit in units
+    }
+    nothing = np.full_like(grid, np.nan)
+    each = tuple(curve_band(part, grid).value for part in own.values())
+    return _Curve(name, len(steps), replace(band, low=nothing, high=nothing), each)
+
+
+def _steps(run: RunData, split: str, unit: str) -> tuple[Floats, Floats] | None:
     """Costs and heights of one run's steps."""
     result = run.result
     if result is None:
@@ -178,7 +225,7 @@ def _plot(
     task: TaskEntry,
     split: str,
     unit: str,
-    bands: Sequence[tuple[str, int, Band]],
+    curves: Sequence[_Curve],
     levels: Sequence[tuple[str, float]],
     y_range: tuple[float, float],
     study: StudyData,
@@ -186,19 +233,26 @@ def _plot(
     styles, nested = study.summary.optimisers, len(study.summary.split_seeds) > 1
     over = "splits of means over seeds" if nested else "seeds"
     title = f"{task.name}: {SPLITS[split]} against {UNITS[unit]}"
-    ends = [f"{method} {_ending(band)}" for method, _, band in bands]
+    ends = [f"{one.name} {_ending(one.band)}" for one in curves]
     ends += [f"{control} prompt {number(value)} throughout" for control, value in levels]
     svg = line_plot(
         name,
         title,
-        f"Mean over {over} with a 95 % band. At the end: {'; '.join(ends)}.",
-        [Line(method, styles.index(method), band) for method, _, band in bands],
+        f"Mean over {over}{_beside(curves)}. At the end: {'; '.join(ends)}.",
+        [Line(one.name, styles.index(one.name), one.band, one.each) for one in curves],
         levels,
         x_label=UNITS[unit],
         y_label=f"{split} reward" + (f" ({task.reward})" if task.reward else ""),
         y_range=y_range,
     )
-    return Plot(svg, _figures(name, title, unit, bands, over))
+    return Plot(svg, _figures(name, title, unit, curves, over))
+
+
+def _beside(curves: Sequence[_Curve]) -> str:
+    """What is drawn with the means."""
+    few = any(one.each for one in curves)
+    banded = any(np.isfinite(one.band.low).any() for one in curves)
+    return (" with a 95 % band" if banded else "") + (", those of each thin" if few else "")
 
 
 def _ending(band: Band) -> str:
@@ -208,17 +262,16 @@ def _ending(band: Band) -> str:
     return f"{text} ({number(float(band.low[-1]))} to {number(float(band.high[-1]))})"
 
 
-def _figures(
-    name: str, title: str, unit: str, bands: Sequence[tuple[str, int, Band]], over: str
-) -> Table:
+def _figures(name: str, title: str, unit: str, curves: Sequence[_Curve], over: str) -> Table:
     """The curves read at some shares of the longest one's cost."""
-    end = max(float(band.at[-1]) for _, _, band in bands)
+    end = max(float(one.band.at[-1]) for one in curves)
     marks = [share * end for share in MARKS]
     rows = []
-    for method, n_runs, band in bands:
+    for one in curves:
+        band = one.band
         cells = [number(_read(band.at, band.value, mark)) for mark in marks]
         interval = [number(_read(band.at, part, end)) for part in (band.low, band.high)]
-        rows.append((method, str(n_runs), *cells, *interval))
+        rows.append((one.name, str(one.n_runs), *cells, *interval))
     heads = [f"at {count(mark)}" for mark in marks]
     header = ("method", "seeds" if over == "seeds" else "runs", *heads, "low", "high")
     note = f"Means over {over} at so many {unit}; low and high: 95 % interval at the end."
@@ -263,7 +316,7 @@ def _row(name: str, style: int | None, scores: Floats) -> list[Dots]:
     """The row of (splits, runs), none where all are NaN."""
     if np.isnan(scores).all():
         return []
-    found, values = summarise(scores), scores[~np.isnan(scores)]
+    found, values = summarise(scores, shares=are_shares(scores)), scores[~np.isnan(scores)]
     return [Dots(name, style, tuple(values.tolist()), found.mean, found.low, found.high)]
 
 
@@ -271,9 +324,11 @@ def _listed(values: Sequence[float]) -> str:
     return ", ".join(map(number, values)) or NONE
 
 
-def profile(matrix: ScoreMatrix) -> Plot:
-    """Share of runs above each score, a curve a method."""
+def profile(matrix: ScoreMatrix) -> Plot | None:
+    """Share of runs above each score, a curve a method; None where a method has few runs."""
     matrices = {name: matrix.scores(name, matrix.tested) for name in matrix.scored}
+    if min(int((~np.isnan(one)).sum()) for one in matrices.values()) < FEWEST_IN_A_PROFILE:
+        return None
     known = np.concatenate([matrix.ravel() for matrix in matrices.values()])
     low, high = np.nanmin(known), np.nanmax(known)
     # From where every run is above to where none is.

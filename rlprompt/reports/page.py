@@ -15,13 +15,13 @@ from rlprompt.reports.costs import (
     ledger,
     requirements,
     setup,
+    tokens,
     total_rows,
     total_seconds,
-    total_tokens,
 )
 from rlprompt.reports.curves import UNITS, TaskCurves, task_curves
 from rlprompt.reports.panels import Panel, panels
-from rlprompt.reports.prompts import BestPrompt, best_prompts, prompt_table
+from rlprompt.reports.prompts import BestPrompt, best_prompts, leading, prompt_table
 from rlprompt.reports.results import Results, results
 from rlprompt.reports.runs import runs_table
 from rlprompt.reports.score_matrix import ScoreMatrix
@@ -40,6 +40,7 @@ class PageSection:
         curves: Of each task.
         results: Results.
         runs: Every run, a table a task.
+        leading: Of each task the prompt that is best on dev.
         best_prompts: The best prompts by task.
         prompts: The same as a table.
         panels: Whether the train reward foretells, and what more rows would buy, of each task.
@@ -50,6 +51,7 @@ class PageSection:
     curves: tuple[TaskCurves, ...]
     results: Results
     runs: tuple[Table, ...]
+    leading: tuple[BestPrompt, ...]
     best_prompts: dict[str, tuple[BestPrompt, ...]]
     prompts: Table
     panels: tuple[Panel, ...]
@@ -156,6 +158,7 @@ def _section(study: StudyData, model: str, budget: int, key: str) -> PageSection
         curves=tuple(one for one in curves if one),
         results=results(matrix),
         runs=tuple(runs_table(matrix, task) for task in matrix.tasks),
+        leading=tuple(leading(matrix, found)),
         best_prompts={
             task: tuple(one for one in found if one.task == task)
             for task in dict.fromkeys(one.task for one in found)
@@ -198,10 +201,10 @@ def _facts(study: StudyData) -> Iterator[tuple[str, str]]:
     yield f"{finished} of {summary.expected_runs} runs finished{less}", seeds
     budgets = listed_briefly(f"{budget:,}" for budget in summary.budgets)
     yield f"{budgets} rows a search", "a row is one prompt scored on one example"
-    tokens, seconds = total_tokens(study), total_seconds(study)
+    read, seconds = tokens(study.runs), total_seconds(study)
     cost = [f"{seconds / 3600:,.1f} hours" if seconds >= 5400 else f"{seconds:,.0f} seconds"]
-    if tokens is not None:
-        cost.insert(0, f"{_short(tokens)} tokens in the searches")
+    if read is not None:
+        cost.insert(0, f"{_short(read)} tokens in the searches")
     yield f"{count(total_rows(study))} rows in all", ", ".join(cost)
 
 

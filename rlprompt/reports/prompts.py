@@ -63,16 +63,21 @@ def best_prompts(matrix: ScoreMatrix) -> Iterator[BestPrompt]:
     """The best runs of a section, by task and method."""
     for task in matrix.tasks:
         for method in matrix.methods:
-            runs = [
-                run
-                for run in matrix.of(method, task.name)
-                if run.result is not None and run.result.candidates
-            ]
+            runs = [run for run in matrix.of(method, task.name) if run.length is not None]
             if runs:
                 # On dev, as every choice; by test it would be a maximum over seeds.
                 best = max(runs, key=lambda run: _dev(run))
                 own = task.on(best.entry.split_seed) or task
                 yield _best_prompt(matrix, own, best, len(runs))
+
+
+def leading(matrix: ScoreMatrix, found: tuple[BestPrompt, ...]) -> Iterator[BestPrompt]:
+    """Of each task the one that is best on dev."""
+    for task in matrix.tasks:
+        own = {one.method: one for one in found if one.task == task.name}
+        runs = [run for name in own for run in matrix.of(name, task.name) if run.length is not None]
+        if runs:
+            yield own[max(runs, key=_dev).entry.optimiser]
 
 
 def prompt_table(matrix: ScoreMatrix, found: tuple[BestPrompt, ...]) -> Table:

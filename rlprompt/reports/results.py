@@ -6,7 +6,7 @@ are those of `rlprompt.statistics`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from rlprompt.reports.curves import Plot, dots, profile
 from rlprompt.reports.score_matrix import ScoreMatrix, generator, known_mean, mean_of, wilson
 from rlprompt.reports.study_data import RunData
 from rlprompt.reports.tables import NONE, Table, count, number
+from rlprompt.statistics.nested import are_shares
 from rlprompt.statistics.pairwise import Pair
 from rlprompt.statistics.summaries import (
     interquartile_mean,
@@ -40,7 +41,7 @@ from rlprompt.types import Floats
 MEASURE = ("fine-tuning", "lora")
 SCORE_HEADER = (
     "method", "train", "dev", "test", "sd", "low", "high", "interval over", "dev - test", "kind",
-    "runs", "rows a run",
+    "runs", "rows a run", "prompt",
 )  # fmt: skip
 # The optimiser that every other one should beat.
 BASELINE = "random"
@@ -53,6 +54,7 @@ class Results:
     Attributes:
         sentences: What may be concluded, by task where their scores share no scale, else one.
         notes: What else may be said.
+        brief: Test scores alone, of one task or over all; None where they share no scale.
         tables: Of each task, then over all tasks.
         tests: Every pair held against each other.
         plots: Of each task, and the performance profile.
@@ -60,6 +62,7 @@ class Results:
 
     sentences: tuple[str, ...]
     notes: tuple[str, ...]
+    brief: Table | None
     tables: tuple[Table, ...]
     tests: tuple[Table, ...]
     plots: tuple[Plot, ...]
@@ -73,10 +76,11 @@ def results(matrix: ScoreMatrix) -> Results:
     plots = [plot for task in matrix.tasks if (plot := dots(matrix, task))]
     if ranked and matrix.shares_a_scale:
         tests.append(improvement_table(matrix))
-        plots.append(profile(matrix))
+        plots += filter(None, [profile(matrix)])
     return Results(
         tuple(sentences(matrix, verdicts)),
         tuple(dict.fromkeys(note for _, verdict in ranked for note in verdict.notes)),
+        _brief(matrix),
         tuple(_tables(matrix)),
         tuple(tests),
         tuple(plots),
@@ -90,6 +94,20 @@ def _tables(matrix: ScoreMatrix) -> Iterator[Table]:
         yield overall_table(matrix)
     if matrix.references and matrix.scored:
         yield kept_table(matrix)
+
+
+def _brief(matrix: ScoreMatrix) -> Table | None:
+    """Method and test score with its interval, of what has one."""
+    if not matrix.scored or not matrix.shares_a_scale:
+        return None
+    if len(matrix.tested) > 1:
+        table, columns = overall_table(matrix), ("mean", "mean low", "mean high")
+    else:
+        table, columns = task_table(matrix, matrix.tested[0]), ("test", "low", "high")
+    places = (0, *map(table.header.index, columns))
+    rows = tuple(tuple(row[i] for i in places) for row in table.rows if row[places[1]] != NONE)
+    header = ("method", "test", "low", "high")
+    return Table(table.name, table.caption, header, rows, text=(0,))
 
 
 def task_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
@@ -106,6 +124,7 @@ def task_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
         f"prompt. No interval where all {unit} have the same score, which is no precision.",
         "dev - test is what picking on dev overstates (the winner's curse); controls are not "
         "picked there.",
+        "prompt: tokens or vectors of it on average, which every later prediction reads as well.",
     ]
     struck = [run for run in matrix.runs if run.struck and run.entry.task == task.name]
     if struck:
@@ -136,13 +155,22 @@ def _method_row(matrix: ScoreMatrix, name: str, task: TaskEntry) -> tuple[str, .
         "search",
         str(len(runs)),
         count(mean_of(run.entry.rows for run in runs)),
+        _length(run.length for run in runs),
     )
 
 
 def _control_row(matrix: ScoreMatrix, own: Sequence[ControlEntry]) -> tuple[str, ...]:
     rows = mean_of(one.rows for one in own)
     figures = _figures(matrix, own, own[0].test_metrics if len(own) == 1 else ())
-    return (own[0].name, *figures[:-1], NONE, "control", NONE, count(rows) if rows else NONE)
+    return (
+        own[0].name,
+        *figures[:-1],
+        NONE,
+        "control",
+        NONE,
+        count(rows) if rows else NONE,
+        _length(one.length for one in own),
+    )
 
 
 def _reference_row(
@@ -154,7 +182,15 @@ def _reference_row(
         "training",
         str(len(own)),
         count(mean_of(one.rows for one in own)),
+        NONE,
     )
+
+
+def _length(lengths: Iterable[int | None]) -> str:
+    """Tokens of prompts on average, where that is known of each."""
+    found = list(lengths)
+    known = [one for one in found if one is not None]
+    return f"{np.mean(known):.3g}" if known and len(known) == len(found) else NONE
 
 
 def _figures(
@@ -173,7 +209,7 @@ def _spread(
     matrix: ScoreMatrix, tests: Floats, metrics: Sequence[float]
 ) -> tuple[str, str, str, str]:
     """Standard deviation and interval over runs, or of one prompt over test examples."""
-    found = None if np.isnan(tests).all() else summarise(tests)
+    found = None if np.isnan(tests).all() else summarise(tests, shares=are_shares(tests))
     if found is not None and found.n > 1:
         return number(found.deviation), number(found.low), number(found.high), f"{matrix.unit}s"
     low, high = wilson(metrics) if found is not None else (None, None)

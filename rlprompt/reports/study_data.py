@@ -50,6 +50,12 @@ class RunData:
         """Whether its scores enter the statistics."""
         return self.entry.status == "finished" and not self.struck
 
+    @property
+    def length(self) -> int | None:
+        """Tokens or vectors of the prompt that it picked, None where it has none."""
+        result = self.result
+        return len(result.best.prompt) if result and result.candidates else None
+
     def score(self, split: str) -> float | None:
         """Its metric on a split, None where it has none or does not count."""
         value: float | None = getattr(self.entry, split)

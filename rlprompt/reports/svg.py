@@ -39,11 +39,13 @@ class Line:
         name: What to write at its end.
         style: Which colour and dash pattern.
         band: Its heights, drawn as steps.
+        each: Heights of the runs that it is the mean of, where they are drawn and no band.
     """
 
     name: str
     style: int
     band: Band
+    each: tuple[Floats, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,9 @@ def line_plot(
         place = _numbers(x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM)
         SubElement(inside, "line", {"class": "level", **place})
     for line in lines:
-        _curve(inside, frame, line)
+        for heights in line.each:
+            _curve(inside, frame, line, heights, "run")
+        _curve(inside, frame, line, line.band.value, "curve")
     if legend:
         _legend(svg, lines)
     else:
@@ -334,11 +338,11 @@ def _ticks(low: float, high: float, most: int = 5) -> Iterator[tuple[float, str]
         yield float(value), plain if abs(value) < LONGEST else f"{value:.3g}"
 
 
-def _curve(group: Element, frame: _Frame, line: Line) -> None:
-    there = np.isfinite(line.band.value)
-    x, y = frame.across(line.band.at[there]), frame.up(line.band.value[there])
+def _curve(group: Element, frame: _Frame, line: Line, heights: Floats, look: str) -> None:
+    there = np.isfinite(heights)
+    x, y = frame.across(line.band.at[there]), frame.up(heights[there])
     if len(x):
-        style = f"curve s{line.style % N_STYLES}"
+        style = f"{look} s{line.style % N_STYLES}"
         SubElement(group, "path", {"class": style, "d": "M" + _steps(x, y)})
 
 

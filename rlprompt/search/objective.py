@@ -14,9 +14,10 @@ was killed begins again, is told what it was told before, and so comes to where 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -290,6 +291,8 @@ class Objective:
         """What the frozen model makes of texts, for a method that builds on what it would write.
 
         No reward comes of it, so no row is charged; it is found again in a replay like an answer.
+        The tokens are counted (`Ledger.own_tokens`): of a text that goes on with one of `after`,
+        those that are new.
 
         Args:
             texts: (B,) token ids, as for `FrozenLM.last_hidden`.
@@ -302,6 +305,8 @@ class Objective:
             ValueError: As for `FrozenLM.last_hidden`.
         """
         question = HiddenQuestion(tuple(texts), tuple(map(tuple, after)))
+        known = set(chain.from_iterable(question.after))
+        self.ledger.own_tokens += sum(_unread(text, known) for text in set(question.texts))
         return remembered(self._memo, question, lambda: self.lm.last_hidden(texts, after))
 
     def _block(self, examples: Sequence[int] | None) -> _Block:
@@ -437,6 +442,11 @@ class Objective:
             reward = self._pieces.add(prompt.digest, block.part, rewards)
         if reward is not None:
             self.ledger.record(Scored(prompt, reward, rows))
+
+
+def _unread(text: Ids, known: Collection[Ids]) -> int:
+    """Tokens of a text behind the longest beginning of it that is known."""
+    return min((n for n in range(len(text)) if text[: len(text) - n] in known), default=len(text))
 
 
 class _Block:

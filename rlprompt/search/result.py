@@ -173,6 +173,8 @@ class Result:
         tokens_per_row: Tokens of text, prompt and answer in a row, on average over train and the
             scored prompts; what a plain scorer would feed the model. None where the task cannot
             say.
+        own_tokens: Tokens that the frozen model read for the method itself, such as what it would
+            write next, at no row; None in files that do not say.
         incumbents: Prompts that were the best on train at every tenth of the budget.
         test_metrics: Metric of the picked prompt on each test example.
         test_answers: What the model answered on each (a class, or the beginning of what it wrote),
@@ -206,6 +208,7 @@ class Result:
     candidates: tuple[Candidate, ...]
     trace_seconds: tuple[float, ...] = ()
     tokens_per_row: float | None = None
+    own_tokens: int | None = None
     incumbents: tuple[Incumbent, ...] = ()
     test_metrics: tuple[float, ...] = ()
     test_answers: tuple[str, ...] = ()

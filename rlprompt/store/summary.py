@@ -158,6 +158,7 @@ class ControlEntry(ScoredEntry):
         prompt: Its text.
         retypable: Whether typing the text gives the prompt again.
         rows: What it cost to choose and score it, outside any budget.
+        length: Tokens of the prompt; None where it was not scored, and in files that do not say.
         note: How it was made.
         variant: Whether its rewards are those of a variant of the task, and not those of a search.
         test_metrics: Metric on each test example.
@@ -167,6 +168,7 @@ class ControlEntry(ScoredEntry):
     prompt: str
     retypable: bool
     rows: int = 0
+    length: int | None = None
     note: str = ""
     variant: bool = False
     test_metrics: tuple[float, ...] = ()

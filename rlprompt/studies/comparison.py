@@ -231,6 +231,7 @@ def _control_entry(experiment: Experiment, control: Control) -> ControlEntry:
         **{split: score.metric if score else None for split, score in control.scores.items()},
         rewards={split: score.reward if score else None for split, score in control.scores.items()},
         rows=control.rows,
+        length=control.length,
         note=control.note,
         variant=control.variant,
         test_metrics=control.test_metrics,

@@ -98,6 +98,7 @@ class Control:
         retypable: Whether typing the text gives the prompt again.
         scores: By split; None where it could not be scored, and the note says why.
         rows: What it cost to choose and score it, outside any budget.
+        length: Tokens of the prompt, which every prediction reads; None where it was not scored.
         note: How it was made.
         variant: As in its plan.
         test_metrics: Metric on each test example.
@@ -109,6 +110,7 @@ class Control:
     retypable: bool
     scores: Mapping[str, Score | None]
     rows: int = 0
+    length: int | None = None
     note: str = ""
     variant: bool = False
     test_metrics: tuple[float, ...] = field(default=(), repr=False)
@@ -211,6 +213,7 @@ def score_control(plan: ControlPlan, lm: FrozenLM, memo: Memo | None = None) -> 
             split: scores_of(task, found, splits[split])[0] for split, found in measured.items()
         },
         rows=outside.rows,
+        length=len(plan.prompts[best]),
         note=plan.note,
         variant=plan.variant,
         test_metrics=each_metric(task, tested, splits["test"]),

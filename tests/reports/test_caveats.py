@@ -24,6 +24,18 @@ def test_a_sound_study_has_nothing_to_object(page: Page) -> None:
     assert "Figures rest on 5 seeds a method" in page.basis
 
 
+def test_two_seeds_and_few_test_examples_are_an_objection(tmp_path: Path) -> None:
+    summary = make_study(tmp_path, replace(SMALL, seeds=2))
+    sizes = {**summary.tasks[0].examples, "test": 16}
+    task = summary.tasks[0].model_copy(update={"examples": sizes})
+    write_summary(tmp_path, summary.model_copy(update={"tasks": (task,)}))
+    page = page_of(read_study(tmp_path))
+    assert "two seeds hardly tell" in found(page)["few seeds"]
+    # Wilson's interval of 8 of 16, by hand: (8 + 1.92 -+ 1.96 sqrt(4 + 0.96)) / 19.84.
+    assert "28% to 72% of all" in found(page)["few test examples"]
+    assert "No objection found" not in html(page)
+
+
 def test_a_leak_is_flagged(tmp_path: Path) -> None:
     summary = make_study(tmp_path, SMALL)
     task = summary.tasks[0].model_copy(update={"leaks": {"test": 12}})

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from study_pages import Changed, small, table
 
 from rlprompt.config.yaml_file import load_config
 from rlprompt.reports.costs import config_text
 from rlprompt.reports.page import Page
-from rlprompt.store.summary import Summary
+from rlprompt.search.result import Result
+from rlprompt.store.summary import RunEntry, Summary
 
 
 def test_the_config_on_the_page_is_the_experiment_file(page: Page) -> None:
@@ -41,3 +44,19 @@ def test_the_experiment_file_on_the_page_is_the_one_that_ran(tmp_path: Path, fil
     shown.write_text(config_text(summary))
     assert load_config(shown).record == summary.config
     assert "null" not in shown.read_text().replace("x: null", "")
+
+
+def test_what_a_method_cost_is_in_rows_tokens_and_seconds(page: Page) -> None:
+    row = table(page, "ledger")["ppo"]
+    rows = int(row["rows"].replace(",", ""))
+    # 31.5 tokens a row, and 120 that the model read for each of 15 searches.
+    assert (row["tokens"], row["own tokens"]) == (f"{rows * 31.5:,.0f}", f"{15 * 120:,}")
+
+
+def test_tokens_that_one_run_does_not_know_are_not_summed(tmp_path: Path) -> None:
+    def forget(entry: RunEntry, result: Result) -> Changed:
+        own = None if entry.seed == 0 else result.own_tokens
+        return entry, replace(result, own_tokens=own)
+
+    ledger = table(small(tmp_path, change_run=forget), "ledger")
+    assert {row["own tokens"] for row in ledger.values()} == {"-"}

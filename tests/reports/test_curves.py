@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from study_folder import METHODS
+from study_pages import SMALL, small
 
 from rlprompt.reports.curves import costs
 from rlprompt.reports.page import Page
@@ -35,3 +39,20 @@ def test_curves_of_all_units_are_there_with_their_figures(page: Page) -> None:
     assert [row[0] for row in train.table.rows] == list(METHODS)
     assert "<title" in dev.svg
     assert "<desc" in dev.svg
+
+
+@pytest.mark.parametrize(("seeds", "each"), [(3, 3), (4, 0)])
+def test_of_few_seeds_the_curves_are_drawn_and_no_band(
+    tmp_path: Path, seeds: int, each: int
+) -> None:
+    (train, _) = small(tmp_path, replace(SMALL, seeds=seeds)).sections[0].curves[0].plots["rows"]
+    drawn = Counter(re.findall(r'class="(run|band|curve) s\d"', train.svg))
+    assert drawn == Counter(curve=2, run=2 * each, band=0 if each else 2)
+    low = train.table.header.index("low")
+    assert all((row[low] == "-") == bool(each) for row in train.table.rows)
+
+
+@pytest.mark.parametrize(("seeds", "n_plots"), [(9, 1), (10, 2)])
+def test_a_profile_of_few_runs_is_not_drawn(tmp_path: Path, seeds: int, n_plots: int) -> None:
+    found = small(tmp_path, replace(SMALL, seeds=seeds)).sections[0].results.plots
+    assert len(found) == n_plots  # the first has a dot a run

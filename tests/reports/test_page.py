@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from study_folder import MODEL, make_study, write_summary
+from study_folder import METHODS, MODEL, make_study, write_summary
 from study_pages import SMALL, Changed, found, sentences, small, table
 
 from rlprompt.reports.html import html
@@ -25,7 +25,7 @@ def test_budgets_are_never_in_one_table(tmp_path: Path) -> None:
         f"{MODEL}, 9,600 rows a search",
     ]
     for section, rows in zip(one.sections, ("3,200", "9,600"), strict=True):
-        found_rows = {row[-1] for row in section.results.tables[0].rows if "search" in row}
+        found_rows = {row[-2] for row in section.results.tables[0].rows if "search" in row}
         assert found_rows == {rows}
 
 
@@ -79,3 +79,17 @@ def test_a_summary_without_what_is_newer_is_read(tmp_path: Path) -> None:
     assert one.caveats == ()
     assert one.units == ("rows",)
     assert "made in Python" in html(one)
+
+
+def test_the_first_screen_has_test_scores_and_the_best_prompt_of_each_task(page: Page) -> None:
+    (section,) = page.sections
+    assert section.results.brief is not None
+    methods = [row[0] for row in section.results.brief.rows]
+    assert methods[-len(METHODS) :] == list(METHODS)
+    assert [one.task for one in section.leading] == [task.task for task in section.curves]
+    for one in section.leading:
+        rivals = [float(dict(other.scores)["dev"]) for other in section.best_prompts[one.task]]
+        assert float(dict(one.scores)["dev"]) == max(rivals)
+    first = html(page).split('id="curves"')[0]
+    assert first.count("Best on dev of ") == len(section.leading)
+    assert "brief-all-tasks-caption" in first

@@ -15,7 +15,9 @@ from rlprompt.search.result import Result, Score
 from rlprompt.store.summary import RunEntry
 
 
-def test_a_method_has_the_mean_over_seeds_and_students_interval(page: Page, study: Path) -> None:
+def test_a_method_has_the_mean_over_seeds_and_students_interval_of_the_logit(
+    page: Page, study: Path
+) -> None:
     runs = read_study(study).runs
     tests = [
         run.entry.test
@@ -24,11 +26,12 @@ def test_a_method_has_the_mean_over_seeds_and_students_interval(page: Page, stud
     ]
     values = np.array(tests, dtype=float)
     # 2.776: Student's t for 4 degrees of freedom, two-sided 95 %.
-    half = 2.776 * values.std(ddof=1) / np.sqrt(5)
+    mean = values.mean()
+    half = 2.776 * values.std(ddof=1) / np.sqrt(5) / (mean * (1 - mean))
+    low, high = (1 / (1 + np.exp(-end - np.log(mean / (1 - mean)))) for end in (-half, half))
     row = table(page, "sst-2.scores")["greedy"]
-    assert row["test"] == f"{values.mean():.3f}"
-    assert float(row["low"]) == pytest.approx(values.mean() - half, abs=1e-3)
-    assert float(row["high"]) == pytest.approx(values.mean() + half, abs=1e-3)
+    assert row["test"] == f"{mean:.3f}"
+    assert (float(row["low"]), float(row["high"])) == pytest.approx((low, high), abs=1e-3)
     assert (row["runs"], row["interval over"]) == ("5", "seeds")
 
 
@@ -72,3 +75,10 @@ def test_tasks_of_other_scales_are_not_averaged(tmp_path: Path) -> None:
     assert not any(one_table.name == "all-tasks" for one_table in one.tables())
     both = one.sections[0].results.sentences
     assert [text.split(":")[0] for text in both] == ["movie-reviews", "sst-2"]
+
+
+def test_a_table_says_what_every_later_prediction_reads_as_well(page: Page) -> None:
+    rows = table(page, "sst-2.scores")
+    assert rows["16-shot in context"]["prompt"] == "512"  # tokens of examples
+    assert (rows["empty"]["prompt"], rows["greedy"]["prompt"]) == ("0", "5")
+    assert rows["fine-tuning"]["prompt"] == "-"

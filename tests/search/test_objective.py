@@ -612,3 +612,15 @@ class TestTheClockAndTheCallback:
 def test_prompts_may_come_as_any_sequence() -> None:
     prompts: Sequence[TokenPrompt] = tuple(tokens(3))
     assert objective(FakeTask(), 100).evaluate(prompts).prompts == prompts
+
+
+class TestOwnTokens:
+    def test_what_the_model_reads_for_a_method_is_counted_once_and_costs_no_row(self) -> None:
+        target = objective(FakeTask(), 100)
+        begun = [(1, 2), (1, 3), (1, 2)]
+        target.hidden(begun)
+        assert target.ledger.own_tokens == 4  # of two different texts
+        target.hidden([(1, 2, 5), (1, 3, 6)], [begun])
+        assert target.ledger.own_tokens == 6  # what stands before was read
+        target.hidden([(4, 5, 6)], [begun])
+        assert (target.ledger.own_tokens, target.ledger.used) == (9, 0)

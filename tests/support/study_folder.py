@@ -219,6 +219,7 @@ def make_result(
         candidates=(best, *others),
         trace_seconds=seconds,
         tokens_per_row=31.5,
+        own_tokens=120,
         incumbents=_incumbents(improvements, budget, rng),
         test_metrics=tuple(metrics.tolist()),
         test_answers=_answers(task, metrics),
@@ -356,6 +357,9 @@ def _controls(tasks: Sequence[TaskEntry]) -> list[ControlEntry]:
                     rewards={"train": 2 * level - 1.2, "dev": 2 * level - 1.25, "test": test},
                     prompt=prompt,
                     retypable=True,
+                    length={"in context": 512}.get(
+                        name.removeprefix("16-shot "), len(prompt.split())
+                    ),
                     rows=640 if name == "best word" else 0,
                     note="of 20 words, by train reward" if name == "best word" else "",
                     test_metrics=metrics,
