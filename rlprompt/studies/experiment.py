@@ -122,7 +122,8 @@ class Experiment:
         for optimiser in self.optimisers.values():
             check_model(optimiser, self.lm)
         needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
-        check_room(self.task, self.lm, max(longest, *map(len, needed)))
+        trained = [getattr(one, "length", 0) for one in self.references.values()]
+        check_room(self.task, self.lm, max(longest, *map(len, needed), *trained))
 
     def space(self, optimiser: str) -> dict[str, Any]:
         """Where an optimiser looks: `length`, `banned`, `start` and `tokens` of `search`."""
