@@ -9,6 +9,7 @@ from .ppo import SoftPPO as SoftPPO
 from .random_search import RandomSearch as RandomSearch
 from .random_soft import RandomSoft as RandomSoft
 from .soft_prompt import SoftPromptTuning as SoftPromptTuning
+from .soft_q import SoftQ as SoftQ
 
 __all__ = [
     "BDPL",
@@ -22,4 +23,5 @@ __all__ = [
     "RandomSoft",
     "SoftPPO",
     "SoftPromptTuning",
+    "SoftQ",
 ]

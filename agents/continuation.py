@@ -35,8 +35,25 @@ def continued(
     lm = objective.lm
     if not lm.tells_next:
         return torch.full((len(begun), len(allowed)), 1 / len(allowed), device=lm.device)
-    starts = (lm.tokenizer.bos_token_id, lm.tokenizer.eos_token_id, 0)
+    hidden = read(objective, begun, after)
+    return lm.next_logits(hidden)[:, allowed].float().softmax(-1)
+
+
+def read(
+    objective: Objective, begun: Sequence[Ids], after: Sequence[Sequence[Ids]] = ()
+) -> NDArray[np.float32]:
+    """What the model's output head is given after each beginning of a prompt.
+
+    Args:
+        objective: Where the frozen model is asked, which must be causal.
+        begun: As for `continued`.
+        after: As for `continued`.
+
+    Returns:
+        (B, W) float32.
+    """
+    tokenizer = objective.lm.tokenizer
+    starts = (tokenizer.bos_token_id, tokenizer.eos_token_id, 0)
     start = next(token for token in starts if token is not None)
     calls = [[(start, *ids) for ids in call] for call in (*after, begun)]
-    hidden = objective.hidden(calls[-1], calls[:-1])
-    return lm.next_logits(hidden)[:, allowed].float().softmax(-1)
+    return objective.hidden(calls[-1], calls[:-1])

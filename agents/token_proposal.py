@@ -10,6 +10,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
 from rlprompt.agents.continuation import continued
+from rlprompt.agents.stopping import LEAN
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace
 from rlprompt.types import Ids
@@ -17,9 +18,6 @@ from rlprompt.types import Ids
 # States whose proposals are remembered from rollout to rollout, 0.2 MB each; those of a rollout,
 # which are seen again in every epoch, are in any case.
 REMEMBERED = 256
-# Share of the proposal that the starts' own tokens have. Ours: of five tokens half are kept at
-# first, so that most prompts are neighbours of a start and few are the start again.
-LEAN = 0.5
 
 
 class Position(BaseFeaturesExtractor):

@@ -9,13 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlprompt.agents.token_proposal import LEAN
+from rlprompt.agents.stopping import stop_prior
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.space import TokenSpace
-
-# Probability of a stop where one is allowed, before anything is learnt. Ours: of prompts of 1 to 5
-# tokens two in three have 5, and one in ten each other length or a little less.
-STOP = 0.1
 
 
 class Tilt(nn.Module):
@@ -88,7 +84,7 @@ class StoppingTilt(Tilt):
         allowed = torch.arange(space.length) >= space.shortest
         self.register_buffer("may_stop", allowed.float(), persistent=False)
         self.prior: Tensor
-        self.register_buffer("prior", _stop_prior(space).logit(), persistent=False)
+        self.register_buffer("prior", stop_prior(space).logit(), persistent=False)
         self.stop = nn.Parameter(self.prior.clone())
 
     def forward(self, features: Tensor) -> Tensor:
@@ -123,21 +119,6 @@ class StoppingTilt(Tilt):
         stop = F.logsigmoid(logits).masked_fill(~may, never).masked_fill(complete, 0)
         go = F.logsigmoid(-logits).masked_fill(~may, 0).masked_fill(complete, never)
         return stop, go
-
-
-def _stop_prior(space: TokenSpace) -> Tensor:
-    """Probability of a stop after each number of tokens (L,), before anything is learnt.
-
-    `STOP`, and where a search has starts, half of it as often as these end there.
-    """
-    prior = torch.full((space.length,), STOP)
-    lengths = torch.tensor([len(start) for start in space.starts])
-    for position in range(space.length):
-        there = lengths[lengths >= position]
-        if len(there):
-            ends = float((there == position).float().mean())
-            prior[position] = (1 - LEAN) * STOP + LEAN * ends
-    return prior
 
 
 def principal_components(lm: FrozenLM, space: TokenSpace, count: int) -> Tensor:

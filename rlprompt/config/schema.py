@@ -247,7 +247,7 @@ class OptimiserConfig(StrictModel):
 class ReferenceConfig(StrictModel):
     """Training to compare with: a bare name, or `{name: lora, rank: 4}` with settings."""
 
-    name: Literal["logistic-head", "lora", "fine-tuning"]
+    name: Literal["logistic-head", "lora", "lora+soft", "fine-tuning"]
     settings: dict[str, Any] = Field(default_factory=dict)
 
     @pydantic.model_serializer

@@ -24,6 +24,7 @@ from rlprompt.models import precision
 from rlprompt.models.decoding import AnswerEnd, Decoding, Generated
 from rlprompt.models.examination import examine, unwrap
 from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
+from rlprompt.models.head import Head
 from rlprompt.models.kernels import Kernels
 from rlprompt.models.load_options import checked_options
 from rlprompt.models.loading import (
@@ -444,9 +445,18 @@ class FrozenLM:
     @torch.no_grad()
     def next_logits(self, hidden: NDArray[np.float32]) -> Tensor:
         """Logits of the next token, (B, V) on the model's device, of what `last_hidden` gave."""
+        return self.head.logits(torch.from_numpy(hidden).to(self.head.weight))
+
+    @property
+    def head(self) -> Head:
+        """What makes logits of the next token of last hidden states, with gradients for these.
+
+        Raises:
+            ValueError: The model tells no next token (`tells_next`).
+        """
         if self._head is None:
             raise ValueError(f"{self.name} does not tell the next token; take another search")
-        return self._head.logits(torch.from_numpy(hidden).to(self._head.weight))
+        return self._head
 
     def generate(
         self,

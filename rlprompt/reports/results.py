@@ -38,7 +38,7 @@ from rlprompt.store.summary import (
 from rlprompt.types import Floats
 
 # What prompts are held against, the first of these that there is.
-MEASURE = ("fine-tuning", "lora")
+MEASURE = ("fine-tuning", "lora", "lora+soft")
 SCORE_HEADER = (
     "method", "train", "dev", "test", "sd", "low", "high", "interval over", "dev - test", "kind",
     "runs", "rows a run", "prompt",

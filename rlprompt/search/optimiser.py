@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -40,7 +40,8 @@ class Optimiser(Protocol[SpaceT]):
     >>> isinstance(Draw(), Optimiser)
     True
 
-    A class with `needs_gradient = True` has a study refuse a task without, before anything is paid.
+    A class with `needs_gradient = True` has a study refuse a task without, before anything is paid,
+    and one with `needs_next_token = True` a model that tells none (`FrozenLM.tells_next`).
 
     Attributes:
         searches: The space that `run` wants, `tokens` or `soft`.
@@ -100,6 +101,19 @@ class AskTell(ABC, Generic[SpaceT]):
                 prompts = proposals.send(evaluation)
             except StopIteration:
                 return
+
+
+def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:
+    """Refuse a method that writes with the model where that tells no next token.
+
+    Raises:
+        ValueError: It is such a method, and such a model.
+    """
+    if getattr(optimiser, "needs_next_token", False) and not lm.tells_next:
+        raise ValueError(
+            f"{type(optimiser).__name__} writes with the model, and {lm.name}, which is {lm.kind}, "
+            "tells no next token; take a causal model, or a method that needs none, such as ppo"
+        )
 
 
 def make_space(

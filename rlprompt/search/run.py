@@ -29,7 +29,7 @@ from rlprompt.search.evaluation import (
 )
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser, make_space
+from rlprompt.search.optimiser import Optimiser, check_model, make_space
 from rlprompt.search.result import MARKS, Candidate, Incumbent, Result, plain
 from rlprompt.search.selection import (
     EarlyStopping,
@@ -114,6 +114,7 @@ def search(
     """
     budget = budget if isinstance(budget, Budget) else Budget(budget)
     settings = _settings(optimiser)  # before the search: what fails here costs nothing
+    check_model(optimiser, lm)
     lengths, starts = Length.of(length), checked_starts(start)
     task = as_task(task)
     priors: dict[str, Floats] = {}

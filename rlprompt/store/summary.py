@@ -179,7 +179,7 @@ class ReferenceEntry(ScoredEntry):
     """Training of the same model on the same train examples, for scale: no prompt.
 
     Attributes:
-        kind: `logistic-head`, `lora` or `fine-tuning`.
+        kind: `logistic-head`, `lora`, `lora+soft` or `fine-tuning`.
         trainable: Numbers that were trained.
         rows: Rows of work, in the unit of budgets: 3 for an example seen in training.
         seconds: Wall time.

@@ -3,11 +3,13 @@
 - `logistic-head`: a logistic regression on the frozen model's last hidden state where the answer
   is read, a linear probe.
 - `lora`: low-rank updates of all linear layers (Hu et al. 2021, arXiv 2106.09685), by `peft`.
+- `lora+soft`: these, trained together with vectors in the place of the prompt (Lester et al. 2021,
+  arXiv 2104.08691).
 - `fine-tuning`: all weights.
 
-The last two use the task's template without a prompt and cross-entropy over the label words: the
-prompt-based fine-tuning of LM-BFF (Gao et al. 2021, arXiv 2012.15723, section 4) without
-demonstrations. What there is to choose is chosen on dev alone, and test is scored once.
+The last three use the task's template, with no prompt but those vectors, and cross-entropy over the
+label words: the prompt-based fine-tuning of LM-BFF (Gao et al. 2021, arXiv 2012.15723, section 4)
+without demonstrations. What there is to choose is chosen on dev alone, and test is scored once.
 """
 
 from __future__ import annotations
@@ -28,15 +30,19 @@ from rlprompt.config.registry import make
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.weights import is_spread, stays_as_loaded
+from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.search.evaluation import each_metric, scores_of
+from rlprompt.search.space import SoftSpace
 from rlprompt.store.summary import ReferenceEntry
-from rlprompt.studies.training import Method, Outcome, Schedule, train
+from rlprompt.studies.training import Method, Outcome, Prompted, Schedule, train
 from rlprompt.tasks.base import Measured, Task
 from rlprompt.tasks.class_scores import REWARDS, accuracy
 from rlprompt.tasks.classification import ClassificationTask
 
 # Texts that one forward pass takes where hidden states are read.
 TEXTS = 16
+# Spreads of the embeddings that vectors move by at a learning rate of 1.
+PACE = 100
 
 
 class Reference(Protocol):
@@ -156,22 +162,69 @@ class LoRA:
 
     def train(self, task: ClassificationTask, lm: FrozenLM, seed: int) -> Outcome:
         """See `Reference.train`."""
+        method = Method(self._begun, lambda model: (model.merge_and_unload(), TokenPrompt()))
+        return train(task, lm, method, self._schedule, seed)
+
+    def _begun(self, model: PreTrainedModel) -> Any:
+        """The model with new updates, which change nothing yet."""
         from peft import LoraConfig, get_peft_model
 
         settings = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules="all-linear")
+        with warnings.catch_warnings():
+            # That it treats GPT-2's layers rightly, and of transformers 6, which is its affair.
+            for message in ("fan_in_fan_out", "`is_gradient_checkpointing`"):
+                warnings.filterwarnings("ignore", message=message)
+            return get_peft_model(model, settings)
 
-        def begin(model: PreTrainedModel) -> Any:
-            with warnings.catch_warnings():
-                # That it treats GPT-2's layers rightly, and of transformers 6, which is its affair.
-                for message in ("fan_in_fan_out", "`is_gradient_checkpointing`"):
-                    warnings.filterwarnings("ignore", message=message)
-                return get_peft_model(model, settings)
 
-        def end(model: Any) -> PreTrainedModel:
-            merged: PreTrainedModel = model.merge_and_unload()
-            return merged
+@dataclass(frozen=True)
+class LoRASoft(LoRA):
+    """`LoRA`, and a soft prompt in the place of the prompt, trained together.
 
-        return train(task, lm, Method(begin, end), self._schedule, seed)
+    The vectors start from rows of random tokens, as those of `SoftPromptTuning`, and one rate is
+    for both: at the larger one a step moves vectors by a tenth of the embeddings' spread, as it
+    does there (`PACE`). `peft` mixes no prompt tuning with LoRA, and puts its vectors before the
+    whole text, so these are our own.
+
+    Args:
+        rank: As for `LoRA`.
+        alpha: As for `LoRA`.
+        learning_rates: As for `LoRA`.
+        epochs: As for `Schedule`.
+        patience: As for `Schedule`.
+        batch: As for `Schedule`.
+        length: Vectors, as many as a search's prompts have tokens by default.
+
+    Raises:
+        ValueError: One of them is not above 0.
+    """
+
+    kind: ClassVar[str] = "lora+soft"
+
+    length: int = 5
+
+    def __post_init__(self) -> None:
+        """Check what a user can get wrong."""
+        super().__post_init__()
+        if self.length < 1:
+            raise ValueError(f"length is {self.length}; give 1 or more")
+
+    def train(self, task: ClassificationTask, lm: FrozenLM, seed: int) -> Outcome:
+        """See `Reference.train`."""
+        space = SoftSpace.from_lm(lm, self.length, np.random.default_rng(seed))
+        # A model that takes no vectors says so now, and not when it is trained.
+        lm.score([SoftPrompt(space.start)], task.queries(lm, task.splits.train[:1]))
+        start = torch.tensor(space.start, device=lm.device)
+
+        def begin(model: PreTrainedModel) -> Prompted:
+            return Prompted(self._begun(model), start, PACE * space.scale)
+
+        def end(trained: Prompted) -> tuple[PreTrainedModel, SoftPrompt]:
+            vectors = trained.vectors.detach().cpu().numpy()
+            merged: Any = trained.model
+            return merged.merge_and_unload(), SoftPrompt(vectors)
+
+        return train(task, lm, Method(begin, end, self.length), self._schedule, seed)
 
 
 @dataclass(frozen=True)
@@ -203,11 +256,11 @@ class FineTuning(Schedule):
         def begin(model: PreTrainedModel) -> Any:
             return model.requires_grad_(True)
 
-        return train(task, lm, Method(begin, lambda model: model), self, seed)
+        return train(task, lm, Method(begin, lambda model: (model, TokenPrompt())), self, seed)
 
 
 REFERENCES: Mapping[str, type[LogisticHead] | type[LoRA] | type[FineTuning]] = {
-    one.kind: one for one in (LogisticHead, LoRA, FineTuning)
+    one.kind: one for one in (LogisticHead, LoRA, LoRASoft, FineTuning)
 }
 
 

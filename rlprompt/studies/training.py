@@ -19,7 +19,8 @@ from transformers import PreTrainedModel
 from rlprompt._utils.seeding import seeded
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import TokenPrompt
+from rlprompt.models.scorer import embed
+from rlprompt.prompt import Prompt
 from rlprompt.tasks.base import GRADIENT_ROWS, Measured
 from rlprompt.tasks.class_scores import accuracy, cross_entropy
 from rlprompt.tasks.classification import ClassificationTask
@@ -86,11 +87,39 @@ class Method:
 
     Attributes:
         begin: Makes a copy ready: what it returns is trained where it requires a gradient.
-        end: Gives the model of what was trained.
+        end: Gives the model of what was trained, and the prompt that goes with it.
+        length: Vectors that are trained with it, in the place of the prompt (`Prompted`).
     """
 
     begin: Callable[[PreTrainedModel], Any]
-    end: Callable[[Any], PreTrainedModel]
+    end: Callable[[Any], tuple[PreTrainedModel, Prompt]]
+    length: int = 0
+
+
+class Prompted(nn.Module):
+    """A model, and vectors that it is fed for the ids behind its vocabulary.
+
+    Args:
+        model: The model.
+        start: (L, H) vectors to begin with.
+        unit: What a step of the learning rate moves them by.
+    """
+
+    def __init__(self, model: PreTrainedModel, start: Tensor, unit: float) -> None:
+        super().__init__()
+        self.model, self._unit = model, unit
+        self._start: Tensor
+        self.register_buffer("_start", start, persistent=False)
+        self.moved = nn.Parameter(torch.zeros_like(start))
+
+    @property
+    def vectors(self) -> Tensor:
+        """(L, H), as they are now."""
+        return self._start + self._unit * self.moved
+
+    def forward(self, input_ids: Tensor, **given: Any) -> Any:
+        """What the model makes of it."""
+        return self.model(inputs_embeds=embed(self.model, input_ids, self.vectors), **given)
 
 
 @dataclass(frozen=True)
@@ -118,15 +147,16 @@ def train(
     """
     if task.calibration != "none":  # there is nothing to take out of what was trained
         task = replace(task, calibration="none")
+    prompt = tuple(range(lm.n_vocabulary, lm.n_vocabulary + method.length))
     best: _Best | None = None
     rows = 0
     for rate in schedule.learning_rates:
         trained = _copy(lm, method, seed)
         since = 0
         own = (-1.0, 0.0)
-        for epoch, _ in enumerate(_epochs(trained, task, lm, rate, schedule, seed), 1):
+        for epoch, _ in enumerate(_epochs(trained, task, lm, prompt, rate, schedule, seed), 1):
             rows += GRADIENT_ROWS * len(task.splits.train) + len(task.splits.dev)
-            dev = _figures(trained, task, lm, task.splits.dev)
+            dev = _figures(trained, task, lm, prompt, task.splits.dev)
             since = 0 if dev > own else since + 1
             own = max(own, dev)
             if best is None or dev > best.dev:
@@ -141,33 +171,46 @@ def train(
     with torch.no_grad():
         for name, parameter in _trainable(trained).items():
             parameter.copy_(best.weights[name])
-    scorer = FrozenLM(method.end(trained), lm.tokenizer, f"{lm.name}, trained")
+    model, searched = method.end(trained)
+    scorer = FrozenLM(model, lm.tokenizer, f"{lm.name}, trained")
     parts = task.splits.parts()
-    measured = {split: task.measure(scorer, [TokenPrompt()], part) for split, part in parts.items()}
+    measured = {split: task.measure(scorer, [searched], part) for split, part in parts.items()}
     rows += sum(map(len, parts.values()))
     chosen = f"learning rate {best.rate:g}, {best.epoch} passes over train"
     return Outcome(measured, trainable, rows, chosen)
 
 
 def class_scores(
-    model: Any, task: ClassificationTask, lm: FrozenLM, examples: Sequence[Example]
+    model: Any,
+    task: ClassificationTask,
+    lm: FrozenLM,
+    examples: Sequence[Example],
+    prompt: Ids = (),
 ) -> Tensor:
-    """Scores of the classes (E, C) float32, nats, without a prompt, by a model or a trained copy.
+    """Scores of the classes (E, C) float32, nats, by a model or a trained copy.
 
     What `ClassificationTask` computes with `FrozenLM`, with gradients for weights.
+
+    Args:
+        model: It is given ids and a mask.
+        task: What is asked.
+        lm: The frozen model.
+        examples: (E,) of them.
+        prompt: Ids that stand in the place of the prompt.
     """
     queries = task.queries(lm, examples)
     fed: dict[tuple[int, Ids], int] = {}
     reads: list[tuple[int, int, int]] = []
     counts: list[int] = []
     for e, query in enumerate(queries):
-        n_text = query.n_text
+        n_text = query.n_text + len(prompt)
         for candidate in query.candidates:
             # Candidates that are fed the same tokens (none, for single-token ones) share a row.
             row = fed.setdefault((e, candidate[:-1]), len(fed))
             reads += [(row, n_text - 1 + i, target) for i, target in enumerate(candidate)]
             counts.append(len(candidate))
-    texts = [queries[e].head_ids + queries[e].tail_ids + stem for e, stem in fed]
+    around = [query.head_ids + prompt + query.tail_ids for query in queries]
+    texts = [around[e] + stem for e, stem in fed]
     longest = max(map(len, texts))
     device = lm.device
     ids = torch.tensor([text + (0,) * (longest - len(text)) for text in texts], device=device)
@@ -187,6 +230,7 @@ def _epochs(
     model: Any,
     task: ClassificationTask,
     lm: FrozenLM,
+    prompt: Ids,
     rate: float,
     schedule: Schedule,
     seed: int,
@@ -199,7 +243,7 @@ def _epochs(
         order = rng.permutation(len(task.splits.train))
         for start in range(0, len(order), schedule.batch):
             batch = [task.splits.train[i] for i in order[start : start + schedule.batch]]
-            scores = class_scores(model, task, lm, batch)
+            scores = class_scores(model, task, lm, batch, prompt)
             loss = -cross_entropy(scores, _labels(task, batch).to(scores.device)).mean()
             optimiser.zero_grad()
             torch.autograd.backward(loss)
@@ -210,11 +254,11 @@ def _epochs(
 
 @torch.no_grad()
 def _figures(
-    model: Any, task: ClassificationTask, lm: FrozenLM, examples: Sequence[Example]
+    model: Any, task: ClassificationTask, lm: FrozenLM, prompt: Ids, examples: Sequence[Example]
 ) -> tuple[float, float]:
     """Accuracy, and mean log-probability of the class."""
     parts = [examples[i : i + EVALUATED] for i in range(0, len(examples), EVALUATED)]
-    scores = torch.cat([class_scores(model, task, lm, part).cpu() for part in parts])
+    scores = torch.cat([class_scores(model, task, lm, part, prompt).cpu() for part in parts])
     labels = _labels(task, examples)
     figures = (float(f(scores, labels).mean()) for f in (accuracy, cross_entropy))
     return next(figures), next(figures)

@@ -23,6 +23,7 @@ from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.random_soft import RandomSoft
 from rlprompt.agents.soft_prompt import SoftPromptTuning
+from rlprompt.agents.soft_q import SoftQ
 from rlprompt.check.optimiser import check_optimiser
 from rlprompt.prompt import Length
 from rlprompt.search.optimiser import Optimiser
@@ -43,6 +44,7 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     Grow(words=60),
     Genetic(),
     BDPL(),
+    SoftQ(),
     GCG(),
     CMAES(dimension=8),
     SoftPromptTuning(),

@@ -17,9 +17,10 @@ from tiny import tiny_lm
 from rlprompt.agents.ppo import PPO, Relative, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.random_soft import RandomSoft
+from rlprompt.agents.stopping import STOP
 from rlprompt.agents.token_policy import TokenPolicy
 from rlprompt.agents.token_proposal import Position, Proposal, truncated
-from rlprompt.agents.token_tilt import STOP, StoppingTilt, Tilt, principal_components
+from rlprompt.agents.token_tilt import StoppingTilt, Tilt, principal_components
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.envs.vec_env import PromptVecEnv
 from rlprompt.models.lm import FrozenLM

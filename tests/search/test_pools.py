@@ -18,6 +18,7 @@ from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
 from rlprompt.agents.ppo import PPO
 from rlprompt.agents.random_search import RandomSearch
+from rlprompt.agents.soft_q import SoftQ
 from rlprompt.prompt import Length, Pool, Prompt, TokenPrompt
 from rlprompt.search.optimiser import Optimiser, make_space
 from rlprompt.search.pools import likely_tokens, ranked_pool, telling_words
@@ -101,6 +102,7 @@ METHODS = [
     (GCG(candidates=4, top_k=4), "likely"),
     (Genetic(population=4, children=3), "words"),
     (PPO(prompts=4), {"likely": 9}),
+    (SoftQ(prompts=4), "words"),
 ]
 
 

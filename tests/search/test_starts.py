@@ -19,6 +19,7 @@ from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
+from rlprompt.agents.soft_q import SoftQ
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import (
@@ -48,6 +49,7 @@ METHODS: tuple[Optimiser[Any], ...] = (
     Grow(words=20),
     Genetic(population=6, children=3),
     BDPL(tokens=9, samples=4),
+    SoftQ(prompts=4),
     GCG(candidates=4),
     SoftPromptTuning(),
 )

@@ -91,6 +91,7 @@ def test_ctrl_c_in_training_leaves_the_searches_and_goes_on(
         (["boosting"], "logistic-head"),
         ([{"name": "lora", "rang": 4}], "rang"),
         ([{"name": "lora", "rank": 0}], "rank is 0"),
+        ([{"name": "lora+soft", "length": 0}], "length is 0"),
     ],
 )
 def test_a_mistake_in_references_is_a_line(

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from films import LABELS, films
 from quantised import with_layers
 from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
+from rlprompt.agents.random_search import RandomSearch
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import TokenPrompt
+from rlprompt.prompt import SoftPrompt, TokenPrompt
+from rlprompt.search.budget import Budget
+from rlprompt.search.space import SoftSpace
+from rlprompt.studies.experiment import Experiment
 from rlprompt.studies.references import (
     REFERENCES,
     FineTuning,
     LogisticHead,
     LoRA,
+    LoRASoft,
     check_references,
     train_reference,
 )
-from rlprompt.studies.training import class_scores
+from rlprompt.studies.training import Prompted, class_scores
 from rlprompt.template import Template
 
 
@@ -53,11 +61,52 @@ def test_a_copy_scores_as_the_frozen_model_does(kind: TinyKind, words: tuple[str
     assert rewards == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "gemma"])
+@pytest.mark.parametrize("template", ["{prompt} {text} so:", "{text} {prompt} so"])
+def test_a_copy_with_vectors_scores_as_the_frozen_model_with_a_soft_prompt(
+    kind: TinyKind, template: str
+) -> None:
+    lm = tiny_lm(kind)
+    words = dict(zip(LABELS, ("not so well", "good"), strict=True))
+    task = films(
+        label_words=words,
+        template=Template(template),
+        reward="cross_entropy",
+        calibration="none",
+    )
+    start = torch.tensor(lm.embeddings([30, 40, 50]))
+    copied = Prompted(lm.model, start, unit=0.5)
+    torch.nn.init.ones_(copied.moved)
+    virtual = tuple(range(lm.n_vocabulary, lm.n_vocabulary + 3))
+    scores = class_scores(copied, task, lm, task.splits.test, virtual)
+    labels = torch.tensor([LABELS.index(example.label) for example in task.splits.test])
+    rewards = scores.log_softmax(-1).gather(1, labels[:, None])[:, 0]
+    soft = SoftPrompt(start.numpy() + 0.5)
+    expected, gradients = task.rewards_with_grad(lm, [soft], task.splits.test)
+    assert rewards.tolist() == pytest.approx(expected[0], abs=1e-3)
+    torch.autograd.backward(rewards.mean())
+    assert copied.moved.grad is not None
+    found = copied.moved.grad.numpy() / 0.5
+    assert found == pytest.approx(gradients[0], abs=2e-2 * float(abs(gradients[0]).max()))
+
+
+def test_the_vectors_that_were_trained_are_those_that_are_scored(lm: FrozenLM) -> None:
+    """At no rate to speak of they are the start, and the model is as it was."""
+    still = LoRASoft(learning_rates=(1e-12,), epochs=1, length=3)
+    entry = train_reference(still, TASK, lm, 5, name="", task_name="")
+    start = SoftSpace.from_lm(lm, 3, np.random.default_rng(5)).start
+    plain = replace(TASK, calibration="none")
+    for split, examples in TASK.splits.parts().items():
+        expected = plain.rewards(lm, [SoftPrompt(start)], examples).mean()
+        assert entry.rewards[split] == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     "reference",
     [
         LogisticHead(),
         LoRA(learning_rates=(0.01, 1e-7), epochs=8),
+        LoRASoft(learning_rates=(0.01, 1e-7), epochs=8),
         FineTuning(learning_rates=(0.003, 1e-7), epochs=8),
     ],
     ids=REFERENCES,
@@ -97,8 +146,11 @@ def test_numbers_trained_and_rows_are_counted() -> None:
         for name, module in lm.model.named_modules()
         if isinstance(module, torch.nn.Linear) and not name.startswith("lm_head")
     ]
-    entry = train_reference(lora, TASK, lm, 0, name="", task_name="")
-    assert entry.trainable == sum(2 * (n_out + n_in) for n_out, n_in in shapes)
+    updates = sum(2 * (n_out + n_in) for n_out, n_in in shapes)
+    assert train_reference(lora, TASK, lm, 0, name="", task_name="").trainable == updates
+    soft = LoRASoft(rank=2, learning_rates=(1e-9,), epochs=1, length=3)
+    entry = train_reference(soft, TASK, lm, 0, name="", task_name="")
+    assert (entry.trainable, entry.rows) == (updates + 3 * 32, 3 * 8 + 8 + 8 + 8 + 10)
 
 
 def test_a_rate_is_given_up_where_dev_does_not_get_better() -> None:
@@ -128,6 +180,18 @@ def test_test_decides_nothing(lm: FrozenLM) -> None:
         )
         assert (one.train, one.dev, one.note, one.rows) == (two.train, two.dev, two.note, two.rows)
         assert [1 - value for value in one.test_metrics] == list(two.test_metrics)
+
+
+def test_vectors_that_no_text_leaves_room_for_are_refused_before_anything_is_paid() -> None:
+    with pytest.raises(ValueError, match=r"is too long: .* \+ 300 of prompt .* takes 256"):
+        Experiment(
+            "short",
+            TASK,
+            tiny_lm(),
+            {"random": RandomSearch()},
+            Budget(10_000),
+            references={"lora+soft": LoRASoft(length=300)},
+        )
 
 
 def test_a_head_needs_every_class() -> None:
