@@ -25,7 +25,7 @@ from rlprompt.tasks.class_metrics import COMMON
 
 # Rewards that are differences of log-likelihoods or worth as much, so that noise can be held
 # against them.
-_IN_NATS = ("gap", "cross_entropy", "hinge")
+_IN_NATS = ("gap", "cross_entropy", "hinge", "log_likelihood")
 
 # Share of distinct prompts below which a search counts as one that settled too early.
 FEWEST_DISTINCT = 0.5
