@@ -345,17 +345,25 @@ class Template:
         own = self.on(encoder)
         return encoder.decode(ids, encoder.spell(own._sides(encoder)[0]))
 
-    def answer_ids(self, encoder: Encoder, text: str) -> Ids:
-        """Ids of an answer's text (`answer_text`), which are the same for all examples."""
+    def answer_ids(self, encoder: Encoder, text: str, *, plain: bool = False, end: str = "") -> Ids:
+        """Ids of an answer's text (`answer_text`), which are the same for all examples.
+
+        Args:
+            encoder: The tokenizer.
+            text: The answer.
+            plain: Whether what looks like a control token in it is text, as in a field.
+            end: What follows it, spelt as a part of it.
+        """
+        answer = [Piece(text, "field" if plain else "own"), Piece(end)]
         if encoder.kind == "encoder-decoder":
             gap = [Piece(encoder.mask_token)] if self.masked else []
-            return encoder.spell([Piece(text)], gap)
+            return encoder.spell(answer, gap)
         before, after = self.on(encoder)._sides(encoder)
         context = [*before, ANY, *after]
         mask = Piece(encoder.mask_token)
         if self.masked and mask in context:
             context = context[: context.index(mask)]
-        return encoder.spell([Piece(text)], context, cut=True)
+        return encoder.spell(answer, context, cut=True)
 
     def typed(
         self, example: Mapping[str, str], encoder: Encoder, prompt: str, answer: str = ""

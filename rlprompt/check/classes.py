@@ -38,7 +38,7 @@ def check_classes(
     """
     if measured.answers is not None:
         yield _bias(measured.answers, [one.label for one in examples], can_calibrate)
-    yield _foresight(measured)
+    yield check_foresight(measured, "accuracy")
 
 
 def largest_class(splits: Splits, metric: str) -> Finding:
@@ -89,20 +89,20 @@ def _bias(answers: Sequence[Sequence[str]], labels: Sequence[str], can_calibrate
     return verdict("bias", problem if len(sided) >= MANY * len(answers) else "", text, "warn")
 
 
-def _foresight(measured: Measured) -> Finding:
-    """How the reward on one half of the examples ranks prompts by the accuracy on the other."""
+def check_foresight(measured: Measured, metric: str) -> Finding:
+    """How the reward on one half of the examples ranks prompts by the metric on the other."""
     n_prompts, n_examples = measured.rewards.shape
     if n_prompts < 4 or n_examples < 4:
         text = f"{n_prompts} prompts on {n_examples} examples do not tell whether the reward "
-        return Finding("foresight", "warn", text + "foretells the accuracy on other examples")
+        return Finding("foresight", "warn", text + f"foretells the {metric} on other examples")
     found = foresight(np.asarray(measured.rewards), np.asarray(measured.metrics))
     if found is None:
-        text = "all random prompts have the same accuracy on other examples, so that whether the "
+        text = f"all random prompts have the same {metric} on other examples, so that whether the "
         return Finding("foresight", "warn", text + "reward foretells it cannot be told")
     low, high = rank_interval(found, n_prompts)
     text = (
         f"the reward on {n_examples // 2} train examples ranks {n_prompts} random prompts by their "
-        f"accuracy on {n_examples - n_examples // 2} others with a Spearman correlation of "
+        f"{metric} on {n_examples - n_examples // 2} others with a Spearman correlation of "
         f"{found:.2f} (95 % interval over prompts {low:.2f} to {high:.2f}"
     )
     text += f"; {n_prompts} prompts are few)" if n_prompts < FEW else ")"

@@ -23,19 +23,20 @@ import numpy as np
 
 from rlprompt._utils.seeding import random_states
 from rlprompt.check.calls import CheckedTask, as_rewards, raised
-from rlprompt.check.classes import check_classes, largest_class
+from rlprompt.check.classes import check_classes, check_foresight, largest_class
 from rlprompt.check.gradient import check_gradient
 from rlprompt.check.purity import check_purity
 from rlprompt.check.report import Finding, Report, Stop, collect, verdict
 from rlprompt.check.signal import check_signal
+from rlprompt.check.silence import silence
 from rlprompt.check.state import changed, model_state
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, Prompt, SoftPrompt
+from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.objective import CHUNK
 from rlprompt.search.optimiser import make_space
 from rlprompt.search.space import TokenSpace
-from rlprompt.tasks.base import Measured, Task, as_task
+from rlprompt.tasks.base import Measured, Task, as_task, what_it_writes
 from rlprompt.tasks.fitting import fitted
 from rlprompt.template import Query
 from rlprompt.types import PromptKind
@@ -217,7 +218,10 @@ class _Check:
         if "soft" in self.kinds and self.task.has("rewards_with_grad"):
             soft = [p for p in self.prompts("soft", 2) if isinstance(p, SoftPrompt)]
             yield from check_gradient(self.task, self.ask, soft, examples, self.rng)
-        yield from self._signal(self.kinds[0], _spread(train, MANY_EXAMPLES))
+        some = _spread(train, MANY_EXAMPLES)
+        yield from self._signal(self.kinds[0], some)
+        if "tokens" in self.kinds:
+            yield from self._written(some)
 
     @cached_property
     def kinds(self) -> list[PromptKind]:
@@ -266,6 +270,19 @@ class _Check:
                 problem = "`rewards_with_outputs` does not give a text for each prompt and example"
             yield verdict("outputs", problem, "`rewards_with_outputs` gives the same rewards")
 
+    def _written(self, examples: Sequence[Example]) -> Iterator[Finding]:
+        """Whether the model writes anything, where it is to write."""
+        prompts: dict[str, Prompt] = {"the empty prompt": TokenPrompt()}
+        if self.task.hand_prompt:
+            prompts["the hand-written one"] = self.task.written(self.lm, self.task.hand_prompt)
+        (prompts["a random one"],) = self.prompts("tokens", 1)
+        outputs = self.ask.guarded(
+            lambda task: what_it_writes(task, self.lm, list(prompts.values()), list(examples))
+        )
+        if outputs is not None:
+            problem = silence(dict(zip(prompts, outputs, strict=True)), self.task)
+            yield verdict("writing", problem, "the model writes answers", "warn")
+
     def _signal(self, kind: PromptKind, examples: Sequence[Example]) -> Iterator[Finding]:
         """What a search could find, and what a row costs."""
         self.ask(self.prompts(kind, 1), examples)  # what is kept from call to call is kept now
@@ -294,17 +311,18 @@ class _Check:
         if measured is not None:
             can_calibrate = self.task.calibrated() is not None
             yield from check_classes(measured, examples, can_calibrate=can_calibrate)
+        elif self.task.metric != "reward" and "writing" in (self.task.usage() or {}):
+            measured = Measured(
+                *self.ask.guarded(lambda task: task.measure(self.lm, list(prompts), list(examples)))
+            )
+            yield check_foresight(measured, self.task.metric)
 
     def _seen(self, examples: Sequence[Example]) -> str:
         """What the model wrote, if it did."""
-        if not self.task.has("rewards_with_outputs"):
-            return ""
         prompt = self.prompts(self.kinds[0], 1)
-        _, texts = self.ask.guarded(
-            lambda task: task.rewards_with_outputs(self.lm, prompt, list(examples))
-        )
-        some = ", ".join(map(repr, texts[0][:3]))
-        return f"under one of them the model wrote {some}"
+        texts = self.ask.guarded(lambda task: what_it_writes(task, self.lm, prompt, list(examples)))
+        some = ", ".join(map(repr, texts[0][:3])) if texts else ""
+        return f"under one of them the model wrote {some}" if some else ""
 
     def every_example(self) -> Iterator[Finding]:
         """Whether one prompt can be scored on each example of every split."""

@@ -121,6 +121,7 @@ def _print_scores(
     from rlprompt.cli.terminal import print_columns
     from rlprompt.prompt import TokenPrompt
     from rlprompt.search.evaluation import describe, evaluate
+    from rlprompt.tasks.base import what_it_writes
 
     scores = {str(part): evaluate(task, lm, prompt, part) for part in splits}
     text, retypable = describe(task, lm, prompt)
@@ -136,9 +137,8 @@ def _print_scores(
         n_examples = len(task.splits.parts()[part])
         rows.append((part, str(n_examples), f"{found.metric:.3f}", f"{found.reward:.2f}"))
     print_columns(console, rows, numeric=len(rows[0]) - 1)
-    if task.has("rewards_with_outputs"):
-        some = task.splits.train[:3]
-        _, outputs = task.rewards_with_outputs(lm, [prompt], some)
+    some = task.splits.train[:3]
+    if outputs := what_it_writes(task, lm, [prompt], some):
         for example, output in zip(some, outputs[0], strict=True):
             wanted = f" (reference {example.label!r})" if example.label else ""
             console.print(f"the model wrote {output!r}{wanted}", markup=False)

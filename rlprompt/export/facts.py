@@ -40,6 +40,7 @@ class Writing(_Part):
     top_k: NonNegativeInt = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: int = 0
+    min_new_tokens: NonNegativeInt = 0
 
 
 class Usage(_Part):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -60,6 +60,8 @@ class Decoding:
         top_p: Drawn from the fewest likeliest tokens that have this probability together
             (Holtzman et al. 2020, arXiv 1904.09751); 1 for all.
         seed: Decides the draws, with prompt and query.
+        min_new_tokens: Tokens at the least: as long as there are fewer, an end token is not chosen,
+            and a stop string that begins among them ends nothing.
 
     Raises:
         ValueError: A number out of its range, or a stop string that is empty.
@@ -71,11 +73,17 @@ class Decoding:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    min_new_tokens: int = 0
 
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {self.max_new_tokens}; give 1 or more")
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens is {self.min_new_tokens}; give a number from 0 to max_new_tokens, "
+                f"{self.max_new_tokens}"
+            )
         if isinstance(self.stop, str) or not all(self.stop):
             raise ValueError(
                 f"stop is {self.stop!r}; give a list of strings, none of them empty, such as "
@@ -88,6 +96,13 @@ class Decoding:
             raise ValueError(f"top_k is {self.top_k}; give 1 or more, or 0 for all tokens")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; give a number above 0, up to 1 (all tokens)")
+
+    def __repr__(self) -> str:
+        """What enters fingerprints: a setting that came later is left out where it does nothing."""
+        shown = asdict(self)
+        if not self.min_new_tokens:
+            del shown["min_new_tokens"]
+        return f"Decoding({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def draws(self, prompt: str, query: Query) -> Draws:
         """The numbers in [0, 1) that decide one answer, (max_new_tokens,), from its content.
@@ -145,12 +160,23 @@ class AnswerEnd:
     end_ids: Collection[int]
     decoding: Decoding
 
+    def choose(self, logits: Tensor, draws: NDArray[np.floating], step: int) -> Tensor:
+        """As `Decoding.choose`, where so many tokens are written already."""
+        if step < self.decoding.min_new_tokens:
+            ends = [i for i in self.end_ids if i < logits.shape[-1]]
+            logits = logits.index_fill(
+                -1, torch.tensor(ends, device=logits.device).long(), -torch.inf
+            )
+        return self.decoding.choose(logits, draws)
+
     def finished(self, ids: Sequence[int]) -> Generated | None:
         """The answer, if the last of these ids completes it."""
         if ids[-1] in self.end_ids:
             return Generated(tuple(ids[:-1]), self.decode(ids[:-1]), "end token")
         text = self.decode(ids) if self.decoding.stop else ""
-        starts = [text.find(stop) for stop in self.decoding.stop if stop in text]
+        least = self.decoding.min_new_tokens
+        begun = len(self.decode(ids[:least])) if text and least else 0
+        starts = [text.find(stop, begun) for stop in self.decoding.stop if stop in text[begun:]]
         if starts:
             text = text[: min(starts)]
             return Generated(self._needed(ids, text), text, "stop string")

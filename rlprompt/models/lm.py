@@ -469,6 +469,7 @@ class FrozenLM:
         top_k: int = 0,
         top_p: float = 1.0,
         seed: int = 0,
+        min_new_tokens: int = 0,
     ) -> list[list[Generated]]:
         """What the model writes after every query under every prompt.
 
@@ -484,6 +485,7 @@ class FrozenLM:
             top_k: Draw from so many tokens; 0 for all.
             top_p: Draw from tokens of so much probability; 1 for all.
             seed: Decides what is drawn, with the content of prompt and query.
+            min_new_tokens: Tokens at the least.
 
         Returns:
             (P, Q) answers.
@@ -491,7 +493,7 @@ class FrozenLM:
         Raises:
             ValueError: As for `score`; a masked model; or a setting out of its range.
         """
-        decoding = Decoding(max_new_tokens, stop, temperature, top_k, top_p, seed)
+        decoding = Decoding(max_new_tokens, stop, temperature, top_k, top_p, seed, min_new_tokens)
         if self.kind == "masked":
             raise ValueError(
                 f"{self.name} is a masked model: it fills gaps and cannot write on; take a causal "
@@ -505,6 +507,4 @@ class FrozenLM:
 
     @cached_property
     def _generator(self) -> Generator:
-        if self._packed is not None:
-            return PackedGenerator(self._packed.packed)
-        return PlainGenerator(self._plain)
+        return PackedGenerator(self._packed.packed) if self._packed else PlainGenerator(self._plain)

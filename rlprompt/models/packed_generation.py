@@ -148,7 +148,7 @@ class PackedGenerator:
         growing: list[tuple[int, list[int]]] = [(start.pair, []) for start in starts]
         while True:
             step = len(growing[0][1])
-            chosen = self._choose(hidden, call, call.draws[[pair for pair, _ in growing], step])
+            chosen = self._choose(hidden, call, [pair for pair, _ in growing], step)
             live = []
             for row, ((pair, ids), token) in enumerate(zip(growing, chosen.tolist(), strict=True)):
                 ids.append(token)
@@ -163,15 +163,15 @@ class PackedGenerator:
             growing = [growing[row] for row in kept]
             hidden = rows.grow(chosen[to_device(np.array(kept), chosen.device)])
 
-    def _choose(self, hidden: Tensor, call: _Call, draws: Draws) -> Tensor:
-        """The next token (n,) after each hidden state (n, H)."""
-        head, chosen = self.packed.head, []
+    def _choose(self, hidden: Tensor, call: _Call, pairs: Sequence[int], step: int) -> Tensor:
+        """The next token (n,) of pairs (n,) after each hidden state (n, H)."""
+        head, chosen, draws = self.packed.head, [], call.draws[pairs, step]
         for part in split_evenly(len(hidden), self.memory.head_rows(len(head.weight))):
             with self._head.applied():
                 logits = head.logits(hidden[part.start : part.stop])
             # Half precision is widened, as transformers does before it chooses.
             logits = logits if logits.dtype == torch.float64 else logits.float()
-            chosen.append(call.end.decoding.choose(logits, draws[part.start : part.stop]))
+            chosen.append(call.end.choose(logits, draws[part.start : part.stop], step))
         return torch.cat(chosen)
 
 

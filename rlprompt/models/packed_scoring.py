@@ -195,5 +195,5 @@ def _backward(known: Sequence[Tensor | None], leaves: Sequence[Tensor | None]) -
 
 
 def _n_stem(query: Query) -> int:
-    """Tokens that the query's candidates are fed with, shared beginnings not yet merged."""
-    return sum(len(candidate) - 1 for candidate in query.candidates)
+    """Tokens that the query's candidates are fed with, those that differ in the last one merged."""
+    return sum(map(len, {candidate[:-1] for candidate in query.candidates}))

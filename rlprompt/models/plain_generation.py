@@ -220,7 +220,7 @@ class _Choice(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         step = input_ids.shape[1] - self.writing.n_before
-        chosen = self.writing.end.decoding.choose(scores, self.writing.draws[:, step])
+        chosen = self.writing.end.choose(scores, self.writing.draws[:, step], step)
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen[:, None], 0)
 
 

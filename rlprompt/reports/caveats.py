@@ -26,7 +26,7 @@ from rlprompt.tasks.class_metrics import COMMON
 
 # Rewards that are differences of log-likelihoods or worth as much, so that noise can be held
 # against them.
-_IN_NATS = ("gap", "cross_entropy", "hinge")
+_IN_NATS = ("gap", "cross_entropy", "hinge", "log_likelihood")
 
 # Test examples below which an accuracy of a half is known to 0.1 or worse.
 FEWEST_TEST_EXAMPLES = 100

@@ -99,12 +99,13 @@ def prediction(matrix: ScoreMatrix, task: TaskEntry, runs: Sequence[RunData]) ->
         found = rank_correlation([[run[:, :2] for run in one] for one in splits], generator())
         rows.append((name, *_cells(splits, found, named), *_optimism(matrix, own)))
     title = f"{task.name}: does the train reward foretell held-out scores?"
+    both = f"dev reward to {task.metric}: that of these two, both on dev. " if named else ""
     table = Table(
         matrix.name("prediction", task.name),
         title,
         (
             *("prompts", "dev prompts", "rho reward", "low", "high"),
-            *([f"rho {task.metric}"] if named else []),
+            *([f"rho {task.metric}", f"dev reward to {task.metric}"] if named else []),
             *("picked: train", "dev", "test", "train - test", "dev - test"),
         ),
         tuple(rows),
@@ -112,13 +113,14 @@ def prediction(matrix: ScoreMatrix, task: TaskEntry, runs: Sequence[RunData]) ->
             "rho: Spearman's rank correlation of the train reward of the search with reward and "
             f"{task.metric} on all of dev, within splits, over the prompts that were scored there "
             "(leaders of the race, the best so far at every tenth of the budget; over all prompts "
-            "of a search it would be higher); 95 % interval over runs. picked: mean rewards of the "
-            "prompts that dev chose; train - test and dev - test are what choosing overstates (the "
-            "winner's curse).",
+            f"of a search it would be higher); 95 % interval over runs. {both}picked: mean rewards "
+            "of the prompts that dev chose; train - test and dev - test are what choosing "
+            "overstates (the winner's curse).",
         ),
     )
     drawn = _scatter(matrix, task, raced, runs, controls, title)
-    return Panel(title, _said(rewards, matrix, runs), Plot(drawn, table) if drawn else None, table)
+    answer = _said(rewards, matrix, runs) + (_agreement(every, task.metric) if named else "")
+    return Panel(title, answer, Plot(drawn, table) if drawn else None, table)
 
 
 def _by_split(
@@ -152,8 +154,9 @@ def _controls(matrix: ScoreMatrix, task: TaskEntry) -> list[list[tuple[float, fl
 
 
 def _cells(splits: Sequence[Sequence[Floats]], found: Correlation, named: bool) -> tuple[str, ...]:
-    metric = rank_correlation([[run[:, [0, 2]] for run in own] for own in splits])
-    figures = (found.value, found.low, found.high, *([metric.value] if named else []))
+    pairs = ([0, 2], [1, 2]) if named else ()
+    others = [rank_correlation([[run[:, two] for run in own] for own in splits]) for two in pairs]
+    figures = (found.value, found.low, found.high, *(one.value for one in others))
     return (count(found.n), *map(number, figures))
 
 
@@ -190,6 +193,17 @@ def _said(found: Correlation, matrix: ScoreMatrix, runs: Sequence[RunData]) -> s
         f"{text} Picked prompts earn {figures} on average: what train and dev are above test is "
         "overstated by choosing (the winner's curse)."
     )
+
+
+def _agreement(splits: Sequence[Sequence[Floats]], metric: str) -> str:
+    """How well the reward ranks prompts by the metric, both on dev."""
+    found = rank_correlation([[run[:, [1, 2]] for run in own] for own in splits], generator())
+    if found.value is None:
+        return (
+            f" On dev, reward or {metric} is the same for all and foretells nothing of the other."
+        )
+    interval = "" if found.low is None else f" ({found.low:.2f} to {found.high:.2f})"
+    return f" Reward and {metric} on dev have a rank correlation of {found.value:.2f}{interval}."
 
 
 def _scatter(

@@ -13,6 +13,7 @@ from typing import cast
 import torch
 
 from rlprompt._utils.text import error_line
+from rlprompt.check.silence import silence
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.memo import Memo
 from rlprompt.store.store import Store
@@ -33,6 +34,8 @@ Controls = Mapping[_Place, Control]
 def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
     """All controls, once for all budgets, and as the store has them if it has.
 
+    A warning is logged where the model writes nothing under any of them.
+
     Raises:
         ExperimentError: One that a study needs cannot be scored.
     """
@@ -43,12 +46,25 @@ def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
             if place not in found:
                 memo = store.memo(experiment.lm, plan.task)
                 found[place] = _scored(plan, experiment.lm, memo)
+    alike = {(one.task_name, one.split_seed, one.lm.name): one for one in experiments}
+    for experiment in alike.values():
+        _warn_of_silence(experiment, controls_of(experiment, found))
     return found
 
 
 def controls_of(experiment: Experiment, controls: Controls) -> tuple[Control, ...]:
     """Those of one experiment, in its order."""
     return tuple(controls[_place(experiment, plan)] for plan in experiment.control_plans)
+
+
+def _warn_of_silence(experiment: Experiment, controls: Sequence[Control]) -> None:
+    """Say before a search is paid for that there is nothing to go by, where nothing is written."""
+    answers = {one.title: one.test_answers for one in controls if not one.variant}
+    problem = silence(
+        {f"the {title}": own for title, own in answers.items() if own}, experiment.task
+    )
+    if problem:
+        logger.warning("task %s on %s: %s", experiment.task_name, experiment.lm.name, problem)
 
 
 def train_references(

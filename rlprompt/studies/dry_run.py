@@ -117,6 +117,7 @@ def make_plan(experiment: Experiment) -> Plan:
     # Dev and test are read for the first time by the first control; later their beginnings are
     # kept.
     cold, warm = _single_rates(experiment)
+    beside = _metric_seconds(experiment)
     searches = []
     for name in experiment.optimisers:
         found = _measure(experiment, name)
@@ -131,7 +132,7 @@ def make_plan(experiment: Experiment) -> Plan:
             own_seconds=found.own_start + found.own_seconds * n_prompts,
             selection_rows=on_dev + final,
             # Candidates are scored together, as a search's prompts are, and the picked one alone.
-            selection_seconds=on_dev * found.lm_seconds + final * warm,
+            selection_seconds=on_dev * (found.lm_seconds + beside) + final * warm,
         )
         limit = experiment.budget.seconds
         searches.append(dataclasses.replace(plan, lm_seconds=min(plan.lm_seconds, limit)))
@@ -296,11 +297,15 @@ def _seconds(
     lm: FrozenLM,
     prompts: Sequence[Prompt],
     examples: Sequence[Example],
-    loss: Loss | None,
+    loss: Loss | None = None,
+    *,
+    measured: bool = False,
 ) -> float:
-    """Seconds that a task needs for one call."""
+    """Seconds that a task needs for one call, of its rewards, a gradient, or what reports give."""
     began = time.perf_counter()
-    if loss is None:
+    if measured:
+        task.measure(lm, prompts, examples)
+    elif loss is None:
         task.rewards(lm, prompts, examples)
     elif loss == "cross_entropy" and task.has("cross_entropy_with_grad"):
         task.cross_entropy_with_grad(lm, cast("Sequence[SoftPrompt]", prompts), examples)
@@ -316,9 +321,22 @@ def _single_rates(experiment: Experiment) -> tuple[float, float]:
     examples = _by_length(experiment.task.splits.dev, SINGLE_EXAMPLES)
     one = TokenPrompt(experiment.lm.encode(" the"))
     task, lm = experiment.task, experiment.lm
-    seconds = [_seconds(task, lm, [prompt], examples, None) for prompt in (TokenPrompt(), one)]
+    seconds = [
+        _seconds(task, lm, [prompt], examples, measured=True) for prompt in (TokenPrompt(), one)
+    ]
     rows = task.split_rows("dev", len(examples))
     return seconds[0] / rows, seconds[1] / rows
+
+
+def _metric_seconds(experiment: Experiment) -> float:
+    """Seconds a row that dev takes beside the reward, where only the metric has the model write."""
+    task, lm = experiment.task, experiment.lm
+    if task.has("rewards_with_outputs") or "writing" not in (task.usage() or {}):
+        return 0.0
+    examples = _by_length(task.splits.dev, SINGLE_EXAMPLES)
+    prompts = [TokenPrompt(lm.encode(" the"))]
+    both, reward = (_seconds(task, lm, prompts, examples, measured=own) for own in (True, False))
+    return max(0.0, both - reward) / task.split_rows("dev", len(examples))
 
 
 def _control_seconds(experiment: Experiment, warm: float) -> float:
@@ -328,7 +346,7 @@ def _control_seconds(experiment: Experiment, warm: float) -> float:
         rate = warm
         if plan.task is not experiment.task and plan.prompts:
             examples = _by_length(plan.task.splits.dev, SINGLE_EXAMPLES)
-            spent = _seconds(plan.task, experiment.lm, plan.prompts, examples, None)
+            spent = _seconds(plan.task, experiment.lm, plan.prompts, examples, measured=True)
             rate = spent / plan.task.split_rows("dev", len(examples))
         seconds += plan.rows * rate
     return seconds

@@ -142,7 +142,10 @@ class Task:
         select_by = "reward"
 
     def has(self, hook: str) -> bool:
-        """Whether the task has a method of that name of its own, in the place of the default."""
+        """Whether the task has a method of that name of its own, in the place of the default.
+
+        A task that has one with some of its settings alone overrides this.
+        """
         own = getattr(self, hook)
         return getattr(own, "__func__", own) is not getattr(Task, hook)
 
@@ -365,6 +368,17 @@ def prompt_rows(task: Task, n_examples: int | None = None, *, loss: Loss | None 
             f"task {task.name!r} has extra_rows {extra!r}; give a whole number, 0 or more"
         )
     return count + extra
+
+
+def what_it_writes(
+    task: Task, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+) -> Outputs | None:
+    """What the model writes under prompts (P,) for examples (E,); None where it chooses a class."""
+    if task.has("rewards_with_outputs"):
+        return task.rewards_with_outputs(lm, prompts, examples)[1]
+    if "writing" in (task.usage() or {}):
+        return Measured(*task.measure(lm, prompts, examples)).answers
+    return None
 
 
 def unusable(rewards: Floats) -> NDArray[np.bool]:

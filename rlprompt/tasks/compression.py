@@ -95,7 +95,7 @@ class CompressionTask(Task):
     @property
     def metric(self) -> str:
         """What the other task reports: what a shorter prompt costs is seen in it."""
-        return self.task.metric if self.task.has("measure") else "reward of the task"
+        return "reward of the task" if self.task.metric == "reward" else self.task.metric
 
     @property
     def fingerprint(self) -> str:

@@ -1,6 +1,6 @@
 """Rewards that a person wrote as a function, and a task whose reward is one of the prompt alone.
 
-The name of the function's first argument says what it is called with:
+The names of the function's arguments say what it is called with:
 
 >>> @reward
 ... def shortness(outputs, examples):
@@ -8,6 +8,12 @@ The name of the function's first argument says what it is called with:
 ...     return [-float(len(output)) for output in outputs]
 >>> shortness.reads
 'outputs'
+>>> @reward
+... def new_words(outputs, examples, prompts):
+...     '''The same, beside each output the text of the prompt that it was written under.'''
+...     return [float(output not in prompt) for output, prompt in zip(outputs, prompts)]
+>>> new_words(["Paris", "so"], [], ["It was so"] * 2)
+[1.0, 0.0]
 >>> @reward
 ... def politeness(prompt_text, examples):
 ...     '''The prompt alone; the model is never run.'''
@@ -27,7 +33,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Unpack, cast, get_args
+from typing import Any, ClassVar, Literal, Unpack, cast
 
 import numpy as np
 
@@ -43,7 +49,15 @@ from rlprompt.types import Floats
 
 Reads = Literal["outputs", "prompt_text"]
 
-SIGNATURES = "score(outputs, examples) or score(prompt_text, examples)"
+SIGNATURES = (
+    "score(outputs, examples), score(outputs, examples, prompts) or score(prompt_text, examples)"
+)
+# The arguments of each of them.
+TAKEN = (
+    ("outputs", "examples"),
+    ("outputs", "examples", "prompts"),
+    ("prompt_text", "examples"),
+)
 
 
 class RewardError(ValueError):
@@ -68,8 +82,9 @@ class RewardFunction:
 
     Args:
         function: Takes `outputs`, what the model wrote for each example, or `prompt_text`, and the
-            examples; gives a number an example, higher is better. It must be pure: the same answer
-            for the same arguments, whatever was asked before.
+            `examples`; beside outputs also `prompts`, the text of the prompt for each of them.
+            Gives a number an example, higher is better. It must be pure: the same answer for the
+            same arguments, whatever was asked before.
 
     Raises:
         ValueError: Its arguments are others.
@@ -82,23 +97,23 @@ class RewardFunction:
     [-2.0, -3.0]
     """
 
-    function: Callable[[Any, Sequence[Example]], Sequence[float]]
+    function: Callable[..., Sequence[float]]
 
     def __post_init__(self) -> None:
         """Look at the arguments."""
         try:
-            names = list(inspect.signature(self.function).parameters)
+            names = tuple(inspect.signature(self.function).parameters)
         except (TypeError, ValueError):
-            names = []
-        if len(names) != 2 or names[0] not in get_args(Reads) or names[1] != "examples":
+            names = ()
+        if names not in TAKEN:
             raise ValueError(
                 f"reward {self.name} takes the arguments ({', '.join(names)}); "
                 f"write it as {SIGNATURES}"
             )
 
-    def __call__(self, given: Any, examples: Sequence[Example]) -> Sequence[float]:
+    def __call__(self, *given: Any) -> Sequence[float]:
         """What the function says."""
-        return self.function(given, examples)
+        return self.function(*given)
 
     @property
     def name(self) -> str:
@@ -109,6 +124,11 @@ class RewardFunction:
     def reads(self) -> Reads:
         """What it is called with, `outputs` or `prompt_text`."""
         return cast(Reads, next(iter(inspect.signature(self.function).parameters)))
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether it is given the text of the prompt beside each output."""
+        return "prompts" in inspect.signature(self.function).parameters
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -137,26 +157,31 @@ class RewardFunction:
         Args:
             given: What the function reads: (E,) outputs, or the prompt's text.
             examples: (E,) of them.
-            prompt: The prompt, for messages.
+            prompt: The text of the prompt, for a function that takes it, and for messages.
 
         Raises:
             RewardError: The function raised, or gave something else than a finite number for each
                 example.
         """
         try:
-            rewards = self.function(given, examples)
+            rewards = self.function(given, examples, *self._more(examples, prompt))
         except Exception as error:  # whatever a person's function raises; kept as the cause
             raise RewardError(
-                f"reward {self.name} raised {_told(error)}{self._place(given, examples)}, "
+                f"reward {self.name} raised {_told(error)}{self._place(given, examples, prompt)}, "
                 f"under the prompt {prompt!r}"
             ) from error
         return self._checked(rewards, given, examples, prompt)
 
-    def _place(self, given: Any, examples: Sequence[Example]) -> str:
+    def _more(self, examples: Sequence[Example], prompt: str) -> tuple[list[str], ...]:
+        """What the function is given besides."""
+        return ([prompt] * len(examples),) if self.takes_prompts else ()
+
+    def _place(self, given: Any, examples: Sequence[Example], prompt: str) -> str:
         """On which example alone the function raises: it is pure, so it can be asked again."""
         for i, example in enumerate(examples):
             try:
-                self.function(given[i : i + 1] if self.reads == "outputs" else given, [example])
+                own = given[i : i + 1] if self.reads == "outputs" else given
+                self.function(own, [example], *self._more([example], prompt))
             except Exception:  # the one that is looked for
                 wrote = f" where the model wrote {given[i]!r}" if self.reads == "outputs" else ""
                 return f" on the example {_example(example, i)}{wrote}"
@@ -198,7 +223,7 @@ def _is_reward(value: Any) -> bool:
         return False
 
 
-def reward(function: Callable[[Any, Sequence[Example]], Sequence[float]]) -> RewardFunction:
+def reward(function: Callable[..., Sequence[float]]) -> RewardFunction:
     """Make a reward of a function; see `RewardFunction`.
 
     Raises:

@@ -3,7 +3,8 @@
 After Honovich et al. 2022 (arXiv 2205.10782) and APE (Zhou et al. 2022, arXiv 2211.01910), whose
 tasks of these names ask for the same with data of their own; the facts here are the project's
 (`induction_data`). The model writes an answer after `Input: ... Output:`, as in APE's template for
-evaluation, and the reward is an exact match.
+evaluation, and the reward is an exact match. Where a small model never has one, `reward:
+log_likelihood` tells prompts apart all the same.
 
 >>> task = antonyms(shots=16)
 >>> task.name, task.hand_prompt
@@ -102,6 +103,8 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
         reward: str | Mapping[str, float] = "exact_match",
         hand_prompt: str = induction.instruction,
         max_new_tokens: int = induction.max_new_tokens,
+        metric: str = "",
+        select_by: str = "reward",
     ) -> GenerationTask:
         examples = [
             Example({"text": question}, answer, f"{name}:{i}")
@@ -128,6 +131,8 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
             max_new_tokens=max_new_tokens,
             stop=("\n",),
             hand_prompt=hand_prompt,
+            metric=metric,
+            select_by=select_by,
         )
 
     make.__name__ = make.__qualname__ = name.replace("-", "_")
@@ -140,9 +145,12 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
             question, APE's few-shot setting (section 4.1).
         seed: Decides which are drawn.
         template: Where the prompt, the question (`{{text}}`) and the answer go.
-        reward: As for `GenerationTask`: a metric's name, or metrics with their weights.
+        reward: As for `GenerationTask`: a metric's name, metrics with their weights, or
+            `log_likelihood`.
         hand_prompt: A prompt written by hand, the control.
         max_new_tokens: Where an answer ends that has not ended its line.
+        metric: As for `GenerationTask`.
+        select_by: As for `GenerationTask`.
 
     Raises:
         ValueError: More is asked for than there are facts, or a setting is not allowed.

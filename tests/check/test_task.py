@@ -18,6 +18,7 @@ from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.function import FunctionTask, RewardFunction
+from rlprompt.tasks.generation import GenerationTask
 from rlprompt.template import Template
 
 LABELS = ("neg", "pos")
@@ -44,6 +45,11 @@ def films(template: str, reward: str = "gap") -> ClassificationTask:
     return ClassificationTask("films", TEXTS, Template(template), words, reward)
 
 
+def likely(template: str) -> GenerationTask:
+    made = Template(template)
+    return GenerationTask("likely", TEXTS, made, "log_likelihood", max_new_tokens=2)
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.name}: {fault.finding}")
 def test_a_planted_fault_is_named(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "time", SimpleNamespace(perf_counter=Slow.clock))
@@ -68,6 +74,8 @@ GOOD: list[tuple[str, Any, TinyKind]] = [
     ("masked", films("{text} {prompt} {mask} ."), "bert"),
     ("masked by roberta", films("{text} {prompt} {mask} ."), "roberta"),
     ("encoder-decoder", films("{text} {prompt}", "cross_entropy"), "t5"),
+    ("log-likelihood", likely("{text} {prompt}"), "llama"),
+    ("log-likelihood by t5", likely("{prompt} {text}"), "t5"),
 ]
 
 

@@ -65,6 +65,42 @@ def test_draws_come_from_seed_prompt_and_query() -> None:
     assert not any(np.array_equal(draws, other) for other in others)
 
 
+class TestAtLeast:
+    """Tokens are letters, and 0 ends an answer; two are to be written at the least."""
+
+    end = AnswerEnd(
+        lambda ids: "".join("?abcde"[i] for i in ids), {0, 99}, Decoding(4, ["b"], min_new_tokens=2)
+    )
+
+    def test_no_end_token_is_chosen_before(self) -> None:
+        logits = torch.tensor([[3.0, 2.0, 1.0], [0.0, 1.0, 2.0]])
+        found = [self.end.choose(logits, np.zeros(2), step).tolist() for step in range(3)]
+        assert found == [[1, 2], [1, 2], [0, 2]]
+        assert logits[0, 0] == 3
+
+    @pytest.mark.parametrize(
+        ("ids", "answer"),
+        [
+            ([2], None),
+            ([1, 2], None),
+            ([2, 2, 1], None),
+            ([2, 1, 2], Generated((2, 1), "ba", "stop string")),
+            ([1, 1, 0], Generated((1, 1), "aa", "end token")),
+            ([2, 1, 1, 1], Generated((2, 1, 1, 1), "baaa", "length")),
+        ],
+    )
+    def test_no_stop_string_counts_before(self, ids: list[int], answer: Generated | None) -> None:
+        assert self.end.finished(ids) == answer
+
+    def test_it_is_told_where_it_does_something(self) -> None:
+        """Fingerprints of tasks are made of it, and stored answers are found by these."""
+        before = (
+            "Decoding(max_new_tokens=4, stop=('b',), temperature=0.0, top_k=0, top_p=1.0, seed=0"
+        )
+        assert repr(Decoding(4, ["b"])) == f"{before})"
+        assert repr(Decoding(4, ["b"], min_new_tokens=2)) == f"{before}, min_new_tokens=2)"
+
+
 class TestReader:
     @pytest.fixture
     def reader(self) -> AnswerEnd:
@@ -99,6 +135,8 @@ class TestReader:
     ("settings", "message"),
     [
         ({"max_new_tokens": 0}, "max_new_tokens is 0; give 1 or more"),
+        ({"min_new_tokens": 2}, "min_new_tokens is 2; give a number from 0 to max_new_tokens, 1"),
+        ({"min_new_tokens": -1}, "min_new_tokens is -1"),
         ({"stop": "\n"}, r"give a list of strings, none of them empty"),
         ({"stop": ("",)}, r"give a list of strings, none of them empty"),
         ({"temperature": -1.0}, r"temperature is -1.0; give 0 \(greedy\) or above"),

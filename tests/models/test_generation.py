@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, cast
@@ -50,7 +51,9 @@ def make_prompts(lm: FrozenLM, rng: np.random.Generator, *, soft: bool = False) 
     return [TokenPrompt(i) for i in (*some, some[0])]
 
 
-def plainly(lm: FrozenLM, prompt: Prompt, query: Query, n_new: int = N_NEW) -> tuple[int, ...]:
+def plainly(
+    lm: FrozenLM, prompt: Prompt, query: Query, n_new: int = N_NEW, least: int = 0
+) -> tuple[int, ...]:
     """What plain `generate` writes: one row, no padding, greedy."""
     model = cast(Any, lm.model)
     table = model.get_input_embeddings()
@@ -66,11 +69,13 @@ def plainly(lm: FrozenLM, prompt: Prompt, query: Query, n_new: int = N_NEW) -> t
         inputs_embeds=vectors,
         attention_mask=torch.ones(vectors.shape[:2], dtype=torch.long),
         max_new_tokens=n_new,
+        min_new_tokens=least,
         do_sample=False,
     )[0].tolist()
     if lm.kind == "encoder-decoder":
         written = written[1:]
-    return tuple(written[: written.index(END)] if END in written else written)
+    ends = np.atleast_1d(model.generation_config.eos_token_id).tolist()
+    return tuple(itertools.takewhile(lambda token: token not in ends, written))
 
 
 def written(answers: Sequence[Sequence[Generated]]) -> list[list[tuple[int, ...]]]:
@@ -109,6 +114,20 @@ class TestEveryKind:
             assert new.ids == old.ids[:n]
             assert new.ended == ("end token" if end in old.ids else old.ended)
         assert "end token" in {answer.ended for row in ended for answer in row}
+
+    def test_no_answer_ends_before_so_many_tokens(self, kind: TinyKind) -> None:
+        lm, rng = tiny_lm(kind, seed=3), np.random.default_rng(2)
+        prompts, queries = make_prompts(lm, rng)[:3], make_queries("middle", rng)[:3]
+        end = lm.generate(prompts, queries, max_new_tokens=1)[0][0].ids[0]
+        config = cast(Any, lm.model).generation_config
+        before, config.eos_token_id = config.eos_token_id, [END, end]
+        try:
+            longer = lm.generate(prompts, queries, max_new_tokens=N_NEW, min_new_tokens=2)
+            expected = [[plainly(lm, prompt, q, least=2) for q in queries] for prompt in prompts]
+        finally:
+            config.eos_token_id = before
+        assert written(longer) == expected
+        assert len(longer[0][0].ids) >= 2
 
     def test_a_stop_string_cuts_the_answer(self, kind: TinyKind) -> None:
         lm, rng = tiny_lm(kind), np.random.default_rng(3)

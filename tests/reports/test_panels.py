@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 from study_folder import N_DEV, Plan, make_study
 from study_pages import SMALL, Changed, table
 
@@ -45,6 +46,18 @@ def test_each_task_has_both(tmp_path: Path) -> None:
     assert first.plot.svg.count('class="dot"') == 6 + 3
     assert second.question == "movie-reviews: what would more rows buy?"
     assert first.question in html(found)
+
+
+def test_how_the_reward_foretells_the_metric_is_told(tmp_path: Path) -> None:
+    found = page(tmp_path, replace(SMALL, seeds=1))
+    (run,) = (one for one in read_study(tmp_path).runs if one.entry.optimiser == "greedy")
+    assert run.result is not None
+    known = on_dev(run.result, N_DEV)
+    expected = spearmanr([one.reward for one in known], [one.metric for one in known]).statistic
+    row = table(found, "movie-reviews.prediction")["greedy"]
+    assert float(row["dev reward to accuracy"]) == pytest.approx(expected, abs=1e-3)
+    answer = found.sections[0].panels[0].answer
+    assert "Reward and accuracy on dev have a rank correlation of " in answer
 
 
 def test_the_winners_curse_is_that_of_the_picked(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from rlprompt.search.objective import CHUNK, Objective
 from rlprompt.tasks.base import Task
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.compression import CompressionTask
+from rlprompt.tasks.generation import GenerationTask
 from rlprompt.tasks.style_transfer import StyleReward, StyleTransferTask
 from rlprompt.template import Template
 
@@ -50,6 +51,10 @@ def style_transfer(reward: StyleReward = "mean") -> StyleTransferTask:
     return StyleTransferTask(
         "film", SPLITS, "glad", words, reward=reward, decoding=Decoding(max_new_tokens=6)
     )
+
+
+def likelihood(template: str) -> GenerationTask:
+    return GenerationTask("film", SPLITS, Template(template), "log_likelihood", max_new_tokens=3)
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,10 @@ CASES = [
     Case("style transfer", style_transfer),
     Case("style product", lambda: style_transfer("product"), "t5"),
     Case("compression", lambda: CompressionTask(classification(END, "gap"), "It was so good", 0.5)),
+    Case("log-likelihood", lambda: likelihood(END)),
+    Case("log-likelihood, unpacked", lambda: likelihood(START), "bloom"),
+    Case("log-likelihood, encoder-decoder", lambda: likelihood(END), "t5"),
+    Case("soft, log-likelihood", lambda: likelihood(BOTH), soft=True),
     Case("function", lambda: FakeTask(SPLITS)),
     Case("function of vectors", lambda: FakeGradientTask(SPLITS), soft=True),
 ]

@@ -36,11 +36,46 @@ def test_a_reward_reads_outputs_or_the_text_of_the_prompt() -> None:
     assert reward(lengths).score(["ab", "", "abc"], EXAMPLES, "p").tolist() == [1.0, 0.0, 1.5]
 
 
+def test_a_reward_of_outputs_may_see_the_prompt_of_each() -> None:
+    @reward
+    def own_words(
+        outputs: Sequence[str], examples: Sequence[Example], prompts: Sequence[str]
+    ) -> list[float]:
+        pairs = zip(outputs, examples, prompts, strict=True)
+        return [float(output not in prompt + one.label) for output, one, prompt in pairs]
+
+    assert (own_words.reads, own_words.takes_prompts) == ("outputs", True)
+    assert not reward(lengths).takes_prompts
+    # The labels are a, b and a.
+    assert own_words.score(["so", "b", "no"], EXAMPLES, "It was so").tolist() == [0.0, 0.0, 1.0]
+    assert own_words(["so"], EXAMPLES[:1], ["It was"]) == [1.0]
+
+
+def test_an_error_of_a_reward_that_sees_the_prompt_is_told_alike() -> None:
+    def fails(
+        outputs: Sequence[str], examples: Sequence[Example], prompts: Sequence[str]
+    ) -> list[float]:
+        return [1 / (output != prompt) for output, prompt in zip(outputs, prompts, strict=True)]
+
+    with pytest.raises(RewardError, match=r"ZeroDivisionError.* train.csv:3 where .* wrote 'so',"):
+        RewardFunction(fails).score(["a", "so", "b"], EXAMPLES, "so")
+
+
 @pytest.mark.parametrize(
-    "function", [lambda outputs: [], lambda texts, examples: [], lambda examples, outputs: [], len]
+    "function",
+    [
+        lambda outputs: [],
+        lambda texts, examples: [],
+        lambda examples, outputs: [],
+        lambda outputs, examples, prompt: [],
+        lambda prompt_text, examples, prompts: [],
+        len,
+    ],
 )
 def test_other_arguments_are_refused(function: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match=r"write it as score\(outputs, examples\) or score\(pro"):
+    with pytest.raises(
+        ValueError, match=r"write it as score\(outputs, examples\), score\(outputs, ex"
+    ):
         reward(function)
 
 

@@ -44,6 +44,13 @@ def fails_on_one(outputs: Sequence[str], examples: Sequence[Example]) -> list[fl
 
 
 @reward
+def new_to_the_prompt(
+    outputs: Sequence[str], examples: Sequence[Example], prompts: Sequence[str]
+) -> list[float]:
+    return [float(output not in prompt) for output, prompt in zip(outputs, prompts, strict=True)]
+
+
+@reward
 def one_too_few(outputs: Sequence[str], examples: Sequence[Example]) -> list[float]:
     return [0.0] * (len(outputs) - 1)
 
@@ -112,6 +119,16 @@ class TestReward:
     def test_every_token_written_costs_the_penalty(self) -> None:
         rewards = task(length_penalty=0.25).rewards(says("x", "xyz", ""), PROMPTS[:1], SPLITS.train)
         assert rewards.tolist() == [[0.75, 2.25, 0.0]]
+
+    def test_a_function_may_see_the_text_of_the_prompt(self, lm: FrozenLM) -> None:
+        made = task(reward=new_to_the_prompt)
+        prompts: list[Prompt] = [made.written(lm, "it was"), made.written(lm, "good")]
+        rewards = made.rewards(says("good", "was", ""), prompts, SPLITS.train)
+        assert rewards.tolist() == [[1, 0, 0], [0, 1, 0]]
+        assert made.tokens_only
+        assert not task().tokens_only
+        with pytest.raises(ValueError, match="a soft prompt has none; use a method that searches"):
+            made.rewards(lm, [SoftPrompt(lm.embeddings()[[20]])], SPLITS.train)
 
     def test_a_function_that_fails_is_told_with_prompt_and_example(self, lm: FrozenLM) -> None:
         with pytest.raises(RewardError, match=r"ZeroDivisionError.*train.csv:3.*under the prompt"):

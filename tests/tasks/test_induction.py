@@ -103,6 +103,14 @@ def test_the_right_answer_is_worth_one_and_others_nothing(name: str) -> None:
     assert list(exact_match(shifted, answers)) == [0.0] * len(answers)
 
 
+@every_task
+def test_its_references_may_be_the_reward(name: str) -> None:
+    lm = tiny_lm(max_position_embeddings=512)
+    task = factory(name)(shots=2, test=2, reward="log_likelihood", select_by="metric")
+    assert (task.metric, task.select_by) == ("exact_match", "metric")
+    assert (task.rewards(lm, [TokenPrompt((20, 30))], task.splits.train) < 0).all()
+
+
 def test_letters() -> None:
     firsts = dict(INDUCTIONS["first-letter"].facts())
     lasts = dict(INDUCTIONS["last-letter"].facts())
