@@ -44,7 +44,7 @@ from rlprompt.models.packed_model import ForwardError, PackedModel, Reader
 from rlprompt.models.packed_scoring import PackedScorer, forgetful
 from rlprompt.models.plain import PlainScorer
 from rlprompt.models.plain_generation import PlainGenerator
-from rlprompt.models.request import Limits, Request, join, prepare, prepare_soft
+from rlprompt.models.request import Limits, Request, calls, join, prepare, prepare_soft
 from rlprompt.models.scorer import Generator, Over, Scorer, token_vectors, write
 from rlprompt.models.spelling import Spelling
 from rlprompt.models.weights import input_device, keep_layout, n_parameters, quantisation
@@ -204,10 +204,12 @@ class FrozenLM:
         """Longest sequence that the model takes, in tokens; None where there is no limit."""
         return context_length(self.model, self.kind)
 
-    @cached_property
+    @property
     def limits(self) -> Limits:
         """What the model takes."""
-        return Limits(self.name, self.n_vocabulary, self.hidden_size, self.context)
+        sizes, packed = (self.n_vocabulary, self.hidden_size, self.context), self._packed
+        keys = packed.packed.position_shape if packed else f"it is not packed ({self.obstacle})"
+        return Limits(self.name, *sizes, self.prefix_ids, keys)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -263,6 +265,21 @@ class FrozenLM:
         vectors = torch.tensor(prompt.vectors, device=table.device)
         return TokenPrompt(torch.cdist(vectors, table).argmin(-1).tolist())
 
+    @torch.no_grad()
+    def keys_and_values(self, prompts: Sequence[SoftPrompt]) -> NDArray[np.float32]:
+        """What the layers make of soft prompts of one length, each read by itself from position 0.
+
+        Returns:
+            (P, L, layers, 2, heads, width), the vectors of prefix prompts.
+
+        Raises:
+            ValueError: The model takes no prefix prompts; or as for `score`.
+        """
+        self.limits.position_shape  # noqa: B018  # refuses
+        request = prepare_soft(self.limits, prompts, [Query((), (0,), ((0,),))])
+        assert self._packed is not None
+        return self._packed.packed.keys_and_values(request.ids, request.on(self.device))
+
     def score(
         self, prompts: Sequence[Prompt], queries: Sequence[Query], *, over: Over = "vocabulary"
     ) -> Tensor:
@@ -279,9 +296,10 @@ class FrozenLM:
             (P, Q, C) float32 on the CPU, nats, <= 0.
 
         Raises:
-            ValueError: Nothing to score, prompts of both kinds, ids outside the vocabulary, vectors
-                of the wrong width, unequal numbers of candidates, or a sequence that is empty or
-                longer than the context; or the answers are no finite numbers (`NotFiniteError`).
+            ValueError: Nothing to score, prompts of several kinds, ids outside the vocabulary,
+                vectors of the wrong shape, text before a prefix, unequal numbers of candidates, or
+                a sequence that is empty or longer than the context; or the answers are no finite
+                numbers (`NotFiniteError`).
         """
         return self._score(self._scorer, over, prompts, queries)
 
@@ -331,7 +349,7 @@ class FrozenLM:
         """Log p(candidate | text) of each query's candidates under its own prompt, in one batch.
 
         Args:
-            pairs: Prompts of both kinds, and queries with any number C of candidates each.
+            pairs: Prompts of any kind, and queries with any number C of candidates each.
 
         Returns:
             Of each pair (C,) float32 on the CPU, nats, <= 0.
@@ -339,11 +357,14 @@ class FrozenLM:
         Raises:
             ValueError: As for `score`.
         """
-        request, queries = join(self.limits, pairs)
-        # Texts that are served come once: kept, they would fill the memory.
-        with forgetful(self._packed):
-            (found,) = self._answer(self._scorer, "vocabulary", request, queries)
-        return [row[: len(q.candidates)] for row, (_, q) in zip(found, pairs, strict=True)]
+        found: dict[int, Tensor] = {}
+        for places in calls(pairs):
+            request, queries = join(self.limits, [pairs[i] for i in places])
+            # Texts that are served come once: kept, they would fill the memory.
+            with forgetful(self._packed):
+                (rows,) = self._answer(self._scorer, "vocabulary", request, queries)
+            found |= zip(places, rows, strict=True)
+        return [found[i][: len(query.candidates)] for i, (_, query) in enumerate(pairs)]
 
     def noise(self, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Noise:
         """How much these rows' log-likelihoods depend on how they are computed.
@@ -388,8 +409,8 @@ class FrozenLM:
             over: As for `score`.
 
         Returns:
-            Log-likelihoods (P, Q, C), and the gradient (P, L, H) of each prompt's rewards summed
-            over the queries; both float32 on the CPU.
+            Log-likelihoods (P, Q, C), and the gradient (P, *shape of its vectors) of each prompt's
+            rewards summed over the queries; both float32 on the CPU.
 
         Raises:
             ValueError: As for `score`, unequal lengths, or quantised layers carry no gradient.
@@ -410,7 +431,7 @@ class FrozenLM:
         grad = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
         precision.check_gradient(grad, self.name, self.model)
         loglik = out.cpu().view(len(ids), n_queries, -1)
-        return loglik, grad.cpu().view(len(prompts), -1, self.hidden_size)
+        return loglik, grad.cpu().view(len(prompts), -1, *grad.shape[1:])
 
     @torch.no_grad()
     def last_hidden(
