@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlprompt._utils.chats import Message
 from rlprompt.models import precision
-from rlprompt.models.decoding import AnswerEnd, Decoding, Generated
+from rlprompt.models.decoding import AnswerEnd, Decoding, Generated, check_texts, check_writes
 from rlprompt.models.examination import examine, unwrap
 from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.models.kernels import Kernels
@@ -44,6 +44,7 @@ from rlprompt.models.packed_model import ForwardError, PackedModel, Reader
 from rlprompt.models.packed_scoring import PackedScorer, forgetful
 from rlprompt.models.plain import PlainScorer
 from rlprompt.models.plain_generation import PlainGenerator
+from rlprompt.models.prefixes import keys_and_values
 from rlprompt.models.request import Limits, Request, calls, join, prepare, prepare_soft
 from rlprompt.models.scorer import Generator, Over, Scorer, token_vectors, write
 from rlprompt.models.spelling import Spelling
@@ -265,20 +266,9 @@ class FrozenLM:
         vectors = torch.tensor(prompt.vectors, device=table.device)
         return TokenPrompt(torch.cdist(vectors, table).argmin(-1).tolist())
 
-    @torch.no_grad()
     def keys_and_values(self, prompts: Sequence[SoftPrompt]) -> NDArray[np.float32]:
-        """What the layers make of soft prompts of one length, each read by itself from position 0.
-
-        Returns:
-            (P, L, layers, 2, heads, width), the vectors of prefix prompts.
-
-        Raises:
-            ValueError: The model takes no prefix prompts; or as for `score`.
-        """
-        self.limits.position_shape  # noqa: B018  # refuses
-        request = prepare_soft(self.limits, prompts, [Query((), (0,), ((0,),))])
-        assert self._packed is not None
-        return self._packed.packed.keys_and_values(request.ids, request.on(self.device))
+        """What the layers make of soft prompts that are read alone: see `prefixes`."""
+        return keys_and_values(self._packed and self._packed.packed, self.limits, prompts)
 
     def score(
         self, prompts: Sequence[Prompt], queries: Sequence[Query], *, over: Over = "vocabulary"
@@ -297,9 +287,8 @@ class FrozenLM:
 
         Raises:
             ValueError: Nothing to score, prompts of several kinds, ids outside the vocabulary,
-                vectors of the wrong shape, text before a prefix, unequal numbers of candidates, or
-                a sequence that is empty or longer than the context; or the answers are no finite
-                numbers (`NotFiniteError`).
+                vectors of a wrong shape, text before a prefix, unequal numbers of candidates, a text
+                that is empty or too long; or answers that are no finite numbers (`NotFiniteError`).
         """
         return self._score(self._scorer, over, prompts, queries)
 
@@ -416,10 +405,9 @@ class FrozenLM:
             ValueError: As for `score`, unequal lengths, or quantised layers carry no gradient.
         """
         request = prepare_soft(self.limits, prompts, queries)
-        ids, vectors = request.ids, self._vectors(request)
+        ids, vectors, n_queries = request.ids, self._vectors(request), len(queries)
         assert vectors is not None
         vectors.requires_grad_()
-        n_queries = len(queries)
         out = torch.empty((len(ids) * n_queries, len(queries[0].candidates)), device=self.device)
 
         def consume(index: Tensor, loglik: Tensor) -> Tensor:
@@ -430,8 +418,9 @@ class FrozenLM:
         precision.check_finite(out, self.name, self.model.dtype)
         grad = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
         precision.check_gradient(grad, self.name, self.model)
-        loglik = out.cpu().view(len(ids), n_queries, -1)
-        return loglik, grad.cpu().view(len(prompts), -1, *grad.shape[1:])
+        return out.cpu().view(len(ids), n_queries, -1), grad.cpu().view(
+            len(ids), -1, *grad.shape[1:]
+        )
 
     @torch.no_grad()
     def last_hidden(
@@ -452,10 +441,7 @@ class FrozenLM:
             ValueError: There is no text, one is empty, the model is not causal, or it has no
                 output head of its own.
         """
-        if self.kind != "causal":
-            raise ValueError(f"{self.name} is {self.kind}; only a causal model goes on with a text")
-        if not texts or not all(texts):
-            raise ValueError("nothing to go on with: give texts of one token or more")
+        check_texts(self.name, self.kind, texts)
         if after and self._packed is not None:
             last = self._reader(self._packed.packed, [*map(tuple, after), tuple(texts)])
         else:
@@ -503,11 +489,7 @@ class FrozenLM:
             ValueError: As for `score`; a masked model; or a setting out of its range.
         """
         decoding = Decoding(max_new_tokens, stop, temperature, top_k, top_p, seed)
-        if self.kind == "masked":
-            raise ValueError(
-                f"{self.name} is a masked model: it fills gaps and cannot write on; take a causal "
-                "or encoder-decoder model, or a task with label words"
-            )
+        check_writes(self.name, self.kind)
         request = prepare(self.limits, prompts, queries, n_answer=max_new_tokens - 1)
         end = AnswerEnd(self.decode, end_ids(self.model, self.tokenizer), decoding)
         digests, vectors = [prompts[i].digest for i in request.firsts], self._vectors(request)
@@ -516,6 +498,5 @@ class FrozenLM:
 
     @cached_property
     def _generator(self) -> Generator:
-        if self._packed is not None:
-            return PackedGenerator(self._packed.packed)
-        return PlainGenerator(self._plain)
+        packed = self._packed
+        return PackedGenerator(packed.packed) if packed else PlainGenerator(self._plain)

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
@@ -162,12 +161,6 @@ class PackedModel:
         places = torch.tensor(chain, dtype=torch.long, device=vectors.device)
         rows = vectors[places - self.n_vocabulary]
         return rows.permute(1, 2, 3, 0, 4).to(self.model.dtype)
-
-    def keys_and_values(self, chains: Sequence[Ids], vectors: Tensor | None) -> NDArray[np.float32]:
-        """Those of chains of one length, (P, L, layers, 2, heads, dim), for prefix prompts."""
-        known = [one for one in self.extend(None, chains, vectors) if one is not None]
-        rows = torch.stack(known).permute(0, 4, 1, 2, 3, 5).float().contiguous()
-        return cast("NDArray[np.float32]", rows.cpu().numpy())
 
     def read_on(self, texts: Sequence[Ids], known: Mapping[Ids, Tensor]) -> dict[Ids, Read]:
         """Read texts to their ends, each from where the longest known beginning of it ends.
