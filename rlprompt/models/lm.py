@@ -287,7 +287,7 @@ class FrozenLM:
 
         Raises:
             ValueError: Nothing to score, prompts of several kinds, ids outside the vocabulary,
-                vectors of a wrong shape, text before a prefix, unequal numbers of candidates, a text
+                vectors of wrong shape, text before a prefix, unequal numbers of candidates, or text
                 that is empty or too long; or answers that are no finite numbers (`NotFiniteError`).
         """
         return self._score(self._scorer, over, prompts, queries)
@@ -405,22 +405,20 @@ class FrozenLM:
             ValueError: As for `score`, unequal lengths, or quantised layers carry no gradient.
         """
         request = prepare_soft(self.limits, prompts, queries)
-        ids, vectors, n_queries = request.ids, self._vectors(request), len(queries)
+        vectors, n, n_queries = self._vectors(request), len(prompts), len(queries)
         assert vectors is not None
         vectors.requires_grad_()
-        out = torch.empty((len(ids) * n_queries, len(queries[0].candidates)), device=self.device)
+        out = torch.empty((n * n_queries, len(queries[0].candidates)), device=self.device)
 
         def consume(index: Tensor, loglik: Tensor) -> Tensor:
             out[index] = loglik.detach().float()
             return reward(loglik, (index % n_queries).cpu().numpy()).sum()
 
-        self._scorer.score(ids, vectors, queries, over, consume)
+        self._scorer.score(request.ids, vectors, queries, over, consume)
         precision.check_finite(out, self.name, self.model.dtype)
         grad = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
         precision.check_gradient(grad, self.name, self.model)
-        return out.cpu().view(len(ids), n_queries, -1), grad.cpu().view(
-            len(ids), -1, *grad.shape[1:]
-        )
+        return out.cpu().view(n, n_queries, -1), grad.cpu().view(n, -1, *grad.shape[1:])
 
     @torch.no_grad()
     def last_hidden(
