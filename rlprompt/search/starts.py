@@ -33,7 +33,7 @@ from rlprompt.tasks.base import Task
 
 logger = logging.getLogger(__name__)
 
-V = TypeVar("V", SoftSpace, PrefixSpace)
+V = TypeVar("V", bound=SoftSpace | PrefixSpace)
 
 # Prompts that a start of words gives a token method: a quarter of the random pool that greedy
 # search begins with at 3,200 rows on 32 examples.
