@@ -268,7 +268,7 @@ class FrozenLM:
 
     def keys_and_values(self, prompts: Sequence[SoftPrompt]) -> NDArray[np.float32]:
         """What the layers make of soft prompts that are read alone: see `prefixes`."""
-        return keys_and_values(self._packed and self._packed.packed, self.limits, prompts)
+        return keys_and_values(self._packed.packed if self._packed else None, self.limits, prompts)
 
     def score(
         self, prompts: Sequence[Prompt], queries: Sequence[Query], *, over: Over = "vocabulary"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from rlprompt.search.result import prompt_from_state, prompt_state
 from rlprompt.search.run import search
 from rlprompt.search.space import PrefixSpace
 from rlprompt.tasks.base import Task
+from rlprompt.types import PromptKind
 
 LED = "{prompt} {text}"
 
@@ -34,11 +35,11 @@ def space(lm: FrozenLM, task: Task | None = None, **settings: Any) -> PrefixSpac
 
 
 def test_a_start_is_what_the_layers_make_of_its_tokens(lm: FrozenLM) -> None:
-    made = space(lm, class_task(LED), start="the film was great")
-    ids = lm.encode("the film was great")
+    ids = lm.encode(" the film was great")
+    made = space(lm, class_task(LED), start=TokenPrompt(ids))
     expected = lm.keys_and_values([SoftPrompt(lm.embeddings(ids))])[0]
     assert made.start == pytest.approx(expected, abs=1e-5)
-    several = space(lm, class_task(LED), start=["the film was great", "vocabulary"])
+    several = space(lm, class_task(LED), start=[TokenPrompt(ids), "vocabulary"])
     assert several.starts.shape == (2, *made.start.shape)
     assert several.start == pytest.approx(expected, abs=1e-5)
 
@@ -63,15 +64,15 @@ def test_the_unit_is_what_a_layer_differs_by_between_tokens(lm: FrozenLM) -> Non
 
 def test_the_best_of_several_starts_is_chosen_on_train(lm: FrozenLM) -> None:
     class Nearest(RandomSearch):
-        searches = "prefix"
-        seen: list[PrefixSpace] = []  # noqa: RUF012
+        searches: ClassVar[PromptKind] = "prefix"
+        seen: ClassVar[list[PrefixSpace]] = []
 
         def run(self, objective: Any, space: Any, rng: Any) -> None:
             self.seen.append(space)
             objective.evaluate([PrefixPrompt(space.start)])
 
-    task = class_task(LED)
-    found = search(task, lm, Nearest(), 60, length=4, start=["good film", "bad film"])
+    task, starts = class_task(LED), [TokenPrompt(lm.encode(t)) for t in (" good film", " bad film")]
+    found = search(task, lm, Nearest(), 60, length=4, start=starts)
     (made,) = Nearest.seen
     rewards = [
         task.rewards(lm, [PrefixPrompt(one)], task.splits.train).mean() for one in made.starts
@@ -135,6 +136,7 @@ class TestKept:
         assert row["prompts"] == "[null]"
         objective.evaluate([PrefixPrompt(made.start)])
         whole = list(memo.answers)[-1]
+        assert isinstance(whole, TrainQuestion)
         assert prompt_from_state(prompt_state(whole.prompts[0])) == whole.prompts[0]
         assert whole.encoded(memo.answers[whole])["prompts"] != "[null]"
 
