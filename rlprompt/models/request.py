@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlprompt._utils.text import listed
 from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query
 from rlprompt.types import Ids
@@ -173,9 +174,8 @@ def prepare(
     kept = [prompts[first] for first in firsts]
     kinds = sorted({prompt.kind for prompt in kept})
     if len(kinds) > 1:
-        raise ValueError(
-            f"prompts of {' and '.join(kinds)} in one call; make it {len(kinds)} calls"
-        )
+        named = listed(f"{kind.removesuffix('s')} prompts" for kind in kinds)
+        raise ValueError(f"{named} in one call; make it a call each")
     for prompt in kept:
         limits.check_prompt(prompt)
     longest = max(map(len, kept))
@@ -205,7 +205,7 @@ def prepare_soft(limits: Limits, prompts: Sequence[Prompt], queries: Sequence[Qu
     """
     if not all(isinstance(prompt, SoftPrompt) for prompt in prompts):
         raise ValueError(
-            "a gradient needs prompts of vectors; token prompts are scored with `score`"
+            "a gradient needs soft prompts or prefix prompts; token prompts are scored with `score`"
         )
     lengths = sorted({len(prompt) for prompt in prompts})
     if len(lengths) > 1:

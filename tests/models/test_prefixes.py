@@ -191,7 +191,7 @@ class TestRefusals:
 
     def test_what_does_not_fit(self) -> None:
         lm, prompt = tiny_lm(), prefix(tiny_lm())
-        with pytest.raises(ValueError, match="prompts of prefix and tokens in one call"):
+        with pytest.raises(ValueError, match="prefix prompts and token prompts in one call"):
             lm.score([prompt, TokenPrompt((5,))], queries(lm))
         with pytest.raises(ValueError, match="leave nothing to answer from"):
             lm.score([prompt], [Query((), (), CANDIDATES)])
