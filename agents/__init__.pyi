@@ -1,3 +1,4 @@
+from .bbt_v2 import BBTv2 as BBTv2
 from .bdpl import BDPL as BDPL
 from .cma_es import CMAES as CMAES
 from .gcg import GCG as GCG
@@ -6,6 +7,7 @@ from .greedy import Greedy as Greedy
 from .grow import Grow as Grow
 from .ppo import PPO as PPO
 from .ppo import SoftPPO as SoftPPO
+from .prefix import PrefixTuning as PrefixTuning
 from .random_search import RandomSearch as RandomSearch
 from .random_soft import RandomSoft as RandomSoft
 from .soft_prompt import SoftPromptTuning as SoftPromptTuning
@@ -16,9 +18,11 @@ __all__ = [
     "CMAES",
     "GCG",
     "PPO",
+    "BBTv2",
     "Genetic",
     "Greedy",
     "Grow",
+    "PrefixTuning",
     "RandomSearch",
     "RandomSoft",
     "SoftPPO",

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlprompt.data.examples import check_choice
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import SoftSpace, typable_tokens
-from rlprompt.types import PromptKind
+from rlprompt.types import Floats, PromptKind
 
 # A full covariance is learnt in about 1000 evaluations a dimension (Nevergrad's documentation,
 # "Optimizers"). At Black-Box Tuning's 8000 evaluations for 500 dimensions, pycma's own learning
@@ -90,31 +92,54 @@ class CMAES(AskTell[SoftSpace]):
 
     def _dimension(self, n_prompts: int) -> int:
         """Coordinates of the subspace at a budget of so many prompts."""
-        by_budget = max(2, min(MOST_DIMENSIONS, n_prompts // PROMPTS_A_DIMENSION))
-        return by_budget if self.dimension is None else self.dimension
+        return dimension_for(n_prompts) if self.dimension is None else self.dimension
 
     def ask(self, space: SoftSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`."""
-        with warnings.catch_warnings():
-            # Without matplotlib it cannot plot, which nothing here asks of it.
-            warnings.filterwarnings("ignore", "Could not import matplotlib")
-            import cma  # half a second that other methods need not wait for
-
         if space.basis is None:
             space = space.subspace(self._dimension(n_prompts), rng, alpha=self.alpha)
         dimension = space.dimension
-        diagonal = n_prompts < EVALUATIONS_A_DIMENSION * dimension
-        population = self.population or 4 + int(3 * math.log(dimension))
+        evolving = generations(dimension, n_prompts, self.population, rng)
+        points = next(evolving)
         while True:
-            options = _options(population, diagonal, rng)
-            # Step size 1: the subspace is scaled so that z ~ N(0, 1) spreads by alpha.
-            strategy = cma.CMAEvolutionStrategy(np.zeros(dimension), 1.0, options)
-            while not strategy.stop():
-                points = strategy.ask()
-                evaluation = yield [space.prompt(z) for z in points]
-                # pycma minimises: the one place where the sign of a reward is turned.
-                strategy.tell(points, (-evaluation.rewards).tolist())
-            population *= 2
+            evaluation = yield [space.prompt(z) for z in points]
+            points = evolving.send(evaluation.rewards)
+
+
+def dimension_for(n_prompts: int) -> int:
+    """Coordinates of which so many prompts can tell something."""
+    return max(2, min(MOST_DIMENSIONS, n_prompts // PROMPTS_A_DIMENSION))
+
+
+def generations(
+    dimension: int, n_prompts: int, population: int | None, rng: np.random.Generator
+) -> Generator[list[NDArray[np.float64]], Floats, None]:
+    """Points around 0 to score, a generation after another; it is sent the rewards of each.
+
+    The first spreads by 1. Where a strategy stops, another begins with twice the population.
+
+    Args:
+        dimension: Coordinates of a point.
+        n_prompts: Points that the budget covers.
+        population: As for `CMAES`.
+        rng: The only source of randomness.
+    """
+    with warnings.catch_warnings():
+        # Without matplotlib it cannot plot, which nothing here asks of it.
+        warnings.filterwarnings("ignore", "Could not import matplotlib")
+        import cma  # half a second that other methods need not wait for
+
+    diagonal = n_prompts < EVALUATIONS_A_DIMENSION * dimension
+    population = population or 4 + int(3 * math.log(dimension))
+    while True:
+        options = _options(population, diagonal, rng)
+        strategy = cma.CMAEvolutionStrategy(np.zeros(dimension), 1.0, options)
+        while not strategy.stop():
+            points = strategy.ask()
+            rewards = yield points
+            # pycma minimises: the one place where the sign of a reward is turned.
+            strategy.tell(points, (-rewards).tolist())
+        population *= 2
 
 
 def _options(population: int, diagonal: bool, rng: np.random.Generator) -> dict[str, Any]:

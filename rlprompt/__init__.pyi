@@ -12,6 +12,7 @@ from .export.server import PromptServer as PromptServer
 from .models.decoding import Generated as Generated
 from .models.lm import FrozenLM as FrozenLM
 from .prompt import Length as Length
+from .prompt import PrefixPrompt as PrefixPrompt
 from .prompt import SoftPrompt as SoftPrompt
 from .prompt import TokenPrompt as TokenPrompt
 from .search.budget import Budget as Budget
@@ -23,6 +24,7 @@ from .search.optimiser import Optimiser as Optimiser
 from .search.result import Result as Result
 from .search.run import search as search
 from .search.selection import Selection as Selection
+from .search.space import PrefixSpace as PrefixSpace
 from .search.space import SoftSpace as SoftSpace
 from .search.space import TokenSpace as TokenSpace
 from .studies.comparison import Comparison as Comparison
@@ -66,6 +68,8 @@ __all__ = [
     "Length",
     "Objective",
     "Optimiser",
+    "PrefixPrompt",
+    "PrefixSpace",
     "PromptServer",
     "Query",
     "Result",

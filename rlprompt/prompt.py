@@ -1,10 +1,12 @@
-"""What is searched for: a short sequence of tokens or of embedding vectors.
+"""What is searched for: a short sequence of tokens, of embedding vectors, or of keys and values.
 
-Both kinds are values: frozen, compared and hashed by content, and never tied to a model object.
+All kinds are values: frozen, compared and hashed by content, and never tied to a model object.
 
 >>> TokenPrompt((504, 572)) == TokenPrompt([504, 572])
 True
 >>> len(SoftPrompt(np.zeros((5, 16), dtype=np.float32)))
+5
+>>> len(PrefixPrompt(np.zeros((5, 30, 2, 3, 64), dtype=np.float32)))
 5
 """
 
@@ -16,12 +18,12 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import get_args
+from typing import ClassVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rlprompt.types import PoolKind, StartName
+from rlprompt.types import PoolKind, PromptKind, StartName
 
 START_NAMES: tuple[StartName, ...] = get_args(StartName)
 POOL_KINDS: tuple[PoolKind, ...] = get_args(PoolKind)
@@ -43,6 +45,8 @@ class TokenPrompt:
     Raises:
         ValueError: An id is negative or no integer.
     """
+
+    kind: ClassVar[PromptKind] = "tokens"
 
     ids: tuple[int, ...]
 
@@ -73,7 +77,7 @@ class TokenPrompt:
 
 @dataclass(frozen=True, eq=False)
 class SoftPrompt:
-    """A prompt of embedding vectors.
+    """A prompt of vectors: of embeddings, which a model is fed in the place of tokens'.
 
     >>> prompt = SoftPrompt(np.zeros((5, 16)))
     >>> len(prompt), prompt.vectors.dtype, prompt == SoftPrompt(np.zeros((5, 16)))
@@ -86,16 +90,21 @@ class SoftPrompt:
         ValueError: Not two-dimensional, or not finite.
     """
 
+    kind: ClassVar[PromptKind] = "soft"
+    axes: ClassVar[tuple[str, ...]] = ("length", "hidden")
+
     vectors: NDArray[np.float32]
 
     def __init__(self, vectors: ArrayLike) -> None:
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
             # + 0 turns -0 into 0: equal numbers must have equal bytes.
             kept = np.array(vectors, dtype=np.float32) + np.float32(0)
-        if kept.ndim != 2:
-            raise ValueError(f"a soft prompt has shape (length, hidden), got {kept.shape}")
+        if kept.ndim != len(self.axes):
+            raise ValueError(
+                f"a {self.kind} prompt has shape ({', '.join(self.axes)}), got {kept.shape}"
+            )
         if not np.isfinite(kept).all():
-            raise ValueError("a soft prompt must be finite, got NaN or infinity")
+            raise ValueError(f"a {self.kind} prompt must be finite, got NaN or infinity")
         kept.setflags(write=False)
         object.__setattr__(self, "vectors", kept)
 
@@ -118,7 +127,48 @@ class SoftPrompt:
         return int(self.digest[:15], 16)
 
 
+class PrefixPrompt(SoftPrompt):
+    """A prompt of vectors at every layer: the keys and values of tokens that nobody wrote.
+
+    A causal model finds them before all that it reads, special tokens included, as if it had read
+    so many tokens already (prefix tuning, Li & Liang 2021, arXiv 2101.00190; P-tuning v2, Liu et
+    al. 2022, arXiv 2110.07602). Positions come first, in PEFT's order, so that a part of the prompt
+    is a part of the array.
+
+    >>> prompt = PrefixPrompt(np.zeros((5, 30, 2, 3, 64)))  # 30 layers, 3 heads of 64
+    >>> len(prompt), prompt.kind, prompt == SoftPrompt(np.zeros((5, 16)))
+    (5, 'prefix', False)
+
+    Args:
+        vectors: (length, layers, 2, heads, width), keys before values, as the layers keep them:
+            where positions turn keys, turned; finite; copied to a read-only float32 array.
+
+    Raises:
+        ValueError: Of another shape, or not finite.
+    """
+
+    kind = "prefix"
+    axes = ("length", "layers", "2", "heads", "width")
+
+    def __init__(self, vectors: ArrayLike) -> None:
+        super().__init__(vectors)
+        if self.vectors.shape[2] != 2:
+            raise ValueError(
+                f"a prefix prompt has keys and values, shape ({', '.join(self.axes)}), got "
+                f"{self.vectors.shape}"
+            )
+
+
 Prompt = TokenPrompt | SoftPrompt
+
+
+def vector_prompt(vectors: NDArray[np.floating]) -> SoftPrompt:
+    """The prompt of vectors: what has more axes than embeddings have is keys and values.
+
+    >>> vector_prompt(np.zeros((5, 16))).kind, vector_prompt(np.zeros((5, 30, 2, 3, 64))).kind
+    ('soft', 'prefix')
+    """
+    return (PrefixPrompt if vectors.ndim > len(SoftPrompt.axes) else SoftPrompt)(vectors)
 
 
 @dataclass(frozen=True)
@@ -179,12 +229,18 @@ def checked_starts(start: Start | Sequence[Start]) -> tuple[Start, ...]:
     (('hand',), ('auto', 'It was'))
 
     Raises:
-        ValueError: There is none, a text is empty, or it looks like a name that is misspelt.
+        ValueError: There is none, a text is empty or looks like a name that is misspelt, or a start
+            is one of keys and values.
     """
     one = isinstance(start, Start)
     starts: tuple[Start, ...] = (start,) if one else tuple(start)  # type: ignore[arg-type,assignment]
     if not starts:
         raise ValueError(f"no start; give a text, or one of {', '.join(START_NAMES)}")
+    if any(isinstance(prompt, PrefixPrompt) for prompt in starts):
+        raise ValueError(
+            "a prompt of keys and values is no start; give a text, tokens or a soft prompt, and "
+            "methods that search them begin with what the model makes of it"
+        )
     for text in starts:
         if not isinstance(text, str):
             continue

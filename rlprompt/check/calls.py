@@ -31,7 +31,11 @@ ROUNDING = 1e-7
 
 def where(prompt: Prompt, example: Example) -> str:
     """A prompt and an example in words, short."""
-    title = f"soft prompt {prompt.digest[:8]}" if isinstance(prompt, SoftPrompt) else repr(prompt)
+    title = (
+        f"{prompt.kind} prompt {prompt.digest[:8]}"
+        if isinstance(prompt, SoftPrompt)
+        else repr(prompt)
+    )
     return f"{title} on {example.source or str(dict(example.fields))[:60]}"
 
 

@@ -22,6 +22,7 @@ from typing import Any, get_args
 import numpy as np
 
 from rlprompt._utils.seeding import random_states
+from rlprompt._utils.text import listed
 from rlprompt.check.calls import CheckedTask, as_rewards, raised
 from rlprompt.check.classes import check_classes, check_foresight, largest_class
 from rlprompt.check.gradient import check_gradient
@@ -204,8 +205,7 @@ class _Check:
         """What it says to few prompts and examples."""
         train = self.task.splits.parts()["train"]
         examples = _spread(train, N_EXAMPLES)
-        names = {"tokens": "token prompts", "soft": "soft prompts"}
-        taken = " and ".join(names[kind] for kind in self.kinds)
+        taken = listed(f"{kind.removesuffix('s')} prompts" for kind in self.kinds)
         yield Finding("kinds", "pass", f"it takes {taken}")
         for kind in self.kinds:
             prompts = self.prompts(kind, N_PROMPTS)
@@ -235,9 +235,14 @@ class _Check:
         for kind in get_args(PromptKind):
             try:
                 self.ask.raw(self.prompts(kind, 1), examples)
-                taken.append(kind)
             except Stop as stop:
                 stops.append(stop)
+            except ValueError:
+                if kind != "prefix":
+                    raise
+                # The model, or the template, has no place for them.
+            else:
+                taken.append(kind)
         if not taken:
             raise stops[0]
         return taken

@@ -31,10 +31,10 @@ Call = tuple[tuple[Prompt, ...], tuple[Example, ...], Loss | None]
 
 @dataclass(frozen=True)
 class ToyTask(Task):
-    """A reward that needs no model, for prompts of both kinds, with gradients.
+    """A reward that needs no model, for prompts of all kinds, with gradients.
 
-    A token prompt earns the mean of its tokens' hidden worths, and a soft prompt minus half the
-    mean square of its vectors, so that both have better and worse parts.
+    A token prompt earns the mean of its tokens' hidden worths, and a prompt of vectors minus half
+    their mean square, so that all have better and worse parts.
 
     Args:
         n_examples: In each split, 1 or more.

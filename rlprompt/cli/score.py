@@ -130,7 +130,8 @@ def _print_scores(
         console.print(f"prompt     {text!r}{again}")
         console.print(f"token ids  {' '.join(map(str, prompt.ids)) or '(none)'}")
     else:
-        console.print(f"prompt     {len(prompt)} vectors, {text!r}")
+        unit = "positions" if prompt.kind == "prefix" else "vectors"
+        console.print(f"prompt     {len(prompt)} {unit}, {text!r}")
     console.print()
     rows = [("split", "examples", task.metric, "mean reward")]
     for part, found in scores.items():

@@ -37,7 +37,7 @@ from rlprompt.export.folder import ExportedPrompt, load_prompt
 from rlprompt.export.peft_adapter import write_adapter
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.scorer import embed
-from rlprompt.prompt import FACTS, Prompt, SoftPrompt
+from rlprompt.prompt import FACTS, PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.evaluation import describe
 from rlprompt.search.result import Candidate, Result, Score
 from rlprompt.statistics.summaries import share_interval, summarise
@@ -148,8 +148,9 @@ def export_prompt(
     facts = _facts(result, lm, task, prompt, run, hashlib.sha256(content).hexdigest(), model)
     (folder / VECTORS).write_bytes(content)
     if facts.before_ids or len(vectors):
-        before = _embedded(lm, facts.before_ids or ())
-        rows = np.concatenate([before, vectors])
+        rows = vectors
+        if not isinstance(prompt, PrefixPrompt):
+            rows = np.concatenate([_embedded(lm, facts.before_ids or ()), vectors])
         write_adapter(folder, rows, model.kind, model.place or model.model, model.revision)
     (folder / CARD).write_text(card(facts, lm), "utf-8")
     # Last: a folder without it is no exported prompt.
@@ -198,16 +199,20 @@ def _facts(
     candidate, usage = result.best, None if task is None else usage_of(task, lm, prompt)
     text, retypable = describe(as_task(task) if task else Task(), lm, prompt)
     metric = "" if task is None else task.metric
+    shape = (len(prompt), lm.hidden_size)
+    before = None if usage is None else _before(usage.made, lm)
+    if isinstance(prompt, PrefixPrompt):
+        shape, before = prompt.vectors.shape, ()
     return Facts(
         format=FORMAT,
-        kind="soft" if isinstance(prompt, SoftPrompt) else "token",
-        ids=None if isinstance(prompt, SoftPrompt) else prompt.ids,
+        kind="token" if prompt.kind == "tokens" else prompt.kind,
+        ids=prompt.ids if isinstance(prompt, TokenPrompt) else None,
         text=text,
         retypable=retypable,
         digest=prompt.digest,
-        shape=(len(prompt), lm.hidden_size),
+        shape=shape,
         sha256=sha256,
-        before_ids=None if usage is None else _before(usage.made, lm),
+        before_ids=before,
         task=TaskFacts(
             name=result.task, fingerprint=result.task_fingerprint, metric=metric, usage=usage
         ),

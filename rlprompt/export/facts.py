@@ -198,15 +198,16 @@ class Facts(_Part):
 
     Attributes:
         format: Version of the folder's format.
-        kind: `token` or `soft`.
+        kind: `token`, `soft` or `prefix`.
         ids: Ids of a token prompt, else None.
-        text: How it reads; a soft prompt as its nearest tokens, after `result.SOFT_MARK`.
+        text: How it reads; a soft prompt as its nearest tokens, after `result.SOFT_MARK`, a prefix
+            prompt as its size, after `result.PREFIX_MARK`.
         retypable: Whether typing the text gives the prompt again.
         digest: Content hash of the prompt.
-        shape: (L, H) of its vectors.
+        shape: (L, H) of its vectors, of a prefix prompt (L, layers, 2, heads, width).
         sha256: Of `prompt.safetensors`, hexadecimal.
         before_ids: Ids before the prompt where they are the same for every example; the adapter
-            begins with them. None where they are not the same, or not known.
+            begins with them. None where they are not the same, or not known; none before a prefix.
         task: What it was searched for.
         model: What it belongs to.
         search: How it was found.
@@ -215,12 +216,12 @@ class Facts(_Part):
     """
 
     format: int
-    kind: Literal["token", "soft"]
+    kind: Literal["token", "soft", "prefix"]
     ids: tuple[NonNegativeInt, ...] | None
     text: str
     retypable: bool
     digest: str
-    shape: tuple[NonNegativeInt, PositiveInt]
+    shape: tuple[NonNegativeInt, ...]
     sha256: str
     before_ids: tuple[NonNegativeInt, ...] | None
     task: TaskFacts
@@ -232,7 +233,9 @@ class Facts(_Part):
     @pydantic.model_validator(mode="after")
     def _parts_fit_together(self) -> Facts:
         if (self.kind == "token") != (self.ids is not None):
-            raise ValueError("a token prompt has ids, and a soft prompt has none")
+            raise ValueError("a token prompt has ids, and no other has")
+        if len(self.shape) != (5 if self.kind == "prefix" else 2):
+            raise ValueError(f"a {self.kind} prompt of shape {self.shape}")
         if not set(self.scores) <= set(SCORED):
             raise ValueError(f"scores of {', '.join(self.scores)}; known: {', '.join(SCORED)}")
         return self
@@ -288,7 +291,7 @@ def _refusal(facts: Facts, here: Fingerprint) -> str:
     )
     if here.dtype != there.dtype:
         message += f"Weights in {here.dtype} cannot always be told: load them in {there.dtype}. "
-    if facts.kind == "soft":
+    if facts.kind != "token":
         return message + "Its vectors mean nothing to another model; search there anew"
     return message + (
         f"`rlprompt transfer RUN --models {here.model}` tells what its text is worth there"

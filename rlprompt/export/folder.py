@@ -1,7 +1,7 @@
 """A found prompt as a folder that one can keep, pass on, use and check.
 
 `prompt.json` holds all facts: the prompt and how it is put to work, the model it belongs to, what
-it scored, and how it was found. `prompt.safetensors` holds its vectors as the model is fed them,
+it scored, and how it was found. `prompt.safetensors` holds its vectors as the model is given them,
 those of a token prompt too. `export_prompt` writes the folder, with an adapter and a card beside.
 """
 
@@ -28,7 +28,7 @@ from rlprompt.export.prediction import Prediction, memory_rows
 from rlprompt.export.server import Answer, PromptServer, used
 from rlprompt.models.fingerprint import loading
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import FACTS, Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import FACTS, Prompt, TokenPrompt, vector_prompt
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class ExportedPrompt:
     Attributes:
         facts: What `prompt.json` says.
         prompt: The prompt itself.
-        vectors: (L, H) float32, as the model's layers are fed them.
+        vectors: (L, H) float32, as the model's layers are fed them; of a prefix prompt
+            (L, layers, 2, heads, width).
         folder: Where it was read from.
 
     >>> import tempfile
@@ -162,7 +163,7 @@ def load_prompt(folder: str | Path) -> ExportedPrompt:
     content = _content(folder, FACTS)
     facts = _facts(folder / FACTS, content)
     vectors = _vectors(folder, facts)
-    prompt = SoftPrompt(vectors) if facts.ids is None else TokenPrompt(facts.ids)
+    prompt = vector_prompt(vectors) if facts.ids is None else TokenPrompt(facts.ids)
     if prompt.digest != facts.digest or len(prompt) != len(vectors):
         raise ValueError(
             f"{folder / FACTS} was changed: its prompt is not the one that was exported; export it "

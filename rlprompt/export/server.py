@@ -1,7 +1,7 @@
 """Several exported prompts side by side on one loaded model.
 
-A batch may mix prompts, of both kinds: all its texts are scored together, each under its own
-prompt, in its own template, with its own label words.
+A batch may mix prompts of all kinds, each in its own template, with its own label words: its texts
+are scored together, but for those under a prefix prompt, which are by themselves.
 """
 
 from __future__ import annotations

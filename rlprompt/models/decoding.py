@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprompt.template import Query
-from rlprompt.types import Ids
+from rlprompt.types import Ids, ModelKind
 
 Ended = Literal["end token", "stop string", "length"]
 Draws = NDArray[np.float32]
@@ -190,3 +190,20 @@ class AnswerEnd:
         while n_needed and self.decode(ids[: n_needed - 1]).startswith(text):
             n_needed -= 1
         return tuple(ids[:n_needed])
+
+
+def check_texts(name: str, kind: ModelKind, texts: Sequence[Ids]) -> None:
+    """Refuse texts that a model cannot go on with."""
+    if kind != "causal":
+        raise ValueError(f"{name} is {kind}; only a causal model goes on with a text")
+    if not texts or not all(texts):
+        raise ValueError("nothing to go on with: give texts of one token or more")
+
+
+def check_writes(name: str, kind: ModelKind) -> None:
+    """Refuse a model that cannot write."""
+    if kind == "masked":
+        raise ValueError(
+            f"{name} is a masked model: it fills gaps and cannot write on; take a causal or "
+            "encoder-decoder model, or a task with label words"
+        )

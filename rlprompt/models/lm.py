@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlprompt._utils.chats import Message
 from rlprompt.models import precision
-from rlprompt.models.decoding import AnswerEnd, Decoding, Generated
+from rlprompt.models.decoding import AnswerEnd, Decoding, Generated, check_texts, check_writes
 from rlprompt.models.examination import examine, unwrap
 from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.models.head import Head
@@ -45,7 +45,8 @@ from rlprompt.models.packed_model import ForwardError, PackedModel, Reader
 from rlprompt.models.packed_scoring import PackedScorer, forgetful
 from rlprompt.models.plain import PlainScorer
 from rlprompt.models.plain_generation import PlainGenerator
-from rlprompt.models.request import Limits, Request, join, prepare, prepare_soft
+from rlprompt.models.prefixes import keys_and_values
+from rlprompt.models.request import Limits, Request, calls, join, prepare, prepare_soft
 from rlprompt.models.scorer import Generator, Over, Scorer, token_vectors, write
 from rlprompt.models.spelling import Spelling
 from rlprompt.models.weights import input_device, keep_layout, n_parameters, quantisation
@@ -205,10 +206,12 @@ class FrozenLM:
         """Longest sequence that the model takes, in tokens; None where there is no limit."""
         return context_length(self.model, self.kind)
 
-    @cached_property
+    @property
     def limits(self) -> Limits:
         """What the model takes."""
-        return Limits(self.name, self.n_vocabulary, self.hidden_size, self.context)
+        sizes, packed = (self.n_vocabulary, self.hidden_size, self.context), self._packed
+        keys = packed.packed.position_shape if packed else f"it is not packed ({self.obstacle})"
+        return Limits(self.name, *sizes, self.prefix_ids, keys)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -264,6 +267,10 @@ class FrozenLM:
         vectors = torch.tensor(prompt.vectors, device=table.device)
         return TokenPrompt(torch.cdist(vectors, table).argmin(-1).tolist())
 
+    def keys_and_values(self, prompts: Sequence[SoftPrompt]) -> NDArray[np.float32]:
+        """What the layers make of soft prompts that are read alone: see `prefixes`."""
+        return keys_and_values(self._packed.packed if self._packed else None, self.limits, prompts)
+
     def score(
         self, prompts: Sequence[Prompt], queries: Sequence[Query], *, over: Over = "vocabulary"
     ) -> Tensor:
@@ -280,9 +287,9 @@ class FrozenLM:
             (P, Q, C) float32 on the CPU, nats, <= 0.
 
         Raises:
-            ValueError: Nothing to score, prompts of both kinds, ids outside the vocabulary, vectors
-                of the wrong width, unequal numbers of candidates, or a sequence that is empty or
-                longer than the context; or the answers are no finite numbers (`NotFiniteError`).
+            ValueError: Nothing to score, prompts of several kinds, ids outside the vocabulary,
+                vectors of wrong shape, text before a prefix, unequal numbers of candidates, or text
+                that is empty or too long; or answers that are no finite numbers (`NotFiniteError`).
         """
         return self._score(self._scorer, over, prompts, queries)
 
@@ -332,7 +339,7 @@ class FrozenLM:
         """Log p(candidate | text) of each query's candidates under its own prompt, in one batch.
 
         Args:
-            pairs: Prompts of both kinds, and queries with any number C of candidates each.
+            pairs: Prompts of any kind, and queries with any number C of candidates each.
 
         Returns:
             Of each pair (C,) float32 on the CPU, nats, <= 0.
@@ -340,11 +347,14 @@ class FrozenLM:
         Raises:
             ValueError: As for `score`.
         """
-        request, queries = join(self.limits, pairs)
-        # Texts that are served come once: kept, they would fill the memory.
-        with forgetful(self._packed):
-            (found,) = self._answer(self._scorer, "vocabulary", request, queries)
-        return [row[: len(q.candidates)] for row, (_, q) in zip(found, pairs, strict=True)]
+        found: dict[int, Tensor] = {}
+        for places in calls(pairs):
+            request, queries = join(self.limits, [pairs[i] for i in places])
+            # Texts that are served come once: kept, they would fill the memory.
+            with forgetful(self._packed):
+                (rows,) = self._answer(self._scorer, "vocabulary", request, queries)
+            found |= zip(places, rows, strict=True)
+        return [found[i][: len(query.candidates)] for i, (_, query) in enumerate(pairs)]
 
     def noise(self, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Noise:
         """How much these rows' log-likelihoods depend on how they are computed.
@@ -389,29 +399,27 @@ class FrozenLM:
             over: As for `score`.
 
         Returns:
-            Log-likelihoods (P, Q, C), and the gradient (P, L, H) of each prompt's rewards summed
-            over the queries; both float32 on the CPU.
+            Log-likelihoods (P, Q, C), and the gradient (P, *shape of its vectors) of each prompt's
+            rewards summed over the queries; both float32 on the CPU.
 
         Raises:
             ValueError: As for `score`, unequal lengths, or quantised layers carry no gradient.
         """
         request = prepare_soft(self.limits, prompts, queries)
-        ids, vectors = request.ids, self._vectors(request)
+        vectors, n, n_queries = self._vectors(request), len(prompts), len(queries)
         assert vectors is not None
         vectors.requires_grad_()
-        n_queries = len(queries)
-        out = torch.empty((len(ids) * n_queries, len(queries[0].candidates)), device=self.device)
+        out = torch.empty((n * n_queries, len(queries[0].candidates)), device=self.device)
 
         def consume(index: Tensor, loglik: Tensor) -> Tensor:
             out[index] = loglik.detach().float()
             return reward(loglik, (index % n_queries).cpu().numpy()).sum()
 
-        self._scorer.score(ids, vectors, queries, over, consume)
+        self._scorer.score(request.ids, vectors, queries, over, consume)
         precision.check_finite(out, self.name, self.model.dtype)
         grad = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
         precision.check_gradient(grad, self.name, self.model)
-        loglik = out.cpu().view(len(ids), n_queries, -1)
-        return loglik, grad.cpu().view(len(prompts), -1, self.hidden_size)
+        return out.cpu().view(n, n_queries, -1), grad.cpu().view(n, -1, *grad.shape[1:])
 
     @torch.no_grad()
     def last_hidden(
@@ -432,10 +440,7 @@ class FrozenLM:
             ValueError: There is no text, one is empty, the model is not causal, or it has no
                 output head of its own.
         """
-        if self.kind != "causal":
-            raise ValueError(f"{self.name} is {self.kind}; only a causal model goes on with a text")
-        if not texts or not all(texts):
-            raise ValueError("nothing to go on with: give texts of one token or more")
+        check_texts(self.name, self.kind, texts)
         if after and self._packed is not None:
             last = self._reader(self._packed.packed, [*map(tuple, after), tuple(texts)])
         else:
@@ -494,11 +499,7 @@ class FrozenLM:
             ValueError: As for `score`; a masked model; or a setting out of its range.
         """
         decoding = Decoding(max_new_tokens, stop, temperature, top_k, top_p, seed, min_new_tokens)
-        if self.kind == "masked":
-            raise ValueError(
-                f"{self.name} is a masked model: it fills gaps and cannot write on; take a causal "
-                "or encoder-decoder model, or a task with label words"
-            )
+        check_writes(self.name, self.kind)
         request = prepare(self.limits, prompts, queries, n_answer=max_new_tokens - 1)
         end = AnswerEnd(self.decode, end_ids(self.model, self.tokenizer), decoding)
         digests, vectors = [prompts[i].digest for i in request.firsts], self._vectors(request)
@@ -507,4 +508,5 @@ class FrozenLM:
 
     @cached_property
     def _generator(self) -> Generator:
-        return PackedGenerator(self._packed.packed) if self._packed else PlainGenerator(self._plain)
+        packed = self._packed
+        return PackedGenerator(packed.packed) if packed else PlainGenerator(self._plain)

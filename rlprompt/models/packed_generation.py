@@ -24,7 +24,7 @@ from rlprompt.models.decoding import AnswerEnd, Draws, Generated
 from rlprompt.models.kernels import Kernels
 from rlprompt.models.memory import split_evenly
 from rlprompt.models.packed_model import PackedModel
-from rlprompt.models.scorer import to_device
+from rlprompt.models.scorer import behind_prefixes, holds_keys, to_device
 from rlprompt.models.weights import input_device
 from rlprompt.template import Query
 from rlprompt.types import Ids
@@ -98,8 +98,11 @@ class PackedGenerator:
         self, prompts: Sequence[Ids], vectors: Tensor | None, queries: Sequence[Query]
     ) -> Iterator[list[_Start]]:
         """All pairs, in groups whose prefixes fit together."""
+        if prefixed := holds_keys(vectors):
+            queries = behind_prefixes(queries)
         heads, n_queries = [query.head_ids for query in queries], len(queries)
-        if len(set(heads)) == 1 and n_queries > 1 and all(query.tail_ids for query in queries):
+        shared = len(set(heads)) == 1 and n_queries > 1 and all(q.tail_ids for q in queries)
+        if prefixed or shared:
             root = self.packed.kept_prefixes(heads[:1])[0]
             most = self.packed.prompts_at_once(len(heads[0]) + max(map(len, prompts)))
             for part in split_evenly(len(prompts), most):

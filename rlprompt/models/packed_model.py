@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from rlprompt.models.kernels import Kernels
 from rlprompt.models.loading import SLIDING, sliding_window
 from rlprompt.models.memory import KeptPrefixes, Memory, out_of_memory
 from rlprompt.models.packing import PackedRow, Pass, batch, grow, lay_out
-from rlprompt.models.scorer import embed, to_device, wants_grad
+from rlprompt.models.scorer import embed, holds_keys, to_device, wants_grad
 from rlprompt.models.weights import input_device
 from rlprompt.types import Ids
 
@@ -59,6 +59,7 @@ class PackedModel:
         n_layers: Layers that have keys and values.
         n_heads: Heads of keys and values that each of them has.
         head_dim: Width of each.
+        n_vocabulary: Rows of the embedding table, where virtual ids begin.
         token_bytes: What the keys and values of one token take.
 
     Raises:
@@ -72,10 +73,16 @@ class PackedModel:
         self.kept = KeptPrefixes(memory.limit // 4)
         self.config: Any = model.config.get_text_config()
         self.n_layers = int(self.config.num_hidden_layers)
+        self.n_vocabulary = len(cast(torch.nn.Embedding, model.get_input_embeddings()).weight)
         self.n_heads, self.head_dim = self._cache_shape()
         self.token_bytes = (
             2 * self.n_layers * self.n_heads * self.head_dim * int(model.dtype.itemsize)
         )
+
+    @property
+    def position_shape(self) -> tuple[int, int, int, int]:
+        """That of the keys and values of a position, (layers, 2, heads, dim)."""
+        return self.n_layers, 2, self.n_heads, self.head_dim
 
     @torch.no_grad()
     def _cache_shape(self) -> tuple[int, int]:
@@ -120,7 +127,13 @@ class PackedModel:
     def extend(
         self, root: Tensor | None, chains: Sequence[Ids], vectors: Tensor | None
     ) -> list[Tensor | None]:
-        """Keys and values of the root followed by each chain, (layers, 2, heads, tokens, dim)."""
+        """Keys and values of the root followed by each chain, (layers, 2, heads, tokens, dim).
+
+        Prefix prompts are such already, and have no root.
+        """
+        if holds_keys(vectors):
+            assert root is None
+            return [self._own_keys(chain, vectors) for chain in chains]
         known: list[Tensor | None] = [root] * len(chains)
         n_root = 0 if root is None else int(root.shape[-2])
         rows = [
@@ -142,6 +155,12 @@ class PackedModel:
         for rows_ in self.batch(rows, wants_grad(vectors)):
             self.memory.run(rows_, step)
         return known
+
+    def _own_keys(self, chain: Ids, vectors: Tensor) -> Tensor:
+        """Those that the virtual ids of a prefix prompt stand for."""
+        places = torch.tensor(chain, dtype=torch.long, device=vectors.device)
+        rows = vectors[places - self.n_vocabulary]
+        return rows.permute(1, 2, 3, 0, 4).to(self.model.dtype)
 
     def read_on(self, texts: Sequence[Ids], known: Mapping[Ids, Tensor]) -> dict[Ids, Read]:
         """Read texts to their ends, each from where the longest known beginning of it ends.

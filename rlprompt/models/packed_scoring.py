@@ -24,7 +24,16 @@ from torch import Tensor
 from rlprompt.models.memory import split_evenly
 from rlprompt.models.packed_model import PackedModel
 from rlprompt.models.packing import PackedRow, Pass, fill, grow, lay_out
-from rlprompt.models.scorer import Consume, Over, accumulate_grad, collect, to_device, wants_grad
+from rlprompt.models.scorer import (
+    Consume,
+    Over,
+    accumulate_grad,
+    behind_prefixes,
+    collect,
+    holds_keys,
+    to_device,
+    wants_grad,
+)
 from rlprompt.template import Query
 from rlprompt.types import Ids
 
@@ -69,9 +78,14 @@ class PackedScorer:
     ) -> None:
         """See `Scorer.score`."""
         call = _Call(vectors, over, consume, len(queries[0].candidates))
+        prefixed = holds_keys(vectors)
+        if prefixed:
+            queries = behind_prefixes(queries)
         same_head = len({query.head_ids for query in queries}) == 1
         with torch.set_grad_enabled(call.with_grad):
-            if same_head and len(queries) > 1 and all(query.tail_ids for query in queries):
+            if prefixed or (
+                same_head and len(queries) > 1 and all(query.tail_ids for query in queries)
+            ):
                 self._prompts_as_prefixes(call, prompts, queries)
             else:
                 self._queries_as_prefixes(call, prompts, queries)

@@ -49,7 +49,12 @@ def measure_noise(
         score_plain: The same with nothing shared.
         prompts: (P,), scored P * Q more times.
         queries: (Q,).
+
+    Raises:
+        ValueError: They are prefix prompts, which are computed in one way alone.
     """
+    if any(prompt.kind == "prefix" for prompt in prompts):
+        raise ValueError("the noise of prefix prompts is that of others; measure it on tokens")
     together = score(prompts, queries)
     rng = np.random.default_rng(0)
     p, q = rng.permutation(len(prompts)).tolist(), rng.permutation(len(queries)).tolist()

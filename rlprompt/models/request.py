@@ -1,7 +1,7 @@
 """What one call asks of a model: checked before anything is computed, equal prompts merged.
 
 Prompts become *virtual ids* (see `Scorer`): those of tokens are their own, and the vectors of soft
-prompts are numbered from the end of the vocabulary.
+and of prefix prompts are numbered from the end of the vocabulary.
 
 >>> limits = Limits("small", n_vocabulary=100, hidden_size=8, context=16)
 >>> prompts: list[Prompt] = [TokenPrompt((5, 6)), TokenPrompt((7,)), TokenPrompt((5, 6))]
@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt._utils.text import listed
+from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query
 from rlprompt.types import Ids
 
@@ -35,21 +36,58 @@ class Limits:
         n_vocabulary: Rows of its embedding table.
         hidden_size: Width of its embedding vectors.
         context: Longest sequence in tokens, or None.
+        start: Special tokens that begin every text.
+        prefix: (layers, 2, heads, width) of a position of prefix prompts, or why it takes none.
     """
 
     name: str
     n_vocabulary: int
     hidden_size: int
     context: int | None
+    start: Ids = ()
+    prefix: tuple[int, ...] | str = "it keeps no keys and values"
 
     def check_prompt(self, prompt: Prompt) -> None:
         """Refuse ids outside the vocabulary and vectors of another width."""
         if isinstance(prompt, TokenPrompt):
             self.check_ids(prompt.ids)
+        elif isinstance(prompt, PrefixPrompt):
+            self.check_prefix(prompt.vectors.shape[1:])
         elif prompt.vectors.shape[1] != self.hidden_size:
             raise ValueError(
                 f"vectors of width {prompt.vectors.shape[1]}; {self.name} takes {self.hidden_size}"
             )
+
+    @property
+    def position_shape(self) -> tuple[int, ...]:
+        """That of a position of prefix prompts.
+
+        Raises:
+            ValueError: The model takes none.
+        """
+        if isinstance(self.prefix, str):
+            raise ValueError(
+                f"{self.name} takes no prefix prompts: {self.prefix}; search tokens or soft prompts"
+            )
+        return self.prefix
+
+    def check_prefix(self, shape: tuple[int, ...]) -> None:
+        """Refuse keys and values on a model that takes none, and those of another shape."""
+        if shape != self.position_shape:
+            raise ValueError(
+                f"keys and values of shape (layers, 2, heads, width) = {shape}; {self.name} takes "
+                f"{self.prefix}"
+            )
+
+    def check_leading(self, query: Query) -> None:
+        """Refuse text that would stand before a prefix prompt, or none behind it."""
+        if query.head_ids not in ((), self.start):
+            raise ValueError(
+                "a prefix prompt stands before all text, and the template has text before it; "
+                "begin the template with {prompt}, as in '{prompt} {text}'"
+            )
+        if not query.n_text:
+            raise ValueError("a prefix prompt and no text leave nothing to answer from")
 
     def check_ids(self, ids: Ids) -> None:
         """Refuse ids outside the vocabulary."""
@@ -79,8 +117,8 @@ class Request:
 
     Attributes:
         ids: Virtual ids of each.
-        vectors: (N, H) float32 that virtual ids from the vocabulary's size on stand for; None for
-            token prompts.
+        vectors: (N, H) float32 that virtual ids from the vocabulary's size on stand for, of prefix
+            prompts (N, layers, 2, heads, width); None for token prompts.
         inverse: Which of them each prompt of the call is.
         firsts: The place in the call where each comes first.
     """
@@ -134,17 +172,21 @@ def prepare(
     places = dict(zip(reversed(inverse), reversed(range(len(inverse))), strict=True))
     firsts = tuple(places[i] for i in range(len(distinct)))
     kept = [prompts[first] for first in firsts]
-    soft = [prompt for prompt in kept if isinstance(prompt, SoftPrompt)]
-    if soft and len(soft) < len(kept):
-        raise ValueError("token prompts and soft prompts in one call; make it two calls")
+    kinds = sorted({prompt.kind for prompt in kept})
+    if len(kinds) > 1:
+        named = listed(f"{kind.removesuffix('s')} prompts" for kind in kinds)
+        raise ValueError(f"{named} in one call; make it a call each")
     for prompt in kept:
         limits.check_prompt(prompt)
     longest = max(map(len, kept))
     for i, query in enumerate(queries):
         own = query.n_answer if n_answer is None else n_answer
         limits.check_query(i, query, longest, own)
+        if kinds == ["prefix"]:
+            limits.check_leading(query)
     if any(not q.head_ids and not q.tail_ids for q in queries) and not all(map(len, kept)):
         raise ValueError("an empty prompt in an empty text leaves nothing to answer from")
+    soft = [prompt for prompt in kept if isinstance(prompt, SoftPrompt)]
     if not soft:
         ids = tuple(cast(TokenPrompt, prompt).ids for prompt in kept)
         return Request(ids, None, tuple(inverse), firsts)
@@ -162,11 +204,21 @@ def prepare_soft(limits: Limits, prompts: Sequence[Prompt], queries: Sequence[Qu
         ValueError: See `FrozenLM.score_with_grad`.
     """
     if not all(isinstance(prompt, SoftPrompt) for prompt in prompts):
-        raise ValueError("a gradient needs soft prompts; token prompts are scored with `score`")
+        raise ValueError(
+            "a gradient needs soft prompts or prefix prompts; token prompts are scored with `score`"
+        )
     lengths = sorted({len(prompt) for prompt in prompts})
     if len(lengths) > 1:
         raise ValueError(f"prompts of one length, got {lengths}")
     return prepare(limits, prompts, queries, merge=False)
+
+
+def calls(pairs: Sequence[tuple[Prompt, Query]]) -> list[list[int]]:
+    """Places of the pairs that `join` makes one call of: those of one prefix prompt, or no such."""
+    found: dict[str, list[int]] = {}
+    for i, (prompt, _) in enumerate(pairs):
+        found.setdefault(prompt.digest if prompt.kind == "prefix" else "", []).append(i)
+    return list(found.values()) or [[]]
 
 
 def join(
@@ -174,8 +226,9 @@ def join(
 ) -> tuple[Request, tuple[Query, ...]]:
     """Pairs of a prompt and its own query as a call of one empty prompt and many queries.
 
-    Each prompt becomes the beginning of its query's tail, where both kinds may stand side by side,
-    and queries with fewer candidates than others have their last one again.
+    Each prompt becomes the beginning of its query's tail, where tokens and vectors may stand side
+    by side; a prefix prompt stays the prompt of all. Queries with fewer candidates than others have
+    their last one again.
 
     Raises:
         ValueError: See `FrozenLM.score_pairs`.
@@ -185,7 +238,7 @@ def join(
     n_candidates = max(len(query.candidates) for _, query in pairs)
     starts: dict[str, int] = {}
     vectors: list[NDArray[np.float32]] = []
-    queries = []
+    queries: list[Query] = []
     for i, (prompt, query) in enumerate(pairs):
         if not query.candidates:
             raise ValueError(f"pair {i} has a query without candidates, which cannot be scored")
@@ -197,6 +250,8 @@ def join(
         limits.check_query(i, query, len(prompt), query.n_answer)
         if isinstance(prompt, TokenPrompt):
             ids = prompt.ids
+        elif isinstance(prompt, PrefixPrompt):
+            ids = ()
         else:
             if prompt.digest not in starts:
                 starts[prompt.digest] = limits.n_vocabulary + sum(map(len, vectors))
@@ -204,5 +259,7 @@ def join(
             ids = tuple(range(starts[prompt.digest], starts[prompt.digest] + len(prompt)))
         filled = query.candidates + query.candidates[-1:] * (n_candidates - len(query.candidates))
         queries.append(Query(query.head_ids, ids + query.tail_ids, filled))
+    if isinstance(pairs[0][0], PrefixPrompt):
+        return prepare(limits, [pairs[0][0]], queries), tuple(queries)
     stacked = np.concatenate(vectors) if vectors else None
     return Request(((),), stacked, (0,), (0,)), tuple(queries)

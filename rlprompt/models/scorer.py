@@ -2,13 +2,14 @@
 
 `PackedScorer` and `PackedGenerator` compute what sequences share once; `PlainScorer` and
 `PlainGenerator` take any model, one padded row a sequence. Prompts come to all of them as virtual
-ids: an id of `vocabulary + i` stands for row `i` of a table of vectors.
+ids: an id of `vocabulary + i` stands for row `i` of a table of vectors, or, in prefix prompts, of
+keys and values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -50,9 +51,9 @@ class Scorer(Protocol):
 
         Args:
             prompts: Virtual ids, (P,) of them.
-            vectors: (N, H) rows that virtual ids from the vocabulary's size on stand for. Where
-                it requires a gradient, that of the sum of what `consume` returned is added to
-                its `.grad`.
+            vectors: (N, H) rows that virtual ids from the vocabulary's size on stand for; of prefix
+                prompts (N, layers, 2, heads, dim), where the model is packed. Where it requires a
+                gradient, that of the sum of what `consume` returned is added to its `.grad`.
             queries: (Q,) of them, each with C candidates.
             over: What log-likelihoods are normalised over.
             consume: Takes the answers.
@@ -75,7 +76,7 @@ class Generator(Protocol):
 
         Args:
             prompts: Virtual ids, (P,) of them.
-            vectors: (N, H) rows that virtual ids from the vocabulary's size on stand for.
+            vectors: As for `Scorer.score`.
             queries: (Q,) of them.
             draws: (P * Q, max_new_tokens) numbers that decide each answer.
             end: Tells when an answer is whole.
@@ -144,9 +145,21 @@ def wants_grad(vectors: Tensor | None) -> bool:
     return vectors is not None and vectors.requires_grad
 
 
+def holds_keys(vectors: Tensor | None) -> TypeGuard[Tensor]:
+    """Whether rows are the keys and values of prefix prompts, and no input vectors."""
+    return vectors is not None and vectors.ndim > 2
+
+
+def behind_prefixes(queries: Sequence[Query]) -> list[Query]:
+    """Queries of which all the text follows the prompt: a prefix stands before special tokens."""
+    return [Query((), query.head_ids + query.tail_ids, query.candidates) for query in queries]
+
+
 def embed(model: PreTrainedModel, ids: Tensor, vectors: Tensor | None) -> Tensor:
     """Input vectors (..., H) of virtual ids (...)."""
     embedding = cast(nn.Embedding, model.get_input_embeddings())
+    if holds_keys(vectors):  # they stand before all ids and are none of them
+        vectors = None
     n_vocabulary = len(embedding.weight)
     soft = ids >= n_vocabulary
     found: Tensor | tuple[Tensor, ...] = embedding(

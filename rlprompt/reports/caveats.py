@@ -17,7 +17,6 @@ import numpy as np
 
 from rlprompt._utils.text import listed_briefly
 from rlprompt.models.noise import QUIET
-from rlprompt.prompt import SoftPrompt
 from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.search.result import Result
 from rlprompt.statistics.summaries import share_interval
@@ -122,10 +121,10 @@ def looks_at_test(run: RunData, study: StudyData) -> Iterator[str]:
     """More prompts scored on test than the picked one (and a soft prompt's projection)."""
     if run.result is None or not run.result.candidates:
         return
-    soft = isinstance(run.result.best.prompt, SoftPrompt)
+    soft = run.result.best.prompt.kind == "soft"
     allowed = 2 if soft else 1
     if run.result.test_prompts > allowed:
-        kind = "a soft prompt and its projection" if soft else "a token prompt"
+        kind = "a soft prompt and its projection" if soft else "a prompt"
         yield (
             f"{run.result.test_prompts} prompts were scored on test; {kind} needs "
             f"{allowed}, so the figure may be the maximum of several."

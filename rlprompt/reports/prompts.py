@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from rlprompt._utils.text import counted, slugs
-from rlprompt.prompt import SoftPrompt
 from rlprompt.reports.score_matrix import ScoreMatrix, wilson
 from rlprompt.reports.study_data import RunData
 from rlprompt.reports.svg import effect_bar
 from rlprompt.reports.tables import NONE, Table, number
 from rlprompt.search.result import SOFT_MARK, Result
 from rlprompt.store.summary import TaskEntry
+from rlprompt.types import PromptKind
 
 # Classes whose confusion fits a page; with more, the largest confusions are listed.
 MOST_CLASSES = 20
 OTHER = "(other)"
+# What the length of a prompt counts.
+UNITS: Mapping[PromptKind, str] = {"tokens": "token", "soft": "vector", "prefix": "position"}
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class BestPrompt:
         split: Seed of the run's split; None for the only one.
         seed: Of the run.
         of: Runs that it was chosen from.
-        text: The prompt as it reads; of a soft one the nearest tokens.
-        soft: Whether it is vectors.
+        text: The prompt as it reads; of a soft one the nearest tokens, of a prefix its size.
+        kind: Whether it is tokens, vectors, or keys and values.
         size: Its length in words, such as "5 tokens".
         retypable: Whether typing the text gives the prompt again.
         found: When in the search, in words.
@@ -48,7 +50,7 @@ class BestPrompt:
     seed: int
     of: int
     text: str
-    soft: bool
+    kind: PromptKind
     size: str
     retypable: bool
     found: str
@@ -90,7 +92,7 @@ def prompt_table(matrix: ScoreMatrix, found: tuple[BestPrompt, ...]) -> Table:
             *([] if plain else [str(one.split)]),
             str(one.seed),
             one.text,
-            "soft" if one.soft else "yes" if one.retypable else "no",
+            one.kind if one.kind != "tokens" else "yes" if one.retypable else "no",
             *(dict(one.scores).get(split, NONE) for split in ("train", "dev", "test")),
         )
         for one in found
@@ -121,8 +123,7 @@ def _best_prompt(matrix: ScoreMatrix, task: TaskEntry, run: RunData, of: int) ->
     result, entry = run.result, run.entry
     assert result is not None
     best = result.best
-    soft = isinstance(best.prompt, SoftPrompt)
-    kind = "vector" if soft else "token"
+    kind = best.prompt.kind
     name = matrix.name(slugs(matrix.methods)[entry.optimiser], task.name)
     effects, bars = _effects(name, task, result)
     tables = (_neighbours, _confusion, _confusions, _outputs)
@@ -132,9 +133,9 @@ def _best_prompt(matrix: ScoreMatrix, task: TaskEntry, run: RunData, of: int) ->
         split=entry.split_seed,
         seed=entry.seed,
         of=of,
-        text=best.text.removeprefix(SOFT_MARK) if soft else best.text,
-        soft=soft,
-        size=counted(len(best.prompt), kind),
+        text=best.text.removeprefix(SOFT_MARK) if kind == "soft" else best.text,
+        kind=kind,
+        size=counted(len(best.prompt), UNITS[kind]),
         retypable=best.retypable,
         found=f"after {best.found_at_rows:,} of {entry.rows:,} rows",
         scores=tuple((split, number(run.score(split))) for split in ("train", "dev", "test")),

@@ -9,7 +9,7 @@ from typing import get_args
 from rlprompt.reports.score_matrix import ScoreMatrix, mean_of
 from rlprompt.reports.study_data import RunData
 from rlprompt.reports.tables import NONE, Table, count, number
-from rlprompt.search.result import SOFT_MARK
+from rlprompt.search.result import PREFIX_MARK, SOFT_MARK
 from rlprompt.store.summary import (
     BEST_WORD,
     IN_CONTEXT,
@@ -32,6 +32,7 @@ TYPED = {
     "same": "",
     "other": "typed: a prompt of other tokens than its text gives when it is typed.",
     "soft": "soft: vectors, shown as the tokens nearest to them, which are another prompt.",
+    "prefix": "prefix: keys and values at every layer, which are near no tokens.",
 }
 
 
@@ -105,6 +106,8 @@ def _split(entry: ScoredEntry) -> str:
 def _typed(text: str, retypable: bool) -> str:
     if text.startswith(SOFT_MARK):
         return "soft"
+    if text.startswith(PREFIX_MARK):
+        return "prefix"
     return "same" if retypable else "other"
 
 

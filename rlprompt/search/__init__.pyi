@@ -10,6 +10,7 @@ from .optimiser import Proposals as Proposals
 from .result import Result as Result
 from .run import search as search
 from .selection import Selection as Selection
+from .space import PrefixSpace as PrefixSpace
 from .space import SoftSpace as SoftSpace
 from .space import TokenSpace as TokenSpace
 
@@ -21,6 +22,7 @@ __all__ = [
     "Evaluation",
     "Objective",
     "Optimiser",
+    "PrefixSpace",
     "Proposals",
     "Result",
     "Selection",

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TokenPrompt, vector_prompt
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.result import Analysis, Neighbour, Piece, Projection
 
@@ -41,7 +41,7 @@ def analyse(evaluator: Evaluator, prompt: Prompt) -> Analysis:
     """
     try:
         pieces = _pieces(evaluator, prompt)
-        if isinstance(prompt, TokenPrompt):
+        if isinstance(prompt, TokenPrompt | PrefixPrompt):
             return Analysis(pieces)
         tokens = evaluator.lm.nearest_tokens(prompt)
         neighbours = tuple(_neighbours(evaluator.lm, prompt, tokens))
@@ -57,7 +57,7 @@ def _pieces(evaluator: Evaluator, prompt: Prompt) -> tuple[Piece, ...]:
     spans = list(parts(len(prompt)))
     if not spans:
         return ()
-    texts = [_text(evaluator.lm, _cut(prompt, start, end)) for start, end in spans]
+    texts = [_text(evaluator.lm, prompt, start, end) for start, end in spans]
     rests = [_without(prompt, start, end) for start, end in spans]
     scores = evaluator.scores(rests, "dev")
     return tuple(Piece(text, score) for text, score in zip(texts, scores, strict=True))
@@ -74,22 +74,20 @@ def parts(length: int) -> Iterator[tuple[int, int]]:
         yield i * length // count, (i + 1) * length // count
 
 
-def _cut(prompt: Prompt, start: int, end: int) -> Prompt:
-    if isinstance(prompt, TokenPrompt):
-        return TokenPrompt(prompt.ids[start:end])
-    return SoftPrompt(prompt.vectors[start:end])
-
-
 def _without(prompt: Prompt, start: int, end: int) -> Prompt:
     if isinstance(prompt, TokenPrompt):
         return TokenPrompt(prompt.ids[:start] + prompt.ids[end:])
     kept = [*range(start), *range(end, len(prompt))]
-    return SoftPrompt(prompt.vectors[kept]) if kept else TokenPrompt()
+    return vector_prompt(prompt.vectors[kept]) if kept else TokenPrompt()
 
 
-def _text(lm: FrozenLM, prompt: Prompt) -> str:
-    tokens = prompt if isinstance(prompt, TokenPrompt) else lm.nearest_tokens(prompt)
-    return lm.decode(tokens.ids)
+def _text(lm: FrozenLM, prompt: Prompt, start: int, end: int) -> str:
+    """How a part of a prompt reads; keys and values as their positions, the first of which is 1."""
+    if isinstance(prompt, TokenPrompt):
+        return lm.decode(prompt.ids[start:end])
+    if isinstance(prompt, PrefixPrompt):
+        return f"#{start + 1}" if end == start + 1 else f"#{start + 1} to #{end}"
+    return lm.decode(lm.nearest_tokens(SoftPrompt(prompt.vectors[start:end])).ids)
 
 
 def _neighbours(lm: FrozenLM, prompt: SoftPrompt, tokens: TokenPrompt) -> Iterator[Neighbour]:

@@ -16,9 +16,9 @@ import numpy as np
 
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.prompt import PrefixPrompt, Prompt, TokenPrompt
 from rlprompt.search.memo import Measurement, Memo, SplitQuestion, remembered
-from rlprompt.search.result import SOFT_MARK, Score
+from rlprompt.search.result import PREFIX_MARK, SOFT_MARK, Score
 from rlprompt.tasks.base import LARGEST, Measured, Task, as_task, needs_prior, unusable
 from rlprompt.types import Floats
 
@@ -156,10 +156,14 @@ def evaluate(
 def describe(task: Task, lm: FrozenLM, prompt: Prompt) -> tuple[str, bool]:
     """A prompt's text, and whether it is the same prompt again once it is typed in.
 
-    A soft prompt reads as its nearest tokens, which are another prompt: marked and not retypable.
+    A soft prompt reads as its nearest tokens, which are another prompt: marked and not retypable. A
+    prefix prompt is like no tokens, and is told by its size.
     """
     if isinstance(prompt, TokenPrompt):
         return task.described(lm, prompt)
+    if isinstance(prompt, PrefixPrompt):
+        length, layers = prompt.vectors.shape[:2]
+        return f"{PREFIX_MARK} {length} x {layers} layers of keys and values", False
     return f"{SOFT_MARK}{task.described(lm, lm.nearest_tokens(prompt))[0]}", False
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.result import prompt_state
 from rlprompt.tasks.base import Measured, Task
 from rlprompt.types import Floats, Ids, Loss, Outputs
@@ -36,7 +36,7 @@ class Answer:
 
     Attributes:
         per_example: (P, E) float64.
-        gradients: (P, L, H) float32, or None where none were asked for.
+        gradients: (P, *shape of the prompts' vectors) float32, or None where none were asked for.
         seconds: Wall time that it took when it was computed, be that now or in an earlier process.
         outputs: (P, E) texts that the model wrote, or None where a reward is no matter of texts.
     """
@@ -148,7 +148,7 @@ class TrainQuestion(Question[Answer]):
         """See `Question.encoded`."""
         gradients = answer.gradients
         return {
-            "prompts": json.dumps(_states(self.prompts, answer)),
+            "prompts": json.dumps(_states(self, answer)),
             "digests": bytes.fromhex("".join(prompt.digest for prompt in self.prompts)),
             "rewards": answer.per_example.astype("<f8").tobytes(),
             "gradients": None if gradients is None else gradients.astype("<f4").tobytes(),
@@ -162,8 +162,9 @@ class TrainQuestion(Question[Answer]):
         rewards, gradients, seconds, outputs = row
         if gradients is not None:
             flat = np.frombuffer(gradients, dtype="<f4")
-            shape = (len(self.prompts), len(self.prompts[0]), -1)
-            gradients = flat.reshape(shape).astype(np.float32)
+            first = self.prompts[0]
+            shape = first.vectors.shape if isinstance(first, SoftPrompt) else (len(first), -1)
+            gradients = flat.reshape(len(self.prompts), *shape).astype(np.float32)
         return Answer(_floats(rewards, self.prompts), gradients, seconds, texts(outputs))
 
 
@@ -238,6 +239,35 @@ class HiddenQuestion(Question[NDArray[np.float32]]):
         return flat.reshape(len(self.texts), -1).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class KeysQuestion(Question[NDArray[np.float32]]):
+    """What the model's layers make of soft prompts (`Objective.keys_and_values`), in all tasks.
+
+    Attributes:
+        prompts: (P,) soft prompts of one length.
+        shape: Of the keys and values of a position.
+    """
+
+    table: ClassVar[str] = "hidden"
+    columns: ClassVar[tuple[str, ...]] = ("vectors",)
+
+    prompts: tuple[SoftPrompt, ...]
+    shape: tuple[int, ...]
+
+    def key(self, scope: Scope) -> bytes:
+        """See `Question.key`."""
+        return _key(f"{scope.model} keys", self.prompts)
+
+    def encoded(self, answer: NDArray[np.float32]) -> Mapping[str, Any]:
+        """See `Question.encoded`."""
+        return {"vectors": answer.astype("<f4").tobytes()}
+
+    def decoded(self, row: Sequence[Any]) -> NDArray[np.float32]:
+        """See `Question.decoded`."""
+        flat = np.frombuffer(row[0], dtype="<f4").astype(np.float32)
+        return flat.reshape(len(self.prompts), len(self.prompts[0]), *self.shape)
+
+
 class Memo(Protocol):
     """Answers of one task and model that were computed before, such as by a run that was killed."""
 
@@ -280,10 +310,16 @@ def _key(scope: str, prompts: Sequence[Prompt]) -> bytes:
     return digest.digest()
 
 
-def _states(prompts: Sequence[Prompt], answer: Answer) -> list[dict[str, Any] | None]:
-    """The prompts as JSON values; of soft prompts, which are large, the best alone."""
+def _states(question: TrainQuestion, answer: Answer) -> list[dict[str, Any] | None]:
+    """The prompts as JSON values; of soft prompts, which are large, the best alone.
+
+    Of prefix prompts, which are larger by the number of layers, none of a part of the examples.
+    """
     best = int(answer.per_example.mean(axis=1).argmax())
-    return [
-        prompt_state(prompt) if isinstance(prompt, TokenPrompt) or i == best else None
-        for i, prompt in enumerate(prompts)
-    ]
+
+    def kept(i: int, prompt: Prompt) -> bool:
+        if isinstance(prompt, PrefixPrompt) and question.examples is not None:
+            return False
+        return isinstance(prompt, TokenPrompt) or i == best
+
+    return [prompt_state(p) if kept(i, p) else None for i, p in enumerate(question.prompts)]

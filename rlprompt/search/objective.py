@@ -28,7 +28,14 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.blocks import Pieces, checked_places
 from rlprompt.search.budget import Budget, Ledger, Scored
-from rlprompt.search.memo import Answer, HiddenQuestion, Memo, TrainQuestion, remembered
+from rlprompt.search.memo import (
+    Answer,
+    HiddenQuestion,
+    KeysQuestion,
+    Memo,
+    TrainQuestion,
+    remembered,
+)
 from rlprompt.tasks.base import LARGEST, Task, as_task, prompt_rows, unusable
 from rlprompt.types import Floats, Ids, Loss, Outputs
 
@@ -68,8 +75,9 @@ class GradientEvaluation(Evaluation):
     """Prompts with their rewards and gradients.
 
     Attributes:
-        gradients: (P, L, H) float32, of each prompt's mean on these examples of the reward, or of
-            what else was asked for, with respect to its vectors, or the embeddings of its tokens.
+        gradients: (P, *shape of its vectors) float32, of each prompt's mean on these examples of
+            the reward, or of what else was asked for, with respect to its vectors, or the
+            embeddings of its tokens.
     """
 
     gradients: NDArray[np.float32]
@@ -308,6 +316,15 @@ class Objective:
         known = set(chain.from_iterable(question.after))
         self.ledger.own_tokens += sum(_unread(text, known) for text in set(question.texts))
         return remembered(self._memo, question, lambda: self.lm.last_hidden(texts, after))
+
+    def keys_and_values(self, prompts: Sequence[SoftPrompt]) -> NDArray[np.float32]:
+        """What the model's layers make of soft prompts; not charged and found again, as `hidden`.
+
+        Args:
+            prompts: (P,), as for `FrozenLM.keys_and_values`; errors and shape as there.
+        """
+        question = KeysQuestion(tuple(prompts), self.lm.limits.position_shape)
+        return remembered(self._memo, question, lambda: self.lm.keys_and_values(prompts))
 
     def _block(self, examples: Sequence[int] | None) -> _Block:
         asked = None if examples is None else checked_places(examples, self.n_examples)

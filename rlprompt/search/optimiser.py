@@ -14,9 +14,10 @@ from rlprompt.prompt import Length, Pool, Prompt, Start, checked_starts
 from rlprompt.search.blocks import Block
 from rlprompt.search.objective import Evaluation, Objective
 from rlprompt.search.pools import Hidden, ranked_pool
-from rlprompt.search.space import SoftSpace, Space, TokenSpace
+from rlprompt.search.space import PrefixSpace, ReadKeys, SoftSpace, Space, TokenSpace
 from rlprompt.search.starts import Origin, soft_starts, token_starts
 from rlprompt.tasks.base import Task
+from rlprompt.template import Template
 from rlprompt.types import PromptKind
 
 SpaceT = TypeVar("SpaceT", bound=Space, contravariant=True)
@@ -44,7 +45,7 @@ class Optimiser(Protocol[SpaceT]):
     and one with `needs_next_token = True` a model that tells none (`FrozenLM.tells_next`).
 
     Attributes:
-        searches: The space that `run` wants, `tokens` or `soft`.
+        searches: The space that `run` wants, `tokens`, `soft` or `prefix`.
     """
 
     searches: ClassVar[PromptKind]
@@ -54,7 +55,7 @@ class Optimiser(Protocol[SpaceT]):
 
         Args:
             objective: The only way to a reward.
-            space: Where to look, a `TokenSpace` or `SoftSpace`.
+            space: Where to look, a `TokenSpace`, `SoftSpace` or `PrefixSpace`.
             rng: The only source of randomness: same generator, same search.
         """
         ...
@@ -127,6 +128,7 @@ def make_space(
     start: Start | Sequence[Start] = "vocabulary",
     tokens: str | Mapping[str, int] | Pool = "all",
     hidden: Hidden | None = None,
+    read_keys: ReadKeys | None = None,
 ) -> Space:
     """The space of a kind for a model, of the task's own tokens if it has some.
 
@@ -141,10 +143,18 @@ def make_space(
         tokens: As for `search`.
         hidden: What the model makes of texts (`Objective.hidden`), for what it expects after them;
             None leaves that out of the pool.
+        read_keys: What the layers make of soft prompts (`Objective.keys_and_values`), for prefix
+            prompts; None asks the model.
 
     Raises:
-        ValueError: No token is allowed, or a start is none in this space.
+        ValueError: No token is allowed, or a start is none in this space; or prefix prompts are
+            none for the model or for the task's template.
     """
+    if kind == "prefix":
+        check_leading(lm, task)
+        around = make_space("soft", lm, length, banned, rng, task, start=start)
+        assert isinstance(around, SoftSpace)
+        return PrefixSpace.around(lm, around, read_keys or lm.keys_and_values)
     starts = sorted(checked_starts(start), key=lambda one: one == "auto")  # trimmed from the end
     pool, lengths = Pool.of(tokens), Length.of(length)
     soft = SoftSpace.from_lm(lm, lengths, rng) if kind == "soft" else None
@@ -161,3 +171,16 @@ def make_space(
         ranked = ranked_pool(lm, task, space.allowed, pool, hidden)
         space = replace(space, allowed=np.array(ranked), ranked=tuple(ranked))
     return token_starts(Origin(lm, task, space, known, banned, rng), starts)
+
+
+def check_leading(lm: FrozenLM, task: Task | None) -> None:
+    """Refuse prefix prompts in a template that has text before the prompt.
+
+    Tasks without a template are refused when they are asked, if they have such texts.
+
+    Raises:
+        ValueError: It has.
+    """
+    template = getattr(task, "template", None)
+    if isinstance(template, Template):
+        lm.limits.check_leading(template.query(dict.fromkeys(template.fields, "x"), lm))

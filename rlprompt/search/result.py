@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt, vector_prompt
 
 FORMAT = 2
 # Before the text of a soft prompt, which is that of its nearest tokens.
 SOFT_MARK = "<soft> near:"
+# Before what there is to say of a prefix prompt, which has no text.
+PREFIX_MARK = "<prefix>"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Candidate:
 
     Attributes:
         prompt: The prompt itself.
-        text: How it reads; a soft prompt as its nearest tokens, after `SOFT_MARK`.
+        text: How it reads; a soft prompt as its nearest tokens, after `SOFT_MARK`; a prefix prompt
+            as its size, after `PREFIX_MARK`.
         retypable: Whether typing the text gives the prompt again.
         train_reward: Mean train reward in the search.
         found_at_rows: Rows spent when it was first scored.
@@ -76,7 +79,7 @@ class Piece:
     """A token or vector of the picked prompt; a few in a row where the prompt is long.
 
     Attributes:
-        text: How it reads, of a vector the nearest token.
+        text: How it reads, of a vector the nearest token, of keys and values their positions.
         without: Dev scores of the prompt without it.
     """
 
@@ -317,7 +320,7 @@ def prompt_from_state(state: Mapping[str, Any]) -> Prompt:
     if "ids" in state:
         return TokenPrompt(state["ids"])
     vectors = np.frombuffer(base64.b64decode(state["float32"]), dtype="<f4")
-    return SoftPrompt(vectors.reshape(state["shape"]))
+    return vector_prompt(vectors.reshape(state["shape"]))
 
 
 def plain(value: Any) -> Any:

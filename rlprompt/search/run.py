@@ -141,6 +141,7 @@ def search(
         start=starts,
         tokens=tokens,
         hidden=objective.hidden,
+        read_keys=objective.keys_and_values,
     )
     began = time.perf_counter()
 

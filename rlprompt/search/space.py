@@ -1,9 +1,9 @@
-"""Where optimisers look: token sequences, or vectors around a start."""
+"""Where optimisers look: token sequences, or vectors around a start, one a position or many."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import cast
@@ -13,9 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Length, PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
 
 logger = logging.getLogger(__name__)
+
+ReadKeys = Callable[[Sequence[SoftPrompt]], NDArray[np.float32]]
+"""What the layers make of soft prompts: `Objective.keys_and_values`, `FrozenLM.keys_and_values`."""
+
+# Prompts of random tokens, and tokens of each, by which the spread of keys and values is told.
+SPREAD_OF = (16, 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,8 +193,33 @@ def _is_word(text: str) -> bool:
     return len(text) >= 3 and text.isalpha()
 
 
+class _Around:
+    """Prompts of vectors around one start or several."""
+
+    start: NDArray[np.float32]
+    others: NDArray[np.float32] | None
+
+    def _check_others(self) -> None:
+        if self.others is not None and self.others.shape[1:] != self.start.shape:
+            raise ValueError(
+                f"other starts have the shape (any number, *{self.start.shape}), got "
+                f"{self.others.shape}"
+            )
+
+    @property
+    def starts(self) -> NDArray[np.float32]:
+        """All prompts that a search may begin with, (S, *shape of `start`), `start` the first."""
+        first = self.start[None]
+        return first if self.others is None else np.concatenate([first, self.others])
+
+    @property
+    def length(self) -> int:
+        """Positions in a prompt, L."""
+        return len(self.start)
+
+
 @dataclass(frozen=True, eq=False)
-class SoftSpace:
+class SoftSpace(_Around):
     """Soft prompts as coordinates around a start: `start + scale * z`, or `start + basis @ z`.
 
     >>> space = SoftSpace(np.zeros((2, 4), np.float32), scale=0.5)
@@ -218,17 +249,7 @@ class SoftSpace:
         if self.start.ndim != 2:
             raise ValueError(f"start has shape (length, hidden), got {self.start.shape}")
         Length.of(len(self.start))
-        if self.others is not None and self.others.shape[1:] != self.start.shape:
-            raise ValueError(
-                f"other starts have the shape (any number, *{self.start.shape}), got "
-                f"{self.others.shape}"
-            )
-
-    @property
-    def starts(self) -> NDArray[np.float32]:
-        """All prompts that a search may begin with, (S, L, H), `start` the first."""
-        first = self.start[None]
-        return first if self.others is None else np.concatenate([first, self.others])
+        self._check_others()
 
     @classmethod
     def from_lm(cls, lm: FrozenLM, length: int | Length, rng: np.random.Generator) -> SoftSpace:
@@ -242,11 +263,6 @@ class SoftSpace:
         table = lm.embeddings()
         tokens = rng.choice(sorted(typable_tokens(lm)), Length.of(length).at_most)
         return cls(table[tokens], float(table.std()))
-
-    @property
-    def length(self) -> int:
-        """Vectors in a prompt, L."""
-        return len(self.start)
 
     @property
     def dimension(self) -> int:
@@ -334,4 +350,59 @@ class SoftSpace:
         return isinstance(prompt, SoftPrompt) and prompt.vectors.shape == self.start.shape
 
 
-Space = TokenSpace | SoftSpace
+@dataclass(frozen=True, eq=False)
+class PrefixSpace(_Around):
+    """Prefix prompts as coordinates around a start: `start + scale * z`.
+
+    >>> scale = np.full((4, 2, 1, 1), 0.5, np.float32)
+    >>> space = PrefixSpace(np.zeros((3, 4, 2, 1, 8), np.float32), scale)
+    >>> prompt = space.prompt(np.ones(space.start.size))
+    >>> space.length, prompt.vectors.shape, float(prompt.vectors.max())
+    (3, (3, 4, 2, 1, 8), 0.5)
+
+    Args:
+        start: (L, layers, 2, heads, width) float32, the prompt at z = 0.
+        scale: (layers, 2, 1, 1) float32, the unit of z: how far the keys of a layer, and its
+            values, spread between tokens.
+        others: (S - 1, L, layers, 2, heads, width) float32, as for `SoftSpace`.
+    """
+
+    start: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    others: NDArray[np.float32] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the shapes."""
+        PrefixPrompt(self.start)
+        Length.of(len(self.start))
+        self._check_others()
+
+    @classmethod
+    def around(cls, lm: FrozenLM, soft: SoftSpace, read: ReadKeys) -> PrefixSpace:
+        """The space around what the layers make of soft prompts: its starts are read as texts are.
+
+        From noise, prefixes came out worse and less evenly (Li & Liang 2021). What begins a text,
+        such as BOS, is not read with a start, for it follows the prefix.
+
+        Raises:
+            ValueError: The model takes no prefix prompts.
+        """
+        # A seed of its own: the spread is the model's, and not a matter of luck.
+        drawn = np.random.default_rng(0).choice(sorted(typable_tokens(lm)), SPREAD_OF)
+        # At each position by itself, so that what positions do to keys is no spread.
+        spread = read([SoftPrompt(lm.embeddings(ids)) for ids in drawn.tolist()]).var(axis=0)
+        scale = np.sqrt(spread.mean(axis=(0, 3, 4), keepdims=True))[0]
+        start, *others = read([SoftPrompt(vectors) for vectors in soft.starts])
+        return cls(start, scale, np.stack(others) if others else None)
+
+    def prompt(self, z: NDArray[np.floating]) -> PrefixPrompt:
+        """The prompt at coordinates, in any shape of the size of `start`."""
+        moved = self.scale * np.asarray(z, dtype=np.float32).reshape(self.start.shape)
+        return PrefixPrompt(self.start + moved)
+
+    def contains(self, prompt: Prompt) -> bool:
+        """Whether the prompt has this space's shape."""
+        return isinstance(prompt, PrefixPrompt) and prompt.vectors.shape == self.start.shape
+
+
+Space = TokenSpace | SoftSpace | PrefixSpace

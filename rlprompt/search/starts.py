@@ -10,20 +10,30 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import SoftPrompt, Start, TokenPrompt
+from rlprompt.prompt import SoftPrompt, Start, TokenPrompt, vector_prompt
 from rlprompt.search.allocation import halve, halving_cost
 from rlprompt.search.objective import Objective
 from rlprompt.search.pools import telling_words
-from rlprompt.search.space import SoftSpace, Space, TokenSpace, banned_tokens, common_words
+from rlprompt.search.space import (
+    PrefixSpace,
+    SoftSpace,
+    Space,
+    TokenSpace,
+    banned_tokens,
+    common_words,
+)
 from rlprompt.tasks.base import Task
 
 logger = logging.getLogger(__name__)
+
+V = TypeVar("V", bound=SoftSpace | PrefixSpace)
 
 # Prompts that a start of words gives a token method: a quarter of the random pool that greedy
 # search begins with at 3,200 rows on 32 examples.
@@ -209,9 +219,9 @@ def soft_starts(origin: Origin, starts: Sequence[Start], space: SoftSpace) -> So
 def best_starts(objective: Objective, space: Space, starts: Sequence[Start]) -> Space:
     """The space with the starts that are worth it, the best first, chosen on train.
 
-    Of several soft prompts, and of the token prompts of `auto`, by successive halving (`halve`),
-    paid from the budget; other token prompts are left to the method. Of `auto` so many take part
-    as `SHARE` of the budget covers.
+    Of several prompts of vectors, and of the token prompts of `auto`, by successive halving
+    (`halve`), paid from the budget; other token prompts are left to the method. Of `auto` so many
+    take part as `SHARE` of the budget covers.
 
     Raises:
         BudgetExhausted: The budget does not cover them; that ends the search.
@@ -221,7 +231,7 @@ def best_starts(objective: Objective, space: Space, starts: Sequence[Start]) -> 
     if isinstance(space, TokenSpace):
         pool = list(space.starts) if auto else []
     else:
-        pool = [SoftPrompt(vectors) for vectors in space.starts]
+        pool = [vector_prompt(vectors) for vectors in space.starts]
     rows = SHARE * objective.budget.rows
     while auto and len(pool) > 1 and halving_cost(objective, len(pool)) > rows:
         pool.pop()
@@ -234,7 +244,7 @@ def best_starts(objective: Objective, space: Space, starts: Sequence[Start]) -> 
     return _around(space, [p.vectors for p in best if isinstance(p, SoftPrompt)])
 
 
-def _around(space: SoftSpace, starts: Sequence[NDArray[np.float32]]) -> SoftSpace:
+def _around(space: V, starts: Sequence[NDArray[np.float32]]) -> V:
     """The space around the first of its starts."""
     first, *others = starts
     return replace(space, start=first, others=np.stack(others) if others else None)

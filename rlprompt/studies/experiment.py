@@ -106,7 +106,7 @@ class Experiment:
         self.control_plans  # noqa: B018  # while the model is in memory
         self.budget.check_covers(self.task)
         self._check_spaces()
-        soft = [name for name, one in self.optimisers.items() if one.searches == "soft"]
+        soft = [name for name, one in self.optimisers.items() if one.searches != "tokens"]
         if soft and self.task.tokens_only:
             raise ValueError(
                 f"task {self.task.name!r} reads the text of a prompt, and the vectors that "

@@ -64,7 +64,7 @@ class LedgerEntry:
         """How to tell the prompt in a line: its ids, or its content hash."""
         if isinstance(self.prompt, TokenPrompt):
             return f"ids {' '.join(map(str, self.prompt.ids)) or '(none)'}"
-        return f"soft {self.digest}"
+        return f"{'soft' if self.prompt is None else self.prompt.kind} {self.digest}"
 
 
 def studies(folder: Path) -> dict[Path, list[StoredRun] | StoreError]:

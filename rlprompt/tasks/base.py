@@ -180,6 +180,8 @@ class Task:
     ) -> tuple[Floats, NDArray[np.float32]]:
         """Rewards (P, E) and the gradient (P, L, H) of each prompt's mean reward.
 
+        Of other vectors than embeddings (`PrefixPrompt`) it has their shape.
+
         Raises:
             ValueError: There is none, which is the default.
         """
@@ -190,7 +192,7 @@ class Task:
     ) -> tuple[Floats, NDArray[np.float32]]:
         """Rewards (P, E), and another gradient: of the mean log-probability of the right answers.
 
-        The rewards are the task's own, as from `rewards_with_grad`; the gradient is (P, L, H). It
+        The rewards are the task's own, as from `rewards_with_grad`; the gradient as there. It
         is of what the model itself answers, also where the task calibrates that.
 
         Raises:

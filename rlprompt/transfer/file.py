@@ -38,9 +38,10 @@ class Source(_Entry):
         budget_rows: Rows of its search.
         optimiser: The method's name in the experiment.
         seed: Its seed.
-        soft: Whether it is vectors.
-        tokens: How many tokens, or vectors.
-        text: How it reads; a soft prompt as its nearest tokens, which are what can leave its model.
+        soft: Whether it is embedding vectors.
+        tokens: How many tokens, vectors, or positions.
+        text: How it reads; a soft prompt as its nearest tokens, which are what can leave its model;
+            a prefix prompt as its size.
         retypable: Whether typing the text gives these tokens again.
     """
 

@@ -3,7 +3,8 @@
 Tokens go where the tokenizer is the same. Elsewhere their text goes, and is typed again there; on
 the own model that is scored as well, where typing gives other tokens. Vectors mean something in one
 embedding space alone, and a hidden size of the same number makes no two spaces one: a soft prompt
-is scored as it is on its own model, and everywhere as its nearest tokens.
+is scored as it is on its own model, and everywhere as its nearest tokens. A prefix prompt is near
+no tokens, and stays at home.
 
 The own model is scored today for every prompt: where that differs from what the study holds, the
 machine, a library or the model has drifted.
@@ -20,8 +21,8 @@ from typing import Any, Literal
 
 from rlprompt._utils.assets import AssetError
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.search.evaluation import Evaluator, scores_of
+from rlprompt.prompt import PrefixPrompt, Prompt, TokenPrompt
+from rlprompt.search.evaluation import Evaluator, describe, scores_of
 from rlprompt.search.memo import Measurement, SplitQuestion
 from rlprompt.search.result import Result, Score
 from rlprompt.store.store import Store, StoredRun
@@ -39,6 +40,7 @@ from rlprompt.transfer.file import (
     Transfer,
     TransferEntry,
 )
+from rlprompt.types import PromptKind
 
 # What a person gets wrong, or what a model or a task cannot do: the others go on.
 MISTAKES = (ValueError, AssetError, OSError)
@@ -47,6 +49,11 @@ PACKAGES = ("rlprompt", "torch", "transformers")
 # Prompts scored together: six took 29 s where one by one they took 70, on 200 examples with the
 # default model. Ctrl-C loses no more than these.
 TOGETHER = 8
+
+# Why a prefix prompt reaches no other model.
+STAYS = (
+    "keys and values mean nothing to another model, and no tokens say the same: search there anew"
+)
 
 Top = Literal["all", "best"]
 
@@ -73,7 +80,7 @@ class FoundPrompt:
     Attributes:
         source: What it is called, and how it reads.
         prompt: What its own model is given.
-        tokens: The same, or the nearest tokens of a soft prompt.
+        tokens: The same, or the nearest tokens of a soft prompt, or none of a prefix prompt.
         lm: Its own model.
         task: Its own task.
         result: What its search says of it.
@@ -144,8 +151,11 @@ def _found(run: StoredRun, search: PlannedSearch) -> FoundPrompt:
     task, lm, result = search.task, search.lm, run.result
     assert result is not None
     prompt = task.shortened(lm, result.best.prompt)
-    tokens = prompt if isinstance(prompt, TokenPrompt) else lm.nearest_tokens(prompt)
-    text, retypable = task.described(lm, tokens)
+    if isinstance(prompt, PrefixPrompt):
+        tokens, (text, retypable) = TokenPrompt(), describe(task, lm, prompt)
+    else:
+        tokens = prompt if isinstance(prompt, TokenPrompt) else lm.nearest_tokens(prompt)
+        text, retypable = task.described(lm, tokens)
     source = Source(
         run=run.name,
         task=search.task_name,
@@ -153,7 +163,7 @@ def _found(run: StoredRun, search: PlannedSearch) -> FoundPrompt:
         budget_rows=search.budget.rows,
         optimiser=search.method,
         seed=result.seed,
-        soft=isinstance(prompt, SoftPrompt),
+        soft=prompt.kind == "soft",
         tokens=len(prompt),
         text=text,
         retypable=retypable,
@@ -163,10 +173,16 @@ def _found(run: StoredRun, search: PlannedSearch) -> FoundPrompt:
 
 def arrivals(
     found: FoundPrompt, task: Task, lm: FrozenLM
-) -> Iterator[tuple[Form, Prompt, Retyping | None]]:
-    """The forms in which a prompt reaches a task on a model, with what typing did to each."""
+) -> Iterator[tuple[Form, Prompt | str, Retyping | None]]:
+    """The forms in which a prompt reaches a task on a model, with what typing did to each.
+
+    In the place of a prompt that reaches no other model, why it does not.
+    """
     own, there = found.lm.fingerprint, lm.fingerprint
     same_tokens = own.tokenizer == there.tokenizer
+    if isinstance(found.prompt, PrefixPrompt):
+        yield "as found", found.prompt if own.digest == there.digest else STAYS, None
+        return
     if found.source.soft:
         if own.digest == there.digest:
             yield "as found", found.prompt, None
@@ -214,12 +230,12 @@ class TransferScores:
     def scores(self, prompts: Iterable[Prompt], split: str) -> dict[Prompt, Score | str]:
         """Means over a split of each prompt, or in a line why it has none."""
         found: dict[Prompt, Score | str] = {}
-        new: dict[bool, list[Prompt]] = {False: [], True: []}
+        new: dict[PromptKind, list[Prompt]] = {}
         examples = self.task.splits.parts()[split]
         for prompt in dict.fromkeys(prompts):
             measurement = self._memo.get(SplitQuestion((prompt,), split))
             if measurement is None:
-                new[isinstance(prompt, SoftPrompt)].append(prompt)
+                new.setdefault(prompt.kind, []).append(prompt)
             else:
                 (found[prompt],) = scores_of(self.evaluator.task, measurement.measured, examples)
         for kind in new.values():  # a batch is of one kind
@@ -375,13 +391,14 @@ class Transferring:
         entries = []
         for split in dict.fromkeys(entry.split for entry, _ in asked):
             own = [(entry, prompt) for entry, prompt in asked if entry.split == split]
-            found = scores.scores((prompt for _, prompt in own if len(prompt)), split)
+            arriving = (p for _, p in own if not isinstance(p, str) and len(p))
+            found = scores.scores(arriving, split)
             entries += [one.model_copy(update=_outcome(found, prompt)) for one, prompt in own]
         return target.model_copy(update={"controls": own_scores}), entries
 
     def _asked(
         self, found: FoundPrompt, lm: FrozenLM, task: Task, target: Target
-    ) -> Iterator[tuple[TransferEntry, Prompt]]:
+    ) -> Iterator[tuple[TransferEntry, Prompt | str]]:
         """What to score of a prompt: every form, and a soft one at home on dev as well."""
         own = found.task
         at_home = lm.fingerprint.digest == found.lm.fingerprint.digest and (
@@ -403,8 +420,10 @@ class Transferring:
                 yield entry, prompt
 
 
-def _outcome(found: Mapping[Prompt, Score | str], prompt: Prompt) -> dict[str, Any]:
+def _outcome(found: Mapping[Prompt, Score | str], prompt: Prompt | str) -> dict[str, Any]:
     """The score of a prompt, or why there is none."""
+    if isinstance(prompt, str):
+        return {"problem": prompt}
     if not len(prompt):
         return {"problem": "its text is empty, so nothing arrives"}
     said = found[prompt]

@@ -13,6 +13,8 @@ import pytest
 from synthetic import N_EXAMPLES, HiddenVectors, SlopedWords, Synthetic
 from tiny import tiny_lm
 
+from rlprompt.agents.ascent import Ascent
+from rlprompt.agents.bbt_v2 import BBTv2
 from rlprompt.agents.bdpl import BDPL
 from rlprompt.agents.cma_es import CMAES
 from rlprompt.agents.gcg import GCG
@@ -20,6 +22,7 @@ from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
 from rlprompt.agents.ppo import PPO, SoftPPO
+from rlprompt.agents.prefix import PrefixTuning
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.random_soft import RandomSoft
 from rlprompt.agents.soft_prompt import SoftPromptTuning
@@ -48,6 +51,8 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     GCG(),
     CMAES(dimension=8),
     SoftPromptTuning(),
+    PrefixTuning(),
+    BBTv2(),
     PPO(),
     SoftPPO(dimension=4),
 )
@@ -67,7 +72,7 @@ def run(optimiser: Optimiser[Any], rows: int = N_PROMPTS * N_EXAMPLES) -> Result
 
 
 def price(optimiser: Optimiser[Any]) -> int:
-    return N_EXAMPLES * (GRADIENT_ROWS if isinstance(optimiser, SoftPromptTuning) else 1)
+    return N_EXAMPLES * (GRADIENT_ROWS if isinstance(optimiser, Ascent) else 1)
 
 
 def test_every_registered_optimiser_is_here() -> None:
@@ -147,8 +152,9 @@ def test_best_so_far_never_falls(optimiser: Optimiser[Any]) -> None:
 
 @every
 def test_leaves_the_models_weights_alone(optimiser: Optimiser[Any]) -> None:
+    place = "{prompt} {text}" if optimiser.searches == "prefix" else "{text} {prompt}"
     real = ClassificationTask(
-        "real", Synthetic().splits, Template("{text} {prompt}"), {"good": "good", "bad": "bad"}
+        "real", Synthetic().splits, Template(place), {"good": "good", "bad": "bad"}
     )
     lm = tiny_lm()
     before = lm.hash_weights()

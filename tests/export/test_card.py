@@ -6,14 +6,16 @@ import ast
 import contextlib
 import io
 import math
+import os
 import re
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import save
-from exports import TOKENS, WORDS, class_task, export, soft
+from exports import TOKENS, WORDS, class_task, export, prefix, soft
 from markdown_it import MarkdownIt
 from tiny import TinyKind
 
@@ -21,6 +23,7 @@ from rlprompt.data.load import Example
 from rlprompt.export.card import card, fenced
 from rlprompt.export.folder import load_prompt
 from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt
 
 OLD = Path(__file__).parents[1] / "old_files"
 BLOCK = re.compile(r"^(`{3,})python\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
@@ -116,16 +119,34 @@ class TestCard:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.chdir(tmp_path)
+        self.check_code(kind, template, calibration, soft if is_soft else lambda _: TOKENS)
+
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+    @pytest.mark.parametrize(("kind", "calibration"), [("llama", "none"), ("opt", "batch")])
+    def test_that_of_a_prefix_does_so_too(
+        self, kind: TinyKind, calibration: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        self.check_code(kind, "{prompt} {text} It", calibration, prefix)
+        page = Path("README.md").read_text("utf-8")
+        assert "| prompt | keys and values of 3 positions at 2 layers in `prompt.safe" in page
+
+    def check_code(
+        self, kind: TinyKind, template: str, calibration: str, make: Callable[[FrozenLM], Prompt]
+    ) -> None:
+        """Run all code of the card of a prompt, in the folder of the export."""
         pytest.importorskip("peft")
+        tmp_path = Path.cwd()
         place = str(save(tmp_path / "model", kind=kind))
         lm = FrozenLM.load(place, device="cpu", dtype="float32")
         # A decoder's words follow no space unless they bring one.
         words = {label: f" {word}" for label, word in WORDS.items()}
         calibrated = {"calibration": calibration, "calibration_strength": 0.5}
-        task, prompt = class_task(template, words, **calibrated), soft(lm) if is_soft else TOKENS
+        task, prompt = class_task(template, words, **calibrated), make(lm)
         export(tmp_path / "out", lm, prompt, task)
         page = (tmp_path / "out" / "README.md").read_text("utf-8")
-        monkeypatch.chdir(tmp_path / "out")
+        os.chdir(tmp_path / "out")  # which the test goes back from
         blocks = [code for _, code in BLOCK.findall(page)]
         printed = []
         for i, code in enumerate(blocks):

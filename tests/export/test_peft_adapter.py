@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from exports import TOKENS, WORDS, class_task, export, soft
-from tiny import KINDS, TinyKind, tiny_lm, tiny_model
+from exports import TOKENS, WORDS, class_task, export, prefix, soft
+from tiny import KINDS, PACKABLE, TinyKind, tiny_lm, tiny_model
 from torch import Tensor
 
 from rlprompt.export.folder import ExportedPrompt
@@ -96,6 +96,21 @@ def test_peft_computes_what_we_compute(
         template += " {mask} ."
     prompt = soft(lm) if is_soft else TOKENS
     check_parity(lm, plain_model(kind), tmp_path, prompt, template, "the film was great")
+
+
+@pytest.mark.parametrize("kind", PACKABLE)
+def test_peft_computes_what_we_compute_with_a_prefix(kind: TinyKind, tmp_path: Path) -> None:
+    lm = tiny_lm(kind)
+    prompt, task = prefix(lm), class_task("{prompt} {text} It")
+    export(tmp_path, lm, prompt, task)
+    query = task.template.query({"text": "the film was great"}, lm, task.candidates(lm))
+    (ours,) = lm.score([prompt], [query])[0]
+    adapted = peft.PeftModel.from_pretrained(plain_model(kind), tmp_path).eval()
+    # Special tokens are not in the adapter: they come after a prefix.
+    ids = torch.tensor([query.head_ids + query.tail_ids])
+    found = logits(adapted, lm.kind, input_ids=ids, attention_mask=torch.ones_like(ids))
+    words = [word[0] for word in query.candidates]
+    assert (found[-1].log_softmax(-1)[words] - ours).abs().max() < TOLERANCE
 
 
 def test_peft_computes_what_we_compute_with_the_default_model(

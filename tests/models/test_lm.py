@@ -25,7 +25,7 @@ class TestBadInput:
         [
             ([], [QUERY], "nothing to compute: 0 prompts, 1 queries; one at least"),
             ([VECTORS], [], "nothing to compute: 1 prompts, 0 queries; one at least"),
-            ([VECTORS, TokenPrompt((5,))], [QUERY], "make it two calls"),
+            ([VECTORS, TokenPrompt((5,))], [QUERY], "make it a call each"),
             ([TokenPrompt((5, 290))], [QUERY], "token id 290 is outside .*tiny-llama: 0 to 289"),
             ([TokenPrompt((5,))], [Query((5, 999), (), ((9,),))], "token id 999 is outside"),
             ([VECTORS], [Query((5,), (), ((290,),))], "token id 290 is outside"),
@@ -47,7 +47,9 @@ class TestBadInput:
 
     def test_a_gradient_needs_vectors_of_one_length(self) -> None:
         lm = tiny_lm()
-        with pytest.raises(ValueError, match="needs soft prompts; token prompts are scored with"):
+        with pytest.raises(
+            ValueError, match="needs soft prompts or prefix prompts; token prompts are"
+        ):
             lm.score_with_grad([TokenPrompt((5,))], [QUERY], lambda ll, _: ll[:, 0])  # type: ignore[list-item]  # the mistake
         longer = SoftPrompt(np.ones((3, 32)))
         with pytest.raises(ValueError, match=r"prompts of one length, got \[2, 3\]"):

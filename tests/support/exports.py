@@ -13,7 +13,7 @@ from rlprompt.data.load import Example, Splits
 from rlprompt.export.export import export_prompt
 from rlprompt.export.folder import ExportedPrompt
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.evaluation import Evaluator, describe, evaluate
 from rlprompt.search.result import Candidate, Result
 from rlprompt.tasks.base import Task
@@ -50,6 +50,13 @@ def writing_task(template: str = "{text} {prompt}") -> GenerationTask:
 def soft(lm: FrozenLM, length: int = 3, seed: int = 0) -> SoftPrompt:
     noise = np.random.default_rng(seed).normal(size=(length, lm.hidden_size))
     return SoftPrompt(0.3 * noise)
+
+
+def prefix(lm: FrozenLM, length: int = 3, seed: int = 0) -> PrefixPrompt:
+    """Keys and values as wide as the model's own."""
+    known = lm.keys_and_values([soft(lm, length, seed)])[0]
+    noise = np.random.default_rng(seed).normal(size=known.shape)
+    return PrefixPrompt(known + known.std() * noise)
 
 
 def result(lm: FrozenLM, task: Task, prompt: Prompt, **changes: Any) -> Result:

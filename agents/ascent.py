@@ -1,0 +1,150 @@
+"""Gradient ascent on the vectors of a prompt, whatever they are fed to: what methods share."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rlprompt.data.examples import balanced, check_choice
+from rlprompt.prompt import SoftPrompt
+from rlprompt.search.objective import Objective
+from rlprompt.search.space import PrefixSpace, SoftSpace
+from rlprompt.types import Loss
+
+# Points of the path that are scored on all examples: as many as race on dev, which so has the path
+# to choose from. No more than one for each pass over the examples, a quarter of the rows at most.
+POINTS = 16
+
+S = TypeVar("S", SoftSpace, PrefixSpace)
+
+
+class Way(NamedTuple):
+    """What a way up begins with, and what its numbers stand for.
+
+    Attributes:
+        start: The numbers that are trained.
+        step: One unit of them.
+        prompt: The prompt of such numbers.
+        slope: How far a number of the prompt moves where that which is trained moves by 1.
+    """
+
+    start: NDArray[np.float32]
+    step: float
+    prompt: Callable[[NDArray[np.float32]], SoftPrompt]
+    slope: NDArray[np.float32] | float = 1.0
+
+
+@dataclass(frozen=True)
+class Ascent(ABC, Generic[S]):
+    """Train the numbers of one prompt with AdamW; for the settings see `SoftPromptTuning`.
+
+    A step on a part of the examples says little of its prompt, and the last steps fit train by
+    heart, so where a batch or an average is set, `POINTS` of the path are scored on all examples,
+    and the search is known by these.
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
+
+    needs_gradient: ClassVar[bool] = True
+
+    learning_rate: float = 0.1
+    weight_decay: float = 1e-5
+    batch: int | None = 8
+    loss: Loss | None = "cross_entropy"
+    average: float | None = 0.9
+    # None and no other default: studies that were made before these settings go on.
+    restarts: int | None = None
+    pull: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate is above 0, got {self.learning_rate}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay is 0 or more, got {self.weight_decay}")
+        if self.batch is not None and self.batch < 1:
+            raise ValueError(f"batch is 1 example or more, or None for all, got {self.batch}")
+        if self.loss is not None:
+            check_choice("loss", self.loss, Loss)
+        if self.average is not None and not 0 < self.average < 1:
+            raise ValueError(f"average is above 0 and below 1, or None, got {self.average}")
+        if self.restarts is not None and self.restarts < 1:
+            raise ValueError(f"restarts is 1 way up or more, or None for one, got {self.restarts}")
+        if self.pull is not None and not 0 < self.pull * self.learning_rate <= 1:
+            raise ValueError(
+                f"pull is above 0 and at most 1 / learning_rate = {1 / self.learning_rate:g}, or "
+                f"None, got {self.pull}"
+            )
+
+    def run(self, objective: Objective, space: S, rng: np.random.Generator) -> None:
+        """See `Optimiser.run`."""
+        restarts, starts = self.restarts or 1, space.starts
+        for restart in range(restarts):
+            known = restart < len(starts)
+            start = starts[restart] if known else self.drawn(objective, space, rng)
+            rows = objective.remaining // (restarts - restart)
+            self._climb(objective, self.way(space, start), rows, rng)
+
+    @abstractmethod
+    def drawn(
+        self, objective: Objective, space: S, rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """A start past the last of the space: tokens drawn anew."""
+
+    @abstractmethod
+    def way(self, space: S, start: NDArray[np.float32]) -> Way:
+        """The way up from a start."""
+
+    def _climb(self, objective: Objective, way: Way, rows: int, rng: np.random.Generator) -> None:
+        """Spend so many rows on a way up."""
+        ledger, full = objective.ledger, objective.cost()
+        end = ledger.used + rows
+        parts = math.ceil(objective.n_examples / (self.batch or objective.n_examples))
+        # Of a step on all examples the prompt's reward is known; of any other it has to be paid.
+        by_points = parts > 1 or self.average is not None
+        has_loss = objective.task.has("cross_entropy_with_grad")
+        loss: Loss = (self.loss if has_loss else None) or "reward"
+        apart = max(rows / POINTS, objective.cost(loss=loss)) if by_points else math.inf
+        vectors, origin = torch.tensor(way.start), torch.tensor(way.start)
+        average, unscored, last = origin.clone(), True, ledger.used
+        adam = torch.optim.AdamW(
+            [vectors], lr=self.learning_rate * way.step, weight_decay=self.weight_decay
+        )
+        for block in _blocks(objective, parts, rng):
+            cost = objective.cost(loss=loss, examples=len(block))
+            if ledger.used + cost + (full if parts > 1 else 0) > end:
+                break
+            prompt = way.prompt(vectors.numpy())
+            evaluation = objective.evaluate_with_grad([prompt], block, loss=loss)
+            # AdamW minimises.
+            vectors.grad = -torch.from_numpy(evaluation.gradients[0] * way.slope)
+            adam.step()
+            if self.pull is not None:
+                vectors += self.learning_rate * self.pull * (origin - vectors)
+            average = torch.lerp(vectors, average, self.average or 0.0)
+            unscored = by_points
+            if ledger.used - last >= apart:
+                objective.evaluate([way.prompt(average.numpy())])
+                unscored, last = False, ledger.used
+        # The end of the path; or its start, where the rows do not cover a step.
+        if unscored and ledger.used + full <= end:
+            objective.evaluate([way.prompt(average.numpy())])
+
+
+def _blocks(objective: Objective, parts: int, rng: np.random.Generator) -> Iterator[Sequence[int]]:
+    """Places of the train examples of one step after another, without an end."""
+    n = objective.n_examples
+    while True:
+        if parts == 1:
+            yield range(n)
+            continue
+        order = balanced(objective.task.splits.train, rng.permutation(n).tolist())
+        yield from (block.tolist() for block in np.array_split(order, parts))
