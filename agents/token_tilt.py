@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlprompt.agents.rollouts import Adapter
 from rlprompt.agents.token_proposal import LEAN
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.space import TokenSpace
@@ -18,7 +19,7 @@ from rlprompt.search.space import TokenSpace
 STOP = 0.1
 
 
-class Tilt(nn.Module):
+class Tilt(Adapter):
     """Features (B, N + L) to logits (B, N).
 
     Args:
