@@ -6,6 +6,7 @@ from .greedy import Greedy as Greedy
 from .grow import Grow as Grow
 from .ppo import PPO as PPO
 from .ppo import SoftPPO as SoftPPO
+from .ppo_edit import EditPPO as EditPPO
 from .random_search import RandomSearch as RandomSearch
 from .random_soft import RandomSoft as RandomSoft
 from .soft_prompt import SoftPromptTuning as SoftPromptTuning
@@ -15,6 +16,7 @@ __all__ = [
     "CMAES",
     "GCG",
     "PPO",
+    "EditPPO",
     "Genetic",
     "Greedy",
     "Grow",

@@ -20,6 +20,7 @@ from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
 from rlprompt.agents.ppo import PPO, SoftPPO
+from rlprompt.agents.ppo_edit import EditPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.random_soft import RandomSoft
 from rlprompt.agents.soft_prompt import SoftPromptTuning
@@ -48,6 +49,7 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     SoftPromptTuning(),
     PPO(),
     SoftPPO(dimension=4),
+    EditPPO(),
 )
 
 # Methods that score on parts of the examples.

@@ -17,6 +17,7 @@ from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
 from rlprompt.agents.ppo import PPO
+from rlprompt.agents.ppo_edit import EditPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.prompt import Length, Pool, Prompt, TokenPrompt
 from rlprompt.search.optimiser import Optimiser, make_space
@@ -101,6 +102,7 @@ METHODS = [
     (GCG(candidates=4, top_k=4), "likely"),
     (Genetic(population=4, children=3), "words"),
     (PPO(prompts=4), {"likely": 9}),
+    (EditPPO(prompts=4), "words"),
 ]
 
 
