@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,8 +20,8 @@ from rlprompt.types import PromptKind
 
 # Share of a rollout's edits that must make a prompt that was never scored before. As `PPO.fresh`.
 FRESH = 0.5
-# Edits for each prompt that the budget covers, after which a search ends that finds nothing new.
-TRIES = 20
+# Rollouts without a new prompt, one after the other, after which there seem to be no more.
+PATIENCE = 20
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,9 @@ class EditPPO:
             "device": "cpu",
             "gae_lambda": self.credit,
         }
-        fresh = Fresh(objective.ledger, FRESH * self.prompts * self.edits)
-        steps = TRIES * objective.affordable()
-        learn(self, episodes, rng, given, steps=steps, callback=fresh)
+        fresh = Fresh(objective.ledger, FRESH * self.prompts * self.edits, PATIENCE)
+        # The budget ends it, or that there is nothing new: known prompts are edited for nothing.
+        learn(self, episodes, rng, given, steps=sys.maxsize, callback=fresh)
 
 
 class Onwards(EditEpisodes):

@@ -162,12 +162,13 @@ class Fresh(BaseCallback):
     Args:
         ledger: Where prompts are counted.
         enough: New prompts that a rollout must have.
+        patience: Rollouts without any, one after the other, that end the search.
     """
 
-    def __init__(self, ledger: Ledger, enough: float) -> None:
+    def __init__(self, ledger: Ledger, enough: float, patience: float = math.inf) -> None:
         super().__init__()
-        self._ledger, self._enough = ledger, enough
-        self._before = ledger.n_distinct
+        self._ledger, self._enough, self._patience = ledger, enough, patience
+        self._before, self._idle = ledger.n_distinct, 0
 
     def _on_rollout_start(self) -> None:
         new = self._ledger.n_distinct - self._before
@@ -177,6 +178,7 @@ class Fresh(BaseCallback):
             assert isinstance(actor, Adapter)
             actor.cool()
         self._before += new
+        self._idle = 0 if new else self._idle + 1
 
     def _on_step(self) -> bool:
-        return True
+        return self._idle <= self._patience

@@ -75,12 +75,10 @@ class EditEpisodes(Episodes):
         self.left = np.full(n, horizon)
         high = np.full(space.length + 2, self.edits.tokens[-1])
         high[-2:] = space.length, horizon
-        low = np.zeros_like(high)
-        low[-2] = space.shortest
         super().__init__(
             objective,
             np.zeros((n, space.length), dtype=np.int64),
-            Box(low, high, dtype=np.int64),
+            Box(np.zeros_like(high), high, dtype=np.int64),
             Discrete(len(self.edits.every)),
             horizon,
             varies=True,

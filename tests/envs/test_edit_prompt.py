@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
-from stable_baselines3 import A2C, DQN
-from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3 import A2C
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stored_search import Counted
 from synthetic import N_EXAMPLES, Noted
@@ -128,15 +127,15 @@ def test_gymnasium_makes_both_forms_with_their_settings() -> None:
 def test_an_edit_earns_what_it_adds_and_an_episode_its_last_prompt_less_its_first() -> None:
     env = EditPromptEnv(objective(), SPACE, horizon=4)
     env.reset()
-    edits = [("insert", 2, 44), ("replace", 0, 49), ("swap", 1, 2), ("delete", 0)]
+    edits = [("insert", 2, 46), ("replace", 0, 49), ("swap", 1, 2), ("delete", 0)]
     steps = [env.step(number(env, *edit)) for edit in edits]
     assert [step[0].tolist() for step in steps] == [
-        [41, 48, 44, 3, 3],
-        [49, 48, 44, 3, 2],
-        [49, 44, 48, 3, 1],
-        [44, 48, 0, 2, 0],
+        [41, 48, 46, 3, 3],
+        [49, 48, 46, 3, 2],
+        [49, 46, 48, 3, 1],
+        [46, 48, 0, 2, 0],
     ]
-    prompts = [(41, 48), (41, 48, 44), (49, 48, 44), (49, 44, 48), (44, 48)]
+    prompts = [(41, 48), (41, 48, 46), (49, 48, 46), (49, 46, 48), (46, 48)]
     worths = np.array([worth(*ids) for ids in prompts])
     assert np.ptp(worths) > 0
     np.testing.assert_allclose([step[1] for step in steps], np.diff(worths), atol=1e-12)
@@ -343,10 +342,8 @@ def test_an_action_that_is_no_edit_is_refused_and_changes_nothing() -> None:
     assert env.step(0)[0][-1] == 7
 
 
-@pytest.mark.parametrize("algorithm", [A2C, DQN])
-def test_other_algorithms_learn_on_it(algorithm: type[BaseAlgorithm]) -> None:
+def test_another_algorithm_learns_on_it() -> None:
     scored = objective()
     envs = PromptVecEnv(EditEpisodes(scored, SPACE, 4, 5, 10, RNG(0)))
-    settings = {"learning_starts": 8} if algorithm is DQN else {}
-    algorithm("MlpPolicy", envs, seed=0, device="cpu", **settings).learn(60)
+    A2C("MlpPolicy", envs, seed=0, device="cpu").learn(60)
     assert scored.ledger.n_prompts > 10
