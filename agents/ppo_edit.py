@@ -70,7 +70,7 @@ class EditPPO:
     searches: ClassVar[PromptKind] = "tokens"
 
     prompts: int = 8
-    edits: int = 4
+    edits: int = 2
     tokens: int = TOKENS
     epochs: int = 8
     learning_rate: float = 0.1

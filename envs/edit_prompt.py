@@ -89,7 +89,7 @@ class EditEpisodes(Episodes):
     @property
     def ended(self) -> Flags:
         """See `Episodes.ended`."""
-        return self.left == 0
+        return np.asarray(self.left == 0)
 
     def prompts(self) -> list[TokenPrompt]:
         """The prompts as they are now, n of them."""
@@ -99,7 +99,7 @@ class EditEpisodes(Episodes):
         """See `Episodes.restart`."""
         super().restart(which)
         self.left[which] = self.horizon
-        for i in np.flatnonzero(which):
+        for i in np.flatnonzero(which).tolist():
             self._write(i, self.starts[i % len(self.starts)])
 
     def act(self, actions: Array) -> None:
@@ -108,7 +108,7 @@ class EditEpisodes(Episodes):
         self.check_known(actions, f"the number of an edit, 0 to {stop - 1}, or {stop} to stop")
         self._before = self.prompts()
         possible = np.take_along_axis(self._possible(), actions[:, None], axis=1)[:, 0]
-        for i in np.flatnonzero(possible):
+        for i in np.flatnonzero(possible).tolist():
             self._write(i, TokenPrompt(self.edits.every[actions[i]].applied(self._before[i].ids)))
         self.left = np.where(actions == stop, 0, np.maximum(self.left - 1, 0))
 

@@ -65,16 +65,16 @@ def test_what_an_edit_does(edit: Edit, after: Ids) -> None:
 
 
 def test_edits_have_an_order_that_one_can_count_on() -> None:
-    edits = Edits(TokenSpace(2, [5, 9], shortest=1), np.array([5, 9]))
+    edits = Edits(TokenSpace(2, np.array([5, 9]), shortest=1), np.array([5, 9]))
     assert edits.every == (
         *(Edit("replace", 0, 5), Edit("replace", 0, 9), Edit("replace", 1, 5)),
         *(Edit("replace", 1, 9), Edit("insert", 0, 5), Edit("insert", 0, 9)),
         *(Edit("insert", 1, 5), Edit("insert", 1, 9), Edit("delete", 0), Edit("delete", 1)),
         *(Edit("swap", 0, 1), Edit("stop")),
     )
-    fixed = Edits(TokenSpace(2, [5, 9]), np.array([5, 9]))
+    fixed = Edits(TokenSpace(2, np.array([5, 9])), np.array([5, 9]))
     assert {edit.kind for edit in fixed.every} == set(KINDS) - {"insert", "delete"}
-    assert [edit.kind for edit in Edits(TokenSpace(1, [5]), np.array([5])).every] == [
+    assert [edit.kind for edit in Edits(TokenSpace(1, np.array([5])), np.array([5])).every] == [
         "replace",
         "stop",
     ]
@@ -83,7 +83,7 @@ def test_edits_have_an_order_that_one_can_count_on() -> None:
 @pytest.mark.parametrize("shortest", [1, 2, 3])
 def test_possible_is_what_makes_another_prompt_of_the_space(shortest: int) -> None:
     """Against every edit of every prompt, tried out."""
-    space = TokenSpace(3, [0, 7, 9], shortest=shortest)
+    space = TokenSpace(3, np.array([0, 7, 9]), shortest=shortest)
     edits = Edits(space, np.array([0, 7]))
 
     def changes(edit: Edit, ids: Ids) -> bool:
