@@ -7,6 +7,7 @@ from .greedy import Greedy as Greedy
 from .grow import Grow as Grow
 from .ppo import PPO as PPO
 from .ppo import SoftPPO as SoftPPO
+from .ppo_edit import EditPPO as EditPPO
 from .prefix import PrefixTuning as PrefixTuning
 from .random_search import RandomSearch as RandomSearch
 from .random_soft import RandomSoft as RandomSoft
@@ -19,6 +20,7 @@ __all__ = [
     "GCG",
     "PPO",
     "BBTv2",
+    "EditPPO",
     "Genetic",
     "Greedy",
     "Grow",

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import stable_baselines3
-import torch
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.vec_env import VecEnvWrapper
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from rlprompt._utils.seeding import seeded
-from rlprompt.agents.token_policy import Fresh, TokenPolicy
+from rlprompt.agents.rollouts import Fresh, check_settings, learn
+from rlprompt.agents.token_policy import TokenPolicy
 from rlprompt.agents.token_proposal import Position
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
-from rlprompt.envs.episodes import Array, Episodes
 from rlprompt.envs.token_prompt import TokenEpisodes
-from rlprompt.envs.vec_env import PromptVecEnv
-from rlprompt.search.budget import Ledger
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.types import PromptKind
@@ -99,7 +89,7 @@ class PPO:
     def __post_init__(self) -> None:
         """Check the settings."""
         counts = {"prompts": 2, "epochs": 1, "components": 1, "top_k": 1}
-        _check(self, counts, ("learning_rate", "clip", "entropy"))
+        check_settings(self, counts, ("learning_rate", "clip", "entropy"))
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is above 0 and up to 1, got {self.top_p}")
         if self.fresh is not None and not 0 < self.fresh < 1:
@@ -118,9 +108,15 @@ class PPO:
         if space.starts:
             objective.evaluate(space.starts)
         episodes = TokenEpisodes(objective, space, self.prompts)
-        callback = None if self.fresh is None else Fresh(objective.ledger, self.fresh)
-        device, entropy = objective.lm.device, self.entropy or 0.0
-        _learn(self, episodes, TokenPolicy, kwargs, device, rng, callback, entropy)
+        given = {
+            "policy": TokenPolicy,
+            "policy_kwargs": kwargs,
+            "device": objective.lm.device,
+            "ent_coef": self.entropy or 0.0,
+        }
+        fresh = None if self.fresh is None else Fresh(objective.ledger, self.fresh * self.prompts)
+        steps = objective.affordable() * episodes.horizon
+        learn(self, episodes, rng, given, steps=steps, callback=fresh)
 
 
 @dataclass(frozen=True)
@@ -168,7 +164,7 @@ class SoftPPO:
     def __post_init__(self) -> None:
         """Check the settings."""
         least = {"prompts": 2, "epochs": 1, "dimension": 1}
-        _check(self, least, ("learning_rate", "clip", "alpha"))
+        check_settings(self, least, ("learning_rate", "clip", "alpha"))
 
     def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
@@ -182,76 +178,5 @@ class SoftPPO:
             "features_extractor_kwargs": {"length": space.length},
         }
         episodes = EmbeddingEpisodes(objective, subspace, self.prompts)
-        _learn(self, episodes, ActorCriticPolicy, kwargs, torch.device("cpu"), rng)
-
-
-def _learn(
-    settings: PPO | SoftPPO,
-    episodes: Episodes,
-    policy: type[ActorCriticPolicy],
-    policy_kwargs: Mapping[str, Any],
-    device: torch.device,
-    rng: np.random.Generator,
-    callback: BaseCallback | None = None,
-    entropy: float = 0.0,
-) -> None:
-    """Run Stable-Baselines3's PPO on rollouts of one episode each."""
-    objective = episodes.objective
-    # Stable-Baselines3 shuffles with numpy's global generator and draws actions from torch's.
-    with seeded(int(rng.integers(2**32))):
-        envs = Relative(PromptVecEnv(episodes), objective.ledger)
-        learner = stable_baselines3.PPO(
-            policy,
-            envs,
-            learning_rate=settings.learning_rate,
-            n_steps=episodes.length,
-            batch_size=episodes.length * settings.prompts,
-            n_epochs=settings.epochs,
-            gamma=1.0,
-            gae_lambda=1.0,
-            normalize_advantage=False,
-            clip_range=settings.clip,
-            ent_coef=entropy,
-            policy_kwargs=dict(policy_kwargs),
-            device=device,
-        )
-        # Its own logger would leave an empty folder in the system's temporary folder.
-        learner.set_logger(Logger(folder=None, output_formats=[]))
-        learner.learn(objective.affordable() * episodes.length, callback)
-
-
-class Relative(VecEnvWrapper):
-    """Rewards above the rollout's mean, in standard deviations of all rewards so far.
-
-    Not in standard deviations of the rollout: those vanish as a policy settles, which blows the
-    last differences up until it writes one prompt only.
-    """
-
-    def __init__(self, envs: PromptVecEnv, ledger: Ledger) -> None:
-        super().__init__(envs)
-        self._ledger = ledger
-
-    def reset(self) -> Array:
-        """See `PromptVecEnv.reset`."""
-        observations = self.venv.reset()
-        assert isinstance(observations, np.ndarray)
-        return observations
-
-    def step_wait(self) -> VecEnvStepReturn:
-        """See `PromptVecEnv.step_wait`."""
-        observations, rewards, finished, infos = self.venv.step_wait()
-        if finished.all():
-            spread = np.std([reward for _, reward in self._ledger.points])
-            rewards = (rewards - rewards.mean()) / (spread or 1.0)
-        return observations, rewards, finished, infos
-
-
-def _check(settings: object, counts: Mapping[str, int], scales: tuple[str, ...]) -> None:
-    for name, least in counts.items():
-        value = getattr(settings, name)
-        if value is not None and value < least:
-            raise ValueError(f"{name} is {least} or more, got {value}")
-    for name in scales:
-        value = getattr(settings, name)
-        if value is not None and not 0 < value < math.inf:
-            raise ValueError(f"{name} is above 0, got {value}")
+        given = {"policy": ActorCriticPolicy, "policy_kwargs": kwargs, "device": "cpu"}
+        learn(self, episodes, rng, given, steps=objective.affordable() * episodes.horizon)

@@ -19,22 +19,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from rlprompt.agents.rollouts import Adapter, SmallPolicy
 from rlprompt.agents.token_proposal import Proposal
 from rlprompt.agents.token_tilt import StoppingTilt, Tilt, principal_components
-from rlprompt.search.budget import Ledger
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace
 
 
-class TokenPolicy(ActorCriticPolicy):
+class TokenPolicy(SmallPolicy):
     """Actor: `Proposal`, and `Tilt` or `StoppingTilt`. Critic: one value a position.
 
     A critic that saw the tokens would know the few prompts of a search by heart.
@@ -83,21 +80,15 @@ class TokenPolicy(ActorCriticPolicy):
             **kwargs,
         )
 
-    def _build(self, lr_schedule: Schedule) -> None:
-        """Replaces the base's, whose output layer has a row of its own for each token."""
-        self._build_mlp_extractor()
+    def parts(self) -> tuple[Adapter, nn.Module]:
+        """See `SmallPolicy.parts`."""
         space = self._space
-        self.action_net = (
+        actor = (
             StoppingTilt(self._components, space)
             if space.varies
             else Tilt(self._components, space.length)
         )
-        self.value_net = PositionValue(space.length)  # type: ignore[assignment]  # no Linear
-        self.optimizer = self.optimizer_class(
-            self.parameters(),
-            lr=lr_schedule(1),  # type: ignore[call-arg]
-            **self.optimizer_kwargs,
-        )
+        return actor, PositionValue(space.length)
 
     def evaluate_actions(  # type: ignore[override]  # observations are never a dict here
         self, obs: Tensor, actions: Tensor
@@ -129,29 +120,3 @@ class PositionValue(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
         return features[:, -len(self.values) :] @ self.values
-
-
-class Fresh(BaseCallback):
-    """Has a token policy go back towards its proposal after a rollout of few new prompts.
-
-    Args:
-        ledger: Where prompts are counted.
-        least: Share of a rollout's prompts that must be new.
-    """
-
-    def __init__(self, ledger: Ledger, least: float) -> None:
-        super().__init__()
-        self._ledger, self._least = ledger, least
-        self._before = ledger.n_prompts, ledger.n_distinct
-
-    def _on_rollout_start(self) -> None:
-        now = self._ledger.n_prompts, self._ledger.n_distinct
-        scored, new = np.subtract(now, self._before)
-        if new < self._least * scored:
-            tilt = self.model.policy.action_net
-            assert isinstance(tilt, Tilt)
-            tilt.cool()
-        self._before = now
-
-    def _on_step(self) -> bool:
-        return True

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlprompt.agents.rollouts import Adapter
 from rlprompt.agents.stopping import stop_prior
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.space import TokenSpace
 
 
-class Tilt(nn.Module):
+class Tilt(Adapter):
     """Features (B, N + L) to logits (B, N).
 
     Args:

@@ -20,3 +20,8 @@ gymnasium.register(
     entry_point="rlprompt.envs:EmbeddingPromptEnv",
     vector_entry_point="rlprompt.envs:EmbeddingPromptVectorEnv",
 )
+gymnasium.register(
+    id="rlprompt/EditPrompt-v0",
+    entry_point="rlprompt.envs:EditPromptEnv",
+    vector_entry_point="rlprompt.envs:EditPromptVectorEnv",
+)

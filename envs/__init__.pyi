@@ -1,3 +1,8 @@
+from .edit_prompt import EditEpisodes as EditEpisodes
+from .edit_prompt import EditPromptEnv as EditPromptEnv
+from .edit_prompt import EditPromptVectorEnv as EditPromptVectorEnv
+from .edits import Edit as Edit
+from .edits import Edits as Edits
 from .embedding_prompt import EmbeddingEpisodes as EmbeddingEpisodes
 from .embedding_prompt import EmbeddingPromptEnv as EmbeddingPromptEnv
 from .embedding_prompt import EmbeddingPromptVectorEnv as EmbeddingPromptVectorEnv
@@ -7,6 +12,11 @@ from .token_prompt import TokenPromptVectorEnv as TokenPromptVectorEnv
 from .vec_env import PromptVecEnv as PromptVecEnv
 
 __all__ = [
+    "Edit",
+    "EditEpisodes",
+    "EditPromptEnv",
+    "EditPromptVectorEnv",
+    "Edits",
     "EmbeddingEpisodes",
     "EmbeddingPromptEnv",
     "EmbeddingPromptVectorEnv",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from gymnasium.spaces import Box
 
-from rlprompt.envs.episodes import Array, Episodes, PromptEnv, PromptVectorEnv
+from rlprompt.envs.episodes import Array, PromptEnv, PromptVectorEnv
+from rlprompt.envs.growing import GrowingEpisodes
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import SoftSpace
 
 
-class EmbeddingEpisodes(Episodes):
+class EmbeddingEpisodes(GrowingEpisodes):
     """n soft prompts. An action holds the coordinates of the next vector, an observation all.
 
     Coordinates lie in [-1, 1], the range that Gaussian policies expect. How far that reaches is
@@ -32,7 +33,7 @@ class EmbeddingEpisodes(Episodes):
         self.space = space
 
     def pieces_of(self, actions: Array) -> Array:
-        """See `Episodes.pieces_of`."""
+        """See `GrowingEpisodes.pieces_of`."""
         actions = actions.astype(np.float32)
         shape = (len(self.pieces), self.space.step_dimension)
         if actions.shape != shape or not (np.abs(actions) <= 1).all():

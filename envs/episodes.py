@@ -1,13 +1,13 @@
-"""The decision process behind every environment: prompts that grow a piece a step.
+"""The decision process behind every environment: prompts side by side, changed an action a step.
 
 One core for the single environment, Gymnasium's vector form and the one of Stable-Baselines3
-(`PromptVecEnv`), so that they cannot differ. The reward is 0 until a prompt is complete, then its
-mean train reward; an episode ends there (`terminated`) and is never cut short. Nothing is random:
-a seed changes nothing.
+(`PromptVecEnv`), so that they cannot differ. What is to be scored at a step is scored in one call;
+an episode ends by itself (`terminated`) and is never cut short. Nothing is random: a seed changes
+nothing.
 
-Where prompts differ in length, one more action stops: the prompt is complete, and later actions
-change nothing until those beside it are complete too. So all are scored in one call, and end
-together. A stop that comes too early changes nothing either, for algorithms that know no masks.
+Where an episode may stop before the horizon, one more action stops: later ones change nothing until
+the episodes beside it have come to an end too. So all end together. What cannot be done changes
+nothing either, for algorithms that know no masks.
 """
 
 from __future__ import annotations
@@ -25,21 +25,26 @@ from numpy.typing import NDArray
 
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.search.objective import Objective
+from rlprompt.types import Floats
 
 Array = NDArray[Any]
 Flags = NDArray[np.bool_]
 
 
 class Episodes(ABC):
-    """n prompts that grow side by side; those complete at a step are scored in one call.
+    """n prompts that change side by side; abstract, see `GrowingEpisodes` and `EditEpisodes`.
 
     Args:
         objective: The only way to a reward.
-        pieces: (n, L, ...) zeros, one row a piece of a prompt.
-        observation_space: Of one prompt: its pieces so far, flat, zeros for those to come, and
-            last the number of pieces so far.
-        action_space: Of one prompt's next piece.
-        shortest: Pieces of the shortest complete prompt; None for L, where nothing stops.
+        pieces: (n, L, ...), one row a piece of a prompt, zeros behind its last.
+        observation_space: Of one prompt.
+        action_space: Of what is done to one prompt.
+        horizon: Steps of the longest episode.
+        varies: Whether episodes may differ in length. Then the last action stops.
+
+    Attributes:
+        position: (n,) how many pieces each prompt has.
+        finished: (n,) which episodes are over, and wait for `restart`.
     """
 
     def __init__(
@@ -48,97 +53,82 @@ class Episodes(ABC):
         pieces: Array,
         observation_space: Box,
         action_space: Space[Any],
-        shortest: int | None = None,
+        horizon: int,
+        varies: bool,
     ) -> None:
         self.objective = objective
         self.pieces = pieces
-        self.shortest = shortest or self.length
-        self.position = np.zeros(len(pieces), dtype=np.int64)
-        self.stopped, self.finished = np.zeros((2, len(pieces)), dtype=np.bool_)
         self.observation_space = observation_space
         self.action_space = action_space
+        self.horizon = horizon
+        self.varies = varies
+        self.position = np.zeros(len(pieces), dtype=np.int64)
+        self.finished = np.zeros(len(pieces), dtype=np.bool_)
 
     @abstractmethod
-    def pieces_of(self, actions: Array) -> Array:
-        """The pieces (n, ...) that actions stand for.
+    def act(self, actions: Array) -> None:
+        """Do one action to every prompt; to those at their end nothing.
 
         Raises:
-            ValueError: An action is outside the action space.
+            ValueError: An action is outside the action space; nothing is changed.
         """
 
     @abstractmethod
-    def prompt(self, pieces: Array) -> Prompt:
-        """The prompt that its first pieces, one or more of them, make."""
+    def rewards(self) -> Floats:
+        """What the last actions earned, (n,).
 
-    def stops(self, actions: Array) -> Flags:
-        """Which actions (n,) stop; none where all prompts have one length."""
-        return np.zeros(len(actions), dtype=np.bool_)
+        Raises:
+            BudgetExhausted: Not all that had to be scored was covered.
+        """
+
+    @property
+    @abstractmethod
+    def ended(self) -> Flags:
+        """Which prompts nothing more is done to (n,), be their episodes over or not."""
+
+    @abstractmethod
+    def observations(self) -> Array:
+        """What is seen of every prompt, (n, size of the observation)."""
+
+    @abstractmethod
+    def prompt(self, pieces: Array) -> Prompt:
+        """The prompt that these pieces, one or more of them, make."""
 
     def masks(self) -> NDArray[np.int8] | None:
         """Which actions make sense (n, actions), 1 or 0; None where all always do."""
         return None
 
     @property
-    def varies(self) -> bool:
-        """Whether prompts may differ in length."""
-        return self.shortest < self.length
-
-    @property
-    def ended(self) -> Flags:
-        """Which prompts are complete (n,), scored or not yet."""
-        return np.asarray(self.stopped | (self.position == self.length))
-
-    @property
     def length(self) -> int:
-        """Pieces of the longest complete prompt, L."""
+        """Pieces of the longest prompt, L."""
         return int(self.pieces.shape[1])
 
     def restart(self, which: Flags) -> None:
         """Begin the episodes in `which` (n,) afresh."""
-        self.pieces[which] = 0
-        self.position[which] = 0
-        self.stopped[which] = self.finished[which] = False
+        self.finished[which] = False
 
-    def advance(self, actions: Array, *, wait: bool = False) -> tuple[NDArray[np.float64], Flags]:
-        """Append a piece to every prompt, or stop.
+    def advance(self, actions: Array, *, wait: bool = False) -> tuple[Floats, Flags]:
+        """Take a step of every episode.
 
         Args:
             actions: One for each prompt.
-            wait: Whether prompts that may differ in length wait even if all are complete.
+            wait: Whether episodes that may stop early wait even if all are at their end.
 
         Returns:
-            Rewards (n,) and which prompts are complete and scored now (n,).
+            Rewards (n,) and which episodes are over now (n,).
 
         Raises:
-            BudgetExhausted: Not all complete prompts were covered; those that were are in the
-                ledger. Start the episodes afresh before another step.
-            ResetNeeded: A prompt was scored already.
+            BudgetExhausted: Not all that had to be scored was covered; what was is in the ledger.
+                Start the episodes afresh before another step.
+            ResetNeeded: An episode was over already.
             ValueError: An action is outside the action space.
         """
         if self.finished.any():
             raise ResetNeeded("an episode has ended; reset it before the next step")
-        pieces, stops = self.pieces_of(actions), self.stops(actions)
-        grows = np.flatnonzero(~(stops | self.ended))
-        self.pieces[grows, self.position[grows]] = pieces[grows]
-        self.position[grows] += 1
-        self.stopped |= stops & (self.position >= self.shortest) & ~self.ended
+        self.act(actions)
         waits = self.varies and (wait or not self.ended.all())
         self.finished = self.ended & (not waits)
-        rewards = np.zeros(len(self.pieces))
-        if self.finished.any():
-            prompts = [
-                self.prompt(self.pieces[i, : self.position[i]])
-                for i in np.flatnonzero(self.finished)
-            ]
-            rewards[self.finished] = self.objective.evaluate(prompts).rewards
-        return rewards, self.finished.copy()
-
-    def observations(self) -> Array:
-        """What is seen of every prompt, (n, size of the observation)."""
-        flat = self.pieces.reshape(len(self.pieces), -1)
-        position = np.where(self.stopped, -self.position, self.position)
-        seen: Array = np.column_stack([flat, position]).astype(flat.dtype)
-        return seen
+        return self.rewards(), self.finished.copy()
 
     def text(self, i: int) -> str:
         """Prompt i so far as text; vectors as their nearest tokens."""
@@ -148,6 +138,16 @@ class Episodes(ABC):
         prompt = self.prompt(self.pieces[i, : self.position[i]])
         tokens = lm.nearest_tokens(prompt) if isinstance(prompt, SoftPrompt) else prompt
         return lm.decode(tokens.ids)
+
+    def check_known(self, actions: Array, known: str) -> None:
+        """Refuse actions outside the action space.
+
+        Raises:
+            ValueError: There is one; it says that `known` are to be given.
+        """
+        wrong = [action for action in actions.tolist() if not self.action_space.contains(action)]
+        if wrong:
+            raise ValueError(f"action {wrong[0]!r}; give {known}")
 
 
 class PromptEnv(gymnasium.Env[Array, Any]):
@@ -181,7 +181,7 @@ class PromptEnv(gymnasium.Env[Array, Any]):
         return self._episodes.observations()[0], self._info()
 
     def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        """Append a piece, or stop; see `Episodes.advance` for what it raises."""
+        """Take a step; see `Episodes.advance` for what it raises."""
         rewards, finished = self._episodes.advance(np.asarray(action)[None])
         observation, info = self._episodes.observations()[0], self._info()
         return observation, float(rewards[0]), bool(finished[0]), False, info
@@ -194,8 +194,8 @@ class PromptEnv(gymnasium.Env[Array, Any]):
 class PromptVectorEnv(VectorEnv[Array, Array, Array]):
     """Prompts side by side in Gymnasium's vector form; abstract, see `TokenPromptVectorEnv`.
 
-    All prompts complete at a step are scored in one objective call, and prompts that may differ in
-    length are complete together: who stops waits for the others. Episodes are reset by hand
+    What is to be scored at a step is scored in one objective call, and episodes that may stop early
+    end together: who stops waits for the others. Episodes are reset by hand
     (`AutoresetMode.DISABLED`): all, or those of a boolean `options["reset_mask"]`.
 
     Args:
@@ -234,7 +234,7 @@ class PromptVectorEnv(VectorEnv[Array, Array, Array]):
         return self._episodes.observations(), self._infos()
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Append a piece to each, or stop; see `Episodes.advance` for what it raises."""
+        """Take a step of each; see `Episodes.advance` for what it raises."""
         rewards, finished = self._episodes.advance(np.asarray(actions))
         return (
             self._episodes.observations(),

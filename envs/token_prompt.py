@@ -6,13 +6,14 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from rlprompt.envs.episodes import Array, Episodes, Flags, PromptEnv, PromptVectorEnv
+from rlprompt.envs.episodes import Array, Flags, PromptEnv, PromptVectorEnv
+from rlprompt.envs.growing import GrowingEpisodes
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace
 
 
-class TokenEpisodes(Episodes):
+class TokenEpisodes(GrowingEpisodes):
     """n token prompts. An action is an index into the allowed ids, an observation holds ids.
 
     The observation is a Box and not the natural MultiDiscrete, which Stable-Baselines3 would
@@ -36,19 +37,15 @@ class TokenEpisodes(Episodes):
         self.allowed = space.allowed
 
     def pieces_of(self, actions: Array) -> Array:
-        """See `Episodes.pieces_of`."""
-        wrong = [action for action in actions.tolist() if not self.action_space.contains(action)]
-        if wrong:
-            raise ValueError(
-                f"action {wrong[0]!r}; give an index into the allowed ids, "
-                f"0 to {len(self.allowed) - 1}"
-                + (f", or {len(self.allowed)} to stop" if self.varies else "")
-            )
-        ids: Array = self.allowed[np.minimum(actions, len(self.allowed) - 1)]
+        """See `GrowingEpisodes.pieces_of`."""
+        last = len(self.allowed) - 1
+        stop = f", or {last + 1} to stop" if self.varies else ""
+        self.check_known(actions, f"an index into the allowed ids, 0 to {last}{stop}")
+        ids: Array = self.allowed[np.minimum(actions, last)]
         return ids
 
     def stops(self, actions: Array) -> Flags:
-        """See `Episodes.stops`."""
+        """See `GrowingEpisodes.stops`."""
         return np.asarray(actions == len(self.allowed))
 
     def masks(self) -> NDArray[np.int8] | None:

@@ -17,13 +17,13 @@ from rlprompt.envs.episodes import Array, Episodes
 
 
 class PromptVecEnv(VecEnv):
-    """Episodes that begin again by themselves; complete prompts are scored in one objective call.
+    """Episodes that begin again by themselves; a step is scored in one objective call.
 
     The environments are rows of one array and have no life of their own: attributes are shared,
     and there is none to set.
 
-    Prompts that may differ in length end together, at step L or later: rollouts of L steps hold
-    whole episodes. What can be done is in the infos (`action_mask`) and, as sb3-contrib asks, in
+    Episodes that may stop early end together, at the horizon or later: rollouts of so many steps
+    hold whole ones. What can be done is in the infos (`action_mask`) and, as sb3-contrib asks, in
     `env_method("action_masks")`.
 
     >>> from rlprompt import Budget, Objective, TokenSpace
@@ -62,9 +62,9 @@ class PromptVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Append a piece to each, or stop; see `Episodes.advance` for what it raises."""
+        """Take a step of each; see `Episodes.advance` for what it raises."""
         self._steps += 1
-        wait = self._steps < self._episodes.length
+        wait = self._steps < self._episodes.horizon
         rewards, finished = self._episodes.advance(self._actions, wait=wait)
         if finished.all():
             self._steps = 0

@@ -22,6 +22,7 @@ from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
 from rlprompt.agents.ppo import PPO, SoftPPO
+from rlprompt.agents.ppo_edit import EditPPO
 from rlprompt.agents.prefix import PrefixTuning
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.random_soft import RandomSoft
@@ -55,6 +56,7 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     BBTv2(),
     PPO(),
     SoftPPO(dimension=4),
+    EditPPO(),
 )
 
 # Methods that score on parts of the examples.

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords
 from tiny import tiny_lm
 
-from rlprompt.agents.ppo import PPO, Relative, SoftPPO
+from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.random_soft import RandomSoft
+from rlprompt.agents.rollouts import Relative
 from rlprompt.agents.stopping import STOP
 from rlprompt.agents.token_policy import TokenPolicy
 from rlprompt.agents.token_proposal import Position, Proposal, truncated

@@ -101,7 +101,7 @@ def actions(kind: PromptKind, n_steps: int = LENGTH) -> list[Array]:
     return [envs.action_space.sample() for _ in range(n_steps)]
 
 
-@pytest.mark.parametrize("name", ["TokenPrompt", "EmbeddingPrompt"])
+@pytest.mark.parametrize("name", ["TokenPrompt", "EmbeddingPrompt", "EditPrompt"])
 def test_gymnasium_makes_them_without_an_import_of_the_envs(name: str) -> None:
     code = f"""
 import sys
@@ -110,7 +110,7 @@ from rlprompt import Objective
 from rlprompt.check.toy import ToyTask, toy_lm
 from rlprompt.search import Budget, SoftSpace, TokenSpace
 lm, rng = toy_lm(), np.random.default_rng(0)
-space = TokenSpace.from_lm(lm, 3) if {name!r} == "TokenPrompt" else SoftSpace.from_lm(lm, 3, rng)
+space = SoftSpace.from_lm(lm, 3, rng) if "Emb" in {name!r} else TokenSpace.from_lm(lm, 3)
 assert "rlprompt.envs" not in sys.modules
 settings = dict(objective=Objective(ToyTask(), lm, Budget(100)), space=space)
 env = gymnasium.make("rlprompt.envs:rlprompt/{name}-v0", **settings)

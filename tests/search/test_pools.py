@@ -17,6 +17,7 @@ from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
 from rlprompt.agents.ppo import PPO
+from rlprompt.agents.ppo_edit import EditPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_q import SoftQ
 from rlprompt.prompt import Length, Pool, Prompt, TokenPrompt
@@ -103,6 +104,7 @@ METHODS = [
     (Genetic(population=4, children=3), "words"),
     (PPO(prompts=4), {"likely": 9}),
     (SoftQ(prompts=4), "words"),
+    (EditPPO(prompts=4), "words"),
 ]
 
 
