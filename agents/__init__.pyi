@@ -8,6 +8,8 @@ from .ppo import PPO as PPO
 from .ppo import SoftPPO as SoftPPO
 from .random_search import RandomSearch as RandomSearch
 from .random_soft import RandomSoft as RandomSoft
+from .rl import RL as RL
+from .rl import SoftRL as SoftRL
 from .soft_prompt import SoftPromptTuning as SoftPromptTuning
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "CMAES",
     "GCG",
     "PPO",
+    "RL",
     "Genetic",
     "Greedy",
     "Grow",
@@ -22,4 +25,5 @@ __all__ = [
     "RandomSoft",
     "SoftPPO",
     "SoftPromptTuning",
+    "SoftRL",
 ]

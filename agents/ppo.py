@@ -28,6 +28,9 @@ from rlprompt.search.objective import Objective
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.types import PromptKind
 
+# Spread of the first actions over vectors, which end at -1 and 1: 5 % of them are cut there.
+SIGMA = 0.5
+
 
 @dataclass(frozen=True)
 class PPO:
@@ -172,12 +175,10 @@ class SoftPPO:
 
     def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        # Actions end at -1 and 1: with a spread of a half, 5 % of the first ones are cut there.
-        sigma = 0.5
-        subspace = space.stepwise(self.dimension, rng, sigma=sigma, alpha=self.alpha)
+        subspace = space.stepwise(self.dimension, rng, sigma=SIGMA, alpha=self.alpha)
         kwargs = {
             "net_arch": [],
-            "log_std_init": math.log(sigma),
+            "log_std_init": math.log(SIGMA),
             "features_extractor_class": Position,
             "features_extractor_kwargs": {"length": space.length},
         }
@@ -229,7 +230,7 @@ class Relative(VecEnvWrapper):
 
     def __init__(self, envs: PromptVecEnv, ledger: Ledger) -> None:
         super().__init__(envs)
-        self._ledger = ledger
+        self.ledger = ledger
 
     def reset(self) -> Array:
         """See `PromptVecEnv.reset`."""
@@ -241,9 +242,13 @@ class Relative(VecEnvWrapper):
         """See `PromptVecEnv.step_wait`."""
         observations, rewards, finished, infos = self.venv.step_wait()
         if finished.all():
-            spread = np.std([reward for _, reward in self._ledger.points])
-            rewards = (rewards - rewards.mean()) / (spread or 1.0)
+            spread = np.std([reward for _, reward in self.ledger.points])
+            rewards = (rewards - self.baseline(rewards)) / (spread or 1.0)
         return observations, rewards, finished, infos
+
+    def baseline(self, rewards: Array) -> float:
+        """What the rewards (n,) of prompts that are complete are above."""
+        return float(rewards.mean())
 
 
 def _check(settings: object, counts: Mapping[str, int], scales: tuple[str, ...]) -> None:

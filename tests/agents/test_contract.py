@@ -22,6 +22,7 @@ from rlprompt.agents.grow import Grow
 from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.random_soft import RandomSoft
+from rlprompt.agents.rl import RL, SoftRL
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.check.optimiser import check_optimiser
 from rlprompt.prompt import Length
@@ -48,6 +49,8 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     SoftPromptTuning(),
     PPO(),
     SoftPPO(dimension=4),
+    RL(),
+    SoftRL(dimension=4),
 )
 
 # Methods that score on parts of the examples.
