@@ -4,6 +4,7 @@ from .gcg import GCG as GCG
 from .genetic import Genetic as Genetic
 from .greedy import Greedy as Greedy
 from .grow import Grow as Grow
+from .play import Play as Play
 from .ppo import PPO as PPO
 from .ppo import SoftPPO as SoftPPO
 from .random_search import RandomSearch as RandomSearch
@@ -21,6 +22,7 @@ __all__ = [
     "Genetic",
     "Greedy",
     "Grow",
+    "Play",
     "RandomSearch",
     "RandomSoft",
     "SoftPPO",
