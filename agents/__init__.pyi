@@ -1,5 +1,6 @@
 from .bdpl import BDPL as BDPL
 from .cma_es import CMAES as CMAES
+from .differential_evolution import DifferentialEvolution as DifferentialEvolution
 from .gcg import GCG as GCG
 from .genetic import Genetic as Genetic
 from .greedy import Greedy as Greedy
@@ -19,6 +20,7 @@ __all__ = [
     "GCG",
     "PPO",
     "RL",
+    "DifferentialEvolution",
     "Genetic",
     "Greedy",
     "Grow",

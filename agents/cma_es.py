@@ -90,8 +90,7 @@ class CMAES(AskTell[SoftSpace]):
 
     def _dimension(self, n_prompts: int) -> int:
         """Coordinates of the subspace at a budget of so many prompts."""
-        by_budget = max(2, min(MOST_DIMENSIONS, n_prompts // PROMPTS_A_DIMENSION))
-        return by_budget if self.dimension is None else self.dimension
+        return dimension_by_budget(n_prompts) if self.dimension is None else self.dimension
 
     def ask(self, space: SoftSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`."""
@@ -115,6 +114,11 @@ class CMAES(AskTell[SoftSpace]):
                 # pycma minimises: the one place where the sign of a reward is turned.
                 strategy.tell(points, (-evaluation.rewards).tolist())
             population *= 2
+
+
+def dimension_by_budget(n_prompts: int) -> int:
+    """Coordinates of a subspace that a budget of so many prompts can search."""
+    return max(2, min(MOST_DIMENSIONS, n_prompts // PROMPTS_A_DIMENSION))
 
 
 def _options(population: int, diagonal: bool, rng: np.random.Generator) -> dict[str, Any]:

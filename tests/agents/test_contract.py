@@ -15,6 +15,7 @@ from tiny import tiny_lm
 
 from rlprompt.agents.bdpl import BDPL
 from rlprompt.agents.cma_es import CMAES
+from rlprompt.agents.differential_evolution import DifferentialEvolution
 from rlprompt.agents.gcg import GCG
 from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
@@ -46,6 +47,7 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     BDPL(),
     GCG(),
     CMAES(dimension=8),
+    DifferentialEvolution(),
     SoftPromptTuning(),
     PPO(),
     SoftPPO(dimension=4),
