@@ -18,6 +18,9 @@ from rlprompt.search.objective import Objective
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.types import PromptKind
 
+# Spread of the first actions over vectors, which end at -1 and 1: 5 % of them are cut there.
+SIGMA = 0.5
+
 
 @dataclass(frozen=True)
 class PPO:
@@ -168,12 +171,10 @@ class SoftPPO:
 
     def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        # Actions end at -1 and 1: with a spread of a half, 5 % of the first ones are cut there.
-        sigma = 0.5
-        subspace = space.stepwise(self.dimension, rng, sigma=sigma, alpha=self.alpha)
+        subspace = space.stepwise(self.dimension, rng, sigma=SIGMA, alpha=self.alpha)
         kwargs = {
             "net_arch": [],
-            "log_std_init": math.log(sigma),
+            "log_std_init": math.log(SIGMA),
             "features_extractor_class": Position,
             "features_extractor_kwargs": {"length": space.length},
         }

@@ -126,8 +126,12 @@ class Relative(VecEnvWrapper):
         observations, rewards, finished, infos = self.venv.step_wait()
         if rewards.any():
             spread = np.std([reward for _, reward in self.ledger.points])
-            rewards = (rewards - rewards.mean()) / (spread or 1.0)
+            rewards = (rewards - self.baseline(rewards)) / (spread or 1.0)
         return observations, rewards, finished, infos
+
+    def baseline(self, rewards: Array) -> float:
+        """What a step's rewards (n,) are above."""
+        return float(rewards.mean())
 
 
 class Adapter(nn.Module, ABC):

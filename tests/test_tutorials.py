@@ -21,7 +21,13 @@ from typer.testing import CliRunner
 from rlprompt.cli.app import app
 
 DOCS = Path(__file__).parents[1] / "docs"
-NAMES = ("use-a-prompt", "search-a-system-prompt", "use-models", "optimisers-of-your-own")
+NAMES = (
+    "use-a-prompt",
+    "search-a-system-prompt",
+    "use-models",
+    "optimisers-of-your-own",
+    "reinforcement-learning",
+)
 OTHERS = [DOCS / f"{name}.md" for name in NAMES]
 TUTORIALS = [*sorted(DOCS.glob("tasks-from-*.md")), *OTHERS]
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -197,7 +197,9 @@ def _title(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A setting in a title: of a folder its own name, of several each."""
+    """A setting in a title: of a folder or file its own name, of several each."""
+    if isinstance(value, str) and ".py:" in value:
+        return PurePath(value).name
     if isinstance(value, Mapping):
         names = {key: PurePath(str(item)).name for key, item in value.items()}
         return ",".join(f"{key}:{name}" for key, name in names.items())

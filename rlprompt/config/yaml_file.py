@@ -100,13 +100,18 @@ def load_config(path: Path, **overrides: Any) -> Config:
     prompt = config.prompt.model_copy(update={"start": _starts(config.prompt.start, path)})
     optimisers = []
     for one in config.optimisers:
-        own = {k: _starts(v, path) for k, v in one.settings.items() if k == "start"}
+        own = {k: _own(k, v, path) for k, v in one.settings.items()}
         place = locate(one.name, path.parent)
-        optimisers.append(
-            one.model_copy(update={"name": place, "settings": {**one.settings, **own}})
-        )
+        optimisers.append(one.model_copy(update={"name": place, "settings": own}))
     located = {"task": task, "tasks": tasks, "prompt": prompt, "optimisers": tuple(optimisers)}
     return config.model_copy(update=located)
+
+
+def _own(key: str, value: Any, config: Path) -> Any:
+    """A setting of an optimiser, with what it names found relative to the file."""
+    if key == "start":
+        return _starts(value, config)
+    return locate(value, config.parent) if isinstance(value, str) else value
 
 
 def _starts(start: Any, config: Path) -> Any:

@@ -17,6 +17,7 @@ from rlprompt.agents.ascent import Ascent
 from rlprompt.agents.bbt_v2 import BBTv2
 from rlprompt.agents.bdpl import BDPL
 from rlprompt.agents.cma_es import CMAES
+from rlprompt.agents.differential_evolution import DifferentialEvolution
 from rlprompt.agents.gcg import GCG
 from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
@@ -26,6 +27,7 @@ from rlprompt.agents.ppo_edit import EditPPO
 from rlprompt.agents.prefix import PrefixTuning
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.random_soft import RandomSoft
+from rlprompt.agents.rl import RL, SoftRL
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.agents.soft_q import SoftQ
 from rlprompt.check.optimiser import check_optimiser
@@ -51,12 +53,15 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     SoftQ(),
     GCG(),
     CMAES(dimension=8),
+    DifferentialEvolution(),
     SoftPromptTuning(),
     PrefixTuning(),
     BBTv2(),
     PPO(),
     SoftPPO(dimension=4),
     EditPPO(),
+    RL(),
+    SoftRL(dimension=4),
 )
 
 # Methods that score on parts of the examples.

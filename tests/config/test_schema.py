@@ -84,6 +84,15 @@ def test_an_optimiser_may_be_a_class_in_a_file_beside_the_experiment(folder: Pat
     assert config_from_json(config.record).record == config.record
 
 
+def test_an_algorithm_may_lie_in_a_file_beside_the_experiment(folder: Path) -> None:
+    (folder / "mine.py").write_text("")
+    section = '  - {name: rl, algorithm: "mine:Mine", settings: {learning_rate: 0.1}}\n'
+    one, _ = read(folder, GOOD.replace("  - random\n", section)).optimisers
+    assert one.settings["algorithm"] == f"{(folder / 'mine.py').resolve()}:Mine"
+    assert one.settings["settings"] == {"learning_rate": 0.1}
+    assert one.title == "rl algorithm=mine.py:Mine settings=learning_rate:0.1"
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [

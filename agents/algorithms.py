@@ -1,0 +1,152 @@
+"""Algorithms of Stable-Baselines3's kind: by what name, for which prompts, and with what settings.
+
+Each is made for millions of steps; a search has hundreds. What hangs on the process is set for it
+(`arguments`), and the rest is as the algorithm has it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from stable_baselines3 import TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from rlprompt._utils.plugins import load_object
+from rlprompt._utils.suggest import advice
+from rlprompt.envs.episodes import Episodes
+from rlprompt.types import PromptKind
+
+SB3, CONTRIB = "stable_baselines3", "sb3_contrib"
+# The packages' own tables of action spaces. ARS is not here: it learns by whole policies, each
+# scored over episodes of its own, which leaves nothing to score together.
+KNOWN: Mapping[PromptKind, Mapping[str, str]] = {
+    "tokens": {
+        "A2C": SB3,
+        "DQN": SB3,
+        "PPO": SB3,
+        "MaskablePPO": CONTRIB,
+        "QRDQN": CONTRIB,
+        "RecurrentPPO": CONTRIB,
+        "TRPO": CONTRIB,
+    },
+    "soft": {
+        "A2C": SB3,
+        "DDPG": SB3,
+        "PPO": SB3,
+        "SAC": SB3,
+        "TD3": SB3,
+        "CrossQ": CONTRIB,
+        "RecurrentPPO": CONTRIB,
+        "TQC": CONTRIB,
+        "TRPO": CONTRIB,
+    },
+}
+# What is said of an algorithm of the other kind: what it does, and which optimiser has it.
+INSTEAD: Mapping[PromptKind, str] = {
+    "tokens": "chooses numbers and no tokens; the optimiser rl-soft has it for vectors, and rl has",
+    "soft": "chooses one of a list and no numbers; the optimiser rl has it for tokens, and rl-soft "
+    "has",
+}
+# Arguments of a constructor that a search gives, or has no use for.
+OWN = ("env", "seed", "tensorboard_log", "verbose", "_init_setup_model")
+
+
+def find_algorithm(name: str, kind: PromptKind) -> type[BaseAlgorithm]:
+    """The class of an algorithm that can choose prompts of a kind.
+
+    >>> find_algorithm("A2C", "tokens").__name__
+    'A2C'
+
+    Args:
+        name: As in `KNOWN`, or the place of another package's class, `MODULE:NAME` or
+            `FILE.py:NAME`.
+        kind: Of the prompts.
+
+    Raises:
+        ValueError: There is none of that name, it chooses others, or it is not installed.
+    """
+    found = load_object(name) if ":" in name else _known(name, kind)
+    if not (isinstance(found, type) and issubclass(found, BaseAlgorithm)):
+        raise ValueError(
+            f"{name} is no algorithm of Stable-Baselines3's kind; give a class that inherits from "
+            "its BaseAlgorithm"
+        )
+    return found
+
+
+def _known(name: str, kind: PromptKind) -> Any:
+    known = KNOWN[kind]
+    if name not in known:
+        if any(name in others for others in KNOWN.values()):
+            raise ValueError(f"{name} {INSTEAD[kind]} {', '.join(known)}")
+        raise ValueError(f"no algorithm is called {name!r}{advice(name, known)}")
+    if importlib.util.find_spec(known[name]) is None:
+        raise ValueError(f"{name} is in sb3-contrib: pip install 'rlprompt[rl]'")
+    return getattr(importlib.import_module(known[name]), name)
+
+
+def parameters_of(algorithm: type[BaseAlgorithm]) -> list[str]:
+    """Keyword arguments of its constructor, with those that `**kwargs` hands on."""
+    names = list[str]()
+    for one in inspect.getmro(algorithm):
+        made_by = vars(one).get("__init__")
+        own = inspect.signature(made_by).parameters.values() if made_by else ()
+        names += [p.name for p in own if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        if made_by and all(p.kind is not p.VAR_KEYWORD for p in own):
+            break
+    return names
+
+
+def check_settings(algorithm: type[BaseAlgorithm], settings: Mapping[str, Any]) -> None:
+    """Refuse what the algorithm does not take.
+
+    Raises:
+        ValueError: It has no such setting, or a search sets that itself.
+    """
+    known = [name for name in parameters_of(algorithm) if name not in ("self", *OWN)]
+    for name in settings:
+        if name in OWN:
+            raise ValueError(f"{name} is no setting of a search: leave it out")
+        if name not in known:
+            raise ValueError(f"{algorithm.__name__} has no setting {name!r}{advice(name, known)}")
+
+
+def arguments(
+    algorithm: type[BaseAlgorithm], episodes: Episodes, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the algorithm is made with: the settings, and before them what hangs on the process.
+
+    Rollouts are whole episodes, with one reward at the end of each, so nothing is discounted and
+    returns go to the end. Algorithms with a replay buffer keep all, and after each rollout take a
+    step for every fourth action, as DQN does, and renew their target network, where they keep one
+    for long. A greedy one chooses alike for all prompts, so that without random actions they would
+    be one prompt: at least one token in L + 1 is drawn, as is noise for TD3 and DDPG.
+    """
+    length, prompts = episodes.horizon, len(episodes.pieces)
+    ours: dict[str, Any] = {
+        "policy": next(iter(algorithm.policy_aliases), "MlpPolicy"),
+        "device": "cpu",
+    }
+    ours |= {"gamma": 1.0, "n_steps": length}
+    taken = parameters_of(algorithm)
+    if issubclass(algorithm, OnPolicyAlgorithm):
+        ours |= {"gae_lambda": 1.0, "batch_size": settings.get("n_steps", length) * prompts}
+    else:
+        rollouts = episodes.objective.affordable() // prompts + 1
+        ours |= {"train_freq": length, "gradient_steps": max(1, length * prompts // 4)}
+        ours |= {"buffer_size": rollouts * length * prompts}
+    if "exploration_final_eps" in taken:
+        ours |= {"exploration_fraction": 0.5, "exploration_final_eps": 1 / (length + 1)}
+        ours |= {"target_update_interval": length * prompts}
+    if issubclass(algorithm, TD3):  # and DDPG, which is one without its tricks
+        # Fujimoto et al. 2018 (arXiv 1802.09477), section 6.1.
+        (size,) = episodes.action_space.shape or (1,)
+        ours |= {"action_noise": NormalActionNoise(np.zeros(size), np.full(size, 0.1))}
+    return {name: value for name, value in ours.items() if name in taken} | dict(settings)

@@ -1,0 +1,71 @@
+"""Code of one's own in the environment, as a search like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rlprompt._utils.seeding import seeded
+from rlprompt.envs.token_prompt import TokenEpisodes, TokenPromptEnv
+from rlprompt.envs.vec_env import PromptVecEnv
+from rlprompt.search.objective import Objective
+from rlprompt.search.space import TokenSpace
+from rlprompt.types import PromptKind
+
+
+@dataclass(frozen=True)
+class Play:
+    """Call a function with the environment of token prompts; the budget ends it.
+
+    So a loop over `step`, or another library's `learn`, is an optimiser: `BudgetExhausted` passes
+    through the function, and `search` goes on to dev, to test and to a `Result`. What the function
+    draws from the global generators, or from the space of actions, hangs on the search's seed
+    alone. Starts are scored before it is called.
+
+    >>> from rlprompt import search
+    >>> from rlprompt.check import ToyTask, toy_lm
+    >>> def at_random(env):
+    ...     while True:
+    ...         _, terminated = env.reset(), False
+    ...         while not terminated:
+    ...             _, reward, terminated, _, _ = env.step(env.action_space.sample())
+    >>> found = search(ToyTask(), toy_lm(), Play(at_random), budget=48, length=2)
+    >>> found.status, found.n_prompts
+    ('finished', 12)
+
+    Args:
+        function: It may go on for ever, or return.
+        prompts: None for one prompt at a time in Gymnasium's form (`TokenPromptEnv`), or how many
+            side by side, scored together, in that of Stable-Baselines3 (`PromptVecEnv`).
+
+    Raises:
+        ValueError: There is nothing to call, or no prompt.
+    """
+
+    searches: ClassVar[PromptKind] = "tokens"
+
+    function: Callable[[Any], object]
+    prompts: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if not callable(self.function):
+            raise ValueError(
+                f"{self.function!r} cannot be called; give a function of the environment"
+            )
+        if self.prompts is not None and self.prompts < 1:
+            raise ValueError(f"prompts is 1 or more, or None for one alone, got {self.prompts}")
+
+    def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
+        """See `Optimiser.run`."""
+        if space.starts:
+            objective.evaluate(space.starts)
+        env: TokenPromptEnv | PromptVecEnv = TokenPromptEnv(objective, space)
+        if self.prompts is not None:
+            env = PromptVecEnv(TokenEpisodes(objective, space, self.prompts))
+        env.action_space.seed(int(rng.integers(2**31)))
+        with seeded(int(rng.integers(2**32))):
+            self.function(env)

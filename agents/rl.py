@@ -1,0 +1,247 @@
+"""Any algorithm of Stable-Baselines3's kind on token prompts and on soft prompts, by its name."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor
+
+from rlprompt._utils.seeding import seeded
+from rlprompt.agents.algorithms import arguments, check_settings, find_algorithm
+from rlprompt.agents.ppo import SIGMA
+from rlprompt.agents.rollouts import Relative
+from rlprompt.agents.token_proposal import OpenPosition, Position
+from rlprompt.agents.token_tilt import principal_components
+from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
+from rlprompt.envs.episodes import Array, Episodes
+from rlprompt.envs.token_prompt import TokenEpisodes
+from rlprompt.envs.vec_env import PromptVecEnv
+from rlprompt.prompt import Prompt
+from rlprompt.search.objective import Objective
+from rlprompt.search.space import SoftSpace, TokenSpace, first_words
+from rlprompt.types import PromptKind
+
+# Principal components by which a policy knows a token. As for `PPO`.
+COMPONENTS = 64
+
+
+@dataclass(frozen=True)
+class RL:
+    """Have an algorithm of Stable-Baselines3 or sb3-contrib choose tokens one after the other.
+
+    Raffin et al. 2021 (JMLR 22(268)), with their own policies: a network of two layers, with an
+    output for each token. It sees the tokens so far by the model's principal components, and how
+    many there are. Rewards count above the mean of all so far, in standard deviations of these.
+    Unlike `PPO` of this library, it knows nothing of what the model would write, so it chooses
+    among a few words. What hangs on the process is set for it (`arguments`), everything else, its
+    learning rate first of all, is as the algorithm has it, for budgets of millions of steps.
+
+    On a task and a model that cost next to nothing:
+
+    >>> from rlprompt import search
+    >>> from rlprompt.check import ToyTask, toy_lm
+    >>> faster = RL("A2C", prompts=4, settings={"learning_rate": 0.01})
+    >>> found = search(ToyTask(), toy_lm(), faster, budget=48, length=2)
+    >>> found.n_prompts, found.rows, len(found.best.prompt)  # three rollouts, on 4 examples
+    (12, 48, 2)
+
+    Args:
+        algorithm: `A2C`, `DQN` or `PPO`; of sb3-contrib (`rlprompt[rl]`) `MaskablePPO`, `QRDQN`,
+            `RecurrentPPO` or `TRPO`; or `MODULE:NAME` of a class that inherits from one of them, or
+            from `BaseAlgorithm`.
+        prompts: Prompts side by side, scored together. RLPrompt's 16.
+        words: Tokens to choose from: the first of the space's own order (`TokenSpace.ranked`), or
+            else its most common words (`first_words`). As for `Grow`. None for all.
+        settings: Keyword arguments of the algorithm, such as `learning_rate` or `policy_kwargs`.
+
+    Raises:
+        ValueError: There is no such algorithm or setting, it cannot choose tokens, sb3-contrib is
+            not installed, or a number is out of range.
+    """
+
+    searches: ClassVar[PromptKind] = "tokens"
+
+    algorithm: str = "A2C"
+    prompts: int = 16
+    words: int | None = 200
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_settings(find_algorithm(self.algorithm, "tokens"), self.settings)
+        _check_prompts(self.prompts)
+        if self.words is not None and self.words < 2:
+            raise ValueError(f"words is 2 or more, or None for all tokens, got {self.words}")
+
+    def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
+        """See `Optimiser.run`."""
+        lm, allowed = objective.lm, space.allowed
+        if self.words is not None:
+            allowed = np.array(first_words(lm, space, self.words, rng))
+        few = TokenSpace(space.length, allowed, space.shortest)
+        policy_kwargs = {
+            "features_extractor_class": Written,
+            "features_extractor_kwargs": {
+                "allowed": torch.from_numpy(few.allowed),
+                "components": principal_components(lm, few, COMPONENTS).cpu(),
+            },
+        }
+        algorithm = find_algorithm(self.algorithm, "tokens")
+        episodes = TokenEpisodes(objective, few, self.prompts)
+        _learn(algorithm, episodes, self.settings, policy_kwargs, rng, space.starts)
+
+
+@dataclass(frozen=True)
+class SoftRL:
+    """Have an algorithm of Stable-Baselines3 or sb3-contrib choose vectors one after the other.
+
+    As `RL`, in the random subspaces of `SoftPPO`, one for each vector; the policy sees how many
+    vectors there are, and nothing else: with the coordinates so far before it, none of these learnt
+    as much on a made-up task (`HiddenVectors` of the tests, 300 prompts, 2 seeds). There A2C and
+    PPO learnt with a learning rate of 0.003, SAC a little, and TD3 not.
+
+    On a task and a model that cost next to nothing:
+
+    >>> from rlprompt import search
+    >>> from rlprompt.check import ToyTask, toy_lm
+    >>> found = search(ToyTask(), toy_lm(), SoftRL("TD3", prompts=4), budget=48, length=2)
+    >>> found.n_prompts, found.best.prompt.vectors.shape
+    (12, (2, 32))
+
+    Args:
+        algorithm: `A2C`, `DDPG`, `PPO`, `SAC` or `TD3`; of sb3-contrib (`rlprompt[rl]`) `CrossQ`,
+            `RecurrentPPO`, `TQC` or `TRPO`; or `MODULE:NAME`, as for `RL`.
+        prompts: As for `RL`.
+        dimension: Coordinates of a vector. As for `SoftPPO`.
+        alpha: How far the first prompts spread. As for `SoftPPO`.
+        settings: As for `RL`.
+
+    Raises:
+        ValueError: There is no such algorithm or setting, it cannot choose vectors, sb3-contrib is
+            not installed, or a number is out of range.
+    """
+
+    searches: ClassVar[PromptKind] = "soft"
+
+    algorithm: str = "A2C"
+    prompts: int = 16
+    dimension: int = 20
+    alpha: float = 1.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_settings(find_algorithm(self.algorithm, "soft"), self.settings)
+        _check_prompts(self.prompts)
+        if self.dimension < 1:
+            raise ValueError(f"dimension is 1 or more, got {self.dimension}")
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"alpha is above 0, got {self.alpha}")
+
+    def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
+        """See `Optimiser.run`."""
+        subspace = space.stepwise(self.dimension, rng, sigma=SIGMA, alpha=self.alpha)
+        algorithm = find_algorithm(self.algorithm, "soft")
+        policy_kwargs: dict[str, Any] = {
+            "features_extractor_class": Position,
+            "features_extractor_kwargs": {"length": space.length},
+        }
+        if issubclass(algorithm, OnPolicyAlgorithm):  # the others bound their actions
+            policy_kwargs["log_std_init"] = math.log(SIGMA)
+        episodes = EmbeddingEpisodes(objective, subspace, self.prompts)
+        _learn(algorithm, episodes, self.settings, policy_kwargs, rng)
+
+
+class Written(BaseFeaturesExtractor):
+    """Observations to features (B, L * m + L): the tokens so far by their components, and how many.
+
+    Args:
+        observation_space: Of `TokenPromptEnv`.
+        allowed: (N,) ids in order.
+        components: (N, m) of each.
+    """
+
+    def __init__(self, observation_space: spaces.Box, allowed: Tensor, components: Tensor) -> None:
+        length = observation_space.shape[0] - 1
+        super().__init__(observation_space, length * (components.shape[1] + 1))
+        self.position = OpenPosition(observation_space, length)
+        self.allowed: Tensor
+        self.register_buffer("allowed", allowed)
+        self.components: Tensor
+        self.register_buffer("components", components)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """See the class."""
+        ids, count = observations[:, :-1].long(), observations[:, -1:].abs()
+        # Zeros stand for what is still to come, and need be no id that is allowed.
+        there = torch.arange(ids.shape[1], device=ids.device) < count
+        found = torch.searchsorted(self.allowed, ids.contiguous()) * there
+        tokens = self.components[found] * there[:, :, None]
+        return torch.cat([tokens.flatten(1), self.position(observations)], 1)
+
+
+class Standardised(Relative):
+    """Rewards above the mean of all so far, in their standard deviations.
+
+    Not above the rollout's: a replay buffer holds rewards of many rollouts side by side.
+    """
+
+    def baseline(self, rewards: Array) -> float:
+        """See `Relative.baseline`."""
+        return float(np.mean([reward for _, reward in self.ledger.points]))
+
+
+def _learn(
+    algorithm: type[BaseAlgorithm],
+    episodes: Episodes,
+    settings: Mapping[str, Any],
+    policy_kwargs: Mapping[str, Any],
+    rng: np.random.Generator,
+    starts: Sequence[Prompt] = (),
+) -> None:
+    """Have an algorithm learn until the budget is spent."""
+    objective = episodes.objective
+    policy_kwargs = {**policy_kwargs, **settings.get("policy_kwargs", {})}
+    # Stable-Baselines3 draws from the global generators, and from that of the space of actions.
+    with seeded(int(rng.integers(2**32))):
+        episodes.action_space.seed(int(rng.integers(2**31)))
+        envs = Standardised(PromptVecEnv(episodes), objective.ledger)
+        given = arguments(algorithm, episodes, {**settings, "policy_kwargs": policy_kwargs})
+        learner = _made(algorithm, {**given, "env": envs})
+        # Its own logger would leave an empty folder in the system's temporary folder.
+        learner.set_logger(Logger(folder=None, output_formats=[]))
+        masks: dict[str, Any] = {}
+        if "use_masking" in inspect.signature(learner.learn).parameters:
+            masks = {"use_masking": episodes.varies}
+        if starts:
+            objective.evaluate(starts)
+        spent = -1
+        # More than once where prompts of several lengths took longer than the longest; and not for
+        # ever where a policy has learnt nothing but to stop before it may.
+        while objective.affordable() and objective.ledger.used > spent:
+            spent = objective.ledger.used
+            steps = objective.affordable() * episodes.horizon
+            learner.learn(steps, reset_num_timesteps=False, **masks)
+
+
+def _made(algorithm: type[BaseAlgorithm], given: Mapping[str, Any]) -> BaseAlgorithm:
+    try:
+        return algorithm(**given)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ValueError(f"{algorithm.__name__} refuses its settings: {error}") from error
+
+
+def _check_prompts(prompts: int) -> None:
+    if prompts < 1:
+        raise ValueError(f"prompts is 1 or more, got {prompts}")
