@@ -53,7 +53,11 @@ class EditPPO:
     Args:
         prompts: Prompts that are edited side by side. Ours: half of `PPO`'s, since all edits are
             scored.
-        edits: Edits of each in a rollout. TEMPERA: 8. Ours: half, for twice as many updates.
+        edits: Edits of each in a rollout, after which it begins with the best again. TEMPERA: 8.
+            Ours, with `credit`: on film reviews (SmolLM2-135M, hand prompt, 100 prompts, 3 seeds) 4
+            and 0.5 came to a mean best train reward of 84, and 2 and 0.95 to 71; random search, of
+            2 seeds, to 65. Where each token counts by itself (`HiddenWords` of the tests, 8 seeds)
+            they came to 0.83 and 1.01 instead.
         tokens: Tokens that edits put in, as in `BDPL`: the first of the space's own order, or
             common words. The starts' own come on top.
         epochs: As for `PPO`.
@@ -70,13 +74,13 @@ class EditPPO:
     searches: ClassVar[PromptKind] = "tokens"
 
     prompts: int = 8
-    edits: int = 2
+    edits: int = 4
     tokens: int = TOKENS
     epochs: int = 8
     learning_rate: float = 0.1
     clip: float = 0.4
     components: int = 64
-    credit: float = 0.95
+    credit: float = 0.5
 
     def __post_init__(self) -> None:
         """Check the settings."""
