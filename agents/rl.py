@@ -197,6 +197,10 @@ class Standardised(Relative):
     Not above the rollout's: a replay buffer holds rewards of many rollouts side by side.
     """
 
+    def earned(self, rewards: Array, finished: Array) -> bool:
+        """See `Relative.earned`: a rollout that earns 0 may be worse than those before it."""
+        return bool(finished.all())
+
     def baseline(self, rewards: Array) -> float:
         """See `Relative.baseline`."""
         return float(np.mean([reward for _, reward in self.ledger.points]))

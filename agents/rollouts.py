@@ -124,10 +124,14 @@ class Relative(VecEnvWrapper):
     def step_wait(self) -> VecEnvStepReturn:
         """See `PromptVecEnv.step_wait`."""
         observations, rewards, finished, infos = self.venv.step_wait()
-        if rewards.any():
+        if self.earned(rewards, finished):
             spread = np.std([reward for _, reward in self.ledger.points])
             rewards = (rewards - self.baseline(rewards)) / (spread or 1.0)
         return observations, rewards, finished, infos
+
+    def earned(self, rewards: Array, finished: Array) -> bool:
+        """Whether rewards (n,) are of prompts; where each is 0, none is above another."""
+        return bool(rewards.any())
 
     def baseline(self, rewards: Array) -> float:
         """What a step's rewards (n,) are above."""

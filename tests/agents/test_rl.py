@@ -207,6 +207,26 @@ def test_rewards_are_above_the_mean_of_all_so_far() -> None:
         np.testing.assert_allclose(rewards, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_rollout_that_earns_nothing_is_below_one_that_did() -> None:
+    @dataclass(frozen=True)
+    class Right(Synthetic):
+        """1 for a prompt of the first four that are scored, and 0 from then on."""
+
+        calls: list[int] = field(default_factory=list)
+
+        def rewards(self, lm: FrozenLM, prompts: Any, examples: Any) -> Floats:
+            self.calls.append(len(prompts))
+            return np.full((len(prompts), len(examples)), float(len(self.calls) == 1))
+
+    space = TokenSpace(1, tiny_lm().encode(" good bad great film"))
+    there = TokenEpisodes(Objective(Right(), tiny_lm(), Budget(1000)), space, 4)
+    envs = Standardised(PromptVecEnv(there), there.objective.ledger)
+    envs.reset()
+    first, second = (envs.step(np.arange(4))[1] for _ in range(2))
+    assert first.tolist() == [0.0] * 4  # nothing is known of the spread
+    assert second.tolist() == [-1.0] * 4  # four of 1 and four of 0: mean and spread are a half
+
+
 OWN = """
 from stable_baselines3 import A2C, SAC
 

@@ -59,6 +59,8 @@ def test_an_interval_of_shares_has_the_mean_in_it_and_ends_within_0_and_1(values
 def test_an_interval_of_shares_worked_out_by_hand() -> None:
     # Student's was -1.09 to 2.09: 0.5 and 12.7062 standard errors of 0.125.
     found = summarise(np.array([0.375, 0.625]), shares=True)
+    assert found.low is not None
+    assert found.high is not None
     # The logit of 0.5 is 0 and its derivative 4: 4 * 12.7062 * 0.125 = 6.3531.
     assert found.high == pytest.approx(1 / (1 + np.exp(-6.3531)), abs=1e-5)
     assert found.low == pytest.approx(1 - found.high, abs=1e-9)
