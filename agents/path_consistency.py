@@ -32,6 +32,7 @@ MOST_NORM = 5.0
 class Pace:
     """How fast is learnt, and from what; `SoftQ` says what each setting is."""
 
+    top_k: int
     scale: float
     learning_rate: float
     target_rate: float
@@ -47,7 +48,7 @@ class Pace:
                 raise ValueError(f"{name} is above 0, got {getattr(self, name)}")
         if not 0 < self.target_rate <= 1:
             raise ValueError(f"target_rate is above 0 and up to 1, got {self.target_rate}")
-        for name in ("steps", "greedy_every"):
+        for name in ("top_k", "steps", "greedy_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is 1 or more, got {getattr(self, name)}")
 

@@ -23,8 +23,8 @@ Preset = Literal["small", "paper"]
 HOTTEST = 1024.0
 
 PACES: Mapping[Preset, Pace] = {
-    "small": Pace(20, 3e-4, 0.05, steps=8, replay=True, relative=True, greedy_every=1),
-    "paper": Pace(5, 5e-5, 0.001, steps=1, replay=False, relative=False, greedy_every=10),
+    "small": Pace(10**6, 20, 3e-4, 0.05, steps=8, replay=True, relative=True, greedy_every=1),
+    "paper": Pace(256, 5, 5e-5, 0.001, steps=1, replay=False, relative=False, greedy_every=10),
 }
 
 
@@ -65,7 +65,8 @@ class SoftQ:
             ours, by trial on the made-up task.
         prompts: Prompts of a draw, and of a step, 2 or more. RLPrompt: 16.
         width: Units of the network's hidden layer. RLPrompt: 2048.
-        top_k: Tokens that may be drawn in each place, the likeliest. RLPrompt: 256.
+        top_k: Tokens that may be drawn in each place, the likeliest. The paper: 256, which at first
+            are any 256. Small: a million, which is all.
         scale: Standard deviation of rewards as the policy sees them, above 0: the inverse of a
             temperature, for the best policy writes prompts in proportion to exp of such a reward.
             The paper: 5 on classes (100 on style transfer). Small: 20.
@@ -92,7 +93,7 @@ class SoftQ:
     preset: Preset = "small"
     prompts: int = 16
     width: int = 2048
-    top_k: int = 256
+    top_k: int | None = None
     scale: float | None = None
     learning_rate: float | None = None
     target_rate: float | None = None
@@ -104,7 +105,7 @@ class SoftQ:
     def __post_init__(self) -> None:
         """Check the settings, and say those that the preset decides."""
         check_choice("preset", self.preset, Preset)
-        for name, least in {"prompts": 2, "width": 1, "top_k": 1}.items():
+        for name, least in {"prompts": 2, "width": 1}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {least} or more, got {getattr(self, name)}")
         # So that a result says what was run, whatever a later version's preset has.
@@ -131,7 +132,7 @@ class SoftQ:
             if heat > HOTTEST:
                 drawn = policy.followed(list(islice(rest, self.prompts)))
             else:
-                drawn = policy.drawn(self.prompts, self.top_k, heat, rng)
+                drawn = policy.drawn(self.prompts, pace.top_k, heat, rng)
             if not drawn:
                 return
             looks = draws and draws % pace.greedy_every == 0

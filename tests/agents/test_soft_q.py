@@ -259,6 +259,7 @@ def test_a_preset_decides_what_is_not_given() -> None:
     small, paper = SoftQ(), SoftQ(preset="paper")
     assert (small.scale, small.learning_rate, small.target_rate, small.steps) == (20, 3e-4, 0.05, 8)
     assert (small.replay, small.relative, small.greedy_every) == (True, True, 1)
+    assert small.top_k == 10**6
     assert (paper.learning_rate, paper.target_rate, paper.steps) == (5e-5, 0.001, 1)
     assert (paper.replay, paper.relative, paper.greedy_every) == (False, False, 10)
     assert (paper.prompts, paper.width, paper.scale, paper.top_k) == (16, 2048, 5, 256)
