@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
-from rlprompt._utils.seeding import seeded
-from rlprompt.agents.algorithms import arguments, check_settings, find_algorithm
+from rlprompt.agents.algorithms import check_settings, find_algorithm
 from rlprompt.agents.ppo import SIGMA
-from rlprompt.agents.rollouts import Relative
+from rlprompt.agents.sb3 import train
 from rlprompt.agents.token_proposal import OpenPosition, Position
 from rlprompt.agents.token_tilt import principal_components
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
-from rlprompt.envs.episodes import Array, Episodes
 from rlprompt.envs.token_prompt import TokenEpisodes
-from rlprompt.envs.vec_env import PromptVecEnv
-from rlprompt.prompt import Prompt
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import SoftSpace, TokenSpace, first_words
 from rlprompt.types import PromptKind
@@ -99,7 +92,7 @@ class RL:
         }
         algorithm = find_algorithm(self.algorithm, "tokens")
         episodes = TokenEpisodes(objective, few, self.prompts)
-        _learn(algorithm, episodes, self.settings, policy_kwargs, rng, space.starts)
+        train(algorithm, episodes, self.settings, policy_kwargs, rng, space.starts)
 
 
 @dataclass(frozen=True)
@@ -160,7 +153,7 @@ class SoftRL:
         if issubclass(algorithm, OnPolicyAlgorithm):  # the others bound their actions
             policy_kwargs["log_std_init"] = math.log(SIGMA)
         episodes = EmbeddingEpisodes(objective, subspace, self.prompts)
-        _learn(algorithm, episodes, self.settings, policy_kwargs, rng)
+        train(algorithm, episodes, self.settings, policy_kwargs, rng)
 
 
 class Written(BaseFeaturesExtractor):
@@ -189,61 +182,6 @@ class Written(BaseFeaturesExtractor):
         found = torch.searchsorted(self.allowed, ids.contiguous()) * there
         tokens = self.components[found] * there[:, :, None]
         return torch.cat([tokens.flatten(1), self.position(observations)], 1)
-
-
-class Standardised(Relative):
-    """Rewards above the mean of all so far, in their standard deviations.
-
-    Not above the rollout's: a replay buffer holds rewards of many rollouts side by side.
-    """
-
-    def earned(self, rewards: Array, finished: Array) -> bool:
-        """See `Relative.earned`: a rollout that earns 0 may be worse than those before it."""
-        return bool(finished.all())
-
-    def baseline(self, rewards: Array) -> float:
-        """See `Relative.baseline`."""
-        return float(np.mean([reward for _, reward in self.ledger.points]))
-
-
-def _learn(
-    algorithm: type[BaseAlgorithm],
-    episodes: Episodes,
-    settings: Mapping[str, Any],
-    policy_kwargs: Mapping[str, Any],
-    rng: np.random.Generator,
-    starts: Sequence[Prompt] = (),
-) -> None:
-    """Have an algorithm learn until the budget is spent."""
-    objective = episodes.objective
-    policy_kwargs = {**policy_kwargs, **settings.get("policy_kwargs", {})}
-    # Stable-Baselines3 draws from the global generators, and from that of the space of actions.
-    with seeded(int(rng.integers(2**32))):
-        episodes.action_space.seed(int(rng.integers(2**31)))
-        envs = Standardised(PromptVecEnv(episodes), objective.ledger)
-        given = arguments(algorithm, episodes, {**settings, "policy_kwargs": policy_kwargs})
-        learner = _made(algorithm, {**given, "env": envs})
-        # Its own logger would leave an empty folder in the system's temporary folder.
-        learner.set_logger(Logger(folder=None, output_formats=[]))
-        masks: dict[str, Any] = {}
-        if "use_masking" in inspect.signature(learner.learn).parameters:
-            masks = {"use_masking": episodes.varies}
-        if starts:
-            objective.evaluate(starts)
-        spent = -1
-        # More than once where prompts of several lengths took longer than the longest; and not for
-        # ever where a policy has learnt nothing but to stop before it may.
-        while objective.affordable() and objective.ledger.used > spent:
-            spent = objective.ledger.used
-            steps = objective.affordable() * episodes.horizon
-            learner.learn(steps, reset_num_timesteps=False, **masks)
-
-
-def _made(algorithm: type[BaseAlgorithm], given: Mapping[str, Any]) -> BaseAlgorithm:
-    try:
-        return algorithm(**given)
-    except (AssertionError, TypeError, ValueError) as error:
-        raise ValueError(f"{algorithm.__name__} refuses its settings: {error}") from error
 
 
 def _check_prompts(prompts: int) -> None:

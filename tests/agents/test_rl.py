@@ -18,7 +18,8 @@ from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic
 from tiny import tiny_lm
 
 from rlprompt.agents.algorithms import KNOWN, arguments, find_algorithm
-from rlprompt.agents.rl import RL, SoftRL, Standardised, Written
+from rlprompt.agents.rl import RL, SoftRL, Written
+from rlprompt.agents.sb3 import Standardised
 from rlprompt.config.registry import make_optimiser
 from rlprompt.data.load import Example
 from rlprompt.envs.token_prompt import TokenEpisodes
