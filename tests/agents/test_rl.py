@@ -130,10 +130,16 @@ def test_a_search_that_is_cut_goes_on(tmp_path: Path) -> None:
     goes_on(tmp_path / "study.sqlite", optimiser, Counted(), Counted(last=35), Counted())
 
 
-def episodes(length: int = 3, n: int = 4, rows: int = 1000, shortest: int = 0) -> TokenEpisodes:
+def episodes(
+    length: int = 3,
+    n: int = 4,
+    rows: int = 1000,
+    shortest: int = 0,
+    task: Synthetic = HiddenWords(),  # noqa: B008  # frozen
+) -> TokenEpisodes:
     words = np.array(tiny_lm().encode(" good bad great film"))
     space = TokenSpace(length, words, shortest)
-    return TokenEpisodes(Objective(HiddenWords(), tiny_lm(), Budget(rows)), space, n)
+    return TokenEpisodes(Objective(task, tiny_lm(), Budget(rows)), space, n)
 
 
 def test_starts_are_scored_first() -> None:
@@ -219,8 +225,7 @@ def test_a_rollout_that_earns_nothing_is_below_one_that_did() -> None:
             self.calls.append(len(prompts))
             return np.full((len(prompts), len(examples)), float(len(self.calls) == 1))
 
-    space = TokenSpace(1, tiny_lm().encode(" good bad great film"))
-    there = TokenEpisodes(Objective(Right(), tiny_lm(), Budget(1000)), space, 4)
+    there = episodes(length=1, task=Right())
     envs = Standardised(PromptVecEnv(there), there.objective.ledger)
     envs.reset()
     first, second = (envs.step(np.arange(4))[1] for _ in range(2))

@@ -111,7 +111,8 @@ def test_a_mean_over_seeds_has_a_t_interval_within_its_scale_and_a_gain() -> Non
     assert found.high == pytest.approx(1 / (1 + math.exp(-4.48693)), abs=1e-5)
     assert (found.n, found.over, found.empty, found.hand) == (2, "seeds", 0.5, 0.6)
     assert found.gain == pytest.approx(0.25)
-    assert (found.low, found.high) == pytest.approx((found.gain_low + 0.5, found.gain_high + 0.5))
+    assert found.gain_low == pytest.approx(1 / (1 + math.exp(2.28971)) - 0.5, abs=1e-5)
+    assert found.gain_high == pytest.approx(1 / (1 + math.exp(-4.48693)) - 0.5, abs=1e-5)
 
 
 def test_one_prompt_has_the_interval_of_its_accuracy_over_examples() -> None:
