@@ -26,7 +26,7 @@ from rlprompt.studies.experiment import Experiment
 from rlprompt.studies.run import compare
 from rlprompt.types import Floats
 
-# What becomes of a reward between -1 and 2, and of its slope.
+# What becomes of a reward that is mostly between -1 and 2, and of its slope.
 KINDS: dict[str, tuple[Callable[[Floats], Floats], float]] = {
     "constant": (lambda x: np.full_like(x, 0.7), 0.0),
     "zero": (lambda x: np.zeros_like(x), 0.0),
@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[Callable[[Floats], Floats], float]] = {
     "huge-and-constant": (lambda x: np.full_like(x, -1e30), 0.0),
     "tiny": (lambda x: 1e-300 * x, 1e-300),
     "far-from-zero": (lambda x: 1e15 + x, 1.0),
-    "largest": (lambda x: 0.3e35 * x, 1e35),
+    "largest": (lambda x: 0.3e35 * np.clip(x, -3, 3), 1e35),  # the largest that is allowed
     "tied": (lambda x: (x > 0.5).astype(np.float64), 0.0),
 }
 
