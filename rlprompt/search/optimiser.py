@@ -107,9 +107,17 @@ class AskTell(ABC, Generic[SpaceT]):
 def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:
     """Refuse a method that writes with the model where that tells no next token.
 
+    And one that searches for anything but texts on a model that is on a server.
+
     Raises:
         ValueError: It is such a method, and such a model.
     """
+    if lm.served and optimiser.searches != "text":
+        raise ValueError(
+            f"{type(optimiser).__name__} searches {optimiser.searches} prompts, and {lm.name}, "
+            f"served by {lm.where}, takes texts alone; take a method that searches texts "
+            "(`prompt: {kind: text}`), or a model on this machine"
+        )
     if getattr(optimiser, "needs_next_token", False) and not lm.tells_next:
         raise ValueError(
             f"{type(optimiser).__name__} writes with the model, and {lm.name}, which is {lm.kind}, "

@@ -196,7 +196,8 @@ def tokens_per_row(task: Task, lm: FrozenLM, length: float) -> float | None:
         lm: The model whose tokens they are.
         length: Tokens of a prompt, on average over those that were scored.
     """
-    sizes = task.lengths(lm, task.splits.train)
+    # Of a model that is served they are the server's, and on its bill.
+    sizes = None if lm.served else task.lengths(lm, task.splits.train)
     return None if sizes is None else float(np.mean([sum(pair) for pair in sizes])) + length
 
 
