@@ -68,6 +68,8 @@ class Api:
             timeout=httpx2.Timeout(self.access.timeout, connect=min(CONNECT, self.access.timeout)),
             limits=httpx2.Limits(max_connections=limit, max_keepalive_connections=limit),
             transport=self.transport,
+            # Certificates take a while to read, and nothing follows a redirect to where they count.
+            verify=self.access.url.startswith("https"),
         )
         weakref.finalize(self, self._http.close)
 
