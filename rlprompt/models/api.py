@@ -185,7 +185,9 @@ class Api:
             )
         if status == 402 or (status == 429 and "insufficient_quota" in response.text):
             raise ServerError(f"the server at {where} wants to be paid: {self._said(response)}")
-        if status in (400, 404, 405, 422, 501):
+        # llama.cpp's server calls a setting that it has not a fault of its own.
+        unknown = status == 500 and "support" in response.text.lower()
+        if unknown or status in (400, 404, 405, 422, 501):
             raise NotThereError(
                 f"the server at {where} refuses a request to /{path}: {self._said(response)}"
             )

@@ -16,6 +16,8 @@ import logging
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -26,7 +28,7 @@ from rlprompt.models.access import Access, ServerError
 from rlprompt.models.api import Json
 from rlprompt.models.bill import Answers, Bill, InMemory, Prices, Usage
 from rlprompt.models.decoding import Decoding, Ended, Generated
-from rlprompt.models.fingerprint import Fingerprint
+from rlprompt.models.fingerprint import SERVED, Fingerprint
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.noise import Noise
 from rlprompt.models.scorer import Over
@@ -155,13 +157,18 @@ class ServedLM(FrozenLM):
         )
         return found
 
+    def again(self) -> Callable[[str], ServedLM]:
+        """What connects to the same model in another process, with the key of that process."""
+        named = {"name": self.server.name, "title": self.name, "prices": self.prices}
+        return partial(_connected, {**asdict(self.server.api.access), **named})
+
     def _fingerprint(self) -> Fingerprint:
         """What the server says of the model, which is not to say that it is true."""
         said = {"url": self.where, **self.server.told}
         return Fingerprint(
             model=self.server.name,
             revision="",
-            kind="served",
+            kind=SERVED,
             weights=f"not provable, told by the server: {json.dumps(said, sort_keys=True)}",
             tokenizer="the server's",
             dtype="the server's",
@@ -509,6 +516,10 @@ class ServedLM(FrozenLM):
     last_hidden = next_logits = noise = hash_weights = _refuse_vectors
     model = tokenizer = device = hidden_size = n_vocabulary = property(_refuse_vectors)
     limits = head = spelling = memory = property(_refuse_vectors)
+
+
+def _connected(settings: Mapping[str, Any], _: str) -> ServedLM:
+    return ServedLM.connect(**settings)
 
 
 def _plain(text: str) -> str:

@@ -193,6 +193,11 @@ def _text_space(
     An exact number says how many tokens token prompts have, and nothing of texts.
     """
     said = None if length.simplest == length.at_most else length.at_most
+    if lm.served and said is not None:
+        raise ValueError(
+            f"`length` says {said} tokens at most, and {lm.name}, served by {lm.where}, does not "
+            "tell how many a text has; leave it out"
+        )
     left = None if task is None else room(task, lm)
     limits = [one for one in (said, left) if one is not None]
     return TextSpace.from_lm(lm, min(limits, default=None), text_starts(lm, task, starts))

@@ -243,7 +243,7 @@ def _incumbents(evaluator: Evaluator, ledger: Ledger, budget: int) -> tuple[Incu
 
 def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = None) -> Candidate:
     text, retypable = describe(task, lm, task.shortened(lm, scored.prompt))
-    told = isinstance(scored.prompt, TextPrompt)
+    told = isinstance(scored.prompt, TextPrompt) and not lm.served
     return Candidate(
         prompt=scored.prompt,
         text=text,

@@ -62,13 +62,13 @@ def test_what_may_pass_is_asked_again_and_ends_in_one_sentence(
 
 def test_a_server_that_hangs_is_left_after_the_timeout(server: Script) -> None:
     server.faults = [hang(0.3)]
-    with pytest.raises(ServerError, match="within 0.05 s"):
+    with pytest.raises(ServerError, match=r"within 0\.05 s"):
         client(server, timeout=0.05, attempts=1).post("completions", ASKED)
 
 
 def test_nobody_there_is_told(server: Script) -> None:
     there = server.url.rpartition(":")[0] + ":9/v1"
-    with pytest.raises(ServerError, match="no connection to it .refused, or no such host."):
+    with pytest.raises(ServerError, match="no connection to it"):
         Api(Access(there, attempts=2)).get("models")
 
 
@@ -104,6 +104,7 @@ def test_waits_double_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (400, "maximum context length is 256 tokens", NotThereError),
         (404, "no such model", NotThereError),
+        (500, "Only no echo is supported", NotThereError),
         (402, "no credit left", ServerError),
         (409, "conflict", ServerError),
         (307, "moved", ServerError),

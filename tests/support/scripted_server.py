@@ -31,13 +31,14 @@ class Script:
         key: What it wants, or "".
         texts: Whether it has /completions.
         chats: Whether it has /chat/completions.
+        newer: Whether chats call `max_tokens` `max_completion_tokens`.
         echo: Whether it repeats texts with log-probabilities.
         top: How many likeliest first tokens it tells at most.
         answers_as: The model that answers bear; "" for the one that was asked.
         system: The `system_fingerprint` of answers.
         counts: Whether it says how many tokens an answer took.
         listing: More of what it says of a model.
-        faults: Done in the place of the next answers, in order.
+        faults: Done in the place of the next answers, in order; None answers.
         log: All requests to write, as (path, content), and `keys` what each had as authorisation.
         busiest: The most requests that were under way at once.
         delay: Seconds that an answer takes.
@@ -48,13 +49,14 @@ class Script:
     key: str = ""
     texts: bool = True
     chats: bool = True
+    newer: bool = False
     echo: bool = True
     top: int = 5
     answers_as: str = ""
     system: str = ""
     counts: bool = True
     listing: Json = field(default_factory=lambda: {"owned_by": "tests", "created": 1700000000})
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[Fault | None] = field(default_factory=list)
     log: list[tuple[str, Json]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     busiest: int = 0
@@ -141,6 +143,9 @@ class Handler(BaseHTTPRequestHandler):
         chat = self.path == "/v1/chat/completions"
         if not (script.chats if chat else script.texts and self.path == "/v1/completions"):
             return 404, {"detail": "Not Found"}
+        most = "max_completion_tokens" if chat and script.newer else "max_tokens"
+        if most not in content:
+            return 400, {"error": {"message": f"max_tokens is not supported: use {most}"}}
         if content.get("echo") and not script.echo:
             return 400, {"error": {"message": "echo is not supported"}}
         wanted = int(content.get("top_logprobs", 0) if chat else content.get("logprobs") or 0)
@@ -150,7 +155,7 @@ class Handler(BaseHTTPRequestHandler):
             prompt = "\n".join(message["content"] for message in content["messages"])
         else:
             prompt = content["prompt"]
-        return 200, self._written(content, prompt, wanted, chat)
+        return 200, self._written({**content, "max_tokens": content[most]}, prompt, wanted, chat)
 
     def _written(self, content: Json, prompt: str, wanted: int, chat: bool) -> Json:
         script, lm = self.script, self.script.lm
