@@ -105,7 +105,7 @@ def test_nothing_is_asked_twice_and_the_bill_has_each_once(server: Script) -> No
     lm = connected(server, prices=Prices(input=2.0, output=6.0))
     found_out = lm.bill
     for _ in range(2):
-        task().measure(lm, [*PROMPTS, PROMPTS[0]], EXAMPLES)
+        task(calibration="none").measure(lm, [*PROMPTS, PROMPTS[0]], EXAMPLES)
         assert len(server.asked) == len(set(server.asked)) == 27
     bill = lm.bill
     assert bill.requests == found_out.requests + 27
@@ -113,7 +113,7 @@ def test_nothing_is_asked_twice_and_the_bill_has_each_once(server: Script) -> No
     assert bill.untold == 0
     assert lm.cost == pytest.approx((2 * bill.tokens_in + 6 * bill.tokens_out) / 1e6)
     server.counts = False
-    task().measure(lm, [TextPrompt("new")], EXAMPLES[:1])
+    task(calibration="none").measure(lm, [TextPrompt("new")], EXAMPLES[:1])
     assert (lm.bill.requests - bill.requests, lm.bill.untold) == (3, 3)
 
 
