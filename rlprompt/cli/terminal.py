@@ -94,11 +94,11 @@ def log_to(console: Console) -> Iterator[None]:
 
 def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
     """What is about to run: sizes, devices, cost, and where it is written."""
+    from rlprompt.studies.dry_run import all_controls
+
     first = experiments[0]
     tasks = {experiment.task_name: experiment.task for experiment in experiments}
     models = {experiment.lm.name: experiment.lm for experiment in experiments}
-    # Not once a budget: controls have none.
-    places = {(one.task_name, one.split_seed, one.lm.name): one for one in experiments}
     splits = dict.fromkeys(str(one.split_seed) for one in experiments if one.split_seed is not None)
     on = f"; splits {', '.join(splits)}" if splits else ""
     return [
@@ -114,7 +114,7 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
         *(_budget(rows, tasks) for rows in dict.fromkeys(e.budget.rows for e in experiments)),
         *_cost(experiments, tasks),
         f"writing to {out}",
-        f"scoring {sum(len(place.control_plans) for place in places.values())} controls first",
+        f"scoring {len(all_controls(experiments))} controls first",
     ]
 
 
