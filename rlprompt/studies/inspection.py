@@ -326,6 +326,24 @@ def is_left(run: StoredRun) -> bool:
     return run.state == "running" and has_ended(run.owner)
 
 
+def state_of(store: Store, run: StoredRun, count: int) -> dict[str, Any]:
+    """A run as data: what `state_line` says, what was picked, and so many of its best prompts."""
+    picked = run.result.candidates[:1] if run.result else ()
+    return {
+        "name": run.name,
+        "state": "interrupted" if is_left(run) else run.state,
+        "rows": run.used,
+        "budget": run.spec.get("budget", {}).get("rows", 0),
+        "seconds": run.seconds,
+        "error": run.error,
+        "picked": picked[0].text if picked else None,
+        "best": [
+            {"reward": entry.reward, "rows": entry.rows, "text": entry.title}
+            for entry in best(store, run.name, count)
+        ],
+    }
+
+
 def state_line(run: StoredRun) -> str:
     """A run in a line: state, rows, best reward, seconds."""
     budget = run.spec.get("budget", {}).get("rows", 0)
