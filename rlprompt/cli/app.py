@@ -283,7 +283,7 @@ def _compare(
     console.print(f"\nwritten to {place}: {written}")
     failed = [run for run in comparison.runs if run.error]
     if said.as_json:
-        whole = {"folder": str(place), "conclusions": terminal.conclusions(page)}
+        whole = {"folder": str(place), "conclusions": page.conclusions()}
         summary = json.loads((place / "summary.json").read_text(encoding="utf-8"))
         typer.echo(json.dumps({**whole, "summary": summary}, ensure_ascii=False))
     if any(run.result.status == "interrupted" for run in comparison.runs):

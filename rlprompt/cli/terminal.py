@@ -323,18 +323,8 @@ def print_conclusions(console: Console, page: Page) -> None:
     """What a page concludes, and what cannot be relied on, a line each."""
     from rlprompt._utils.text import visible
 
-    for line in conclusions(page):
+    for line in page.conclusions():
         console.print(visible(line))
-
-
-def conclusions(page: Page) -> list[str]:
-    """What a page concludes, and what cannot be relied on; nothing twice."""
-    lines, said = list[str](), set[str]()
-    for section in page.sections:
-        heading = f"{section.heading}: " if len(page.sections) > 1 else ""
-        lines += [f"{heading}{sentence}" for sentence in section.results.sentences]
-        said |= set(section.results.sentences)
-    return lines + [f"{one.check}: {one.text}" for one in page.caveats if one.text not in said]
 
 
 def next_steps(place: Path, one_seed: bool) -> list[str]:
