@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from rlprompt._utils.notebook import card
 from rlprompt.data.load import Example, Splits
 from rlprompt.data.opening import file_title
-from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.tasks.verbaliser import LabelWordReport
 from rlprompt.template import Template
 from rlprompt.types import Floats, Loss, Outputs
+
+if TYPE_CHECKING:
+    from rlprompt.models.lm import FrozenLM
+    from rlprompt.tasks.verbaliser import LabelWordReport
 
 T = TypeVar("T", bound="Task")
 
