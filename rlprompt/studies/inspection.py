@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.prompt import Prompt, TextPrompt, TokenPrompt
 from rlprompt.store.database import StoreError
 from rlprompt.store.heartbeat import has_ended
 from rlprompt.store.store import FILE, Store, StoredRun
 
-COLUMNS = ("run", "prompt", "rows", "reward", "best", "gradient", "ids", "digest")
+COLUMNS = ("run", "prompt", "rows", "reward", "best", "gradient", "ids", "text", "digest")
 LISTS = ("examples", "per_example")
 
 
@@ -51,7 +51,9 @@ class LedgerEntry:
 
     @property
     def title(self) -> str:
-        """How to tell the prompt in a line: its ids, or its content hash."""
+        """How to tell the prompt in a line: its ids, its text, or its content hash."""
+        if isinstance(self.prompt, TextPrompt):
+            return repr(self.prompt.text)
         if isinstance(self.prompt, TokenPrompt):
             return f"ids {' '.join(map(str, self.prompt.ids)) or '(none)'}"
         return f"{'soft' if self.prompt is None else self.prompt.kind} {self.digest}"
@@ -148,6 +150,7 @@ def records(store: Store) -> Iterator[dict[str, Any]]:
                 "best": highest,
                 "gradient": entry.gradient,
                 "ids": None if ids is None else " ".join(map(str, ids)),
+                "text": entry.prompt.text if isinstance(entry.prompt, TextPrompt) else None,
                 "digest": entry.digest,
                 "examples": entry.examples,
                 "per_example": entry.per_example,
@@ -185,7 +188,7 @@ def _export_parquet(store: Store, path: Path) -> int:
         ) from None
     schema = pyarrow.schema(
         [
-            *((name, pyarrow.string()) for name in ("run", "ids", "digest")),
+            *((name, pyarrow.string()) for name in ("run", "ids", "text", "digest")),
             *((name, pyarrow.int64()) for name in ("prompt", "rows")),
             *((name, pyarrow.float64()) for name in ("reward", "best")),
             ("gradient", pyarrow.bool_()),
