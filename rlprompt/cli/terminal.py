@@ -330,7 +330,7 @@ def print_conclusions(console: Console, page: Page) -> None:
 
 
 def next_steps(place: Path, one_seed: bool, served: bool = False) -> list[str]:
-    """What a person may do with a study that is done; a prompt for a server is a text and no more."""
+    """What a person may do with a study that is done; what a server is given is a text alone."""
     lines = [f"look: {place / 'report.html'}"]
     if served:
         lines.append(f"read the best prompts whole: rlprompt show {place}")
