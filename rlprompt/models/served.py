@@ -15,16 +15,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
+import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rlprompt._utils.text import listed, listed_briefly
 from rlprompt.models.access import Access, ServerError
 from rlprompt.models.api import Api, Json, NotThereError
 from rlprompt.models.bill import Usage
+
+logger = logging.getLogger(__name__)
 
 Endpoint = Literal["completions", "chat/completions"]
 TEXTS: Endpoint = "completions"
@@ -35,8 +39,35 @@ PROBE, LAST_WORD = "one two three four", " four"
 # Likeliest first tokens to ask for: llama.cpp tells any number; vLLM 20, unless it was told
 # otherwise; OpenAI 20 of a chat and 5 of a text.
 TOPS = (1000, 20, 5)
+# Nats by which a token's log-probability may differ where it is read and where it is written.
+ALIKE = 0.25
 # Seconds within which a model's date is the server's clock, as vLLM and llama.cpp give it.
 CLOCK = 5.0
+
+
+# Raise it when a change to what is asked changes answers.
+ASKING = 1
+
+
+class Request(NamedTuple):
+    """What is asked of the server.
+
+    Attributes:
+        path: Of its API.
+        content: The request's, without the model.
+        read: What is kept of an answer.
+        about: Words that the answer is read for, where it tells of others.
+    """
+
+    path: Endpoint
+    content: Json
+    read: Callable[[Json], Json]
+    about: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """All of it that decides the answer."""
+        return json.dumps([ASKING, self.path, self.content, self.about], sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -140,10 +171,10 @@ class Served:
     def _find_out(self, listing: Sequence[Json] | None) -> None:
         """Ask for a token of everything that is needed, and see what is there."""
         problems = list[str]()
-        echo = self._tried(
-            TEXTS, {"prompt": PROBE, "echo": True, "logprobs": 1, "max_tokens": 1}, problems
-        )
-        text = self._tried(TEXTS, {"prompt": PROBE, "max_tokens": 1}, problems)
+        once: Json = {"prompt": PROBE, "max_tokens": 1}
+        text = self._tried(TEXTS, {**once, "logprobs": 1}, problems)
+        text = text or self._tried(TEXTS, once, problems)
+        can_echo = text is not None and self._echoes(first_tokens(text), problems)
         said = [{"role": "user", "content": PROBE}]
         chat = self._tried(CHATS, {"messages": said, "max_tokens": 1}, problems)
         if chat is None and any("max_completion_tokens" in problem for problem in problems):
@@ -151,10 +182,6 @@ class Served:
             chat = self._tried(CHATS, {"messages": said, "max_tokens": 1}, problems)
         if text is None and chat is None:
             raise ServerError(self._no_use(problems, listing))
-        can_echo = False
-        if text is not None and echo is not None:
-            with contextlib.suppress(ServerError):
-                can_echo = echoed(echo, PROBE, LAST_WORD, self.api.access.url) <= 0
         tops = [0, 0]
         for i, there in enumerate((text is not None and not can_echo, chat is not None)):
             for top in TOPS if there else ():
@@ -169,6 +196,33 @@ class Served:
         for path, named in self._named.items():
             if named != self.name:
                 self.told[f"answers to {path} as"] = named
+
+    def _echoes(self, likeliest: Mapping[str, float], problems: list[str]) -> bool:
+        """Whether it repeats texts with log-probabilities that are right.
+
+        Some versions of llama-cpp-python tell those of the place after. So the token that the model
+        is likeliest to write is given back to it: it has to be as likely there as where it was
+        written.
+        """
+        known = {token: value for token, value in likeliest.items() if token.isprintable()}
+        token = max(known, key=lambda one: known[one], default="")
+        asked: Json = {"prompt": PROBE + token, "echo": True, "logprobs": 1, "max_tokens": 1}
+        answer = self._tried(TEXTS, asked, problems)
+        if answer is None:
+            return False
+        try:
+            value = echoed(answer, PROBE + token, token or LAST_WORD, self.api.access.url)
+        except ServerError as error:
+            problems.append(str(error))
+            return False
+        if token and abs(value - known[token]) > ALIKE:
+            logger.warning(
+                "%s at %s repeats a text with log-probabilities that are not those of its tokens "
+                "(%.2f nats for %r, and %.2f where it writes that), so they are not taken",
+                *(self.name, self.api.access.url, value, token, known[token]),
+            )
+            return False
+        return True
 
     def _tried(self, path: Endpoint, content: Json, problems: list[str]) -> Json | None:
         """An answer, or None with the reason where the server knows no such request."""
