@@ -419,8 +419,8 @@ class ServedLM(FrozenLM):
             raise ServerError(
                 f"the server at {self.where} tells the log-likelihoods of the {n_top} likeliest "
                 f"first tokens alone, and {missing[0]!r} is none of them after "
-                f"{'...' + letters.plain(text)[-60:]!r}, so it has none that is exact; choose label words "
-                "that the model is likely to write, each one token, a task in which it writes "
+                f"{'...' + letters.plain(text)[-60:]!r}, so it has none that is exact; choose label "
+                "words that the model is likely to write, each one token, a task in which it writes "
                 "(`reward: exact_match`), or a server that repeats texts with their "
                 "log-probabilities (vLLM, llama-cpp-python)"
             )
