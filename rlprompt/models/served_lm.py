@@ -416,13 +416,13 @@ class ServedLM(FrozenLM):
         n_top = self._n_top(text)
         missing = [word for word in words if word not in top]
         if missing:
+            after = f"...{letters.plain(text)[-60:]}"
             raise ServerError(
                 f"the server at {self.where} tells the log-likelihoods of the {n_top} likeliest "
-                f"first tokens alone, and {missing[0]!r} is none of them after "
-                f"{'...' + letters.plain(text)[-60:]!r}, so it has none that is exact; choose label "
-                "words that the model is likely to write, each one token, a task in which it writes "
-                "(`reward: exact_match`), or a server that repeats texts with their "
-                "log-probabilities (vLLM, llama-cpp-python)"
+                f"first tokens alone, and {missing[0]!r} is none of them after {after!r}, so it "
+                "has none that is exact; choose label words that the model is likely to write, "
+                "each one token, a task in which it writes (`reward: exact_match`), or a server "
+                "that repeats texts with their log-probabilities (vLLM, llama-cpp-python)"
             )
         return [min(0.0, top[word]) for word in words]
 
