@@ -55,10 +55,15 @@ class Api:
     Args:
         access: How it is reached.
         transport: What carries requests; None for the network.
+
+    Attributes:
+        was_gone: Whether an attempt has failed since this was set to False: what answers now may
+            have been started anew.
     """
 
     access: Access
     transport: httpx2.BaseTransport | None = None
+    was_gone: bool = False
     _stopped: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def __post_init__(self) -> None:
@@ -153,6 +158,7 @@ class Api:
                 problem = f"there is no connection to it ({_plain(error)})"
             except json.JSONDecodeError:
                 problem = "it answers half a JSON object, or none"
+            self.was_gone = True
             if pause is not None and pause > PATIENCE:
                 problem += f", and asks to wait {pause:,.0f} s"
                 break

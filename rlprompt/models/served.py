@@ -124,6 +124,7 @@ class Served:
     abilities: Abilities = field(default_factory=Abilities)
     systems: list[str] = field(default_factory=list)
     asked: list[Usage] = field(default_factory=list)
+    _listed: dict[str, str] = field(default_factory=dict)
     _named: dict[str, str] = field(default_factory=dict)
     _most: str = "max_tokens"
 
@@ -144,8 +145,8 @@ class Served:
         if not name:
             name = _only(access, listing)
         found = cls(api, name)
-        entry = next((one for one in listing or () if one.get("id") == name), {})
-        found.told = _told(entry, name)
+        found._listed = _told(_entry(listing, name), name)
+        found.told = dict(found._listed)
         found._find_out(listing)
         return found
 
@@ -153,12 +154,16 @@ class Served:
         """The answer of the model to a request.
 
         Raises:
-            ServerError: There is none, or it bears the name of another model.
+            ServerError: There is none, or it bears the name of another model, or a server that was
+                gone has come back with one.
         """
         written = {key: value for key, value in content.items() if key != "max_tokens"}
         if "max_tokens" in content:
             written[self._most if path == CHATS else "max_tokens"] = content["max_tokens"]
         answer = self.api.post(path, {"model": self.name, **written})
+        if self.api.was_gone:
+            self.api.was_gone = False
+            self._check_unchanged()
         named = answer.get("model")
         if isinstance(named, str) and named != self._named.setdefault(path, named):
             raise ServerError(
@@ -167,6 +172,22 @@ class Served:
                 "serve the first again, or begin the study anew with --restart"
             )
         return answer
+
+    def _check_unchanged(self) -> None:
+        """See that the server says of the model what it said at first."""
+        now = _told(_entry(_listing(self.api), self.name), self.name)
+        changed = {
+            key: f"{self._listed.get(key, 'nothing')} before, {now.get(key, 'nothing')} now"
+            for key in {**self._listed, **now}
+            if self._listed.get(key) != now.get(key)
+        }
+        if changed:
+            told = listed(f"{key} {change}" for key, change in changed.items())
+            raise ServerError(
+                f"the server at {self.api.access.url} was gone and has come back with another "
+                f"{self.name!r} ({told}), so the answers of both are not mixed; have it serve the "
+                "first again, or begin the study anew with --restart"
+            )
 
     def _find_out(self, listing: Sequence[Json] | None) -> None:
         """Ask for a token of everything that is needed, and see what is there."""
@@ -267,6 +288,11 @@ def _listing(api: Api) -> list[Json] | None:
     except NotThereError:
         return None
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else None
+
+
+def _entry(listing: Sequence[Json] | None, name: str) -> Json:
+    """What a listing says of a model; nothing where it is not there."""
+    return next((one for one in listing or () if one.get("id") == name), {})
 
 
 def _only(access: Access, listing: Sequence[Json] | None) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scripted_server import Script, says, serving
+from scripted_server import Script, says, serving, status
 
 from rlprompt.data.load import Example, Splits
 from rlprompt.models import api
@@ -281,6 +281,15 @@ def test_a_model_that_changes_is_refused(server: Script) -> None:
         made.measure(lm, PROMPTS, EXAMPLES)
     assert made.measure(lm, PROMPTS[:1], EXAMPLES).rewards.shape == (1, 3)  # what was kept
     assert connected(server).digest != lm.digest
+
+
+def test_a_server_that_comes_back_with_another_model_is_refused(server: Script) -> None:
+    lm, made = connected(server), task()
+    server.faults = [status(503)]
+    made.measure(lm, PROMPTS[:1], EXAMPLES)  # gone for a moment, and the same
+    server.faults, server.listing = [status(503)], {"owned_by": "somebody else"}
+    with pytest.raises(ServerError, match=r"come back with another 'tiny' .owned_by tests before"):
+        made.measure(lm, PROMPTS[1:2], EXAMPLES)
 
 
 def test_another_system_fingerprint_is_a_warning(
