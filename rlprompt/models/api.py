@@ -191,8 +191,9 @@ class Api:
             )
         if status == 402 or (status == 429 and "insufficient_quota" in response.text):
             raise ServerError(f"the server at {where} wants to be paid: {self._said(response)}")
-        # llama.cpp's server calls a setting that it has not a fault of its own.
-        unknown = status == 500 and "support" in response.text.lower()
+        # llama.cpp's server calls a setting that it has not a fault of its own, and so does
+        # `transformers serve` a list of models on a machine that has none in the hub's cache.
+        unknown = status == 500 and (path == "models" or "support" in response.text.lower())
         if unknown or status in (400, 404, 405, 422, 501):
             raise NotThereError(
                 f"the server at {where} refuses a request to /{path}: {self._said(response)}"

@@ -164,6 +164,13 @@ def test_a_server_without_the_model_is_told(fields: Any, name: str, problem: str
         connected(script, name)
 
 
+def test_a_server_that_lists_no_models_is_asked_for_one_by_name() -> None:
+    with serving(lists=False) as script:
+        assert connected(script, "tiny").server.told == {"id": "tiny"}
+        with pytest.raises(ServerError, match="does not say which models it has; name one"):
+            connected(script)
+
+
 def test_an_address_without_v1_is_told(server: Script) -> None:
     server.url = server.url.removesuffix("/v1")
     with pytest.raises(ServerError, match=f"or is its address {server.url}/v1"):

@@ -27,6 +27,7 @@ class Script:
 
     Attributes:
         models: Names that it lists; the first answers to all of them.
+        lists: Whether it can say which models it has.
         lm: What writes and tells log-likelihoods; chats are its contents, joined by line breaks.
         key: What it wants, or "".
         texts: Whether it has /completions.
@@ -47,6 +48,7 @@ class Script:
     """
 
     models: list[str] = field(default_factory=lambda: ["tiny"])
+    lists: bool = True
     lm: FrozenLM = field(default_factory=tiny_lm)
     key: str = ""
     texts: bool = True
@@ -90,6 +92,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self._refused():
+            return
+        if not self.script.lists:
+            self.say(500, b"Internal Server Error")
             return
         if self.path != "/v1/models":
             self.say(404, {"detail": "Not Found"})
