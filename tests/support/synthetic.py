@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,19 @@ class Synthetic(Task):
         return rewards
 
 
+@lru_cache(maxsize=32)
+def hidden(lm: FrozenLM, seed: int, share: float) -> NDArray[np.bool_]:
+    """Which tokens are on the hidden side, (V,); asked prompt by prompt."""
+    side = lm.embeddings() @ normal(lm, seed)
+    there: NDArray[np.bool_] = side > np.quantile(side, 1 - share)
+    return there
+
+
+def normal(lm: FrozenLM, seed: int) -> NDArray[np.float64]:
+    """Of the plane, (H,)."""
+    return np.random.default_rng(seed).standard_normal(lm.hidden_size)
+
+
 @dataclass(frozen=True)
 class HiddenWords(Synthetic):
     """The share of a token prompt's tokens on one side of a plane through the embeddings.
@@ -73,14 +87,13 @@ class HiddenWords(Synthetic):
     seed: int = 0
 
     def normal(self, lm: FrozenLM) -> NDArray[np.float64]:
-        return np.random.default_rng(self.seed).standard_normal(lm.hidden_size)
+        return normal(lm, self.seed)
 
     def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
         assert isinstance(prompt, TokenPrompt)
         if not len(prompt):
             return 0.0
-        side = lm.embeddings() @ self.normal(lm)
-        return float((side[list(prompt.ids)] > np.quantile(side, 1 - self.share)).mean())
+        return float(hidden(lm, self.seed, self.share)[list(prompt.ids)].mean())
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,12 @@ class SlopedWords(HiddenWords):
         return self.rewards(lm, tokens, examples), np.array(slopes, dtype=np.float32) * flat
 
 
+@lru_cache(maxsize=32)
+def spread(lm: FrozenLM) -> float:
+    """Standard deviation of the embeddings."""
+    return float(lm.embeddings().std())
+
+
 @dataclass(frozen=True)
 class HiddenVectors(Synthetic):
     """Minus half the mean squared distance, in embedding spreads, to a hidden soft prompt."""
@@ -105,7 +124,7 @@ class HiddenVectors(Synthetic):
     def offset(self, lm: FrozenLM, prompt: Prompt) -> NDArray[Any]:
         assert isinstance(prompt, SoftPrompt)
         target = np.random.default_rng(self.seed).standard_normal(prompt.vectors.shape)
-        offset: NDArray[Any] = target - prompt.vectors / lm.embeddings().std()
+        offset: NDArray[Any] = target - prompt.vectors / np.float32(spread(lm))
         return offset
 
     def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
@@ -114,7 +133,7 @@ class HiddenVectors(Synthetic):
     def rewards_with_grad(
         self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
     ) -> tuple[Floats, NDArray[np.float32]]:
-        scale = 0.0 if self.flat else 1 / float(lm.embeddings().std())
+        scale = 0.0 if self.flat else 1 / spread(lm)
         gradients = [self.offset(lm, p) / p.vectors.size * scale for p in prompts]
         return self.rewards(lm, prompts, examples), np.array(gradients, dtype=np.float32)
 
