@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stored_search import Counting, goes_on
 from synthetic import N_EXAMPLES, HiddenVectors, SlopedWords, Synthetic
 from tiny import tiny_lm
 
@@ -198,3 +199,24 @@ def test_leaves_the_models_weights_alone(optimiser: Optimiser[Any]) -> None:
     assert result.n_prompts
     assert lm.hash_weights() == before
     assert not any(p.requires_grad or p.grad is not None for p in lm.model.parameters())
+
+
+@dataclass(frozen=True)
+class CountedWords(Counting, SlopedWords):
+    pass
+
+
+@dataclass(frozen=True)
+class CountedVectors(Counting, HiddenVectors):
+    pass
+
+
+@every
+def test_a_search_that_is_cut_goes_on(optimiser: Optimiser[Any], tmp_path: Path) -> None:
+    """Killed before anything was scored, and twice more on the way."""
+    make = CountedWords if optimiser.searches == "tokens" else CountedVectors
+    whole, counts = make(), list[int]()
+    third = 3 if getattr(optimiser, "needs_gradient", False) else 9
+    lives = [*(make(counts=counts, last=i * third) for i in range(3)), make(counts=counts)]
+    goes_on(tmp_path / "study.sqlite", optimiser, whole, lives, 24 * N_EXAMPLES, Length(4, 2))
+    assert sum(counts) == sum(whole.counts), "nothing was scored twice"
