@@ -27,7 +27,10 @@ class TestCompare:
         assert "written to runs/small" in result.stdout
         assert summary(desk / "runs" / "small")["config"]["task"]["shots"] == 2
 
-    def test_it_goes_on_where_it_was_and_begins_anew_on_request(self, desk: Path) -> None:
+    def test_it_goes_on_where_it_was_and_begins_anew_on_request(
+        self, desk: Path, model: Path
+    ) -> None:
+        write_config(desk, model=str(model), optimisers=["random"])
         runs = []
         for flags, name in (([], "small"), ([], "small"), (["--restart"], "small-2")):
             result = rlprompt("compare", "small.yaml", *flags)
@@ -45,6 +48,7 @@ class TestCompare:
     def test_a_changed_file_or_example_is_refused_with_the_difference(
         self, desk: Path, model: Path
     ) -> None:
+        write_config(desk, model=str(model), optimisers=["random"])
         rlprompt("compare", "small.yaml")
         result = rlprompt("compare", "small.yaml", "--budget", "40")
         assert result.exit_code == 2
@@ -77,7 +81,7 @@ class TestCompare:
 
     def test_bad_rows_are_skipped_and_counted_on_request(self, desk: Path, model: Path) -> None:
         write_data(desk, [*ROWS, ",positive", "fine,odd"])
-        write_config(desk, model=str(model), on_bad_rows="skip")
+        write_config(desk, model=str(model), on_bad_rows="skip", optimisers=["random"])
         result = rlprompt("compare", "small.yaml")
         assert result.exit_code == 0
         assert re.search(r"note: 2 rows .*films\.csv:22 has an empty text", result.stdout)
