@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from synthetic import N_EXAMPLES, Synthetic
+from synthetic import N_EXAMPLES, HiddenVectors
 from tiny import tiny_lm
 
 from rlprompt.agents.bbt_v2 import BBTv2
 from rlprompt.agents.prefix import PrefixTuning
-from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt
+from rlprompt.prompt import PrefixPrompt, Prompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Evaluation, Objective
 from rlprompt.search.optimiser import Optimiser, make_space
@@ -37,7 +35,7 @@ def around(lm: FrozenLM, length: int) -> PrefixSpace:
 
 
 @dataclass(frozen=True)
-class HiddenLayers(Synthetic):
+class HiddenLayers(HiddenVectors):
     """Minus half the mean square of what a prompt is away from where one layer should be.
 
     Args:
@@ -58,14 +56,8 @@ class HiddenLayers(Synthetic):
             offset[:, [i for i in range(offset.shape[1]) if i != self.layer]] = 0
         return offset
 
-    def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
-        return -0.5 * float(np.square(self.offset(lm, prompt)).mean())
-
-    def rewards_with_grad(
-        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
-    ) -> tuple[Floats, NDArray[np.float32]]:
-        slopes = [self.offset(lm, prompt) / prompt.vectors.size for prompt in prompts]
-        return self.rewards(lm, prompts, examples), np.array(slopes, dtype=np.float32)
+    def unit(self, lm: FrozenLM) -> float:
+        return 1.0
 
 
 def deep() -> FrozenLM:

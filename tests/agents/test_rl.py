@@ -14,18 +14,17 @@ import pytest
 import torch
 from gymnasium import spaces
 from stored_search import Counted, goes_on
-from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic
+from synthetic import N_EXAMPLES, Batches, HiddenVectors, HiddenWords, Synthetic
 from tiny import tiny_lm
 
 from rlprompt.agents.algorithms import KNOWN, arguments, find_algorithm
 from rlprompt.agents.rl import RL, SoftRL, Written
 from rlprompt.agents.sb3 import Standardised
 from rlprompt.config.registry import make_optimiser
-from rlprompt.data.load import Example
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.envs.vec_env import PromptVecEnv
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, Prompt, TokenPrompt
+from rlprompt.prompt import Length, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import Optimiser
@@ -40,21 +39,6 @@ PACKAGES = {**KNOWN["tokens"], **KNOWN["soft"]}
 SMALL = {"net_arch": [8]}
 RECURRENT = SMALL | {"lstm_hidden_size": 8}
 REPLAYS: dict[str, Any] = {"gradient_steps": 2, "batch_size": 16}
-
-
-@dataclass(frozen=True)
-class Batches(Synthetic):
-    """Passes on to another task and notes how many prompts each call on train brings."""
-
-    inner: Synthetic = field(default_factory=HiddenWords)
-    calls: list[int] = field(default_factory=list)
-
-    def rewards(
-        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> Floats:
-        if examples == self.splits.train:
-            self.calls.append(len(prompts))
-        return self.inner.rewards(lm, prompts, examples)
 
 
 def quick(kind: str, name: str, prompts: int = 8) -> Optimiser[Any]:

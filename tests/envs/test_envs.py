@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
@@ -13,11 +11,10 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
-from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic
+from synthetic import N_EXAMPLES, Batches, HiddenVectors, HiddenWords, Synthetic
 from tiny import tiny_lm
 
 import rlprompt.envs
-from rlprompt.data.load import Example
 from rlprompt.envs import (
     EmbeddingPromptEnv,
     PromptVecEnv,
@@ -27,32 +24,17 @@ from rlprompt.envs import (
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.episodes import Array, Episodes, PromptEnv, PromptVectorEnv
 from rlprompt.envs.token_prompt import TokenEpisodes
-from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, Prompt, TokenPrompt
+from rlprompt.prompt import Length, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
-from rlprompt.types import Floats, PromptKind
+from rlprompt.types import PromptKind
 
 LENGTH = 3
 N_ENVS = 4
 KINDS: tuple[PromptKind, ...] = ("tokens", "soft")
-
-
-@dataclass(frozen=True)
-class Counting(Synthetic):
-    """Passes on to another task and notes how many prompts each call brings."""
-
-    inner: Synthetic = field(default_factory=HiddenWords)
-    calls: list[int] = field(default_factory=list)
-
-    def rewards(
-        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> Floats:
-        self.calls.append(len(prompts))
-        return self.inner.rewards(lm, prompts, examples)
 
 
 def task(kind: PromptKind) -> Synthetic:
@@ -239,7 +221,7 @@ def test_forms_agree_on_a_real_task(kind: PromptKind) -> None:
 
 @pytest.mark.parametrize("form", ["gymnasium", "sb3"])
 def test_a_step_scores_all_finished_prompts_in_one_call(form: str) -> None:
-    counting = Counting(inner=task("tokens"))
+    counting = Batches(inner=task("tokens"))
     scored = Objective(counting, tiny_lm(), Budget(1000))
     where = space("tokens")
     assert isinstance(where, TokenSpace)
@@ -421,7 +403,7 @@ def test_a_prompt_of_the_longest_length_needs_no_stop() -> None:
 
 @pytest.mark.parametrize("form", ["gymnasium", "sb3"])
 def test_who_stops_waits_and_all_are_scored_in_one_call(form: str) -> None:
-    counting = Counting(inner=task("tokens"))
+    counting = Batches(inner=task("tokens"))
     scored, where = Objective(counting, tiny_lm(), Budget(1000)), ranged()
     stop = len(where.allowed)
     envs: PromptVecEnv | TokenPromptVectorEnv = (

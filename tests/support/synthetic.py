@@ -124,8 +124,12 @@ class HiddenVectors(Synthetic):
     def offset(self, lm: FrozenLM, prompt: Prompt) -> NDArray[Any]:
         assert isinstance(prompt, SoftPrompt)
         target = np.random.default_rng(self.seed).standard_normal(prompt.vectors.shape)
-        offset: NDArray[Any] = target - prompt.vectors / np.float32(spread(lm))
+        offset: NDArray[Any] = target - prompt.vectors / np.float32(self.unit(lm))
         return offset
+
+    def unit(self, lm: FrozenLM) -> float:
+        """What the offset is counted in."""
+        return spread(lm)
 
     def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
         return -0.5 * float(np.square(self.offset(lm, prompt)).mean())
@@ -133,9 +137,24 @@ class HiddenVectors(Synthetic):
     def rewards_with_grad(
         self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
     ) -> tuple[Floats, NDArray[np.float32]]:
-        scale = 0.0 if self.flat else 1 / spread(lm)
+        scale = 0.0 if self.flat else 1 / self.unit(lm)
         gradients = [self.offset(lm, p) / p.vectors.size * scale for p in prompts]
         return self.rewards(lm, prompts, examples), np.array(gradients, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Batches(Synthetic):
+    """Passes on to another task and notes how many prompts each call on train brings."""
+
+    inner: Synthetic = field(default_factory=HiddenWords)
+    calls: list[int] = field(default_factory=list)
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        if examples == self.splits.train:
+            self.calls.append(len(prompts))
+        return self.inner.rewards(lm, prompts, examples)
 
 
 @dataclass(frozen=True)
