@@ -76,18 +76,18 @@ def test_it_is_frozen_and_says_so(loaded: tuple[FrozenLM, str]) -> None:
 def test_it_writes_the_likeliest_tokens(loaded: tuple[FrozenLM, str]) -> None:
     """At both places of the prompt; one row at a time on the other side."""
     lm, _ = loaded
-    prompts = [TokenPrompt(lm.encode(text)) for text in (" The capital is", " In short:", "")]
+    prompts = [TokenPrompt(lm.encode(text)) for text in (" The capital is", "")]
     for template in ("{text} {prompt}", "{prompt}\nText: {text}\nAnswer:"):
         queries = [
             Template(template).query({"text": text}, lm)
             for text in ("France is in Europe.", "I flew to Rome last week with two friends.")
         ]
-        answers = lm.generate(prompts, queries, max_new_tokens=8)
+        answers = lm.generate(prompts, queries, max_new_tokens=4)
         for prompt, row in zip(prompts, answers, strict=True):
             for query, answer in zip(queries, row, strict=True):
                 steps = (*answer.ids, *[END] * (answer.ended == "end token"))
                 assert steps == likeliest(lm, prompt, query, steps)
-                assert len(steps) == 8 or steps[-1] == END
+                assert len(steps) == 4 or steps[-1] == END
 
 
 @torch.no_grad()
