@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 from rlprompt._utils.suggest import advice
 from rlprompt.data.examples import Example
@@ -116,6 +116,10 @@ class Metric:
         return 0
 
 
+@overload
+def metric(spec: str) -> Metric: ...
+@overload
+def metric(spec: Mapping[str, Any]) -> AnswerMetric: ...
 def metric(spec: str | Mapping[str, Any]) -> AnswerMetric:
     """The metric of a name, or of a name and settings.
 
