@@ -50,7 +50,7 @@ from rlprompt.data.examples import Example, Splits
 from rlprompt.data.load import DataSource
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.tasks.base import LARGEST, Task, data_name
 from rlprompt.types import Floats, Outputs
 
@@ -403,12 +403,12 @@ class FunctionTask(Task):
     def _texts(self, lm: FrozenLM, prompts: Sequence[Prompt]) -> list[str]:
         texts = []
         for prompt in prompts:
-            if not isinstance(prompt, TokenPrompt):
+            if isinstance(prompt, SoftPrompt):
                 raise ValueError(
                     f"task {self.name!r} reads a prompt's text, and a soft prompt has none; use a "
-                    "method that searches tokens"
+                    "method that searches tokens or text"
                 )
-            texts.append(lm.decode(prompt.ids))
+            texts.append(prompt.text if isinstance(prompt, TextPrompt) else lm.decode(prompt.ids))
         return texts
 
 
