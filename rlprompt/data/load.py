@@ -53,6 +53,7 @@ def load_splits(
     *,
     text: Sequence[str] | Mapping[str, str] = ("text",),
     label: str | None = "label",
+    options: str | None = None,
     aliases: Mapping[Any, str] | None = None,
     numbered: Sequence[str] = (),
     shots: int = 16,
@@ -86,6 +87,8 @@ def load_splits(
         text: Columns that hold text, a template's fields; or field to column, where the columns
             have other names.
         label: Column that holds the label; None for data without labels.
+        options: Column of the options of multiple choice, of which the label names one: a list (see
+            `Options`), of other length in each row if need be. `labels` is None then.
         aliases: Other spellings of classes in the data, such as `{0: "negative"}`.
         numbered: Classes in the order of the numbers 0, 1, ... that stand for them where the data
             have no names: neither a list of them, nor a column such as `label_text`, nor an alias.
@@ -112,9 +115,8 @@ def load_splits(
         examples = _movie_reviews(labels or (), fields)
         return few_shot(examples, shots=shots, n_test=n_test, seed=seed)
     classes = _label_reader(labels, label, aliases or {}, numbered)
-    loading = _Loading(
-        ExampleReader(fields, label, classes, on_bad_rows, on_leak), shots, n_test, seed, dev_from
-    )
+    reader = ExampleReader(fields, label, classes, on_bad_rows, on_leak, options)
+    loading = _Loading(reader, shots, n_test, seed, dev_from)
     if isinstance(source, str) and source.startswith(PREFIX):
         parts, pinned = load_hub(HubName.parse(source))
         return loading.data_sets(parts, str(pinned))
@@ -171,7 +173,8 @@ class _Loading:
     def table(self, name: str, source: Any) -> RowTable:
         """The rows of a list or frame."""
         reader = self.reader
-        table = memory_table(name, source, reader.columns, reader.optional, reader.label)
+        named = reader.label, reader.options
+        table = memory_table(name, source, reader.columns, reader.optional, *named)
         if table is None:
             raise ValueError(
                 f"data is a {type(source).__name__}; give a name, a path, a list of rows or of "
