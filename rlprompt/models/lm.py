@@ -308,11 +308,17 @@ class FrozenLM:
     def _scorer(self) -> Scorer:
         return self._packed or self._plain
 
+    @property
+    def vectors_obstacle(self) -> str | None:
+        """Why soft prompts cannot be scored, or None."""
+        return None if self._packed is not None else self._plain.obstacle
+
     def _vectors(self, request: Request) -> Tensor | None:
         """The vectors of a call on the device; ValueError where the model takes none for tokens."""
-        obstacle = request.vectors is not None and self._packed is None and self._plain.obstacle
-        if obstacle:
-            raise ValueError(f"soft prompts cannot be scored on {self.name}: {obstacle}")
+        if request.vectors is not None and self.vectors_obstacle:
+            raise ValueError(
+                f"soft prompts cannot be scored on {self.name}: {self.vectors_obstacle}"
+            )
         return request.on(self.device)
 
     def _score(
