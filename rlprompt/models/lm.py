@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlprompt._utils.chats import Message
 from rlprompt.models import precision
 from rlprompt.models.decoding import AnswerEnd, Decoding, Generated, check_texts, check_writes
+from rlprompt.models.devices import free_bytes
 from rlprompt.models.examination import examine, unwrap
 from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.models.head import Head
@@ -38,7 +39,7 @@ from rlprompt.models.loading import (
     special_ids,
 )
 from rlprompt.models.loading import load as read_model
-from rlprompt.models.memory import Memory, free_bytes
+from rlprompt.models.memory import Memory
 from rlprompt.models.noise import Noise
 from rlprompt.models.packed_generation import PackedGenerator
 from rlprompt.models.packed_model import ForwardError, PackedModel, Reader
