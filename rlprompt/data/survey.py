@@ -240,9 +240,9 @@ class _Tally:
             return "date"
         if share.get("number") == 1:
             return "id" if distinct == n > 1 and not fractions else "number"
-        if distinct == n > 1 and share.get("id") == 1:
-            return "id"
-        return "text" if n_words >= TEXT_WORDS else "words"
+        if n_words >= TEXT_WORDS:
+            return "text"
+        return "id" if distinct == n > 1 and share.get("id") == 1 else "words"
 
 
 def _check_header(name: str, columns: tuple[Column, ...]) -> None:
