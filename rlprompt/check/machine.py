@@ -22,6 +22,7 @@ import torch
 
 import rlprompt
 from rlprompt._utils.assets import cache_folder, is_cached
+from rlprompt._utils.text import counted
 from rlprompt.check.diagnosis import Diagnosis, Facts, warned
 from rlprompt.check.report import Finding
 from rlprompt.models.devices import free_bytes, matmul_peak, pick_device
@@ -98,6 +99,17 @@ def _load() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
+def busy() -> str:
+    """What to say of timings where others want to run as well; "" where they do not."""
+    load, n_cores = _load() or 0.0, psutil.cpu_count() or 1
+    if load <= BUSY * n_cores:
+        return ""
+    return (
+        f"{load:.0f} processes want to run on {counted(n_cores, 'core')}: seconds measured now say "
+        "more of them than of the model, and ratios can be trusted"
+    )
+
+
 def _gpu(number: int) -> str:
     found = torch.cuda.get_device_properties(number)
     free = free_bytes(torch.device("cuda", number))
@@ -145,7 +157,7 @@ def _there(folder: Path) -> Path:
 def _troubles() -> Iterator[Finding]:
     """What is known to go wrong, each with its cure."""
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    load, threads = _load() or 0.0, torch.get_num_threads()
+    threads = torch.get_num_threads()
     free = psutil.virtual_memory().available
     missing = [name for name in _required() if not _version(name)]
     if missing:
@@ -170,13 +182,7 @@ def _troubles() -> Iterator[Finding]:
             if threads > max(cores, psutil.cpu_count() or 1)
             else "",
         ),
-        (
-            "busy",
-            f"{load:.1f} processes want to run on {psutil.cpu_count()} cores: seconds measured now "
-            "say more of them than of this model; ratios can be trusted"
-            if load > BUSY * (psutil.cpu_count() or 1)
-            else "",
-        ),
+        ("busy", busy()),
         ("cache", _cache_trouble()),
         (
             "pip",

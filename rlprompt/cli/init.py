@@ -67,6 +67,7 @@ def init(
     read = f"{found.name}: {found.n_rows:,} rows of {len(found.columns)} columns"
     typer.echo("; ".join([read, *found.remarks]))
     typer.echo(f"loading {model}")
+    from rlprompt.check.machine import busy
     from rlprompt.models.lm import FrozenLM
     from rlprompt.studies.draft import make_draft
     from rlprompt.studies.draft_file import draft_text
@@ -75,7 +76,8 @@ def init(
     typer.echo("trying templates, and measuring what ten minutes pay for")
     draft = make_draft(found, roles, lm, name=name, model=model, data=data)
     width = max(len(topic) for topic, _ in draft.said)
-    for topic, sentence in draft.said:
+    said = [*draft.said, *([("busy", told)] if (told := busy()) else [])]
+    for topic, sentence in said:
         typer.echo(f"  {topic:{width}}  {visible(sentence)}")
     content = {**draft.content, "task": {**draft.content["task"], "data": _seen_from(data, target)}}
     heading = HEADING.format(data=data, out=target, minutes=max(1, round(draft.seconds / 60)))

@@ -149,7 +149,8 @@ def fields_of(roles: Roles) -> dict[str, str]:
     >>> from rlprompt.data.roles import guess_roles
     >>> from rlprompt.data.survey import survey
     >>> path = Path(tempfile.mkdtemp(), "mails.csv")
-    >>> _ = path.write_text("Mail body,spam\n" + "so it is said,yes\nor not at all,no\n" * 3)
+    >>> rows = [f"so it is said {i},{['yes', 'no'][i % 2]}" for i in range(8)]
+    >>> _ = path.write_text("\n".join(["Mail body,spam", *rows]))
     >>> fields_of(guess_roles(survey(str(path))))
     {'text': 'Mail body'}
     """
@@ -191,24 +192,31 @@ def _are_codes(roles: Roles) -> bool:
 
 def _hand_prompt(roles: Roles, known: tuple[Benchmark, Any] | None, lm: FrozenLM) -> str:
     """What a person might write between a text and its answer."""
-    named = roles.name.replace("_", " ").strip().lower()
+    noun = _noun(roles)
     if not roles.classes:
-        return f"{'Answer' if roles.name.lower() in BARE else named.capitalize()}:"
+        return f"{noun.capitalize() or 'Answer'}:"
     if known is not None and len(known[0].columns) == len(roles.text):
         return known[0].hand_masked if lm.kind == "masked" else known[0].hand_causal
     if what := denied([*roles.classes]):
         return f"Is this {what}? Answer:"
-    return "This is about" if roles.name.lower() in BARE else f"The {named} is"
+    return f"The {noun} is" if noun else "This is about"
 
 
 def _instruction(roles: Roles, words: Mapping[str, ChosenWord]) -> str:
     """What a person might tell a model that chats."""
-    named = "" if roles.name.lower() in BARE else roles.name.replace("_", " ").strip().lower()
+    noun = _noun(roles)
     if not roles.classes:
-        return f"Answer with the {named} alone." if named else "Answer briefly."
+        return f"Answer with the {noun} alone." if noun else "Answer briefly."
     if len(words) <= LISTED:
         return f"Answer with one word: {', '.join(one.word for one in words.values())}."
-    return f"Answer with the {named or 'class'} in one word."
+    return f"Answer with the {noun or 'class'} in one word."
+
+
+def _noun(roles: Roles) -> str:
+    """What the label's name says is asked, or ""."""
+    name = roles.name.replace("_", " ").replace("-", " ").strip().lower()
+    says = name.replace(" ", "_") not in BARE and re.fullmatch(r"[^\W\d]+( [^\W\d]+)?", name)
+    return name if says else ""
 
 
 @dataclass
