@@ -57,8 +57,8 @@ def measure_speed(lm: FrozenLM, limit: float = 20.0) -> Speed:
         limit: Seconds that all of it may take, as far as the first call of each tells.
 
     >>> from rlprompt.check.toy import toy_lm
-    >>> measure_speed(toy_lm(), limit=0.01).n_texts
-    16
+    >>> measure_speed(toy_lm(), limit=0.01).turns
+    1
     """
     rng = np.random.default_rng(0)
     room = N_TOKENS if lm.context is None else max(1, min(N_TOKENS, lm.context - 2 * PROMPT_TOKENS))

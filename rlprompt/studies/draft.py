@@ -66,34 +66,27 @@ def make_draft(
         ValueError: No task can be made of the data, or none of the searches can be run on it.
     """
     made = draft_task(found, roles, lm, data)
-    why = {("task", *place): remark for place, remark in made.why.items()}
-    said = [*made.said]
-    optimisers, refused = _optimisers(made, lm)
-    if refused:
-        said.append(("optimisers", f"without {GRADIENT}: {refused}"))
-        why[("optimisers",)] = f"{GRADIENT} is left out: {refused}"
+    optimisers, refused = _optimisers(lm)
     made, plan = _measured(made, lm, optimisers)
     rows, seconds = _budget(made, plan)
-    sizes = ", ".join(f"{len(part)} {split}" for split, part in made.task.splits.parts().items())
-    n_prompts = rows // prompt_rows(made.task)
+    n_train, minutes = len(made.task.splits.train), max(1, round(seconds / 60))
+    covered = f"{rows // prompt_rows(made.task):,} prompts on {n_train} train examples"
     first = plan.searches[0]
-    rate = first.n_prompts / first.lm_seconds
-    n_train = len(made.task.splits.train)
-    said.append(("examples", f"{sizes}"))
-    said.append(
-        (
-            "budget",
-            f"{rows:,} rows a search, {n_prompts:,} prompts on {n_train} train examples; this "
-            f"machine scores {rate:.2g} prompts a second on them, so all of it takes about "
-            f"{max(1, round(seconds / 60))} minutes",
-        )
-    )
-    why[("budget",)] = (
-        f"rows a search: {n_prompts:,} prompts on {n_train} examples, about "
-        f"{max(1, round(seconds / 60))} minutes for all on this machine"
-    )
-    why.setdefault(("optimisers",), "`rlprompt ls optimisers` has the others")
-    why[("prompt", "length")] = "tokens; {at_least: 1, at_most: 5} for any number of these"
+    rate = f"this machine scores {first.n_prompts / first.lm_seconds:.2g} prompts a second on them"
+    sizes = ", ".join(f"{len(part)} {split}" for split, part in made.task.splits.parts().items())
+    said = [
+        *made.said,
+        *([("optimisers", f"without {GRADIENT}: {refused}")] if refused else []),
+        ("examples", sizes),
+        ("budget", f"{rows:,} rows a search: {covered}; {rate}"),
+        ("time", f"about {minutes} minutes for all of it"),
+    ]
+    why = {("task", *place): remark for place, remark in made.why.items()} | {
+        ("prompt", "length"): "tokens; {at_least: 1, at_most: 5} for any number of these",
+        ("optimisers",): f"without {GRADIENT}: {refused}" if refused else "see `ls optimisers`",
+        ("seeds",): "of luck; three or more, such as [0, 1, 2], to conclude anything",
+        ("budget",): f"rows a search: {covered}, about {minutes} minutes in all",
+    }
     content = {
         "name": name,
         "model": model,
@@ -103,11 +96,10 @@ def make_draft(
         "seeds": [0],
         "budget": rows,
     }
-    why[("seeds",)] = "of luck; three or more, such as [0, 1, 2], to conclude anything"
     return Draft(content, why, tuple(said), seconds)
 
 
-def _optimisers(made: DraftTask, lm: FrozenLM) -> tuple[tuple[str, ...], str]:
+def _optimisers(lm: FrozenLM) -> tuple[tuple[str, ...], str]:
     """The methods, and why the one with a gradient is not among them."""
     if method := quantisation(lm.model):
         return OPTIMISERS[:-1], f"weights quantised by {method} may carry no gradient"

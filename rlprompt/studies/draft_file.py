@@ -55,7 +55,7 @@ def _remarked(line: str, remark: str) -> str:
     remark = " ".join(remark.split())
     if not remark:
         return line
-    if len(line) >= COLUMN or COLUMN + len(remark) > WIDTH:
+    if len(line) >= COLUMN or COLUMN + len(f"# {remark}") > WIDTH:
         indent = len(line) - len(line.lstrip())
         return "\n".join([*_wrapped(remark, indent), line])
     return f"{line:<{COLUMN}}# {remark}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rlprompt._utils.text import listed, listed_briefly
+from rlprompt._utils.text import counted, listed, listed_briefly
 from rlprompt.config.tasks import parse_task
 from rlprompt.data.roles import Roles
 from rlprompt.data.survey import Survey
@@ -254,7 +254,8 @@ class _Drafting:
             section["text"] = fields if len(fields) > 1 else next(iter(fields.values()))
         section |= {"label": roles.name, "template": self.shape.template}
         self.why[("label",)] = roles.why_label
-        self.why[("template",)] = f"{self.shape.kind}; text: {roles.why_text}"
+        names = listed(column.name for column in roles.text)
+        self.why[("template",)] = f"{self.shape.kind}; {names} is read: {roles.why_text}"
         if not roles.classes:
             section["reward"] = LOG_LIKELIHOOD
             self.why[("reward",)] = "how likely the model finds the answer; nothing is written"
@@ -357,7 +358,8 @@ class _Drafting:
                 return task
         else:
             for label, one in self.shape.words.items():
-                self.why[(*place, label)] = _why_word(one)
+                n_rows = counted(self.roles.classes[label], "row")
+                self.why[(*place, label)] = f"{_why_word(one)}; {n_rows}"
             self.said.append(("words", _told_words(self.shape.words, name)))
         report = task.label_word_report(self.lm)
         if len({len(one.ids) for one in report.words}) > 1:
@@ -377,7 +379,9 @@ class _Drafting:
         told = [("text", f"{names} ({roles.why_text})"), ("label", self._told_label())]
         if roles.rare:
             few = ", ".join(f"{name} {n}" for name, n in roles.rare.items())
-            told.append(("label", f"too few rows to be drawn, so left out: {few}"))
+            rare = f"too few rows to be drawn, so left out: {few}"
+            told.append(("label", rare))
+            self.why[("label_words",)] = rare
         if found.faults:
             told.append(("data", found.faults))
         self.said[:0] = told

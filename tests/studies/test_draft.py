@@ -69,7 +69,7 @@ class TestClasses:
             "shots": 4,
             "hand_prompt": "This is about",
         }
-        assert draft.why["label_words", "good"] == "its name, one token"
+        assert draft.why["label_words", "good"] == "its name, one token; 12 rows"
         assert "words: good and bad; each is one token of tiny-llama" in told(draft)
 
     @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ class TestDraft:
         draft = self.draft(data)
         # 600 s less 4 times 10, at 0.03 s a row of each of three searches.
         assert (draft.content["budget"], round(draft.seconds)) == (19_000, 610)
-        assert "19,000 rows a search, 2,375 prompts on 8 train examples" in told(draft)
+        assert "19,000 rows a search: 2,375 prompts on 8 train examples" in told(draft)
         monkeypatch.setattr(drafting, "make_plan", lambda one: plan(one, 9.0, 10.0))
         assert self.draft(data).content["budget"] == 240  # 30 prompts, however long they take
 
