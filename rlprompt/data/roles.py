@@ -77,6 +77,8 @@ def guess_roles(
     for name in (*text, *([] if label is None else [label])):
         if found.column(name) is None:
             raise ValueError(f"{found.name} has {no_column(name, (c.name for c in found.columns))}")
+    if label in text:
+        raise ValueError(f"the column {label!r} is named as --text and --label; give it as one")
     goal, why_label = _given(found, label, answers) or _label(found, set(text), answers)
     written = answers or not _is_classes(goal)
     classes: dict[str, int] = {}
