@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from rlprompt.data.examples import Example, balanced
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.search.blocks import Pieces, checked_places
 from rlprompt.search.budget import Budget, Ledger, Scored
+from rlprompt.search.evaluation import n_tokens
 from rlprompt.search.memo import (
     Answer,
     HiddenQuestion,
@@ -271,6 +272,10 @@ class Objective:
                 f"task {self.task.name!r} has no gradient (no method rewards_with_grad); "
                 "use a method that needs rewards only"
             )
+        if any(isinstance(prompt, TextPrompt) for prompt in prompts):
+            raise ValueError(
+                "a text has no gradient; ask for that of its tokens (`FrozenLM.fed`), or of vectors"
+            )
         if prompts and (len({len(prompt) for prompt in prompts}) > 1 or not len(prompts[0])):
             raise ValueError(
                 "a gradient is taken of prompts of one length, 1 or more, got "
@@ -318,12 +323,13 @@ class Objective:
         return remembered(self._memo, question, lambda: self.lm.last_hidden(texts, after))
 
     def keys_and_values(self, prompts: Sequence[SoftPrompt]) -> NDArray[np.float32]:
-        """What the model's layers make of soft prompts; not charged and found again, as `hidden`.
+        """What the model's layers make of soft prompts; charged, counted and found as `hidden` is.
 
         Args:
             prompts: (P,), as for `FrozenLM.keys_and_values`; errors and shape as there.
         """
         question = KeysQuestion(tuple(prompts), self.lm.limits.position_shape)
+        self.ledger.own_tokens += sum(map(len, set(prompts)))
         return remembered(self._memo, question, lambda: self.lm.keys_and_values(prompts))
 
     def _block(self, examples: Sequence[int] | None) -> _Block:
@@ -395,6 +401,7 @@ class Objective:
         return [
             SoftPrompt(self.lm.embeddings(p.ids)) if isinstance(p, TokenPrompt) else p
             for p in prompts
+            if not isinstance(p, TextPrompt)  # refused before
         ]
 
     def _check_texts(self, outputs: Outputs, shape: tuple[int, int]) -> None:
@@ -458,7 +465,7 @@ class Objective:
             self.ledger.record_part(prompt)
             reward = self._pieces.add(prompt.digest, block.part, rewards)
         if reward is not None:
-            self.ledger.record(Scored(prompt, reward, rows))
+            self.ledger.record(Scored(prompt, reward, rows), n_tokens(self.lm, prompt))
 
 
 def _unread(text: Ids, known: Collection[Ids]) -> int:

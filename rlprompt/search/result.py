@@ -7,11 +7,17 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt, vector_prompt
+from rlprompt._utils.notebook import card, late, line
+from rlprompt._utils.text import visible
+from rlprompt.prompt import Length, Prompt, TextPrompt, TokenPrompt, vector_prompt
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
 
 FORMAT = 2
 # Before the text of a soft prompt, which is that of its nearest tokens.
@@ -44,6 +50,8 @@ class Candidate:
         test: Test scores, of the picked prompt only.
         dev_examples: Dev examples that its dev scores are the means of: fewer than there are where
             it fell behind in the race on dev.
+        tokens: Of a text, the tokens that its model makes of it; None where the prompt itself has a
+            length.
     """
 
     prompt: Prompt
@@ -55,6 +63,12 @@ class Candidate:
     dev: Score | None
     test: Score | None
     dev_examples: int = 0
+    tokens: int | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens or vectors of the prompt."""
+        return len(self.prompt) if self.tokens is None else self.tokens
 
 
 # At so many points of the budget, evenly apart, the best prompt on train is scored on dev.
@@ -140,7 +154,7 @@ class Analysis:
     problem: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """One search, from the ledger.
 
@@ -153,6 +167,8 @@ class Result:
     >>> again = Result.from_json(result.to_json())
     >>> again == result, len(again.best.prompt), again.best.test is not None
     (True, 2, True)
+    >>> result.to_frame().shape  # prompts, and three columns
+    (2, 3)
 
     Attributes:
         task: Name of the task.
@@ -255,6 +271,56 @@ class Result:
             float(np.mean([reward for _, reward in self.points])) if self.points else float("nan")
         )
 
+    def to_frame(self) -> pandas.DataFrame:
+        """A row a scored prompt: `rows` spent, its mean train `reward`, and the `best` so far.
+
+        Raises:
+            ValueError: pandas is not installed (`pip install 'rlprompt[notebook]'`).
+        """
+        frame: pandas.DataFrame = late("pandas").DataFrame(self.points, columns=["rows", "reward"])
+        frame["best"] = frame["reward"].cummax()
+        return frame
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Train rewards of all scored prompts against rows, and the best so far.
+
+        Args:
+            ax: Where to draw; a new figure by default.
+
+        Raises:
+            ValueError: matplotlib or pandas is not installed (`pip install 'rlprompt[notebook]'`).
+        """
+        axes, frame = ax or late("matplotlib.pyplot").subplots()[1], self.to_frame()
+        axes.plot(frame["rows"], frame["reward"], ".", alpha=0.4, label="each prompt")
+        axes.step(frame["rows"], frame["best"], where="post", label="best so far")
+        axes.set(xlabel="rows", ylabel="mean train reward", title=self._title)
+        axes.legend()
+        return axes
+
+    @property
+    def _title(self) -> str:
+        return f"{self.optimiser} on {self.task}"
+
+    def _facts(self) -> dict[str, str]:
+        best = self.candidates[0] if self.candidates else None
+        scores = {name: getattr(best, name) for name in ("dev", "test")} if best else {}
+        return {
+            "model": self.model,
+            "seed": str(self.seed),
+            "status": self.status,
+            "rows": f"{self.rows:,} of {self.budget_rows:,}",
+            "prompt": visible(repr(best.text)) if best else "none",
+            **{name: f"{score.metric:.3f}" for name, score in scores.items() if score},
+        }
+
+    def __repr__(self) -> str:
+        """What came of it, in a line."""
+        return line(f"Result of {self._title}", self._facts())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return card(f"Result of {self._title}", self._facts())
+
     def to_json(self) -> str:
         """The result as JSON text."""
         return json.dumps({"format": FORMAT, **plain(self)}, indent=1, allow_nan=False)
@@ -308,9 +374,11 @@ def _analysis(state: Mapping[str, Any]) -> Analysis:
 
 
 def prompt_state(prompt: Prompt) -> dict[str, Any]:
-    """A prompt as JSON values: ids, or a shape with base64 of little-endian float32."""
+    """A prompt as JSON values: ids, text, or a shape with base64 of little-endian float32."""
     if isinstance(prompt, TokenPrompt):
         return {"ids": list(prompt.ids)}
+    if isinstance(prompt, TextPrompt):
+        return {"text": prompt.text}
     content = base64.b64encode(prompt.vectors.astype("<f4").tobytes()).decode()
     return {"shape": list(prompt.vectors.shape), "float32": content}
 
@@ -319,13 +387,15 @@ def prompt_from_state(state: Mapping[str, Any]) -> Prompt:
     """The prompt that `prompt_state` described."""
     if "ids" in state:
         return TokenPrompt(state["ids"])
+    if "text" in state:
+        return TextPrompt(state["text"])
     vectors = np.frombuffer(base64.b64decode(state["float32"]), dtype="<f4")
     return vector_prompt(vectors.reshape(state["shape"]))
 
 
 def plain(value: Any) -> Any:
     """A value of dataclasses, mappings, sequences and numpy's numbers as JSON has it."""
-    if isinstance(value, TokenPrompt | SoftPrompt):
+    if isinstance(value, Prompt):
         return prompt_state(value)
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()

@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rlprompt._utils.notebook import card
 from rlprompt.data.load import Example, Splits
 from rlprompt.data.opening import file_title
-from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.tasks.verbaliser import LabelWordReport
 from rlprompt.template import Template
 from rlprompt.types import Floats, Loss, Outputs
+
+if TYPE_CHECKING:
+    from rlprompt.models.lm import FrozenLM
+    from rlprompt.tasks.verbaliser import LabelWordReport
 
 T = TypeVar("T", bound="Task")
 
@@ -141,6 +144,22 @@ class Task:
         scored_together = tokens_only = False
         select_by = "reward"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        facts = {
+            "examples": ", ".join(
+                f"{len(part):,} {name}" for name, part in self.splits.parts().items()
+            ),
+            "metric": self.metric,
+            **{
+                name: str(getattr(value, "text", value))
+                for name in ("template", "reward", "hand_prompt")
+                if (value := getattr(self, name, ""))
+            },
+            **{f"words of {name}": ", ".join(words) for name, words in self.class_words.items()},
+        }
+        return card(f"Task {self.name}", facts)
+
     def has(self, hook: str) -> bool:
         """Whether the task has a method of that name of its own, in the place of the default.
 
@@ -234,6 +253,10 @@ class Task:
     def spelt(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """The prompt that exactly this text makes, without spaces of a template's."""
         return TokenPrompt(lm.encode(text))
+
+    def placed(self, lm: FrozenLM, text: str) -> str:
+        """A text as it stands in the prompt's place once `written`: by default as it is."""
+        return text
 
     def described(self, lm: FrozenLM, prompt: TokenPrompt) -> tuple[str, bool]:
         """A prompt's text, and whether it is the same prompt again once that is typed in."""
