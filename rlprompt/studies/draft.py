@@ -83,7 +83,9 @@ def make_draft(
     ]
     why = {("task", *place): remark for place, remark in made.why.items()} | {
         ("prompt", "length"): "tokens; {at_least: 1, at_most: 5} for any number of these",
-        ("optimisers",): f"without {GRADIENT}: {refused}" if refused else "see `ls optimisers`",
+        ("optimisers",): f"without {GRADIENT}: {refused}"
+        if refused
+        else "others: rlprompt ls optimisers",
         ("seeds",): "of luck; three or more, such as [0, 1, 2], to conclude anything",
         ("budget",): f"rows a search: {covered}, about {minutes} minutes in all",
     }

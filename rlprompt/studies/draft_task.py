@@ -117,7 +117,7 @@ def draft_task(found: Survey, roles: Roles, lm: FrozenLM, data: str) -> DraftTas
         return drafts[0]
     merits = [_merit(draft.task, lm) for draft in drafts]
     best = max(range(len(drafts)), key=lambda i: merits[i])
-    told = _told_shapes(merits, best)
+    told = _told_shapes(merits, best, "accuracy" if roles.classes else "log-likelihood a token")
     return replace(drafts[best], said=(*drafts[best].said, ("template", told)))
 
 
@@ -406,14 +406,14 @@ def _merit(task: Task, lm: FrozenLM) -> tuple[int, float, float]:
     return 0, reward, reward
 
 
-def _told_shapes(merits: list[tuple[int, float, float]], best: int) -> str:
+def _told_shapes(merits: list[tuple[int, float, float]], best: int, figure: str) -> str:
     """Why a template is plain text or a chat."""
     names = ("plain text", "a chat")
     mine, other = merits[best], merits[1 - best]
     if mine[0] != other[0]:
         return f"{names[best]}, in which more label words are one token than in {names[1 - best]}"
     return (
-        f"{names[best]}: the hand-written prompt scores {mine[1]:.2f} on train there, and "
+        f"{names[best]}: under the hand-written prompt the {figure} on train is {mine[1]:.2f}, and "
         f"{other[1]:.2f} with {names[1 - best]}"
     )
 

@@ -92,7 +92,7 @@ class TestClasses:
     def test_a_chat_is_held_against_plain_text(self, tmp_path: Path, chats: FrozenLM) -> None:
         draft = made(films(tmp_path, ["up", "down"] * 6), chats)
         ((_, sentence),) = [one for one in draft.said if one[0] == "template"]
-        assert "the hand-written prompt scores 0." in sentence
+        assert "under the hand-written prompt the accuracy on train is 0." in sentence
         # More words of one token decide before that.
         draft = made(films(tmp_path, ["good", "bad"] * 6), chats)
         assert draft.section["template"] == "{text} {prompt}"
