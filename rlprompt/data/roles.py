@@ -42,7 +42,8 @@ class Roles:
         text: Columns that are read, in their order, one or more.
         label: The column that is answered.
         name: What it goes by: without what its header says of its numbers.
-        classes: Class to rows with it, the most frequent first; none where answers are written.
+        classes: Class to rows with it, the most frequent first, or numbers in their order; none
+            where answers are written.
         aliases: Spellings of classes in the data that differ in case, and the class of each.
         rare: Classes with too few rows to be drawn, which are none of `classes`.
         why_text: How the columns of text were told, a clause.
@@ -184,10 +185,10 @@ def _label(found: Survey, taken: Collection[str], answers: bool) -> tuple[Column
         for column in free:
             if _called(column.name, name) and column.kind in ("words", "text", "list"):
                 return column, "by its name"
-    *before, last = [one for one in free if one.kind in ("words", "text", "list")] or [None]
-    readable = bool(taken) or any(one and one.kind in ("words", "text") for one in before)
-    if last is not None and readable:
-        return last, "the last column of text"
+    texts = [one for one in free if one.kind in ("words", "text", "list")]
+    readable = bool(taken) or any(one.kind in ("words", "text") for one in texts[:-1])
+    if texts and readable:
+        return texts[-1], "the last column of text"
     raise ValueError(
         f"{found.name} has no column of classes or answers: {_described(found)}. "
         "A label has a few values that come again and again, such as good and bad; an answer is a "
@@ -240,6 +241,8 @@ def _spellings(column: Column) -> tuple[dict[str, int], dict[str, str]]:
     for value in column.counts:  # the most frequent first
         alike[value.casefold()].append(value)
     counts = {own[0]: sum(column.counts[one] for one in own) for own in alike.values()}
+    if all(value.lstrip("+-").isdecimal() for value in counts):
+        counts = dict(sorted(counts.items(), key=lambda item: int(item[0])))
     return counts, {other: first for first, *others in alike.values() for other in others}
 
 
@@ -252,7 +255,7 @@ def _check_classes(
         ValueError: It does.
     """
     if len(classes) < 2:
-        told = ", ".join(f"{name!r} {n}" for name, n in (classes | rare).items())
+        told = ", ".join(f"{name!r} {n}" for name, n in {**classes, **rare}.items())
         raise ValueError(
             f"the column {column.name!r} of {found.name} has {len(classes)} classes with "
             f"{FEWEST} rows or more ({told}); train, dev and test need one each of two classes, "

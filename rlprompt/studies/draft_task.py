@@ -239,6 +239,8 @@ class _Drafting:
         if section.get("test") and len(task.splits.test) < TEST:
             del section["test"]
         self._say_columns()
+        notes = (note for note in task.splits.notes if note not in self.found.remarks)
+        self.said += (("data", note) for note in notes)
         if isinstance(task, GenerationTask):
             task = self._with_lengths(section, task)
         elif isinstance(task, ClassificationTask):
