@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlprompt.cli.options import StudyPath
+from rlprompt.cli.options import AsJson, StudyPath
 
 if TYPE_CHECKING:
     from rlprompt.export.folder import ExportedPrompt
@@ -27,12 +27,18 @@ def show(
     prompts: Annotated[
         int, typer.Option(min=0, metavar="N", help="Best prompts of each run to show.")
     ] = 3,
+    as_json: AsJson = False,
 ) -> None:
     """Show a study: state of each run, best prompts so far, config."""
-    from rlprompt.studies.inspection import best, is_left, state_line
+    from rlprompt.studies.inspection import best, is_left, state_line, state_of
 
     with open_study(study) as store:
         runs = store.runs()
+        if as_json:
+            states = [state_of(store, run, prompts) for run in runs]
+            whole = {"runs": states, "config": store.spec.get("config", {})}
+            typer.echo(json.dumps(whole, ensure_ascii=False))
+            return
         for run in runs:
             typer.echo(state_line(run))
             picked = run.result.candidates[:1] if run.result else ()

@@ -142,7 +142,8 @@ def export(store: Store, path: Path) -> int:
     raise ValueError(f"{path} does not end in .csv, .parquet or .jsonl")
 
 
-def _records(store: Store) -> Iterator[dict[str, Any]]:
+def records(store: Store) -> Iterator[dict[str, Any]]:
+    """The ledger of all runs, a record a prompt, as `export` writes them."""
     for run in store.runs():
         highest: float | None = None
         for i, entry in enumerate(ledger(store, run.name)):
@@ -169,7 +170,7 @@ def _export_csv(store: Store, path: Path) -> int:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, (*COLUMNS, *LISTS), extrasaction="ignore")
         writer.writeheader()
-        for count, record in enumerate(_records(store), 1):  # noqa: B007
+        for count, record in enumerate(records(store), 1):  # noqa: B007
             lists = {name: record[name] and json.dumps(record[name]) for name in LISTS}
             writer.writerow({**record, **lists})
     return count
@@ -178,7 +179,7 @@ def _export_csv(store: Store, path: Path) -> int:
 def _export_json_lines(store: Store, path: Path) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as file:
-        for count, record in enumerate(_records(store), 1):  # noqa: B007
+        for count, record in enumerate(records(store), 1):  # noqa: B007
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
     return count
 
@@ -202,7 +203,7 @@ def _export_parquet(store: Store, path: Path) -> int:
             ("per_example", pyarrow.list_(pyarrow.float64())),
         ]
     )
-    table = pyarrow.Table.from_pylist(list(_records(store)), schema)
+    table = pyarrow.Table.from_pylist(list(records(store)), schema)
     pyarrow.parquet.write_table(table.select([*COLUMNS, *LISTS]), path)
     return int(table.num_rows)
 
@@ -324,6 +325,24 @@ def _mean(task: Task, lm: FrozenLM, prompt: Prompt, split: str) -> float:
 def is_left(run: StoredRun) -> bool:
     """Whether a run stands still, since the process of this machine that had it is gone."""
     return run.state == "running" and has_ended(run.owner)
+
+
+def state_of(store: Store, run: StoredRun, count: int) -> dict[str, Any]:
+    """A run as data: what `state_line` says, what was picked, and so many of its best prompts."""
+    picked = run.result.candidates[:1] if run.result else ()
+    return {
+        "name": run.name,
+        "state": "interrupted" if is_left(run) else run.state,
+        "rows": run.used,
+        "budget": run.spec.get("budget", {}).get("rows", 0),
+        "seconds": run.seconds,
+        "error": run.error,
+        "picked": picked[0].text if picked else None,
+        "best": [
+            {"reward": entry.reward, "rows": entry.rows, "text": entry.title}
+            for entry in best(store, run.name, count)
+        ],
+    }
 
 
 def state_line(run: StoredRun) -> str:
