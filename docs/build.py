@@ -103,6 +103,8 @@ def pages() -> dict[str, str]:
         path.name: on_site(path.read_text("utf-8"), f"docs/{path.name}", path.name)
         for path in sorted((ROOT / "docs").glob("*.md"))
     }
+    for path in sorted((ROOT / "docs").glob("*.ipynb")):
+        made[f"{path.stem}.md"] = on_site(notebook(path), f"docs/{path.name}", f"{path.stem}.md")
     readme = (ROOT / "README.md").read_text("utf-8")
     for name, (begin, end) in PARTS.items():
         made[name] = on_site(part(readme, begin, end), "README.md", name)
@@ -113,10 +115,10 @@ def pages() -> dict[str, str]:
 
 
 def part(text: str, begin: str, end: str) -> str:
-    """Lines of a text from one heading to before another, the first made the page's title.
+    r"""Lines of a text from one heading to before another, the first made the page's title.
 
-    >>> part("# A\\n\\n## B\\n\\n### C\\n\\n## D\\n", "## B", "## D")
-    '# B\\n\\n## C\\n'
+    >>> part("# A\n\n## B\n\n### C\n\n## D\n", "## B", "## D")
+    '# B\n\n## C\n'
     """
     lines = text.splitlines()
     for heading in (begin, end):
@@ -128,6 +130,15 @@ def part(text: str, begin: str, end: str) -> str:
     kept = "\n".join(lines[lines.index(begin) : lines.index(end)])
     levels = begin.index(" ") - 1
     return re.sub(rf"^#{{{levels}}}(?=#+ )", "", kept, flags=re.MULTILINE).rstrip() + "\n"
+
+
+def notebook(path: Path) -> str:
+    """The cells of a notebook one after the other, without what they printed."""
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    texts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    return "\n\n".join(
+        text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in texts
+    )
 
 
 def on_site(text: str, source: str, target: str) -> str:
@@ -163,7 +174,7 @@ def site_path(path: str) -> str:
         return ELSEWHERE[path]
     if path == "README.md":
         return "index.md"
-    return path.removeprefix("docs/")
+    return re.sub(r"\.ipynb$", ".md", path.removeprefix("docs/"))
 
 
 def files() -> dict[str, str]:
@@ -171,7 +182,7 @@ def files() -> dict[str, str]:
     docs = [
         path
         for path in (ROOT / "docs").rglob("*.*")
-        if path.suffix not in (".md", ".py", ".yml", ".pyc")
+        if path.suffix not in (".md", ".ipynb", ".py", ".yml", ".pyc")
     ]
     found = [*docs, *(ROOT / "experiments").glob("*.yaml")]
     names = [path.relative_to(ROOT).as_posix() for path in sorted(found)]
