@@ -15,7 +15,8 @@ import os
 import re
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -78,7 +79,8 @@ def main() -> None:
     """Write everything anew."""
     docs = OUT / "docs"
     shutil.rmtree(docs, ignore_errors=True)
-    for name, text in pages().items():
+    made = pages()
+    for name, text in made.items():
         path = docs / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
@@ -86,7 +88,7 @@ def main() -> None:
         path = docs / target
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / source, path)
-    config = {"INHERIT": "../docs/properdocs.yml", "nav": navigation()}
+    config = {"INHERIT": "../docs/properdocs.yml", "nav": navigation(made)}
     (OUT / "properdocs.yml").write_text(json.dumps(config, indent=1), "utf-8")
 
 
@@ -111,6 +113,8 @@ def pages() -> dict[str, str]:
     for source, name in ELSEWHERE.items():
         made[name] = on_site((ROOT / source).read_text("utf-8"), source, name)
     made["methods.md"] = _ROW.sub(r"| [`\1`](methods/\1.md) | \2 |", made["methods.md"])
+    for alone in ("index.md", "if-it-goes-wrong.md"):
+        made[alone] = f"---\nhide: [navigation]\n---\n\n{made[alone]}"
     return made | methods() | rooms()
 
 
@@ -204,7 +208,7 @@ def public_names() -> Iterator[Public]:
 
 def docstring(code: Path, name: str) -> str:
     """Docstring of a class or a function, or the text below a value; "" where there is none."""
-    body = ast.parse(code.read_text("utf-8")).body
+    body = parsed(code)
     for node, below in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return ast.get_docstring(node) or ""
@@ -216,10 +220,21 @@ def docstring(code: Path, name: str) -> str:
     return ""
 
 
+@cache
+def parsed(code: Path) -> list[ast.stmt]:
+    """The statements of a module, read once: many names are in one."""
+    return ast.parse(code.read_text("utf-8")).body
+
+
+def short_names() -> Mapping[str, str]:
+    """Short names of optimisers to their classes."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return {name: point.partition(":")[2] for name, point in project["entry-points"][GROUP].items()}
+
+
 def methods() -> dict[str, str]:
     """A page for each optimiser that has a short name."""
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        points: Mapping[str, str] = tomllib.load(file)["project"]["entry-points"][GROUP]
+    points = short_names()
     rows = dict(_ROW.findall((ROOT / "docs" / "methods.md").read_text("utf-8")))
     if lacking := points.keys() ^ rows.keys():
         raise ValueError(
@@ -233,7 +248,7 @@ def methods() -> dict[str, str]:
             f"# {name}\n\nIt searches **{searches}**. A step costs {costs}.\n\n"
             f"**When:** {when}\n\n"
             f"```yaml\noptimisers: [{name}]   # or {{name: {name}, ...}} with settings\n```\n\n"
-            f"::: rlprompt.agents.{point.partition(':')[2]}\n"
+            f"::: rlprompt.agents.{point}\n"
         )
     return made
 
@@ -241,12 +256,7 @@ def methods() -> dict[str, str]:
 def rooms() -> dict[str, str]:
     """A page for each room; what has a page of its own, or a room, is only named."""
     names = list(public_names())
-    methods_of = {
-        point.partition(":")[2]: name
-        for name, point in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
-            "entry-points"
-        ][GROUP].items()
-    }
+    methods_of = {point: name for name, point in short_names().items()}
     homes = {one.name: one.room for one in names if one.room != "rlprompt"}
     made = {}
     for room in dict.fromkeys(one.room for one in names):
@@ -270,9 +280,8 @@ def rooms() -> dict[str, str]:
     return made
 
 
-def navigation() -> list[dict[str, object]]:
+def navigation(made: Collection[str]) -> list[dict[str, object]]:
     """The site's sections, and the pages of each."""
-    made = pages()
     named = {*START, *CONCEPTS, *HOW_TO, *REFERENCE, *ELSEWHERE.values()}
     others = [name for name in made if "/" not in name and name not in named]
 

@@ -267,6 +267,12 @@ class Config(StrictModel):
 
     Of `task` and `tasks` one is given, of `model` and `models`, and of `budget` and `budgets`.
 
+    >>> config = Config.model_validate(
+    ...     {"name": "mine", "task": "sst2", "optimisers": ["random"], "budget": 64}
+    ... )
+    >>> config.seeds, config.dtype
+    ((0,), 'auto')
+
     Attributes:
         name: What its output folder is called.
         model: The frozen model.
@@ -395,6 +401,12 @@ class Config(StrictModel):
 
 def config_from_json(state: Mapping[str, Any]) -> Config:
     """The config that `Config.record` described.
+
+    >>> config = Config.model_validate(
+    ...     {"name": "mine", "task": "sst2", "optimisers": ["random"], "budget": 64}
+    ... )
+    >>> config_from_json(config.record()) == config
+    True
 
     Raises:
         ValueError: It is not, or no more, a config.
