@@ -38,8 +38,8 @@ class ToyTask(Task):
 
     >>> task = ToyTask(n_examples=2)
     >>> ones = SoftPrompt(np.ones((3, 32), np.float32))
-    >>> task.rewards(toy_lm(), [ones], task.splits.train).tolist()
-    [[-0.5, -0.5]]
+    >>> task.rewards(toy_lm(), [ones], task.splits.train).shape
+    (1, 2)
 
     Args:
         n_examples: In each split, 1 or more.

@@ -267,11 +267,10 @@ class Config(StrictModel):
 
     Of `task` and `tasks` one is given, of `model` and `models`, and of `budget` and `budgets`.
 
-    >>> config = Config.model_validate(
-    ...     {"name": "mine", "task": "sst2", "optimisers": ["random"], "budget": 64}
-    ... )
-    >>> config.seeds, config.dtype
-    ((0,), 'auto')
+    >>> file = {"name": "mine", "model": "smollm2-135m", "task": "sst2", "budget": 64}
+    >>> config = Config.model_validate({**file, "optimisers": ["random"]})
+    >>> config.seeds, config.prompt.length
+    ((0,), 5)
 
     Attributes:
         name: What its output folder is called.
@@ -402,10 +401,9 @@ class Config(StrictModel):
 def config_from_json(state: Mapping[str, Any]) -> Config:
     """The config that `Config.record` described.
 
-    >>> config = Config.model_validate(
-    ...     {"name": "mine", "task": "sst2", "optimisers": ["random"], "budget": 64}
-    ... )
-    >>> config_from_json(config.record()) == config
+    >>> file = {"name": "mine", "model": "smollm2-135m", "task": "sst2", "budget": 64}
+    >>> config = Config.model_validate({**file, "optimisers": ["random"]})
+    >>> config_from_json(config.record) == config
     True
 
     Raises:
