@@ -14,6 +14,7 @@ from .models.lm import FrozenLM as FrozenLM
 from .prompt import Length as Length
 from .prompt import PrefixPrompt as PrefixPrompt
 from .prompt import SoftPrompt as SoftPrompt
+from .prompt import TextPrompt as TextPrompt
 from .prompt import TokenPrompt as TokenPrompt
 from .reports.study import Study as Study
 from .search.budget import Budget as Budget
@@ -27,6 +28,7 @@ from .search.run import search as search
 from .search.selection import Selection as Selection
 from .search.space import PrefixSpace as PrefixSpace
 from .search.space import SoftSpace as SoftSpace
+from .search.space import TextSpace as TextSpace
 from .search.space import TokenSpace as TokenSpace
 from .studies.comparison import Comparison as Comparison
 from .studies.experiment import Experiment as Experiment
@@ -84,6 +86,8 @@ __all__ = [
     "StyleTransferTask",
     "Task",
     "Template",
+    "TextPrompt",
+    "TextSpace",
     "TokenPrompt",
     "TokenSpace",
     "__version__",

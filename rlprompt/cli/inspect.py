@@ -176,11 +176,11 @@ def verify(
     sample: Annotated[int, typer.Option(min=0, metavar="N", help="Prompts of each run.")] = 32,
 ) -> None:
     """Score some prompts of a study again, and its final ones; exit code 1 if they differ."""
-    from rlprompt.studies import inspection
+    from rlprompt.studies import verification
     from rlprompt.studies.experiment import searches
 
     with open_study(study) as store:
-        found = inspection.verify(store, searches(_load(study)), sample)
+        found = verification.verify(store, searches(_load(study)), sample)
     typer.echo(
         f"{found.n_prompts} prompts and {found.n_final} final scores computed again; the largest "
         f"difference is {found.largest:.3g} ({found.where}), and rounding may make "

@@ -25,13 +25,16 @@ HEADER = ("method", "seed", "rows", "seconds (LM)", "train", "dev", "test", "typ
 COSTS = ("rows", "seconds (LM)")
 # Characters of a control's prompt that a table shows; one of demonstrations is in the summary.
 MOST_SHOWN = 60
+# Of a searched prompt, which may be a text of any length: all of it is among the best prompts.
+MOST_FOUND = 200
 # An average difference between train and test accuracy that is worth a sentence.
 GAP = 0.05
 # What typing a prompt's text gives, and what it means.
 TYPED = {
     "same": "",
     "other": "typed: a prompt of other tokens than its text gives when it is typed.",
-    "soft": "soft: vectors, shown as the tokens nearest to them, which are another prompt.",
+    "soft": "soft: vectors, told apart by six digits of their hash, and shown as the tokens "
+    "nearest to them, which are another prompt.",
     "prefix": "prefix: keys and values at every layer, which are near no tokens.",
 }
 
@@ -45,7 +48,7 @@ def runs_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
     ordered = sorted(runs, key=lambda run: order(run.entry.optimiser))
     found += [(run.entry, _run_row(run)) for run in ordered]
     found += [(one, _reference_row(one)) for one in matrix.references if one.task == task.name]
-    typed = {row[HEADER.index("typed")] for _, row in found}
+    typed = {row[HEADER.index("typed")].partition(" ")[0] for _, row in found}
     header: tuple[str, ...] = HEADER
     at = HEADER.index("seed")
     rows = [row for _, row in found]
@@ -75,7 +78,7 @@ def _control_row(control: ControlEntry) -> tuple[str, ...]:
         NONE,
         *map(number, (control.train, control.dev, control.test)),
         _typed(text, control.retypable),
-        text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}...",
+        _cut(text, MOST_SHOWN),
     )
 
 
@@ -83,20 +86,25 @@ def _run_row(run: RunData) -> tuple[str, ...]:
     entry = run.entry
     share = entry.lm_seconds / entry.total_seconds if entry.total_seconds else 0.0
     text = entry.prompt or ""
+    typed = _typed(text, bool(entry.retypable))
     return (
         entry.optimiser + ("" if entry.status == "finished" else f" ({entry.status})"),
         str(entry.seed),
         count(entry.rows),
         f"{entry.total_seconds:,.1f} ({share:.0%})",
         *map(number, (entry.train, entry.dev, entry.test)),
-        NONE if entry.prompt is None else _typed(text, bool(entry.retypable)),
-        text.removeprefix(SOFT_MARK),
+        NONE if entry.prompt is None else " ".join([typed, *run.hallmark]),
+        _cut(text.removeprefix(SOFT_MARK), MOST_FOUND),
     )
 
 
 def _reference_row(entry: ReferenceEntry) -> tuple[str, ...]:
     figures = map(number, (entry.train, entry.dev, entry.test))
     return (entry.name, NONE, count(entry.rows), f"{entry.seconds:,.1f}", *figures, NONE, "")
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def _split(entry: ScoredEntry) -> str:

@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from rlprompt._utils.notebook import card
 from rlprompt.data.load import Example, Splits
 from rlprompt.data.opening import file_title
-from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.tasks.verbaliser import LabelWordReport
 from rlprompt.template import Template
 from rlprompt.types import Floats, Loss, Outputs
+
+if TYPE_CHECKING:
+    from rlprompt.models.lm import FrozenLM
+    from rlprompt.tasks.verbaliser import LabelWordReport
 
 T = TypeVar("T", bound="Task")
 
@@ -255,6 +257,10 @@ class Task:
     def spelt(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """The prompt that exactly this text makes, without spaces of a template's."""
         return TokenPrompt(lm.encode(text))
+
+    def placed(self, lm: FrozenLM, text: str) -> str:
+        """A text as it stands in the prompt's place once `written`: by default as it is."""
+        return text
 
     def described(self, lm: FrozenLM, prompt: TokenPrompt) -> tuple[str, bool]:
         """A prompt's text, and whether it is the same prompt again once that is typed in."""
