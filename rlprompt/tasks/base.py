@@ -46,6 +46,10 @@ LARGEST = 1e35
 class Measured(NamedTuple):
     """What prompts come to on examples.
 
+    >>> measured = Measured(np.array([[0.5, -2.0]]), np.array([[1.0, 0.0]]))
+    >>> measured.metrics.mean(axis=1).tolist(), measured.answers
+    ([0.5], None)
+
     Attributes:
         rewards: (P, E) float64, higher is better.
         metrics: (P, E) float64, the figure that reports give.
@@ -395,7 +399,17 @@ class _Completed(Task):
 
 
 def as_task(task: Any) -> Task:
-    """A task with all of `Task`: itself, or an object with the defaults for what it lacks."""
+    """A task with all of `Task`: itself, or an object with the defaults for what it lacks.
+
+    >>> class Short:
+    ...     name, fingerprint = "short", "short 1"
+    ...     splits = Splits(*[(Example({"text": text}, ""),) for text in ("one", "two", "three")])
+    ...
+    ...     def rewards(self, lm, prompts, examples):
+    ...         return np.zeros((len(prompts), len(examples)))
+    >>> as_task(Short()).metric, as_task(Short()).hand_prompt
+    ('reward', '')
+    """
     if isinstance(task, Task):
         return task
     names = [name for name in vars(Task) if not name.startswith("_") and name != "has"]
