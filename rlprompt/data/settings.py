@@ -128,6 +128,7 @@ def draw_splits(
     *,
     text: Sequence[str] | Mapping[str, str],
     label: str | None,
+    options: str | None = None,
     aliases: Mapping[Any, str] | None = None,
     numbered: Sequence[str] = (),
 ) -> Splits:
@@ -139,6 +140,7 @@ def draw_splits(
         draw: Settings; what is left out is as in `DRAW`.
         text: Columns of text, or field to column.
         label: Column of the label, or None.
+        options: Column of the options of multiple choice, or None.
         aliases: Other spellings of classes.
         numbered: Classes in the order of their numbers.
 
@@ -151,6 +153,7 @@ def draw_splits(
         labels,
         text=text,
         label=label,
+        options=options,
         aliases=aliases,
         numbered=numbered,
         shots=settings["shots"],

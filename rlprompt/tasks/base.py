@@ -244,6 +244,39 @@ class Task:
         """
         raise ValueError(f"in task {self.name!r} the model writes nothing")
 
+    def feedback(
+        self,
+        lm: FrozenLM,
+        prompts: Sequence[Prompt],
+        examples: Sequence[Example],
+        outputs: Outputs | None,
+    ) -> Outputs | None:
+        """What there is to say in words of prompts on examples, (P, E) texts, "" for nothing.
+
+        For methods that read why a prompt earned what it did. Pure, and without the model: made of
+        what it wrote before, so that it costs no rows and is the same in a replay.
+
+        Args:
+            lm: The model that wrote.
+            prompts: (P,) of them.
+            examples: (E,) of them.
+            outputs: (P, E) texts that it wrote under these prompts (`Evaluation.outputs`); None
+                where it writes nothing.
+
+        Returns:
+            None where the task says nothing, which is the default.
+        """
+        return None
+
+    def judge_tokens(self, examples: Sequence[Example], outputs: Outputs) -> int:
+        """Tokens that models which judge answers read of them, beside the rows: 0 by default.
+
+        Args:
+            examples: (E,) of them.
+            outputs: (P, E) texts that the frozen model wrote.
+        """
+        return 0
+
     def gradient_rows(self, n_examples: int, loss: Loss = "reward") -> int:
         """Rows that a prompt costs whose gradient is taken on so many train examples.
 
