@@ -18,7 +18,7 @@ from rlprompt._utils.text import file_part
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Pool, Start, TokenPrompt, checked_starts
 from rlprompt.search.budget import Budget
-from rlprompt.search.optimiser import Optimiser, check_model, make_space
+from rlprompt.search.optimiser import Optimiser, check_model, check_shows, make_space
 from rlprompt.search.selection import Selection
 from rlprompt.studies.controls import ControlPlan, plan_controls, written_by_hand
 from rlprompt.studies.references import Reference, check_references
@@ -122,6 +122,7 @@ class Experiment:
             )
         for optimiser in self.optimisers.values():
             check_model(optimiser, self.lm)
+            check_shows(optimiser, self.task)
         needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
         trained = [getattr(one, "length", 0) for one in self.references.values()]
         check_room(self.task, self.lm, max(longest, *map(len, needed), *trained))
