@@ -323,12 +323,13 @@ class Objective:
         return remembered(self._memo, question, lambda: self.lm.last_hidden(texts, after))
 
     def keys_and_values(self, prompts: Sequence[SoftPrompt]) -> NDArray[np.float32]:
-        """What the model's layers make of soft prompts; not charged and found again, as `hidden`.
+        """What the model's layers make of soft prompts; charged, counted and found as `hidden` is.
 
         Args:
             prompts: (P,), as for `FrozenLM.keys_and_values`; errors and shape as there.
         """
         question = KeysQuestion(tuple(prompts), self.lm.limits.position_shape)
+        self.ledger.own_tokens += sum(map(len, set(prompts)))
         return remembered(self._memo, question, lambda: self.lm.keys_and_values(prompts))
 
     def _block(self, examples: Sequence[int] | None) -> _Block:
