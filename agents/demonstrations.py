@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rlprompt.agents.ranges import check_ranges
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TextPrompt
 from rlprompt.search.allocation import halve, halving_size, race
@@ -67,10 +68,7 @@ class Demonstrations:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if self.at_most < 1 or self.batch < 1:
-            raise ValueError(
-                f"at_most and batch are 1 or more, got {self.at_most} and {self.batch}"
-            )
+        check_ranges(self, {"at_most": 1, "batch": 1})
         if not 0 < self.first <= 1:
             raise ValueError(f"first is a share of the budget in (0, 1], got {self.first}")
 
