@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -83,10 +84,11 @@ class Demonstrations:
         starts = space.starts[:count]
         best = halve(shelf, [*starts, *shelf.fresh(shelf.drawn, count - len(starts))])
         while True:
-            places = partial(shelf.neighbour, *shelf.shows[best.prompts[0].digest])
+            places = partial(shelf.neighbour, *shelf.shows[best.prompts[0]])
             # Where all neighbours are known, the search goes on anywhere.
             rivals = shelf.fresh(places, self.batch) or shelf.fresh(shelf.drawn, 1)
-            if not rivals:
+            if not rivals:  # there is nothing new: who dropped out early is heard to the end
+                shelf.evaluate([one for one in shelf.shows if shelf.seen[one] < shelf.n_examples])
                 return
             stayed = race(shelf, best, rivals)
             if len(stayed.prompts) and stayed.rewards[0] > best.rewards[0]:
@@ -97,7 +99,8 @@ class _Shelf:
     """The prompts that show examples, and an objective that judges each by what it does not show.
 
     Attributes:
-        shows: What each prompt is made of, by its content hash.
+        shows: What each prompt is made of.
+        seen: Examples that it was scored on.
     """
 
     def __init__(
@@ -107,7 +110,8 @@ class _Shelf:
         self.task, self.n_examples = objective.task, objective.n_examples
         self.order, self.cost = objective.order, objective.cost
         self.starts = [start.text for start in space.starts] or [""]
-        self.shows: dict[str, Shown] = {one.digest: (one.text, ()) for one in space.starts}
+        self.shows: dict[Prompt, Shown] = {one: (one.text, ()) for one in space.starts}
+        self.seen = Counter[Prompt]()
         shown = {i: self.task.shown([i]) for i in self.task.showable()}
         fitting = [i for i, text in shown.items() if space.contains(TextPrompt(text))]
         self.usable = [i for i in fitting if _is_plain(objective.lm, shown[i])]
@@ -153,8 +157,8 @@ class _Shelf:
         for _ in range(VAIN * count):
             before, places = draw()
             prompt = TextPrompt(self.task.shown(places, before))
-            if prompt.digest not in self.shows and self.space.contains(prompt):
-                self.shows[prompt.digest] = before, places
+            if prompt not in self.shows and self.space.contains(prompt):
+                self.shows[prompt] = before, places
                 found.append(prompt)
             if len(found) == count:
                 break
@@ -166,7 +170,8 @@ class _Shelf:
         """See `Objective.evaluate`; the rewards are `judged`."""
         found = self.objective.evaluate(prompts, examples)
         places = range(self.n_examples) if found.examples is None else found.examples
-        shown = [np.isin(places, self.shows[one.digest][1]) for one in found.prompts]
+        self.seen.update(dict.fromkeys(found.prompts, len(places)))
+        shown = [np.isin(places, self.shows[one][1]) for one in found.prompts]
         return replace(found, per_example=judged(found.per_example, np.array(shown)))
 
 
