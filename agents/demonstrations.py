@@ -96,12 +96,7 @@ class Demonstrations:
 
 
 class _Shelf:
-    """The prompts that show examples, and an objective that judges each by what it does not show.
-
-    Attributes:
-        shows: What each prompt is made of.
-        seen: Examples that it was scored on.
-    """
+    """Prompts that show examples, and an objective that judges each by what it does not show."""
 
     def __init__(
         self, objective: Objective, space: TextSpace, rng: np.random.Generator, at_most: int
@@ -111,7 +106,7 @@ class _Shelf:
         self.order, self.cost = objective.order, objective.cost
         self.starts = [start.text for start in space.starts] or [""]
         self.shows: dict[Prompt, Shown] = {one: (one.text, ()) for one in space.starts}
-        self.seen = Counter[Prompt]()
+        self.seen = Counter[Prompt]()  # on how many examples
         shown = {i: self.task.shown([i]) for i in self.task.showable()}
         fitting = [i for i, text in shown.items() if space.contains(TextPrompt(text))]
         self.usable = [i for i in fitting if _is_plain(objective.lm, shown[i])]
