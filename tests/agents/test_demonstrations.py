@@ -169,7 +169,9 @@ def test_an_example_with_a_control_token_is_not_shown(lm: FrozenLM) -> None:
 
 def test_examples_that_do_not_fit_are_said(lm: FrozenLM) -> None:
     task: ClassificationTask | GenerationTask = led("{prompt}{text} It was")
-    with pytest.raises(ValueError, match=r"none of the 3 train examples .* of 2 tokens; give"):
+    with pytest.raises(
+        ValueError, match=r"none of the 3 train examples .* of 2 tokens at most; give"
+    ):
         search(task, lm, Demonstrations(), budget=20, length=Length(2))
 
 
