@@ -40,6 +40,11 @@ def own_tokens(runs: Sequence[RunData]) -> float | None:
     return _total(run.result.own_tokens if run.result else None for run in runs)
 
 
+def judge_tokens(runs: Sequence[RunData]) -> int:
+    """Tokens that models which judge answers read in searches."""
+    return sum(run.result.judge_tokens for run in runs if run.result)
+
+
 def _total(parts: Iterable[float | None]) -> float | None:
     """A sum of one part or more, if each is known."""
     found = list(parts)
@@ -211,6 +216,7 @@ def str_yes(value: bool) -> str:
 
 def _searches(study: StudyData) -> Table:
     purposes = list(dict.fromkeys(key for run in study.runs for key in _outside(run)))
+    judged = judge_tokens(study.runs) > 0
     rows = []
     for model, budget in study.sections:
         runs = study.section(model, budget)
@@ -230,6 +236,7 @@ def _searches(study: StudyData) -> Table:
                     count(sum(run.entry.n_prompts + run.entry.n_partial for run in own)),
                     count(tokens(own)),
                     count(own_tokens(own)),
+                    *([count(judge_tokens(own))] if judged else []),
                     number(lm, 1),
                     number(total - lm, 1),
                     *(count(sum(_outside(run).get(key, 0) for run in own)) for key in purposes),
@@ -241,7 +248,7 @@ def _searches(study: StudyData) -> Table:
         "What the searches cost, all tasks and seeds together",
         (
             "method", "model", "budget", "runs", "rows", "prompts", "prompts seen", "tokens",
-            "own tokens", "LM seconds", "own seconds",
+            "own tokens", *(["judge tokens"] if judged else []), "LM seconds", "own seconds",
             *(f"rows: {key}" for key in purposes), "seconds after",
         ),
         tuple(rows),
@@ -251,7 +258,9 @@ def _searches(study: StudyData) -> Table:
             "scored on all train examples, repeats counted; seen: with the different ones that "
             "were scored on a part of them alone. Tokens: of text, prompt and answer in all rows; "
             "own tokens: what the model read for the method itself, such as what it would write "
-            "next, at no row. LM seconds: "
+            "next, at no row. "
+            + ("Judge tokens: what models that judge answers read. " if judged else "")
+            + "LM seconds: "
             "rewards and gradients; own seconds: the method's own work. What follows is outside "
             "the budget, and seconds after are what it took.",
         ),

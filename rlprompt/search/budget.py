@@ -41,6 +41,7 @@ class Ledger:
         length: Tokens or vectors of all that count in `n_prompts` together.
         lm_seconds: Wall time that rewards and gradients took when they were computed.
         own_tokens: Tokens that the frozen model read for the method itself, at no row.
+        judge_tokens: Tokens that models which judge answers read, at no row.
         points: Rows used and mean reward after each scored prompt, in order.
         improvements: Each prompt that was the best so far, in order.
     """
@@ -50,6 +51,7 @@ class Ledger:
     length: int = 0
     lm_seconds: float = 0.0
     own_tokens: int = 0
+    judge_tokens: int = 0
     points: list[tuple[int, float]] = field(default_factory=list)
     improvements: list[Improvement] = field(default_factory=list)
     _whole: set[str] = field(default_factory=set, repr=False)

@@ -59,11 +59,14 @@ class Evaluation:
         prompts: (P,) of them, in the order asked.
         per_example: (P, E) float64, higher is better.
         examples: Places in train of the E examples, in the order asked; None for all in theirs.
+        outputs: (P, E) texts that the model wrote; None where a reward is no matter of texts, and
+            beside gradients.
     """
 
     prompts: tuple[Prompt, ...]
     per_example: Floats
     examples: tuple[int, ...] | None = field(default=None, kw_only=True)
+    outputs: Outputs | None = field(default=None, kw_only=True, repr=False)
 
     @property
     def rewards(self) -> Floats:
@@ -227,14 +230,16 @@ class Objective:
         """
         block = self._block(examples)
         covered = self._charge(prompts, block, None)
-        parts = [np.zeros((0, block.size))]
+        parts, written = [np.zeros((0, block.size))], list[Sequence[str]]()
         for start in range(0, len(covered), CHUNK):
             chunk = covered[start : start + CHUNK]
             answer = self._answer(chunk, block, None)
             self._enter(chunk, block, None, answer, len(covered) - start)
             parts.append(answer.per_example)
+            written += answer.outputs or ()
         per_example = block.as_asked(np.concatenate(parts))
-        evaluation = Evaluation(tuple(covered), per_example, examples=block.asked)
+        outputs = block.texts_as_asked(written) if len(written) == len(covered) > 0 else None
+        evaluation = Evaluation(tuple(covered), per_example, examples=block.asked, outputs=outputs)
         if len(covered) < len(prompts):
             raise BudgetExhausted(evaluation)
         return evaluation
@@ -297,6 +302,19 @@ class Objective:
         if len(covered) < len(prompts):
             raise BudgetExhausted(evaluation)
         return evaluation
+
+    def feedback(self, evaluation: Evaluation) -> Outputs | None:
+        """What the task says in words of prompts that were scored, for no rows (`Task.feedback`).
+
+        Args:
+            evaluation: What `evaluate` gave.
+
+        Returns:
+            (P, E) texts in the order of the evaluation; None where the task says nothing.
+        """
+        places = evaluation.examples
+        examples = self._examples if places is None else [self._examples[i] for i in places]
+        return self.task.feedback(self.lm, evaluation.prompts, examples, evaluation.outputs)
 
     def hidden(
         self, texts: Sequence[Ids], after: Sequence[Sequence[Ids]] = ()
@@ -363,6 +381,8 @@ class Objective:
             if self._memo and answer.finite:
                 answer = self._memo.put(question, answer)
         self.ledger.lm_seconds += answer.seconds
+        if answer.outputs is not None:
+            self.ledger.judge_tokens += self.task.judge_tokens(block.examples, answer.outputs)
         self.waited += time.perf_counter() - began
         return answer
 
@@ -496,5 +516,16 @@ class _Block:
         """Rewards (P, E) in the order in which the examples were asked for."""
         if self.asked is None:
             return per_example
-        # Where each place stands among the ascending ones; row by row in memory, see `_ask`.
-        return np.ascontiguousarray(per_example[:, np.argsort(np.argsort(self.asked))])
+        # Row by row in memory, see `_ask`.
+        return np.ascontiguousarray(per_example[:, self._order])
+
+    def texts_as_asked(self, texts: Sequence[Sequence[str]]) -> Outputs:
+        """Texts (P, E) in the order in which the examples were asked for."""
+        if self.asked is None:
+            return tuple(map(tuple, texts))
+        return tuple(tuple(row[i] for i in self._order) for row in texts)
+
+    @property
+    def _order(self) -> NDArray[np.int64]:
+        """Where each place stands among the ascending ones."""
+        return np.argsort(np.argsort(np.array(self.asked)))

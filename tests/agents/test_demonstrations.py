@@ -22,7 +22,7 @@ from rlprompt.tasks.generation import GenerationTask
 from rlprompt.template import Template
 from rlprompt.types import Floats
 
-N = 12
+N = 10
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class TestSearch:
         asked = list[Prompt]()
         task = Telling(asked=asked)
         lm = tiny_lm()
-        longest = len(lm.encode(task.shown([10, 11])))
+        longest = len(lm.encode(task.shown([8, 9])))
         search(task, lm, Demonstrations(), budget=30 * N, length=Length(longest))
         assert max(len(lm.fed(prompt)) for prompt in asked) <= longest
 

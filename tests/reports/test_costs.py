@@ -60,3 +60,12 @@ def test_tokens_that_one_run_does_not_know_are_not_summed(tmp_path: Path) -> Non
 
     ledger = table(small(tmp_path, change_run=forget), "ledger")
     assert {row["own tokens"] for row in ledger.values()} == {"-"}
+
+
+def test_tokens_of_judges_have_a_column_where_there_are_any(tmp_path: Path) -> None:
+    def judged(entry: RunEntry, result: Result) -> Changed:
+        return entry, replace(result, judge_tokens=7 * (entry.seed == 0))
+
+    assert "judge tokens" not in next(iter(table(small(tmp_path / "a"), "ledger").values()))
+    ledger = table(small(tmp_path / "b", change_run=judged), "ledger")
+    assert {row["judge tokens"] for row in ledger.values()} == {"7"}
