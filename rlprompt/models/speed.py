@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query
 
 # Of a trial: prompts that `FrozenLM.score` takes at a time, texts, and tokens of each.
@@ -104,7 +104,7 @@ def loop(
 
     Args:
         lm: The model.
-        prompts: (P,), one after the other.
+        prompts: (P,) of tokens or of vectors, one after the other.
         queries: (Q,) in one padded batch, with candidates of one token.
         head_at_end: Whether the output head is applied at the last position alone, of a model whose
             layers are `base_model` and its head `lm_head`.
@@ -138,6 +138,7 @@ def pad(
     fed: dict[str, Any] = {"attention_mask": mask, "use_cache": False}
     if isinstance(prompt, TokenPrompt):
         return fed | {"input_ids": ids}, ends
+    assert isinstance(prompt, SoftPrompt)
     vectors = model.get_input_embeddings()(ids)
     for row, query in zip(vectors, queries, strict=True):
         start = len(query.head_ids)
