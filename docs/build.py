@@ -222,8 +222,8 @@ def docstring(code: Path, name: str) -> str:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(one, ast.Name) and one.id == name for one in targets):
             text = below.value if isinstance(below, ast.Expr) else None
-            is_text = isinstance(text, ast.Constant) and isinstance(text.value, str)
-            return text.value if is_text else ""
+            said = text.value if isinstance(text, ast.Constant) else ""
+            return said if isinstance(said, str) else ""
     return ""
 
 
