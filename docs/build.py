@@ -32,6 +32,7 @@ HOW_TO = (
     "tasks-from-a-function.md",
     "tasks-from-a-class.md",
     "search-a-system-prompt.md",
+    "instructions.md",
     "use-models.md",
     "served-models.md",
     "studies.md",
