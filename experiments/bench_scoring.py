@@ -37,7 +37,7 @@ from rlprompt._utils.assets import fetch
 from rlprompt.models.kernels import PackedLinear
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.speed import loop, medians, seconds
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import FedPrompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query, Template
 
 MODEL = "smollm2-135m"
@@ -195,7 +195,7 @@ def measure(case: Case, exact: FrozenLM, narrow: FrozenLM, n_turns: int) -> list
     return rows
 
 
-def make_prompts(case: Case, lm: FrozenLM, n: int, rng: np.random.Generator) -> list[Prompt]:
+def make_prompts(case: Case, lm: FrozenLM, n: int, rng: np.random.Generator) -> list[FedPrompt]:
     """Random prompts of the case's kind."""
     rows = rng.integers(0, lm.n_vocabulary, (n, case.n_tokens))
     if not case.soft:

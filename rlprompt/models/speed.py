@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.prompt import FedPrompt, TokenPrompt
 from rlprompt.template import Query
 
 # Of a trial: prompts that `FrozenLM.score` takes at a time, texts, and tokens of each.
@@ -68,7 +68,7 @@ def measure_speed(lm: FrozenLM, limit: float = 20.0) -> Speed:
         drawn = rng.integers(0, lm.n_vocabulary, count).tolist()
         return tuple((i + 1) % lm.n_vocabulary if i == lm.mask_id else i for i in drawn)
 
-    def prompts() -> list[Prompt]:
+    def prompts() -> list[FedPrompt]:
         return [TokenPrompt(some(PROMPT_TOKENS)) for _ in range(N_PROMPTS)]
 
     def queries(count: int) -> list[Query]:
@@ -98,7 +98,7 @@ def measure_speed(lm: FrozenLM, limit: float = 20.0) -> Speed:
 
 @torch.no_grad()
 def loop(
-    lm: FrozenLM, prompts: Sequence[Prompt], queries: Sequence[Query], head_at_end: bool = False
+    lm: FrozenLM, prompts: Sequence[FedPrompt], queries: Sequence[Query], head_at_end: bool = False
 ) -> Tensor:
     """The usual ways, of a causal model: (P, Q, C) log-probabilities among the candidates.
 
@@ -126,7 +126,7 @@ def loop(
 
 
 def pad(
-    model: Any, prompt: Prompt, queries: Sequence[Query], device: torch.device
+    model: Any, prompt: FedPrompt, queries: Sequence[Query], device: torch.device
 ) -> tuple[dict[str, Any], Tensor]:
     """A batch of all examples, padded on the right, and where each ends."""
     n_prompt = len(prompt)

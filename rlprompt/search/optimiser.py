@@ -44,7 +44,8 @@ class Optimiser(Protocol[SpaceT]):
     True
 
     A class with `needs_gradient = True` has a study refuse a task without, before anything is paid,
-    and one with `needs_next_token = True` a model that tells none (`FrozenLM.tells_next`).
+    one with `needs_next_token = True` a model that tells none (`FrozenLM.tells_next`), and one with
+    `needs_demonstrations = True` a task that has no examples to show (`Task.showable`).
 
     Attributes:
         searches: The space that `run` wants, `tokens`, `soft`, `prefix` or `text`.
@@ -124,6 +125,20 @@ def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:
         raise ValueError(
             f"{type(optimiser).__name__} writes with the model, and {lm.name}, which is {lm.kind}, "
             "tells no next token; take a causal model, or a method that needs none, such as ppo"
+        )
+
+
+def check_shows(optimiser: Optimiser[Any], task: Task) -> None:
+    """Refuse a method whose prompts show train examples where the task has none to show.
+
+    Raises:
+        ValueError: It is such a method, and such a task.
+    """
+    if getattr(optimiser, "needs_demonstrations", False) and not task.showable():
+        raise ValueError(
+            f"{type(optimiser).__name__} shows train examples with their answers before the text, "
+            f"and task {task.name!r} has none to show there: begin its template with {{prompt}}, "
+            "as in '{prompt}{text}' and not in a chat, and give references, or take another method"
         )
 
 

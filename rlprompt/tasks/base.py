@@ -65,6 +65,14 @@ class Measured(NamedTuple):
 class Demonstrations(NamedTuple):
     """Train examples with their answers, for the control that shows them before every text.
 
+    >>> from rlprompt.tasks import ClassificationTask
+    >>> few = tuple(Example({"text": text}, text) for text in ("bad", "good"))
+    >>> words = {"bad": "bad", "good": "good"}
+    >>> splits = Splits(few, *[(Example({"text": text}, "bad"),) for text in ("dull", "long")])
+    >>> task = ClassificationTask("films", splits, Template("{text} {prompt}"), words)
+    >>> len(task.demonstrations().rounds[0])  # one of each class
+    2
+
     Attributes:
         task: The task with the prompt before the text, and answers that end before another example.
         rounds: Texts to show, in rounds of one a class, or of one; the last are left out first.
@@ -359,6 +367,22 @@ class Task:
     def demonstrations(self) -> Demonstrations | None:
         """Train examples to show before every text, or None where there is no such thing."""
         return None
+
+    def showable(self) -> Sequence[int]:
+        """Places of the train examples that a prompt may show, answered; by default none."""
+        return ()
+
+    def shown(self, places: Sequence[int], before: str = "") -> str:
+        """The text of a prompt that shows train examples with their answers.
+
+        Args:
+            places: Some of `showable`, in the order in which they are shown.
+            before: What stands before them, such as an instruction.
+
+        Raises:
+            ValueError: None may be shown, which is the default.
+        """
+        raise ValueError(f"task {self.name!r} has no examples that a prompt could show")
 
     def label_word_report(self, lm: FrozenLM) -> LabelWordReport | None:
         """What the model's tokenizer makes of the label words, or None where there are none."""

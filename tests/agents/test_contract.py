@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from stored_search import Counting, goes_on
-from synthetic import N_EXAMPLES, HiddenVectors, SlopedWords, Synthetic
+from synthetic import N_EXAMPLES, HiddenTexts, HiddenVectors, SlopedWords, Synthetic
 from tiny import tiny_lm
 
 from rlprompt.agents.ascent import Ascent
 from rlprompt.agents.bbt_v2 import BBTv2
 from rlprompt.agents.bdpl import BDPL
 from rlprompt.agents.cma_es import CMAES
+from rlprompt.agents.demonstrations import Demonstrations
 from rlprompt.agents.differential_evolution import DifferentialEvolution
 from rlprompt.agents.gcg import GCG
 from rlprompt.agents.genetic import Genetic
@@ -54,6 +55,7 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     BDPL(),
     SoftQ(width=64),
     GCG(),
+    Demonstrations(),
     CMAES(dimension=8, population=8),
     DifferentialEvolution(),
     SoftPromptTuning(),
@@ -67,7 +69,7 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
 )
 
 # Methods that score on parts of the examples.
-ON_BLOCKS = (Grow, GCG)
+ON_BLOCKS = (Grow, GCG, Demonstrations)
 
 
 def name(optimiser: Optimiser[Any]) -> str:
@@ -82,7 +84,8 @@ over_tokens = pytest.mark.parametrize(
 
 
 def task(optimiser: Optimiser[Any]) -> Synthetic:
-    return SlopedWords() if optimiser.searches == "tokens" else HiddenVectors()
+    made: dict[str, Synthetic] = {"tokens": SlopedWords(), "text": HiddenTexts()}
+    return made.get(optimiser.searches, HiddenVectors())
 
 
 def price(optimiser: Optimiser[Any]) -> int:
@@ -188,7 +191,8 @@ def test_best_so_far_never_falls(ran: Ran) -> None:
 
 @every
 def test_leaves_the_models_weights_alone(optimiser: Optimiser[Any]) -> None:
-    place = "{prompt} {text}" if optimiser.searches == "prefix" else "{text} {prompt}"
+    leads = optimiser.searches in ("prefix", "text")
+    place = "{prompt} {text}" if leads else "{text} {prompt}"
     real = ClassificationTask(
         "real", Synthetic().splits, Template(place), {"good": "good", "bad": "bad"}
     )
@@ -207,6 +211,11 @@ class CountedWords(Counting, SlopedWords):
 
 
 @dataclass(frozen=True)
+class CountedTexts(Counting, HiddenTexts):
+    pass
+
+
+@dataclass(frozen=True)
 class CountedVectors(Counting, HiddenVectors):
     pass
 
@@ -214,7 +223,8 @@ class CountedVectors(Counting, HiddenVectors):
 @every
 def test_a_search_that_is_cut_goes_on(optimiser: Optimiser[Any], tmp_path: Path) -> None:
     """Killed before anything was scored, and twice more on the way."""
-    make = CountedWords if optimiser.searches == "tokens" else CountedVectors
+    kinds: dict[str, type[Counting]] = {"tokens": CountedWords, "text": CountedTexts}
+    make = kinds.get(optimiser.searches, CountedVectors)
     whole, counts = make(), list[int]()
     third = 3 if getattr(optimiser, "needs_gradient", False) else 9
     lives = [*(make(counts=counts, last=i * third) for i in range(3)), make(counts=counts)]

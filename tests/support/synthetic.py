@@ -6,6 +6,7 @@ set, `HiddenVectors` soft prompts near a hidden one, with gradients.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,7 +18,7 @@ from tiny import tiny_lm
 
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Length, Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
@@ -140,6 +141,45 @@ class HiddenVectors(Synthetic):
         scale = 0.0 if self.flat else 1 / self.unit(lm)
         gradients = [self.offset(lm, p) / p.vectors.size * scale for p in prompts]
         return self.rewards(lm, prompts, examples), np.array(gradients, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class HiddenTexts(Synthetic):
+    """Texts that show train examples by their digits, worth more or less by which, and where.
+
+    Args:
+        n_examples: In each split, 10 at most.
+        asked: What it was asked, if that is to be known.
+    """
+
+    n_examples: int = N_EXAMPLES
+    asked: list[Prompt] | None = None
+    splits: Splits = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = (examples(name, self.n_examples) for name in ("train", "dev", "test"))
+        object.__setattr__(self, "splits", Splits(*parts))
+
+    def showable(self) -> Sequence[int]:
+        return range(self.n_examples)
+
+    def shown(self, places: Sequence[int], before: str = "") -> str:
+        return before + "".join(map(str, places))
+
+    @staticmethod
+    def read(prompt: Prompt) -> list[int]:
+        assert isinstance(prompt, TextPrompt)
+        return [int(i) for i in re.findall(r"\d", prompt.text)]
+
+    def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
+        return sum((i * 7 % 5) / (1 + place) for place, i in enumerate(self.read(prompt)))
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        if self.asked is not None:
+            self.asked.extend(prompts)
+        return super().rewards(lm, prompts, examples)
 
 
 @dataclass(frozen=True)
