@@ -50,6 +50,13 @@ PARTS = {
     "studies.md": ("## Studies", "## What is equal, and what it costs"),
     "what-is-equal.md": ("## What is equal, and what it costs", "## Where things are"),
 }
+# What the theme is told of a page.
+ASIDE = {
+    "index.md": "hide: [navigation]",
+    "if-it-goes-wrong.md": "hide: [navigation]",
+    "results.md": "search: {boost: 0.3}",
+    "changes.md": "search: {boost: 0.3}",
+}
 # Whole files from elsewhere in the repository, by what they are on the site.
 ELSEWHERE = {"experiments/LOG.md": "results.md", "CHANGELOG.md": "changes.md"}
 
@@ -113,8 +120,8 @@ def pages() -> dict[str, str]:
     for source, name in ELSEWHERE.items():
         made[name] = on_site((ROOT / source).read_text("utf-8"), source, name)
     made["methods.md"] = _ROW.sub(r"| [`\1`](methods/\1.md) | \2 |", made["methods.md"])
-    for alone in ("index.md", "if-it-goes-wrong.md"):
-        made[alone] = f"---\nhide: [navigation]\n---\n\n{made[alone]}"
+    for name, said in ASIDE.items():
+        made[name] = f"---\n{said}\n---\n\n{made[name]}"
     return made | methods() | rooms()
 
 

@@ -61,6 +61,12 @@ def test_a_heading_that_has_gone_is_refused() -> None:
         BUILD["part"]("# A\n", "# A", "## B")
 
 
+def test_a_name_has_the_docstring_of_its_definition_or_none(tmp_path: Path) -> None:
+    code = tmp_path / "room.py"
+    code.write_text('A = 1\n"""One."""\nB = 2\n\ndef c() -> None:\n    """Three."""\n', "utf-8")
+    assert [BUILD["docstring"](code, name) for name in "ABcd"] == ["One.", "", "Three.", ""]
+
+
 def messages() -> set[tuple[str, ...]]:
     """The texts of the source, each in the pieces between which something is put in."""
     found = set()

@@ -309,7 +309,8 @@ def _compare(
             trace = place / "runs" / f"{run.search.name}.error.txt"
             typer.echo(f"error: {run.search.title} ended with an error; see {trace}", err=True)
         raise typer.Exit(1)
-    for line in terminal.next_steps(place, one_seed=len(config.seeds) == 1):
+    served = any(experiment.lm.served for experiment in experiments)
+    for line in terminal.next_steps(place, len(config.seeds) == 1, served):
         console.print(line)
 
 

@@ -65,6 +65,14 @@ class Measured(NamedTuple):
 class Demonstrations(NamedTuple):
     """Train examples with their answers, for the control that shows them before every text.
 
+    >>> from rlprompt.tasks import ClassificationTask
+    >>> few = tuple(Example({"text": text}, text) for text in ("bad", "good"))
+    >>> words = {"bad": "bad", "good": "good"}
+    >>> splits = Splits(few, *[(Example({"text": text}, "bad"),) for text in ("dull", "long")])
+    >>> task = ClassificationTask("films", splits, Template("{text} {prompt}"), words)
+    >>> len(task.demonstrations().rounds[0])  # one of each class
+    2
+
     Attributes:
         task: The task with the prompt before the text, and answers that end before another example.
         rounds: Texts to show, in rounds of one a class, or of one; the last are left out first.
