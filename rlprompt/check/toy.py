@@ -36,15 +36,22 @@ class ToyTask(Task):
     A token prompt earns the mean of its tokens' hidden worths, and a prompt of vectors minus half
     their mean square, so that all have better and worse parts.
 
+    >>> task = ToyTask(n_examples=2)
+    >>> ones = SoftPrompt(np.ones((3, 32), np.float32))
+    >>> task.rewards(toy_lm(), [ones], task.splits.train).shape
+    (1, 2)
+
     Args:
         n_examples: In each split, 1 or more.
         flat: Whether every prompt earns the same.
         asked: Called with the prompts, the examples and the loss of a gradient, or None.
+        shows: The task whose examples prompts show; None for its own.
     """
 
     n_examples: int = 4
     flat: bool = False
     asked: Callable[[Call], object] = field(default=lambda call: None, repr=False)
+    shows: Task | None = field(default=None, repr=False)
     name: str = "toy"
     fingerprint: str = "toy"
 
@@ -56,6 +63,16 @@ class ToyTask(Task):
             for name in ("train", "dev", "test")
         )
         return Splits(train, dev, test)
+
+    def showable(self) -> Sequence[int]:
+        """See `Task.showable`."""
+        return range(self.n_examples) if self.shows is None else self.shows.showable()
+
+    def shown(self, places: Sequence[int], before: str = "") -> str:
+        """See `Task.shown`."""
+        if self.shows is not None:
+            return self.shows.shown(places, before)
+        return " ".join([*before.split(), *(f"{i}." for i in places)])
 
     def rewards(
         self, lm: FrozenLM | None, prompts: Sequence[Prompt], examples: Sequence[Example]
@@ -104,7 +121,12 @@ def _number(content: str) -> float:
 
 
 def toy_lm() -> FrozenLM:
-    """A causal model of 2 layers with random weights and a token a byte, made in milliseconds."""
+    """A causal model of 2 layers with random weights and a token a byte, made in milliseconds.
+
+    >>> lm = toy_lm()
+    >>> lm.kind, lm.encode("hi") == lm.encode("h") + lm.encode("i")
+    ('causal', True)
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

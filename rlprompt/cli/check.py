@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rlprompt.studies.dry_run import Plan
     from rlprompt.studies.experiment import Experiment
     from rlprompt.tasks.base import Task
-    from rlprompt.tasks.verbaliser import LabelWord
 
 DEFAULT_MODEL = "smollm2-135m"
 
@@ -89,6 +88,12 @@ def _check_experiment(
     # Budgets make no difference to a task and a model.
     for experiment in {(e.task_name, e.lm.name): e for e in experiments}.values():
         typer.echo(f"task {experiment.task_name} with {experiment.lm.name}")
+        if experiment.lm.served:
+            typer.echo(
+                f"not scored: {experiment.lm.where} would be paid for that; try the task on a model"
+                " on this machine"
+            )
+            continue
         report = check_task(
             experiment.task, experiment.lm, length=experiment.length, every_example=not quick
         )
@@ -124,7 +129,7 @@ def _tell_label_words(task: Task, lm: FrozenLM) -> None:
         return
     typer.echo("\nlabel words, with the tokens of each, and an example of the class")
     for label in task.class_words:
-        own = [_spelt(one, lm) for one in found.words if one.label == label]
+        own = [one.spelt(lm) for one in found.words if one.label == label]
         texts = (
             next(iter(one.fields.values()), "") for one in task.splits.train if one.label == label
         )
@@ -132,13 +137,6 @@ def _tell_label_words(task: Task, lm: FrozenLM) -> None:
         typer.echo(f"      {label}: {', '.join(own)}{example}")
     for warning in found.warnings:
         typer.echo(f"warn  {warning}")
-
-
-def _spelt(word: LabelWord, lm: FrozenLM) -> str:
-    """A label word and its tokens, each with its id."""
-    pieces = lm.tokenizer.convert_ids_to_tokens(list(word.ids))
-    tokens = ", ".join(f"{piece} {i}" for piece, i in zip(pieces, word.ids, strict=True))
-    return f"{word.text!r} {len(word.ids)} ({tokens})"
 
 
 def _tell_problems(name: str, report: Report) -> None:
@@ -172,7 +170,24 @@ def _show_plans(experiments: Mapping[str, Experiment]) -> None:
     for heading, experiment in experiments.items():
         if heading:
             typer.echo(f"\n{heading}")
-        _show_plan(experiment)
+        if experiment.lm.served:
+            _show_rows(experiment)
+        else:
+            _show_plan(experiment)
+
+
+def _show_rows(experiment: Experiment) -> None:
+    """What an experiment on a served model will ask, which is not tried: that would be paid for."""
+    from rlprompt.studies.dry_run import all_rows
+
+    rows = all_rows([experiment])
+    n_words = sum(map(len, experiment.task.class_words.values()))
+    each = f"{n_words} requests at most, one a label word" if n_words else "a request or more"
+    typer.echo(
+        f"rows in all: {rows.searched:,} searched, and at most {rows.outside:,} beside; a row is "
+        f"{each}, and none where the same was asked before. Seconds and tokens are not measured, "
+        f"for {experiment.lm.where} would be paid for that"
+    )
 
 
 def _show_plan(experiment: Experiment) -> None:

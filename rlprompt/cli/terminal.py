@@ -53,6 +53,8 @@ TALKATIVE = (
     "rlprompt._utils.assets",
     "rlprompt.models.loading",
     "rlprompt.models.lm",
+    "rlprompt.models.api",
+    "rlprompt.models.served_lm",
     "rlprompt.studies.baselines",
     "rlprompt.studies.training",
 )
@@ -105,7 +107,7 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
         *(f"note: {note}" for task in tasks.values() for note in task.splits.notes),
         *(f"task: {name}, {_sizes(task)} examples" for name, task in tasks.items()),
         *(
-            f"model: {lm.name} ({lm.fingerprint.kind}, {lm.fingerprint.dtype} on {lm.device})"
+            f"model: {lm.name} ({lm.fingerprint.kind}, {lm.fingerprint.dtype} on {lm.where})"
             for lm in models.values()
         ),
         f"searches: {sum(len(experiment.grid) for experiment in experiments)} "
@@ -323,17 +325,18 @@ def print_conclusions(console: Console, page: Page) -> None:
     """What a page concludes, and what cannot be relied on, a line each."""
     from rlprompt._utils.text import visible
 
-    for line in page.conclusions():
+    for line in (*page.conclusions(), *page.bills):
         console.print(visible(line))
 
 
-def next_steps(place: Path, one_seed: bool) -> list[str]:
-    """What a person may do with a study that is done."""
-    lines = [
-        f"look: {place / 'report.html'}",
-        f"keep the best prompt: rlprompt export {place} --best found",
-        "use it: rlprompt predict found DATA",
-    ]
+def next_steps(place: Path, one_seed: bool, served: bool = False) -> list[str]:
+    """What a person may do with a study that is done; what a server is given is a text alone."""
+    lines = [f"look: {place / 'report.html'}"]
+    if served:
+        lines.append(f"read the best prompts whole: rlprompt show {place}")
+    else:
+        lines.append(f"keep the best prompt: rlprompt export {place} --best found")
+        lines.append("use it: rlprompt predict found DATA")
     more = "tell luck from method: run it again with more seeds; what is there is kept"
     return [*lines, more] if one_seed else lines
 

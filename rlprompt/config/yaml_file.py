@@ -42,7 +42,12 @@ from rlprompt.data.opening import ENDINGS
 
 
 class ConfigError(ValueError):
-    """An experiment file is wrong. The message has one line for each mistake."""
+    """An experiment file is wrong. The message has one line for each mistake.
+
+    >>> load_config(Path("none.yaml"))
+    Traceback (most recent call last):
+    rlprompt.config.yaml_file.ConfigError: cannot read none.yaml: No such file or directory
+    """
 
 
 def load_config(path: Path, **overrides: Any) -> Config:

@@ -12,8 +12,11 @@ from typing import Any, Literal, get_args
 from rlprompt.data.values import class_name, plain, texts_of
 
 OnLeak = Literal["error", "allow"]
+"""What to do about an example that two splits share; `DrawSettings` says what each value does."""
 OnBadRows = Literal["error", "skip"]
+"""What to do about a row with a defect; `DrawSettings` says what each value does."""
 OnLongText = Literal["error", "skip", "truncate-start", "truncate-end", "truncate-middle"]
+"""What to do about a text that the model has no room for, as `DrawSettings` says."""
 DevFrom = Literal["train", "test"]
 # Defects that a note names, of those that there are.
 NAMED = 5
@@ -88,6 +91,9 @@ class Example:
 @dataclass(frozen=True)
 class Columns:
     """Which columns of some data examples were read from, so that more can be read alike.
+
+    >>> Columns(text={"text": "body"}, label="queue").text["text"]
+    'body'
 
     Attributes:
         text: Field of a template to the column that holds it.

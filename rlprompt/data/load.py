@@ -140,7 +140,7 @@ class _Loading:
         if path.is_dir():
             return self.data_sets(load_saved(path)) if is_saved(path) else self.folder(path)
         if not path.is_file():
-            raise ValueError(_absent(path))
+            raise ValueError(absent(path))
         return self.drawn(read_table(path, self.reader.columns, self.reader.optional))
 
     def folder(self, path: Path) -> Splits:
@@ -335,7 +335,7 @@ def _refuse_dev_from(dev_from: DevFrom | None) -> None:
         )
 
 
-def _absent(path: Path) -> str:
+def absent(path: Path) -> str:
     """What to say of a path that leads nowhere."""
     around = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, [MOVIE_REVIEWS, *around], 1)

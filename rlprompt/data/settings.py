@@ -24,6 +24,10 @@ class DrawSettings(TypedDict, total=False):
 
     What is left out has the value of `DRAW`, or the task's own.
 
+    >>> few: DrawSettings = {"shots": 4, "on_bad_rows": "skip"}
+    >>> {**DRAW, **few}["shots"], {**DRAW, **few}["on_leak"]
+    (4, 'error')
+
     Attributes:
         shots: Examples a class for train and again for dev, where they are drawn; in all, for a
             task without classes. 1 or more. A class that has too few gives fewer, and the notes

@@ -1,13 +1,19 @@
+from .bill import Bill as Bill
+from .bill import Prices as Prices
 from .decoding import Decoding as Decoding
 from .decoding import Generated as Generated
 from .fingerprint import Fingerprint as Fingerprint
 from .lm import FrozenLM as FrozenLM
 from .noise import Noise as Noise
+from .served_lm import ServedLM as ServedLM
 
 __all__ = [
+    "Bill",
     "Decoding",
     "Fingerprint",
     "FrozenLM",
     "Generated",
     "Noise",
+    "Prices",
+    "ServedLM",
 ]

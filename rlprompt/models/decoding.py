@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -47,9 +47,23 @@ class Generated:
     ended: Ended
 
 
+class Written(NamedTuple):
+    """An answer to a request, and the tokens that it took, as whoever wrote it counts."""
+
+    text: str
+    n_read: int
+    n_written: int
+
+
 @dataclass(frozen=True)
 class Decoding:
     """How answers are written.
+
+    >>> Decoding(max_new_tokens=16, stop=["."]).temperature
+    0.0
+    >>> Decoding(max_new_tokens=0)
+    Traceback (most recent call last):
+    ValueError: max_new_tokens is 0; give 1 or more
 
     Args:
         max_new_tokens: Tokens at the most, 1 or more; an end token counts.

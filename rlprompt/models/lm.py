@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlprompt._utils.chats import Message
 from rlprompt.models import precision
 from rlprompt.models.decoding import AnswerEnd, Decoding, Generated, check_texts, check_writes
+from rlprompt.models.devices import free_bytes
 from rlprompt.models.examination import examine, unwrap
 from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.models.head import Head
@@ -38,7 +39,7 @@ from rlprompt.models.loading import (
     special_ids,
 )
 from rlprompt.models.loading import load as read_model
-from rlprompt.models.memory import Memory, free_bytes
+from rlprompt.models.memory import Memory
 from rlprompt.models.noise import Noise
 from rlprompt.models.packed_generation import PackedGenerator
 from rlprompt.models.packed_model import ForwardError, PackedModel, Reader
@@ -90,7 +91,10 @@ class FrozenLM:
         dtype_reason: Why the weights are in the dtype they are in.
         options: What it was loaded with beside name and revision; see `load`.
         n_parameters: How many numbers the weights stand for, however many bits each takes.
+        served: Whether it is on a server, so that ids stand for characters (`ServedLM`).
     """
+
+    served: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -186,6 +190,11 @@ class FrozenLM:
     def device(self) -> torch.device:
         """Where the model takes its inputs: where the weights are, or the first of them."""
         return input_device(self.model)
+
+    @property
+    def where(self) -> str:
+        """Where it is: a device of this machine, or the address of a server."""
+        return str(self.device)
 
     @property
     def hidden_size(self) -> int:
@@ -316,11 +325,17 @@ class FrozenLM:
     def _scorer(self) -> Scorer:
         return self._packed or self._plain
 
+    @property
+    def vectors_obstacle(self) -> str | None:
+        """Why soft prompts cannot be scored, or None."""
+        return None if self._packed is not None else self._plain.obstacle
+
     def _vectors(self, request: Request) -> Tensor | None:
         """The vectors of a call on the device; ValueError where the model takes none for tokens."""
-        obstacle = request.vectors is not None and self._packed is None and self._plain.obstacle
-        if obstacle:
-            raise ValueError(f"soft prompts cannot be scored on {self.name}: {obstacle}")
+        if request.vectors is not None and self.vectors_obstacle:
+            raise ValueError(
+                f"soft prompts cannot be scored on {self.name}: {self.vectors_obstacle}"
+            )
         return request.on(self.device)
 
     def _score(

@@ -24,6 +24,7 @@ from rlprompt.types import PromptKind
 SpaceT = TypeVar("SpaceT", bound=Space, contravariant=True)
 
 Proposals = Generator[Sequence[Prompt], Evaluation, None]
+"""What `AskTell.ask` gives: it yields prompts, and is sent what they earned."""
 
 
 @runtime_checkable
@@ -43,7 +44,8 @@ class Optimiser(Protocol[SpaceT]):
     True
 
     A class with `needs_gradient = True` has a study refuse a task without, before anything is paid,
-    and one with `needs_next_token = True` a model that tells none (`FrozenLM.tells_next`).
+    one with `needs_next_token = True` a model that tells none (`FrozenLM.tells_next`), and one with
+    `needs_demonstrations = True` a task that has no examples to show (`Task.showable`).
 
     Attributes:
         searches: The space that `run` wants, `tokens`, `soft`, `prefix` or `text`.
@@ -108,13 +110,35 @@ class AskTell(ABC, Generic[SpaceT]):
 def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:
     """Refuse a method that writes with the model where that tells no next token.
 
+    And one that searches for anything but texts on a model that is on a server.
+
     Raises:
         ValueError: It is such a method, and such a model.
     """
+    if lm.served and optimiser.searches != "text":
+        raise ValueError(
+            f"{type(optimiser).__name__} searches prompts of the kind {optimiser.searches}, and "
+            f"{lm.name}, served by {lm.where}, takes texts alone; take a method that searches "
+            "texts (`prompt: {kind: text}`), or a model on this machine"
+        )
     if getattr(optimiser, "needs_next_token", False) and not lm.tells_next:
         raise ValueError(
             f"{type(optimiser).__name__} writes with the model, and {lm.name}, which is {lm.kind}, "
             "tells no next token; take a causal model, or a method that needs none, such as ppo"
+        )
+
+
+def check_shows(optimiser: Optimiser[Any], task: Task) -> None:
+    """Refuse a method whose prompts show train examples where the task has none to show.
+
+    Raises:
+        ValueError: It is such a method, and such a task.
+    """
+    if getattr(optimiser, "needs_demonstrations", False) and not task.showable():
+        raise ValueError(
+            f"{type(optimiser).__name__} shows train examples with their answers before the text, "
+            f"and task {task.name!r} has none to show there: begin its template with {{prompt}}, "
+            "as in '{prompt}{text}' and not in a chat, and give references, or take another method"
         )
 
 
@@ -185,6 +209,11 @@ def _text_space(
     An exact number says how many tokens token prompts have, and nothing of texts.
     """
     said = None if length.simplest == length.at_most else length.at_most
+    if lm.served and said is not None:
+        raise ValueError(
+            f"`length` says {said} tokens at most, and {lm.name}, served by {lm.where}, does not "
+            "tell how many a text has; leave it out"
+        )
     left = None if task is None else room(task, lm)
     limits = [one for one in (said, left) if one is not None]
     return TextSpace.from_lm(lm, min(limits, default=None), text_starts(lm, task, starts))

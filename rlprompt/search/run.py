@@ -30,7 +30,7 @@ from rlprompt.search.evaluation import (
 )
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser, check_model, make_space
+from rlprompt.search.optimiser import Optimiser, check_model, check_shows, make_space
 from rlprompt.search.result import MARKS, Candidate, Incumbent, Result, plain
 from rlprompt.search.selection import (
     EarlyStopping,
@@ -119,6 +119,7 @@ def search(
     check_model(optimiser, lm)
     lengths, starts = Length.of(length), checked_starts(start)
     task = as_task(task)
+    check_shows(optimiser, task)
     priors: dict[str, Floats] = {}
     outside = {
         purpose: Evaluator(task, lm, memo, priors)
@@ -199,7 +200,8 @@ def tokens_per_row(task: Task, lm: FrozenLM, length: float) -> float | None:
         lm: The model whose tokens they are.
         length: Tokens of a prompt, on average over those that were scored.
     """
-    sizes = task.lengths(lm, task.splits.train)
+    # Of a model that is served they are the server's, and on its bill.
+    sizes = None if lm.served else task.lengths(lm, task.splits.train)
     return None if sizes is None else float(np.mean([sum(pair) for pair in sizes])) + length
 
 
@@ -243,7 +245,7 @@ def _incumbents(evaluator: Evaluator, ledger: Ledger, budget: int) -> tuple[Incu
 
 def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = None) -> Candidate:
     text, retypable = describe(task, lm, task.shortened(lm, scored.prompt))
-    told = isinstance(scored.prompt, TextPrompt)
+    told = isinstance(scored.prompt, TextPrompt) and not lm.served
     return Candidate(
         prompt=scored.prompt,
         text=text,

@@ -46,6 +46,10 @@ LARGEST = 1e35
 class Measured(NamedTuple):
     """What prompts come to on examples.
 
+    >>> measured = Measured(np.array([[0.5, -2.0]]), np.array([[1.0, 0.0]]))
+    >>> measured.metrics.mean(axis=1).tolist(), measured.answers
+    ([0.5], None)
+
     Attributes:
         rewards: (P, E) float64, higher is better.
         metrics: (P, E) float64, the figure that reports give.
@@ -60,6 +64,14 @@ class Measured(NamedTuple):
 
 class Demonstrations(NamedTuple):
     """Train examples with their answers, for the control that shows them before every text.
+
+    >>> from rlprompt.tasks import ClassificationTask
+    >>> few = tuple(Example({"text": text}, text) for text in ("bad", "good"))
+    >>> words = {"bad": "bad", "good": "good"}
+    >>> splits = Splits(few, *[(Example({"text": text}, "bad"),) for text in ("dull", "long")])
+    >>> task = ClassificationTask("films", splits, Template("{text} {prompt}"), words)
+    >>> len(task.demonstrations().rounds[0])  # one of each class
+    2
 
     Attributes:
         task: The task with the prompt before the text, and answers that end before another example.
@@ -356,6 +368,22 @@ class Task:
         """Train examples to show before every text, or None where there is no such thing."""
         return None
 
+    def showable(self) -> Sequence[int]:
+        """Places of the train examples that a prompt may show, answered; by default none."""
+        return ()
+
+    def shown(self, places: Sequence[int], before: str = "") -> str:
+        """The text of a prompt that shows train examples with their answers.
+
+        Args:
+            places: Some of `showable`, in the order in which they are shown.
+            before: What stands before them, such as an instruction.
+
+        Raises:
+            ValueError: None may be shown, which is the default.
+        """
+        raise ValueError(f"task {self.name!r} has no examples that a prompt could show")
+
     def label_word_report(self, lm: FrozenLM) -> LabelWordReport | None:
         """What the model's tokenizer makes of the label words, or None where there are none."""
         return None
@@ -395,7 +423,17 @@ class _Completed(Task):
 
 
 def as_task(task: Any) -> Task:
-    """A task with all of `Task`: itself, or an object with the defaults for what it lacks."""
+    """A task with all of `Task`: itself, or an object with the defaults for what it lacks.
+
+    >>> class Short:
+    ...     name, fingerprint = "short", "short 1"
+    ...     splits = Splits(*[(Example({"text": text}, ""),) for text in ("one", "two", "three")])
+    ...
+    ...     def rewards(self, lm, prompts, examples):
+    ...         return np.zeros((len(prompts), len(examples)))
+    >>> as_task(Short()).metric, as_task(Short()).hand_prompt
+    ('reward', '')
+    """
     if isinstance(task, Task):
         return task
     names = [name for name in vars(Task) if not name.startswith("_") and name != "has"]

@@ -338,6 +338,12 @@ class GenerationTask(TemplateTask):
             RewardError: The reward function raised, or gave no rewards.
             ValueError: The model cannot write, or an example is too long for it.
         """
+        if lm.served and self.length_penalty:
+            raise ValueError(
+                f"length_penalty is taken off for each token, and {lm.name}, served by {lm.where}, "
+                "does not tell the tokens of an answer; leave it out, or take a model on this "
+                "machine"
+            )
         queries = self.queries(lm, examples)
         answers = lm.generate(prompts, queries, **dataclasses.asdict(self._decoding))
         outputs = tuple(tuple(answer.text.strip() for answer in row) for row in answers)
@@ -379,6 +385,10 @@ class GenerationTask(TemplateTask):
         metrics = [self._reported.of(row, examples) for row in outputs]
         return Measured(rewards, np.array(metrics, dtype=np.float64), outputs)
 
+    def answer_shown(self, example: Example) -> str:
+        """Its reference."""
+        return example.label.strip()
+
     def demonstrations(self) -> Demonstrations | None:
         """See `Task.demonstrations`: examples that have a reference answer."""
         if self.template.messages:
@@ -388,7 +398,7 @@ class GenerationTask(TemplateTask):
         led = variant(self, template=self.template.leading(), stop=stop)
         if led is None:
             return None
-        answers = [(example, example.label.strip()) for example in self.splits.train]
+        answers = [(example, self.answer_shown(example)) for example in self.splits.train]
         texts = [demonstration(led.template, example, text) for example, text in answers if text]
         return Demonstrations(led, [[text] for text in texts[:MOST_SHOTS]])
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from rlprompt._utils.suggest import advice
+from rlprompt.models.devices import pick_device
 from rlprompt.models.fingerprint import Fingerprint, take_fingerprint
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.loading import load, pick_device
+from rlprompt.models.loading import load
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Query, Template
 from rlprompt.types import Ids

@@ -54,6 +54,12 @@ class LabelWord:
         """The word and its class, for messages."""
         return f"{self.text.strip()!r} ({self.label})"
 
+    def spelt(self, lm: FrozenLM) -> str:
+        """The word, how many tokens it has, and each of them with its id."""
+        pieces = lm.tokenizer.convert_ids_to_tokens(list(self.ids))
+        tokens = ", ".join(f"{piece} {i}" for piece, i in zip(pieces, self.ids, strict=True))
+        return f"{self.text!r} {len(self.ids)} ({tokens})"
+
 
 @dataclass(frozen=True)
 class LabelWordReport:
@@ -131,6 +137,11 @@ class Verbaliser:
         Raises:
             ValueError: The tokenizer spells two words alike, or one with nothing.
         """
+        if lm.served and self.length == "mean":
+            raise ValueError(
+                f"`length: mean` counts the tokens of label words, which {lm.name}, served by "
+                f"{lm.where}, does not tell; take `length: sum`, or a model on this machine"
+            )
         own, found = template.on(lm), dict[Ids, LabelWord]()
         for label, words in self.words.items():
             for word in words:
@@ -166,7 +177,8 @@ class Verbaliser:
             ValueError: As for `encode`.
         """
         words = self.encode(lm, template)
-        return LabelWordReport(words, tuple(self._warnings(words, lm)))
+        # What a server's tokens are is not known.
+        return LabelWordReport(words, () if lm.served else tuple(self._warnings(words, lm)))
 
     def _warnings(self, words: Sequence[LabelWord], lm: FrozenLM) -> Iterator[str]:
         lengths = sorted({len(word.ids) for word in words})

@@ -10,10 +10,10 @@ import pytest
 from fakes import fake_splits
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sayings import says
 from tiny import TinyKind, tiny_lm
 
 from rlprompt.data.load import Example, Splits
-from rlprompt.models.decoding import Generated
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.tasks.function import RewardError, reward
@@ -74,24 +74,6 @@ def task(**changes: Any) -> GenerationTask:
         "written", SPLITS, Template("{text} {prompt}"), length, max_new_tokens=5, stop=()
     )
     return replace(made, **changes)
-
-
-class Says:
-    """A model that says the same to every example, whatever the prompt."""
-
-    def __init__(self, *texts: str) -> None:
-        self.texts = texts
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(tiny_lm(), name)
-
-    def generate(self, prompts: Any, queries: Any, **_: Any) -> list[list[Generated]]:
-        answers = [Generated(tuple(range(len(t))), t, "length") for t in self.texts]
-        return [answers[: len(queries)] for _ in prompts]
-
-
-def says(*texts: str) -> FrozenLM:
-    return Says(*texts)  # type: ignore[return-value]
 
 
 def test_is_a_task_that_writes_and_that_people_can_write_for(lm: FrozenLM) -> None:
