@@ -1,0 +1,157 @@
+"""Having a model write what it is asked for: the seam to whatever proposes prompts.
+
+A `Writer` is given requests, each one message of a person, and writes an answer to each. A frozen
+model becomes one (`LocalWriter`): as its own chat template has it, or, where there is none, as a
+text that it goes on with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from rlprompt.models.decoding import Decoding, check_writes
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import TokenPrompt
+from rlprompt.template import Template
+
+# What a writer may be given by; anything else of it comes from the task's own model.
+SETTINGS = ("name", "revision", "load", "device", "dtype")
+
+
+class Written(NamedTuple):
+    """An answer, and the tokens that it took: of the request as it was fed, and of the answer."""
+
+    text: str
+    n_read: int
+    n_written: int
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """Whatever writes answers to requests.
+
+    Attributes:
+        name: What messages call it.
+        digest: A hash of all that decides an answer besides request and `Decoding`; what it wrote
+            is found again by this.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def digest(self) -> str: ...  # noqa: D102
+
+    def write(self, requests: Sequence[str], decoding: Decoding) -> list[Written]:
+        """An answer to each of the requests (R,), in order; equal ones may be answered apart."""
+        ...
+
+
+class LocalWriter:
+    """A frozen model as a writer.
+
+    The seed of the decoding, the request, and how often the same one stood before decide an answer.
+
+    >>> from rlprompt.check import toy_lm
+    >>> (one,) = LocalWriter(toy_lm()).write(["Hello."], Decoding(max_new_tokens=4))
+    >>> one.n_read, one.n_written  # a token a byte, with the two line breaks behind the request
+    (8, 4)
+
+    Args:
+        lm: The model.
+
+    Raises:
+        ValueError: It is a masked model, which cannot write.
+    """
+
+    def __init__(self, lm: FrozenLM) -> None:
+        check_writes(lm.name, lm.kind)
+        self.lm = lm
+
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self.lm.name
+
+    @property
+    def digest(self) -> str:
+        """Hash of the model."""
+        return self.lm.fingerprint.digest
+
+    @cached_property
+    def _template(self) -> Template:
+        if getattr(self.lm.tokenizer, "chat_template", None):
+            return Template.of({"user": "{request}{prompt}"})
+        return Template("{request}\n\n{prompt}")
+
+    def write(self, requests: Sequence[str], decoding: Decoding) -> list[Written]:
+        """See `Writer.write`.
+
+        Raises:
+            ValueError: A request is too long for the model.
+        """
+        found: dict[int, Written] = {}
+        earlier = Counter[str]()
+        rounds: dict[int, list[int]] = {}
+        for place, request in enumerate(requests):
+            rounds.setdefault(earlier[request], []).append(place)
+            earlier[request] += 1
+        for again, places in rounds.items():
+            queries = [
+                self._template.query({"request": requests[place]}, self.lm) for place in places
+            ]
+            own = replace(decoding, seed=decoding.seed + again)
+            (answers,) = self.lm.generate([TokenPrompt()], queries, **asdict(own))
+            for place, query, answer in zip(places, queries, answers, strict=True):
+                found[place] = Written(answer.text, query.n_text, len(answer.ids))
+        return [found[place] for place in range(len(requests))]
+
+
+def writer_of(setting: str | Mapping[str, Any] | Writer | None, lm: FrozenLM) -> Writer:
+    """The writer that a setting names.
+
+    Args:
+        setting: None for the task's own model; a name as for `FrozenLM.load`, or a mapping with it
+            and some of `SETTINGS`; or a writer.
+        lm: The task's own model, whose device and dtype others are given where nothing is said.
+
+    Raises:
+        ValueError: There is no such model, or it cannot write.
+
+    >>> from rlprompt.check import toy_lm
+    >>> writer_of(None, toy_lm()).name
+    'toy'
+    """
+    if setting is None:
+        return LocalWriter(lm)
+    if isinstance(setting, Mapping):
+        unknown = sorted(set(setting) - set(SETTINGS))
+        if unknown or not isinstance(setting.get("name"), str):
+            raise ValueError(
+                f"a proposer is a model's name, or {{name: ...}} with {', '.join(SETTINGS[1:])}, "
+                f"got {dict(setting)}"
+            )
+        options = {key: value for key, value in setting.items() if key != "name"}
+        return _loaded(setting["name"], lm, **options)
+    if isinstance(setting, str):
+        return _loaded(setting, lm)
+    if isinstance(setting, Writer):
+        return setting
+    raise ValueError(
+        f"a proposer is a model's name, or has `name`, `digest` and `write`, got {setting!r}"
+    )
+
+
+def _loaded(name: str, lm: FrozenLM, **options: Any) -> LocalWriter:
+    # Not `auto`, which may choose otherwise when a search goes on.
+    same = {"device": str(lm.device), "dtype": lm.fingerprint.dtype}
+    return _kept(name, json.dumps({**same, **options}, sort_keys=True))
+
+
+@lru_cache(maxsize=1)  # the searches of a study ask for the same one after another
+def _kept(name: str, options: str) -> LocalWriter:
+    return LocalWriter(FrozenLM.load(name, **json.loads(options)))
