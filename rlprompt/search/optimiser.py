@@ -42,7 +42,8 @@ class Optimiser(Protocol[SpaceT]):
     True
 
     A class with `needs_gradient = True` has a study refuse a task without, before anything is paid,
-    and one with `needs_next_token = True` a model that tells none (`FrozenLM.tells_next`).
+    and one with `needs_next_token = True` a model that tells none (`FrozenLM.tells_next`). Its
+    `prepare(lm)`, if it has one, may refuse the model, too, and fetch what else `run` will need.
 
     Attributes:
         searches: The space that `run` wants, `tokens`, `soft` or `prefix`.
@@ -105,16 +106,18 @@ class AskTell(ABC, Generic[SpaceT]):
 
 
 def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:
-    """Refuse a method that writes with the model where that tells no next token.
+    """Refuse a method that writes with the model where that tells no next token, or is not ready.
 
     Raises:
-        ValueError: It is such a method, and such a model.
+        ValueError: It is such a method, and such a model; or as `prepare` of the method says.
     """
     if getattr(optimiser, "needs_next_token", False) and not lm.tells_next:
         raise ValueError(
             f"{type(optimiser).__name__} writes with the model, and {lm.name}, which is {lm.kind}, "
             "tells no next token; take a causal model, or a method that needs none, such as ppo"
         )
+    if (prepare := getattr(optimiser, "prepare", None)) is not None:
+        prepare(lm)
 
 
 def make_space(

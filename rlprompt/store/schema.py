@@ -66,4 +66,12 @@ MIGRATIONS = (
     """,
     # Rows that one prompt of the answer was charged; NULL from before that was kept (`charged`).
     "ALTER TABLE evaluations ADD COLUMN cost INTEGER",
+    # Requests to what proposes prompts, answered: a list of text, tokens read, tokens written.
+    """
+    CREATE TABLE writings (
+        key BLOB PRIMARY KEY,
+        answers BLOB NOT NULL,
+        seconds REAL NOT NULL
+    )
+    """,
 )

@@ -213,6 +213,14 @@ class Task:
         """
         raise ValueError(f"in task {self.name!r} the model writes nothing")
 
+    def feedback(self, examples: Sequence[Example], answers: Sequence[str]) -> Sequence[str] | None:
+        """What there is to say about the model's answers (E,), to whoever rewrites a prompt.
+
+        A text for each, such as which rule an answer breaks; "" where nothing is to be said. By
+        default None: the right answers speak for themselves.
+        """
+        return None
+
     def gradient_rows(self, n_examples: int, loss: Loss = "reward") -> int:
         """Rows that a prompt costs whose gradient is taken on so many train examples.
 
