@@ -66,6 +66,7 @@ class EditEpisodes(Episodes):
                 f"an episode has 1 edit or more, of 1 token or more; got horizon {horizon} and "
                 f"tokens {tokens}"
             )
+        self.check_space(space, TokenSpace)
         words = first_words(objective.lm, space, tokens, rng)
         theirs = [token for start in space.starts for token in start.ids]
         self.edits = Edits(space, np.unique([*words, *theirs]))

@@ -20,6 +20,7 @@ class EmbeddingEpisodes(GrowingEpisodes):
     """
 
     def __init__(self, objective: Objective, space: SoftSpace, n: int) -> None:
+        self.check_space(space, SoftSpace)
         high = np.ones(space.dimension + 1, dtype=np.float32)
         high[-1] = space.length
         low = -high

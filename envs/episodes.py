@@ -130,13 +130,27 @@ class Episodes(ABC):
         self.finished = self.ended & (not waits)
         return self.rewards(), self.finished.copy()
 
+    @staticmethod
+    def check_space(space: object, wanted: type[object]) -> None:
+        """Refuse a space of prompts that are made of something else.
+
+        Raises:
+            ValueError: It is one.
+        """
+        if not isinstance(space, wanted):
+            raise ValueError(
+                f"this environment makes the prompts of a {wanted.__name__} piece by piece, and "
+                f"got a {type(space).__name__}; give it such a space, or search without it"
+            )
+
     def text(self, i: int) -> str:
         """Prompt i so far as text; vectors as their nearest tokens."""
         if not self.position[i]:
             return ""
         lm = self.objective.lm
         prompt = self.prompt(self.pieces[i, : self.position[i]])
-        tokens = lm.nearest_tokens(prompt) if isinstance(prompt, SoftPrompt) else prompt
+        read = lm.fed(prompt)
+        tokens = lm.nearest_tokens(read) if isinstance(read, SoftPrompt) else read
         return lm.decode(tokens.ids)
 
     def check_known(self, actions: Array, known: str) -> None:

@@ -23,6 +23,7 @@ class TokenEpisodes(GrowingEpisodes):
     """
 
     def __init__(self, objective: Objective, space: TokenSpace, n: int) -> None:
+        self.check_space(space, TokenSpace)
         high = np.full(space.length + 1, space.allowed[-1])
         high[-1] = space.length
         low = np.zeros_like(high)

@@ -14,6 +14,7 @@ from .models.lm import FrozenLM as FrozenLM
 from .prompt import Length as Length
 from .prompt import PrefixPrompt as PrefixPrompt
 from .prompt import SoftPrompt as SoftPrompt
+from .prompt import TextPrompt as TextPrompt
 from .prompt import TokenPrompt as TokenPrompt
 from .search.budget import Budget as Budget
 from .search.objective import BudgetExhausted as BudgetExhausted
@@ -26,6 +27,7 @@ from .search.run import search as search
 from .search.selection import Selection as Selection
 from .search.space import PrefixSpace as PrefixSpace
 from .search.space import SoftSpace as SoftSpace
+from .search.space import TextSpace as TextSpace
 from .search.space import TokenSpace as TokenSpace
 from .studies.comparison import Comparison as Comparison
 from .studies.experiment import Experiment as Experiment
@@ -82,6 +84,8 @@ __all__ = [
     "StyleTransferTask",
     "Task",
     "Template",
+    "TextPrompt",
+    "TextSpace",
     "TokenPrompt",
     "TokenSpace",
     "__version__",

@@ -1,4 +1,4 @@
-"""What is searched for: a short sequence of tokens, of embedding vectors, or of keys and values.
+"""What is searched for: a sequence of tokens, of embedding vectors, of keys and values, or a text.
 
 All kinds are values: frozen, compared and hashed by content, and never tied to a model object.
 
@@ -8,6 +8,8 @@ True
 5
 >>> len(PrefixPrompt(np.zeros((5, 30, 2, 3, 64), dtype=np.float32)))
 5
+>>> TextPrompt("It was").text
+'It was'
 """
 
 from __future__ import annotations
@@ -159,7 +161,54 @@ class PrefixPrompt(SoftPrompt):
             )
 
 
-Prompt = TokenPrompt | SoftPrompt
+@dataclass(frozen=True)
+class TextPrompt:
+    """A prompt of text, which belongs to no tokenizer: each model spells it its own way.
+
+    What a model on this machine reads is the tokens of the text by itself (`FrozenLM.fed`), and
+    so it scores as the `TokenPrompt` of these does.
+
+    >>> prompt = TextPrompt(" It was")
+    >>> prompt.text, len(prompt), prompt == TextPrompt(" It was"), prompt == TokenPrompt((504, 572))
+    (' It was', 7, True, False)
+
+    Args:
+        text: Exactly what stands in the prompt's place, spaces and line breaks included. May be
+            empty.
+
+    Raises:
+        ValueError: It is no text, or holds half a character (a surrogate alone).
+    """
+
+    kind: ClassVar[PromptKind] = "text"
+
+    text: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is no text."""
+        if not isinstance(self.text, str):
+            raise ValueError(f"a text prompt takes a text, got {self.text!r}")
+        try:
+            self.text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"a text prompt takes whole characters, got {self.text!r}, which holds half of one"
+            ) from None
+
+    def __len__(self) -> int:
+        """Number of characters; how many tokens they are is each model's own affair."""
+        return len(self.text)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hexadecimal content hash, the same in every process."""
+        return hashlib.blake2b(self.text.encode(), digest_size=16, person=b"text").hexdigest()
+
+
+FedPrompt = TokenPrompt | SoftPrompt
+"""What a model is fed: all but text, which is spelt before."""
+
+Prompt = FedPrompt | TextPrompt
 
 
 def vector_prompt(vectors: NDArray[np.floating]) -> SoftPrompt:
@@ -218,7 +267,7 @@ class Length:
         return self.at_most if self.at_least == self.at_most else self
 
 
-Start = str | TokenPrompt | SoftPrompt
+Start = str | Prompt
 """Where a search begins: a name of `START_NAMES`, a text, or a prompt."""
 
 

@@ -19,8 +19,8 @@ Floats = NDArray[np.float64]
 Outputs = tuple[tuple[str, ...], ...]
 """What a model wrote: a text for each example of each prompt, prompts x examples."""
 
-PromptKind = Literal["tokens", "soft", "prefix"]
-"""Whether a prompt is token ids, embedding vectors, or keys and values at every layer."""
+PromptKind = Literal["tokens", "soft", "prefix", "text"]
+"""Whether a prompt is token ids, embedding vectors, keys and values at every layer, or text."""
 
 StartName = Literal["vocabulary", "hand", "label-words", "common-words", "task-words", "auto"]
 """Where a search may begin, by name: random tokens, the task's hand prompt, the words of its

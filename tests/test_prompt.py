@@ -15,13 +15,38 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import rlprompt
-from rlprompt.prompt import SoftPrompt, TokenPrompt
+from rlprompt.prompt import SoftPrompt, TextPrompt, TokenPrompt
 
 vectors = arrays(
     np.float32,
     st.tuples(st.integers(0, 4), st.integers(1, 4)),
     elements=st.floats(-100, 100, width=32),
 )
+
+
+class TestTextPrompt:
+    def test_it_is_a_value(self) -> None:
+        prompt = TextPrompt(" It was\n")
+        assert prompt == TextPrompt(" It was\n")
+        assert {prompt, TextPrompt(" It was\n")} == {prompt}
+        assert prompt != TextPrompt("It was")
+        assert len(prompt) == 8
+        assert len(TextPrompt("")) == 0
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            prompt.text = "x"  # type: ignore[misc]
+
+    def test_its_digest_is_the_same_in_every_process(self) -> None:
+        assert TextPrompt("It was").digest == "478a84ff2e6c46250f753e9cc9e26f4e"
+        assert TextPrompt("(5,)").digest != TokenPrompt((5,)).digest
+
+    @pytest.mark.parametrize("text", [None, 5, b"x", ("x",)])
+    def test_what_is_no_text_is_refused(self, text: Any) -> None:
+        with pytest.raises(ValueError, match="a text prompt takes a text, got"):
+            TextPrompt(text)
+
+    def test_half_a_character_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="which holds half of one"):
+            TextPrompt("a\ud800")
 
 
 class TestTokenPrompt:

@@ -39,6 +39,9 @@ from rlprompt.search.space import Space
 from rlprompt.tasks.base import prompt_rows
 from rlprompt.types import Loss, PromptKind
 
+# What a method that searches text may begin with, and tokens that it has room for.
+TEXTS = ("What is it about?", "In a word")
+TEXT_TOKENS = 64
 # Calls of the objective that bring nothing, after which a search will not end by itself.
 MOST_REFUSALS = 50
 
@@ -233,7 +236,10 @@ class _Check:
         objective = _Objective(task, self.lm, Budget(rows))
         objective.asked, objective.refusals = [], 0
         rng = np.random.default_rng(seed)
-        space = make_space(self.optimiser.searches, self.lm, self.length, (), rng)
+        kind = self.optimiser.searches
+        start = TEXTS if kind == "text" else ("vocabulary",)
+        length = Length(TEXT_TOKENS) if kind == "text" else self.length
+        space = make_space(kind, self.lm, length, (), rng, start=start)
         search = _Search(space, objective, calls)
         try:
             self.optimiser.run(objective, space, rng)

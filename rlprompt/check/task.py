@@ -33,10 +33,10 @@ from rlprompt.check.silence import silence
 from rlprompt.check.state import changed, model_state
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Length, Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.search.objective import CHUNK
 from rlprompt.search.optimiser import make_space
-from rlprompt.search.space import TokenSpace
+from rlprompt.search.space import TextSpace, TokenSpace
 from rlprompt.tasks.base import Measured, Task, as_task, what_it_writes
 from rlprompt.tasks.fitting import fitted
 from rlprompt.template import Query
@@ -195,7 +195,14 @@ class _Check:
 
     def prompts(self, kind: PromptKind, count: int) -> list[Prompt]:
         """Random prompts, each another one."""
+        if kind == "text":
+            drawn = self.prompts("tokens", count)
+            shown = (
+                self.task.described(self.lm, p)[0] for p in drawn if isinstance(p, TokenPrompt)
+            )
+            return [*map(TextPrompt, shown)]
         space = make_space(kind, self.lm, self.length, (), self.rng, self.task)
+        assert not isinstance(space, TextSpace)
         if isinstance(space, TokenSpace):
             return [space.sample(self.rng) for _ in range(count)]
         noise = 0.5 * self.rng.standard_normal((count, *space.start.shape))

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.data.load import Example, Splits
-from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt
 from rlprompt.tasks.base import Task
 from rlprompt.types import Floats, Loss
 
@@ -93,7 +93,8 @@ class ToyTask(Task):
 def _worth(prompt: Prompt) -> float:
     if isinstance(prompt, SoftPrompt):
         return -0.5 * float(np.square(prompt.vectors, dtype=np.float64).mean())
-    return float(np.mean([_number(str(token)) for token in prompt.ids])) if prompt.ids else 0.0
+    parts = prompt.text.split() if isinstance(prompt, TextPrompt) else prompt.ids
+    return float(np.mean([_number(str(part)) for part in parts])) if parts else 0.0
 
 
 @lru_cache(maxsize=1 << 16)

@@ -82,8 +82,9 @@ def score(
                     console.print(f"{title or task.name}, {model}:")
                 settled = settle(one, task, lm, chosen.prompt.lengths)
                 tokens = exported.prompt if exported else _typed(settled, lm, prompt, exact)
-                if isinstance(tokens, TokenPrompt):  # it may be longer than those of a search
-                    settled = fitted(settled, lm, chosen.prompt.lengths, [tokens])
+                read = lm.fed(tokens)
+                if isinstance(read, TokenPrompt):  # it may be longer than those of a search
+                    settled = fitted(settled, lm, chosen.prompt.lengths, [read])
                 scores = _print_scores(console, settled, lm, tokens, splits)
                 if exported:
                     verified &= _print_verdict(console, exported, settled, lm, scores)
@@ -125,10 +126,11 @@ def _print_scores(
 
     scores = {str(part): evaluate(task, lm, prompt, part) for part in splits}
     text, retypable = describe(task, lm, prompt)
-    if isinstance(prompt, TokenPrompt):
+    read = lm.fed(prompt)
+    if isinstance(read, TokenPrompt):
         again = "" if retypable else "  (typed again: other tokens)"
         console.print(f"prompt     {text!r}{again}")
-        console.print(f"token ids  {' '.join(map(str, prompt.ids)) or '(none)'}")
+        console.print(f"token ids  {' '.join(map(str, read.ids)) or '(none)'}")
     else:
         unit = "positions" if prompt.kind == "prefix" else "vectors"
         console.print(f"prompt     {len(prompt)} {unit}, {text!r}")

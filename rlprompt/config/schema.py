@@ -26,6 +26,7 @@ from rlprompt.config.tasks import (
 )
 from rlprompt.models.load_options import checked_options
 from rlprompt.prompt import Length, Pool, checked_starts
+from rlprompt.types import PromptKind
 
 DEFAULT_DATA = "movie-reviews"
 # Keys that have a plural for a grid.
@@ -116,8 +117,10 @@ class PromptConfig(StrictModel):
     """What is searched for.
 
     Attributes:
+        kind: What all prompts are (`PromptKind`), such as `text`; left out, what each method
+            searches.
         length: Tokens, or vectors of a soft prompt; of several lengths, token prompts have any and
-            soft prompts the longest.
+            soft prompts the longest. Texts have any, or in a range as many tokens at most.
         banned: Words, or token ids, that token prompts may not use.
         start: What searches begin with: a text, a name of `START_NAMES`, `{found: FOLDER}` of an
             exported prompt, or several of these; see `search`.
@@ -125,6 +128,7 @@ class PromptConfig(StrictModel):
             `{words: 200}`; see `Pool`.
     """
 
+    kind: PromptKind | None = None
     length: Annotated[
         Annotated[PositiveInt, pydantic.Tag(NUMBER)]
         | Annotated[LengthConfig, pydantic.Tag(MAPPING)],
@@ -137,6 +141,22 @@ class PromptConfig(StrictModel):
     tokens: Annotated[
         str | dict[str, int], BeforeValidator(lambda value: Pool.of(value).simplest)
     ] = "all"
+
+    @pydantic.model_validator(mode="after")
+    def _texts_are_no_tokens(self) -> PromptConfig:
+        usual = PromptConfig.model_fields
+        if self.kind != "text":
+            return self
+        if isinstance(self.length, int) and self.length != usual["length"].default:
+            raise ValueError(
+                f"length: a text has no exact number of tokens; give {{at_most: {self.length}}}"
+            )
+        for name in ("banned", "tokens"):
+            if getattr(self, name) != usual[name].default:
+                raise ValueError(
+                    f"{name} says what token prompts are made of, and the kind is text"
+                )
+        return self
 
     @property
     def lengths(self) -> int | Length:
@@ -381,8 +401,13 @@ class Config(StrictModel):
         return self.budgets or (() if self.budget is None else (self.budget,))
 
     def with_random(self) -> Config:
-        """The config with random search, as it comes, where it is not there in any form."""
-        if any(one.name == RANDOM for one in self.optimisers):
+        """The config with random search, as it comes, where it is not there in any form.
+
+        Not where all prompts are of another kind than the tokens that it draws.
+        """
+        if self.prompt.kind not in (None, "tokens") or any(
+            one.name == RANDOM for one in self.optimisers
+        ):
             return self
         every = (*self.optimisers, OptimiserConfig.named(RANDOM))
         return self.model_copy(update={"optimisers": every})

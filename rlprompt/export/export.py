@@ -37,7 +37,7 @@ from rlprompt.export.folder import ExportedPrompt, load_prompt
 from rlprompt.export.peft_adapter import write_adapter
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.scorer import embed
-from rlprompt.prompt import FACTS, PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import FACTS, FedPrompt, PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.evaluation import describe
 from rlprompt.search.result import Candidate, Result, Score
 from rlprompt.statistics.summaries import share_interval, summarise
@@ -142,7 +142,7 @@ def export_prompt(
     if task is not None:
         task = as_task(task)
         prompt = task.shortened(lm, prompt)
-    vectors = _vectors(lm, prompt)
+    vectors = _vectors(lm, lm.fed(prompt))
     content = safetensors.numpy.save({TENSOR: vectors})
     model = model_facts(lm, licence(lm.fingerprint.model), _place(lm.fingerprint.model, folder))
     facts = _facts(result, lm, task, prompt, run, hashlib.sha256(content).hexdigest(), model)
@@ -199,14 +199,15 @@ def _facts(
     candidate, usage = result.best, None if task is None else usage_of(task, lm, prompt)
     text, retypable = describe(as_task(task) if task else Task(), lm, prompt)
     metric = "" if task is None else task.metric
-    shape = (len(prompt), lm.hidden_size)
+    read = lm.fed(prompt)
+    shape = (len(read), lm.hidden_size)
     before = None if usage is None else _before(usage.made, lm)
     if isinstance(prompt, PrefixPrompt):
         shape, before = prompt.vectors.shape, ()
     return Facts(
         format=FORMAT,
         kind="token" if prompt.kind == "tokens" else prompt.kind,
-        ids=prompt.ids if isinstance(prompt, TokenPrompt) else None,
+        ids=read.ids if isinstance(read, TokenPrompt) else None,
         text=text,
         retypable=retypable,
         digest=prompt.digest,
@@ -261,7 +262,7 @@ def _before(template: Template, lm: FrozenLM) -> Ids | None:
     return own.query(dict.fromkeys(own.fields, "x"), lm).head_ids if own.head_is_fixed else None
 
 
-def _vectors(lm: FrozenLM, prompt: Prompt) -> NDArray[np.float32]:
+def _vectors(lm: FrozenLM, prompt: FedPrompt) -> NDArray[np.float32]:
     return prompt.vectors if isinstance(prompt, SoftPrompt) else _embedded(lm, prompt.ids)
 
 

@@ -20,7 +20,7 @@ from rlprompt.tasks.verbaliser import Verbaliser
 from rlprompt.template import AnswerSpace, Template
 from rlprompt.types import ModelKind
 
-FORMAT = 4
+FORMAT = 5
 VECTORS = "prompt.safetensors"
 # The one tensor of prompt.safetensors, (L, H) float32.
 TENSOR = "prompt"
@@ -198,8 +198,8 @@ class Facts(_Part):
 
     Attributes:
         format: Version of the folder's format.
-        kind: `token`, `soft` or `prefix`.
-        ids: Ids of a token prompt, else None.
+        kind: `token`, `soft`, `prefix` or `text`.
+        ids: Ids of a token prompt, and those that the model has for a text; else None.
         text: How it reads; a soft prompt as its nearest tokens, after `result.SOFT_MARK`, a prefix
             prompt as its size, after `result.PREFIX_MARK`.
         retypable: Whether typing the text gives the prompt again.
@@ -216,7 +216,7 @@ class Facts(_Part):
     """
 
     format: int
-    kind: Literal["token", "soft", "prefix"]
+    kind: Literal["token", "soft", "prefix", "text"]
     ids: tuple[NonNegativeInt, ...] | None
     text: str
     retypable: bool
@@ -232,8 +232,8 @@ class Facts(_Part):
 
     @pydantic.model_validator(mode="after")
     def _parts_fit_together(self) -> Facts:
-        if (self.kind == "token") != (self.ids is not None):
-            raise ValueError("a token prompt has ids, and no other has")
+        if (self.kind in ("token", "text")) != (self.ids is not None):
+            raise ValueError("a prompt of tokens or of text has ids, and no other has")
         if len(self.shape) != (5 if self.kind == "prefix" else 2):
             raise ValueError(f"a {self.kind} prompt of shape {self.shape}")
         if not set(self.scores) <= set(SCORED):
@@ -291,7 +291,7 @@ def _refusal(facts: Facts, here: Fingerprint) -> str:
     )
     if here.dtype != there.dtype:
         message += f"Weights in {here.dtype} cannot always be told: load them in {there.dtype}. "
-    if facts.kind != "token":
+    if facts.kind not in ("token", "text"):
         return message + "Its vectors mean nothing to another model; search there anew"
     return message + (
         f"`rlprompt transfer RUN --models {here.model}` tells what its text is worth there"

@@ -28,7 +28,7 @@ from rlprompt.export.prediction import Prediction, memory_rows
 from rlprompt.export.server import Answer, PromptServer, used
 from rlprompt.models.fingerprint import loading
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import FACTS, Prompt, TokenPrompt, vector_prompt
+from rlprompt.prompt import FACTS, Prompt, TextPrompt, TokenPrompt, vector_prompt
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,11 @@ def load_prompt(folder: str | Path) -> ExportedPrompt:
     content = _content(folder, FACTS)
     facts = _facts(folder / FACTS, content)
     vectors = _vectors(folder, facts)
-    prompt = vector_prompt(vectors) if facts.ids is None else TokenPrompt(facts.ids)
-    if prompt.digest != facts.digest or len(prompt) != len(vectors):
+    prompt: Prompt = vector_prompt(vectors) if facts.ids is None else TokenPrompt(facts.ids)
+    length = len(prompt)
+    if facts.kind == "text":
+        prompt = TextPrompt(facts.text)
+    if prompt.digest != facts.digest or length != len(vectors):
         raise ValueError(
             f"{folder / FACTS} was changed: its prompt is not the one that was exported; export it "
             "again"

@@ -17,6 +17,7 @@ from torch import Tensor
 from rlprompt.export.facts import Facts, Usage, check_model
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
+from rlprompt.search.evaluation import n_tokens
 from rlprompt.tasks.calibration import calibrated, content_free_queries, log_prior
 from rlprompt.tasks.fitting import cut
 from rlprompt.tasks.verbaliser import Verbaliser
@@ -256,9 +257,9 @@ class _Served:
         """Tokens of text, prompt and answer, as far as the model is fed them."""
         if self.usage.writing is None:
             query = self.query(fields)
-            return query.n_text + len(self.prompt) + query.n_answer
+            return query.n_text + n_tokens(self.lm, self.prompt) + query.n_answer
         n_text = self.template.query(fields, self.lm).n_text
-        return n_text + len(self.prompt) + self.usage.writing.max_new_tokens - 1
+        return n_text + n_tokens(self.lm, self.prompt) + self.usage.writing.max_new_tokens - 1
 
     def answer(self, loglik: Tensor) -> Classified:
         """The class from log-likelihoods of all label words (W,)."""

@@ -50,7 +50,7 @@ from rlprompt.models.request import Limits, Request, calls, join, prepare, prepa
 from rlprompt.models.scorer import Generator, Over, Scorer, token_vectors, write
 from rlprompt.models.spelling import Spelling
 from rlprompt.models.weights import input_device, keep_layout, n_parameters, quantisation
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import FedPrompt, Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.template import Piece, Query
 from rlprompt.types import Ids
 
@@ -257,6 +257,14 @@ class FrozenLM:
         """Text of token ids behind others, exactly as the tokenizer spells them."""
         return self.spelling.decode(ids, after)
 
+    def fed(self, prompt: Prompt) -> FedPrompt:
+        """The prompt as the model reads it: of a text its tokens (`encode`); others as they are.
+
+        Raises:
+            ValueError: As for `encode`.
+        """
+        return TokenPrompt(self.encode(prompt.text)) if isinstance(prompt, TextPrompt) else prompt
+
     def embeddings(self, ids: Sequence[int] | None = None) -> NDArray[np.float32]:
         """The vectors that tokens are fed as, (V, H) float32 for all of them or (N, H), a copy."""
         return cast("NDArray[np.float32]", token_vectors(self.model, ids).cpu().numpy())
@@ -277,7 +285,7 @@ class FrozenLM:
         """Log-likelihood of every candidate answer under every prompt.
 
         Args:
-            prompts: (P,) of one kind. Equal prompts are computed once.
+            prompts: (P,) of one kind; text counts as tokens. Equal prompts are computed once.
             queries: (Q,), each with the same number C of candidates.
             over: `"vocabulary"`: log p(candidate | text), summed over its tokens.
                 `"candidates"`: the same, renormalised among the query's candidates; for
@@ -318,7 +326,8 @@ class FrozenLM:
     def _score(
         self, scorer: Scorer, over: Over, prompts: Sequence[Prompt], queries: Sequence[Query]
     ) -> Tensor:
-        return self._answer(scorer, over, prepare(self.limits, prompts, queries), queries)
+        request = prepare(self.limits, [*map(self.fed, prompts)], queries)
+        return self._answer(scorer, over, request, queries)
 
     def _answer(
         self, scorer: Scorer, over: Over, request: Request, queries: Sequence[Query]
@@ -348,8 +357,9 @@ class FrozenLM:
             ValueError: As for `score`.
         """
         found: dict[int, Tensor] = {}
-        for places in calls(pairs):
-            request, queries = join(self.limits, [pairs[i] for i in places])
+        fed = [(self.fed(prompt), query) for prompt, query in pairs]
+        for places in calls(fed):
+            request, queries = join(self.limits, [fed[i] for i in places])
             # Texts that are served come once: kept, they would fill the memory.
             with forgetful(self._packed):
                 (rows,) = self._answer(self._scorer, "vocabulary", request, queries)
@@ -500,9 +510,10 @@ class FrozenLM:
         """
         decoding = Decoding(max_new_tokens, stop, temperature, top_k, top_p, seed, min_new_tokens)
         check_writes(self.name, self.kind)
-        request = prepare(self.limits, prompts, queries, n_answer=max_new_tokens - 1)
+        fed = [*map(self.fed, prompts)]
+        request = prepare(self.limits, fed, queries, n_answer=max_new_tokens - 1)
         end = AnswerEnd(self.decode, end_ids(self.model, self.tokenizer), decoding)
-        digests, vectors = [prompts[i].digest for i in request.firsts], self._vectors(request)
+        digests, vectors = [fed[i].digest for i in request.firsts], self._vectors(request)
         answers = write(self._generator, request.ids, digests, vectors, queries, end)
         return [answers[i] for i in request.inverse]
 

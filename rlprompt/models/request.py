@@ -4,7 +4,7 @@ Prompts become *virtual ids* (see `Scorer`): those of tokens are their own, and 
 and of prefix prompts are numbered from the end of the vocabulary.
 
 >>> limits = Limits("small", n_vocabulary=100, hidden_size=8, context=16)
->>> prompts: list[Prompt] = [TokenPrompt((5, 6)), TokenPrompt((7,)), TokenPrompt((5, 6))]
+>>> prompts: list[FedPrompt] = [TokenPrompt((5, 6)), TokenPrompt((7,)), TokenPrompt((5, 6))]
 >>> prepare(limits, prompts, [Query((1, 2), (), ((3,),))], n_answer=0).inverse
 (0, 1, 0)
 """
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprompt._utils.text import listed
-from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import FedPrompt, PrefixPrompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query
 from rlprompt.types import Ids
 
@@ -47,7 +47,7 @@ class Limits:
     start: Ids = ()
     prefix: tuple[int, ...] | str = "it keeps no keys and values"
 
-    def check_prompt(self, prompt: Prompt) -> None:
+    def check_prompt(self, prompt: FedPrompt) -> None:
         """Refuse ids outside the vocabulary and vectors of another width."""
         if isinstance(prompt, TokenPrompt):
             self.check_ids(prompt.ids)
@@ -135,7 +135,7 @@ class Request:
 
 def prepare(
     limits: Limits,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[FedPrompt],
     queries: Sequence[Query],
     *,
     n_answer: int | None = None,
@@ -197,7 +197,7 @@ def prepare(
     )
 
 
-def prepare_soft(limits: Limits, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Request:
+def prepare_soft(limits: Limits, prompts: Sequence[FedPrompt], queries: Sequence[Query]) -> Request:
     """As `prepare`, for a gradient: each prompt is computed on its own, equal ones too.
 
     Raises:
@@ -213,7 +213,7 @@ def prepare_soft(limits: Limits, prompts: Sequence[Prompt], queries: Sequence[Qu
     return prepare(limits, prompts, queries, merge=False)
 
 
-def calls(pairs: Sequence[tuple[Prompt, Query]]) -> list[list[int]]:
+def calls(pairs: Sequence[tuple[FedPrompt, Query]]) -> list[list[int]]:
     """Places of the pairs that `join` makes one call of: those of one prefix prompt, or no such."""
     found: dict[str, list[int]] = {}
     for i, (prompt, _) in enumerate(pairs):
@@ -222,7 +222,7 @@ def calls(pairs: Sequence[tuple[Prompt, Query]]) -> list[list[int]]:
 
 
 def join(
-    limits: Limits, pairs: Sequence[tuple[Prompt, Query]]
+    limits: Limits, pairs: Sequence[tuple[FedPrompt, Query]]
 ) -> tuple[Request, tuple[Query, ...]]:
     """Pairs of a prompt and its own query as a call of one empty prompt and many queries.
 

@@ -18,8 +18,17 @@ from rlprompt.types import PromptKind
 # Classes whose confusion fits a page; with more, the largest confusions are listed.
 MOST_CLASSES = 20
 OTHER = "(other)"
+# Characters of a prompt that a sentence holds.
+LONGEST_IN_LINE = 200
 # What the length of a prompt counts.
-UNITS: Mapping[PromptKind, str] = {"tokens": "token", "soft": "vector", "prefix": "position"}
+UNITS: Mapping[PromptKind, str] = {
+    "tokens": "token",
+    "soft": "vector",
+    "prefix": "position",
+    "text": "token",
+}
+# Kinds that can be read as they are.
+READABLE = ("tokens", "text")
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,7 @@ class BestPrompt:
         seed: Of the run.
         of: Runs that it was chosen from.
         text: The prompt as it reads; of a soft one the nearest tokens, of a prefix its size.
-        kind: Whether it is tokens, vectors, or keys and values.
+        kind: Whether it is tokens, vectors, keys and values, or text.
         size: Its length in words, such as "5 tokens".
         retypable: Whether typing the text gives the prompt again.
         found: When in the search, in words.
@@ -59,6 +68,11 @@ class BestPrompt:
     effects: Table | None
     bars: tuple[str, ...]
     others: tuple[Table, ...]
+
+    @property
+    def in_a_line(self) -> bool:
+        """Whether a sentence can hold its text."""
+        return self.kind in READABLE and len(self.text) <= LONGEST_IN_LINE
 
 
 def best_prompts(matrix: ScoreMatrix) -> Iterator[BestPrompt]:
@@ -92,7 +106,7 @@ def prompt_table(matrix: ScoreMatrix, found: tuple[BestPrompt, ...]) -> Table:
             *([] if plain else [str(one.split)]),
             str(one.seed),
             one.text,
-            one.kind if one.kind != "tokens" else "yes" if one.retypable else "no",
+            one.kind if one.kind not in READABLE else "yes" if one.retypable else "no",
             *(dict(one.scores).get(split, NONE) for split in ("train", "dev", "test")),
         )
         for one in found
@@ -135,7 +149,7 @@ def _best_prompt(matrix: ScoreMatrix, task: TaskEntry, run: RunData, of: int) ->
         of=of,
         text=best.text.removeprefix(SOFT_MARK) if kind == "soft" else best.text,
         kind=kind,
-        size=counted(len(best.prompt), UNITS[kind]),
+        size=counted(best.length, UNITS[kind]),
         retypable=best.retypable,
         found=f"after {best.found_at_rows:,} of {entry.rows:,} rows",
         scores=tuple((split, number(run.score(split))) for split in ("train", "dev", "test")),

@@ -303,8 +303,9 @@ def _size(run: RunData) -> float:
     """Numbers that its prompt is made of: token ids, or entries of its vectors."""
     if run.result is None or not run.result.candidates:
         return 0.0
-    prompt = run.result.best.prompt
-    return float(prompt.vectors.size if isinstance(prompt, SoftPrompt) else len(prompt))
+    best = run.result.best
+    prompt = best.prompt
+    return float(prompt.vectors.size if isinstance(prompt, SoftPrompt) else best.length)
 
 
 def _percent(part: float | None, whole: float | None, form: str = ",.1f") -> str:

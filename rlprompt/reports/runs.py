@@ -25,6 +25,8 @@ HEADER = ("method", "seed", "rows", "seconds (LM)", "train", "dev", "test", "typ
 COSTS = ("rows", "seconds (LM)")
 # Characters of a control's prompt that a table shows; one of demonstrations is in the summary.
 MOST_SHOWN = 60
+# Of a searched prompt, which may be a text of any length: all of it is among the best prompts.
+MOST_FOUND = 200
 # An average difference between train and test accuracy that is worth a sentence.
 GAP = 0.05
 # What typing a prompt's text gives, and what it means.
@@ -75,7 +77,7 @@ def _control_row(control: ControlEntry) -> tuple[str, ...]:
         NONE,
         *map(number, (control.train, control.dev, control.test)),
         _typed(text, control.retypable),
-        text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}...",
+        _cut(text, MOST_SHOWN),
     )
 
 
@@ -90,13 +92,17 @@ def _run_row(run: RunData) -> tuple[str, ...]:
         f"{entry.total_seconds:,.1f} ({share:.0%})",
         *map(number, (entry.train, entry.dev, entry.test)),
         NONE if entry.prompt is None else _typed(text, bool(entry.retypable)),
-        text.removeprefix(SOFT_MARK),
+        _cut(text.removeprefix(SOFT_MARK), MOST_FOUND),
     )
 
 
 def _reference_row(entry: ReferenceEntry) -> tuple[str, ...]:
     figures = map(number, (entry.train, entry.dev, entry.test))
     return (entry.name, NONE, count(entry.rows), f"{entry.seconds:,.1f}", *figures, NONE, "")
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def _split(entry: ScoredEntry) -> str:

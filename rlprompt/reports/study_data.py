@@ -54,7 +54,7 @@ class RunData:
     def length(self) -> int | None:
         """Tokens or vectors of the prompt that it picked, None where it has none."""
         result = self.result
-        return len(result.best.prompt) if result and result.candidates else None
+        return result.best.length if result and result.candidates else None
 
     def score(self, split: str) -> float | None:
         """Its metric on a split, None where it has none or does not count."""

@@ -12,6 +12,7 @@ from .run import search as search
 from .selection import Selection as Selection
 from .space import PrefixSpace as PrefixSpace
 from .space import SoftSpace as SoftSpace
+from .space import TextSpace as TextSpace
 from .space import TokenSpace as TokenSpace
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Result",
     "Selection",
     "SoftSpace",
+    "TextSpace",
     "TokenSpace",
     "evaluate",
     "search",

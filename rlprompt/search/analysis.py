@@ -12,7 +12,15 @@ import numpy as np
 
 from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TokenPrompt, vector_prompt
+from rlprompt.prompt import (
+    FedPrompt,
+    PrefixPrompt,
+    Prompt,
+    SoftPrompt,
+    TextPrompt,
+    TokenPrompt,
+    vector_prompt,
+)
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.result import Analysis, Neighbour, Piece, Projection
 
@@ -34,11 +42,13 @@ REFUSALS = (
 
 
 def analyse(evaluator: Evaluator, prompt: Prompt) -> Analysis:
-    """Take a prompt apart.
+    """Take a prompt apart; a text is read as a whole, and is not.
 
     A task that cannot score one of the parts loses this and nothing else: the reason is in the
     analysis.
     """
+    if isinstance(prompt, TextPrompt):
+        return Analysis()
     try:
         pieces = _pieces(evaluator, prompt)
         if isinstance(prompt, TokenPrompt | PrefixPrompt):
@@ -52,7 +62,7 @@ def analyse(evaluator: Evaluator, prompt: Prompt) -> Analysis:
         return Analysis(problem=problem)
 
 
-def _pieces(evaluator: Evaluator, prompt: Prompt) -> tuple[Piece, ...]:
+def _pieces(evaluator: Evaluator, prompt: FedPrompt) -> tuple[Piece, ...]:
     """Dev scores of the prompt without each of its parts, leaving one out at a time."""
     spans = list(parts(len(prompt)))
     if not spans:
@@ -74,14 +84,14 @@ def parts(length: int) -> Iterator[tuple[int, int]]:
         yield i * length // count, (i + 1) * length // count
 
 
-def _without(prompt: Prompt, start: int, end: int) -> Prompt:
+def _without(prompt: FedPrompt, start: int, end: int) -> FedPrompt:
     if isinstance(prompt, TokenPrompt):
         return TokenPrompt(prompt.ids[:start] + prompt.ids[end:])
     kept = [*range(start), *range(end, len(prompt))]
     return vector_prompt(prompt.vectors[kept]) if kept else TokenPrompt()
 
 
-def _text(lm: FrozenLM, prompt: Prompt, start: int, end: int) -> str:
+def _text(lm: FrozenLM, prompt: FedPrompt, start: int, end: int) -> str:
     """How a part of a prompt reads; keys and values as their positions, the first of which is 1."""
     if isinstance(prompt, TokenPrompt):
         return lm.decode(prompt.ids[start:end])

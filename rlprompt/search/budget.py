@@ -101,12 +101,12 @@ class Ledger:
         if prompt.digest not in self._whole:
             self._in_part.add(prompt.digest)
 
-    def record(self, scored: Scored) -> None:
-        """Enter a prompt that was scored on all train examples."""
+    def record(self, scored: Scored, length: int) -> None:
+        """Enter a prompt of so many tokens or vectors that was scored on all train examples."""
         self.n_prompts += 1
         self._whole.add(scored.prompt.digest)
         self._in_part.discard(scored.prompt.digest)
-        self.length += len(scored.prompt)
+        self.length += length
         self.points.append((scored.rows, scored.reward))
         if scored.reward > self.best_reward:
             seconds = self.lm_seconds

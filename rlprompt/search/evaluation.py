@@ -16,7 +16,7 @@ import numpy as np
 
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import PrefixPrompt, Prompt, TokenPrompt
+from rlprompt.prompt import PrefixPrompt, Prompt, TextPrompt, TokenPrompt
 from rlprompt.search.memo import Measurement, Memo, SplitQuestion, remembered
 from rlprompt.search.result import PREFIX_MARK, SOFT_MARK, Score
 from rlprompt.tasks.base import LARGEST, Measured, Task, as_task, needs_prior, unusable
@@ -157,14 +157,24 @@ def describe(task: Task, lm: FrozenLM, prompt: Prompt) -> tuple[str, bool]:
     """A prompt's text, and whether it is the same prompt again once it is typed in.
 
     A soft prompt reads as its nearest tokens, which are another prompt: marked and not retypable. A
-    prefix prompt is like no tokens, and is told by its size.
+    prefix prompt is like no tokens, and is told by its size. A text is told as it is, and as the
+    same again where it gives the tokens in the template, too, that it has by itself.
     """
+    if isinstance(prompt, TextPrompt):
+        tokens = task.spelt(lm, prompt.text)
+        same = tokens == lm.fed(prompt) == task.written(lm, prompt.text)
+        return prompt.text, same and task.described(lm, tokens)[1]
     if isinstance(prompt, TokenPrompt):
         return task.described(lm, prompt)
     if isinstance(prompt, PrefixPrompt):
         length, layers = prompt.vectors.shape[:2]
         return f"{PREFIX_MARK} {length} x {layers} layers of keys and values", False
     return f"{SOFT_MARK}{task.described(lm, lm.nearest_tokens(prompt))[0]}", False
+
+
+def n_tokens(lm: FrozenLM, prompt: Prompt) -> int:
+    """Tokens or vectors of a prompt, of a text those that a model makes of it."""
+    return len(lm.fed(prompt) if isinstance(prompt, TextPrompt) else prompt)
 
 
 def scores_of(task: Task, measured: Measured, examples: Sequence[Example]) -> list[Score]:

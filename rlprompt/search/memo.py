@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.writing import Written
-from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt
 from rlprompt.search.result import prompt_state
 from rlprompt.tasks.base import Measured, Task
 from rlprompt.types import Floats, Ids, Loss, Outputs
@@ -371,6 +371,6 @@ def _states(question: TrainQuestion, answer: Answer) -> list[dict[str, Any] | No
     def kept(i: int, prompt: Prompt) -> bool:
         if isinstance(prompt, PrefixPrompt) and question.examples is not None:
             return False
-        return isinstance(prompt, TokenPrompt) or i == best
+        return not isinstance(prompt, SoftPrompt) or i == best
 
     return [prompt_state(p) if kept(i, p) else None for i, p in enumerate(question.prompts)]

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from rlprompt.data.examples import Example, balanced
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.search.blocks import Pieces, checked_places
 from rlprompt.search.budget import Budget, Ledger, Scored
+from rlprompt.search.evaluation import n_tokens
 from rlprompt.search.memo import Answer, Memo, TrainQuestion
 from rlprompt.search.unpaid import Unpaid
 from rlprompt.tasks.base import LARGEST, Task, as_task, prompt_rows, unusable
@@ -264,6 +265,10 @@ class Objective(Unpaid):
                 f"task {self.task.name!r} has no gradient (no method rewards_with_grad); "
                 "use a method that needs rewards only"
             )
+        if any(isinstance(prompt, TextPrompt) for prompt in prompts):
+            raise ValueError(
+                "a text has no gradient; ask for that of its tokens (`FrozenLM.fed`), or of vectors"
+            )
         if prompts and (len({len(prompt) for prompt in prompts}) > 1 or not len(prompts[0])):
             raise ValueError(
                 "a gradient is taken of prompts of one length, 1 or more, got "
@@ -389,6 +394,7 @@ class Objective(Unpaid):
         return [
             SoftPrompt(self.lm.embeddings(p.ids)) if isinstance(p, TokenPrompt) else p
             for p in prompts
+            if not isinstance(p, TextPrompt)  # refused before
         ]
 
     def _check_texts(self, outputs: Outputs, shape: tuple[int, int]) -> None:
@@ -452,7 +458,7 @@ class Objective(Unpaid):
             self.ledger.record_part(prompt)
             reward = self._pieces.add(prompt.digest, block.part, rewards)
         if reward is not None:
-            self.ledger.record(Scored(prompt, reward, rows))
+            self.ledger.record(Scored(prompt, reward, rows), n_tokens(self.lm, prompt))
 
 
 class _Block:

@@ -10,13 +10,14 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, Pool, Prompt, Start, checked_starts
+from rlprompt.prompt import Length, Pool, Prompt, Start, TextPrompt, checked_starts
 from rlprompt.search.blocks import Block
 from rlprompt.search.objective import Evaluation, Objective
 from rlprompt.search.pools import Hidden, ranked_pool
-from rlprompt.search.space import PrefixSpace, ReadKeys, SoftSpace, Space, TokenSpace
-from rlprompt.search.starts import Origin, soft_starts, token_starts
+from rlprompt.search.space import PrefixSpace, ReadKeys, SoftSpace, Space, TextSpace, TokenSpace
+from rlprompt.search.starts import Origin, soft_starts, text_starts, token_starts
 from rlprompt.tasks.base import Task
+from rlprompt.tasks.fitting import room
 from rlprompt.template import Template
 from rlprompt.types import PromptKind
 
@@ -46,7 +47,7 @@ class Optimiser(Protocol[SpaceT]):
     `prepare(lm)`, if it has one, may refuse the model, too, and fetch what else `run` will need.
 
     Attributes:
-        searches: The space that `run` wants, `tokens`, `soft` or `prefix`.
+        searches: The space that `run` wants, `tokens`, `soft`, `prefix` or `text`.
     """
 
     searches: ClassVar[PromptKind]
@@ -56,7 +57,7 @@ class Optimiser(Protocol[SpaceT]):
 
         Args:
             objective: The only way to a reward.
-            space: Where to look, a `TokenSpace`, `SoftSpace` or `PrefixSpace`.
+            space: Where to look, a `TokenSpace`, `SoftSpace`, `PrefixSpace` or `TextSpace`.
             rng: The only source of randomness: same generator, same search.
         """
         ...
@@ -141,7 +142,7 @@ def make_space(
         length: As for `search`.
         banned: As for `search`.
         rng: Draws what is random in the starts.
-        task: What prompts are for; left out, `start` and `tokens` stay as they come.
+        task: What prompts are for; left out, `tokens` and starts that need one stay as they come.
         start: As for `search`; several are all in the space (`best_starts` chooses).
         tokens: As for `search`.
         hidden: What the model makes of texts (`Objective.hidden`), for what it expects after them;
@@ -158,7 +159,10 @@ def make_space(
         around = make_space("soft", lm, length, banned, rng, task, start=start)
         assert isinstance(around, SoftSpace)
         return PrefixSpace.around(lm, around, read_keys or lm.keys_and_values)
-    starts = sorted(checked_starts(start), key=lambda one: one == "auto")  # trimmed from the end
+    if kind == "text":
+        return _text_space(lm, Length.of(length), task, checked_starts(start))
+    read = [lm.fed(one) if isinstance(one, TextPrompt) else one for one in checked_starts(start)]
+    starts = sorted(read, key=lambda one: one == "auto")  # trimmed from the end
     pool, lengths = Pool.of(tokens), Length.of(length)
     soft = SoftSpace.from_lm(lm, lengths, rng) if kind == "soft" else None
     if soft is not None and starts == ["vocabulary"]:
@@ -174,6 +178,19 @@ def make_space(
         ranked = ranked_pool(lm, task, space.allowed, pool, hidden)
         space = replace(space, allowed=np.array(ranked), ranked=tuple(ranked))
     return token_starts(Origin(lm, task, space, known, banned, rng), starts)
+
+
+def _text_space(
+    lm: FrozenLM, length: Length, task: Task | None, starts: Sequence[Start]
+) -> TextSpace:
+    """Texts of a range's length at most, and of no more than the longest example leaves room for.
+
+    An exact number says how many tokens token prompts have, and nothing of texts.
+    """
+    said = None if length.simplest == length.at_most else length.at_most
+    left = None if task is None else room(task, lm)
+    limits = [one for one in (said, left) if one is not None]
+    return TextSpace.from_lm(lm, min(limits, default=None), text_starts(lm, task, starts))
 
 
 def check_leading(lm: FrozenLM, task: Task | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt, vector_prompt
+from rlprompt.prompt import Length, Prompt, TextPrompt, TokenPrompt, vector_prompt
 
 FORMAT = 2
 # Before the text of a soft prompt, which is that of its nearest tokens.
@@ -44,6 +44,8 @@ class Candidate:
         test: Test scores, of the picked prompt only.
         dev_examples: Dev examples that its dev scores are the means of: fewer than there are where
             it fell behind in the race on dev.
+        tokens: Of a text, the tokens that its model makes of it; None where the prompt itself has a
+            length.
     """
 
     prompt: Prompt
@@ -55,6 +57,12 @@ class Candidate:
     dev: Score | None
     test: Score | None
     dev_examples: int = 0
+    tokens: int | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens or vectors of the prompt."""
+        return len(self.prompt) if self.tokens is None else self.tokens
 
 
 # At so many points of the budget, evenly apart, the best prompt on train is scored on dev.
@@ -310,9 +318,11 @@ def _analysis(state: Mapping[str, Any]) -> Analysis:
 
 
 def prompt_state(prompt: Prompt) -> dict[str, Any]:
-    """A prompt as JSON values: ids, or a shape with base64 of little-endian float32."""
+    """A prompt as JSON values: ids, text, or a shape with base64 of little-endian float32."""
     if isinstance(prompt, TokenPrompt):
         return {"ids": list(prompt.ids)}
+    if isinstance(prompt, TextPrompt):
+        return {"text": prompt.text}
     content = base64.b64encode(prompt.vectors.astype("<f4").tobytes()).decode()
     return {"shape": list(prompt.vectors.shape), "float32": content}
 
@@ -321,13 +331,15 @@ def prompt_from_state(state: Mapping[str, Any]) -> Prompt:
     """The prompt that `prompt_state` described."""
     if "ids" in state:
         return TokenPrompt(state["ids"])
+    if "text" in state:
+        return TextPrompt(state["text"])
     vectors = np.frombuffer(base64.b64decode(state["float32"]), dtype="<f4")
     return vector_prompt(vectors.reshape(state["shape"]))
 
 
 def plain(value: Any) -> Any:
     """A value of dataclasses, mappings, sequences and numpy's numbers as JSON has it."""
-    if isinstance(value, TokenPrompt | SoftPrompt):
+    if isinstance(value, Prompt):
         return prompt_state(value)
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, Pool, Start, checked_starts
+from rlprompt.prompt import Length, Pool, Start, TextPrompt, checked_starts
 from rlprompt.search.analysis import analyse
 from rlprompt.search.budget import Budget, Ledger, Scored
 from rlprompt.search.evaluation import (
     Evaluator,
     describe,
     each_metric,
+    n_tokens,
     scores_of,
     shown_answers,
 )
@@ -84,7 +85,8 @@ def search(
         budget: Rows that the search may spend on train; selection and test are counted apart.
         seed: Decides everything random.
         length: Tokens of the prompt, exactly or in a range. A soft prompt has as many vectors, in
-            a range as many as the longest prompt has tokens.
+            a range as many as the longest prompt has tokens. A text has any number, or in a range
+            as many at most, and never more than the longest example leaves room for.
         banned: Ids and words that token prompts may not use.
         start: What to begin with: a text, a prompt, several, or a name. `vocabulary`: rows of
             random tokens for vectors, nothing for tokens. `hand`: the task's hand prompt.
@@ -92,8 +94,8 @@ def search(
             common words, or of those that the train texts have more often than texts do; for
             vectors the words at the centres of the clusters of the latter. `auto`: some of all
             these but the label words, kept by successive halving. Token methods score starts before
-            their own prompts; a soft prompt begins with the best of several. All of it is paid
-            from the budget.
+            their own prompts; a soft prompt begins with the best of several. Of a text there are
+            texts, prompts and `hand`, which `auto` stands for. All of it is paid from the budget.
         tokens: What token prompts are made of (`Pool`): `all`, `words`, `likely`, or with a size,
             such as `{"words": 200}`.
         on_progress: Called with the ledger after each chunk of scored prompts.
@@ -242,6 +244,7 @@ def _incumbents(evaluator: Evaluator, ledger: Ledger, budget: int) -> tuple[Incu
 
 def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = None) -> Candidate:
     text, retypable = describe(task, lm, task.shortened(lm, scored.prompt))
+    told = isinstance(scored.prompt, TextPrompt)
     return Candidate(
         prompt=scored.prompt,
         text=text,
@@ -252,6 +255,7 @@ def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = N
         dev=raced.dev if raced else None,
         test=None,
         dev_examples=len(raced.rewards) if raced else 0,
+        tokens=n_tokens(lm, scored.prompt) if told else None,
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from rlprompt.data.examples import Example, balanced
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.search.budget import KEPT, Improvement, Ledger, Scored
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.result import MARKS, Score
@@ -71,8 +71,9 @@ def entrants(ledger: Ledger, selection: Selection) -> list[Scored]:
 
     Along the path, half of the places are for prompts that led at points evenly apart inside the
     rows that were used. The other places go by train reward, past near copies of a better one: of
-    token prompts those with one token exchanged, of soft ones those within half of the greatest
-    distance. As long as there are places then, who is the farthest from all chosen gets one.
+    token prompts those with one token exchanged, of texts one word, of soft ones those within half
+    of the greatest distance. As long as there are places then, who is the farthest from all chosen
+    gets one.
 
     Args:
         ledger: What the search found.
@@ -118,8 +119,9 @@ def leaders(ledger: Ledger, marks: Sequence[float]) -> list[Improvement]:
 def _distances(prompts: Sequence[Prompt]) -> Floats:
     """How far apart prompts are, (P, P) float64: 1 and less is near.
 
-    Token prompts: the places where another token is, or none. Soft prompts: Euclidean, with half
-    of the greatest distance for one. What cannot be compared is infinitely far apart.
+    Token prompts: the places where another token is, or none; texts: where another word is. Soft
+    prompts: Euclidean, with half of the greatest distance for one. What cannot be compared is
+    infinitely far apart.
     """
     apart = np.zeros((len(prompts), len(prompts)))
     greatest = 0.0
@@ -138,6 +140,9 @@ def _distance(one: Prompt, other: Prompt) -> float:
     if isinstance(one, TokenPrompt) and isinstance(other, TokenPrompt):
         pairs = zip_longest(one.ids, other.ids)
         return float(sum(first != second for first, second in pairs))
+    if isinstance(one, TextPrompt) and isinstance(other, TextPrompt):
+        words = zip_longest(one.text.split(), other.text.split())
+        return float(sum(first != second for first, second in words))
     if isinstance(one, SoftPrompt) and isinstance(other, SoftPrompt) and len(one) == len(other):
         return float(np.linalg.norm(one.vectors - other.vectors))
     return float(np.inf)

@@ -1,4 +1,4 @@
-"""Where optimisers look: token sequences, or vectors around a start, one a position or many."""
+"""Where optimisers look: tokens, vectors around a start, one a position or many, or text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Length, PrefixPrompt, Prompt, SoftPrompt, TextPrompt, TokenPrompt
 
 logger = logging.getLogger(__name__)
 
@@ -405,4 +405,57 @@ class PrefixSpace(_Around):
         return isinstance(prompt, PrefixPrompt) and prompt.vectors.shape == self.start.shape
 
 
-Space = TokenSpace | SoftSpace | PrefixSpace
+@dataclass(frozen=True, eq=False)
+class TextSpace:
+    """Text prompts, of any words: where they come from is a method's own affair.
+
+    >>> start = TextPrompt("What is it about?")
+    >>> space = TextSpace((start,), at_most=4, count=lambda text: len(text.split()))
+    >>> space.contains(start), space.contains(TextPrompt("In a word, what is it about?"))
+    (True, False)
+
+    Args:
+        starts: Prompts to begin with, not scored yet; each lies in the space.
+        at_most: Tokens in the longest prompt, 1 or more, as `count` counts them; None for no limit.
+        count: Tokens of a text on the model that reads it; None where nobody counts.
+
+    Raises:
+        ValueError: The limit is below 1, or there is nothing to count by, or a start is too long.
+    """
+
+    starts: tuple[TextPrompt, ...] = ()
+    at_most: int | None = None
+    count: Callable[[str], int] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the limit and the starts."""
+        if self.at_most is not None:
+            Length.of(self.at_most)
+            if self.count is None:
+                raise ValueError(
+                    f"at_most is {self.at_most} tokens, and nobody counts them here: give `count`, "
+                    "or leave the limit out"
+                )
+        for start in self.starts:
+            if not self.contains(start):
+                raise ValueError(
+                    f"the start {start.text[:60]!r} has more tokens than the {self.at_most} that a "
+                    "text prompt has at most here: shorten it, or give "
+                    "`length: {at_most: N}` with a larger N"
+                )
+
+    @classmethod
+    def from_lm(
+        cls, lm: FrozenLM, at_most: int | None = None, starts: Sequence[TextPrompt] = ()
+    ) -> TextSpace:
+        """Texts of so many tokens of a model at most."""
+        return cls(tuple(starts), at_most, lambda text: len(lm.encode(text)))
+
+    def contains(self, prompt: Prompt) -> bool:
+        """Whether it is a text that is not too long."""
+        if not isinstance(prompt, TextPrompt):
+            return False
+        return self.at_most is None or self.count is None or self.count(prompt.text) <= self.at_most
+
+
+Space = TokenSpace | SoftSpace | PrefixSpace | TextSpace

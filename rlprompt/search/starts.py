@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import SoftPrompt, Start, TokenPrompt, vector_prompt
+from rlprompt.prompt import SoftPrompt, Start, TextPrompt, TokenPrompt, vector_prompt
 from rlprompt.search.allocation import halve, halving_cost
 from rlprompt.search.objective import Objective
 from rlprompt.search.pools import telling_words
@@ -25,6 +25,7 @@ from rlprompt.search.space import (
     PrefixSpace,
     SoftSpace,
     Space,
+    TextSpace,
     TokenSpace,
     banned_tokens,
     common_words,
@@ -216,6 +217,45 @@ def soft_starts(origin: Origin, starts: Sequence[Start], space: SoftSpace) -> So
     return _around(space, made)
 
 
+def text_starts(lm: FrozenLM, task: Task | None, starts: Sequence[Start]) -> tuple[TextPrompt, ...]:
+    """The starts of text prompts.
+
+    Args:
+        lm: The frozen model.
+        task: What prompts are for; None where that is not known, and a text stands as it is.
+        starts: Texts, prompts and names. `vocabulary` is none, and `auto` the hand prompt.
+
+    Raises:
+        ValueError: A start is one of vectors or drawn of tokens, or the task has no hand prompt.
+    """
+    task, made = task or Task(), list[TextPrompt]()
+    for start in starts:
+        match start:
+            case "vocabulary":
+                continue
+            case "hand" | "auto":
+                if task.hand_prompt:
+                    made.append(TextPrompt(task.placed(lm, task.hand_prompt)))
+                elif start == "hand":
+                    raise ValueError(_lacking("hand", task, lm))
+            case "common-words" | "task-words" | "label-words":
+                raise ValueError(
+                    f"a start of {start} is one of tokens, of which text prompts are not made; "
+                    "give these methods a text, or hand"
+                )
+            case SoftPrompt():
+                raise ValueError(
+                    "a start of vectors has no text that text prompts could begin with"
+                )
+            case TextPrompt():
+                made.append(start)
+            case TokenPrompt():
+                made.append(TextPrompt(task.described(lm, start)[0]))
+            case text:
+                made.append(TextPrompt(task.placed(lm, text)))
+    return tuple(dict.fromkeys(made))
+
+
 def best_starts(objective: Objective, space: Space, starts: Sequence[Start]) -> Space:
     """The space with the starts that are worth it, the best first, chosen on train.
 
@@ -226,6 +266,8 @@ def best_starts(objective: Objective, space: Space, starts: Sequence[Start]) -> 
     Raises:
         BudgetExhausted: The budget does not cover them; that ends the search.
     """
+    if isinstance(space, TextSpace):
+        return space
     auto = "auto" in starts
     pool: list[TokenPrompt] | list[SoftPrompt]
     if isinstance(space, TokenSpace):
@@ -252,7 +294,7 @@ def _around(space: V, starts: Sequence[NDArray[np.float32]]) -> V:
 
 def _written(origin: Origin, start: Start, *, exact: bool) -> list[TokenPrompt]:
     """The prompt of a text, of a name or found elsewhere, if it fits the space."""
-    assert not isinstance(start, SoftPrompt)
+    assert not isinstance(start, SoftPrompt | TextPrompt)
     if start == "hand":
         found = _some(origin, start, hand(origin))
     elif start == "label-words":
@@ -272,15 +314,20 @@ def _some(origin: Origin, name: str, found: list[TokenPrompt]) -> list[TokenProm
     """The prompts of a named start, if there are any."""
     if found:
         return found
+    raise ValueError(_lacking(name, origin.task, origin.lm))
+
+
+def _lacking(name: str, task: Task, lm: FrozenLM) -> str:
+    """What to say of a named start that there is none of."""
     lacks = {
         "hand": "no hand prompt (`hand_prompt`)",
         "label-words": "no label words that are allowed",
         "common-words": "no allowed token that is a word",
         "task-words": "no allowed words that its train texts have more often than others",
     }
-    raise ValueError(
-        f"task {origin.task.name!r} on {origin.lm.name} has {lacks[name]} to start from; give "
-        "another start than " + name
+    return (
+        f"task {task.name!r} on {lm.name} has {lacks[name]} to start from; give another start than "
+        + name
     )
 
 

@@ -33,6 +33,7 @@ from rlprompt.search.memo import Memo
 from rlprompt.search.result import Score
 from rlprompt.store.summary import BEST_WORD, EMPTY, IN_CONTEXT, hand_name
 from rlprompt.tasks.base import Task, needs_prior, prompt_rows
+from rlprompt.tasks.fitting import longest_text
 
 logger = logging.getLogger(__name__)
 
@@ -294,7 +295,7 @@ def _in_context(task: Task, lm: FrozenLM) -> Iterator[ControlPlan]:
     if found is None or not found.rounds:
         return
     variant = found.task
-    longest = _longest(variant, lm)
+    longest = longest_text(variant, lm) or 0
     for n_rounds in range(len(found.rounds), 0, -1):
         shown = [text for one in found.rounds[:n_rounds] for text in one]
         # As a leading prompt they are computed once for all examples.
@@ -312,9 +313,3 @@ def _in_context(task: Task, lm: FrozenLM) -> Iterator[ControlPlan]:
         f"{longest}, and {lm.name} has room for {lm.context}"
     )
     yield ControlPlan(IN_CONTEXT, variant, (), (), note)
-
-
-def _longest(task: Task, lm: FrozenLM) -> int:
-    """Tokens of the longest example of any split without a prompt, its answer included."""
-    parts = task.splits.parts().values()
-    return max(sum(size) for part in parts for size in task.lengths(lm, part) or ())

@@ -164,7 +164,8 @@ def selection_rows(experiment: Experiment, name: str, n_prompts: int) -> tuple[i
     raced = sizes["dev"] + n_rounds * (rows["dev"] - sizes["dev"] - task.prior_rows)
     raced += task.prior_rows
     longest = Length.of(experiment.space(name)["length"]).at_most
-    n_explained = min(MARKS, n_prompts) + len(list(parts(longest)))
+    n_parts = 0 if experiment.optimisers[name].searches == "text" else len(list(parts(longest)))
+    n_explained = min(MARKS, n_prompts) + n_parts
     on_dev = min(selection.candidates, n_prompts) * raced + n_explained * rows["dev"]
     if selection.dev_patience:
         on_dev += min(MARKS - 1, n_prompts) * rows["dev"]

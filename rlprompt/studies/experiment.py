@@ -106,11 +106,12 @@ class Experiment:
         self.control_plans  # noqa: B018  # while the model is in memory
         self.budget.check_covers(self.task)
         self._check_spaces()
-        soft = [name for name, one in self.optimisers.items() if one.searches != "tokens"]
+        told = ("tokens", "text")
+        soft = [name for name, one in self.optimisers.items() if one.searches not in told]
         if soft and self.task.tokens_only:
             raise ValueError(
                 f"task {self.task.name!r} reads the text of a prompt, and the vectors that "
-                f"{', '.join(soft)} would search have none; use methods that search tokens"
+                f"{', '.join(soft)} would search have none; use methods that search tokens or text"
             )
         climb = [n for n, one in self.optimisers.items() if getattr(one, "needs_gradient", False)]
         hooks = ("rewards_with_grad", "cross_entropy_with_grad")

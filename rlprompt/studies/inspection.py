@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.prompt import Prompt, TextPrompt, TokenPrompt
 from rlprompt.search.evaluation import evaluate
 from rlprompt.search.result import Result, Score
 from rlprompt.store.database import StoreError
@@ -26,7 +26,7 @@ from rlprompt.store.store import FILE, Store, StoredRun, as_json, differences
 from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Task
 
-COLUMNS = ("run", "prompt", "rows", "reward", "best", "gradient", "ids", "digest")
+COLUMNS = ("run", "prompt", "rows", "reward", "best", "gradient", "ids", "text", "digest")
 LISTS = ("examples", "per_example")
 # A stored score and one computed today differ by rounding alone. Packed and plain float32 scores of
 # the default model differ by 3e-5 nats, its bfloat16 ones by 5e-2; the reward `gap` stretches nats
@@ -61,7 +61,9 @@ class LedgerEntry:
 
     @property
     def title(self) -> str:
-        """How to tell the prompt in a line: its ids, or its content hash."""
+        """How to tell the prompt in a line: its ids, its text, or its content hash."""
+        if isinstance(self.prompt, TextPrompt):
+            return repr(self.prompt.text)
         if isinstance(self.prompt, TokenPrompt):
             return f"ids {' '.join(map(str, self.prompt.ids)) or '(none)'}"
         return f"{'soft' if self.prompt is None else self.prompt.kind} {self.digest}"
@@ -157,6 +159,7 @@ def _records(store: Store) -> Iterator[dict[str, Any]]:
                 "best": highest,
                 "gradient": entry.gradient,
                 "ids": None if ids is None else " ".join(map(str, ids)),
+                "text": entry.prompt.text if isinstance(entry.prompt, TextPrompt) else None,
                 "digest": entry.digest,
                 "examples": entry.examples,
                 "per_example": entry.per_example,
@@ -194,7 +197,7 @@ def _export_parquet(store: Store, path: Path) -> int:
         ) from None
     schema = pyarrow.schema(
         [
-            *((name, pyarrow.string()) for name in ("run", "ids", "digest")),
+            *((name, pyarrow.string()) for name in ("run", "ids", "text", "digest")),
             *((name, pyarrow.int64()) for name in ("prompt", "rows")),
             *((name, pyarrow.float64()) for name in ("reward", "best")),
             ("gradient", pyarrow.bool_()),

@@ -72,7 +72,13 @@ def load_experiments(
     optimisers, own = dict[str, Optimiser[Any]](), dict[str, PromptConfig]()
     for one in config.optimisers:
         settings, prompt = own_prompt(one, config.prompt)
-        optimisers[one.title] = make_optimiser(one.name, settings)
+        optimisers[one.title] = made = make_optimiser(one.name, settings)
+        if config.prompt.kind not in (None, made.searches):
+            raise ValueError(
+                f"{one.title} searches prompts of the kind {made.searches}, and the experiment's "
+                f"are of the kind {config.prompt.kind}: take methods that search that, or leave "
+                "`kind` out, and each method searches its own"
+            )
         if prompt != config.prompt:
             own[one.title] = prompt
     selection = None

@@ -243,6 +243,10 @@ class Task:
         """The prompt that exactly this text makes, without spaces of a template's."""
         return TokenPrompt(lm.encode(text))
 
+    def placed(self, lm: FrozenLM, text: str) -> str:
+        """A text as it stands in the prompt's place once `written`: by default as it is."""
+        return text
+
     def described(self, lm: FrozenLM, prompt: TokenPrompt) -> tuple[str, bool]:
         """A prompt's text, and whether it is the same prompt again once that is typed in."""
         text = lm.decode(prompt.ids)

@@ -143,6 +143,10 @@ class CompressionTask(Task):
         """As the other task."""
         return self.task.spelt(lm, text)
 
+    def placed(self, lm: FrozenLM, text: str) -> str:
+        """As the other task."""
+        return self.task.placed(lm, text)
+
     def described(self, lm: FrozenLM, prompt: TokenPrompt) -> tuple[str, bool]:
         """As the other task."""
         return self.task.described(lm, prompt)
@@ -171,18 +175,19 @@ class CompressionTask(Task):
         return sorted({self.blank(lm), *self.written(lm, self.prompt).ids})
 
     def shortened(self, lm: FrozenLM, prompt: Prompt) -> TokenPrompt:
-        """What the model is given: the prompt without blanks.
+        """What the model is given: the prompt without blanks, of a text the tokens.
 
         Raises:
             ValueError: It is a soft prompt.
         """
-        if not isinstance(prompt, TokenPrompt):
+        read = lm.fed(prompt)
+        if not isinstance(read, TokenPrompt):
             raise ValueError(
                 f"task {self.name!r} drops tokens of a prompt, and a soft prompt has none; use a "
                 "method that searches tokens, or search fewer vectors on the task itself"
             )
         blank = self.blank(lm)
-        return TokenPrompt([i for i in prompt.ids if i != blank])
+        return TokenPrompt([i for i in read.ids if i != blank])
 
     def rewards(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]

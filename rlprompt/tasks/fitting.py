@@ -40,6 +40,21 @@ def fitted(
     return task.fitted(lm, n_prompt)
 
 
+def longest_text(task: Task, lm: FrozenLM) -> int | None:
+    """Tokens of the longest example of any split without a prompt, with its answer.
+
+    None where the task does not say.
+    """
+    sizes = [task.lengths(lm, part) for part in task.splits.parts().values()]
+    return None if None in sizes else max(sum(size) for part in sizes for size in part or ())
+
+
+def room(task: Task, lm: FrozenLM) -> int | None:
+    """Tokens that the longest example leaves for a prompt; None without a limit that is known."""
+    longest = None if lm.context is None else longest_text(task, lm)
+    return None if longest is None or lm.context is None else lm.context - longest
+
+
 def check_room(task: Task, lm: FrozenLM, n_prompt: int) -> None:
     """Refuse an example of any split that leaves no room for a prompt of so many tokens.
 

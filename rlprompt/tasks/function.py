@@ -43,7 +43,7 @@ from rlprompt.data.examples import Example, Splits
 from rlprompt.data.load import DataSource
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.tasks.base import LARGEST, Task, data_name
 from rlprompt.types import Floats
 
@@ -346,12 +346,12 @@ class FunctionTask(Task):
         """
         rows = []
         for prompt in prompts:
-            if not isinstance(prompt, TokenPrompt):
+            if isinstance(prompt, SoftPrompt):
                 raise ValueError(
                     f"task {self.name!r} reads a prompt's text, and a soft prompt has none; use a "
-                    "method that searches tokens"
+                    "method that searches tokens or text"
                 )
-            text = lm.decode(prompt.ids)
+            text = prompt.text if isinstance(prompt, TextPrompt) else lm.decode(prompt.ids)
             rows.append(self.reward.score(text, examples, text))
         return np.array(rows).reshape(len(prompts), len(examples))
 

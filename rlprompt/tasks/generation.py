@@ -22,7 +22,7 @@ from rlprompt.data.load import DataSource
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.tasks.base import (
     MOST_SHOTS,
     SEPARATOR,
@@ -360,10 +360,12 @@ class GenerationTask(TemplateTask):
     def _shown(self, lm: FrozenLM, prompt: Prompt) -> str:
         if isinstance(prompt, TokenPrompt):
             return self.template.prompt_shown(lm, prompt.ids)
+        if isinstance(prompt, TextPrompt):
+            return prompt.text
         if self.tokens_only:
             raise ValueError(
                 f"the reward of task {self.name!r} is given the text of a prompt, and a soft "
-                "prompt has none; use a method that searches tokens"
+                "prompt has none; use a method that searches tokens or text"
             )
         return f"({len(prompt)} vectors)"
 

@@ -49,7 +49,11 @@ class TemplateTask(Task):
 
     def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """The prompt that a text makes in this template."""
-        return self.spelt(lm, self.template.on(lm).prompt_text(text))
+        return self.spelt(lm, self.placed(lm, text))
+
+    def placed(self, lm: FrozenLM, text: str) -> str:
+        """See `Task.placed`: with the template's space before it."""
+        return self.template.on(lm).prompt_text(text)
 
     def spelt(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """See `Task.spelt`."""

@@ -4,7 +4,7 @@ Tokens go where the tokenizer is the same. Elsewhere their text goes, and is typ
 the own model that is scored as well, where typing gives other tokens. Vectors mean something in one
 embedding space alone, and a hidden size of the same number makes no two spaces one: a soft prompt
 is scored as it is on its own model, and everywhere as its nearest tokens. A prefix prompt is near
-no tokens, and stays at home.
+no tokens, and stays at home. A text goes everywhere as it is.
 
 The own model is scored today for every prompt: where that differs from what the study holds, the
 machine, a library or the model has drifted.
@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 from rlprompt._utils.assets import AssetError
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import PrefixPrompt, Prompt, TokenPrompt
-from rlprompt.search.evaluation import Evaluator, describe, scores_of
+from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TextPrompt, TokenPrompt
+from rlprompt.search.evaluation import Evaluator, describe, n_tokens, scores_of
 from rlprompt.search.memo import Measurement, SplitQuestion
 from rlprompt.search.result import Result, Score
 from rlprompt.store.store import Store, StoredRun
@@ -80,7 +80,7 @@ class FoundPrompt:
     Attributes:
         source: What it is called, and how it reads.
         prompt: What its own model is given.
-        tokens: The same, or the nearest tokens of a soft prompt, or none of a prefix prompt.
+        tokens: The same, or the nearest tokens of a soft prompt; none of a prefix prompt or a text.
         lm: Its own model.
         task: Its own task.
         result: What its search says of it.
@@ -151,10 +151,11 @@ def _found(run: StoredRun, search: PlannedSearch) -> FoundPrompt:
     task, lm, result = search.task, search.lm, run.result
     assert result is not None
     prompt = task.shortened(lm, result.best.prompt)
-    if isinstance(prompt, PrefixPrompt):
-        tokens, (text, retypable) = TokenPrompt(), describe(task, lm, prompt)
+    tokens = TokenPrompt()
+    if isinstance(prompt, PrefixPrompt | TextPrompt):
+        text, retypable = describe(task, lm, prompt)
     else:
-        tokens = prompt if isinstance(prompt, TokenPrompt) else lm.nearest_tokens(prompt)
+        tokens = lm.nearest_tokens(prompt) if isinstance(prompt, SoftPrompt) else prompt
         text, retypable = task.described(lm, tokens)
     source = Source(
         run=run.name,
@@ -164,7 +165,7 @@ def _found(run: StoredRun, search: PlannedSearch) -> FoundPrompt:
         optimiser=search.method,
         seed=result.seed,
         soft=prompt.kind == "soft",
-        tokens=len(prompt),
+        tokens=n_tokens(lm, prompt),
         text=text,
         retypable=retypable,
     )
@@ -182,6 +183,9 @@ def arrivals(
     same_tokens = own.tokenizer == there.tokenizer
     if isinstance(found.prompt, PrefixPrompt):
         yield "as found", found.prompt if own.digest == there.digest else STAYS, None
+        return
+    if isinstance(found.prompt, TextPrompt):
+        yield "as found", found.prompt, None
         return
     if found.source.soft:
         if own.digest == there.digest:

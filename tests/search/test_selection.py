@@ -101,7 +101,7 @@ def ledger(*prompts: Prompt, rewards: Sequence[float]) -> Ledger:
     """What a search that scored these one after the other, for a row each, has in its ledger."""
     made = Ledger(used=len(prompts))
     for i, (prompt, reward) in enumerate(zip(prompts, rewards, strict=True)):
-        made.record(Scored(prompt, reward, i + 1))
+        made.record(Scored(prompt, reward, i + 1), len(prompt))
     return made
 
 
