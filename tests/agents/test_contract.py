@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from synthetic import N_EXAMPLES, HiddenVectors, SlopedWords, Synthetic
 from tiny import tiny_lm
+from writers import Typewriter
 
+from rlprompt.agents import instructions
 from rlprompt.agents.ascent import Ascent
 from rlprompt.agents.bbt_v2 import BBTv2
 from rlprompt.agents.bdpl import BDPL
@@ -22,6 +24,7 @@ from rlprompt.agents.gcg import GCG
 from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
+from rlprompt.agents.instructions import Instructions
 from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.ppo_edit import EditPPO
 from rlprompt.agents.prefix import PrefixTuning
@@ -62,16 +65,23 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     EditPPO(),
     RL(),
     SoftRL(dimension=4),
+    Instructions(),
 )
 
 # Methods that score on parts of the examples.
-ON_BLOCKS = (Grow, GCG)
+ON_BLOCKS = (Grow, GCG, Instructions)
 
 every = pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda o: type(o).__name__)
 
 
 def task(optimiser: Optimiser[Any]) -> Synthetic:
-    return SlopedWords() if optimiser.searches == "tokens" else HiddenVectors()
+    return SlopedWords() if optimiser.searches in ("tokens", "text") else HiddenVectors()
+
+
+@pytest.fixture(autouse=True)
+def _writes_in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny model is slow to write, and what it writes is noise."""
+    monkeypatch.setattr(instructions, "writer_of", lambda setting, lm: Typewriter())
 
 
 def run(optimiser: Optimiser[Any], rows: int = N_PROMPTS * N_EXAMPLES) -> Result:

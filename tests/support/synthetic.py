@@ -62,7 +62,9 @@ class Synthetic(Task):
 
 @dataclass(frozen=True)
 class HiddenWords(Synthetic):
-    """The share of a token prompt's tokens on one side of a plane through the embeddings.
+    """The share of a prompt's tokens on one side of a plane through the embeddings.
+
+    Of a text the tokens that the model reads.
 
     Args:
         share: Of the vocabulary on that side.
@@ -76,6 +78,7 @@ class HiddenWords(Synthetic):
         return np.random.default_rng(self.seed).standard_normal(lm.hidden_size)
 
     def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
+        prompt = lm.fed(prompt)
         assert isinstance(prompt, TokenPrompt)
         if not len(prompt):
             return 0.0
