@@ -89,6 +89,12 @@ def _check_experiment(
     # Budgets make no difference to a task and a model.
     for experiment in {(e.task_name, e.lm.name): e for e in experiments}.values():
         typer.echo(f"task {experiment.task_name} with {experiment.lm.name}")
+        if experiment.lm.served:
+            typer.echo(
+                f"not scored: {experiment.lm.where} would be paid for that; try the task on a model"
+                " on this machine"
+            )
+            continue
         report = check_task(
             experiment.task, experiment.lm, length=experiment.length, every_example=not quick
         )
@@ -172,7 +178,24 @@ def _show_plans(experiments: Mapping[str, Experiment]) -> None:
     for heading, experiment in experiments.items():
         if heading:
             typer.echo(f"\n{heading}")
-        _show_plan(experiment)
+        if experiment.lm.served:
+            _show_rows(experiment)
+        else:
+            _show_plan(experiment)
+
+
+def _show_rows(experiment: Experiment) -> None:
+    """What an experiment on a served model will ask, which is not tried: that would be paid for."""
+    from rlprompt.studies.dry_run import all_rows
+
+    rows = all_rows([experiment])
+    n_words = sum(map(len, experiment.task.class_words.values()))
+    each = f"{n_words} requests at most, one a label word" if n_words else "a request or more"
+    typer.echo(
+        f"rows in all: {rows.searched:,} searched, and at most {rows.outside:,} beside; a row is "
+        f"{each}, and none where the same was asked before. Seconds and tokens are not measured, "
+        f"for {experiment.lm.where} would be paid for that"
+    )
 
 
 def _show_plan(experiment: Experiment) -> None:

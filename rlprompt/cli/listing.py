@@ -49,7 +49,8 @@ def list_models() -> None:
     typer.echo("")
     typer.echo(
         "`model:` also takes a name on the Hugging Face hub (causal, masked, encoder-decoder), a\n"
-        f"folder made by save_pretrained, or a .gguf file. Cache: {cache_folder()}"
+        "folder made by save_pretrained, or a .gguf file; or {url: ...} for one on a server, as\n"
+        f"docs/served-models.md says. Cache: {cache_folder()}"
     )
 
 

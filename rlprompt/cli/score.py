@@ -130,7 +130,8 @@ def _print_scores(
     if isinstance(read, TokenPrompt):
         again = "" if retypable else "  (typed again: other tokens)"
         console.print(f"prompt     {text!r}{again}")
-        console.print(f"token ids  {' '.join(map(str, read.ids)) or '(none)'}")
+        if not lm.served:  # whose tokens are not known
+            console.print(f"token ids  {' '.join(map(str, read.ids)) or '(none)'}")
     else:
         unit = "positions" if prompt.kind == "prefix" else "vectors"
         console.print(f"prompt     {len(prompt)} {unit}, {text!r}")

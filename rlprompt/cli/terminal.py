@@ -53,6 +53,8 @@ TALKATIVE = (
     "rlprompt._utils.assets",
     "rlprompt.models.loading",
     "rlprompt.models.lm",
+    "rlprompt.models.api",
+    "rlprompt.models.served_lm",
     "rlprompt.studies.baselines",
     "rlprompt.studies.training",
 )
@@ -105,7 +107,7 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
         *(f"note: {note}" for task in tasks.values() for note in task.splits.notes),
         *(f"task: {name}, {_sizes(task)} examples" for name, task in tasks.items()),
         *(
-            f"model: {lm.name} ({lm.fingerprint.kind}, {lm.fingerprint.dtype} on {lm.device})"
+            f"model: {lm.name} ({lm.fingerprint.kind}, {lm.fingerprint.dtype} on {lm.where})"
             for lm in models.values()
         ),
         f"searches: {sum(len(experiment.grid) for experiment in experiments)} "
@@ -329,6 +331,8 @@ def print_conclusions(console: Console, page: Page) -> None:
         for sentence in section.results.sentences:
             console.print(visible(f"{heading}{sentence}"))
             said.add(sentence)
+    for line in page.bills:
+        console.print(visible(line))
     for caveat in page.caveats:
         if caveat.text not in said:
             console.print(visible(f"{caveat.check}: {caveat.text}"))

@@ -24,6 +24,7 @@ from rlprompt.config.tasks import (
     place_of,
     split_settings,
 )
+from rlprompt.models.access import DEFAULT_KEY_ENV, checked_key_env, checked_url
 from rlprompt.models.load_options import checked_options
 from rlprompt.prompt import Length, Pool, checked_starts
 from rlprompt.types import PromptKind
@@ -47,20 +48,72 @@ def _distinct(values: Sequence[object]) -> Sequence[object]:
 LoadOptions = Annotated[dict[str, Any], pydantic.AfterValidator(checked_options)]
 
 
+class PricesConfig(StrictModel):
+    """What a million tokens of a served model cost; see `Prices`.
+
+    Attributes:
+        input: Of those that it reads.
+        output: Of those that it writes.
+    """
+
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+
+
+# Of a served model what decides no result, and may be another the next time.
+PASSING = ("key_env", "concurrency", "timeout", "attempts", "prices")
+
+
 class ModelConfig(StrictModel):
-    """The frozen model.
+    """The frozen model: on this machine, or on a server.
 
     Attributes:
         name: As for `FrozenLM.load`: `smollm2-135m`, a hub name, a folder, that of a PEFT adapter,
-            or a `.gguf` file.
+            or a `.gguf` file. Of a served model its name there, left out for the only one.
         revision: Commit, branch or tag of a hub model.
         load: More for transformers' `from_pretrained`, such as `quantization_config`; what the
             experiment says for all models where this is left out.
+        url: Of a served model where its API begins, mostly with `/v1` at the end; see `ServedLM`.
+        key_env: The environment variable that holds the server's key, if it wants one.
+        concurrency: Requests at a time.
+        timeout: Seconds that an answer may take.
+        attempts: How often a request is sent at the most.
+        prices: Money for a million tokens, in a currency of one's own.
     """
 
-    name: str = Field(min_length=1)
+    name: str = ""
     revision: str | None = None
     load: LoadOptions = Field(default_factory=dict)
+    url: Annotated[str, pydantic.AfterValidator(checked_url)] | None = None
+    key_env: Annotated[str, pydantic.AfterValidator(checked_key_env)] = DEFAULT_KEY_ENV
+    concurrency: PositiveInt = 8
+    timeout: Annotated[float, Field(gt=0)] = 120.0
+    attempts: PositiveInt = 6
+    prices: PricesConfig | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _is_here_or_there(self) -> ModelConfig:
+        if self.url is None:
+            if not self.name:
+                raise ValueError("name is missing, or url for a model on a server")
+            given = [key for key in PASSING if key in self.model_fields_set]
+            if given:
+                raise ValueError(f"{given[0]} is for a model on a server; give its url as well")
+        elif self.revision or self.load:
+            what = "revision" if self.revision else "load"
+            raise ValueError(f"{what} is for a model that is loaded here, and url names a server")
+        return self
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_kept(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Of a model here what there ever was, so that studies from before go on."""
+        kept: dict[str, Any] = dump(self)
+        return kept if self.url else {key: kept[key] for key in ("name", "revision", "load")}
+
+    @property
+    def title(self) -> str:
+        """What it is called where nothing else is said."""
+        return self.name or str(self.url)
 
 
 T = TypeVar("T")
@@ -390,8 +443,9 @@ class Config(StrictModel):
     @property
     def all_models(self) -> list[tuple[str, ModelConfig]]:
         """Each model with what to call it, and how it is loaded."""
+        load = {"load": self.load}
         return [
-            (title or one.name, one if one.load else one.model_copy(update={"load": self.load}))
+            (title or one.title, one if one.load or one.url else one.model_copy(update=load))
             for title, one in _titled(self.model, self.models)
         ]
 

@@ -1,17 +1,23 @@
+from .bill import Bill as Bill
+from .bill import Prices as Prices
 from .decoding import Decoding as Decoding
 from .decoding import Generated as Generated
+from .decoding import Written as Written
 from .fingerprint import Fingerprint as Fingerprint
 from .lm import FrozenLM as FrozenLM
 from .noise import Noise as Noise
+from .served_lm import ServedLM as ServedLM
 from .writing import Writer as Writer
-from .writing import Written as Written
 
 __all__ = [
+    "Bill",
     "Decoding",
     "Fingerprint",
     "FrozenLM",
     "Generated",
     "Noise",
+    "Prices",
+    "ServedLM",
     "Writer",
     "Written",
 ]

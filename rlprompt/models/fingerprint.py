@@ -17,6 +17,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlprompt.models.weights import stated_quantisation, stored
 
+# What a model on a server is in the place of causal, masked or encoder-decoder.
+SERVED = "served"
+
 
 def loading(fingerprint: Mapping[str, str]) -> dict[str, Any]:
     """What `FrozenLM.load` takes beside the name for the same model again.
@@ -24,9 +27,18 @@ def loading(fingerprint: Mapping[str, str]) -> dict[str, Any]:
     Args:
         fingerprint: Fields of a `Fingerprint`; old ones lack some.
 
+    Raises:
+        ValueError: It is on a server, which loads it.
+
     >>> loading({"dtype": "float32", "revision": ""})
     {'dtype': 'float32', 'revision': None, 'load': {}}
     """
+    if fingerprint.get("kind") == SERVED:
+        raise ValueError(
+            f"the model {fingerprint['model']} is on a server, and this takes one that is loaded "
+            "here; what a search found there is a text, which `rlprompt show` and the page print "
+            "whole, and `rlprompt score` scores on any model"
+        )
     return {
         "dtype": fingerprint["dtype"],
         "revision": fingerprint["revision"] or None,
@@ -41,8 +53,9 @@ class Fingerprint:
     Attributes:
         model: The name it was loaded by.
         revision: Commit of the hub, or "".
-        kind: causal, masked or encoder-decoder.
-        weights: SHA-256 of all parameters, names included.
+        kind: causal, masked, encoder-decoder, or served.
+        weights: SHA-256 of all parameters, names included; of a served model, whose weights cannot
+            be seen, what its server says of it.
         tokenizer: SHA-256 of the tokenizer's full state.
         dtype: What weights and activations are computed in.
         quantisation: The method that the checkpoint names and a hash of its settings, or "".

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -90,7 +90,10 @@ class FrozenLM:
         dtype_reason: Why the weights are in the dtype they are in.
         options: What it was loaded with beside name and revision; see `load`.
         n_parameters: How many numbers the weights stand for, however many bits each takes.
+        served: Whether it is on a server, so that ids stand for characters (`ServedLM`).
     """
+
+    served: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -186,6 +189,11 @@ class FrozenLM:
     def device(self) -> torch.device:
         """Where the model takes its inputs: where the weights are, or the first of them."""
         return input_device(self.model)
+
+    @property
+    def where(self) -> str:
+        """Where it is: a device of this machine, or the address of a server."""
+        return str(self.device)
 
     @property
     def hidden_size(self) -> int:

@@ -1,8 +1,7 @@
 """Having a model write what it is asked for: the seam to whatever proposes prompts.
 
-A `Writer` is given requests, each one message of a person, and writes an answer to each. A frozen
-model becomes one (`LocalWriter`): as its own chat template has it, or, where there is none, as a
-text that it goes on with.
+A `Writer` is given requests, each one message of a person, and writes an answer to each. A served
+model is one; a model on this machine becomes one (`LocalWriter`).
 """
 
 from __future__ import annotations
@@ -12,23 +11,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from rlprompt.models.decoding import Decoding, check_writes
+from rlprompt.models.decoding import Decoding, Written, check_writes
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.served_lm import ServedLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Template
 
-# What a writer may be given by; anything else of it comes from the task's own model.
-SETTINGS = ("name", "revision", "load", "device", "dtype")
-
-
-class Written(NamedTuple):
-    """An answer, and the tokens that it took: of the request as it was fed, and of the answer."""
-
-    text: str
-    n_read: int
-    n_written: int
+# What a writer may be given by, beside the name: on this machine, and on a server.
+HERE = ("revision", "load", "device", "dtype")
+THERE = ("url", "key_env", "concurrency", "timeout", "attempts")
 
 
 @runtime_checkable
@@ -116,7 +109,8 @@ def writer_of(setting: str | Mapping[str, Any] | Writer | None, lm: FrozenLM) ->
 
     Args:
         setting: None for the task's own model; a name as for `FrozenLM.load`, or a mapping with it
-            and some of `SETTINGS`; or a writer.
+            and some of `HERE`, or with a `url` and some of `THERE` as for `ServedLM.connect`; or a
+            writer.
         lm: The task's own model, whose device and dtype others are given where nothing is said.
 
     Raises:
@@ -127,18 +121,11 @@ def writer_of(setting: str | Mapping[str, Any] | Writer | None, lm: FrozenLM) ->
     'toy'
     """
     if setting is None:
-        return LocalWriter(lm)
-    if isinstance(setting, Mapping):
-        unknown = sorted(set(setting) - set(SETTINGS))
-        if unknown or not isinstance(setting.get("name"), str):
-            raise ValueError(
-                f"a proposer is a model's name, or {{name: ...}} with {', '.join(SETTINGS[1:])}, "
-                f"got {dict(setting)}"
-            )
-        options = {key: value for key, value in setting.items() if key != "name"}
-        return _loaded(setting["name"], lm, **options)
+        return lm if isinstance(lm, ServedLM) else LocalWriter(lm)
     if isinstance(setting, str):
-        return _loaded(setting, lm)
+        setting = {"name": setting}
+    if isinstance(setting, Mapping):
+        return _named(setting, lm)
     if isinstance(setting, Writer):
         return setting
     raise ValueError(
@@ -146,12 +133,24 @@ def writer_of(setting: str | Mapping[str, Any] | Writer | None, lm: FrozenLM) ->
     )
 
 
-def _loaded(name: str, lm: FrozenLM, **options: Any) -> LocalWriter:
-    # Not `auto`, which may choose otherwise when a search goes on.
-    same = {"device": str(lm.device), "dtype": lm.fingerprint.dtype}
-    return _kept(name, json.dumps({**same, **options}, sort_keys=True))
+def _named(setting: Mapping[str, Any], lm: FrozenLM) -> Writer:
+    served = "url" in setting
+    unknown = sorted(set(setting) - {"name", *(THERE if served else HERE)})
+    if unknown or not isinstance(setting.get("url" if served else "name"), str):
+        raise ValueError(
+            f"a proposer is a model's name, {{name: ...}} with {', '.join(HERE)}, or {{url: ...}} "
+            f"with name, {', '.join(THERE[1:])}; got {dict(setting)}"
+        )
+    if not served:
+        # Not `auto`, which may choose otherwise when a search goes on.
+        same = {"device": "auto", "dtype": "float32"}
+        if not lm.served:
+            same = {"device": str(lm.device), "dtype": lm.fingerprint.dtype}
+        setting = {**same, **setting}
+    return _kept(served, json.dumps(setting, sort_keys=True))
 
 
 @lru_cache(maxsize=1)  # the searches of a study ask for the same one after another
-def _kept(name: str, options: str) -> LocalWriter:
-    return LocalWriter(FrozenLM.load(name, **json.loads(options)))
+def _kept(served: bool, setting: str) -> Writer:
+    settings = json.loads(setting)
+    return ServedLM.connect(**settings) if served else LocalWriter(FrozenLM.load(**settings))

@@ -9,7 +9,7 @@ import yaml
 
 from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.reports.tables import NONE, Table, count, number
-from rlprompt.store.summary import Summary
+from rlprompt.store.summary import ModelEntry, Summary
 
 # Characters of a control's prompt; train examples in context are long, and in summary.json whole.
 SHOWN = 240
@@ -70,6 +70,8 @@ def ledger(study: StudyData) -> Iterator[Table]:
     """What was spent, by method, and on what no search did."""
     yield _searches(study)
     summary = study.summary
+    if bill := _bill(summary):
+        yield bill
     controls = [
         (
             one.task,
@@ -110,6 +112,61 @@ def ledger(study: StudyData) -> Iterator[Table]:
         )
 
 
+def bill_line(model: ModelEntry) -> str:
+    """What a server's answers came to, in a line; "" for a model that was here.
+
+    >>> from rlprompt.store.summary import BillEntry
+    >>> bill = BillEntry(requests=1200, tokens_in=90000, tokens_out=1200, untold=0)
+    >>> fields = {"kind": "causal", "parameters": 0, "fingerprint": {}, "device": "", "noise": {}}
+    >>> bill_line(ModelEntry(name="m", bill=bill, **fields))
+    'bill of m: 1,200 requests, 90,000 tokens read, 1,200 written'
+    """
+    bill = model.bill
+    if bill is None:
+        return ""
+    parts = [
+        f"{bill.requests:,} requests",
+        f"{bill.tokens_in:,} tokens read",
+        f"{bill.tokens_out:,} written",
+    ]
+    if bill.untold:
+        parts.append(f"the tokens of {bill.untold:,} not told")
+    if bill.cost is not None:
+        prices = f"{bill.input_price:g} and {bill.output_price:g} for a million tokens"
+        parts.append(f"{bill.cost:,.4f} in all at {prices}")
+    return f"bill of {model.name}: {', '.join(parts)}"
+
+
+def _bill(summary: Summary) -> Table | None:
+    """What servers were asked, None where there are none."""
+    billed = [(one, one.bill) for one in summary.models if one.bill]
+    if not billed:
+        return None
+    return Table(
+        "bill",
+        "What servers were asked, controls and choosing included",
+        ("model", "server", "requests", "tokens read", "tokens written", "not told", "money"),
+        tuple(
+            (
+                one.name,
+                one.device,
+                count(bill.requests),
+                count(bill.tokens_in),
+                count(bill.tokens_out),
+                count(bill.untold),
+                number(bill.cost, 4),
+            )
+            for one, bill in billed
+        ),
+        text=(0, 1),
+        notes=(
+            "As the servers count, each answer once however often it was used; not told: requests "
+            "whose tokens the server does not tell. What a server may have counted for answers "
+            "that never arrived is not in it.",
+        ),
+    )
+
+
 def setup(summary: Summary) -> Iterator[Table]:
     """Models, tasks and versions, with what tells them from all others."""
     yield Table(
@@ -120,9 +177,11 @@ def setup(summary: Summary) -> Iterator[Table]:
             (
                 one.name,
                 one.kind,
-                count(one.parameters),
+                count(one.parameters or None),
                 one.device,
-                f"{max((v for k, v in one.noise.items() if k != 'spread'), default=0.0):.1e}",
+                f"{max(noise):.1e}"
+                if (noise := [v for k, v in one.noise.items() if k != "spread"])
+                else NONE,
                 number(one.noise.get("spread")),
                 ", ".join(f"{key} {value}" for key, value in one.fingerprint.items() if value),
             )

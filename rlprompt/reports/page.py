@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from rlprompt._utils.text import counted, listed_briefly, slugs
 from rlprompt.reports.caveats import Caveat, caveats, examined
 from rlprompt.reports.costs import (
+    bill_line,
     config_text,
     ledger,
     requirements,
@@ -28,6 +29,7 @@ from rlprompt.reports.score_matrix import ScoreMatrix
 from rlprompt.reports.study_data import StudyData
 from rlprompt.reports.tables import Table, count
 from rlprompt.reports.transfer import transfer_tables
+from rlprompt.store.summary import ModelEntry
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Page:
         requirements: What installs the same versions, or "".
         nested: Whether there are several splits of each task.
         transfer: What found prompts are worth on other models and data, where that was measured.
+        bills: What servers were asked, a line a model.
     """
 
     name: str
@@ -94,6 +97,7 @@ class Page:
     requirements: str
     nested: bool = False
     transfer: tuple[Table, ...] = ()
+    bills: tuple[str, ...] = ()
 
     def tables(self) -> Iterator[Table]:
         """Those that are written as files too, each name once."""
@@ -142,6 +146,7 @@ def page_of(study: StudyData) -> Page:
         requirements=requirements(summary),
         nested=len(summary.split_seeds) > 1,
         transfer=tuple(transfer_tables(study.transfer)) if study.transfer else (),
+        bills=tuple(filter(None, map(bill_line, summary.models))),
     )
 
 
@@ -190,9 +195,7 @@ def _facts(study: StudyData) -> Iterator[tuple[str, str]]:
     )
     yield (
         counted(len(summary.models), "model"),
-        listed_briefly(
-            f"{one.name} ({count(one.parameters)} parameters)" for one in summary.models
-        ),
+        listed_briefly(map(_model, summary.models)),
     )
     finished = sum(run.entry.status == "finished" for run in study.runs)
     seeds = f"{study.repetition} each"
@@ -206,6 +209,15 @@ def _facts(study: StudyData) -> Iterator[tuple[str, str]]:
     if read is not None:
         cost.insert(0, f"{_short(read)} tokens in the searches")
     yield f"{count(total_rows(study))} rows in all", ", ".join(cost)
+    for model in filter(bill_line, summary.models):
+        term = f"bill of {model.name}"
+        yield term, bill_line(model).removeprefix(f"{term}: ")
+
+
+def _model(model: ModelEntry) -> str:
+    if model.bill:
+        return f"{model.name} (served by {model.device})"
+    return f"{model.name} ({count(model.parameters)} parameters)"
 
 
 def _basis(study: StudyData) -> str:

@@ -18,9 +18,8 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.models.decoding import Decoding
+from rlprompt.models.decoding import Decoding, Written
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.writing import Written
 from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt
 from rlprompt.search.result import prompt_state
 from rlprompt.tasks.base import Measured, Task

@@ -109,9 +109,17 @@ class AskTell(ABC, Generic[SpaceT]):
 def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:
     """Refuse a method that writes with the model where that tells no next token, or is not ready.
 
+    And one that searches for anything but texts on a model that is on a server.
+
     Raises:
         ValueError: It is such a method, and such a model; or as `prepare` of the method says.
     """
+    if lm.served and optimiser.searches != "text":
+        raise ValueError(
+            f"{type(optimiser).__name__} searches {optimiser.searches} prompts, and {lm.name}, "
+            f"served by {lm.where}, takes texts alone; take a method that searches texts "
+            "(`prompt: {kind: text}`), or a model on this machine"
+        )
     if getattr(optimiser, "needs_next_token", False) and not lm.tells_next:
         raise ValueError(
             f"{type(optimiser).__name__} writes with the model, and {lm.name}, which is {lm.kind}, "
@@ -188,6 +196,11 @@ def _text_space(
     An exact number says how many tokens token prompts have, and nothing of texts.
     """
     said = None if length.simplest == length.at_most else length.at_most
+    if lm.served and said is not None:
+        raise ValueError(
+            f"`length` says {said} tokens at most, and {lm.name}, served by {lm.where}, does not "
+            "tell how many a text has; leave it out"
+        )
     left = None if task is None else room(task, lm)
     limits = [one for one in (said, left) if one is not None]
     return TextSpace.from_lm(lm, min(limits, default=None), text_starts(lm, task, starts))

@@ -200,7 +200,8 @@ def tokens_per_row(task: Task, lm: FrozenLM, length: float) -> float | None:
         lm: The model whose tokens they are.
         length: Tokens of a prompt, on average over those that were scored.
     """
-    sizes = task.lengths(lm, task.splits.train)
+    # Of a model that is served they are the server's, and on its bill.
+    sizes = None if lm.served else task.lengths(lm, task.splits.train)
     return None if sizes is None else float(np.mean([sum(pair) for pair in sizes])) + length
 
 
@@ -244,7 +245,7 @@ def _incumbents(evaluator: Evaluator, ledger: Ledger, budget: int) -> tuple[Incu
 
 def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = None) -> Candidate:
     text, retypable = describe(task, lm, task.shortened(lm, scored.prompt))
-    told = isinstance(scored.prompt, TextPrompt)
+    told = isinstance(scored.prompt, TextPrompt) and not lm.served
     return Candidate(
         prompt=scored.prompt,
         text=text,

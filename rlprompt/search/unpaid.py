@@ -13,9 +13,9 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.models.decoding import Decoding
+from rlprompt.models.decoding import Decoding, Written
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.writing import Writer, Written
+from rlprompt.models.writing import Writer
 from rlprompt.prompt import SoftPrompt
 from rlprompt.search.budget import Ledger
 from rlprompt.search.memo import (

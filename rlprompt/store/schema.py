@@ -66,6 +66,17 @@ MIGRATIONS = (
     """,
     # Rows that one prompt of the answer was charged; NULL from before that was kept (`charged`).
     "ALTER TABLE evaluations ADD COLUMN cost INTEGER",
+    # Requests that a server answered, and the tokens that it counted for each, NULL where it does
+    # not say; `model` is the digest of a fingerprint.
+    """
+    CREATE TABLE requests (
+        key BLOB PRIMARY KEY,
+        model TEXT NOT NULL,
+        answer TEXT NOT NULL,
+        tokens_in INTEGER,
+        tokens_out INTEGER
+    ) WITHOUT ROWID
+    """,
     # Requests to what proposes prompts, answered: a list of text, tokens read, tokens written.
     """
     CREATE TABLE writings (

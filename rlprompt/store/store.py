@@ -30,6 +30,7 @@ from rlprompt.search.memo import texts
 from rlprompt.search.result import Result, prompt_from_state
 from rlprompt.store.database import PATIENCE, Database, StoreError
 from rlprompt.store.record import Record, StoredMemo, charged, check_owner
+from rlprompt.store.requests import StoredRequests
 from rlprompt.store.schema import MIGRATIONS
 from rlprompt.tasks.base import Task
 from rlprompt.types import Floats, Outputs
@@ -265,6 +266,11 @@ class Store:
     def record(self, name: str, lm: FrozenLM, task: Task, worker: str) -> Record:
         """The answers of a run that `worker` has claimed, from its beginning."""
         return Record(self._database, lm, task, name, worker)
+
+    @property
+    def requests(self) -> StoredRequests:
+        """The answers of servers, request by request."""
+        return StoredRequests(self._database)
 
     def memo(self, lm: FrozenLM, task: Task, apart: str = "") -> StoredMemo:
         """The answers that no run asked for, such as the scores of controls; see `StoredMemo`."""

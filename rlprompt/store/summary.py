@@ -107,16 +107,39 @@ class TaskEntry(_Entry):
         return next((one for one in self.splits if one.split_seed == split_seed), None)
 
 
+class BillEntry(_Entry):
+    """What a server's answers came to; see `models.bill.Bill`.
+
+    Attributes:
+        requests: Those that were answered.
+        tokens_in: Tokens that the model read for them.
+        tokens_out: Tokens that it wrote.
+        untold: Requests of which the server did not say how many tokens they took.
+        input_price: Money for a million tokens read, None where no prices were given.
+        output_price: The same for tokens written.
+        cost: Money, None without prices.
+    """
+
+    requests: int
+    tokens_in: int
+    tokens_out: int
+    untold: int
+    input_price: float | None = None
+    output_price: float | None = None
+    cost: float | None = None
+
+
 class ModelEntry(_Entry):
     """A frozen model.
 
     Attributes:
         name: What it is called.
         kind: `causal`, `masked` or `seq2seq`.
-        parameters: Their number.
+        parameters: Their number; 0 where a server does not tell.
         fingerprint: Its digest, and the fields of `Fingerprint`.
-        device: Where it ran.
-        noise: Fields of `Noise`, nats.
+        device: Where it ran: a device, or the address of a server.
+        noise: Fields of `Noise`, nats; empty where it was not measured.
+        bill: Of a model on a server, what its answers came to.
     """
 
     name: str
@@ -125,6 +148,7 @@ class ModelEntry(_Entry):
     fingerprint: dict[str, str]
     device: str
     noise: dict[str, float]
+    bill: Annotated[BillEntry | None, Field(exclude_if=_unused)] = None
 
 
 class ScoredEntry(_Entry):

@@ -10,8 +10,10 @@ from typing import Any
 
 from rlprompt.data.examples import Example, Splits, repeats
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.served_lm import ServedLM
 from rlprompt.search.result import Candidate, Result, Score
 from rlprompt.store.summary import (
+    BillEntry,
     ControlEntry,
     ExampleEntry,
     ModelEntry,
@@ -215,9 +217,15 @@ def _model_entry(lm: FrozenLM) -> ModelEntry:
         kind=lm.kind,
         parameters=lm.n_parameters,
         fingerprint={"digest": lm.fingerprint.digest, **dataclasses.asdict(lm.fingerprint)},
-        device=str(lm.device),
-        noise=dataclasses.asdict(lm.own_noise),
+        device=lm.where,
+        noise={} if lm.served else dataclasses.asdict(lm.own_noise),
+        bill=_bill_entry(lm) if isinstance(lm, ServedLM) else None,
     )
+
+
+def _bill_entry(lm: ServedLM) -> BillEntry:
+    prices = lm.prices and {"input_price": lm.prices.input, "output_price": lm.prices.output}
+    return BillEntry(**dataclasses.asdict(lm.bill), **(prices or {}), cost=lm.cost)
 
 
 def _control_entry(experiment: Experiment, control: Control) -> ControlEntry:

@@ -99,7 +99,8 @@ class Control:
         retypable: Whether typing the text gives the prompt again.
         scores: By split; None where it could not be scored, and the note says why.
         rows: What it cost to choose and score it, outside any budget.
-        length: Tokens of the prompt, which every prediction reads; None where it was not scored.
+        length: Tokens of the prompt, which every prediction reads; None where it was not scored,
+            and on a server, which does not tell.
         note: How it was made.
         variant: As in its plan.
         test_metrics: Metric on each test example.
@@ -214,7 +215,7 @@ def score_control(plan: ControlPlan, lm: FrozenLM, memo: Memo | None = None) -> 
             split: scores_of(task, found, splits[split])[0] for split, found in measured.items()
         },
         rows=outside.rows,
-        length=len(plan.prompts[best]),
+        length=None if lm.served else len(plan.prompts[best]),
         note=plan.note,
         variant=plan.variant,
         test_metrics=each_metric(task, tested, splits["test"]),

@@ -6,6 +6,7 @@ is paid for.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ import numpy as np
 
 from rlprompt._utils.text import file_part
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.served_lm import Asked, ServedLM
 from rlprompt.prompt import Length, Pool, Start, TokenPrompt, checked_starts
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser, check_model, make_space
@@ -98,11 +100,15 @@ class Experiment:
         slugs = [file_part(name) for name in self.optimisers]
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"names of optimisers differ too little for files: {slugs}")
+        for optimiser in self.optimisers.values():
+            check_model(optimiser, self.lm)
         longest = max(Length.of(self.space(name)["length"]).at_most for name in self.optimisers)
         by_hand = written_by_hand(self.task, self.lm, self.hand_prompts)
         scored = [*self.controls.values(), *by_hand.values()]
         object.__setattr__(self, "task", fitted(self.task, self.lm, longest, scored))
         check_references(self.references, self.task, self.lm)
+        if isinstance(self.lm, ServedLM):
+            check_asked(self.task, self.lm)
         self.control_plans  # noqa: B018  # while the model is in memory
         self.budget.check_covers(self.task)
         self._check_spaces()
@@ -120,8 +126,6 @@ class Experiment:
                 f"task {self.task.name!r} has no gradient, which {', '.join(climb)} would climb; "
                 "use methods that need rewards only, such as grow or ppo"
             )
-        for optimiser in self.optimisers.values():
-            check_model(optimiser, self.lm)
         needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
         trained = [getattr(one, "length", 0) for one in self.references.values()]
         check_room(self.task, self.lm, max(longest, *map(len, needed), *trained))
@@ -166,6 +170,17 @@ class Experiment:
     def prompt_rows(self) -> int:
         """Rows that one prompt costs."""
         return prompt_rows(self.task)
+
+
+def check_asked(task: Task, lm: ServedLM) -> None:
+    """Have a task ask a server for all that it needs, up to where something would be sent.
+
+    Raises:
+        ValueError: The server cannot be asked for it.
+    """
+    for asks in (task.rewards, task.measure):
+        with contextlib.suppress(Asked):
+            asks(lm.unasked(), [TokenPrompt()], task.splits.train[:1])
 
 
 def searches(experiments: Sequence[Experiment]) -> dict[str, PlannedSearch]:

@@ -23,8 +23,10 @@ from rlprompt.config.tasks import (
     parse_task,
 )
 from rlprompt.export.folder import load_prompt
+from rlprompt.models.bill import Prices
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import ModelPool, PooledLM
+from rlprompt.models.served_lm import ServedLM
 from rlprompt.prompt import Length, Prompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser
@@ -36,6 +38,9 @@ from rlprompt.tasks.base import Task
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.fitting import fitted
 from rlprompt.tasks.label_search import with_found_words
+
+# Of a served model, how it is reached.
+ACCESS = ("key_env", "concurrency", "timeout", "attempts")
 
 
 def load_experiments(
@@ -89,7 +94,11 @@ def load_experiments(
     pool, experiments = pool or ModelPool(), []
     for i, (model, section) in enumerate(config.all_models):
         dtype = dtypes[i] if dtypes else config.dtype
-        lm = PooledLM(model, partial(load_model, section, config.device), dtype, pool)
+        if section.url:  # takes no memory
+            lm = load_model(section, config.device, dtype)
+            lm.name = lm.name if model == section.url else model
+        else:
+            lm = PooledLM(model, partial(load_model, section, config.device), dtype, pool)
         for loaded in tasks:
             task = settle(loaded.section, loaded.task, lm, longest)
             for budget in config.all_budgets:
@@ -264,6 +273,10 @@ def load_model(section: ModelConfig, device: str, dtype: str) -> FrozenLM:
         ValueError: Its name leads nowhere, or device, dtype or how to load it cannot be had.
         AssetError: The bundled model could not be fetched.
     """
+    if section.url:
+        prices = section.prices and Prices(section.prices.input, section.prices.output)
+        access = {key: getattr(section, key) for key in ACCESS}
+        return ServedLM.connect(section.url, section.name, prices=prices, **access)
     return FrozenLM.load(
         section.name, device=device, dtype=dtype, revision=section.revision, load=section.load
     )

@@ -291,6 +291,11 @@ def check_references(references: Mapping[str, Reference], task: Task, lm: Frozen
                 f"reference {name} trains causal models, and {lm.name} is {lm.kind}; leave it out "
                 "of `references`"
             )
+        if lm.served:
+            raise ValueError(
+                f"reference {name} trains a copy of the model, and {lm.name} is on a server "
+                f"({lm.where}); leave it out of `references`"
+            )
         kept = stays_as_loaded(lm.model)
         if kept and (reference.kind == "fine-tuning" or (reference.seeded and is_spread(lm.model))):
             raise ValueError(

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from rlprompt._utils.text import error_line
+from rlprompt.models.bill import Bill, Usage
 from rlprompt.models.fingerprint import loading
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.served_lm import ServedLM
 from rlprompt.search.memo import Memo, Question, V
 from rlprompt.search.result import Result
 from rlprompt.store.database import StoreError
@@ -33,7 +35,8 @@ class ModelReference(FrozenLM):
 
     Args:
         lm: The model here.
-        load: Loads it there, given its name; by default `FrozenLM.load`.
+        load: Loads it there, given its name; by default `FrozenLM.load`, or for a model on a server
+            what connects to it.
     """
 
     def __init__(self, lm: FrozenLM, load: Callable[[str], FrozenLM] | None = None) -> None:
@@ -42,7 +45,7 @@ class ModelReference(FrozenLM):
         self.fingerprint = lm.fingerprint
         path = lm.fingerprint.model
         self._place = os.path.abspath(path) if os.path.exists(path) else path
-        self._load = load
+        self._load = lm.again() if isinstance(lm, ServedLM) and load is None else load
 
     def live(self) -> FrozenLM:
         """The model, loaded.
@@ -124,6 +127,10 @@ class StudyServer:
         """
         return getattr(self._attempt(worker, number).memo, method)(*args)
 
+    def requests(self, method: str, *args: Any) -> Any:
+        """What a method of the study's answers of servers gives (`Answers`)."""
+        return getattr(self._study.store.requests, method)(*args)
+
     def end(
         self, worker: int, number: int, result: Result | None, error: str, details: str
     ) -> None:
@@ -165,6 +172,31 @@ class RemoteMemo:
         return kept
 
 
+class RemoteAnswers:
+    """Answers of a server that are kept at the study's (`Answers`).
+
+    Args:
+        call: Calls a method of `StudyServer.requests`.
+    """
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def get(self, key: bytes) -> Mapping[str, Any] | None:
+        """See `Answers.get`."""
+        found: Mapping[str, Any] | None = self._call("get", key)
+        return found
+
+    def put(self, key: bytes, model: str, answer: Mapping[str, Any], usage: Usage) -> None:
+        """See `Answers.put`."""
+        self._call("put", key, model, answer, usage)
+
+    def bill(self, model: str) -> Bill:
+        """See `Answers.bill`."""
+        found: Bill = self._call("bill", model)
+        return found
+
+
 class Worker:
     """Does searches, one after another, in a process of its own.
 
@@ -197,6 +229,8 @@ class Worker:
         place, found = (self._number, number), list[Result]()
         ask = partial(call, "ask", *place)
         search = dataclasses.replace(search, lm=self._live(search.lm))
+        if isinstance(search.lm, ServedLM):
+            search.lm.keep_answers(RemoteAnswers(partial(call, "requests")))
         try:
             result = search.run(RemoteMemo(ask), None, found.append)
         except StoreError:

@@ -16,7 +16,7 @@ from typing import Any
 
 import rlprompt
 from rlprompt._utils.files import write_atomically
-from rlprompt.config.schema import RANDOM, Config, config_from_json
+from rlprompt.config.schema import PASSING, RANDOM, Config, config_from_json
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE, Store
 from rlprompt.store.summary import ReferenceEntry
@@ -162,6 +162,7 @@ def _removed_on_error(study: Study) -> Iterator[None]:
     # Any other error: a task may come from anyone. It goes on to whoever called.
     except Exception:
         begun = any(run.owner or run.used for run in study.store.runs())
+        begun = begun or study.store.requests.any  # paid for
         study.close()
         if not begun:
             for path in study.folder.glob(f"{FILE}*"):  # the log of a reader, too
@@ -181,10 +182,21 @@ def _as_kept(config: Mapping[str, Any], out: Path) -> Mapping[str, Any]:
     try:
         # References decide no search, and may be asked for later, as more seeds may.
         later = {key: config[key] for key in ("references", "seeds")}
-        meant = {**config_from_json(kept).record, **later}
+        # And a server may be reached otherwise.
+        meant = _reached(config, {**config_from_json(kept).record, **later})
     except (ValueError, LookupError):  # it says something else, and the study will show what
         return config
     return {**_worded(config, meant, kept), "seeds": config["seeds"]}
+
+
+def _reached(config: Any, meant: Any) -> Any:
+    """A config with the settings of another's servers that decide no result."""
+    if isinstance(config, Mapping) and isinstance(meant, Mapping):
+        same = {key: config[key] for key in PASSING if key in config and config.get("url")}
+        return {**{key: _reached(config.get(key), value) for key, value in meant.items()}, **same}
+    if isinstance(config, list) and isinstance(meant, list) and len(config) == len(meant):
+        return [_reached(*pair) for pair in zip(config, meant, strict=True)]
+    return meant
 
 
 def _worded(config: Mapping[str, Any], meant: Any, kept: Any) -> dict[str, Any]:

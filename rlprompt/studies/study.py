@@ -19,6 +19,7 @@ from typing import Any, get_args, get_type_hints
 from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import PooledLM
+from rlprompt.models.served_lm import ServedLM
 from rlprompt.prompt import Length, Pool, Start, checked_starts
 from rlprompt.search.budget import Budget, Ledger
 from rlprompt.search.memo import Memo
@@ -223,6 +224,10 @@ class Study:
                 for name, one in searches.items()
             }
             self.store.plan(config, {name: one.spec for name, one in self.searches.items()})
+            for one in self.searches.values():
+                if isinstance(one.lm, ServedLM):
+                    one.lm.keep_answers(self.store.requests)
+                    self._stack.callback(one.lm.let_go)
             self._shared = self._stack.enter_context(Cache(cache)) if cache else None
             self._heartbeat = self._stack.enter_context(Heartbeat(folder / FILE))
             undo.pop_all()

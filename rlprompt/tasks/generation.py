@@ -317,6 +317,12 @@ class GenerationTask(TemplateTask):
             RewardError: The reward function raised, or gave no rewards.
             ValueError: The model cannot write, or an example is too long for it.
         """
+        if lm.served and self.length_penalty:
+            raise ValueError(
+                f"length_penalty is taken off for each token, and {lm.name}, served by {lm.where}, "
+                "does not tell the tokens of an answer; leave it out, or take a model on this "
+                "machine"
+            )
         queries = self.queries(lm, examples)
         answers = lm.generate(prompts, queries, **dataclasses.asdict(self._decoding))
         outputs = tuple(tuple(answer.text.strip() for answer in row) for row in answers)

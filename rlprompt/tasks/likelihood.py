@@ -104,6 +104,12 @@ class Likelihood:
                 f"could have a {LOG_LIKELIHOOD}; take a causal or encoder-decoder model, or a task "
                 "with label words"
             )
+        if self.lm.served:
+            raise ValueError(
+                f"{LOG_LIKELIHOOD} counts the end of an answer, and {self.lm.name}, served by "
+                f"{self.lm.where}, does not tell by which token it ends one; take a metric of what "
+                "it writes, such as exact_match, or a model on this machine"
+            )
         spelt = [list(self._spelt(example)) for example in examples]
         n_candidates = max(sum(len(candidates) for _, candidates in own) for own in spelt)
         owners = np.full((len(spelt), n_candidates), -1)

@@ -131,6 +131,11 @@ class Verbaliser:
         Raises:
             ValueError: The tokenizer spells two words alike, or one with nothing.
         """
+        if lm.served and self.length == "mean":
+            raise ValueError(
+                f"`length: mean` counts the tokens of label words, which {lm.name}, served by "
+                f"{lm.where}, does not tell; take `length: sum`, or a model on this machine"
+            )
         own, found = template.on(lm), dict[Ids, LabelWord]()
         for label, words in self.words.items():
             for word in words:
@@ -166,7 +171,8 @@ class Verbaliser:
             ValueError: As for `encode`.
         """
         words = self.encode(lm, template)
-        return LabelWordReport(words, tuple(self._warnings(words, lm)))
+        # What a server's tokens are is not known.
+        return LabelWordReport(words, () if lm.served else tuple(self._warnings(words, lm)))
 
     def _warnings(self, words: Sequence[LabelWord], lm: FrozenLM) -> Iterator[str]:
         lengths = sorted({len(word.ids) for word in words})

@@ -19,6 +19,7 @@ from writers import Diligent, Scripted, Typewriter
 from rlprompt.agents.instructions import Instructions
 from rlprompt.agents.proposer import Proposer
 from rlprompt.agents.requests import Shown
+from rlprompt.config.registry import make_optimiser
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, TextPrompt
@@ -302,6 +303,20 @@ def test_a_proposer_that_is_no_model_is_refused_before_a_row_is_paid(
     with pytest.raises(ValueError, match=message):
         Experiment("a", task, tiny_lm(), {"instructions": method}, Budget(100))
     assert not task.calls
+
+
+@pytest.mark.parametrize(
+    "proposer", [None, "smollm2-135m", {"name": "m", "revision": "x"}, {"url": "http://a/v1"}]
+)
+def test_a_proposer_is_set_in_an_experiment_as_a_model_is(proposer: Any) -> None:
+    place = "rlprompt.agents.instructions:Instructions"
+    made: Any = make_optimiser(place, {"proposer": proposer, "population": 3})
+    assert (made.proposer, made.population) == (proposer, 3)
+
+
+def test_a_proposer_of_another_type_is_no_setting() -> None:
+    with pytest.raises(ValueError, match="Instructions: proposer"):
+        make_optimiser("rlprompt.agents.instructions:Instructions", {"proposer": 3})
 
 
 def test_a_model_that_cannot_write_needs_another_proposer() -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_server import serving
 from spellings import CHAT_TEMPLATE, spelling_tokenizer
 from tiny import tiny_lm, tiny_model
 
-from rlprompt.models.decoding import Decoding
+from rlprompt.models.decoding import Decoding, Written
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.writing import LocalWriter, Writer, Written, writer_of
+from rlprompt.models.served_lm import ServedLM
+from rlprompt.models.writing import LocalWriter, Writer, writer_of
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Template
 
@@ -83,10 +85,26 @@ def test_a_writer_comes_of_a_name_a_mapping_or_itself(tmp_path: Path) -> None:
     assert writer_of(parrot, lm) is parrot
 
 
+def test_a_server_is_a_writer_by_its_url() -> None:
+    with serving() as script:
+        writer = writer_of({"url": script.url, "concurrency": 2}, tiny_lm())
+        assert isinstance(writer, ServedLM)
+        assert isinstance(writer, Writer)
+        assert writer.name == "tiny"
+        assert writer_of(None, writer) is writer
+        (one,) = writer.write(["the film"], Decoding(max_new_tokens=3))
+        assert one.n_written == 3
+        # A model on this machine beside a task's own that is served.
+        with pytest.raises(ValueError, match="no/such folder"):
+            writer_of("no/such folder", writer)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"revision": "x"}, r"a proposer is a model's name, or \{name: ...\} with revision"),
+        ({"revision": "x"}, r"a proposer is a model's name, \{name: ...\} with revision"),
+        ({"url": "http://x/v1", "dtype": "x"}, r"or \{url: ...\} with name, key_env, concurrency"),
+        ({"url": "nowhere"}, "nowhere"),
         ({"name": "m", "temperature": 1}, "a proposer is a model's name"),
         (3, "a proposer is a model's name, or has `name`, `digest` and `write`, got 3"),
     ],

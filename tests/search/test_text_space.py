@@ -11,7 +11,7 @@ import pytest
 from exports import class_task, writing_task
 from fakes import FakeTask, Remembered
 from optimisers import Rephrase
-from stored_search import Counted, goes_on
+from stored_search import Cut, goes_on
 from tiny import CONTEXT, tiny_lm
 
 from rlprompt.check.optimiser import check_optimiser
@@ -24,7 +24,7 @@ from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import make_space
 from rlprompt.search.result import Result, prompt_from_state, prompt_state
 from rlprompt.search.run import search
-from rlprompt.search.selection import entrants
+from rlprompt.search.selection import Selection, entrants
 from rlprompt.search.space import SoftSpace, TextSpace, TokenSpace
 from rlprompt.tasks.base import Task
 from rlprompt.tasks.compression import CompressionTask
@@ -151,25 +151,23 @@ class TestSearch:
         assert writing_task().rewards(lm, prompts[:1], train).shape == (1, 3)
 
     def test_a_cut_search_goes_on(self, tmp_path: Path) -> None:
-        goes_on(
-            tmp_path / "study.sqlite",
-            Rephrase(),
-            Counted(counts=[]),
-            Counted(counts=[], last=40),
-            Counted(counts=[]),
-            length=Length(12),
-        )
+        def cut(call: int) -> None:
+            if call > 9:
+                raise Cut
+
+        tasks = FakeTask(), FakeTask(before=cut), FakeTask()
+        goes_on(tmp_path / "study.sqlite", Rephrase(), *tasks, length=Length(12))
 
     def test_near_copies_differ_by_a_word(self) -> None:
         task = FakeTask()
-        objective = Objective(task, tiny_lm(), Budget(3 * 6))
+        objective = Objective(task, tiny_lm(), Budget(3 * 4))
         texts = ["a b c", "a b d", "a b", "x y z"]
         objective.evaluate([TextPrompt(text) for text in texts])
-        from rlprompt.search.selection import Selection, _distances
-
-        apart = _distances([TextPrompt(text) for text in texts])
-        assert apart[0].tolist() == [0, 1, 1, 3]
-        assert len(entrants(objective.ledger, Selection(candidates=2))) == 2
+        best, other = entrants(objective.ledger, Selection(candidates=2))
+        near = {"a b c", "a b d", "a b"}
+        assert isinstance(best.prompt, TextPrompt)
+        assert isinstance(other.prompt, TextPrompt)
+        assert (best.prompt.text in near) != (other.prompt.text in near)
 
     def test_a_text_has_no_gradient(self) -> None:
         objective = Objective(class_task(), tiny_lm(), Budget(99))

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rlprompt.models.decoding import Decoding
-from rlprompt.models.writing import Written
+from rlprompt.models.decoding import Decoding, Written
 
 WORDS = ("say", "the", "word", "plainly", "once", "more", "please", "now")
 
