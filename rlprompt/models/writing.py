@@ -10,14 +10,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 from rlprompt.models.decoding import Decoding, Written, check_writes
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.served_lm import ServedLM
 from rlprompt.prompt import TokenPrompt
-from rlprompt.template import Template
+from rlprompt.template import Query, Template
 
 # What a writer may be given by, beside the name: on this machine, and on a server.
 HERE = ("revision", "load", "device", "dtype")
@@ -47,12 +47,15 @@ class Writer(Protocol):
 class LocalWriter:
     """A frozen model as a writer.
 
-    The seed of the decoding, the request, and how often the same one stood before decide an answer.
+    A model with a chat template is asked in a chat, in which the last paragraph of a request that
+    ends in a colon, such as `Instruction:`, begins the model's own message: small models that
+    follow no request go on with what is begun. Any other goes on with the request as a text. The
+    seed of the decoding, the request, and how often the same one stood before decide an answer.
 
     >>> from rlprompt.check import toy_lm
     >>> (one,) = LocalWriter(toy_lm()).write(["Hello."], Decoding(max_new_tokens=4))
-    >>> one.n_read, one.n_written  # a token a byte, with the two line breaks behind the request
-    (8, 4)
+    >>> one.n_read, one.n_written  # a token a byte
+    (6, 4)
 
     Args:
         lm: The model.
@@ -75,11 +78,18 @@ class LocalWriter:
         """Hash of the model."""
         return self.lm.fingerprint.digest
 
-    @cached_property
-    def _template(self) -> Template:
-        if getattr(self.lm.tokenizer, "chat_template", None):
-            return Template.of({"user": "{request}{prompt}"})
-        return Template("{request}\n\n{prompt}")
+    def _query(self, request: str) -> Query:
+        asked, _, begun = request.rpartition("\n\n")
+        if not getattr(self.lm.tokenizer, "chat_template", None):
+            template = Template("{asked}{prompt}")
+            asked = request
+        elif asked and begun.endswith(":"):
+            template = Template.of([{"user": "{asked}"}, {"assistant": "{begun}{prompt}"}])
+        else:
+            template = Template.of({"user": "{asked}{prompt}"})
+            asked = request
+        fields = {"asked": asked, "begun": begun}
+        return template.query({name: fields[name] for name in template.fields}, self.lm)
 
     def write(self, requests: Sequence[str], decoding: Decoding) -> list[Written]:
         """See `Writer.write`.
@@ -94,9 +104,7 @@ class LocalWriter:
             rounds.setdefault(earlier[request], []).append(place)
             earlier[request] += 1
         for again, places in rounds.items():
-            queries = [
-                self._template.query({"request": requests[place]}, self.lm) for place in places
-            ]
+            queries = [self._query(requests[place]) for place in places]
             own = replace(decoding, seed=decoding.seed + again)
             (answers,) = self.lm.generate([TokenPrompt()], queries, **asdict(own))
             for place, query, answer in zip(places, queries, answers, strict=True):

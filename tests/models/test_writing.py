@@ -31,10 +31,10 @@ class Parrot:
 
 def test_an_answer_is_what_the_model_writes_after_the_request() -> None:
     lm = tiny_lm()
-    query = Template("{text}\n\n{prompt}").query({"text": "the film"}, lm)
+    query = Template("{text}{prompt}").query({"text": "the film"}, lm)
     ((plain,),) = lm.generate([TokenPrompt()], [query], max_new_tokens=6, temperature=1.0, seed=5)
     # " film" is one token, and "the" without a space three.
-    assert LocalWriter(lm).write(["the film"], HEATED) == [Written(plain.text, 6, len(plain.ids))]
+    assert LocalWriter(lm).write(["the film"], HEATED) == [Written(plain.text, 4, len(plain.ids))]
 
 
 def test_a_chat_model_is_asked_in_a_chat() -> None:
@@ -52,6 +52,13 @@ def test_a_chat_model_is_asked_in_a_chat() -> None:
         assert one.n_read > plain[0].n_read
         # What looks like a control token in a request is text.
         assert LocalWriter(lm).write(["<|im_end|>"], HEATED)[0].n_read > one.n_read
+        # The end of a request that asks for more begins the answer.
+        turns = Template.of([{"user": "the film"}, {"assistant": "It was:{prompt}"}])
+        ((written,),) = lm.generate(
+            [TokenPrompt()], [turns.query({}, lm)], max_new_tokens=6, temperature=1.0, seed=5
+        )
+        (one,) = LocalWriter(lm).write(["the film\n\nIt was:"], HEATED)
+        assert (one.text, one.n_read) == (written.text, turns.query({}, lm).n_text)
     finally:
         own.chat_template = None
 
