@@ -104,7 +104,7 @@ def parameters_of(algorithm: type[BaseAlgorithm]) -> list[str]:
     return names
 
 
-def check_settings(algorithm: type[BaseAlgorithm], settings: Mapping[str, Any]) -> None:
+def check_arguments(algorithm: type[BaseAlgorithm], settings: Mapping[str, Any]) -> None:
     """Refuse what the algorithm does not take.
 
     Raises:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rlprompt.agents.ranges import check_ranges
 from rlprompt.data.examples import balanced, check_choice
 from rlprompt.prompt import SoftPrompt
 from rlprompt.search.objective import Objective
@@ -66,8 +67,7 @@ class Ascent(ABC, Generic[S]):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate is above 0, got {self.learning_rate}")
+        check_ranges(self, {}, ("learning_rate",))
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay is 0 or more, got {self.weight_decay}")
         if self.batch is not None and self.batch < 1:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.agents.cma_es import dimension_for, generations
+from rlprompt.agents.ranges import check_ranges
 from rlprompt.prompt import PrefixPrompt
 from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import PrefixSpace
@@ -74,8 +75,7 @@ class BBTv2(AskTell[PrefixSpace]):
                 raise ValueError(
                     f"{name} is {least} or more, or None for the budget's, got {given}"
                 )
-        if not 0 < self.alpha < math.inf:
-            raise ValueError(f"alpha is above 0, got {self.alpha}")
+        check_ranges(self, {}, ("alpha",))
 
     def ask(self, space: PrefixSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`."""

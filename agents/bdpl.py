@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.stopping import LEAN
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace, first_words
 from rlprompt.types import Floats, PromptKind
-
-# Probability of the starts' own tokens at first, where there are starts: half, as in PPO.
-LEAN = 0.5
 
 
 @dataclass(frozen=True)
@@ -65,12 +63,7 @@ class BDPL:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if self.tokens < 2 or self.samples < 2:
-            raise ValueError(
-                f"tokens and samples are 2 or more, got {self.tokens} and {self.samples}"
-            )
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate is above 0, got {self.learning_rate}")
+        check_ranges(self, {"tokens": 2, "samples": 2}, ("learning_rate",))
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""

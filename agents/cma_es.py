@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rlprompt.agents.ranges import check_ranges
 from rlprompt.data.examples import check_choice
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import AskTell, Proposals
@@ -77,8 +78,7 @@ class CMAES(AskTell[SoftSpace]):
                 f"population is 4 prompts or more, or None for one by the dimension, got "
                 f"{self.population}"
             )
-        if not 0 < self.alpha < math.inf:
-            raise ValueError(f"alpha is above 0, got {self.alpha}")
+        check_ranges(self, {}, ("alpha",))
         if self.basis is not None:
             check_choice("basis", self.basis, Basis)
 

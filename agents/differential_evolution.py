@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,6 +10,7 @@ import numpy as np
 from scipy.optimize import Bounds, differential_evolution
 
 from rlprompt.agents.cma_es import dimension_for
+from rlprompt.agents.ranges import check_ranges
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import SoftSpace
 from rlprompt.types import Floats, PromptKind
@@ -62,8 +62,7 @@ class DifferentialEvolution:
             raise ValueError(
                 f"dimension is 1 or more, or None for one by the budget, got {self.dimension}"
             )
-        if not 0 < self.alpha < math.inf:
-            raise ValueError(f"alpha is above 0, got {self.alpha}")
+        check_ranges(self, {}, ("alpha",))
 
     def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.agents.continuation import continued
+from rlprompt.agents.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import halve, halving_size
 from rlprompt.search.objective import Objective
@@ -70,9 +71,7 @@ class GCG:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if self.candidates < 1 or self.top_k < 1:
-            given = f"{self.candidates} and {self.top_k}"
-            raise ValueError(f"candidates and top_k are 1 or more, got {given}")
+        check_ranges(self, {"candidates": 1, "top_k": 1})
         if not 0 <= self.likelihood < math.inf:
             raise ValueError(f"likelihood is a weight of 0 or more, got {self.likelihood}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -11,6 +10,7 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 
 from rlprompt.agents.continuation import continued
+from rlprompt.agents.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace
@@ -73,11 +73,7 @@ class Genetic:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        for name, least in {"population": 2, "children": 1, "tournament": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {least} or more, got {getattr(self, name)}")
-        if not 0 < self.mutation < math.inf:
-            raise ValueError(f"mutation is a number of tokens above 0, got {self.mutation}")
+        check_ranges(self, {"population": 2, "children": 1, "tournament": 1}, ("mutation",))
         if not 0 <= self.guided <= 1:
             raise ValueError(f"guided is a share, 0 to 1, got {self.guided}")
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from rlprompt.agents.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import TokenSpace
@@ -61,8 +62,7 @@ class Greedy(AskTell[TokenSpace]):
         """Check the settings."""
         if not 0 < self.pool <= 1:
             raise ValueError(f"pool is a share of the budget in (0, 1], got {self.pool}")
-        if self.batch < 1:
-            raise ValueError(f"batch is 1 prompt or more, got {self.batch}")
+        check_ranges(self, {"batch": 1})
 
     def ask(self, space: TokenSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`."""

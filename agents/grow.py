@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from rlprompt.agents.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import halve, halving_size
 from rlprompt.search.objective import Objective
@@ -55,10 +56,7 @@ class Grow:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if self.words < 2 or self.beam < 1:
-            raise ValueError(
-                f"words is 2 or more and beam 1 or more, got {self.words} and {self.beam}"
-            )
+        check_ranges(self, {"words": 2, "beam": 1})
         if not 0 < self.first < 1 or not 0 < self.share <= 1:
             raise ValueError(
                 f"first is in (0, 1) and share in (0, 1], got {self.first} and {self.share}"

@@ -11,6 +11,7 @@ import numpy as np
 
 from rlprompt.agents.pareto import front
 from rlprompt.agents.proposer import Proposer
+from rlprompt.agents.ranges import check_ranges
 from rlprompt.agents.requests import cross, mend, rewrite, shorten
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
@@ -92,9 +93,7 @@ class Instructions:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        for name in ("population", "children", "shown", "failures"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is 1 or more, got {getattr(self, name)}")
+        check_ranges(self, {"population": 1, "children": 1, "shown": 1, "failures": 1})
         self.decoding(0)
 
     def decoding(self, seed: int) -> Decoding:

@@ -12,7 +12,6 @@ through which no gradient flows.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 
+from rlprompt.agents.ranges import check_ranges
 from rlprompt.agents.soft_q_policy import Path, SoftQPolicy
 from rlprompt.types import Floats
 
@@ -43,14 +43,9 @@ class Pace:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        for name in ("scale", "learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is above 0, got {getattr(self, name)}")
+        check_ranges(self, {"top_k": 1, "steps": 1, "greedy_every": 1}, ("scale", "learning_rate"))
         if not 0 < self.target_rate <= 1:
             raise ValueError(f"target_rate is above 0 and up to 1, got {self.target_rate}")
-        for name in ("top_k", "steps", "greedy_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is 1 or more, got {getattr(self, name)}")
 
 
 class Learner:

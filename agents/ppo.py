@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from rlprompt.agents.rollouts import Fresh, check_settings, learn
+from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.rollouts import Fresh, learn
 from rlprompt.agents.token_policy import TokenPolicy
 from rlprompt.agents.token_proposal import Position
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
@@ -92,7 +93,7 @@ class PPO:
     def __post_init__(self) -> None:
         """Check the settings."""
         counts = {"prompts": 2, "epochs": 1, "components": 1, "top_k": 1}
-        check_settings(self, counts, ("learning_rate", "clip", "entropy"))
+        check_ranges(self, counts, ("learning_rate", "clip", "entropy"))
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is above 0 and up to 1, got {self.top_p}")
         if self.fresh is not None and not 0 < self.fresh < 1:
@@ -167,7 +168,7 @@ class SoftPPO:
     def __post_init__(self) -> None:
         """Check the settings."""
         least = {"prompts": 2, "epochs": 1, "dimension": 1}
-        check_settings(self, least, ("learning_rate", "clip", "alpha"))
+        check_ranges(self, least, ("learning_rate", "clip", "alpha"))
 
     def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""

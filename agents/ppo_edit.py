@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from rlprompt.agents.edit_policy import EditPolicy
-from rlprompt.agents.rollouts import Fresh, check_settings, learn
+from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.rollouts import Fresh, learn
 from rlprompt.agents.token_tilt import principal_components
 from rlprompt.envs.edit_prompt import TOKENS, EditEpisodes
 from rlprompt.envs.episodes import Flags
@@ -85,7 +86,7 @@ class EditPPO:
     def __post_init__(self) -> None:
         """Check the settings."""
         counts = {"prompts": 2, "edits": 1, "tokens": 1, "epochs": 1, "components": 1}
-        check_settings(self, counts, ("learning_rate", "clip"))
+        check_ranges(self, counts, ("learning_rate", "clip"))
         if not 0 < self.credit <= 1:
             raise ValueError(f"credit is a share above 0 and up to 1, got {self.credit}")
 

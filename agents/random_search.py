@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from rlprompt.agents.ranges import check_ranges
 from rlprompt.search.allocation import halve, halving_cost
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import AskTell, Proposals
@@ -48,8 +49,7 @@ class RandomSearch(AskTell[TokenSpace]):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if self.batch < 1:
-            raise ValueError(f"batch is 1 prompt or more, got {self.batch}")
+        check_ranges(self, {"batch": 1})
         if self.halving is not None and not 0 < self.halving < 1:
             raise ValueError(
                 f"halving is a share of the examples above 0 and below 1, or None, got "

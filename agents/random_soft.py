@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from rlprompt.agents.ranges import check_ranges
 from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import SoftSpace
 from rlprompt.types import PromptKind
@@ -42,10 +42,7 @@ class RandomSoft(AskTell[SoftSpace]):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if not 0 < self.alpha < math.inf:
-            raise ValueError(f"alpha is above 0, got {self.alpha}")
-        if self.batch < 1:
-            raise ValueError(f"batch is 1 prompt or more, got {self.batch}")
+        check_ranges(self, {"batch": 1}, ("alpha",))
 
     def ask(self, space: SoftSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`."""

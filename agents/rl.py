@@ -14,8 +14,9 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
-from rlprompt.agents.algorithms import check_settings, find_algorithm
+from rlprompt.agents.algorithms import check_arguments, find_algorithm
 from rlprompt.agents.ppo import SIGMA
+from rlprompt.agents.ranges import check_ranges
 from rlprompt.agents.sb3 import train
 from rlprompt.agents.token_proposal import OpenPosition, Position
 from rlprompt.agents.token_tilt import principal_components
@@ -72,10 +73,8 @@ class RL:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        check_settings(find_algorithm(self.algorithm, "tokens"), self.settings)
-        _check_prompts(self.prompts)
-        if self.words is not None and self.words < 2:
-            raise ValueError(f"words is 2 or more, or None for all tokens, got {self.words}")
+        check_arguments(find_algorithm(self.algorithm, "tokens"), self.settings)
+        check_ranges(self, {"prompts": 1, "words": 2})
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
@@ -135,12 +134,8 @@ class SoftRL:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        check_settings(find_algorithm(self.algorithm, "soft"), self.settings)
-        _check_prompts(self.prompts)
-        if self.dimension < 1:
-            raise ValueError(f"dimension is 1 or more, got {self.dimension}")
-        if not 0 < self.alpha < math.inf:
-            raise ValueError(f"alpha is above 0, got {self.alpha}")
+        check_arguments(find_algorithm(self.algorithm, "soft"), self.settings)
+        check_ranges(self, {"prompts": 1, "dimension": 1}, ("alpha",))
 
     def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
@@ -182,8 +177,3 @@ class Written(BaseFeaturesExtractor):
         found = torch.searchsorted(self.allowed, ids.contiguous()) * there
         tokens = self.components[found] * there[:, :, None]
         return torch.cat([tokens.flatten(1), self.position(observations)], 1)
-
-
-def _check_prompts(prompts: int) -> None:
-    if prompts < 1:
-        raise ValueError(f"prompts is 1 or more, got {prompts}")

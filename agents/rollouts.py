@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import stable_baselines3
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -41,27 +42,6 @@ class Settings(Protocol):
     @property
     def clip(self) -> float:
         """Largest relative change of a probability in an update."""
-
-
-def check_settings(settings: object, counts: Mapping[str, int], scales: tuple[str, ...]) -> None:
-    """Refuse numbers out of range; None is in every range.
-
-    Args:
-        settings: Whose attributes they are.
-        counts: Names of those that have a least value, and that.
-        scales: Names of those that are above 0.
-
-    Raises:
-        ValueError: One is out of range.
-    """
-    for name, least in counts.items():
-        value = getattr(settings, name)
-        if value is not None and value < least:
-            raise ValueError(f"{name} is {least} or more, got {value}")
-    for name in scales:
-        value = getattr(settings, name)
-        if value is not None and not 0 < value < math.inf:
-            raise ValueError(f"{name} is above 0, got {value}")
 
 
 def learn(
@@ -99,9 +79,13 @@ def learn(
     with seeded(int(rng.integers(2**32))):
         envs = Relative(PromptVecEnv(episodes), episodes.objective.ledger)
         learner = stable_baselines3.PPO(env=envs, **(ours | of_a_rollout | dict(given)))
-        # Its own logger would leave an empty folder in the system's temporary folder.
-        learner.set_logger(Logger(folder=None, output_formats=[]))
+        unlogged(learner)
         learner.learn(steps, callback)
+
+
+def unlogged(learner: BaseAlgorithm) -> None:
+    """Have a learner keep no log: its own would leave an empty folder among temporary ones."""
+    learner.set_logger(Logger(folder=None, output_formats=[]))
 
 
 class Relative(VecEnvWrapper):

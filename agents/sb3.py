@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.logger import Logger
 
 from rlprompt._utils.seeding import seeded
 from rlprompt.agents.algorithms import arguments
-from rlprompt.agents.rollouts import Relative
+from rlprompt.agents.rollouts import Relative, unlogged
 from rlprompt.envs.episodes import Array, Episodes
 from rlprompt.envs.vec_env import PromptVecEnv
 from rlprompt.prompt import Prompt
@@ -63,8 +62,7 @@ def train(
         envs = Standardised(PromptVecEnv(episodes), objective.ledger)
         given = arguments(algorithm, episodes, {**settings, "policy_kwargs": policy_kwargs})
         learner = _made(algorithm, {**given, "env": envs})
-        # Its own logger would leave an empty folder in the system's temporary folder.
-        learner.set_logger(Logger(folder=None, output_formats=[]))
+        unlogged(learner)
         masks: dict[str, Any] = {}
         if "use_masking" in inspect.signature(learner.learn).parameters:
             masks = {"use_masking": episodes.varies}

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from rlprompt.agents.path_consistency import Learner, Pace
+from rlprompt.agents.ranges import check_ranges
 from rlprompt.agents.soft_q_policy import Path, SoftQPolicy
 from rlprompt.data.examples import check_choice
 from rlprompt.prompt import TokenPrompt
@@ -105,9 +106,7 @@ class SoftQ:
     def __post_init__(self) -> None:
         """Check the settings, and say those that the preset decides."""
         check_choice("preset", self.preset, Preset)
-        for name, least in {"prompts": 2, "width": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {least} or more, got {getattr(self, name)}")
+        check_ranges(self, {"prompts": 2, "width": 1})
         # So that a result says what was run, whatever a later version's preset has.
         for name, value in asdict(self.pace).items():
             object.__setattr__(self, name, value)

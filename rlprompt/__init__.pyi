@@ -16,6 +16,7 @@ from .prompt import PrefixPrompt as PrefixPrompt
 from .prompt import SoftPrompt as SoftPrompt
 from .prompt import TextPrompt as TextPrompt
 from .prompt import TokenPrompt as TokenPrompt
+from .reports.study import Study as Study
 from .search.budget import Budget as Budget
 from .search.objective import BudgetExhausted as BudgetExhausted
 from .search.objective import Evaluation as Evaluation
@@ -81,6 +82,7 @@ __all__ = [
     "SoftPrompt",
     "SoftSpace",
     "Splits",
+    "Study",
     "StyleTransferTask",
     "Task",
     "Template",

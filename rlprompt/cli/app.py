@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -22,7 +23,7 @@ from typer.core import TyperGroup
 from rlprompt.cli.check import check
 from rlprompt.cli.check import dry_run as show_plan
 from rlprompt.cli.inspect import export, list_runs, report, show, verify, watch, work
-from rlprompt.cli.options import ConfigPath, Device, Dtype
+from rlprompt.cli.options import AsJson, ConfigPath, Device, Dtype, Quiet
 from rlprompt.cli.predict import predict
 from rlprompt.cli.score import score
 from rlprompt.cli.transfer import transfer
@@ -48,7 +49,6 @@ app = typer.Typer(
     cls=_Commands,
     help="Find better prompts for a frozen language model, and compare how they were found.",
     no_args_is_help=True,
-    add_completion=False,
     # Rich would cost a third of the start, and wrap tracebacks beyond copying.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -108,6 +108,8 @@ def compare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what it would cost, and run nothing.")
     ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare optimisers at the same budget.
 
@@ -121,7 +123,8 @@ def compare(
     if dry_run:
         _guarded(show_plan)(chosen)
         return
-    _compare(chosen, out, chosen.name, restart, workers, track or (), adds_random=True)
+    said = _Said(quiet or as_json, as_json)
+    _compare(chosen, out, chosen.name, restart, said, workers, track or (), adds_random=True)
 
 
 @app.command()
@@ -137,6 +140,8 @@ def run(
     out: Out = None,
     restart: Restart = False,
     cache: Cache = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run one optimiser with one seed.
 
@@ -151,7 +156,8 @@ def run(
         method = locate(optimiser, config.parent)
         one = _pick(chosen, method) or OptimiserConfig.named(method)
     name = f"{chosen.name}-{one.name.rpartition(':')[2]}-seed{seed}"
-    _compare(chosen.model_copy(update={"optimisers": (one,)}), out, name, restart)
+    chosen = chosen.model_copy(update={"optimisers": (one,)})
+    _compare(chosen, out, name, restart, _Said(quiet or as_json, as_json))
 
 
 @app.command("ls")
@@ -218,11 +224,19 @@ def _pick(config: Config, name: str) -> Any:
     return found[0] if found else None
 
 
+class _Said(NamedTuple):
+    """What is printed: nothing but errors, or one JSON object at the end."""
+
+    quiet: bool
+    as_json: bool
+
+
 def _compare(
     config: Config,
     out: Path | None,
     name: str,
     restart: bool,
+    said: _Said,
     workers: int = 1,
     track: Sequence[Tracker] = (),
     adds_random: bool = False,
@@ -230,7 +244,7 @@ def _compare(
     """Run the experiment of a config and show what came of it."""
     from rlprompt.cli import terminal
 
-    console = terminal.make_console()
+    console = terminal.make_console(quiet=said.quiet)
     names = [model for model, _ in config.all_models]
     names += [title or task.name for title, task in config.all_tasks]
     console.print(f"{config.name}: loading {', '.join(names[:-1])} and {names[-1]}")
@@ -268,6 +282,10 @@ def _compare(
     written = "report.html, tables.md, tables/, summary.json, runs/"
     console.print(f"\nwritten to {place}: {written}")
     failed = [run for run in comparison.runs if run.error]
+    if said.as_json:
+        whole = {"folder": str(place), "conclusions": page.conclusions()}
+        summary = json.loads((place / "summary.json").read_text(encoding="utf-8"))
+        typer.echo(json.dumps({**whole, "summary": summary}, ensure_ascii=False))
     if any(run.result.status == "interrupted" for run in comparison.runs):
         typer.echo(f"interrupted; what was found so far is in {place}", err=True)
         raise typer.Exit(INTERRUPTED)
@@ -276,6 +294,9 @@ def _compare(
             trace = place / "runs" / f"{run.search.name}.error.txt"
             typer.echo(f"error: {run.search.title} ended with an error; see {trace}", err=True)
         raise typer.Exit(1)
+    served = any(experiment.lm.served for experiment in experiments)
+    for line in terminal.next_steps(place, len(config.seeds) == 1, served):
+        console.print(line)
 
 
 def _tracker(name: Tracker, place: Path) -> Watcher:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlprompt.cli.options import StudyPath
+from rlprompt.cli.options import AsJson, StudyPath
 
 if TYPE_CHECKING:
     from rlprompt.export.folder import ExportedPrompt
@@ -27,12 +27,18 @@ def show(
     prompts: Annotated[
         int, typer.Option(min=0, metavar="N", help="Best prompts of each run to show.")
     ] = 3,
+    as_json: AsJson = False,
 ) -> None:
     """Show a study: state of each run, best prompts so far, config."""
-    from rlprompt.studies.inspection import best, is_left, state_line
+    from rlprompt.studies.inspection import best, is_left, state_line, state_of
 
     with open_study(study) as store:
         runs = store.runs()
+        if as_json:
+            states = [state_of(store, run, prompts) for run in runs]
+            whole = {"runs": states, "config": store.spec.get("config", {})}
+            typer.echo(json.dumps(whole, ensure_ascii=False))
+            return
         for run in runs:
             typer.echo(state_line(run))
             picked = run.result.candidates[:1] if run.result else ()
@@ -170,11 +176,11 @@ def verify(
     sample: Annotated[int, typer.Option(min=0, metavar="N", help="Prompts of each run.")] = 32,
 ) -> None:
     """Score some prompts of a study again, and its final ones; exit code 1 if they differ."""
-    from rlprompt.studies import inspection
+    from rlprompt.studies import verification
     from rlprompt.studies.experiment import searches
 
     with open_study(study) as store:
-        found = inspection.verify(store, searches(_load(study)), sample)
+        found = verification.verify(store, searches(_load(study)), sample)
     typer.echo(
         f"{found.n_prompts} prompts and {found.n_final} final scores computed again; the largest "
         f"difference is {found.largest:.3g} ({found.where}), and rounding may make "

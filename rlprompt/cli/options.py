@@ -21,6 +21,13 @@ Dtype = Annotated[
     str | None, typer.Option(metavar="DTYPE", help="float32, bfloat16, float16, or auto.")
 ]
 
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print nothing but errors; files are written.")
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object when it is done, and no other word.")
+]
+
 
 class OnBadRows(StrEnum):
     """What to do with rows that cannot be answered."""

@@ -160,7 +160,7 @@ def _print_verdict(
     scores: Mapping[str, Score],
 ) -> bool:
     """Compare with the scores of the export; whether they agree, as far as they can be compared."""
-    from rlprompt.studies.inspection import TOLERANCE, TOLERANCE_16_BIT
+    from rlprompt.studies.verification import TOLERANCE, TOLERANCE_16_BIT
 
     facts = exported.facts
     if task.fingerprint != facts.task.fingerprint:

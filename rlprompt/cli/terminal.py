@@ -60,9 +60,9 @@ TALKATIVE = (
 )
 
 
-def make_console(stderr: bool = False) -> Console:
-    """A console that writes text as it is, and wraps it on a terminal only."""
-    console = Console(markup=False, highlight=False, emoji=False, stderr=stderr)
+def make_console(stderr: bool = False, quiet: bool = False) -> Console:
+    """A console that writes text as it is, and wraps it on a terminal only; a quiet one nothing."""
+    console = Console(markup=False, highlight=False, emoji=False, stderr=stderr, quiet=quiet)
     console.soft_wrap = not console.is_terminal
     return console
 
@@ -96,11 +96,11 @@ def log_to(console: Console) -> Iterator[None]:
 
 def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
     """What is about to run: sizes, devices, cost, and where it is written."""
+    from rlprompt.studies.dry_run import all_controls
+
     first = experiments[0]
     tasks = {experiment.task_name: experiment.task for experiment in experiments}
     models = {experiment.lm.name: experiment.lm for experiment in experiments}
-    # Not once a budget: controls have none.
-    places = {(one.task_name, one.split_seed, one.lm.name): one for one in experiments}
     splits = dict.fromkeys(str(one.split_seed) for one in experiments if one.split_seed is not None)
     on = f"; splits {', '.join(splits)}" if splits else ""
     return [
@@ -116,7 +116,7 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
         *(_budget(rows, tasks) for rows in dict.fromkeys(e.budget.rows for e in experiments)),
         *_cost(experiments, tasks),
         f"writing to {out}",
-        f"scoring {sum(len(place.control_plans) for place in places.values())} controls first",
+        f"scoring {len(all_controls(experiments))} controls first",
     ]
 
 
@@ -325,17 +325,20 @@ def print_conclusions(console: Console, page: Page) -> None:
     """What a page concludes, and what cannot be relied on, a line each."""
     from rlprompt._utils.text import visible
 
-    said = set[str]()
-    for section in page.sections:
-        heading = f"{section.heading}: " if len(page.sections) > 1 else ""
-        for sentence in section.results.sentences:
-            console.print(visible(f"{heading}{sentence}"))
-            said.add(sentence)
-    for line in page.bills:
+    for line in (*page.conclusions(), *page.bills):
         console.print(visible(line))
-    for caveat in page.caveats:
-        if caveat.text not in said:
-            console.print(visible(f"{caveat.check}: {caveat.text}"))
+
+
+def next_steps(place: Path, one_seed: bool, served: bool = False) -> list[str]:
+    """What a person may do with a study that is done; what a server is given is a text alone."""
+    lines = [f"look: {place / 'report.html'}"]
+    if served:
+        lines.append(f"read the best prompts whole: rlprompt show {place}")
+    else:
+        lines.append(f"keep the best prompt: rlprompt export {place} --best found")
+        lines.append("use it: rlprompt predict found DATA")
+    more = "tell luck from method: run it again with more seeds; what is there is kept"
+    return [*lines, more] if one_seed else lines
 
 
 def print_table(console: Console, table: Table) -> None:

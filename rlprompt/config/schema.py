@@ -457,10 +457,13 @@ class Config(StrictModel):
     def with_random(self) -> Config:
         """The config with random search, as it comes, where it is not there in any form.
 
-        Not where all prompts are of another kind than the tokens that it draws.
+        Not where all prompts are of another kind than the tokens that it draws, as on a server.
         """
-        if self.prompt.kind not in (None, "tokens") or any(
-            one.name == RANDOM for one in self.optimisers
+        served = any(model.url for _, model in self.all_models)
+        if (
+            served
+            or self.prompt.kind not in (None, "tokens")
+            or any(one.name == RANDOM for one in self.optimisers)
         ):
             return self
         every = (*self.optimisers, OptimiserConfig.named(RANDOM))

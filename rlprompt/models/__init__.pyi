@@ -2,7 +2,6 @@ from .bill import Bill as Bill
 from .bill import Prices as Prices
 from .decoding import Decoding as Decoding
 from .decoding import Generated as Generated
-from .decoding import Written as Written
 from .fingerprint import Fingerprint as Fingerprint
 from .lm import FrozenLM as FrozenLM
 from .noise import Noise as Noise
@@ -19,5 +18,4 @@ __all__ = [
     "Prices",
     "ServedLM",
     "Writer",
-    "Written",
 ]

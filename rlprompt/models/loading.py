@@ -19,6 +19,7 @@ import importlib
 import io
 import logging
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from transformers.models.auto import auto_factory, modeling_auto
 from transformers.utils import logging as hf_logging
 
-from rlprompt._utils.assets import ASSETS, fetch
+from rlprompt._utils.assets import ASSETS, cache_folder, fetch
 from rlprompt._utils.network import hub_answers
 from rlprompt._utils.text import first_line
 from rlprompt.models.adapters import Adapter, LoadError, find_adapter, put_on
@@ -100,6 +101,7 @@ def load(
     source, where = _resolve(name, revision)
     where |= {key: more.pop(key) for key in FILES if key in more}
     try:
+        source, where = _dense(name, source, where)
         with quiet():
             adapter = None if "gguf_file" in where else find_adapter(name, source, where)
             if adapter is not None:
@@ -299,8 +301,7 @@ def _resolve(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
     """What transformers is to load: a folder or hub name, and options."""
     if name in model_names():
         gguf = fetch(name)
-        folder = dense_folder(gguf)
-        return (str(folder), {}) if folder else (str(gguf.parent), {"gguf_file": gguf.name})
+        return str(gguf.parent), {"gguf_file": gguf.name}
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -312,6 +313,23 @@ def _resolve(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
         raise LoadError(f"model folder {name!r} does not exist")
     options: dict[str, Any] = {} if revision is None else {"revision": revision}
     return name, options if hub_answers() else options | {"local_files_only": True}
+
+
+def _dense(name: str, source: str, where: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The folder that is kept for a GGUF file in the place of the file; all else as it is."""
+    others = dict(where)
+    if file := others.pop("gguf_file", None):
+        gguf = Path(source) / file
+        folder = dense_folder(gguf, gguf.parent if name in model_names() else _place_of(gguf))
+        if folder:
+            return str(folder), others
+    return source, dict(where)
+
+
+def _place_of(gguf: Path) -> Path:
+    """Where the dense form of a person's own file is kept, whatever the file is called."""
+    with gguf.open("rb") as file:
+        return cache_folder() / "gguf" / hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 def _read(
@@ -362,19 +380,28 @@ def _auto_class(kind: ModelKind) -> type[auto_factory._BaseAutoModelClass]:
     }[kind]
 
 
-def dense_folder(gguf: Path) -> Path | None:
-    """A folder beside a GGUF file with the same model in float32, written if it is not whole.
+def dense_folder(gguf: Path, parent: Path | None = None) -> Path | None:
+    """A folder with the same model as a GGUF file in float32, written if it is not whole.
 
     The files' hashes are compared with those in `SHA256SUMS` on every call (0.4 s for the default
-    model). None where it cannot be written.
+    model). None where it cannot be written, or may take more than half of what is free on the disk.
+
+    Args:
+        gguf: The file.
+        parent: What the folder lies in, made if it is not there; the file's own by default.
     """
-    folder = gguf.parent / "float32"
+    parent = parent or gguf.parent
+    folder = parent / "float32"
     if _is_whole(folder):
         return folder
-    logger.info("converting %s to float32, once", gguf.name)
     try:
+        parent.mkdir(parents=True, exist_ok=True)
+        # Of 4 bits a weight at the least.
+        if (most := 8 * gguf.stat().st_size) > shutil.disk_usage(parent).free // 2:
+            raise OSError(f"it may take {most / 1e9:.1f} GB, more than half of what is free")
+        logger.info("converting %s to float32, once, in %s", gguf.name, parent)
         # Inside the target's parent, so that the last step is a rename on one file system.
-        with tempfile.TemporaryDirectory(prefix="convert-", dir=gguf.parent) as scratch:
+        with tempfile.TemporaryDirectory(prefix="convert-", dir=parent) as scratch:
             part = Path(scratch) / "float32"
             _convert(gguf, part)
             _write_checksums(part)

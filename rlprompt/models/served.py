@@ -32,8 +32,9 @@ CHATS: Endpoint = "chat/completions"
 
 # What is asked to see what a server can: a text that every tokenizer spells word by word.
 PROBE, LAST_WORD = "one two three four", " four"
-# Likeliest first tokens: OpenAI tells 20 of a chat and 5 of a text, vLLM 20 unless told otherwise.
-TOPS = (20, 5)
+# Likeliest first tokens to ask for: llama.cpp tells any number; vLLM 20, unless it was told
+# otherwise; OpenAI 20 of a chat and 5 of a text.
+TOPS = (1000, 20, 5)
 # Seconds within which a model's date is the server's clock, as vLLM and llama.cpp give it.
 CLOCK = 5.0
 
@@ -322,9 +323,10 @@ def first_tokens(answer: Mapping[str, Any]) -> dict[str, float]:
         return {}
     with contextlib.suppress(LookupError, TypeError, AttributeError, ValueError):
         if told.get("content"):
+            # Of two tokens that read alike, such as halves of a letter, the likelier.
             return {
                 str(top["token"]): float(top["logprob"])
-                for top in told["content"][0]["top_logprobs"]
+                for top in reversed(told["content"][0]["top_logprobs"])
             }
         return {str(token): float(value) for token, value in told["top_logprobs"][0].items()}
     return {}

@@ -17,7 +17,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -27,7 +27,7 @@ from rlprompt._utils.chats import Message
 from rlprompt.models.access import Access, ServerError
 from rlprompt.models.api import Json
 from rlprompt.models.bill import Answers, Bill, InMemory, Prices, Usage
-from rlprompt.models.decoding import Decoding, Ended, Generated, Written
+from rlprompt.models.decoding import Decoding, Ended, Generated
 from rlprompt.models.fingerprint import SERVED, Fingerprint
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.noise import Noise
@@ -43,7 +43,7 @@ from rlprompt.models.served import (
 )
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.template import ANY, ASSISTANT, ControlTokenError, Piece, Query
-from rlprompt.types import Ids
+from rlprompt.types import Ids, Written
 
 logger = logging.getLogger(__name__)
 
@@ -63,16 +63,18 @@ class _Request(NamedTuple):
         path: Of its API.
         content: The request's, without the model.
         read: What is kept of an answer.
+        about: Words that the answer is read for, where it tells of others.
     """
 
     path: Endpoint
     content: Json
     read: Callable[[Json], Json]
+    about: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
         """All of it that decides the answer."""
-        return json.dumps([ASKING, self.path, self.content], sort_keys=True)
+        return json.dumps([ASKING, self.path, self.content, self.about], sort_keys=True)
 
 
 class Asked(Exception):  # noqa: N818  # not an error: what was wanted
@@ -114,9 +116,9 @@ class ServedLM(FrozenLM):
         self.n_parameters = int(told) if told.isdecimal() else 0
         self.fingerprint = self._fingerprint()
         self.own_noise = Noise(0.0, 0.0, 0.0, 0.0, 0.0)
-        self._asked = served.asked
-        self._sends = True
-        self.keep_answers(InMemory())
+        self._asked, self._sends = served.asked, True
+        found_out = reduce(Bill.plus, served.asked, Bill())
+        self.answers: Answers = InMemory({}, {self.digest: found_out})
 
     @classmethod
     def connect(
@@ -190,7 +192,7 @@ class ServedLM(FrozenLM):
     def keep_answers(self, answers: Answers) -> None:
         """Look for answers, and keep them, there from now on."""
         self.answers = answers
-        for usage in self._asked:  # what finding out took is on the bill as well
+        for usage in self._asked:  # what finding out took is on that bill as well
             answers.put(uuid.uuid4().bytes, self.digest, {}, usage)
         self._asked = []
 
@@ -404,6 +406,11 @@ class ServedLM(FrozenLM):
     def _echoes(self, text: str) -> bool:
         return self.abilities.echo and not text.startswith(ROLE)
 
+    def _n_top(self, text: str) -> int:
+        """How many of the likeliest first tokens are told after a text."""
+        chat = text.startswith(ROLE)
+        return self.abilities.top_of_chat if chat else self.abilities.top_of_text
+
     def _scoring(self, text: str, words: Sequence[str]) -> list[_Request]:
         """The requests that tell log-likelihoods of words after a text."""
         path, content = self._place(text)
@@ -418,7 +425,7 @@ class ServedLM(FrozenLM):
                 _Request(path, {"prompt": text + word, **asked}, reader(text + word, word))
                 for word in words
             ]
-        n_top = self.abilities.top_of_chat if path == CHATS else self.abilities.top_of_text
+        n_top = self._n_top(text)
         if not n_top:
             what = "chat" if path == CHATS else "text"
             self._refuse(
@@ -433,20 +440,21 @@ class ServedLM(FrozenLM):
 
         def top(answer: Json) -> Json:
             if found := first_tokens(answer):
-                return {"top": found}
+                return {"top": {word: found[word] for word in words if word in found}}
             raise ServerError(
                 f"the server at {self.where} gave an answer without the log-probabilities of first "
                 "tokens, which it told before; see whether it was started with other settings"
             )
 
-        return [_Request(path, {**content, **told, **once}, top)]
+        return [_Request(path, {**content, **told, **once}, top, tuple(words))]
 
     def _among(self, top: Mapping[str, float], words: Sequence[str], text: str) -> list[float]:
         """Log-likelihoods of words, each of which has to be one of the likeliest first tokens."""
+        n_top = self._n_top(text)
         missing = [word for word in words if word not in top]
         if missing:
             raise ServerError(
-                f"the server at {self.where} tells the log-likelihoods of the {len(top)} likeliest "
+                f"the server at {self.where} tells the log-likelihoods of the {n_top} likeliest "
                 f"first tokens alone, and {missing[0]!r} is none of them after "
                 f"{'...' + _plain(text)[-60:]!r}, so it has none that is exact; choose label words "
                 "that the model is likely to write, each one token, a task in which it writes "

@@ -13,11 +13,12 @@ from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
-from rlprompt.models.decoding import Decoding, Written, check_writes
+from rlprompt.models.decoding import Decoding, check_writes
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.served_lm import ServedLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Query, Template
+from rlprompt.types import Written
 
 # What a writer may be given by, beside the name: on this machine, and on a server.
 HERE = ("revision", "load", "device", "dtype")

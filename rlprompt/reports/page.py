@@ -99,6 +99,15 @@ class Page:
     transfer: tuple[Table, ...] = ()
     bills: tuple[str, ...] = ()
 
+    def conclusions(self) -> list[str]:
+        """What may be concluded, and what cannot be relied on; nothing twice."""
+        lines, said = list[str](), set[str]()
+        for section in self.sections:
+            heading = f"{section.heading}: " if len(self.sections) > 1 else ""
+            lines += [f"{heading}{sentence}" for sentence in section.results.sentences]
+            said |= set(section.results.sentences)
+        return lines + [f"{one.check}: {one.text}" for one in self.caveats if one.text not in said]
+
     def tables(self) -> Iterator[Table]:
         """Those that are written as files too, each name once."""
         for section in self.sections:

@@ -33,7 +33,8 @@ GAP = 0.05
 TYPED = {
     "same": "",
     "other": "typed: a prompt of other tokens than its text gives when it is typed.",
-    "soft": "soft: vectors, shown as the tokens nearest to them, which are another prompt.",
+    "soft": "soft: vectors, told apart by six digits of their hash, and shown as the tokens "
+    "nearest to them, which are another prompt.",
     "prefix": "prefix: keys and values at every layer, which are near no tokens.",
 }
 
@@ -47,7 +48,7 @@ def runs_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
     ordered = sorted(runs, key=lambda run: order(run.entry.optimiser))
     found += [(run.entry, _run_row(run)) for run in ordered]
     found += [(one, _reference_row(one)) for one in matrix.references if one.task == task.name]
-    typed = {row[HEADER.index("typed")] for _, row in found}
+    typed = {row[HEADER.index("typed")].partition(" ")[0] for _, row in found}
     header: tuple[str, ...] = HEADER
     at = HEADER.index("seed")
     rows = [row for _, row in found]
@@ -85,13 +86,14 @@ def _run_row(run: RunData) -> tuple[str, ...]:
     entry = run.entry
     share = entry.lm_seconds / entry.total_seconds if entry.total_seconds else 0.0
     text = entry.prompt or ""
+    typed = _typed(text, bool(entry.retypable))
     return (
         entry.optimiser + ("" if entry.status == "finished" else f" ({entry.status})"),
         str(entry.seed),
         count(entry.rows),
         f"{entry.total_seconds:,.1f} ({share:.0%})",
         *map(number, (entry.train, entry.dev, entry.test)),
-        NONE if entry.prompt is None else _typed(text, bool(entry.retypable)),
+        NONE if entry.prompt is None else " ".join([typed, *run.hallmark]),
         _cut(text.removeprefix(SOFT_MARK), MOST_FOUND),
     )
 

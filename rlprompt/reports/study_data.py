@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlprompt._utils.text import counted
+from rlprompt.prompt import SoftPrompt
 from rlprompt.search.result import Result
 from rlprompt.store.summary import RunEntry, Summary, TaskEntry, read_summary
 from rlprompt.transfer.file import FILE as TRANSFER
@@ -55,6 +56,12 @@ class RunData:
         """Tokens or vectors of the prompt that it picked, None where it has none."""
         result = self.result
         return result.best.length if result and result.candidates else None
+
+    @property
+    def hallmark(self) -> tuple[str, ...]:
+        """Six digits that tell a picked prompt of vectors from others; none of a readable one."""
+        found = self.result.candidates[:1] if self.result else ()
+        return tuple(one.prompt.digest[:6] for one in found if isinstance(one.prompt, SoftPrompt))
 
     def score(self, split: str) -> float | None:
         """Its metric on a split, None where it has none or does not count."""

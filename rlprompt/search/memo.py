@@ -13,17 +13,19 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.models.decoding import Decoding, Written
-from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt
 from rlprompt.search.result import prompt_state
 from rlprompt.tasks.base import Measured, Task
-from rlprompt.types import Floats, Ids, Loss, Outputs
+from rlprompt.types import Floats, Ids, Loss, Outputs, Written
+
+if TYPE_CHECKING:
+    from rlprompt.models.decoding import Decoding
+    from rlprompt.models.lm import FrozenLM
 
 V = TypeVar("V")
 

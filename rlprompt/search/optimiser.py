@@ -116,9 +116,9 @@ def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:
     """
     if lm.served and optimiser.searches != "text":
         raise ValueError(
-            f"{type(optimiser).__name__} searches {optimiser.searches} prompts, and {lm.name}, "
-            f"served by {lm.where}, takes texts alone; take a method that searches texts "
-            "(`prompt: {kind: text}`), or a model on this machine"
+            f"{type(optimiser).__name__} searches prompts of the kind {optimiser.searches}, and "
+            f"{lm.name}, served by {lm.where}, takes texts alone; take a method that searches "
+            "texts (`prompt: {kind: text}`), or a model on this machine"
         )
     if getattr(optimiser, "needs_next_token", False) and not lm.tells_next:
         raise ValueError(

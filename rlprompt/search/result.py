@@ -7,11 +7,17 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlprompt._utils.notebook import card, late, line
+from rlprompt._utils.text import visible
 from rlprompt.prompt import Length, Prompt, TextPrompt, TokenPrompt, vector_prompt
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
 
 FORMAT = 2
 # Before the text of a soft prompt, which is that of its nearest tokens.
@@ -148,7 +154,7 @@ class Analysis:
     problem: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """One search, from the ledger.
 
@@ -161,6 +167,8 @@ class Result:
     >>> again = Result.from_json(result.to_json())
     >>> again == result, len(again.best.prompt), again.best.test is not None
     (True, 2, True)
+    >>> result.to_frame().shape  # prompts, and three columns
+    (2, 3)
 
     Attributes:
         task: Name of the task.
@@ -264,6 +272,56 @@ class Result:
         return (
             float(np.mean([reward for _, reward in self.points])) if self.points else float("nan")
         )
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A row a scored prompt: `rows` spent, its mean train `reward`, and the `best` so far.
+
+        Raises:
+            ValueError: pandas is not installed (`pip install 'rlprompt[notebook]'`).
+        """
+        frame: pandas.DataFrame = late("pandas").DataFrame(self.points, columns=["rows", "reward"])
+        frame["best"] = frame["reward"].cummax()
+        return frame
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Train rewards of all scored prompts against rows, and the best so far.
+
+        Args:
+            ax: Where to draw; a new figure by default.
+
+        Raises:
+            ValueError: matplotlib or pandas is not installed (`pip install 'rlprompt[notebook]'`).
+        """
+        axes, frame = ax or late("matplotlib.pyplot").subplots()[1], self.to_frame()
+        axes.plot(frame["rows"], frame["reward"], ".", alpha=0.4, label="each prompt")
+        axes.step(frame["rows"], frame["best"], where="post", label="best so far")
+        axes.set(xlabel="rows", ylabel="mean train reward", title=self._title)
+        axes.legend()
+        return axes
+
+    @property
+    def _title(self) -> str:
+        return f"{self.optimiser} on {self.task}"
+
+    def _facts(self) -> dict[str, str]:
+        best = self.candidates[0] if self.candidates else None
+        scores = {name: getattr(best, name) for name in ("dev", "test")} if best else {}
+        return {
+            "model": self.model,
+            "seed": str(self.seed),
+            "status": self.status,
+            "rows": f"{self.rows:,} of {self.budget_rows:,}",
+            "prompt": visible(repr(best.text)) if best else "none",
+            **{name: f"{score.metric:.3f}" for name, score in scores.items() if score},
+        }
+
+    def __repr__(self) -> str:
+        """What came of it, in a line."""
+        return line(f"Result of {self._title}", self._facts())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return card(f"Result of {self._title}", self._facts())
 
     def to_json(self) -> str:
         """The result as JSON text."""

@@ -9,13 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.models.decoding import Decoding, Written
-from rlprompt.models.lm import FrozenLM
-from rlprompt.models.writing import Writer
 from rlprompt.prompt import SoftPrompt
 from rlprompt.search.budget import Ledger
 from rlprompt.search.memo import (
@@ -26,7 +24,12 @@ from rlprompt.search.memo import (
     WritingQuestion,
     remembered,
 )
-from rlprompt.types import Ids
+from rlprompt.types import Ids, Written
+
+if TYPE_CHECKING:
+    from rlprompt.models.decoding import Decoding
+    from rlprompt.models.lm import FrozenLM
+    from rlprompt.models.writing import Writer
 
 
 class Unpaid:
@@ -62,12 +65,13 @@ class Unpaid:
         return remembered(self._memo, question, lambda: self.lm.last_hidden(texts, after))
 
     def keys_and_values(self, prompts: Sequence[SoftPrompt]) -> NDArray[np.float32]:
-        """What the model's layers make of soft prompts; not charged and found again, as `hidden`.
+        """What the model's layers make of soft prompts; charged, counted and found as `hidden` is.
 
         Args:
             prompts: (P,), as for `FrozenLM.keys_and_values`; errors and shape as there.
         """
         question = KeysQuestion(tuple(prompts), self.lm.limits.position_shape)
+        self.ledger.own_tokens += sum(map(len, set(prompts)))
         return remembered(self._memo, question, lambda: self.lm.keys_and_values(prompts))
 
     def written(
@@ -95,7 +99,7 @@ class Unpaid:
         question = WritingQuestion(writer.digest, tuple(requests), decoding)
 
         def ask() -> Writing:
-            answers = tuple(writer.write(requests, decoding))
+            answers = tuple(Written(*one) for one in writer.write(requests, decoding))
             if len(answers) != len(requests):
                 raise ValueError(
                     f"{writer.name} gave {len(answers)} answers to {len(requests)} requests; a "

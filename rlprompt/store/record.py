@@ -6,15 +6,17 @@ import logging
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlprompt.models.lm import FrozenLM
 from rlprompt.search.blocks import Pieces
 from rlprompt.search.memo import Answer, Question, Scope, TrainQuestion, V
 from rlprompt.store.database import Database, StoreError
 from rlprompt.tasks.base import GRADIENT_ROWS, Task, as_task, prompt_rows
+
+if TYPE_CHECKING:
+    from rlprompt.models.lm import FrozenLM
 
 logger = logging.getLogger(__name__)
 

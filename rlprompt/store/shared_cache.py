@@ -10,13 +10,15 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rlprompt.models.lm import FrozenLM
 from rlprompt.search.memo import Memo, Question, Scope, TrainQuestion, V
 from rlprompt.store.database import Database, StoreError
 from rlprompt.store.record import insert
-from rlprompt.tasks.base import Task
+
+if TYPE_CHECKING:
+    from rlprompt.models.lm import FrozenLM
+    from rlprompt.tasks.base import Task
 
 logger = logging.getLogger(__name__)
 

@@ -20,11 +20,10 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
 from rlprompt.search.memo import texts
 from rlprompt.search.result import Result, prompt_from_state
@@ -32,8 +31,11 @@ from rlprompt.store.database import PATIENCE, Database, StoreError
 from rlprompt.store.record import Record, StoredMemo, charged, check_owner
 from rlprompt.store.requests import StoredRequests
 from rlprompt.store.schema import MIGRATIONS
-from rlprompt.tasks.base import Task
 from rlprompt.types import Floats, Outputs
+
+if TYPE_CHECKING:
+    from rlprompt.models.lm import FrozenLM
+    from rlprompt.tasks.base import Task
 
 logger = logging.getLogger(__name__)
 

@@ -31,6 +31,7 @@ from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.optimiser import make_space
 from rlprompt.search.result import MARKS
 from rlprompt.search.selection import Selection, rounds
+from rlprompt.studies.controls import ControlPlan
 from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.base import Task, needs_prior, prompt_rows
 from rlprompt.types import Loss
@@ -209,10 +210,13 @@ def all_rows(experiments: Sequence[Experiment]) -> Rows:
             own = selection_rows(one, name, n_prompts)
             chosen += own[0] * len(one.seeds)
             final += own[1] * len(one.seeds)
-    # Controls hang on no budget.
+    return Rows(searched, sum(plan.rows for plan in all_controls(experiments)), chosen, final)
+
+
+def all_controls(experiments: Sequence[Experiment]) -> list[ControlPlan]:
+    """The controls of all experiments of a study: they hang on no budget."""
     places = {(e.task_name, e.lm.name, e.split_seed): e for e in experiments}.values()
-    controls = sum(plan.rows for place in places for plan in place.control_plans)
-    return Rows(searched, controls, chosen, final)
+    return [plan for place in places for plan in place.control_plans]
 
 
 @dataclass(frozen=True)

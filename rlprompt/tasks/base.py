@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rlprompt._utils.notebook import card
 from rlprompt.data.load import Example, Splits
 from rlprompt.data.opening import file_title
-from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.tasks.verbaliser import LabelWordReport
 from rlprompt.template import Template
 from rlprompt.types import Floats, Loss, Outputs
+
+if TYPE_CHECKING:
+    from rlprompt.models.lm import FrozenLM
+    from rlprompt.tasks.verbaliser import LabelWordReport
 
 T = TypeVar("T", bound="Task")
 
@@ -140,6 +143,22 @@ class Task:
         extra_rows = prior_rows = 0
         scored_together = tokens_only = False
         select_by = "reward"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        facts = {
+            "examples": ", ".join(
+                f"{len(part):,} {name}" for name, part in self.splits.parts().items()
+            ),
+            "metric": self.metric,
+            **{
+                name: str(getattr(value, "text", value))
+                for name in ("template", "reward", "hand_prompt")
+                if (value := getattr(self, name, ""))
+            },
+            **{f"words of {name}": ", ".join(words) for name, words in self.class_words.items()},
+        }
+        return card(f"Task {self.name}", facts)
 
     def has(self, hook: str) -> bool:
         """Whether the task has a method of that name of its own, in the place of the default.

@@ -27,8 +27,8 @@ from rlprompt.search.memo import Measurement, SplitQuestion
 from rlprompt.search.result import Result, Score
 from rlprompt.store.store import Store, StoredRun
 from rlprompt.studies.experiment import Experiment, searches
-from rlprompt.studies.inspection import TOLERANCE, TOLERANCE_16_BIT, check_unchanged
 from rlprompt.studies.study import PlannedSearch
+from rlprompt.studies.verification import TOLERANCE, TOLERANCE_16_BIT, check_unchanged
 from rlprompt.tasks.base import Measured, Task
 from rlprompt.transfer.file import (
     Form,

@@ -266,10 +266,10 @@ def test_soft_prompt_tuning_steps_by_its_learning_rate_whatever_the_rewards_scal
 @pytest.mark.parametrize(
     ("make", "settings", "message"),
     [
-        (RandomSearch, {"batch": 0}, "1 prompt or more"),
+        (RandomSearch, {"batch": 0}, "batch is 1 or more"),
         (Greedy, {"pool": 0}, r"in \(0, 1\]"),
         (Greedy, {"pool": 1.5}, r"in \(0, 1\]"),
-        (Greedy, {"batch": 0}, "1 prompt or more"),
+        (Greedy, {"batch": 0}, "batch is 1 or more"),
         (Grow, {"words": 1}, "2 or more"),
         (Grow, {"beam": 0}, "1 or more"),
         (Grow, {"first": 1}, r"in \(0, 1\)"),

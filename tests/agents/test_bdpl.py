@@ -169,8 +169,8 @@ def test_a_search_that_was_cut_goes_on(tmp_path: Path, last: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tokens": 1}, "tokens and samples are 2 or more, got 1 and 10"),
-        ({"samples": 1}, "tokens and samples are 2 or more, got 64 and 1"),
+        ({"tokens": 1}, "tokens is 2 or more, got 1"),
+        ({"samples": 1}, "samples is 2 or more, got 1"),
         ({"learning_rate": 0.0}, "learning_rate is above 0, got 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate is above 0, got nan"),
     ],

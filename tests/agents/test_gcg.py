@@ -238,8 +238,8 @@ def test_a_search_that_was_cut_goes_on(tmp_path: Path, last: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"candidates": 0}, "candidates and top_k are 1 or more, got 0 and 32"),
-        ({"top_k": 0}, "candidates and top_k are 1 or more, got 16 and 0"),
+        ({"candidates": 0}, "candidates is 1 or more, got 0"),
+        ({"top_k": 0}, "top_k is 1 or more, got 0"),
         ({"likelihood": -0.1}, "likelihood is a weight of 0 or more, got -0.1"),
         ({"likelihood": float("nan")}, "likelihood is a weight of 0 or more, got nan"),
     ],

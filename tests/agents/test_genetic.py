@@ -193,7 +193,7 @@ def test_a_search_that_was_cut_goes_on(tmp_path: Path, last: int) -> None:
         ({"population": 1}, "population is 2 or more, got 1"),
         ({"children": 0}, "children is 1 or more, got 0"),
         ({"tournament": 0}, "tournament is 1 or more, got 0"),
-        ({"mutation": 0.0}, "mutation is a number of tokens above 0, got 0.0"),
+        ({"mutation": 0.0}, "mutation is above 0, got 0.0"),
         ({"mutation": float("nan")}, "above 0, got nan"),
         ({"guided": 1.5}, "guided is a share, 0 to 1, got 1.5"),
         ({"guided": float("nan")}, "guided is a share, 0 to 1, got nan"),

@@ -367,7 +367,7 @@ def test_rewards_are_relative_to_the_rollout_and_scaled_by_all_so_far() -> None:
         (PPO, {"top_p": 1.1}, "top_p is above 0 and up to 1"),
         (PPO, {"fresh": 1}, "fresh is a share above 0 and below 1"),
         (RandomSoft, {"alpha": 0}, "alpha is above 0"),
-        (RandomSoft, {"batch": 0}, "batch is 1 prompt or more"),
+        (RandomSoft, {"batch": 0}, "batch is 1 or more"),
         (SoftPPO, {"prompts": 1}, "prompts is 2 or more"),
         (SoftPPO, {"dimension": 0}, "dimension is 1 or more"),
         (SoftPPO, {"alpha": float("inf")}, "alpha is above 0"),

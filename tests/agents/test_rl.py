@@ -285,7 +285,7 @@ def test_one_of_another_package_that_chooses_numbers_is_refused_unpaid(own: str)
         (RL, {"settings": {"learning_rat": 1}}, "A2C has no setting 'learning_rat'; did you mean"),
         (RL, {"settings": {"seed": 1}}, "seed is no setting of a search: leave it out"),
         (RL, {"prompts": 0}, "prompts is 1 or more, got 0"),
-        (RL, {"words": 1}, "words is 2 or more, or None for all tokens, got 1"),
+        (RL, {"words": 1}, "words is 2 or more, got 1"),
         (RL, {"algorithm": "no.such:A2C"}, "there is no module 'no.such'"),
         (RL, {"algorithm": "numpy:ndarray"}, "numpy:ndarray is no algorithm of Stable-Baselines3"),
         (

@@ -27,6 +27,28 @@ class TestCompare:
         assert "written to runs/small" in result.stdout
         assert summary(desk / "runs" / "small")["config"]["task"]["shots"] == 2
 
+    def test_a_script_gets_one_object_or_nothing(self, desk: Path) -> None:
+        quiet = rlprompt("compare", "small.yaml", "--quiet")
+        assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, "", "")
+        found = json.loads(rlprompt("compare", "small.yaml", "--json").stdout)
+        assert found["folder"] == "runs/small"
+        assert found["conclusions"][0].startswith("One seed ranks nothing")
+        assert found["summary"] == summary(desk / "runs" / "small")
+        shown = json.loads(rlprompt("show", "runs/small", "--prompts", "1", "--json").stdout)
+        assert [run["state"] for run in shown["runs"]] == ["finished"] * 2
+        assert shown["runs"][0]["best"][0]["reward"] >= -100
+        assert shown["config"]["budget"] == 48
+        broken = rlprompt("compare", "small.yaml", "--json", "--budget", "40")
+        assert (broken.exit_code, broken.stdout) == (2, "")
+        assert "budget: 48 there, 40 now" in broken.stderr
+
+    def test_it_ends_with_what_to_do_next(self, desk: Path) -> None:
+        *_, look, keep, use, more = rlprompt("compare", "small.yaml").stdout.splitlines()
+        assert look == "look: runs/small/report.html"
+        assert keep == "keep the best prompt: rlprompt export runs/small --best found"
+        assert use == "use it: rlprompt predict found DATA"
+        assert more.startswith("tell luck from method: run it again with more seeds")
+
     def test_it_goes_on_where_it_was_and_begins_anew_on_request(self, desk: Path) -> None:
         runs = []
         for flags, name in (([], "small"), ([], "small"), (["--restart"], "small-2")):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -164,6 +165,36 @@ class TestDenseFolder:
         with caplog.at_level(logging.WARNING):
             assert dense_folder(gguf) is None
         assert "No space left on device" in caplog.text
+
+    def test_it_leaves_room_on_the_disk(
+        self, gguf: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        usage = shutil._ntuple_diskusage(100, 40, 60)  # type: ignore[attr-defined]
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+        with caplog.at_level(logging.WARNING):
+            assert dense_folder(gguf) is None  # 4 bytes may become 32
+        assert "more than half of what is free" in caplog.text
+        assert self.conversions == 0
+
+    def test_a_file_of_any_name_is_converted_once(
+        self, gguf: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("RLPROMPT_CACHE", str(tmp_path / "cache"))
+        count = loading._convert
+
+        def convert(gguf: Path, folder: Path) -> None:
+            count(gguf, folder)
+            tiny_model().save_pretrained(folder)
+            tiny_tokenizer().save_pretrained(folder)
+
+        monkeypatch.setattr(loading, "_convert", convert)
+        moved = shutil.copy(gguf, tmp_path / "moved.gguf")
+        prompts, queries = [TokenPrompt((5, 6))], [Query((7,), (), ((8,), (9,)))]
+        expected = tiny_lm().score(prompts, queries)
+        for path in (gguf, gguf, moved):
+            lm = FrozenLM.load(str(path), dtype="float32")
+            assert torch.equal(lm.score(prompts, queries), expected)
+        assert self.conversions == 1
 
 
 def _refuse_missing(rename: Any) -> Any:

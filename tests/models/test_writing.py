@@ -10,12 +10,13 @@ from scripted_server import serving
 from spellings import CHAT_TEMPLATE, spelling_tokenizer
 from tiny import tiny_lm, tiny_model
 
-from rlprompt.models.decoding import Decoding, Written
+from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.served_lm import ServedLM
 from rlprompt.models.writing import LocalWriter, Writer, writer_of
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Template
+from rlprompt.types import Written
 
 HEATED = Decoding(max_new_tokens=6, temperature=1.0, seed=5)
 

@@ -21,8 +21,9 @@ from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE
-from rlprompt.studies.inspection import best, export, is_left, ledger, state_line, studies, verify
+from rlprompt.studies.inspection import best, export, is_left, ledger, state_line, studies
 from rlprompt.studies.study import PlannedSearch, Study
+from rlprompt.studies.verification import verify
 
 N_PROMPTS = 12
 

@@ -146,7 +146,11 @@ def test_a_model_that_has_changed_is_refused_on_resume(desk: Path, server: Scrip
         ({"prompt": {"length": 3}, "optimisers": ["random"]}, {}, "takes texts alone"),
         ({"prompt": {}, "optimisers": ["soft-prompt"]}, {}, "takes texts alone"),
         ({"references": ["lora"]}, {}, "is on a server"),
-        ({"prompt": {"length": {"at_most": 9}}}, {}, "does not tell how many a text has"),
+        (
+            {"prompt": {"kind": "text", "length": {"at_most": 9}}},
+            {},
+            "does not tell how many a text has",
+        ),
         ({}, {"url": "http://127.0.0.1:9/v1"}, "gave no answer in 2 attempts"),
         ({}, {"url": "http://me:hunter2@host/v1"}, "before the @"),
         ({}, {"api_key": "hunter2"}, "unknown key 'api_key' in model"),

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rlprompt.models.decoding import Decoding, Written
+from rlprompt.models.decoding import Decoding
+from rlprompt.types import Written
 
 WORDS = ("say", "the", "word", "plainly", "once", "more", "please", "now")
 

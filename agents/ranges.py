@@ -1,0 +1,35 @@
+"""Settings of methods that are out of range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+
+def check_ranges(
+    settings: object, at_least: Mapping[str, int], above_zero: tuple[str, ...] = ()
+) -> None:
+    """Refuse numbers out of range; None is in every range.
+
+    >>> from types import SimpleNamespace
+    >>> check_ranges(SimpleNamespace(batch=0), {"batch": 1})
+    Traceback (most recent call last):
+        ...
+    ValueError: batch is 1 or more, got 0
+
+    Args:
+        settings: Whose attributes they are.
+        at_least: Names of those that have a least value, and that.
+        above_zero: Names of those that are above 0 and finite.
+
+    Raises:
+        ValueError: One is out of range.
+    """
+    for name, least in at_least.items():
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {least} or more, got {value}")
+    for name in above_zero:
+        value = getattr(settings, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} is above 0, got {value}")
