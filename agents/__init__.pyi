@@ -1,6 +1,7 @@
 from .bbt_v2 import BBTv2 as BBTv2
 from .bdpl import BDPL as BDPL
 from .cma_es import CMAES as CMAES
+from .demonstrations import Demonstrations as Demonstrations
 from .differential_evolution import DifferentialEvolution as DifferentialEvolution
 from .gcg import GCG as GCG
 from .genetic import Genetic as Genetic
@@ -26,6 +27,7 @@ __all__ = [
     "PPO",
     "RL",
     "BBTv2",
+    "Demonstrations",
     "DifferentialEvolution",
     "EditPPO",
     "Genetic",

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from rlprompt._utils.assets import fetch
 from rlprompt.models.kernels import PackedLinear
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import FedPrompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query, Template
 
 MODEL = "smollm2-135m"
@@ -201,7 +201,7 @@ def medians(turns: Sequence[tuple[float, ...]]) -> list[float]:
     return [statistics.median(column) for column in zip(*turns, strict=True)]
 
 
-def make_prompts(case: Case, lm: FrozenLM, n: int, rng: np.random.Generator) -> list[Prompt]:
+def make_prompts(case: Case, lm: FrozenLM, n: int, rng: np.random.Generator) -> list[FedPrompt]:
     """Random prompts of the case's kind."""
     rows = rng.integers(0, lm.n_vocabulary, (n, case.n_tokens))
     if not case.soft:
@@ -212,7 +212,7 @@ def make_prompts(case: Case, lm: FrozenLM, n: int, rng: np.random.Generator) -> 
 
 @torch.no_grad()
 def loop(
-    lm: FrozenLM, prompts: Sequence[Prompt], queries: Sequence[Query], head_at_end: bool
+    lm: FrozenLM, prompts: Sequence[FedPrompt], queries: Sequence[Query], head_at_end: bool
 ) -> Tensor:
     """The usual ways: (P, Q, C) log-probabilities among the candidates."""
     model = cast(Any, lm.model)
@@ -230,7 +230,7 @@ def loop(
     return torch.stack(found)
 
 
-def pad(model: Any, prompt: Prompt, queries: Sequence[Query]) -> tuple[dict[str, Any], Tensor]:
+def pad(model: Any, prompt: FedPrompt, queries: Sequence[Query]) -> tuple[dict[str, Any], Tensor]:
     """A batch of all examples, padded on the right, and where each ends."""
     n_prompt = len(prompt)
     middle = prompt.ids if isinstance(prompt, TokenPrompt) else (0,) * n_prompt

@@ -40,11 +40,13 @@ class ToyTask(Task):
         n_examples: In each split, 1 or more.
         flat: Whether every prompt earns the same.
         asked: Called with the prompts, the examples and the loss of a gradient, or None.
+        shows: The task whose examples prompts show; None for its own.
     """
 
     n_examples: int = 4
     flat: bool = False
     asked: Callable[[Call], object] = field(default=lambda call: None, repr=False)
+    shows: Task | None = field(default=None, repr=False)
     name: str = "toy"
     fingerprint: str = "toy"
 
@@ -56,6 +58,16 @@ class ToyTask(Task):
             for name in ("train", "dev", "test")
         )
         return Splits(train, dev, test)
+
+    def showable(self) -> Sequence[int]:
+        """See `Task.showable`."""
+        return range(self.n_examples) if self.shows is None else self.shows.showable()
+
+    def shown(self, places: Sequence[int], before: str = "") -> str:
+        """See `Task.shown`."""
+        if self.shows is not None:
+            return self.shows.shown(places, before)
+        return " ".join([*before.split(), *(f"{i}." for i in places)])
 
     def rewards(
         self, lm: FrozenLM | None, prompts: Sequence[Prompt], examples: Sequence[Example]

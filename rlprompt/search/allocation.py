@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from rlprompt.prompt import Prompt
-from rlprompt.search.objective import Evaluation, Objective
+from rlprompt.search.objective import Evaluation
 from rlprompt.search.selection import within_chance
+from rlprompt.tasks.base import Task
 from rlprompt.types import Floats
 
 # Shares of the train examples that a rival has been scored on after each stage.
@@ -27,8 +29,37 @@ LEAST = 4
 FALSE_DROP = 0.05
 
 
+class Rewarding(Protocol):
+    """What rows are spent on here: an `Objective`, or a view of one that judges otherwise."""
+
+    @property
+    def task(self) -> Task:
+        """See `Objective`."""
+        ...
+
+    @property
+    def n_examples(self) -> int:
+        """See `Objective.n_examples`."""
+        ...
+
+    @property
+    def order(self) -> Sequence[int]:
+        """See `Objective.order`."""
+        ...
+
+    def cost(self, *, examples: int | None = None) -> int:
+        """See `Objective.cost`."""
+        ...
+
+    def evaluate(
+        self, prompts: Sequence[Prompt], examples: Sequence[int] | None = None
+    ) -> Evaluation:
+        """See `Objective.evaluate`."""
+        ...
+
+
 def halve(
-    objective: Objective,
+    objective: Rewarding,
     prompts: Sequence[Prompt],
     *,
     stages: Sequence[float] = STAGES,
@@ -79,7 +110,7 @@ def halve(
 
 
 def halving_cost(
-    objective: Objective,
+    objective: Rewarding,
     n_prompts: int,
     *,
     stages: Sequence[float] = STAGES,
@@ -100,7 +131,7 @@ def halving_cost(
     return rows
 
 
-def halving_size(objective: Objective, rows: float) -> int:
+def halving_size(objective: Rewarding, rows: float) -> int:
     """Distinct prompts, 1 or more, that may begin a halving of so many rows.
 
     >>> from rlprompt import Budget
@@ -115,7 +146,7 @@ def halving_size(objective: Objective, rows: float) -> int:
 
 
 def race(
-    objective: Objective,
+    objective: Rewarding,
     incumbent: Evaluation,
     challengers: Sequence[Prompt],
     *,
@@ -179,7 +210,7 @@ def race(
 
 
 def _stages(
-    objective: Objective, n_prompts: int, stages: Sequence[float], keep: float, least: int
+    objective: Rewarding, n_prompts: int, stages: Sequence[float], keep: float, least: int
 ) -> Iterator[tuple[int, int, int]]:
     """Of each stage: how many prompts are in it, examples known before it, and after it."""
     if not 0 < keep < 1 or least < 1:
@@ -209,7 +240,7 @@ def _ends(n_examples: int, stages: Sequence[float]) -> list[int]:
 
 
 def _extended(
-    objective: Objective, pool: Sequence[Prompt], known: Floats, block: Sequence[int]
+    objective: Rewarding, pool: Sequence[Prompt], known: Floats, block: Sequence[int]
 ) -> Floats:
     """Rewards (P, n) with those on a further block; (P, E) anew where blocks do not add up."""
     last = known.shape[1] + len(block) == objective.n_examples
@@ -218,7 +249,7 @@ def _extended(
     return np.hstack([known, objective.evaluate(pool, block).per_example])
 
 
-def _all_known(objective: Objective, pool: Sequence[Prompt], known: Floats) -> Evaluation:
+def _all_known(objective: Rewarding, pool: Sequence[Prompt], known: Floats) -> Evaluation:
     """Prompts with rewards (P, E) in the objective's order, the best first, in train's order."""
     if not pool:
         return Evaluation((), np.zeros((0, objective.n_examples)))

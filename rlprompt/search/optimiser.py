@@ -43,8 +43,9 @@ class Optimiser(Protocol[SpaceT]):
     True
 
     A class with `needs_gradient = True` has a study refuse a task without, before anything is paid,
-    and one with `needs_next_token = True` a model that tells none (`FrozenLM.tells_next`). Its
-    `prepare(lm)`, if it has one, may refuse the model, too, and fetch what else `run` will need.
+    one with `needs_next_token = True` a model that tells none (`FrozenLM.tells_next`), and one with
+    `needs_demonstrations = True` a task that has no examples to show (`Task.showable`).
+    Its `prepare(lm)`, if it has one, may refuse the model, too, and fetch what else is needed.
 
     Attributes:
         searches: The space that `run` wants, `tokens`, `soft`, `prefix` or `text`.
@@ -127,6 +128,20 @@ def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:
         )
     if (prepare := getattr(optimiser, "prepare", None)) is not None:
         prepare(lm)
+
+
+def check_shows(optimiser: Optimiser[Any], task: Task) -> None:
+    """Refuse a method whose prompts show train examples where the task has none to show.
+
+    Raises:
+        ValueError: It is such a method, and such a task.
+    """
+    if getattr(optimiser, "needs_demonstrations", False) and not task.showable():
+        raise ValueError(
+            f"{type(optimiser).__name__} shows train examples with their answers before the text, "
+            f"and task {task.name!r} has none to show there: begin its template with {{prompt}}, "
+            "as in '{prompt}{text}' and not in a chat, and give references, or take another method"
+        )
 
 
 def make_space(

@@ -30,7 +30,7 @@ from rlprompt.search.evaluation import (
 )
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser, check_model, make_space
+from rlprompt.search.optimiser import Optimiser, check_model, check_shows, make_space
 from rlprompt.search.result import MARKS, Candidate, Incumbent, Result, plain
 from rlprompt.search.selection import (
     EarlyStopping,
@@ -119,6 +119,7 @@ def search(
     check_model(optimiser, lm)
     lengths, starts = Length.of(length), checked_starts(start)
     task = as_task(task)
+    check_shows(optimiser, task)
     priors: dict[str, Floats] = {}
     outside = {
         purpose: Evaluator(task, lm, memo, priors)

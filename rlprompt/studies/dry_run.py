@@ -267,7 +267,8 @@ def _trial(experiment: Experiment, name: str) -> tuple[list[Call], list[float]]:
         calls.append(call)
         stamps.append(time.perf_counter())
 
-    task = ToyTask(len(experiment.task.splits.train), asked=asked)
+    own = experiment.task
+    task = ToyTask(len(own.splits.train), asked=asked, shows=own)
     rows = min(experiment.budget.rows, TRIAL_PROMPTS * task.n_examples)
     objective = Objective(task, experiment.lm, Budget(rows))
     rng = np.random.default_rng(experiment.seeds[0])

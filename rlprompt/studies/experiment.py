@@ -20,7 +20,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.models.served_lm import Asked, ServedLM
 from rlprompt.prompt import Length, Pool, Start, TokenPrompt, checked_starts
 from rlprompt.search.budget import Budget
-from rlprompt.search.optimiser import Optimiser, check_model, make_space
+from rlprompt.search.optimiser import Optimiser, check_model, check_shows, make_space
 from rlprompt.search.selection import Selection
 from rlprompt.studies.controls import ControlPlan, plan_controls, written_by_hand
 from rlprompt.studies.references import Reference, check_references
@@ -126,6 +126,8 @@ class Experiment:
                 f"task {self.task.name!r} has no gradient, which {', '.join(climb)} would climb; "
                 "use methods that need rewards only, such as grow or ppo"
             )
+        for optimiser in self.optimisers.values():
+            check_shows(optimiser, self.task)
         needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
         trained = [getattr(one, "length", 0) for one in self.references.values()]
         check_room(self.task, self.lm, max(longest, *map(len, needed), *trained))

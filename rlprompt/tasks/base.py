@@ -331,6 +331,22 @@ class Task:
         """Train examples to show before every text, or None where there is no such thing."""
         return None
 
+    def showable(self) -> Sequence[int]:
+        """Places of the train examples that a prompt may show, answered; by default none."""
+        return ()
+
+    def shown(self, places: Sequence[int], before: str = "") -> str:
+        """The text of a prompt that shows train examples with their answers.
+
+        Args:
+            places: Some of `showable`, in the order in which they are shown.
+            before: What stands before them, such as an instruction.
+
+        Raises:
+            ValueError: None may be shown, which is the default.
+        """
+        raise ValueError(f"task {self.name!r} has no examples that a prompt could show")
+
     def label_word_report(self, lm: FrozenLM) -> LabelWordReport | None:
         """What the model's tokenizer makes of the label words, or None where there are none."""
         return None

@@ -429,6 +429,10 @@ class ClassificationTask(TemplateTask):
         object.__setattr__(made, "_known", known)
         return made
 
+    def answer_shown(self, example: Example) -> str:
+        """The first label word of its class."""
+        return self.verbaliser.words[example.label][0]
+
     def demonstrations(self) -> Demonstrations | None:
         """See `Task.demonstrations`: as many of each class, in fixed order."""
         if self.template.messages:
@@ -439,11 +443,11 @@ class ClassificationTask(TemplateTask):
         words = self.verbaliser.words
         texts = [
             [
-                demonstration(led.template, example, own[0])
+                demonstration(led.template, example, self.answer_shown(example))
                 for example in self.splits.train
                 if example.label == label
             ]
-            for label, own in words.items()
+            for label in words
         ]
         rounds = list(zip(*texts, strict=False))
         return Demonstrations(led, rounds[: max(1, MOST_SHOTS // len(words))])

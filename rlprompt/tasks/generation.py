@@ -346,6 +346,10 @@ class GenerationTask(TemplateTask):
         metrics = [self._reported(row, references) for row in outputs]
         return Measured(rewards, np.array(metrics, dtype=np.float64), outputs)
 
+    def answer_shown(self, example: Example) -> str:
+        """Its reference."""
+        return example.label.strip()
+
     def demonstrations(self) -> Demonstrations | None:
         """See `Task.demonstrations`: examples that have a reference answer."""
         if self.template.messages:
@@ -355,7 +359,7 @@ class GenerationTask(TemplateTask):
         led = variant(self, template=self.template.leading(), stop=stop)
         if led is None:
             return None
-        answers = [(example, example.label.strip()) for example in self.splits.train]
+        answers = [(example, self.answer_shown(example)) for example in self.splits.train]
         texts = [demonstration(led.template, example, text) for example, text in answers if text]
         return Demonstrations(led, [[text] for text in texts[:MOST_SHOTS]])
 

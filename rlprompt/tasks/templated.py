@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
-from rlprompt.tasks.base import Task, variant
+from rlprompt.tasks.base import SEPARATOR, Task, demonstration, variant
 from rlprompt.tasks.fitting import fit
 from rlprompt.template import Query, Template
 from rlprompt.types import Ids
@@ -58,6 +58,30 @@ class TemplateTask(Task):
     def spelt(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """See `Task.spelt`."""
         return TokenPrompt(self.template.prompt_ids(lm, text))
+
+    def answer_shown(self, example: Example) -> str:
+        """The answer of an example that is shown; "" where it cannot be, which is the default."""
+        return ""
+
+    def showable(self) -> Sequence[int]:
+        """See `Task.showable`: those with an answer, where the prompt stands before all text."""
+        if self.template.messages or self.template.sides()[0]:
+            return ()
+        return [i for i, one in enumerate(self.splits.train) if self.answer_shown(one)]
+
+    def shown(self, places: Sequence[int], before: str = "") -> str:
+        """See `Task.shown`: each in the template, and an empty line behind each."""
+        if not places:
+            return before
+        train = self.splits.train
+        pieces = [
+            demonstration(self.template, train[i], self.answer_shown(train[i])) for i in places
+        ]
+        # Line breaks of the template's own that follow the prompt come between examples once.
+        rest = self.template.sides()[1]
+        own = rest[: len(rest) - len(rest.lstrip("\n"))]
+        text = "".join(piece.lstrip("\n") for piece in pieces)
+        return (before and before + SEPARATOR) + text.removesuffix(own[: len(SEPARATOR)])
 
     def spelling_warnings(self, lm: FrozenLM) -> Iterator[str]:
         """See `Task.spelling_warnings`."""

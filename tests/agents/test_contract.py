@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic import N_EXAMPLES, HiddenVectors, SlopedWords, Synthetic
+from synthetic import HiddenTexts, HiddenVectors, SlopedWords, Synthetic
 from tiny import tiny_lm
 from writers import Typewriter
 
@@ -19,6 +19,7 @@ from rlprompt.agents.ascent import Ascent
 from rlprompt.agents.bbt_v2 import BBTv2
 from rlprompt.agents.bdpl import BDPL
 from rlprompt.agents.cma_es import CMAES
+from rlprompt.agents.demonstrations import Demonstrations
 from rlprompt.agents.differential_evolution import DifferentialEvolution
 from rlprompt.agents.gcg import GCG
 from rlprompt.agents.genetic import Genetic
@@ -55,6 +56,7 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     BDPL(),
     SoftQ(),
     GCG(),
+    Demonstrations(),
     CMAES(dimension=8),
     DifferentialEvolution(),
     SoftPromptTuning(),
@@ -69,13 +71,14 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
 )
 
 # Methods that score on parts of the examples.
-ON_BLOCKS = (Grow, GCG, Instructions)
+ON_BLOCKS = (Grow, GCG, Demonstrations, Instructions)
 
 every = pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda o: type(o).__name__)
 
 
 def task(optimiser: Optimiser[Any]) -> Synthetic:
-    return SlopedWords() if optimiser.searches in ("tokens", "text") else HiddenVectors()
+    made: dict[str, Synthetic] = {"tokens": SlopedWords(), "text": HiddenTexts()}
+    return made.get(optimiser.searches, HiddenVectors())
 
 
 @pytest.fixture(autouse=True)
@@ -84,12 +87,18 @@ def _writes_in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instructions, "writer_of", lambda setting, lm: Typewriter())
 
 
-def run(optimiser: Optimiser[Any], rows: int = N_PROMPTS * N_EXAMPLES) -> Result:
+def size(optimiser: Optimiser[Any]) -> int:
+    """Train examples of its task."""
+    return len(task(optimiser).splits.train)
+
+
+def run(optimiser: Optimiser[Any], rows: int = 0) -> Result:
+    rows = rows or N_PROMPTS * size(optimiser)
     return search(task(optimiser), tiny_lm(), optimiser, rows, length=LENGTH)
 
 
 def price(optimiser: Optimiser[Any]) -> int:
-    return N_EXAMPLES * (GRADIENT_ROWS if isinstance(optimiser, Ascent) else 1)
+    return size(optimiser) * (GRADIENT_ROWS if isinstance(optimiser, Ascent) else 1)
 
 
 def test_every_registered_optimiser_is_here() -> None:
@@ -110,11 +119,11 @@ def test_is_a_frozen_dataclass_that_explains_itself(optimiser: Optimiser[Any]) -
 
 
 @every
-@pytest.mark.parametrize("rest", [0, N_EXAMPLES - 1])
+@pytest.mark.parametrize("rest", [0, 3])
 def test_spends_all_that_the_budget_covers_and_no_more(
     optimiser: Optimiser[Any], rest: int
 ) -> None:
-    rows = N_PROMPTS * N_EXAMPLES + rest
+    rows = N_PROMPTS * size(optimiser) + rest
     result = run(optimiser, rows=rows)
     assert rows - price(optimiser) < result.rows <= rows
     assert result.status == "finished"
@@ -126,7 +135,7 @@ def test_spends_all_that_the_budget_covers_and_no_more(
         assert price(optimiser) * len(spent) < result.rows
     else:
         # Between the steps of a soft prompt points of its path are scored.
-        costs = {N_EXAMPLES, price(optimiser)}
+        costs = {size(optimiser), price(optimiser)}
         assert set(np.diff([0, *spent])) == costs
 
 
@@ -169,13 +178,14 @@ def test_best_so_far_never_falls(optimiser: Optimiser[Any]) -> None:
 
 @every
 def test_leaves_the_models_weights_alone(optimiser: Optimiser[Any]) -> None:
-    place = "{prompt} {text}" if optimiser.searches == "prefix" else "{text} {prompt}"
+    leads = optimiser.searches in ("prefix", "text")
+    place = "{prompt} {text}" if leads else "{text} {prompt}"
     real = ClassificationTask(
         "real", Synthetic().splits, Template(place), {"good": "good", "bad": "bad"}
     )
     lm = tiny_lm()
     before = lm.hash_weights()
-    result = search(real, lm, optimiser, N_PROMPTS * N_EXAMPLES, length=LENGTH)
+    result = search(real, lm, optimiser, N_PROMPTS * len(real.splits.train), length=LENGTH)
     assert result.n_prompts
     assert lm.hash_weights() == before
     assert not any(p.requires_grad or p.grad is not None for p in lm.model.parameters())

@@ -28,7 +28,7 @@ TEXTS = ["the film was great", "it was terrible", "the film"]
 
 def plain_log_probabilities(lm: FrozenLM, prompt: Prompt, text: str) -> list[float]:
     """Log p(" bad"), log p(" good") after "TEXT PROMPT", by transformers alone."""
-    embed = lm.model.get_input_embeddings()
+    embed, prompt = lm.model.get_input_embeddings(), lm.fed(prompt)
     head = embed(torch.tensor(lm.tokenizer(text, add_special_tokens=False).input_ids))
     if isinstance(prompt, SoftPrompt):
         middle = torch.tensor(prompt.vectors)

@@ -13,7 +13,7 @@ from tiny import CONTEXT, KINDS, PACKABLE, TinyKind, tiny_lm
 from torch import Tensor
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.template import Query
 from rlprompt.types import Ids
 
@@ -48,6 +48,7 @@ def plain_logits(lm: FrozenLM, prompt: Prompt | Tensor, query: Query, fed: Ids) 
     def vectors(ids: Sequence[int]) -> Tensor:
         return cast(Tensor, table(torch.tensor([ids], dtype=torch.long)))
 
+    assert not isinstance(prompt, TextPrompt)
     if isinstance(prompt, TokenPrompt):
         middle = vectors(prompt.ids)
     else:

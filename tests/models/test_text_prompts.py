@@ -40,8 +40,9 @@ def test_it_scores_as_its_tokens_do(kind: TinyKind) -> None:
 def test_pairs_may_have_it(kind: TinyKind) -> None:
     lm, asked = tiny_lm(kind), queries(kind)
     soft = SoftPrompt(lm.embeddings(lm.encode(TEXTS[0])))
-    texts = [(TextPrompt(TEXTS[0]), asked[0]), (soft, asked[1]), (TextPrompt(TEXTS[2]), asked[2])]
-    tokens = [(lm.fed(prompt), query) for prompt, query in texts]
+    prompts: list[Prompt] = [TextPrompt(TEXTS[0]), soft, TextPrompt(TEXTS[2])]
+    texts = list(zip(prompts, asked, strict=True))
+    tokens: list[tuple[Prompt, Query]] = [(lm.fed(prompt), query) for prompt, query in texts]
     for own, other in zip(lm.score_pairs(texts), lm.score_pairs(tokens), strict=True):
         assert torch.equal(own, other)
 

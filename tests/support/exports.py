@@ -13,7 +13,7 @@ from rlprompt.data.load import Example, Splits
 from rlprompt.export.export import export_prompt
 from rlprompt.export.folder import ExportedPrompt
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.search.evaluation import Evaluator, describe, evaluate
 from rlprompt.search.result import Candidate, Result
 from rlprompt.tasks.base import Task
@@ -64,8 +64,9 @@ def result(lm: FrozenLM, task: Task, prompt: Prompt, **changes: Any) -> Result:
     text, retypable = describe(task, lm, prompt)
     scores = {split: evaluate(task, lm, prompt, split) for split in ("train", "dev", "test")}
     tested = Evaluator(task, lm).measure([prompt], "test").metrics[0]
+    tokens = len(lm.fed(prompt)) if isinstance(prompt, TextPrompt) else None
     candidate = Candidate(
-        prompt, text, retypable, scores["train"].reward, 8, **scores, dev_examples=3
+        prompt, text, retypable, scores["train"].reward, 8, **scores, dev_examples=3, tokens=tokens
     )
     found = Result(
         task=task.name,

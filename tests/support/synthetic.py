@@ -6,6 +6,7 @@ set, `HiddenVectors` soft prompts near a hidden one, with gradients.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from tiny import tiny_lm
 
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Length, Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
@@ -62,9 +63,7 @@ class Synthetic(Task):
 
 @dataclass(frozen=True)
 class HiddenWords(Synthetic):
-    """The share of a prompt's tokens on one side of a plane through the embeddings.
-
-    Of a text the tokens that the model reads.
+    """The share of a token prompt's tokens on one side of a plane through the embeddings.
 
     Args:
         share: Of the vocabulary on that side.
@@ -78,7 +77,6 @@ class HiddenWords(Synthetic):
         return np.random.default_rng(self.seed).standard_normal(lm.hidden_size)
 
     def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
-        prompt = lm.fed(prompt)
         assert isinstance(prompt, TokenPrompt)
         if not len(prompt):
             return 0.0
@@ -120,6 +118,45 @@ class HiddenVectors(Synthetic):
         scale = 0.0 if self.flat else 1 / float(lm.embeddings().std())
         gradients = [self.offset(lm, p) / p.vectors.size * scale for p in prompts]
         return self.rewards(lm, prompts, examples), np.array(gradients, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class HiddenTexts(Synthetic):
+    """Texts that show train examples by their numbers, worth more or less by which, and where.
+
+    Args:
+        n_examples: In each split.
+        asked: What it was asked, if that is to be known.
+    """
+
+    n_examples: int = 8
+    asked: list[Prompt] | None = None
+    splits: Splits = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = (examples(name, self.n_examples) for name in ("train", "dev", "test"))
+        object.__setattr__(self, "splits", Splits(*parts))
+
+    def showable(self) -> Sequence[int]:
+        return range(self.n_examples)
+
+    def shown(self, places: Sequence[int], before: str = "") -> str:
+        return before + "".join(f"<{i}>" for i in places)
+
+    @staticmethod
+    def read(prompt: Prompt) -> list[int]:
+        assert isinstance(prompt, TextPrompt)
+        return [int(i) for i in re.findall(r"<(\d+)>", prompt.text)]
+
+    def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
+        return sum((i * 7 % 5) / (1 + place) for place, i in enumerate(self.read(prompt)))
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        if self.asked is not None:
+            self.asked.extend(prompts)
+        return super().rewards(lm, prompts, examples)
 
 
 @dataclass(frozen=True)

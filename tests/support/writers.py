@@ -11,7 +11,8 @@ import numpy as np
 from rlprompt.models.decoding import Decoding
 from rlprompt.types import Written
 
-WORDS = ("say", "the", "word", "plainly", "once", "more", "please", "now")
+# Those in brackets are worth something in `HiddenTexts`.
+WORDS = ("say", "the", "word", "once", "more", "now", "<1>", "<2>", "<4>")
 
 
 @dataclass

@@ -92,7 +92,7 @@ def vocabulary_probabilities(
     lm: FrozenLM, prompt: Prompt, before: list[int], words: list[str]
 ) -> NDArray[np.float64]:
     """Probabilities of single-token words after these ids and the prompt, by plain transformers."""
-    table = lm.model.get_input_embeddings()
+    table, prompt = lm.model.get_input_embeddings(), lm.fed(prompt)
     if isinstance(prompt, SoftPrompt):
         vectors = torch.tensor(prompt.vectors)
     else:

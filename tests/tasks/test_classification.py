@@ -42,7 +42,7 @@ def by_hand(
         words: The answers, with the space before them.
         after: What stands between prompt and answer.
     """
-    tokenizer, model = lm.tokenizer, lm.model
+    tokenizer, model, prompt = lm.tokenizer, lm.model, lm.fed(prompt)
     start = list(tokenizer(text)["input_ids"])
     middle = tokenizer(after, add_special_tokens=False)["input_ids"] if after else []
     logliks = []

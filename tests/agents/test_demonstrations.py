@@ -1,0 +1,179 @@
+"""Which examples a prompt shows, in which order, and that none is judged by its own answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from exports import class_task, writing_task
+from synthetic import HiddenTexts
+from tiny import tiny_lm
+
+from rlprompt.agents.demonstrations import Demonstrations, judged
+from rlprompt.data.load import Example, Splits
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Length, Prompt, TextPrompt
+from rlprompt.search.run import search
+from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.tasks.generation import GenerationTask
+from rlprompt.template import Template
+from rlprompt.types import Floats
+
+N = 12
+
+
+@dataclass(frozen=True)
+class Telling(HiddenTexts):
+    """Example 3 is worth the most, the last place counts double, and who is shown is told."""
+
+    n_examples: int = N
+    told: float = 3.0
+
+    def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
+        shown = self.read(prompt)
+        values = [{3: 1.0, 7: 0.5}.get(i, 0.0) for i in shown]
+        return sum(values) + sum(values[-1:]) - 0.05 * len(shown)
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        rewards = super().rewards(lm, prompts, examples)
+        places = [self.splits.train.index(e) if e in self.splits.train else -1 for e in examples]
+        shown = np.array([np.isin(places, self.read(prompt)) for prompt in prompts])
+        return rewards + self.told * shown
+
+
+class TestJudged:
+    def test_numbers_worked_out_by_hand(self) -> None:
+        rewards = np.array([[9.0, 2.0, 3.0], [1.0, 9.0, 5.0], [2.0, 4.0, 1.0]])
+        shown = np.array([[True, False, False], [False, True, False], [False, False, False]])
+        # Examples are worth 1.5, 3 and 3 to those that do not show them.
+        expected = [[1.0, 2.0, 3.0], [1.0, 3.75, 5.0], [2.0, 4.0, 1.0]]
+        assert judged(rewards, shown).tolist() == expected
+
+    def test_what_nobody_leaves_out_says_nothing(self) -> None:
+        rewards = np.array([[9.0, 2.0], [7.0, 4.0]])
+        found = judged(rewards, np.array([[True, False], [True, False]]))
+        assert found.tolist() == [[2.0, 2.0], [4.0, 4.0]]
+        assert judged(rewards, np.ones((2, 2), bool)).tolist() == rewards.tolist()
+        assert judged(rewards, np.zeros((2, 2), bool)) is rewards
+
+
+class TestSearch:
+    def test_it_finds_the_examples_and_their_order(self) -> None:
+        """Though an example that is shown earns more on itself than any choice on the others."""
+        task = Telling()
+        found = search(task, tiny_lm(), Demonstrations(at_most=3), budget=200 * N, seed=0)
+        assert task.read(found.best.prompt) == [7, 3]
+
+    @pytest.mark.parametrize("seed", [1, 2])
+    def test_no_prompt_has_more_than_so_many_or_one_twice(self, seed: int) -> None:
+        asked = list[Prompt]()
+        task = Telling(asked=asked)
+        search(task, tiny_lm(), Demonstrations(at_most=2), budget=30 * N, seed=seed)
+        shown = [task.read(prompt) for prompt in asked]
+        assert {len(one) for one in shown} == {1, 2}
+        assert all(len(set(one)) == len(one) for one in shown)
+
+    def test_an_instruction_stands_before_them(self) -> None:
+        asked = list[Prompt]()
+        task = Telling(asked=asked)
+        start = [TextPrompt("Say it."), TextPrompt("Or so.")]
+        found = search(task, tiny_lm(), Demonstrations(), budget=30 * N, start=start)
+        texts = [one.text for one in asked if isinstance(one, TextPrompt)]
+        assert all(text.startswith(("Say it.", "Or so.")) for text in texts)
+        assert {"Say it.", "Or so."} < set(texts)
+        assert found.rows > 29 * N
+
+    def test_a_search_of_all_that_there_is_ends(self) -> None:
+        task = Telling(n_examples=2)
+        found = search(task, tiny_lm(), Demonstrations(), budget=1000)
+        assert found.n_distinct == 4
+        assert found.rows < 20
+
+    def test_no_prompt_is_longer_than_the_space_allows(self) -> None:
+        asked = list[Prompt]()
+        task = Telling(asked=asked)
+        lm = tiny_lm()
+        longest = len(lm.encode(task.shown([10, 11])))
+        search(task, lm, Demonstrations(), budget=30 * N, length=Length(longest))
+        assert max(len(lm.fed(prompt)) for prompt in asked) <= longest
+
+
+def led(template: str, **settings: Any) -> ClassificationTask:
+    return class_task(template, **settings)
+
+
+class TestShown:
+    def test_classes_are_shown_by_the_template_and_their_words(self) -> None:
+        task = led("{prompt}{text} It was")
+        assert task.showable() == [0, 1, 2]
+        text = "the film train it It was good\n\nthe film train It was bad\n\n"
+        assert task.shown([1, 0]) == text
+        assert task.shown([1, 0], "Sort this.") == f"Sort this.\n\n{text}"
+        assert task.shown([], "Sort this.") == "Sort this."
+
+    def test_it_is_what_the_control_shows(self) -> None:
+        task = led("{prompt}{text} It was")
+        found = led("{text} {prompt} It was").demonstrations()
+        assert found is not None
+        assert found.rounds[0] == (task.shown([0]), task.shown([1]))
+
+    @pytest.mark.parametrize("breaks", ["\n", "\n\n"])
+    def test_line_breaks_behind_the_prompt_are_not_doubled(self, breaks: str) -> None:
+        task = led(f"{{prompt}}{breaks}{{text}} It was")
+        rest = "" if len(breaks) == 2 else "\n"
+        assert task.shown([0]) == f"the film train It was bad{rest}"
+        assert task.shown([0, 0]).startswith("the film train It was bad\n\nthe film")
+
+    def test_references_are_shown_where_there_are_some(self) -> None:
+        task = writing_task("{prompt}{text} ->")
+        assert task.shown([1]) == "the film train it -> positive\n\n"
+        train = (Example({"text": "a"}, ""), Example({"text": "b"}, "c"))
+        some = replace(task, splits=replace(task.splits, train=train))
+        assert some.showable() == [1]
+
+    @pytest.mark.parametrize(
+        "task",
+        [
+            class_task("{text} {prompt}"),
+            class_task("Film: {prompt}{text}"),
+            class_task(Template.of({"system": "{prompt}", "user": "{text}"}).text),
+        ],
+    )
+    def test_a_task_without_is_refused_before_anything_is_paid(
+        self, task: ClassificationTask
+    ) -> None:
+        with pytest.raises(ValueError, match=r"begin its template with \{prompt\}"):
+            search(task, tiny_lm(), Demonstrations(), budget=99)
+
+
+def test_a_real_task_is_searched_and_told_as_text(lm: FrozenLM) -> None:
+    task = led("{prompt}{text} It was", calibration="batch")
+    found = search(task, lm, Demonstrations(at_most=2), budget=60, seed=1)
+    assert found.best.text.endswith("\n\n")
+    assert found.best.tokens == len(lm.encode(found.best.text))
+
+
+def test_an_example_with_a_control_token_is_not_shown(lm: FrozenLM) -> None:
+    task = led("{prompt}{text} It was")
+    control = Example({"text": "the end</s>"}, "negative")
+    train = (control, Example({"text": "good film"}, "positive"))
+    own = replace(task, splits=Splits(train, task.splits.dev, task.splits.test))
+    found = search(own, lm, Demonstrations(), budget=20)
+    assert found.best.text == "good film It was good\n\n"
+
+
+def test_examples_that_do_not_fit_are_said(lm: FrozenLM) -> None:
+    task: ClassificationTask | GenerationTask = led("{prompt}{text} It was")
+    with pytest.raises(ValueError, match=r"none of the 3 train examples .* of 2 tokens; give"):
+        search(task, lm, Demonstrations(), budget=20, length=Length(2))
+
+
+@pytest.mark.parametrize("settings", [{"at_most": 0}, {"batch": 0}, {"first": 0}, {"first": 1.5}])
+def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        Demonstrations(**settings)
