@@ -17,6 +17,9 @@ from rlprompt.search.objective import Objective
 from rlprompt.search.space import TextSpace
 from rlprompt.types import Floats
 
+# How a request shows that the model wrote nothing.
+NOTHING = "(nothing)"
+
 
 @dataclass
 class Proposer:
@@ -107,7 +110,8 @@ class Proposer:
         if answers is None:
             return [self._shown(example) for example in examples]
         said = task.feedback(examples, answers) or [""] * len(examples)
-        return [self._shown(*one) for one in zip(examples, answers, said, strict=True)]
+        given = [answer or NOTHING for answer in answers]
+        return [self._shown(*one) for one in zip(examples, given, said, strict=True)]
 
     def _answers(self, prompt: TextPrompt, places: Sequence[int]) -> list[str] | None:
         """What the model answered at some places in train, asked once."""
