@@ -13,10 +13,11 @@ endif
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS := $(VENV)/.installed-docs
 # -qq: errors only.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
-.PHONY: help venv demo test check sweep models bench clean
+.PHONY: help venv demo test check docs sweep models bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,17 @@ check: $(STAMP) ## format, lint, types, layers, and the wheel installed outside 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -n 0 -m wheel tests/test_packaging.py
+
+# Beside the others in .venv, and only here: a site's generator is nothing that tests need.
+$(DOCS): $(STAMP)
+	$(PIP) install -c constraints.txt --group docs
+	touch $@
+
+docs: $(DOCS) ## write the documentation site, build/site; a broken link, a bare name or a failing example ends it
+	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_tutorials.py rlprompt
+	$(BIN)/python docs/build.py
+	PATH="$(BIN):$$PATH" $(BIN)/properdocs build --strict -q -f build/properdocs.yml
+	@echo "build/site/index.html"
 
 sweep: $(STAMP) ## try every type of model that transformers knows, 3 minutes
 	$(BIN)/python -m pytest -q -m sweep tests/models

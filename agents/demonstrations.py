@@ -23,7 +23,7 @@ from rlprompt.types import Floats, PromptKind
 Shown = tuple[str, tuple[int, ...]]
 """What a prompt begins with, such as an instruction, and the train examples that follow."""
 
-# Draws for each prompt that is wanted, after which no other is looked for.
+# Draws in a row that bring no new prompt, after which no other is looked for.
 VAIN = 50
 
 
@@ -111,10 +111,11 @@ class _Shelf:
         fitting = [i for i, text in shown.items() if space.contains(TextPrompt(text))]
         self.usable = [i for i in fitting if _is_plain(objective.lm, shown[i])]
         if not self.usable:
+            limit = "" if space.at_most is None else f" of {space.at_most} tokens at most"
             raise ValueError(
-                f"none of the {len(shown)} train examples of task {self.task.name!r} that could be "
-                f"shown fits into a prompt of {space.at_most} tokens; give texts more room "
-                "(`length: {at_most: N}`), or shorten the examples"
+                f"none of the {len(shown)} train examples that task {self.task.name!r} could show "
+                f"is plain text{limit}; give texts more room (`length: {{at_most: N}}`), or "
+                "shorten the examples"
             )
 
     def drawn(self) -> Shown:
@@ -129,11 +130,11 @@ class _Shelf:
         moves = ["begin"] * (len(self.starts) > 1) + ["swap", "move", "leave"] * (len(shown) > 1)
         moves += ["replace"] * bool(shown and others)
         moves += ["add"] * bool(others and len(shown) < self.at_most)
-        match str(self.rng.choice(moves)) if moves else "":
+        match moves[self.rng.integers(len(moves))] if moves else "":
             case "begin":
                 before = self.starts[self.rng.integers(len(self.starts))]
             case "swap":
-                i, j = self.rng.choice(len(shown), 2, replace=False)
+                i, j = self.rng.permutation(len(shown))[:2]
                 shown[i], shown[j] = shown[j], shown[i]
             case "move":
                 moved = shown.pop(int(self.rng.integers(len(shown))))
@@ -149,14 +150,14 @@ class _Shelf:
     def fresh(self, draw: Callable[[], Shown], count: int) -> list[TextPrompt]:
         """So many prompts that are not known yet and lie in the space; fewer where few are left."""
         found = list[TextPrompt]()
-        for _ in range(VAIN * count):
+        vain = 0
+        while len(found) < count and vain < VAIN:
             before, places = draw()
             prompt = TextPrompt(self.task.shown(places, before))
+            vain += 1
             if prompt not in self.shows and self.space.contains(prompt):
-                self.shows[prompt] = before, places
+                self.shows[prompt], vain = (before, places), 0
                 found.append(prompt)
-            if len(found) == count:
-                break
         return found
 
     def evaluate(

@@ -109,7 +109,10 @@ class Proposer:
         answers = self._answers(prompt, places)
         if answers is None:
             return [self._shown(example) for example in examples]
-        said = task.feedback(examples, answers) or [""] * len(examples)
+        outputs = (tuple(answers),)
+        (said,) = task.feedback(self.objective.lm, [prompt], examples, outputs) or (
+            [""] * len(examples),
+        )
         given = [answer or NOTHING for answer in answers]
         return [self._shown(*one) for one in zip(examples, given, said, strict=True)]
 

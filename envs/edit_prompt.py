@@ -33,6 +33,15 @@ class EditEpisodes(Episodes):
     Prompts begin with the starts in turns. Where a space has none, one for each is drawn of the
     tokens that edits put in, once and for all.
 
+    >>> from rlprompt import Budget
+    >>> from rlprompt.check import ToyTask, toy_lm
+    >>> objective, rng = Objective(ToyTask(), toy_lm(), Budget(40)), np.random.default_rng(0)
+    >>> space = TokenSpace(2, np.arange(10))
+    >>> episodes = EditEpisodes(objective, space, n=2, horizon=1, tokens=5, rng=rng)
+    >>> gains, over = episodes.advance(np.array([0, 1]))  # an edit each, and the starts are scored
+    >>> gains.shape, over.tolist(), objective.ledger.n_distinct <= 4
+    ((2,), [True, True], True)
+
     Args:
         objective: The only way to a reward.
         space: Lengths, allowed ids, and starts.

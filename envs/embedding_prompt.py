@@ -17,6 +17,14 @@ class EmbeddingEpisodes(GrowingEpisodes):
 
     Coordinates lie in [-1, 1], the range that Gaussian policies expect. How far that reaches is
     the space's affair: the `scale` of a full space, the `sigma` of a subspace.
+
+    >>> from rlprompt import Budget
+    >>> from rlprompt.check import ToyTask, toy_lm
+    >>> space = SoftSpace(start=np.zeros((1, 32), np.float32), scale=1.0)
+    >>> episodes = EmbeddingEpisodes(Objective(ToyTask(), toy_lm(), Budget(40)), space, n=3)
+    >>> rewards, over = episodes.advance(np.zeros((3, 32)))
+    >>> rewards.shape, over.tolist()
+    ((3,), [True, True, True])
     """
 
     def __init__(self, objective: Objective, space: SoftSpace, n: int) -> None:

@@ -20,6 +20,15 @@ class TokenEpisodes(GrowingEpisodes):
     one-hot encode: 5 tokens of 49,152 as 245,760 numbers.
 
     Where prompts differ in length, the action after the last token's stops.
+
+    >>> from rlprompt import Budget
+    >>> from rlprompt.check import ToyTask, toy_lm
+    >>> space = TokenSpace(2, np.arange(10))
+    >>> episodes = TokenEpisodes(Objective(ToyTask(), toy_lm(), Budget(40)), space, n=3)
+    >>> _, over = episodes.advance(np.array([1, 2, 3]))
+    >>> rewards, over = episodes.advance(np.array([4, 5, 6]))  # three prompts, scored in one call
+    >>> rewards.shape, over.tolist(), episodes.objective.ledger.used  # on 4 examples
+    ((3,), [True, True, True], 12)
     """
 
     def __init__(self, objective: Objective, space: TokenSpace, n: int) -> None:

@@ -23,9 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -33,11 +31,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from rlprompt._utils.assets import fetch
 from rlprompt.models.kernels import PackedLinear
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.speed import loop, medians, seconds
 from rlprompt.prompt import FedPrompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query, Template
 
@@ -196,11 +195,6 @@ def measure(case: Case, exact: FrozenLM, narrow: FrozenLM, n_turns: int) -> list
     return rows
 
 
-def medians(turns: Sequence[tuple[float, ...]]) -> list[float]:
-    """The median of each column."""
-    return [statistics.median(column) for column in zip(*turns, strict=True)]
-
-
 def make_prompts(case: Case, lm: FrozenLM, n: int, rng: np.random.Generator) -> list[FedPrompt]:
     """Random prompts of the case's kind."""
     rows = rng.integers(0, lm.n_vocabulary, (n, case.n_tokens))
@@ -208,51 +202,6 @@ def make_prompts(case: Case, lm: FrozenLM, n: int, rng: np.random.Generator) -> 
         return [TokenPrompt(row) for row in rows]
     table = lm.embeddings()
     return [SoftPrompt(table[row]) for row in rows]
-
-
-@torch.no_grad()
-def loop(
-    lm: FrozenLM, prompts: Sequence[FedPrompt], queries: Sequence[Query], head_at_end: bool
-) -> Tensor:
-    """The usual ways: (P, Q, C) log-probabilities among the candidates."""
-    model = cast(Any, lm.model)
-    candidates = torch.tensor([[answer[0] for answer in query.candidates] for query in queries])
-    found = []
-    for prompt in prompts:
-        fed, ends = pad(model, prompt, queries)
-        every = torch.arange(len(queries))
-        if head_at_end:
-            hidden = model.base_model(**fed).last_hidden_state
-            logits = model.lm_head(hidden[every, ends])
-        else:
-            logits = model(**fed).logits[every, ends]
-        found.append(logits.gather(1, candidates).log_softmax(-1))
-    return torch.stack(found)
-
-
-def pad(model: Any, prompt: FedPrompt, queries: Sequence[Query]) -> tuple[dict[str, Any], Tensor]:
-    """A batch of all examples, padded on the right, and where each ends."""
-    n_prompt = len(prompt)
-    middle = prompt.ids if isinstance(prompt, TokenPrompt) else (0,) * n_prompt
-    rows = [torch.tensor((*q.head_ids, *middle, *q.tail_ids)) for q in queries]
-    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    ends = torch.tensor([len(row) for row in rows]) - 1
-    mask = (torch.arange(ids.shape[1]) <= ends[:, None]).long()
-    fed: dict[str, Any] = {"attention_mask": mask, "use_cache": False}
-    if isinstance(prompt, TokenPrompt):
-        return fed | {"input_ids": ids}, ends
-    vectors = model.get_input_embeddings()(ids)
-    for row, query in zip(vectors, queries, strict=True):
-        start = len(query.head_ids)
-        row[start : start + n_prompt] = torch.tensor(prompt.vectors)
-    return fed | {"inputs_embeds": vectors}, ends
-
-
-def seconds(work: Callable[..., object], *arguments: Any, **options: Any) -> float:
-    """How long a call takes."""
-    start = time.perf_counter()
-    work(*arguments, **options)
-    return time.perf_counter() - start
 
 
 @torch.no_grad()

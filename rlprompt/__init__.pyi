@@ -49,6 +49,7 @@ from .tasks.function import (
 )
 from .tasks.generation import GenerationTask as GenerationTask
 from .tasks.label_search import find_label_words as find_label_words
+from .tasks.multiple_choice import MultipleChoiceTask as MultipleChoiceTask
 from .tasks.style_transfer import StyleTransferTask as StyleTransferTask
 from .template import Query as Query
 from .template import Template as Template
@@ -69,6 +70,7 @@ __all__ = [
     "Generated",
     "GenerationTask",
     "Length",
+    "MultipleChoiceTask",
     "Objective",
     "Optimiser",
     "PrefixPrompt",

@@ -72,14 +72,6 @@ def desk(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def default_lm() -> FrozenLM:
-    """The default model on the CPU in float32; change nothing in it."""
-    from rlprompt.models.lm import FrozenLM
-
-    return FrozenLM.load("smollm2-135m", device="cpu", dtype="float32")
-
-
-@pytest.fixture(scope="session")
 def real_tokenizer() -> FrozenLM:
     """The default model's own tokenizer, on a tiny model with as many embeddings."""
     from tiny import tiny_model

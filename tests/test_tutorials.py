@@ -20,9 +20,11 @@ from tiny import tiny_model, tiny_tokenizer
 from typer.testing import CliRunner
 
 from rlprompt.cli.app import app
+from rlprompt.studies import dry_run
 
 DOCS = Path(__file__).parents[1] / "docs"
 NAMES = (
+    "from-a-file-to-predictions",
     "use-a-prompt",
     "search-a-system-prompt",
     "use-models",
@@ -52,6 +54,9 @@ def test_every_step_of_a_tutorial_works(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    # What it costs is measured on less: nobody goes by it.
+    monkeypatch.setattr(dry_run, "TRIAL_PROMPTS", 12)
+    monkeypatch.setattr(dry_run, "SCORED_ROWS", 16)
     for data in (*DOCS.glob("*.csv"), *DOCS.glob("*.jsonl")):
         shutil.copy(data, tmp_path)
     before, done = set(sys.modules), 0
@@ -64,7 +69,7 @@ def test_every_step_of_a_tutorial_works(
                 run(*shlex.split(line))
                 done += 1
         elif language == "python":
-            (tmp_path / "step.py").write_text(text, "utf-8")
+            (tmp_path / "step.py").write_text(small(text), "utf-8")
             runpy.run_path("step.py")
             done += 1
     for name in set(sys.modules) - before:
@@ -94,11 +99,15 @@ def test_every_cell_of_a_notebook_runs(
 
 def small(text: str) -> str:
     """Enough for a few prompts: what a reader waits minutes for is not what is tested."""
-    return re.sub(r"budget: \d+", "budget: 60", re.sub(r"shots: \d+", "shots: 2", text))
+    text = re.sub(r"(shots(?:: |=))\d+", r"\g<1>2", text)
+    return re.sub(r"((?:budget(?:: |=)|Budget\())\d+", r"\g<1>60", text)
 
 
 def run(program: str, *arguments: str) -> None:
     """A command of a tutorial; `check` may well find fault with a model of random weights."""
     assert program == "rlprompt"
     done = CliRunner().invoke(app, arguments)
+    if arguments[0] == "init":
+        written = Path(arguments[1]).with_suffix(".yaml")
+        written.write_text(small(written.read_text("utf-8")), "utf-8")
     assert done.exit_code in ((0, 1) if arguments[0] == "check" else (0,)), done.output

@@ -75,6 +75,30 @@ ASSETS: Mapping[str, Asset] = {
         source="Hutto & Gilbert, VADER, ICWSM 2014; https://github.com/cjhutto/vaderSentiment",
         description="10,605 sentences of film reviews with mean human ratings in [-4, 4]",
     ),
+    "french-messages": Asset(
+        package="Django",
+        version="5.2.19",
+        filename="django-5.2.19-py3-none-any.whl",
+        archive_sha256="5965d974a5218a2b68a11dd1276434707f23886525c23f0598eccedaf4f4ca00",
+        nested="",
+        member="django/conf/locale/fr/LC_MESSAGES/django.mo",
+        member_sha256="195c9ee0adbfc20a2eb519089cb4b43cb0f7f33d5bd79c0d761e03228c016840",
+        licence="BSD-3-Clause",
+        source="https://github.com/django/django/tree/5.2.19/django/conf/locale/fr",
+        description="349 messages of a web framework in English and French, a gettext catalogue",
+    ),
+    "iterator-functions": Asset(
+        package="more-itertools",
+        version="11.2.1",
+        filename="more_itertools-11.2.1-py3-none-any.whl",
+        archive_sha256="35a7377edd1dd6608dcb2cdf534ded55ea32d49448875ad042cd3f879fb1ded0",
+        nested="",
+        member="more_itertools/more.py",
+        member_sha256="1bdc5f323ea18906436a42268b942d5b4d15ac8b3ff17c1211a59fb192fa068e",
+        licence="MIT",
+        source="https://github.com/more-itertools/more-itertools",
+        description="106 functions on iterators with their documentation, Python that is read only",
+    ),
 }
 
 

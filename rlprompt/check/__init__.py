@@ -1,4 +1,4 @@
-"""Whether a task or an optimiser keeps its promises."""
+"""Whether a task or an optimiser keeps its promises, and what a machine and a model are."""
 
 import lazy_loader
 

@@ -45,6 +45,9 @@ TEXT_TOKENS = 64
 # Calls of the objective that bring nothing, after which a search will not end by itself.
 MOST_REFUSALS = 50
 
+# Rows spent and mean reward of each prompt, in order.
+Points = list[tuple[int, float]]
+
 
 class _Endless(BaseException):
     """Ends an optimiser that does not heed `BudgetExhausted`; no `except Exception` stops it."""
@@ -96,7 +99,7 @@ class _Search:
     endless: bool = False
 
     @property
-    def points(self) -> list[tuple[int, float]]:
+    def points(self) -> Points:
         return self.objective.ledger.points
 
     @property
@@ -140,7 +143,7 @@ def check_optimiser(
     subject = type(optimiser).__name__
     if any(finding.status == "fail" for finding in protocol):
         return Report(subject, protocol)
-    series = (check.settings, check.one_search, check.reproducible, check.hard_cases)
+    series = (check.settings, check.searches, check.hard_cases)
     return Report(subject, protocol + collect(*series))
 
 
@@ -178,11 +181,14 @@ class _Check:
         problem += "it; use numbers, texts and lists of them"
         yield verdict("settings", problem if lost else "", f"{len(values)} settings are recorded")
 
-    def one_search(self) -> Iterator[Finding]:
-        """What every search must keep to."""
-        model, states = model_state(self.lm), random_states()
-        one = self._search(self.seed, self.n_prompts)
-        drawn, touched = changed(states, random_states()), changed(model, model_state(self.lm))
+    def searches(self) -> Iterator[Finding]:
+        """What every search must keep to, and whether its seed decides it."""
+        model = model_state(self.lm)
+        with seeded(1):
+            states = random_states()
+            one = self._search(self.seed, self.n_prompts)
+            drawn = changed(states, random_states())
+        touched = changed(model, model_state(self.lm))
         yield from _ledger(one)
         outside = [repr(p) for p in one.objective.asked if not one.space.contains(p)]
         problem = f"{len(outside)} prompts lie outside the space it was given, such as "
@@ -193,25 +199,12 @@ class _Check:
         yield verdict("random-state", problem if drawn else "", fine)
         problem = f"it changed the model's {', '.join(touched)}"
         yield verdict("model-unchanged", problem if touched else "", "the model is as it was")
-
-    def reproducible(self) -> Iterator[Finding]:
-        """Whether the seed decides all, and decides something."""
-        searches = []
         # What others draw from the global generators in between must change nothing.
-        for others, seed in ((1, self.seed), (2, self.seed), (3, self.seed + 1)):
-            with seeded(others):
-                searches.append(self._search(seed, self.n_prompts).points)
-        first, again, other = searches
-        differ = next((i for i, (a, b) in enumerate(zip(first, again, strict=False)) if a != b), -1)
-        problem = f"the same seed searched differently from prompt {differ + 1} on"
-        if len(first) != len(again):
-            problem = f"the same seed scored {len(first)} prompts and then {len(again)}"
-        problem += ": no run of it can be resumed or repeated; draw from `rng` alone"
-        fine = "the same seed searches alike"
-        yield verdict("deterministic", problem if first != again else "", fine)
-        problem = "two seeds searched alike: several seeds tell no more than one"
-        fine = "another seed searches differently"
-        yield verdict("seeds", problem if first == other else "", fine, "warn")
+        with seeded(2):
+            again = self._search(self.seed, self.n_prompts)
+        with seeded(3):
+            other = self._search(self.seed + 1, self.n_prompts)
+        yield from _reproducible(one.points, again.points, other.points)
 
     def hard_cases(self) -> Iterator[Finding]:
         """What breaks many methods."""
@@ -281,6 +274,20 @@ def _ledger(search: _Search) -> Iterator[Finding]:
     problem += "had more"
     fine = "it spends what the budget covers"
     yield verdict("spends", problem if search.left_over else "", fine, "warn")
+
+
+def _reproducible(first: Points, again: Points, other: Points) -> Iterator[Finding]:
+    """Whether a seed decides all, as two searches of it tell, and decides something."""
+    differ = next((i for i, (a, b) in enumerate(zip(first, again, strict=False)) if a != b), -1)
+    problem = f"the same seed searched differently from prompt {differ + 1} on"
+    if len(first) != len(again):
+        problem = f"the same seed scored {len(first)} prompts and then {len(again)}"
+    problem += ": no run of it can be resumed or repeated; draw from `rng` alone"
+    fine = "the same seed searches alike"
+    yield verdict("deterministic", problem if first != again else "", fine)
+    problem = "two seeds searched alike: several seeds tell no more than one"
+    fine = "another seed searches differently"
+    yield verdict("seeds", problem if first == other else "", fine, "warn")
 
 
 def _survives_json(value: object) -> bool:

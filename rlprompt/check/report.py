@@ -20,6 +20,9 @@ SHOWN: dict[Status, str] = {"pass": "ok", "warn": "WARN", "fail": "FAIL"}
 class Finding:
     """One thing that was looked at.
 
+    >>> Finding("signal", "warn", "one train example says nothing about others").status
+    'warn'
+
     Attributes:
         name: What it is called, the same in every version.
         status: `fail` for what makes results wrong, `warn` for what makes them doubtful or dear.
@@ -36,6 +39,15 @@ class Finding:
 @dataclass(frozen=True)
 class Report:
     """All that a check found.
+
+    >>> seen = (Finding("shape", "pass", "(3, 4)"), Finding("purity", "fail", "0.5 and not 0.4"))
+    >>> report = Report("my task", seen)
+    >>> [finding.name for finding in report.failed]
+    ['purity']
+    >>> report.raise_if_failed()
+    Traceback (most recent call last):
+    AssertionError: my task failed its check:
+    FAIL  purity  0.5 and not 0.4
 
     Attributes:
         subject: What was checked.

@@ -36,6 +36,11 @@ class ToyTask(Task):
     A token prompt earns the mean of its tokens' hidden worths, and a prompt of vectors minus half
     their mean square, so that all have better and worse parts.
 
+    >>> task = ToyTask(n_examples=2)
+    >>> ones = SoftPrompt(np.ones((3, 32), np.float32))
+    >>> task.rewards(toy_lm(), [ones], task.splits.train).shape
+    (1, 2)
+
     Args:
         n_examples: In each split, 1 or more.
         flat: Whether every prompt earns the same.
@@ -116,7 +121,12 @@ def _number(content: str) -> float:
 
 
 def toy_lm() -> FrozenLM:
-    """A causal model of 2 layers with random weights and a token a byte, made in milliseconds."""
+    """A causal model of 2 layers with random weights and a token a byte, made in milliseconds.
+
+    >>> lm = toy_lm()
+    >>> lm.kind, lm.encode("hi") == lm.encode("h") + lm.encode("i")
+    ('causal', True)
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

@@ -22,6 +22,8 @@ from typer.core import TyperGroup
 
 from rlprompt.cli.check import check
 from rlprompt.cli.check import dry_run as show_plan
+from rlprompt.cli.doctor import doctor
+from rlprompt.cli.init import init
 from rlprompt.cli.inspect import export, list_runs, report, show, verify, watch, work
 from rlprompt.cli.options import AsJson, ConfigPath, Device, Dtype, Quiet
 from rlprompt.cli.predict import predict
@@ -190,7 +192,20 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-for _command in (check, score, show, watch, export, predict, verify, work, report, transfer):
+for _command in (
+    init,
+    check,
+    doctor,
+    score,
+    show,
+    watch,
+    export,
+    predict,
+    verify,
+    work,
+    report,
+    transfer,
+):
     app.command()(_guarded(_command))
 
 

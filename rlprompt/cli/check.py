@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rlprompt.studies.dry_run import Plan
     from rlprompt.studies.experiment import Experiment
     from rlprompt.tasks.base import Task
-    from rlprompt.tasks.verbaliser import LabelWord
 
 DEFAULT_MODEL = "smollm2-135m"
 
@@ -130,7 +129,7 @@ def _tell_label_words(task: Task, lm: FrozenLM) -> None:
         return
     typer.echo("\nlabel words, with the tokens of each, and an example of the class")
     for label in task.class_words:
-        own = [_spelt(one, lm) for one in found.words if one.label == label]
+        own = [one.spelt(lm) for one in found.words if one.label == label]
         texts = (
             next(iter(one.fields.values()), "") for one in task.splits.train if one.label == label
         )
@@ -138,13 +137,6 @@ def _tell_label_words(task: Task, lm: FrozenLM) -> None:
         typer.echo(f"      {label}: {', '.join(own)}{example}")
     for warning in found.warnings:
         typer.echo(f"warn  {warning}")
-
-
-def _spelt(word: LabelWord, lm: FrozenLM) -> str:
-    """A label word and its tokens, each with its id."""
-    pieces = lm.tokenizer.convert_ids_to_tokens(list(word.ids))
-    tokens = ", ".join(f"{piece} {i}" for piece, i in zip(pieces, word.ids, strict=True))
-    return f"{word.text!r} {len(word.ids)} ({tokens})"
 
 
 def _tell_problems(name: str, report: Report) -> None:

@@ -340,6 +340,11 @@ class Config(StrictModel):
 
     Of `task` and `tasks` one is given, of `model` and `models`, and of `budget` and `budgets`.
 
+    >>> file = {"name": "mine", "model": "smollm2-135m", "task": "sst2", "budget": 64}
+    >>> config = Config.model_validate({**file, "optimisers": ["random"]})
+    >>> config.seeds, config.prompt.length
+    ((0,), 5)
+
     Attributes:
         name: What its output folder is called.
         model: The frozen model.
@@ -477,6 +482,11 @@ class Config(StrictModel):
 
 def config_from_json(state: Mapping[str, Any]) -> Config:
     """The config that `Config.record` described.
+
+    >>> file = {"name": "mine", "model": "smollm2-135m", "task": "sst2", "budget": 64}
+    >>> config = Config.model_validate({**file, "optimisers": ["random"]})
+    >>> config_from_json(config.record) == config
+    True
 
     Raises:
         ValueError: It is not, or no more, a config.

@@ -27,6 +27,8 @@ from rlprompt.types import (
 HUB = "hub:"
 # What a split seed is put in the place of, in the name of data or an argument of a class.
 SEED = "{seed}"
+# The task whose rows have options of their own.
+MULTIPLE_CHOICE = "multiple-choice"
 # Where pydantic says what it took a value for, in the place of an error.
 TAGS = ("<class>", "<name>", "<classification>", "<list>", "<mapping>", "<number>")
 IMPORTED, _NAMED, _CLASSIFICATION, LIST, MAPPING, NUMBER = TAGS
@@ -59,6 +61,13 @@ def split_settings(value: object) -> object:
         return value
     settings = {key: item for key, item in value.items() if key != "name"}
     return {"name": value["name"], "settings": settings} if "name" in value else {}
+
+
+def _task_settings(value: object) -> object:
+    """As `split_settings`; where options are named, it is a task of multiple choice."""
+    if isinstance(value, Mapping) and "choices" in value and "name" not in value:
+        value = {"name": MULTIPLE_CHOICE, **value}
+    return split_settings(value)
 
 
 def _template(source: object) -> object:
@@ -214,16 +223,17 @@ class ImportedTaskConfig(StrictModel):
 
 def _task_kind(value: Any) -> str:
     """Which kind of section a task is."""
-    if isinstance(value, str | NamedTaskConfig) or (isinstance(value, Mapping) and "name" in value):
-        return _NAMED
     if isinstance(value, ImportedTaskConfig) or (isinstance(value, Mapping) and "class" in value):
         return IMPORTED
+    marked = isinstance(value, Mapping) and ("name" in value or "choices" in value)
+    if isinstance(value, str | NamedTaskConfig) or marked:
+        return _NAMED
     return _CLASSIFICATION
 
 
 TaskConfig = Annotated[
     Annotated[ImportedTaskConfig, pydantic.Tag(IMPORTED)]
-    | Annotated[NamedTaskConfig, BeforeValidator(split_settings), pydantic.Tag(_NAMED)]
+    | Annotated[NamedTaskConfig, BeforeValidator(_task_settings), pydantic.Tag(_NAMED)]
     | Annotated[ClassificationConfig, pydantic.Tag(_CLASSIFICATION)],
     pydantic.Discriminator(_task_kind),
 ]

@@ -42,7 +42,12 @@ from rlprompt.data.opening import ENDINGS
 
 
 class ConfigError(ValueError):
-    """An experiment file is wrong. The message has one line for each mistake."""
+    """An experiment file is wrong. The message has one line for each mistake.
+
+    >>> load_config(Path("none.yaml"))
+    Traceback (most recent call last):
+    rlprompt.config.yaml_file.ConfigError: cannot read none.yaml: No such file or directory
+    """
 
 
 def load_config(path: Path, **overrides: Any) -> Config:
@@ -140,6 +145,8 @@ def _found(key: str, value: Any, config: Path, splits: Sequence[int]) -> Any:
         return _located(parse_task(value), config, splits)
     if key == "data" and value:
         return _data_path(value, config, splits)
+    if key == "source" and (there := config.parent / Path(value).expanduser()).is_file():
+        return str(there)
     if isinstance(value, Mapping):
         return {_found("", name, config, splits): item for name, item in value.items()}
     return locate(value, config.parent) if isinstance(value, str) else value

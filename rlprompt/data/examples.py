@@ -12,8 +12,11 @@ from typing import Any, Literal, get_args
 from rlprompt.data.values import class_name, plain, texts_of
 
 OnLeak = Literal["error", "allow"]
+"""What to do about an example that two splits share; `DrawSettings` says what each value does."""
 OnBadRows = Literal["error", "skip"]
+"""What to do about a row with a defect; `DrawSettings` says what each value does."""
 OnLongText = Literal["error", "skip", "truncate-start", "truncate-end", "truncate-middle"]
+"""What to do about a text that the model has no room for, as `DrawSettings` says."""
 DevFrom = Literal["train", "test"]
 # Defects that a note names, of those that there are.
 NAMED = 5
@@ -37,6 +40,7 @@ class Example:
             text, and a list for several answers.
         source: Where it came from, as `file:line`; not part of its value.
         others: Answers that are as right as `label`.
+        options: What may be answered, of multiple choice; the label is one of them.
         key: 16 bytes, a hash of `content`: a million texts are compared without keeping a second
             copy of each.
     """
@@ -45,6 +49,7 @@ class Example:
     label: str
     source: str = field(default="", compare=False)
     others: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     key: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -69,10 +74,9 @@ class Example:
     @property
     def content(self) -> str:
         """The texts without case and spacing: equal for what a reader would call a duplicate."""
-        return "\x1f".join(
-            f"{name}={' '.join(text.casefold().split())}"
-            for name, text in sorted(self.fields.items())
-        )
+        # Another question where other options are to choose from, as MMLU has many.
+        parts = [*sorted(self.fields.items()), *(("", option) for option in self.options)]
+        return "\x1f".join(f"{name}={' '.join(text.casefold().split())}" for name, text in parts)
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -87,6 +91,9 @@ class Example:
 @dataclass(frozen=True)
 class Columns:
     """Which columns of some data examples were read from, so that more can be read alike.
+
+    >>> Columns(text={"text": "body"}, label="queue").text["text"]
+    'body'
 
     Attributes:
         text: Field of a template to the column that holds it.
@@ -178,7 +185,8 @@ class Splits:
             state.update(opening.encode())
             for i, example in enumerate(part):
                 right = [*example.references] if example.others else example.label
-                entry = json.dumps([dict(example.fields), right], sort_keys=True)
+                options = [list(example.options)] if example.options else []
+                entry = json.dumps([dict(example.fields), right, *options], sort_keys=True)
                 state.update((", " * (i > 0) + entry).encode())
             state.update(b"]")
         state.update(b"]" + self.origin.encode())

@@ -43,7 +43,12 @@ def is_split(table: object) -> bool:
 
 
 def memory_table(
-    name: str, table: Any, columns: tuple[str, ...], optional: tuple[str, ...], label: str | None
+    name: str,
+    table: Any,
+    columns: tuple[str, ...],
+    optional: tuple[str, ...],
+    label: str | None,
+    options: str | None = None,
 ) -> RowTable | None:
     """The rows of a list or frame, each named by its index; None for anything else.
 
@@ -53,6 +58,7 @@ def memory_table(
         columns: Those that are needed.
         optional: Others that are looked at where they are there.
         label: Column that the label of an `Example` goes by.
+        options: Column that its options go by.
 
     Raises:
         ValueError: A frame has a column twice.
@@ -60,18 +66,21 @@ def memory_table(
     if is_split(table):
         return split_table(name, table, columns, optional)
     if isinstance(table, Sequence) and not isinstance(table, str | bytes):
-        return RowTable(name, _listed(name, table, label), uniform=False)
+        return RowTable(name, _listed(name, table, label, options), uniform=False)
     rows = _frame_rows(name, table)
     if rows is None:
         return None
     return RowTable(name, ((f"{name}[{i}]", row) for i, row in enumerate(rows)), uniform=True)
 
 
-def _listed(name: str, items: Sequence[Item], label: str | None) -> Iterator[tuple[str, TableRow]]:
+def _listed(
+    name: str, items: Sequence[Item], label: str | None, options: str | None
+) -> Iterator[tuple[str, TableRow]]:
     for i, item in enumerate(items):
         if isinstance(item, Example):
             right = [*item.references] if item.others else item.label
-            row = {**item.fields, **({} if label is None else {label: right})}
+            more = {label: right, options: list(item.options)}
+            row = {**item.fields, **{column: v for column, v in more.items() if column}}
             yield item.source or f"{name}[{i}]", row
         elif isinstance(item, Mapping):
             yield f"{name}[{i}]", {str(key): value for key, value in item.items()}

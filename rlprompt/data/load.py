@@ -53,6 +53,7 @@ def load_splits(
     *,
     text: Sequence[str] | Mapping[str, str] = ("text",),
     label: str | None = "label",
+    options: str | None = None,
     aliases: Mapping[Any, str] | None = None,
     numbered: Sequence[str] = (),
     shots: int = 16,
@@ -86,6 +87,8 @@ def load_splits(
         text: Columns that hold text, a template's fields; or field to column, where the columns
             have other names.
         label: Column that holds the label; None for data without labels.
+        options: Column of the options of multiple choice, of which the label names one: a list (see
+            `Options`), of other length in each row if need be. `labels` is None then.
         aliases: Other spellings of classes in the data, such as `{0: "negative"}`.
         numbered: Classes in the order of the numbers 0, 1, ... that stand for them where the data
             have no names: neither a list of them, nor a column such as `label_text`, nor an alias.
@@ -112,9 +115,8 @@ def load_splits(
         examples = _movie_reviews(labels or (), fields)
         return few_shot(examples, shots=shots, n_test=n_test, seed=seed)
     classes = _label_reader(labels, label, aliases or {}, numbered)
-    loading = _Loading(
-        ExampleReader(fields, label, classes, on_bad_rows, on_leak), shots, n_test, seed, dev_from
-    )
+    reader = ExampleReader(fields, label, classes, on_bad_rows, on_leak, options)
+    loading = _Loading(reader, shots, n_test, seed, dev_from)
     if isinstance(source, str) and source.startswith(PREFIX):
         parts, pinned = load_hub(HubName.parse(source))
         return loading.data_sets(parts, str(pinned))
@@ -138,7 +140,7 @@ class _Loading:
         if path.is_dir():
             return self.data_sets(load_saved(path)) if is_saved(path) else self.folder(path)
         if not path.is_file():
-            raise ValueError(_absent(path))
+            raise ValueError(absent(path))
         return self.drawn(read_table(path, self.reader.columns, self.reader.optional))
 
     def folder(self, path: Path) -> Splits:
@@ -171,7 +173,8 @@ class _Loading:
     def table(self, name: str, source: Any) -> RowTable:
         """The rows of a list or frame."""
         reader = self.reader
-        table = memory_table(name, source, reader.columns, reader.optional, reader.label)
+        named = reader.label, reader.options
+        table = memory_table(name, source, reader.columns, reader.optional, *named)
         if table is None:
             raise ValueError(
                 f"data is a {type(source).__name__}; give a name, a path, a list of rows or of "
@@ -332,7 +335,7 @@ def _refuse_dev_from(dev_from: DevFrom | None) -> None:
         )
 
 
-def _absent(path: Path) -> str:
+def absent(path: Path) -> str:
     """What to say of a path that leads nowhere."""
     around = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, [MOVIE_REVIEWS, *around], 1)

@@ -17,6 +17,7 @@ from rlprompt.data.labels import (
     name_columns,
     names_in_header,
 )
+from rlprompt.data.options import Options, lettered
 from rlprompt.data.tables import RowTable
 from rlprompt.data.values import is_marker, text_of, texts_of
 
@@ -36,6 +37,8 @@ class ExampleReader:
         labels: Reads the classes; None where a label is any text, or several.
         on_bad_rows: Whether a defect is an error or leaves the row out.
         on_leak: Whether an example that two splits share is a defect.
+        options: Column of the options of multiple choice, one of which the label names; a field
+            that is read from it has them with letters, a line each.
     """
 
     text: Mapping[str, str]
@@ -43,13 +46,15 @@ class ExampleReader:
     labels: LabelReader | None
     on_bad_rows: OnBadRows
     on_leak: OnLeak
+    options: str | None = None
     skipped: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns it needs."""
-        return (*self.text.values(), *([] if self.label is None else [self.label]))
+        more = (self.label, self.options)
+        return tuple(dict.fromkeys((*self.text.values(), *filter(None, more))))
 
     @property
     def read_from(self) -> Columns:
@@ -172,9 +177,16 @@ class ExampleReader:
         Raises:
             ValueError: Something is wrong with it.
         """
+        options = None
+        if self.options is not None:
+            options = Options.of(row[self.options], self.options)
+            row = {**row, self.options: lettered(options.texts)}
         fields = {name: self._text(row, column, table) for name, column in self.text.items()}
         if self.label is None:
             return Example(fields, "", where)
+        if options is not None:
+            right = options.right(row[self.label])
+            return Example(fields, right, where, options=options.texts)
         try:
             if self.labels is None:
                 label, *others = self._answers(row, self.label, table)

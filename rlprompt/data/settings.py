@@ -24,6 +24,10 @@ class DrawSettings(TypedDict, total=False):
 
     What is left out has the value of `DRAW`, or the task's own.
 
+    >>> few: DrawSettings = {"shots": 4, "on_bad_rows": "skip"}
+    >>> {**DRAW, **few}["shots"], {**DRAW, **few}["on_leak"]
+    (4, 'error')
+
     Attributes:
         shots: Examples a class for train and again for dev, where they are drawn; in all, for a
             task without classes. 1 or more. A class that has too few gives fewer, and the notes
@@ -124,6 +128,7 @@ def draw_splits(
     *,
     text: Sequence[str] | Mapping[str, str],
     label: str | None,
+    options: str | None = None,
     aliases: Mapping[Any, str] | None = None,
     numbered: Sequence[str] = (),
 ) -> Splits:
@@ -135,6 +140,7 @@ def draw_splits(
         draw: Settings; what is left out is as in `DRAW`.
         text: Columns of text, or field to column.
         label: Column of the label, or None.
+        options: Column of the options of multiple choice, or None.
         aliases: Other spellings of classes.
         numbered: Classes in the order of their numbers.
 
@@ -147,6 +153,7 @@ def draw_splits(
         labels,
         text=text,
         label=label,
+        options=options,
         aliases=aliases,
         numbered=numbered,
         shots=settings["shots"],

@@ -47,6 +47,9 @@ class Servable(Protocol):
 class Classified:
     """The answer of a prompt that tells classes apart.
 
+    >>> Classified("billing", {"billing": 0.75, "shipping": 0.25}).probability
+    0.75
+
     Attributes:
         label: The likeliest class.
         chances: Probability of each class, among the classes.

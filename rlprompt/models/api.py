@@ -55,10 +55,15 @@ class Api:
     Args:
         access: How it is reached.
         transport: What carries requests; None for the network.
+
+    Attributes:
+        was_gone: Whether an attempt has failed since this was set to False: what answers now may
+            have been started anew.
     """
 
     access: Access
     transport: httpx2.BaseTransport | None = None
+    was_gone: bool = False
     _stopped: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def __post_init__(self) -> None:
@@ -153,6 +158,7 @@ class Api:
                 problem = f"there is no connection to it ({_plain(error)})"
             except json.JSONDecodeError:
                 problem = "it answers half a JSON object, or none"
+            self.was_gone = True
             if pause is not None and pause > PATIENCE:
                 problem += f", and asks to wait {pause:,.0f} s"
                 break
@@ -185,8 +191,9 @@ class Api:
             )
         if status == 402 or (status == 429 and "insufficient_quota" in response.text):
             raise ServerError(f"the server at {where} wants to be paid: {self._said(response)}")
-        # llama.cpp's server calls a setting that it has not a fault of its own.
-        unknown = status == 500 and "support" in response.text.lower()
+        # llama.cpp's server calls a setting that it has not a fault of its own, and so does
+        # `transformers serve` a list of models on a machine that has none in the hub's cache.
+        unknown = status == 500 and (path == "models" or "support" in response.text.lower())
         if unknown or status in (400, 404, 405, 422, 501):
             raise NotThereError(
                 f"the server at {where} refuses a request to /{path}: {self._said(response)}"

@@ -51,6 +51,12 @@ class Generated:
 class Decoding:
     """How answers are written.
 
+    >>> Decoding(max_new_tokens=16, stop=["."]).temperature
+    0.0
+    >>> Decoding(max_new_tokens=0)
+    Traceback (most recent call last):
+    ValueError: max_new_tokens is 0; give 1 or more
+
     Args:
         max_new_tokens: Tokens at the most, 1 or more; an end token counts.
         stop: Strings that end an answer where they first appear.

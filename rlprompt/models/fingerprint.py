@@ -50,6 +50,13 @@ def loading(fingerprint: Mapping[str, str]) -> dict[str, Any]:
 class Fingerprint:
     """What decides a score, besides the text: enters every result.
 
+    >>> from dataclasses import replace
+    >>> mine = Fingerprint("./mine", "", "causal", "3a1b", "77fe", "float32", "")
+    >>> mine.digest == replace(mine, model="./moved").digest  # what it is called does not matter
+    True
+    >>> mine.digest == replace(mine, dtype="bfloat16").digest
+    False
+
     Attributes:
         model: The name it was loaded by.
         revision: Commit of the hub, or "".

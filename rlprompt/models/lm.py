@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlprompt._utils.chats import Message
 from rlprompt.models import precision
 from rlprompt.models.decoding import AnswerEnd, Decoding, Generated, check_texts, check_writes
+from rlprompt.models.devices import free_bytes
 from rlprompt.models.examination import examine, unwrap
 from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.models.head import Head
@@ -38,7 +39,7 @@ from rlprompt.models.loading import (
     special_ids,
 )
 from rlprompt.models.loading import load as read_model
-from rlprompt.models.memory import Memory, free_bytes
+from rlprompt.models.memory import Memory
 from rlprompt.models.noise import Noise
 from rlprompt.models.packed_generation import PackedGenerator
 from rlprompt.models.packed_model import ForwardError, PackedModel, Reader
@@ -324,11 +325,17 @@ class FrozenLM:
     def _scorer(self) -> Scorer:
         return self._packed or self._plain
 
+    @property
+    def vectors_obstacle(self) -> str | None:
+        """Why soft prompts cannot be scored, or None."""
+        return None if self._packed is not None else self._plain.obstacle
+
     def _vectors(self, request: Request) -> Tensor | None:
         """The vectors of a call on the device; ValueError where the model takes none for tokens."""
-        obstacle = request.vectors is not None and self._packed is None and self._plain.obstacle
-        if obstacle:
-            raise ValueError(f"soft prompts cannot be scored on {self.name}: {obstacle}")
+        if request.vectors is not None and self.vectors_obstacle:
+            raise ValueError(
+                f"soft prompts cannot be scored on {self.name}: {self.vectors_obstacle}"
+            )
         return request.on(self.device)
 
     def _score(

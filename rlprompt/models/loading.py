@@ -38,6 +38,7 @@ from rlprompt._utils.assets import ASSETS, cache_folder, fetch
 from rlprompt._utils.network import hub_answers
 from rlprompt._utils.text import first_line
 from rlprompt.models.adapters import Adapter, LoadError, find_adapter, put_on
+from rlprompt.models.devices import pick_device
 from rlprompt.models.weights import stays_as_loaded
 from rlprompt.types import ModelKind
 
@@ -276,25 +277,6 @@ def place(device: str, options: Mapping[str, Any]) -> torch.device | None:
             f"device {device!r} and load: device_map both say where the model goes; give one"
         )
     return None
-
-
-def pick_device(device: str) -> torch.device:
-    """The device of that name; for `"auto"` a GPU where there is one.
-
-    Raises:
-        ValueError: No such device here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        where = torch.device(device)
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device {device!r} cannot be used here: {str(error).splitlines()[0]}; "
-            "give cpu, cuda, cuda:N or auto"
-        ) from None
-    return where
 
 
 def _resolve(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:

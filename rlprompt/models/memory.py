@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TypeVar
 
-import psutil
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -27,13 +26,6 @@ MOST_TOKENS = {"cpu": 768, "cuda": 16_384}
 # Prefixes are copied for each pass. On a CPU enough for 150 rows of 30 tokens of SmolLM2-135M: more
 # of them (400 make 550 MB) only cost memory. A GPU wants as many rows as fit.
 MOST_PREFIX_BYTES = {"cpu": 192 << 20}
-
-
-def free_bytes(device: torch.device) -> int:
-    """Bytes of memory that are free on the device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
 
 
 def split_evenly(count: int, most: int) -> list[range]:

@@ -20,6 +20,10 @@ class NotFiniteError(ValueError):
 class Noise:
     """Largest differences of a row's log-likelihoods, nats, from all rows scored in one call.
 
+    >>> found = Noise(alone=1e-5, shuffled=2e-5, batches=1e-5, plain=3e-5, spread=0.6)
+    >>> found.largest / found.spread < QUIET  # too small to decide which of two prompts is better
+    True
+
     Attributes:
         alone: Each prompt and query scored in a call of their own.
         shuffled: Prompts and queries in another order.

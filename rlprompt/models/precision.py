@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlprompt.models.devices import free_bytes
 from rlprompt.models.loading import DTYPES, quiet
-from rlprompt.models.memory import Memory, free_bytes
+from rlprompt.models.memory import Memory
 from rlprompt.models.noise import QUIET, Noise, NotFiniteError
 from rlprompt.models.weights import input_device, keep_layout, quantisation, stays_as_loaded
 from rlprompt.prompt import Prompt, TokenPrompt

@@ -15,16 +15,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
+import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rlprompt._utils.text import listed, listed_briefly
 from rlprompt.models.access import Access, ServerError
 from rlprompt.models.api import Api, Json, NotThereError
 from rlprompt.models.bill import Usage
+
+logger = logging.getLogger(__name__)
 
 Endpoint = Literal["completions", "chat/completions"]
 TEXTS: Endpoint = "completions"
@@ -35,8 +39,35 @@ PROBE, LAST_WORD = "one two three four", " four"
 # Likeliest first tokens to ask for: llama.cpp tells any number; vLLM 20, unless it was told
 # otherwise; OpenAI 20 of a chat and 5 of a text.
 TOPS = (1000, 20, 5)
+# Nats by which a token's log-probability may differ where it is read and where it is written.
+ALIKE = 0.25
 # Seconds within which a model's date is the server's clock, as vLLM and llama.cpp give it.
 CLOCK = 5.0
+
+
+# Raise it when a change to what is asked changes answers.
+ASKING = 1
+
+
+class Request(NamedTuple):
+    """What is asked of the server.
+
+    Attributes:
+        path: Of its API.
+        content: The request's, without the model.
+        read: What is kept of an answer.
+        about: Words that the answer is read for, where it tells of others.
+    """
+
+    path: Endpoint
+    content: Json
+    read: Callable[[Json], Json]
+    about: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """All of it that decides the answer."""
+        return json.dumps([ASKING, self.path, self.content, self.about], sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -93,6 +124,7 @@ class Served:
     abilities: Abilities = field(default_factory=Abilities)
     systems: list[str] = field(default_factory=list)
     asked: list[Usage] = field(default_factory=list)
+    _listed: dict[str, str] = field(default_factory=dict)
     _named: dict[str, str] = field(default_factory=dict)
     _most: str = "max_tokens"
 
@@ -113,8 +145,8 @@ class Served:
         if not name:
             name = _only(access, listing)
         found = cls(api, name)
-        entry = next((one for one in listing or () if one.get("id") == name), {})
-        found.told = _told(entry, name)
+        found._listed = _told(_entry(listing, name), name)
+        found.told = dict(found._listed)
         found._find_out(listing)
         return found
 
@@ -122,12 +154,16 @@ class Served:
         """The answer of the model to a request.
 
         Raises:
-            ServerError: There is none, or it bears the name of another model.
+            ServerError: There is none, or it bears the name of another model, or a server that was
+                gone has come back with one.
         """
         written = {key: value for key, value in content.items() if key != "max_tokens"}
         if "max_tokens" in content:
             written[self._most if path == CHATS else "max_tokens"] = content["max_tokens"]
         answer = self.api.post(path, {"model": self.name, **written})
+        if self.api.was_gone:
+            self.api.was_gone = False
+            self._check_unchanged()
         named = answer.get("model")
         if isinstance(named, str) and named != self._named.setdefault(path, named):
             raise ServerError(
@@ -137,13 +173,29 @@ class Served:
             )
         return answer
 
+    def _check_unchanged(self) -> None:
+        """See that the server says of the model what it said at first."""
+        now = _told(_entry(_listing(self.api), self.name), self.name)
+        changed = {
+            key: f"{self._listed.get(key, 'nothing')} before, {now.get(key, 'nothing')} now"
+            for key in {**self._listed, **now}
+            if self._listed.get(key) != now.get(key)
+        }
+        if changed:
+            told = listed(f"{key} {change}" for key, change in changed.items())
+            raise ServerError(
+                f"the server at {self.api.access.url} was gone and has come back with another "
+                f"{self.name!r} ({told}), so the answers of both are not mixed; have it serve the "
+                "first again, or begin the study anew with --restart"
+            )
+
     def _find_out(self, listing: Sequence[Json] | None) -> None:
         """Ask for a token of everything that is needed, and see what is there."""
         problems = list[str]()
-        echo = self._tried(
-            TEXTS, {"prompt": PROBE, "echo": True, "logprobs": 1, "max_tokens": 1}, problems
-        )
-        text = self._tried(TEXTS, {"prompt": PROBE, "max_tokens": 1}, problems)
+        once: Json = {"prompt": PROBE, "max_tokens": 1}
+        text = self._tried(TEXTS, {**once, "logprobs": 1}, problems)
+        text = text or self._tried(TEXTS, once, problems)
+        can_echo = text is not None and self._echoes(first_tokens(text), problems)
         said = [{"role": "user", "content": PROBE}]
         chat = self._tried(CHATS, {"messages": said, "max_tokens": 1}, problems)
         if chat is None and any("max_completion_tokens" in problem for problem in problems):
@@ -151,10 +203,6 @@ class Served:
             chat = self._tried(CHATS, {"messages": said, "max_tokens": 1}, problems)
         if text is None and chat is None:
             raise ServerError(self._no_use(problems, listing))
-        can_echo = False
-        if text is not None and echo is not None:
-            with contextlib.suppress(ServerError):
-                can_echo = echoed(echo, PROBE, LAST_WORD, self.api.access.url) <= 0
         tops = [0, 0]
         for i, there in enumerate((text is not None and not can_echo, chat is not None)):
             for top in TOPS if there else ():
@@ -169,6 +217,33 @@ class Served:
         for path, named in self._named.items():
             if named != self.name:
                 self.told[f"answers to {path} as"] = named
+
+    def _echoes(self, likeliest: Mapping[str, float], problems: list[str]) -> bool:
+        """Whether it repeats texts with log-probabilities that are right.
+
+        Some versions of llama-cpp-python tell those of the place after. So the token that the model
+        is likeliest to write is given back to it: it has to be as likely there as where it was
+        written.
+        """
+        known = {token: value for token, value in likeliest.items() if token.isprintable()}
+        token = max(known, key=lambda one: known[one], default="")
+        asked: Json = {"prompt": PROBE + token, "echo": True, "logprobs": 1, "max_tokens": 1}
+        answer = self._tried(TEXTS, asked, problems)
+        if answer is None:
+            return False
+        try:
+            value = echoed(answer, PROBE + token, token or LAST_WORD, self.api.access.url)
+        except ServerError as error:
+            problems.append(str(error))
+            return False
+        if token and abs(value - known[token]) > ALIKE:
+            logger.warning(
+                "%s at %s repeats a text with log-probabilities that are not those of its tokens "
+                "(%.2f nats for %r, and %.2f where it writes that), so they are not taken",
+                *(self.name, self.api.access.url, value, token, known[token]),
+            )
+            return False
+        return True
 
     def _tried(self, path: Endpoint, content: Json, problems: list[str]) -> Json | None:
         """An answer, or None with the reason where the server knows no such request."""
@@ -213,6 +288,11 @@ def _listing(api: Api) -> list[Json] | None:
     except NotThereError:
         return None
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else None
+
+
+def _entry(listing: Sequence[Json] | None, name: str) -> Json:
+    """What a listing says of a model; nothing where it is not there."""
+    return next((one for one in listing or () if one.get("id") == name), {})
 
 
 def _only(access: Access, listing: Sequence[Json] | None) -> str:

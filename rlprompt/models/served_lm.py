@@ -13,17 +13,17 @@ import copy
 import hashlib
 import json
 import logging
-import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial, reduce
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from rlprompt._utils.chats import Message
+from rlprompt.models import letters
 from rlprompt.models.access import Access, ServerError
 from rlprompt.models.api import Json
 from rlprompt.models.bill import Answers, Bill, InMemory, Prices, Usage
@@ -36,45 +36,17 @@ from rlprompt.models.served import (
     CHATS,
     TEXTS,
     Endpoint,
+    Request,
     Served,
     echoed,
     first_tokens,
     written,
 )
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.template import ANY, ASSISTANT, ControlTokenError, Piece, Query
+from rlprompt.template import ASSISTANT, Piece, Query
 from rlprompt.types import Ids, Written
 
 logger = logging.getLogger(__name__)
-
-# Ids of characters lie above those of all tokens, so that tokens of a model are not taken for text.
-CHARACTERS = 1 << 24
-# Around the role and the content of a message in the text of a chat: characters of no script.
-ROLE, CONTENT, END = "\ue010", "\ue011", "\ue012"
-_MESSAGE = re.compile(f"{ROLE}([^{CONTENT}]*){CONTENT}([^{END}]*){END}")
-# Raise it when a change to what is asked changes answers.
-ASKING = 1
-
-
-class _Request(NamedTuple):
-    """What is asked of the server.
-
-    Attributes:
-        path: Of its API.
-        content: The request's, without the model.
-        read: What is kept of an answer.
-        about: Words that the answer is read for, where it tells of others.
-    """
-
-    path: Endpoint
-    content: Json
-    read: Callable[[Json], Json]
-    about: tuple[str, ...] = ()
-
-    @property
-    def kind(self) -> str:
-        """All of it that decides the answer."""
-        return json.dumps([ASKING, self.path, self.content, self.about], sort_keys=True)
 
 
 class Asked(Exception):  # noqa: N818  # not an error: what was wanted
@@ -210,7 +182,7 @@ class ServedLM(FrozenLM):
 
     def encode(self, text: str, *, plain: bool = False) -> Ids:
         """Characters of a text, as ids."""
-        return self.spell((Piece(text, "field" if plain else "own"),))
+        return self.spell((Piece(text, "field"),))
 
     def spell(
         self, pieces: Sequence[Piece], after: Sequence[Piece] = (), *, cut: bool = False
@@ -220,14 +192,7 @@ class ServedLM(FrozenLM):
         Raises:
             ControlTokenError: A field holds a character that stands for the border of a message.
         """
-        for piece in pieces:
-            if piece.kind == "field" and re.search(f"[{ROLE}{CONTENT}{END}]", piece.text):
-                raise ControlTokenError(
-                    "the text holds a character from U+E010 to U+E012, which is of no script and "
-                    "stands here for the borders of messages"
-                )
-        text = "".join(piece.text for piece in pieces if piece is not ANY)
-        return tuple(CHARACTERS + ord(character) for character in text)
+        return letters.spelt(pieces)
 
     def decode(self, ids: Sequence[int], after: Sequence[int] = ()) -> str:
         """The text of characters.
@@ -235,9 +200,9 @@ class ServedLM(FrozenLM):
         Raises:
             ServerError: They are no characters.
         """
-        if any(not 0 <= i - CHARACTERS <= 0x10FFFF for i in ids):
+        if not letters.are_letters(ids):
             self._refuse("token prompts", "it is given text; search texts (prompt: {kind: text})")
-        return "".join(chr(i - CHARACTERS) for i in ids)
+        return letters.read(ids)
 
     def chat(self, messages: tuple[Message, ...]) -> str:
         """The messages of a chat in one text, from which they are read again when it is sent.
@@ -252,7 +217,7 @@ class ServedLM(FrozenLM):
                 "a last message of the assistant",
                 "an OpenAI-compatible server writes that message itself; leave it out",
             )
-        return "".join(f"{ROLE}{role}{CONTENT}{content}{END}" for role, content in messages)
+        return letters.joined(messages)
 
     # What tasks ask.
 
@@ -324,7 +289,7 @@ class ServedLM(FrozenLM):
         Raises:
             ServerError: As for `generate`.
         """
-        asked, earlier = list[_Request](), dict[str, int]()
+        asked, earlier = list[Request](), dict[str, int]()
         for request in requests:
             again = earlier[request] = earlier.get(request, -1) + 1
             text = f"{request}\n\n"
@@ -344,7 +309,7 @@ class ServedLM(FrozenLM):
             self._refuse(kind, "it is given text; search texts (prompt: {kind: text})")
         return self.decode(query.head_ids + fed.ids + query.tail_ids)
 
-    def _writing(self, text: str, decoding: Decoding, apart: str) -> _Request:
+    def _writing(self, text: str, decoding: Decoding, apart: str) -> Request:
         """A request to write what follows."""
         if decoding.min_new_tokens or decoding.top_k:
             self._refuse(
@@ -365,13 +330,12 @@ class ServedLM(FrozenLM):
             return {"text": text, "ended": ended, "in": usage.tokens_in, "out": usage.tokens_out}
 
         path, content = self._place(text)
-        return _Request(path, {**content, **settings}, read)
+        return Request(path, {**content, **settings}, read)
 
     def _place(self, text: str) -> tuple[Endpoint, Json]:
         """Where a text goes, and as what."""
-        if messages := _MESSAGE.findall(text):
-            said = [{"role": role, "content": content} for role, content in messages]
-            return CHATS, {"messages": said}
+        if messages := letters.parted(text):
+            return CHATS, {"messages": [message._asdict() for message in messages]}
         if not self.abilities.texts:
             self._refuse(
                 "plain texts", "it answers chats: write the template as messages, {user: '...'}"
@@ -385,13 +349,13 @@ class ServedLM(FrozenLM):
         places = [place for stop in decoding.stop if (place := text.find(stop)) >= 0]
         text = text[: min(places)] if places else text
         end: Ended = "length" if ended == "length" and not places else "end token"
-        return Generated(tuple(CHARACTERS + ord(c) for c in text), text, end)
+        return Generated(letters.spelt([Piece(text)]), text, end)
 
     def _logliks(self, pairs: Sequence[tuple[Prompt, Query]]) -> list[list[float]]:
         """Log-likelihoods of each pair's candidates, nats."""
         texts = [self._text(prompt, query) for prompt, query in pairs]
         words = [[self.decode(ids) for ids in query.candidates] for _, query in pairs]
-        requests = list[_Request]()
+        requests = list[Request]()
         for text, own in zip(texts, words, strict=True):
             requests += self._scoring(text, own)
         answers = iter(self._answers(requests))
@@ -404,14 +368,13 @@ class ServedLM(FrozenLM):
         return found
 
     def _echoes(self, text: str) -> bool:
-        return self.abilities.echo and not text.startswith(ROLE)
+        return self.abilities.echo and not letters.parted(text)
 
     def _n_top(self, text: str) -> int:
         """How many of the likeliest first tokens are told after a text."""
-        chat = text.startswith(ROLE)
-        return self.abilities.top_of_chat if chat else self.abilities.top_of_text
+        return self.abilities.top_of_chat if letters.parted(text) else self.abilities.top_of_text
 
-    def _scoring(self, text: str, words: Sequence[str]) -> list[_Request]:
+    def _scoring(self, text: str, words: Sequence[str]) -> list[Request]:
         """The requests that tell log-likelihoods of words after a text."""
         path, content = self._place(text)
         once: Json = {"max_tokens": 1, "temperature": 0}
@@ -422,7 +385,7 @@ class ServedLM(FrozenLM):
 
             asked: Json = {"echo": True, "logprobs": 1, **once}
             return [
-                _Request(path, {"prompt": text + word, **asked}, reader(text + word, word))
+                Request(path, {"prompt": text + word, **asked}, reader(text + word, word))
                 for word in words
             ]
         n_top = self._n_top(text)
@@ -446,30 +409,30 @@ class ServedLM(FrozenLM):
                 "tokens, which it told before; see whether it was started with other settings"
             )
 
-        return [_Request(path, {**content, **told, **once}, top, tuple(words))]
+        return [Request(path, {**content, **told, **once}, top, tuple(words))]
 
     def _among(self, top: Mapping[str, float], words: Sequence[str], text: str) -> list[float]:
         """Log-likelihoods of words, each of which has to be one of the likeliest first tokens."""
         n_top = self._n_top(text)
         missing = [word for word in words if word not in top]
         if missing:
+            after = f"...{letters.plain(text)[-60:]}"
             raise ServerError(
                 f"the server at {self.where} tells the log-likelihoods of the {n_top} likeliest "
-                f"first tokens alone, and {missing[0]!r} is none of them after "
-                f"{'...' + _plain(text)[-60:]!r}, so it has none that is exact; choose label words "
-                "that the model is likely to write, each one token, a task in which it writes "
-                "(`reward: exact_match`), or a server that repeats texts with their "
-                "log-probabilities (vLLM, llama-cpp-python)"
+                f"first tokens alone, and {missing[0]!r} is none of them after {after!r}, so it "
+                "has none that is exact; choose label words that the model is likely to write, "
+                "each one token, a task in which it writes (`reward: exact_match`), or a server "
+                "that repeats texts with their log-probabilities (vLLM, llama-cpp-python)"
             )
         return [min(0.0, top[word]) for word in words]
 
-    def _answers(self, requests: Sequence[_Request]) -> list[Mapping[str, Any]]:
+    def _answers(self, requests: Sequence[Request]) -> list[Mapping[str, Any]]:
         """What was answered to each request: kept answers, and new ones, kept as they arrive."""
         if not self._sends:
             raise Asked
         keys = [hashlib.sha256(f"{self.digest} {one.kind}".encode()).digest() for one in requests]
         found: dict[bytes, Mapping[str, Any]] = {}
-        new: dict[bytes, _Request] = {}
+        new: dict[bytes, Request] = {}
         for key, request in zip(keys, requests, strict=True):
             if key in found or key in new:
                 continue
@@ -520,8 +483,3 @@ class ServedLM(FrozenLM):
 
 def _connected(settings: Mapping[str, Any], _: str) -> ServedLM:
     return ServedLM.connect(**settings)
-
-
-def _plain(text: str) -> str:
-    """A text as a person reads it, of a chat its messages."""
-    return _MESSAGE.sub(r"\1: \2 ", text)

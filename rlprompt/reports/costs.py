@@ -50,6 +50,11 @@ def proposer_tokens(runs: Sequence[RunData]) -> tuple[int, int]:
     return sum(one.proposer_read for one in results), sum(one.proposer_written for one in results)
 
 
+def judge_tokens(runs: Sequence[RunData]) -> int:
+    """Tokens that models which judge answers read in searches."""
+    return sum(run.result.judge_tokens for run in runs if run.result)
+
+
 def _total(parts: Iterable[float | None]) -> float | None:
     """A sum of one part or more, if each is known."""
     found = list(parts)
@@ -281,6 +286,7 @@ def str_yes(value: bool) -> str:
 def _searches(study: StudyData) -> Table:
     purposes = list(dict.fromkeys(key for run in study.runs for key in _outside(run)))
     proposed = any(proposer_tokens(study.runs))
+    judged = judge_tokens(study.runs) > 0
     rows = []
     for model, budget in study.sections:
         runs = study.section(model, budget)
@@ -301,6 +307,7 @@ def _searches(study: StudyData) -> Table:
                     count(tokens(own)),
                     count(own_tokens(own)),
                     *(map(count, proposer_tokens(own)) if proposed else ()),
+                    *([count(judge_tokens(own))] if judged else []),
                     number(lm, 1),
                     number(total - lm, 1),
                     *(count(sum(_outside(run).get(key, 0) for run in own)) for key in purposes),
@@ -313,7 +320,7 @@ def _searches(study: StudyData) -> Table:
         (
             "method", "model", "budget", "runs", "rows", "prompts", "prompts seen", "tokens",
             "own tokens", *(("proposer read", "proposer wrote") if proposed else ()),
-            "LM seconds", "own seconds",
+            *(["judge tokens"] if judged else []), "LM seconds", "own seconds",
             *(f"rows: {key}" for key in purposes), "seconds after",
         ),
         tuple(rows),
@@ -323,7 +330,9 @@ def _searches(study: StudyData) -> Table:
             "scored on all train examples, repeats counted; seen: with the different ones that "
             "were scored on a part of them alone. Tokens: of text, prompt and answer in all rows; "
             "own tokens: what the model read for the method itself, such as what it would write "
-            "next, at no row. LM seconds: "
+            "next, at no row. "
+            + ("Judge tokens: what models that judge answers read. " if judged else "")
+            + "LM seconds: "
             "rewards and gradients; own seconds: the method's own work. What follows is outside "
             "the budget, and seconds after are what it took.",
             *([PROPOSER] if proposed else []),

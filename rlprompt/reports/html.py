@@ -24,6 +24,10 @@ PAGE, TABLES, FOLDER = "report.html", "tables.md", "tables"
 def write_page(study: Path, out: Path | None = None) -> tuple[Page, Path]:
     """Write `report.html`, `tables.md`, and `tables/` with CSV and LaTeX.
 
+    >>> write_page(Path("runs/nothing"))
+    Traceback (most recent call last):
+    rlprompt.store.summary.SummaryError: runs/nothing has no summary.json: it holds no study, ...
+
     Args:
         study: Folder of a study: its `summary.json` and `runs/` are read.
         out: Where to write; the study's folder by default, made if it is not there.

@@ -44,6 +44,7 @@ class Ledger:
         proposer_read: Tokens of what a writer was asked to propose (`Objective.written`).
         proposer_written: Tokens of what it wrote.
         proposer_seconds: Wall time that this took when it was written.
+        judge_tokens: Tokens that models which judge answers read, at no row.
         points: Rows used and mean reward after each scored prompt, in order.
         improvements: Each prompt that was the best so far, in order.
     """
@@ -56,6 +57,7 @@ class Ledger:
     proposer_read: int = 0
     proposer_written: int = 0
     proposer_seconds: float = 0.0
+    judge_tokens: int = 0
     points: list[tuple[int, float]] = field(default_factory=list)
     improvements: list[Improvement] = field(default_factory=list)
     _whole: set[str] = field(default_factory=set, repr=False)

@@ -140,6 +140,11 @@ def evaluate(
 ) -> Score:
     """A prompt's mean reward and metric on a split, outside any budget.
 
+    >>> from rlprompt.check import ToyTask, toy_lm
+    >>> score = evaluate(ToyTask(), toy_lm(), TokenPrompt((1, 2)), "dev")
+    >>> score == evaluate(ToyTask(), toy_lm(), TokenPrompt((1, 2)), "dev")
+    True
+
     Args:
         task: What the prompt is worth.
         lm: The frozen model.

@@ -22,10 +22,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.data.examples import Example, balanced
+from rlprompt.data.examples import balanced
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
-from rlprompt.search.blocks import Pieces, checked_places
+from rlprompt.search.blocks import AskedBlock, Pieces, checked_places
 from rlprompt.search.budget import Budget, Ledger, Scored
 from rlprompt.search.evaluation import n_tokens
 from rlprompt.search.memo import Answer, Memo, TrainQuestion
@@ -52,11 +52,14 @@ class Evaluation:
         prompts: (P,) of them, in the order asked.
         per_example: (P, E) float64, higher is better.
         examples: Places in train of the E examples, in the order asked; None for all in theirs.
+        outputs: (P, E) texts that the model wrote; None where a reward is no matter of texts, and
+            beside gradients.
     """
 
     prompts: tuple[Prompt, ...]
     per_example: Floats
     examples: tuple[int, ...] | None = field(default=None, kw_only=True)
+    outputs: Outputs | None = field(default=None, kw_only=True, repr=False)
 
     @property
     def rewards(self) -> Floats:
@@ -220,14 +223,16 @@ class Objective(Unpaid):
         """
         block = self._block(examples)
         covered = self._charge(prompts, block, None)
-        parts = [np.zeros((0, block.size))]
+        parts, written = [np.zeros((0, block.size))], list[Sequence[str]]()
         for start in range(0, len(covered), CHUNK):
             chunk = covered[start : start + CHUNK]
             answer = self._answer(chunk, block, None)
             self._enter(chunk, block, None, answer, len(covered) - start)
             parts.append(answer.per_example)
+            written += answer.outputs or ()
         per_example = block.as_asked(np.concatenate(parts))
-        evaluation = Evaluation(tuple(covered), per_example, examples=block.asked)
+        outputs = block.texts_as_asked(written) if len(written) == len(covered) > 0 else None
+        evaluation = Evaluation(tuple(covered), per_example, examples=block.asked, outputs=outputs)
         if len(covered) < len(prompts):
             raise BudgetExhausted(evaluation)
         return evaluation
@@ -291,6 +296,19 @@ class Objective(Unpaid):
             raise BudgetExhausted(evaluation)
         return evaluation
 
+    def feedback(self, evaluation: Evaluation) -> Outputs | None:
+        """What the task says in words of prompts that were scored, for no rows (`Task.feedback`).
+
+        Args:
+            evaluation: What `evaluate` gave.
+
+        Returns:
+            (P, E) texts in the order of the evaluation; None where the task says nothing.
+        """
+        places = evaluation.examples
+        examples = self._examples if places is None else [self._examples[i] for i in places]
+        return self.task.feedback(self.lm, evaluation.prompts, examples, evaluation.outputs)
+
     def answers(self, prompt: Prompt, examples: Sequence[int]) -> tuple[str, ...] | None:
         """What the model answers under a prompt, for the rows of scoring it there once more.
 
@@ -319,11 +337,11 @@ class Objective(Unpaid):
         told = dict(zip(places, answer.outputs[0], strict=True))
         return tuple(told[place] for place in examples)
 
-    def _block(self, examples: Sequence[int] | None) -> _Block:
+    def _block(self, examples: Sequence[int] | None) -> AskedBlock:
         asked = None if examples is None else checked_places(examples, self.n_examples)
-        return _Block(asked, self._examples)
+        return AskedBlock(asked, self._examples)
 
-    def _charge(self, prompts: Sequence[P], block: _Block, loss: Loss | None) -> Sequence[P]:
+    def _charge(self, prompts: Sequence[P], block: AskedBlock, loss: Loss | None) -> Sequence[P]:
         """Pay for the prompts that the budget covers, and return those."""
         cost = self.cost(loss=loss, examples=block.size)
         covered = prompts[: 0 if self._stopped() else self.remaining // cost]
@@ -339,7 +357,7 @@ class Objective(Unpaid):
         return stopped
 
     def _answer(
-        self, prompts: Sequence[Prompt], block: _Block, loss: Loss | None, *, told: bool = False
+        self, prompts: Sequence[Prompt], block: AskedBlock, loss: Loss | None, *, told: bool = False
     ) -> Answer:
         """The answer to a batch: what was paid for before, or else the task's."""
         began = time.perf_counter()
@@ -352,11 +370,13 @@ class Objective(Unpaid):
             if self._memo and answer.finite:
                 answer = self._memo.put(question, answer)
         self.ledger.lm_seconds += answer.seconds
+        if answer.outputs is not None:
+            self.ledger.judge_tokens += self.task.judge_tokens(block.examples, answer.outputs)
         self.waited += time.perf_counter() - began
         return answer
 
     def _ask(
-        self, prompts: Sequence[Prompt], block: _Block, loss: Loss | None, told: bool
+        self, prompts: Sequence[Prompt], block: AskedBlock, loss: Loss | None, told: bool
     ) -> Answer:
         """Have the task score a batch."""
         began, gradients, outputs = time.perf_counter(), None, None
@@ -418,7 +438,7 @@ class Objective(Unpaid):
     def _enter(
         self,
         prompts: Sequence[Prompt],
-        block: _Block,
+        block: AskedBlock,
         loss: Loss | None,
         answer: Answer,
         n_pending: int,
@@ -449,7 +469,7 @@ class Objective(Unpaid):
                 f"{prompts!r}; a gradient must be finite"
             )
 
-    def _record(self, prompt: Prompt, block: _Block, rewards: Floats, rows: int) -> None:
+    def _record(self, prompt: Prompt, block: AskedBlock, rewards: Floats, rows: int) -> None:
         """Enter a prompt into the ledger, once it has been scored on all examples."""
         reward: float | None
         if block.part is None:
@@ -459,30 +479,3 @@ class Objective(Unpaid):
             reward = self._pieces.add(prompt.digest, block.part, rewards)
         if reward is not None:
             self.ledger.record(Scored(prompt, reward, rows), n_tokens(self.lm, prompt))
-
-
-class _Block:
-    """The examples of one call.
-
-    Args:
-        asked: Their places, None for all in their order.
-        train: All there are.
-
-    Attributes:
-        part: The places in ascending order, as the task is asked and answers are kept: the same
-            examples in another order are the same question. None for all.
-        examples: In that order.
-    """
-
-    def __init__(self, asked: tuple[int, ...] | None, train: tuple[Example, ...]) -> None:
-        self.asked = asked
-        self.size = len(train if asked is None else asked)
-        self.part = None if self.size == len(train) else tuple(sorted(asked or ()))
-        self.examples = train if self.part is None else tuple(train[i] for i in self.part)
-
-    def as_asked(self, per_example: Floats) -> Floats:
-        """Rewards (P, E) in the order in which the examples were asked for."""
-        if self.asked is None:
-            return per_example
-        # Where each place stands among the ascending ones; row by row in memory, see `_ask`.
-        return np.ascontiguousarray(per_example[:, np.argsort(np.argsort(self.asked))])

@@ -24,6 +24,7 @@ from rlprompt.types import PromptKind
 SpaceT = TypeVar("SpaceT", bound=Space, contravariant=True)
 
 Proposals = Generator[Sequence[Prompt], Evaluation, None]
+"""What `AskTell.ask` gives: it yields prompts, and is sent what they earned."""
 
 
 @runtime_checkable

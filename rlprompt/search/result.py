@@ -194,6 +194,8 @@ class Result:
             say.
         own_tokens: Tokens that the frozen model read for the method itself, such as what it would
             write next, at no row; None in files that do not say.
+        judge_tokens: Tokens that models which judge answers read in the search, at no row; 0 where
+            none does.
         incumbents: Prompts that were the best on train at every tenth of the budget.
         test_metrics: Metric of the picked prompt on each test example.
         test_answers: What the model answered on each (a class, or the beginning of what it wrote),
@@ -228,6 +230,7 @@ class Result:
     trace_seconds: tuple[float, ...] = ()
     tokens_per_row: float | None = None
     own_tokens: int | None = None
+    judge_tokens: int = 0
     incumbents: tuple[Incumbent, ...] = ()
     test_metrics: tuple[float, ...] = ()
     test_answers: tuple[str, ...] = ()

@@ -175,6 +175,7 @@ def search(
             trace_seconds=tuple(one.seconds for one in ledger.improvements),
             tokens_per_row=tokens_per_row(task, lm, ledger.mean_length or lengths.at_most),
             own_tokens=ledger.own_tokens,
+            judge_tokens=ledger.judge_tokens,
             n_partial=ledger.n_partial,
             proposer_read=ledger.proposer_read,
             proposer_written=ledger.proposer_written,

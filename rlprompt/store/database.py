@@ -53,7 +53,12 @@ _WORTH_WAITING = ("SQLITE_BUSY", "SQLITE_FULL")
 
 
 class StoreError(RuntimeError):
-    """A store cannot be used. The message says why and what to do."""
+    """A store cannot be used. The message says why and what to do.
+
+    >>> Database(Path("nowhere.sqlite"), (), read_only=True)
+    Traceback (most recent call last):
+    rlprompt.store.database.StoreError: there is no nowhere.sqlite
+    """
 
 
 class Database:

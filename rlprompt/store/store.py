@@ -124,6 +124,11 @@ class StoredBatch:
 class Store:
     """The database of one study, in its folder.
 
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, Store(Path(folder, FILE)) as store:
+    ...     len(store.runs())
+    0
+
     Args:
         path: The file, made if it is not there.
         read_only: Change nothing; works in a folder that cannot be written.

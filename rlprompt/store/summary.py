@@ -308,6 +308,10 @@ class Summary(_Entry):
 def read_summary(folder: Path) -> Summary:
     """The summary of a study's folder.
 
+    >>> read_summary(Path("runs/nothing"))
+    Traceback (most recent call last):
+    rlprompt.store.summary.SummaryError: runs/nothing has no summary.json: it holds no study, ...
+
     Raises:
         SummaryError: There is none, it is of another format, or damaged.
     """

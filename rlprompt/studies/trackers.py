@@ -18,7 +18,13 @@ from rlprompt.studies.study import PlannedSearch
 
 
 class Watcher(Protocol):
-    """Is told how a comparison goes: the way to plug in a tracker."""
+    """Is told how a comparison goes: the way to plug in a tracker.
+
+    >>> class Ends(Silent):
+    ...     def end(self, run):
+    ...         print(run.search.title, run.result.rows)
+    >>> watching: Watcher = Ends()  # for `compare(..., watcher=watching)`
+    """
 
     def begin(self, search: PlannedSearch) -> None:
         """A search begins."""

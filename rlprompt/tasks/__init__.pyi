@@ -24,6 +24,7 @@ from .function import (
 )
 from .generation import GenerationTask as GenerationTask
 from .label_search import find_label_words as find_label_words
+from .multiple_choice import MultipleChoiceTask as MultipleChoiceTask
 from .style_transfer import StyleTransferTask as StyleTransferTask
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "FunctionTask",
     "GenerationTask",
     "Measured",
+    "MultipleChoiceTask",
     "RewardError",
     "RewardFunction",
     "StyleTransferTask",

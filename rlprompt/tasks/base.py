@@ -46,6 +46,10 @@ LARGEST = 1e35
 class Measured(NamedTuple):
     """What prompts come to on examples.
 
+    >>> measured = Measured(np.array([[0.5, -2.0]]), np.array([[1.0, 0.0]]))
+    >>> measured.metrics.mean(axis=1).tolist(), measured.answers
+    ([0.5], None)
+
     Attributes:
         rewards: (P, E) float64, higher is better.
         metrics: (P, E) float64, the figure that reports give.
@@ -60,6 +64,14 @@ class Measured(NamedTuple):
 
 class Demonstrations(NamedTuple):
     """Train examples with their answers, for the control that shows them before every text.
+
+    >>> from rlprompt.tasks import ClassificationTask
+    >>> few = tuple(Example({"text": text}, text) for text in ("bad", "good"))
+    >>> words = {"bad": "bad", "good": "good"}
+    >>> splits = Splits(few, *[(Example({"text": text}, "bad"),) for text in ("dull", "long")])
+    >>> task = ClassificationTask("films", splits, Template("{text} {prompt}"), words)
+    >>> len(task.demonstrations().rounds[0])  # one of each class
+    2
 
     Attributes:
         task: The task with the prompt before the text, and answers that end before another example.
@@ -232,13 +244,38 @@ class Task:
         """
         raise ValueError(f"in task {self.name!r} the model writes nothing")
 
-    def feedback(self, examples: Sequence[Example], answers: Sequence[str]) -> Sequence[str] | None:
-        """What there is to say about the model's answers (E,), to whoever rewrites a prompt.
+    def feedback(
+        self,
+        lm: FrozenLM,
+        prompts: Sequence[Prompt],
+        examples: Sequence[Example],
+        outputs: Outputs | None,
+    ) -> Outputs | None:
+        """What there is to say in words of prompts on examples, (P, E) texts, "" for nothing.
 
-        A text for each, such as which rule an answer breaks; "" where nothing is to be said. By
-        default None: the right answers speak for themselves.
+        For methods that read why a prompt earned what it did. Pure, and without the model: made of
+        what it wrote before, so that it costs no rows and is the same in a replay.
+
+        Args:
+            lm: The model that wrote.
+            prompts: (P,) of them.
+            examples: (E,) of them.
+            outputs: (P, E) texts that it wrote under these prompts (`Evaluation.outputs`); None
+                where it writes nothing.
+
+        Returns:
+            None where the task says nothing, which is the default.
         """
         return None
+
+    def judge_tokens(self, examples: Sequence[Example], outputs: Outputs) -> int:
+        """Tokens that models which judge answers read of them, beside the rows: 0 by default.
+
+        Args:
+            examples: (E,) of them.
+            outputs: (P, E) texts that the frozen model wrote.
+        """
+        return 0
 
     def gradient_rows(self, n_examples: int, loss: Loss = "reward") -> int:
         """Rows that a prompt costs whose gradient is taken on so many train examples.
@@ -386,7 +423,17 @@ class _Completed(Task):
 
 
 def as_task(task: Any) -> Task:
-    """A task with all of `Task`: itself, or an object with the defaults for what it lacks."""
+    """A task with all of `Task`: itself, or an object with the defaults for what it lacks.
+
+    >>> class Short:
+    ...     name, fingerprint = "short", "short 1"
+    ...     splits = Splits(*[(Example({"text": text}, ""),) for text in ("one", "two", "three")])
+    ...
+    ...     def rewards(self, lm, prompts, examples):
+    ...         return np.zeros((len(prompts), len(examples)))
+    >>> as_task(Short()).metric, as_task(Short()).hand_prompt
+    ('reward', '')
+    """
     if isinstance(task, Task):
         return task
     names = [name for name in vars(Task) if not name.startswith("_") and name != "has"]

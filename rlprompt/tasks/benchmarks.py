@@ -14,7 +14,7 @@ inference, the causal template or its hand-written prompt is ours. Label words a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Unpack
@@ -278,6 +278,41 @@ MOVIE_REVIEWS = Benchmark(
     "movie-reviews",
     SENTIMENT,
 )
+
+BENCHMARKS = (
+    *(SST2, SST5, MR, CR, YELP_POLARITY, YELP5, SUBJ, TREC, AGNEWS, YAHOO, DBPEDIA, RTE, SNLI),
+    *(MNLI, MOVIE_REVIEWS),
+)
+
+
+def alike(labels: Sequence[str]) -> tuple[Benchmark, dict[str, str]] | None:
+    """A data set with these classes, by their names or its spellings, and the word of each.
+
+    >>> known, words = alike(["Positive", "Negative"])
+    >>> known.name, words
+    ('sst2', {'Positive': 'great', 'Negative': 'terrible'})
+    >>> alike(["0", "1"])  # say nothing
+
+    Args:
+        labels: Two classes or more: half of the data set's, or all.
+    """
+    for known in BENCHMARKS:
+        spelt = dict(zip(known.spellings, known.label_words, strict=False))
+        names = {
+            _simple(spelling): name for spelling, name in spelt.items() if not is_code(spelling)
+        }
+        names |= {_simple(name): name for name in known.label_words}
+        found = {label: names[_simple(label)] for label in labels if _simple(label) in names}
+        several = len(set(found.values())) == len(labels) >= 2
+        if several and 2 * len(labels) >= len(known.label_words):
+            return known, {label: known.label_words[name] for label, name in found.items()}
+    return None
+
+
+def _simple(name: str) -> str:
+    """A class's name without case and signs."""
+    return "".join(filter(str.isalnum, name.casefold()))
+
 
 SETTINGS = described("""
     Args:

@@ -81,6 +81,20 @@ REWARDS: Mapping[str, ClassReward] = {
 }
 
 
+def check_slope(reward: str) -> None:
+    """Refuse the gradient of a reward that has none.
+
+    Raises:
+        ValueError: The reward is `accuracy`.
+    """
+    if reward == "accuracy":
+        raise ValueError(
+            "the reward accuracy has no gradient; a gradient method needs "
+            f"{', '.join(name for name in REWARDS if name != 'accuracy')}, or the loss "
+            "cross_entropy beside it"
+        )
+
+
 @dataclass(frozen=True)
 class ClassScorer:
     """What a model says of the classes.

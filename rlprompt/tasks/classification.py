@@ -32,7 +32,7 @@ from rlprompt.tasks.base import (
 )
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
 from rlprompt.tasks.class_metrics import SET_METRICS
-from rlprompt.tasks.class_scores import REWARDS, ClassReward, ClassScorer, accuracy
+from rlprompt.tasks.class_scores import REWARDS, ClassReward, ClassScorer, accuracy, check_slope
 from rlprompt.tasks.templated import TemplateTask
 from rlprompt.tasks.verbaliser import (
     LabelWordReport,
@@ -289,11 +289,7 @@ class ClassificationTask(TemplateTask):
         Raises:
             ValueError: A masked model without `{mask}` in the template, or a mask for another.
         """
-        if lm.kind == "masked" and not self.template.masked:
-            raise ValueError(
-                f"{lm.name} is a masked model: the template needs a {{mask}} where the answer "
-                f"goes, such as '{self.template.text} {{mask}} .'"
-            )
+        self.check_mask(lm)
         candidates = self.candidates(lm)
         return [self.template.query(example.fields, lm, candidates) for example in examples]
 
@@ -343,12 +339,7 @@ class ClassificationTask(TemplateTask):
         Raises:
             ValueError: The reward is `accuracy`, which has no gradient.
         """
-        if self.reward == "accuracy":
-            raise ValueError(
-                "the reward accuracy has no gradient; a gradient method needs "
-                f"{', '.join(name for name in REWARDS if name != 'accuracy')}, or the loss "
-                "cross_entropy beside it"
-            )
+        check_slope(self.reward)
         climbed = self._of_labels(self.reward, examples)
         queries, train = self.queries(lm, examples), self._prior_texts(lm, examples)
         scores, grad = self._scorer(lm).scores_with_grad(prompts, queries, climbed, train)

@@ -20,6 +20,13 @@ The names of the function's arguments say what it is called with:
 ...     return [float("please" in prompt_text)] * len(examples)
 >>> politeness.reads
 'prompt_text'
+>>> @reward
+... def told(outputs, examples):
+...     '''Two lists: the numbers, and what there is to say of each output.'''
+...     right = [output == example.label for output, example in zip(outputs, examples)]
+...     return [float(r) for r in right], ["" if r else "not what was asked for" for r in right]
+>>> told.feedback(["7"], [Example({"text": "1 + 1"}, "2")], "Add:")
+('not what was asked for',)
 """
 
 from __future__ import annotations
@@ -45,9 +52,11 @@ from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.tasks.base import LARGEST, Task, data_name
-from rlprompt.types import Floats
+from rlprompt.types import Floats, Outputs
 
 Reads = Literal["outputs", "prompt_text"]
+Scores = Sequence[float] | tuple[Sequence[float], Sequence[str]]
+"""A number an example, or that and a text an example."""
 
 SIGNATURES = (
     "score(outputs, examples), score(outputs, examples, prompts) or score(prompt_text, examples)"
@@ -83,8 +92,10 @@ class RewardFunction:
     Args:
         function: Takes `outputs`, what the model wrote for each example, or `prompt_text`, and the
             `examples`; beside outputs also `prompts`, the text of the prompt for each of them.
-            Gives a number an example, higher is better. It must be pure: the same answer for the
-            same arguments, whatever was asked before.
+            Gives a number an example, higher is better; or two lists, the numbers and a text an
+            example, which says what is wrong or right with it to methods that read that
+            (`Task.feedback`). It must be pure: the same answer for the same arguments, whatever
+            was asked before.
 
     Raises:
         ValueError: Its arguments are others.
@@ -97,7 +108,7 @@ class RewardFunction:
     [-2.0, -3.0]
     """
 
-    function: Callable[..., Sequence[float]]
+    function: Callable[..., Scores]
 
     def __post_init__(self) -> None:
         """Look at the arguments."""
@@ -111,7 +122,7 @@ class RewardFunction:
                 f"write it as {SIGNATURES}"
             )
 
-    def __call__(self, *given: Any) -> Sequence[float]:
+    def __call__(self, *given: Any) -> Scores:
         """What the function says."""
         return self.function(*given)
 
@@ -163,14 +174,37 @@ class RewardFunction:
             RewardError: The function raised, or gave something else than a finite number for each
                 example.
         """
+        return self._called(given, examples, prompt)[0]
+
+    def feedback(
+        self, given: Any, examples: Sequence[Example], prompt: str
+    ) -> tuple[str, ...] | None:
+        """What the function says of each example in words, (E,); None where it gives numbers alone.
+
+        The function is called again, as it is pure; arguments and errors as for `score`.
+        """
+        return self._called(given, examples, prompt)[1]
+
+    def _called(
+        self, given: Any, examples: Sequence[Example], prompt: str
+    ) -> tuple[Floats, tuple[str, ...] | None]:
         try:
-            rewards = self.function(given, examples, *self._more(examples, prompt))
+            found = self.function(given, examples, *self._more(examples, prompt))
         except Exception as error:  # whatever a person's function raises; kept as the cause
             raise RewardError(
                 f"reward {self.name} raised {_told(error)}{self._place(given, examples, prompt)}, "
                 f"under the prompt {prompt!r}"
             ) from error
-        return self._checked(rewards, given, examples, prompt)
+        rewards, texts = _parted(found)
+        values = self._checked(rewards, given, examples, prompt)
+        if texts is None:
+            return values, None
+        if len(texts) != len(examples) or not all(isinstance(text, str) for text in texts):
+            raise RewardError(
+                f"reward {self.name} gave the texts {reprlib.repr(texts)} beside its numbers, "
+                f"under the prompt {prompt!r}; give a list of {len(examples)} texts, one an example"
+            )
+        return values, tuple(texts)
 
     def _more(self, examples: Sequence[Example], prompt: str) -> tuple[list[str], ...]:
         """What the function is given besides."""
@@ -216,6 +250,12 @@ class RewardFunction:
         return np.array([float(value) for value in listed])
 
 
+def _parted(found: Any) -> tuple[Any, Any]:
+    """Numbers, and texts where there are two lists; None where there is one."""
+    pair = isinstance(found, tuple) and len(found) == 2
+    return found if pair and isinstance(found[1], list | tuple) else (found, None)
+
+
 def _is_reward(value: Any) -> bool:
     try:
         return isinstance(value, numbers.Real | np.bool) and abs(float(value)) <= LARGEST
@@ -223,7 +263,7 @@ def _is_reward(value: Any) -> bool:
         return False
 
 
-def reward(function: Callable[..., Sequence[float]]) -> RewardFunction:
+def reward(function: Callable[..., Scores]) -> RewardFunction:
     """Make a reward of a function; see `RewardFunction`.
 
     Raises:
@@ -344,16 +384,32 @@ class FunctionTask(Task):
             RewardError: The function raised, or gave no rewards.
             ValueError: A prompt is a soft one.
         """
-        rows = []
+        texts = self._texts(lm, prompts)
+        rows = [self.reward.score(text, examples, text) for text in texts]
+        return np.array(rows).reshape(len(prompts), len(examples))
+
+    def feedback(
+        self,
+        lm: FrozenLM,
+        prompts: Sequence[Prompt],
+        examples: Sequence[Example],
+        outputs: Outputs | None = None,
+    ) -> Outputs | None:
+        """See `Task.feedback`; errors as for `rewards`."""
+        texts = self._texts(lm, prompts)
+        said = [self.reward.feedback(text, examples, text) for text in texts]
+        return tuple(one for one in said if one is not None) or None
+
+    def _texts(self, lm: FrozenLM, prompts: Sequence[Prompt]) -> list[str]:
+        texts = []
         for prompt in prompts:
             if isinstance(prompt, SoftPrompt):
                 raise ValueError(
                     f"task {self.name!r} reads a prompt's text, and a soft prompt has none; use a "
                     "method that searches tokens or text"
                 )
-            text = prompt.text if isinstance(prompt, TextPrompt) else lm.decode(prompt.ids)
-            rows.append(self.reward.score(text, examples, text))
-        return np.array(rows).reshape(len(prompts), len(examples))
+            texts.append(prompt.text if isinstance(prompt, TextPrompt) else lm.decode(prompt.ids))
+        return texts
 
 
 def _told(error: Exception) -> str:

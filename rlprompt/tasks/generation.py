@@ -11,7 +11,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard, Unpack
 
 import numpy as np
@@ -35,10 +35,14 @@ from rlprompt.tasks.base import (
 )
 from rlprompt.tasks.function import RewardFunction, load_reward
 from rlprompt.tasks.likelihood import LOG_LIKELIHOOD, Likelihood, Pooling, reference_texts
-from rlprompt.tasks.metrics import METRICS, Metric, metric
+from rlprompt.tasks.metrics import METRICS, AnswerMetric, metric
 from rlprompt.tasks.templated import TemplateTask
 from rlprompt.template import Template, TemplateText
 from rlprompt.types import Floats, Outputs, SelectBy
+
+MetricSettings = str | Mapping[str, Any]
+"""A metric's name, or a mapping with its name and settings."""
+Reward = MetricSettings | Sequence[Mapping[str, Any]] | RewardFunction
 
 # What reports give beside a log-likelihood where nothing is said.
 USUAL_METRIC = "exact_match"
@@ -53,9 +57,11 @@ class GenerationTask(TemplateTask):
         splits: The examples; the label of each is its reference answer, or "". Where it has
             `others` that are as right, a metric takes the best of them (`metrics`).
         template: Where text and prompt go; the answer follows at the end.
-        reward: A metric's name (`metrics.METRICS`), metrics with the weight of each in the sum, or
-            a function marked with `@rlprompt.reward` that reads `outputs`. It is given what the
-            model wrote without white space around it. Or `log_likelihood`, the mean
+        reward: A metric's name (`metrics.METRICS`), metrics with the weight of each in the sum,
+            one with settings, such as `{"name": "number", "tolerance": 0.01}`, or a list of such,
+            each with a `weight`, 1 if it has none; or a function marked with `@rlprompt.reward`
+            that reads `outputs`. It is given what the model wrote without white space around it.
+            Or `log_likelihood`, the mean
             log-probability a token of the reference and its end (`likelihood`): nothing is written
             while a search goes on, and there is a gradient.
         max_new_tokens: Tokens that the model writes at the most.
@@ -67,6 +73,7 @@ class GenerationTask(TemplateTask):
         min_new_tokens: Tokens that the model writes at the least (`Decoding`).
         metric: What reports give: a metric's name, or `reward`. "" is the reward, and of
             `log_likelihood` an exact match.
+        metric_settings: The settings of that metric, where it has some.
         select_by: By what a prompt is picked on dev: its `reward`, or the `metric` and among equals
             the reward, for which all candidates are scored on all of dev.
         pooling: Of `log_likelihood`, how several references of an example count together: the
@@ -94,7 +101,7 @@ class GenerationTask(TemplateTask):
     name: str
     splits: Splits
     template: Template
-    reward: str | Mapping[str, float] | RewardFunction
+    reward: Reward
     max_new_tokens: int = 16
     stop: str | Sequence[str] = ("\n",)
     temperature: float = 0.0
@@ -105,6 +112,7 @@ class GenerationTask(TemplateTask):
     metric: str = ""
     select_by: str = "reward"
     pooling: Pooling = "best"
+    metric_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
@@ -137,14 +145,17 @@ class GenerationTask(TemplateTask):
             for split, part in self.splits.parts().items():
                 for example in part:
                     reference_texts(example, split)
-        found = [one for one, _ in self._metrics] + [one for one in (self._reported,) if one]
-        needing = [one.name for one in found if one.needs_reference]
-        examples = [example for part in self.splits.parts().values() for example in part]
-        if needing and not any(example.label for example in examples):
+        needing = [one.name for one in self._all_metrics if one.needs_reference]
+        examples = [(split, one) for split, part in self.splits.parts().items() for one in part]
+        if needing and not any(example.label for _, example in examples):
             raise ValueError(
                 f"the metric {needing[0]} compares with a reference answer, and no example has "
                 "one; say which column holds it (label), or take another reward"
             )
+        for found in self._all_metrics:
+            for split, example in examples:
+                if problem := found.check(example):
+                    raise ValueError(f"{example.where(split)} has {problem}; change it")
 
     @classmethod
     @draws()
@@ -153,7 +164,7 @@ class GenerationTask(TemplateTask):
         data: DataSource,
         *,
         template: TemplateText,
-        reward: str | Mapping[str, float] | RewardFunction,
+        reward: Reward,
         text: str | Sequence[str] | Mapping[str, str] | None = None,
         label: str | None = None,
         max_new_tokens: int = 16,
@@ -163,7 +174,7 @@ class GenerationTask(TemplateTask):
         length_penalty: float = 0.0,
         hand_prompt: str = "",
         min_new_tokens: int = 0,
-        metric: str = "",
+        metric: MetricSettings = "",
         select_by: str = "reward",
         pooling: Pooling = "best",
         name: str = "",
@@ -184,7 +195,7 @@ class GenerationTask(TemplateTask):
             length_penalty: As for the class.
             hand_prompt: As for the class.
             min_new_tokens: As for the class.
-            metric: As for the class.
+            metric: As for the class; or a mapping with its name and settings.
             select_by: As for the class.
             pooling: As for the class.
             name: What results call it; left out, that of the data.
@@ -195,6 +206,7 @@ class GenerationTask(TemplateTask):
         """
         made = Template.of(template)
         splits = draw_splits(data, None, draw, text=columns(made, text), label=label)
+        reported, settings = (metric, {}) if isinstance(metric, str) else _parted(metric)
         return cls(
             name=name or data_name(data),
             splits=splits,
@@ -207,9 +219,10 @@ class GenerationTask(TemplateTask):
             hand_prompt=hand_prompt,
             length_penalty=length_penalty,
             min_new_tokens=min_new_tokens,
-            metric=metric,
+            metric=reported,
             select_by=select_by,
             pooling=pooling,
+            metric_settings=settings,
         )
 
     @property
@@ -225,27 +238,35 @@ class GenerationTask(TemplateTask):
         return Likelihood(lm, self.template, self.stop, self.pooling)
 
     @functools.cached_property
-    def _metrics(self) -> tuple[tuple[Metric, float], ...]:
+    def _metrics(self) -> tuple[tuple[AnswerMetric, float], ...]:
         """The metrics that are the reward and their weights, if it is made of metrics."""
         if isinstance(self.reward, RewardFunction) or self._by_likelihood:
             return ()
-        weights = {self.reward: 1.0} if isinstance(self.reward, str) else self.reward
-        if not weights:
+        specs = _weighted(self.reward)
+        if not specs:
             raise ValueError(f"reward names no metric; give one of {', '.join(METRICS)}")
-        if LOG_LIKELIHOOD in weights:
+        if any(LOG_LIKELIHOOD in (spec, _name(spec)) for spec, _ in specs):
             raise ValueError(
                 f"{LOG_LIKELIHOOD} is a reward by itself and cannot be added to metrics; give "
                 f"`reward: {LOG_LIKELIHOOD}`, and a metric for reports as `metric:`"
             )
-        for name, weight in weights.items():
-            if isinstance(weight, str | bool) or not math.isfinite(weight):
-                raise ValueError(f"the weight of {name!r} is {weight!r}; give a number")
-        return tuple((metric(name), float(weight)) for name, weight in weights.items())
+        for spec, weight in specs:
+            number = isinstance(weight, int | float) and not isinstance(weight, bool)
+            if not number or not math.isfinite(weight):
+                raise ValueError(f"the weight of {_name(spec)!r} is {weight!r}; give a number")
+        return tuple((metric(spec), float(weight)) for spec, weight in specs)
 
     @functools.cached_property
-    def _reported(self) -> Metric | None:
+    def _reported(self) -> AnswerMetric | None:
         """What reports give, where it is not the reward."""
-        return None if self.metric == "reward" else metric(self.metric)
+        if self.metric == "reward":
+            return None
+        return metric({"name": self.metric, **self.metric_settings})
+
+    @property
+    def _all_metrics(self) -> list[AnswerMetric]:
+        """Those of the reward, and the reported one."""
+        return [*(one for one, _ in self._metrics), *filter(None, (self._reported,))]
 
     @property
     def fingerprint(self) -> str:
@@ -335,6 +356,25 @@ class GenerationTask(TemplateTask):
         lengths = np.array([[len(answer.ids) for answer in row] for row in answers])
         return np.array(rewards) - self.length_penalty * lengths, outputs
 
+    def feedback(
+        self,
+        lm: FrozenLM,
+        prompts: Sequence[Prompt],
+        examples: Sequence[Example],
+        outputs: Outputs | None,
+    ) -> Outputs | None:
+        """See `Task.feedback`: what the reward function says of each output."""
+        if outputs is None or not isinstance(self.reward, RewardFunction):
+            return None
+        pairs = zip(prompts, outputs, strict=True)
+        said = [self.reward.feedback(o, examples, self._shown(lm, p)) for p, o in pairs]
+        return tuple(texts for texts in said if texts is not None) or None
+
+    def judge_tokens(self, examples: Sequence[Example], outputs: Outputs) -> int:
+        """See `Task.judge_tokens`: of the reward's judges."""
+        judges = [one for one, _ in self._metrics]
+        return sum(one.tokens(row, examples) for one in judges for row in outputs)
+
     def measure(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Measured:
@@ -342,8 +382,7 @@ class GenerationTask(TemplateTask):
         rewards, outputs = self.rewards_with_outputs(lm, prompts, examples)
         if self._reported is None:
             return Measured(rewards, rewards, outputs)
-        references = [example.references for example in examples]
-        metrics = [self._reported(row, references) for row in outputs]
+        metrics = [self._reported.of(row, examples) for row in outputs]
         return Measured(rewards, np.array(metrics, dtype=np.float64), outputs)
 
     def answer_shown(self, example: Example) -> str:
@@ -383,13 +422,38 @@ class GenerationTask(TemplateTask):
         """Rewards of what the model wrote under one prompt, (E,)."""
         if isinstance(self.reward, RewardFunction):
             return self.reward.score(outputs, examples, prompt)
-        references = [example.references for example in examples]
         values = np.zeros(len(examples))
         for found, weight in self._metrics:
-            values += weight * np.array(found(outputs, references))
+            values += weight * np.array(found.of(outputs, examples))
         return values
 
 
 def _is_place(reward: object) -> TypeGuard[str]:
     """Whether this says where a function is, and is no metric's name."""
     return isinstance(reward, str) and ":" in reward and reward.partition(":")[0] not in METRICS
+
+
+def _weighted(reward: MetricSettings | Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
+    """Metrics, each with its weight."""
+    if isinstance(reward, str):
+        return [(reward, 1.0)]
+    if isinstance(reward, Mapping) and "name" not in reward:
+        return list(reward.items())
+    specs = [reward] if isinstance(reward, Mapping) else [dict(one) for one in reward]
+    return [
+        ({key: value for key, value in one.items() if key != "weight"}, one.get("weight", 1.0))
+        for one in specs
+    ]
+
+
+def _name(spec: MetricSettings) -> Any:
+    return spec if isinstance(spec, str) else spec.get("name")
+
+
+def _parted(spec: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name of a metric, and its settings."""
+    settings = dict(spec)
+    name = settings.pop("name", None)
+    if not isinstance(name, str):
+        raise ValueError(f"metric {dict(spec)!r} has no name; give one of {', '.join(METRICS)}")
+    return name, settings

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from rlprompt.data.load import Example, few_shot
 from rlprompt.tasks import induction_data
-from rlprompt.tasks.generation import GenerationTask
+from rlprompt.tasks.generation import GenerationTask, MetricSettings
 from rlprompt.tasks.induction_data import Fact
 from rlprompt.template import Template, TemplateText
 
@@ -37,15 +37,19 @@ class Induction:
     """One thing that an instruction can ask for.
 
     Attributes:
-        facts: Gives what is asked and the one right answer, the same on every call.
+        facts: Gives what is asked and the right answer, the same on every call.
         instruction: A person's instruction, the control.
         max_new_tokens: Enough for the longest answer and the end of its line, for tokenizers that
             spell a digit or letter a token.
+        reward: What searches go by where nothing is said, as for `GenerationTask`.
+        metric: What reports give where nothing is said, as there.
     """
 
     facts: Callable[[], Sequence[Fact]]
     instruction: str
     max_new_tokens: int
+    reward: str = "exact_match"
+    metric: str = ""
 
 
 def _first_letters() -> list[Fact]:
@@ -89,9 +93,8 @@ INDUCTIONS: Mapping[str, Induction] = {
 }
 
 
-def _preset(name: str) -> Callable[..., GenerationTask]:
+def preset(name: str, induction: Induction) -> Callable[..., GenerationTask]:
     """The factory of one task: what `task: {name: ..., ...}` of an experiment file calls."""
-    induction = INDUCTIONS[name]
 
     def make(
         *,
@@ -100,10 +103,10 @@ def _preset(name: str) -> Callable[..., GenerationTask]:
         demonstrations: int = 0,
         seed: int = 0,
         template: TemplateText = TEMPLATE,
-        reward: str | Mapping[str, float] = "exact_match",
+        reward: MetricSettings = induction.reward,
         hand_prompt: str = induction.instruction,
         max_new_tokens: int = induction.max_new_tokens,
-        metric: str = "",
+        metric: str = induction.metric,
         select_by: str = "reward",
     ) -> GenerationTask:
         examples = [
@@ -168,14 +171,14 @@ def _demonstrated(template: Template, worked: Sequence[Example]) -> Template:
     return Template(template.text.replace("{prompt}", "{prompt}" + "".join(shown)))
 
 
-antonyms = _preset("antonyms")
-plurals = _preset("plurals")
-past_tense = _preset("past-tense")
-capitals = _preset("capitals")
-number_words = _preset("number-words")
-numerals = _preset("numerals")
-first_letter = _preset("first-letter")
-last_letter = _preset("last-letter")
-spelling = _preset("spelling")
-larger_animal = _preset("larger-animal")
-sum_of_two = _preset("sum")
+antonyms = preset("antonyms", INDUCTIONS["antonyms"])
+plurals = preset("plurals", INDUCTIONS["plurals"])
+past_tense = preset("past-tense", INDUCTIONS["past-tense"])
+capitals = preset("capitals", INDUCTIONS["capitals"])
+number_words = preset("number-words", INDUCTIONS["number-words"])
+numerals = preset("numerals", INDUCTIONS["numerals"])
+first_letter = preset("first-letter", INDUCTIONS["first-letter"])
+last_letter = preset("last-letter", INDUCTIONS["last-letter"])
+spelling = preset("spelling", INDUCTIONS["spelling"])
+larger_animal = preset("larger-animal", INDUCTIONS["larger-animal"])
+sum_of_two = preset("sum", INDUCTIONS["sum"])

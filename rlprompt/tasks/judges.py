@@ -6,7 +6,7 @@ its company beyond rounding. A text longer than the model takes is cut at its en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,11 +17,12 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from rlprompt._utils.suggest import advice
+from rlprompt.models.devices import pick_device
 from rlprompt.models.fingerprint import Fingerprint, take_fingerprint
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.loading import load, pick_device
+from rlprompt.models.loading import load
 from rlprompt.prompt import TokenPrompt
-from rlprompt.template import Template
+from rlprompt.template import Query, Template
 from rlprompt.types import Ids
 
 # Tokens in one forward pass.
@@ -153,19 +154,27 @@ class StyleClassifier(Judge):
 
 
 def verbalised(
-    lm: FrozenLM, template: Template, words: Sequence[str], texts: Sequence[str]
+    lm: FrozenLM, template: Template, words: Sequence[str], texts: Sequence[Mapping[str, str]]
 ) -> Tensor:
     """Probability that the first word follows, and none of the others, (n,) float32 in [0, 1].
 
     Args:
         lm: The model.
-        template: Field `text`, and where a prompt would go, which is left empty.
+        template: Where texts go, and where a prompt would, which is left empty.
         words: The words to choose from.
-        texts: (n,) of them.
+        texts: (n,) of them, a text for each field of the template.
     """
-    candidates = [template.answer_ids(lm, template.answer_text(word, lm.kind)) for word in words]
-    queries = [template.query({"text": text}, lm, candidates) for text in texts]
+    queries = asked(lm, template, words, texts)
     return lm.score([TokenPrompt()], queries, over="candidates")[0].softmax(-1)[:, 0]
+
+
+def asked(
+    lm: FrozenLM, template: Template, words: Sequence[str], texts: Sequence[Mapping[str, str]]
+) -> list[Query]:
+    """What a model is asked in `verbalised`, (n,) with a candidate for each word."""
+    own = template.on(lm)
+    candidates = [own.answer_ids(lm, own.answer_text(word, lm.kind)) for word in words]
+    return [own.query(text, lm, candidates) for text in texts]
 
 
 def _loaded(name: str, device: str, auto_class: Any) -> tuple[str, Any, Any]:

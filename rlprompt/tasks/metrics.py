@@ -1,14 +1,17 @@
 """What a written answer is worth against a reference: metrics by name, each in [0, 1].
 
-`exact_match` and `token_f1` are those of SQuAD; `contains` and `regex:PATTERN` look at the text;
-`json` and `json:SCHEMA_FILE` ask whether it parses, and is valid against a schema; `bleu`, `chrf`
-(sacrebleu) and `rouge1`, `rouge2`, `rougeL` (rouge-score) are computed an answer at a time.
+`exact_match` and `token_f1` are those of SQuAD; `contains` and `regex:PATTERN` look at the text,
+`number` at a number in it; `json` and `json:SCHEMA_FILE` ask whether it parses, and is valid
+against a schema; `bleu`, `chrf` (sacrebleu) and `rouge1`, `rouge2`, `rougeL` (rouge-score) are
+computed an answer at a time; `judge` asks another language model.
 
 Where several answers are right, an answer is worth what it is against the best of them, as in
 SQuAD's script; BLEU and chrF take them all together, as these are defined.
 
 >>> metric("exact_match")(["The  Answer!", "paris"], ["answer", ("Paris", "City of Light")])
 [1.0, 1.0]
+>>> metric({"name": "number", "tolerance": 0.01})(["It is about 3.15."], ["3.14"])
+[1.0]
 """
 
 from __future__ import annotations
@@ -16,16 +19,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import inspect
 import json
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, overload
 
 from rlprompt._utils.suggest import advice
+from rlprompt.data.examples import Example
 
 Score = Callable[[str, Sequence[str]], float]
 """The value of an answer against the references that are right, one or more."""
@@ -33,6 +39,39 @@ Score = Callable[[str, Sequence[str]], float]
 # Characters of an answer that a pattern is tried on: Python's matcher can be made to try all ways
 # of cutting a text, and cannot be interrupted.
 MOST_MATCHED = 2000
+# A number with its sign, where that is not between words or numbers; a comma stands before three
+# digits, and a point or an e before others.
+NUMBER = re.compile(
+    r"(?:(?<![\w.)])[-+\u2212])?[$\u20ac\u00a3]?"
+    r"((?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE]([-+]?\d{1,3})(?!\w))?"
+)
+# What stands before the answer in GSM8K (Cobbe et al. 2021, arXiv 2110.14168).
+ANSWER_MARK = "####"
+
+
+class AnswerMetric(Protocol):
+    """What `GenerationTask` asks of a metric."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides its values besides the name."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a reference is looked at."""
+
+    def of(self, outputs: Sequence[str], examples: Sequence[Example]) -> Sequence[float]:
+        """The value of each output (E,) for its example (E,), in [0, 1]."""
+
+    def check(self, example: Example) -> str:
+        """What is wrong with the references of an example, or ""."""
+
+    def tokens(self, outputs: Sequence[str], examples: Sequence[Example]) -> int:
+        """Tokens that a model of its own reads for this."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +83,14 @@ class Metric:
         score: The value of one answer against one or more references, in [0, 1].
         fingerprint: What decides its values besides the name: a schema's content, a version.
         needs_reference: Whether a reference is looked at.
+        takes: Whether a text can be a reference, where not every text can.
     """
 
     name: str
     score: Score
     fingerprint: str = ""
     needs_reference: bool = True
+    takes: Callable[[str], bool] | None = None
 
     def __call__(
         self, outputs: Sequence[str], references: Sequence[str | Sequence[str]]
@@ -60,23 +101,51 @@ class Metric:
             for output, right in zip(outputs, references, strict=True)
         ]
 
+    def of(self, outputs: Sequence[str], examples: Sequence[Example]) -> list[float]:
+        """See `AnswerMetric.of`."""
+        return self(outputs, [example.references for example in examples])
 
-def metric(name: str) -> Metric:
-    """The metric of that name.
+    def check(self, example: Example) -> str:
+        """See `AnswerMetric.check`."""
+        if self.takes is None or any(map(self.takes, example.references)):
+            return ""
+        return f"the reference {example.label!r}, which the metric {self.name} cannot read"
+
+    def tokens(self, outputs: Sequence[str], examples: Sequence[Example]) -> int:
+        """See `AnswerMetric.tokens`: none."""
+        return 0
+
+
+@overload
+def metric(spec: str) -> Metric: ...
+@overload
+def metric(spec: Mapping[str, Any]) -> AnswerMetric: ...
+def metric(spec: str | Mapping[str, Any]) -> AnswerMetric:
+    """The metric of a name, or of a name and settings.
 
     Args:
-        name: One of `METRICS`, or with what it needs after a colon: `regex:[0-9]+`,
-            `json:schema.json`.
+        spec: One of `METRICS`, or with what it needs after a colon: `regex:[0-9]+`,
+            `json:schema.json`; or a mapping with its `name` and settings, such as
+            `{"name": "number", "tolerance": 0.01}`.
 
     Raises:
-        ValueError: There is none, its pattern or schema is broken, or its package is not there.
+        ValueError: There is none, its pattern or schema is broken, a setting is not there or not
+            allowed, or its package is not there.
     """
+    settings = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = settings.pop("name", None)
+    if not isinstance(name, str):
+        raise ValueError(f"a metric has a name, got {spec!r}; give one of {', '.join(METRICS)}")
     kind, colon, argument = name.partition(":")
     if kind not in METRICS:
         raise ValueError(f"no metric is called {name!r}{advice(kind, METRICS)}")
     if colon and kind not in ("regex", "json"):
         raise ValueError(f"metric {name!r}: {kind} takes nothing after a colon")
-    return METRICS[kind](name, argument)
+    _, _, *known = inspect.signature(METRICS[kind]).parameters
+    if unknown := next((key for key in settings if key not in known), None):
+        what = advice(unknown, known) if known else "; it has none"
+        raise ValueError(f"metric {kind} has no setting {unknown!r}{what}")
+    return METRICS[kind](name, argument, **settings)
 
 
 def normalised(text: str) -> str:
@@ -109,6 +178,70 @@ def token_f1(output: str, reference: str) -> float:
 def contains(output: str, reference: str) -> float:
     """1 where the reference stands in the output as whole words, normalised; an empty one does."""
     return float(f" {normalised(reference)} ".replace("  ", " ") in f" {normalised(output)} ")
+
+
+def number_in(text: str, take: str = "last") -> Decimal | None:
+    r"""The number that a text gives, or None.
+
+    Behind the last `####`, as in GSM8K, if there is one; else the last or first of the text, as
+    lm-evaluation-harness takes the last one of GSM8K's answers (`flexible-extract`).
+
+    >>> number_in("She pays $1,234.50, not 7."), number_in("She pays $1,234.50, not 7.", "first")
+    (Decimal('7'), Decimal('1234.50'))
+    >>> number_in("3 + 4 = 7\n#### 7 apples, of 12"), number_in("-2e3"), number_in("none")
+    (Decimal('7'), Decimal('-2E+3'), None)
+
+    Args:
+        text: What is read.
+        take: `last` or `first`.
+    """
+    _, mark, marked = text.rpartition(ANSWER_MARK)
+    found = list(NUMBER.finditer(marked if mark else text))
+    if not found:
+        return None
+    one = found[0 if mark or take == "first" else -1]
+    value = Decimal(one[1].replace(",", "")).scaleb(int(one[2] or 0))
+    return -value if "-" in one[0][:2] or "\u2212" in one[0][:2] else value
+
+
+def _number(name: str, _: str, *, tolerance: float = 0, take: str = "last") -> Metric:
+    """1 where the number of the output is that of a reference, to an absolute tolerance."""
+    known = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+    if not known or not 0 <= tolerance < float("inf"):
+        raise ValueError(
+            f"metric {name}: tolerance is {tolerance!r}; give a number of 0 or more, by which an "
+            "answer may be off"
+        )
+    if take not in ("last", "first"):
+        raise ValueError(f"metric {name}: take is {take!r}; give last or first")
+    most = Decimal(str(tolerance))
+
+    def score(output: str, right: Sequence[str]) -> float:
+        given = number_in(output, take)
+        wanted = (number_in(reference, take) for reference in right)
+        return float(
+            given is not None and any(abs(given - n) <= most for n in wanted if n is not None)
+        )
+
+    settings = f"tolerance {most.normalize()}, {take}"
+    return Metric(name, score, settings, takes=lambda text: number_in(text, take) is not None)
+
+
+def _judge(
+    name: str,
+    _: str,
+    *,
+    model: str = "",
+    template: str | None = None,
+    words: Sequence[str] | None = None,
+    device: str = "auto",
+) -> AnswerMetric:
+    """How probable another model finds it that the answer is right."""
+    from rlprompt.tasks import lm_judge  # a model's libraries, which other metrics need not
+
+    asked = lm_judge.TEMPLATE if template is None else template
+    answers = lm_judge.WORDS if words is None else tuple(words)
+    return lm_judge.LMJudge(model, asked, answers, device, name)
 
 
 def _plain(score: Callable[[str, str], float]) -> Callable[[str, str], Metric]:
@@ -230,10 +363,11 @@ def _package(name: str) -> Any:
         ) from error
 
 
-METRICS: dict[str, Callable[[str, str], Metric]] = {
+METRICS: dict[str, Callable[..., AnswerMetric]] = {
     "exact_match": _plain(exact_match),
     "token_f1": _plain(token_f1),
     "contains": _plain(contains),
+    "number": _number,
     "regex": _regex,
     "json": _json,
     "bleu": _bleu,
@@ -241,4 +375,5 @@ METRICS: dict[str, Callable[[str, str], Metric]] = {
     "rouge1": _rouge,
     "rouge2": _rouge,
     "rougeL": _rouge,
+    "judge": _judge,
 }

@@ -312,7 +312,8 @@ class StyleTransferTask(TemplateTask):
         else:
             others = [word for style, word in self.words.items() if style != self.target]
             words = [self.words[self.target], *others]
-            found = verbalised(lm, self._judging, words, list(places))
+            texts = [{"text": text} for text in places]
+            found = verbalised(lm, self._judging, words, texts)
         known = found.double().numpy()
         return np.array([[known[places[text]] if text else 0.0 for text in row] for row in outputs])
 

@@ -38,6 +38,18 @@ class TemplateTask(Task):
         """The examples as the model sees them."""
         return [self.template.query(example.fields, lm) for example in examples]
 
+    def check_mask(self, lm: FrozenLM) -> None:
+        """Refuse a masked model whose answer has no place.
+
+        Raises:
+            ValueError: The model is a masked one and the template has no `{mask}`.
+        """
+        if lm.kind == "masked" and not self.template.masked:
+            raise ValueError(
+                f"{lm.name} is a masked model: the template needs a {{mask}} where the answer "
+                f"goes, such as '{self.template.text} {{mask}} .'"
+            )
+
     def fitted(self, lm: FrozenLM, n_prompt: int) -> Task:
         """See `Task.fitted`."""
         splits = fit(self.splits, lm, partial(self.lengths, lm), n_prompt)

@@ -54,6 +54,12 @@ class LabelWord:
         """The word and its class, for messages."""
         return f"{self.text.strip()!r} ({self.label})"
 
+    def spelt(self, lm: FrozenLM) -> str:
+        """The word, how many tokens it has, and each of them with its id."""
+        pieces = lm.tokenizer.convert_ids_to_tokens(list(self.ids))
+        tokens = ", ".join(f"{piece} {i}" for piece, i in zip(pieces, self.ids, strict=True))
+        return f"{self.text!r} {len(self.ids)} ({tokens})"
+
 
 @dataclass(frozen=True)
 class LabelWordReport:

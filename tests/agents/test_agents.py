@@ -69,8 +69,14 @@ def _changed(old: Prompt, new: Prompt) -> list[int]:
     return [i for i in range(len(old)) if old.ids[i] != new.ids[i]]
 
 
-def test_greedy_scores_no_prompt_twice_and_ends_when_all_are_scored() -> None:
-    space = TokenSpace(2, np.arange(4))
+@pytest.mark.parametrize(
+    ("space", "count"),
+    [(TokenSpace(2, np.arange(4)), 4**2), (TokenSpace(3, np.arange(3), 1), 3 + 3**2 + 3**3)],
+    ids=["a length", "a range"],
+)
+def test_greedy_scores_no_prompt_twice_and_ends_when_all_are_scored(
+    space: TokenSpace, count: int
+) -> None:
     seen: list[Prompt] = []
     proposals = Greedy(batch=3).ask(space, 3, RNG(0))
     batch: Sequence[Prompt] | None = next(proposals)
@@ -82,7 +88,7 @@ def test_greedy_scores_no_prompt_twice_and_ends_when_all_are_scored() -> None:
             batch = proposals.send(Evaluation(tuple(batch), rewards[:, None]))
         except StopIteration:
             batch = None
-    assert len(seen) == len(set(seen)) == 4**2
+    assert len(seen) == len(set(seen)) == count
 
 
 def lengths_scored(optimiser: Optimiser[Any], lengths: Length, n_prompts: int = 100) -> set[int]:
@@ -129,21 +135,6 @@ def test_greedy_inserts_leaves_out_and_replaces() -> None:
     assert all(ids[1:] == (a, b) for ids in rounds[5])
     scored = [*pool, *(ids for found in rounds for ids in found)]
     assert len(scored) == len(set(scored))
-
-
-def test_greedy_scores_all_prompts_of_a_range_once() -> None:
-    space = TokenSpace(3, np.arange(3), shortest=1)
-    seen: list[Prompt] = []
-    proposals = Greedy(batch=4).ask(space, 3, RNG(0))
-    batch: Sequence[Prompt] | None = next(proposals)
-    while batch is not None:
-        rewards = -np.arange(len(seen), len(seen) + len(batch), dtype=float)
-        seen += batch
-        try:
-            batch = proposals.send(Evaluation(tuple(batch), rewards[:, None]))
-        except StopIteration:
-            batch = None
-    assert len(seen) == len(set(seen)) == 3 + 3**2 + 3**3
 
 
 @dataclass(frozen=True)

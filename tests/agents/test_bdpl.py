@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from stored_search import Counted, goes_on
 from synthetic import N_EXAMPLES, Noted, searched
 from tiny import tiny_lm
 
@@ -151,19 +149,12 @@ def test_the_likeliest_prompt_is_scored_before_the_budget_ends(
 
 def test_it_learns_token_by_token_what_random_draws_find_by_luck() -> None:
     """One token in ten is hidden, and each counts by itself: what independent positions can say."""
-    for seed in range(5):
+    for seed in range(2):
         learnt, drawn = searched(BDPL(), seed), searched(RandomSearch(), seed)
         assert learnt.rows == drawn.rows
         assert learnt.trace[-1][1] > drawn.trace[-1][1] + 0.1
         late = [np.mean([reward for _, reward in one.points[-50:]]) for one in (learnt, drawn)]
         assert late[0] > late[1] + 0.2
-
-
-@pytest.mark.parametrize("last", [0, 20, 45])
-def test_a_search_that_was_cut_goes_on(tmp_path: Path, last: int) -> None:
-    whole, task = Counted(), Counted(last=last)
-    goes_on(tmp_path / "study.sqlite", BDPL(), whole, task, Counted(counts=task.counts))
-    assert sum(task.counts) == sum(whole.counts), "nothing was scored twice"
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import tomllib
-from dataclasses import FrozenInstanceError, fields, is_dataclass
+from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from synthetic import HiddenTexts, HiddenVectors, SlopedWords, Synthetic
+from stored_search import Counting, goes_on
+from synthetic import N_EXAMPLES, HiddenTexts, HiddenVectors, SlopedWords, Synthetic
 from tiny import tiny_lm
 from writers import Typewriter
 
@@ -45,19 +46,20 @@ from rlprompt.template import Template
 
 LENGTH = 3
 # Prompts in a budget: no multiple of any batch, and more than two of the largest.
-N_PROMPTS = 70
+N_PROMPTS = 37
 
+# Settings beside the usual ones spare time: batches of 16 at most, and narrower networks.
 OPTIMISERS: tuple[Optimiser[Any], ...] = (
-    RandomSearch(),
-    RandomSoft(),
+    RandomSearch(batch=16),
+    RandomSoft(batch=16),
     Greedy(),
     Grow(words=60),
     Genetic(),
     BDPL(),
-    SoftQ(),
+    SoftQ(width=64),
     GCG(),
     Demonstrations(),
-    CMAES(dimension=8),
+    CMAES(dimension=8, population=8),
     DifferentialEvolution(),
     SoftPromptTuning(),
     PrefixTuning(),
@@ -73,7 +75,16 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
 # Methods that score on parts of the examples.
 ON_BLOCKS = (Grow, GCG, Demonstrations, Instructions)
 
-every = pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda o: type(o).__name__)
+
+def name(optimiser: Optimiser[Any]) -> str:
+    return type(optimiser).__name__
+
+
+every = pytest.mark.parametrize("optimiser", OPTIMISERS, ids=name)
+# To whose prompts of vectors a range of lengths is its longest.
+over_tokens = pytest.mark.parametrize(
+    "optimiser", [one for one in OPTIMISERS if one.searches == "tokens"], ids=name
+)
 
 
 def task(optimiser: Optimiser[Any]) -> Synthetic:
@@ -87,18 +98,33 @@ def _writes_in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instructions, "writer_of", lambda setting, lm: Typewriter())
 
 
-def size(optimiser: Optimiser[Any]) -> int:
-    """Train examples of its task."""
-    return len(task(optimiser).splits.train)
+def price(optimiser: Optimiser[Any]) -> int:
+    return N_EXAMPLES * (GRADIENT_ROWS if isinstance(optimiser, Ascent) else 1)
 
 
-def run(optimiser: Optimiser[Any], rows: int = 0) -> Result:
-    rows = rows or N_PROMPTS * size(optimiser)
+def run(optimiser: Optimiser[Any], rows: int) -> Result:
     return search(task(optimiser), tiny_lm(), optimiser, rows, length=LENGTH)
 
 
-def price(optimiser: Optimiser[Any]) -> int:
-    return size(optimiser) * (GRADIENT_ROWS if isinstance(optimiser, Ascent) else 1)
+@dataclass(frozen=True)
+class Ran:
+    """A search that is looked at from several sides."""
+
+    optimiser: Optimiser[Any]
+    rows: int
+    result: Result
+    files: list[Path]
+
+
+@pytest.fixture(scope="module", params=OPTIMISERS, ids=name)
+def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A search with rows to spare at its end, in an empty folder."""
+    folder, rows = tmp_path_factory.mktemp("empty"), (N_PROMPTS + 1) * N_EXAMPLES - 1
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        monkeypatch.chdir(folder)
+        result = run(request.param, rows)
+    return Ran(request.param, rows, result, list(folder.iterdir()))
 
 
 def test_every_registered_optimiser_is_here() -> None:
@@ -118,14 +144,9 @@ def test_is_a_frozen_dataclass_that_explains_itself(optimiser: Optimiser[Any]) -
             setattr(optimiser, setting.name, 1)
 
 
-@every
-@pytest.mark.parametrize("rest", [0, 3])
-def test_spends_all_that_the_budget_covers_and_no_more(
-    optimiser: Optimiser[Any], rest: int
-) -> None:
-    rows = N_PROMPTS * size(optimiser) + rest
-    result = run(optimiser, rows=rows)
-    assert rows - price(optimiser) < result.rows <= rows
+def test_spends_all_that_the_budget_covers_and_no_more(ran: Ran) -> None:
+    optimiser, result = ran.optimiser, ran.result
+    assert ran.rows - price(optimiser) < result.rows <= ran.rows
     assert result.status == "finished"
     spent = [rows for rows, _ in result.points]
     if isinstance(
@@ -135,8 +156,18 @@ def test_spends_all_that_the_budget_covers_and_no_more(
         assert price(optimiser) * len(spent) < result.rows
     else:
         # Between the steps of a soft prompt points of its path are scored.
-        costs = {size(optimiser), price(optimiser)}
+        costs = {N_EXAMPLES, price(optimiser)}
         assert set(np.diff([0, *spent])) == costs
+
+
+@every
+def test_spends_a_budget_that_is_a_number_of_prompts_to_the_last_row(
+    optimiser: Optimiser[Any],
+) -> None:
+    rows = 7 * GRADIENT_ROWS * N_EXAMPLES
+    result = run(optimiser, rows)
+    assert rows - price(optimiser) < result.rows <= rows
+    assert result.status == "finished"
 
 
 @every
@@ -151,29 +182,21 @@ def test_passes_the_check_that_others_can_run(optimiser: Optimiser[Any]) -> None
     assert not check_optimiser(optimiser, tiny_lm(), n_prompts=N_PROMPTS, length=LENGTH).problems
 
 
-@every
+@over_tokens
 def test_passes_the_check_on_prompts_that_differ_in_length(optimiser: Optimiser[Any]) -> None:
     """Every prompt lies in the range."""
     lengths = Length(LENGTH, at_least=2)
     assert not check_optimiser(optimiser, tiny_lm(), n_prompts=N_PROMPTS, length=lengths).problems
 
 
-@every
-def test_writes_no_files(
-    optimiser: Optimiser[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    run(optimiser)
-    assert not list(tmp_path.iterdir())
+def test_writes_no_files(ran: Ran) -> None:
+    assert not ran.files
 
 
-@every
-def test_best_so_far_never_falls(optimiser: Optimiser[Any]) -> None:
-    result = run(optimiser)
-    rewards = [reward for _, reward in result.trace]
+def test_best_so_far_never_falls(ran: Ran) -> None:
+    rewards = [reward for _, reward in ran.result.trace]
     assert rewards == sorted(set(rewards))
-    assert rewards[-1] == max(reward for _, reward in result.points)
+    assert rewards[-1] == max(reward for _, reward in ran.result.points)
 
 
 @every
@@ -185,7 +208,35 @@ def test_leaves_the_models_weights_alone(optimiser: Optimiser[Any]) -> None:
     )
     lm = tiny_lm()
     before = lm.hash_weights()
-    result = search(real, lm, optimiser, N_PROMPTS * len(real.splits.train), length=LENGTH)
+    # Enough for every method to have learnt from something.
+    result = search(real, lm, optimiser, 20 * N_EXAMPLES, length=LENGTH)
     assert result.n_prompts
     assert lm.hash_weights() == before
     assert not any(p.requires_grad or p.grad is not None for p in lm.model.parameters())
+
+
+@dataclass(frozen=True)
+class CountedWords(Counting, SlopedWords):
+    pass
+
+
+@dataclass(frozen=True)
+class CountedTexts(Counting, HiddenTexts):
+    pass
+
+
+@dataclass(frozen=True)
+class CountedVectors(Counting, HiddenVectors):
+    pass
+
+
+@every
+def test_a_search_that_is_cut_goes_on(optimiser: Optimiser[Any], tmp_path: Path) -> None:
+    """Killed before anything was scored, and twice more on the way."""
+    kinds: dict[str, type[Counting]] = {"tokens": CountedWords, "text": CountedTexts}
+    make = kinds.get(optimiser.searches, CountedVectors)
+    whole, counts = make(), list[int]()
+    third = 3 if getattr(optimiser, "needs_gradient", False) else 9
+    lives = [*(make(counts=counts, last=i * third) for i in range(3)), make(counts=counts)]
+    goes_on(tmp_path / "study.sqlite", optimiser, whole, lives, 24 * N_EXAMPLES, Length(4, 2))
+    assert sum(counts) == sum(whole.counts), "nothing was scored twice"

@@ -22,7 +22,7 @@ from rlprompt.tasks.generation import GenerationTask
 from rlprompt.template import Template
 from rlprompt.types import Floats
 
-N = 12
+N = 10
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class TestSearch:
         asked = list[Prompt]()
         task = Telling(asked=asked)
         lm = tiny_lm()
-        longest = len(lm.encode(task.shown([10, 11])))
+        longest = len(lm.encode(task.shown([8, 9])))
         search(task, lm, Demonstrations(), budget=30 * N, length=Length(longest))
         assert max(len(lm.fed(prompt)) for prompt in asked) <= longest
 
@@ -169,7 +169,9 @@ def test_an_example_with_a_control_token_is_not_shown(lm: FrozenLM) -> None:
 
 def test_examples_that_do_not_fit_are_said(lm: FrozenLM) -> None:
     task: ClassificationTask | GenerationTask = led("{prompt}{text} It was")
-    with pytest.raises(ValueError, match=r"none of the 3 train examples .* of 2 tokens; give"):
+    with pytest.raises(
+        ValueError, match=r"none of the 3 train examples .* of 2 tokens at most; give"
+    ):
         search(task, lm, Demonstrations(), budget=20, length=Length(2))
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from class_tasks import task as class_task
 from numpy.typing import NDArray
-from stored_search import Cut, goes_on
 from synthetic import N_EXAMPLES, HiddenWords, SlopedWords
 from tiny import TinyKind, tiny_lm
 
@@ -35,16 +33,14 @@ Call = tuple[str, tuple[TokenPrompt, ...], int]
 
 @dataclass(frozen=True)
 class Noted(SlopedWords):
-    """Remembers what it was asked, and may end the process after some calls.
+    """Remembers what it was asked.
 
     Args:
         asked: Kind of each call, its prompts, and on how many examples.
-        last: Calls before the process ends.
         strange: Tokens that no one can type.
     """
 
     asked: list[Call] = field(default_factory=list)
-    last: int = 10**9
     strange: frozenset[int] = frozenset()
     fingerprint: str = "noted"
 
@@ -64,8 +60,6 @@ class Noted(SlopedWords):
 
     def note(self, kind: str, prompts: Sequence[Prompt], examples: Sequence[Example]) -> None:
         if examples[0] in self.splits.train:
-            if len(self.asked) >= self.last:
-                raise Cut
             tokens = tuple(prompt for prompt in prompts if isinstance(prompt, TokenPrompt))
             self.asked.append((kind, tokens, len(examples)))
 
@@ -220,19 +214,11 @@ def searched(method: Optimiser[Any], seed: int) -> Result:
 
 def test_a_gradient_finds_what_uniform_swaps_meet_by_chance() -> None:
     """One token in ten is hidden on the far side of a plane that the gradient points across."""
-    for seed in range(5):
+    for seed in range(2):
         led, drawn, swapped = (searched(m, seed) for m in (GCG(), RandomSearch(), Greedy()))
         assert led.rows <= drawn.rows
         assert led.trace[-1][1] > 0.8 > drawn.trace[-1][1] + 0.2
         assert led.trace[-1][1] >= swapped.trace[-1][1]
-
-
-@pytest.mark.parametrize("last", [0, 3, 7, 11])
-def test_a_search_that_was_cut_goes_on(tmp_path: Path, last: int) -> None:
-    whole, task = Noted(), Noted(last=last)
-    goes_on(tmp_path / "study.sqlite", GCG(), whole, task, Noted(asked=task.asked))
-    assert [kind for kind, _, _ in whole.asked].count("gradient") > 2
-    assert task.asked == whole.asked, "nothing was computed twice"
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from stored_search import Counted, goes_on
 from synthetic import N_EXAMPLES, HiddenWords, Noted, searched
 from tiny import tiny_lm, tiny_model, tiny_tokenizer
 
@@ -116,7 +114,7 @@ def test_guided_mutation_writes_what_the_model_would() -> None:
         task = Noted(flat=True)
         settings = Genetic(population=2, children=1, guided=guided)
         found: list[int] = []
-        for seed in range(150):
+        for seed in range(60):
             del task.asked[:]
             with pytest.raises(Exception, match="budget exhausted"):
                 settings.run(Objective(task, lm, Budget(3 * N_EXAMPLES)), space, RNG(seed))
@@ -165,26 +163,19 @@ def test_a_model_whose_logits_are_no_heads_tells_no_next_token(
 
 def test_no_prompt_is_scored_twice_and_a_small_space_is_scored_out() -> None:
     task = Noted()
-    space = TokenSpace(3, np.array([10, 11, 12]), shortest=1)
+    space = TokenSpace(2, np.array([10, 11, 12]), shortest=1)
     objective = Objective(task, tiny_lm(), Budget(1000))
     Genetic(population=4, children=3).run(objective, space, RNG(0))
-    assert len(task.asked) == len(set(task.asked)) == 3 + 3**2 + 3**3
+    assert len(task.asked) == len(set(task.asked)) == 3 + 3**2
 
 
 def test_crossing_puts_halves_together_that_random_draws_have_apart() -> None:
     """One token in ten is hidden: random's best of 200 has 3 or 4 of 8, by a binomial's tail."""
-    for seed in range(5):
+    for seed in range(2):
         bred, drawn = searched(Genetic(), seed), searched(RandomSearch(), seed)
         assert bred.rows == drawn.rows
         assert bred.trace[-1][1] > drawn.trace[-1][1] + 0.1
         assert bred.mean_reward > drawn.mean_reward + 0.1
-
-
-@pytest.mark.parametrize("last", [0, 20, 45])
-def test_a_search_that_was_cut_goes_on(tmp_path: Path, last: int) -> None:
-    whole, task = Counted(), Counted(last=last)
-    goes_on(tmp_path / "study.sqlite", Genetic(), whole, task, Counted(counts=task.counts))
-    assert sum(task.counts) == sum(whole.counts), "nothing was scored twice"
 
 
 @pytest.mark.parametrize(

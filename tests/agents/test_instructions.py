@@ -74,8 +74,17 @@ class Wanted(Task):
     ) -> Floats:
         return self.rewards_with_outputs(lm, prompts, examples)[0]
 
-    def feedback(self, examples: Sequence[Example], answers: Sequence[str]) -> list[str]:
-        return ["" if a == e.label else "not heard" for a, e in zip(answers, examples, strict=True)]
+    def feedback(
+        self,
+        lm: FrozenLM,
+        prompts: Sequence[Prompt],
+        examples: Sequence[Example],
+        outputs: Outputs | None,
+    ) -> Outputs:
+        return tuple(
+            tuple("" if a == e.label else "not heard" for a, e in zip(row, examples, strict=True))
+            for row in outputs or ()
+        )
 
 
 class Together(Wanted):

@@ -96,7 +96,8 @@ def test_an_error_of_the_function_is_its_own() -> None:
 
 def test_a_search_that_is_cut_goes_on(tmp_path: Path) -> None:
     optimiser = Play(by_a2c, prompts=8)
-    goes_on(tmp_path / "study.sqlite", optimiser, Counted(), Counted(last=35), Counted())
+    lives = Counted(last=15), Counted()
+    goes_on(tmp_path / "study.sqlite", optimiser, Counted(), lives, 28 * N_EXAMPLES)
 
 
 def test_what_cannot_be_played_is_refused() -> None:

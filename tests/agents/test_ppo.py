@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,16 @@ N_PROMPTS = 300
 SPREAD = {"tokens": 0.24, "soft": 0.16}
 
 
+@lru_cache
 def sampled(optimiser: Optimiser[Any], seed: int) -> np.ndarray:
-    """Rewards of all prompts in order."""
+    """Rewards of all prompts in order; searched once for several tests."""
     tokens = optimiser.searches == "tokens"
     task = HiddenWords(seed=seed) if tokens else HiddenVectors(seed=seed)
     result = search(task, tiny_lm(), optimiser, N_PROMPTS * N_EXAMPLES, seed=seed)
     return np.array([reward for _, reward in result.points])
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("optimiser", [PPO(), SoftPPO()], ids=["tokens", "soft"])
 def test_learns(optimiser: Optimiser[Any], seed: int) -> None:
     # A policy that learns nothing draws every prompt alike. The last 75 are then above the first
@@ -60,13 +62,13 @@ def test_learns(optimiser: Optimiser[Any], seed: int) -> None:
     assert last - first > 5 * SPREAD[optimiser.searches] * np.sqrt(1 / 16 + 1 / 75)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_what_it_samples_is_better_than_what_random_search_samples(seed: int) -> None:
     # Random search's mean is the hidden share, 0.1, to 0.01.
     assert sampled(PPO(), seed).mean() > sampled(RandomSearch(), seed).mean() + 0.1
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_over_vectors_it_finds_better_ones_than_random_search(seed: int) -> None:
     found = [sampled(optimiser, seed).max() for optimiser in (SoftPPO(), RandomSoft())]
     assert found[0] > found[1]
@@ -404,13 +406,13 @@ def test_a_search_cut_inside_a_rollout_asks_the_model_nothing_twice(
         monkeypatch.setattr(FrozenLM, "last_hidden", count)
 
     def go(memo: Record | None = None) -> Result:
-        budget = 40 * N_EXAMPLES
+        budget = 24 * N_EXAMPLES
         return search(task, lm, PPO(prompts=8), budget, length=LENGTH, memo=memo)
 
     cut_at(1000)
     alone = go()
     undisturbed, asked = asked, []
-    assert len(undisturbed) > 5  # two or three in each of five rollouts
+    assert len(undisturbed) > 5  # two or three in each of three rollouts
     with Store(tmp_path / FILE) as store:
         store.plan({}, {"ppo": {}})
         store.claim("me", dead=lambda *_: False)

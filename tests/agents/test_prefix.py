@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from stored_search import Cut, goes_on
-from synthetic import N_EXAMPLES, Synthetic
+from synthetic import N_EXAMPLES, HiddenVectors
 from tiny import tiny_lm
 
 from rlprompt.agents.bbt_v2 import BBTv2
 from rlprompt.agents.prefix import PrefixTuning
-from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, PrefixPrompt, Prompt, SoftPrompt
+from rlprompt.prompt import PrefixPrompt, Prompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Evaluation, Objective
 from rlprompt.search.optimiser import Optimiser, make_space
@@ -39,16 +35,14 @@ def around(lm: FrozenLM, length: int) -> PrefixSpace:
 
 
 @dataclass(frozen=True)
-class HiddenLayers(Synthetic):
+class HiddenLayers(HiddenVectors):
     """Minus half the mean square of what a prompt is away from where one layer should be.
 
     Args:
         layer: The only one that counts; None for all.
-        last: Prompts after which the process ends.
     """
 
     layer: int | None = None
-    last: int = 10**9
     fingerprint: str = "layers"
 
     def offset(self, lm: FrozenLM, prompt: Prompt) -> NDArray[np.float64]:
@@ -62,14 +56,8 @@ class HiddenLayers(Synthetic):
             offset[:, [i for i in range(offset.shape[1]) if i != self.layer]] = 0
         return offset
 
-    def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
-        return -0.5 * float(np.square(self.offset(lm, prompt)).mean())
-
-    def rewards_with_grad(
-        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
-    ) -> tuple[Floats, NDArray[np.float32]]:
-        slopes = [self.offset(lm, prompt) / prompt.vectors.size for prompt in prompts]
-        return self.rewards(lm, prompts, examples), np.array(slopes, dtype=np.float32)
+    def unit(self, lm: FrozenLM) -> float:
+        return 1.0
 
 
 def deep() -> FrozenLM:
@@ -184,26 +172,3 @@ class TestBBTv2:
     def test_wrong_settings_are_refused(self, settings: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match=next(iter(settings))):
             BBTv2(**settings)
-
-
-@dataclass(frozen=True)
-class Ending(HiddenLayers):
-    """Ends the process after so many calls."""
-
-    calls: tuple[list[int], ...] = ([],)
-
-    def rewards(
-        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> Floats:
-        self.calls[0].append(1)
-        if len(self.calls[0]) > self.last:
-            raise Cut
-        return super().rewards(lm, prompts, examples)
-
-
-@pytest.mark.parametrize("method", [PrefixTuning(), BBTv2()], ids=["prefix", "bbt-v2"])
-def test_a_search_that_is_cut_goes_on(method: Optimiser[Any], tmp_path: Path) -> None:
-    whole = Ending(calls=([],))
-    cut, again = replace(whole, calls=([],), last=5), replace(whole, calls=([],))
-    goes_on(tmp_path / "study.sqlite", method, whole, cut, again, 40 * N_EXAMPLES, Length(3))
-    assert len(again.calls[0]) < len(whole.calls[0])

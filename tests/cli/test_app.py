@@ -49,7 +49,10 @@ class TestCompare:
         assert use == "use it: rlprompt predict found DATA"
         assert more.startswith("tell luck from method: run it again with more seeds")
 
-    def test_it_goes_on_where_it_was_and_begins_anew_on_request(self, desk: Path) -> None:
+    def test_it_goes_on_where_it_was_and_begins_anew_on_request(
+        self, desk: Path, model: Path
+    ) -> None:
+        write_config(desk, model=str(model), optimisers=["random"])
         runs = []
         for flags, name in (([], "small"), ([], "small"), (["--restart"], "small-2")):
             result = rlprompt("compare", "small.yaml", *flags)
@@ -67,6 +70,7 @@ class TestCompare:
     def test_a_changed_file_or_example_is_refused_with_the_difference(
         self, desk: Path, model: Path
     ) -> None:
+        write_config(desk, model=str(model), optimisers=["random"])
         rlprompt("compare", "small.yaml")
         result = rlprompt("compare", "small.yaml", "--budget", "40")
         assert result.exit_code == 2
@@ -99,7 +103,7 @@ class TestCompare:
 
     def test_bad_rows_are_skipped_and_counted_on_request(self, desk: Path, model: Path) -> None:
         write_data(desk, [*ROWS, ",positive", "fine,odd"])
-        write_config(desk, model=str(model), on_bad_rows="skip")
+        write_config(desk, model=str(model), on_bad_rows="skip", optimisers=["random"])
         result = rlprompt("compare", "small.yaml")
         assert result.exit_code == 0
         assert re.search(r"note: 2 rows .*films\.csv:22 has an empty text", result.stdout)

@@ -7,9 +7,7 @@ import json
 import re
 import shutil
 import sqlite3
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,8 @@ import pytest
 from command_line import ROWS, rlprompt, summary, write_config, write_data
 
 import rlprompt.store.heartbeat as rlprompt_leases
+from rlprompt.search.memo import Question, V
+from rlprompt.store.record import Record
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.inspection import ledger
 
@@ -170,8 +170,8 @@ def test_a_search_stops_where_the_file_says(desk: Path, model: Path) -> None:
 
 
 def test_a_cache_serves_another_study_and_its_helpers(study: Path, desk: Path) -> None:
-    for name in ("a", "b"):
-        flags = ["--cache", "shared/answers.sqlite", "--out", name, "--workers", "2"]
+    for name, workers in (("a", 1), ("b", 2)):
+        flags = ["--cache", "shared/answers.sqlite", "--out", name, "--workers", str(workers)]
         result = rlprompt("compare", "small.yaml", *flags)
         assert result.exit_code == 0, result.stderr
         assert result.stderr == ""
@@ -186,8 +186,9 @@ def test_a_cache_serves_another_study_and_its_helpers(study: Path, desk: Path) -
     assert "going on without the cache: shared/answers.sqlite is damaged" in result.stdout
 
 
-def test_tensorboard_gets_the_usual_keys(desk: Path) -> None:
+def test_tensorboard_gets_the_usual_keys(desk: Path, model: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    write_config(desk, model=str(model), optimisers=["random"])
     assert rlprompt("compare", "small.yaml", "--track", "tensorboard").exit_code == 0
     events = accumulator.EventAccumulator(str(desk / STUDY / "tensorboard" / "random-seed0"))
     events.Reload()
@@ -208,23 +209,31 @@ def test_a_tracker_that_is_not_there_is_named(desk: Path) -> None:
     assert not (desk / STUDY).exists()
 
 
-def test_a_comparison_that_is_killed_goes_on_as_if_it_had_not_been(study: Path, desk: Path) -> None:
-    folder = desk / "killed"
-    command = [sys.executable, "-m", "rlprompt.cli", "compare", "small.yaml", "--out", "killed"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and not _has_begun(folder):
-            time.sleep(0.01)  # a look costs the process time, too
-        process.kill()
+def test_a_comparison_that_is_killed_goes_on_as_if_it_had_not_been(
+    study: Path, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a process that dies in the middle of the second search leaves: its files as they are."""
+    whole, killed, put = desk / "whole", desk / "killed", Record.put
+
+    def put_and_copy(record: Record, question: Question[V], answer: V) -> V:
+        kept = put(record, question, answer)
+        if not killed.exists() and _is_under_way(whole, "soft-prompt-seed0"):
+            shutil.copytree(whole, killed)
+        return kept
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "put", put_and_copy)
+        assert rlprompt("compare", "small.yaml", "--out", "whole").exit_code == 0
+    assert _is_under_way(killed, "soft-prompt-seed0")
     result = rlprompt("compare", "small.yaml", "--out", "killed")
     assert result.exit_code == 0, result.stderr
-    whole, resumed = (summary(place)["runs"] for place in (study, folder))
-    for run in (*whole, *resumed):
+    undisturbed, resumed = (summary(place)["runs"] for place in (study, killed))
+    for run in (*undisturbed, *resumed):
         del run["lm_seconds"], run["total_seconds"]
-    assert whole == resumed
+    assert undisturbed == resumed
 
 
-def _has_begun(folder: Path) -> bool:
-    if not (folder / FILE).exists():
-        return False
+def _is_under_way(folder: Path, name: str) -> bool:
     with Store(folder / FILE, read_only=True) as store:
-        return any(run.used for run in store.runs())
+        run = store.run(name)
+    return run.state == "running" and run.used > 0

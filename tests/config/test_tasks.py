@@ -56,6 +56,23 @@ def test_a_task_within_a_task_and_a_schema_are_found(folder: Path) -> None:
     assert within.settings["reward"] == f"json:{folder}/schema.json"
 
 
+def test_options_make_a_task_of_multiple_choice(folder: Path) -> None:
+    written = "{data: data.csv, choices: options, label: answer, template: '{text} {prompt}'}"
+    task = read(folder, with_task(written)).task
+    assert isinstance(task, NamedTaskConfig)
+    assert task.name == "multiple-choice"
+    assert task.settings["data"] == str(folder / "data.csv")
+    assert parse_task(task.model_dump()) == task
+
+
+def test_the_file_of_a_harness_is_found_beside_the_experiment(folder: Path) -> None:
+    (folder / "films.yaml").touch()
+    for source, found in (("films.yaml", f"{folder}/films.yaml"), ("arc_easy", "arc_easy")):
+        task = read(folder, with_task(f"{{name: lm-eval, source: {source}}}")).task
+        assert isinstance(task, NamedTaskConfig)
+        assert task.settings["source"] == found
+
+
 def test_label_words_of_every_kind(folder: Path) -> None:
     several = read_task(folder, GOOD.replace("great}", "[great, 1]}")).label_words
     assert several == {"negative": "terrible", "positive": ("great", "1")}

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
@@ -13,11 +11,10 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
-from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic
+from synthetic import N_EXAMPLES, Batches, HiddenVectors, HiddenWords, Synthetic
 from tiny import tiny_lm
 
 import rlprompt.envs
-from rlprompt.data.load import Example
 from rlprompt.envs import (
     EmbeddingPromptEnv,
     PromptVecEnv,
@@ -27,32 +24,17 @@ from rlprompt.envs import (
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.episodes import Array, Episodes, PromptEnv, PromptVectorEnv
 from rlprompt.envs.token_prompt import TokenEpisodes
-from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, Prompt, TokenPrompt
+from rlprompt.prompt import Length, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
-from rlprompt.types import Floats, PromptKind
+from rlprompt.types import PromptKind
 
 LENGTH = 3
 N_ENVS = 4
 KINDS: tuple[PromptKind, ...] = ("tokens", "soft")
-
-
-@dataclass(frozen=True)
-class Counting(Synthetic):
-    """Passes on to another task and notes how many prompts each call brings."""
-
-    inner: Synthetic = field(default_factory=HiddenWords)
-    calls: list[int] = field(default_factory=list)
-
-    def rewards(
-        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> Floats:
-        self.calls.append(len(prompts))
-        return self.inner.rewards(lm, prompts, examples)
 
 
 def task(kind: PromptKind) -> Synthetic:
@@ -101,25 +83,29 @@ def actions(kind: PromptKind, n_steps: int = LENGTH) -> list[Array]:
     return [envs.action_space.sample() for _ in range(n_steps)]
 
 
-@pytest.mark.parametrize("name", ["TokenPrompt", "EmbeddingPrompt", "EditPrompt"])
-def test_gymnasium_makes_them_without_an_import_of_the_envs(name: str) -> None:
-    code = f"""
+WITHOUT_IMPORT = """
 import sys
 import gymnasium, numpy as np
 from rlprompt import Objective
 from rlprompt.check.toy import ToyTask, toy_lm
 from rlprompt.search import Budget, SoftSpace, TokenSpace
 lm, rng = toy_lm(), np.random.default_rng(0)
-space = SoftSpace.from_lm(lm, 3, rng) if "Emb" in {name!r} else TokenSpace.from_lm(lm, 3)
+tokens, vectors = TokenSpace.from_lm(lm, 3), SoftSpace.from_lm(lm, 3, rng)
 assert "rlprompt.envs" not in sys.modules
-settings = dict(objective=Objective(ToyTask(), lm, Budget(100)), space=space)
-env = gymnasium.make("rlprompt.envs:rlprompt/{name}-v0", **settings)
-envs = gymnasium.make_vec("rlprompt.envs:rlprompt/{name}-v0", num_envs=2, **settings)
-env.reset(seed=0), envs.reset(seed=0)
-print(type(env.unwrapped).__name__, type(envs.unwrapped).__name__)
+for name, space in (("EditPrompt", tokens), ("EmbeddingPrompt", vectors), ("TokenPrompt", tokens)):
+    settings = dict(objective=Objective(ToyTask(), lm, Budget(100)), space=space)
+    env = gymnasium.make(f"rlprompt.envs:rlprompt/{name}-v0", **settings)
+    envs = gymnasium.make_vec(f"rlprompt.envs:rlprompt/{name}-v0", num_envs=2, **settings)
+    env.reset(seed=0), envs.reset(seed=0)
+    print(type(env.unwrapped).__name__, type(envs.unwrapped).__name__)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.split() == [f"{name}Env", f"{name}VectorEnv"], done.stderr
+
+
+def test_gymnasium_makes_them_without_an_import_of_the_envs() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_IMPORT], capture_output=True, text=True)
+    names = ("EditPrompt", "EmbeddingPrompt", "TokenPrompt")
+    made = [f"{name}{ending}" for name in names for ending in ("Env", "VectorEnv")]
+    assert done.stdout.split() == made, done.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -235,7 +221,7 @@ def test_forms_agree_on_a_real_task(kind: PromptKind) -> None:
 
 @pytest.mark.parametrize("form", ["gymnasium", "sb3"])
 def test_a_step_scores_all_finished_prompts_in_one_call(form: str) -> None:
-    counting = Counting(inner=task("tokens"))
+    counting = Batches(inner=task("tokens"))
     scored = Objective(counting, tiny_lm(), Budget(1000))
     where = space("tokens")
     assert isinstance(where, TokenSpace)
@@ -417,7 +403,7 @@ def test_a_prompt_of_the_longest_length_needs_no_stop() -> None:
 
 @pytest.mark.parametrize("form", ["gymnasium", "sb3"])
 def test_who_stops_waits_and_all_are_scored_in_one_call(form: str) -> None:
-    counting = Counting(inner=task("tokens"))
+    counting = Batches(inner=task("tokens"))
     scored, where = Objective(counting, tiny_lm(), Budget(1000)), ranged()
     stop = len(where.allowed)
     envs: PromptVecEnv | TokenPromptVectorEnv = (

@@ -129,7 +129,10 @@ def _flip(folder: Path) -> None:
             "its prompt is not the one that was exported",
         ),
         (_json(lambda s: s.update(ids=[20, 30])), "its prompt is not the one that was exported"),
-        (_json(lambda s: s.update(ids=None)), "a token prompt has ids, and no other has"),
+        (
+            _json(lambda s: s.update(ids=None)),
+            "a prompt of tokens or of text has ids, and no other has",
+        ),
         (_json(lambda s: s["task"]["usage"].update(template="{x}")), "it needs exactly one"),
         (
             _json(lambda s: s["task"]["usage"]["label_words"].update(positive=["bad"])),

@@ -113,10 +113,10 @@ def test_peft_computes_what_we_compute_with_a_prefix(kind: TinyKind, tmp_path: P
     assert (found[-1].log_softmax(-1)[words] - ours).abs().max() < TOLERANCE
 
 
-def test_peft_computes_what_we_compute_with_the_default_model(
-    tmp_path: Path, default_lm: FrozenLM
+def test_peft_computes_what_we_compute_with_the_default_models_tokenizer(
+    tmp_path: Path, real_tokenizer: FrozenLM
 ) -> None:
-    lm = default_lm
+    lm = real_tokenizer
     for name, prompt in (("tokens", TOKENS), ("soft", soft(lm))):
         folder, template = tmp_path / name, "{prompt} {text} It was"
         check_parity(lm, lm.model, folder, prompt, template, "A dull film.")

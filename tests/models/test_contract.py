@@ -98,7 +98,7 @@ def make_queries(lm: FrozenLM, place: str, rng: np.random.Generator) -> list[Que
     candidates = ((first,), (second, third), (second, third, first), (first, first))
     mask = () if lm.mask_id is None else (lm.mask_id,)
     queries = []
-    for length in (1, 3, 17, 18, 60):
+    for length in (1, 17, 18, 60):
         text, other = ids(rng, length), ids(rng, 1 + length // 4)
         before, after = {
             "first": ((), text),
@@ -145,7 +145,7 @@ class TestScores:
         p, q = rng.permutation(len(prompts)).tolist(), rng.permutation(len(queries)).tolist()
         moved = lm.score([prompts[i] for i in p], [queries[j] for j in q])
         torch.testing.assert_close(moved, scores[p][:, q], rtol=0, atol=TOLERANCE)
-        for i, j in ((0, 0), (2, 4)):
+        for i, j in ((0, 0), (2, 3)):
             alone = lm.score([prompts[i]], [queries[j]])
             torch.testing.assert_close(alone[0, 0], scores[i, j], rtol=0, atol=TOLERANCE)
         assert torch.equal(scores[0], scores[-1])  # equal prompts
@@ -183,7 +183,7 @@ class TestEveryKind:
     def test_gradients_equal_plain_autograd(self, kind: TinyKind, place: str) -> None:
         lm, rng = tiny_lm(kind), np.random.default_rng(6)
         queries = make_queries(lm, place, rng)
-        prompts = [SoftPrompt(rng.normal(size=(3, lm.hidden_size))) for _ in range(3)]
+        prompts = [SoftPrompt(rng.normal(size=(3, lm.hidden_size))) for _ in range(2)]
         weights = torch.tensor(rng.normal(size=(len(queries), 4)), dtype=torch.float32)
 
         def reward(loglik: Tensor, which: NDArray[np.int64]) -> Tensor:
@@ -198,7 +198,7 @@ class TestEveryKind:
             total.backward()  # type: ignore[no-untyped-call]  # not annotated
             assert vectors.grad is not None
             torch.testing.assert_close(found, vectors.grad, rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(grad[0], grad[3], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(grad[0], grad[2], rtol=1e-4, atol=1e-5)
 
     def test_weights_stay_as_they_are(self, kind: TinyKind) -> None:
         lm, rng = tiny_lm(kind), np.random.default_rng(7)

@@ -20,8 +20,7 @@ from rlprompt.models.decoding import Generated
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.packed_model import PackedModel
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.template import Query, Template
-from rlprompt.types import Ids
+from rlprompt.template import Query
 
 KINDS: tuple[TinyKind, ...] = ("llama", "gpt2", "opt", "gemma", "mistral-sliding", "bloom", "t5")
 END = 2
@@ -308,32 +307,3 @@ class TestBadInput:
             model.get_input_embeddings().weight[7] = torch.nan  # type: ignore[operator]
         with pytest.raises(ValueError, match=r"not a number \(NaN\)"):
             lm.generate([TokenPrompt((7,))], [Query((1, 5), ())], max_new_tokens=2)
-
-
-def test_the_default_model_writes_what_plain_generate_writes(default_lm: FrozenLM) -> None:
-    """Real words, both places of the prompt; one row at a time on the other side."""
-    lm = default_lm
-    prompts = [TokenPrompt(lm.encode(text)) for text in (" The capital is", " In short:", "")]
-    for template in ("{text} {prompt}", "{prompt}\nText: {text}\nAnswer:"):
-        queries = [
-            Template(template).query({"text": text}, lm)
-            for text in ("France is in Europe.", "I flew to Rome last week with two friends.")
-        ]
-        answers = lm.generate(prompts, queries, max_new_tokens=8)
-        assert answers[0][1].ids == plainly(lm, prompts[0], queries[1], 8)
-        for prompt, row in zip(prompts, answers, strict=True):
-            for query, answer in zip(queries, row, strict=True):
-                steps = (*answer.ids, *[END] * (answer.ended == "end token"))
-                assert steps == likeliest(lm, prompt, query, steps)
-                assert len(steps) == 8 or steps[-1] == END
-
-
-@torch.no_grad()
-def likeliest(lm: FrozenLM, prompt: TokenPrompt, query: Query, steps: Ids) -> Ids:
-    """The likeliest token at each place of an answer, which a greedy answer consists of.
-
-    One pass for an answer, where `generate` takes one for each token.
-    """
-    text = (*query.head_ids, *prompt.ids, *query.tail_ids, *steps[:-1])
-    logits = cast(Any, lm.model)(torch.tensor([text]), use_cache=False).logits
-    return tuple(logits[0, -len(steps) :].argmax(-1).tolist())

@@ -11,7 +11,7 @@ from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.template import Query, Template
+from rlprompt.template import Query
 
 QUERY = Query((5, 6, 7), (8,), ((9,), (10,)))
 VECTORS = SoftPrompt(np.ones((2, 32)))
@@ -122,28 +122,3 @@ def test_two_hundred_thousand_rows_take_little_memory() -> None:
     grown = psutil.Process().memory_info().rss - before
     assert scores.shape == (1000, 100, 2)
     assert grown < 200 << 20
-
-
-class TestTheDefaultModel:
-    def test_packed_equals_plain_and_its_gradient_too(self, default_lm: FrozenLM) -> None:
-        lm = default_lm
-        answers = [lm.encode(" terrible"), lm.encode(" great"), lm.encode(" not good")]
-        texts = ("a dull , lifeless film .", "moving and funny .")
-        template = Template("{text} {prompt}")
-        queries = [template.query({"text": text}, lm, answers) for text in texts]
-        prompts = [TokenPrompt(lm.encode(text)) for text in (" It was", " All in all , it was")]
-        assert lm.obstacle is None
-        assert lm.noise(prompts, queries).largest < 1e-4
-        scores = lm.score(prompts, queries, over="candidates")
-        assert (scores[:, 0, 0] - scores[:, 0, 1] > scores[:, 1, 0] - scores[:, 1, 1]).all()
-        soft = [SoftPrompt(lm.embeddings()[list(prompts[0].ids)])]
-        _, grad = lm.score_with_grad(soft, queries, lambda ll, _: ll[:, 1])
-        packed, lm._packed = lm._packed, None
-        _, plain = lm.score_with_grad(soft, queries, lambda ll, _: ll[:, 1])
-        lm._packed = packed
-        assert float((grad - plain).norm() / plain.norm()) < 1e-4
-
-    def test_is_frozen_and_says_so(self, default_lm: FrozenLM) -> None:
-        lm = default_lm
-        assert lm.fingerprint.weights.startswith("d492b8787c844cdc")
-        assert (lm.fingerprint.dtype, lm.kind, lm.context) == ("float32", "causal", 8192)

@@ -17,8 +17,9 @@ from tiny import KINDS, TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 from transformers.utils import logging as hf_logging
 
 from rlprompt.models import loading
+from rlprompt.models.devices import pick_device
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.loading import dense_folder, model_kind, pick_device
+from rlprompt.models.loading import dense_folder, model_kind
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Query
 

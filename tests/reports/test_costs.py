@@ -75,3 +75,12 @@ def test_tokens_of_a_proposer_are_a_meter_of_their_own(tmp_path: Path) -> None:
 
 def test_where_nobody_proposed_there_is_no_such_meter(page: Page) -> None:
     assert "proposer read" not in table(page, "ledger")["ppo"]
+
+
+def test_tokens_of_judges_have_a_column_where_there_are_any(tmp_path: Path) -> None:
+    def judged(entry: RunEntry, result: Result) -> Changed:
+        return entry, replace(result, judge_tokens=7 * (entry.seed == 0))
+
+    assert "judge tokens" not in next(iter(table(small(tmp_path / "a"), "ledger").values()))
+    ledger = table(small(tmp_path / "b", change_run=judged), "ledger")
+    assert {row["judge tokens"] for row in ledger.values()} == {"7"}

@@ -624,3 +624,54 @@ class TestOwnTokens:
         assert target.ledger.own_tokens == 6  # what stands before was read
         target.hidden([(4, 5, 6)], [begun])
         assert (target.ledger.own_tokens, target.ledger.used) == (9, 0)
+
+
+class CommentingTask(FakeTask):
+    """Writes what an example says, and comments on that."""
+
+    def rewards_with_outputs(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> tuple[Floats, Outputs]:
+        texts = tuple(example.fields["text"] for example in examples)
+        return self.rewards(lm, prompts, examples), (texts,) * len(prompts)
+
+    def feedback(
+        self,
+        lm: FrozenLM,
+        prompts: Sequence[Prompt],
+        examples: Sequence[Example],
+        outputs: Outputs | None,
+    ) -> Outputs | None:
+        assert outputs is not None
+        return tuple(
+            tuple(
+                f"{text} of {example.source}" for text, example in zip(row, examples, strict=True)
+            )
+            for row in outputs
+        )
+
+
+class TestWords:
+    def test_what_was_written_and_what_is_said_of_it_keep_the_order_asked(self) -> None:
+        target = objective(CommentingTask(), 100)
+        found = target.evaluate(tokens(2), examples=[2, 0])
+        assert found.outputs == (("train 2", "train 0"),) * 2
+        used = target.ledger.used
+        said = target.feedback(found)
+        assert said == (("train 2 of train.csv:4", "train 0 of train.csv:2"),) * 2
+        assert target.ledger.used == used == 4
+
+    def test_of_all_prompts_of_several_chunks(self) -> None:
+        found = objective(CommentingTask(), 1000).evaluate(tokens(CHUNK + 2))
+        assert found.outputs is not None
+        assert len(found.outputs) == CHUNK + 2
+
+    def test_of_prompts_that_a_budget_still_covered(self) -> None:
+        with pytest.raises(BudgetExhausted) as spent:
+            objective(CommentingTask(), N).evaluate(tokens(2))
+        assert spent.value.evaluation.outputs == (("train 0", "train 1", "train 2"),)
+
+    def test_a_task_without_words_says_nothing(self) -> None:
+        target = objective(FakeTask(), 100)
+        found = target.evaluate(tokens(1))
+        assert (found.outputs, target.feedback(found)) == (None, None)

@@ -155,8 +155,8 @@ class TestSearch:
             if call > 9:
                 raise Cut
 
-        tasks = FakeTask(), FakeTask(before=cut), FakeTask()
-        goes_on(tmp_path / "study.sqlite", Rephrase(), *tasks, length=Length(12))
+        lives = [FakeTask(before=cut), FakeTask()]
+        goes_on(tmp_path / "study.sqlite", Rephrase(), FakeTask(), lives, length=Length(12))
 
     def test_near_copies_differ_by_a_word(self) -> None:
         task = FakeTask()

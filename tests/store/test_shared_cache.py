@@ -12,9 +12,10 @@ from typing import Any
 import cached_study
 import numpy as np
 import pytest
-from cached_study import Counted, run
+from cached_study import run
 from fakes import FakeTask, timeless
 from optimisers import Climb
+from stored_search import Counted
 from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, examples
 from tiny import tiny_lm
 
@@ -98,7 +99,7 @@ OTHER = Splits(examples("train!"), examples("dev"), examples("test"))
         ({}, HiddenWords(fingerprint="other")),
         ({}, HiddenWords(splits=OTHER)),
         ({}, HiddenWords(name="other")),
-        ({}, Counted()),
+        ({}, Counted(fingerprint="synthetic")),
     ],
     ids=["weights", "kind", "fingerprint", "examples", "name", "class"],
 )

@@ -174,7 +174,7 @@ class TestFromFile:
 
 def test_a_model_whose_files_were_swapped_is_refused(desk: Path) -> None:
     save(desk / "model")
-    write_config(desk, model="model")
+    write_config(desk, model="model", optimisers=["random"])
     assert rlprompt("compare", "small.yaml").exit_code == 0
     tiny_model(seed=1).save_pretrained(desk / "model")
     for command in (["compare", "small.yaml"], ["verify", "runs/small"]):

@@ -25,7 +25,7 @@ def two(desk: Path, **changes: object) -> None:
 
 
 def test_one_model_loaded_in_two_ways_is_two_models(desk: Path) -> None:
-    two(desk)
+    two(desk, optimisers=["random"])
     result = rlprompt("compare", "small.yaml")
     assert result.exit_code == 0, result.output
     marks = [one["fingerprint"] for one in summary(desk / "runs" / "small")["models"]]
@@ -60,9 +60,9 @@ def test_what_is_said_at_the_top_is_for_every_model_without_its_own(desk: Path) 
 
 def test_a_study_is_refused_where_its_model_is_loaded_otherwise(desk: Path) -> None:
     save(desk / "m")
-    write_config(desk, model="m")
+    write_config(desk, model="m", optimisers=["random"])
     assert rlprompt("compare", "small.yaml").exit_code == 0
-    write_config(desk, model="m", load=EAGER)
+    write_config(desk, model="m", optimisers=["random"], load=EAGER)
     result = rlprompt("compare", "small.yaml")
     assert result.exit_code == 2
     assert 'load.attn_implementation: null there, "eager" now' in result.stderr

@@ -12,7 +12,7 @@ import fault_study
 import pytest
 from study_results import ledgers, results
 
-N_PROMPTS, N_KILLS = 80, 40
+N_PROMPTS, N_KILLS = 80, 16
 # New moments each time; a failure shows them.
 SEED = secrets.randbelow(1 << 30)
 

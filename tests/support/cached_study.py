@@ -5,40 +5,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optimisers import Walk
-from synthetic import HiddenWords
+from stored_search import Counted
 from tiny import tiny_lm
 
-from rlprompt.data.load import Example
-from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.result import Result
 from rlprompt.studies.study import PlannedSearch, Study
 from rlprompt.tasks.base import Task
-from rlprompt.types import Floats
-
-
-@dataclass(frozen=True)
-class Counted(HiddenWords):
-    """Counts the prompts that it scores on train."""
-
-    counts: list[int] = dataclasses.field(default_factory=list)
-
-    def rewards(
-        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> Floats:
-        if examples == self.splits.train:
-            self.counts.append(len(prompts))
-        return super().rewards(lm, prompts, examples)
 
 
 def run(

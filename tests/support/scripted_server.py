@@ -27,6 +27,7 @@ class Script:
 
     Attributes:
         models: Names that it lists; the first answers to all of them.
+        lists: Whether it can say which models it has.
         lm: What writes and tells log-likelihoods; chats are its contents, joined by line breaks.
         key: What it wants, or "".
         texts: Whether it has /completions.
@@ -36,15 +37,18 @@ class Script:
         top: How many likeliest first tokens it tells at most.
         answers_as: The model that answers bear; "" for the one that was asked.
         system: The `system_fingerprint` of answers.
+        shifted: Whether it repeats texts with the log-probabilities of the place after.
         counts: Whether it says how many tokens an answer took.
         listing: More of what it says of a model.
         faults: Done in the place of the next answers, in order; None answers.
         log: All requests to write, as (path, content), and `keys` what each had as authorisation.
+        n_refused: How many of them it refused, of its own accord.
         busiest: The most requests that were under way at once.
         delay: Seconds that an answer takes.
     """
 
     models: list[str] = field(default_factory=lambda: ["tiny"])
+    lists: bool = True
     lm: FrozenLM = field(default_factory=tiny_lm)
     key: str = ""
     texts: bool = True
@@ -54,11 +58,13 @@ class Script:
     top: int = 5
     answers_as: str = ""
     system: str = ""
+    shifted: bool = False
     counts: bool = True
     listing: Json = field(default_factory=lambda: {"owned_by": "tests", "created": 1700000000})
     faults: list[Fault | None] = field(default_factory=list)
     log: list[tuple[str, Json]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
+    n_refused: int = 0
     busiest: int = 0
     delay: float = 0.0
     url: str = ""
@@ -86,6 +92,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self._refused():
+            return
+        if not self.script.lists:
+            self.say(500, b"Internal Server Error")
             return
         if self.path != "/v1/models":
             self.say(404, {"detail": "Not Found"})
@@ -115,6 +124,7 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 with self.lock:  # one model, and answers that hang on no company
                     status, answer = self._answer(content)
+                script.n_refused += status != 200
                 self.say(status, answer)
         finally:
             with self.lock:
@@ -175,6 +185,8 @@ class Handler(BaseHTTPRequestHandler):
         }
         if content.get("echo"):
             own = [None, *(float(logits[i - 1, ids[i]]) for i in range(1, len(ids)))]
+            if script.shifted:
+                own = [None, *(float(logits[i, ids[i]]) for i in range(1, len(ids)))]
             spelt = [lm.decode([i]) for i in ids + new]
             one["logprobs"] = {
                 "tokens": spelt,

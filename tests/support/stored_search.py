@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fakes import timeless
 from optimisers import Climb, Walk
-from synthetic import N_EXAMPLES, SPLITS, HiddenWords, examples
+from synthetic import N_EXAMPLES, SPLITS, HiddenWords, Synthetic, examples
 from tiny import tiny_lm
 
 from rlprompt.data.load import Example, Splits
@@ -35,21 +35,25 @@ class Cut(Exception):  # noqa: N818
 
 
 @dataclass(frozen=True)
-class Counted(HiddenWords):
-    """Counts the prompts that it scores on train, and may end the process after some."""
+class Counting(Synthetic):
+    """Counts the prompts that it scores on train or parts of it; may end the process after some."""
 
     counts: list[int] = dataclasses.field(default_factory=list)
     last: int = 10**9
-    fingerprint: str = "counted"
 
     def rewards(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Floats:
-        if examples == self.splits.train:
+        if all(example in self.splits.train for example in examples):
             if sum(self.counts) + len(prompts) > self.last:
                 raise Cut
             self.counts.append(len(prompts))
         return super().rewards(lm, prompts, examples)
+
+
+@dataclass(frozen=True)
+class Counted(Counting, HiddenWords):
+    fingerprint: str = "counted"
 
 
 def nobody_dies(run: str, owner: str, beat: int) -> bool:
@@ -88,19 +92,17 @@ def goes_on(
     path: Path,
     optimiser: Optimiser[Any],
     whole: Task,
-    cut: Task,
-    again: Task,
+    lives: Sequence[Task],
     rows: int = 60 * N_EXAMPLES,
     length: Length = Length(4, 2),  # noqa: B008  # frozen
 ) -> None:
-    """A search that is cut ends as an undisturbed one does.
+    """A search that is cut, again and again, ends as an undisturbed one does.
 
     Args:
         path: Of its store.
         optimiser: The method.
         whole: The task that nothing disturbs.
-        cut: The same, which ends the process with `Cut`.
-        again: The same, for the process that goes on.
+        lives: The same for one process after another: all but the last end it with `Cut`.
         rows: Budget.
         length: Of its prompts.
     """
@@ -110,10 +112,11 @@ def goes_on(
         return search(task, tiny_lm(), optimiser, rows, seed=3, length=length, memo=memo)
 
     undisturbed = searched(whole)
-    with open_run(path) as store, pytest.raises(Cut):
-        searched(cut, store)
+    for task in lives[:-1]:
+        with open_run(path) as store, pytest.raises(Cut):
+            searched(task, store)
     with open_run(path) as store:
-        same(searched(again, store), undisturbed)
+        same(searched(lives[-1], store), undisturbed)
         assert store.run("walk").strayed is None
 
 

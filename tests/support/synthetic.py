@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,19 @@ class Synthetic(Task):
         return rewards
 
 
+@lru_cache(maxsize=32)
+def hidden(lm: FrozenLM, seed: int, share: float) -> NDArray[np.bool_]:
+    """Which tokens are on the hidden side, (V,); asked prompt by prompt."""
+    side = lm.embeddings() @ normal(lm, seed)
+    there: NDArray[np.bool_] = side > np.quantile(side, 1 - share)
+    return there
+
+
+def normal(lm: FrozenLM, seed: int) -> NDArray[np.float64]:
+    """Of the plane, (H,)."""
+    return np.random.default_rng(seed).standard_normal(lm.hidden_size)
+
+
 @dataclass(frozen=True)
 class HiddenWords(Synthetic):
     """The share of a token prompt's tokens on one side of a plane through the embeddings.
@@ -74,14 +88,13 @@ class HiddenWords(Synthetic):
     seed: int = 0
 
     def normal(self, lm: FrozenLM) -> NDArray[np.float64]:
-        return np.random.default_rng(self.seed).standard_normal(lm.hidden_size)
+        return normal(lm, self.seed)
 
     def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
         assert isinstance(prompt, TokenPrompt)
         if not len(prompt):
             return 0.0
-        side = lm.embeddings() @ self.normal(lm)
-        return float((side[list(prompt.ids)] > np.quantile(side, 1 - self.share)).mean())
+        return float(hidden(lm, self.seed, self.share)[list(prompt.ids)].mean())
 
 
 @dataclass(frozen=True)
@@ -97,6 +110,12 @@ class SlopedWords(HiddenWords):
         return self.rewards(lm, tokens, examples), np.array(slopes, dtype=np.float32) * flat
 
 
+@lru_cache(maxsize=32)
+def spread(lm: FrozenLM) -> float:
+    """Standard deviation of the embeddings."""
+    return float(lm.embeddings().std())
+
+
 @dataclass(frozen=True)
 class HiddenVectors(Synthetic):
     """Minus half the mean squared distance, in embedding spreads, to a hidden soft prompt."""
@@ -106,8 +125,12 @@ class HiddenVectors(Synthetic):
     def offset(self, lm: FrozenLM, prompt: Prompt) -> NDArray[Any]:
         assert isinstance(prompt, SoftPrompt)
         target = np.random.default_rng(self.seed).standard_normal(prompt.vectors.shape)
-        offset: NDArray[Any] = target - prompt.vectors / lm.embeddings().std()
+        offset: NDArray[Any] = target - prompt.vectors / np.float32(self.unit(lm))
         return offset
+
+    def unit(self, lm: FrozenLM) -> float:
+        """What the offset is counted in."""
+        return spread(lm)
 
     def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
         return -0.5 * float(np.square(self.offset(lm, prompt)).mean())
@@ -115,21 +138,21 @@ class HiddenVectors(Synthetic):
     def rewards_with_grad(
         self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
     ) -> tuple[Floats, NDArray[np.float32]]:
-        scale = 0.0 if self.flat else 1 / float(lm.embeddings().std())
+        scale = 0.0 if self.flat else 1 / self.unit(lm)
         gradients = [self.offset(lm, p) / p.vectors.size * scale for p in prompts]
         return self.rewards(lm, prompts, examples), np.array(gradients, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class HiddenTexts(Synthetic):
-    """Texts that show train examples by their numbers, worth more or less by which, and where.
+    """Texts that show train examples by their digits, worth more or less by which, and where.
 
     Args:
-        n_examples: In each split.
+        n_examples: In each split, 10 at most.
         asked: What it was asked, if that is to be known.
     """
 
-    n_examples: int = 8
+    n_examples: int = N_EXAMPLES
     asked: list[Prompt] | None = None
     splits: Splits = field(init=False)
 
@@ -141,12 +164,12 @@ class HiddenTexts(Synthetic):
         return range(self.n_examples)
 
     def shown(self, places: Sequence[int], before: str = "") -> str:
-        return before + "".join(f"<{i}>" for i in places)
+        return before + "".join(map(str, places))
 
     @staticmethod
     def read(prompt: Prompt) -> list[int]:
         assert isinstance(prompt, TextPrompt)
-        return [int(i) for i in re.findall(r"<(\d+)>", prompt.text)]
+        return [int(i) for i in re.findall(r"\d", prompt.text)]
 
     def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
         return sum((i * 7 % 5) / (1 + place) for place, i in enumerate(self.read(prompt)))
@@ -157,6 +180,21 @@ class HiddenTexts(Synthetic):
         if self.asked is not None:
             self.asked.extend(prompts)
         return super().rewards(lm, prompts, examples)
+
+
+@dataclass(frozen=True)
+class Batches(Synthetic):
+    """Passes on to another task and notes how many prompts each call on train brings."""
+
+    inner: Synthetic = field(default_factory=HiddenWords)
+    calls: list[int] = field(default_factory=list)
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        if examples == self.splits.train:
+            self.calls.append(len(prompts))
+        return self.inner.rewards(lm, prompts, examples)
 
 
 @dataclass(frozen=True)

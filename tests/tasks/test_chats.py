@@ -182,18 +182,20 @@ class TestMistakes:
             Template.of(template)
 
 
-def test_the_default_model_scores_its_chats_as_transformers_does(default_lm: FrozenLM) -> None:
+def test_the_default_models_chats_are_scored_as_by_transformers(
+    real_tokenizer: FrozenLM,
+) -> None:
     template = {"system": "{prompt}", "user": "{text}\nIs this bad or good?"}
     made, prompt = task(template), "Answer with one word."
-    (query,) = made.queries(default_lm, made.splits.train[:1])
-    tokens = made.written(default_lm, prompt)
+    (query,) = made.queries(real_tokenizer, made.splits.train[:1])
+    tokens = made.written(real_tokenizer, prompt)
     text = made.splits.train[0].fields["text"]
-    right = rendered(default_lm, template, text, prompt)["input_ids"]
+    right = rendered(real_tokenizer, template, text, prompt)["input_ids"]
     assert list(query.head_ids + tokens.ids + query.tail_ids) == right
-    words = [list(default_lm.encode(word)) for word in ("bad", "good")]
+    words = [list(real_tokenizer.encode(word)) for word in ("bad", "good")]
     assert list(map(list, query.candidates)) == words
-    plain = [plain_loglik(default_lm, right, word) for word in words]
-    ours = default_lm.score([tokens], [query])[0, 0].tolist()
+    plain = [plain_loglik(real_tokenizer, right, word) for word in words]
+    ours = real_tokenizer.score([tokens], [query])[0, 0].tolist()
     assert ours == pytest.approx(plain, abs=1e-4)
 
 

@@ -22,6 +22,7 @@ from rlprompt.tasks.base import Task
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.compression import CompressionTask
 from rlprompt.tasks.generation import GenerationTask
+from rlprompt.tasks.multiple_choice import MultipleChoiceTask
 from rlprompt.tasks.style_transfer import StyleReward, StyleTransferTask
 from rlprompt.template import Template
 
@@ -32,7 +33,12 @@ LABELS = ("neg", "pos")
 
 def split(name: str, n: int) -> tuple[Example, ...]:
     return tuple(
-        Example({"text": f"{name} {'the film was ' * (i % 3)}{i}"}, LABELS[i % 2]) for i in range(n)
+        Example(
+            {"text": f"{name} {'the film was ' * (i % 3)}{i}"},
+            LABELS[i % 2],
+            options=(*LABELS, "so it was")[: 2 + i % 2],
+        )
+        for i in range(n)
     )
 
 
@@ -55,6 +61,10 @@ def style_transfer(reward: StyleReward = "mean") -> StyleTransferTask:
 
 def likelihood(template: str) -> GenerationTask:
     return GenerationTask("film", SPLITS, Template(template), "log_likelihood", max_new_tokens=3)
+
+
+def choice(template: str, **options: Any) -> MultipleChoiceTask:
+    return MultipleChoiceTask("film", SPLITS, Template(template), **options)
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,12 @@ CASES = [
     Case("log-likelihood, unpacked", lambda: likelihood(START), "bloom"),
     Case("log-likelihood, encoder-decoder", lambda: likelihood(END), "t5"),
     Case("soft, log-likelihood", lambda: likelihood(BOTH), soft=True),
+    Case("options", lambda: choice(END)),
+    Case("options in front", lambda: choice(START, reward="hinge", metric="acc_norm")),
+    Case("options, unpacked", lambda: choice(BOTH, reward="gap"), "bloom"),
+    Case("options, masked", lambda: choice(MASKED), "bert"),
+    Case("options, encoder-decoder", lambda: choice(END, metric="acc_bytes"), "t5"),
+    Case("soft, options", lambda: choice(BOTH, metric="acc_norm"), soft=True),
     Case("function", lambda: FakeTask(SPLITS)),
     Case("function of vectors", lambda: FakeGradientTask(SPLITS), soft=True),
 ]

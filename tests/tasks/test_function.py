@@ -106,6 +106,20 @@ def test_what_is_no_reward_is_named(answer: Any, message: str) -> None:
         giving(answer).score(["a", "b", "c"], EXAMPLES, "p")
 
 
+def test_texts_may_stand_beside_the_numbers() -> None:
+    found = giving(([1, 0.5, 0], ["fine", "", "too long"]))
+    assert found.score(["a", "b", "c"], EXAMPLES, "p").tolist() == [1.0, 0.5, 0.0]
+    assert found.feedback(["a", "b", "c"], EXAMPLES, "p") == ("fine", "", "too long")
+    assert giving([1, 2, 3]).feedback(["a", "b", "c"], EXAMPLES, "p") is None
+    assert giving((1, 0)).score(["a", "b"], EXAMPLES[:2], "p").tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("texts", [["fine"], ["fine", "so", 3], []])
+def test_texts_of_the_wrong_kind_are_named(texts: list[Any]) -> None:
+    with pytest.raises(RewardError, match="beside its numbers, under the prompt 'p'; give a list"):
+        giving(([1, 2, 3], texts)).score(["a", "b", "c"], EXAMPLES, "p")
+
+
 def test_an_error_names_the_prompt_the_example_and_the_line() -> None:
     def fails(outputs: Sequence[str], examples: Sequence[Example]) -> list[float]:
         return [{"a": 1.0, "c": 2.0}[output] for output in outputs]
@@ -161,6 +175,15 @@ class TestFunctionTask:
         rewards = task.rewards(lm, prompts, EXAMPLES)
         assert rewards.tolist() == [self.politeness(text, EXAMPLES) for text in texts]
         assert texts[2] == "please"
+
+    def test_it_may_say_in_words_what_a_prompt_lacks(self) -> None:
+        def politely(prompt_text: str, examples: Sequence[Example]) -> Any:
+            return [0.0] * len(examples), [f"no please in {prompt_text!r}"] * len(examples)
+
+        lm = tiny_lm("llama")
+        task = FunctionTask("polite", fake_splits(), reward(politely))
+        said = task.feedback(lm, [task.written(lm, "do it")], EXAMPLES)
+        assert said == (("no please in 'do it'",) * 3,)
 
     def test_a_soft_prompt_and_a_reward_of_outputs_are_refused(self) -> None:
         task = FunctionTask("polite", fake_splits(), reward(self.politeness))

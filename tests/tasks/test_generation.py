@@ -10,10 +10,10 @@ import pytest
 from fakes import fake_splits
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sayings import says
 from tiny import TinyKind, tiny_lm
 
 from rlprompt.data.load import Example, Splits
-from rlprompt.models.decoding import Generated
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.tasks.function import RewardError, reward
@@ -31,6 +31,12 @@ ASKED = tuple(
 @reward
 def length(outputs: Sequence[str], examples: Sequence[Example]) -> list[float]:
     return [float(len(output)) for output in outputs]
+
+
+@reward
+def told(outputs: Sequence[str], examples: Sequence[Example]) -> tuple[list[float], list[str]]:
+    lengths = [len(output) for output in outputs]
+    return [float(n) for n in lengths], [f"{n} letters" for n in lengths]
 
 
 @reward
@@ -55,29 +61,19 @@ def one_too_few(outputs: Sequence[str], examples: Sequence[Example]) -> list[flo
     return [0.0] * (len(outputs) - 1)
 
 
+def numbered() -> Splits:
+    """The examples with numbers for references."""
+    train, dev, test = (
+        tuple(replace(one, label="2") for one in part) for part in SPLITS.parts().values()
+    )
+    return Splits(train, dev, test)
+
+
 def task(**changes: Any) -> GenerationTask:
     made = GenerationTask(
         "written", SPLITS, Template("{text} {prompt}"), length, max_new_tokens=5, stop=()
     )
     return replace(made, **changes)
-
-
-class Says:
-    """A model that says the same to every example, whatever the prompt."""
-
-    def __init__(self, *texts: str) -> None:
-        self.texts = texts
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(tiny_lm(), name)
-
-    def generate(self, prompts: Any, queries: Any, **_: Any) -> list[list[Generated]]:
-        answers = [Generated(tuple(range(len(t))), t, "length") for t in self.texts]
-        return [answers[: len(queries)] for _ in prompts]
-
-
-def says(*texts: str) -> FrozenLM:
-    return Says(*texts)  # type: ignore[return-value]
 
 
 def test_is_a_task_that_writes_and_that_people_can_write_for(lm: FrozenLM) -> None:
@@ -130,6 +126,40 @@ class TestReward:
         with pytest.raises(ValueError, match="a soft prompt has none; use a method that searches"):
             made.rewards(lm, [SoftPrompt(lm.embeddings()[[20]])], SPLITS.train)
 
+    def test_a_metric_may_have_settings_and_a_list_has_weights(self) -> None:
+        close = {"name": "number", "tolerance": 0.5}
+        asked = tuple(replace(one, label="2") for one in ASKED)
+        lm = says("about 2.5", "3", "2")
+        assert task(reward=close, splits=numbered()).rewards(lm, PROMPTS[:1], asked).tolist() == [
+            [1, 0, 1]
+        ]
+        both = [close | {"weight": 2}, {"name": "exact_match"}]
+        rewards = task(reward=both, splits=numbered()).rewards(lm, PROMPTS[:1], asked)
+        assert rewards.tolist() == [[2, 0, 3]]
+
+    def test_a_reported_metric_may_have_settings(self, lm: FrozenLM) -> None:
+        made = GenerationTask.from_file(
+            [{"text": f"so {i}", "label": i} for i in range(4)],
+            template="{text} {prompt}",
+            label="label",
+            reward="log_likelihood",
+            metric={"name": "number", "tolerance": 9},
+            shots=1,
+        )
+        assert (made.metric, made.metric_settings) == ("number", {"tolerance": 9})
+        plain = replace(made, metric_settings={})
+        assert plain.fingerprint != made.fingerprint
+        assert replace(made, name="x").fingerprint == made.fingerprint
+
+    def test_what_a_function_says_in_words_is_had_without_the_model(self, lm: FrozenLM) -> None:
+        made = task(reward=told)
+        rewards, outputs = made.rewards_with_outputs(lm, PROMPTS, SPLITS.train)
+        assert rewards.tolist() == [[len(text) for text in row] for row in outputs]
+        said = made.feedback(says(), PROMPTS, SPLITS.train, outputs)
+        assert said == tuple(tuple(f"{len(text)} letters" for text in row) for row in outputs)
+        assert made.feedback(lm, PROMPTS, SPLITS.train, None) is None
+        assert task().feedback(lm, PROMPTS, SPLITS.train, outputs) is None
+
     def test_a_function_that_fails_is_told_with_prompt_and_example(self, lm: FrozenLM) -> None:
         with pytest.raises(RewardError, match=r"ZeroDivisionError.*train.csv:3.*under the prompt"):
             task(reward=fails_on_one).rewards(lm, PROMPTS, SPLITS.train)
@@ -157,6 +187,8 @@ def test_whatever_decides_a_reward_is_in_the_fingerprint() -> None:
         {"template": Template("{text}: {prompt}")},
         {"reward": "exact_match"},
         {"reward": {"exact_match": 0.5}},
+        {"reward": {"name": "number"}, "splits": numbered()},
+        {"reward": {"name": "number", "tolerance": 1}, "splits": numbered()},
         {"reward": fails_on_one},
         {"max_new_tokens": 6},
         {"stop": ("\n",)},
@@ -180,6 +212,15 @@ def test_whatever_decides_a_reward_is_in_the_fingerprint() -> None:
         ({"reward": "rouge"}, "no metric is called 'rouge'; did you mean 'rouge"),
         ({"reward": {}}, "reward names no metric; give one of exact_match"),
         ({"reward": {"bleu": float("nan")}}, "the weight of 'bleu' is nan; give a number"),
+        ({"reward": [{"name": "bleu", "weight": "1"}]}, "the weight of 'bleu' is '1'; give a num"),
+        ({"reward": []}, "reward names no metric"),
+        ({"reward": [{"weight": 1}]}, "a metric has a name"),
+        ({"reward": {"name": "log_likelihood"}}, "log_likelihood is a reward by itself"),
+        ({"reward": "number"}, "train.csv:2 has the reference 'a', which the metric number cannot"),
+        (
+            {"reward": "exact_match", "metric_settings": {"x": 1}, "metric": "bleu"},
+            "no setting 'x'",
+        ),
         ({"reward": of_the_prompt}, "not what the model writes: use a FunctionTask"),
     ],
 )

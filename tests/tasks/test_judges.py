@@ -79,7 +79,7 @@ def test_a_long_text_is_cut(folder: Path) -> None:
 def test_the_model_judges_by_the_words_that_follow() -> None:
     lm = tiny_lm()
     template = Template("{text} It was{prompt}")
-    found = verbalised(lm, template, ["great", "terrible"], TEXTS)
+    found = verbalised(lm, template, ["great", "terrible"], [{"text": text} for text in TEXTS])
     words = [lm.encode(" great")[0], lm.encode(" terrible")[0]]
     answers = one_by_one(lm.model, lm.tokenizer, [f"{text} It was" for text in TEXTS])
     logits: Tensor = torch.stack([answer.logits[0, -1, words] for answer in answers])

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from sayings import Says, says
 from spellings import spelling_lm, spelling_tokenizer
 from tiny import CONTEXT, TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 from tokenizers import Tokenizer
@@ -19,7 +20,6 @@ from transformers import PreTrainedTokenizerFast
 from rlprompt.agents.gcg import GCG
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.data.load import Example, Splits
-from rlprompt.models.decoding import Generated
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.budget import Budget
@@ -219,26 +219,6 @@ class TestEnds:
         _, candidates = self.candidates(lm, "good", "<|im_end|>")
         (end,) = lm.encode("<|im_end|>")
         assert (*lm.encode(" good"), end) in candidates
-
-
-class Says:
-    """A model that says the same whatever it is asked, and else is a tiny one."""
-
-    def __init__(self, *texts: str) -> None:
-        self.texts = texts
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(tiny_lm(), name)
-
-    def generate(self, prompts: Any, queries: Any, **_: Any) -> list[list[Generated]]:
-        if not self.texts:
-            raise AssertionError("nothing is to be written")
-        answers = [Generated((5,), text, "length") for text in self.texts]
-        return [answers[: len(queries)] for _ in prompts]
-
-
-def says(*texts: str) -> FrozenLM:
-    return Says(*texts)  # type: ignore[return-value]
 
 
 class TestTask:

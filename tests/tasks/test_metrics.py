@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlprompt.data.examples import Example
 from rlprompt.tasks.metrics import METRICS, metric
 
 
@@ -53,6 +55,48 @@ def test_a_pattern_is_searched_for() -> None:
     assert value("regex:^[0-9]+$", "42 or so") == 0.0
     assert value("regex:a:b", "xa:by") == 1.0
     assert value("regex:z$", "a" * 5000 + "z") == 0.0  # only the first 2,000 characters count
+
+
+class TestNumber:
+    @pytest.mark.parametrize(
+        ("output", "reference", "worth"),
+        [
+            ("42", "42.0", 1.0),
+            ("It is 41, no: 42.", "42", 1.0),
+            ("so 1,234,567 in all", "1234567", 1.0),
+            ("-7", "7", 0.0),
+            ("\u22127", "-7", 1.0),
+            ("$-7", "-$7", 1.0),
+            ("3-7", "7", 1.0),  # no sign between numbers
+            ("1.5e3 metres", "1500", 1.0),
+            (".5", "0.50", 1.0),
+            ("forty-two", "42", 0.0),
+            ("", "0", 0.0),
+            ("He has 5.\n#### 42 of 99", "6 * 7 = 42\n#### 42", 1.0),
+            ("12,34", "34", 1.0),  # a comma stands before three digits
+        ],
+    )
+    def test_the_last_number_counts_or_the_marked_one(
+        self, output: str, reference: str, worth: float
+    ) -> None:
+        assert value("number", output, reference) == worth
+
+    def test_the_first_one_where_that_is_asked_for(self) -> None:
+        assert metric({"name": "number", "take": "first"}).of(
+            ["42 of 99", "#### 42 of 99"], [Example({}, "42")] * 2
+        ) == [1.0, 1.0]
+
+    def test_a_tolerance_is_kept_to_the_last_digit(self) -> None:
+        close = metric({"name": "number", "tolerance": 0.01})
+        values = close.of(["3.15", "3.13", "3.151", "3.1399"], [Example({}, "3.14")] * 4)
+        assert values == [1.0, 1.0, 0.0, 1.0]
+        assert close.fingerprint != metric("number").fingerprint
+
+    def test_a_reference_without_a_number_is_told(self) -> None:
+        assert "'two', which the metric number cannot read" in metric("number").check(
+            Example({}, "two")
+        )
+        assert metric("number").check(Example({}, ["two", "2"])) == ""  # type: ignore[arg-type]
 
 
 class TestJson:
@@ -137,7 +181,7 @@ class TestFromPackages:
 words = st.lists(st.sampled_from(["a", "the", "cat", "Cat!", "sat", "mat", "é", ""]), max_size=6)
 
 
-@pytest.mark.parametrize("name", [n for n in METRICS if n != "regex"])
+@pytest.mark.parametrize("name", [n for n in METRICS if n not in ("regex", "judge")])
 @given(st.lists(st.tuples(words, words), min_size=1, max_size=4))
 def test_every_answer_is_valued_by_itself_within_0_and_1(
     name: str, pairs: list[tuple[list[str], list[str]]]
@@ -158,11 +202,18 @@ def test_every_answer_is_valued_by_itself_within_0_and_1(
         ("regex", "needs a pattern"),
         ("regex:(", "the pattern is broken"),
         ("json:/nowhere.json", "the schema cannot be read"),
+        ("judge", "judge has no model; say which one judges"),
+        ({"tolerance": 1}, "a metric has a name"),
+        ({"name": "number", "tolerance": -0.1}, "tolerance is -0.1; give a number of 0 or more"),
+        ({"name": "number", "tolerance": "1"}, "tolerance is '1'; give a number of 0 or more"),
+        ({"name": "number", "take": "any"}, "take is 'any'; give last or first"),
+        ({"name": "number", "tolerence": 1}, "no setting 'tolerence'; did you mean 'tolerance'"),
+        ({"name": "bleu", "order": 2}, "bleu has no setting 'order'; it has none"),
     ],
 )
-def test_a_metric_that_cannot_be_is_refused(name: str, message: str) -> None:
+def test_a_metric_that_cannot_be_is_refused(name: str | dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        metric(name)
+        metric(name)  # type: ignore[call-overload]  # a name, or a mapping
 
 
 class TestSeveralAnswers:

@@ -63,7 +63,7 @@ def test_content_is_a_cosine_and_style_a_probability(says: Any) -> None:
     inputs = [example.fields["text"] for example in EXAMPLES]
     cosines = (encoder.vectors(outputs) * encoder.vectors(inputs)).sum(1).clamp(0, 1)
     template = Template("{text} It was{prompt}")
-    style = verbalised(lm, template, ["great", "terrible"], outputs)
+    style = verbalised(lm, template, ["great", "terrible"], [{"text": one} for one in outputs])
     np.testing.assert_allclose(judged.content, cosines.expand(2, -1), atol=1e-5)
     np.testing.assert_allclose(judged.style, style.expand(2, -1), atol=1e-5)
     assert not judged.copied.any()

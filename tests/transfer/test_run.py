@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from command_line import ROWS, rlprompt, write_data
 from small_experiments import experiment, task
-from tiny import tiny_lm
+from tiny import tiny_lm, tiny_model, tiny_tokenizer
 from transferred_study import byte_lm, transferred
 
 from rlprompt.config.yaml_file import load_config
@@ -29,7 +29,6 @@ from rlprompt.studies.experiment import searches
 from rlprompt.studies.loading import load_experiments
 from rlprompt.studies.run import compare
 from rlprompt.studies.study import Study
-from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.transfer.file import Transfer, read_transfer
 from rlprompt.transfer.matrix import Loss, losses
 from rlprompt.transfer.run import Place, Transferring, TransferScores, found_prompts
@@ -356,27 +355,19 @@ class TestTyping:
         assert isinstance(found[TokenPrompt((10**6,))], str)
 
 
-@pytest.mark.slow
-def test_the_real_model_and_its_bfloat16_copy(tmp_path: Path, default_lm: FrozenLM) -> None:
-    lm = default_lm
-    films = ClassificationTask.from_file(
-        "movie-reviews",
-        template="{text} {prompt}",
-        label_words={"negative": "bad", "positive": "good"},
-        shots=1,
-        test=2,
-    )
+def test_a_model_and_its_bfloat16_copy(tmp_path: Path) -> None:
+    lm, films = tiny_lm(), task()
     made = experiment(
         lm=lm,
         task=films,
-        optimisers={"fixed": Fixed(lm.encode(" It was"))},
+        optimisers={"fixed": Fixed(lm.encode(" it was"))},
         budget=Budget(len(films.splits.train)),
         controls={},
     )
     with Study(tmp_path, searches([made]), {}) as study:
         for name in study.claimed():
             study.run(name)
-    copy = FrozenLM.load("smollm2-135m", device="cpu", dtype="bfloat16")
+    copy = FrozenLM(tiny_model().bfloat16(), tiny_tokenizer(), lm.name)
     with Store(tmp_path / FILE) as store:
         found, _ = found_prompts(store, [made])
         done = Transferring(store, "small", found)
@@ -386,7 +377,7 @@ def test_the_real_model_and_its_bfloat16_copy(tmp_path: Path, default_lm: Frozen
     assert own.score is not None
     assert own.stored is not None
     assert own.score.reward == pytest.approx(own.stored.reward, abs=5e-3)
-    assert other.model == "smollm2-135m (bfloat16)"
+    assert other.model == "tiny-llama (bfloat16)"
     assert (other.form, other.stored) == ("as found", None)
     assert other.score is not None
     # Nearer than another prompt would be, and not the same.

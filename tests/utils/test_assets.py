@@ -139,7 +139,7 @@ class TestTheRealAssets:
 
     @pytest.mark.parametrize("asset", ASSETS.values(), ids=sorted(ASSETS))
     def test_licence_and_source_are_stated(self, asset: Asset) -> None:
-        assert asset.licence in {"Apache-2.0", "MIT"}
+        assert asset.licence in {"Apache-2.0", "BSD-3-Clause", "MIT"}
         assert "https://" in asset.source
 
 

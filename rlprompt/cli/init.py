@@ -1,0 +1,95 @@
+"""The command that writes a first experiment file: what it found, guessed and measured is said."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlprompt.cli.check import DEFAULT_MODEL
+
+HEADING = """\
+Written by `rlprompt init {data}`. Remarks say what was found or guessed; change what is wrong.
+  rlprompt check {out}      is it sound, worth it, and what will it cost?
+  rlprompt compare {out}    about {minutes} minutes on the machine that this was written on
+docs/tasks-from-a-file.md says what else may stand here."""
+HEADING_ANSWERS = "docs/tasks-from-a-function.md"
+
+
+def init(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA", help="Table with texts and a label; a folder with train, dev and test."
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="As in `model:` of an experiment file.")
+    ] = DEFAULT_MODEL,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Instead of the data's name and .yaml.")
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Column to read; give it again for more."),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column with the class or the answer.")
+    ] = None,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="The label is to be written, not chosen.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
+) -> None:
+    """Write an experiment file for some data, and say what was guessed.
+
+    Looks at the columns, has the model loaded, finds a word for each class, tries templates on the
+    train examples, and measures what ten minutes pay for on this machine.
+    """
+    from rlprompt._utils.files import write_atomically
+    from rlprompt._utils.text import file_part, visible
+    from rlprompt.data.opening import file_title
+    from rlprompt.data.roles import guess_roles
+    from rlprompt.data.survey import survey
+
+    name = file_part(file_title(Path(data.rstrip("/")))).strip("-.") or "mine"
+    target = out or Path(f"{name}.yaml")
+    if target.suffix not in (".yaml", ".yml"):
+        raise ValueError(f"{target} is no experiment file; give a name that ends in .yaml")
+    if target.exists() and not force:
+        raise ValueError(f"{target} is there; give another name, or --force to replace it")
+    if not target.parent.is_dir():
+        raise ValueError(f"folder {target.parent} does not exist; make it, or give another --out")
+    found = survey(data)
+    roles = guess_roles(found, text=text or (), label=label, answers=answers)
+    read = f"{found.name}: {found.n_rows:,} rows of {len(found.columns)} columns"
+    typer.echo("; ".join([read, *found.remarks]))
+    typer.echo(f"loading {model}")
+    from rlprompt.check.machine import busy
+    from rlprompt.models.lm import FrozenLM
+    from rlprompt.studies.draft import make_draft
+    from rlprompt.studies.draft_file import draft_text
+
+    lm = FrozenLM.load(model)
+    typer.echo("trying templates, and measuring what ten minutes pay for")
+    draft = make_draft(found, roles, lm, name=name, model=model, data=data)
+    width = max(len(topic) for topic, _ in draft.said)
+    said = [*draft.said, *([("busy", told)] if (told := busy()) else [])]
+    for topic, sentence in said:
+        typer.echo(f"  {topic:{width}}  {visible(sentence)}")
+    content = {**draft.content, "task": {**draft.content["task"], "data": _seen_from(data, target)}}
+    heading = HEADING.format(data=data, out=target, minutes=max(1, round(draft.seconds / 60)))
+    if not roles.classes:
+        heading = heading.replace("docs/tasks-from-a-file.md", HEADING_ANSWERS)
+    write_atomically(target, draft_text(content, draft.why, heading).encode())
+    typer.echo(f"\nwritten to {target}; read it, then: rlprompt check {target}")
+
+
+def _seen_from(data: str, target: Path) -> str:
+    """The data as a file finds them: relative to where it stands."""
+    path = Path(data)
+    if not path.exists() or path.is_absolute():
+        return data
+    return Path(os.path.relpath(path, target.parent)).as_posix()

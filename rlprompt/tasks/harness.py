@@ -1,0 +1,160 @@
+"""Tasks of lm-evaluation-harness, where they fit: their data, texts and options with a prompt.
+
+The package `lm_eval` (`pip install 'rlprompt[lm-eval]'`) reads the task as it always does; what it
+makes of each document becomes an example. `output_type: multiple_choice` is scored alike
+(`multiple_choice`), without examples in context; of `generate_until` the answers are written, and
+scored by metrics of our own. The rest is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Unpack
+
+from rlprompt._utils.text import error_line
+from rlprompt.data.settings import DrawSettings, draws
+from rlprompt.tasks.generation import GenerationTask, MetricSettings
+from rlprompt.tasks.metrics import METRICS
+from rlprompt.tasks.multiple_choice import MultipleChoiceTask
+
+# What the harness writes at the most where a task does not say (`HFLM.max_gen_toks`).
+MOST_WRITTEN = 256
+
+
+@draws()
+def from_harness(
+    source: str,
+    *,
+    template: str = "{prompt}{text}",
+    reward: MetricSettings = "",
+    metric: str = "",
+    select_by: str = "reward",
+    hand_prompt: str | None = None,
+    max_new_tokens: int | None = None,
+    **draw: Unpack[DrawSettings],
+) -> MultipleChoiceTask | GenerationTask:
+    """A task of lm-evaluation-harness: a YAML file, or a name that it knows.
+
+    Args:
+        source: The file, beside which its data files lie, or the name.
+        template: Where the prompt goes, and the harness's own text with `{text}`.
+        reward: As for `MultipleChoiceTask` or `GenerationTask`; left out, `cross_entropy`, or the
+            first metric that the task names, an answer at a time.
+        metric: As there; of options `acc` where nothing is said.
+        select_by: As there.
+        hand_prompt: A prompt written by hand; left out, the task's own `description`.
+        max_new_tokens: Tokens that are written at the most; left out, as the task says.
+        **draw: What is drawn of the data (`DrawSettings`), train and dev from its first documents.
+
+    Raises:
+        ValueError: The package is not there, the task cannot be read, or it does not fit.
+    """
+    found = _read(source)
+    config, kind = found.config, str(found.OUTPUT_TYPE)
+    if kind not in ("multiple_choice", "generate_until"):
+        raise _unfit(source, f"its output_type is {kind}", "take multiple_choice or generate_until")
+    for key in ("gen_prefix", "doc_to_image", "doc_to_audio", "process_results"):
+        if getattr(config, key, None):
+            way = "give a task without it, or write a class (docs/tasks-from-a-class.md)"
+            raise _unfit(source, f"it has `{key}`, which is not carried over", way)
+    delimiter = str(config.target_delimiter)
+    rows = {name: [_row(found, doc, source) for doc in docs] for name, docs in _parts(found)}
+    settings: dict[str, Any] = {
+        "template": template + delimiter.replace("{", "{{").replace("}", "}}"),
+        "select_by": select_by,
+        "hand_prompt": str(config.description or "") if hand_prompt is None else hand_prompt,
+        "name": str(config.task),
+        **draw,
+    }
+    if kind == "multiple_choice":
+        settings |= {"reward": reward or "cross_entropy", "metric": metric or "acc"}
+        settings["answer_space"] = " " if delimiter == " " else ""
+        return MultipleChoiceTask.from_file(_data(rows), **settings)
+    told = dict(config.generation_kwargs or {})
+    until = told.get("until", [])
+    return GenerationTask.from_file(
+        _data(rows),
+        reward=reward or _metric(found, source),
+        metric=metric,
+        label="answer",
+        max_new_tokens=max_new_tokens or int(told.get("max_gen_toks", MOST_WRITTEN)),
+        stop=[until] if isinstance(until, str) else list(until),
+        temperature=float(told.get("temperature", 0)) if told.get("do_sample") else 0.0,
+        **settings,
+    )
+
+
+def _read(source: str) -> Any:
+    """The harness's own object of a task."""
+    try:
+        from lm_eval.api.task import ConfigurableTask
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        need = "tasks of lm-evaluation-harness need the package lm_eval"
+        raise ValueError(f"{need}: pip install 'rlprompt[lm-eval]'") from error
+    path = Path(source).expanduser()
+    here = path.parent if path.is_file() else Path()
+    try:
+        with contextlib.chdir(here):  # where its data files are looked for
+            spec = path.name if path.is_file() else source
+            made = TaskManager(include_defaults=not path.is_file()).load(spec)["tasks"]
+    # Whatever the harness and `datasets` raise of a file, a name or data; kept as the cause.
+    except Exception as error:
+        raise ValueError(
+            f"lm-evaluation-harness cannot load {source!r}: {error_line(error)}; give a task's "
+            "YAML file, data files beside it, or the name of a task whose data are in the cache"
+        ) from error
+    if len(made) != 1:
+        raise _unfit(source, f"it stands for {len(made)} tasks", "give one of them")
+    (task,) = made.values()
+    if not isinstance(task, ConfigurableTask):
+        raise _unfit(source, "it is a Python class", "give a task of a YAML file")
+    return task
+
+
+def _parts(task: Any) -> Iterator[tuple[str, Any]]:
+    """Documents to draw train and dev from, and others to test on, if there are."""
+    named = ("training", "validation", "test")
+    there = [getattr(task, f"{n}_docs")() for n in named if getattr(task, f"has_{n}_docs")()]
+    yield "train", there[0]
+    if len(there) > 1:
+        yield "test", there[-1]
+
+
+def _row(task: Any, doc: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """What the harness makes of a document."""
+    text, target = task.doc_to_text(doc), task.doc_to_target(doc)
+    if not isinstance(text, str):
+        raise _unfit(source, "its options stand before the answer (multiple inputs)", "take others")
+    if task.OUTPUT_TYPE == "generate_until":
+        return {"text": text, "answer": target if isinstance(target, list) else str(target)}
+    if isinstance(target, list):
+        raise _unfit(source, "several of its options are right", "take a task with one answer")
+    return {"text": text, "choices": list(task.doc_to_choice(doc)), "answer": target}
+
+
+def _data(rows: Mapping[str, list[dict[str, Any]]]) -> Any:
+    """Rows as `load_splits` draws from them: of one table, or of train, with test given."""
+    if len(rows) == 1:
+        return rows["train"]
+    from datasets import Dataset
+
+    return {name: Dataset.from_list(part) for name, part in rows.items()}
+
+
+def _metric(task: Any, source: str) -> str:
+    """The metric of answers that the task names, if there is one of that name here."""
+    named = [str(one.get("metric")) for one in task.config.metric_list or []]
+    known = [name for name in named if name in METRICS]
+    filters = [one.get("name") for one in task.config.filter_list or []]
+    if filters or (named and not known):
+        what = f"the filters {filters}" if filters else f"the metrics {named}"
+        way = "say how answers are scored: `reward:`, such as {name: number}"
+        raise _unfit(source, f"it has {what}, which are not carried over", way)
+    return known[0] if known else "exact_match"
+
+
+def _unfit(source: str, what: str, way: str) -> ValueError:
+    return ValueError(f"the task {source!r} does not fit: {what}; {way}")

@@ -1,0 +1,101 @@
+"""The default model, loaded once: real words and trained weights, where those may matter."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, cast
+
+import pytest
+import torch
+
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import SoftPrompt, TokenPrompt
+from rlprompt.template import Query, Template
+from rlprompt.types import Ids
+
+END = 2
+
+
+class Lines(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text += f"{record.getMessage()}\n"
+
+
+@pytest.fixture(scope="module")
+def loaded() -> tuple[FrozenLM, str]:
+    """The model on the CPU, and what was logged as it was loaded; change nothing in it."""
+    lines, logger = Lines(), logging.getLogger("rlprompt")
+    level = logger.level
+    logger.addHandler(lines)
+    logger.setLevel(logging.INFO)
+    try:
+        return FrozenLM.load("smollm2-135m", device="cpu"), lines.text
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(lines)
+
+
+def test_its_dtype_is_stated(loaded: tuple[FrozenLM, str]) -> None:
+    lm, said = loaded
+    assert lm.fingerprint.dtype == "float32"  # bfloat16's noise here is 0.3 nats
+    assert lm.dtype_reason in said
+    assert "smollm2-135m is scored in float32 on cpu: " in said
+
+
+def test_packed_equals_plain_and_its_gradient_too(loaded: tuple[FrozenLM, str]) -> None:
+    lm, _ = loaded
+    answers = [lm.encode(" terrible"), lm.encode(" great"), lm.encode(" not good")]
+    texts = ("a dull , lifeless film .", "moving and funny .")
+    template = Template("{text} {prompt}")
+    queries = [template.query({"text": text}, lm, answers) for text in texts]
+    prompts = [TokenPrompt(lm.encode(text)) for text in (" It was", " All in all , it was")]
+    assert lm.obstacle is None
+    assert lm.noise(prompts, queries).largest < 1e-4
+    scores = lm.score(prompts, queries, over="candidates")
+    assert (scores[:, 0, 0] - scores[:, 0, 1] > scores[:, 1, 0] - scores[:, 1, 1]).all()
+    soft = [SoftPrompt(lm.embeddings()[list(prompts[0].ids)])]
+    _, grad = lm.score_with_grad(soft, queries, lambda ll, _: ll[:, 1])
+    packed, lm._packed = lm._packed, None
+    _, plain = lm.score_with_grad(soft, queries, lambda ll, _: ll[:, 1])
+    lm._packed = packed
+    assert float((grad - plain).norm() / plain.norm()) < 1e-4
+
+
+def test_it_is_frozen_and_says_so(loaded: tuple[FrozenLM, str]) -> None:
+    lm, _ = loaded
+    assert lm.fingerprint.weights.startswith("d492b8787c844cdc")
+    assert (lm.fingerprint.dtype, lm.kind, lm.context) == ("float32", "causal", 8192)
+
+
+def test_it_writes_the_likeliest_tokens(loaded: tuple[FrozenLM, str]) -> None:
+    """At both places of the prompt; one row at a time on the other side."""
+    lm, _ = loaded
+    prompts = [TokenPrompt(lm.encode(text)) for text in (" The capital is", "")]
+    for template in ("{text} {prompt}", "{prompt}\nText: {text}\nAnswer:"):
+        queries = [
+            Template(template).query({"text": text}, lm)
+            for text in ("France is in Europe.", "I flew to Rome last week with two friends.")
+        ]
+        answers = lm.generate(prompts, queries, max_new_tokens=4)
+        for prompt, row in zip(prompts, answers, strict=True):
+            for query, answer in zip(queries, row, strict=True):
+                steps = (*answer.ids, *[END] * (answer.ended == "end token"))
+                assert steps == likeliest(lm, prompt, query, steps)
+                assert len(steps) == 4 or steps[-1] == END
+
+
+@torch.no_grad()
+def likeliest(lm: FrozenLM, prompt: TokenPrompt, query: Query, steps: Ids) -> Ids:
+    """The likeliest token at each place of an answer, which a greedy answer consists of.
+
+    One pass for an answer, where `generate` takes one for each token.
+    """
+    text = (*query.head_ids, *prompt.ids, *query.tail_ids, *steps[:-1])
+    logits = cast(Any, lm.model)(torch.tensor([text]), use_cache=False).logits
+    return tuple(logits[0, -len(steps) :].argmax(-1).tolist())

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import fake_splits
+from tiny import tiny_lm
+
+from rlprompt.data.examples import Example
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import TokenPrompt
+from rlprompt.search.budget import Budget
+from rlprompt.search.objective import Objective
+from rlprompt.tasks import lm_judge
+from rlprompt.tasks.generation import GenerationTask
+from rlprompt.tasks.lm_judge import LMJudge
+from rlprompt.tasks.metrics import metric
+from rlprompt.template import Template
+
+ASK = "{text}: was it {output}?"
+EXAMPLES = [Example({"text": "the film"}, "good"), Example({"text": "it"}, ["bad", "so bad"])]  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its name, the judge is a tiny model."""
+    monkeypatch.setattr(lm_judge, "_loaded", lambda name, device: tiny_lm(seed=3))
+
+
+def test_it_is_the_probability_of_the_first_word() -> None:
+    judge, lm = LMJudge("tiny", ASK, ("good", "bad")), tiny_lm(seed=3)
+    found = judge.of(["great", ""], EXAMPLES)
+    query = Template(ASK + "{prompt}").query(
+        {"text": "the film", "output": "great"}, lm, [lm.encode(" good"), lm.encode(" bad")]
+    )
+    wanted = lm.score([TokenPrompt()], [query])[0, 0].softmax(-1)[0]
+    assert found == [pytest.approx(float(wanted)), 0.0]  # nothing is worth nothing, unasked
+
+
+def test_it_is_shown_all_references() -> None:
+    judge = LMJudge("tiny")
+    assert judge.needs_reference
+    assert not LMJudge("tiny", ASK).needs_reference
+    (asked,) = judge._questions(["fine"], EXAMPLES[1:])
+    assert dict(asked) == {"output": "fine", "reference": "bad or so bad"}
+
+
+def test_its_tokens_are_those_of_different_questions() -> None:
+    lm, judge = tiny_lm(seed=3), LMJudge("tiny", ASK, ("good", "bad"))
+    one = len(lm.encode("the film: was it great?"))
+    other = len(lm.encode("it: was it great?"))
+    assert judge.tokens(["great"], EXAMPLES[:1]) == one
+    assert judge.tokens(["great"] * 3, [*EXAMPLES, EXAMPLES[0]]) == one + other
+    assert judge.tokens([""], EXAMPLES[:1]) == 0
+
+
+def test_a_search_counts_them_and_charges_no_rows(lm: FrozenLM) -> None:
+    reward = {"name": "judge", "model": "tiny", "template": "So: {output}."}
+    task = GenerationTask("judged", fake_splits(), Template("{text} {prompt}"), reward, 3, stop=())
+    objective = Objective(task, lm, Budget(6))
+    evaluation = objective.evaluate([TokenPrompt((20, 30)), TokenPrompt((40,))])
+    assert evaluation.outputs is not None
+    assert ((evaluation.per_example >= 0) & (evaluation.per_example <= 1)).all()
+    counted = sum(
+        LMJudge(**_without_name(reward)).tokens(o, task.splits.train) for o in evaluation.outputs
+    )
+    assert objective.ledger.judge_tokens == counted > 0
+    assert (objective.ledger.used, objective.ledger.own_tokens) == (6, 0)
+
+
+def test_it_weighs_beside_other_metrics() -> None:
+    judged = {"name": "judge", "model": "tiny", "template": ASK, "weight": 0.5}
+    task = GenerationTask(
+        "judged", fake_splits(), Template("{text} {prompt}"), [judged, {"name": "exact_match"}]
+    )
+    (judge, half), (exact, whole) = task._metrics
+    assert (judge.name, half, exact.name, whole) == ("judge", 0.5, "exact_match", 1.0)
+    other = GenerationTask("judged", fake_splits(), task.template, [judged | {"words": ["a", "b"]}])
+    assert other.fingerprint != task.fingerprint
+
+
+def _without_name(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != "name"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": ""}, r"judge has no model; say which one judges: \{name: judge, model: sm"),
+        ({"template": "Is it right?"}, "it needs {output}"),
+        ({"template": "{output} {mask}"}, "it needs {output}"),
+        ({"template": "{output} {"}, "double a literal brace"),
+        ({"words": ["yes"]}, "give two or more that differ"),
+        ({"words": ["yes", "yes "]}, "give two or more that differ"),
+        ({"modle": "x"}, "metric judge has no setting 'modle'; did you mean 'model'"),
+    ],
+)
+def test_a_judge_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        metric({"name": "judge", "model": "tiny", **changes})
+
+
+def test_a_field_that_examples_lack_is_named() -> None:
+    reward = {"name": "judge", "model": "tiny", "template": "{question} {output}"}
+    with pytest.raises(ValueError, match="no field 'question', which the template of judge has"):
+        GenerationTask("judged", fake_splits(), Template("{text} {prompt}"), reward)
+
+
+def test_a_masked_model_is_no_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(FrozenLM, "load", lambda name, device: tiny_lm("bert"))
+    with pytest.raises(ValueError, match="the judge tiny-masked is a masked model"):
+        LMJudge("tiny-masked").of(["fine"], EXAMPLES[:1])
