@@ -172,12 +172,9 @@ class Instructions:
         for _ in range(self.children):
             move = rng.choice(get_args(Move))
             # Two parents of the front, if there are so many.
-            places = rng.choice(
-                len(prompts),
-                min(2, np.count_nonzero(weights)),
-                replace=False,
-                p=weights / weights.sum(),
-            )
+            count = min(2, int(np.count_nonzero(weights)))
+            chances = weights / weights.sum()
+            places = rng.choice(len(prompts), count, replace=False, p=chances)
             texts = [prompts[place].text.strip() for place in places]
             if move == "cross" and len(texts) > 1:
                 requests.append(cross(*texts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import tomllib
+from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -92,10 +93,12 @@ def task(optimiser: Optimiser[Any]) -> Synthetic:
     return made.get(optimiser.searches, HiddenVectors())
 
 
-@pytest.fixture(autouse=True)
-def _writes_in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _writes_in_no_time() -> Iterator[None]:
     """A tiny model is slow to write, and what it writes is noise."""
-    monkeypatch.setattr(instructions, "writer_of", lambda setting, lm: Typewriter())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(instructions, "writer_of", lambda setting, lm: Typewriter())
+        yield
 
 
 def price(optimiser: Optimiser[Any]) -> int:
