@@ -27,7 +27,7 @@ from rlprompt.models import letters
 from rlprompt.models.access import Access, ServerError
 from rlprompt.models.api import Json
 from rlprompt.models.bill import Answers, Bill, InMemory, Prices, Usage
-from rlprompt.models.decoding import Decoding, Ended, Generated, Written
+from rlprompt.models.decoding import Decoding, Ended, Generated
 from rlprompt.models.fingerprint import SERVED, Fingerprint
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.noise import Noise
@@ -44,7 +44,7 @@ from rlprompt.models.served import (
 )
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.template import ASSISTANT, Piece, Query
-from rlprompt.types import Ids
+from rlprompt.types import Ids, Written
 
 logger = logging.getLogger(__name__)
 
