@@ -37,8 +37,9 @@ def llama_cpp() -> Iterator[str]:
 
 @pytest.mark.slow
 def test_the_server_of_llama_cpp_tells_first_tokens_and_writes_as_here(
-    llama_cpp: str, default_lm: FrozenLM
+    llama_cpp: str,
 ) -> None:
+    default_lm = FrozenLM.load("smollm2-135m", device="cpu", dtype="float32")
     lm = ServedLM.connect(llama_cpp)
     assert (lm.abilities.texts, lm.abilities.chats, lm.abilities.echo) == (True, True, False)
     assert lm.abilities.top_of_text >= 20
