@@ -7,6 +7,7 @@ from .gcg import GCG as GCG
 from .genetic import Genetic as Genetic
 from .greedy import Greedy as Greedy
 from .grow import Grow as Grow
+from .instructions import Instructions as Instructions
 from .play import Play as Play
 from .ppo import PPO as PPO
 from .ppo import SoftPPO as SoftPPO
@@ -32,6 +33,7 @@ __all__ = [
     "Genetic",
     "Greedy",
     "Grow",
+    "Instructions",
     "Play",
     "PrefixTuning",
     "RandomSearch",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,15 @@ Floats = NDArray[np.float64]
 
 Outputs = tuple[tuple[str, ...], ...]
 """What a model wrote: a text for each example of each prompt, prompts x examples."""
+
+
+class Written(NamedTuple):
+    """An answer to a request, and the tokens that it took, as whoever wrote it counts."""
+
+    text: str
+    n_read: int
+    n_written: int
+
 
 PromptKind = Literal["tokens", "soft", "prefix", "text"]
 """Whether a prompt is token ids, embedding vectors, keys and values at every layer, or text."""

@@ -6,6 +6,7 @@ from .fingerprint import Fingerprint as Fingerprint
 from .lm import FrozenLM as FrozenLM
 from .noise import Noise as Noise
 from .served_lm import ServedLM as ServedLM
+from .writing import Writer as Writer
 
 __all__ = [
     "Bill",
@@ -16,4 +17,5 @@ __all__ = [
     "Noise",
     "Prices",
     "ServedLM",
+    "Writer",
 ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -45,14 +45,6 @@ class Generated:
     ids: Ids
     text: str
     ended: Ended
-
-
-class Written(NamedTuple):
-    """An answer to a request, and the tokens that it took, as whoever wrote it counts."""
-
-    text: str
-    n_read: int
-    n_written: int
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from rlprompt.models import letters
 from rlprompt.models.access import Access, ServerError
 from rlprompt.models.api import Json
 from rlprompt.models.bill import Answers, Bill, InMemory, Prices, Usage
-from rlprompt.models.decoding import Decoding, Ended, Generated, Written
+from rlprompt.models.decoding import Decoding, Ended, Generated
 from rlprompt.models.fingerprint import SERVED, Fingerprint
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.noise import Noise
@@ -44,7 +44,7 @@ from rlprompt.models.served import (
 )
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.template import ASSISTANT, Piece, Query
-from rlprompt.types import Ids
+from rlprompt.types import Ids, Written
 
 logger = logging.getLogger(__name__)
 
@@ -317,8 +317,8 @@ class ServedLM(FrozenLM):
             )
         settings: Json = {"max_tokens": decoding.max_new_tokens, "temperature": 0}
         if decoding.temperature:
-            content = repr((decoding.seed, apart, text)).encode()
-            drawn = int.from_bytes(hashlib.blake2b(content, digest_size=4).digest()) >> 1
+            state = repr((decoding.seed, apart, text)).encode()
+            drawn = int.from_bytes(hashlib.blake2b(state, digest_size=4).digest()) >> 1
             settings |= {"temperature": decoding.temperature, "seed": drawn}
             settings |= {"top_p": decoding.top_p} if decoding.top_p < 1 else {}
         if decoding.stop:

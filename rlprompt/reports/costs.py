@@ -13,6 +13,10 @@ from rlprompt.store.summary import ModelEntry, Summary
 
 # Characters of a control's prompt; train examples in context are long, and in summary.json whole.
 SHOWN = 240
+PROPOSER = (
+    "Proposer: tokens of what a model was asked to propose, which may be another one, and of what "
+    "it wrote, at no row; its seconds are among the method's own."
+)
 EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
@@ -38,6 +42,12 @@ def tokens(runs: Sequence[RunData]) -> float | None:
 def own_tokens(runs: Sequence[RunData]) -> float | None:
     """Tokens that the model read for the methods themselves; None where a run does not say."""
     return _total(run.result.own_tokens if run.result else None for run in runs)
+
+
+def proposer_tokens(runs: Sequence[RunData]) -> tuple[int, int]:
+    """Tokens of what models were asked to propose, and of what they wrote."""
+    results = [run.result for run in runs if run.result]
+    return sum(one.proposer_read for one in results), sum(one.proposer_written for one in results)
 
 
 def judge_tokens(runs: Sequence[RunData]) -> int:
@@ -275,6 +285,7 @@ def str_yes(value: bool) -> str:
 
 def _searches(study: StudyData) -> Table:
     purposes = list(dict.fromkeys(key for run in study.runs for key in _outside(run)))
+    proposed = any(proposer_tokens(study.runs))
     judged = judge_tokens(study.runs) > 0
     rows = []
     for model, budget in study.sections:
@@ -295,6 +306,7 @@ def _searches(study: StudyData) -> Table:
                     count(sum(run.entry.n_prompts + run.entry.n_partial for run in own)),
                     count(tokens(own)),
                     count(own_tokens(own)),
+                    *(map(count, proposer_tokens(own)) if proposed else ()),
                     *([count(judge_tokens(own))] if judged else []),
                     number(lm, 1),
                     number(total - lm, 1),
@@ -307,7 +319,8 @@ def _searches(study: StudyData) -> Table:
         "What the searches cost, all tasks and seeds together",
         (
             "method", "model", "budget", "runs", "rows", "prompts", "prompts seen", "tokens",
-            "own tokens", *(["judge tokens"] if judged else []), "LM seconds", "own seconds",
+            "own tokens", *(("proposer read", "proposer wrote") if proposed else ()),
+            *(["judge tokens"] if judged else []), "LM seconds", "own seconds",
             *(f"rows: {key}" for key in purposes), "seconds after",
         ),
         tuple(rows),
@@ -322,6 +335,7 @@ def _searches(study: StudyData) -> Table:
             + "LM seconds: "
             "rewards and gradients; own seconds: the method's own work. What follows is outside "
             "the budget, and seconds after are what it took.",
+            *([PROPOSER] if proposed else []),
         ),
     )  # fmt: skip
 

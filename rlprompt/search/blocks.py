@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 
+from rlprompt.data.examples import Example
 from rlprompt.prompt import Prompt
-from rlprompt.types import Floats
+from rlprompt.types import Floats, Outputs
 
 
 @dataclass(frozen=True)
@@ -127,3 +129,41 @@ class Pieces:
             return float(known.mean())
         self._known[digest] = known
         return None
+
+
+class AskedBlock:
+    """The examples of one call.
+
+    Args:
+        asked: Their places, None for all in their order.
+        train: All there are.
+
+    Attributes:
+        part: The places in ascending order, as the task is asked and answers are kept: the same
+            examples in another order are the same question. None for all.
+        examples: In that order.
+    """
+
+    def __init__(self, asked: tuple[int, ...] | None, train: tuple[Example, ...]) -> None:
+        self.asked = asked
+        self.size = len(train if asked is None else asked)
+        self.part = None if self.size == len(train) else tuple(sorted(asked or ()))
+        self.examples = train if self.part is None else tuple(train[i] for i in self.part)
+
+    def as_asked(self, per_example: Floats) -> Floats:
+        """Rewards (P, E) in the order in which the examples were asked for."""
+        if self.asked is None:
+            return per_example
+        # Row by row in memory, see `Objective._ask`.
+        return np.ascontiguousarray(per_example[:, self._order])
+
+    def texts_as_asked(self, texts: Sequence[Sequence[str]]) -> Outputs:
+        """Texts (P, E) in the order in which the examples were asked for."""
+        if self.asked is None:
+            return tuple(map(tuple, texts))
+        return tuple(tuple(row[i] for i in self._order) for row in texts)
+
+    @property
+    def _order(self) -> NDArray[np.int64]:
+        """Where each place stands among the ascending ones."""
+        return np.argsort(np.argsort(np.array(self.asked)))

@@ -41,6 +41,9 @@ class Ledger:
         length: Tokens or vectors of all that count in `n_prompts` together.
         lm_seconds: Wall time that rewards and gradients took when they were computed.
         own_tokens: Tokens that the frozen model read for the method itself, at no row.
+        proposer_read: Tokens of what a writer was asked to propose (`Objective.written`).
+        proposer_written: Tokens of what it wrote.
+        proposer_seconds: Wall time that this took when it was written.
         judge_tokens: Tokens that models which judge answers read, at no row.
         points: Rows used and mean reward after each scored prompt, in order.
         improvements: Each prompt that was the best so far, in order.
@@ -51,6 +54,9 @@ class Ledger:
     length: int = 0
     lm_seconds: float = 0.0
     own_tokens: int = 0
+    proposer_read: int = 0
+    proposer_written: int = 0
+    proposer_seconds: float = 0.0
     judge_tokens: int = 0
     points: list[tuple[int, float]] = field(default_factory=list)
     improvements: list[Improvement] = field(default_factory=list)

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt
 from rlprompt.search.result import prompt_state
 from rlprompt.tasks.base import Measured, Task
-from rlprompt.types import Floats, Ids, Loss, Outputs
+from rlprompt.types import Floats, Ids, Loss, Outputs, Written
 
 if TYPE_CHECKING:
+    from rlprompt.models.decoding import Decoding
     from rlprompt.models.lm import FrozenLM
 
 V = TypeVar("V")
@@ -68,6 +69,18 @@ class Measurement(NamedTuple):
 
     measured: Measured
     at: str
+    seconds: float
+
+
+class Writing(NamedTuple):
+    """What a writer wrote.
+
+    Attributes:
+        answers: To each request.
+        seconds: Wall time that it took when it was written, be that now or in an earlier process.
+    """
+
+    answers: tuple[Written, ...]
     seconds: float
 
 
@@ -124,6 +137,7 @@ class TrainQuestion(Question[Answer]):
         gradient: Whether gradients are asked for.
         examples: Places of the train examples to score on, ascending; None for all.
         loss: What the gradients are of.
+        told: Whether what the model answers is asked for, where the task tells that.
     """
 
     table: ClassVar[str] = "answers"
@@ -133,6 +147,7 @@ class TrainQuestion(Question[Answer]):
     gradient: bool = False
     examples: tuple[int, ...] | None = None
     loss: Loss = "reward"
+    told: bool = False
 
     @property
     def climbed(self) -> Loss | None:
@@ -144,6 +159,7 @@ class TrainQuestion(Question[Answer]):
         some = "" if self.examples is None else f" {list(self.examples)}"
         # Left out where it is the reward, as it is in the keys of earlier versions.
         of = "" if self.loss == "reward" else f" {self.loss}"
+        of += " told" if self.told else ""
         return _key(f"{scope.model} {scope.task} {self.gradient}{of}{some}", self.prompts)
 
     def encoded(self, answer: Answer) -> Mapping[str, Any]:
@@ -268,6 +284,40 @@ class KeysQuestion(Question[NDArray[np.float32]]):
         """See `Question.decoded`."""
         flat = np.frombuffer(row[0], dtype="<f4").astype(np.float32)
         return flat.reshape(len(self.prompts), len(self.prompts[0]), *self.shape)
+
+
+@dataclass(frozen=True)
+class WritingQuestion(Question[Writing]):
+    """What a writer is asked to write (`Objective.written`); the same in all tasks.
+
+    Attributes:
+        writer: Its digest.
+        requests: (R,) texts.
+        decoding: How it is to write.
+    """
+
+    table: ClassVar[str] = "writings"
+    columns: ClassVar[tuple[str, ...]] = ("answers", "seconds")
+
+    writer: str
+    requests: tuple[str, ...]
+    decoding: Decoding
+
+    def key(self, scope: Scope) -> bytes:
+        """See `Question.key`."""
+        return _key(f"writing {self.writer} {self.decoding!r} {list(self.requests)}", ())
+
+    def encoded(self, answer: Writing) -> Mapping[str, Any]:
+        """See `Question.encoded`."""
+        written = zlib.compress(json.dumps(answer.answers).encode())
+        return {"answers": written, "seconds": answer.seconds}
+
+    def decoded(self, row: Sequence[Any]) -> Writing:
+        """See `Question.decoded`."""
+        answers, seconds = row
+        return Writing(
+            tuple(Written(*one) for one in json.loads(zlib.decompress(answers))), seconds
+        )
 
 
 class Memo(Protocol):

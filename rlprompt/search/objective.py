@@ -14,31 +14,24 @@ was killed begins again, is told what it was told before, and so comes to where 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.data.examples import Example, balanced
+from rlprompt.data.examples import balanced
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
-from rlprompt.search.blocks import Pieces, checked_places
+from rlprompt.search.blocks import AskedBlock, Pieces, checked_places
 from rlprompt.search.budget import Budget, Ledger, Scored
 from rlprompt.search.evaluation import n_tokens
-from rlprompt.search.memo import (
-    Answer,
-    HiddenQuestion,
-    KeysQuestion,
-    Memo,
-    TrainQuestion,
-    remembered,
-)
+from rlprompt.search.memo import Answer, Memo, TrainQuestion
+from rlprompt.search.unpaid import Unpaid
 from rlprompt.tasks.base import LARGEST, Task, as_task, prompt_rows, unusable
-from rlprompt.types import Floats, Ids, Loss, Outputs
+from rlprompt.types import Floats, Loss, Outputs
 
 P = TypeVar("P", bound=Prompt)
 
@@ -108,7 +101,7 @@ class BudgetExhausted(Exception):  # noqa: N818  # not an error: how a search en
         self.evaluation = evaluation
 
 
-class Objective:
+class Objective(Unpaid):
     """Scores prompts on a task's train split, against a budget.
 
     >>> from rlprompt import Budget, Example, Objective, Splits, TokenPrompt
@@ -316,45 +309,39 @@ class Objective:
         examples = self._examples if places is None else [self._examples[i] for i in places]
         return self.task.feedback(self.lm, evaluation.prompts, examples, evaluation.outputs)
 
-    def hidden(
-        self, texts: Sequence[Ids], after: Sequence[Sequence[Ids]] = ()
-    ) -> NDArray[np.float32]:
-        """What the frozen model makes of texts, for a method that builds on what it would write.
+    def answers(self, prompt: Prompt, examples: Sequence[int]) -> tuple[str, ...] | None:
+        """What the model answers under a prompt, for the rows of scoring it there once more.
 
-        No reward comes of it, so no row is charged; it is found again in a replay like an answer.
-        The tokens are counted (`Ledger.own_tokens`): of a text that goes on with one of `after`,
-        those that are new.
+        Where examples are scored together (`Task.scored_together`) an answer hangs on the others,
+        so all of train is scored for it.
 
         Args:
-            texts: (B,) token ids, as for `FrozenLM.last_hidden`.
-            after: What was asked before, as for `FrozenLM.last_hidden`; the same in a replay.
+            prompt: The prompt.
+            examples: Distinct places in train, in any order.
 
         Returns:
-            (B, W) float32, what the model's output head is given at the end of each.
+            (E,) classes, or what it wrote; None where the task does not tell (`Task.measure`).
 
         Raises:
-            ValueError: As for `FrozenLM.last_hidden`.
+            BudgetExhausted: It does not cover that.
+            ValueError: As for `evaluate`.
         """
-        question = HiddenQuestion(tuple(texts), tuple(map(tuple, after)))
-        known = set(chain.from_iterable(question.after))
-        self.ledger.own_tokens += sum(_unread(text, known) for text in set(question.texts))
-        return remembered(self._memo, question, lambda: self.lm.last_hidden(texts, after))
+        block = self._block(None if self.task.scored_together else examples)
+        if not self._charge([prompt], block, None):
+            raise BudgetExhausted(Evaluation((), np.zeros((0, block.size)), examples=block.asked))
+        answer = self._answer([prompt], block, None, told=True)
+        self._enter([prompt], block, None, answer, 1)
+        if answer.outputs is None:
+            return None
+        places = range(self.n_examples) if block.part is None else block.part
+        told = dict(zip(places, answer.outputs[0], strict=True))
+        return tuple(told[place] for place in examples)
 
-    def keys_and_values(self, prompts: Sequence[SoftPrompt]) -> NDArray[np.float32]:
-        """What the model's layers make of soft prompts; charged, counted and found as `hidden` is.
-
-        Args:
-            prompts: (P,), as for `FrozenLM.keys_and_values`; errors and shape as there.
-        """
-        question = KeysQuestion(tuple(prompts), self.lm.limits.position_shape)
-        self.ledger.own_tokens += sum(map(len, set(prompts)))
-        return remembered(self._memo, question, lambda: self.lm.keys_and_values(prompts))
-
-    def _block(self, examples: Sequence[int] | None) -> _Block:
+    def _block(self, examples: Sequence[int] | None) -> AskedBlock:
         asked = None if examples is None else checked_places(examples, self.n_examples)
-        return _Block(asked, self._examples)
+        return AskedBlock(asked, self._examples)
 
-    def _charge(self, prompts: Sequence[P], block: _Block, loss: Loss | None) -> Sequence[P]:
+    def _charge(self, prompts: Sequence[P], block: AskedBlock, loss: Loss | None) -> Sequence[P]:
         """Pay for the prompts that the budget covers, and return those."""
         cost = self.cost(loss=loss, examples=block.size)
         covered = prompts[: 0 if self._stopped() else self.remaining // cost]
@@ -369,14 +356,16 @@ class Objective:
         self.waited += time.perf_counter() - began
         return stopped
 
-    def _answer(self, prompts: Sequence[Prompt], block: _Block, loss: Loss | None) -> Answer:
+    def _answer(
+        self, prompts: Sequence[Prompt], block: AskedBlock, loss: Loss | None, *, told: bool = False
+    ) -> Answer:
         """The answer to a batch: what was paid for before, or else the task's."""
         began = time.perf_counter()
         gradient = loss is not None
-        question = TrainQuestion(tuple(prompts), gradient, block.part, loss or "reward")
+        question = TrainQuestion(tuple(prompts), gradient, block.part, loss or "reward", told)
         answer = self._memo.get(question) if self._memo else None
         if answer is None:
-            answer = self._ask(prompts, block, loss)
+            answer = self._ask(prompts, block, loss, told)
             # What is no number ends the search; it must not do so again once the task is mended.
             if self._memo and answer.finite:
                 answer = self._memo.put(question, answer)
@@ -386,7 +375,9 @@ class Objective:
         self.waited += time.perf_counter() - began
         return answer
 
-    def _ask(self, prompts: Sequence[Prompt], block: _Block, loss: Loss | None) -> Answer:
+    def _ask(
+        self, prompts: Sequence[Prompt], block: AskedBlock, loss: Loss | None, told: bool
+    ) -> Answer:
         """Have the task score a batch."""
         began, gradients, outputs = time.perf_counter(), None, None
         if block.part is not None:
@@ -396,6 +387,8 @@ class Objective:
             own = loss == "reward"
             hook = self.task.rewards_with_grad if own else self.task.cross_entropy_with_grad
             rewards, gradients = hook(self.lm, soft, block.examples)
+        elif told:
+            rewards, _, outputs = self.task.measure(self.lm, prompts, block.examples)
         elif self._generates:
             rewards, outputs = self.task.rewards_with_outputs(self.lm, prompts, block.examples)
         else:
@@ -445,7 +438,7 @@ class Objective:
     def _enter(
         self,
         prompts: Sequence[Prompt],
-        block: _Block,
+        block: AskedBlock,
         loss: Loss | None,
         answer: Answer,
         n_pending: int,
@@ -476,7 +469,7 @@ class Objective:
                 f"{prompts!r}; a gradient must be finite"
             )
 
-    def _record(self, prompt: Prompt, block: _Block, rewards: Floats, rows: int) -> None:
+    def _record(self, prompt: Prompt, block: AskedBlock, rewards: Floats, rows: int) -> None:
         """Enter a prompt into the ledger, once it has been scored on all examples."""
         reward: float | None
         if block.part is None:
@@ -486,46 +479,3 @@ class Objective:
             reward = self._pieces.add(prompt.digest, block.part, rewards)
         if reward is not None:
             self.ledger.record(Scored(prompt, reward, rows), n_tokens(self.lm, prompt))
-
-
-def _unread(text: Ids, known: Collection[Ids]) -> int:
-    """Tokens of a text behind the longest beginning of it that is known."""
-    return min((n for n in range(len(text)) if text[: len(text) - n] in known), default=len(text))
-
-
-class _Block:
-    """The examples of one call.
-
-    Args:
-        asked: Their places, None for all in their order.
-        train: All there are.
-
-    Attributes:
-        part: The places in ascending order, as the task is asked and answers are kept: the same
-            examples in another order are the same question. None for all.
-        examples: In that order.
-    """
-
-    def __init__(self, asked: tuple[int, ...] | None, train: tuple[Example, ...]) -> None:
-        self.asked = asked
-        self.size = len(train if asked is None else asked)
-        self.part = None if self.size == len(train) else tuple(sorted(asked or ()))
-        self.examples = train if self.part is None else tuple(train[i] for i in self.part)
-
-    def as_asked(self, per_example: Floats) -> Floats:
-        """Rewards (P, E) in the order in which the examples were asked for."""
-        if self.asked is None:
-            return per_example
-        # Row by row in memory, see `_ask`.
-        return np.ascontiguousarray(per_example[:, self._order])
-
-    def texts_as_asked(self, texts: Sequence[Sequence[str]]) -> Outputs:
-        """Texts (P, E) in the order in which the examples were asked for."""
-        if self.asked is None:
-            return tuple(map(tuple, texts))
-        return tuple(tuple(row[i] for i in self._order) for row in texts)
-
-    @property
-    def _order(self) -> NDArray[np.int64]:
-        """Where each place stands among the ascending ones."""
-        return np.argsort(np.argsort(np.array(self.asked)))

@@ -46,6 +46,7 @@ class Optimiser(Protocol[SpaceT]):
     A class with `needs_gradient = True` has a study refuse a task without, before anything is paid,
     one with `needs_next_token = True` a model that tells none (`FrozenLM.tells_next`), and one with
     `needs_demonstrations = True` a task that has no examples to show (`Task.showable`).
+    Its `prepare(lm)`, if it has one, may refuse the model, too, and fetch what else is needed.
 
     Attributes:
         searches: The space that `run` wants, `tokens`, `soft`, `prefix` or `text`.
@@ -108,12 +109,12 @@ class AskTell(ABC, Generic[SpaceT]):
 
 
 def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:
-    """Refuse a method that writes with the model where that tells no next token.
+    """Refuse a method that writes with the model where that tells no next token, or is not ready.
 
     And one that searches for anything but texts on a model that is on a server.
 
     Raises:
-        ValueError: It is such a method, and such a model.
+        ValueError: It is such a method, and such a model; or as `prepare` of the method says.
     """
     if lm.served and optimiser.searches != "text":
         raise ValueError(
@@ -126,6 +127,8 @@ def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:
             f"{type(optimiser).__name__} writes with the model, and {lm.name}, which is {lm.kind}, "
             "tells no next token; take a causal model, or a method that needs none, such as ppo"
         )
+    if (prepare := getattr(optimiser, "prepare", None)) is not None:
+        prepare(lm)
 
 
 def check_shows(optimiser: Optimiser[Any], task: Task) -> None:

@@ -241,6 +241,8 @@ class Result:
     analysis: Analysis | None = None
     n_distinct: int | None = None
     n_partial: int = 0
+    proposer_read: int = 0
+    proposer_written: int = 0
 
     @property
     def n_seen(self) -> int:

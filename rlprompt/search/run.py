@@ -169,7 +169,7 @@ def search(
             n_prompts=ledger.n_prompts,
             n_distinct=ledger.n_distinct,
             lm_seconds=ledger.lm_seconds,
-            total_seconds=ledger.lm_seconds + own,
+            total_seconds=ledger.lm_seconds + ledger.proposer_seconds + own,
             points=tuple(ledger.points),
             candidates=tuple(_candidate(task, lm, scored) for scored in ledger.best(1)),
             trace_seconds=tuple(one.seconds for one in ledger.improvements),
@@ -177,6 +177,8 @@ def search(
             own_tokens=ledger.own_tokens,
             judge_tokens=ledger.judge_tokens,
             n_partial=ledger.n_partial,
+            proposer_read=ledger.proposer_read,
+            proposer_written=ledger.proposer_written,
         )
         return found if status != "finished" else _concluded(found, ledger, selection, outside)
 

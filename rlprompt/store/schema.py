@@ -77,4 +77,12 @@ MIGRATIONS = (
         tokens_out INTEGER
     ) WITHOUT ROWID
     """,
+    # Requests to what proposes prompts, answered: a list of text, tokens read, tokens written.
+    """
+    CREATE TABLE writings (
+        key BLOB PRIMARY KEY,
+        answers BLOB NOT NULL,
+        seconds REAL NOT NULL
+    )
+    """,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import tomllib
+from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 from stored_search import Counting, goes_on
 from synthetic import N_EXAMPLES, HiddenTexts, HiddenVectors, SlopedWords, Synthetic
 from tiny import tiny_lm
+from writers import Typewriter
 
+from rlprompt.agents import instructions
 from rlprompt.agents.ascent import Ascent
 from rlprompt.agents.bbt_v2 import BBTv2
 from rlprompt.agents.bdpl import BDPL
@@ -24,6 +27,7 @@ from rlprompt.agents.gcg import GCG
 from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
+from rlprompt.agents.instructions import Instructions
 from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.ppo_edit import EditPPO
 from rlprompt.agents.prefix import PrefixTuning
@@ -66,10 +70,11 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     EditPPO(),
     RL(),
     SoftRL(dimension=4),
+    Instructions(),
 )
 
 # Methods that score on parts of the examples.
-ON_BLOCKS = (Grow, GCG, Demonstrations)
+ON_BLOCKS = (Grow, GCG, Demonstrations, Instructions)
 
 
 def name(optimiser: Optimiser[Any]) -> str:
@@ -86,6 +91,14 @@ over_tokens = pytest.mark.parametrize(
 def task(optimiser: Optimiser[Any]) -> Synthetic:
     made: dict[str, Synthetic] = {"tokens": SlopedWords(), "text": HiddenTexts()}
     return made.get(optimiser.searches, HiddenVectors())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _writes_in_no_time() -> Iterator[None]:
+    """A tiny model is slow to write, and what it writes is noise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(instructions, "writer_of", lambda setting, lm: Typewriter())
+        yield
 
 
 def price(optimiser: Optimiser[Any]) -> int:

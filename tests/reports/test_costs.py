@@ -62,6 +62,21 @@ def test_tokens_that_one_run_does_not_know_are_not_summed(tmp_path: Path) -> Non
     assert {row["own tokens"] for row in ledger.values()} == {"-"}
 
 
+def test_tokens_of_a_proposer_are_a_meter_of_their_own(tmp_path: Path) -> None:
+    def propose(entry: RunEntry, result: Result) -> Changed:
+        asked = {"proposer_read": 700, "proposer_written": 40} if entry.seed == 0 else {}
+        return entry, replace(result, **asked)
+
+    ledger = table(small(tmp_path, change_run=propose), "ledger")
+    assert {(row["proposer read"], row["proposer wrote"]) for row in ledger.values()} == {
+        ("700", "40")
+    }
+
+
+def test_where_nobody_proposed_there_is_no_such_meter(page: Page) -> None:
+    assert "proposer read" not in table(page, "ledger")["ppo"]
+
+
 def test_tokens_of_judges_have_a_column_where_there_are_any(tmp_path: Path) -> None:
     def judged(entry: RunEntry, result: Result) -> Changed:
         return entry, replace(result, judge_tokens=7 * (entry.seed == 0))

@@ -110,7 +110,7 @@ def test_a_store_of_version_1_goes_on(path: Path) -> None:
             "ALTER TABLE evaluations DROP COLUMN completed;"
             "ALTER TABLE evaluations DROP COLUMN cost;"
             "DROP TABLE hidden; DROP TABLE scores;"
-            "DROP TABLE documents;"
+            "DROP TABLE documents; DROP TABLE writings; DROP TABLE requests;"
             "PRAGMA user_version = 1"
         )
     raw.close()
