@@ -73,7 +73,7 @@ def halve(
     kept and put together. Where a task's blocks do not add up, the last ones are scored on all
     examples anew.
 
-    >>> from rlprompt import Budget, TokenPrompt
+    >>> from rlprompt import Budget, Objective, TokenPrompt
     >>> from rlprompt.check.toy import ToyTask
     >>> objective = Objective(ToyTask(n_examples=8), None, Budget(1000))
     >>> pool = [TokenPrompt((i,)) for i in range(30)]
@@ -119,7 +119,7 @@ def halving_cost(
 ) -> int:
     """Rows that `halve` takes for a pool of so many distinct prompts.
 
-    >>> from rlprompt import Budget
+    >>> from rlprompt import Budget, Objective
     >>> from rlprompt.check.toy import ToyTask
     >>> halving_cost(Objective(ToyTask(n_examples=32), None, Budget(3200)), 32)
     408
@@ -134,7 +134,7 @@ def halving_cost(
 def halving_size(objective: Rewarding, rows: float) -> int:
     """Distinct prompts, 1 or more, that may begin a halving of so many rows.
 
-    >>> from rlprompt import Budget
+    >>> from rlprompt import Budget, Objective
     >>> from rlprompt.check.toy import ToyTask
     >>> halving_size(Objective(ToyTask(n_examples=32), None, Budget(3200)), 408)
     32
@@ -158,7 +158,7 @@ def race(
     Maron and Moore 1997 (https://doi.org/10.1023/A:1006556606079), with paired t tests as in
     F-Race (Birattari et al. 2002).
 
-    >>> from rlprompt import Budget, TokenPrompt
+    >>> from rlprompt import Budget, Objective, TokenPrompt
     >>> from rlprompt.check.toy import ToyTask
     >>> objective = Objective(ToyTask(n_examples=8), None, Budget(1000))
     >>> best = halve(objective, [TokenPrompt((i,)) for i in range(30)])
