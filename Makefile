@@ -58,7 +58,8 @@ $(DOCS): $(STAMP)
 docs: $(DOCS) ## write the documentation site, build/site; a broken link, a bare name or a failing example ends it
 	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_tutorials.py rlprompt
 	$(BIN)/python docs/build.py
-	PATH="$(BIN):$$PATH" $(BIN)/properdocs build --strict -q -f build/properdocs.yml
+	# Not -q: it hides warnings from --strict as well.
+	PATH="$(BIN):$$PATH" $(BIN)/properdocs build --strict -f build/properdocs.yml
 	@echo "build/site/index.html"
 
 sweep: $(STAMP) ## try every type of model that transformers knows, 3 minutes

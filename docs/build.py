@@ -32,6 +32,7 @@ HOW_TO = (
     "tasks-from-a-function.md",
     "tasks-from-a-class.md",
     "search-a-system-prompt.md",
+    "instructions.md",
     "use-models.md",
     "served-models.md",
     "studies.md",
@@ -222,8 +223,8 @@ def docstring(code: Path, name: str) -> str:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(one, ast.Name) and one.id == name for one in targets):
             text = below.value if isinstance(below, ast.Expr) else None
-            is_text = isinstance(text, ast.Constant) and isinstance(text.value, str)
-            return text.value if is_text else ""
+            said = text.value if isinstance(text, ast.Constant) else ""
+            return said if isinstance(said, str) else ""
     return ""
 
 

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from rlprompt.cli.app import app
-from rlprompt.prompt import TokenPrompt
+from rlprompt.prompt import TextPrompt, TokenPrompt
 from rlprompt.search.result import prompt_from_state
 
 OLD = Path(__file__).parent / "old_files"
@@ -52,6 +52,7 @@ def candidates_of(study: Path) -> dict[str, list[list[float]]]:
 
 def numbers(state: dict[str, Any]) -> list[float]:
     prompt = prompt_from_state(state)
+    assert not isinstance(prompt, TextPrompt)
     return [*prompt.ids] if isinstance(prompt, TokenPrompt) else prompt.vectors.ravel().tolist()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rlprompt._utils.text import counted
 from rlprompt.check.diagnosis import Diagnosis, Facts, warned
 from rlprompt.check.report import Finding
 from rlprompt.models.lm import FrozenLM
@@ -90,7 +91,7 @@ def _words(lm: FrozenLM) -> list[LabelWord]:
 
 
 def _speed(lm: FrozenLM, speed: Speed) -> Facts:
-    told = f"{speed.ours:.3g} on {speed.n_texts} texts of random tokens"
+    told = f"{speed.ours:.3g} on {counted(speed.n_texts, 'text')} of random tokens"
     if speed.usual is None or speed.ratio is None:
         return {"prompts a second": told, "usual way": "the same: row by row"}
     return {

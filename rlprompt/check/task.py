@@ -188,6 +188,8 @@ class _Check:
     ) -> None:
         self.given, self.task = task, as_task(task)
         self.lm, self.rng, self.length = lm, rng, length
+        # Of their own, so that what is drawn for other kinds does not hang on texts.
+        self.text_rng = np.random.default_rng(0)
         self.model, self.states = model_state(lm), random_states()
         self.attributes = _attributes(task)
         self.fingerprint = task.fingerprint
@@ -196,11 +198,10 @@ class _Check:
     def prompts(self, kind: PromptKind, count: int) -> list[Prompt]:
         """Random prompts, each another one."""
         if kind == "text":
-            drawn = self.prompts("tokens", count)
-            shown = (
-                self.task.described(self.lm, p)[0] for p in drawn if isinstance(p, TokenPrompt)
-            )
-            return [*map(TextPrompt, shown)]
+            tokens = make_space("tokens", self.lm, self.length, (), self.text_rng, self.task)
+            assert isinstance(tokens, TokenSpace)
+            drawn = [tokens.sample(self.text_rng) for _ in range(count)]
+            return [TextPrompt(self.task.described(self.lm, one)[0]) for one in drawn]
         space = make_space(kind, self.lm, self.length, (), self.rng, self.task)
         assert not isinstance(space, TextSpace)
         if isinstance(space, TokenSpace):

@@ -62,6 +62,12 @@ def init(
         raise ValueError(f"{target} is there; give another name, or --force to replace it")
     if not target.parent.is_dir():
         raise ValueError(f"folder {target.parent} does not exist; make it, or give another --out")
+    if "://" in model:
+        raise ValueError(
+            f"{model} is the address of a server, where what is tried here would be paid for; "
+            "write the file for a model on this machine, and put "
+            f"`model: {{url: {model!r}}}` into it"
+        )
     found = survey(data)
     roles = guess_roles(found, text=text or (), label=label, answers=answers)
     read = f"{found.name}: {found.n_rows:,} rows of {len(found.columns)} columns"

@@ -317,8 +317,8 @@ class ServedLM(FrozenLM):
             )
         settings: Json = {"max_tokens": decoding.max_new_tokens, "temperature": 0}
         if decoding.temperature:
-            content = repr((decoding.seed, apart, text)).encode()
-            drawn = int.from_bytes(hashlib.blake2b(content, digest_size=4).digest()) >> 1
+            state = repr((decoding.seed, apart, text)).encode()
+            drawn = int.from_bytes(hashlib.blake2b(state, digest_size=4).digest()) >> 1
             settings |= {"temperature": decoding.temperature, "seed": drawn}
             settings |= {"top_p": decoding.top_p} if decoding.top_p < 1 else {}
         if decoding.stop:

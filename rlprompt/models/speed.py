@@ -104,7 +104,7 @@ def loop(
 
     Args:
         lm: The model.
-        prompts: (P,), one after the other.
+        prompts: (P,) of tokens or of vectors, one after the other.
         queries: (Q,) in one padded batch, with candidates of one token.
         head_at_end: Whether the output head is applied at the last position alone, of a model whose
             layers are `base_model` and its head `lm_head`.

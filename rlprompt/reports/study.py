@@ -10,7 +10,7 @@ from rlprompt._utils.notebook import card, late, line
 from rlprompt.reports.page import Page, page_of
 from rlprompt.reports.study_data import RunData, read_study
 from rlprompt.store.store import FILE, Store
-from rlprompt.store.summary import ScoredEntry
+from rlprompt.store.summary import ControlEntry, ReferenceEntry, ScoredEntry
 from rlprompt.studies.inspection import records
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ class Study:
     def controls(self) -> pandas.DataFrame:
         """A row a prompt that no search found, or a training of the model, with its scores."""
         summary = self.data.summary
+        found: list[ControlEntry | ReferenceEntry] = [*summary.controls, *summary.references]
         return self._frame(
             {
                 **{name: getattr(one, name) for name in ("task", "model", "split_seed", "name")},
@@ -102,7 +103,7 @@ class Study:
                 "rows": one.rows,
                 **_scores(one),
             }
-            for one in (*summary.controls, *summary.references)
+            for one in found
         )
 
     def curves(self) -> pandas.DataFrame:

@@ -224,8 +224,10 @@ def _model_entry(lm: FrozenLM) -> ModelEntry:
 
 
 def _bill_entry(lm: ServedLM) -> BillEntry:
-    prices = lm.prices and {"input_price": lm.prices.input, "output_price": lm.prices.output}
-    return BillEntry(**dataclasses.asdict(lm.bill), **(prices or {}), cost=lm.cost)
+    told: dict[str, Any] = {**dataclasses.asdict(lm.bill), "cost": lm.cost}
+    if lm.prices:
+        told |= {"input_price": lm.prices.input, "output_price": lm.prices.output}
+    return BillEntry(**told)
 
 
 def _control_entry(experiment: Experiment, control: Control) -> ControlEntry:

@@ -274,7 +274,8 @@ def load_model(section: ModelConfig, device: str, dtype: str) -> FrozenLM:
         AssetError: The bundled model could not be fetched.
     """
     if section.url:
-        prices = section.prices and Prices(section.prices.input, section.prices.output)
+        told = section.prices
+        prices = None if told is None else Prices(told.input, told.output)
         access = {key: getattr(section, key) for key in ACCESS}
         return ServedLM.connect(section.url, section.name, prices=prices, **access)
     return FrozenLM.load(

@@ -187,9 +187,9 @@ class MultipleChoiceTask(TemplateTask):
     def fingerprint(self) -> str:
         """Hash of template, reward, examples, and how options are scored."""
         template = self.template.text, self.template.answer_space
-        state = (*template, self.reward, self.metric, self.answer_by, self.splits.digest)
+        state = [*template, self.reward, self.metric, self.answer_by, self.splits.digest]
         if self.select_by != "reward":  # which changes no reward, but what a search says
-            state = (*state, f"select by {self.select_by}")
+            state.append(f"select by {self.select_by}")
         return hashlib.blake2b(repr(state).encode(), digest_size=16).hexdigest()
 
     def queries(self, lm: FrozenLM, examples: Sequence[Example]) -> list[Query]:

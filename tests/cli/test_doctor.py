@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from command_line import rlprompt, save
-from tiny import tiny_lm
+from tiny import TinyKind, tiny_lm
 
 from rlprompt.check import machine, model
 from rlprompt.check.diagnosis import Diagnosis
@@ -53,7 +54,7 @@ class TestMachine:
         monkeypatch.setattr(machine, "find_spec", lambda _: None)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 999)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+        monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/nvidia-smi")
         versions = {"rl-prompt": "0.1", "numpy": ""}
         known = machine._version
         monkeypatch.setattr(machine, "_version", lambda name: versions.get(name, known(name)))
@@ -125,8 +126,8 @@ class TestSpeed:
         torch.testing.assert_close(loop(lm, soft, queries), ours[:1])
 
     @pytest.mark.parametrize("kind", ["llama", "bert"])
-    def test_both_are_timed(self, kind: str) -> None:
-        found = measure_speed(tiny_lm(kind), limit=0.05)  # type: ignore[arg-type]
+    def test_both_are_timed(self, kind: TinyKind) -> None:
+        found = measure_speed(tiny_lm(kind), limit=0.05)
         assert found.ours > 0
         assert (found.ratio is None) == (kind == "bert")
 

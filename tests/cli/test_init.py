@@ -91,6 +91,7 @@ class TestRefused:
             (["films.csv", "--label", "lable"], "has no column 'lable'; it has 'text', 'label'"),
             (["films.csv", "--label", "text", "--text", "text"], "is named as --text and --label"),
             (["films.csv", "--model", "/nowhere"], "model folder '/nowhere' does not exist"),
+            (["films.csv", "--model", "http://a/v1"], "put `model: {url: 'http://a/v1'}` into it"),
             (["empty.csv"], "empty.csv has no rows; give a table with a line of column names"),
         ],
     )

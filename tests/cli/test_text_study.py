@@ -150,8 +150,8 @@ def test_a_study_of_texts_alone_is_planned_without_random(desk: Path) -> None:
         (TEXT, {"start": "common-words"}, "a start of common-words is one of tokens"),
         (
             TEXT,
-            {"kind": "text", "length": {"at_most": 1}, "start": "hand"},
-            "' it was' has more tokens than the 1",
+            {"kind": "text", "length": {"at_most": 2}, "start": ["hand", "it was good"]},
+            "' it was good' has more tokens than the 2",
         ),
     ],
 )

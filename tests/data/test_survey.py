@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def read(found: Roles) -> list[str]:
 
 class TestKinds:
     def test_each_column_is_what_its_values_are(self, tmp_path: Path) -> None:
-        values = {
+        values: dict[str, Callable[[int], object]] = {
             "key": lambda i: f"T-{i:04}",
             "url": lambda i: f"https://a.example/{i}",
             "when": lambda i: f"2026-01-{i + 1:02}",

@@ -95,7 +95,7 @@ def test_retry_after_may_be_a_date() -> None:
 
 def test_waits_double_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "FIRST_WAIT", 0.5)
-    monkeypatch.setattr(api.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr("random.uniform", lambda low, high: high)
     assert [api.backoff(i) for i in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, cast
 
-import pytest
 import torch
 
 from rlprompt.models.lm import FrozenLM
@@ -16,31 +14,6 @@ from rlprompt.types import Ids
 END = 2
 
 
-class Lines(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.text += f"{record.getMessage()}\n"
-
-
-@pytest.fixture(scope="module")
-def loaded() -> tuple[FrozenLM, str]:
-    """The model on the CPU, and what was logged as it was loaded; change nothing in it."""
-    lines, logger = Lines(), logging.getLogger("rlprompt")
-    level = logger.level
-    logger.addHandler(lines)
-    logger.setLevel(logging.INFO)
-    try:
-        return FrozenLM.load("smollm2-135m", device="cpu"), lines.text
-    finally:
-        logger.setLevel(level)
-        logger.removeHandler(lines)
-
-
 def test_its_dtype_is_stated(loaded: tuple[FrozenLM, str]) -> None:
     lm, said = loaded
     assert lm.fingerprint.dtype == "float32"  # bfloat16's noise here is 0.3 nats
@@ -48,8 +21,8 @@ def test_its_dtype_is_stated(loaded: tuple[FrozenLM, str]) -> None:
     assert "smollm2-135m is scored in float32 on cpu: " in said
 
 
-def test_packed_equals_plain_and_its_gradient_too(loaded: tuple[FrozenLM, str]) -> None:
-    lm, _ = loaded
+def test_packed_equals_plain_and_its_gradient_too(default_lm: FrozenLM) -> None:
+    lm = default_lm
     answers = [lm.encode(" terrible"), lm.encode(" great"), lm.encode(" not good")]
     texts = ("a dull , lifeless film .", "moving and funny .")
     template = Template("{text} {prompt}")
@@ -67,15 +40,15 @@ def test_packed_equals_plain_and_its_gradient_too(loaded: tuple[FrozenLM, str]) 
     assert float((grad - plain).norm() / plain.norm()) < 1e-4
 
 
-def test_it_is_frozen_and_says_so(loaded: tuple[FrozenLM, str]) -> None:
-    lm, _ = loaded
+def test_it_is_frozen_and_says_so(default_lm: FrozenLM) -> None:
+    lm = default_lm
     assert lm.fingerprint.weights.startswith("d492b8787c844cdc")
     assert (lm.fingerprint.dtype, lm.kind, lm.context) == ("float32", "causal", 8192)
 
 
-def test_it_writes_the_likeliest_tokens(loaded: tuple[FrozenLM, str]) -> None:
+def test_it_writes_the_likeliest_tokens(default_lm: FrozenLM) -> None:
     """At both places of the prompt; one row at a time on the other side."""
-    lm, _ = loaded
+    lm = default_lm
     prompts = [TokenPrompt(lm.encode(text)) for text in (" The capital is", "")]
     for template in ("{text} {prompt}", "{prompt}\nText: {text}\nAnswer:"):
         queries = [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pytest
 
-from rlprompt import Budget, Experiment, Result, Study, compare
+from rlprompt import Budget, Experiment, Optimiser, Result, Study, compare
 from rlprompt.agents import Greedy, RandomSearch
 from rlprompt.check import ToyTask, toy_lm
 from rlprompt.studies.inspection import export
@@ -20,7 +21,7 @@ matplotlib.use("Agg")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
-    methods = {"random": RandomSearch(), "<greedy>": Greedy()}
+    methods: dict[str, Optimiser[Any]] = {"random": RandomSearch(), "<greedy>": Greedy()}
     experiment = Experiment("toys", ToyTask(), toy_lm(), methods, Budget(40), (0, 1), length=2)
     compare(experiment, folder)
     return folder
@@ -75,7 +76,8 @@ def test_plots_have_a_line_a_search_and_a_name_a_method(folder: Path) -> None:
 
     axes = Study(folder).plot()
     assert len(axes.lines) == 4
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["random", "<greedy>"]
+    _, names = axes.get_legend_handles_labels()
+    assert [name for name in names if name != "_"] == ["random", "<greedy>"]
     result = Result.from_json((folder / "runs" / "random-seed0.json").read_text())
     _, best = result.plot().lines
     assert np.asarray(best.get_ydata()).tolist() == result.to_frame()["best"].tolist()

@@ -247,7 +247,7 @@ class Near(Task):
             if isinstance(prompt, TokenPrompt):
                 same = [a == b for a, b in zip(prompt.ids[::-1], wanted[::-1], strict=False)]
                 worth.append(sum(same) - abs(len(prompt) - len(wanted)))
-            else:
+            elif isinstance(prompt, SoftPrompt):
                 worth.append(-float(np.square(prompt.vectors[-2:] - table[list(wanted)]).sum()))
         return np.array(worth, dtype=float)[:, None] + np.zeros(len(examples))
 

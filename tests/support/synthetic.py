@@ -157,8 +157,8 @@ class HiddenTexts(Synthetic):
     splits: Splits = field(init=False)
 
     def __post_init__(self) -> None:
-        parts = (examples(name, self.n_examples) for name in ("train", "dev", "test"))
-        object.__setattr__(self, "splits", Splits(*parts))
+        train, dev, test = (examples(name, self.n_examples) for name in ("train", "dev", "test"))
+        object.__setattr__(self, "splits", Splits(train, dev, test))
 
     def showable(self) -> Sequence[int]:
         return range(self.n_examples)

@@ -88,6 +88,7 @@ def plain_reward(lm: FrozenLM, example: Example, prompt: Tensor, pooling: Poolin
 
 
 def vectors_of(lm: FrozenLM, prompt: Prompt) -> Tensor:
+    prompt = lm.fed(prompt)
     if isinstance(prompt, SoftPrompt):
         return torch.tensor(prompt.vectors)
     table: Any = lm.model.get_input_embeddings()

@@ -213,7 +213,7 @@ def test_every_answer_is_valued_by_itself_within_0_and_1(
 )
 def test_a_metric_that_cannot_be_is_refused(name: str | dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        metric(name)  # type: ignore[call-overload]  # a name, or a mapping
+        metric(name)
 
 
 class TestSeveralAnswers:

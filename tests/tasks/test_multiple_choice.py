@@ -50,8 +50,10 @@ def expected(
     for example in examples:
         context = f"Question: {example.fields['question']}{prompt}\nAnswer:"
         own = [plain_loglik(lm, context, option) for option in example.options]
-        length = {"acc": lambda o: 1, "acc_norm": len, "acc_bytes": lambda o: len(o.encode())}
-        sizes = [float(length[metric](option)) for option in example.options]
+        sizes = [
+            float(len({"acc": "x", "acc_norm": o, "acc_bytes": o.encode()}[metric]))
+            for o in example.options
+        ]
         best = int(np.argmax(np.array(own) / np.array(sizes)))
         logliks.append(own)
         right.append(float(best == example.options.index(example.label)))

@@ -316,7 +316,8 @@ class TestDistrust:
 
 class TestAdvice:
     def test_an_unknown_name_lists_the_known_ones(self) -> None:
-        with pytest.raises(ValueError, match="'gpt2'; there are: movie-reviews, smollm2-135m"):
+        known = "french-messages, iterator-functions, movie-reviews, smollm2-135m"
+        with pytest.raises(ValueError, match=f"'gpt2'; there are: {known}"):
             fetch("gpt2")
 
     def test_without_cache_and_index_the_message_says_all(
