@@ -241,5 +241,7 @@ def test_a_search_that_is_cut_goes_on(optimiser: Optimiser[Any], tmp_path: Path)
     whole, counts = make(), list[int]()
     third = 3 if getattr(optimiser, "needs_gradient", False) else 9
     lives = [*(make(counts=counts, last=i * third) for i in range(3)), make(counts=counts)]
-    goes_on(tmp_path / "study.sqlite", optimiser, whole, lives, 24 * N_EXAMPLES, Length(4, 2))
+    # Proposals are of a few words, each of several tokens here.
+    lengths = Length(64) if isinstance(optimiser, Instructions) else Length(4, 2)
+    goes_on(tmp_path / "study.sqlite", optimiser, whole, lives, 24 * N_EXAMPLES, lengths)
     assert sum(counts) == sum(whole.counts), "nothing was scored twice"

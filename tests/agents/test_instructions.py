@@ -39,12 +39,11 @@ ANIMALS = ("cat", "dog", "cow", "pig")
 
 
 def splits(words: Sequence[str]) -> Splits:
-    return Splits(
-        *(
-            tuple(Example({"text": f"{part} {i}"}, word) for i, word in enumerate(words))
-            for part in ("train", "dev", "test")
-        )
+    train, dev, test = (
+        tuple(Example({"text": f"{part} {i}"}, word) for i, word in enumerate(words))
+        for part in ("train", "dev", "test")
     )
+    return Splits(train, dev, test)
 
 
 @dataclass(frozen=True)
