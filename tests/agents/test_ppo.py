@@ -29,7 +29,6 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Evaluation, Objective
-from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace
@@ -44,7 +43,7 @@ SPREAD = {"tokens": 0.24, "soft": 0.16}
 
 
 @lru_cache
-def sampled(optimiser: Optimiser[Any], seed: int) -> np.ndarray:
+def sampled(optimiser: PPO | SoftPPO, seed: int) -> np.ndarray:
     """Rewards of all prompts in order; searched once for several tests."""
     tokens = optimiser.searches == "tokens"
     task = HiddenWords(seed=seed) if tokens else HiddenVectors(seed=seed)
@@ -54,7 +53,7 @@ def sampled(optimiser: Optimiser[Any], seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("optimiser", [PPO(), SoftPPO()], ids=["tokens", "soft"])
-def test_learns(optimiser: Optimiser[Any], seed: int) -> None:
+def test_learns(optimiser: PPO | SoftPPO, seed: int) -> None:
     # A policy that learns nothing draws every prompt alike. The last 75 are then above the first
     # 16 by five standard errors with a probability below 1e-6.
     rewards = sampled(optimiser, seed)

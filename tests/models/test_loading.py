@@ -170,7 +170,7 @@ class TestDenseFolder:
     def test_it_leaves_room_on_the_disk(
         self, gguf: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        usage = shutil._ntuple_diskusage(100, 40, 60)  # type: ignore[attr-defined]
+        usage = shutil._ntuple_diskusage(100, 40, 60)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
         with caplog.at_level(logging.WARNING):
             assert dense_folder(gguf) is None  # 4 bytes may become 32

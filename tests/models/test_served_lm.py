@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ from rlprompt.template import Query, Template
 
 TEXTS = ("a film", "the bad film, it was", "was it 7 €?")
 EXAMPLES = tuple(Example({"text": text}, "bad") for text in TEXTS)
-SPLITS = Splits(*[(EXAMPLES[i], Example({"text": f"film {i}"}, "good")) for i in range(3)])
+TRAIN, DEV, TEST = [(EXAMPLES[i], Example({"text": f"film {i}"}, "good")) for i in range(3)]
+SPLITS = Splits(TRAIN, DEV, TEST)
 WORDS = {"bad": "terrible", "good": "great", "odd": "nice"}
 PROMPTS = [TextPrompt(""), TextPrompt(" it was"), TextPrompt("\n<so> good, ünd")]
 TEMPLATE = Template("{text}{prompt} It:")
@@ -236,7 +237,9 @@ def test_vectors_tokens_and_gradients_are_refused(server: Script) -> None:
     for prompt in (SoftPrompt(np.zeros((2, 3))), TokenPrompt((5, 6))):
         with pytest.raises(ServerError, match=r"takes no (soft|token) prompts"):
             lm.score([prompt], [query])
-    for ask in (lm.embeddings, lm.hash_weights, lambda: lm.model, lambda: lm.tokenizer):
+    asked: tuple[Callable[[], object], ...]
+    asked = (lm.embeddings, lm.hash_weights, lambda: lm.model, lambda: lm.tokenizer)
+    for ask in asked:
         with pytest.raises(ServerError, match="takes no vectors, gradients, training"):
             ask()
     for method in ("random_search:RandomSearch", "soft_prompt:SoftPromptTuning", "gcg:GCG"):
