@@ -7,18 +7,22 @@ model is one; a model on this machine becomes one (`LocalWriter`).
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
+from rlprompt._utils.text import listed
 from rlprompt.models.decoding import Decoding, check_writes
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.served_lm import ServedLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Query, Template
 from rlprompt.types import Written
+
+logger = logging.getLogger(__name__)
 
 # What a writer may be given by, beside the name: on this machine, and on a server.
 HERE = ("revision", "load", "device", "dtype")
@@ -68,6 +72,7 @@ class LocalWriter:
     def __init__(self, lm: FrozenLM) -> None:
         check_writes(lm.name, lm.kind)
         self.lm = lm
+        self._said_so = False
 
     @property
     def name(self) -> str:
@@ -93,24 +98,38 @@ class LocalWriter:
         return template.query({name: fields[name] for name in template.fields}, self.lm)
 
     def write(self, requests: Sequence[str], decoding: Decoding) -> list[Written]:
-        """See `Writer.write`.
-
-        Raises:
-            ValueError: A request is too long for the model.
-        """
+        """See `Writer.write`; a request that the model has no room for has an empty answer."""
+        queries = list(map(self._query, requests))
         found: dict[int, Written] = {}
         earlier = Counter[str]()
         rounds: dict[int, list[int]] = {}
-        for place, request in enumerate(requests):
-            rounds.setdefault(earlier[request], []).append(place)
-            earlier[request] += 1
+        for place, (request, query) in enumerate(zip(requests, queries, strict=True)):
+            if self._has_room(query, decoding):
+                rounds.setdefault(earlier[request], []).append(place)
+                earlier[request] += 1
+            else:
+                found[place] = Written("", 0, 0)
         for again, places in rounds.items():
-            queries = [self._query(requests[place]) for place in places]
             own = replace(decoding, seed=decoding.seed + again)
-            (answers,) = self.lm.generate([TokenPrompt()], queries, **asdict(own))
-            for place, query, answer in zip(places, queries, answers, strict=True):
+            asked = [queries[place] for place in places]
+            (answers,) = self.lm.generate([TokenPrompt()], asked, **asdict(own))
+            for place, query, answer in zip(places, asked, answers, strict=True):
                 found[place] = Written(answer.text, query.n_text, len(answer.ids))
         return [found[place] for place in range(len(requests))]
+
+    def _has_room(self, query: Query, decoding: Decoding) -> bool:
+        context = self.lm.limits.context
+        if context is None or query.n_text + decoding.max_new_tokens <= context:
+            return True
+        if self._said_so:
+            return False
+        self._said_so = True
+        logger.warning(
+            "a request of %d tokens and an answer of %d are more than the %d of %s, so it is not "
+            "answered; show shorter examples, or have a larger model propose",
+            *(query.n_text, decoding.max_new_tokens, context, self.lm.name),
+        )
+        return False
 
 
 def writer_of(setting: str | Mapping[str, Any] | Writer | None, lm: FrozenLM) -> Writer:
@@ -148,7 +167,7 @@ def _named(setting: Mapping[str, Any], lm: FrozenLM) -> Writer:
     if unknown or not isinstance(setting.get("url" if served else "name"), str):
         raise ValueError(
             f"a proposer is a model's name, {{name: ...}} with {', '.join(HERE)}, or {{url: ...}} "
-            f"with name, {', '.join(THERE[1:])}; got {dict(setting)}"
+            f"with name, {', '.join(THERE[1:])}; got the keys {listed(sorted(setting))}"
         )
     if not served:
         # Not `auto`, which may choose otherwise when a search goes on.

@@ -105,7 +105,7 @@ class TestModel:
         assert "packing" not in {one.name for one in masked.findings}
         assert masked.facts["tokenizer"]["mask"] == "<mask>"
         noisy = Noise(alone=0.5, shuffled=0.0, batches=0.0, plain=0.0, spread=1.0)
-        monkeypatch.setattr(FrozenLM, "own_noise", noisy)
+        monkeypatch.setattr(FrozenLM, "own_noise", property(lambda _: noisy))
         monkeypatch.setattr(FrozenLM, "vectors_obstacle", "it sees ids")
         monkeypatch.setattr(model, "SHORT_CONTEXT", 1000)
         monkeypatch.setattr(model, "quantisation", lambda _: "bitsandbytes")

@@ -72,9 +72,14 @@ def test_equal_requests_are_answered_apart_and_the_same_again() -> None:
     assert writer.write(["good"], HEATED) == [other]
 
 
-def test_a_request_that_is_too_long_is_refused() -> None:
-    with pytest.raises(ValueError, match="256"):
-        LocalWriter(tiny_lm()).write(["x" * 300], HEATED)
+def test_a_request_that_is_too_long_has_no_answer_and_costs_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    writer = LocalWriter(tiny_lm())
+    (alone,) = writer.write(["good"], HEATED)
+    for _ in range(2):
+        assert writer.write(["x" * 300, "good"], HEATED) == [Written("", 0, 0), alone]
+    assert caplog.text.count("are more than the 256 of tiny-llama") == 1
 
 
 def test_a_writer_comes_of_a_name_a_mapping_or_itself(tmp_path: Path) -> None:

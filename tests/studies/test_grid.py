@@ -196,9 +196,8 @@ def test_a_study_of_the_first_version_goes_on(desk: Path, model: Path) -> None:
         raw.execute("UPDATE study SET spec = ?", (json.dumps(state),))
         raw.execute("UPDATE runs SET result = NULL, used = 0 WHERE id = 2")
         raw.execute("DELETE FROM evaluations WHERE run = 2")
-        raw.execute("DROP TABLE scores")
-        raw.execute("DROP TABLE hidden")
-        raw.execute("DROP TABLE documents")
+        for table in ("scores", "hidden", "documents", "requests", "writings"):
+            raw.execute(f"DROP TABLE {table}")
         raw.execute("ALTER TABLE answers DROP COLUMN outputs")
         raw.execute("ALTER TABLE answers DROP COLUMN examples")
         raw.execute("ALTER TABLE evaluations DROP COLUMN completed")
