@@ -63,7 +63,7 @@ class TestTerminal:
         console = Console(
             force_terminal=True, width=width, markup=False, highlight=False, color_system=None
         )
-        monkeypatch.setattr(terminal, "make_console", lambda: console)
+        monkeypatch.setattr(terminal, "make_console", lambda quiet=False: console)
         result = rlprompt("compare", "small.yaml")
         assert result.exit_code == 0
         return result.stdout.replace("\r", "\n").splitlines()
