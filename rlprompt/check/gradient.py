@@ -23,6 +23,11 @@ N_DIRECTIONS = 3
 TOLERANCE = 0.1
 
 
+def gradient_calls(n_prompts: int) -> int:
+    """How often `check_gradient` has a prompt scored, a gradient counted as three times."""
+    return n_prompts * (2 * (3 + 1) + len(STEPS) * 2 * N_DIRECTIONS)
+
+
 def check_gradient(
     task: Task,
     ask: CheckedTask,
