@@ -234,9 +234,10 @@ class _Check:
         examples, dev = _spread(train, N_EXAMPLES), self.task.splits.parts()["dev"][:2]
         taken = listed(f"{kind.removesuffix('s')} prompts" for kind in self.kinds)
         yield Finding("kinds", "pass", f"it takes {taken}")
+        first = self.prompts(self.kinds[0], N_PROMPTS)
+        self.ask(first, examples)
         # Single rows, and the first ones, say little about how long many take.
         self.ask.rows, self.ask.seconds = 0, 0.0
-        first = self.prompts(self.kinds[0], N_PROMPTS)
         self.ask(first, examples)
         for kind in self.kinds:
             n_rows = purity_rows(self.ask, N_PROMPTS, examples, dev)
