@@ -25,7 +25,7 @@ DEFAULT_MODEL = "smollm2-135m"
 # Seconds that a check takes at most, and the share of them that is for tasks; an optimiser takes a
 # few (0.3 to 4 seconds on a busy CPU).
 LIMIT = 110.0
-TASKS = 0.6
+TASKS = 0.5
 OPTIMISER = 4.0
 
 

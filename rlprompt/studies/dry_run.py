@@ -157,8 +157,8 @@ def make_plan(experiment: Experiment, seconds: float = math.inf) -> Plan:
 
 
 def least_rows(experiment: Experiment) -> int:
-    """Rows that measuring scores at the least."""
-    calls = (SCORED_CALLS + 1) * GRADIENT_ROWS * len(experiment.optimisers)
+    """Rows that measuring scores at the least, gradients not counted."""
+    calls = (SCORED_CALLS + 1) * len(experiment.optimisers)
     alone = experiment.task.split_rows("dev", SINGLE_EXAMPLES)
     return calls * LEAST_ROWS + (2 + len(experiment.control_plans)) * alone
 
