@@ -176,7 +176,10 @@ def _download(name: str, asset: Asset, scratch: Path) -> Path:
         return archive
     if "No module named pip" in finished.stderr:
         reason = f"{sys.executable} has no pip"
-        advice = "Install it (`python -m ensurepip` or `uv pip install pip setuptools`)"
+        advice = "Install it (`python -m ensurepip` or `uv pip install 'rlprompt[demo]'`)"
+    elif "setuptools.build_meta" in finished.stderr:
+        reason = f"{sys.executable} has no setuptools, which pip asks for the archive's name"
+        advice = "Install it (`pip install 'rlprompt[demo]'`)"
     else:
         lines = [line.strip() for line in finished.stderr.splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("ERROR:")] or lines
