@@ -143,8 +143,7 @@ def _members(task: Task) -> Iterator[Finding]:
 
 
 def _texts(task: Task, lm: FrozenLM) -> Iterator[Finding]:
-    """What was done to examples, and how the tokenizer treats the borders of their pieces."""
-    yield from (Finding("examples", "pass", note) for note in task.splits.notes)
+    """How the tokenizer treats the borders of the pieces of examples."""
     warnings = list(task.spelling_warnings(lm))
     yield from (Finding("tokens", "warn", warning) for warning in warnings)
     if not warnings:

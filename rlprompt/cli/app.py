@@ -169,7 +169,7 @@ def list_(
     ],
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to look for runs.")] = RUNS,
 ) -> None:
-    """List the optimisers, tasks or models that there are, or the runs in a folder."""
+    """List optimisers, tasks, models, or runs."""
     from rlprompt.cli import listing
 
     listings: dict[Listing, Callable[[], None]] = {

@@ -46,10 +46,11 @@ def check(
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Check a task before a search is paid for; exit code 1 if something is wrong with it.
+    """Check a task before a search is paid for.
 
     For an experiment file: its task, its optimisers, and what the searches will cost. It takes two
-    minutes at most, loading not counted, and says what it leaves out for that.
+    minutes at most, loading not counted, and says what it leaves out for that. Exit code 1 if
+    something is wrong.
     """
     from rlprompt.check.patience import Patience
     from rlprompt.check.task import check_task

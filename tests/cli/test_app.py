@@ -25,6 +25,11 @@ class TestCompare:
         assert len(rows) >= 8
         assert all(row in written for row in rows)
         assert "written to runs/small" in result.stdout
+        # The first thing that is known is said at once, before a search begins.
+        before = result.stdout.partition("1/2 random")[0]
+        told = re.findall(r"^(.+): accuracy on dev \d\.\d{3}, test \d\.\d{3}$", before, re.M)
+        assert told[:2] == ["empty prompt", "hand-written prompt"]
+        assert "best word" in told
         assert summary(desk / "runs" / "small")["config"]["task"]["shots"] == 2
 
     def test_a_script_gets_one_object_or_nothing(self, desk: Path) -> None:
