@@ -68,6 +68,8 @@ def check(
         reports = _check_experiment(subject, full, device, dtype)
     if any(report.failed for report in reports):
         raise typer.Exit(1)
+    if Path(subject).exists():
+        typer.echo(f"\nno check failed; next: rlprompt compare {subject}")
 
 
 def dry_run(config: Config) -> None:

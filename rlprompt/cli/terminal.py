@@ -329,7 +329,7 @@ def print_conclusions(console: Console, page: Page) -> None:
         console.print(visible(line))
 
 
-def next_steps(place: Path, one_seed: bool, served: bool = False) -> list[str]:
+def next_steps(place: Path, served: bool = False) -> list[str]:
     """What a person may do with a study that is done; what a server is given is a text alone."""
     lines = [f"look: {place / 'report.html'}"]
     if served:
@@ -337,8 +337,7 @@ def next_steps(place: Path, one_seed: bool, served: bool = False) -> list[str]:
     else:
         lines.append(f"keep the best prompt: rlprompt export {place} --best found")
         lines.append("use it: rlprompt predict found DATA")
-    more = "tell luck from method: run it again with more seeds; what is there is kept"
-    return [*lines, more] if one_seed else lines
+    return lines
 
 
 def print_table(console: Console, table: Table) -> None:

@@ -114,6 +114,7 @@ class TestCheck:
         assert re.search(r"^checks: \d\d, failed: 0, warnings: \d$", result.stdout, re.M)
         assert re.search(r"^ok    random: \d+ checks passed$", result.stdout, re.M)
         assert "controls: 166 rows" in result.stdout
+        assert result.stdout.endswith("\nno check failed; next: rlprompt compare small.yaml\n")
         assert not (desk / "runs").exists()
 
     @pytest.mark.parametrize("name", ["mine.py:good", "mine:make"])
