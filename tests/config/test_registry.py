@@ -26,7 +26,7 @@ def test_settings_change_the_defaults() -> None:
     assert settings_of(Greedy)["pool"] == Greedy().pool
 
 
-@pytest.mark.parametrize("name", [one.name for one in entries("optimiser")])
+@pytest.mark.parametrize("name", sorted(entries("optimiser")))
 def test_no_method_has_a_setting_that_hides_one_of_its_prompts(name: str) -> None:
     """`{name: greedy, tokens: words}` says what the prompts are made of, for every method."""
     hidden = settings_of(load("optimiser", name)).keys() & {"length", "tokens"}
