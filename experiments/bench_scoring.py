@@ -182,7 +182,7 @@ def measure(case: Case, exact: FrozenLM, narrow: FrozenLM, n_turns: int) -> list
     for lm, n in runs:
         ours, linear, kernel = medians(own[lm, n])
         # Seconds that the linear layers of the new tokens take at the measured peaks.
-        scale = int(cast(Any, lm.model.config).num_hidden_layers) * case.new_tokens
+        scale: float = int(cast(Any, lm.model.config).num_hidden_layers) * case.new_tokens
         scale /= PEAK_ROWS[lm.device.type]
         rows.append(
             Row(

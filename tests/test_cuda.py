@@ -66,8 +66,8 @@ def test_scores_are_those_of_the_cpu(device: str, kind: TinyKind, prompts: str) 
     queries = queries_of(9, here.mask_id if here.kind == "masked" else None)
     assert there.device.type == device
     for over in ("vocabulary", "candidates"):
-        found = there.score(prompts_of(there, 5, prompts), queries, over=over)  # type: ignore[arg-type]
-        expected = here.score(prompts_of(here, 5, prompts), queries, over=over)  # type: ignore[arg-type]
+        found = there.score(prompts_of(there, 5, prompts), queries, over=over)
+        expected = here.score(prompts_of(here, 5, prompts), queries, over=over)
         torch.testing.assert_close(found, expected, rtol=0, atol=EXACT)
 
 

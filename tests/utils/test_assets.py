@@ -350,12 +350,13 @@ class TestAdvice:
         with pytest.raises(AssetError, match=r"has no pip\. Install it \(`python -m ensurepip`"):
             fetch("tiny")
 
+    @pytest.mark.parametrize("said", assets.NO_SETUPTOOLS)
     def test_a_python_without_setuptools_is_named(
-        self, tiny: Asset, monkeypatch: pytest.MonkeyPatch
+        self, said: str, tiny: Asset, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def without(*arguments: str) -> subprocess.CompletedProcess[str]:
-            said = "BackendUnavailable: Cannot import 'setuptools.build_meta'\n"
-            return subprocess.CompletedProcess(arguments, 2, "", said)
+            traceback = f"ERROR: Exception:\nTraceback (most recent call last):\n{said}\n"
+            return subprocess.CompletedProcess(arguments, 2, "", traceback)
 
         monkeypatch.setattr(assets, "_pip", without)
         advice = r"has no setuptools, .*Install it \(`pip install 'rlprompt\[demo\]'`\)"
