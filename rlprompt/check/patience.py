@@ -41,18 +41,21 @@ class Patience:
         own.left_out, own.row_seconds = self.left_out, self.row_seconds
         return own
 
-    def allows(self, seconds: float, what: str, spare: float = 0.0) -> bool:
+    def allows(self, seconds: float, what: str) -> bool:
         """Whether there is time for something; if not, it is noted.
 
         Args:
             seconds: That it takes, as far as one knows.
             what: What to call it.
-            spare: Seconds to keep for what comes after it.
         """
-        if seconds + spare <= self.left:
+        if seconds <= self.left:
             return True
-        self.left_out.append(f"{what} ({duration(seconds)})")
+        self.leave_out(what, seconds)
         return False
+
+    def leave_out(self, what: str, seconds: float) -> None:
+        """Note something that there was no time for, and the seconds that it takes."""
+        self.left_out.append(f"{what} ({duration(seconds)})")
 
 
 def duration(seconds: float) -> str:

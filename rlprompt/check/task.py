@@ -16,7 +16,7 @@ import dataclasses
 import inspect
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import Any, get_args
 
@@ -230,7 +230,7 @@ class _Check:
     def answers(self) -> Iterator[Finding]:
         """What it says to few prompts and examples."""
         train = self.task.splits.parts()["train"]
-        examples, dev = _spread(train, N_EXAMPLES), self.task.splits.parts()["dev"][:2]
+        examples = _spread(train, N_EXAMPLES)
         taken = listed(f"{kind.removesuffix('s')} prompts" for kind in self.kinds)
         yield Finding("kinds", "pass", f"it takes {taken}")
         first = self.prompts(self.kinds[0], N_PROMPTS)
@@ -238,47 +238,52 @@ class _Check:
         # Single rows, and the first ones, say little about how long many take.
         self.ask.rows, self.ask.seconds = 0, 0.0
         self.ask(first, examples)
-        for kind in self.kinds:
-            n_rows = purity_rows(self.ask, N_PROMPTS, examples, dev)
-            # Other kinds than the first must leave room for what a search could find.
-            spare = 0 if kind == self.kinds[0] else self._signal_rows(LEAST_PROMPTS)
-            what = f"whether {kind.removesuffix('s')} prompts asked again earn the same"
-            if not self._allows(n_rows, what, spare):
-                continue
-            prompts = first if kind == self.kinds[0] else self.prompts(kind, N_PROMPTS)
-            others = self.prompts(kind, 2)
-            found = collect(partial(check_purity, self.ask, prompts, examples, others, dev))
-            yield from found
-            if any(finding.status == "fail" for finding in found):
-                return
-            yield from self._companions(prompts, examples)
-        if (
-            "soft" in self.kinds
-            and self.task.has("rewards_with_grad")
-            and self._allows(
-                gradient_calls(2) * self.ask.cost(examples),
-                "whether the gradient is that of the reward",
-                self._signal_rows(LEAST_PROMPTS),
-            )
-        ):
-            soft = [p for p in self.prompts("soft", 2) if isinstance(p, SoftPrompt)]
-            yield from check_gradient(self.task, self.ask, soft, examples, self.rng)
+        if not (yield from self._asked_again(self.kinds[0], first, examples)):
+            return
+        # Before other kinds and gradients: it is what a search stands or falls with.
         some = _spread(train, MANY_EXAMPLES)
         fits = self.patience.left / max(1e-9, self._seconds(self._signal_rows(1)))
         count = int(min(fits, MANY_PROMPTS))
         if count < MANY_PROMPTS:
             left = f"{MANY_PROMPTS - count if count >= LEAST_PROMPTS else 'all'} of {MANY_PROMPTS}"
             what = f"{left} random prompts that tell what a search could find"
-            self._allows(self._signal_rows(MANY_PROMPTS), what)
+            self.patience.leave_out(what, self._seconds(self._signal_rows(MANY_PROMPTS)))
         if count >= LEAST_PROMPTS:
             yield from self._signal(self.kinds[0], count, some)
         if "tokens" in self.kinds and self._allows(3 * len(some), "whether the model writes"):
             yield from self._written(some)
+        for kind in self.kinds[1:]:
+            if not (yield from self._asked_again(kind, self.prompts(kind, N_PROMPTS), examples)):
+                return
+        n_rows = gradient_calls(2) * self.ask.cost(examples)
+        if (
+            "soft" in self.kinds
+            and self.task.has("rewards_with_grad")
+            and self._allows(n_rows, "whether the gradient is that of the reward")
+        ):
+            soft = [p for p in self.prompts("soft", 2) if isinstance(p, SoftPrompt)]
+            yield from check_gradient(self.task, self.ask, soft, examples, self.rng)
         self.patience.row_seconds = self.ask.row_seconds
 
-    def _allows(self, n_rows: int, what: str, spare: int = 0) -> bool:
-        """Whether there is time for so many rows, and others to spare."""
-        return self.patience.allows(self._seconds(n_rows), what, self._seconds(spare))
+    def _asked_again(
+        self, kind: PromptKind, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Generator[Finding, None, bool]:
+        """Whether prompts of a kind earn the same in all ways; returns whether to go on."""
+        dev = self.task.splits.parts()["dev"][:2]
+        what = f"whether {kind.removesuffix('s')} prompts asked again earn the same"
+        if not self._allows(purity_rows(self.ask, len(prompts), examples, dev), what):
+            return True
+        others = self.prompts(kind, 2)
+        found = collect(partial(check_purity, self.ask, prompts, examples, others, dev))
+        yield from found
+        if any(finding.status == "fail" for finding in found):
+            return False
+        yield from self._companions(prompts, examples)
+        return True
+
+    def _allows(self, n_rows: int, what: str) -> bool:
+        """Whether there is time for so many rows."""
+        return self.patience.allows(self._seconds(n_rows), what)
 
     def _seconds(self, n_rows: int) -> float:
         """What so many rows take, as far as it is known."""
