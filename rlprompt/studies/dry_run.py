@@ -265,7 +265,7 @@ def _measure(experiment: Experiment, name: str, seconds: float, row_seconds: flo
         seconds: That this should take at the most, a half of it for each of the two.
         row_seconds: That a row takes, about.
     """
-    calls, stamps = _trial(experiment, name, seconds / 2)
+    calls, stamps, begun = _trial(experiment, name, seconds / 2)
     n_prompts = sum(len(prompts) for prompts, _, _ in calls)
     if not n_prompts:
         return _Rates(0.0, 0.0, stamps[-1] - stamps[0], 0.0)
@@ -274,8 +274,8 @@ def _measure(experiment: Experiment, name: str, seconds: float, row_seconds: flo
     # Up to the first call it prepares; after that it learns from one call and makes up the next.
     n_later = n_prompts - len(calls[0][0])
     own = (stamps[-1] - stamps[1]) / n_later if n_later else 0.0
-    if not n_later and stamps[1] - stamps[0] > seconds / 2:  # it was ended before it asked again
-        own = (stamps[1] - stamps[0]) / n_prompts
+    if not n_later and stamps[1] - begun > seconds / 2:  # it was ended before it asked again
+        own = (stamps[1] - begun) / n_prompts
     return _Rates(
         prompts_a_row=n_prompts / charged,
         lm_seconds=_row_seconds(experiment, calls, seconds / 2 / max(1e-9, row_seconds)),
@@ -284,11 +284,13 @@ def _measure(experiment: Experiment, name: str, seconds: float, row_seconds: flo
     )
 
 
-def _trial(experiment: Experiment, name: str, seconds: float) -> tuple[list[Call], list[float]]:
-    """What an optimiser asks for, and when: at its start, at each call and at its end.
+def _trial(
+    experiment: Experiment, name: str, seconds: float
+) -> tuple[list[Call], list[float], float]:
+    """What an optimiser asks for, and when: at first, at each call and at its end; and its start.
 
-    It ends with the first call after so many seconds. Which of several starts is best is not tried:
-    of a whole budget that is a small part.
+    Before its start the space is made. It ends with the first call after so many seconds. Which of
+    several starts is best is not tried: of a whole budget that is a small part.
     """
     calls: list[Call] = []
     stamps: list[float] = []
@@ -296,7 +298,7 @@ def _trial(experiment: Experiment, name: str, seconds: float) -> tuple[list[Call
     def asked(call: Call) -> None:
         calls.append(call)
         stamps.append(time.perf_counter())
-        if stamps[-1] - stamps[0] > seconds:
+        if stamps[-1] - begun > seconds:
             raise _EnoughSeen
 
     own = experiment.task
@@ -308,10 +310,11 @@ def _trial(experiment: Experiment, name: str, seconds: float) -> tuple[list[Call
     optimiser, lm, settings = experiment.optimisers[name], experiment.lm, experiment.space(name)
     kind, hidden = optimiser.searches, objective.hidden
     space = make_space(kind, lm, rng=rng, task=experiment.task, hidden=hidden, **settings)
+    begun = time.perf_counter()
     with contextlib.suppress(BudgetExhausted, _EnoughSeen):
         optimiser.run(objective, space, rng)
     stamps.append(time.perf_counter())
-    return calls, stamps
+    return calls, stamps, begun
 
 
 def _row_seconds(experiment: Experiment, calls: Sequence[Call], n_rows: float) -> float:
