@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import ConfigDict, Field
+
+from rlprompt.search.result import Score
 
 FORMAT = 3
 FILE = "summary.json"
@@ -173,6 +176,11 @@ class ScoredEntry(_Entry):
     dev: float | None = None
     test: float | None = None
     rewards: dict[str, float | None] = Field(default_factory=dict)
+
+    def worth(self, select_by: str) -> tuple[float, float]:
+        """See `Score.worth`, of dev; minus infinity where it was not scored."""
+        found = (-math.inf if one is None else one for one in (self.rewards.get("dev"), self.dev))
+        return Score(*found).worth(select_by)
 
 
 class ControlEntry(ScoredEntry):

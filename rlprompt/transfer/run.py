@@ -137,13 +137,14 @@ def found_prompts(
 
 def _best_seeds(every: Sequence[FoundPrompt]) -> list[FoundPrompt]:
     """Of the prompts that differ by their seed alone, the one that is the best on dev."""
-    best: dict[tuple[object, ...], tuple[float, FoundPrompt]] = {}
+    best: dict[tuple[object, ...], tuple[tuple[float, float], FoundPrompt]] = {}
     for found in every:
         source, dev = found.source, found.result.best.dev
         assert dev is not None  # its search has finished
         method = (source.task, source.model, source.budget_rows, source.optimiser)
-        if method not in best or dev.reward > best[method][0]:
-            best[method] = (dev.reward, found)
+        worth = dev.worth(found.task.select_by)
+        if method not in best or worth > best[method][0]:
+            best[method] = (worth, found)
     return [found for _, found in best.values()]
 
 
