@@ -165,6 +165,30 @@ class TestRewards:
         mixed = made.rewards(lm, PROMPTS, [DEV[0], *TRAIN])[:, :1]
         np.testing.assert_allclose(mixed, together[:, :1], atol=1e-4)
 
+    def test_dev_that_train_has_too_is_judged_by_the_prior_of_all_of_train(self) -> None:
+        """As `on_leak: allow` allows; by itself a text would always be even: log 1/2."""
+        lm, prompt = tiny_lm(), PROMPTS[0]
+        leaked = tuple(Example(one.fields, one.label, "other file") for one in TRAIN[:2])
+        made = replace(
+            batch(reward="cross_entropy"), splits=Splits(TRAIN, leaked, TEST, on_leak="allow")
+        )
+        plain = replace(made, calibration="none")
+        texts = [plain.measure(lm, [prompt], [one]).rewards[0, 0] for one in leaked]
+        prior = made.class_prior(lm, prompt)
+        assert prior is not None
+        odds = [
+            math.exp(text - prior[one.label])
+            / (1 - math.exp(text))
+            * (1 - math.exp(prior[one.label]))
+            for text, one in zip(texts, leaked, strict=True)
+        ]
+        expected = [math.log(one / (1 + one)) for one in odds]
+        evaluator = Evaluator(made, lm)
+        rounds = [evaluator.measure([prompt], "dev", [i]).rewards[0, 0] for i in range(2)]
+        assert rounds == pytest.approx(expected, abs=1e-5)
+        assert made.rewards(lm, [prompt], leaked)[0].tolist() == pytest.approx(expected, abs=1e-5)
+        assert abs(expected[0] - math.log(1 / 2)) > 1e-4
+
     def test_labels_have_no_part_in_the_prior(self) -> None:
         lm = tiny_lm()
         other = {"neg": "pos", "pos": "neg"}
