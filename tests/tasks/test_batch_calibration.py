@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.objective import Objective
 from rlprompt.search.run import search
 from rlprompt.search.selection import race
-from rlprompt.tasks.base import prompt_rows
+from rlprompt.store.store import FILE, Store
+from rlprompt.tasks.base import Task, prompt_rows
 from rlprompt.tasks.calibration import batch_log_prior, calibrated, check_prior
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.compression import CompressionTask
@@ -323,6 +325,25 @@ class TestCost:
         assert found.outside_rows["final scores"] == 5 + 1  # train and test, its prior is known
         # The empty prompt is what is left without its only token; who led was in the race.
         assert found.outside_rows["curves and analysis"] == 3 * len(found.incumbents) + 5 + 3
+
+    @pytest.mark.parametrize("compressed", [False, True])
+    def test_a_kept_prior_is_of_its_classes_in_whatever_order(
+        self, compressed: bool, tmp_path: Path
+    ) -> None:
+        lm, made = tiny_lm(), held_out()
+        turned = replace(made, label_words=dict(reversed(made.label_words.items())))
+        assert (made.fingerprint, list(turned.class_words)) == (turned.fingerprint, ["pos", "neg"])
+        tasks: list[Task] = [made, turned]
+        if compressed:
+            tasks = [CompressionTask(one, "the film was", 0.0) for one in tasks]
+        with Store(tmp_path / FILE) as store:
+            first, second = (
+                Evaluator(one, lm, store.memo(lm, one)).measure(PROMPTS[:1], "dev", [i])
+                for i, one in enumerate(tasks)
+            )
+        for i, (one, found) in enumerate(zip((made, turned), (first, second), strict=True)):
+            expected = one.measure(lm, PROMPTS[:1], DEV[i : i + 1]).rewards
+            np.testing.assert_allclose(found.rewards, expected, atol=1e-4)
 
     def test_the_prior_of_a_search_that_was_killed_is_found_again(self) -> None:
         lm, memo = tiny_lm(seed=12), Remembered()
