@@ -104,6 +104,11 @@ class CompressionTask(Task):
         state = f"compression {self.task.fingerprint} {self.penalty!r}"
         return hashlib.blake2b(state.encode(), digest_size=16).hexdigest()
 
+    @property
+    def reward(self) -> object:
+        """What the other task's is called, of which a price is taken off; "" where it is not."""
+        return getattr(self.task, "reward", "")
+
     def has(self, hook: str) -> bool:
         """See `Task.has`: what the model writes is told where the other task tells it."""
         return self.task.has(hook) if hook == "rewards_with_outputs" else super().has(hook)
