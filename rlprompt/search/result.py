@@ -285,10 +285,14 @@ class Result:
 
     @property
     def mean_reward(self) -> float:
-        """Mean train reward of all prompts that were sampled; NaN if none."""
-        return (
-            float(np.mean([reward for _, reward in self.points])) if self.points else float("nan")
-        )
+        """Mean train reward of all prompts that were sampled; NaN where that is not known.
+
+        It is not where some were scored on a part of train alone (`n_partial`), as in halving: the
+        rest are those that did well there.
+        """
+        if self.n_partial or not self.points:
+            return float("nan")
+        return float(np.mean([reward for _, reward in self.points]))
 
     def to_frame(self) -> pandas.DataFrame:
         """A row a scored prompt: `rows` spent, its mean train `reward`, and the `best` so far.

@@ -244,7 +244,8 @@ class RunEntry(ScoredEntry):
         prompt: The picked prompt's text, None if nothing was scored.
         retypable: Whether typing it gives the prompt again.
         best_train_reward: The highest in the search.
-        mean_sampled_reward: The mean of all prompts that it scored.
+        mean_sampled_reward: The mean of all prompts that it scored; None where some were scored on
+            a part of train alone, and so those with a mean are chosen ones.
         settings: The method's.
         file: Its result (`result.Result`), relative to the folder.
     """
