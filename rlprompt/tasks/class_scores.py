@@ -73,6 +73,15 @@ def accuracy(loglik: Tensor, labels: Tensor) -> Tensor:
     return (difference > 0).to(loglik.dtype).masked_fill(difference.isnan(), torch.nan)
 
 
+def answered(loglik: Tensor) -> Tensor:
+    """Index of the class that beats every other, (n,); -1 where none does, as in a tie.
+
+    It is the label's where `accuracy` is 1, and hangs on no order of the classes.
+    """
+    first, second = loglik.topk(2, -1).values.unbind(-1)
+    return torch.where(first > second, loglik.argmax(-1), -1)
+
+
 REWARDS: Mapping[str, ClassReward] = {
     "gap": gap,
     "cross_entropy": cross_entropy,

@@ -31,8 +31,15 @@ from rlprompt.tasks.base import (
     variant,
 )
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
-from rlprompt.tasks.class_metrics import SET_METRICS
-from rlprompt.tasks.class_scores import REWARDS, ClassReward, ClassScorer, accuracy, check_slope
+from rlprompt.tasks.class_metrics import NO_ANSWER, SET_METRICS
+from rlprompt.tasks.class_scores import (
+    REWARDS,
+    ClassReward,
+    ClassScorer,
+    accuracy,
+    answered,
+    check_slope,
+)
 from rlprompt.tasks.templated import TemplateTask
 from rlprompt.tasks.verbaliser import (
     LabelWordReport,
@@ -313,12 +320,12 @@ class ClassificationTask(TemplateTask):
         labels = self._labels(examples).repeat(len(prompts))
         shape = (len(prompts), len(examples))
         rewards, correct = (f(scores, labels) for f in (REWARDS[self.reward], accuracy))
-        classes = list(self.verbaliser.words)
-        answered = scores.argmax(-1).reshape(shape).tolist()
+        classes = [*self.verbaliser.words, NO_ANSWER]  # which is what -1 stands for
+        answers = answered(scores).reshape(shape).tolist()
         return Measured(
             rewards.numpy().reshape(shape),
             correct.numpy().reshape(shape),
-            tuple(tuple(classes[i] for i in row) for row in answered),
+            tuple(tuple(classes[i] for i in row) for row in answers),
         )
 
     def set_metric(self, measured: Measured, examples: Sequence[Example]) -> Floats | None:
