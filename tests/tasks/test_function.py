@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,36 @@ class TestFingerprint:
             found.append(load_reward(f"{tmp_path}/{folder}/same.py:score").fingerprint)
         assert found[0] != found[1]
         assert load_reward(f"{tmp_path}/one/same.py:score").fingerprint == found[0]
+
+    def test_what_it_imports_of_its_folder_counts_and_what_lies_there_besides_does_not(
+        self, tmp_path: Path
+    ) -> None:
+        texts = {
+            "score.py": "import json\nfrom helper import good\n\n"
+            "def score(outputs, examples):\n    return good(outputs)\n",
+            "helper.py": "def good(outputs):\n    import deep\n    return deep.ones(outputs)\n",
+            "deep.py": "def ones(outputs):\n    return [1.0] * len(outputs)\n",
+            "other.py": "",
+        }
+
+        def fingerprint(folder: str, **changed: str) -> str:
+            (tmp_path / folder).mkdir()
+            for name, text in texts.items():
+                (tmp_path / folder / name).write_text(text + changed.get(name[:-3], ""))
+            return load_reward(f"{tmp_path}/{folder}/score.py:score").fingerprint
+
+        first = fingerprint("first")
+        assert fingerprint("same") == fingerprint("more", other="# edited") == first
+        changed = {fingerprint(name, **{name: "# edited"}) for name in ("score", "helper", "deep")}
+        assert len(changed | {first}) == 4
+
+    def test_a_function_alone_in_its_folder_has_the_fingerprint_of_before(
+        self, tmp_path: Path
+    ) -> None:
+        text = "import json\ndef score(outputs, examples):\n    return [0.0] * len(outputs)\n"
+        (tmp_path / "score.py").write_text(text)
+        expected = hashlib.blake2b(f"score\n{text}".encode(), digest_size=16).hexdigest()
+        assert load_reward(f"{tmp_path}/score.py:score").fingerprint == expected
 
     def test_a_function_without_a_text_is_refused(self) -> None:
         scope: dict[str, Any] = {}
