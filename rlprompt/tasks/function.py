@@ -403,7 +403,7 @@ class FunctionTask(Task):
         """See `Task.feedback`; errors as for `rewards`."""
         texts = self._texts(lm, prompts)
         said = [self.reward.feedback(text, examples, text) for text in texts]
-        return tuple(one for one in said if one is not None) or None
+        return in_place(said, len(examples))
 
     def _texts(self, lm: FrozenLM, prompts: Sequence[Prompt]) -> list[str]:
         texts = []
@@ -415,6 +415,17 @@ class FunctionTask(Task):
                 )
             texts.append(prompt.text if isinstance(prompt, TextPrompt) else lm.decode(prompt.ids))
         return texts
+
+
+def in_place(said: Sequence[Sequence[str] | None], n_examples: int) -> Outputs | None:
+    """What was said of prompts (P,), (P, E) texts; "" for those of which nothing was said.
+
+    >>> in_place([None, ["too long"]], 1), in_place([None, None], 1)
+    ((('',), ('too long',)), None)
+    """
+    if all(texts is None for texts in said):
+        return None
+    return tuple(("",) * n_examples if texts is None else tuple(texts) for texts in said)
 
 
 def _told(error: Exception) -> str:

@@ -216,6 +216,17 @@ class TestFunctionTask:
         said = task.feedback(lm, [task.written(lm, "do it")], EXAMPLES)
         assert said == (("no please in 'do it'",) * 3,)
 
+    def test_what_it_says_of_one_prompt_stays_with_it(self) -> None:
+        def rudely(prompt_text: str, examples: Sequence[Example]) -> Any:
+            rewards = [0.0] * len(examples)
+            return rewards if "please" in prompt_text else (rewards, ["rude"] * len(examples))
+
+        lm = tiny_lm("llama")
+        task = FunctionTask("polite", fake_splits(), reward(rudely))
+        prompts = [task.written(lm, text) for text in ("please", "do it")]
+        assert task.feedback(lm, prompts, EXAMPLES) == (("",) * 3, ("rude",) * 3)
+        assert task.feedback(lm, prompts[:1], EXAMPLES) is None
+
     def test_a_soft_prompt_and_a_reward_of_outputs_are_refused(self) -> None:
         task = FunctionTask("polite", fake_splits(), reward(self.politeness))
         with pytest.raises(ValueError, match="use a method that searches tokens"):
