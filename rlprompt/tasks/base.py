@@ -76,10 +76,12 @@ class Demonstrations(NamedTuple):
     Attributes:
         task: The task with the prompt before the text, and answers that end before another example.
         rounds: Texts to show, in rounds of one a class, or of one; the last are left out first.
+        note: What else of the task is not as it was, or "".
     """
 
     task: Task
     rounds: Sequence[Sequence[str]]
+    note: str = ""
 
 
 class Task:

@@ -69,7 +69,8 @@ class ClassificationTask(TemplateTask):
         length: How the tokens of a word make one log-likelihood, `sum` or `mean`.
         calibration: What is taken out of a prompt's scores. `contextual`: what the model answers
             to texts without content, for two or three more rows a prompt. `batch`: the mean class
-            probability over train, whose labels it does not see; train itself costs no more rows,
+            probability over train, whose labels it does not see, without examples that the prompt
+            shows; train itself costs no more rows,
             or each class-balanced block of it, whose own mean is taken then; any other texts cost
             the rows of train once more. `none`.
         calibration_strength: How many times the log prior is taken out, 0 to 1.
@@ -315,8 +316,10 @@ class ClassificationTask(TemplateTask):
     ) -> Measured:
         """Rewards, accuracies and the classes that were answered, (P, E) each."""
         queries, train = self.queries(lm, examples), self._prior_texts(lm, examples)
-        known = self._known_prior(prompts)
-        scores = self._scorer(lm).scores(prompts, queries, train, known).flatten(0, 1)
+        known, told = self._known_prior(prompts), None
+        if self.calibration == "batch" and known is None:
+            told = self.shows(lm, prompts, self.splits.train if train else examples)
+        scores = self._scorer(lm).scores(prompts, queries, train, known, told).flatten(0, 1)
         labels = self._labels(examples).repeat(len(prompts))
         shape = (len(prompts), len(examples))
         rewards, correct = (f(scores, labels) for f in (REWARDS[self.reward], accuracy))
@@ -414,7 +417,8 @@ class ClassificationTask(TemplateTask):
             ValueError: A class has no part in one.
         """
         train = self.queries(lm, self.splits.train)
-        priors: Floats = self._scorer(lm).prior(prompts, train).numpy()
+        told = self.shows(lm, prompts, self.splits.train)
+        priors: Floats = self._scorer(lm).prior(prompts, train, told).numpy()
         return priors
 
     def knowing(
@@ -431,10 +435,16 @@ class ClassificationTask(TemplateTask):
         return self.verbaliser.words[example.label][0]
 
     def demonstrations(self) -> Demonstrations | None:
-        """See `Task.demonstrations`: as many of each class, in fixed order."""
+        """See `Task.demonstrations`: as many of each class, in fixed order.
+
+        To texts that it has before it the model answers as it is told there: a prior of them would
+        be one of copying, so in the place of train's are texts without content.
+        """
         if self.template.messages:
             return None  # of a chat the prompt cannot be moved
-        led = variant(self, template=self.template.leading())
+        of_train = self.calibration == "batch"
+        free = "contextual" if of_train else self.calibration
+        led = variant(self, template=self.template.leading(), calibration=free)
         if led is None:
             return None
         words = self.verbaliser.words
@@ -447,7 +457,12 @@ class ClassificationTask(TemplateTask):
             for label in words
         ]
         rounds = list(zip(*texts, strict=False))
-        return Demonstrations(led, rounds[: max(1, MOST_SHOTS // len(words))])
+        note = (
+            "what it answers to texts without content is taken out, for it is told those of train"
+        )
+        return Demonstrations(
+            led, rounds[: max(1, MOST_SHOTS // len(words))], note if of_train else ""
+        )
 
     def usage(self) -> Mapping[str, Any]:
         """See `Task.usage`."""

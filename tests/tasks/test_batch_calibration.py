@@ -24,7 +24,7 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.check.task import check_task
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.prompt import Prompt, TextPrompt, TokenPrompt
 from rlprompt.search import selection
 from rlprompt.search.budget import Budget, Scored
 from rlprompt.search.evaluation import Evaluator
@@ -70,6 +70,14 @@ class TestByHand:
         mean = (3 / 4 + 2 / 3 + 1 / 2) / 3
         assert found.tolist() == pytest.approx([mean, 1 - mean])
         assert found.tolist() == pytest.approx([0.638888889, 0.361111111])
+
+    def test_a_text_that_the_prompt_answers_is_left_out(self) -> None:
+        texts = logs((0.09, 0.03), (0.02, 0.01), (0.3, 0.3))
+        told = torch.tensor([[False, True, False], [False, False, False], [True, True, True]])
+        found = batch_log_prior(texts.expand(3, -1, -1), told).exp()
+        # (3/4 + 1/2) / 2; all three as above; and of nothing left as much of each.
+        assert found[:, 0].tolist() == pytest.approx([5 / 8, 0.638888889, 1 / 2])
+        assert found.sum(1).tolist() == pytest.approx([1, 1, 1])
 
     @pytest.mark.parametrize(
         ("strength", "expected"),
@@ -227,6 +235,49 @@ class TestRewards:
         labels = [("neg", "pos").index(one.label) for one in DEV]
         found = made.rewards(lm, PROMPTS, DEV)
         np.testing.assert_allclose(found, expected[:, range(3), labels], atol=1e-4)
+
+
+class TestShown:
+    """A text that a prompt shows with its answer is no text to calibrate by: it copies that."""
+
+    @pytest.mark.parametrize("kind", ["llama", "bert"])
+    @pytest.mark.parametrize("as_text", [False, True])
+    def test_the_prior_is_that_of_the_texts_that_are_not_shown(
+        self, kind: TinyKind, as_text: bool
+    ) -> None:
+        lm = tiny_lm(kind)
+        template = Template("{prompt}{text} It was" + (" {mask} ." if kind == "bert" else ""))
+        made = held_out(template=template, reward="cross_entropy")
+        text = made.shown([0, 3])
+        prompts: list[Prompt] = [TextPrompt(text) if as_text else TokenPrompt(lm.encode(text))]
+        prompts.append(TokenPrompt((40, 50)))
+        assert made.shows(lm, prompts, TRAIN).tolist() == [
+            [True, False, False, True, False],
+            [False] * 5,
+        ]
+        others = replace(made, splits=Splits((TRAIN[1], TRAIN[2], TRAIN[4]), DEV, TEST))
+        found = made.log_priors(lm, prompts)
+        np.testing.assert_allclose(found[0], others.log_priors(lm, prompts)[0], atol=1e-5)
+        plain = replace(
+            made, template=Template(template.text.replace("{prompt}{text}", "{text}{prompt}"))
+        )
+        assert not plain.shows(lm, prompts, TRAIN).any()
+        # On dev, and on a block of train that has some of what is shown.
+        np.testing.assert_allclose(
+            made.rewards(lm, prompts[:1], DEV), others.rewards(lm, prompts[:1], DEV), atol=1e-4
+        )
+        block = [TRAIN[0], TRAIN[1], TRAIN[2]]
+        rest = replace(made, splits=Splits((TRAIN[1], TRAIN[2]), DEV, TEST))
+        expected = rest.rewards(lm, prompts[:1], block)
+        np.testing.assert_allclose(made.rewards(lm, prompts[:1], block), expected, atol=1e-4)
+
+    def test_a_block_that_is_shown_whole_is_not_calibrated(self) -> None:
+        lm = tiny_lm()
+        made = held_out(template=Template("{prompt}{text} It was"))
+        prompts = [TextPrompt(made.shown([0, 3]))]
+        block, plain = [TRAIN[0], TRAIN[3]], replace(made, calibration="none")
+        expected = plain.rewards(lm, prompts, block)
+        np.testing.assert_allclose(made.rewards(lm, prompts, block), expected, atol=1e-4)
 
 
 class TestGradient:
