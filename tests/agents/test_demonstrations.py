@@ -70,7 +70,7 @@ class TestBetter:
     def test_an_incumbent_is_judged_by_how_easy_its_examples_are_for_its_rivals(self) -> None:
         """Alone, what it shows would be made up of the easy ones: 8, and no rival beats that."""
         incumbent, rival, worse = (TextPrompt(name) for name in ("shows 0", "shows 1", "shows 2"))
-        places = {incumbent: 0, rival: 1, worse: 2}
+        places: dict[Prompt, int] = {incumbent: 0, rival: 1, worse: 2}
 
         def judge(prompts: Sequence[Prompt], rewards: Floats, at: Sequence[int]) -> Floats:
             return judged(rewards, np.array([np.isin(at, places[one]) for one in prompts]))

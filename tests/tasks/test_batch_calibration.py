@@ -382,7 +382,7 @@ class TestCost:
         self, compressed: bool, tmp_path: Path
     ) -> None:
         lm, made = tiny_lm(), held_out()
-        turned = replace(made, label_words=dict(reversed(made.label_words.items())))
+        turned = replace(made, label_words={name: WORDS[name] for name in ("pos", "neg")})
         assert (made.fingerprint, list(turned.class_words)) == (turned.fingerprint, ["pos", "neg"])
         tasks: list[Task] = [made, turned]
         if compressed:
