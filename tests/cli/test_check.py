@@ -112,7 +112,7 @@ class TestCheck:
         assert re.search(r"^ok +every-example +all 14 examples of all splits", result.stdout, re.M)
         assert re.search(r"^checks: \d\d, failed: 0, warnings: \d$", result.stdout, re.M)
         assert re.search(r"^ok    random: \d+ checks passed$", result.stdout, re.M)
-        assert "controls: 166 rows" in result.stdout
+        assert "controls: 164 rows" in result.stdout
         assert not (desk / "runs").exists()
 
     @pytest.mark.parametrize("name", ["mine.py:good", "mine:make"])
