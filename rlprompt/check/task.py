@@ -223,7 +223,8 @@ class _Check:
             if any(finding.status == "fail" for finding in found):
                 return
             yield from self._companions(prompts, examples)
-        if "soft" in self.kinds and self.task.has("rewards_with_grad"):
+        hooks = ("rewards_with_grad", "cross_entropy_with_grad")
+        if "soft" in self.kinds and any(map(self.task.has, hooks)):
             soft = [p for p in self.prompts("soft", 2) if isinstance(p, SoftPrompt)]
             yield from check_gradient(self.task, self.ask, soft, examples, self.rng)
         some = _spread(train, MANY_EXAMPLES)

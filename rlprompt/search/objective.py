@@ -266,6 +266,11 @@ class Objective(Unpaid):
                 "cross_entropy_with_grad); leave the loss at `reward`"
             )
         if loss == "reward" and not self.task.has("rewards_with_grad"):
+            if self.task.has("cross_entropy_with_grad"):
+                raise ValueError(
+                    f"the reward of task {self.task.name!r} has no gradient, and its cross-entropy "
+                    "has one; set `loss: cross_entropy`"
+                )
             raise ValueError(
                 f"task {self.task.name!r} has no gradient (no method rewards_with_grad); "
                 "use a method that needs rewards only"
