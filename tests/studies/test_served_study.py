@@ -8,16 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import ROWS, rlprompt, summary, write_config, write_data
-from scripted_server import KEY_ENV, Script, serving, status
+from scripted_server import KEY_ENV, Script, status
 
 from rlprompt.config.yaml_file import load_config
-from rlprompt.models import api
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.experiment import searches
 from rlprompt.studies.remote import ModelReference, StudyServer, Worker
@@ -29,17 +27,11 @@ PRICES = {"input": 1.5, "output": 6}
 
 
 @pytest.fixture
-def server() -> Iterator[Script]:
-    with serving(key=SECRET) as script:
-        yield script
-
-
-@pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Script) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv(KEY_ENV, SECRET)
-    monkeypatch.setattr(api, "FIRST_WAIT", 0.002)
+    server.key = SECRET
     write_data(tmp_path, ROWS)
     write(tmp_path, server)
     return tmp_path

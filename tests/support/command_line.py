@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tiny import TinyKind, tiny_model, tiny_tokenizer
 from typer.testing import CliRunner, Result
@@ -63,6 +65,25 @@ def rlprompt(*arguments: str) -> Result:
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
+
+
+def finished(folder: Path, exports: Mapping[str, str] | None = None, **changes: Any) -> Path:
+    """A study of a file with these changes, run in a folder; and prompts of runs exported there.
+
+    Args:
+        folder: Where it lies, in `runs/small`.
+        exports: Name of a folder to export to, and of the run.
+        changes: As for `write_config`.
+    """
+    write_data(folder, ROWS)
+    write_config(folder, **changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done = rlprompt("compare", "small.yaml")
+        assert done.exit_code == 0, done.stdout + done.stderr
+        for to, run in (exports or {}).items():
+            assert rlprompt("export", "runs/small", "--best", to, "--run", run).exit_code == 0
+    return folder / "runs" / "small"
 
 
 def summary(folder: Path) -> dict[str, Any]:
