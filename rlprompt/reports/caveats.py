@@ -240,7 +240,12 @@ def one_seed(study: StudyData) -> Iterator[Caveat]:
         counting = [run.entry for run in study.section(model, budget) if run.counts]
         seeds = {(one.split_seed, one.seed) for one in counting}
         if len(seeds) == 1:
-            yield Caveat("one seed", "caution", f"{_place(study, model, budget)}{ONE_SEED}")
+            yield Caveat(
+                "one seed",
+                "caution",
+                f"{_place(study, model, budget)}luck and method cannot be told apart. Add seeds to "
+                "the experiment and run it again; what is there is kept.",
+            )
 
 
 def few_seeds(study: StudyData) -> Iterator[Caveat]:
@@ -274,12 +279,6 @@ def few_test_examples(study: StudyData) -> Iterator[Caveat]:
             )
 
 
-ONE_SEED = (
-    "One seed ranks nothing: every difference between methods here may be luck, so none is ranked "
-    "and no winner is named. Add seeds to the experiment and run it again; what is there is kept."
-)
-
-
 def one_seed_a_split(study: StudyData) -> Iterator[Caveat]:
     """Luck of the examples and of the search that cannot be told apart."""
     summary = study.summary
@@ -291,12 +290,6 @@ def one_seed_a_split(study: StudyData) -> Iterator[Caveat]:
             "kinds of luck, and what the draw of the examples adds to the search's own cannot be "
             "said.",
         )
-
-
-ONE_SPLIT = (
-    "One split ranks nothing: every difference between methods here may be the luck of its "
-    "examples, so none is ranked and no winner is named. Run the study's command again to go on."
-)
 
 
 def several_budgets(study: StudyData) -> Iterator[Caveat]:

@@ -100,13 +100,12 @@ class Page:
     bills: tuple[str, ...] = ()
 
     def conclusions(self) -> list[str]:
-        """What may be concluded, and what cannot be relied on; nothing twice."""
-        lines, said = list[str](), set[str]()
+        """What may be concluded, and what cannot be relied on."""
+        lines = list[str]()
         for section in self.sections:
             heading = f"{section.heading}: " if len(self.sections) > 1 else ""
             lines += [f"{heading}{sentence}" for sentence in section.results.sentences]
-            said |= set(section.results.sentences)
-        return lines + [f"{one.check}: {one.text}" for one in self.caveats if one.text not in said]
+        return lines + [f"{one.check}: {one.text}" for one in self.caveats]
 
     def tables(self) -> Iterator[Table]:
         """Those that are written as files too, each name once."""
