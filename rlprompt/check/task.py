@@ -37,7 +37,8 @@ from rlprompt.prompt import Length, Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.search.objective import CHUNK
 from rlprompt.search.optimiser import make_space
 from rlprompt.search.space import TextSpace, TokenSpace
-from rlprompt.tasks.base import Measured, Task, as_task, what_it_writes
+from rlprompt.tasks.base import Measured, Task, what_it_writes
+from rlprompt.tasks.completed import as_task
 from rlprompt.tasks.fitting import fitted
 from rlprompt.template import Query
 from rlprompt.types import PromptKind

@@ -35,8 +35,8 @@ from rlprompt.models.scorer import Over, token_vectors, write
 from rlprompt.models.spelling import Spelling
 from rlprompt.models.weights import input_device, keep_layout, n_parameters
 from rlprompt.prompt import FedPrompt, Prompt, SoftPrompt, TextPrompt, TokenPrompt
-from rlprompt.template import Piece, Query
-from rlprompt.types import Ids
+from rlprompt.template import Query
+from rlprompt.types import Ids, Piece
 
 logger = logging.getLogger(__name__)
 

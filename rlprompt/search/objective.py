@@ -30,7 +30,8 @@ from rlprompt.search.budget import Budget, Ledger, Scored
 from rlprompt.search.evaluation import n_tokens
 from rlprompt.search.memo import Answer, Memo, TrainQuestion
 from rlprompt.search.unpaid import Unpaid
-from rlprompt.tasks.base import LARGEST, Task, as_task, prompt_rows, unusable
+from rlprompt.tasks.base import LARGEST, Task, prompt_rows, unusable
+from rlprompt.tasks.completed import as_task
 from rlprompt.types import Floats, Loss, Outputs
 
 P = TypeVar("P", bound=Prompt)

@@ -25,7 +25,8 @@ from rlprompt.search.selection import Selection
 from rlprompt.studies.controls import ControlPlan, plan_controls, written_by_hand
 from rlprompt.studies.references import Reference, check_references
 from rlprompt.studies.study import SEED, PlannedSearch
-from rlprompt.tasks.base import Task, as_task, prompt_rows
+from rlprompt.tasks.base import Task, prompt_rows
+from rlprompt.tasks.completed import as_task
 from rlprompt.tasks.fitting import check_room, fitted
 
 

@@ -27,7 +27,8 @@ import numpy as np
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.tasks.base import Measured, Task, as_task, prompt_rows
+from rlprompt.tasks.base import Measured, Task, prompt_rows
+from rlprompt.tasks.completed import as_task
 from rlprompt.types import Floats
 
 
