@@ -52,9 +52,9 @@ def lm() -> FrozenLM:
     return tiny_lm("llama")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny model."""
+    """Folder of a tiny model; change nothing in it."""
     from command_line import save
 
     return save(tmp_path_factory.mktemp("model"))

@@ -21,14 +21,14 @@ LED = "{prompt} {text} It was"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a finished study of both methods, and both prompts exported."""
     folder = tmp_path_factory.mktemp("place")
     save_bytes(folder / "bytes")
     finished(
         folder,
         {name: f"{name}-seed0" for name in ("prefix", "bbt-v2")},
-        model=str(model),
+        model=str(save(folder / "own", layers=2)),
         template=LED,
         optimisers=["prefix", "bbt-v2", "soft-prompt"],
         prompt={"length": 3, "start": ["hand", "vocabulary"]},

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 from command_line import ROWS, rlprompt, summary, write_config, write_data
+from forks import forked
 from scripted_server import KEY_ENV, Script, status
 
 from rlprompt.config.yaml_file import load_config
@@ -56,14 +55,14 @@ def test_a_study_that_is_killed_asks_nothing_twice(desk: Path, server: Script) -
     assert len(alone) == len(set(alone))
 
     server.log.clear()
-    command = [sys.executable, "-m", "rlprompt.cli", "compare", "small.yaml", "--out", "killed"]
-    paths = f"{Path(__file__).parents[1] / 'support'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-        while len(server.asked) < len(alone) // 2 and process.poll() is None:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    command = "compare", "small.yaml", "--out", "killed"
+    with forked(forks.rlprompt, desk / "said", *command) as process:
+        # Counted once in a while: what counts takes the server's time.
+        while len(server.asked) < len(alone) // 2 and process.is_alive():
+            time.sleep(0.02)
+        process.kill()
+        process.join()
+    assert process.exitcode == -signal.SIGKILL
     before = server.asked
     again = rlprompt("compare", "small.yaml", "--out", "killed")
     assert again.exit_code == 0, again.stdout + again.stderr

@@ -20,9 +20,10 @@ LABELS = ("negative", "positive")
 ROWS = [f"film number {i},{LABELS[i % 2]}" for i in range(20)]
 
 
-def save(folder: Path, *, kind: TinyKind = "llama", broken: bool = False) -> Path:
+def save(folder: Path, *, kind: TinyKind = "llama", broken: bool = False, layers: int = 1) -> Path:
     """A tiny model in a folder; a broken one computes NaN."""
-    model = tiny_model(kind)
+    size = {"gpt2": "n_layer", "bloom": "n_layer", "t5": "num_layers"}.get(kind)
+    model = tiny_model(kind, **{size or "num_hidden_layers": layers})
     if broken:
         for parameter in model.parameters():
             parameter.data.fill_(torch.nan)

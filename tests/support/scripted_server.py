@@ -175,9 +175,10 @@ class Handler(BaseHTTPRequestHandler):
         with torch.no_grad():
             logits = lm.model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
             first = last = logits[-1]
-            while len(new) < content["max_tokens"]:
+            for _ in range(content["max_tokens"]):
+                if new:
+                    last = lm.model(torch.tensor([ids + new])).logits[0, -1]
                 new.append(int(last.argmax()))
-                last = lm.model(torch.tensor([ids + new])).logits[0, -1]
         text = lm.decode(new)
         for stop in content.get("stop", ()):
             text = text.partition(stop)[0]
