@@ -40,7 +40,7 @@ class TestPackedEqualsPlain:
     @given(call=calls())
     def test_for_any_tokens(self, kind: TinyKind, call: tuple[list[Prompt], list[Query]]) -> None:
         lm = tiny_lm(kind)
-        prompts, queries = call
+        prompts, queries = [lm.fed(prompt) for prompt in call[0]], call[1]
         for over in ("vocabulary", "candidates"):
             packed = lm._engine.score(prompts, queries, over)
             plain = lm._engine.score(prompts, queries, over, lm._engine.plain)

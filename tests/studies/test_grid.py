@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,16 @@ class TestFiles:
 class TestFromFile:
     """`models:`, `tasks:` and `budgets:`, with models that take turns in memory."""
 
-    @pytest.fixture(autouse=True)
-    def _models(self, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.fixture(scope="class")
+    def models(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("models")
         for name, kind in MODELS.items():
-            save(desk / name, kind=kind)
+            save(folder / name, kind=kind)
+        return folder
+
+    @pytest.fixture(autouse=True)
+    def _models(self, desk: Path, models: Path) -> None:
+        shutil.copytree(models, desk, dirs_exist_ok=True)
 
     def write(self, desk: Path, **changes: Any) -> None:
         section = {

@@ -38,7 +38,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Script) -> Pat
 
 def write(folder: Path, server: Script, changes: Any = None, **model: Any) -> None:
     reached = {"url": server.url, "key_env": KEY_ENV, "attempts": 2, "prices": PRICES}
-    given = {"optimisers": [METHOD], "prompt": {"kind": "text"}, "budget": 48, **(changes or {})}
+    given = {"optimisers": [METHOD], "prompt": {"kind": "text"}, "budget": 48, "test": 2}
+    given |= changes or {}
     write_config(folder, model={**reached, **model}, **given)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,7 +22,8 @@ def forked(target: Callable[..., object], *given: object) -> Iterator[BaseProces
 
     Where a GPU is in use here, which no fork could use, it is started anew.
     """
-    context = multiprocessing.get_context("spawn" if torch.cuda.is_initialized() else "fork")
+    cuda: Any = torch.cuda  # not annotated
+    context: Any = multiprocessing.get_context("spawn" if cuda.is_initialized() else "fork")
     process: BaseProcess = context.Process(target=_run, args=(Path.cwd(), target, *given))
     with warnings.catch_warnings():
         # Those of pytest-xdist and of scripted servers wait for something to read.
