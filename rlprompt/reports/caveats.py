@@ -15,17 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlprompt._utils.text import listed_briefly
-from rlprompt.models.noise import QUIET
+from rlprompt._utils.text import counted, listed_briefly
+from rlprompt.models.noise import QUIET, SLOPES
 from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.search.result import Result
 from rlprompt.statistics.summaries import share_interval
 from rlprompt.store.summary import ModelEntry, RunEntry, TaskEntry
 from rlprompt.tasks.class_metrics import COMMON
-
-# Rewards that are differences of log-likelihoods or worth as much, so that noise can be held
-# against them.
-_IN_NATS = ("gap", "cross_entropy", "hinge", "log_likelihood")
 
 # Test examples below which an accuracy of a half is known to 0.1 or worse.
 FEWEST_TEST_EXAMPLES = 100
@@ -304,6 +300,30 @@ def several_budgets(study: StudyData) -> Iterator[Caveat]:
         )
 
 
+def several_parts(study: StudyData) -> Iterator[Caveat]:
+    """Searches of several studies on one page."""
+    parts = study.summary.parts
+    if not parts:
+        return
+    homes = "; ".join(
+        f"{one.name}, {counted(one.runs, 'search')}, begun {one.started}, {one.platform}"
+        for one in parts
+    )
+    packages = dict.fromkeys(package for one in parts for package in one.versions)
+    versions = {
+        package: dict.fromkeys(one.versions.get(package, "none") for one in parts)
+        for package in packages
+    }
+    differ = [f"{name} {', '.join(each)}" for name, each in versions.items() if len(each) > 1]
+    yield Caveat(
+        "several parts",
+        "caution" if differ else "note",
+        f"The page is combined of {len(parts)} studies: {homes}. Rows are alike in all; seconds "
+        "are of the machine that each ran on, and near ties may fall otherwise on another."
+        + (f" Versions differ: {'; '.join(differ)}." if differ else ""),
+    )
+
+
 def failed_runs(study: StudyData) -> Iterator[Caveat]:
     """Runs that an error ended, or a person."""
     for run in study.runs:
@@ -410,9 +430,10 @@ def _noise(model: ModelEntry) -> float:
 
 
 def _below_noise(study: StudyData, model: str, task: TaskEntry, largest: float) -> Iterator[Caveat]:
-    """Methods on a task whose mean test rewards differ by less than the noise of one row."""
-    if task.reward not in _IN_NATS:
+    """Methods on a task whose mean test rewards differ by less than the noise makes of one row."""
+    if task.reward not in SLOPES:
         return
+    most = SLOPES[task.reward] * largest
     for budget in study.summary.budgets:
         means = {}
         for name in study.summary.optimisers:
@@ -427,7 +448,7 @@ def _below_noise(study: StudyData, model: str, task: TaskEntry, largest: float) 
         close = [
             f"{a} and {b}"
             for (a, x), (b, y) in itertools.combinations(means.items(), 2)
-            if 0 < abs(x - y) < largest
+            if 0 < abs(x - y) < most
         ]
         if close:
             yield Caveat(
@@ -435,8 +456,16 @@ def _below_noise(study: StudyData, model: str, task: TaskEntry, largest: float) 
                 "caution",
                 f"{task.name}, {model}, {budget:,} rows: the mean test rewards of "
                 f"{listed_briefly(close)} differ by less than the noise of one log-likelihood "
-                f"({largest:.2g} nats).",
+                f"({largest:.2g} nats) may make of the reward of an example ({most:.2g}).",
             )
+
+
+def tests_rounding(study: StudyData) -> bool:
+    """Whether `noise_floor` could tell: noise was measured, and what it makes of rewards known."""
+    models, tasks = study.summary.models, study.summary.tasks
+    return all(one.noise.get("spread") for one in models) and all(
+        one.reward in SLOPES for one in tasks
+    )
 
 
 def unread_transfer(study: StudyData) -> Iterator[Caveat]:
@@ -473,4 +502,5 @@ STUDY_CHECKS: tuple[Callable[[StudyData], Iterator[Caveat]], ...] = (
     noise_floor,
     unread_transfer,
     several_budgets,
+    several_parts,
 )
