@@ -32,6 +32,14 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
     return comparison, out
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    for name, kind in MODELS.items():
+        save(folder / name, kind=kind)
+    return folder
+
+
 class TestFiles:
     def test_the_summary_is_two_tables(self, done: tuple[Comparison, Path]) -> None:
         found = summary(done[1])
@@ -75,13 +83,6 @@ class TestFiles:
 
 class TestFromFile:
     """`models:`, `tasks:` and `budgets:`, with models that take turns in memory."""
-
-    @pytest.fixture(scope="class")
-    def models(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        folder = tmp_path_factory.mktemp("models")
-        for name, kind in MODELS.items():
-            save(folder / name, kind=kind)
-        return folder
 
     @pytest.fixture(autouse=True)
     def _models(self, desk: Path, models: Path) -> None:
