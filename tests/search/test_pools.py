@@ -103,7 +103,7 @@ METHODS = [
     (GCG(candidates=4, top_k=4), "likely"),
     (Genetic(population=4, children=3), "words"),
     (PPO(prompts=4), {"likely": 9}),
-    (SoftQ(prompts=4, width=64), "words"),
+    (SoftQ(prompts=4), "words"),
     (EditPPO(prompts=4), "words"),
 ]
 

@@ -50,7 +50,7 @@ METHODS: tuple[Optimiser[Any], ...] = (
     Grow(words=20),
     Genetic(population=6, children=3),
     BDPL(words=9, samples=4),
-    SoftQ(prompts=4, width=64),
+    SoftQ(prompts=4),
     GCG(candidates=4),
     EditPPO(prompts=4),
     SoftPromptTuning(),
