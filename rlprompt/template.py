@@ -21,11 +21,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from string import Formatter
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Literal, get_args
 
 from rlprompt._utils.chats import Message, as_json, messages_of
 from rlprompt._utils.scripts import is_unspaced, stands_close
-from rlprompt.types import Ids, ModelKind
+from rlprompt.types import ANY, Encoder, Ids, ModelKind, Piece
 
 PROMPT, MASK = "prompt", "mask"
 ASSISTANT = "assistant"
@@ -41,48 +41,8 @@ the word's script ask for."""
 _FIELD = "\ue000{}\ue001"
 
 
-class Piece(NamedTuple):
-    """A piece of a text.
-
-    Attributes:
-        text: What it says.
-        kind: `own` is the template's, in which control tokens are control tokens; a `field`'s are
-            plain text; `any` stands for text that is not known, such as a searched prompt.
-    """
-
-    text: str
-    kind: Literal["own", "field", "any"] = "own"
-
-
-ANY = Piece("", "any")
-
-
 class ControlTokenError(ValueError):
     """A field holds what a tokenizer takes for a control token, whatever one does."""
-
-
-class Encoder(Protocol):
-    """What a template needs of a tokenizer; `FrozenLM` has it."""
-
-    kind: ModelKind
-    prefix_ids: Ids
-    suffix_ids: Ids
-    mask_id: int | None
-    mask_token: str
-
-    def spell(
-        self, pieces: Sequence[Piece], after: Sequence[Piece] = (), *, cut: bool = False
-    ) -> Ids:
-        """Ids that pieces have in a text behind others, without special tokens around it."""
-        ...
-
-    def decode(self, ids: Sequence[int], after: Sequence[int] = ()) -> str:
-        """Text of ids that stand behind others."""
-        ...
-
-    def chat(self, messages: tuple[Message, ...]) -> str:
-        """A chat as the tokenizer's own template writes it, up to where the model goes on."""
-        ...
 
 
 @dataclass(frozen=True)

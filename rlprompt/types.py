@@ -1,11 +1,14 @@
-"""The types that rooms share: token ids, numbers, what a model wrote, and the kinds of things."""
+"""The types that rooms share: ids, numbers, pieces of text, what a model wrote, kinds of things."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rlprompt._utils.chats import Message
 
 Ids = tuple[int, ...]
 """Token ids, of a text or of a part of one."""
@@ -59,3 +62,43 @@ SelectBy = Literal["reward", "metric"]
 
 RegistryKind = Literal["optimiser", "task"]
 """What has a short name in an experiment file."""
+
+
+class Piece(NamedTuple):
+    """A piece of a text.
+
+    Attributes:
+        text: What it says.
+        kind: `own` is the template's, in which control tokens are control tokens; a `field`'s are
+            plain text; `any` stands for text that is not known, such as a searched prompt.
+    """
+
+    text: str
+    kind: Literal["own", "field", "any"] = "own"
+
+
+ANY = Piece("", "any")
+
+
+class Encoder(Protocol):
+    """What a template needs of a tokenizer; `FrozenLM` has it."""
+
+    kind: ModelKind
+    prefix_ids: Ids
+    suffix_ids: Ids
+    mask_id: int | None
+    mask_token: str
+
+    def spell(
+        self, pieces: Sequence[Piece], after: Sequence[Piece] = (), *, cut: bool = False
+    ) -> Ids:
+        """Ids that pieces have in a text behind others, without special tokens around it."""
+        ...
+
+    def decode(self, ids: Sequence[int], after: Sequence[int] = ()) -> str:
+        """Text of ids that stand behind others."""
+        ...
+
+    def chat(self, messages: tuple[Message, ...]) -> str:
+        """A chat as the tokenizer's own template writes it, up to where the model goes on."""
+        ...

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from scripted_server import Script
+
     from rlprompt.models.lm import FrozenLM
 
 # Torch and all that needs it is imported inside the fixtures: the process that only hands tests to
@@ -59,9 +61,9 @@ def lm() -> FrozenLM:
     return tiny_lm("llama")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny model."""
+    """Folder of a tiny model; change nothing in it."""
     from command_line import save
 
     return save(tmp_path_factory.mktemp("model"))
@@ -78,6 +80,15 @@ def desk(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_data(tmp_path, ROWS)
     write_config(tmp_path, model=str(model))
     return tmp_path
+
+
+@pytest.fixture
+def server() -> Iterator[Script]:
+    """A server on this machine that answers by a script."""
+    from scripted_server import serving
+
+    with serving() as script:
+        yield script
 
 
 @pytest.fixture(scope="session")

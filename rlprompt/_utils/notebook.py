@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -25,6 +25,17 @@ def card(title: str, facts: Mapping[str, str]) -> str:
     row = Markup("<tr><th>{}</th><td>{}</td></tr>")
     rows = Markup().join(row.format(name, value) for name, value in facts.items())
     return str(Markup("<table><caption>{}</caption>{}</table>").format(title, rows))
+
+
+def filled(facts: Mapping[str, object]) -> dict[str, str]:
+    """Facts in words, those that say nothing left out; of what has a text, that."""
+    told = {name: str(getattr(fact, "text", fact)) for name, fact in facts.items()}
+    return {name: fact for name, fact in told.items() if fact}
+
+
+def by_key(what: str, listed: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """A fact for each key: what it is of that, in a list."""
+    return {f"{what} {key}": ", ".join(texts) for key, texts in listed.items()}
 
 
 def late(module: str) -> Any:

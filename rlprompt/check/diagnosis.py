@@ -73,10 +73,10 @@ class Diagnosis:
 def _shown(value: Any) -> str:
     """A value in a line.
 
-    >>> _shown(None), _shown(True), _shown({"a": 1.5, "b": [1, 2]}), _shown([])
-    ('none', 'yes', 'a 1.5, b 1 2', 'none')
+    >>> _shown(None), _shown(True), _shown({"a": 1.5, "b": [1, 2]}), _shown([]), _shown({})
+    ('none', 'yes', 'a 1.5, b 1 2', 'none', 'none')
     """
-    if value is None or value == []:
+    if value is None or value in ([], {}):
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"

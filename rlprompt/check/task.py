@@ -39,7 +39,8 @@ from rlprompt.prompt import Length, Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.search.objective import CHUNK
 from rlprompt.search.optimiser import make_space
 from rlprompt.search.space import TextSpace, TokenSpace
-from rlprompt.tasks.base import Measured, Task, as_task, what_it_writes
+from rlprompt.tasks.base import Measured, Task, what_it_writes
+from rlprompt.tasks.completed import as_task
 from rlprompt.tasks.fitting import fitted
 from rlprompt.template import Query
 from rlprompt.types import PromptKind
@@ -256,9 +257,10 @@ class _Check:
             if not (yield from self._asked_again(kind, self.prompts(kind, N_PROMPTS), examples)):
                 return
         n_rows = gradient_calls(2) * self.ask.cost(examples)
+        hooks = ("rewards_with_grad", "cross_entropy_with_grad")
         if (
             "soft" in self.kinds
-            and self.task.has("rewards_with_grad")
+            and any(map(self.task.has, hooks))
             and self._allows(n_rows, "whether the gradient is that of the reward")
         ):
             soft = [p for p in self.prompts("soft", 2) if isinstance(p, SoftPrompt)]

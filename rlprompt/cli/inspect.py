@@ -34,17 +34,31 @@ def show(
 
     with open_study(study) as store:
         runs = store.runs()
+        picked = [
+            run.result.candidates[0].text if run.result and run.result.candidates else None
+            for run in runs
+        ]
+        found = [best(store, run.name, prompts) for run in runs]
         if as_json:
-            states = [state_of(store, run, prompts) for run in runs]
+            states = [
+                {
+                    **state_of(run),
+                    "picked": text,
+                    "best": [
+                        {"reward": entry.reward, "rows": entry.rows, "text": entry.title}
+                        for entry in entries
+                    ],
+                }
+                for run, text, entries in zip(runs, picked, found, strict=True)
+            ]
             whole = {"runs": states, "config": store.spec.get("config", {})}
             typer.echo(json.dumps(whole, ensure_ascii=False))
             return
-        for run in runs:
+        for run, text, entries in zip(runs, picked, found, strict=True):
             typer.echo(state_line(run))
-            picked = run.result.candidates[:1] if run.result else ()
-            for candidate in picked:
-                typer.echo(f"    picked: {candidate.text!r}")
-            for entry in best(store, run.name, prompts):
+            if text is not None:
+                typer.echo(f"    picked: {text!r}")
+            for entry in entries:
                 typer.echo(f"    {entry.reward:.4f} after {entry.rows:,} rows: {entry.title}")
         if any(map(is_left, runs)):
             typer.echo(GO_ON)

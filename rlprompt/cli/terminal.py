@@ -52,6 +52,7 @@ LINE_SECONDS, LINE_SHARE, LEAST_SECONDS = 10.0, 0.1, 1.0
 TALKATIVE = (
     "rlprompt._utils.assets",
     "rlprompt.models.loading",
+    "rlprompt.models.engine",
     "rlprompt.models.lm",
     "rlprompt.models.api",
     "rlprompt.models.served_lm",

@@ -128,7 +128,7 @@ def checked_task(task: Any, where: str) -> Task:
         ValueError: It has not.
     """
     from rlprompt.data.load import Splits
-    from rlprompt.tasks.base import as_task
+    from rlprompt.tasks.completed import as_task
 
     missing = [
         name for name in ("name", "splits", "fingerprint", "rewards") if not hasattr(task, name)

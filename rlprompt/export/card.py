@@ -23,8 +23,8 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.models.loading import model_names
 from rlprompt.models.spelling import ANCHORS
 from rlprompt.search.result import SOFT_MARK
-from rlprompt.template import Encoder, Template
-from rlprompt.types import ModelKind
+from rlprompt.template import Template
+from rlprompt.types import Encoder, ModelKind
 
 CARD = "README.md"
 # What means nothing to Markdown within a line, beside letters and digits.

@@ -42,7 +42,8 @@ from rlprompt.search.evaluation import describe
 from rlprompt.search.result import Candidate, Result, Score
 from rlprompt.statistics.summaries import share_interval, summarise
 from rlprompt.store.store import StoredRun
-from rlprompt.tasks.base import Task, as_task
+from rlprompt.tasks.base import Task
+from rlprompt.tasks.completed import as_task
 from rlprompt.template import Template
 from rlprompt.types import Ids
 

@@ -1,15 +1,14 @@
 """The frozen language model: text and vectors in, log-likelihoods out.
 
 `FrozenLM.load` takes the name of a pinned asset, a hub name, a folder or a `.gguf` file.
-How scores are computed is hidden here: packed (`PackedScorer`) where the model allows it, plain
-(`PlainScorer`) everywhere else, with the same answers.
+How scores are computed is hidden behind it, in `Engine`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, ClassVar, cast
 
@@ -22,42 +21,24 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlprompt._utils.chats import Message
 from rlprompt.models import precision
 from rlprompt.models.decoding import AnswerEnd, Decoding, Generated, check_texts, check_writes
-from rlprompt.models.devices import free_bytes
-from rlprompt.models.examination import examine, unwrap
+from rlprompt.models.engine import Engine, PairReward
+from rlprompt.models.examination import unwrap
 from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.models.head import Head
-from rlprompt.models.kernels import Kernels
 from rlprompt.models.load_options import checked_options
-from rlprompt.models.loading import (
-    context_length,
-    decoder_start,
-    end_ids,
-    gap_token,
-    model_kind,
-    packing_obstacle,
-    place,
-    special_ids,
-)
+from rlprompt.models.loading import end_ids, gap_token, model_kind, place, special_ids
 from rlprompt.models.loading import load as read_model
-from rlprompt.models.memory import Memory
 from rlprompt.models.noise import Noise
-from rlprompt.models.packed_generation import PackedGenerator
-from rlprompt.models.packed_model import ForwardError, PackedModel, Reader
-from rlprompt.models.packed_scoring import PackedScorer, forgetful
-from rlprompt.models.plain import PlainScorer
-from rlprompt.models.plain_generation import PlainGenerator
 from rlprompt.models.prefixes import keys_and_values
-from rlprompt.models.request import Limits, Request, calls, join, prepare, prepare_soft
-from rlprompt.models.scorer import Generator, Over, Scorer, to_device, token_vectors, write
+from rlprompt.models.request import Limits, prepare
+from rlprompt.models.scorer import Over, token_vectors, write
 from rlprompt.models.spelling import Spelling
-from rlprompt.models.weights import input_device, keep_layout, n_parameters, quantisation
+from rlprompt.models.weights import input_device, keep_layout, n_parameters
 from rlprompt.prompt import FedPrompt, Prompt, SoftPrompt, TextPrompt, TokenPrompt
-from rlprompt.template import Piece, Query
-from rlprompt.types import Ids
+from rlprompt.template import Query
+from rlprompt.types import Ids, Piece
 
 logger = logging.getLogger(__name__)
-
-PairReward = Callable[[Tensor, NDArray[np.int64]], Tensor]
 
 
 class FrozenLM:
@@ -118,37 +99,11 @@ class FrozenLM:
         self.dtype_reason = "given"
         self.options: dict[str, Any] = {}
         self.n_parameters = n_parameters(model)
-        limit = free_bytes(self.device) // 4 if memory_limit is None else memory_limit
-        kernels = Kernels(model.base_model, limit // 2)
-        self.memory = Memory(model, limit - kernels.packed_bytes)
-        start = decoder_start(model, self.name) if self.kind == "encoder-decoder" else ()
-        self._head, pads = examine(model, self.kind, self.name, start)
-        self.tells_next = self._head is not None
-        self._plain = PlainScorer(model, self.kind, self.mask_id, start, self.memory, kernels, pads)
-        self._packed: PackedScorer | None = None
-        probe = precision.probe_rows(self.n_vocabulary, self.mask_id, model)
-        plain, exact = partial(self._score, self._plain, "vocabulary"), model.dtype == torch.float32
-        self.obstacle = self._pack(kernels, plain, probe, exact)
-        if self.obstacle is not None:
-            self._packed = None
-            logger.info("%s is scored row by row, not packed: %s", self.name, self.obstacle)
-            if quantisation(model):
-                precision.keep_apart(self.memory, plain, *probe, exact=exact)
-        self._reader = Reader()
-
-    def _pack(self, kernels: Kernels, plain: Any, probe: Any, exact: bool) -> str | None:
-        """Score packed from now on; or why that cannot be."""
-        obstacle = packing_obstacle(self.model, self.kind)
-        if obstacle is not None or self._head is None:
-            return obstacle or "its logits are more than a scaled or softly capped linear layer"
-        try:
-            packed = PackedModel(self.model, self._head, self.memory, kernels)
-            self._packed = PackedScorer(packed)
-            tell, usual = precision.disagreement, partial(self._score, self._packed, "vocabulary")
-            found = [tell(usual, plain, *probe, exact=exact) for _ in packed.trials()]
-            return next(filter(None, found), None)
-        except ForwardError as error:
-            return f"its forward pass refused a packed input ({error})"
+        made_of = (model, self.kind, self.name, self.mask_id, self.prefix_ids)
+        self._engine = Engine(*made_of, memory_limit)
+        self.obstacle = self._engine.obstacle
+        self.memory = self._engine.memory
+        self.tells_next = self._engine.head is not None
 
     @classmethod
     def load(
@@ -199,35 +154,31 @@ class FrozenLM:
     @property
     def hidden_size(self) -> int:
         """Width of the embedding vectors, H."""
-        return int(self._embedding.weight.shape[1])
+        return self._engine.hidden_size
 
     @property
     def n_vocabulary(self) -> int:
         """Rows of the embedding table, V; may exceed the tokenizer's size."""
-        return int(self._embedding.weight.shape[0])
-
-    @property
-    def _embedding(self) -> torch.nn.Embedding:
-        return cast(torch.nn.Embedding, self.model.get_input_embeddings())
+        return self._engine.n_vocabulary
 
     @cached_property
     def context(self) -> int | None:
         """Longest sequence that the model takes, in tokens; None where there is no limit."""
-        return context_length(self.model, self.kind)
+        return self._engine.context
 
     @property
     def limits(self) -> Limits:
         """What the model takes."""
-        sizes, packed = (self.n_vocabulary, self.hidden_size, self.context), self._packed
-        keys = packed.packed.position_shape if packed else f"it is not packed ({self.obstacle})"
-        return Limits(self.name, *sizes, self.prefix_ids, keys)
+        return self._engine.limits
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """What scores depend on; hashes all weights, once."""
         # Once, pieces of a text were tokenised apart, and a decoder's forced first token left out.
         marks = ["in place"] * (self.spelling.moves or self.kind == "encoder-decoder")
-        marks += [f"decoder starts with {start}" for start in (self._plain.start,) if start[1:]]
+        marks += [
+            f"decoder starts with {start}" for start in (self._engine.plain.start,) if start[1:]
+        ]
         options = json.dumps(self.options, sort_keys=True) if self.options else ""
         named = self.name, self.revision, self.kind, options
         return take_fingerprint(self.model, self.tokenizer, *named, marks)
@@ -286,7 +237,8 @@ class FrozenLM:
 
     def keys_and_values(self, prompts: Sequence[SoftPrompt]) -> NDArray[np.float32]:
         """What the layers make of soft prompts that are read alone: see `prefixes`."""
-        return keys_and_values(self._packed.packed if self._packed else None, self.limits, prompts)
+        packed = self._engine.packed
+        return keys_and_values(packed.packed if packed else None, self.limits, prompts)
 
     def score(
         self, prompts: Sequence[Prompt], queries: Sequence[Query], *, over: Over = "vocabulary"
@@ -308,7 +260,7 @@ class FrozenLM:
                 vectors of wrong shape, text before a prefix, unequal numbers of candidates, or text
                 that is empty or too long; or answers that are no finite numbers (`NotFiniteError`).
         """
-        return self._score(self._scorer, over, prompts, queries)
+        return self._engine.score([*map(self.fed, prompts)], queries, over)
 
     def keep(self, queries: Sequence[Query]) -> None:
         """Read what precedes the prompt in all queries now, together.
@@ -318,46 +270,13 @@ class FrozenLM:
         asks in another order, has all of them read first. Of more than fits into memory at once,
         the last ones stay.
         """
-        if self._packed is not None:
-            self._packed.packed.keep([query.head_ids for query in queries])
-
-    @property
-    def _scorer(self) -> Scorer:
-        return self._packed or self._plain
+        if self._engine.packed is not None:
+            self._engine.packed.packed.keep([query.head_ids for query in queries])
 
     @property
     def vectors_obstacle(self) -> str | None:
         """Why soft prompts cannot be scored, or None."""
-        return None if self._packed is not None else self._plain.obstacle
-
-    def _vectors(self, request: Request) -> Tensor | None:
-        """The vectors of a call on the device; ValueError where the model takes none for tokens."""
-        if request.vectors is not None and self.vectors_obstacle:
-            raise ValueError(
-                f"soft prompts cannot be scored on {self.name}: {self.vectors_obstacle}"
-            )
-        return request.on(self.device)
-
-    def _score(
-        self, scorer: Scorer, over: Over, prompts: Sequence[Prompt], queries: Sequence[Query]
-    ) -> Tensor:
-        request = prepare(self.limits, [*map(self.fed, prompts)], queries)
-        return self._answer(scorer, over, request, queries)
-
-    def _answer(
-        self, scorer: Scorer, over: Over, request: Request, queries: Sequence[Query]
-    ) -> Tensor:
-        ids, vectors = request.ids, self._vectors(request)
-        shape = (len(ids) * len(queries), len(queries[0].candidates))
-        out = torch.empty(shape, dtype=torch.float32, device=self.device)
-
-        def consume(index: NDArray[np.int64], loglik: Tensor) -> None:
-            out[to_device(index, out.device)] = loglik.float()
-
-        scorer.score(ids, vectors, queries, over, consume)
-        found = out.cpu().view(len(ids), len(queries), -1)
-        precision.check_finite(found, self.name, self.model.dtype)
-        return found[list(request.inverse)]
+        return self._engine.vectors_obstacle
 
     def score_pairs(self, pairs: Sequence[tuple[Prompt, Query]]) -> list[Tensor]:
         """Log p(candidate | text) of each query's candidates under its own prompt, in one batch.
@@ -371,15 +290,7 @@ class FrozenLM:
         Raises:
             ValueError: As for `score`.
         """
-        found: dict[int, Tensor] = {}
-        fed = [(self.fed(prompt), query) for prompt, query in pairs]
-        for places in calls(fed):
-            request, queries = join(self.limits, [fed[i] for i in places])
-            # Texts that are served come once: kept, they would fill the memory.
-            with forgetful(self._packed):
-                (rows,) = self._answer(self._scorer, "vocabulary", request, queries)
-            found |= zip(places, rows, strict=True)
-        return [found[i][: len(query.candidates)] for i, (_, query) in enumerate(pairs)]
+        return self._engine.score_pairs([(self.fed(prompt), query) for prompt, query in pairs])
 
     def noise(self, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Noise:
         """How much these rows' log-likelihoods depend on how they are computed.
@@ -393,18 +304,12 @@ class FrozenLM:
         Raises:
             ValueError: As for `score`.
         """
-
-        def usual(prompts: Sequence[Prompt], queries: Sequence[Query], most: int = 0) -> Tensor:
-            with forgetful(self._packed), self.memory.at_most(most or self.memory.most_tokens):
-                return self._score(self._scorer, "vocabulary", prompts, queries)
-
-        small, plain = partial(usual, most=48), partial(self._score, self._plain, "vocabulary")
-        return precision.measure_noise(usual, small, plain, prompts, queries)
+        return self._engine.noise([*map(self.fed, prompts)], queries)
 
     @cached_property
     def own_noise(self) -> Noise:
         """`noise` on a few rows of random tokens, measured once."""
-        return self.noise(*precision.probe_rows(self.n_vocabulary, self.mask_id, self.model))
+        return self.noise(*self._engine.probe)
 
     def score_with_grad(
         self,
@@ -430,21 +335,7 @@ class FrozenLM:
         Raises:
             ValueError: As for `score`, unequal lengths, or quantised layers carry no gradient.
         """
-        request = prepare_soft(self.limits, prompts, queries)
-        vectors, n, n_queries = self._vectors(request), len(prompts), len(queries)
-        assert vectors is not None
-        vectors.requires_grad_()
-        out = torch.empty((n * n_queries, len(queries[0].candidates)), device=self.device)
-
-        def consume(index: NDArray[np.int64], loglik: Tensor) -> Tensor:
-            out[to_device(index, out.device)] = loglik.detach().float()
-            return reward(loglik, index % n_queries).sum()
-
-        self._scorer.score(request.ids, vectors, queries, over, consume)
-        precision.check_finite(out, self.name, self.model.dtype)
-        grad = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
-        precision.check_gradient(grad, self.name, self.model)
-        return out.cpu().view(n, n_queries, -1), grad.cpu().view(n, -1, *grad.shape[1:])
+        return self._engine.score_with_grad(prompts, queries, reward, over)
 
     @torch.no_grad()
     def last_hidden(
@@ -466,10 +357,7 @@ class FrozenLM:
                 output head of its own.
         """
         check_texts(self.name, self.kind, texts)
-        if after and self._packed is not None:
-            last = self._reader(self._packed.packed, [*map(tuple, after), tuple(texts)])
-        else:
-            last = self._plain.last_hidden(texts, whole=self._packed is None)
+        last = self._engine.last_hidden(texts, after)
         return cast("NDArray[np.float32]", last.float().cpu().numpy())
 
     @torch.no_grad()
@@ -484,9 +372,9 @@ class FrozenLM:
         Raises:
             ValueError: The model tells no next token (`tells_next`).
         """
-        if self._head is None:
+        if self._engine.head is None:
             raise ValueError(f"{self.name} does not tell the next token; take another search")
-        return self._head
+        return self._engine.head
 
     def generate(
         self,
@@ -528,11 +416,6 @@ class FrozenLM:
         fed = [*map(self.fed, prompts)]
         request = prepare(self.limits, fed, queries, n_answer=max_new_tokens - 1)
         end = AnswerEnd(self.decode, end_ids(self.model, self.tokenizer), decoding)
-        digests, vectors = [fed[i].digest for i in request.firsts], self._vectors(request)
-        answers = write(self._generator, request.ids, digests, vectors, queries, end)
+        digests, vectors = [fed[i].digest for i in request.firsts], self._engine.vectors(request)
+        answers = write(self._engine.generator, request.ids, digests, vectors, queries, end)
         return [answers[i] for i in request.inverse]
-
-    @cached_property
-    def _generator(self) -> Generator:
-        packed = self._packed
-        return PackedGenerator(packed.packed) if packed else PlainGenerator(self._plain)

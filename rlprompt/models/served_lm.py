@@ -43,8 +43,8 @@ from rlprompt.models.served import (
     written,
 )
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.template import ASSISTANT, Piece, Query
-from rlprompt.types import Ids, Written
+from rlprompt.template import ASSISTANT, Query
+from rlprompt.types import Ids, Piece, Written
 
 logger = logging.getLogger(__name__)
 

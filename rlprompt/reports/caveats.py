@@ -1,14 +1,12 @@
 """What in a study cannot be relied on: each check a function, each finding a sentence.
 
-A run that was selected on test, or whose file contradicts the summary, is *struck*: it is shown,
-and counts in no statistic. Everything else is a caution beside the figures that it touches.
+Runs that were struck (`examined`) are shown and count in no statistic. Everything else is a caution
+beside the figures that it touches.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,10 +15,9 @@ import numpy as np
 
 from rlprompt._utils.text import counted, listed_briefly
 from rlprompt.models.noise import QUIET, SLOPES
-from rlprompt.reports.study_data import RunData, StudyData
-from rlprompt.search.result import Result
+from rlprompt.reports.study_data import StudyData
 from rlprompt.statistics.summaries import share_interval
-from rlprompt.store.summary import ModelEntry, RunEntry, TaskEntry
+from rlprompt.store.summary import ModelEntry, TaskEntry
 from rlprompt.tasks.class_metrics import COMMON
 
 # Test examples below which an accuracy of a half is known to 0.1 or worse.
@@ -44,134 +41,11 @@ class Caveat:
     text: str
 
 
-def examined(study: StudyData) -> StudyData:
-    """The same with the runs struck whose scores cannot count."""
-    seen: Counter[_Cell] = Counter()
-    runs = []
-    for run in study.runs:
-        entry = run.entry
-        seen[_cell(entry)] += 1
-        problems = [problem for check in RUN_CHECKS for problem in check(run, study)]
-        if seen[_cell(entry)] > 1:
-            problems.append("the summary has this run twice; the first one counts.")
-        runs.append(dataclasses.replace(run, struck=tuple(problems)))
-    return dataclasses.replace(study, runs=tuple(runs))
-
-
 def caveats(study: StudyData) -> list[Caveat]:
     """All findings about a study that was `examined`, the gravest first."""
     found = [caveat for check in STUDY_CHECKS for caveat in check(study)]
     order = ("struck", "caution", "note")
     return sorted(found, key=lambda caveat: order.index(caveat.level))
-
-
-# Checks of a run ---------------------------------------------------------------------------------
-
-
-def unreadable(run: RunData, study: StudyData) -> Iterator[str]:
-    """No result behind the summary's figures: missing, damaged, or of another version."""
-    if run.problem:
-        yield f"its result cannot be checked: {run.problem}."
-
-
-def contradiction(run: RunData, study: StudyData) -> Iterator[str]:
-    """Figures of the summary that are not those of the run's own file."""
-    if run.result is None:
-        return
-    if different := list(_differences(run, run.result, study)):
-        yield f"the summary and {run.entry.file} contradict each other: {'; '.join(different)}."
-
-
-def overspending(run: RunData, study: StudyData) -> Iterator[str]:
-    """More rows than the budget that it is compared at."""
-    if run.entry.rows > run.entry.budget_rows:
-        yield f"it spent {run.entry.rows:,} rows of a budget of {run.entry.budget_rows:,}."
-
-
-def maximum_on_test(run: RunData, study: StudyData) -> Iterator[str]:
-    """A prompt that was picked by its test score: the maximum of several, not an estimate."""
-    if run.result is None or not run.result.candidates:
-        return
-    picked, *others = run.result.candidates
-    tested = sum(one.test is not None for one in others)
-    if tested:
-        yield (
-            f"{tested} more of its candidates have a test score beside the picked one, so the "
-            "figure may be the maximum of several looks at test."
-        )
-    task = study.task_of(run)
-    n_dev = task.examples.get("dev", 0) if task else 0
-    # Results of format 1 do not say how many dev examples were seen: all of them.
-    by = "metric" if task and task.select_by == "metric" else "reward"
-    rivals = [
-        getattr(one.dev, by) for one in others if one.dev and (one.dev_examples or n_dev) >= n_dev
-    ]
-    if picked.dev and rivals and max(rivals) > (own := getattr(picked.dev, by)):
-        yield (
-            f"the picked prompt earns {own:.4g} on dev and another candidate "
-            f"{max(rivals):.4g}, so it was not picked on dev."
-        )
-
-
-def looks_at_test(run: RunData, study: StudyData) -> Iterator[str]:
-    """More prompts scored on test than the picked one (and a soft prompt's projection)."""
-    if run.result is None or not run.result.candidates:
-        return
-    soft = run.result.best.prompt.kind == "soft"
-    allowed = 2 if soft else 1
-    if run.result.test_prompts > allowed:
-        kind = "a soft prompt and its projection" if soft else "a prompt"
-        yield (
-            f"{run.result.test_prompts} prompts were scored on test; {kind} needs "
-            f"{allowed}, so the figure may be the maximum of several."
-        )
-
-
-# Task, model, budget, method, split and seed of a run.
-_Cell = tuple[str, str, int, str, int | None, int]
-
-
-def _cell(entry: RunEntry) -> _Cell:
-    place = entry.task, entry.model, entry.budget_rows, entry.optimiser
-    return *place, entry.split_seed, entry.seed
-
-
-def _differences(run: RunData, result: Result, study: StudyData) -> Iterator[str]:
-    """What the summary says of a run and its file does not."""
-    entry = run.entry
-    best = result.candidates[0] if result.candidates else None
-    own: dict[str, object] = {
-        key: getattr(result, key)
-        for key in ("status", "seed", "budget_rows", "rows", "n_prompts", "n_partial")
-    }
-    own["prompt"] = best.text if best else None
-    for split in ("train", "dev", "test"):
-        score = getattr(best, split) if best else None
-        own[split] = score.metric if score else None
-    for key, value in own.items():
-        if getattr(entry, key) != value:
-            yield f"{key} is {getattr(entry, key)!r} there and {value!r} here"
-    if best and best.test and result.test_metrics:
-        mean = float(np.mean(result.test_metrics))
-        if not math.isclose(mean, best.test.metric, rel_tol=1e-9, abs_tol=1e-9):
-            yield f"test is {best.test.metric!r} and the mean over its test examples is {mean!r}"
-    task = study.task_of(run)
-    if task is None or task.fingerprint != result.task_fingerprint:
-        yield "it ran on another task or other data (the fingerprints differ)"
-    model = next((one for one in study.summary.models if one.name == entry.model), None)
-    if model is None or not _same_model(model, result):
-        yield "it ran on another model (the fingerprints differ)"
-
-
-def _same_model(model: ModelEntry, result: Result) -> bool:
-    return all(
-        str(result.fingerprint[key]) == value
-        for key, value in model.fingerprint.items()
-        if key in result.fingerprint
-    )
-
-
-# Checks of the study -----------------------------------------------------------------------------
 
 
 def struck_runs(study: StudyData) -> Iterator[Caveat]:
@@ -236,7 +110,12 @@ def one_seed(study: StudyData) -> Iterator[Caveat]:
         counting = [run.entry for run in study.section(model, budget) if run.counts]
         seeds = {(one.split_seed, one.seed) for one in counting}
         if len(seeds) == 1:
-            yield Caveat("one seed", "caution", f"{_place(study, model, budget)}{ONE_SEED}")
+            yield Caveat(
+                "one seed",
+                "caution",
+                f"{_place(study, model, budget)}luck and method cannot be told apart. Add seeds to "
+                "the experiment and run it again; what is there is kept.",
+            )
 
 
 def few_seeds(study: StudyData) -> Iterator[Caveat]:
@@ -270,12 +149,6 @@ def few_test_examples(study: StudyData) -> Iterator[Caveat]:
             )
 
 
-ONE_SEED = (
-    "One seed ranks nothing: every difference between methods here may be luck, so none is ranked "
-    "and no winner is named. Add seeds to the experiment and run it again; what is there is kept."
-)
-
-
 def one_seed_a_split(study: StudyData) -> Iterator[Caveat]:
     """Luck of the examples and of the search that cannot be told apart."""
     summary = study.summary
@@ -287,12 +160,6 @@ def one_seed_a_split(study: StudyData) -> Iterator[Caveat]:
             "kinds of luck, and what the draw of the examples adds to the search's own cannot be "
             "said.",
         )
-
-
-ONE_SPLIT = (
-    "One split ranks nothing: every difference between methods here may be the luck of its "
-    "examples, so none is ranked and no winner is named. Run the study's command again to go on."
-)
 
 
 def several_budgets(study: StudyData) -> Iterator[Caveat]:
@@ -377,7 +244,7 @@ def missing_runs(study: StudyData) -> Iterator[Caveat]:
             summary.seeds,
         )
     )
-    there = {_cell(run.entry) for run in study.runs}
+    there = {run.cell for run in study.runs}
     which = ""
     if len(grid) == summary.expected_runs:
         absent = [cell for cell in grid if cell not in there]
@@ -486,13 +353,6 @@ def _place(study: StudyData, model: str, budget: int) -> str:
     return "" if len(study.sections) == 1 else f"{model}, {budget:,} rows: "
 
 
-RUN_CHECKS: tuple[Callable[[RunData, StudyData], Iterator[str]], ...] = (
-    unreadable,
-    contradiction,
-    overspending,
-    maximum_on_test,
-    looks_at_test,
-)
 STUDY_CHECKS: tuple[Callable[[StudyData], Iterator[Caveat]], ...] = (
     struck_runs,
     no_runs,

@@ -325,8 +325,11 @@ def _listed(values: Sequence[float]) -> str:
 
 
 def profile(matrix: ScoreMatrix) -> Plot | None:
-    """Share of runs above each score, a curve a method; None where a method has few runs."""
-    matrices = {name: matrix.scores(name, matrix.tested) for name in matrix.scored}
+    """Share of runs above each score, a curve a method; None where a method has few runs.
+
+    Over the tasks that every method has.
+    """
+    matrices = {name: matrix.scores(name, matrix.compared) for name in matrix.scored}
     if min(int((~np.isnan(one)).sum()) for one in matrices.values()) < FEWEST_IN_A_PROFILE:
         return None
     known = np.concatenate([matrix.ravel() for matrix in matrices.values()])

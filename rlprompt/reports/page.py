@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rlprompt._utils.text import counted, listed_briefly, slugs
-from rlprompt.reports.caveats import Caveat, caveats, examined, tests_rounding
+from rlprompt.reports.caveats import Caveat, caveats, tests_rounding
 from rlprompt.reports.costs import (
     bill_line,
     config_text,
@@ -26,6 +26,7 @@ from rlprompt.reports.prompts import BestPrompt, best_prompts, leading, prompt_t
 from rlprompt.reports.results import Results, results
 from rlprompt.reports.runs import runs_table
 from rlprompt.reports.score_matrix import ScoreMatrix
+from rlprompt.reports.struck import examined
 from rlprompt.reports.study_data import StudyData
 from rlprompt.reports.tables import Table, count
 from rlprompt.reports.transfer import transfer_tables
@@ -100,13 +101,12 @@ class Page:
     bills: tuple[str, ...] = ()
 
     def conclusions(self) -> list[str]:
-        """What may be concluded, and what cannot be relied on; nothing twice."""
-        lines, said = list[str](), set[str]()
+        """What may be concluded, and what cannot be relied on."""
+        lines = list[str]()
         for section in self.sections:
             heading = f"{section.heading}: " if len(self.sections) > 1 else ""
             lines += [f"{heading}{sentence}" for sentence in section.results.sentences]
-            said |= set(section.results.sentences)
-        return lines + [f"{one.check}: {one.text}" for one in self.caveats if one.text not in said]
+        return lines + [f"{one.check}: {one.text}" for one in self.caveats]
 
     def tables(self) -> Iterator[Table]:
         """Those that are written as files too, each name once."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlprompt.prompt import SoftPrompt
-from rlprompt.reports.caveats import ONE_SEED, ONE_SPLIT
 from rlprompt.reports.curves import Plot, dots, profile
 from rlprompt.reports.score_matrix import ScoreMatrix, generator, known_mean, mean_of, wilson
 from rlprompt.reports.study_data import RunData
@@ -45,6 +44,14 @@ SCORE_HEADER = (
 )  # fmt: skip
 # The optimiser that every other one should beat.
 BASELINE = "random"
+ONE_SEED = (
+    "One seed ranks nothing: every difference between methods here may be luck, so none is ranked "
+    "and no winner is named."
+)
+ONE_SPLIT = (
+    "One split ranks nothing: every difference between methods here may be the luck of its "
+    "examples, so none is ranked and no winner is named. Run the study's command again to go on."
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def results(matrix: ScoreMatrix) -> Results:
 def _tables(matrix: ScoreMatrix) -> Iterator[Table]:
     for task in matrix.tasks:
         yield task_table(matrix, task)
-    if matrix.scored and len(matrix.tested) > 1 and matrix.shares_a_scale:
+    if matrix.compared and len(matrix.tested) > 1 and matrix.shares_a_scale:
         yield overall_table(matrix)
     if matrix.references and matrix.scored:
         yield kept_table(matrix)
@@ -98,7 +105,7 @@ def _tables(matrix: ScoreMatrix) -> Iterator[Table]:
 
 def _brief(matrix: ScoreMatrix) -> Table | None:
     """Method and test score with its interval, of what has one."""
-    if not matrix.scored or not matrix.shares_a_scale:
+    if not matrix.compared or not matrix.shares_a_scale:
         return None
     if len(matrix.tested) > 1:
         table, columns = overall_table(matrix), ("mean", "mean low", "mean high")
@@ -217,14 +224,19 @@ def _spread(
 
 
 def overall_table(matrix: ScoreMatrix) -> Table:
-    """Mean and interquartile mean over all tasks that have a test figure."""
+    """Mean and interquartile mean over all tasks on which every method has a test figure."""
     rows: list[tuple[str, ...]] = []
+    tasks, tested = matrix.compared, matrix.tested
+    which = f"All {len(tasks)} tasks together"
+    left = [task.name for task in tested if task not in tasks]
+    if left:
+        which = f"{len(tasks)} of {len(tested)} tasks, those on which every method has a score"
     for name in dict.fromkeys(one.name for one in matrix.controls):
-        values = matrix.control(name, matrix.tested)
+        values = matrix.control(name, tasks)
         if not np.isnan(values).any():
             rows.append((name, "control", NONE, number(float(values.mean())), *(NONE,) * 5))
     for name in matrix.scored:
-        scores = matrix.scores(name, matrix.tested)
+        scores = matrix.scores(name, tasks)
         figures: list[str] = []
         for estimate in (
             task_mean(scores, generator()),
@@ -234,7 +246,7 @@ def overall_table(matrix: ScoreMatrix) -> Table:
         rows.append((name, "search", str(int((~np.isnan(scores)).sum())), *figures))
     return Table(
         matrix.name("all-tasks"),
-        f"All {len(matrix.tested)} tasks together, {matrix.model}, {matrix.budget:,} rows",
+        f"{which}, {matrix.model}, {matrix.budget:,} rows",
         ("method", "kind", "runs", "mean", "mean low", "mean high", "IQM", "IQM low", "IQM high"),
         tuple(rows),
         text=(0, 1),
@@ -247,6 +259,7 @@ def overall_table(matrix: ScoreMatrix) -> Table:
                 if matrix.nested
                 else "each with its 95 % stratified bootstrap interval over seeds."
             ),
+            *([f"Left out: {', '.join(left)}, where a method has none."] if left else []),
         ),
     )
 

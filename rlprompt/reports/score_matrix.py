@@ -109,6 +109,15 @@ class ScoreMatrix:
         ]
 
     @property
+    def compared(self) -> list[TaskEntry]:
+        """Tasks on which every method with a test figure has one, so that their means compare."""
+        return [
+            task
+            for task in self.tested
+            if not any(np.isnan(self.scores(name, [task])).all() for name in self.scored)
+        ]
+
+    @property
     def shares_a_scale(self) -> bool:
         """Whether a mean over its tasks means something: one task, or scores from 0 to 1."""
         values = [np.ravel(self.scores(name, self.tested)) for name in self.methods]

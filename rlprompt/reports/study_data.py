@@ -16,6 +16,9 @@ from rlprompt.store.summary import RunEntry, Summary, TaskEntry, read_summary
 from rlprompt.transfer.file import FILE as TRANSFER
 from rlprompt.transfer.file import Transfer, TransferError, read_transfer
 
+Cell = tuple[str, str, int, str, int | None, int]
+"""Task, model, budget, method, split and seed of a run."""
+
 
 @dataclass(frozen=True)
 class RunData:
@@ -45,6 +48,12 @@ class RunData:
         entry = self.entry
         split = "" if entry.split_seed is None else f"split {entry.split_seed}, "
         return f"{split}seed {entry.seed}"
+
+    @property
+    def cell(self) -> Cell:
+        """Its place in the study."""
+        one = self.entry
+        return one.task, one.model, one.budget_rows, one.optimiser, one.split_seed, one.seed
 
     @property
     def counts(self) -> bool:

@@ -19,7 +19,8 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, Prompt, TextPrompt, TokenPrompt
 from rlprompt.search.memo import Measurement, Memo, SplitQuestion, remembered
 from rlprompt.search.result import PREFIX_MARK, SOFT_MARK, Score
-from rlprompt.tasks.base import LARGEST, Measured, Task, as_task, needs_prior, unusable
+from rlprompt.tasks.base import LARGEST, Measured, Task, needs_prior, unusable
+from rlprompt.tasks.completed import as_task
 from rlprompt.types import Floats
 
 # Where priors are kept among scores: in the place of a split.

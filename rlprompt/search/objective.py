@@ -30,7 +30,8 @@ from rlprompt.search.budget import Budget, Ledger, Scored
 from rlprompt.search.evaluation import n_tokens
 from rlprompt.search.memo import Answer, Memo, TrainQuestion
 from rlprompt.search.unpaid import Unpaid
-from rlprompt.tasks.base import LARGEST, Task, as_task, prompt_rows, unusable
+from rlprompt.tasks.base import LARGEST, Task, prompt_rows, unusable
+from rlprompt.tasks.completed import as_task
 from rlprompt.types import Floats, Loss, Outputs
 
 P = TypeVar("P", bound=Prompt)
@@ -266,6 +267,11 @@ class Objective(Unpaid):
                 "cross_entropy_with_grad); leave the loss at `reward`"
             )
         if loss == "reward" and not self.task.has("rewards_with_grad"):
+            if self.task.has("cross_entropy_with_grad"):
+                raise ValueError(
+                    f"the reward of task {self.task.name!r} has no gradient, and its cross-entropy "
+                    "has one; set `loss: cross_entropy`"
+                )
             raise ValueError(
                 f"task {self.task.name!r} has no gradient (no method rewards_with_grad); "
                 "use a method that needs rewards only"

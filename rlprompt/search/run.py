@@ -41,7 +41,8 @@ from rlprompt.search.selection import (
     race,
 )
 from rlprompt.search.starts import best_starts
-from rlprompt.tasks.base import Task, as_task
+from rlprompt.tasks.base import Task
+from rlprompt.tasks.completed import as_task
 from rlprompt.types import Floats
 
 logger = logging.getLogger(__name__)

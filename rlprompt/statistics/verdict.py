@@ -65,6 +65,16 @@ class _Study:
             for scores in self.searches.values()
         )
 
+    def gaps(self, leader: str) -> str:
+        """Which runs the figures are of, where searches have not the same; with a space before."""
+        there = [~np.isnan(scores) for scores in self.searches.values()]
+        if all(np.array_equal(one, there[0]) for one in there):
+            return ""
+        return (
+            f" Runs are missing: the mean is of all that {leader} has, and each difference of "
+            "those that both have."
+        )
+
     @property
     def unit(self) -> str:
         """What varies independently, in a word."""
@@ -210,6 +220,7 @@ def _sentence(study: _Study, leader: str | None, winner: str | None, lead: Seque
             f"{counted(study.n_tasks, 'task')} and {study.repetition} is above that "
             f"of {others} (closest: {closest.second}, {_gap(closest.difference, study.unit)}; "
             f"p at most {math.ceil(1000 * worst) / 1000} after Holm's correction)."
+            f"{study.gaps(winner)}"
         )
     return _open(study, leader, mean, lead)
 
@@ -234,7 +245,7 @@ def _open(study: _Study, leader: str, mean: str, lead: Sequence[Pair]) -> str:
             f" About {max(seeds or 0 for seeds in needed):,} {study.unit}s a task in place of "
             f"{study.n_units} would settle it, if the differences are what they seem."
         )
-    return text
+    return text + study.gaps(leader)
 
 
 def _beaten(nobody: str, pairs: Sequence[Pair]) -> Iterator[str]:

@@ -13,7 +13,8 @@ import numpy as np
 from rlprompt.search.blocks import Pieces
 from rlprompt.search.memo import Answer, Question, Scope, TrainQuestion, V
 from rlprompt.store.database import Database, StoreError
-from rlprompt.tasks.base import GRADIENT_ROWS, Task, as_task, prompt_rows
+from rlprompt.tasks.base import GRADIENT_ROWS, Task, prompt_rows
+from rlprompt.tasks.completed import as_task
 
 if TYPE_CHECKING:
     from rlprompt.models.lm import FrozenLM

@@ -25,7 +25,8 @@ from rlprompt.search.selection import Selection
 from rlprompt.studies.controls import ControlPlan, plan_controls, written_by_hand
 from rlprompt.studies.references import Reference, check_references
 from rlprompt.studies.study import SEED, PlannedSearch
-from rlprompt.tasks.base import Task, as_task, prompt_rows
+from rlprompt.tasks.base import Task, prompt_rows
+from rlprompt.tasks.completed import as_task
 from rlprompt.tasks.fitting import check_room, fitted
 
 
@@ -119,13 +120,7 @@ class Experiment:
                 f"task {self.task.name!r} reads the text of a prompt, and the vectors that "
                 f"{', '.join(soft)} would search have none; use methods that search tokens or text"
             )
-        climb = [n for n, one in self.optimisers.items() if getattr(one, "needs_gradient", False)]
-        hooks = ("rewards_with_grad", "cross_entropy_with_grad")
-        if climb and not any(map(self.task.has, hooks)):
-            raise ValueError(
-                f"task {self.task.name!r} has no gradient, which {', '.join(climb)} would climb; "
-                "use methods that need rewards only, such as grow or ppo"
-            )
+        self._check_gradients()
         for optimiser in self.optimisers.values():
             check_shows(optimiser, self.task)
         needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
@@ -136,6 +131,25 @@ class Experiment:
         """Where an optimiser looks: `length`, `banned`, `start` and `tokens` of `search`."""
         names = ("length", "banned", "start", "tokens")
         return {**{name: getattr(self, name) for name in names}, **self.own.get(optimiser, {})}
+
+    def _check_gradients(self) -> None:
+        """Refuse methods that climb where the task has no slope."""
+        climb = [n for n, one in self.optimisers.items() if getattr(one, "needs_gradient", False)]
+        if self.task.has("rewards_with_grad"):
+            return
+        if climb and not self.task.has("cross_entropy_with_grad"):
+            raise ValueError(
+                f"task {self.task.name!r} has no gradient, which {', '.join(climb)} would climb; "
+                "use methods that need rewards only, such as grow or ppo"
+            )
+        # Of methods without such a setting it is not known; `Objective` asks before it charges.
+        asked = {name: getattr(self.optimisers[name], "loss", "cross_entropy") for name in climb}
+        if flat := [name for name, loss in asked.items() if loss != "cross_entropy"]:
+            raise ValueError(
+                f"the reward of task {self.task.name!r} has no gradient, which {', '.join(flat)} "
+                "would climb; set `loss: cross_entropy` there, or use methods that need rewards "
+                "only, such as grow or ppo"
+            )
 
     def _check_spaces(self) -> None:
         """Refuse a space without tokens, or a start that is none there."""

@@ -217,32 +217,27 @@ def is_left(run: StoredRun) -> bool:
     return run.state == "running" and has_ended(run.owner)
 
 
-def state_of(store: Store, run: StoredRun, count: int) -> dict[str, Any]:
-    """A run as data: what `state_line` says, what was picked, and so many of its best prompts."""
-    picked = run.result.candidates[:1] if run.result else ()
+def state_of(run: StoredRun) -> dict[str, Any]:
+    """A run as data: state, rows, best reward, seconds, and what is wrong with it."""
     return {
         "name": run.name,
         "state": "interrupted" if is_left(run) else run.state,
         "rows": run.used,
         "budget": run.spec.get("budget", {}).get("rows", 0),
         "seconds": run.seconds,
+        "best_reward": run.best_reward,
+        "strayed": run.strayed,
         "error": run.error,
-        "picked": picked[0].text if picked else None,
-        "best": [
-            {"reward": entry.reward, "rows": entry.rows, "text": entry.title}
-            for entry in best(store, run.name, count)
-        ],
     }
 
 
 def state_line(run: StoredRun) -> str:
-    """A run in a line: state, rows, best reward, seconds."""
-    budget = run.spec.get("budget", {}).get("rows", 0)
+    """A run in a line: what `state_of` says."""
+    said = state_of(run)
     reward = "" if run.best_reward is None else f", best {run.best_reward:.2f}"
     marks = "" if run.strayed is None else f", strayed at batch {run.strayed}"
     error = f", {run.error}" if run.error else ""
-    state = "interrupted" if is_left(run) else run.state
     return (
-        f"{run.name}: {state}, {run.used:,}/{budget:,} rows, {run.seconds:.0f} s"
+        f"{run.name}: {said['state']}, {run.used:,}/{said['budget']:,} rows, {run.seconds:.0f} s"
         f"{reward}{marks}{error}"
     )

@@ -7,10 +7,8 @@ from .base import (
 from .base import (
     Task as Task,
 )
-from .base import (
-    as_task as as_task,
-)
 from .classification import ClassificationTask as ClassificationTask
+from .completed import as_task as as_task
 from .compression import CompressionTask as CompressionTask
 from .function import FunctionTask as FunctionTask
 from .function import (

@@ -6,17 +6,15 @@ baselines belong to the optimisers.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt._utils.notebook import card
+from rlprompt._utils.notebook import by_key, card, filled
 from rlprompt.data.load import Example, Splits
 from rlprompt.data.opening import file_title
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
@@ -162,19 +160,10 @@ class Task:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        facts = {
-            "examples": ", ".join(
-                f"{len(part):,} {name}" for name, part in self.splits.parts().items()
-            ),
-            "metric": self.metric,
-            **{
-                name: str(getattr(value, "text", value))
-                for name in ("template", "reward", "hand_prompt")
-                if (value := getattr(self, name, ""))
-            },
-            **{f"words of {name}": ", ".join(words) for name, words in self.class_words.items()},
-        }
-        return card(f"Task {self.name}", facts)
+        sizes = (f"{len(part):,} {name}" for name, part in self.splits.parts().items())
+        told = {name: getattr(self, name, "") for name in ("template", "reward", "hand_prompt")}
+        facts = {"examples": ", ".join(sizes), "metric": self.metric, **filled(told)}
+        return card(f"Task {self.name}", {**facts, **by_key("words of", self.class_words)})
 
     def has(self, hook: str) -> bool:
         """Whether the task has a method of that name of its own, in the place of the default.
@@ -407,53 +396,6 @@ class Task:
     def usage(self) -> Mapping[str, Any] | None:
         """What an exported prompt says of its use (`Usage`); None where only the task knows."""
         return None
-
-
-# What stands in a class for the same thing counts together or not at all.
-PAIRS = {"metric": "measure", "hand_prompt": "written"}
-PARTNERS = {**PAIRS, **{method: attribute for attribute, method in PAIRS.items()}}
-
-
-class _Completed(Task):
-    """An object that is no `Task`, with the defaults for what it lacks.
-
-    Its hooks are properties of a subclass that `as_task` makes.
-    """
-
-    def __init__(self, task: object) -> None:
-        self.__wrapped__ = task
-
-    @property  # type: ignore[misc]  # what a class is called decides where its answers lie
-    def __class__(self) -> type:
-        return type(self.__wrapped__)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__wrapped__, name)
-
-    def __reduce__(self) -> tuple[Callable[[Any], Task], tuple[object]]:
-        return as_task, (self.__wrapped__,)
-
-
-def as_task(task: Any) -> Task:
-    """A task with all of `Task`: itself, or an object with the defaults for what it lacks.
-
-    >>> class Short:
-    ...     name, fingerprint = "short", "short 1"
-    ...     splits = Splits(*[(Example({"text": text}, ""),) for text in ("one", "two", "three")])
-    ...
-    ...     def rewards(self, lm, prompts, examples):
-    ...         return np.zeros((len(prompts), len(examples)))
-    >>> as_task(Short()).metric, as_task(Short()).hand_prompt
-    ('reward', '')
-    """
-    if isinstance(task, Task):
-        return task
-    names = [name for name in vars(Task) if not name.startswith("_") and name != "has"]
-    there = {name for name in names if inspect.getattr_static(task, name, None) is not None}
-    own = {name for name in there if PARTNERS.get(name, name) in there}
-    hooks = {name: property(attrgetter(f"__wrapped__.{name}")) for name in own}
-    made: Task = type("_Completed", (_Completed,), hooks)(task)
-    return made
 
 
 def prompt_rows(task: Task, n_examples: int | None = None, *, loss: Loss | None = None) -> int:

@@ -91,17 +91,21 @@ REWARDS: Mapping[str, ClassReward] = {
 }
 
 
+def has_slope(reward: str) -> bool:
+    """Whether one of `REWARDS` has a gradient: `accuracy` is flat wherever it is not a step."""
+    return reward != "accuracy"
+
+
 def check_slope(reward: str) -> None:
     """Refuse the gradient of a reward that has none.
 
     Raises:
         ValueError: The reward is `accuracy`.
     """
-    if reward == "accuracy":
+    if not has_slope(reward):
         raise ValueError(
-            "the reward accuracy has no gradient; a gradient method needs "
-            f"{', '.join(name for name in REWARDS if name != 'accuracy')}, or the loss "
-            "cross_entropy beside it"
+            f"the reward {reward} has no gradient; a gradient method needs "
+            f"{', '.join(filter(has_slope, REWARDS))}, or the loss cross_entropy beside it"
         )
 
 

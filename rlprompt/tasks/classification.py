@@ -32,15 +32,8 @@ from rlprompt.tasks.base import (
 )
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
 from rlprompt.tasks.class_metrics import NO_ANSWER, SET_METRICS
-from rlprompt.tasks.class_scores import (
-    REWARDS,
-    ClassReward,
-    ClassScorer,
-    accuracy,
-    answered,
-    check_slope,
-)
-from rlprompt.tasks.templated import TemplateTask
+from rlprompt.tasks.class_scores import REWARDS, ClassScorer, accuracy, answered
+from rlprompt.tasks.templated import ChoosingTask
 from rlprompt.tasks.verbaliser import (
     LabelWordReport,
     LabelWords,
@@ -52,7 +45,7 @@ from rlprompt.types import DEFAULT_CALIBRATION, ClassMetric, Floats, Ids, Loss, 
 
 
 @dataclass(frozen=True)
-class ClassificationTask(TemplateTask):
+class ClassificationTask(ChoosingTask):
     """Tell classes apart by the log-likelihoods of their label words.
 
     Args:
@@ -301,16 +294,6 @@ class ClassificationTask(TemplateTask):
         candidates = self.candidates(lm)
         return [self.template.query(example.fields, lm, candidates) for example in examples]
 
-    def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
-        """See `Task.lengths`."""
-        return [(query.n_text, query.n_answer) for query in self.queries(lm, examples)]
-
-    def rewards(
-        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> Floats:
-        """See `Task.rewards`."""
-        return self.measure(lm, prompts, examples).rewards
-
     def measure(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Measured:
@@ -340,52 +323,33 @@ class ClassificationTask(TemplateTask):
         labels = [example.label for example in examples]
         return np.array([SET_METRICS[self.metric](labels, row) for row in measured.answers])
 
-    def rewards_with_grad(
-        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    def with_grad(
+        self,
+        loss: Loss,
+        lm: FrozenLM,
+        prompts: Sequence[SoftPrompt],
+        examples: Sequence[Example],
     ) -> tuple[Floats, NDArray[np.float32]]:
-        """See `Task.rewards_with_grad`.
-
-        Raises:
-            ValueError: The reward is `accuracy`, which has no gradient.
-        """
-        check_slope(self.reward)
-        climbed = self._of_labels(self.reward, examples)
-        queries, train = self.queries(lm, examples), self._prior_texts(lm, examples)
-        scores, grad = self._scorer(lm).scores_with_grad(prompts, queries, climbed, train)
-        return self._found(scores, grad, examples)
-
-    def cross_entropy_with_grad(
-        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
-    ) -> tuple[Floats, NDArray[np.float32]]:
-        """See `Task.cross_entropy_with_grad`: of the label among the classes, not calibrated.
+        """See `ChoosingTask.with_grad`: of the cross-entropy, not calibrated.
 
         A gradient learns by itself what calibration takes out, and a small block's prior is noise.
         """
-        climbed = self._of_labels("cross_entropy", examples)
+        climbed = REWARDS[self.reward if loss == "reward" else loss]
+        labels, scorer = self._labels(examples), self._scorer(lm)
         queries, train = self.queries(lm, examples), self._prior_texts(lm, examples)
-        scorer = self._scorer(lm)
-        scores, grad = replace(scorer, calibration="none").scores_with_grad(
-            prompts, queries, climbed
-        )
-        return self._found(scorer.taken_out(scores, prompts, train), grad, examples)
 
-    def _of_labels(self, reward: str, examples: Sequence[Example]) -> ClassReward:
-        """One of `REWARDS`, of scores whose places among the examples are given."""
-        labels = self._labels(examples)
+        def of_labels(scores: Tensor, which: Tensor) -> Tensor:
+            return climbed(scores, labels[which].to(scores.device))
 
-        def climbed(scores: Tensor, which: Tensor) -> Tensor:
-            return REWARDS[reward](scores, labels[which].to(scores.device))
-
-        return climbed
-
-    def _found(
-        self, scores: Tensor, grad: Tensor, examples: Sequence[Example]
-    ) -> tuple[Floats, NDArray[np.float32]]:
-        """Rewards (P, E) of scores (P, E, C), and the gradient of a mean from that of a sum."""
-        labels = self._labels(examples).repeat(len(scores))
-        rewards = REWARDS[self.reward](scores.flatten(0, 1), labels).numpy()
+        if loss == "reward":
+            scores, grad = scorer.scores_with_grad(prompts, queries, of_labels, train)
+        else:
+            plain = replace(scorer, calibration="none")
+            scores, grad = plain.scores_with_grad(prompts, queries, of_labels)
+            scores = scorer.taken_out(scores, prompts, train)
+        rewards = REWARDS[self.reward](scores.flatten(0, 1), labels.repeat(len(prompts))).numpy()
         return (
-            rewards.reshape(len(scores), len(examples)),
+            rewards.reshape(len(prompts), len(examples)),
             cast("NDArray[np.float32]", (grad / len(examples)).numpy()),
         )
 

@@ -28,7 +28,8 @@ import numpy as np
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.tasks.base import Measured, Task, as_task
+from rlprompt.tasks.base import Measured, Task
+from rlprompt.tasks.completed import as_task
 from rlprompt.types import Floats, Outputs
 
 

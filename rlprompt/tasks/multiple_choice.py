@@ -33,10 +33,10 @@ from rlprompt.tasks.base import (
     demonstration,
     variant,
 )
-from rlprompt.tasks.class_scores import REWARDS, check_slope
-from rlprompt.tasks.templated import TemplateTask
+from rlprompt.tasks.class_scores import REWARDS
+from rlprompt.tasks.templated import ChoosingTask
 from rlprompt.template import AnswerSpace, Query, Template, TemplateText
-from rlprompt.types import Floats, SelectBy
+from rlprompt.types import Floats, Loss, SelectBy
 
 AnswerBy = Literal["text", "letter"]
 """What the model is asked for: an option's text, or its letter."""
@@ -51,7 +51,7 @@ LENGTHS: Mapping[str, Callable[[str], int]] = {
 
 
 @dataclass(frozen=True)
-class MultipleChoiceTask(TemplateTask):
+class MultipleChoiceTask(ChoosingTask):
     """Choose among the options that each example has of its own.
 
     Args:
@@ -219,16 +219,6 @@ class MultipleChoiceTask(TemplateTask):
             queries.append(own.query(example.fields, lm, spelt))
         return queries
 
-    def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
-        """See `Task.lengths`."""
-        return [(query.n_text, query.n_answer) for query in self.queries(lm, examples)]
-
-    def rewards(
-        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> Floats:
-        """See `Task.rewards`."""
-        return self.measure(lm, prompts, examples).rewards
-
     def measure(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Measured:
@@ -254,22 +244,25 @@ class MultipleChoiceTask(TemplateTask):
         loglik = lm.score(prompts, self.queries(lm, examples)).double()
         return _scaled(loglik, self._sizes(examples))
 
-    def rewards_with_grad(
-        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    def with_grad(
+        self,
+        loss: Loss,
+        lm: FrozenLM,
+        prompts: Sequence[SoftPrompt],
+        examples: Sequence[Example],
     ) -> tuple[Floats, NDArray[np.float32]]:
-        """See `Task.rewards_with_grad`.
+        """See `ChoosingTask.with_grad`."""
+        climbed = REWARDS[self.reward if loss == "reward" else loss]
+        places, sizes = _places(examples), self._sizes(examples)
 
-        Raises:
-            ValueError: The reward is `accuracy`, which has no gradient.
-        """
-        check_slope(self.reward)
-        return self._with_grad(self.reward, lm, prompts, examples)
+        def of_options(loglik: Tensor, which: NDArray[np.int64]) -> Tensor:
+            own = torch.from_numpy(which)
+            scores = _scaled(loglik, sizes[own].to(loglik))
+            return climbed(scores, places[own].to(loglik.device))
 
-    def cross_entropy_with_grad(
-        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
-    ) -> tuple[Floats, NDArray[np.float32]]:
-        """See `Task.cross_entropy_with_grad`: of the right option among the others."""
-        return self._with_grad("cross_entropy", lm, prompts, examples)
+        loglik, grad = lm.score_with_grad(prompts, self.queries(lm, examples), of_options)
+        rewards = self._rewarded(_scaled(loglik.double(), sizes), examples)
+        return rewards, cast("NDArray[np.float32]", (grad / len(examples)).numpy())
 
     def demonstrations(self) -> Demonstrations | None:
         """See `Task.demonstrations`."""
@@ -301,25 +294,6 @@ class MultipleChoiceTask(TemplateTask):
         places = _places(examples).repeat(len(scores))
         found = REWARDS[self.reward](scores.flatten(0, 1), places)
         return cast(Floats, found.view(scores.shape[:2]).numpy())
-
-    def _with_grad(
-        self,
-        climbed: str,
-        lm: FrozenLM,
-        prompts: Sequence[SoftPrompt],
-        examples: Sequence[Example],
-    ) -> tuple[Floats, NDArray[np.float32]]:
-        """Rewards (P, E), and the gradient of the mean of one of `REWARDS`."""
-        places, sizes = _places(examples), self._sizes(examples)
-
-        def of_options(loglik: Tensor, which: NDArray[np.int64]) -> Tensor:
-            own = torch.from_numpy(which)
-            scores = _scaled(loglik, sizes[own].to(loglik))
-            return REWARDS[climbed](scores, places[own].to(loglik.device))
-
-        loglik, grad = lm.score_with_grad(prompts, self.queries(lm, examples), of_options)
-        rewards = self._rewarded(_scaled(loglik.double(), sizes), examples)
-        return rewards, cast("NDArray[np.float32]", (grad / len(examples)).numpy())
 
 
 def _scaled(loglik: Tensor, sizes: Tensor) -> Tensor:

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TextPrompt, TokenPrompt
+from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.tasks.base import SEPARATOR, Task, demonstration, variant
+from rlprompt.tasks.class_scores import check_slope, has_slope
 from rlprompt.tasks.fitting import fit
 from rlprompt.template import Query, Template
-from rlprompt.types import Ids
+from rlprompt.types import Floats, Ids, Loss
 
 # Train examples around which a prompt is typed to see whether that gives its tokens again.
 TYPED_EXAMPLES = 32
@@ -160,6 +161,60 @@ class TemplateTask(Task):
             if self.template.typed(example.fields, lm, typed) != in_place:
                 return text, False
         return text, True
+
+
+class ChoosingTask(TemplateTask):
+    """A task with a template in which the model chooses among a query's candidates.
+
+    Attributes:
+        reward: What is made of the scores, one of `REWARDS`.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def reward(self) -> str: ...  # noqa: D102
+
+        def with_grad(
+            self,
+            loss: Loss,
+            lm: FrozenLM,
+            prompts: Sequence[SoftPrompt],
+            examples: Sequence[Example],
+        ) -> tuple[Floats, NDArray[np.float32]]:
+            """Rewards (P, E), and the gradient (P, *shape of its vectors) of a mean."""
+            ...
+
+    def has(self, hook: str) -> bool:
+        """See `Task.has`: of a reward that is flat, no gradient."""
+        return super().has(hook) and (hook != "rewards_with_grad" or has_slope(self.reward))
+
+    def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
+        """See `Task.lengths`."""
+        return [(query.n_text, query.n_answer) for query in self.queries(lm, examples)]
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        """See `Task.rewards`."""
+        return self.measure(lm, prompts, examples).rewards
+
+    def rewards_with_grad(
+        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        """See `Task.rewards_with_grad`.
+
+        Raises:
+            ValueError: The reward is `accuracy`, which has no gradient.
+        """
+        check_slope(self.reward)
+        return self.with_grad("reward", lm, prompts, examples)
+
+    def cross_entropy_with_grad(
+        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        """See `Task.cross_entropy_with_grad`: of the right one among the candidates."""
+        return self.with_grad("cross_entropy", lm, prompts, examples)
 
 
 def _text(lm: FrozenLM, prompt: Prompt) -> str:

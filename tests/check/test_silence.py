@@ -73,6 +73,9 @@ def test_the_check_says_so(reward: str) -> None:
     (found,) = (finding for finding in report.findings if finding.name == "writing")
     assert found.status == "warn"
     assert "under the empty prompt, the hand-written one and a random one" in found.text
+
+
+def test_the_check_passes_what_is_written() -> None:
     wordy = GenerationTask("say", TASK.splits, TASK.template, "contains", max_new_tokens=2)
     report = check_task(wordy, tiny_lm())
     assert [one.status for one in report.findings if one.name == "writing"] == ["pass"]

@@ -6,11 +6,12 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 from command_line import LABELS, ROWS, rlprompt, save, summary, write_config, write_data
 
@@ -335,30 +336,18 @@ class TestMistakes:
 
 def test_ctrl_c_keeps_what_was_found(desk: Path) -> None:
     """In a process of its own, as a person would press it: in the middle of a long search."""
+    said = desk / "said"
     # A line of progress comes at once, and not after ten seconds.
-    code = (
-        "import sys; sys.argv[0] = 'rlprompt'; from rlprompt.cli import app, terminal;"
-        "terminal.LINE_SECONDS = 0.1; app.main()"
-    )
-    root = str(Path(__file__).parents[2])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "compare", "small.yaml", "--budget", "400000"],
-        cwd=desk,
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Where the tests run in the background, Ctrl-C may be switched off for all they start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert process.stdout
-    for line in process.stdout:
-        if " rows, best " in line:
-            break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    command = partial(forks.rlprompt, line_seconds=0.1)
+    with forks.forked(command, said, "compare", "small.yaml", "--budget", "400000") as process:
+        while " rows, best " not in (said.read_text() if said.exists() else ""):
+            assert process.is_alive()
+            time.sleep(0.05)
+        assert process.pid
+        os.kill(process.pid, signal.SIGINT)
+        process.join(60)
+    out, err = said.read_text(), said.with_suffix(".err").read_text()
+    assert process.exitcode == 130, err
     assert err == "interrupted; what was found so far is in runs/small\n"
     assert "random (interrupted)" in out
     (run,) = summary(desk / "runs" / "small")["runs"]

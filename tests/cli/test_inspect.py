@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import ROWS, rlprompt, summary, write_config, write_data
+from command_line import ROWS, finished, rlprompt, summary, write_config, write_data
 
 import rlprompt.store.heartbeat as rlprompt_leases
 from rlprompt.search.memo import Question, V
@@ -24,21 +24,15 @@ STUDY = Path("runs/small")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+def ended(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     """A finished study of two runs; change nothing in it."""
-    folder = tmp_path_factory.mktemp("finished")
-    write_data(folder, ROWS)
-    write_config(folder, model=str(model))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert rlprompt("compare", "small.yaml").exit_code == 0
-    return folder / STUDY
+    return finished(tmp_path_factory.mktemp("ended"), model=str(model))
 
 
 @pytest.fixture
-def study(desk: Path, finished: Path) -> Path:
+def study(desk: Path, ended: Path) -> Path:
     """A copy of it, where its data are as they were."""
-    return Path(shutil.copytree(finished, desk / STUDY))
+    return Path(shutil.copytree(ended, desk / STUDY))
 
 
 def test_runs_are_listed(study: Path) -> None:

@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from command_line import ROWS, rlprompt, save, summary, write_config, write_data
-from tiny import tiny_model
-from transferred_study import byte_tokenizer
+from command_line import finished, rlprompt, save, summary, write_config
+from transferred_study import save_bytes
 
 from rlprompt.config.yaml_file import load_config
 from rlprompt.export.folder import load_prompt
@@ -22,26 +21,19 @@ LED = "{prompt} {text} It was"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a finished study of both methods, and both prompts exported."""
     folder = tmp_path_factory.mktemp("place")
-    write_data(folder, ROWS)
-    tiny_model("gpt2").save_pretrained(folder / "bytes")
-    byte_tokenizer().save_pretrained(folder / "bytes")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        write_config(
-            folder,
-            model=str(model),
-            template=LED,
-            optimisers=["prefix", "bbt-v2", "soft-prompt"],
-            prompt={"length": 3, "start": ["hand", "vocabulary"]},
-            budget=96,
-        )
-        assert rlprompt("compare", "small.yaml").exit_code == 0
-        for name in ("prefix", "bbt-v2"):
-            run = f"{name}-seed0"
-            assert rlprompt("export", "runs/small", "--best", name, "--run", run).exit_code == 0
+    save_bytes(folder / "bytes")
+    finished(
+        folder,
+        {name: f"{name}-seed0" for name in ("prefix", "bbt-v2")},
+        model=str(save(folder / "own", layers=2)),
+        template=LED,
+        optimisers=["prefix", "bbt-v2", "soft-prompt"],
+        prompt={"length": 3, "start": ["hand", "vocabulary"]},
+        budget=96,
+    )
     return folder
 
 

@@ -35,7 +35,7 @@ class TestCommand:
 
     def test_it_says_what_cannot_be_relied_on(self, tmp_path: Path) -> None:
         make_study(tmp_path, replace(SMALL, seeds=1))
-        # Said once, though it is a conclusion and a caveat.
+        # Said once, and what to do about it with the caveats.
         assert self.run(str(tmp_path)).stdout.count("One seed ranks nothing") == 1
 
     @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
-from command_line import ROWS, rlprompt, summary, write_config, write_data
-from tiny import tiny_model
-from transferred_study import byte_tokenizer
+from command_line import finished, rlprompt, summary
+from transferred_study import save_bytes
 
 from rlprompt.config.yaml_file import load_config
 from rlprompt.export.folder import load_prompt
@@ -27,21 +26,15 @@ RUN = "Rephrase-seed0"
 def place(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     """A folder with a finished study of texts and of tokens, and the text exported."""
     folder = tmp_path_factory.mktemp("place")
-    write_data(folder, ROWS)
-    tiny_model("gpt2").save_pretrained(folder / "bytes")
-    byte_tokenizer().save_pretrained(folder / "bytes")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        write_config(
-            folder,
-            model=str(model),
-            optimisers=[TEXT, "random"],
-            prompt={"length": {"at_most": 40}, "start": "hand"},
-            budget=96,
-        )
-        done = rlprompt("compare", "small.yaml")
-        assert done.exit_code == 0, done.stdout + done.stderr
-        assert rlprompt("export", "runs/small", "--best", "found", "--run", RUN).exit_code == 0
+    save_bytes(folder / "bytes")
+    finished(
+        folder,
+        {"found": RUN},
+        model=str(model),
+        optimisers=[TEXT, "random"],
+        prompt={"length": {"at_most": 40}, "start": "hand"},
+        budget=96,
+    )
     return folder
 
 

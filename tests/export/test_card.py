@@ -138,7 +138,7 @@ class TestCard:
         """Run all code of the card of a prompt, in the folder of the export."""
         pytest.importorskip("peft")
         tmp_path = Path.cwd()
-        place = str(save(tmp_path / "model", kind=kind))
+        place = str(save(tmp_path / "model", kind=kind, layers=2))
         lm = FrozenLM.load(place, device="cpu", dtype="float32")
         # A decoder's words follow no space unless they bring one.
         words = {label: f" {word}" for label, word in WORDS.items()}

@@ -231,9 +231,9 @@ def test_no_more_than_a_few_batches_are_in_memory(
 def test_nothing_is_kept_of_texts_that_were_answered(tmp_path: Path) -> None:
     lm = FrozenLM(tiny_model(), tiny_tokenizer(), "own")
     found = export(tmp_path, lm)
-    assert lm._packed is not None
+    assert lm._engine.packed is not None
     found.predict([f"the film {i}" for i in range(20)], lm)
-    kept = lm._packed.packed.kept
+    kept = lm._engine.packed.packed.kept
     assert all(kept.get(lm.encode(f"the film {i}")) is None for i in range(20))
 
 

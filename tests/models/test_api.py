@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import httpx2
 import pytest
-from scripted_server import KEY_ENV, Script, drop, half, hang, says, serving, status
+from scripted_server import KEY_ENV, Script, drop, half, hang, says, status
 
 from rlprompt.models import api
 from rlprompt.models.access import Access, ServerError
@@ -19,17 +18,6 @@ from rlprompt.models.api import Api, NotThereError, retry_after
 
 SECRET = "sk-very-secret-0123"
 ASKED = {"model": "tiny", "prompt": "it was", "max_tokens": 1}
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "FIRST_WAIT", 0.002)
-
-
-@pytest.fixture
-def server() -> Iterator[Script]:
-    with serving() as script:
-        yield script
 
 
 def client(script: Script, **settings: Any) -> Api:

@@ -34,9 +34,9 @@ def test_packed_equals_plain_and_its_gradient_too(default_lm: FrozenLM) -> None:
     assert (scores[:, 0, 0] - scores[:, 0, 1] > scores[:, 1, 0] - scores[:, 1, 1]).all()
     soft = [SoftPrompt(lm.embeddings()[list(prompts[0].ids)])]
     _, grad = lm.score_with_grad(soft, queries, lambda ll, _: ll[:, 1])
-    packed, lm._packed = lm._packed, None
+    packed, lm._engine.packed = lm._engine.packed, None
     _, plain = lm.score_with_grad(soft, queries, lambda ll, _: ll[:, 1])
-    lm._packed = packed
+    lm._engine.packed = packed
     assert float((grad - plain).norm() / plain.norm()) < 1e-4
 
 

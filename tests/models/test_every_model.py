@@ -117,8 +117,8 @@ def check(lm: FrozenLM) -> None:
     assert float(expected.std(0).max()) > 0.05  # or this would show nothing
     table = lm.embeddings()
     soft: list[Prompt] = [SoftPrompt(table[list(prompt.ids)]) for prompt in prompts]
-    if lm._packed is None and lm._plain.obstacle:
-        with pytest.raises(ValueError, match=re.escape(f"{lm.name}: {lm._plain.obstacle}")):
+    if lm._engine.packed is None and lm._engine.plain.obstacle:
+        with pytest.raises(ValueError, match=re.escape(f"{lm.name}: {lm._engine.plain.obstacle}")):
             lm.score(soft, queries)
     else:
         torch.testing.assert_close(lm.score(soft, queries), expected, rtol=0, atol=TOLERANCE)

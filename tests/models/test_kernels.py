@@ -28,12 +28,12 @@ def wide(kind: TinyKind) -> FrozenLM:
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma"])
 def test_packed_weights_give_the_same_scores_and_gradients(kind: TinyKind) -> None:
     lm = wide(kind)
-    assert lm._plain.kernels.packed_bytes > 0
+    assert lm._engine.plain.kernels.packed_bytes > 0
     packed = lm.score(PROMPTS, QUERIES)
     vectors = [SoftPrompt(np.random.default_rng(0).normal(size=(2, 128)))]
     found = lm.score_with_grad(vectors, QUERIES, lambda ll, _: ll.sum(-1))
-    lm._plain.kernels._forwards = {}
-    lm._plain.kernels._attends = False
+    lm._engine.plain.kernels._forwards = {}
+    lm._engine.plain.kernels._attends = False
     torch.testing.assert_close(packed, lm.score(PROMPTS, QUERIES), rtol=0, atol=1e-4)
     expected = lm.score_with_grad(vectors, QUERIES, lambda ll, _: ll.sum(-1))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
@@ -44,7 +44,7 @@ def test_nothing_of_the_model_is_changed() -> None:
     before = {name: dict(vars(module)) for name, module in lm.model.named_modules()}
     implementation = lm.model.config._attn_implementation
     lm.score(PROMPTS, QUERIES)
-    with lm._plain.kernels.applied():
+    with lm._engine.plain.kernels.applied():
         assert "forward" in vars(lm.model.get_submodule("model.layers.0.mlp"))
     assert {name: dict(vars(module)) for name, module in lm.model.named_modules()} == before
     assert lm.model.config._attn_implementation == implementation
@@ -74,4 +74,4 @@ def test_falls_back_where_the_operators_are_missing(
 
 def test_falls_back_where_the_operators_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PackedLinear, "agrees", lambda self: False)
-    assert wide("llama")._plain.kernels.packed_bytes == 0
+    assert wide("llama")._engine.plain.kernels.packed_bytes == 0

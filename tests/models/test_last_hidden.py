@@ -54,14 +54,14 @@ def test_texts_that_go_on_with_others_are_read_to_the_same_end(kind: TinyKind) -
 
 def test_what_was_read_before_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     lm, sizes = tiny_lm(seed=31), list[int]()  # one that has read nothing yet
-    assert lm._packed is not None
-    forward = lm._packed.packed.hidden
+    assert lm._engine.packed is not None
+    forward = lm._engine.packed.packed.hidden
 
     def count(ids: torch.Tensor, *args: Any) -> torch.Tensor:
         sizes.append(ids.numel())
         return forward(ids, *args)
 
-    monkeypatch.setattr(lm._packed.packed, "hidden", count)
+    monkeypatch.setattr(lm._engine.packed.packed, "hidden", count)
     for i in range(1, len(CALLS)):
         lm.last_hidden(CALLS[i], CALLS[:i])
     assert sizes == [1, 2, 3]  # a token of each distinct text

@@ -40,18 +40,18 @@ class TestPackedEqualsPlain:
     @given(call=calls())
     def test_for_any_tokens(self, kind: TinyKind, call: tuple[list[Prompt], list[Query]]) -> None:
         lm = tiny_lm(kind)
-        prompts, queries = call
+        prompts, queries = [lm.fed(prompt) for prompt in call[0]], call[1]
         for over in ("vocabulary", "candidates"):
-            packed = lm._score(lm._scorer, over, prompts, queries)
-            plain = lm._score(lm._plain, over, prompts, queries)
+            packed = lm._engine.score(prompts, queries, over)
+            plain = lm._engine.score(prompts, queries, over, lm._engine.plain)
             torch.testing.assert_close(packed, plain, rtol=0, atol=1e-4)
 
     def test_for_a_text_before_an_empty_prompt_beside_one_without(self, kind: TinyKind) -> None:
         lm, candidates = tiny_lm(kind), ((3,), (4,))
         queries = [Query((5,), (), candidates), Query((), (6,), candidates)]
         packed, plain = [
-            lm._score(way, "vocabulary", [TokenPrompt(())], queries)
-            for way in (lm._scorer, lm._plain)
+            lm._engine.score([TokenPrompt(())], queries, scorer=way)
+            for way in (None, lm._engine.plain)
         ]
         torch.testing.assert_close(packed, plain, rtol=0, atol=1e-4)
 
@@ -64,12 +64,12 @@ class TestPackedEqualsPlain:
         noise = torch.randn((3, length, 32), generator=torch.Generator().manual_seed(seed))
         prompts = [SoftPrompt(vectors.numpy()) for vectors in noise]
         found = []
-        for scorer in (lm._packed, None):
-            kept, lm._packed = lm._packed, scorer
+        for scorer in (lm._engine.packed, None):
+            kept, lm._engine.packed = lm._engine.packed, scorer
             try:
                 found.append(lm.score_with_grad(prompts, queries, lambda ll, _: ll.sum(-1).tanh()))
             finally:
-                lm._packed = kept
+                lm._engine.packed = kept
         torch.testing.assert_close(found[0][0], found[1][0], rtol=0, atol=1e-4)
         torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-3, atol=1e-4)
 
@@ -146,10 +146,10 @@ class TestMemory:
         tight = FrozenLM(
             tiny_model("llama"), tiny_tokenizer("llama"), "tight", memory_limit=4 * 3 * 7680
         )
-        assert tight._packed is not None
+        assert tight._engine.packed is not None
         for _ in range(2):
             torch.testing.assert_close(tight.score(prompts, queries), expected, rtol=0, atol=1e-4)
-            assert len(tight._packed.packed.kept._kept) == 3
+            assert len(tight._engine.packed.packed.kept._kept) == 3
 
     def test_halves_the_pass_where_memory_runs_out(
         self,

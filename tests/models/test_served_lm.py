@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ import torch
 from scripted_server import Script, says, serving, status
 
 from rlprompt.data.load import Example, Splits
-from rlprompt.models import api
 from rlprompt.models.access import ServerError
 from rlprompt.models.bill import Prices
 from rlprompt.models.decoding import Decoding
@@ -35,17 +34,6 @@ WORDS = {"bad": "terrible", "good": "great", "odd": "nice"}
 PROMPTS = [TextPrompt(""), TextPrompt(" it was"), TextPrompt("\n<so> good, ünd")]
 TEMPLATE = Template("{text}{prompt} It:")
 CHAT = Template.of({"system": "{prompt}", "user": "Say: {text}"})
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "FIRST_WAIT", 0.002)
-
-
-@pytest.fixture
-def server() -> Iterator[Script]:
-    with serving() as script:
-        yield script
 
 
 def connected(script: Script, name: str = "", **settings: Any) -> ServedLM:

@@ -14,7 +14,8 @@ from rlprompt._utils.assets import fetch
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.spelling import Spelling
 from rlprompt.prompt import TokenPrompt
-from rlprompt.template import ANY, Piece, Template
+from rlprompt.template import Template
+from rlprompt.types import ANY, Piece
 
 TEMPLATES = (
     "{text} {prompt}\nMood:",

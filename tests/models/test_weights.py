@@ -145,7 +145,7 @@ def test_a_layer_that_a_library_has_wrapped_is_left_so() -> None:
     wrapped.forward = forward
     expected = plain(model)
     lm = FrozenLM(model, tiny_tokenizer())
-    assert lm._plain.kernels.packed_bytes > 0
+    assert lm._engine.plain.kernels.packed_bytes > 0
     torch.testing.assert_close(lm.score([PROMPT], [QUERY])[0, 0], expected, rtol=0, atol=1e-4)
     assert wrapped.forward is forward
     torch.testing.assert_close(plain(model), expected, rtol=0, atol=0)

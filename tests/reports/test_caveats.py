@@ -174,7 +174,8 @@ def test_one_seed_ranks_nothing(tmp_path: Path) -> None:
         return entry.model_copy(update={"test": share}), changed
 
     one = small(tmp_path, replace(SMALL, seeds=1), change_run=plant)
-    assert "One seed ranks nothing" in found(one)["one seed"]
+    assert "Add seeds to the experiment" in found(one)["one seed"]
+    assert html(one).count("One seed ranks nothing") == 1
     assert "greedy" not in sentences(one)
     assert one.sections[0].results.tests == ()
     assert one.sections[0].results.notes == ()

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from study_pages import SMALL, Changed, small, table
+from study_folder import make_study
+from study_pages import SMALL, Changed, sentences, small, table
 
-from rlprompt.reports.page import Page
+from rlprompt.reports.page import Page, page_of
 from rlprompt.reports.study_data import read_study
 from rlprompt.search.result import Result, Score
 from rlprompt.store.summary import RunEntry
@@ -82,3 +83,33 @@ def test_a_table_says_what_every_later_prediction_reads_as_well(page: Page) -> N
     assert rows["16-shot in context"]["prompt"] == "512"  # tokens of examples
     assert (rows["empty"]["prompt"], rows["greedy"]["prompt"]) == ("0", "5")
     assert rows["fine-tuning"]["prompt"] == "-"
+
+
+def test_means_over_tasks_are_of_the_same_tasks_in_a_study_that_is_not_done(tmp_path: Path) -> None:
+    make_study(tmp_path, replace(SMALL, tasks=("movie-reviews", "sst-2", "trec")))
+    study = read_study(tmp_path)
+    kept = [
+        run
+        for run in study.runs
+        if (run.entry.optimiser, run.entry.task) not in (("greedy", "sst-2"), ("greedy", "trec"))
+        or (run.entry.task, run.entry.seed) == ("trec", 0)
+    ]
+    page = page_of(replace(study, runs=tuple(kept)))
+    (over,) = [one for one in page.tables() if one.name == "all-tasks"]
+    assert over.caption.startswith("2 of 3 tasks, those on which every method has a score, ")
+    assert over.notes[-1] == "Left out: sst-2, where a method has none."
+    rows = {row[0]: dict(zip(over.header, row, strict=True)) for row in over.rows}
+    assert (rows["random"]["runs"], rows["greedy"]["runs"]) == ("6", "4")
+    for name, row in rows.items():
+        own = [
+            float(table(page, f"{task}.scores")[name]["test"]) for task in ("movie-reviews", "trec")
+        ]
+        assert float(row["mean"]) == pytest.approx(np.mean(own), abs=1e-3)
+    assert "Runs are missing: the mean is of all that greedy has" in sentences(page)
+    # Nothing to hold together where no task is shared.
+    apart = [
+        run for run in study.runs if (run.entry.optimiser == "greedy") == (run.entry.task == "trec")
+    ]
+    page = page_of(replace(study, runs=tuple(apart)))
+    assert not any(one.name == "all-tasks" for one in page.tables())
+    assert page.sections[0].results.brief is None

@@ -10,9 +10,9 @@ import pytest
 from study_folder import MODEL, make_study, write_summary
 from study_pages import SMALL
 
-from rlprompt.reports.caveats import examined
 from rlprompt.reports.page import page_of
 from rlprompt.reports.score_matrix import BEST_HAND, ScoreMatrix, mean_of, wilson
+from rlprompt.reports.struck import examined
 from rlprompt.reports.study_data import read_study
 from rlprompt.store.summary import HAND
 

@@ -132,6 +132,11 @@ def test_failed_runs_are_left_out_in_pairs_and_said() -> None:
     both = searches["ppo"] - searches["random"]
     assert pair.difference.mean == pytest.approx(np.nanmean(both, axis=0).mean())
     assert found.notes[0].startswith("No score from 1 of 45 runs (ppo 1). Two searches are comp")
+    said = (
+        "Runs are missing: the mean is of all that ppo has, and each difference of those that both"
+    )
+    assert said in found.sentence
+    assert "Runs are missing" not in whole.sentence
 
 
 def test_gaps_do_not_make_a_leader() -> None:

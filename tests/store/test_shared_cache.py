@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import subprocess
-import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 from cached_study import run
 from fakes import FakeTask, timeless
+from forks import forked
 from optimisers import Climb
 from stored_search import Counted
 from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, examples
@@ -187,19 +186,19 @@ def test_a_cache_that_is_locked_or_gone_is_left_with_a_warning(
 
 
 def test_several_processes_fill_one_cache(tmp_path: Path) -> None:
-    places = [str(tmp_path / name) for name in ("cache.sqlite", "a", "b")]
-    subprocess.run(
-        [sys.executable, cached_study.__file__, *places],
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    cache = tmp_path / "cache.sqlite"
+    with ExitStack() as stack:
+        asked = [(tmp_path / name, Counted(), cache) for name in "ab"]
+        for process in [stack.enter_context(forked(cached_study.run, *one)) for one in asked]:
+            process.join()
+            assert process.exitcode == 0
     results = []
     for name in "ab":
         with Store(tmp_path / name / FILE, read_only=True) as store:
             results.append(store.run("run"))
     assert results[0].used == results[1].used
     counts: list[int] = []
-    third = run(tmp_path / "c", Counted(counts=counts), tmp_path / "cache.sqlite")
+    third = run(tmp_path / "c", Counted(counts=counts), cache)
     assert sum(counts) == 1
     assert third.rows == results[0].used
 

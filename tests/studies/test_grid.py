@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,14 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
     out = tmp_path_factory.mktemp("runs") / "grid"
     comparison = compare(grid(), out)
     return comparison, out
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    for name, kind in MODELS.items():
+        save(folder / name, kind=kind)
+    return folder
 
 
 class TestFiles:
@@ -76,9 +85,8 @@ class TestFromFile:
     """`models:`, `tasks:` and `budgets:`, with models that take turns in memory."""
 
     @pytest.fixture(autouse=True)
-    def _models(self, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name, kind in MODELS.items():
-            save(desk / name, kind=kind)
+    def _models(self, desk: Path, models: Path) -> None:
+        shutil.copytree(models, desk, dirs_exist_ok=True)
 
     def write(self, desk: Path, **changes: Any) -> None:
         section = {

@@ -21,7 +21,7 @@ from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE
-from rlprompt.studies.inspection import best, export, is_left, ledger, state_line, studies
+from rlprompt.studies.inspection import best, export, is_left, ledger, state_line, state_of, studies
 from rlprompt.studies.study import PlannedSearch, Study
 from rlprompt.studies.verification import verify
 
@@ -129,6 +129,9 @@ def test_a_run_is_told_in_a_line(study: Study) -> None:
     strayed = dataclasses.replace(run, strayed=2, error="ValueError: no")
     marked = line.replace("finished", "failed")
     assert state_line(strayed) == f"{marked}, strayed at batch 2, ValueError: no"
+    said = state_of(strayed)
+    assert (said["state"], said["strayed"], said["error"]) == ("failed", 2, "ValueError: no")
+    assert (said["rows"], said["budget"], said["best_reward"]) == (rows, rows, run.best_reward)
     assert state_line(dataclasses.replace(run, best_reward=None)) == line.partition(", best")[0]
 
 

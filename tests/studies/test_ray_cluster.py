@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import cluster_study
+import forks
 import psutil
 import pytest
 from command_line import ROWS, rlprompt, save, write_config, write_data
+from forks import forked
 from study_results import ledgers, results
 
 from rlprompt.models.lm import FrozenLM
@@ -23,8 +23,6 @@ from rlprompt.studies.ray_cluster import ClusterError, Ray, _Room
 from rlprompt.studies.remote import ModelReference
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed")
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def notes_of(folder: Path) -> list[str]:
@@ -44,10 +42,10 @@ def test_a_study_that_loses_a_node_ends_as_if_undisturbed(tmp_path: Path) -> Non
     for name in ("cluster", "alone"):
         (tmp_path / name).mkdir()
     # Every warning is an error there, as it is here.
-    script = [sys.executable, "-W", "error", cluster_study.__file__]
-    with subprocess.Popen([*script, tmp_path / "cluster"], env=ENVIRONMENT) as process:
+    with forked(cluster_study.run_on_cluster, tmp_path / "cluster") as process:
         cluster_study.run_alone(tmp_path / "alone")
-        assert process.wait(timeout=300) == 0
+        process.join(300)
+    assert process.exitcode == 0
     alone, notes = notes_of(tmp_path / "alone"), notes_of(tmp_path / "cluster")
     assert results(tmp_path / "cluster") == results(tmp_path / "alone")
     assert ledgers(tmp_path / "cluster") == ledgers(tmp_path / "alone")
@@ -62,11 +60,6 @@ def test_a_study_that_loses_a_node_ends_as_if_undisturbed(tmp_path: Path) -> Non
     assert workers <= set(loaded)
 
 
-# A shell that starts the tests in the background has them ignore Ctrl-C.
-MAIN = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    "from rlprompt.cli.app import main; main()"
-)
 OWN_TASK = '''
 import os
 import time
@@ -95,6 +88,8 @@ class Letters:
         texts = [lm.decode(prompt.ids) for prompt in prompts]
         return np.array([[text.count(self.letter) / 9] * len(examples) for text in texts])
 '''
+# A process for both searches, each of which would take seconds to be there.
+ALONE = {"address": "local", "workers": 1}
 BESIDE = """
 from rlprompt.data.load import Example, Splits
 
@@ -115,29 +110,27 @@ def test_ctrl_c_leaves_a_study_that_can_go_on_and_no_process(
         "budget": 60,
     }
     write_data(tmp_path, ROWS)
-    for name, more in (("here", {}), ("ray", {"executor": "ray", "ray": {"address": "local"}})):
+    for name, more in (("here", {}), ("ray", {"executor": "ray", "ray": ALONE})):
         write_config(tmp_path, **changes, **more)
         (tmp_path / "small.yaml").rename(tmp_path / f"{name}.yaml")
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SECONDS", "600")  # no search ends on its own
     before = descendants()
-    process = subprocess.Popen(
-        [sys.executable, "-c", MAIN, "compare", "ray.yaml", "--out", "ray"],
-        env=ENVIRONMENT | {"SECONDS": "600"},  # no search ends on its own
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 200
-    while process.poll() is None and time.monotonic() < deadline and not begun(tmp_path / "ray"):
-        time.sleep(0.1)
-    assert process.poll() is None, process.communicate()
-    started = descendants() - before
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (130, "interrupted\n")
+    said = tmp_path / "said"
+    with forked(forks.rlprompt, said, "compare", "ray.yaml", "--out", "ray") as process:
+        deadline = time.monotonic() + 200
+        while process.is_alive() and time.monotonic() < deadline and not begun(tmp_path / "ray"):
+            time.sleep(0.1)
+        assert process.is_alive(), said.with_suffix(".err").read_text()
+        assert process.pid
+        started = descendants() - before
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        process.join(60)
+    assert (process.exitcode, said.with_suffix(".err").read_text()) == (130, "interrupted\n")
     _, alive = psutil.wait_procs([psutil.Process(p) for p in started if psutil.pid_exists(p)], 10)
     assert not alive
+    monkeypatch.delenv("SECONDS")
     for out in ("ray", "here"):
         ended = rlprompt("compare", "here.yaml", "--out", out)
         assert ended.exit_code == 0, ended.stderr

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import subprocess
-import sys
 from pathlib import Path
 
 import fault_study
 import pytest
+from forks import done
 from study_results import ledgers, results
 
 N_PROMPTS, N_KILLS = 80, 16
@@ -21,11 +19,7 @@ SEED = secrets.randbelow(1 << 30)
 def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study that was undisturbed, one that was killed, and one that was shared."""
     folder: Path = tmp_path_factory.mktemp("studies")
-    subprocess.run(
-        [sys.executable, fault_study.__file__, folder, str(N_PROMPTS), str(N_KILLS), str(SEED)],
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    done(fault_study.main, folder, N_PROMPTS, N_KILLS, SEED)
     return folder
 
 

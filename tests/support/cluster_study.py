@@ -1,14 +1,13 @@
 """A study on a Ray cluster of two small nodes on this machine, for tests that take one away.
 
-`python cluster_study.py FOLDER` does the study in the folder and takes a node away while both have
-a search; `run_alone` does it without a cluster.
+`run_on_cluster` does the study in a folder, in a process of its own, and takes a node away while
+both have a search; `run_alone` does it without a cluster.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -136,7 +135,3 @@ def run_on_cluster(folder: Path) -> None:
             taker.join()
     finally:
         cluster.shutdown()
-
-
-if __name__ == "__main__":
-    run_on_cluster(Path(sys.argv[1]))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tiny import TinyKind, tiny_model, tiny_tokenizer
 from typer.testing import CliRunner, Result
@@ -18,9 +20,10 @@ LABELS = ("negative", "positive")
 ROWS = [f"film number {i},{LABELS[i % 2]}" for i in range(20)]
 
 
-def save(folder: Path, *, kind: TinyKind = "llama", broken: bool = False) -> Path:
+def save(folder: Path, *, kind: TinyKind = "llama", broken: bool = False, layers: int = 1) -> Path:
     """A tiny model in a folder; a broken one computes NaN."""
-    model = tiny_model(kind)
+    size = {"gpt2": "n_layer", "bloom": "n_layer", "t5": "num_layers"}.get(kind)
+    model = tiny_model(kind, **{size or "num_hidden_layers": layers})
     if broken:
         for parameter in model.parameters():
             parameter.data.fill_(torch.nan)
@@ -63,6 +66,25 @@ def rlprompt(*arguments: str) -> Result:
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
+
+
+def finished(folder: Path, exports: Mapping[str, str] | None = None, **changes: Any) -> Path:
+    """A study of a file with these changes, run in a folder; and prompts of runs exported there.
+
+    Args:
+        folder: Where it lies, in `runs/small`.
+        exports: Name of a folder to export to, and of the run.
+        changes: As for `write_config`.
+    """
+    write_data(folder, ROWS)
+    write_config(folder, **changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done = rlprompt("compare", "small.yaml")
+        assert done.exit_code == 0, done.stdout + done.stderr
+        for to, run in (exports or {}).items():
+            assert rlprompt("export", "runs/small", "--best", to, "--run", run).exit_code == 0
+    return folder / "runs" / "small"
 
 
 def summary(folder: Path) -> dict[str, Any]:

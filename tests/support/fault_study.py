@@ -1,8 +1,8 @@
 """A study of six families of optimiser, two on blocks of examples, for tests that kill it.
 
-`python fault_study.py FOLDER N_PROMPTS N_KILLS SEED` does the study in three folders of that one:
-`undisturbed`, in `killed` until it is killed, that many times and at random moments, and then to
-its end, and in `shared` by two processes of which one is killed.
+`main` does the study in three folders of one, in a process of its own: `undisturbed`, in `killed`
+until it is killed, so many times and at random moments, and then to its end, and in `shared` by two
+processes of which one is killed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import sys
 import time
 import warnings
 from dataclasses import dataclass, replace
@@ -181,7 +180,3 @@ def main(folder: Path, n_prompts: int, n_kills: int, seed: int) -> None:
     seconds = undisturbed(folder / "undisturbed", n_prompts)
     killed(folder / "killed", n_prompts, n_kills, seconds, seed)
     share(folder / "shared", n_prompts)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -88,7 +88,7 @@ def judge(model_type: str, kind: ModelKind) -> Verdict:
         lm = load(model_type, kind)
     except ValueError as error:
         return Verdict(kind, "refused", str(error))
-    soft = None if lm.obstacle is None else lm._plain.obstacle
+    soft = None if lm.obstacle is None else lm._engine.plain.obstacle
     reasons = [lm.obstacle, soft and f"no soft prompts: {soft}"]
     fate = "packed" if lm.obstacle is None else "plain"
     return Verdict(lm.kind, fate, "; ".join(reason for reason in reasons if reason))

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
 import torch
 from tiny import tiny_lm
 
+from rlprompt.models import api
 from rlprompt.models.lm import FrozenLM
 
 KEY_ENV = "SCRIPTED_KEY"
@@ -173,9 +175,10 @@ class Handler(BaseHTTPRequestHandler):
         with torch.no_grad():
             logits = lm.model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
             first = last = logits[-1]
-            while len(new) < content["max_tokens"]:
+            for _ in range(content["max_tokens"]):
+                if new:
+                    last = lm.model(torch.tensor([ids + new])).logits[0, -1]
                 new.append(int(last.argmax()))
-                last = lm.model(torch.tensor([ids + new])).logits[0, -1]
         text = lm.decode(new)
         for stop in content.get("stop", ()):
             text = text.partition(stop)[0]
@@ -248,7 +251,7 @@ def half(handler: Handler) -> None:
 
 @contextmanager
 def serving(**fields: Any) -> Iterator[Script]:
-    """A server with a script, for as long as the context is open."""
+    """A server with a script, for as long as the context is open; clients wait next to nothing."""
     script = Script(**fields)
     handler = type("Scripted", (Handler,), {"script": script, "busy": 0, "lock": threading.Lock()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -257,7 +260,9 @@ def serving(**fields: Any) -> Iterator[Script]:
     thread.start()
     script.url = f"http://127.0.0.1:{server.server_port}/v1"
     try:
-        yield script
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(api, "FIRST_WAIT", 0.002)
+            yield script
     finally:
         server.shutdown()
         thread.join()

@@ -27,6 +27,12 @@ def byte_tokenizer() -> PreTrainedTokenizerBase:
     return made
 
 
+def save_bytes(folder: Path) -> None:
+    """A tiny model with that tokenizer, in a folder."""
+    tiny_model("gpt2").save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+
+
 def byte_lm(**config: Any) -> FrozenLM:
     return FrozenLM(tiny_model("gpt2", **config), byte_tokenizer(), "bytes")
 

@@ -21,7 +21,8 @@ from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.evaluation import Evaluator, evaluate
 from rlprompt.search.objective import Objective
 from rlprompt.studies.experiment import Experiment
-from rlprompt.tasks.base import Measured, Task, as_task, prompt_rows
+from rlprompt.tasks.base import Measured, Task, prompt_rows
+from rlprompt.tasks.completed import as_task
 from rlprompt.tasks.compression import CompressionTask
 from rlprompt.types import Floats, Outputs
 

@@ -22,9 +22,15 @@ from class_tasks import (
 from numpy.typing import NDArray
 from tiny import TinyKind, tiny_lm
 
+from rlprompt.agents.gcg import GCG
+from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.data.load import Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.search.budget import Budget
+from rlprompt.search.objective import Objective
+from rlprompt.search.space import SoftSpace
+from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.class_scores import REWARDS
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
@@ -194,6 +200,22 @@ class TestGradient:
     def test_accuracy_has_none_and_says_what_has(self) -> None:
         with pytest.raises(ValueError, match=r"no gradient.*gap, cross_entropy, hinge"):
             task(reward="accuracy").rewards_with_grad(tiny_lm(), soft(), TRAIN)
+
+    def test_who_would_climb_accuracy_is_told_before_anything_is_paid(self) -> None:
+        lm, made = tiny_lm(), task(reward="accuracy")
+        assert not made.has("rewards_with_grad")
+        assert made.has("cross_entropy_with_grad")
+        for method in (SoftPromptTuning(), GCG()):  # of the cross-entropy beside it
+            Experiment("one", made, lm, {"climbs": method}, Budget(60), length=2)
+        for method in (SoftPromptTuning(loss="reward"), SoftPromptTuning(loss=None)):
+            told = "reward of task 'film' has no gradient, which climbs would climb; set `loss: cro"
+            with pytest.raises(ValueError, match=told):
+                Experiment("one", made, lm, {"climbs": method}, Budget(60), length=2)
+            objective = Objective(made, lm, Budget(60))
+            space = SoftSpace.from_lm(lm, 2, np.random.default_rng(0))
+            with pytest.raises(ValueError, match=r"has no gradient.*set `loss: cross_entropy`"):
+                method.run(objective, space, np.random.default_rng(0))
+            assert objective.ledger.used == 0
 
 
 class TestWriting:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import ROWS, save, write_config, write_data
-from tiny import tiny_model
-from transferred_study import byte_tokenizer
+from transferred_study import save_bytes
 
 from rlprompt.config.yaml_file import load_config
 from rlprompt.studies.loading import load_experiments
@@ -21,8 +20,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a finished study, its model, and models and tasks to go to."""
     folder = tmp_path_factory.mktemp("desk")
     save(folder / "own")
-    tiny_model("gpt2").save_pretrained(folder / "bytes")
-    byte_tokenizer().save_pretrained(folder / "bytes")
+    save_bytes(folder / "bytes")
     save(folder / "masked", kind="bert")
     write_data(folder, ROWS)
     write_config(folder, model=str(folder / "own"), data=str(folder / "films.csv"), seeds=[0, 1])

@@ -4,6 +4,7 @@ import hashlib
 import io
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -98,6 +99,18 @@ def tiny(publish: Callable[..., Asset]) -> Asset:
 
 
 @pytest.fixture
+def no_pip(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on the index is taken without pip, whose second is not what is tested."""
+
+    def copy(*arguments: str) -> subprocess.CompletedProcess[str]:
+        for archive in index.iterdir():
+            shutil.copy(archive, arguments[arguments.index("--dest") + 1])
+        return subprocess.CompletedProcess(arguments, 0, "", "")
+
+    monkeypatch.setattr(assets, "_pip", copy)
+
+
+@pytest.fixture
 def no_subprocess(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Return a function after whose call starting any process fails the test."""
 
@@ -165,6 +178,7 @@ class TestFetching:
         assert fetch("tiny").read_bytes() == CONTENT
         assert files_below(cache) == ["b.txt"]
 
+    @pytest.mark.usefixtures("no_pip")
     def test_a_later_call_starts_no_process(
         self, tiny: Asset, no_subprocess: Callable[[], None]
     ) -> None:
@@ -173,11 +187,13 @@ class TestFetching:
         assert fetch("tiny") == first
 
     @pytest.mark.parametrize("broken", [b"", CONTENT[:-1], CONTENT[:-1] + b"X"])
+    @pytest.mark.usefixtures("no_pip")
     def test_a_broken_entry_is_fetched_again(self, tiny: Asset, broken: bytes) -> None:
         path = fetch("tiny")
         path.write_bytes(broken)
         assert fetch("tiny").read_bytes() == CONTENT
 
+    @pytest.mark.usefixtures("no_pip")
     def test_what_a_killed_process_left_does_no_harm(self, tiny: Asset) -> None:
         path = fetch("tiny")
         path.unlink()
@@ -264,6 +280,7 @@ class TestDistrust:
             fetch("tiny")
         assert files_below(cache) == []
 
+    @pytest.mark.usefixtures("no_pip")
     def test_a_member_with_another_hash_is_refused(
         self, publish: Callable[..., Asset], cache: Path
     ) -> None:
@@ -273,6 +290,7 @@ class TestDistrust:
             fetch("tiny")
         assert files_below(cache) == []
 
+    @pytest.mark.usefixtures("no_pip")
     def test_a_missing_member_is_named(self, publish: Callable[..., Asset], cache: Path) -> None:
         publish(wheel_bytes("tiny/other.bin"), "tiny-1.0-py3-none-any.whl")
         with pytest.raises(AssetError, match=r"whl does not hold tiny/data\.bin"):
@@ -280,6 +298,7 @@ class TestDistrust:
         assert files_below(cache) == []
 
     @pytest.mark.parametrize("member", ["../../escaped.bin", "/tmp/escaped.bin"])
+    @pytest.mark.usefixtures("no_pip")
     def test_a_member_name_that_leads_elsewhere_writes_inside_the_cache(
         self, publish: Callable[..., Asset], cache: Path, tmp_path: Path, member: str
     ) -> None:
@@ -299,6 +318,7 @@ class TestDistrust:
         assert files_below(tmp_path / "cache") == ["escaped.bin", "inner.tar.gz"]
         assert not list(tmp_path.glob("escaped.bin"))
 
+    @pytest.mark.usefixtures("no_pip")
     def test_a_folder_is_not_a_file(self, publish: Callable[..., Asset]) -> None:
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
@@ -372,6 +392,7 @@ class TestAdvice:
         with pytest.raises(AssetError, match=r"cache folder .*occupied.*Set RLPROMPT_CACHE"):
             fetch("tiny")
 
+    @pytest.mark.usefixtures("no_pip")
     def test_a_full_disk_is_reported_and_cleaned_up(
         self, tiny: Asset, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

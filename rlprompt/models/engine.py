@@ -1,0 +1,232 @@
+"""How a model is run: packed (`PackedScorer`) where it allows that, else plain (`PlainScorer`).
+
+Both give the same answers; which of the two it is was measured when the model was taken.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlprompt.models import precision
+from rlprompt.models.devices import free_bytes
+from rlprompt.models.examination import examine
+from rlprompt.models.kernels import Kernels
+from rlprompt.models.loading import context_length, decoder_start, packing_obstacle
+from rlprompt.models.memory import Memory
+from rlprompt.models.noise import Noise
+from rlprompt.models.packed_generation import PackedGenerator
+from rlprompt.models.packed_model import ForwardError, PackedModel, Reader
+from rlprompt.models.packed_scoring import PackedScorer, forgetful
+from rlprompt.models.plain import PlainScorer
+from rlprompt.models.plain_generation import PlainGenerator
+from rlprompt.models.request import Limits, Request, calls, join, prepare, prepare_soft
+from rlprompt.models.scorer import Generator, Over, Scorer, to_device
+from rlprompt.models.weights import input_device, quantisation
+from rlprompt.prompt import FedPrompt, SoftPrompt
+from rlprompt.template import Query
+from rlprompt.types import Ids, ModelKind
+
+logger = logging.getLogger(__name__)
+
+PairReward = Callable[[Tensor, NDArray[np.int64]], Tensor]
+
+
+class Engine:
+    """Runs one frozen model.
+
+    Args:
+        model: In evaluation mode.
+        kind: Where it reads its answer.
+        name: What errors call it.
+        mask_id: Of the mask, if it has one.
+        prefix_ids: Special tokens at the beginning of a text.
+        memory_limit: Bytes that scoring may use beyond the weights; None for a quarter of what is
+            free now.
+
+    Attributes:
+        memory: What of these is left beside the packed weights.
+        head: What makes logits of the next token; None where nothing does.
+        plain: Row by row.
+        packed: Packed, or None.
+        obstacle: Why prompts are not packed, or None.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        kind: ModelKind,
+        name: str,
+        mask_id: int | None,
+        prefix_ids: Ids,
+        memory_limit: int | None,
+    ) -> None:
+        self.model, self.kind, self.name, self.prefix_ids = model, kind, name, prefix_ids
+        limit = free_bytes(self.device) // 4 if memory_limit is None else memory_limit
+        kernels = Kernels(model.base_model, limit // 2)
+        self.memory = Memory(model, limit - kernels.packed_bytes)
+        start = decoder_start(model, name) if kind == "encoder-decoder" else ()
+        self.head, pads = examine(model, kind, name, start)
+        self.plain = PlainScorer(model, kind, mask_id, start, self.memory, kernels, pads)
+        self.packed: PackedScorer | None = None
+        self.probe = precision.probe_rows(self.n_vocabulary, mask_id, model)
+        plain, exact = partial(self.score, scorer=self.plain), model.dtype == torch.float32
+        self.obstacle = self._pack(kernels, plain, exact)
+        if self.obstacle is not None:
+            self.packed = None
+            logger.info("%s is scored row by row, not packed: %s", name, self.obstacle)
+            if quantisation(model):
+                precision.keep_apart(self.memory, plain, *self.probe, exact=exact)
+        self._reader = Reader()
+
+    def _pack(self, kernels: Kernels, plain: Any, exact: bool) -> str | None:
+        """Score packed from now on; or why that cannot be."""
+        obstacle = packing_obstacle(self.model, self.kind)
+        if obstacle is not None or self.head is None:
+            return obstacle or "its logits are more than a scaled or softly capped linear layer"
+        try:
+            packed = PackedModel(self.model, self.head, self.memory, kernels)
+            self.packed = PackedScorer(packed)
+            tell, usual = precision.disagreement, partial(self.score, scorer=self.packed)
+            found = [tell(usual, plain, *self.probe, exact=exact) for _ in packed.trials()]
+            return next(filter(None, found), None)
+        except ForwardError as error:
+            return f"its forward pass refused a packed input ({error})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model takes its inputs."""
+        return input_device(self.model)
+
+    @property
+    def n_vocabulary(self) -> int:
+        """Rows of the embedding table, V."""
+        return int(self._embedding.weight.shape[0])
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the embedding vectors, H."""
+        return int(self._embedding.weight.shape[1])
+
+    @property
+    def _embedding(self) -> torch.nn.Embedding:
+        return cast(torch.nn.Embedding, self.model.get_input_embeddings())
+
+    @cached_property
+    def context(self) -> int | None:
+        """Longest sequence that the model takes, in tokens; None where there is no limit."""
+        return context_length(self.model, self.kind)
+
+    @property
+    def limits(self) -> Limits:
+        """What the model takes."""
+        sizes, packed = (self.n_vocabulary, self.hidden_size, self.context), self.packed
+        keys = packed.packed.position_shape if packed else f"it is not packed ({self.obstacle})"
+        return Limits(self.name, *sizes, self.prefix_ids, keys)
+
+    @property
+    def scorer(self) -> Scorer:
+        """What scores."""
+        return self.packed or self.plain
+
+    @property
+    def vectors_obstacle(self) -> str | None:
+        """Why soft prompts cannot be scored, or None."""
+        return None if self.packed is not None else self.plain.obstacle
+
+    def vectors(self, request: Request) -> Tensor | None:
+        """The vectors of a call on the device; ValueError where the model takes none for tokens."""
+        if request.vectors is not None and self.vectors_obstacle:
+            raise ValueError(
+                f"soft prompts cannot be scored on {self.name}: {self.vectors_obstacle}"
+            )
+        return request.on(self.device)
+
+    def score(
+        self,
+        prompts: Sequence[FedPrompt],
+        queries: Sequence[Query],
+        over: Over = "vocabulary",
+        scorer: Scorer | None = None,
+    ) -> Tensor:
+        """See `FrozenLM.score`; by the usual scorer, or by another."""
+        return self._answer(scorer, over, prepare(self.limits, prompts, queries), queries)
+
+    def _answer(
+        self, scorer: Scorer | None, over: Over, request: Request, queries: Sequence[Query]
+    ) -> Tensor:
+        ids, vectors = request.ids, self.vectors(request)
+        shape = (len(ids) * len(queries), len(queries[0].candidates))
+        out = torch.empty(shape, dtype=torch.float32, device=self.device)
+
+        def consume(index: NDArray[np.int64], loglik: Tensor) -> None:
+            out[to_device(index, out.device)] = loglik.float()
+
+        (scorer or self.scorer).score(ids, vectors, queries, over, consume)
+        found = out.cpu().view(len(ids), len(queries), -1)
+        precision.check_finite(found, self.name, self.model.dtype)
+        return found[list(request.inverse)]
+
+    def score_pairs(self, pairs: Sequence[tuple[FedPrompt, Query]]) -> list[Tensor]:
+        """See `FrozenLM.score_pairs`."""
+        found: dict[int, Tensor] = {}
+        for places in calls(pairs):
+            request, queries = join(self.limits, [pairs[i] for i in places])
+            # Texts that are served come once: kept, they would fill the memory.
+            with forgetful(self.packed):
+                (rows,) = self._answer(None, "vocabulary", request, queries)
+            found |= zip(places, rows, strict=True)
+        return [found[i][: len(query.candidates)] for i, (_, query) in enumerate(pairs)]
+
+    def score_with_grad(
+        self,
+        prompts: Sequence[SoftPrompt],
+        queries: Sequence[Query],
+        reward: PairReward,
+        over: Over,
+    ) -> tuple[Tensor, Tensor]:
+        """See `FrozenLM.score_with_grad`."""
+        request = prepare_soft(self.limits, prompts, queries)
+        vectors, n, n_queries = self.vectors(request), len(prompts), len(queries)
+        assert vectors is not None
+        vectors.requires_grad_()
+        out = torch.empty((n * n_queries, len(queries[0].candidates)), device=self.device)
+
+        def consume(index: NDArray[np.int64], loglik: Tensor) -> Tensor:
+            out[to_device(index, out.device)] = loglik.detach().float()
+            return reward(loglik, index % n_queries).sum()
+
+        self.scorer.score(request.ids, vectors, queries, over, consume)
+        precision.check_finite(out, self.name, self.model.dtype)
+        grad = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
+        precision.check_gradient(grad, self.name, self.model)
+        return out.cpu().view(n, n_queries, -1), grad.cpu().view(n, -1, *grad.shape[1:])
+
+    def noise(self, prompts: Sequence[FedPrompt], queries: Sequence[Query]) -> Noise:
+        """See `FrozenLM.noise`."""
+
+        def usual(prompts: Any, queries: Sequence[Query], most: int = 0) -> Tensor:
+            with forgetful(self.packed), self.memory.at_most(most or self.memory.most_tokens):
+                return self.score(prompts, queries)
+
+        small, plain = partial(usual, most=48), partial(self.score, scorer=self.plain)
+        return precision.measure_noise(usual, small, plain, prompts, queries)
+
+    def last_hidden(self, texts: Sequence[Ids], after: Sequence[Sequence[Ids]]) -> Tensor:
+        """See `FrozenLM.last_hidden`; on the device."""
+        if after and self.packed is not None:
+            return self._reader(self.packed.packed, [*map(tuple, after), tuple(texts)])
+        return self.plain.last_hidden(texts, whole=self.packed is None)
+
+    @cached_property
+    def generator(self) -> Generator:
+        """What writes."""
+        return PackedGenerator(self.packed.packed) if self.packed else PlainGenerator(self.plain)
