@@ -105,7 +105,8 @@ def export(
     """Write what a study found: every prompt, or the best one to keep, pass on and use.
 
     The folder of --best holds the prompt's text, ids and vectors, an adapter for PEFT, and a card
-    that says what it scored, how it was found and how to use it.
+    that says what it scored, how it was found and how to use it; of a served model the text and
+    the card.
     """
     from rlprompt.studies.inspection import export as write_ledger
 
@@ -124,15 +125,13 @@ def _export_best(
     store: Store, folder: Path, name: str | None, task_name: str | None, model: str | None
 ) -> None:
     from rlprompt.export.export import check_folder, pick_run
-    from rlprompt.models.fingerprint import loading
-    from rlprompt.models.lm import FrozenLM
+    from rlprompt.studies.loading import model_found_on
 
     check_folder(folder)  # before the model is loaded
     run = pick_run(store.runs(), name, task_name, model)
     result = run.result
     assert result is not None
-    there = result.fingerprint
-    lm = FrozenLM.load(there["model"], **loading(there))
+    lm = model_found_on(store, result.fingerprint)
     exported, problem = write_best(store, run, folder, lm)
     typer.echo(f"{run.name}: {exported.facts.text!r} written to {folder}; its card is README.md")
     if problem:
@@ -224,13 +223,13 @@ def _load(study: Path) -> list[Experiment]:
         ValueError: It was not made from a file, or something in it is wrong by now.
     """
     from rlprompt.config.schema import config_from_json
-    from rlprompt.studies.run import load_again
+    from rlprompt.studies.run import model_found_on
 
     with open_study(study) as store:
         config = store.spec.get("config")
     if not config:
         raise ValueError(f"{study} was not made from an experiment file, so it cannot be loaded")
-    return load_again(config_from_json(config), study)
+    return model_found_on(config_from_json(config), study)
 
 
 def open_study(study: Path) -> Store:

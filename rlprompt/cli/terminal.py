@@ -329,14 +329,13 @@ def print_conclusions(console: Console, page: Page) -> None:
         console.print(visible(line))
 
 
-def next_steps(place: Path, one_seed: bool, served: bool = False) -> list[str]:
-    """What a person may do with a study that is done; what a server is given is a text alone."""
-    lines = [f"look: {place / 'report.html'}"]
-    if served:
-        lines.append(f"read the best prompts whole: rlprompt show {place}")
-    else:
-        lines.append(f"keep the best prompt: rlprompt export {place} --best found")
-        lines.append("use it: rlprompt predict found DATA")
+def next_steps(place: Path, one_seed: bool) -> list[str]:
+    """What a person may do with a study that is done."""
+    lines = [
+        f"look: {place / 'report.html'}",
+        f"keep the best prompt: rlprompt export {place} --best found",
+        "use it: rlprompt predict found DATA",
+    ]
     more = "tell luck from method: run it again with more seeds; what is there is kept"
     return [*lines, more] if one_seed else lines
 
