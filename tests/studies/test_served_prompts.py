@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import ROWS, rlprompt, write_config, write_data
 from scripted_server import KEY_ENV, Script, serving
 from tiny import tiny_lm
@@ -15,6 +16,7 @@ from tiny import tiny_lm
 from rlprompt.export.folder import load_prompt
 from rlprompt.models import api
 from rlprompt.prompt import TextPrompt
+from rlprompt.tasks.calibration import calibrated
 
 SECRET = "sk-a-key-that-nobody-may-read-4711"
 METHOD = {"class": "optimisers:Rephrase"}
@@ -95,17 +97,19 @@ def test_the_server_is_asked_and_its_bill_told(home: Path, server: Script) -> No
     assert (
         f"bill of tiny: {len(server.log) - (server.n_refused - refused)} requests, " in done.stderr
     )
-    rows = list(csv.DictReader((home / "answers.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((home / "answers.csv").read_text("utf-8").splitlines()))
     # As the same model here answers the same text.
     lm, exported = tiny_lm(), load_prompt(home / "found")
     usage = exported.facts.task.usage
     assert usage is not None
-    assert usage.verbaliser is not None
-    words = [one.ids for one in usage.verbaliser.encode(lm, usage.made)]
+    assert usage.prior is not None
+    words = [lm.encode(f" {word}") for (word,) in (usage.label_words or {}).values()]
     queries = [usage.made.query({"text": row["text"]}, lm, words) for row in rows]
-    wanted = lm.score([exported.prompt], queries, over="candidates")[0].softmax(-1)
-    for row, chances in zip(rows, wanted.tolist(), strict=True):
-        told = [float(row[f"p({label})"]) for label in usage.verbaliser.words]
+    scores = lm.score([exported.prompt], queries, over="candidates")[0].double()
+    prior = torch.tensor([usage.prior[label] for label in usage.label_words or ()]).double()
+    wanted = calibrated(scores, prior, usage.calibration_strength).softmax(-1).tolist()
+    for row, chances in zip(rows, wanted, strict=True):
+        told = [float(row[f"p({label})"]) for label in usage.label_words or ()]
         assert told == pytest.approx(chances, abs=1e-4)
 
 
