@@ -44,7 +44,7 @@ class BDPL:
     (100, 100)
 
     Args:
-        tokens: Tokens to choose from, the same for all positions, N; the starts' own come on top.
+        words: Tokens to choose from, the same for all positions, N; the starts' own come on top.
             The released code: 20. Ours: a few more, since they are not chosen by the train texts.
         samples: Prompts drawn for one step. The released code: 20. Ours, for a budget of a hundred
             prompts: half of that.
@@ -57,17 +57,17 @@ class BDPL:
 
     searches: ClassVar[PromptKind] = "tokens"
 
-    tokens: int = 64
+    words: int = 64
     samples: int = 10
     learning_rate: float = 0.5
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        check_ranges(self, {"tokens": 2, "samples": 2}, ("learning_rate",))
+        check_ranges(self, {"words": 2, "samples": 2}, ("learning_rate",))
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        words = first_words(objective.lm, space, self.tokens, rng)
+        words = first_words(objective.lm, space, self.words, rng)
         policy = Categoricals(space, words, self.learning_rate)
         rewards: dict[TokenPrompt, float] = {}
         if space.starts:

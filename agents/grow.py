@@ -69,24 +69,26 @@ class Grow:
         # Where one token is too short for the space, the word stands as often as it takes.
         singles = [TokenPrompt((word,) * space.shortest) for word in words]
         pool = list(dict.fromkeys([*space.starts, *singles]))
-        scored = _halved(
-            objective, pool[: halving_size(objective, self.first * objective.remaining)]
-        )
+        first = pool[: halving_size(objective, self.first * objective.remaining)]
+        # Those that dropped out too: what lost on a block is not paid for there again.
+        tried = set(first)
+        scored = _halved(objective, first)
         # What came far as a word comes first; those that no budget was left for come last.
         ranked = list(dict.fromkeys([*(i for p in _best(scored) for i in p.ids), *words]))
         edits = [insertions, replacements]
         while True:
             leaders = _best(scored)[: self.beam]
-            fresh = (
+            neighbours = dict.fromkeys(
                 prompt
                 for edit in edits
                 for prompt in edit(leaders, ranked)
-                if prompt not in scored and space.shortest <= len(prompt) <= space.length
+                if prompt not in tried and space.shortest <= len(prompt) <= space.length
             )
             many = max(2, halving_size(objective, self.share * objective.remaining))
-            rivals = list(islice(fresh, many))
+            rivals = list(islice(neighbours, many))
             if not rivals:
                 return  # every neighbour of every leader is known
+            tried.update(rivals)
             before = max(scored.values())
             scored |= _halved(objective, rivals)
             improved = max(scored.values()) > before

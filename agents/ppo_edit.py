@@ -55,18 +55,18 @@ class EditPPO:
         prompts: Prompts that are edited side by side. Ours: half of `PPO`'s, since all edits are
             scored.
         edits: Edits of each in a rollout, after which it begins with the best again. TEMPERA: 8.
-            Ours, with `credit`: on film reviews (SmolLM2-135M, hand prompt, 100 prompts, 3 seeds) 4
-            and 0.5 came to a mean best train reward of 84, and 2 and 0.95 to 71; random search, of
-            2 seeds, to 65. Where each token counts by itself (`HiddenWords` of the tests, 8 seeds)
-            they came to 0.83 and 1.01 instead.
-        tokens: Tokens that edits put in, as in `BDPL`: the first of the space's own order, or
+            Ours, with `gae_lambda`: on film reviews (SmolLM2-135M, hand prompt, 100 prompts, 3
+            seeds) 4 and 0.5 came to a mean best train reward of 84, and 2 and 0.95 to 71; random
+            search, of 2 seeds, to 65. Where each token counts by itself (`HiddenWords` of the
+            tests, 8 seeds) they came to 0.83 and 1.01 instead.
+        words: Tokens that edits put in, as in `BDPL`: the first of the space's own order, or
             common words. The starts' own come on top.
         epochs: As for `PPO`.
         learning_rate: As for `PPO`.
         clip: As for `PPO`.
         components: As for `PPO`.
-        credit: How much of what the next edit earns counts for this one, above 0 and up to 1; and
-            so on. TEMPERA: 0.95.
+        gae_lambda: How much of what the next edit earns counts for this one, above 0 and up to 1;
+            and so on. TEMPERA: 0.95.
 
     Raises:
         ValueError: A setting is out of range.
@@ -76,23 +76,23 @@ class EditPPO:
 
     prompts: int = 8
     edits: int = 4
-    tokens: int = TOKENS
+    words: int = TOKENS
     epochs: int = 8
     learning_rate: float = 0.1
     clip: float = 0.4
     components: int = 64
-    credit: float = 0.5
+    gae_lambda: float = 0.5
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        counts = {"prompts": 2, "edits": 1, "tokens": 1, "epochs": 1, "components": 1}
+        counts = {"prompts": 2, "edits": 1, "words": 1, "epochs": 1, "components": 1}
         check_ranges(self, counts, ("learning_rate", "clip"))
-        if not 0 < self.credit <= 1:
-            raise ValueError(f"credit is a share above 0 and up to 1, got {self.credit}")
+        if not 0 < self.gae_lambda <= 1:
+            raise ValueError(f"gae_lambda is a share above 0 and up to 1, got {self.gae_lambda}")
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        episodes = Onwards(objective, space, self.prompts, self.edits, self.tokens, rng)
+        episodes = Onwards(objective, space, self.prompts, self.edits, self.words, rng)
         episodes.score(episodes.starts)
         rows = torch.from_numpy(np.searchsorted(space.allowed, episodes.edits.tokens))
         components = principal_components(objective.lm, space, self.components).cpu()[rows]
@@ -100,7 +100,7 @@ class EditPPO:
             "policy": EditPolicy,
             "policy_kwargs": {"edits": episodes.edits, "components": components},
             "device": "cpu",
-            "gae_lambda": self.credit,
+            "gae_lambda": self.gae_lambda,
         }
         fresh = Fresh(objective.ledger, FRESH * self.prompts * self.edits, PATIENCE)
         # The budget ends it, or that there is nothing new: known prompts are edited for nothing.

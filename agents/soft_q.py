@@ -126,17 +126,17 @@ class SoftQ:
         scored = Scored(objective, keeps_paths=pace.replay)
         rest = (prompt for prompt in space.everything() if prompt not in scored.rewards)
         scored.add(policy.followed(space.starts))
-        heat = 1.0
+        temperature = 1.0
         for draws in count():
-            if heat > HOTTEST:
+            if temperature > HOTTEST:
                 drawn = policy.followed(list(islice(rest, self.prompts)))
             else:
-                drawn = policy.drawn(self.prompts, pace.top_k, heat, rng)
+                drawn = policy.drawn(self.prompts, pace.top_k, temperature, rng)
             if not drawn:
                 return
             looks = draws and draws % pace.greedy_every == 0
             likeliest = [policy.likeliest()] if looks else []
-            heat = 1.0 if scored.add([*likeliest, *drawn]) else 2 * heat
+            temperature = 1.0 if scored.add([*likeliest, *drawn]) else 2 * temperature
             pool = list(scored.paths.values()) if pace.replay else drawn
             earned = standardised(np.array([scored.rewards[path.prompt] for path in pool]))
             for _ in range(pace.steps):

@@ -108,19 +108,21 @@ class SoftQPolicy:
             return tokens
         return torch.cat([tokens, moved[..., n_hidden:] + self.stop_prior[places, None]], -1)
 
-    def drawn(self, count: int, top_k: int, heat: float, rng: np.random.Generator) -> list[Path]:
+    def drawn(
+        self, count: int, top_k: int, temperature: float, rng: np.random.Generator
+    ) -> list[Path]:
         """Prompts that are drawn.
 
         Args:
             count: Of them, repeats included.
             top_k: Tokens that each may be drawn from, the likeliest.
-            heat: The temperature, which `top_k` is multiplied by as well.
+            temperature: Of the softmax; `top_k` is multiplied by it as well.
             rng: Draws them.
         """
-        kept = min(int(top_k * heat), len(self._space.allowed))
+        kept = min(int(top_k * temperature), len(self._space.allowed))
 
         def draw(logits: Tensor, which: Sequence[int]) -> Tensor:
-            chances = cut(logits / heat, kept, self.stop).cpu()
+            chances = cut(logits / temperature, kept, self.stop).cpu()
             return (chances + torch.from_numpy(rng.gumbel(size=chances.shape))).argmax(1)
 
         return self._written(count, draw)

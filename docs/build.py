@@ -31,6 +31,7 @@ HOW_TO = (
     "tasks-from-a-file.md",
     "tasks-from-a-function.md",
     "tasks-from-a-class.md",
+    "what-is-searched-for.md",
     "search-a-system-prompt.md",
     "instructions.md",
     "use-models.md",
@@ -44,12 +45,16 @@ HOW_TO = (
     "optimisers-of-your-own.md",
     "reinforcement-learning.md",
 )
-REFERENCE = ("methods.md", "architecture.md", "models.md", "if-it-goes-wrong.md")
+REFERENCE = (
+    "methods.md",
+    "experiment-file.md",
+    "architecture.md",
+    "models.md",
+    "if-it-goes-wrong.md",
+)
 # From README.md: a page, the heading that it begins with, and the one before which it ends.
 PARTS = {
     "index.md": ("# rlprompt", "## Use the prompt"),
-    "studies.md": ("## Studies", "## What is equal, and what it costs"),
-    "what-is-equal.md": ("## What is equal, and what it costs", "## Where things are"),
 }
 # What the theme is told of a page.
 ASIDE = {
@@ -308,7 +313,7 @@ def navigation(made: Collection[str]) -> list[dict[str, object]]:
         {"If it goes wrong": "if-it-goes-wrong.md"},
         {
             "Reference": [
-                *those("architecture.md", "models.md"),
+                *those("experiment-file.md", "architecture.md", "models.md"),
                 {"API": by_folder["api"]},
                 {"Results": "results.md"},
                 {"Changes": "changes.md"},

@@ -10,6 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from rlprompt.config.schema import (
+    Config,
+    ModelConfig,
+    PromptConfig,
+    RayConfig,
+    SelectionConfig,
+    StopConfig,
+)
+from rlprompt.config.tasks import ClassificationConfig, StrictModel
+
 ROOT = Path(__file__).parents[1]
 BUILD = runpy.run_path(str(ROOT / "docs" / "build.py"))
 PAGES = BUILD["pages"]()  # refuses names without a docstring, and links to nothing
@@ -109,3 +119,30 @@ def test_the_examples_of_a_page_run(page: str, tmp_path: Path) -> None:
         file = tmp_path / f"{number}.py"
         file.write_text(code, "utf-8")
         runpy.run_path(str(file))
+
+
+@pytest.mark.parametrize(
+    ("heading", "section"),
+    [
+        ("At the top", Config),
+        ("`model`", ModelConfig),
+        ("`task`", ClassificationConfig),
+        ("`prompt`", PromptConfig),
+    ],
+)
+def test_every_key_of_an_experiment_file_is_on_its_page_with_its_default(
+    heading: str, section: type[StrictModel]
+) -> None:
+    page = (ROOT / "docs" / "experiment-file.md").read_text("utf-8")
+    text = page.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    cells = {key: row[1].replace("`", "") for row in rows for key in re.findall(r"`(\w+)`", row[0])}
+    for name, field in section.model_fields.items():
+        default = field.default
+        assert name in cells or (name == "ray" and "`ray:`" in text), name
+        if isinstance(default, str | int | float) and default:
+            said = f"{default:g}" if isinstance(default, float) else str(default)
+            assert said in cells[name].split(", "), name
+    if section is Config:
+        for part in (StopConfig, SelectionConfig, RayConfig):
+            assert [name for name in part.model_fields if f"`{name}`" not in text] == []

@@ -24,7 +24,7 @@ from rlprompt.cli.check import check
 from rlprompt.cli.check import dry_run as show_plan
 from rlprompt.cli.doctor import doctor
 from rlprompt.cli.init import init
-from rlprompt.cli.inspect import export, list_runs, report, show, verify, watch, work
+from rlprompt.cli.inspect import combine, export, list_runs, report, show, verify, watch, work
 from rlprompt.cli.options import AsJson, ConfigPath, Device, Dtype, Quiet
 from rlprompt.cli.predict import predict
 from rlprompt.cli.score import score
@@ -204,6 +204,7 @@ for _command in (
     verify,
     work,
     report,
+    combine,
     transfer,
 ):
     app.command()(_guarded(_command))

@@ -238,9 +238,15 @@ def open_study(study: Path) -> Store:
     Raises:
         ValueError: There is none.
     """
+    from rlprompt.store import summary
     from rlprompt.store.store import FILE, Store
 
     if not (study / FILE).exists():
+        if (study / summary.FILE).exists():
+            raise ValueError(
+                f"{study} has a study's results and no {FILE} with its answers, as what `rlprompt "
+                "combine` writes; `rlprompt report` and Study.open read it"
+            )
         raise ValueError(
             f"{study} holds no study yet; if it was just begun, its controls are scored first. "
             "`rlprompt ls runs` lists the studies that there are"
@@ -265,3 +271,28 @@ def report(
     page, path = write_page(study, out)
     print_conclusions(make_console(), page)
     typer.echo(f"written to {path.parent}: {path.name}, tables.md, tables/")
+
+
+def combine(
+    studies: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Folders of studies that are parts of one."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write to.")],
+) -> None:
+    """Put studies that ran on several machines on one page.
+
+    Their experiment files may differ in tasks, models, optimisers, seeds, splits and budgets, and
+    in nothing else. FOLDER gets summary.json, runs/, the page and its tables; the parts stay.
+    """
+    from rlprompt.cli.terminal import make_console, print_conclusions
+    from rlprompt.reports.html import write_page
+    from rlprompt.store.parts import combine as combine_studies
+
+    summary = combine_studies(studies, out)
+    page, path = write_page(out)
+    print_conclusions(make_console(), page)
+    searches = f"{len(summary.runs):,} of {summary.expected_runs:,} searches"
+    typer.echo(
+        f"written to {out}: {searches}, {path.name}, tables.md, tables/, summary.json, runs/"
+    )

@@ -219,7 +219,7 @@ class PromptConfig(StrictModel):
 
 
 class StopConfig(StrictModel):
-    """When a search ends before its budget does; see `objective.Budget`.
+    """When a search ends before its budget does; see `search.Budget`.
 
     Attributes:
         seconds: Wall time of rewards and gradients.
@@ -247,7 +247,7 @@ class SelectionConfig(StrictModel):
 
 
 class RayConfig(StrictModel):
-    """The cluster that searches run on; see `cluster.Ray`.
+    """The cluster that searches run on; see `studies.ray_cluster`.
 
     Attributes:
         address: `auto` for the cluster that this machine is part of, `local` for this machine

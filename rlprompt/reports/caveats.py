@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlprompt._utils.text import listed_briefly
+from rlprompt._utils.text import counted, listed_briefly
 from rlprompt.models.noise import QUIET
 from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.search.result import Result
@@ -311,6 +311,30 @@ def several_budgets(study: StudyData) -> Iterator[Caveat]:
         )
 
 
+def several_parts(study: StudyData) -> Iterator[Caveat]:
+    """Searches of several studies on one page."""
+    parts = study.summary.parts
+    if not parts:
+        return
+    homes = "; ".join(
+        f"{one.name}, {counted(one.runs, 'search')}, begun {one.started}, {one.platform}"
+        for one in parts
+    )
+    packages = dict.fromkeys(package for one in parts for package in one.versions)
+    versions = {
+        package: dict.fromkeys(one.versions.get(package, "none") for one in parts)
+        for package in packages
+    }
+    differ = [f"{name} {', '.join(each)}" for name, each in versions.items() if len(each) > 1]
+    yield Caveat(
+        "several parts",
+        "caution" if differ else "note",
+        f"The page is combined of {len(parts)} studies: {homes}. Rows are alike in all; seconds "
+        "are of the machine that each ran on, and near ties may fall otherwise on another."
+        + (f" Versions differ: {'; '.join(differ)}." if differ else ""),
+    )
+
+
 def failed_runs(study: StudyData) -> Iterator[Caveat]:
     """Runs that an error ended, or a person."""
     for run in study.runs:
@@ -480,4 +504,5 @@ STUDY_CHECKS: tuple[Callable[[StudyData], Iterator[Caveat]], ...] = (
     noise_floor,
     unread_transfer,
     several_budgets,
+    several_parts,
 )

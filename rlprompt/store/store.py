@@ -354,8 +354,10 @@ def as_json(value: Any) -> Any:
     return json.loads(json.dumps(value, default=repr))
 
 
-def differences(there: Any, now: Any, path: str = "") -> list[str]:
-    """Where two JSON values differ, a line each.
+def differences(
+    there: Any, now: Any, path: str = "", words: tuple[str, str] = ("there", "now")
+) -> list[str]:
+    """Where two JSON values differ, a line each; `words` say which is which.
 
     >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
     ['a.b: 1 there, 3 now']
@@ -366,11 +368,11 @@ def differences(there: Any, now: Any, path: str = "") -> list[str]:
         return [
             line
             for key in keys
-            for line in differences(there.get(key), now.get(key), f"{prefix}{key}")
+            for line in differences(there.get(key), now.get(key), f"{prefix}{key}", words)
         ]
     if there == now:
         return []
-    return [f"{path}: {json.dumps(there)} there, {json.dumps(now)} now"]
+    return [f"{path}: {json.dumps(there)} {words[0]}, {json.dumps(now)} {words[1]}"]
 
 
 def _has_more_seeds(there: dict[str, Any], now: dict[str, Any]) -> bool:

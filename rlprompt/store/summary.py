@@ -259,6 +259,24 @@ class RunEntry(ScoredEntry):
     file: str
 
 
+class PartEntry(_Entry):
+    """A study that was combined with others; see `parts.combined`.
+
+    Attributes:
+        name: What it was called, such as its folder.
+        runs: Searches that it had.
+        started: When, ISO 8601.
+        platform: Where.
+        versions: With what.
+    """
+
+    name: str
+    runs: int
+    started: str = ""
+    platform: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
 class Summary(_Entry):
     """What came of a study so far.
 
@@ -280,6 +298,8 @@ class Summary(_Entry):
         started: When, ISO 8601.
         platform: Where.
         versions: With what.
+        parts: The studies that it was combined of; empty for one that ran as a whole. The three
+            above are then those of the part that was begun first.
     """
 
     format: Literal[3] = 3
@@ -299,6 +319,7 @@ class Summary(_Entry):
     started: str = ""
     platform: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
+    parts: Annotated[tuple[PartEntry, ...], Field(exclude_if=_unused)] = ()
 
     def to_json(self) -> str:
         """The file's text."""

@@ -10,6 +10,7 @@ import pytest
 from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords
 from tiny import tiny_lm
 
+from rlprompt.agents import grow
 from rlprompt.agents.cma_es import CMAES
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
@@ -18,6 +19,7 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
+from rlprompt.search.allocation import halve
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Evaluation, Objective
 from rlprompt.search.optimiser import Optimiser
@@ -178,6 +180,21 @@ def test_words_grow_together_where_random_draws_do_not() -> None:
         assert grown.trace[-1][1] == pytest.approx(1.015)
         assert grown.trace[-1][1] >= drawn.trace[-1][1]
         assert grown.mean_reward > drawn.mean_reward + 0.3
+
+
+def test_what_has_dropped_out_is_not_paid_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No round has a rival of an earlier one, found on the same first examples then."""
+    rounds = list[Sequence[Prompt]]()
+
+    def noted(objective: Objective, rivals: Sequence[TokenPrompt]) -> Any:
+        rounds.append(rivals)
+        return halve(objective, rivals)
+
+    monkeypatch.setattr(grow, "halve", noted)
+    search(HiddenWords(), tiny_lm(), Grow(words=60, share=0.1), 400 * N_EXAMPLES, length=Length(4))
+    asked = [prompt for rivals in rounds for prompt in rivals]
+    assert len(rounds) > 3
+    assert len(set(asked)) == len(asked)
 
 
 def test_the_pool_is_of_common_words_before_anything_else() -> None:

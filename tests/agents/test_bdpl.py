@@ -160,7 +160,7 @@ def test_it_learns_token_by_token_what_random_draws_find_by_luck() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tokens": 1}, "tokens is 2 or more, got 1"),
+        ({"words": 1}, "words is 2 or more, got 1"),
         ({"samples": 1}, "samples is 2 or more, got 1"),
         ({"learning_rate": 0.0}, "learning_rate is above 0, got 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate is above 0, got nan"),

@@ -157,7 +157,7 @@ def test_rollouts_begin_with_the_best_prompt_so_far() -> None:
     """In prompts of one length an edit changes two places at most."""
     space = TokenSpace.from_lm(tiny_lm(), 8)
     starts = (space.sample(RNG(0)), space.sample(RNG(1)))
-    settings = EditPPO(prompts=5, edits=2, tokens=200)
+    settings = EditPPO(prompts=5, edits=2, words=200)
     found = asked(settings, replace(space, starts=starts), n_prompts=2 + 30)
     assert found[:2] == list(starts)
     rewards = Objective(HiddenWords(), tiny_lm(), Budget(10**6)).evaluate(found).rewards
@@ -222,13 +222,13 @@ def test_a_good_start_is_made_better() -> None:
     [
         ({"prompts": 1}, "prompts is 2 or more, got 1"),
         ({"edits": 0}, "edits is 1 or more, got 0"),
-        ({"tokens": 0}, "tokens is 1 or more, got 0"),
+        ({"words": 0}, "words is 1 or more, got 0"),
         ({"epochs": 0}, "epochs is 1 or more, got 0"),
         ({"components": 0}, "components is 1 or more, got 0"),
         ({"learning_rate": 0.0}, "learning_rate is above 0, got 0.0"),
         ({"clip": float("nan")}, "clip is above 0, got nan"),
-        ({"credit": 0.0}, "credit is a share above 0 and up to 1, got 0.0"),
-        ({"credit": 1.5}, "credit is a share above 0 and up to 1, got 1.5"),
+        ({"gae_lambda": 0.0}, "gae_lambda is a share above 0 and up to 1, got 0.0"),
+        ({"gae_lambda": 1.5}, "gae_lambda is a share above 0 and up to 1, got 1.5"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:

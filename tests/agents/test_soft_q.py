@@ -42,8 +42,8 @@ def policy(where: TokenSpace, width: int = 8) -> SoftQPolicy:
     return SoftQPolicy(objective(), where, width, RNG(0))
 
 
-def drawn(made: SoftQPolicy, count: int, top_k: int = 99, heat: float = 1.0) -> list[Path]:
-    return made.drawn(count, top_k, heat, RNG(1))
+def drawn(made: SoftQPolicy, count: int, top_k: int = 99, temperature: float = 1.0) -> list[Path]:
+    return made.drawn(count, top_k, temperature, RNG(1))
 
 
 def shaken(made: SoftQPolicy, size: float = 0.3) -> SoftQPolicy:
@@ -228,7 +228,7 @@ def test_draws_follow_the_values_of_the_likeliest_tokens() -> None:
     assert shares == pytest.approx(top.values.softmax(0).tolist(), abs=0.03)
     assert made.likeliest().prompt.ids == (int(top.indices[0]),)
     # At twice the temperature, from twice as many.
-    hot = Counter(path.prompt.ids[0] for path in drawn(made, 4000, top_k=3, heat=2.0))
+    hot = Counter(path.prompt.ids[0] for path in drawn(made, 4000, top_k=3, temperature=2.0))
     assert len(hot) == 6
     chances = (logits.topk(6).values / 2).softmax(0)
     assert hot.most_common(1)[0][1] / 4000 == pytest.approx(float(chances[0]), abs=0.03)

@@ -14,6 +14,7 @@ from rlprompt.config.registry import (
     checked_task,
     entries,
     import_task,
+    load,
     make_optimiser,
     settings_of,
     summary_of,
@@ -23,6 +24,13 @@ from rlprompt.config.registry import (
 def test_settings_change_the_defaults() -> None:
     assert make_optimiser("greedy", {"pool": 0.5}) == Greedy(pool=0.5)
     assert settings_of(Greedy)["pool"] == Greedy().pool
+
+
+@pytest.mark.parametrize("name", sorted(entries("optimiser")))
+def test_no_method_has_a_setting_that_hides_one_of_its_prompts(name: str) -> None:
+    """`{name: greedy, tokens: words}` says what the prompts are made of, for every method."""
+    hidden = settings_of(load("optimiser", name)).keys() & {"length", "tokens"}
+    assert not hidden, f"{name} cannot be told {hidden} of its prompts"
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ METHODS: tuple[Optimiser[Any], ...] = (
     Greedy(),
     Grow(words=20),
     Genetic(population=6, children=3),
-    BDPL(tokens=9, samples=4),
+    BDPL(words=9, samples=4),
     SoftQ(prompts=4),
     GCG(candidates=4),
     EditPPO(prompts=4),

@@ -1,0 +1,257 @@
+"""Studies that are parts of one, run on machines that share no folder: their summaries as one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rlprompt._utils.files import write_atomically
+from rlprompt.store.store import differences
+from rlprompt.store.summary import (
+    FILE,
+    BillEntry,
+    ModelEntry,
+    PartEntry,
+    ScoredEntry,
+    Summary,
+    SummaryError,
+    TaskEntry,
+    read_summary,
+)
+
+T = TypeVar("T")
+
+# Settings of an experiment that say which part of the grid it covers.
+COVERED = ("tasks", "models", "optimisers", "seeds", "split_seeds", "budgets", "references")
+
+
+# Where and under which name a part ran is no part of what it measures.
+APART = ("name", "device")
+
+
+def combine(folders: Sequence[Path], out: Path) -> Summary:
+    """Write a folder with the summary and the searches of several studies, see `combined`.
+
+    It can be reported and opened like theirs; they stay as they are. It has no answers to go on
+    from, so that only its parts go on.
+
+    Args:
+        folders: Two or more.
+        out: Where to; made if it is not there. What was combined there before is replaced.
+
+    Raises:
+        SummaryError: One has no summary, or they are not parts of one study.
+        ValueError: There are fewer than two, or `out` holds something else.
+        OSError: The folder cannot be written to.
+    """
+    if len(set(folders)) < 2:
+        raise ValueError(f"give two or more studies to combine, got {len(set(folders))}")
+    parts = {str(folder): read_summary(folder) for folder in dict.fromkeys(folders)}
+    if out.exists() and not (out.is_dir() and _may_be_replaced(out)):
+        raise ValueError(
+            f"{out} is there already and nothing is overwritten but what was combined; name "
+            "another folder with --out"
+        )
+    summary = combined(parts)
+    for run in summary.runs:
+        home = next(Path(name) for name, part in parts.items() if run in part.runs)
+        path = (home / run.file).resolve()
+        # A file that is missing or lies elsewhere is a caveat of the page, as in its own study.
+        if path.is_relative_to(home.resolve()) and path.is_file():
+            (out / run.file).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(out / run.file, path.read_bytes())
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / FILE, summary.to_json().encode())
+    return summary
+
+
+def _may_be_replaced(out: Path) -> bool:
+    return not any(out.iterdir()) or ((out / FILE).exists() and bool(read_summary(out).parts))
+
+
+def combined(parts: Mapping[str, Summary]) -> Summary:
+    """One summary of several studies that differ in what they cover alone.
+
+    Tasks, models, budgets, optimisers, seeds and splits are those of all parts, and the grid that
+    is expected is all of them with each other. What several parts have, a control or a search, is
+    taken from the first of them.
+
+    Args:
+        parts: One or more, by what to call them in messages, such as their folders.
+
+    Returns:
+        The summary. Its runs' files are named as in the parts; `parts` says where each ran.
+
+    Raises:
+        SummaryError: They are not parts of one study: a setting, a task's examples or a model's
+            weights differ, or the same search has come to different ends.
+    """
+    summaries = list(parts.values())
+    for name, one in parts.items():
+        if not one.config:
+            raise SummaryError(
+                f"{name} was made in Python and does not say how; only studies of experiment files "
+                "can be combined"
+            )
+    (first, one), *others = parts.items()
+    config = one.config
+    for name, other in others:
+        config = _config(first, config, name, other.config)
+    optimisers = _once(name for one in summaries for name in one.optimisers)
+    seeds = tuple(sorted({seed for one in summaries for seed in one.seeds}))
+    split_seeds = _once(seed for one in summaries for seed in one.split_seeds)
+    budgets = _once(rows for one in summaries for rows in one.budgets)
+    tasks = _joined(parts, lambda one: one.tasks, lambda task: task.name, _one_task)
+    models = _joined(parts, lambda one: one.models, lambda model: model.name, _one_model)
+    runs = _joined(parts, lambda one: one.runs, lambda run: run.name, _one_search)
+    grid = tasks, models, budgets, optimisers, split_seeds or (None,), seeds
+    expected = math.prod(map(len, grid))
+    earliest = min(summaries, key=lambda one: one.started)
+    return Summary(
+        name=summaries[0].name,
+        complete=expected == sum(run.status == "finished" for run in runs),
+        expected_runs=expected,
+        optimisers=optimisers,
+        seeds=seeds,
+        split_seeds=split_seeds,
+        budgets=budgets,
+        tasks=tasks,
+        models=models,
+        controls=_joined(parts, lambda one: one.controls, _place, _first),
+        references=_joined(parts, lambda one: one.references, _place, _first),
+        runs=runs,
+        config=config,
+        started=earliest.started,
+        platform=earliest.platform,
+        versions=earliest.versions,
+        parts=tuple(part for name, one in parts.items() for part in _parts(name, one)),
+    )
+
+
+def _parts(name: str, one: Summary) -> Iterable[PartEntry]:
+    """What a summary is made of: itself, or, where it was combined, its own parts."""
+    whole = PartEntry(
+        name=name,
+        runs=len(one.runs),
+        started=one.started,
+        platform=one.platform,
+        versions=one.versions,
+    )
+    return one.parts or (whole,)
+
+
+def _config(
+    first: str, there: Mapping[str, Any], name: str, now: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The experiment that has what two have.
+
+    Raises:
+        SummaryError: They differ in more than what they cover.
+    """
+    merged, lines = {**there}, list[str]()
+    for key in [key for key in _once((*there, *now)) if key not in APART]:
+        old, new = there.get(key), now.get(key)
+        if key in COVERED and old and new:
+            a, b = _by_name(old), _by_name(new)
+            both = {**a, **b}
+            values = list(both.values())
+            merged[key] = both if isinstance(old, dict) else values
+            if key == "seeds":
+                merged[key] = sorted(values)
+            old, new = ({k: one[k] for k in a if k in b} for one in (a, b))
+        lines += differences(old, new, key, words=(f"in {first}", f"in {name}"))
+    if lines:
+        raise SummaryError(
+            f"{first} and {name} are no parts of one study:\n  " + "\n  ".join(lines)
+        )
+    return merged
+
+
+def _by_name(listed: Mapping[str, Any] | Sequence[Any]) -> dict[Any, Any]:
+    if isinstance(listed, Mapping):
+        return dict(listed)
+    return {str(one.get("name") or one) if isinstance(one, dict) else one: one for one in listed}
+
+
+def _joined(
+    parts: Mapping[str, Summary],
+    of: Callable[[Summary], Sequence[T]],
+    key: Callable[[T], Hashable],
+    one_of: Callable[[T, T, str], T],
+) -> tuple[T, ...]:
+    """The entries of all parts, those with the same key made one."""
+    found: dict[Hashable, tuple[T, str]] = {}
+    for name, summary in parts.items():
+        for entry in of(summary):
+            if key(entry) in found:
+                kept, home = found[key(entry)]
+                found[key(entry)] = one_of(kept, entry, f"{home} and {name}"), home
+            else:
+                found[key(entry)] = entry, name
+    return tuple(entry for entry, _ in found.values())
+
+
+def _place(entry: ScoredEntry) -> Hashable:
+    return entry.task, entry.split_seed, entry.model, entry.name
+
+
+def _first(kept: T, other: T, homes: str) -> T:
+    return kept
+
+
+def _one_task(kept: TaskEntry, other: TaskEntry, homes: str) -> TaskEntry:
+    """A task on the draws of both, refused where a draw is not the same there."""
+    splits = {one.split_seed: one.model_copy(update={"other_splits": ()}) for one in kept.splits}
+    for one in other.splits:
+        mine = splits.setdefault(one.split_seed, one.model_copy(update={"other_splits": ()}))
+        if mine.fingerprint != one.fingerprint or mine.examples != one.examples:
+            split = "" if one.split_seed is None else f", split {one.split_seed},"
+            raise SummaryError(
+                f"{homes} have different examples or settings of the task {one.name}{split}: "
+                f"{mine.fingerprint} and {one.fingerprint}. Their scores cannot be compared"
+            )
+    first, *others = splits.values()
+    return first.model_copy(update={"other_splits": tuple(others)})
+
+
+def _one_model(kept: ModelEntry, other: ModelEntry, homes: str) -> ModelEntry:
+    """A model with what both paid for it, refused where it is not the same."""
+    if kept.fingerprint != other.fingerprint:
+        lines = differences(kept.fingerprint, other.fingerprint, words=("in one", "in the other"))
+        raise SummaryError(
+            f"{homes} have different models of the name {kept.name}:\n  " + "\n  ".join(lines)
+        )
+    device = " and ".join(_once((kept.device, other.device)))
+    return kept.model_copy(update={"device": device, "bill": _sum(kept.bill, other.bill)})
+
+
+def _sum(a: BillEntry | None, b: BillEntry | None) -> BillEntry | None:
+    if a is None or b is None:
+        return a or b
+    added = {
+        name: getattr(a, name) + getattr(b, name)
+        for name in ("requests", "tokens_in", "tokens_out", "untold")
+    }
+    cost = None if a.cost is None or b.cost is None else a.cost + b.cost
+    return a.model_copy(update={**added, "cost": cost})
+
+
+def _one_search(kept: Any, other: Any, homes: str) -> Any:
+    """A search that two parts have: that which finished.
+
+    Raises:
+        SummaryError: Both did, with different results, and nobody can say which one counts.
+    """
+    ended = [one for one in (kept, other) if one.status == "finished"]
+    if len(ended) == 2 and (kept.prompt, kept.rows) != (other.prompt, other.rows):
+        raise SummaryError(
+            f"{homes} both have the search {kept.name}, with different results: {kept.prompt!r} "
+            f"and {other.prompt!r}. Leave one of them out"
+        )
+    return ended[0] if ended else kept
+
+
+def _once(values: Iterable[T]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,178 @@
+"""Parts of one study: put together they are the whole, and what is no part is refused."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from study_folder import Plan, make_study, write_summary
+from study_pages import found, sentences
+from typer.testing import CliRunner
+
+from rlprompt.cli.app import app
+from rlprompt.reports.page import page_of
+from rlprompt.reports.study_data import read_study
+from rlprompt.store.parts import combine
+from rlprompt.store.summary import RunEntry, Summary, SummaryError, read_summary
+
+PLAN = Plan(methods=("random", "greedy"), tasks=("movie-reviews", "sst-2"), seeds=3, points=20)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    make_study(folder, PLAN)
+    return folder
+
+
+def part(whole: Path, to: Path, **kept: Any) -> Path:
+    """The study that covers a part of another's grid: of some tasks, methods or seeds."""
+    summary = read_summary(whole)
+    kept = {"tasks": PLAN.tasks, "optimisers": PLAN.methods, "seeds": (0, 1, 2)} | kept
+
+    def is_kept(run: RunEntry) -> bool:
+        there = run.task in kept["tasks"] and run.optimiser in kept["optimisers"]
+        return there and run.seed in kept["seeds"]
+
+    def of_task(entries: Any) -> Any:
+        return tuple(one for one in entries if one.task in kept["tasks"])
+
+    runs = tuple(filter(is_kept, summary.runs))
+    changes = {
+        "tasks": tuple(one for one in summary.tasks if one.name in kept["tasks"]),
+        "optimisers": tuple(kept["optimisers"]),
+        "seeds": tuple(kept["seeds"]),
+        "controls": of_task(summary.controls),
+        "references": of_task(summary.references),
+        "runs": runs,
+        "expected_runs": len(runs),
+        "config": {**summary.config, **{name: list(values) for name, values in kept.items()}},
+    }
+    write_summary(to, summary.model_copy(update=changes))
+    for run in runs:
+        (to / run.file).parent.mkdir(exist_ok=True)
+        shutil.copy(whole / run.file, to / run.file)
+    return to
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"seeds": (0, 1)}, {"seeds": (2,)}),
+        ({"optimisers": ("random",)}, {"optimisers": ("greedy",)}),
+        ({"tasks": ("movie-reviews",)}, {"tasks": ("sst-2",)}),
+        ({"seeds": (0, 1)}, {"seeds": (1, 2)}),  # what both have counts once
+    ],
+)
+def test_parts_are_the_whole(
+    whole: Path, tmp_path: Path, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    folders = part(whole, tmp_path / "a", **first), part(whole, tmp_path / "b", **second)
+    made = combine(folders, tmp_path / "both")
+    there = read_summary(whole)
+    assert made.complete
+    assert made.expected_runs == there.expected_runs == len(made.runs)
+    assert made.config == there.config
+    assert [one.name for one in made.parts] == [str(folder) for folder in folders]
+    assert sorted(made.runs, key=str) == sorted(there.runs, key=str)
+    assert sorted(made.controls, key=str) == sorted(there.controls, key=str)
+    page, expected = (page_of(read_study(one)) for one in (tmp_path / "both", whole))
+    assert sentences(page) == sentences(expected)
+    assert found(page).pop("several parts").startswith("The page is combined of 2 studies")
+
+
+def test_what_no_part_has_is_missed_and_may_be_added(whole: Path, tmp_path: Path) -> None:
+    a = part(whole, tmp_path / "a", tasks=("movie-reviews",), seeds=(0,))
+    b = part(whole, tmp_path / "b", tasks=("sst-2",), seeds=(1, 2))
+    made = combine([a, b], tmp_path / "both")
+    assert (len(made.runs), made.expected_runs, made.complete) == (6, 12, False)
+    assert (
+        "6 of 12 runs are not there"
+        in found(page_of(read_study(tmp_path / "both")))["missing runs"]
+    )
+    c = part(whole, tmp_path / "c", tasks=("sst-2",), seeds=(0,))
+    d = part(whole, tmp_path / "d", tasks=("movie-reviews",), seeds=(1, 2))
+    # What was combined is a part like others, and may be replaced.
+    assert combine([tmp_path / "both", c, d], tmp_path / "both").complete
+    assert [one.name for one in read_summary(tmp_path / "both").parts] == [*map(str, (a, b, c, d))]
+
+
+def _config(**changed: Any) -> Callable[[Summary], Summary]:
+    return lambda one: one.model_copy(update={"config": {**one.config, **changed}})
+
+
+def _task(**changed: Any) -> Callable[[Summary], Summary]:
+    def change(one: Summary) -> Summary:
+        task = one.tasks[0].model_copy(update=changed)
+        return one.model_copy(update={"tasks": (task, *one.tasks[1:])})
+
+    return change
+
+
+def _model(one: Summary) -> Summary:
+    (model,) = one.models
+    other = model.model_copy(update={"fingerprint": {**model.fingerprint, "weights": "beef"}})
+    return one.model_copy(update={"models": (other,)})
+
+
+def _prompt(one: Summary) -> Summary:
+    first = one.runs[0].model_copy(update={"prompt": " otherwise"})
+    return one.model_copy(update={"runs": (first, *one.runs[1:])})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_config(prompt={"length": 3}), 'prompt: null in {a}, {{"length": 3}} in {b}'),
+        (_config(optimisers=[{"name": "random", "settings": {"batch": 8}}]), "optimisers.random"),
+        (_config(), ""),
+        (lambda one: one.model_copy(update={"config": {}}), "{b} was made in Python"),
+        (_task(fingerprint="other"), "different examples or settings of the task movie-reviews"),
+        (_model, 'weights: "5b7c" in one, "beef" in the other'),
+        (_prompt, "both have the search movie-reviews-9600-random-seed0, with different results"),
+    ],
+)
+def test_what_is_no_part_of_one_study_is_refused_with_the_difference(
+    whole: Path, tmp_path: Path, change: Callable[[Summary], Summary], said: str
+) -> None:
+    a, b = (part(whole, tmp_path / name) for name in "ab")
+    base = _config(optimisers=[{"name": "random", "settings": {}}])(read_summary(a))
+    write_summary(a, base)
+    write_summary(b, change(base))
+    if not said:
+        combine([a, b], tmp_path / "both")
+        return
+    with pytest.raises(SummaryError) as told:
+        combine([a, b], tmp_path / "both")
+    assert said.format(a=a, b=b) in str(told.value)
+    assert not (tmp_path / "both").exists()
+
+
+class TestCommand:
+    def run(self, *arguments: object) -> Any:
+        return CliRunner().invoke(app, ["combine", *map(str, arguments)])
+
+    def test_it_writes_one_page(self, whole: Path, tmp_path: Path) -> None:
+        a = part(whole, tmp_path / "a", seeds=(0, 1))
+        b = part(whole, tmp_path / "b", seeds=(2,))
+        done = self.run(a, b, "--out", tmp_path / "both")
+        assert done.exit_code == 0, done.output
+        assert "12 of 12 searches" in done.stdout
+        assert "combined of 2 studies" in (tmp_path / "both" / "report.html").read_text()
+        shown = CliRunner().invoke(app, ["show", str(tmp_path / "both")])
+        assert (shown.exit_code, shown.stderr.count("\n")) == (2, 1)
+        assert "`rlprompt report` and Study.open read it" in shown.stderr
+
+    def test_nothing_else_is_overwritten(self, whole: Path, tmp_path: Path) -> None:
+        a = part(whole, tmp_path / "a", seeds=(0, 1))
+        for arguments, said in (
+            ((a, whole, "--out", a), "is there already"),
+            ((a, a, "--out", tmp_path / "both"), "give two or more studies"),
+            ((a, tmp_path / "none", "--out", tmp_path / "both"), "has no summary.json"),
+        ):
+            done = self.run(*arguments)
+            assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1), done.output
+            assert said in done.stderr
