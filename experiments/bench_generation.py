@@ -148,7 +148,8 @@ class Inside:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Count what happens meanwhile."""
-        passes, head = PackedModel.hidden, Head.logits
+        model, output = cast(Any, PackedModel), cast(Any, Head)
+        passes, head = model.hidden, output.logits
 
         def hidden(packed: PackedModel, ids: Tensor, *rest: Any) -> Tensor:
             self.fed += ids.numel()
@@ -157,11 +158,11 @@ class Inside:
         def logits(own: Head, states: Tensor) -> Tensor:
             return self._timed(head, own, states)
 
-        PackedModel.hidden, Head.logits = hidden, logits  # type: ignore[method-assign]
+        model.hidden, output.logits = hidden, logits
         try:
             yield
         finally:
-            PackedModel.hidden, Head.logits = passes, head  # type: ignore[method-assign]
+            model.hidden, output.logits = passes, head
 
     def _timed(self, call: Any, *given: Any) -> Tensor:
         start = time.perf_counter()

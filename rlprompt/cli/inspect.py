@@ -223,13 +223,13 @@ def _load(study: Path) -> list[Experiment]:
         ValueError: It was not made from a file, or something in it is wrong by now.
     """
     from rlprompt.config.schema import config_from_json
-    from rlprompt.studies.run import model_found_on
+    from rlprompt.studies.run import load_again
 
     with open_study(study) as store:
         config = store.spec.get("config")
     if not config:
         raise ValueError(f"{study} was not made from an experiment file, so it cannot be loaded")
-    return model_found_on(config_from_json(config), study)
+    return load_again(config_from_json(config), study)
 
 
 def open_study(study: Path) -> Store:

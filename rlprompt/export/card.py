@@ -25,6 +25,7 @@ from rlprompt.models.loading import model_names
 from rlprompt.models.spelling import ANCHORS
 from rlprompt.search.result import SOFT_MARK
 from rlprompt.template import Encoder, Template
+from rlprompt.types import ModelKind
 
 CARD = "README.md"
 # What means nothing to Markdown within a line, beside letters and digits.
@@ -81,7 +82,7 @@ def card(facts: Facts, lm: FrozenLM | None = None) -> str:
         texts=template and (lm or not template.messages) and template.sides(),
         before=before,
         after=after,
-        words=usage and template and _spelt(usage, template, model.kind),
+        words=usage and template and model.kind != "served" and _spelt(usage, template, model.kind),
         taken_out=usage and _taken_out(usage),
         # Stands for the prompt before text that has other tokens in a text than alone.
         anchor=ANCHORS[0] if lm is not None and lm.spelling.moves else "",
@@ -146,7 +147,7 @@ def _around(facts: Facts, template: Template | None, encoder: Encoder | None) ->
     return " + ".join(heads) or "[]", " + ".join(tails) or "[]"
 
 
-def _spelt(usage: Usage, template: Template, kind: str) -> dict[str, str] | None:
+def _spelt(usage: Usage, template: Template, kind: ModelKind) -> dict[str, str] | None:
     """Class to its one label word as it follows the text; None if there is more to it."""
     if usage.label_words is None or (usage.calibration != "none" and usage.prior is None):
         return None

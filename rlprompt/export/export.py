@@ -150,7 +150,7 @@ def export_prompt(
         (folder / VECTORS).write_bytes(content)
     model = model_facts(lm, licence(lm.fingerprint.model), _place(lm.fingerprint.model, folder))
     facts = _facts(result, lm, task, prompt, run, vectors.shape, sha256, model)
-    if facts.before_ids or len(vectors):
+    if model.kind != "served" and (facts.before_ids or len(vectors)):
         rows = vectors
         if not isinstance(prompt, PrefixPrompt):
             rows = np.concatenate([_embedded(lm, facts.before_ids or ()), vectors])

@@ -16,6 +16,7 @@ from rlprompt.search.objective import Objective
 from rlprompt.store.store import Store
 from rlprompt.tasks import lm_judge
 from rlprompt.tasks.generation import GenerationTask
+from rlprompt.tasks.judges import asked
 from rlprompt.tasks.lm_judge import LMJudge
 from rlprompt.tasks.metrics import metric
 from rlprompt.template import Template
@@ -76,10 +77,12 @@ def test_what_it_reads_is_spelled_once_and_not_in_a_replay(
 ) -> None:
     lm_judge._queries.cache_clear()
     spelled: list[int] = []
-    spell = lm_judge.asked
-    monkeypatch.setattr(
-        lm_judge, "asked", lambda *given: spelled.append(len(given[3])) or spell(*given)
-    )
+
+    def counting(*given: Any) -> Any:
+        spelled.append(len(given[3]))
+        return asked(*given)
+
+    monkeypatch.setattr(lm_judge, "asked", counting)
     reward = {"name": "judge", "model": "tiny", "template": "So: {output}."}
     task = GenerationTask("judged", fake_splits(), Template("{text} {prompt}"), reward, 3, stop=())
     counted = list[int]()
