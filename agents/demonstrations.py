@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rlprompt.agents.ranges import check_ranges
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TextPrompt
-from rlprompt.search.allocation import halve, halving_size, race
+from rlprompt.search.allocation import Judge, halve, halving_size, race
 from rlprompt.search.objective import Evaluation, Objective
 from rlprompt.search.space import TextSpace
 from rlprompt.template import ControlTokenError
@@ -82,7 +82,8 @@ class Demonstrations:
         shelf = _Shelf(objective, space, rng, self.at_most)
         count = halving_size(shelf, self.first * objective.remaining)
         starts = space.starts[:count]
-        best = halve(shelf, [*starts, *shelf.fresh(shelf.drawn, count - len(starts))])
+        pool = [*starts, *shelf.fresh(shelf.drawn, count - len(starts))]
+        best = halve(shelf, pool, judge=shelf.judge)
         while True:
             places = partial(shelf.neighbour, *shelf.shows[best.prompts[0]])
             # Where all neighbours are known, the search goes on anywhere.
@@ -90,13 +91,29 @@ class Demonstrations:
             if not rivals:  # there is nothing new: who dropped out early is heard to the end
                 shelf.evaluate([one for one in shelf.shows if shelf.seen[one] < shelf.n_examples])
                 return
-            stayed = race(shelf, best, rivals)
-            if len(stayed.prompts) and stayed.rewards[0] > best.rewards[0]:
-                best = stayed
+            best = better(best, race(shelf, best, rivals, judge=shelf.judge), shelf.judge)
+
+
+def better(best: Evaluation, stayed: Evaluation, judge: Judge) -> Evaluation:
+    """Those that stayed in a race, the first the best, if it is better than the best so far.
+
+    Args:
+        best: On all examples, the best first.
+        stayed: On all examples, the challengers.
+        judge: What all of them are compared by, in one call.
+    """
+    n_known = len(best.prompts)
+    rewards = np.vstack([best.per_example, stayed.per_example])
+    prompts = (*best.prompts, *stayed.prompts)
+    worth = judge(prompts, rewards, range(rewards.shape[1])).mean(axis=1)
+    order = n_known + np.argsort(-worth[n_known:], kind="stable")
+    if not len(order) or worth[order[0]] <= worth[0]:
+        return best
+    return Evaluation(tuple(prompts[i] for i in order), rewards[order])
 
 
 class _Shelf:
-    """Prompts that show examples, and an objective that judges each by what it does not show."""
+    """Prompts that show examples, an objective, and a judge by what a prompt does not show."""
 
     def __init__(
         self, objective: Objective, space: TextSpace, rng: np.random.Generator, at_most: int
@@ -163,12 +180,15 @@ class _Shelf:
     def evaluate(
         self, prompts: Sequence[Prompt], examples: Sequence[int] | None = None
     ) -> Evaluation:
-        """See `Objective.evaluate`; the rewards are `judged`."""
+        """See `Objective.evaluate`; how much of train each has seen is noted."""
         found = self.objective.evaluate(prompts, examples)
-        places = range(self.n_examples) if found.examples is None else found.examples
-        self.seen.update(dict.fromkeys(found.prompts, len(places)))
-        shown = [np.isin(places, self.shows[one][1]) for one in found.prompts]
-        return replace(found, per_example=judged(found.per_example, np.array(shown)))
+        self.seen.update(dict.fromkeys(found.prompts, found.per_example.shape[1]))
+        return found
+
+    def judge(self, prompts: Sequence[Prompt], rewards: Floats, places: Sequence[int]) -> Floats:
+        """See `Judge`: `judged`, of all that are compared together."""
+        shown = [np.isin(places, self.shows[one][1]) for one in prompts]
+        return judged(rewards, np.array(shown).reshape(rewards.shape))
 
 
 def judged(rewards: Floats, shown: NDArray[np.bool_]) -> Floats:

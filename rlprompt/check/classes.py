@@ -66,7 +66,7 @@ def largest_class(splits: Splits, metric: str) -> Finding:
 def _bias(answers: Sequence[Sequence[str]], labels: Sequence[str], can_calibrate: bool) -> Finding:
     """How many prompts answer one class whatever the text."""
     usual = Counter(labels)
-    top = [Counter(row).most_common(1)[0] for row in answers]
+    top = [one for row in answers for one in Counter(filter(None, row)).most_common(1)]
     sided = [
         (label, n)
         for label, n in top

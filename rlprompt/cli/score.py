@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rlprompt.export.folder import ExportedPrompt
     from rlprompt.models.lm import FrozenLM
     from rlprompt.prompt import Prompt
-    from rlprompt.search.result import Score
     from rlprompt.tasks.base import Task
+    from rlprompt.types import Floats
 
 
 def score(
@@ -118,14 +118,15 @@ def _refusal(console: Console, exported: ExportedPrompt, lm: FrozenLM) -> str:
 
 def _print_scores(
     console: Console, task: Task, lm: FrozenLM, prompt: Prompt, splits: Sequence[Split]
-) -> dict[str, Score]:
-    """A prompt and what it scores on one task and model."""
+) -> dict[str, Floats]:
+    """A prompt and what it scores on one task and model; its rewards (E,) by split."""
     from rlprompt.cli.terminal import print_columns
     from rlprompt.prompt import TokenPrompt
-    from rlprompt.search.evaluation import describe, evaluate
+    from rlprompt.search.evaluation import Evaluator, describe, scores_of
     from rlprompt.tasks.base import what_it_writes
 
-    scores = {str(part): evaluate(task, lm, prompt, part) for part in splits}
+    evaluator, examples = Evaluator(task, lm), task.splits.parts()
+    measured = {str(part): evaluator.measure([prompt], part) for part in splits}
     text, retypable = describe(task, lm, prompt)
     read = lm.fed(prompt)
     if isinstance(read, TokenPrompt):
@@ -138,9 +139,9 @@ def _print_scores(
         console.print(f"prompt     {len(prompt)} {unit}, {text!r}")
     console.print()
     rows = [("split", "examples", task.metric, "mean reward")]
-    for part, found in scores.items():
-        n_examples = len(task.splits.parts()[part])
-        rows.append((part, str(n_examples), f"{found.metric:.3f}", f"{found.reward:.2f}"))
+    for part, one in measured.items():
+        (found,), count = scores_of(task, one, examples[part]), str(len(examples[part]))
+        rows.append((part, count, f"{found.metric:.3f}", f"{found.reward:.2f}"))
     print_columns(console, rows, numeric=len(rows[0]) - 1)
     some = task.splits.train[:3]
     if outputs := what_it_writes(task, lm, [prompt], some):
@@ -150,7 +151,7 @@ def _print_scores(
     for note in task.splits.notes:
         console.print(f"note: {note}")
     console.print()
-    return scores
+    return {part: one.rewards[0] for part, one in measured.items()}
 
 
 def _print_verdict(
@@ -158,11 +159,15 @@ def _print_verdict(
     exported: ExportedPrompt,
     task: Task,
     lm: FrozenLM,
-    scores: Mapping[str, Score],
+    scores: Mapping[str, Floats],
 ) -> bool:
     """Compare with the scores of the export; whether they agree, as far as they can be compared."""
-    from rlprompt.studies.verification import TOLERANCE, TOLERANCE_16_BIT
+    import numpy as np
 
+    from rlprompt.studies.verification import PRIOR, Gap, gap_of, rounding
+
+    facts, dtypes = exported.facts, (exported.facts.model.dtype, lm.fingerprint.dtype)
+    dtype = next((one for one in dtypes if one != "float32"), "float32")  # the coarser of the two
     facts = exported.facts
     if task.fingerprint != facts.task.fingerprint:
         console.print(
@@ -170,10 +175,11 @@ def _print_verdict(
             "(template, label words, reward and examples), so there is nothing to compare with."
         )
         return True
-    gaps = {}
-    for part, found in scores.items():
+    gaps = list[Gap]()
+    for part, rewards in scores.items():
         if stored := facts.scores.get(part):
-            gaps[part] = abs(found.reward - stored.reward)
+            where = f"mean reward on {part}"
+            gaps.append(gap_of(task, dtype, np.array([stored.reward]), rewards, where))
             console.print(
                 f"{part}: exported with {facts.task.metric or 'metric'} {stored.metric:.3f}, mean "
                 f"reward {stored.reward:.2f}"
@@ -181,19 +187,17 @@ def _print_verdict(
     if not gaps:
         console.print("The prompt was exported without scores on these splits.")
         return True
-    usage = facts.task.usage
+    usage, what = facts.task.usage, "mean rewards"
     if usage and usage.prior and (prior := task.class_prior(lm, exported.prompt)):
         # In nats of a class, so that another train, or another number in the file, shows at once.
         shift = max(abs(prior[label] - kept) for label, kept in usage.prior.items())
         console.print(f"prior of the classes: {shift:.2g} nats from the exported one")
-        gaps["prior"] = shift
-    dtypes = (facts.model.dtype, lm.fingerprint.dtype)
-    allowed = max(TOLERANCE.get(dtype, TOLERANCE_16_BIT) for dtype in dtypes)
-    widest = max(gaps.values())
-    holds = widest <= allowed
-    what = "mean rewards or the prior" if "prior" in gaps else "mean rewards"
+        gaps.append(Gap(shift, rounding(PRIOR, dtype), "the prior, nats"))
+        what = "mean rewards or the prior"
+    worst = max(gaps, key=lambda gap: (gap.excess, gap.size))
+    holds = worst.excess <= 1
     console.print(
-        f"{'Verified' if holds else 'NOT verified'}: {what} differ by {widest:.2g} at most, "
-        f"and rounding may make {allowed:.2g}."
+        f"{'Verified' if holds else 'NOT verified'}: {what} differ by {worst.size:.2g} at most, "
+        f"and rounding may make {worst.tolerance:.2g} ({worst.where})."
     )
     return holds

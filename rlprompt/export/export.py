@@ -57,6 +57,8 @@ def pick_run(
 ) -> StoredRun:
     """The finished run whose picked prompt scores best on dev; test decides nothing.
 
+    By what its task picks prompts by, reward or metric (`Score.worth`).
+
     Args:
         runs: Of a study.
         name: The run to take, whatever it scores.
@@ -93,11 +95,12 @@ def pick_run(
             f"several tasks of the study are called {found[0][1].task}: give --run with one of "
             f"{', '.join(run.name for run, _ in found)}"
         )
-    return max(found, key=lambda pair: _dev_reward(pair[1]))[0]
+    return max(found, key=lambda pair: _worth(pair[1]))[0]
 
 
-def _dev_reward(result: Result) -> float:
-    return result.best.dev.reward if result.best.dev else -np.inf
+def _worth(result: Result) -> tuple[float, float]:
+    dev = result.best.dev
+    return dev.worth(result.select_by) if dev else (-np.inf, -np.inf)
 
 
 def export_prompt(

@@ -16,16 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlprompt._utils.text import counted, listed_briefly
-from rlprompt.models.noise import QUIET
+from rlprompt.models.noise import QUIET, SLOPES
 from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.search.result import Result
 from rlprompt.statistics.summaries import share_interval
 from rlprompt.store.summary import ModelEntry, RunEntry, TaskEntry
 from rlprompt.tasks.class_metrics import COMMON
-
-# Rewards that are differences of log-likelihoods or worth as much, so that noise can be held
-# against them.
-_IN_NATS = ("gap", "cross_entropy", "hinge", "log_likelihood")
 
 # Test examples below which an accuracy of a half is known to 0.1 or worse.
 FEWEST_TEST_EXAMPLES = 100
@@ -441,9 +437,10 @@ def _noise(model: ModelEntry) -> float:
 
 
 def _below_noise(study: StudyData, model: str, task: TaskEntry, largest: float) -> Iterator[Caveat]:
-    """Methods on a task whose mean test rewards differ by less than the noise of one row."""
-    if task.reward not in _IN_NATS:
+    """Methods on a task whose mean test rewards differ by less than the noise makes of one row."""
+    if task.reward not in SLOPES:
         return
+    most = SLOPES[task.reward] * largest
     for budget in study.summary.budgets:
         means = {}
         for name in study.summary.optimisers:
@@ -458,7 +455,7 @@ def _below_noise(study: StudyData, model: str, task: TaskEntry, largest: float) 
         close = [
             f"{a} and {b}"
             for (a, x), (b, y) in itertools.combinations(means.items(), 2)
-            if 0 < abs(x - y) < largest
+            if 0 < abs(x - y) < most
         ]
         if close:
             yield Caveat(
@@ -466,8 +463,16 @@ def _below_noise(study: StudyData, model: str, task: TaskEntry, largest: float) 
                 "caution",
                 f"{task.name}, {model}, {budget:,} rows: the mean test rewards of "
                 f"{listed_briefly(close)} differ by less than the noise of one log-likelihood "
-                f"({largest:.2g} nats).",
+                f"({largest:.2g} nats) may make of the reward of an example ({most:.2g}).",
             )
+
+
+def tests_rounding(study: StudyData) -> bool:
+    """Whether `noise_floor` could tell: noise was measured, and what it makes of rewards known."""
+    models, tasks = study.summary.models, study.summary.tasks
+    return all(one.noise.get("spread") for one in models) and all(
+        one.reward in SLOPES for one in tasks
+    )
 
 
 def unread_transfer(study: StudyData) -> Iterator[Caveat]:

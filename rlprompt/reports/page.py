@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rlprompt._utils.text import counted, listed_briefly, slugs
-from rlprompt.reports.caveats import Caveat, caveats, examined
+from rlprompt.reports.caveats import Caveat, caveats, examined, tests_rounding
 from rlprompt.reports.costs import (
     bill_line,
     config_text,
@@ -68,7 +68,7 @@ class Page:
         headline: What was compared, in a line.
         facts: Term and value: on what, at which cost.
         caveats: What cannot be relied on, the gravest first.
-        basis: How much the figures rest on.
+        basis: How much the figures rest on, and whether rounding was tested.
         units: What costs are counted in, those that a curve has.
         sections: One or more.
         ledger: Cost tables.
@@ -230,11 +230,16 @@ def _model(model: ModelEntry) -> str:
 
 
 def _basis(study: StudyData) -> str:
-    """How much the figures rest on."""
+    """How much the figures rest on, and what of them was not tried."""
     sizes = listed_briefly(
         f"{task.examples.get('test', 0):,} on {task.name}" for task in study.summary.tasks
     )
-    return f"Figures rest on {study.repetition} a method, and on so many test examples: {sizes}."
+    untried = "Whether rounding decides near ties was not tested, or not of every reward."
+    rounding = "Rounding decides nothing." if tests_rounding(study) else untried
+    return (
+        f"{rounding} Figures rest on {study.repetition} a method, and on so many test examples: "
+        f"{sizes}."
+    )
 
 
 def _sizes(examples: dict[str, int]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from rlprompt._utils.text import counted, slugs
 from rlprompt.reports.score_matrix import ScoreMatrix, wilson
@@ -82,7 +83,7 @@ def best_prompts(matrix: ScoreMatrix) -> Iterator[BestPrompt]:
             runs = [run for run in matrix.of(method, task.name) if run.length is not None]
             if runs:
                 # On dev, as every choice; by test it would be a maximum over seeds.
-                best = max(runs, key=lambda run: _dev(run))
+                best = max(runs, key=partial(_worth, task))
                 own = task.on(best.entry.split_seed) or task
                 yield _best_prompt(matrix, own, best, len(runs))
 
@@ -93,7 +94,7 @@ def leading(matrix: ScoreMatrix, found: tuple[BestPrompt, ...]) -> Iterator[Best
         own = {one.method: one for one in found if one.task == task.name}
         runs = [run for name in own for run in matrix.of(name, task.name) if run.length is not None]
         if runs:
-            yield own[max(runs, key=_dev).entry.optimiser]
+            yield own[max(runs, key=partial(_worth, task)).entry.optimiser]
 
 
 def prompt_table(matrix: ScoreMatrix, found: tuple[BestPrompt, ...]) -> Table:
@@ -126,11 +127,8 @@ def prompt_table(matrix: ScoreMatrix, found: tuple[BestPrompt, ...]) -> Table:
     )
 
 
-def _dev(run: RunData) -> tuple[float, float]:
-    dev = run.entry.dev
-    reward = run.entry.rewards.get("dev")
-    low = -float("inf")
-    return (low if dev is None else dev, low if reward is None else reward)
+def _worth(task: TaskEntry, run: RunData) -> tuple[float, float]:
+    return run.entry.worth(task.select_by)
 
 
 def _best_prompt(matrix: ScoreMatrix, task: TaskEntry, run: RunData, of: int) -> BestPrompt:

@@ -117,12 +117,18 @@ class Study:
     def best(self) -> pandas.DataFrame:
         """Of `runs`, the one that is best on dev for each task, model and split.
 
+        By what its task picks prompts by, `reward` or `metric`, as in `rlprompt export --best`.
+
         Its test score is that of a search picked among several on dev, and so no estimate of how
         good that method is.
         """
         runs = self.runs
-        there = runs[runs["dev"].notna() & (runs["struck"] == "")]
-        first = there.sort_values("dev", ascending=False, kind="stable")
+        worth = [
+            run.entry.worth(task.select_by if (task := self.data.task_of(run)) else "reward")
+            for run in self.data.runs
+        ]
+        order = sorted(range(len(worth)), key=worth.__getitem__, reverse=True)
+        first = runs.iloc[order][lambda there: there["dev"].notna() & (there["struck"] == "")]
         return first.drop_duplicates(["task", "model", "split_seed"]).reset_index(drop=True)
 
     def ledger(self) -> pandas.DataFrame:

@@ -9,7 +9,7 @@ stand in the ledger; those that drop out do not.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -29,8 +29,20 @@ LEAST = 4
 FALSE_DROP = 0.05
 
 
+Judge = Callable[[Sequence[Prompt], Floats, Sequence[int]], Floats]
+"""What rivals (P,) are compared by, (P, n), given their rewards (P, n) and the places in train.
+
+It is given all that are compared in one call, so that what it makes of one may hang on the others.
+"""
+
+
+def as_earned(prompts: Sequence[Prompt], rewards: Floats, places: Sequence[int]) -> Floats:
+    """The `Judge` that takes rewards as they are."""
+    return rewards
+
+
 class Rewarding(Protocol):
-    """What rows are spent on here: an `Objective`, or a view of one that judges otherwise."""
+    """What rows are spent on here: an `Objective`, or a view of one that notes what is asked."""
 
     @property
     def task(self) -> Task:
@@ -65,6 +77,7 @@ def halve(
     stages: Sequence[float] = STAGES,
     keep: float = KEEP,
     least: int = LEAST,
+    judge: Judge = as_earned,
 ) -> Evaluation:
     """Score a pool on a few examples, the best of it on more, and the best of those on all.
 
@@ -89,9 +102,10 @@ def halve(
         stages: Shares of the examples after each stage, rising to 1.
         keep: Share of the pool that goes on from a stage, above 0 and below 1, rounded up.
         least: No fewer than these go on; where no more are left, the next stage is the last.
+        judge: What they are compared by.
 
     Returns:
-        The survivors on all examples, the best first.
+        The survivors on all examples with what they earned, the best first.
 
     Raises:
         BudgetExhausted: It does not cover all; see `halving_cost`. What it carries is the call
@@ -103,10 +117,11 @@ def halve(
     places = objective.order
     for alive, start, end in _stages(objective, len(pool), stages, keep, least):
         if start:
-            ranked = np.argsort(-known.mean(axis=1), kind="stable")[:alive]
+            worth = judge(pool, known, places[:start]).mean(axis=1)
+            ranked = np.argsort(-worth, kind="stable")[:alive]
             pool, known = [pool[i] for i in ranked], known[ranked]
         known = _extended(objective, pool, known, places[start:end])
-    return _all_known(objective, pool, known)
+    return _all_known(objective, pool, known, judge)
 
 
 def halving_cost(
@@ -152,6 +167,7 @@ def race(
     *,
     stages: Sequence[float] = STAGES,
     level: float = FALSE_DROP,
+    judge: Judge = as_earned,
 ) -> Evaluation:
     """Score challengers until they are clearly worse than a prompt that is known.
 
@@ -174,10 +190,11 @@ def race(
         level: A challenger is dropped where its mean difference to the incumbent is significant
             at this level, above 0 and below 1, one-sided. It holds for each look at each of them
             and is not divided by their number.
+        judge: What they are compared by, the incumbent and all challengers together.
 
     Returns:
-        The challengers that stayed on all examples, the best first; they may be worse than the
-        incumbent.
+        The challengers that stayed on all examples with what they earned, the best first; they may
+        be worse than the incumbent.
 
     Raises:
         BudgetExhausted: As for `halve`.
@@ -203,10 +220,11 @@ def race(
             rival = incumbent.per_example[:1, list(places[:end])]
         else:  # only what was scored together may be compared
             rival = _extended(objective, first, rival, block)
-        close = within_chance(rival - known, level)
+        worth = judge([*first, *pool], np.vstack([rival, known]), places[:end])
+        close = within_chance(worth[0] - worth[1:], level)
         pool = [prompt for prompt, stays in zip(pool, close, strict=True) if stays]
         known, start = known[close], end
-    return _all_known(objective, pool, known)
+    return _all_known(objective, pool, known, judge)
 
 
 def _stages(
@@ -249,10 +267,13 @@ def _extended(
     return np.hstack([known, objective.evaluate(pool, block).per_example])
 
 
-def _all_known(objective: Rewarding, pool: Sequence[Prompt], known: Floats) -> Evaluation:
+def _all_known(
+    objective: Rewarding, pool: Sequence[Prompt], known: Floats, judge: Judge
+) -> Evaluation:
     """Prompts with rewards (P, E) in the objective's order, the best first, in train's order."""
     if not pool:
         return Evaluation((), np.zeros((0, objective.n_examples)))
     per_example = np.ascontiguousarray(known[:, np.argsort(objective.order)])
-    best = np.argsort(-per_example.mean(axis=1), kind="stable")
+    worth = judge(pool, per_example, range(objective.n_examples)).mean(axis=1)
+    best = np.argsort(-worth, kind="stable")
     return Evaluation(tuple(pool[i] for i in best), per_example[best])

@@ -96,7 +96,7 @@ class Evaluator:
         """Log priors (P, C) of prompts, each found alone, so that its last digit is the same."""
         for prompt in prompts:
             if prompt.digest not in self.priors:
-                question = SplitQuestion((prompt,), PRIOR)
+                question = SplitQuestion((prompt,), PRIOR, classes=tuple(self.task.class_words))
                 found = remembered(self.memo, question, partial(self._found_prior, prompt))
                 self.seconds += found.seconds
                 (self.priors[prompt.digest],) = found.measured.rewards

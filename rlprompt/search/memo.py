@@ -197,6 +197,8 @@ class SplitQuestion(Question[Measurement]):
         prompts: (P,) of them.
         split: `train`, `dev` or `test`, or `prior` for what their scores are calibrated by.
         which: Places of the examples to score on; None for all.
+        classes: Of a prior, those that its figures stand for, in their order: a task is the same
+            whatever the order of its label words.
     """
 
     table: ClassVar[str] = "scores"
@@ -205,10 +207,12 @@ class SplitQuestion(Question[Measurement]):
     prompts: tuple[Prompt, ...]
     split: str
     which: tuple[int, ...] | None = None
+    classes: tuple[str, ...] = ()
 
     def key(self, scope: Scope) -> bytes:
         """See `Question.key`."""
         some = "" if self.which is None else f" {list(self.which)}"
+        some += f" of {list(self.classes)}" if self.classes else ""
         return _key(f"{' '.join(scope)} {self.split}{some}", self.prompts)
 
     def encoded(self, answer: Measurement) -> Mapping[str, Any]:

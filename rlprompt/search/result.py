@@ -33,6 +33,17 @@ class Score:
     reward: float
     metric: float
 
+    def worth(self, select_by: str) -> tuple[float, float]:
+        """What choices on dev go by, wherever prompts or runs are chosen: the highest wins.
+
+        Args:
+            select_by: `reward` or `metric` (`Task.select_by`).
+
+        Returns:
+            That figure, and the other one for ties.
+        """
+        return (self.metric, self.reward) if select_by == "metric" else (self.reward, self.metric)
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -207,6 +218,8 @@ class Result:
         outside_rows: Rows beside the budget, by what they were for.
         outside_seconds: Seconds that these took.
         analysis: What the picked prompt is made of.
+        select_by: By what it was picked on dev (`Task.select_by`); `reward` in files that do not
+            say.
         n_distinct: Different prompts among `n_prompts`; None in files that do not say.
     """
 
@@ -243,6 +256,7 @@ class Result:
     n_partial: int = 0
     proposer_read: int = 0
     proposer_written: int = 0
+    select_by: str = "reward"
 
     @property
     def n_seen(self) -> int:
@@ -271,10 +285,14 @@ class Result:
 
     @property
     def mean_reward(self) -> float:
-        """Mean train reward of all prompts that were sampled; NaN if none."""
-        return (
-            float(np.mean([reward for _, reward in self.points])) if self.points else float("nan")
-        )
+        """Mean train reward of all prompts that were sampled; NaN where that is not known.
+
+        It is not where some were scored on a part of train alone (`n_partial`), as in halving: the
+        rest are those that did well there.
+        """
+        if self.n_partial or not self.points:
+            return float("nan")
+        return float(np.mean([reward for _, reward in self.points]))
 
     def to_frame(self) -> pandas.DataFrame:
         """A row a scored prompt: `rows` spent, its mean train `reward`, and the `best` so far.

@@ -179,6 +179,7 @@ def search(
             n_partial=ledger.n_partial,
             proposer_read=ledger.proposer_read,
             proposer_written=ledger.proposer_written,
+            select_by=task.select_by,
         )
         return found if status != "finished" else _concluded(found, ledger, selection, outside)
 

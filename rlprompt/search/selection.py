@@ -237,7 +237,6 @@ def race(evaluator: Evaluator, candidates: Sequence[Scored]) -> list[Raced]:
         candidates: Best on train first; among equals on dev the earlier one wins.
     """
     task, dev = evaluator.task, evaluator.task.splits.parts()["dev"]
-    by_metric = task.select_by == "metric"
     raced = [Raced(scored) for scored in candidates]
     alive = raced
     seen: list[Example] = []
@@ -247,15 +246,15 @@ def race(evaluator: Evaluator, candidates: Sequence[Scored]) -> list[Raced]:
         for place, one in enumerate(alive):
             one.see(task, measured, place, seen)
         # A metric of all examples together has no value on each that a test could go by.
-        if not by_metric:
+        if task.select_by != "metric":
             keep = still_close(np.array([one.rewards for one in alive]))
             alive = [one for one, close in zip(alive, keep, strict=True) if close]
 
-    def worth(one: Raced) -> tuple[float, float]:
-        return (one.dev.metric, one.dev.reward) if by_metric else (one.dev.reward, 0.0)
+    def far_and_good(one: Raced) -> tuple[float, ...]:
+        return (len(one.rewards), *one.dev.worth(task.select_by))
 
     # Stable: among equals the better on train stays first.
-    return sorted(raced, key=lambda one: (len(one.rewards), *worth(one)), reverse=True)
+    return sorted(raced, key=far_and_good, reverse=True)
 
 
 def rounds(examples: Sequence[Example]) -> Iterator[list[int]]:

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import ConfigDict, Field
+
+from rlprompt.search.result import Score
 
 FORMAT = 3
 FILE = "summary.json"
@@ -174,6 +177,11 @@ class ScoredEntry(_Entry):
     test: float | None = None
     rewards: dict[str, float | None] = Field(default_factory=dict)
 
+    def worth(self, select_by: str) -> tuple[float, float]:
+        """See `Score.worth`, of dev; minus infinity where it was not scored."""
+        found = (-math.inf if one is None else one for one in (self.rewards.get("dev"), self.dev))
+        return Score(*found).worth(select_by)
+
 
 class ControlEntry(ScoredEntry):
     """A prompt that no search found.
@@ -236,7 +244,8 @@ class RunEntry(ScoredEntry):
         prompt: The picked prompt's text, None if nothing was scored.
         retypable: Whether typing it gives the prompt again.
         best_train_reward: The highest in the search.
-        mean_sampled_reward: The mean of all prompts that it scored.
+        mean_sampled_reward: The mean of all prompts that it scored; None where some were scored on
+            a part of train alone, and so those with a mean are chosen ones.
         settings: The method's.
         file: Its result (`result.Result`), relative to the folder.
     """

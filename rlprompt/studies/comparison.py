@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -272,7 +273,7 @@ def _run_entry(run: Run) -> RunEntry:
         prompt=best.text if best else None,
         retypable=best.retypable if best else None,
         best_train_reward=result.trace[-1][1] if result.trace else None,
-        mean_sampled_reward=result.mean_reward if result.points else None,
+        mean_sampled_reward=None if math.isnan(result.mean_reward) else result.mean_reward,
         settings=dict(result.settings),
         file=f"runs/{planned.name}.json",
     )

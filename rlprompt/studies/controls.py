@@ -305,7 +305,7 @@ def _in_context(task: Task, lm: FrozenLM) -> Iterator[ControlPlan]:
             each = f", {n_rounds} a class," if task.class_words else ""
             note = (
                 f"{len(shown)} train examples{each} with their answers before every text, so that "
-                "train is no test of it"
+                f"train is no test of it{found.note and '; '}{found.note}"
             )
             yield _plan(IN_CONTEXT, variant, lm, [prompt], note, variant=True)
             return

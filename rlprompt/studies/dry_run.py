@@ -160,10 +160,7 @@ def selection_rows(experiment: Experiment, name: str, n_prompts: int) -> tuple[i
     task, selection = experiment.task, experiment.selection or Selection()
     sizes = {split: len(part) for split, part in task.splits.parts().items()}
     rows = {split: task.split_rows(split, size) for split, size in sizes.items()}
-    n_rounds = len(list(rounds(task.splits.dev)))
-    # Each round costs what a split does, but a prior is found once.
-    raced = sizes["dev"] + n_rounds * (rows["dev"] - sizes["dev"] - task.prior_rows)
-    raced += task.prior_rows
+    raced = raced_rows(task)
     longest = Length.of(experiment.space(name)["length"]).at_most
     n_parts = 0 if experiment.optimisers[name].searches == "text" else len(list(parts(longest)))
     n_explained = min(MARKS, n_prompts) + n_parts
@@ -176,6 +173,12 @@ def selection_rows(experiment: Experiment, name: str, n_prompts: int) -> tuple[i
     if experiment.optimisers[name].searches == "soft":  # its nearest tokens, too
         final += rows["dev"] + rows["test"] - task.prior_rows
     return on_dev, final
+
+
+def raced_rows(task: Task) -> int:
+    """Rows of a prompt that races on all of dev, round by round; a prior is found once."""
+    sizes = [len(places) for places in rounds(task.splits.dev)]
+    return task.prior_rows + sum(task.split_rows("dev", n) - task.prior_rows for n in sizes)
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt
-from rlprompt.search.evaluation import evaluate
+from rlprompt.models.noise import SLOPES
+from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.result import Result, Score
 from rlprompt.store.store import Store, StoredRun, as_json, differences
 from rlprompt.studies.inspection import LedgerEntry, ledger
 from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Task
+from rlprompt.types import Floats
 
-# A stored score and one computed today differ by rounding alone. Packed and plain float32 scores of
-# the default model differ by 3e-5 nats, its bfloat16 ones by 5e-2; the reward `gap` stretches nats
-# by up to 180. Some times that is allowed.
-TOLERANCE = {"float32": 5e-2}
-TOLERANCE_16_BIT = 20.0
+# A stored score and one computed today differ by rounding alone. Packed and plain float32
+# log-likelihoods of the default model differ by 3e-5 nats, its bfloat16 ones by 5e-2. Some times
+# that is allowed.
+NATS = {"float32": 2.5e-4}
+NATS_16_BIT = 0.1
+# Other rewards are of answers, which rounding turns where two are near ties: in 16 bits so many of
+# them, and one at least; in float32 as good as none.
+TURNED = {"float32": 1e-3}
+TURNED_16_BIT = 0.1
+# A prior is the mean of probabilities among classes, and its logarithm changes as theirs do.
+PRIOR = "cross_entropy"
+
+
+def rounding(reward: str, dtype: str, spread: float = 0.0, n_examples: int = 1) -> float:
+    """What rounding may make of a reward that is computed again, in its unit.
+
+    Args:
+        reward: What it is called (`reward_name`); `PRIOR` for log priors.
+        dtype: What the model computes in.
+        spread: The largest reward on an example less the smallest, of those at hand.
+        n_examples: How many a mean is of.
+
+    Returns:
+        Of a reward on one example where it is made of log-likelihoods (`SLOPES`); else of a mean.
+
+    >>> [rounding(name, "bfloat16", 1.0, 16) for name in ("gap", "cross_entropy", "accuracy")]
+    [20.0, 0.2, 0.1]
+    >>> rounding("accuracy", "bfloat16", 1.0, 4)  # one of four
+    0.25
+    """
+    if reward in SLOPES:
+        return SLOPES[reward] * NATS.get(dtype, NATS_16_BIT)
+    return spread * (TURNED.get(dtype) or max(TURNED_16_BIT, 1 / n_examples))
+
+
+def reward_name(task: Task) -> str:
+    """What a task's reward is called, "" where it is a function."""
+    name = getattr(task, "reward", "")
+    return name if isinstance(name, str) else ""
+
+
+class Gap(NamedTuple):
+    """A difference between what is stored and what is computed today.
+
+    Attributes:
+        size: Of it.
+        tolerance: What rounding may make there.
+        where: What differs, in words.
+    """
+
+    size: float
+    tolerance: float
+    where: str
+
+    @property
+    def excess(self) -> float:
+        """The difference in tolerances."""
+        if not self.tolerance:
+            return math.inf if self.size else 0.0
+        return self.size / self.tolerance
+
+
+def gap_of(task: Task, dtype: str, stored: Floats, again: Floats, where: str) -> Gap:
+    """How far rewards that are computed again are from the stored ones.
+
+    Args:
+        task: What they are of.
+        dtype: What the model computes in.
+        stored: (E,) rewards of a prompt, or (1,) of their mean.
+        again: (E,) rewards.
+        where: What differs, in words.
+    """
+    name, spread = reward_name(task), float(np.ptp(np.concatenate([stored, again])))
+    each = name in SLOPES and len(stored) == len(again)
+    size = np.abs(again - stored).max() if each else abs(again.mean() - stored.mean())
+    return Gap(float(size), rounding(name, dtype, spread, len(again)), where)
 
 
 @dataclass(frozen=True)
@@ -30,9 +103,10 @@ class Verification:
     Attributes:
         n_prompts: Prompts of the ledger that were scored again.
         n_final: Scores of picked prompts that were computed again.
-        largest: The largest difference of a reward on one example, or of a mean of the final ones.
+        largest: The difference that exceeds its tolerance the most: of a reward on one example, or
+            of a mean.
         where: What differs the most, in words.
-        tolerance: What rounding may make.
+        tolerance: What rounding may make there.
     """
 
     n_prompts: int
@@ -62,7 +136,7 @@ def verify(
         ValueError: Model, task or data are not those of the study, so nothing is scored.
     """
     check_unchanged(store.runs(), planned)
-    rng, gaps, n_final = np.random.default_rng(seed), [(0.0, "nothing")], 0
+    rng, gaps, n_final = np.random.default_rng(seed), [Gap(0.0, 0.0, "nothing")], 0
     n_prompts = 0
     for run in store.runs():
         search = planned[run.name]
@@ -73,9 +147,8 @@ def verify(
         final = [] if run.state != "finished" or run.result is None else _final(search, run.result)
         gaps += final
         n_final += len(final)
-    largest, where = max(gaps)
-    dtype = next(iter(planned.values())).lm.fingerprint.dtype
-    return Verification(n_prompts, n_final, largest, where, TOLERANCE.get(dtype, TOLERANCE_16_BIT))
+    worst = max(gaps, key=lambda gap: (gap.excess, gap.tolerance))
+    return Verification(n_prompts, n_final, worst.size, worst.where, worst.tolerance)
 
 
 def check_unchanged(runs: Sequence[StoredRun], planned: Mapping[str, PlannedSearch]) -> None:
@@ -97,41 +170,35 @@ def check_unchanged(runs: Sequence[StoredRun], planned: Mapping[str, PlannedSear
         )
 
 
-def _ledger_gaps(
-    search: PlannedSearch, name: str, entries: Sequence[LedgerEntry]
-) -> list[tuple[float, str]]:
-    train = search.task.splits.train
+def _ledger_gaps(search: PlannedSearch, name: str, entries: Sequence[LedgerEntry]) -> Iterator[Gap]:
+    task, train, dtype = search.task, search.task.splits.train, search.lm.fingerprint.dtype
     blocks: dict[tuple[int, ...] | None, list[LedgerEntry]] = {}
     for entry in entries:
         blocks.setdefault(entry.examples, []).append(entry)
-    found = []
     for places, own in blocks.items():
         examples = train if places is None else [train[i] for i in places]
         prompts = [entry.prompt for entry in own if entry.prompt is not None]
-        again = search.task.rewards(search.lm, prompts, examples)
-        gaps = np.abs(again - np.array([entry.per_example for entry in own])).max(axis=1)
-        found += [
-            (float(gap), f"{name}, prompt {entry.digest}")
-            for gap, entry in zip(gaps, own, strict=True)
-        ]
-    return found
+        again = np.asarray(task.rewards(search.lm, prompts, examples), np.float64)
+        for entry, rewards in zip(own, again, strict=True):
+            stored = np.array(entry.per_example)
+            yield gap_of(task, dtype, stored, rewards, f"{name}, prompt {entry.digest}")
 
 
-def _final(search: PlannedSearch, result: Result) -> list[tuple[float, str]]:
+def _final(search: PlannedSearch, result: Result) -> list[Gap]:
     if not result.candidates:
         return []
     scores: dict[str, Score | None] = {
         split: getattr(result.best, split) for split in ("train", "dev", "test")
     }
+    dtype, evaluator = search.lm.fingerprint.dtype, Evaluator(search.task, search.lm)
     return [
-        (
-            abs(_mean(search.task, search.lm, result.best.prompt, split) - score.reward),
+        gap_of(
+            search.task,
+            dtype,
+            np.array([score.reward]),
+            evaluator.measure([result.best.prompt], split).rewards[0],
             f"{split} score",
         )
         for split, score in scores.items()
         if score is not None
     ]
-
-
-def _mean(task: Task, lm: FrozenLM, prompt: Prompt, split: str) -> float:
-    return evaluate(task, lm, prompt, split).reward

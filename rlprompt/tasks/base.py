@@ -76,10 +76,12 @@ class Demonstrations(NamedTuple):
     Attributes:
         task: The task with the prompt before the text, and answers that end before another example.
         rounds: Texts to show, in rounds of one a class, or of one; the last are left out first.
+        note: What else of the task is not as it was, or "".
     """
 
     task: Task
     rounds: Sequence[Sequence[str]]
+    note: str = ""
 
 
 class Task:
@@ -95,7 +97,9 @@ class Task:
         hand_prompt: A prompt written by hand, the control of every comparison, or "".
         metric: What the figure is called that reports give (`measure`, `set_metric`).
         select_by: By what a prompt is picked on dev, `reward` or `metric`.
-        extra_rows: Rows that each prompt costs beyond one an example, 0 or more.
+        extra_rows: Rows that each prompt costs beyond one an example whenever it is scored, be it
+            on one example or on all; 0 or more. Where they grow with the examples, see
+            `split_rows`.
         prior_rows: Rows of what calibrates a prompt's scores (`log_priors`), 0 where there
             is none that could be known beforehand.
         scored_together: Whether a reward on a train example hangs on which others of train are
@@ -287,9 +291,17 @@ class Task:
     def split_rows(self, split: str, n_examples: int) -> int:
         """Rows that a prompt costs on so many examples of `train`, `dev` or `test`.
 
-        By default one an example, and `extra_rows`.
+        By default one an example, and `extra_rows` once.
+
+        Raises:
+            ValueError: `extra_rows` is no whole number of 0 or more.
         """
-        return prompt_rows(self, n_examples)
+        extra = self.extra_rows
+        if not isinstance(extra, int) or extra < 0:
+            raise ValueError(
+                f"task {self.name!r} has extra_rows {extra!r}; give a whole number, 0 or more"
+            )
+        return n_examples + extra
 
     def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """The prompt that a text makes: by default its tokens, wherever the prompt may stand."""
@@ -458,12 +470,7 @@ def prompt_rows(task: Task, n_examples: int | None = None, *, loss: Loss | None 
     count = len(task.splits.train) if n_examples is None else n_examples
     if loss is not None:
         return task.gradient_rows(count, loss)
-    extra = task.extra_rows
-    if not isinstance(extra, int) or extra < 0:
-        raise ValueError(
-            f"task {task.name!r} has extra_rows {extra!r}; give a whole number, 0 or more"
-        )
-    return count + extra
+    return task.split_rows("train", count)
 
 
 def what_it_writes(

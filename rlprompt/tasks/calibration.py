@@ -75,9 +75,20 @@ def log_prior(scores: Tensor) -> Tensor:
     return (scores.logsumexp(-2) - math.log(scores.shape[-2])).log_softmax(-1)
 
 
-def batch_log_prior(scores: Tensor) -> Tensor:
-    """Log of the mean class probability (..., C) from class scores of texts (..., T, C), nats."""
-    return scores.log_softmax(-1).logsumexp(-2) - math.log(scores.shape[-2])
+def batch_log_prior(scores: Tensor, told: Tensor | None = None) -> Tensor:
+    """Log of the mean class probability (..., C) from class scores of texts (..., T, C), nats.
+
+    Args:
+        scores: Of the texts.
+        told: (..., T), which of the texts the prompt answers itself: they are left out. Where all
+            are, there is no prior: all classes have as much.
+    """
+    chances = scores.log_softmax(-1)
+    if told is None:
+        return chances.logsumexp(-2) - math.log(scores.shape[-2])
+    left = (~told).sum(-1)[..., None]
+    mean = chances.masked_fill(told[..., None], -torch.inf).logsumexp(-2) - left.to(scores).log()
+    return mean.where(left > 0, -math.log(scores.shape[-1]))
 
 
 LOG_PRIORS: Mapping[str, LogPrior] = {"contextual": log_prior, "batch": batch_log_prior}

@@ -1,7 +1,7 @@
 """Metrics of the classes that were answered to a set of texts, which are no means over the texts.
 
 Each takes labels and answers (E,) and gives a number, higher is better, in which a class that is
-rare weighs as much as one that is common. They are scikit-learn's.
+rare weighs as much as one that is common. They are scikit-learn's, but for `NO_ANSWER`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 # Share of the labels above which a class is rightly answered nearly always, and accuracy says
 # little of the other classes.
 COMMON = 0.75
+
+# What is answered where no class beats every other: no class, and never right.
+NO_ANSWER = ""
 
 SetMetric = Callable[[Sequence[str], Sequence[str]], float]
 
@@ -40,7 +43,9 @@ def macro_f1(labels: Sequence[str], answers: Sequence[str]) -> float:
     0.4286
     """
     counts = _confusion(labels, answers)
-    return float((2 * counts.diagonal() / (counts.sum(0) + counts.sum(1))).mean())
+    each = 2 * counts.diagonal() / (counts.sum(0) + counts.sum(1))
+    # Sorted, it is the first of those that occur.
+    return float(each[NO_ANSWER in answers :].mean())
 
 
 def mcc(labels: Sequence[str], answers: Sequence[str]) -> float:

@@ -20,6 +20,7 @@ from rlprompt.models.scorer import Over
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.tasks.calibration import (
     LOG_PRIORS,
+    batch_log_prior,
     calibrated,
     check_prior,
     content_free_queries,
@@ -71,6 +72,15 @@ def accuracy(loglik: Tensor, labels: Tensor) -> Tensor:
     """1 where the label beats every rival, else 0; NaN where a log-likelihood is."""
     difference = margins(loglik, labels)
     return (difference > 0).to(loglik.dtype).masked_fill(difference.isnan(), torch.nan)
+
+
+def answered(loglik: Tensor) -> Tensor:
+    """Index of the class that beats every other, (n,); -1 where none does, as in a tie.
+
+    It is the label's where `accuracy` is 1, and hangs on no order of the classes.
+    """
+    first, second = loglik.topk(2, -1).values.unbind(-1)
+    return torch.where(first > second, loglik.argmax(-1), -1)
 
 
 REWARDS: Mapping[str, ClassReward] = {
@@ -129,6 +139,7 @@ class ClassScorer:
         queries: Sequence[Query],
         train: Sequence[Query] = (),
         prior: Tensor | None = None,
+        told: NDArray[np.bool_] | None = None,
     ) -> Tensor:
         """Scores (P, Q, C) float64, log-probabilities up to a constant, nats.
 
@@ -138,11 +149,13 @@ class ClassScorer:
             train: Texts whose mean is the prior of batch calibration; without any it is that of
                 the queries themselves.
             prior: Log prior (P, C) of the prompts, where it is known.
+            told: Which of the texts of batch calibration each prompt answers itself, (P, T).
 
         Raises:
             ValueError: A class has no part in the prior.
         """
-        return self.taken_out(self._classes(self._loglik(prompts, queries)), prompts, train, prior)
+        found = self._classes(self._loglik(prompts, queries))
+        return self.taken_out(found, prompts, train, prior, told)
 
     def taken_out(
         self,
@@ -150,28 +163,35 @@ class ClassScorer:
         prompts: Sequence[Prompt],
         train: Sequence[Query] = (),
         prior: Tensor | None = None,
+        told: NDArray[np.bool_] | None = None,
     ) -> Tensor:
         """What `scores` gives, from scores (P, Q, C) without calibration."""
         if self.calibration == "none":
             return scores
         if prior is None and self.calibration == "batch" and not train:
-            prior = self._log_prior(scores)
+            prior = self._log_prior(scores, told)
         elif prior is None:
-            prior = self.prior(prompts, train)
+            prior = self.prior(prompts, train, told)
         return calibrated(scores, prior[:, None], self.strength)
 
-    def prior(self, prompts: Sequence[Prompt], train: Sequence[Query]) -> Tensor:
+    def prior(
+        self,
+        prompts: Sequence[Prompt],
+        train: Sequence[Query],
+        told: NDArray[np.bool_] | None = None,
+    ) -> Tensor:
         """Log prior of the classes under each prompt, (P, C) float64, nats.
 
         Args:
             prompts: (P,) of them.
             train: As for `scores`, one at least; contextual calibration has texts of its own.
+            told: As for `scores`.
 
         Raises:
             ValueError: A class has no part in it.
         """
         texts, over = self._prior_texts(train)
-        return self._log_prior(self._classes(self._loglik(prompts, texts, over)))
+        return self._log_prior(self._classes(self._loglik(prompts, texts, over)), told)
 
     def scores_with_grad(
         self,
@@ -252,8 +272,12 @@ class ClassScorer:
             return train, self.verbaliser.over
         return content_free_queries(self.lm, self.template, self.candidates), "vocabulary"
 
-    def _log_prior(self, scores: Tensor) -> Tensor:
-        return check_prior(LOG_PRIORS[self.calibration](scores), list(self.verbaliser.words))
+    def _log_prior(self, scores: Tensor, told: NDArray[np.bool_] | None = None) -> Tensor:
+        if told is not None and told.any() and self.calibration == "batch":
+            found = batch_log_prior(scores, torch.from_numpy(told))
+        else:
+            found = LOG_PRIORS[self.calibration](scores)
+        return check_prior(found, list(self.verbaliser.words))
 
     def _loglik(
         self, prompts: Sequence[Prompt], queries: Sequence[Query], over: Over | None = None

@@ -31,8 +31,15 @@ from rlprompt.tasks.base import (
     variant,
 )
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
-from rlprompt.tasks.class_metrics import SET_METRICS
-from rlprompt.tasks.class_scores import REWARDS, ClassReward, ClassScorer, accuracy, check_slope
+from rlprompt.tasks.class_metrics import NO_ANSWER, SET_METRICS
+from rlprompt.tasks.class_scores import (
+    REWARDS,
+    ClassReward,
+    ClassScorer,
+    accuracy,
+    answered,
+    check_slope,
+)
 from rlprompt.tasks.templated import TemplateTask
 from rlprompt.tasks.verbaliser import (
     LabelWordReport,
@@ -62,7 +69,8 @@ class ClassificationTask(TemplateTask):
         length: How the tokens of a word make one log-likelihood, `sum` or `mean`.
         calibration: What is taken out of a prompt's scores. `contextual`: what the model answers
             to texts without content, for two or three more rows a prompt. `batch`: the mean class
-            probability over train, whose labels it does not see; train itself costs no more rows,
+            probability over train, whose labels it does not see, without examples that the prompt
+            shows; train itself costs no more rows,
             or each class-balanced block of it, whose own mean is taken then; any other texts cost
             the rows of train once more. `none`.
         calibration_strength: How many times the log prior is taken out, 0 to 1.
@@ -308,18 +316,19 @@ class ClassificationTask(TemplateTask):
     ) -> Measured:
         """Rewards, accuracies and the classes that were answered, (P, E) each."""
         queries, train = self.queries(lm, examples), self._prior_texts(lm, examples)
-        # Train that is scored makes its own prior; any other texts take what is known.
-        known = self._known_prior(prompts) if train or self.extra_rows else None
-        scores = self._scorer(lm).scores(prompts, queries, train, known).flatten(0, 1)
+        known, told = self._known_prior(prompts), None
+        if self.calibration == "batch" and known is None:
+            told = self.shows(lm, prompts, self.splits.train if train else examples)
+        scores = self._scorer(lm).scores(prompts, queries, train, known, told).flatten(0, 1)
         labels = self._labels(examples).repeat(len(prompts))
         shape = (len(prompts), len(examples))
         rewards, correct = (f(scores, labels) for f in (REWARDS[self.reward], accuracy))
-        classes = list(self.verbaliser.words)
-        answered = scores.argmax(-1).reshape(shape).tolist()
+        classes = [*self.verbaliser.words, NO_ANSWER]  # which is what -1 stands for
+        answers = answered(scores).reshape(shape).tolist()
         return Measured(
             rewards.numpy().reshape(shape),
             correct.numpy().reshape(shape),
-            tuple(tuple(classes[i] for i in row) for row in answered),
+            tuple(tuple(classes[i] for i in row) for row in answers),
         )
 
     def set_metric(self, measured: Measured, examples: Sequence[Example]) -> Floats | None:
@@ -408,7 +417,8 @@ class ClassificationTask(TemplateTask):
             ValueError: A class has no part in one.
         """
         train = self.queries(lm, self.splits.train)
-        priors: Floats = self._scorer(lm).prior(prompts, train).numpy()
+        told = self.shows(lm, prompts, self.splits.train)
+        priors: Floats = self._scorer(lm).prior(prompts, train, told).numpy()
         return priors
 
     def knowing(
@@ -425,10 +435,16 @@ class ClassificationTask(TemplateTask):
         return self.verbaliser.words[example.label][0]
 
     def demonstrations(self) -> Demonstrations | None:
-        """See `Task.demonstrations`: as many of each class, in fixed order."""
+        """See `Task.demonstrations`: as many of each class, in fixed order.
+
+        To texts that it has before it the model answers as it is told there: a prior of them would
+        be one of copying, so in the place of train's are texts without content.
+        """
         if self.template.messages:
             return None  # of a chat the prompt cannot be moved
-        led = variant(self, template=self.template.leading())
+        of_train = self.calibration == "batch"
+        free = "contextual" if of_train else self.calibration
+        led = variant(self, template=self.template.leading(), calibration=free)
         if led is None:
             return None
         words = self.verbaliser.words
@@ -441,7 +457,12 @@ class ClassificationTask(TemplateTask):
             for label in words
         ]
         rounds = list(zip(*texts, strict=False))
-        return Demonstrations(led, rounds[: max(1, MOST_SHOTS // len(words))])
+        note = (
+            "what it answers to texts without content is taken out, for it is told those of train"
+        )
+        return Demonstrations(
+            led, rounds[: max(1, MOST_SHOTS // len(words))], note if of_train else ""
+        )
 
     def usage(self) -> Mapping[str, Any]:
         """See `Task.usage`."""
@@ -461,16 +482,19 @@ class ClassificationTask(TemplateTask):
 
     def _known_prior(self, prompts: Sequence[Prompt]) -> Tensor | None:
         """Log priors (P, C) of prompts that are all known."""
-        if not all(prompt.digest in self._known for prompt in prompts):
+        if not self._known or not all(prompt.digest in self._known for prompt in prompts):
             return None
         return torch.from_numpy(np.stack([self._known[prompt.digest] for prompt in prompts]))
 
     def _prior_texts(self, lm: FrozenLM, examples: Sequence[Example]) -> list[Query]:
-        """Train, where that calibrates examples that are not of it; else nothing."""
+        """Train, where that calibrates examples that are not of it; else nothing.
+
+        Train's own are told by identity: dev may share texts with it (`on_leak: allow`), and is no
+        less of another split for that.
+        """
         if self.calibration != "batch":
             return []
-        train = {_texts(example) for example in self.splits.train}
-        if train.issuperset(map(_texts, examples)):
+        if {id(example) for example in self.splits.train}.issuperset(map(id, examples)):
             return []
         return self.queries(lm, self.splits.train)
 
@@ -483,8 +507,3 @@ class ClassificationTask(TemplateTask):
                     f"which has no label word; known: {', '.join(places)}"
                 )
         return torch.tensor([places[example.label] for example in examples])
-
-
-def _texts(example: Example) -> tuple[tuple[str, str], ...]:
-    """What tells the texts of examples apart, whatever their labels."""
-    return tuple(sorted(example.fields.items()))

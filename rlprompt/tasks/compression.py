@@ -20,15 +20,16 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from operator import attrgetter
+from typing import ClassVar
 
 import numpy as np
 
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.tasks.base import Measured, Task, as_task, prompt_rows
-from rlprompt.types import Floats
+from rlprompt.tasks.base import Measured, Task, as_task
+from rlprompt.types import Floats, Outputs
 
 
 @dataclass(frozen=True)
@@ -104,23 +105,13 @@ class CompressionTask(Task):
         return hashlib.blake2b(state.encode(), digest_size=16).hexdigest()
 
     @property
-    def extra_rows(self) -> int:
-        """What a prompt costs beyond one row an example: as in the other task."""
-        return prompt_rows(self.task) - len(self.splits.train)
+    def reward(self) -> object:
+        """What the other task's is called, of which a price is taken off; "" where it is not."""
+        return getattr(self.task, "reward", "")
 
-    @property
-    def scored_together(self) -> bool:
-        """As the other task."""
-        return self.task.scored_together
-
-    @property
-    def prior_rows(self) -> int:
-        """As the other task."""
-        return self.task.prior_rows
-
-    def split_rows(self, split: str, n_examples: int) -> int:
-        """As the other task."""
-        return self.task.split_rows(split, n_examples)
+    def has(self, hook: str) -> bool:
+        """See `Task.has`: what the model writes is told where the other task tells it."""
+        return self.task.has(hook) if hook == "rewards_with_outputs" else super().has(hook)
 
     def class_prior(self, lm: FrozenLM, prompt: Prompt) -> Mapping[str, float] | None:
         """As the other task, of the prompt without blanks."""
@@ -128,33 +119,33 @@ class CompressionTask(Task):
 
     def log_priors(self, lm: FrozenLM, prompts: Sequence[Prompt]) -> Floats:
         """As the other task, of the prompts without blanks."""
-        return self.task.log_priors(lm, [self.shortened(lm, prompt) for prompt in prompts])
+        return self.task.log_priors(lm, self._short(lm, prompts))
 
     def knowing(self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats) -> CompressionTask:
         """See `Task.knowing`."""
-        short = [self.shortened(lm, prompt) for prompt in prompts]
+        short = self._short(lm, prompts)
         return replace(self, task=self.task.knowing(lm, short, priors))
 
     def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """The prompt that a text makes; where the text spells the blank, there is none."""
         return self.task.written(lm, text)
 
-    def spelt(self, lm: FrozenLM, text: str) -> TokenPrompt:
+    def calibrated(self) -> Task | None:
         """As the other task."""
-        return self.task.spelt(lm, text)
+        return self._of(self.task.calibrated())
 
-    def placed(self, lm: FrozenLM, text: str) -> str:
+    def uncalibrated(self) -> Task | None:
         """As the other task."""
-        return self.task.placed(lm, text)
-
-    def described(self, lm: FrozenLM, prompt: TokenPrompt) -> tuple[str, bool]:
-        """As the other task."""
-        return self.task.described(lm, prompt)
+        return self._of(self.task.uncalibrated())
 
     def fitted(self, lm: FrozenLM, n_prompt: int) -> Task:
         """See `Task.fitted`."""
         task = self.task.fitted(lm, n_prompt)
         return self if task is self.task else replace(self, task=task)
+
+    def _of(self, task: Task | None) -> CompressionTask | None:
+        """The same, of a variant of the other task."""
+        return None if task is None else replace(self, task=task)
 
     def blank(self, lm: FrozenLM) -> int:
         """The id that stands for nothing.
@@ -193,30 +184,50 @@ class CompressionTask(Task):
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Floats:
         """See `Task.rewards`."""
-        short = [self.shortened(lm, prompt) for prompt in prompts]
+        short = self._short(lm, prompts)
         return self.task.rewards(lm, short, examples) - self._price(short)
+
+    def rewards_with_outputs(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> tuple[Floats, Outputs]:
+        """See `Task.rewards_with_outputs`."""
+        short = self._short(lm, prompts)
+        rewards, outputs = self.task.rewards_with_outputs(lm, short, examples)
+        return rewards - self._price(short), outputs
+
+    def feedback(
+        self,
+        lm: FrozenLM,
+        prompts: Sequence[Prompt],
+        examples: Sequence[Example],
+        outputs: Outputs | None,
+    ) -> Outputs | None:
+        """As the other task, of the prompts without blanks."""
+        return self.task.feedback(lm, self._short(lm, prompts), examples, outputs)
 
     def measure(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Measured:
         """Rewards, and the other task's metric and answers, (P, E) each."""
-        short = [self.shortened(lm, prompt) for prompt in prompts]
+        short = self._short(lm, prompts)
         found = Measured(*self.task.measure(lm, short, examples))
         return found._replace(rewards=found.rewards - self._price(short))
 
-    @property
-    def select_by(self) -> str:
-        """As the other task."""
-        return self.task.select_by
-
-    def set_metric(self, measured: Measured, examples: Sequence[Example]) -> Floats | None:
-        """As the other task."""
-        return self.task.set_metric(measured, examples)
-
-    def usage(self) -> Mapping[str, Any] | None:
-        """That of the other task."""
-        return self.task.usage()
+    def _short(self, lm: FrozenLM, prompts: Sequence[Prompt]) -> list[TokenPrompt]:
+        return [self.shortened(lm, prompt) for prompt in prompts]
 
     def _price(self, short: Sequence[TokenPrompt]) -> Floats:
         """What each prompt costs, (P, 1)."""
         return self.penalty * np.array([[len(prompt)] for prompt in short], dtype=np.float64)
+
+
+# Hooks of `Task` that stay at their defaults. A blank has no vector, so there is no gradient; and
+# examples that a prompt shows would be tokens at a price, and no part of the long prompt.
+KEPT = (
+    *("rewards_with_grad", "cross_entropy_with_grad", "gradient_rows"),
+    *("demonstrations", "showable", "shown"),
+)
+# All else that is not said above is the other task's, also what `Task` comes to have.
+for _name in vars(Task):
+    if not _name.startswith("_") and _name not in KEPT and _name not in vars(CompressionTask):
+        setattr(CompressionTask, _name, property(attrgetter(f"task.{_name}")))

@@ -44,6 +44,7 @@ from typing import Any, ClassVar, Literal, Unpack, cast
 
 import numpy as np
 
+from rlprompt._utils.own_source import imported_files
 from rlprompt._utils.plugins import load_object
 from rlprompt._utils.text import error_line
 from rlprompt.data.examples import Example, Splits
@@ -143,9 +144,10 @@ class RewardFunction:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of the file that the function is in: what it calls there counts as well.
+        """Hash of the file that the function is in, and of what that imports of its own folder.
 
-        Of a function that is in no file, such as a notebook's, its own text alone.
+        Or of its own package, if it is in one: what it calls there counts as well, and no other
+        library does. Of a function that is in no file, such as a notebook's, its own text alone.
 
         Raises:
             ValueError: Its text cannot be found, so scores could not be told from those of another.
@@ -155,6 +157,9 @@ class RewardFunction:
             in_file = path is not None and Path(path).is_file()
             text = Path(cast(str, path)).read_text("utf-8") if in_file else ""
             text = text or inspect.getsource(self.function)
+            helpers = imported_files(Path(cast(str, path))) if in_file else {}
+            # Nothing where there are none, so that answers from before they counted do.
+            text += "".join(f"\n{m}\n{file.read_text('utf-8')}" for m, file in helpers.items())
         except (OSError, TypeError):
             raise ValueError(
                 f"the text of the reward {self.name} cannot be found, and it decides which stored "
@@ -398,7 +403,7 @@ class FunctionTask(Task):
         """See `Task.feedback`; errors as for `rewards`."""
         texts = self._texts(lm, prompts)
         said = [self.reward.feedback(text, examples, text) for text in texts]
-        return tuple(one for one in said if one is not None) or None
+        return in_place(said, len(examples))
 
     def _texts(self, lm: FrozenLM, prompts: Sequence[Prompt]) -> list[str]:
         texts = []
@@ -410,6 +415,17 @@ class FunctionTask(Task):
                 )
             texts.append(prompt.text if isinstance(prompt, TextPrompt) else lm.decode(prompt.ids))
         return texts
+
+
+def in_place(said: Sequence[Sequence[str] | None], n_examples: int) -> Outputs | None:
+    """What was said of prompts (P,), (P, E) texts; "" for those of which nothing was said.
+
+    >>> in_place([None, ["too long"]], 1), in_place([None, None], 1)
+    ((('',), ('too long',)), None)
+    """
+    if all(texts is None for texts in said):
+        return None
+    return tuple(("",) * n_examples if texts is None else tuple(texts) for texts in said)
 
 
 def _told(error: Exception) -> str:

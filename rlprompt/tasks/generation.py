@@ -33,7 +33,7 @@ from rlprompt.tasks.base import (
     demonstration,
     variant,
 )
-from rlprompt.tasks.function import RewardFunction, load_reward
+from rlprompt.tasks.function import RewardFunction, in_place, load_reward
 from rlprompt.tasks.likelihood import LOG_LIKELIHOOD, Likelihood, Pooling, reference_texts
 from rlprompt.tasks.metrics import METRICS, AnswerMetric, metric
 from rlprompt.tasks.templated import TemplateTask
@@ -368,7 +368,7 @@ class GenerationTask(TemplateTask):
             return None
         pairs = zip(prompts, outputs, strict=True)
         said = [self.reward.feedback(o, examples, self._shown(lm, p)) for p, o in pairs]
-        return tuple(texts for texts in said if texts is not None) or None
+        return in_place(said, len(examples))
 
     def judge_tokens(self, examples: Sequence[Example], outputs: Outputs) -> int:
         """See `Task.judge_tokens`: of the reward's judges."""

@@ -234,11 +234,9 @@ class StyleTransferTask(TemplateTask):
         content = f"{state!r} {self.splits.digest}"
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
-    @property
-    def extra_rows(self) -> int:
-        """Rows that the frozen model reads to judge what it wrote on train."""
-        n_judgements = [self.classifier, self.encoder].count(None)
-        return n_judgements * len(self.splits.train)
+    def split_rows(self, split: str, n_examples: int) -> int:
+        """See `Task.split_rows`: a row to write, and one for each judgement that is its own."""
+        return n_examples * (1 + [self.classifier, self.encoder].count(None))
 
     def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]]:
         """See `Task.lengths`."""

@@ -6,9 +6,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import TokenPrompt
+from rlprompt.prompt import Prompt, TextPrompt, TokenPrompt
 from rlprompt.tasks.base import SEPARATOR, Task, demonstration, variant
 from rlprompt.tasks.fitting import fit
 from rlprompt.template import Query, Template
@@ -95,6 +98,25 @@ class TemplateTask(Task):
         text = "".join(piece.lstrip("\n") for piece in pieces)
         return (before and before + SEPARATOR) + text.removesuffix(own[: len(SEPARATOR)])
 
+    def shows(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> NDArray[np.bool_]:
+        """Which examples each prompt shows with their answers, (P, E), whoever made the prompt.
+
+        Told by the text, up to case and white space, which tokenizers do not all keep.
+        """
+        found = np.zeros((len(prompts), len(examples)), bool)
+        if not self.template.messages and not self.template.sides()[0]:
+            answers = map(self.answer_shown, examples)
+            texts = [
+                _bare(demonstration(self.template, example, answer)) if answer else ""
+                for example, answer in zip(examples, answers, strict=True)
+            ]
+            for row, prompt in zip(found, prompts, strict=True):
+                own = _bare(_text(lm, prompt))
+                row[:] = [bool(text) and text in own for text in texts]
+        return found
+
     def spelling_warnings(self, lm: FrozenLM) -> Iterator[str]:
         """See `Task.spelling_warnings`."""
         own = self.template.on(lm)
@@ -138,3 +160,14 @@ class TemplateTask(Task):
             if self.template.typed(example.fields, lm, typed) != in_place:
                 return text, False
         return text, True
+
+
+def _text(lm: FrozenLM, prompt: Prompt) -> str:
+    """How a prompt reads; vectors as nothing."""
+    if isinstance(prompt, TextPrompt):
+        return prompt.text
+    return lm.decode(prompt.ids) if isinstance(prompt, TokenPrompt) else ""
+
+
+def _bare(text: str) -> str:
+    return "".join(text.split()).casefold()

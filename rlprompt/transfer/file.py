@@ -67,7 +67,6 @@ class ModelEntry(_Entry):
         dtype: What it computes in.
         device: Where it ran.
         of_study: Whether the study searched on it.
-        tolerance: What rounding may make of a mean reward from one day to another.
     """
 
     name: str
@@ -76,7 +75,6 @@ class ModelEntry(_Entry):
     dtype: str
     device: str
     of_study: bool
-    tolerance: float
 
 
 class Target(_Entry):
@@ -90,6 +88,8 @@ class Target(_Entry):
         examples: Their number.
         metric: What the metric is called.
         controls: The empty and the hand-written prompt, the latter where the task has one.
+        tolerance: What rounding may make of a mean reward from one day to another; None where that
+            is not known, as in files from before it was asked of each task.
         problem: Why nothing could be scored, in a line, or "".
     """
 
@@ -100,6 +100,7 @@ class Target(_Entry):
     examples: int = 0
     metric: str = ""
     controls: dict[str, Score] = Field(default_factory=dict)
+    tolerance: float | None = None
     problem: str = ""
 
 

@@ -168,20 +168,22 @@ class Drift:
 
 def drift(transfer: Transfer) -> Drift:
     """How far today's scores are from the stored ones."""
-    tolerances = {model.name: model.tolerance for model in transfer.models}
+    tolerances = {(one.model, one.task): one.tolerance for one in transfer.targets}
     gaps = [
         (
             abs(one.score.reward - one.stored.reward),
             abs(one.score.metric - one.stored.metric),
-            tolerances[one.model],
+            tolerance,
             one.run,
         )
         for one in transfer.entries
         if one.score and one.stored
+        if (tolerance := tolerances.get((one.model, one.task))) is not None
     ]
     if not gaps:
         return Drift(0, 0.0, 0.0, 0.0, "")
-    reward, _, tolerance, run = max(gaps, key=lambda gap: gap[0] / gap[2])
+    # A tolerance of 0 is one of rewards that are all the same.
+    reward, _, tolerance, run = max(gaps, key=lambda gap: gap[0] / (gap[2] or 1e-12))
     return Drift(len(gaps), reward, tolerance, max(metric for _, metric, _, _ in gaps), run)
 
 

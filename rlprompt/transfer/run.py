@@ -14,6 +14,7 @@ machine, a library or the model has drifted.
 from __future__ import annotations
 
 import datetime
+import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from rlprompt._utils.assets import AssetError
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.search.evaluation import Evaluator, describe, n_tokens, scores_of
@@ -29,7 +31,7 @@ from rlprompt.search.result import Result, Score
 from rlprompt.store.store import Store, StoredRun
 from rlprompt.studies.experiment import Experiment, searches
 from rlprompt.studies.study import PlannedSearch
-from rlprompt.studies.verification import TOLERANCE, TOLERANCE_16_BIT, check_unchanged
+from rlprompt.studies.verification import check_unchanged, reward_name, rounding
 from rlprompt.tasks.base import Measured, Task
 from rlprompt.transfer.file import (
     Form,
@@ -138,13 +140,14 @@ def found_prompts(
 
 def _best_seeds(every: Sequence[FoundPrompt]) -> list[FoundPrompt]:
     """Of the prompts that differ by their seed alone, the one that is the best on dev."""
-    best: dict[tuple[object, ...], tuple[float, FoundPrompt]] = {}
+    best: dict[tuple[object, ...], tuple[tuple[float, float], FoundPrompt]] = {}
     for found in every:
         source, dev = found.source, found.result.best.dev
         assert dev is not None  # its search has finished
         method = (source.task, source.model, source.budget_rows, source.optimiser)
-        if method not in best or dev.reward > best[method][0]:
-            best[method] = (dev.reward, found)
+        worth = dev.worth(found.task.select_by)
+        if method not in best or worth > best[method][0]:
+            best[method] = (worth, found)
     return [found for _, found in best.values()]
 
 
@@ -227,6 +230,8 @@ class TransferScores:
 
     Attributes:
         evaluator: Computes what is new, and counts it: prompts on test that had not been there.
+        lowest: Reward on an example of those so far.
+        highest: The same.
     """
 
     def __init__(self, task: Task, lm: FrozenLM, store: Store, read_only: bool = False) -> None:
@@ -236,6 +241,7 @@ class TransferScores:
         made_by = (*map(version, PACKAGES), platform.machine(), lm.where)
         self._memo = store.memo(lm, task, f" transfer {' '.join(made_by)}")
         self._read_only = read_only
+        self.lowest, self.highest = math.inf, -math.inf
 
     def scores(self, prompts: Iterable[Prompt], split: str) -> dict[Prompt, Score | str]:
         """Means over a split of each prompt, or in a line why it has none."""
@@ -247,7 +253,7 @@ class TransferScores:
             if measurement is None:
                 new.setdefault(prompt.kind, []).append(prompt)
             else:
-                (found[prompt],) = scores_of(self.evaluator.task, measurement.measured, examples)
+                (found[prompt],) = self._scores_of(measurement.measured, examples)
         for kind in new.values():  # a batch is of one kind
             for start in range(0, len(kind), TOGETHER):
                 found |= self._computed(kind[start : start + TOGETHER], split)
@@ -269,8 +275,12 @@ class TransferScores:
                 own = Measurement(_row(together, i), at, seconds)
                 self._memo.put(SplitQuestion((prompt,), split), own)
         examples = self.task.splits.parts()[split]
-        found = scores_of(self.evaluator.task, together, examples)
-        return dict(zip(prompts, found, strict=True))
+        return dict(zip(prompts, self._scores_of(together, examples), strict=True))
+
+    def _scores_of(self, measured: Measured, examples: Sequence[Example]) -> list[Score]:
+        self.lowest = min(self.lowest, float(measured.rewards.min()))
+        self.highest = max(self.highest, float(measured.rewards.max()))
+        return scores_of(self.evaluator.task, measured, examples)
 
 
 @dataclass
@@ -340,7 +350,6 @@ class Transferring:
             dtype=mark.dtype,
             device=lm.where,
             of_study=of_study,
-            tolerance=TOLERANCE.get(mark.dtype, TOLERANCE_16_BIT),
         )
         for place in places:
             yield self._score(lm, title, place)
@@ -404,7 +413,9 @@ class Transferring:
             arriving = (p for _, p in own if not isinstance(p, str) and len(p))
             found = scores.scores(arriving, split)
             entries += [one.model_copy(update=_outcome(found, prompt)) for one, prompt in own]
-        return target.model_copy(update={"controls": own_scores}), entries
+        spread = scores.highest - scores.lowest
+        tolerance = rounding(reward_name(task), lm.fingerprint.dtype, spread, n_examples)
+        return target.model_copy(update={"controls": own_scores, "tolerance": tolerance}), entries
 
     def _asked(
         self, found: FoundPrompt, lm: FrozenLM, task: Task, target: Target

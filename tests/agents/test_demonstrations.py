@@ -12,10 +12,12 @@ from exports import class_task, writing_task
 from synthetic import HiddenTexts
 from tiny import tiny_lm
 
-from rlprompt.agents.demonstrations import Demonstrations, judged
+from rlprompt.agents.demonstrations import Demonstrations, better, judged
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, TextPrompt
+from rlprompt.search.allocation import as_earned
+from rlprompt.search.objective import Evaluation
 from rlprompt.search.run import search
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.generation import GenerationTask
@@ -60,6 +62,44 @@ class TestJudged:
         assert found.tolist() == [[2.0, 2.0], [4.0, 4.0]]
         assert judged(rewards, np.ones((2, 2), bool)).tolist() == rewards.tolist()
         assert judged(rewards, np.zeros((2, 2), bool)) is rewards
+
+
+class TestBetter:
+    """Example 0 is hard, worth nothing to most; the others are worth 8."""
+
+    def test_an_incumbent_is_judged_by_how_easy_its_examples_are_for_its_rivals(self) -> None:
+        """Alone, what it shows would be made up of the easy ones: 8, and no rival beats that."""
+        incumbent, rival, worse = (TextPrompt(name) for name in ("shows 0", "shows 1", "shows 2"))
+        places: dict[Prompt, int] = {incumbent: 0, rival: 1, worse: 2}
+
+        def judge(prompts: Sequence[Prompt], rewards: Floats, at: Sequence[int]) -> Floats:
+            return judged(rewards, np.array([np.isin(at, places[one]) for one in prompts]))
+
+        # Whoever shows an example is told, which is worth 9; the rival is better by 1.
+        best = Evaluation((incumbent,), np.array([[9.0, 8.0, 8.0, 8.0]]))
+        stayed = Evaluation(
+            (worse, rival), np.array([[0.0, 8.0, 17.0, 8.0], [1.0, 18.0, 9.0, 9.0]])
+        )
+        assert judge(best.prompts, best.per_example, range(4)).mean() == 8
+        # Together: to those that do not show them they are worth 1/2, 8, 8 1/2 and 8 1/3. The rival
+        # is better than that by (1/2 + 1/2 + 2/3) / 3 = 5/9, the incumbent worse by
+        # (0 + 1/2 + 1/3) / 3 = 5/18: what they show counts 8 5/9, and 2/9.
+        found = better(best, stayed, judge)
+        assert found.prompts == (rival, worse)
+        assert found.per_example.tolist() == [[1.0, 18.0, 9.0, 9.0], [0.0, 8.0, 17.0, 8.0]]
+        every = judge(
+            (incumbent, *stayed.prompts),
+            np.vstack([best.per_example, stayed.per_example]),
+            range(4),
+        )
+        assert every[0] == pytest.approx([2 / 9, 8, 8, 8])
+        assert every[2] == pytest.approx([1, 8 + 5 / 9, 9, 9])
+
+    def test_an_equal_stays_and_nobody_beats_none(self) -> None:
+        one = Evaluation((TextPrompt("a"),), np.array([[1.0, 2.0]]))
+        other = Evaluation((TextPrompt("b"),), np.array([[2.0, 1.0]]))
+        assert better(one, other, as_earned) is one
+        assert better(one, Evaluation((), np.zeros((0, 2))), as_earned) is one
 
 
 class TestSearch:

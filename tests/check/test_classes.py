@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from broken_tasks import GoodTask
 from films import films
 from tiny import tiny_lm
 
@@ -179,5 +180,7 @@ def test_a_check_of_a_task_tells_both() -> None:
     made = films(splits=Splits(part("train"), part("dev"), part("test")))
     names = [one.name for one in check_task(made, tiny_lm()).findings]
     assert {"bias", "foresight"} <= set(names)
-    other = check_task(CompressionTask(made, "It was so", 0.1), tiny_lm())
+    short = check_task(CompressionTask(made, "It was so", 0.1), tiny_lm())
+    assert {"bias", "foresight"} <= {one.name for one in short.findings}
+    other = check_task(GoodTask(), tiny_lm())  # which has no classes
     assert not {"bias", "foresight"} & {one.name for one in other.findings}

@@ -42,8 +42,9 @@ class TestDryRun:
         assert re.match(r"random +2 +48 +12 +\d+\.\d s +\d+\.\d s +\d+\.\d s", lines[2])
         assert re.match(r"soft-prompt +2 +48 +6 ", lines[3])
         # On 4 + 4 + 6 examples and 4 more for the prior: the empty and the hand-written prompt,
-        # the latter again without calibration, the best of 20 words, and examples in context.
-        controls = 18 + 18 + 14 + (20 * 4 + 18) + 18
+        # the latter again without calibration, the best of 20 words, and examples in context, whose
+        # prior is of 2 texts without content.
+        controls = 18 + 18 + 14 + (20 * 4 + 18) + 16
         assert f"controls: {controls} rows" in result.stdout
         said = result.stdout.replace(",", "")
         found = re.search(r"in all: (\d+) rows \((\d+) of them to choose on dev", said)
@@ -111,7 +112,7 @@ class TestCheck:
         assert re.search(r"^ok +every-example +all 14 examples of all splits", result.stdout, re.M)
         assert re.search(r"^checks: \d\d, failed: 0, warnings: \d$", result.stdout, re.M)
         assert re.search(r"^ok    random: \d+ checks passed$", result.stdout, re.M)
-        assert "controls: 166 rows" in result.stdout
+        assert "controls: 164 rows" in result.stdout
         assert not (desk / "runs").exists()
 
     @pytest.mark.parametrize("name", ["mine.py:good", "mine:make"])

@@ -220,6 +220,47 @@ def test_noise_above_a_difference_is_flagged(tmp_path: Path) -> None:
     assert any("random and greedy differ by less than the noise" in text for text in texts)
 
 
+@pytest.mark.parametrize(
+    ("reward", "flagged"), [("gap", True), ("cross_entropy", False), ("accuracy", False)]
+)
+def test_noise_is_held_against_what_it_makes_of_the_reward(
+    reward: str, flagged: bool, tmp_path: Path
+) -> None:
+    """A mean of 0.3 in one method, 0.0 in the other; 0.002 nats are 0.4 of `gap`, 0.004 of logs."""
+
+    def plant(entry: RunEntry, result: Result) -> Changed:
+        told = {**entry.rewards, "test": 0.3 if entry.optimiser == "greedy" else 0.0}
+        return entry.model_copy(update={"rewards": told}), result
+
+    summary = make_study(tmp_path, SMALL, change_run=plant, models=(model_entry(noise=0.002),))
+    task = summary.tasks[0].model_copy(update={"reward": reward})
+    write_summary(tmp_path, summary.model_copy(update={"tasks": (task,)}))
+    texts = [
+        one.text for one in page_of(read_study(tmp_path)).caveats if one.check == "noise floor"
+    ]
+    assert any("random and greedy differ by less" in text for text in texts) == flagged
+
+
+@pytest.mark.parametrize(
+    ("reward", "noise", "said"),
+    [
+        ("gap", {"alone": 1e-5, "spread": 0.4}, "Rounding decides nothing."),
+        ("gap", {}, "Whether rounding decides near ties was not tested"),
+        ("", {"alone": 1e-5, "spread": 0.4}, "Whether rounding decides near ties was not tested"),
+    ],
+)
+def test_rounding_is_said_to_decide_nothing_where_that_was_tested(
+    reward: str, noise: dict[str, float], said: str, tmp_path: Path
+) -> None:
+    summary = make_study(tmp_path, replace(SMALL, seeds=5))
+    task = summary.tasks[0].model_copy(update={"reward": reward})
+    model = model_entry().model_copy(update={"noise": noise})
+    write_summary(tmp_path, summary.model_copy(update={"tasks": (task,), "models": (model,)}))
+    one = page_of(read_study(tmp_path))
+    assert one.basis.startswith(said)
+    assert f"opened for that one. {said}" in html(one)
+
+
 @pytest.mark.parametrize(("n_distinct", "flagged"), [(39, True), (40, False), (None, False)])
 def test_a_search_that_settled_on_few_prompts_is_flagged(
     tmp_path: Path, n_distinct: int | None, flagged: bool

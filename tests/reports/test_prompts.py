@@ -6,10 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from study_pages import Changed, first_of, small
+import pytest
+from study_folder import make_study, write_summary
+from study_pages import SMALL, Changed, first_of, small
 
+from rlprompt.export.export import pick_run
 from rlprompt.reports.page import Page
+from rlprompt.reports.study import Study
 from rlprompt.search.result import Result, Score
+from rlprompt.store.store import StoredRun
 from rlprompt.store.summary import RunEntry
 
 
@@ -24,6 +29,37 @@ def test_the_best_prompt_is_picked_on_dev_among_seeds_and_not_on_test(tmp_path: 
         card for card in one.sections[0].best_prompts["movie-reviews"] if card.method == "greedy"
     )
     assert (card.seed, dict(card.scores)["test"]) == (0, "0.000")
+
+
+@pytest.mark.parametrize(("select_by", "seed"), [("reward", 1), ("metric", 2), ("tied", 2)])
+def test_it_is_the_one_that_an_export_would_be_of(
+    select_by: str, seed: int, tmp_path: Path
+) -> None:
+    """By what the task picks prompts by, and among equals by the other figure."""
+    rewards, metrics = (-5.0, 0.9, 0.5), (0.5, 0.7, 0.9)
+    if select_by == "tied":
+        rewards = (-5.0, 0.9, 0.9)
+
+    def planted(entry: RunEntry, result: Result) -> Changed:
+        dev = Score(rewards[entry.seed], metrics[entry.seed])
+        best = replace(result.best, dev=dev)
+        told = {"dev": dev.metric, "rewards": {**entry.rewards, "dev": dev.reward}}
+        by = "metric" if select_by == "metric" else "reward"
+        return entry.model_copy(update=told), replace(result, candidates=(best,), select_by=by)
+
+    plan = replace(SMALL, methods=("greedy",))
+    summary = make_study(tmp_path, plan, change_run=planted)
+    if select_by == "metric":
+        task = summary.tasks[0].model_copy(update={"select_by": "metric"})
+        write_summary(tmp_path, summary.model_copy(update={"tasks": (task,)}))
+    study = Study(tmp_path)
+    (card,) = study.page.sections[0].best_prompts["movie-reviews"]
+    assert (card.seed, study.best()["seed"].tolist()) == (seed, [seed])
+    results = [Result.from_json((tmp_path / one.file).read_text()) for one in summary.runs]
+    runs = [
+        StoredRun(str(i), {}, "", 0, 0, 0, None, 0.0, None, "", r) for i, r in enumerate(results)
+    ]
+    assert pick_run(runs).name == str(seed)
 
 
 def test_confusion_counts_every_test_example(page: Page) -> None:

@@ -49,7 +49,6 @@ def transfer() -> Transfer:
                 dtype="float32",
                 device="cpu",
                 of_study=name == MODEL,
-                tolerance=0.1,
             )
             for name in (MODEL, "gpt2")
         ),

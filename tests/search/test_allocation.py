@@ -125,6 +125,29 @@ def test_settings_out_of_range_are_named(settings: dict[str, Any], message: str)
         halve(objective(Noisy()), pool(), **settings)
 
 
+@pytest.mark.parametrize("add_up", [True, False])
+def test_a_judge_is_given_all_that_are_compared_in_one_call(add_up: bool) -> None:
+    """The incumbent comes first, with what it earned on the same examples."""
+    target = objective(Noisy(scored_together=not add_up))
+    seen = list[tuple[Sequence[Prompt], tuple[int, ...], int]]()
+
+    def judge(prompts: Sequence[Prompt], rewards: Floats, places: Sequence[int]) -> Floats:
+        assert rewards.shape == (len(prompts), len(places))
+        seen.append((prompts, tuple(places), len(prompts)))
+        return -rewards
+
+    worst = halve(target, pool(), judge=judge)
+    assert [n for _, _, n in seen] == [30, 10, 4]
+    assert worst.rewards.tolist() == sorted(worst.rewards)  # what they earned, the least first
+    seen.clear()
+    rivals = [TokenPrompt((i,)) for i in range(30, 34)]
+    race(target, worst, rivals, judge=judge)
+    *looks, _ = seen  # the last puts those that stayed in order
+    assert [places for _, places, _ in looks] == [target.order[: E // 4], target.order[: E // 2]]
+    assert all(prompts[0] == worst.prompts[0] for prompts, _, _ in looks)
+    assert set(looks[0][0][1:]) == set(rivals)
+
+
 def test_an_incumbent_is_known_on_all_examples() -> None:
     target = objective(Noisy())
     with pytest.raises(ValueError, match="scored on all examples"):

@@ -177,6 +177,11 @@ class TestDerived:
         assert make(points=((3, 0.5), (6, 0.25), (9, 0.75))).mean_reward == 0.5
         assert math.isnan(make(points=()).mean_reward)
 
+    def test_the_mean_of_those_that_stayed_in_a_race_is_none_of_all(self) -> None:
+        points = ((3, 0.5), (6, 0.25))
+        assert make(points=points, n_partial=0).mean_reward == 0.375
+        assert math.isnan(make(points=points, n_partial=1).mean_reward)
+
     def test_it_cannot_be_changed(self) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):
             make().seed = 3  # type: ignore[misc]

@@ -142,11 +142,22 @@ class TestInContext:
         assert plan.task.template.text == "{prompt}{text}"
         assert "6 train examples, 3 a class" in plan.note
 
-    def test_it_scores_what_a_person_would_write_out(self) -> None:
-        lm, task = tiny_lm(), films()
+    @pytest.mark.parametrize(
+        ("calibration", "own"),
+        [("none", "none"), ("contextual", "contextual"), ("batch", "contextual")],
+    )
+    def test_it_scores_what_a_person_would_write_out(self, calibration: str, own: str) -> None:
+        """By texts without content where calibrated by train, whose answers it shows."""
+        lm, task = (
+            tiny_lm(),
+            films(template=Template("On {text} {prompt}"), calibration=calibration),
+        )
         plan = plans(task)[IN_CONTEXT]
-        shown = "".join(f"tr {{{{{i}}}}} {('terrible', 'great')[i % 2]}\n\n" for i in range(6))
-        written = replace(task, template=Template(shown + "{text}{prompt}"))
+        shown = "".join(f"On tr {{{{{i}}}}} {('terrible', 'great')[i % 2]}\n\n" for i in range(6))
+        written = replace(task, template=Template(shown + "On {text}{prompt}"), calibration=own)
+        assert isinstance(plan.task, ClassificationTask)
+        assert plan.task.calibration == own
+        assert ("texts without content is taken out" in plan.note) == (calibration == "batch")
         expected = written.rewards(lm, [TokenPrompt()], task.splits.test)
         found = plan.task.rewards(lm, plan.prompts, task.splits.test)
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)

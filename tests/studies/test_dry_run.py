@@ -26,7 +26,7 @@ from rlprompt.search.budget import Budget
 from rlprompt.search.objective import Objective
 from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace
-from rlprompt.studies.dry_run import all_rows, make_plan
+from rlprompt.studies.dry_run import all_rows, make_plan, raced_rows
 from rlprompt.studies.experiment import Experiment
 from rlprompt.types import Floats, PromptKind
 
@@ -137,6 +137,21 @@ def test_that_most_of_the_rows_are_no_search_is_said_with_what_to_turn(tmp_path:
     assert "rows in all: 5,418 searched, and at most " in found
     assert f"{6 * (N_TRAIN + 1400) + 2 * (N_DEV + 1400):,} final scores" in found
     assert "has 1,400; `test: 400` in a task's section scores on so many" in found
+
+
+@pytest.mark.parametrize(("extra", "each", "expected"), [(0, 1, 40), (2, 1, 48), (0, 3, 120)])
+def test_a_race_costs_what_its_rounds_cost(extra: int, each: int, expected: int) -> None:
+    class Priced(SlowTask):
+        """So many rows an example, and some more whenever it is asked."""
+
+        extra_rows = extra
+
+        def split_rows(self, split: str, n_examples: int) -> int:
+            return super().split_rows(split, each * n_examples)
+
+    # Of one class: rounds of 8, 8, 16 and 8.
+    dev = tuple(Example({"text": f"dev {i}"}, "yes") for i in range(40))
+    assert raced_rows(Priced(splits=Splits(SPLITS.train, dev, SPLITS.test))) == expected
 
 
 def test_seconds_of_the_task_and_of_the_optimiser_are_told_apart() -> None:

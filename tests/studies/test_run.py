@@ -349,3 +349,14 @@ class TestPlot:
         self, wanted: list[float], expected: list[float]
     ) -> None:
         assert spread(wanted, 0.1) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_mean_of_those_that_stayed_in_a_race_is_not_given_as_that_of_all(tmp_path: Path) -> None:
+    raced = RandomSearch(batch=8, halving=0.25)
+    methods: dict[str, Optimiser[Any]] = {"random": RandomSearch(), "halving": raced}
+    one = experiment(task=task(calibration="none"), optimisers=methods, controls={})
+    runs = {run.optimiser: run for run in compare(one, tmp_path).summary().runs}
+    assert runs["random"].n_partial == 0
+    assert runs["random"].mean_sampled_reward is not None
+    assert runs["halving"].n_partial > 0
+    assert runs["halving"].mean_sampled_reward is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,15 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.check.task import check_task
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.prompt import Prompt, TextPrompt, TokenPrompt
 from rlprompt.search import selection
 from rlprompt.search.budget import Budget, Scored
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.objective import Objective
 from rlprompt.search.run import search
 from rlprompt.search.selection import race
-from rlprompt.tasks.base import prompt_rows
+from rlprompt.store.store import FILE, Store
+from rlprompt.tasks.base import Task, prompt_rows
 from rlprompt.tasks.calibration import batch_log_prior, calibrated, check_prior
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.compression import CompressionTask
@@ -68,6 +70,14 @@ class TestByHand:
         mean = (3 / 4 + 2 / 3 + 1 / 2) / 3
         assert found.tolist() == pytest.approx([mean, 1 - mean])
         assert found.tolist() == pytest.approx([0.638888889, 0.361111111])
+
+    def test_a_text_that_the_prompt_answers_is_left_out(self) -> None:
+        texts = logs((0.09, 0.03), (0.02, 0.01), (0.3, 0.3))
+        told = torch.tensor([[False, True, False], [False, False, False], [True, True, True]])
+        found = batch_log_prior(texts.expand(3, -1, -1), told).exp()
+        # (3/4 + 1/2) / 2; all three as above; and of nothing left as much of each.
+        assert found[:, 0].tolist() == pytest.approx([5 / 8, 0.638888889, 1 / 2])
+        assert found.sum(1).tolist() == pytest.approx([1, 1, 1])
 
     @pytest.mark.parametrize(
         ("strength", "expected"),
@@ -165,6 +175,30 @@ class TestRewards:
         mixed = made.rewards(lm, PROMPTS, [DEV[0], *TRAIN])[:, :1]
         np.testing.assert_allclose(mixed, together[:, :1], atol=1e-4)
 
+    def test_dev_that_train_has_too_is_judged_by_the_prior_of_all_of_train(self) -> None:
+        """As `on_leak: allow` allows; by itself a text would always be even: log 1/2."""
+        lm, prompt = tiny_lm(), PROMPTS[0]
+        leaked = tuple(Example(one.fields, one.label, "other file") for one in TRAIN[:2])
+        made = replace(
+            batch(reward="cross_entropy"), splits=Splits(TRAIN, leaked, TEST, on_leak="allow")
+        )
+        plain = replace(made, calibration="none")
+        texts = [plain.measure(lm, [prompt], [one]).rewards[0, 0] for one in leaked]
+        prior = made.class_prior(lm, prompt)
+        assert prior is not None
+        odds = [
+            math.exp(text - prior[one.label])
+            / (1 - math.exp(text))
+            * (1 - math.exp(prior[one.label]))
+            for text, one in zip(texts, leaked, strict=True)
+        ]
+        expected = [math.log(one / (1 + one)) for one in odds]
+        evaluator = Evaluator(made, lm)
+        rounds = [evaluator.measure([prompt], "dev", [i]).rewards[0, 0] for i in range(2)]
+        assert rounds == pytest.approx(expected, abs=1e-5)
+        assert made.rewards(lm, [prompt], leaked)[0].tolist() == pytest.approx(expected, abs=1e-5)
+        assert abs(expected[0] - math.log(1 / 2)) > 1e-4
+
     def test_labels_have_no_part_in_the_prior(self) -> None:
         lm = tiny_lm()
         other = {"neg": "pos", "pos": "neg"}
@@ -201,6 +235,49 @@ class TestRewards:
         labels = [("neg", "pos").index(one.label) for one in DEV]
         found = made.rewards(lm, PROMPTS, DEV)
         np.testing.assert_allclose(found, expected[:, range(3), labels], atol=1e-4)
+
+
+class TestShown:
+    """A text that a prompt shows with its answer is no text to calibrate by: it copies that."""
+
+    @pytest.mark.parametrize("kind", ["llama", "bert"])
+    @pytest.mark.parametrize("as_text", [False, True])
+    def test_the_prior_is_that_of_the_texts_that_are_not_shown(
+        self, kind: TinyKind, as_text: bool
+    ) -> None:
+        lm = tiny_lm(kind)
+        template = Template("{prompt}{text} It was" + (" {mask} ." if kind == "bert" else ""))
+        made = held_out(template=template, reward="cross_entropy")
+        text = made.shown([0, 3])
+        prompts: list[Prompt] = [TextPrompt(text) if as_text else TokenPrompt(lm.encode(text))]
+        prompts.append(TokenPrompt((40, 50)))
+        assert made.shows(lm, prompts, TRAIN).tolist() == [
+            [True, False, False, True, False],
+            [False] * 5,
+        ]
+        others = replace(made, splits=Splits((TRAIN[1], TRAIN[2], TRAIN[4]), DEV, TEST))
+        found = made.log_priors(lm, prompts)
+        np.testing.assert_allclose(found[0], others.log_priors(lm, prompts)[0], atol=1e-5)
+        plain = replace(
+            made, template=Template(template.text.replace("{prompt}{text}", "{text}{prompt}"))
+        )
+        assert not plain.shows(lm, prompts, TRAIN).any()
+        # On dev, and on a block of train that has some of what is shown.
+        np.testing.assert_allclose(
+            made.rewards(lm, prompts[:1], DEV), others.rewards(lm, prompts[:1], DEV), atol=1e-4
+        )
+        block = [TRAIN[0], TRAIN[1], TRAIN[2]]
+        rest = replace(made, splits=Splits((TRAIN[1], TRAIN[2]), DEV, TEST))
+        expected = rest.rewards(lm, prompts[:1], block)
+        np.testing.assert_allclose(made.rewards(lm, prompts[:1], block), expected, atol=1e-4)
+
+    def test_a_block_that_is_shown_whole_is_not_calibrated(self) -> None:
+        lm = tiny_lm()
+        made = held_out(template=Template("{prompt}{text} It was"))
+        prompts = [TextPrompt(made.shown([0, 3]))]
+        block, plain = [TRAIN[0], TRAIN[3]], replace(made, calibration="none")
+        expected = plain.rewards(lm, prompts, block)
+        np.testing.assert_allclose(made.rewards(lm, prompts, block), expected, atol=1e-4)
 
 
 class TestGradient:
@@ -299,6 +376,25 @@ class TestCost:
         assert found.outside_rows["final scores"] == 5 + 1  # train and test, its prior is known
         # The empty prompt is what is left without its only token; who led was in the race.
         assert found.outside_rows["curves and analysis"] == 3 * len(found.incumbents) + 5 + 3
+
+    @pytest.mark.parametrize("compressed", [False, True])
+    def test_a_kept_prior_is_of_its_classes_in_whatever_order(
+        self, compressed: bool, tmp_path: Path
+    ) -> None:
+        lm, made = tiny_lm(), held_out()
+        turned = replace(made, label_words={name: WORDS[name] for name in ("pos", "neg")})
+        assert (made.fingerprint, list(turned.class_words)) == (turned.fingerprint, ["pos", "neg"])
+        tasks: list[Task] = [made, turned]
+        if compressed:
+            tasks = [CompressionTask(one, "the film was", 0.0) for one in tasks]
+        with Store(tmp_path / FILE) as store:
+            first, second = (
+                Evaluator(one, lm, store.memo(lm, one)).measure(PROMPTS[:1], "dev", [i])
+                for i, one in enumerate(tasks)
+            )
+        for i, (one, found) in enumerate(zip((made, turned), (first, second), strict=True)):
+            expected = one.measure(lm, PROMPTS[:1], DEV[i : i + 1]).rewards
+            np.testing.assert_allclose(found.rewards, expected, atol=1e-4)
 
     def test_the_prior_of_a_search_that_was_killed_is_found_again(self) -> None:
         lm, memo = tiny_lm(seed=12), Remembered()

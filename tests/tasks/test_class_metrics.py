@@ -12,7 +12,7 @@ from tiny import tiny_lm
 
 from rlprompt.prompt import TokenPrompt
 from rlprompt.tasks.base import Measured
-from rlprompt.tasks.class_metrics import SET_METRICS, balanced_accuracy, macro_f1, mcc
+from rlprompt.tasks.class_metrics import NO_ANSWER, SET_METRICS, balanced_accuracy, macro_f1, mcc
 
 # Ten texts, of which one class has one: (label, answer) as often as said.
 LABELS = ["a"] * 6 + ["b"] * 3 + ["c"]
@@ -20,6 +20,15 @@ ANSWERS = [*"aaaaab", *"bba", "a"]
 
 
 class TestFormulas:
+    def test_no_answer_is_wrong_and_no_class(self) -> None:
+        """One `yes` of two has none: its F1 is 2 / (2 + 1), that of `no` 1."""
+        labels, answers = ["yes", "yes", "no", "no"], ["yes", NO_ANSWER, "no", "no"]
+        assert balanced_accuracy(labels, answers) == 0.75
+        assert macro_f1(labels, answers) == pytest.approx((2 / 3 + 1) / 2)
+        # (3 4 - (1 2 + 2 2)) / sqrt((16 - (1 + 1 + 4)) (16 - (4 + 4)))
+        assert mcc(labels, answers) == pytest.approx(6 / 80**0.5)
+        assert macro_f1(labels, [NO_ANSWER] * 4) == 0
+
     def test_balanced_accuracy_is_the_mean_recall(self) -> None:
         assert balanced_accuracy(LABELS, ANSWERS) == pytest.approx((5 / 6 + 2 / 3 + 0) / 3)
 

@@ -14,6 +14,7 @@ from rlprompt.tasks.class_scores import (
     REWARDS,
     ClassReward,
     accuracy,
+    answered,
     cross_entropy,
     gap,
     hinge,
@@ -97,6 +98,13 @@ class TestByHand:
     )
     def test_accuracy(self, probabilities: tuple[float, ...], label: int, expected: float) -> None:
         assert value(accuracy, logs(*probabilities), label) == expected
+
+    def test_what_is_answered_beats_every_other(self) -> None:
+        values = torch.tensor([[3.0, 1.0, 2.0], [5.0, 5.0, 1.0], [1.0, 5.0, 5.0], [0.0, 0.0, 2.0]])
+        assert answered(values).tolist() == [0, -1, -1, 2]
+        for label in range(3):
+            right = accuracy(values, torch.full((4,), label))
+            assert right.bool().tolist() == (answered(values) == label).tolist()
 
     def test_margins(self) -> None:
         values = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [5.0, 5.0, 1.0]])

@@ -326,3 +326,23 @@ class TestMistakes:
             ValueError, match=r"reviews.csv:1 has the label 'unclear', which has no label word"
         ):
             task().rewards(tiny_lm(), PROMPTS, [example("?", "unclear")])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_tie_is_no_answer_whatever_the_order_of_the_classes(
+    reverse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So confusion and macro F1 say what accuracy says."""
+    lm = tiny_lm()
+    words = dict(reversed(WORDS.items())) if reverse else WORDS
+    made = task(label_words=words, calibration="none", metric="macro_f1")
+    pair = [example("good", "pos"), example("bad", "neg"), example("so", "neg")]
+    ahead = {"pos": [0.0, 0.0, 0.0], "neg": [0.0, 1.0, 0.0]}  # only the second is told apart
+    loglik = torch.tensor([ahead[label] for label in words]).T[None]
+    monkeypatch.setattr(lm, "score", lambda *asked, **settings: loglik)
+    found = made.measure(lm, PROMPTS[:1], pair)
+    assert found.answers == (("", "neg", ""),)
+    assert found.metrics.tolist() == [[0.0, 1.0, 0.0]]
+    macro = made.set_metric(found, pair)
+    assert macro is not None
+    assert macro.tolist() == pytest.approx([2 / 3 / 2])  # of neg 2 / (2 + 1), of pos 0

@@ -20,7 +20,8 @@ from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace
 from rlprompt.tasks.base import Task, prompt_rows
 from rlprompt.tasks.classification import ClassificationTask
-from rlprompt.tasks.compression import CompressionTask
+from rlprompt.tasks.compression import KEPT, CompressionTask
+from rlprompt.tasks.generation import GenerationTask
 from rlprompt.template import Template
 
 LONG = "the film was great"
@@ -113,6 +114,51 @@ class Dear(Counting):
 def test_what_the_other_task_costs_is_paid_for() -> None:
     assert prompt_rows(TASK) == 4
     assert prompt_rows(CompressionTask(Dear(), LONG, 0.25)) == prompt_rows(Dear()) == 8
+
+
+def test_all_else_is_the_other_tasks() -> None:
+    """Also what `Task` comes to have: each public member is here, or named as left out."""
+    members = {name for name in vars(Task) if not name.startswith("_")}
+    own = {name for name in members if not isinstance(vars(CompressionTask).get(name), property)}
+    passed = members - own - {"hand_prompt", "metric"}
+    assert members - set(vars(CompressionTask)) == set(KEPT)
+    assert {"read_train", "class_words", "spelling_warnings", "label_word_report"} <= passed
+    assert {"lengths", "judge_tokens", "split_rows", "set_metric", "usage"} <= passed
+    for name in passed:
+        assert getattr(TASK, name) == getattr(BASE, name)
+
+
+def test_its_classes_and_their_words_are_known() -> None:
+    assert TASK.class_words == {"neg": ("bad",), "pos": ("good",)}
+    report = TASK.label_word_report(tiny_lm())
+    assert report is not None
+    assert [word.word for word in report.words] == ["bad", "good"]
+
+
+def test_its_calibrated_twins_are_compressions_too() -> None:
+    plain = CompressionTask(dataclasses.replace(BASE, calibration="none"), LONG, 0.25)
+    contextual = plain.calibrated()
+    assert isinstance(contextual, CompressionTask)
+    assert (contextual.penalty, contextual.split_rows("dev", 3)) == (0.25, 5)  # and 2 texts
+    assert plain.uncalibrated() is None
+    assert BASE.calibration == "batch"
+    assert TASK.calibrated() is None
+    assert TASK.uncalibrated() == plain
+
+
+def test_what_is_written_is_told_and_priced() -> None:
+    lm = tiny_lm()
+    splits = Splits(split("train", 2), split("dev", 2), split("test", 2))
+    writes = GenerationTask("film", splits, Template("{text} {prompt}"), "contains")
+    task = CompressionTask(writes, LONG, 0.25)
+    prompts = [TokenPrompt((40, PAD, 41)), TokenPrompt((41,))]
+    assert task.has("rewards_with_outputs")
+    assert not TASK.has("rewards_with_outputs")
+    rewards, outputs = task.rewards_with_outputs(lm, prompts, splits.dev)
+    short = [TokenPrompt((40, 41)), TokenPrompt((41,))]
+    own, written = writes.rewards_with_outputs(lm, short, splits.dev)
+    assert outputs == written
+    np.testing.assert_allclose(rewards, own - [[0.5], [0.25]])
 
 
 def test_the_price_and_the_task_decide_the_fingerprint() -> None:

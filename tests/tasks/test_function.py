@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,36 @@ class TestFingerprint:
         assert found[0] != found[1]
         assert load_reward(f"{tmp_path}/one/same.py:score").fingerprint == found[0]
 
+    def test_what_it_imports_of_its_folder_counts_and_what_lies_there_besides_does_not(
+        self, tmp_path: Path
+    ) -> None:
+        texts = {
+            "score.py": "import json\nfrom helper import good\n\n"
+            "def score(outputs, examples):\n    return good(outputs)\n",
+            "helper.py": "def good(outputs):\n    import deep\n    return deep.ones(outputs)\n",
+            "deep.py": "def ones(outputs):\n    return [1.0] * len(outputs)\n",
+            "other.py": "",
+        }
+
+        def fingerprint(folder: str, **changed: str) -> str:
+            (tmp_path / folder).mkdir()
+            for name, text in texts.items():
+                (tmp_path / folder / name).write_text(text + changed.get(name[:-3], ""))
+            return load_reward(f"{tmp_path}/{folder}/score.py:score").fingerprint
+
+        first = fingerprint("first")
+        assert fingerprint("same") == fingerprint("more", other="# edited") == first
+        changed = {fingerprint(name, **{name: "# edited"}) for name in ("score", "helper", "deep")}
+        assert len(changed | {first}) == 4
+
+    def test_a_function_alone_in_its_folder_has_the_fingerprint_of_before(
+        self, tmp_path: Path
+    ) -> None:
+        text = "import json\ndef score(outputs, examples):\n    return [0.0] * len(outputs)\n"
+        (tmp_path / "score.py").write_text(text)
+        expected = hashlib.blake2b(f"score\n{text}".encode(), digest_size=16).hexdigest()
+        assert load_reward(f"{tmp_path}/score.py:score").fingerprint == expected
+
     def test_a_function_without_a_text_is_refused(self) -> None:
         scope: dict[str, Any] = {}
         exec("def score(outputs, examples): return []", scope)
@@ -184,6 +215,17 @@ class TestFunctionTask:
         task = FunctionTask("polite", fake_splits(), reward(politely))
         said = task.feedback(lm, [task.written(lm, "do it")], EXAMPLES)
         assert said == (("no please in 'do it'",) * 3,)
+
+    def test_what_it_says_of_one_prompt_stays_with_it(self) -> None:
+        def rudely(prompt_text: str, examples: Sequence[Example]) -> Any:
+            rewards = [0.0] * len(examples)
+            return rewards if "please" in prompt_text else (rewards, ["rude"] * len(examples))
+
+        lm = tiny_lm("llama")
+        task = FunctionTask("polite", fake_splits(), reward(rudely))
+        prompts = [task.written(lm, text) for text in ("please", "do it")]
+        assert task.feedback(lm, prompts, EXAMPLES) == (("",) * 3, ("rude",) * 3)
+        assert task.feedback(lm, prompts[:1], EXAMPLES) is None
 
     def test_a_soft_prompt_and_a_reward_of_outputs_are_refused(self) -> None:
         task = FunctionTask("polite", fake_splits(), reward(self.politeness))

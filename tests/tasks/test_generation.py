@@ -40,6 +40,13 @@ def told(outputs: Sequence[str], examples: Sequence[Example]) -> tuple[list[floa
 
 
 @reward
+def told_of_long_ones(outputs: Sequence[str], examples: Sequence[Example]) -> Any:
+    """Says something of all, or of none."""
+    rewards = [float(len(output)) for output in outputs]
+    return (rewards, ["long"] * len(outputs)) if max(map(len, outputs)) > 3 else rewards
+
+
+@reward
 def of_the_prompt(prompt_text: str, examples: Sequence[Example]) -> list[float]:
     return [0.0] * len(examples)
 
@@ -159,6 +166,14 @@ class TestReward:
         assert said == tuple(tuple(f"{len(text)} letters" for text in row) for row in outputs)
         assert made.feedback(lm, PROMPTS, SPLITS.train, None) is None
         assert task().feedback(lm, PROMPTS, SPLITS.train, outputs) is None
+
+    def test_what_is_said_of_one_prompt_stays_with_it(self, lm: FrozenLM) -> None:
+        made = task(reward=told_of_long_ones)
+        n = len(SPLITS.train)
+        outputs = (("no",) * n, ("much",) * n)
+        said = made.feedback(lm, PROMPTS[:2], SPLITS.train, outputs)
+        assert said == (("",) * n, ("long",) * n)
+        assert made.feedback(lm, PROMPTS[:1], SPLITS.train, outputs[:1]) is None
 
     def test_a_function_that_fails_is_told_with_prompt_and_example(self, lm: FrozenLM) -> None:
         with pytest.raises(RewardError, match=r"ZeroDivisionError.*train.csv:3.*under the prompt"):

@@ -15,7 +15,11 @@ from rlprompt.config.registry import settings_of
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.decoding import Decoding, Generated
 from rlprompt.prompt import TokenPrompt
+from rlprompt.search.budget import Budget
+from rlprompt.search.evaluation import Evaluator
+from rlprompt.search.objective import Objective
 from rlprompt.tasks.base import Task, prompt_rows
+from rlprompt.tasks.compression import CompressionTask
 from rlprompt.tasks.judges import SentenceEncoder, StyleClassifier, verbalised
 from rlprompt.tasks.style_transfer import StyleTransferTask
 from rlprompt.template import Template
@@ -145,6 +149,27 @@ def test_judgements_of_the_frozen_model_are_paid_for(judge: Path) -> None:
     judged = dataclasses.replace(TASK, classifier=classifier)
     assert [prompt_rows(task) for task in (TASK, judged)] == [12, 8]
     assert prompt_rows(dataclasses.replace(judged, encoder=encoder)) == 4
+
+
+def test_what_is_judged_is_what_was_written_and_no_more(judge: Path) -> None:
+    # Of 4 train examples each row has two judgements: a block of 1 costs 3, and 100 tests 300.
+    assert prompt_rows(TASK, 1) == 3
+    assert [TASK.split_rows("test", n) for n in (100, 2)] == [300, 6]
+    judged = dataclasses.replace(TASK, classifier=StyleClassifier.load(str(judge), "positive"))
+    assert judged.split_rows("dev", 10) == 20
+    short = CompressionTask(TASK, "Rewrite it:", 0.1)
+    assert (prompt_rows(short, 1), short.split_rows("test", 100)) == (3, 300)
+
+
+def test_a_block_is_charged_for_its_own_judgements(says: Any) -> None:
+    says("a great film")
+    objective = Objective(TASK, tiny_lm(), Budget(20))
+    assert objective.cost(examples=1) == 3
+    objective.evaluate(PROMPTS, examples=[2])
+    assert objective.ledger.used == 6  # 2 prompts, written once and judged twice
+    evaluator = Evaluator(TASK, tiny_lm())
+    evaluator.measure(PROMPTS, "test", [0])
+    assert evaluator.rows == 6
 
 
 def reviews(folder: Path) -> Path:

@@ -52,6 +52,7 @@ def target(model: str = "models/own", **fields: Any) -> Target:
         "examples": 10,
         "metric": "accuracy",
         "controls": {"empty": worth(0.5), "hand-written": worth(0.6)},
+        "tolerance": 0.05,
     }
     return Target(**(made | fields))
 
@@ -64,7 +65,6 @@ def model(name: str, of_study: bool = False) -> ModelEntry:
         dtype="float32",
         device="cpu",
         of_study=of_study,
-        tolerance=0.05,
     )
 
 

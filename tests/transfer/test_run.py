@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,7 +32,13 @@ from rlprompt.studies.run import compare
 from rlprompt.studies.study import Study
 from rlprompt.transfer.file import Transfer, read_transfer
 from rlprompt.transfer.matrix import Loss, losses
-from rlprompt.transfer.run import Place, Transferring, TransferScores, found_prompts
+from rlprompt.transfer.run import (
+    Place,
+    Transferring,
+    TransferScores,
+    _best_seeds,
+    found_prompts,
+)
 from rlprompt.types import PromptKind
 
 
@@ -111,6 +118,20 @@ class TestOwnModel:
             assert len(devs) == 2
             assert devs[source.run] == max(devs.values())
         assert len(done.sources) == 2
+
+
+def test_the_best_seed_is_by_what_its_task_selects_by() -> None:
+    def found(seed: int, select_by: str, dev: Score) -> Any:
+        source = SimpleNamespace(task="a", model="b", budget_rows=9, optimiser="c", seed=seed)
+        result = SimpleNamespace(best=SimpleNamespace(dev=dev))
+        return SimpleNamespace(
+            source=source, result=result, task=SimpleNamespace(select_by=select_by)
+        )
+
+    devs = Score(0.1, 0.9), Score(0.7, 0.2), Score(0.7, 0.3)
+    for select_by, seed in (("reward", 2), ("metric", 0)):
+        every = [found(i, select_by, dev) for i, dev in enumerate(devs)]
+        assert [one.source.seed for one in _best_seeds(every)] == [seed]
 
 
 class TestOtherModels:

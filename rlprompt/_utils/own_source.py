@@ -1,0 +1,75 @@
+"""Which files a person's file is made of: what it imports of its own folder or package."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+# Folders of what others wrote: there a file beside another is no part of it.
+INSTALLED = ("site-packages", "dist-packages")
+
+
+def imported_files(path: Path) -> dict[str, Path]:
+    """The files that one imports of its own package, or else of its folder, and what these import.
+
+    By reading the texts, so that an import within a function counts before that is called; one by
+    a name that is made up as it runs is not seen.
+
+    Args:
+        path: The file.
+
+    Returns:
+        By module name, sorted, without the file itself.
+
+    >>> imported_files(Path("nowhere.py"))
+    {}
+    """
+    path = path.resolve()
+    base, names = path.parent, [path.stem]
+    while (base / "__init__.py").is_file():
+        names.insert(0, base.name)
+        base = base.parent
+    if names[-1] == "__init__":
+        names.pop()
+    packaged = len(names) > 1 or path.stem == "__init__"
+    if not packaged and base.name in INSTALLED:
+        return {}
+    found, left = dict[str, Path](), [(".".join(names), path)]
+    while left:
+        module, file = left.pop()
+        for name in _imports(file, module):
+            own = not packaged or name.split(".")[0] == names[0]
+            there = _file_of(base, name) if own else None
+            if there is not None and there != path and name not in found:
+                found[name] = there
+                left.append((name, there))
+    return dict(sorted(found.items()))
+
+
+def _file_of(base: Path, name: str) -> Path | None:
+    place = base.joinpath(*name.split("."))
+    files = (place / "__init__.py", place.with_name(f"{place.name}.py"))
+    return next((file for file in files if file.is_file()), None)
+
+
+def _imports(file: Path, module: str) -> Iterator[str]:
+    """Names of all modules that a file may import, those of packages on the way as well."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        named: list[str] = []
+        if isinstance(node, ast.Import):
+            named = [one.name for one in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            # A relative import climbs one package less than it has dots.
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            start = ".".join([*(above if node.level else ()), *filter(None, [node.module])])
+            # What is taken of a module may be a module of a package.
+            named = [start, *(f"{start}.{one.name}" for one in node.names)]
+        for name in named:
+            parts = name.split(".")
+            yield from (".".join(parts[: i + 1]) for i in range(len(parts)) if all(parts))
