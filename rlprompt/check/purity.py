@@ -18,6 +18,18 @@ from rlprompt.types import Floats
 JUMPS = 0.1
 
 
+def purity_rows(
+    ask: CheckedTask,
+    n_prompts: int,
+    examples: Sequence[Example],
+    other_examples: Sequence[Example],
+) -> int:
+    """Rows that `check_purity` asks for, of so many prompts."""
+    held = other_examples if ask.task.scored_together else examples
+    alone = n_prompts * len(held) * ask.cost(held[:1])
+    return 9 * n_prompts * ask.cost(examples) + n_prompts * ask.cost(other_examples) + alone
+
+
 def check_purity(
     ask: CheckedTask,
     prompts: Sequence[Prompt],

@@ -169,7 +169,10 @@ def _signal(found: Components, n_train: int) -> Finding:
         f"{spread:.3g} are told apart by {_count(found.examples_needed())} examples; that prompts "
         f"differ at all shows on {n_train} with {_count(found.prompts_needed(n_train))} prompts"
     )
-    return Finding("signal", "pass" if reliability >= RELIABLE else "warn", text)
+    if reliability >= RELIABLE:
+        return Finding("signal", "pass", text)
+    text += ". More than half is the choice of examples: give more, or a finer reward"
+    return Finding("signal", "warn", text)
 
 
 def _count(number: float) -> str:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import Any, get_args
 
@@ -25,8 +26,9 @@ from rlprompt._utils.seeding import random_states
 from rlprompt._utils.text import listed
 from rlprompt.check.calls import CheckedTask, as_rewards, raised
 from rlprompt.check.classes import check_classes, check_foresight, largest_class
-from rlprompt.check.gradient import check_gradient
-from rlprompt.check.purity import check_purity
+from rlprompt.check.gradient import check_gradient, gradient_calls
+from rlprompt.check.patience import Patience
+from rlprompt.check.purity import check_purity, purity_rows
 from rlprompt.check.report import Finding, Report, Stop, collect, verdict
 from rlprompt.check.signal import check_signal
 from rlprompt.check.silence import silence
@@ -53,6 +55,8 @@ MEMBERS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
 N_PROMPTS, N_EXAMPLES = 4, 3
 # Random prompts and train examples that the worth of a search is judged by.
 MANY_PROMPTS, MANY_EXAMPLES = 16, 16
+# Of them at the least; fewer say next to nothing.
+LEAST_PROMPTS = 6
 # Times a forward pass over the same texts from which a task is slow, and seconds a row that are
 # nothing whatever the model.
 SLOW, QUICK = 10.0, 1e-3
@@ -61,9 +65,15 @@ TIMED_TOKENS = 256
 
 
 def check_task(
-    task: Task, lm: FrozenLM, *, seed: int = 0, length: int | Length = 5, every_example: bool = True
+    task: Task,
+    lm: FrozenLM,
+    *,
+    seed: int = 0,
+    length: int | Length = 5,
+    every_example: bool = True,
+    patience: Patience | None = None,
 ) -> Report:
-    """Try a task: about 500 rows, and one for each example.
+    """Try a task: about 1,000 rows, and one for each example.
 
     Args:
         task: What is checked.
@@ -72,6 +82,7 @@ def check_task(
         length: Tokens of a prompt, exactly or in a range; see `search`.
         every_example: Whether each example of every split is scored once, dev and test included, so
             that a search does not end in an error at its last step. No reward of theirs is told.
+        patience: How long that may take, and where what is left out is noted; None for all of it.
 
     >>> from rlprompt.check.toy import ToyTask, toy_lm
     >>> report = check_task(ToyTask(), toy_lm())
@@ -91,7 +102,8 @@ def check_task(
         except ValueError as error:
             return Report(subject, (*members, Finding("examples-fit", "fail", str(error))))
         members += tuple(_texts(task, lm))
-    check = _Check(task, lm, np.random.default_rng(seed), length)
+    rng = np.random.default_rng(seed)
+    check = _Check(task, lm, rng, length, Patience() if patience is None else patience)
     series = [lambda: _fingerprint(task), check.answers]
     if every_example:
         series.append(check.every_example)
@@ -131,8 +143,7 @@ def _members(task: Task) -> Iterator[Finding]:
 
 
 def _texts(task: Task, lm: FrozenLM) -> Iterator[Finding]:
-    """What was done to examples, and how the tokenizer treats the borders of their pieces."""
-    yield from (Finding("examples", "pass", note) for note in task.splits.notes)
+    """How the tokenizer treats the borders of the pieces of examples."""
     warnings = list(task.spelling_warnings(lm))
     yield from (Finding("tokens", "warn", warning) for warning in warnings)
     if not warnings:
@@ -181,11 +192,18 @@ class _Check:
         lm: The model.
         rng: Draws prompts.
         length: Of prompts.
+        patience: How long it may take.
     """
 
     def __init__(
-        self, task: Task, lm: FrozenLM, rng: np.random.Generator, length: int | Length
+        self,
+        task: Task,
+        lm: FrozenLM,
+        rng: np.random.Generator,
+        length: int | Length,
+        patience: Patience,
     ) -> None:
+        self.patience = patience
         self.given, self.task = task, as_task(task)
         self.lm, self.rng, self.length = lm, rng, length
         # Of their own, so that what is drawn for other kinds does not hang on texts.
@@ -215,21 +233,66 @@ class _Check:
         examples = _spread(train, N_EXAMPLES)
         taken = listed(f"{kind.removesuffix('s')} prompts" for kind in self.kinds)
         yield Finding("kinds", "pass", f"it takes {taken}")
-        for kind in self.kinds:
-            prompts = self.prompts(kind, N_PROMPTS)
-            others = self.prompts(kind, 2), self.task.splits.parts()["dev"][:2]
-            found = collect(partial(check_purity, self.ask, prompts, examples, *others))
-            yield from found
-            if any(finding.status == "fail" for finding in found):
+        first = self.prompts(self.kinds[0], N_PROMPTS)
+        self.ask(first, examples)
+        # Single rows, and the first ones, say little about how long many take.
+        self.ask.rows, self.ask.seconds = 0, 0.0
+        self.ask(first, examples)
+        if not (yield from self._asked_again(self.kinds[0], first, examples)):
+            return
+        # Before other kinds and gradients: it is what a search stands or falls with.
+        some = _spread(train, MANY_EXAMPLES)
+        fits = self.patience.left / max(1e-9, self._seconds(self._signal_rows(1)))
+        count = int(min(fits, MANY_PROMPTS))
+        if count < MANY_PROMPTS:
+            left = f"{MANY_PROMPTS - count if count >= LEAST_PROMPTS else 'all'} of {MANY_PROMPTS}"
+            what = f"{left} random prompts that tell what a search could find"
+            self.patience.leave_out(what, self._seconds(self._signal_rows(MANY_PROMPTS)))
+        if count >= LEAST_PROMPTS:
+            yield from self._signal(self.kinds[0], count, some)
+        if "tokens" in self.kinds and self._allows(3 * len(some), "whether the model writes"):
+            yield from self._written(some)
+        for kind in self.kinds[1:]:
+            if not (yield from self._asked_again(kind, self.prompts(kind, N_PROMPTS), examples)):
                 return
-            yield from self._companions(prompts, examples)
-        if "soft" in self.kinds and self.task.has("rewards_with_grad"):
+        n_rows = gradient_calls(2) * self.ask.cost(examples)
+        if (
+            "soft" in self.kinds
+            and self.task.has("rewards_with_grad")
+            and self._allows(n_rows, "whether the gradient is that of the reward")
+        ):
             soft = [p for p in self.prompts("soft", 2) if isinstance(p, SoftPrompt)]
             yield from check_gradient(self.task, self.ask, soft, examples, self.rng)
-        some = _spread(train, MANY_EXAMPLES)
-        yield from self._signal(self.kinds[0], some)
-        if "tokens" in self.kinds:
-            yield from self._written(some)
+        self.patience.row_seconds = self.ask.row_seconds
+
+    def _asked_again(
+        self, kind: PromptKind, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Generator[Finding, None, bool]:
+        """Whether prompts of a kind earn the same in all ways; returns whether to go on."""
+        dev = self.task.splits.parts()["dev"][:2]
+        what = f"whether {kind.removesuffix('s')} prompts asked again earn the same"
+        if not self._allows(purity_rows(self.ask, len(prompts), examples, dev), what):
+            return True
+        others = self.prompts(kind, 2)
+        found = collect(partial(check_purity, self.ask, prompts, examples, others, dev))
+        yield from found
+        if any(finding.status == "fail" for finding in found):
+            return False
+        yield from self._companions(prompts, examples)
+        return True
+
+    def _allows(self, n_rows: int, what: str) -> bool:
+        """Whether there is time for so many rows."""
+        return self.patience.allows(self._seconds(n_rows), what)
+
+    def _seconds(self, n_rows: int) -> float:
+        """What so many rows take, as far as it is known."""
+        return n_rows * self.ask.row_seconds
+
+    def _signal_rows(self, n_prompts: int) -> int:
+        """Rows from which the worth of a search is told: of the task, and of the model alone."""
+        some = _spread(self.task.splits.train, MANY_EXAMPLES)
+        return n_prompts * (self.ask.cost(some) + len(some))
 
     @cached_property
     def kinds(self) -> list[PromptKind]:
@@ -261,9 +324,7 @@ class _Check:
         """Whether what it says besides agrees with its rewards."""
         rewards = self.ask(prompts, examples)
         if self.task.has("measure"):
-            again, metric, *_ = self.ask.guarded(
-                lambda task: task.measure(self.lm, list(prompts), list(examples))
-            )
+            again, metric, *_ = self._measure(prompts, examples)
             metric = np.asarray(metric)
             problem = ""
             if not np.allclose(again, rewards, rtol=0, atol=self.ask.tolerance(rewards)):
@@ -274,7 +335,8 @@ class _Check:
             yield verdict("metric", problem, "`measure` gives the same rewards, and a metric")
         if self.task.has("rewards_with_outputs"):
             again, texts = self.ask.guarded(
-                lambda task: task.rewards_with_outputs(self.lm, list(prompts), list(examples))
+                len(prompts) * self.ask.cost(examples),
+                lambda task: task.rewards_with_outputs(self.lm, list(prompts), list(examples)),
             )
             problem = ""
             if not np.allclose(again, rewards, rtol=0, atol=self.ask.tolerance(rewards)):
@@ -290,22 +352,23 @@ class _Check:
             prompts["the hand-written one"] = self.task.written(self.lm, self.task.hand_prompt)
         (prompts["a random one"],) = self.prompts("tokens", 1)
         outputs = self.ask.guarded(
-            lambda task: what_it_writes(task, self.lm, list(prompts.values()), list(examples))
+            len(prompts) * len(examples),
+            lambda task: what_it_writes(task, self.lm, list(prompts.values()), list(examples)),
         )
         if outputs is not None:
             problem = silence(dict(zip(prompts, outputs, strict=True)), self.task)
             yield verdict("writing", problem, "the model writes answers", "warn")
 
-    def _signal(self, kind: PromptKind, examples: Sequence[Example]) -> Iterator[Finding]:
-        """What a search could find, and what a row costs."""
+    def _signal(
+        self, kind: PromptKind, count: int, examples: Sequence[Example]
+    ) -> Iterator[Finding]:
+        """What a search could find, by so many prompts, and what a row costs."""
         self.ask(self.prompts(kind, 1), examples)  # what is kept from call to call is kept now
-        prompts = self.prompts(kind, MANY_PROMPTS)
+        prompts = self.prompts(kind, count)
         began = time.perf_counter()
         measured = None
         if self.task.class_words and self.task.has("measure"):
-            measured = Measured(
-                *self.ask.guarded(lambda task: task.measure(self.lm, list(prompts), list(examples)))
-            )
+            measured = self._measure(prompts, examples)
             rewards = as_rewards(measured.rewards, prompts, examples)
         else:
             rewards = self.ask(prompts, examples)
@@ -324,28 +387,47 @@ class _Check:
         if measured is not None:
             can_calibrate = self.task.calibrated() is not None
             yield from check_classes(measured, examples, can_calibrate=can_calibrate)
-        elif self.task.metric != "reward" and "writing" in (self.task.usage() or {}):
-            measured = Measured(
-                *self.ask.guarded(lambda task: task.measure(self.lm, list(prompts), list(examples)))
-            )
+        elif (
+            self.task.metric != "reward"
+            and "writing" in (self.task.usage() or {})
+            and self._allows(rewards.size, "how the reward foretells the metric")
+        ):
+            measured = self._measure(prompts, examples)
             yield check_foresight(measured, self.task.metric)
+
+    def _measure(self, prompts: Sequence[Prompt], examples: Sequence[Example]) -> Measured:
+        """What the task measures."""
+        measured = self.ask.guarded(
+            len(prompts) * self.ask.cost(examples),
+            lambda task: task.measure(self.lm, list(prompts), list(examples)),
+        )
+        return Measured(*measured)
 
     def _seen(self, examples: Sequence[Example]) -> str:
         """What the model wrote, if it did."""
         prompt = self.prompts(self.kinds[0], 1)
-        texts = self.ask.guarded(lambda task: what_it_writes(task, self.lm, prompt, list(examples)))
+        texts = self.ask.guarded(
+            len(examples), lambda task: what_it_writes(task, self.lm, prompt, list(examples))
+        )
         some = ", ".join(map(repr, texts[0][:3])) if texts else ""
         return f"under one of them the model wrote {some}" if some else ""
 
     def every_example(self) -> Iterator[Finding]:
-        """Whether one prompt can be scored on each example of every split."""
+        """Whether a prompt can be scored on each example of all splits that there is time for."""
         prompts = self.prompts(self.kinds[0], 1)
-        count = 0
-        for part in self.task.splits.parts().values():
-            for start in range(0, len(part), CHUNK):
-                self.ask(prompts, part[start : start + CHUNK])
-            count += len(part)
-        yield Finding("every-example", "pass", f"all {count} examples of all splits can be scored")
+        parts = self.task.splits.parts().values()
+        count, total = 0, sum(map(len, parts))
+        for chunk in _in_turns(parts, self.rng):
+            if self._seconds(self.ask.cost(chunk)) > self.patience.left:
+                break
+            self.ask(prompts, chunk)
+            count += len(chunk)
+        text = f"all {total} examples of all splits can be scored"
+        if count < total:
+            self._allows(total - count, f"{total - count:,} of {total:,} examples, scored once")
+            text = f"{count:,} of {total:,} examples can be scored, the longest of each split first"
+        if count:
+            yield Finding("every-example", "pass", text)
 
     def left_alone(self) -> Iterator[Finding]:
         """Whether all those calls changed anything."""
@@ -382,6 +464,20 @@ def _spread(examples: Sequence[Example], count: int) -> list[Example]:
     """A few examples from all over a split."""
     places = np.linspace(0, len(examples) - 1, min(count, len(examples))).round().astype(int)
     return [examples[i] for i in places]
+
+
+def _in_turns(
+    parts: Iterable[Sequence[Example]], rng: np.random.Generator
+) -> Iterator[Sequence[Example]]:
+    """All examples in pieces, split by split in turn: the longest first, the others by chance."""
+    pieces = []
+    for part in parts:
+        longest = sorted(part, key=lambda one: -sum(map(len, one.fields.values())))
+        rest = longest[CHUNK:]
+        mixed = [*longest[:CHUNK], *(rest[i] for i in rng.permutation(len(rest)))]
+        pieces.append([mixed[start : start + CHUNK] for start in range(0, len(mixed), CHUNK)])
+    for turn in itertools.zip_longest(*pieces):
+        yield from filter(None, turn)
 
 
 def _forward_seconds(lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]) -> float:

@@ -169,7 +169,7 @@ def list_(
     ],
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to look for runs.")] = RUNS,
 ) -> None:
-    """List the optimisers, tasks or models that there are, or the runs in a folder."""
+    """List optimisers, tasks, models, or runs."""
     from rlprompt.cli import listing
 
     listings: dict[Listing, Callable[[], None]] = {
@@ -310,7 +310,7 @@ def _compare(
             trace = place / "runs" / f"{run.search.name}.error.txt"
             typer.echo(f"error: {run.search.title} ended with an error; see {trace}", err=True)
         raise typer.Exit(1)
-    for line in terminal.next_steps(place, len(config.seeds) == 1):
+    for line in terminal.next_steps(place):
         console.print(line)
 
 

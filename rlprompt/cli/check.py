@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlprompt.check.patience import duration
 from rlprompt.cli.options import Device, Dtype
 
 if TYPE_CHECKING:
+    from rlprompt.check.patience import Patience
     from rlprompt.check.report import Report
     from rlprompt.config.schema import Config
     from rlprompt.models.lm import FrozenLM
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
     from rlprompt.tasks.base import Task
 
 DEFAULT_MODEL = "smollm2-135m"
+# Seconds that a check takes at most, and the share of them that is for tasks; an optimiser takes a
+# few (0.3 to 4 seconds on a busy CPU).
+LIMIT = 110.0
+TASKS = 0.5
+OPTIMISER = 4.0
 
 
 def check(
@@ -33,16 +40,19 @@ def check(
     model: Annotated[
         str, typer.Option(metavar="NAME", help="Model for a task; a CONFIG has its own.")
     ] = DEFAULT_MODEL,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Do not score every example of every split once.")
+    full: Annotated[
+        bool, typer.Option("--full", help="Leave nothing out, however long that takes.")
     ] = False,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Check a task before a search is paid for; exit code 1 if something is wrong with it.
+    """Check a task before a search is paid for.
 
-    For an experiment file: its task, its optimisers, and what the searches will cost.
+    For an experiment file: its task, its optimisers, and what the searches will cost. It takes two
+    minutes at most, loading not counted, and says what it leaves out for that. Exit code 1 if
+    something is wrong.
     """
+    from rlprompt.check.patience import Patience
     from rlprompt.check.task import check_task
     from rlprompt.config.registry import entries
     from rlprompt.models.lm import FrozenLM
@@ -50,12 +60,16 @@ def check(
     if not Path(subject).exists() and (":" in subject or subject in entries("task")):
         task = _find_task(subject)
         lm = FrozenLM.load(model, device=device or "auto", dtype=dtype or "auto")
-        reports = [_told(check_task(task, lm, every_example=not quick))]
+        patience = Patience(math.inf if full else LIMIT)
+        reports = [_told(check_task(task, lm, patience=patience))]
         _tell_label_words(task, lm)
+        _tell_left_out(patience)
     else:
-        reports = _check_experiment(subject, quick, device, dtype)
+        reports = _check_experiment(subject, full, device, dtype)
     if any(report.failed for report in reports):
         raise typer.Exit(1)
+    if Path(subject).exists():
+        typer.echo(f"\nno check failed; next: rlprompt compare {subject}")
 
 
 def dry_run(config: Config) -> None:
@@ -65,18 +79,20 @@ def dry_run(config: Config) -> None:
         ValueError: Something in the config is wrong.
         AssetError: Bundled data or model could not be fetched.
     """
+    from rlprompt.check.patience import Patience
     from rlprompt.studies.experiment import headed
     from rlprompt.studies.loading import load_experiments
 
     config = config.with_random()
     typer.echo(f"{config.name}: a plan; no search is run and nothing is written")
-    _show_plans(headed(load_experiments(config)))
+    _show_plans(headed(load_experiments(config)), Patience())
 
 
 def _check_experiment(
-    subject: str, quick: bool, device: str | None, dtype: str | None
+    subject: str, full: bool, device: str | None, dtype: str | None
 ) -> list[Report]:
     from rlprompt.check.optimiser import check_optimiser
+    from rlprompt.check.patience import Patience
     from rlprompt.check.task import check_task
     from rlprompt.config.yaml_file import load_config
     from rlprompt.studies.experiment import headed
@@ -84,9 +100,11 @@ def _check_experiment(
 
     config = load_config(Path(subject), device=device, dtype=dtype).with_random()
     experiments = load_experiments(config)
+    patience = Patience(math.inf if full else LIMIT)
     reports = []
     # Budgets make no difference to a task and a model.
-    for experiment in {(e.task_name, e.lm.name): e for e in experiments}.values():
+    places = list({(e.task_name, e.lm.name): e for e in experiments}.values())
+    for i, experiment in enumerate(places):
         typer.echo(f"task {experiment.task_name} with {experiment.lm.name}")
         if experiment.lm.served:
             typer.echo(
@@ -94,20 +112,30 @@ def _check_experiment(
                 " on this machine"
             )
             continue
-        report = check_task(
-            experiment.task, experiment.lm, length=experiment.length, every_example=not quick
-        )
+        own = patience.part(TASKS / (len(places) - i * TASKS))
+        report = check_task(experiment.task, experiment.lm, length=experiment.length, patience=own)
+        patience.row_seconds = max(patience.row_seconds, own.row_seconds)
         reports.append(_told(report))
         _tell_label_words(experiment.task, experiment.lm)
     sound = not any(report.failed for report in reports)
     typer.echo("\noptimisers, on a task that costs nothing")
     for name, optimiser in experiment.optimisers.items():
-        reports.append(check_optimiser(optimiser))
-        _tell_problems(name, reports[-1])
+        if patience.allows(OPTIMISER, f"whether {name} keeps its promises"):
+            reports.append(check_optimiser(optimiser))
+            _tell_problems(name, reports[-1])
     typer.echo("")
     if sound:  # or what it costs is of no interest
-        _show_plans(headed(experiments))
+        _show_plans(headed(experiments), patience)
+    _tell_left_out(patience)
     return reports
+
+
+def _tell_left_out(patience: Patience) -> None:
+    """What there was no time for, if there is such."""
+    if patience.left_out:
+        typer.echo("\nleft out to be done in two minutes; `--full` leaves nothing out:")
+        for what in patience.left_out:
+            typer.echo(f"      {what}")
 
 
 def _told(report: Report) -> Report:
@@ -165,39 +193,37 @@ def _find_task(name: str) -> Task:
     return import_task(spec, {}) if callable(found) else checked_task(found, name)
 
 
-def _show_plans(experiments: Mapping[str, Experiment]) -> None:
+def _show_plans(experiments: Mapping[str, Experiment], patience: Patience) -> None:
     """A plan for each experiment under its heading, which is "" for the only one."""
-    for heading, experiment in experiments.items():
+    for i, (heading, experiment) in enumerate(experiments.items()):
         if heading:
             typer.echo(f"\n{heading}")
-        if experiment.lm.served:
-            _show_rows(experiment)
-        else:
-            _show_plan(experiment)
+        _show_plan(experiment, patience.part(1 / (len(experiments) - i)), heading)
 
 
-def _show_rows(experiment: Experiment) -> None:
-    """What an experiment on a served model will ask, which is not tried: that would be paid for."""
-    from rlprompt.studies.dry_run import all_rows
-
-    rows = all_rows([experiment])
-    n_words = sum(map(len, experiment.task.class_words.values()))
-    each = f"{n_words} requests at most, one a label word" if n_words else "a request or more"
-    typer.echo(
-        f"rows in all: {rows.searched:,} searched, and at most {rows.outside:,} beside; a row is "
-        f"{each}, and none where the same was asked before. Seconds and tokens are not measured, "
-        f"for {experiment.lm.where} would be paid for that"
-    )
-
-
-def _show_plan(experiment: Experiment) -> None:
+def _show_plan(experiment: Experiment, patience: Patience, heading: str) -> None:
+    """What an experiment costs; in rows alone where measuring is paid for, or takes too long."""
     from rlprompt.cli import terminal
-    from rlprompt.studies.dry_run import make_plan
+    from rlprompt.studies.dry_run import all_rows, least_rows, make_plan
 
-    plan = make_plan(experiment)
-    terminal.print_columns(terminal.make_console(), _table(plan), numeric=6)
-    for line in _remarks(experiment, plan):
-        typer.echo(line)
+    seconds = least_rows(experiment) * patience.row_seconds
+    what = f"how long the searches take{f' ({heading})' if heading else ''}"
+    if not experiment.lm.served and patience.allows(seconds, what):
+        plan = make_plan(experiment, patience.left)
+        terminal.print_columns(terminal.make_console(), _table(plan), numeric=6)
+        for line in _remarks(experiment, plan):
+            typer.echo(line)
+        return
+    rows = all_rows([experiment])
+    said = f"rows in all: {rows.searched:,} searched, and at most {rows.outside:,} beside"
+    if experiment.lm.served:
+        n_words = sum(map(len, experiment.task.class_words.values()))
+        each = f"{n_words} requests at most, one a label word" if n_words else "a request or more"
+        said += (
+            f"; a row is {each}, and none where the same was asked before. Seconds and tokens are "
+            f"not measured, for {experiment.lm.where} would be paid for that"
+        )
+    typer.echo(said)
 
 
 def _table(plan: Plan) -> list[tuple[str, ...]]:
@@ -205,7 +231,7 @@ def _table(plan: Plan) -> list[tuple[str, ...]]:
         ("search", "runs", "rows", "prompts", "LM", "own time", "dev and test")
     ]
     for one in plan.searches:
-        times = map(_duration, (one.lm_seconds, one.own_seconds, one.selection_seconds))
+        times = map(duration, (one.lm_seconds, one.own_seconds, one.selection_seconds))
         counts = (f"{one.n_runs}", f"{one.rows:,}", f"{one.n_prompts:,}")
         rows.append((one.optimiser, *counts, *times))
     return rows
@@ -215,11 +241,11 @@ def _remarks(experiment: Experiment, plan: Plan) -> list[str]:
     selection = sum(one.n_runs * one.selection_rows for one in plan.searches)
     lines = [
         "(figures of each run; LM: rewards and gradients; own time: the optimiser itself)",
-        f"controls: {plan.control_rows:,} rows, {_duration(plan.control_seconds)}",
+        f"controls: {plan.control_rows:,} rows, {duration(plan.control_seconds)}",
         f"in all: {plan.rows:,} rows ({selection:,} of them to choose on dev and for the final "
-        f"scores), about {_duration(plan.seconds)} in one process, loading not counted",
+        f"scores), about {duration(plan.seconds)} in one process, loading not counted",
         f"memory: {_size(plan.bytes_now)} now, at most {_size(plan.bytes_more)} more for scoring",
-        f"measured in {_duration(plan.measured_seconds)} on {experiment.lm.device}; a machine that "
+        f"measured in {duration(plan.measured_seconds)} on {experiment.lm.device}; a machine that "
         "is busier then takes longer, and an optimiser may slow down as its history grows",
     ]
     if experiment.references:
@@ -232,17 +258,6 @@ def _remarks(experiment: Experiment, plan: Plan) -> list[str]:
         named = ", ".join(f"{name} {value:g}" for name, value in limits.items())
         lines.append(f"searches may end before: {named}")
     return lines
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as a person says them.
-
-    >>> _duration(0.04), _duration(75)
-    ('0.0 s', '0:01:15')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return str(datetime.timedelta(seconds=round(seconds)))
 
 
 def _size(n_bytes: int) -> str:

@@ -23,7 +23,7 @@ def doctor(
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Say what this machine and a model are, and what is known to be wrong with them.
+    """Say what a machine and a model are, and what is wrong.
 
     Versions, devices, memory and speed; of a MODEL also how it is scored and why, how fast, and how
     its tokenizer spells. Exit code 1 if something is wrong. Nothing is sent anywhere, and the home

@@ -43,10 +43,10 @@ def init(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
 ) -> None:
-    """Write an experiment file for some data, and say what was guessed.
+    """Write an experiment file for some data.
 
     Looks at the columns, has the model loaded, finds a word for each class, tries templates on the
-    train examples, and measures what ten minutes pay for on this machine.
+    train examples, measures what ten minutes pay for on this machine, and says what it guessed.
     """
     from rlprompt._utils.files import write_atomically
     from rlprompt._utils.text import file_part, visible

@@ -58,7 +58,10 @@ def watch(
         float, typer.Option(min=0.1, metavar="SECONDS", help="Pause between looks.")
     ] = 2.0,
 ) -> None:
-    """Follow a study that runs elsewhere, a line a run, until all its runs have ended."""
+    """Follow a study that runs elsewhere.
+
+    A line a run, and another one whenever it goes on, until all runs have ended.
+    """
     from rlprompt.studies.inspection import is_left, state_line
 
     shown: dict[str, str] = {}
@@ -102,7 +105,7 @@ def export(
         str | None, typer.Option(metavar="NAME", help="Of the runs on this model.")
     ] = None,
 ) -> None:
-    """Write what a study found: every prompt, or the best one to keep, pass on and use.
+    """Write the best prompt of a study, or all of them.
 
     The folder of --best holds the prompt's text, ids and vectors, an adapter for PEFT, and a card
     that says what it scored, how it was found and how to use it; of a served model the text and
@@ -174,7 +177,10 @@ def verify(
     study: StudyPath,
     sample: Annotated[int, typer.Option(min=0, metavar="N", help="Prompts of each run.")] = 32,
 ) -> None:
-    """Score some prompts of a study again, and its final ones; exit code 1 if they differ."""
+    """Score prompts of a study again, and compare.
+
+    Some of each run and the final ones; exit code 1 if they differ by more than rounding makes.
+    """
     from rlprompt.studies import verification
     from rlprompt.studies.experiment import searches
 
@@ -196,7 +202,10 @@ def work(
         Path | None, typer.Option(metavar="FILE", help="Answers that studies share.")
     ] = None,
 ) -> None:
-    """Help with a study that runs elsewhere, or go on with it, until its runs have ended."""
+    """Help with a study, or go on with it.
+
+    It may run elsewhere meanwhile; this goes on until its runs have ended.
+    """
     from rlprompt.studies.run import work as help_with
 
     help_with(_load(study), study, cache)
@@ -260,10 +269,11 @@ def report(
         Path | None, typer.Option(metavar="FOLDER", help="Folder to write to, instead of RUN.")
     ] = None,
 ) -> None:
-    """Write a study's page: report.html, and its tables as Markdown, CSV and LaTeX.
+    """Write a study's page and its tables.
 
-    The page says what may be concluded, shows the curves, results and best prompts, and what cannot
-    be relied on. It is one file that needs no network.
+    That is report.html, and the tables as Markdown, CSV and LaTeX. The page says what may be
+    concluded, shows the curves, results and best prompts, and what cannot be relied on. It is one
+    file that needs no network.
     """
     from rlprompt.cli.terminal import make_console, print_conclusions
     from rlprompt.reports.html import write_page

@@ -1,13 +1,27 @@
-"""What `rlprompt ls` prints: the optimisers, tasks and models that there are."""
+"""What `rlprompt ls` prints: the optimisers, tasks and models that there are.
+
+To see the settings of a search method its module is imported, and PyTorch with it, which takes
+seconds. What was seen is kept in the cache until a file of its package is another one.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import sys
 import textwrap
+from importlib.metadata import EntryPoint
 from inspect import Parameter
+from pathlib import Path
 
 import typer
 
 from rlprompt._utils.assets import ASSETS, cache_folder, is_cached
+from rlprompt._utils.files import write_atomically
 from rlprompt.config import registry
 from rlprompt.config.registry import settings_of, summary_of
 from rlprompt.config.schema import DEFAULT_DATA
@@ -55,22 +69,62 @@ def list_models() -> None:
 
 
 def _list_entries(kind: RegistryKind) -> None:
+    kept = cache_folder() / f"{kind}s.json"
+    seen: dict[str, list[str]] = {}
+    with contextlib.suppress(OSError, ValueError):
+        seen = json.loads(kept.read_text(encoding="utf-8"))
+    known = dict(seen)
     for name, point in registry.entries(kind).items():
-        package = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown package"
-        try:
-            made = registry.load(kind, name)
-        except ValueError as error:  # the others can be listed all the same
-            typer.echo(f"{name}: {error}")
-            continue
-        typer.echo(f"{name}: {summary_of(made)}")
-        typer.echo(f"    {point.value}, from {package}")
-        settings = [
-            setting if default is Parameter.empty else f"{setting}={default!r}"
-            for setting, default in settings_of(made).items()
-        ]
+        stamp = f"{sys.version_info[:2]} {point.value} {_stamp(point.module.partition('.')[0])}"
+        if seen.get(name, [""])[0] != stamp:
+            try:
+                seen[name] = [stamp, *_described(kind, name)]
+            except ValueError as error:  # the others can be listed all the same
+                typer.echo(f"{name}: {error}")
+                continue
+        _, summary, settings = seen[name]
+        typer.echo(f"{name}: {summary}")
+        typer.echo(f"    {point.value}, from {_package(point)}")
         if settings:
-            said = f"settings: {', '.join(settings)}"
+            said = f"settings: {settings}"
             typer.echo(textwrap.fill(said, 100, initial_indent="    ", subsequent_indent=" " * 8))
+    if seen != known:
+        with contextlib.suppress(OSError):  # it is only quicker with it
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(kept, json.dumps(seen).encode())
+
+
+def _described(kind: RegistryKind, name: str) -> tuple[str, str]:
+    """A line about something registered, and its settings.
+
+    Raises:
+        ValueError: It cannot be imported.
+    """
+    made = registry.load(kind, name)
+    settings = [
+        setting if default is Parameter.empty else f"{setting}={default!r}"
+        for setting, default in settings_of(made).items()
+    ]
+    return summary_of(made), ", ".join(settings)
+
+
+def _package(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown package"
+
+
+@functools.cache
+def _stamp(package: str) -> str:
+    """A hash of when the files of a package were changed; nothing of it is imported."""
+    spec = importlib.util.find_spec(package)
+    digest = hashlib.blake2b(digest_size=16)
+    if spec is not None:
+        for place in spec.submodule_search_locations or [str(Path(spec.origin or "").parent)]:
+            for folder, folders, files in os.walk(place, followlinks=True):
+                folders.sort()
+                for file in sorted(one for one in files if one.endswith(".py")):
+                    about = Path(folder, file).stat()
+                    digest.update(f"{folder}/{file} {about.st_mtime_ns} {about.st_size}".encode())
+    return digest.hexdigest()
 
 
 def _state(asset: str) -> str:

@@ -329,15 +329,13 @@ def print_conclusions(console: Console, page: Page) -> None:
         console.print(visible(line))
 
 
-def next_steps(place: Path, one_seed: bool) -> list[str]:
+def next_steps(place: Path) -> list[str]:
     """What a person may do with a study that is done."""
-    lines = [
+    return [
         f"look: {place / 'report.html'}",
         f"keep the best prompt: rlprompt export {place} --best found",
         "use it: rlprompt predict found DATA",
     ]
-    more = "tell luck from method: run it again with more seeds; what is there is kept"
-    return [*lines, more] if one_seed else lines
 
 
 def print_table(console: Console, table: Table) -> None:

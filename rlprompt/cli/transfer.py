@@ -61,7 +61,7 @@ def transfer(
         typer.Option(metavar="FILE", help="Where to write, instead of RUN/transfer.json."),
     ] = None,
 ) -> None:
-    """Score the prompts that a study found on other models and other tasks.
+    """Score found prompts on other models and tasks.
 
     Tokens of another model go there as text that is typed again, soft prompts as their nearest
     tokens; beside them the empty and the hand-written prompt. The study's own model comes first:

@@ -208,5 +208,6 @@ def _distinct(examples: Sequence[Example], by_class: bool) -> tuple[list[Example
     if torn:
         notes.append(f"{len(torn)} texts that are there with two labels were left out")
     if n_repeats := len(examples) - len(first):
-        notes.append(f"{n_repeats} repeated examples were used once")
+        left_out = "repeats of examples were" if n_repeats > 1 else "repeat of an example was"
+        notes.append(f"{n_repeats} {left_out} left out")
     return [example for key, example in first.items() if key not in torn], notes

@@ -23,7 +23,9 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from rlprompt._utils.notebook import card, line
 from rlprompt._utils.suggest import reason
+from rlprompt._utils.text import listed_briefly, visible
 from rlprompt.export.facts import FORMAT, TENSOR, VECTORS, Facts
 from rlprompt.export.prediction import Prediction, memory_rows
 from rlprompt.export.server import Answer, PromptServer, used
@@ -137,6 +139,28 @@ class ExportedPrompt:
         beside = self.folder / facts.place
         where = str(beside) if facts.place and beside.exists() else facts.model
         return FrozenLM.load(where, device=device, **settings)
+
+    def _told(self) -> dict[str, str]:
+        facts, usage = self.facts, self.facts.task.usage
+        answers = {} if usage is None else {"answers": "written"}
+        if usage and usage.label_words:
+            answers = {"labels": listed_briefly(usage.label_words)}
+        name = facts.task.metric or "score"
+        scores = {f"{split} {name}": f"{own.metric:.3f}" for split, own in facts.scores.items()}
+        return {
+            "prompt": visible(repr(facts.text)),
+            "model": facts.model.model,
+            **answers,
+            **scores,
+        }
+
+    def __repr__(self) -> str:
+        """What it is, in a line."""
+        return line(f"Prompt for {self.facts.task.name}", self._told())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return card(f"Prompt for {self.facts.task.name}", self._told())
 
     @cached_property
     def _lm(self) -> FrozenLM:

@@ -49,7 +49,7 @@ from rlprompt.models.plain import PlainScorer
 from rlprompt.models.plain_generation import PlainGenerator
 from rlprompt.models.prefixes import keys_and_values
 from rlprompt.models.request import Limits, Request, calls, join, prepare, prepare_soft
-from rlprompt.models.scorer import Generator, Over, Scorer, token_vectors, write
+from rlprompt.models.scorer import Generator, Over, Scorer, to_device, token_vectors, write
 from rlprompt.models.spelling import Spelling
 from rlprompt.models.weights import input_device, keep_layout, n_parameters, quantisation
 from rlprompt.prompt import FedPrompt, Prompt, SoftPrompt, TextPrompt, TokenPrompt
@@ -364,8 +364,8 @@ class FrozenLM:
         shape = (len(ids) * len(queries), len(queries[0].candidates))
         out = torch.empty(shape, dtype=torch.float32, device=self.device)
 
-        def consume(index: Tensor, loglik: Tensor) -> None:
-            out[index] = loglik.float()
+        def consume(index: NDArray[np.int64], loglik: Tensor) -> None:
+            out[to_device(index, out.device)] = loglik.float()
 
         scorer.score(ids, vectors, queries, over, consume)
         found = out.cpu().view(len(ids), len(queries), -1)
@@ -449,9 +449,9 @@ class FrozenLM:
         vectors.requires_grad_()
         out = torch.empty((n * n_queries, len(queries[0].candidates)), device=self.device)
 
-        def consume(index: Tensor, loglik: Tensor) -> Tensor:
-            out[index] = loglik.detach().float()
-            return reward(loglik, (index % n_queries).cpu().numpy()).sum()
+        def consume(index: NDArray[np.int64], loglik: Tensor) -> Tensor:
+            out[to_device(index, out.device)] = loglik.detach().float()
+            return reward(loglik, index % n_queries).sum()
 
         self._scorer.score(request.ids, vectors, queries, over, consume)
         precision.check_finite(out, self.name, self.model.dtype)

@@ -19,6 +19,7 @@ from itertools import islice
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprompt.models.memory import split_evenly
@@ -166,7 +167,7 @@ class PackedScorer:
             for rows_ in self.packed.batch(window, call.with_grad):
                 self.memory.run(rows_, step)
 
-    def _read(self, hidden: Tensor, layout: Pass, call: _Call) -> tuple[Tensor, Tensor]:
+    def _read(self, hidden: Tensor, layout: Pass, call: _Call) -> tuple[NDArray[np.int64], Tensor]:
         """The pairs answered by a pass (n,) and their log-likelihoods (n, C)."""
         device = hidden.device
         head, weight = self.packed.head, self.packed.head.weight

@@ -185,7 +185,7 @@ class PlainScorer:
 
     def _answer(
         self, pairs: list[_Pair], vectors: Tensor | None, n_candidates: int, over: Over
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[NDArray[np.int64], Tensor]:
         forms = [form for pair in pairs for form in pair.forms]
         places = [sorted({position for position, _, _ in form.reads}) for form in forms]
         logits = self._logits(forms, vectors, _pad(places)[0])

@@ -28,7 +28,7 @@ Over = Literal["vocabulary", "candidates"]
 class Consume(Protocol):
     """Takes the answers of one pass as they come."""
 
-    def __call__(self, index: Tensor, loglik: Tensor) -> Tensor | None:
+    def __call__(self, index: NDArray[np.int64], loglik: Tensor) -> Tensor | None:
         """Take `loglik[i]` (C,) as the answer to pair `index[i]` = prompt * Q + query.
 
         Under gradients, returns the scalar to differentiate.
@@ -120,7 +120,7 @@ def collect(
     candidates: NDArray[np.int64],
     n_candidates: int,
     over: Over,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[NDArray[np.int64], Tensor]:
     """Sum reads (R,) by pair and candidate: the pairs (n,) and their log-likelihoods (n, C)."""
     index, which = np.unique(outputs, return_inverse=True)  # here, for a GPU would be waited for
     zeros = torch.zeros(len(index) * n_candidates, dtype=reads.dtype, device=reads.device)
@@ -128,7 +128,7 @@ def collect(
     loglik = zeros.index_add(0, places, reads).view(len(index), n_candidates)
     if over == "candidates":
         loglik = loglik.log_softmax(-1)
-    return to_device(index, reads.device), loglik
+    return index, loglik
 
 
 def accumulate_grad(value: Tensor, leaves: Sequence[Tensor]) -> None:

@@ -12,7 +12,7 @@ import json
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -140,6 +140,8 @@ class TrainQuestion(Question[Answer]):
         examples: Places of the train examples to score on, ascending; None for all.
         loss: What the gradients are of.
         told: Whether what the model answers is asked for, where the task tells that.
+        read: (P,) texts of the prompts that are tokens, for people, None for others; no part of
+            what is asked, and empty where nobody keeps it.
     """
 
     table: ClassVar[str] = "answers"
@@ -150,6 +152,7 @@ class TrainQuestion(Question[Answer]):
     examples: tuple[int, ...] | None = None
     loss: Loss = "reward"
     told: bool = False
+    read: tuple[str | None, ...] = field(default=(), compare=False)
 
     @property
     def climbed(self) -> Loss | None:
@@ -169,6 +172,7 @@ class TrainQuestion(Question[Answer]):
         gradients = answer.gradients
         return {
             "prompts": json.dumps(_states(self, answer)),
+            "texts": json.dumps(self.read) if any(self.read) else None,
             "digests": bytes.fromhex("".join(prompt.digest for prompt in self.prompts)),
             "rewards": answer.per_example.astype("<f8").tobytes(),
             "gradients": None if gradients is None else gradients.astype("<f4").tobytes(),

@@ -362,7 +362,8 @@ class Objective(Unpaid):
         """The answer to a batch: what was paid for before, or else the task's."""
         began = time.perf_counter()
         gradient = loss is not None
-        question = TrainQuestion(tuple(prompts), gradient, block.part, loss or "reward", told)
+        read = tuple(map(self._text, prompts)) if self._memo else ()
+        question = TrainQuestion(tuple(prompts), gradient, block.part, loss or "reward", told, read)
         answer = self._memo.get(question) if self._memo else None
         if answer is None:
             answer = self._ask(prompts, block, loss, told)
@@ -373,6 +374,10 @@ class Objective(Unpaid):
         self.ledger.judge_tokens += answer.judge_tokens
         self.waited += time.perf_counter() - began
         return answer
+
+    def _text(self, prompt: Prompt) -> str | None:
+        """How a person reads a prompt of tokens."""
+        return self.lm.decode(prompt.ids) if isinstance(prompt, TokenPrompt) else None
 
     def _ask(
         self, prompts: Sequence[Prompt], block: AskedBlock, loss: Loss | None, told: bool

@@ -85,4 +85,6 @@ MIGRATIONS = (
         seconds REAL NOT NULL
     )
     """,
+    # Texts of prompts that are tokens, as JSON, for people; NULL where none is or it was not kept.
+    "ALTER TABLE answers ADD COLUMN texts TEXT",
 )

@@ -46,7 +46,7 @@ EXTRA_ROWS = "extra_rows"
 # So many batches at a time: a long run need not fit into memory.
 _PAGE = """
     SELECT position, prompts, digests, rewards, gradients IS NOT NULL, seconds, outputs, examples,
-        completed, cost
+        completed, cost, texts
     FROM evaluations JOIN answers ON answers.id = answer
     WHERE run = ? AND position > ? ORDER BY position LIMIT 256
 """
@@ -100,6 +100,7 @@ class StoredBatch:
     Attributes:
         digests: (P,) content hashes of its prompts.
         prompts: (P,) prompts; of soft prompts only the best of the batch, None for the others.
+        texts: (P,) texts of those that are tokens; None for others, and from before they were kept.
         per_example: (P, E) float64.
         rewards: (P,) float64, means over all train examples: of a batch on a part of them those of
             the prompts that were scored on the others before, and NaN for the rest.
@@ -112,6 +113,7 @@ class StoredBatch:
 
     digests: tuple[str, ...]
     prompts: tuple[Prompt | None, ...]
+    texts: tuple[str | None, ...]
     per_example: Floats
     rewards: Floats
     examples: tuple[int, ...] | None
@@ -333,12 +335,13 @@ class Store:
         while page := self._database.read(_PAGE, run, last):
             last = page[-1][0]
             for _, prompts, digests, rewards, gradients, seconds, outputs, *placed in page:
-                places, means, cost = placed
+                places, means, cost, read = placed
                 states = json.loads(prompts)
                 per_example = np.frombuffer(rewards, dtype="<f8").reshape(len(states), -1)
                 yield StoredBatch(
                     tuple(digests[i : i + 16].hex() for i in range(0, len(digests), 16)),
                     tuple(state and prompt_from_state(state) for state in states),
+                    tuple(json.loads(read)) if read else (None,) * len(states),
                     per_example,
                     per_example.mean(axis=1) if means is None else np.frombuffer(means, "<f8"),
                     None if places is None else tuple(json.loads(places)),

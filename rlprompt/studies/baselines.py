@@ -34,18 +34,21 @@ Controls = Mapping[_Place, Control]
 def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
     """All controls, once for all budgets, and as the store has them if it has.
 
-    A warning is logged where the model writes nothing under any of them.
+    Each is told as soon as it is known, and a warning is logged where the model writes nothing
+    under any of them.
 
     Raises:
         ExperimentError: One that a study needs cannot be scored.
     """
     found: dict[_Place, Control] = {}
+    places = {(one.task_name, one.lm.name, one.split_seed) for one in experiments}
     for experiment in experiments:
         for plan in experiment.control_plans:
             place = _place(experiment, plan)
             if place not in found:
                 memo = store.memo(experiment.lm, plan.task)
                 found[place] = _scored(plan, experiment.lm, memo)
+                _tell(experiment, found[place], named=len(places) > 1)
     alike = {(one.task_name, one.split_seed, one.lm.name): one for one in experiments}
     for experiment in alike.values():
         _warn_of_silence(experiment, controls_of(experiment, found))
@@ -55,6 +58,20 @@ def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
 def controls_of(experiment: Experiment, controls: Controls) -> tuple[Control, ...]:
     """Those of one experiment, in its order."""
     return tuple(controls[_place(experiment, plan)] for plan in experiment.control_plans)
+
+
+def _tell(experiment: Experiment, control: Control, *, named: bool) -> None:
+    """What came of a control, in a line; `named` says where."""
+    scores = [
+        f"{split} {score.metric:.3f}"
+        for split in ("dev", "test")
+        if (score := control.scores[split]) is not None
+    ]
+    if scores:
+        where = f" of {experiment.task_name} on {experiment.lm.name}" if named else ""
+        split = "" if experiment.split_seed is None else f", split {experiment.split_seed}"
+        figures = f"{experiment.task.metric} on {', '.join(scores)}"
+        logger.info("%s%s%s: %s", control.title, where, split, figures)
 
 
 def _warn_of_silence(experiment: Experiment, controls: Sequence[Control]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from rlprompt.search.result import MARKS
 from rlprompt.search.selection import Selection, rounds
 from rlprompt.studies.controls import ControlPlan
 from rlprompt.studies.experiment import Experiment
-from rlprompt.tasks.base import Task, needs_prior, prompt_rows
+from rlprompt.tasks.base import GRADIENT_ROWS, Task, needs_prior, prompt_rows
 from rlprompt.types import Loss
 
 # Three rollouts of PPO and of CMA-ES's two generations: enough to see what comes after the first.
@@ -41,6 +42,8 @@ TRIAL_PROMPTS = 48
 # Calls of a trial that the task answers, and rows of each: enough to fill a forward pass, as a
 # search does.
 SCORED_CALLS, SCORED_ROWS = 4, 128
+# The least of each.
+LEAST_ROWS = 8
 # Examples that a single prompt is scored on.
 SINGLE_EXAMPLES = 24
 
@@ -107,8 +110,12 @@ class Plan:
         return self.control_seconds + sum(plan.n_runs * plan.seconds for plan in self.searches)
 
 
-def make_plan(experiment: Experiment) -> Plan:
+def make_plan(experiment: Experiment, seconds: float = math.inf) -> Plan:
     """Measure a little of an experiment, and reckon the rest.
+
+    Args:
+        experiment: The experiment.
+        seconds: That measuring should take at the most; fewer make a rougher plan.
 
     Raises:
         ValueError: A prompt cannot be scored.
@@ -120,8 +127,10 @@ def make_plan(experiment: Experiment) -> Plan:
     cold, warm = _single_rates(experiment)
     beside = _metric_seconds(experiment)
     searches = []
-    for name in experiment.optimisers:
-        found = _measure(experiment, name)
+    for i, name in enumerate(experiment.optimisers):
+        left = began + seconds - time.perf_counter()
+        # The controls' part comes last, and is small.
+        found = _measure(experiment, name, left / (len(experiment.optimisers) - i + 1), cold)
         n_prompts = int(experiment.budget.rows * found.prompts_a_row)
         on_dev, final = selection_rows(experiment, name, n_prompts)
         plan = SearchPlan(
@@ -145,6 +154,13 @@ def make_plan(experiment: Experiment) -> Plan:
         bytes_more=experiment.lm.memory.limit,
         measured_seconds=time.perf_counter() - began,
     )
+
+
+def least_rows(experiment: Experiment) -> int:
+    """Rows that measuring scores at the least, gradients not counted."""
+    calls = (SCORED_CALLS + 1) * len(experiment.optimisers)
+    alone = experiment.task.split_rows("dev", SINGLE_EXAMPLES)
+    return calls * LEAST_ROWS + (2 + len(experiment.control_plans)) * alone
 
 
 def selection_rows(experiment: Experiment, name: str, n_prompts: int) -> tuple[int, int]:
@@ -222,6 +238,10 @@ def all_controls(experiments: Sequence[Experiment]) -> list[ControlPlan]:
     return [plan for place in places for plan in place.control_plans]
 
 
+class _EnoughSeen(BaseException):
+    """Ends a trial in time; no `except` of an optimiser's keeps it."""
+
+
 @dataclass(frozen=True)
 class _Rates:
     """What a trial of an optimiser tells.
@@ -239,9 +259,16 @@ class _Rates:
     own_seconds: float
 
 
-def _measure(experiment: Experiment, name: str) -> _Rates:
-    """Run an optimiser for a while, and score what it asked for."""
-    calls, stamps = _trial(experiment, name)
+def _measure(experiment: Experiment, name: str, seconds: float, row_seconds: float) -> _Rates:
+    """Run an optimiser for a while, and score what it asked for.
+
+    Args:
+        experiment: The experiment.
+        name: An optimiser of it.
+        seconds: That this should take at the most, a half of it for each of the two.
+        row_seconds: That a row takes, about.
+    """
+    calls, stamps, begun = _trial(experiment, name, seconds / 2)
     n_prompts = sum(len(prompts) for prompts, _, _ in calls)
     if not n_prompts:
         return _Rates(0.0, 0.0, stamps[-1] - stamps[0], 0.0)
@@ -250,18 +277,23 @@ def _measure(experiment: Experiment, name: str) -> _Rates:
     # Up to the first call it prepares; after that it learns from one call and makes up the next.
     n_later = n_prompts - len(calls[0][0])
     own = (stamps[-1] - stamps[1]) / n_later if n_later else 0.0
+    if not n_later and stamps[1] - begun > seconds / 2:  # it was ended before it asked again
+        own = (stamps[1] - begun) / n_prompts
     return _Rates(
         prompts_a_row=n_prompts / charged,
-        lm_seconds=_row_seconds(experiment, calls),
+        lm_seconds=_row_seconds(experiment, calls, seconds / 2 / max(1e-9, row_seconds)),
         own_start=stamps[1] - stamps[0],
         own_seconds=own,
     )
 
 
-def _trial(experiment: Experiment, name: str) -> tuple[list[Call], list[float]]:
-    """What an optimiser asks for, and when: at its start, at each call and at its end.
+def _trial(
+    experiment: Experiment, name: str, seconds: float
+) -> tuple[list[Call], list[float], float]:
+    """What an optimiser asks for, and when: at first, at each call and at its end; and its start.
 
-    Which of several starts is best is not tried: of a whole budget that is a small part.
+    Before its start the space is made. It ends with the first call after so many seconds. Which of
+    several starts is best is not tried: of a whole budget that is a small part.
     """
     calls: list[Call] = []
     stamps: list[float] = []
@@ -269,6 +301,8 @@ def _trial(experiment: Experiment, name: str) -> tuple[list[Call], list[float]]:
     def asked(call: Call) -> None:
         calls.append(call)
         stamps.append(time.perf_counter())
+        if stamps[-1] - begun > seconds:
+            raise _EnoughSeen
 
     own = experiment.task
     task = ToyTask(len(own.splits.train), asked=asked, shows=own)
@@ -279,25 +313,29 @@ def _trial(experiment: Experiment, name: str) -> tuple[list[Call], list[float]]:
     optimiser, lm, settings = experiment.optimisers[name], experiment.lm, experiment.space(name)
     kind, hidden = optimiser.searches, objective.hidden
     space = make_space(kind, lm, rng=rng, task=experiment.task, hidden=hidden, **settings)
-    with contextlib.suppress(BudgetExhausted):
+    begun = time.perf_counter()
+    with contextlib.suppress(BudgetExhausted, _EnoughSeen):
         optimiser.run(objective, space, rng)
     stamps.append(time.perf_counter())
-    return calls, stamps
+    return calls, stamps, begun
 
 
-def _row_seconds(experiment: Experiment, calls: Sequence[Call]) -> float:
-    """Seconds of a charged row: some of these calls, on some train examples."""
+def _row_seconds(experiment: Experiment, calls: Sequence[Call], n_rows: float) -> float:
+    """Seconds of a charged row: some of these calls, about so many rows, on some train examples."""
     places = np.linspace(0, len(calls) - 1, min(SCORED_CALLS, len(calls))).round().astype(int)
     chosen = [calls[i] for i in places]
     n_prompts = int(np.median([len(prompts) for prompts, _, _ in chosen]))
-    examples = _by_length(experiment.task.splits.train, max(8, SCORED_ROWS // n_prompts))
-    prompts, _, loss = chosen[0]
     task, lm = experiment.task, experiment.lm
+    prompts, _, loss = chosen[0]
+    a_call = min(n_rows, 1e9) / (len(chosen) + 1) / (GRADIENT_ROWS if loss else 1)
+    most = max(1, int(a_call / LEAST_ROWS))
+    count = max(LEAST_ROWS, int(min(SCORED_ROWS, a_call)) // min(n_prompts, most))
+    examples = _by_length(task.splits.train, count)
     _seconds(task, lm, prompts[:1], examples, loss)  # what is kept is kept from here on
     seconds = charged = 0.0
     for prompts, _, loss in chosen:
-        seconds += _seconds(task, lm, prompts, examples, loss)
-        charged += len(prompts) * prompt_rows(task, len(examples), loss=loss)
+        seconds += _seconds(task, lm, prompts[:most], examples, loss)
+        charged += len(prompts[:most]) * prompt_rows(task, len(examples), loss=loss)
     return seconds / charged
 
 

@@ -31,6 +31,8 @@ class LedgerEntry:
 
     Attributes:
         prompt: The prompt; None for a soft prompt that was not the best of its batch.
+        text: The text of a prompt that is one, or tokens; None for others, and of tokens where the
+            study was made before texts were kept.
         digest: Its content hash.
         rows: Rows spent when its reward was known.
         reward: Mean over all train examples; None as long as some have not been scored.
@@ -41,6 +43,7 @@ class LedgerEntry:
     """
 
     prompt: Prompt | None
+    text: str | None
     digest: str
     rows: int
     reward: float | None
@@ -51,11 +54,12 @@ class LedgerEntry:
 
     @property
     def title(self) -> str:
-        """How to tell the prompt in a line: its ids, its text, or its content hash."""
+        """How to tell the prompt in a line: its text, its ids, or its content hash."""
         if isinstance(self.prompt, TextPrompt):
             return repr(self.prompt.text)
         if isinstance(self.prompt, TokenPrompt):
-            return f"ids {' '.join(map(str, self.prompt.ids)) or '(none)'}"
+            ids = f"ids {' '.join(map(str, self.prompt.ids)) or '(none)'}"
+            return ids if self.text is None else f"{self.text!r} ({ids})"
         return f"{'soft' if self.prompt is None else self.prompt.kind} {self.digest}"
 
 
@@ -76,12 +80,19 @@ def ledger(store: Store, name: str) -> Iterator[LedgerEntry]:
     rows = 0
     for batch in store.batches(name):
         written = batch.outputs or (None,) * len(batch.prompts)
-        for prompt, digest, reward, rewards, outputs in zip(
-            batch.prompts, batch.digests, batch.rewards, batch.per_example, written, strict=True
+        for prompt, text, digest, reward, rewards, outputs in zip(
+            batch.prompts,
+            batch.texts,
+            batch.digests,
+            batch.rewards,
+            batch.per_example,
+            written,
+            strict=True,
         ):
             rows += batch.cost
             yield LedgerEntry(
                 prompt=prompt,
+                text=prompt.text if isinstance(prompt, TextPrompt) else text,
                 digest=digest,
                 rows=rows,
                 reward=None if np.isnan(reward) else float(reward),
@@ -150,7 +161,7 @@ def records(store: Store) -> Iterator[dict[str, Any]]:
                 "best": highest,
                 "gradient": entry.gradient,
                 "ids": None if ids is None else " ".join(map(str, ids)),
-                "text": entry.prompt.text if isinstance(entry.prompt, TextPrompt) else None,
+                "text": entry.text,
                 "digest": entry.digest,
                 "examples": entry.examples,
                 "per_example": entry.per_example,

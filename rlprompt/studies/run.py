@@ -25,6 +25,7 @@ from rlprompt.studies.comparison import Comparison, Run, Section
 from rlprompt.studies.experiment import Experiment, ExperimentError, headed, searches
 from rlprompt.studies.folder import claimed, write
 from rlprompt.studies.loading import load_experiments
+from rlprompt.studies.progress import Progress, in_notebook
 from rlprompt.studies.ray_cluster import Ray, searched
 from rlprompt.studies.study import PlannedSearch, Study
 from rlprompt.studies.trackers import Silent, Watcher
@@ -68,7 +69,8 @@ def compare(
     Args:
         experiments: What to run, those of a model one after another.
         out: Folder to write to: empty, not there, or with this study in it.
-        watcher: Is told how the searches of this process go.
+        watcher: Is told how the searches of this process go; None for a `Progress` in a notebook,
+            and elsewhere for nobody.
         workers: Processes that share the searches, this one included; each loads the model. More
             than one needs experiments that were loaded from a file.
         cache: File of answers that several studies share, see `Cache`.
@@ -88,7 +90,7 @@ def compare(
             f"{workers} workers on this machine and a Ray cluster; give one of the two (with "
             "`executor: ray`, workers are set under `ray:`)"
         )
-    watcher = watcher or Silent()
+    watcher = watcher or (Progress() if in_notebook() else Silent())
     experiments = [experiments] if isinstance(experiments, Experiment) else list(experiments)
     grid, named, provenance = searches(experiments), headed(experiments), _provenance()
     with claimed(out), contextlib.ExitStack() as stack:

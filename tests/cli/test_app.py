@@ -25,6 +25,11 @@ class TestCompare:
         assert len(rows) >= 8
         assert all(row in written for row in rows)
         assert "written to runs/small" in result.stdout
+        # The first thing that is known is said at once, before a search begins.
+        before = result.stdout.partition("1/2 random")[0]
+        told = re.findall(r"^(.+): accuracy on dev \d\.\d{3}, test \d\.\d{3}$", before, re.M)
+        assert told[:2] == ["empty prompt", "hand-written prompt"]
+        assert "best word" in told
         assert summary(desk / "runs" / "small")["config"]["task"]["shots"] == 2
 
     def test_a_script_gets_one_object_or_nothing(self, desk: Path) -> None:
@@ -43,11 +48,14 @@ class TestCompare:
         assert "budget: 48 there, 40 now" in broken.stderr
 
     def test_it_ends_with_what_to_do_next(self, desk: Path) -> None:
-        *_, look, keep, use, more = rlprompt("compare", "small.yaml").stdout.splitlines()
+        said = rlprompt("compare", "small.yaml").stdout
+        *_, look, keep, use = said.splitlines()
         assert look == "look: runs/small/report.html"
         assert keep == "keep the best prompt: rlprompt export runs/small --best found"
         assert use == "use it: rlprompt predict found DATA"
-        assert more.startswith("tell luck from method: run it again with more seeds")
+        # That one seed ranks nothing, and more are added for their own cost alone, is said once.
+        assert said.count("One seed ranks nothing") == 1
+        assert said.count("what is there is kept") == 1
 
     def test_it_goes_on_where_it_was_and_begins_anew_on_request(
         self, desk: Path, model: Path

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from command_line import ROWS, rlprompt, write_config, write_data
 
+from rlprompt.cli import check
+
 TASKS = """
 from rlprompt import ClassificationTask, Template, load_splits
 
@@ -64,14 +66,14 @@ class TestTexts:
     def test_tokens_and_what_was_done_to_long_texts_are_shown(self, desk: Path) -> None:
         rows = [*ROWS, f"{'long ' * 80},negative"]
         write_data(desk, rows)
-        refused = rlprompt("check", "small.yaml", "--quick")
+        refused = rlprompt("check", "small.yaml")
         assert refused.exit_code == 2
         assert "films.csv:22 is too long: 39" in refused.stderr
         config = json.loads((desk / "small.yaml").read_text())
         config["task"] |= {"on_long_text": "truncate-start", "answer_space": " "}
         config["task"]["label_words"] = {"negative": "bad", "positive": "good so"}
         (desk / "small.yaml").write_text(json.dumps(config))
-        shown = rlprompt("check", "small.yaml", "--quick").stdout
+        shown = rlprompt("check", "small.yaml").stdout
         assert re.search(r"1 text too long was cut \(truncate-start\) .*: films.csv:22", shown)
         assert "text, prompt and answer have the tokens that they have typed at once" in shown
         assert re.search(r"negative: ' bad' 1 \(Ġbad \d+\)", shown)
@@ -91,7 +93,7 @@ class TestCheck:
         plain = labels.partition(', "labels"')[0]
         assert plain in file
         (desk / "small.yaml").write_text(file.replace(plain, labels))
-        result = rlprompt("check", "small.yaml", "--quick")
+        result = rlprompt("check", "small.yaml")
         assert result.exit_code == 0
         assert re.search(
             r"^note: labels are numbers: 0 is read as positive, such as '.*' \(films.csv:\d+\); 1 "
@@ -113,6 +115,7 @@ class TestCheck:
         assert re.search(r"^checks: \d\d, failed: 0, warnings: \d$", result.stdout, re.M)
         assert re.search(r"^ok    random: \d+ checks passed$", result.stdout, re.M)
         assert "controls: 164 rows" in result.stdout
+        assert result.stdout.endswith("\nno check failed; next: rlprompt compare small.yaml\n")
         assert not (desk / "runs").exists()
 
     @pytest.mark.parametrize("name", ["mine.py:good", "mine:make"])
@@ -120,10 +123,28 @@ class TestCheck:
         self, desk: Path, model: Path, name: str
     ) -> None:
         (desk / "mine.py").write_text(TASKS)
-        result = rlprompt("check", name, "--model", str(model), "--dtype", "float32", "--quick")
+        result = rlprompt("check", name, "--model", str(model), "--dtype", "float32")
         assert result.exit_code == 0
         assert " batch-size " in result.stdout
-        assert "every-example" not in result.stdout
+        assert " every-example " in result.stdout
+        assert "left out" not in result.stdout
+
+    def test_what_there_is_no_time_for_is_said(
+        self, desk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(check, "LIMIT", 0.0)
+        short = rlprompt("check", "small.yaml")
+        assert short.exit_code == 0, short.stdout
+        assert " batch-size " not in short.stdout
+        said = short.stdout.partition("left out to be done in two minutes; `--full` leaves")[2]
+        assert re.search(r"^ +whether token prompts asked again earn the same \(", said, re.M)
+        assert re.search(r"^ +whether random keeps its promises \(4.0 s\)$", said, re.M)
+        assert re.search(r"^ +how long the searches take \(", said, re.M)
+        assert re.search(r"^rows in all: 96 searched, and at most \d+ beside$", short.stdout, re.M)
+        whole = rlprompt("check", "small.yaml", "--full")
+        assert " batch-size " in whole.stdout
+        assert "measured in " in whole.stdout
+        assert "left out" not in whole.stdout
 
     def test_a_broken_task_is_exit_code_1(self, desk: Path, model: Path) -> None:
         (desk / "mine.py").write_text(TASKS)

@@ -64,7 +64,7 @@ def test_a_run_is_shown_with_config_and_best_prompts(study: Path) -> None:
         assert len(rewards) == len(entries)
         result = store.run("random-seed0").result
     assert f"    {best.reward:.4f} after {best.rows:,} rows: {best.title}\n" in shown
-    assert shown.count(" rows: ids ") == 2
+    assert len(re.findall(r" rows: '.+' \(ids [\d ]+\)$", shown, re.M)) == 2
     assert shown.count(" rows: soft ") == 2
     assert result is not None
     assert result.trace[-1] == (best.rows, best.reward)

@@ -131,7 +131,7 @@ def test_a_study_of_texts_alone_is_planned_without_random(desk: Path) -> None:
     state = json.loads(Path("small.yaml").read_text())
     state |= {"name": "texts", "optimisers": [TEXT], "prompt": {"kind": "text", "start": "hand"}}
     Path("texts.yaml").write_text(json.dumps(state))
-    result = rlprompt("check", "texts.yaml", "--quick")
+    result = rlprompt("check", "texts.yaml")
     assert result.exit_code == 0, result.stdout + result.stderr
     assert "text prompts" in result.stdout
     assert "Rephrase" in result.stdout

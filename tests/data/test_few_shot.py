@@ -64,7 +64,7 @@ class TestFewShot:
         again = [Example({"text": "TEXT 0"}, "a"), Example({"text": "text  3"}, "b")]
         splits = few_shot([*examples, *again], shots=2)
         assert sum(map(len, splits.parts().values())) == 12
-        assert splits.notes == ("2 repeated examples were used once",)
+        assert splits.notes == ("2 repeats of examples were left out",)
 
     def test_a_text_with_two_labels_is_not_used(self) -> None:
         examples = make("ab" * 6)
@@ -78,7 +78,7 @@ class TestFewShot:
         splits = few_shot(examples, shots=3, by_class=False)
         assert [len(part) for part in splits.parts().values()] == [3, 3, 4]
         assert set(drawn(splits)) == {e.fields["text"] for e in examples}
-        assert splits.notes == ("1 repeated examples were used once",)
+        assert splits.notes == ("1 repeat of an example was left out",)
         with pytest.raises(ValueError, match="there are 10 examples; 6 shots need 12"):
             few_shot(examples, shots=6, by_class=False)
 

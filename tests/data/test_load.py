@@ -474,7 +474,7 @@ class TestMovieReviews:
         assert [len(part) for part in splits.parts().values()] == [32, 32, 9107]
         counts = Counter(e.label for e in splits.test)
         assert 0.49 < counts["positive"] / len(splits.test) < 0.51
-        assert splits.notes == ("2 repeated examples were used once",)
+        assert splits.notes == ("2 repeats of examples were left out",)
 
     def test_seed_0_is_the_same_everywhere(self) -> None:
         splits = self.splits(n_test=400)

@@ -40,6 +40,20 @@ def test_both_kinds_of_prompt_come_out_as_they_were(kind: TinyKind, tmp_path: Pa
         assert check_model(found.facts, lm) == ""
 
 
+def test_a_line_and_a_card_say_what_it_is(tmp_path: Path, lm: FrozenLM) -> None:
+    task = class_task("{text} {prompt}", {"x": "good", "y<b>": "bad"})
+    found = export(tmp_path / "classes", lm, TOKENS, task)
+    scores = {name: f"{score.metric:.3f}" for name, score in found.facts.scores.items()}
+    text = repr(lm.decode(TOKENS.ids))
+    assert repr(found).startswith(f"<Prompt for {task.name}: prompt {text}, model {lm.name}, ")
+    assert "labels x and y<b>, " in repr(found)
+    assert scores
+    assert all(f"{name} accuracy {score}" in repr(found) for name, score in scores.items())
+    assert f"<td>{lm.name}</td>" in found._repr_html_()
+    assert "y&lt;b&gt;" in found._repr_html_()
+    assert "answers written" in repr(export(tmp_path / "writing", lm, TOKENS, writing_task()))
+
+
 def test_the_facts_are_those_of_the_search(tmp_path: Path, lm: FrozenLM) -> None:
     task = class_task("Film:{prompt} {text}", {"x": ("good", "great"), "y": "bad"})
     task = dataclasses.replace(task, calibration="contextual", length="mean")

@@ -107,6 +107,7 @@ def test_a_store_of_version_1_goes_on(path: Path) -> None:
     with sqlite3.connect(path) as raw:
         raw.executescript(
             "ALTER TABLE answers DROP COLUMN outputs; ALTER TABLE answers DROP COLUMN examples;"
+            "ALTER TABLE answers DROP COLUMN texts;"
             "ALTER TABLE evaluations DROP COLUMN completed;"
             "ALTER TABLE evaluations DROP COLUMN cost;"
             "DROP TABLE hidden; DROP TABLE scores;"

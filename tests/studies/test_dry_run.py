@@ -196,6 +196,16 @@ def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not list(tmp_path.iterdir())
 
 
+def test_in_little_time_less_is_measured() -> None:
+    whole, short = make_plan(experiment()), make_plan(experiment(), 0.3)
+    assert short.measured_seconds < 0.8 * whole.measured_seconds
+    assert short.rows == whole.rows
+    for rough, fine in zip(short.searches, whole.searches, strict=True):
+        assert rough.lm_seconds == pytest.approx(fine.lm_seconds, rel=0.1)
+    # It was ended before it asked again, so that its start counts as its own time a prompt.
+    assert make_plan(experiment(), 0.1).searches[2].own_seconds > whole.searches[2].own_seconds
+
+
 def test_a_task_without_a_gradient_is_refused_for_those_that_need_one() -> None:
     class Plain:
         name, fingerprint, splits = "plain", "plain", SPLITS

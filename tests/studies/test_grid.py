@@ -200,6 +200,7 @@ def test_a_study_of_the_first_version_goes_on(desk: Path, model: Path) -> None:
             raw.execute(f"DROP TABLE {table}")
         raw.execute("ALTER TABLE answers DROP COLUMN outputs")
         raw.execute("ALTER TABLE answers DROP COLUMN examples")
+        raw.execute("ALTER TABLE answers DROP COLUMN texts")
         raw.execute("ALTER TABLE evaluations DROP COLUMN completed")
         raw.execute("ALTER TABLE evaluations DROP COLUMN cost")
         raw.execute("PRAGMA user_version = 1")

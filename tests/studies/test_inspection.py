@@ -69,10 +69,13 @@ def test_the_best_prompts_are_distinct_and_in_order(study: Study) -> None:
     assert len(best(study.store, "run", 100)) == len(rewards)
 
 
-def test_a_prompt_is_titled_by_its_ids(study: Study) -> None:
+def test_a_prompt_is_titled_by_its_text_and_ids(study: Study) -> None:
     entry = next(ledger(study.store, "run"))
-    ids = entry.title.removeprefix("ids ").split()
-    assert entry.prompt == TokenPrompt(tuple(map(int, ids)))
+    assert isinstance(entry.prompt, TokenPrompt)
+    assert entry.text == tiny_lm().decode(entry.prompt.ids)
+    ids = " ".join(map(str, entry.prompt.ids))
+    assert entry.title == f"{entry.text!r} (ids {ids})"
+    assert dataclasses.replace(entry, text=None).title == f"ids {ids}"
     assert dataclasses.replace(entry, prompt=None).title == f"soft {entry.digest}"
 
 
@@ -91,6 +94,8 @@ def test_the_ledger_as_lines_says_what_was_best_so_far(study: Study, tmp_path: P
     assert [record["prompt"] for record in records] == list(range(N_PROMPTS))
     highest = np.maximum.accumulate([record["reward"] for record in records])
     assert [record["best"] for record in records] == highest.tolist()
+    told = [tiny_lm().decode(tuple(map(int, record["ids"].split()))) for record in records]
+    assert [record["text"] for record in records] == told
     with pytest.raises(ValueError, match=r"does not end in .csv, .parquet or .jsonl"):
         export(study.store, tmp_path / "ledger.txt")
 

@@ -350,6 +350,19 @@ class TestAdvice:
         with pytest.raises(AssetError, match=r"has no pip\. Install it \(`python -m ensurepip`"):
             fetch("tiny")
 
+    @pytest.mark.parametrize("said", assets.NO_SETUPTOOLS)
+    def test_a_python_without_setuptools_is_named(
+        self, said: str, tiny: Asset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def without(*arguments: str) -> subprocess.CompletedProcess[str]:
+            traceback = f"ERROR: Exception:\nTraceback (most recent call last):\n{said}\n"
+            return subprocess.CompletedProcess(arguments, 2, "", traceback)
+
+        monkeypatch.setattr(assets, "_pip", without)
+        advice = r"has no setuptools, .*Install it \(`pip install 'rlprompt\[demo\]'`\)"
+        with pytest.raises(AssetError, match=advice):
+            fetch("tiny")
+
     def test_a_cache_that_cannot_be_written_is_named(
         self, tiny: Asset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

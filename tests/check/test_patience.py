@@ -1,0 +1,91 @@
+"""A check ends in time on any model, and says what it left out for that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+from broken_tasks import GoodTask, split
+from tiny import tiny_lm
+
+from rlprompt.check.patience import Patience
+from rlprompt.check.task import check_task
+from rlprompt.data.load import Example, Splits
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt
+from rlprompt.types import Floats
+
+SPLITS = Splits(split("train", 16), split("dev", 8), split("test", 400))
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that goes on while somebody sleeps, and hardly else."""
+    now = 0.0
+
+    def sleep(seconds: float) -> float:
+        nonlocal now
+        now += seconds
+        return now
+
+    monkeypatch.setattr(time, "perf_counter", lambda: sleep(1e-4))
+    monkeypatch.setattr(time, "sleep", sleep)
+
+
+@dataclass(frozen=True)
+class Slow(GoodTask):
+    """Takes a tenth of a second a row."""
+
+    splits: Splits = SPLITS
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        time.sleep(0.1 * len(prompts) * len(examples))
+        return super().rewards(lm, prompts, examples)
+
+
+def findings(patience: Patience) -> tuple[set[str], float]:
+    """The names of what a check of a slow task finds, none of it wrong, and its seconds."""
+    began = time.perf_counter()
+    report = check_task(Slow(), tiny_lm(), patience=patience)
+    report.raise_if_failed()
+    return {one.name for one in report.findings}, time.perf_counter() - began
+
+
+def test_with_time_enough_nothing_is_left_out() -> None:
+    patience = Patience(1e6)
+    names, _ = findings(patience)
+    assert patience.left_out == []
+    assert names == {one.name for one in check_task(Slow(), tiny_lm()).findings}
+
+
+@pytest.mark.parametrize("limit", [10.0, 30.0, 60.0, 90.0])
+def test_what_there_is_no_time_for_is_left_out_and_named(limit: float) -> None:
+    patience = Patience(limit)
+    names, seconds = findings(patience)
+    assert seconds < 1.2 * limit
+    assert patience.left_out
+    whole = findings(Patience(1e6))[0]
+    assert names <= whole
+    named = " ".join(patience.left_out)
+    assert ("batch-size" in names) == ("whether token prompts" not in named)
+    assert ("gradient" in names) == ("whether the gradient" not in named)
+    assert ("signal" in names) == ("all of 16 random prompts" not in named)
+    assert "model-unchanged" in names
+
+
+def test_of_many_examples_as_many_are_scored_as_there_is_time_for() -> None:
+    patience = Patience(120.0)
+    assert "signal" in findings(patience)[0]
+    report = check_task(Slow(), tiny_lm(), patience=Patience(120.0))
+    (told,) = (one.text for one in report.findings if one.name == "every-example")
+    assert "of 424 examples can be scored, the longest of each split first" in told
+    count = int(told.split()[0])
+    assert 0 < count < 424
+    assert any(
+        line.startswith(f"{424 - count} of 424 examples, scored once (")
+        for line in patience.left_out
+    )
