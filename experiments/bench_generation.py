@@ -13,6 +13,11 @@ Prompts are random tokens and new in every turn. `ours` keeps the texts before t
 to call, as it does during a search; `cold` is the first turn, on texts it has not seen. Nothing but
 the length ends an answer here (neither way knows the end token), so both write the same number of
 tokens. `equal` counts the answers that are the same token for token.
+
+`forward` is the share of `ours` that is spent in the model's own passes and its head. `limit` is
+the ratio that nobody can pass on this machine without fewer products: the time of `loop` by that of
+the matrix products alone that the tokens need which `ours` feeds and writes, each in the shape in
+which this machine is fastest.
 """
 
 from __future__ import annotations
@@ -21,16 +26,21 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from rlprompt._utils.assets import fetch
+from rlprompt.models.head import Head
+from rlprompt.models.kernels import Kernels
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.packed_model import PackedModel
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Query, Template
 
@@ -50,6 +60,8 @@ class Row:
     ours: float
     cold: float
     ratio: float
+    forward: float
+    limit: float
     equal: int
     answers: int
 
@@ -67,8 +79,11 @@ def main() -> None:
     model, tokenizer = cast(Any, lm.model), cast(Any, lm.tokenizer)
     model.generation_config.eos_token_id = tokenizer.eos_token = None  # no token ends an answer
     print(f"{torch.get_num_threads()} threads, PyTorch {torch.__version__}, {lm.device}")
-    print("| template | prompts | examples | tokens | loop | ours | cold | ours/loop | equal |")
-    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    print(
+        "| template | prompts | examples | tokens | loop | ours | cold | ours/loop | forward "
+        "| limit | equal |"
+    )
+    print("|---" + "|--:" * 10 + "|")
     rows = []
     for template in ("{text} {prompt}", "{prompt} {text}"):
         row = measure(lm, template, options)
@@ -92,13 +107,14 @@ def measure(lm: FrozenLM, template: str, options: argparse.Namespace) -> Row:
     loop(lm, prompts(1), queries[:4], 2)
     lm.generate(prompts(1), made_up(queries[:4]), max_new_tokens=2)
     times: list[tuple[float, float]] = []
-    equal = 0
+    equal, inside = 0, Inside()
     for _ in range(options.turns):
         some = prompts(options.prompts)
         start = time.perf_counter()
         usual = loop(lm, some, queries, n_new)
         middle = time.perf_counter()
-        answers = lm.generate(some, queries, max_new_tokens=n_new)
+        with inside.watching():
+            answers = lm.generate(some, queries, max_new_tokens=n_new)
         times.append((middle - start, time.perf_counter() - middle))
         equal += sum(
             list(ours.ids) == theirs
@@ -115,9 +131,68 @@ def measure(lm: FrozenLM, template: str, options: argparse.Namespace) -> Row:
         ours=n_tokens / ours,
         cold=n_tokens / times[0][1],
         ratio=theirs / ours,
+        forward=inside.seconds / sum(seconds for _, seconds in times),
+        limit=theirs / products(lm, inside.fed // options.turns, n_tokens),
         equal=equal,
         answers=options.turns * options.prompts * options.examples,
     )
+
+
+@dataclass
+class Inside:
+    """Tokens that were fed to the model, and seconds in its passes and its head."""
+
+    fed: int = 0
+    seconds: float = 0.0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Count what happens meanwhile."""
+        model, output = cast(Any, PackedModel), cast(Any, Head)
+        passes, head = model.hidden, output.logits
+
+        def hidden(packed: PackedModel, ids: Tensor, *rest: Any) -> Tensor:
+            self.fed += ids.numel()
+            return self._timed(passes, packed, ids, *rest)
+
+        def logits(own: Head, states: Tensor) -> Tensor:
+            return self._timed(head, own, states)
+
+        model.hidden, output.logits = hidden, logits
+        try:
+            yield
+        finally:
+            model.hidden, output.logits = passes, head
+
+    def _timed(self, call: Any, *given: Any) -> Tensor:
+        start = time.perf_counter()
+        found: Tensor = call(*given)
+        self.seconds += time.perf_counter() - start
+        return found
+
+
+@torch.no_grad()
+def products(lm: FrozenLM, n_fed: int, n_written: int) -> float:
+    """Seconds that the matrix products alone take, in the fastest of a few shapes."""
+    packed = cast(Any, lm)._packed.packed
+    seconds = 0.0
+    for layers, n_rows in ((packed.model.base_model, n_fed), (packed.head.layer, n_written)):
+        with Kernels(layers, 1 << 40).applied():
+            per_row = min(min(_once(layers, rows) for _ in range(3)) / rows for rows in (256, 768))
+        seconds += n_rows * per_row
+    return seconds
+
+
+def _once(layers: nn.Module, n_rows: int) -> float:
+    """Seconds of all linear layers, one after the other, on so many rows."""
+    seconds = 0.0
+    for layer in layers.modules():
+        if isinstance(layer, nn.Linear):
+            given = torch.randn(n_rows, layer.in_features)
+            start = time.perf_counter()
+            layer(given)
+            seconds += time.perf_counter() - start
+    return seconds
 
 
 def made_up(queries: Sequence[Query]) -> list[Query]:
@@ -152,7 +227,8 @@ def table_line(row: Row) -> str:
     """One line of the Markdown table."""
     return (
         f"| {row.template} | {row.prompts} | {row.examples} | {row.new_tokens} | {row.loop:.0f} "
-        f"| {row.ours:.0f} | {row.cold:.0f} | {row.ratio:.2f} | {row.equal}/{row.answers} |"
+        f"| {row.ours:.0f} | {row.cold:.0f} | {row.ratio:.2f} | {row.forward:.2f} "
+        f"| {row.limit:.2f} | {row.equal}/{row.answers} |"
     )
 
 

@@ -310,8 +310,7 @@ def _compare(
             trace = place / "runs" / f"{run.search.name}.error.txt"
             typer.echo(f"error: {run.search.title} ended with an error; see {trace}", err=True)
         raise typer.Exit(1)
-    served = any(experiment.lm.served for experiment in experiments)
-    for line in terminal.next_steps(place, served):
+    for line in terminal.next_steps(place):
         console.print(line)
 
 

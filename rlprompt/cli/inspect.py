@@ -122,7 +122,8 @@ def export(
     """Write the best prompt of a study, or all of them.
 
     The folder of --best holds the prompt's text, ids and vectors, an adapter for PEFT, and a card
-    that says what it scored, how it was found and how to use it.
+    that says what it scored, how it was found and how to use it; of a served model the text and
+    the card.
     """
     from rlprompt.studies.inspection import export as write_ledger
 
@@ -141,15 +142,13 @@ def _export_best(
     store: Store, folder: Path, name: str | None, task_name: str | None, model: str | None
 ) -> None:
     from rlprompt.export.export import check_folder, pick_run
-    from rlprompt.models.fingerprint import loading
-    from rlprompt.models.lm import FrozenLM
+    from rlprompt.studies.loading import model_found_on
 
     check_folder(folder)  # before the model is loaded
     run = pick_run(store.runs(), name, task_name, model)
     result = run.result
     assert result is not None
-    there = result.fingerprint
-    lm = FrozenLM.load(there["model"], **loading(there))
+    lm = model_found_on(store, result.fingerprint)
     exported, problem = write_best(store, run, folder, lm)
     typer.echo(f"{run.name}: {exported.facts.text!r} written to {folder}; its card is README.md")
     if problem:

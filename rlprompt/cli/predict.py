@@ -47,7 +47,9 @@ def predict(
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Where the model lies, if not where FOUND says."),
+        typer.Option(
+            metavar="NAME", help="Where the model lies or its server is, if not where FOUND says."
+        ),
     ] = None,
     text: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Holds the text, where there is one.")
@@ -74,6 +76,8 @@ def predict(
     from rlprompt.export.answer_files import AnswerFile
     from rlprompt.export.prediction import BadRowsError, Prediction
     from rlprompt.export.server import PromptServer, used
+    from rlprompt.reports.costs import bill_line
+    from rlprompt.studies.comparison import model_entry
 
     console = terminal.make_console(stderr=True)
     file, where = AnswerFile(out, force), _Where(model, device or "auto", dtype or "auto")
@@ -109,6 +113,8 @@ def predict(
             count(len(batch))
     for line in _told(asked, n_rows, out):
         console.print(line)
+    if server.lm.served:
+        console.print(bill_line(model_entry(server.lm)))
 
 
 @dataclass(frozen=True)
@@ -127,14 +133,6 @@ class _Where:
             if self.model is not None:
                 raise
             raise ValueError(f"{error} If it lies elsewhere, say where with --model") from error
-
-    def load_of(self, fingerprint: Mapping[str, str]) -> FrozenLM:
-        """The model of a study's result."""
-        from rlprompt.models.fingerprint import loading
-        from rlprompt.models.lm import FrozenLM
-
-        name = self.model or fingerprint["model"]
-        return FrozenLM.load(name, device=self.device, **loading(fingerprint))
 
 
 def _named(found: Sequence[Path]) -> dict[str, Path]:
@@ -178,6 +176,8 @@ def _best_of(study: Path, where: _Where, lm: FrozenLM | None) -> tuple[ExportedP
     """The best prompt of a study, as its export would be, and the model."""
     from rlprompt.cli.inspect import open_study, write_best
     from rlprompt.export.export import pick_run
+    from rlprompt.models.served_lm import ServedLM
+    from rlprompt.studies.loading import model_found_on
 
     with open_study(study) as store:
         try:
@@ -188,9 +188,11 @@ def _best_of(study: Path, where: _Where, lm: FrozenLM | None) -> tuple[ExportedP
                 "predict with that folder"
             ) from None
         assert run.result is not None
-        lm = lm or where.load_of(run.result.fingerprint)
+        lm = lm or model_found_on(store, run.result.fingerprint, where.model, where.device)
         with tempfile.TemporaryDirectory() as folder:
             exported, problem = write_best(store, run, Path(folder), lm)
+        if isinstance(lm, ServedLM):
+            lm.let_go()
     if problem:
         raise ValueError(f"{study}: {problem}, so it is not known how its prompt is put to work")
     return exported, lm

@@ -55,6 +55,7 @@ def score(
     from rlprompt.cli import terminal
     from rlprompt.config.yaml_file import load_config
     from rlprompt.export.folder import is_exported, load_prompt
+    from rlprompt.models.fingerprint import SERVED
     from rlprompt.prompt import TokenPrompt
     from rlprompt.studies.loading import load_model, load_task, settle
     from rlprompt.tasks.fitting import fitted
@@ -71,7 +72,7 @@ def score(
         ]
         for model, section in chosen.all_models:
             wanted = chosen.dtype
-            if exported and wanted == "auto":
+            if exported and wanted == "auto" and exported.facts.model.kind != SERVED:
                 wanted = exported.facts.model.dtype
             lm = load_model(section, chosen.device, wanted)
             if exported and (refusal := _refusal(console, exported, lm)):

@@ -330,15 +330,13 @@ def print_conclusions(console: Console, page: Page) -> None:
         console.print(visible(line))
 
 
-def next_steps(place: Path, served: bool = False) -> list[str]:
-    """What a person may do with a study that is done; what a server is given is a text alone."""
-    lines = [f"look: {place / 'report.html'}"]
-    if served:
-        lines.append(f"read the best prompts whole: rlprompt show {place}")
-    else:
-        lines.append(f"keep the best prompt: rlprompt export {place} --best found")
-        lines.append("use it: rlprompt predict found DATA")
-    return lines
+def next_steps(place: Path) -> list[str]:
+    """What a person may do with a study that is done."""
+    return [
+        f"look: {place / 'report.html'}",
+        f"keep the best prompt: rlprompt export {place} --best found",
+        "use it: rlprompt predict found DATA",
+    ]
 
 
 def print_table(console: Console, table: Table) -> None:

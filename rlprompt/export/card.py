@@ -19,6 +19,7 @@ from jinja2 import Template as JinjaTemplate
 
 from rlprompt._utils.text import fence
 from rlprompt.export.facts import SCORED, Facts, Usage
+from rlprompt.models.fingerprint import SERVED, told_by_server
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.loading import model_names
 from rlprompt.models.spelling import ANCHORS
@@ -52,6 +53,8 @@ def card(facts: Facts, lm: FrozenLM | None = None) -> str:
     """
     usage, model = facts.task.usage, facts.model
     template = None if usage is None else usage.made
+    if lm is not None and lm.served:
+        lm = None  # whose tokens and chat template are its server's
     if template is not None and lm is not None:
         template = template.on(lm)
     before, after = _around(facts, template, lm)
@@ -70,13 +73,16 @@ def card(facts: Facts, lm: FrozenLM | None = None) -> str:
         ],
         prior=usage and usage.prior and {k: math.exp(v) for k, v in usage.prior.items()},
         # Whether transformers does not know the model by this name.
-        is_our_name=model.model in model_names() or model.model.endswith(".gguf"),
-        class_name=CLASSES[model.kind],
+        is_our_name=model.kind != SERVED
+        and (model.model in model_names() or model.model.endswith(".gguf")),
+        class_name=CLASSES.get(model.kind, ""),
+        told=told_by_server(model.model_dump()),
         example=dict.fromkeys(template.fields, "...") if template else {},
-        texts=template and template.sides(),
+        # Those of a chat only as its model's own template writes it.
+        texts=template and (lm or not template.messages) and template.sides(),
         before=before,
         after=after,
-        words=usage and template and _spelt(usage, template, model.kind),
+        words=usage and template and model.kind != "served" and _spelt(usage, template, model.kind),
         taken_out=usage and _taken_out(usage),
         # Stands for the prompt before text that has other tokens in a text than alone.
         anchor=ANCHORS[0] if lm is not None and lm.spelling.moves else "",

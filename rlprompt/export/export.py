@@ -146,12 +146,15 @@ def export_prompt(
     if task is not None:
         task = as_task(task)
         prompt = task.shortened(lm, prompt)
-    vectors = _vectors(lm, lm.fed(prompt))
-    content = safetensors.numpy.save({TENSOR: vectors})
+    vectors, sha256 = np.zeros((0, 0), np.float32), ""
+    if not lm.served:
+        vectors = _vectors(lm, lm.fed(prompt))
+        content = safetensors.numpy.save({TENSOR: vectors})
+        sha256 = hashlib.sha256(content).hexdigest()
+        (folder / VECTORS).write_bytes(content)
     model = model_facts(lm, licence(lm.fingerprint.model), _place(lm.fingerprint.model, folder))
-    facts = _facts(result, lm, task, prompt, run, hashlib.sha256(content).hexdigest(), model)
-    (folder / VECTORS).write_bytes(content)
-    if facts.before_ids or len(vectors):
+    facts = _facts(result, lm, task, prompt, run, vectors.shape, sha256, model)
+    if model.kind != "served" and (facts.before_ids or len(vectors)):
         rows = vectors
         if not isinstance(prompt, PrefixPrompt):
             rows = np.concatenate([_embedded(lm, facts.before_ids or ()), vectors])
@@ -182,7 +185,7 @@ def _refuse_others(result: Result, lm: FrozenLM, task: Task | None) -> None:
             raise ValueError(
                 f"{lm.name} in {here.dtype} is not the model that this prompt was found on, "
                 f"{result.model} in {result.fingerprint['dtype']}: its {name} are others. Restore "
-                "the model's files to export the prompt"
+                "the model's files, or have its server serve it, to export the prompt"
             )
     if task is not None and task.fingerprint != result.task_fingerprint:
         raise ValueError(
@@ -197,6 +200,7 @@ def _facts(
     task: Task | None,
     prompt: Prompt,
     run: str,
+    shape: tuple[int, ...],
     sha256: str,
     model: ModelFacts,
 ) -> Facts:
@@ -204,14 +208,13 @@ def _facts(
     text, retypable = describe(as_task(task) if task else Task(), lm, prompt)
     metric = "" if task is None else task.metric
     read = lm.fed(prompt)
-    shape = (len(read), lm.hidden_size)
-    before = None if usage is None else _before(usage.made, lm)
+    before = None if usage is None or lm.served else _before(usage.made, lm)
     if isinstance(prompt, PrefixPrompt):
-        shape, before = prompt.vectors.shape, ()
+        before = ()
     return Facts(
         format=FORMAT,
         kind="token" if prompt.kind == "tokens" else prompt.kind,
-        ids=read.ids if isinstance(read, TokenPrompt) else None,
+        ids=read.ids if isinstance(read, TokenPrompt) and not lm.served else None,
         text=text,
         retypable=retypable,
         digest=prompt.digest,

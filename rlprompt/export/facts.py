@@ -13,14 +13,15 @@ import torch
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from rlprompt.data.examples import OnLongText
-from rlprompt.models.fingerprint import Fingerprint, hash_weights
+from rlprompt.models.fingerprint import SERVED, Fingerprint, hash_weights, told_by_server
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.served_lm import ServedLM
 from rlprompt.tasks.calibration import CALIBRATIONS
 from rlprompt.tasks.verbaliser import Verbaliser
 from rlprompt.template import AnswerSpace, Template
 from rlprompt.types import ModelKind
 
-FORMAT = 5
+FORMAT = 6
 VECTORS = "prompt.safetensors"
 # The one tensor of prompt.safetensors, (L, H) float32.
 TENSOR = "prompt"
@@ -134,12 +135,13 @@ class ModelFacts(_Part):
             in another dtype.
         licence: The model's, as far as it is known.
         place: Where the model lies, seen from the folder, where its name is a path that says so
-            only from where the search ran; else "".
+            only from where the search ran; the address of a served model's server; else "".
+        key_env: The environment variable that holds the server's key, if it wants one.
     """
 
     model: str
     revision: str
-    kind: ModelKind
+    kind: ModelKind | Literal["served"]
     weights: str
     tokenizer: str
     dtype: str
@@ -151,6 +153,7 @@ class ModelFacts(_Part):
     attention: str = ""
     options: str = ""
     place: str = ""
+    key_env: str = ""
 
 
 class SearchFacts(_Part):
@@ -199,13 +202,15 @@ class Facts(_Part):
     Attributes:
         format: Version of the folder's format.
         kind: `token`, `soft`, `prefix` or `text`.
-        ids: Ids of a token prompt, and those that the model has for a text; else None.
+        ids: Ids of a token prompt, and those that the model has for a text, if it is no served
+            one; else None.
         text: How it reads; a soft prompt as its nearest tokens, after `result.SOFT_MARK`, a prefix
             prompt as its size, after `result.PREFIX_MARK`.
         retypable: Whether typing the text gives the prompt again.
         digest: Content hash of the prompt.
-        shape: (L, H) of its vectors, of a prefix prompt (L, layers, 2, heads, width).
-        sha256: Of `prompt.safetensors`, hexadecimal.
+        shape: (L, H) of its vectors, of a prefix prompt (L, layers, 2, heads, width); (0, 0) on a
+            served model, which is given none.
+        sha256: Of `prompt.safetensors`, hexadecimal; "" where there is none.
         before_ids: Ids before the prompt where they are the same for every example; the adapter
             begins with them. None where they are not the same, or not known; none before a prefix.
         task: What it was searched for.
@@ -232,7 +237,10 @@ class Facts(_Part):
 
     @pydantic.model_validator(mode="after")
     def _parts_fit_together(self) -> Facts:
-        if (self.kind in ("token", "text")) != (self.ids is not None):
+        served = self.model.kind == SERVED
+        if served and self.kind != "text":
+            raise ValueError("the prompt of a served model is a text")
+        if (self.kind in ("token", "text") and not served) != (self.ids is not None):
             raise ValueError("a prompt of tokens or of text has ids, and no other has")
         if len(self.shape) != (5 if self.kind == "prefix" else 2):
             raise ValueError(f"a {self.kind} prompt of shape {self.shape}")
@@ -247,9 +255,10 @@ def model_facts(lm: FrozenLM, licence: str, place: str = "") -> ModelFacts:
         **dataclasses.asdict(lm.fingerprint),
         prefix_ids=lm.prefix_ids,
         suffix_ids=lm.suffix_ids,
-        weights_16_bit=hash_weights(lm.model, torch.bfloat16),
+        weights_16_bit="" if lm.served else hash_weights(lm.model, torch.bfloat16),
         licence=licence,
-        place=place,
+        place=lm.where if lm.served else place,
+        key_env=lm.server.api.access.key_env if isinstance(lm, ServedLM) else "",
     )
 
 
@@ -257,7 +266,8 @@ def check_model(facts: Facts, lm: FrozenLM) -> str:
     """Refuse a model that the prompt does not belong to.
 
     Returns:
-        A note where it is the same model in another dtype, else "".
+        A note where it is the same model in another dtype, or on a server at another address,
+        else "".
 
     Raises:
         ValueError: It is another model.
@@ -265,6 +275,13 @@ def check_model(facts: Facts, lm: FrozenLM) -> str:
     there, here = facts.model, lm.fingerprint
     if (here.weights, here.tokenizer) == (there.weights, there.tokenizer):
         return ""
+    if here.kind == there.kind == SERVED:
+        before, now = (told_by_server(one) for one in (there.model_dump(), here.content))
+        if {**before, "url": ""} == {**now, "url": ""}:
+            return (
+                f"the prompt was found on the server at {before['url']}, and this is the one at "
+                f"{now['url']}, which says the same of its model; the weights of neither are seen"
+            )
     same_words = (here.kind, here.tokenizer) == (there.kind, there.tokenizer)
     if (
         same_words
@@ -284,12 +301,12 @@ def _refusal(facts: Facts, here: Fingerprint) -> str:
         for name in ("kind", "tokenizer", "weights")
         if getattr(here, name) != getattr(there, name)
     ]
+    weights = (one.weights[: None if one.kind == SERVED else 12] for one in (here, there))
     message = (
         f"{here.model} is not the model that this prompt belongs to, {there.model}: its "
-        f"{' and '.join(differing)} differ (weights {here.weights[:12]} here, "
-        f"{there.weights[:12]} there). "
+        f"{' and '.join(differing)} differ (weights {' here, '.join(weights)} there). "
     )
-    if here.dtype != there.dtype:
+    if SERVED not in (here.kind, there.kind) and here.dtype != there.dtype:
         message += f"Weights in {here.dtype} cannot always be told: load them in {there.dtype}. "
     if facts.kind not in ("token", "text"):
         return message + "Its vectors mean nothing to another model; search there anew"

@@ -2,7 +2,8 @@
 
 `prompt.json` holds all facts: the prompt and how it is put to work, the model it belongs to, what
 it scored, and how it was found. `prompt.safetensors` holds its vectors as the model is given them,
-those of a token prompt too. `export_prompt` writes the folder, with an adapter and a card beside.
+those of a token prompt too. `export_prompt` writes the folder, with an adapter and a card beside;
+of a served model, which is given text, the facts and the card alone.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from rlprompt._utils.text import listed_briefly, visible
 from rlprompt.export.facts import FORMAT, TENSOR, VECTORS, Facts
 from rlprompt.export.prediction import Prediction, memory_rows
 from rlprompt.export.server import Answer, PromptServer, used
-from rlprompt.models.fingerprint import loading
+from rlprompt.models.fingerprint import SERVED, loading
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.served_lm import ServedLM
 from rlprompt.prompt import FACTS, Prompt, TextPrompt, TokenPrompt, vector_prompt
 
 
@@ -118,7 +120,8 @@ class ExportedPrompt:
         """The model that the prompt belongs to; whether it is, `check_model` tells.
 
         Args:
-            name: Where it is now, as for `FrozenLM.load`; None for where the folder says.
+            name: Where it is now, as for `FrozenLM.load`, or the address of its server; None for
+                where the folder says.
             device: As for `FrozenLM.load`.
             dtype: Likewise, but `"auto"` is the one that the prompt was found in.
 
@@ -126,6 +129,8 @@ class ExportedPrompt:
             ValueError: It cannot be loaded.
         """
         facts = self.facts.model
+        if facts.kind == SERVED:
+            return ServedLM.connect(name or facts.place, facts.model, key_env=facts.key_env)
         settings = loading(facts.model_dump())
         if dtype != "auto":
             settings["dtype"] = dtype
@@ -186,11 +191,13 @@ def load_prompt(folder: str | Path) -> ExportedPrompt:
     folder = Path(folder)
     content = _content(folder, FACTS)
     facts = _facts(folder / FACTS, content)
-    vectors = _vectors(folder, facts)
-    prompt: Prompt = vector_prompt(vectors) if facts.ids is None else TokenPrompt(facts.ids)
-    length = len(prompt)
-    if facts.kind == "text":
-        prompt = TextPrompt(facts.text)
+    vectors = np.zeros(facts.shape, np.float32)
+    if facts.model.kind != SERVED:
+        vectors = _vectors(folder, facts)
+    prompt: Prompt = TextPrompt(facts.text)
+    if facts.kind != "text":
+        prompt = vector_prompt(vectors) if facts.ids is None else TokenPrompt(facts.ids)
+    length = len(vectors if facts.ids is None else facts.ids)
     if prompt.digest != facts.digest or length != len(vectors):
         raise ValueError(
             f"{folder / FACTS} was changed: its prompt is not the one that was exported; export it "

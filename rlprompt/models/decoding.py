@@ -166,13 +166,17 @@ class AnswerEnd:
     end_ids: Collection[int]
     decoding: Decoding
 
-    def choose(self, logits: Tensor, draws: NDArray[np.floating], step: int) -> Tensor:
-        """As `Decoding.choose`, where so many tokens are written already."""
-        if step < self.decoding.min_new_tokens:
+    def choose(
+        self, logits: Tensor, draws: NDArray[np.floating], steps: int | NDArray[np.int64]
+    ) -> Tensor:
+        """As `Decoding.choose`, where so many tokens, all or each (n,), are written already."""
+        early = np.flatnonzero(
+            np.broadcast_to(steps, len(logits)) < self.decoding.min_new_tokens
+        ).tolist()
+        if early:
             ends = [i for i in self.end_ids if i < logits.shape[-1]]
-            logits = logits.index_fill(
-                -1, torch.tensor(ends, device=logits.device).long(), -torch.inf
-            )
+            logits = logits.clone()
+            logits[np.ix_(early, ends)] = -torch.inf
         return self.decoding.choose(logits, draws)
 
     def finished(self, ids: Sequence[int]) -> Generated | None:

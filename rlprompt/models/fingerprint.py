@@ -19,6 +19,20 @@ from rlprompt.models.weights import stated_quantisation, stored
 
 # What a model on a server is in the place of causal, masked or encoder-decoder.
 SERVED = "served"
+# Of such a model stands before what its server says, in the place of a hash of the weights.
+TOLD = "not provable, told by the server: "
+
+
+def told_by_server(fingerprint: Mapping[str, str]) -> dict[str, str]:
+    """What a server says of its model, its address (`url`) among it; {} of a model that is here.
+
+    >>> told_by_server({"kind": "served", "weights": TOLD + '{"url": "http://127.0.0.1:8000/v1"}'})
+    {'url': 'http://127.0.0.1:8000/v1'}
+    """
+    if fingerprint["kind"] != SERVED:
+        return {}
+    found: dict[str, str] = json.loads(fingerprint["weights"].removeprefix(TOLD))
+    return found
 
 
 def loading(fingerprint: Mapping[str, str]) -> dict[str, Any]:
@@ -36,8 +50,8 @@ def loading(fingerprint: Mapping[str, str]) -> dict[str, Any]:
     if fingerprint.get("kind") == SERVED:
         raise ValueError(
             f"the model {fingerprint['model']} is on a server, and this takes one that is loaded "
-            "here; what a search found there is a text, which `rlprompt show` and the page print "
-            "whole, and `rlprompt score` scores on any model"
+            "here; what a search found there is a text: `rlprompt transfer` and `rlprompt score` "
+            "take it to any model"
         )
     return {
         "dtype": fingerprint["dtype"],

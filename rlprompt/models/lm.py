@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, ClassVar, cast
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -39,6 +40,15 @@ from rlprompt.template import Query
 from rlprompt.types import Ids, Piece
 
 logger = logging.getLogger(__name__)
+
+# What `load` gave, by name, device and dtype.
+_LIVING: WeakValueDictionary[tuple[str, str, str], FrozenLM] = WeakValueDictionary()
+
+
+def living(name: str, device: str, dtype: str) -> FrozenLM | None:
+    """A model of that name that `FrozenLM.load` gave, with no more said, and that is in use."""
+    where = torch.zeros(0, device=place(device, {})).device
+    return _LIVING.get((name, str(where), dtype))
 
 
 class FrozenLM:
@@ -137,6 +147,8 @@ class FrozenLM:
         model, why = precision.settle(read.model, where, dtype, lambda m: make(m).own_noise)
         lm = make(model)
         lm.dtype_reason, lm.options = why, options
+        if revision is None and not options:
+            _LIVING[name, str(lm.device), str(model.dtype).removeprefix("torch.")] = lm
         if why != "given":
             logger.info("%s is scored in %s on %s: %s", name, lm.fingerprint.dtype, lm.device, why)
         return lm

@@ -54,6 +54,8 @@ SENTINEL = "<extra_id_0>"
 SLIDING = "sliding_attention"
 
 CHECKSUMS = "SHA256SUMS"
+# Bytes of a file whose hash is noted: less is hashed before one would notice.
+NOTED = 1 << 24
 
 # Options of where files are, which config and tokenizer need as well.
 FILES = ("cache_dir", "local_files_only", "subfolder")
@@ -310,8 +312,27 @@ def _dense(name: str, source: str, where: Mapping[str, Any]) -> tuple[str, dict[
 
 def _place_of(gguf: Path) -> Path:
     """Where the dense form of a person's own file is kept, whatever the file is called."""
-    with gguf.open("rb") as file:
-        return cache_folder() / "gguf" / hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    return cache_folder() / "gguf" / _digest(gguf)[:32]
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file; a large one that was read for it is known again by path, size and time.
+
+    It says what is loaded quickly, and no more: what results hang on are the weights, hashed anew.
+    """
+    seen = path.resolve().stat()
+    known = f"{path.resolve()} {seen.st_size} {seen.st_mtime_ns}"
+    note = cache_folder() / "digests" / hashlib.sha256(known.encode()).hexdigest()[:32]
+    with contextlib.suppress(OSError):
+        if len(digest := note.read_text()) == 64:  # what was cut short is written again
+            return digest
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if seen.st_size >= NOTED:
+        with contextlib.suppress(OSError):
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(digest)
+    return digest
 
 
 def _read(
@@ -365,8 +386,8 @@ def _auto_class(kind: ModelKind) -> type[auto_factory._BaseAutoModelClass]:
 def dense_folder(gguf: Path, parent: Path | None = None) -> Path | None:
     """A folder with the same model as a GGUF file in float32, written if it is not whole.
 
-    The files' hashes are compared with those in `SHA256SUMS` on every call (0.4 s for the default
-    model). None where it cannot be written, or may take more than half of what is free on the disk.
+    The files' hashes (`_digest`) are compared with those in `SHA256SUMS`. None where it cannot be
+    written, or may take more than half of what is free on the disk.
 
     Args:
         gguf: The file.
@@ -420,9 +441,8 @@ def _is_whole(folder: Path) -> bool:
         lines = (folder / CHECKSUMS).read_text().splitlines()
         for line in lines:
             digest, name = line.split("  ", 1)
-            with (folder / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    return False
+            if _digest(folder / name) != digest:
+                return False
     except (OSError, ValueError):
         return False
     return bool(lines)

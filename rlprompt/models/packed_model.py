@@ -227,6 +227,7 @@ class PackedModel:
         nodes: Tensor,
         layers: Sequence[CacheLayerMixin],
         vectors: Tensor | None,
+        columns: Tensor | None = None,
     ) -> Tensor:
         """Last hidden states (n, H) at the flat indices `nodes` (n,) into (B, T).
 
@@ -237,11 +238,14 @@ class PackedModel:
             nodes: (n,) int64.
             layers: Where each layer's keys and values are and go.
             vectors: (N, H) rows that virtual ids stand for.
+            columns: (K,) int64, the positions of all keys that the layers have after this, where
+                they put the new ones elsewhere than behind those that they hold; `attends` is
+                (B, T, K) then.
 
         Raises:
             ForwardError: The model does not take this, or keeps its keys and values elsewhere.
         """
-        masks = self._masks(attends, positions)
+        masks = self._masks(attends, positions, columns)
         embedded = embed(self.model, ids, vectors)
         with self.kernels.applied(nodes):
             try:
@@ -261,15 +265,19 @@ class PackedModel:
             raise ForwardError(f"{type(output).__name__} has no last_hidden_state")
         return last.flatten(0, 1)[nodes]
 
-    def _masks(self, attends: Tensor, positions: Tensor) -> Tensor | dict[str, Tensor]:
+    def _masks(
+        self, attends: Tensor, positions: Tensor, columns: Tensor | None
+    ) -> Tensor | dict[str, Tensor]:
         """Additive masks (B, 1, T, S + T), where layers differ those of each type of layer."""
         everything = self._additive(attends)
         window = sliding_window(self.config)
         if window is None:
             return everything
-        # A row's tokens all attend to its whole prefix, wherever that stands in its columns.
-        before = attends[..., : attends.shape[-1] - attends.shape[1]].any(1).cumsum(-1) - 1
-        distances = positions[..., None] - torch.cat([before, positions], 1)[:, None]
+        if columns is None:
+            # A row's tokens all attend to its whole prefix, wherever that stands in its columns.
+            before = attends[..., : attends.shape[-1] - attends.shape[1]].any(1).cumsum(-1) - 1
+            columns = torch.cat([before, positions], 1)[:, None]
+        distances = positions[..., None] - columns
         near = self._additive(attends & (distances < window))
         if not getattr(self.config, "layer_types", None):
             return near

@@ -28,7 +28,7 @@ from rlprompt.models.access import Access, ServerError
 from rlprompt.models.api import Json
 from rlprompt.models.bill import Answers, Bill, InMemory, Prices, Usage
 from rlprompt.models.decoding import Decoding, Ended, Generated
-from rlprompt.models.fingerprint import SERVED, Fingerprint
+from rlprompt.models.fingerprint import SERVED, TOLD, Fingerprint
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.noise import Noise
 from rlprompt.models.scorer import Over
@@ -135,7 +135,7 @@ class ServedLM(FrozenLM):
             model=self.server.name,
             revision="",
             kind=SERVED,
-            weights=f"not provable, told by the server: {json.dumps(said, sort_keys=True)}",
+            weights=f"{TOLD}{json.dumps(said, sort_keys=True)}",
             tokenizer="the server's",
             dtype="the server's",
             quantisation="",

@@ -42,12 +42,14 @@ class Answer:
         gradients: (P, *shape of the prompts' vectors) float32, or None where none were asked for.
         seconds: Wall time that it took when it was computed, be that now or in an earlier process.
         outputs: (P, E) texts that the model wrote, or None where a reward is no matter of texts.
+        judge_tokens: Tokens that models which judge answers read of these.
     """
 
     per_example: Floats
     gradients: NDArray[np.float32] | None
     seconds: float
     outputs: Outputs | None = None
+    judge_tokens: int = 0
 
     @property
     def finite(self) -> bool:
@@ -175,7 +177,7 @@ class TrainQuestion(Question[Answer]):
             "rewards": answer.per_example.astype("<f8").tobytes(),
             "gradients": None if gradients is None else gradients.astype("<f4").tobytes(),
             "seconds": answer.seconds,
-            "outputs": _packed(answer.outputs),
+            "outputs": _packed(answer.outputs, answer.judge_tokens),
             "examples": None if self.examples is None else json.dumps(self.examples),
         }
 
@@ -187,7 +189,8 @@ class TrainQuestion(Question[Answer]):
             first = self.prompts[0]
             shape = first.vectors.shape if isinstance(first, SoftPrompt) else (len(first), -1)
             gradients = flat.reshape(len(self.prompts), *shape).astype(np.float32)
-        return Answer(_floats(rewards, self.prompts), gradients, seconds, texts(outputs))
+        written, judged = (None, 0) if outputs is None else _unpacked(outputs)
+        return Answer(_floats(rewards, self.prompts), gradients, seconds, written, judged)
 
 
 @dataclass(frozen=True)
@@ -350,12 +353,21 @@ def remembered(memo: Memo | None, question: Question[V], compute: Callable[[], V
 
 def texts(content: bytes | None) -> Outputs | None:
     """The texts in a column, None where a task has none."""
-    return None if content is None else tuple(map(tuple, json.loads(zlib.decompress(content))))
+    return None if content is None else _unpacked(content)[0]
 
 
-def _packed(written: Outputs | None) -> bytes | None:
+def _packed(written: Outputs | None, judged: int = 0) -> bytes | None:
+    """Texts, and beside them what judges read, where they read any."""
     # What a model wrote repeats itself: it shrinks to a third.
-    return None if written is None else zlib.compress(json.dumps(written).encode())
+    content = {"texts": written, "judge_tokens": judged} if judged else written
+    return None if written is None else zlib.compress(json.dumps(content).encode())
+
+
+def _unpacked(content: bytes) -> tuple[Outputs, int]:
+    """What was `_packed`."""
+    found = json.loads(zlib.decompress(content))
+    written, judged = found.values() if isinstance(found, dict) else (found, 0)
+    return tuple(map(tuple, written)), judged
 
 
 def _floats(content: bytes, prompts: Sequence[Prompt]) -> Floats:

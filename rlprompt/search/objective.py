@@ -377,8 +377,7 @@ class Objective(Unpaid):
             if self._memo and answer.finite:
                 answer = self._memo.put(question, answer)
         self.ledger.lm_seconds += answer.seconds
-        if answer.outputs is not None:
-            self.ledger.judge_tokens += self.task.judge_tokens(block.examples, answer.outputs)
+        self.ledger.judge_tokens += answer.judge_tokens
         self.waited += time.perf_counter() - began
         return answer
 
@@ -416,9 +415,11 @@ class Objective(Unpaid):
             )
         if loss is not None:
             gradients = self._shaped(soft, gradients)
+        judged = 0
         if outputs is not None:
             self._check_texts(outputs, shape)
-        return Answer(per_example, gradients, seconds, outputs)
+            judged = self.task.judge_tokens(block.examples, outputs)
+        return Answer(per_example, gradients, seconds, outputs, judged)
 
     def _soft(self, prompts: Sequence[Prompt]) -> list[SoftPrompt]:
         """The prompts as vectors: tokens as what the model is fed for them."""

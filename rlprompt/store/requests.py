@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rlprompt.models.bill import Bill, Usage
+from rlprompt.models.bill import Bill, InMemory, Usage
 from rlprompt.store.database import Database
 from rlprompt.store.record import insert
 
@@ -42,6 +42,10 @@ class StoredRequests:
         row = {"key": key, "model": model, "answer": json.dumps(answer), **usage._asdict()}
         self._database.write(lambda connection: insert(connection, "requests", row))
 
+    def looked_up(self) -> LookedUp:
+        """The same for whoever adds nothing to the study."""
+        return LookedUp(self._database)
+
     @property
     def any(self) -> bool:
         """Whether there is an answer, beside those to what a server can do."""
@@ -51,3 +55,27 @@ class StoredRequests:
         """See `Answers.bill`."""
         (sums,) = self._database.read(_SUMS, model)
         return Bill(*sums)
+
+
+class LookedUp(StoredRequests):
+    """Answers of a study for what comes after it: new ones stay in memory, and are all of the bill.
+
+    Args:
+        database: The study's, which may be read-only.
+    """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._new = InMemory()
+
+    def get(self, key: bytes) -> Mapping[str, Any] | None:
+        """See `Answers.get`."""
+        return super().get(key) or self._new.get(key)
+
+    def put(self, key: bytes, model: str, answer: Mapping[str, Any], usage: Usage) -> None:
+        """See `Answers.put`."""
+        self._new.put(key, model, answer, usage)
+
+    def bill(self, model: str) -> Bill:
+        """What the new answers come to."""
+        return self._new.bill(model)

@@ -138,7 +138,7 @@ class Comparison:
             ),
             budgets=tuple(dict.fromkeys(experiment.budget.rows for experiment in experiments)),
             tasks=tuple(_task_entries(experiments)),
-            models=tuple(map(_model_entry, models.values())),
+            models=tuple(map(model_entry, models.values())),
             controls=tuple(self._controls().values()),
             references=tuple(self._references().values()),
             runs=tuple(map(_run_entry, self.runs)),
@@ -212,7 +212,8 @@ def _shown(examples: Sequence[Example]) -> Iterator[ExampleEntry]:
         yield ExampleEntry(place=place, fields=dict(example.fields), label=label)
 
 
-def _model_entry(lm: FrozenLM) -> ModelEntry:
+def model_entry(lm: FrozenLM) -> ModelEntry:
+    """What a summary says of a model."""
     return ModelEntry(
         name=lm.name,
         kind=lm.kind,

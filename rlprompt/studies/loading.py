@@ -13,7 +13,14 @@ import pydantic
 
 from rlprompt._utils.suggest import reason
 from rlprompt.config.registry import import_task, load, make_optimiser, make_task, settings_of
-from rlprompt.config.schema import OWN, Config, ModelConfig, OptimiserConfig, PromptConfig
+from rlprompt.config.schema import (
+    OWN,
+    Config,
+    ModelConfig,
+    OptimiserConfig,
+    PromptConfig,
+    config_from_json,
+)
 from rlprompt.config.tasks import (
     TAGS,
     ImportedTaskConfig,
@@ -24,6 +31,7 @@ from rlprompt.config.tasks import (
 )
 from rlprompt.export.folder import load_prompt
 from rlprompt.models.bill import Prices
+from rlprompt.models.fingerprint import loading, told_by_server
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.models.served_lm import ServedLM
@@ -31,6 +39,7 @@ from rlprompt.prompt import Length, Prompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.selection import Selection
+from rlprompt.store.store import Store
 from rlprompt.studies.controls import written_by_hand
 from rlprompt.studies.experiment import Experiment, check_draws
 from rlprompt.studies.references import Reference, make_reference
@@ -264,6 +273,35 @@ def settle(section: TaskConfig, task: Task, lm: FrozenLM, length: Length | int) 
     task = fitted(task, lm, length)
     found = getattr(section, "label_words", None) == "auto"
     return with_found_words(task, lm) if found else task
+
+
+def model_found_on(
+    store: Store, fingerprint: Mapping[str, str], place: str | None = None, device: str = "auto"
+) -> FrozenLM:
+    """The model of a study's result; a served one is reached as the experiment says.
+
+    What a server was paid for in the study is not asked again.
+
+    Args:
+        store: The study's.
+        fingerprint: Of the model, as a `Result` has it.
+        place: Where the model is now, a path or an address; None for where it was.
+        device: As for `FrozenLM.load`.
+
+    Raises:
+        ValueError: It cannot be had.
+    """
+    if not (told := told_by_server(fingerprint)):
+        return FrozenLM.load(place or fingerprint["model"], device=device, **loading(fingerprint))
+    section, config = ModelConfig(url=told["url"]), store.spec.get("config")
+    for _, one in config_from_json(config).all_models if config else ():
+        if one.url == section.url and one.name in ("", fingerprint["model"]):
+            section = one
+    there = {"name": fingerprint["model"], "url": place or section.url}
+    lm = load_model(section.model_copy(update=there), device, "auto")
+    if isinstance(lm, ServedLM):
+        lm.keep_answers(store.requests.looked_up())
+    return lm
 
 
 def load_model(section: ModelConfig, device: str, dtype: str) -> FrozenLM:

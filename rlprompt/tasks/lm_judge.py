@@ -9,13 +9,14 @@ answer has the same score. It is G-Eval's reading of a judge by the probabilitie
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlprompt.data.examples import Example
-from rlprompt.models.lm import FrozenLM
-from rlprompt.tasks.judges import asked, verbalised
-from rlprompt.template import Template
+from rlprompt.models.lm import FrozenLM, living
+from rlprompt.prompt import TokenPrompt
+from rlprompt.tasks.judges import asked
+from rlprompt.template import Query, Template
 
 OUTPUT, REFERENCE = "output", "reference"
 TEMPLATE = (
@@ -23,6 +24,7 @@ TEMPLATE = (
     "Does the given answer say the same as the right one, yes or no? Answer:"
 )
 WORDS = ("yes", "no")
+Question = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,15 @@ class LMJudge:
     """How probable another model finds it that answers are right, a metric of `metrics`.
 
     Args:
-        model: Its name, a folder or a `.gguf` file, as for `FrozenLM.load`; loaded once a process.
+        model: Its name, a folder or a `.gguf` file, as for `FrozenLM.load`; loaded once a process,
+            and not at all where it is the model that is searched on, in the same dtype.
         template: What it is asked, with `{output}`, and `{reference}` and fields of the example as
             it likes; one of `words` follows. Of several references all are named.
         words: The first one says that the answer is right, the others that it is not.
         device: Where it runs.
         name: What it is called.
+        dtype: What it computes in, and never `auto`: a study that goes on elsewhere has the same
+            judge.
 
     Raises:
         ValueError: There is no model, the template has no `{output}`, or there are less than two
@@ -51,6 +56,7 @@ class LMJudge:
     words: tuple[str, ...] = WORDS
     device: str = "auto"
     name: str = "judge"
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
@@ -83,7 +89,7 @@ class LMJudge:
     @property
     def lm(self) -> FrozenLM:
         """The model."""
-        return _loaded(self.model, self.device)
+        return _loaded(self.model, self.device, self.dtype)
 
     @property
     def fingerprint(self) -> str:
@@ -97,12 +103,12 @@ class LMJudge:
 
     def of(self, outputs: Sequence[str], examples: Sequence[Example]) -> list[float]:
         """Probabilities (E,) in [0, 1] that outputs are right; 0 for an empty one."""
-        questions = list(self._questions(outputs, examples))
-        distinct = [dict(one) for one in dict.fromkeys(filter(None, questions))]
-        if not distinct:
-            return [0.0] * len(questions)
-        found = verbalised(self.lm, self._asked, self.words, distinct).tolist()
-        known = dict(zip((_key(one) for one in distinct), found, strict=True))
+        questions = self._questions(outputs, examples)
+        distinct = tuple(dict.fromkeys(filter(None, questions)))
+        # By pairs, for a model that is searched on keeps no questions in the place of its texts.
+        scored = self.lm.score_pairs([(TokenPrompt(), one) for one in _queries(self, distinct)])
+        found = (float(logliks.softmax(-1)[0]) for logliks in scored)
+        known = dict(zip(distinct, found, strict=True))
         return [known[one] if one else 0.0 for one in questions]
 
     def check(self, example: Example) -> str:
@@ -118,28 +124,29 @@ class LMJudge:
 
     def tokens(self, outputs: Sequence[str], examples: Sequence[Example]) -> int:
         """Tokens of all different questions about the outputs: what a plain scorer would read."""
-        distinct = [dict(one) for one in {*self._questions(outputs, examples)} if one]
-        queries = asked(self.lm, self._asked, self.words, distinct)
-        return sum(query.n_text + query.n_answer for query in queries)
+        distinct = tuple(dict.fromkeys(filter(None, self._questions(outputs, examples))))
+        return sum(query.n_text + query.n_answer for query in _queries(self, distinct))
 
-    def _questions(
-        self, outputs: Sequence[str], examples: Sequence[Example]
-    ) -> Iterator[tuple[tuple[str, str], ...]]:
+    def _questions(self, outputs: Sequence[str], examples: Sequence[Example]) -> list[Question]:
         """What the template is filled with for each answer; nothing for an empty answer."""
+        names, questions = self._asked.fields, []
         for output, example in zip(outputs, examples, strict=True):
             texts = {**example.fields, OUTPUT: output, REFERENCE: " or ".join(example.references)}
-            asked_of = {name: texts[name] for name in self._asked.fields}
-            yield _key(asked_of) if output.strip() else ()
+            questions.append(tuple((n, texts[n]) for n in names) if output.strip() else ())
+        return questions
 
 
-def _key(texts: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(texts.items()))
+# The answers to some prompts are judged, and then what was read is counted.
+@functools.lru_cache(maxsize=64)
+def _queries(judge: LMJudge, questions: tuple[Question, ...]) -> list[Query]:
+    """What a judge is asked, spelled."""
+    return asked(judge.lm, judge._asked, judge.words, [dict(one) for one in questions])
 
 
 @functools.cache
-def _loaded(name: str, device: str) -> FrozenLM:
+def _loaded(name: str, device: str, dtype: str) -> FrozenLM:
     """A judge's model, one for all tasks of a process: a task that travels leaves it behind."""
-    lm = FrozenLM.load(name, device=device)
+    lm = living(name, device, dtype) or FrozenLM.load(name, device=device, dtype=dtype)
     if lm.kind == "masked":
         raise ValueError(
             f"the judge {name} is a masked model, which does not go on with a text; take a causal "

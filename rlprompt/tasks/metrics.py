@@ -235,13 +235,14 @@ def _judge(
     template: str | None = None,
     words: Sequence[str] | None = None,
     device: str = "auto",
+    dtype: str = "float32",
 ) -> AnswerMetric:
     """How probable another model finds it that the answer is right."""
     from rlprompt.tasks import lm_judge  # a model's libraries, which other metrics need not
 
     asked = lm_judge.TEMPLATE if template is None else template
     answers = lm_judge.WORDS if words is None else tuple(words)
-    return lm_judge.LMJudge(model, asked, answers, device, name)
+    return lm_judge.LMJudge(model, asked, answers, device, name, dtype)
 
 
 def _plain(score: Callable[[str, str], float]) -> Callable[[str, str], Metric]:

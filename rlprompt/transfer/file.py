@@ -39,7 +39,7 @@ class Source(_Entry):
         optimiser: The method's name in the experiment.
         seed: Its seed.
         soft: Whether it is embedding vectors.
-        tokens: How many tokens, vectors, or positions.
+        tokens: How many tokens, vectors, or positions; 0 of a text on a server, which tells none.
         text: How it reads; a soft prompt as its nearest tokens, which are what can leave its model;
             a prefix prompt as its size.
         retypable: Whether typing the text gives these tokens again.

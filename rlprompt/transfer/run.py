@@ -1,6 +1,7 @@
 """Takes the prompts that a study picked to other models and to other tasks, beside any budget.
 
-Tokens go where the tokenizer is the same. Elsewhere their text goes, and is typed again there; on
+Tokens go where the tokenizer is the same. Elsewhere, and to a server, their text goes, and is typed
+again there; on
 the own model that is scored as well, where typing gives other tokens. Vectors mean something in one
 embedding space alone, and a hidden size of the same number makes no two spaces one: a soft prompt
 is scored as it is on its own model, and everywhere as its nearest tokens. A prefix prompt is near
@@ -168,7 +169,7 @@ def _found(run: StoredRun, search: PlannedSearch) -> FoundPrompt:
         optimiser=search.method,
         seed=result.seed,
         soft=prompt.kind == "soft",
-        tokens=n_tokens(lm, prompt),
+        tokens=0 if lm.served else n_tokens(lm, prompt),
         text=text,
         retypable=retypable,
     )
@@ -203,8 +204,13 @@ def arrivals(
         yield "by text", typed, retyping
 
 
-def _typed(text: str, task: Task, lm: FrozenLM) -> tuple[TokenPrompt, Retyping]:
-    """The prompt that exactly this text makes for a model, without the spaces of a template."""
+def _typed(text: str, task: Task, lm: FrozenLM) -> tuple[Prompt, Retyping | None]:
+    """The prompt that exactly this text makes for a model, without the spaces of a template.
+
+    A served model is given the text, and does not tell its tokens.
+    """
+    if lm.served:
+        return TextPrompt(text), None
     prompt = task.spelt(lm, text)
     survives = task.described(lm, prompt)[0] == text
     return prompt, Retyping(tokens=len(prompt), survives=survives)
@@ -232,7 +238,7 @@ class TransferScores:
         self.task = task
         self.lm = lm
         self.evaluator = Evaluator(task, lm)
-        made_by = (*map(version, PACKAGES), platform.machine(), str(lm.device))
+        made_by = (*map(version, PACKAGES), platform.machine(), lm.where)
         self._memo = store.memo(lm, task, f" transfer {' '.join(made_by)}")
         self._read_only = read_only
         self.lowest, self.highest = math.inf, -math.inf
@@ -342,7 +348,7 @@ class Transferring:
             kind=lm.kind,
             digest=mark.digest,
             dtype=mark.dtype,
-            device=str(lm.device),
+            device=lm.where,
             of_study=of_study,
         )
         for place in places:
@@ -429,7 +435,8 @@ class Transferring:
                     split=split,
                     form=form,
                     retyping=retyping,
-                    stored=_stored(found, form, split) if at_home else None,
+                    # What a server said for the study is not asked again, and has not drifted.
+                    stored=_stored(found, form, split) if at_home and not lm.served else None,
                     notes=_notes(own, task),
                 )
                 yield entry, prompt

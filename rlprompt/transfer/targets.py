@@ -16,6 +16,7 @@ from rlprompt.config.yaml_file import load_config
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.loading import model_names
 from rlprompt.models.pool import ModelPool, PooledLM
+from rlprompt.models.served_lm import ServedLM
 from rlprompt.prompt import Length
 from rlprompt.store.store import Store
 from rlprompt.studies.experiment import Experiment
@@ -37,7 +38,8 @@ class Destinations:
     Args:
         config: What the study was made from, with the device of the day.
         store: The study's.
-        models: Names of other models, as for `FrozenLM.load`.
+        models: Names of other models, as for `FrozenLM.load`; or addresses of servers, with
+            `NAME@` before one that has several models.
         tasks: Names of tasks: of the study's, of those that are registered, or YAML files.
         dtype: Of the other models; the study's stay as they were.
 
@@ -69,6 +71,9 @@ class Destinations:
         self._pool = ModelPool()
         self._device, self._dtype = config.device, dtype
         self.experiments = load_experiments(config, kept_dtypes(config, store), self._pool)
+        for lm in self.own_models():
+            if isinstance(lm, ServedLM):
+                lm.keep_answers(store.requests.looked_up())
         self.models = models
         titles = dict.fromkeys(one.task_name for one in self.experiments)
         self.places = [
@@ -90,6 +95,10 @@ class Destinations:
             ValueError: It cannot be loaded.
             AssetError: The bundled model could not be fetched.
         """
+        served, _, address = name.rpartition("@")
+        if address.startswith(("http://", "https://")):
+            section = ModelConfig(name=served, url=address)
+            return load_model(section, self._device, self._dtype)
         make = partial(load_model, ModelConfig(name=name), self._device)
         try:
             return PooledLM(name, make, self._dtype, self._pool)

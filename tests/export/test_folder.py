@@ -133,7 +133,7 @@ def _flip(folder: Path) -> None:
         (lambda f: (f / "prompt.json").write_text("[]"), "prompt.json is damaged: not the JSON"),
         (lambda f: (f / "prompt.json").write_bytes(b"\xff\xfe"), "is damaged: not the JSON"),
         (_flip, "prompt.safetensors is damaged, or belongs to another prompt"),
-        (_json(lambda s: s.update(format=6)), "has the format 6, and this rlprompt reads up to 5"),
+        (_json(lambda s: s.update(format=7)), "has the format 7, and this rlprompt reads up to 6"),
         (_json(lambda s: s.update(format="x")), "has the format 'x'"),
         (_json(lambda s: s["task"].pop("name")), "damaged: task.name: Field required"),
         (_json(lambda s: s.update(retypable="perhaps")), "retypable: must be true or false"),

@@ -263,6 +263,28 @@ class TestPacked:
         assert "stop string" in {answer.ended for answer in chain(*answers)}
         assert min(fed) < 20
 
+    def test_rows_that_are_free_are_filled_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        lm, rng = tiny_lm("llama"), np.random.default_rng(6)
+        prompts, queries = make_prompts(lm, rng)[:4], make_queries("first", rng, 7)[:7]
+        free = lm.generate(prompts, queries, max_new_tokens=8)
+        stop = next(c for c in free[0][0].text if c != "\ufffd")
+        expected = lm.generate(prompts, queries, max_new_tokens=8, stop=[stop])
+        grown: list[int] = []
+        grow = generation._Rows.grow
+
+        def counting(self, tokens):  # type: ignore[no-untyped-def]
+            grown.append(len(tokens))
+            return grow(self, tokens)
+
+        monkeypatch.setattr(generation._Rows, "grow", counting)
+        monkeypatch.setitem(generation.MOST_ROWS, "cpu", 8)
+        assert lm.generate(prompts, queries, max_new_tokens=8, stop=[stop]) == expected
+        lengths = [steps(lm, answer, stop) for answer in chain(*free)]
+        assert sum(grown) == sum(n - 1 for n in lengths)
+        # 28 answers in 4 batches would wait for the longest of each, 7 steps.
+        assert max(grown) == 8
+        assert len(grown) < 4 * 7
+
     def test_halves_the_batch_where_memory_runs_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         lm, rng = FrozenLM(tiny_model(), tiny_tokenizer(), "crowded"), np.random.default_rng(7)
         prompts, queries = make_prompts(lm, rng), make_queries("last", rng)

@@ -177,6 +177,30 @@ class TestDenseFolder:
         assert "more than half of what is free" in caplog.text
         assert self.conversions == 0
 
+    def test_a_large_file_is_hashed_once(
+        self, gguf: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("RLPROMPT_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(loading, "NOTED", 4)
+        digest, read = loading._digest(gguf), list[Path]()
+        assert digest == hashlib.sha256(b"GGUF").hexdigest()
+        opened = Path.open
+
+        def counting(path: Path, *args: Any, **more: Any) -> Any:
+            read.extend([path] if path == gguf else [])
+            return opened(path, *args, **more)
+
+        monkeypatch.setattr(Path, "open", counting)
+        assert loading._digest(gguf) == digest
+        assert read == []
+        (note,) = (tmp_path / "cache" / "digests").iterdir()
+        note.write_text(digest[:20])  # cut short by a machine that went down
+        assert loading._digest(gguf) == digest
+        assert read == [gguf]
+        gguf.write_bytes(b"LLMS")
+        os.utime(gguf, ns=(0, 1))
+        assert loading._digest(gguf) == hashlib.sha256(b"LLMS").hexdigest()
+
     def test_a_file_of_any_name_is_converted_once(
         self, gguf: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

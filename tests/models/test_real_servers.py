@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +34,22 @@ def llama_cpp() -> Iterator[str]:
     server = xllamacpp.Server(settings)
     yield f"{server.listening_address}/v1"
     del server
+
+
+@pytest.mark.slow
+def test_a_server_that_repeats_texts_scores_as_here() -> None:
+    """Against one that was started by hand on the default model: `vllm serve FOLDER`, float32."""
+    if not (url := os.environ.get("RLPROMPT_ECHO_SERVER")):
+        pytest.skip("RLPROMPT_ECHO_SERVER names no server of the default model")
+    there = ServedLM.connect(url)
+    assert there.abilities.echo
+
+    def scored(lm: FrozenLM) -> torch.Tensor:
+        words = [TEMPLATE.answer_ids(lm, word) for word in (" great", " not good at all")]
+        return lm.score([PROMPT], [TEMPLATE.query(row, lm, words) for row in ROWS])
+
+    here = FrozenLM.load("smollm2-135m", device="cpu", dtype="float32")
+    torch.testing.assert_close(scored(there), scored(here), atol=1e-3, rtol=0)
 
 
 @pytest.mark.slow

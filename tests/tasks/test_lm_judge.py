@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import Objective
+from rlprompt.store.store import Store
 from rlprompt.tasks import lm_judge
 from rlprompt.tasks.generation import GenerationTask
+from rlprompt.tasks.judges import asked
 from rlprompt.tasks.lm_judge import LMJudge
 from rlprompt.tasks.metrics import metric
 from rlprompt.template import Template
@@ -25,7 +28,7 @@ EXAMPLES = [Example({"text": "the film"}, "good"), Example({"text": "it"}, ["bad
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever its name, the judge is a tiny model."""
-    monkeypatch.setattr(lm_judge, "_loaded", lambda name, device: tiny_lm(seed=3))
+    monkeypatch.setattr(lm_judge, "_loaded", lambda name, device, dtype: tiny_lm(seed=3))
 
 
 def test_it_is_the_probability_of_the_first_word() -> None:
@@ -69,6 +72,44 @@ def test_a_search_counts_them_and_charges_no_rows(lm: FrozenLM) -> None:
     assert (objective.ledger.used, objective.ledger.own_tokens) == (6, 0)
 
 
+def test_what_it_reads_is_spelled_once_and_not_in_a_replay(
+    lm: FrozenLM, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lm_judge._queries.cache_clear()
+    spelled: list[int] = []
+
+    def counting(*given: Any) -> Any:
+        spelled.append(len(given[3]))
+        return asked(*given)
+
+    monkeypatch.setattr(lm_judge, "asked", counting)
+    reward = {"name": "judge", "model": "tiny", "template": "So: {output}."}
+    task = GenerationTask("judged", fake_splits(), Template("{text} {prompt}"), reward, 3, stop=())
+    counted = list[int]()
+    with Store(tmp_path / "study.sqlite") as store:
+        store.plan({}, {"a": {}, "b": {}})
+        for name in ("a", "b"):
+            assert store.claim("me", only=name, dead=lambda *_: False) == name
+            objective = Objective(task, lm, Budget(6), memo=store.record(name, lm, task, "me"))
+            objective.evaluate([TokenPrompt((20, 30)), TokenPrompt((40,))])
+            counted.append(objective.ledger.judge_tokens)
+            lm_judge._queries.cache_clear()
+    assert len(spelled) == 2  # a prompt each
+    assert counted[0] == counted[1] > 0
+
+
+def test_it_is_the_model_that_is_searched_on(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(lm_judge, "_loaded", lm_judge._loaded.__wrapped__)
+    searched = FrozenLM.load(str(model), device="cpu", dtype="float32")
+    assert LMJudge(str(model), device="cpu").lm is searched
+    assert LMJudge(str(model), device="cpu", dtype="bfloat16").lm is not searched
+    revised = FrozenLM.load(str(model), dtype="float32", revision="main")
+    del searched
+    gc.collect()
+    assert LMJudge(str(model), device="cpu").lm is not revised
+
+
 def test_it_weighs_beside_other_metrics() -> None:
     judged = {"name": "judge", "model": "tiny", "template": ASK, "weight": 0.5}
     task = GenerationTask(
@@ -109,6 +150,6 @@ def test_a_field_that_examples_lack_is_named() -> None:
 
 def test_a_masked_model_is_no_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(FrozenLM, "load", lambda name, device: tiny_lm("bert"))
+    monkeypatch.setattr(FrozenLM, "load", lambda name, device, dtype: tiny_lm("bert"))
     with pytest.raises(ValueError, match="the judge tiny-masked is a masked model"):
         LMJudge("tiny-masked").of(["fine"], EXAMPLES[:1])
