@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from rlprompt._utils.own_source import imported_files
 from rlprompt._utils.suggest import advice
 from rlprompt._utils.text import error_line
 
@@ -76,6 +77,17 @@ def own_modules() -> list[ModuleType]:
 _run: list[str] = []
 
 
+def _forget_namesakes(path: Path) -> None:
+    """Have a file import its own neighbours, and not those of another folder by the same names.
+
+    Python keeps one module of a name; who imported the other one before has it still.
+    """
+    for name, file in imported_files(path).items():
+        there = getattr(sys.modules.get(name), "__file__", None)
+        if there and Path(there).resolve() != file.resolve():
+            del sys.modules[name]
+
+
 def _run_file(path: Path) -> ModuleType:
     """The module in a file, run once a process."""
     path = path.expanduser().resolve()
@@ -87,6 +99,7 @@ def _run_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ValueError(f"there is no file {path}")
+    _forget_namesakes(path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up there
     sys.path.insert(0, str(path.parent))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import ROWS, rlprompt, write_config, write_data
+from command_line import ROWS, rlprompt, save, write_config, write_data
 from scripted_server import KEY_ENV, Script, serving
 from tiny import tiny_lm
 
@@ -137,7 +137,10 @@ def test_another_address_is_a_note_and_another_model_an_error(home: Path, server
         load_prompt("found").predict(["fine"], tiny_lm())
 
 
-def test_a_prompt_of_a_server_goes_to_a_model_here(home: Path, server: Script, model: Path) -> None:
+def test_a_prompt_of_a_server_goes_to_a_model_here(
+    home: Path, server: Script, tmp_path: Path
+) -> None:
+    model = save(tmp_path / "here", layers=2)  # as on the server
     server.log.clear()
     done = rlprompt("transfer", "runs/small", "--models", str(model), "--out", "there.json")
     assert done.exit_code == 0, done.stdout + done.stderr

@@ -52,6 +52,17 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "mine.py"
 
 
+def test_each_file_has_its_own_neighbours_and_not_those_of_another_folder(tmp_path: Path) -> None:
+    found = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "namesake.py").write_text(f"number = {number}")
+        (folder / "asks.py").write_text("from namesake import number")
+        found.append(load_object(f"{folder}/asks.py:number"))
+    assert found == [1, 2]
+
+
 def test_a_file_is_found_beside_the_experiment_with_or_without_its_ending(file: Path) -> None:
     for written in ("mine:Mine", "mine.py:Mine"):
         assert locate(written, file.parent) == f"{file}:Mine"
