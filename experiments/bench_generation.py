@@ -174,7 +174,7 @@ class Inside:
 @torch.no_grad()
 def products(lm: FrozenLM, n_fed: int, n_written: int) -> float:
     """Seconds that the matrix products alone take, in the fastest of a few shapes."""
-    packed = cast(Any, lm)._packed.packed
+    packed = cast(Any, lm)._engine.packed.packed
     seconds = 0.0
     for layers, n_rows in ((packed.model.base_model, n_fed), (packed.head.layer, n_written)):
         with Kernels(layers, 1 << 40).applied():
