@@ -33,14 +33,17 @@ def imported_files(path: Path) -> dict[str, Path]:
     if names[-1] == "__init__":
         names.pop()
     packaged = len(names) > 1 or path.stem == "__init__"
-    if not packaged and base.name in INSTALLED:
+    if base.name in INSTALLED and not packaged:
         return {}
+    # Run by its path, a file of a package imports what lies beside it by bare names, too.
+    beside = base if base.name in INSTALLED else path.parent
     found, left = dict[str, Path](), [(".".join(names), path)]
     while left:
         module, file = left.pop()
         for name in _imports(file, module):
             own = not packaged or name.split(".")[0] == names[0]
-            there = _file_of(base, name) if own else None
+            there = _file_of(base if own else beside, name)
+            there = None if beside is base and not own else there
             if there is not None and there != path and name not in found:
                 found[name] = there
                 left.append((name, there))

@@ -77,15 +77,23 @@ def own_modules() -> list[ModuleType]:
 _run: list[str] = []
 
 
+# Names of modules that such files imported from beside them.
+_neighbours: set[str] = set()
+
+
 def _forget_namesakes(path: Path) -> None:
     """Have a file import its own neighbours, and not those of another folder by the same names.
 
-    Python keeps one module of a name; who imported the other one before has it still.
+    Python keeps one module of a name; who imported the other one before has it still. Modules that
+    no such file brought in, those of Python and of packages, stay.
     """
     for name, file in imported_files(path).items():
         there = getattr(sys.modules.get(name), "__file__", None)
-        if there and Path(there).resolve() != file.resolve():
+        if name in _neighbours and there and Path(there).resolve() != file.resolve():
             del sys.modules[name]
+            above, _, last = name.rpartition(".")
+            if above in sys.modules:
+                vars(sys.modules[above]).pop(last, None)
 
 
 def _run_file(path: Path) -> ModuleType:
@@ -100,6 +108,7 @@ def _run_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None or not path.is_file():
         raise ValueError(f"there is no file {path}")
     _forget_namesakes(path)
+    before = set(sys.modules)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up there
     sys.path.insert(0, str(path.parent))
@@ -110,6 +119,7 @@ def _run_file(path: Path) -> ModuleType:
         raise ValueError(f"{path.name} cannot be run: {_told(error, path)}") from error
     finally:
         sys.path.remove(str(path.parent))
+        _neighbours.update(imported_files(path).keys() & (sys.modules.keys() - before))
     _run.append(name)
     return module
 

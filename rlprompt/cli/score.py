@@ -168,7 +168,6 @@ def _print_verdict(
 
     facts, dtypes = exported.facts, (exported.facts.model.dtype, lm.fingerprint.dtype)
     dtype = next((one for one in dtypes if one != "float32"), "float32")  # the coarser of the two
-    facts = exported.facts
     if task.fingerprint != facts.task.fingerprint:
         console.print(
             f"This is not the task that the prompt was found for, {facts.task.name} as it was then "

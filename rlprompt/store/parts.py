@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rlprompt._utils.files import write_atomically
+from rlprompt._utils.text import slugs
 from rlprompt.store.store import differences
 from rlprompt.store.summary import (
     FILE,
     BillEntry,
     ModelEntry,
     PartEntry,
+    RunEntry,
     ScoredEntry,
     Summary,
     SummaryError,
@@ -55,9 +58,15 @@ def combine(folders: Sequence[Path], out: Path) -> Summary:
             "another folder with --out"
         )
     summary = combined(parts)
+    names = _names(summary.runs)
     for run in summary.runs:
-        home = next(Path(name) for name, part in parts.items() if run in part.runs)
-        path = (home / run.file).resolve()
+        home, file = next(
+            (Path(home), one.file)
+            for home, part in parts.items()
+            for one in part.runs
+            if _renamed(one, names) == run
+        )
+        path = (home / file).resolve()
         # A file that is missing or lies elsewhere is a caveat of the page, as in its own study.
         if path.is_relative_to(home.resolve()) and path.is_file():
             (out / run.file).parent.mkdir(parents=True, exist_ok=True)
@@ -96,16 +105,17 @@ def combined(parts: Mapping[str, Summary]) -> Summary:
                 "can be combined"
             )
     (first, one), *others = parts.items()
-    config = one.config
+    config = _spelt_out(one)
     for name, other in others:
-        config = _config(first, config, name, other.config)
+        config = _config(first, config, name, _spelt_out(other))
     optimisers = _once(name for one in summaries for name in one.optimisers)
     seeds = tuple(sorted({seed for one in summaries for seed in one.seeds}))
     split_seeds = _once(seed for one in summaries for seed in one.split_seeds)
     budgets = _once(rows for one in summaries for rows in one.budgets)
     tasks = _joined(parts, lambda one: one.tasks, lambda task: task.name, _one_task)
     models = _joined(parts, lambda one: one.models, lambda model: model.name, _one_model)
-    runs = _joined(parts, lambda one: one.runs, lambda run: run.name, _one_search)
+    runs = _joined(parts, lambda one: one.runs, _cell, _one_search)
+    names = _names(runs)
     grid = tasks, models, budgets, optimisers, split_seeds or (None,), seeds
     expected = math.prod(map(len, grid))
     earliest = min(summaries, key=lambda one: one.started)
@@ -121,7 +131,7 @@ def combined(parts: Mapping[str, Summary]) -> Summary:
         models=models,
         controls=_joined(parts, lambda one: one.controls, _place, _first),
         references=_joined(parts, lambda one: one.references, _place, _first),
-        runs=runs,
+        runs=tuple(_renamed(run, names) for run in runs),
         config=config,
         started=earliest.started,
         platform=earliest.platform,
@@ -153,8 +163,8 @@ def _config(
     merged, lines = {**there}, list[str]()
     for key in [key for key in _once((*there, *now)) if key not in APART]:
         old, new = there.get(key), now.get(key)
-        if key in COVERED and old and new:
-            a, b = _by_name(old), _by_name(new)
+        if key in COVERED and (key != "split_seeds" or bool(old) == bool(new)):
+            a, b = _keyed(old), _keyed(new)
             both = {**a, **b}
             values = list(both.values())
             merged[key] = both if isinstance(old, dict) else values
@@ -169,10 +179,44 @@ def _config(
     return merged
 
 
-def _by_name(listed: Mapping[str, Any] | Sequence[Any]) -> dict[Any, Any]:
+def _spelt_out(summary: Summary) -> dict[str, Any]:
+    """Its experiment with tasks and models by name and budgets in a list, however many there are.
+
+    Who has one task has it under another key than who has two.
+    """
+    config = dict(summary.config)
+    for one, named in (("task", summary.tasks), ("model", summary.models)):
+        listed = config.get(f"{one}s") or [config.get(one)]
+        if not isinstance(listed, Mapping):
+            listed = dict(zip((entry.name for entry in named), listed, strict=True))
+        config |= {one: None, f"{one}s": listed}
+    return config | {"budget": None, "budgets": config.get("budgets") or [config.get("budget")]}
+
+
+def _keyed(listed: Mapping[str, Any] | Sequence[Any] | None) -> dict[Any, Any]:
+    """By name; what is only listed, such as a method with its settings, by all that it says."""
     if isinstance(listed, Mapping):
         return dict(listed)
-    return {str(one.get("name") or one) if isinstance(one, dict) else one: one for one in listed}
+    return {json.dumps(one, sort_keys=True): one for one in listed or ()}
+
+
+def _cell(run: RunEntry) -> tuple[Any, ...]:
+    """What tells a search from all others; its name does so within its own study alone."""
+    place = run.task, run.split_seed, run.model, run.budget_rows
+    return *place, run.optimiser, run.seed
+
+
+def _names(runs: Iterable[RunEntry]) -> dict[str, str]:
+    """What tasks, models and optimisers are called in the names of files."""
+    return slugs(_once(name for run in runs for name in (run.task, run.model, run.optimiser)))
+
+
+def _renamed(run: RunEntry, names: Mapping[str, str]) -> RunEntry:
+    """A search by a name that says all that tells it from others."""
+    split = () if run.split_seed is None else (f"split-{run.split_seed}",)
+    place = (names[run.task], *split, names[run.model], f"{run.budget_rows}-rows")
+    name = "/".join((*place, f"{names[run.optimiser]}-seed{run.seed}"))
+    return run.model_copy(update={"name": name, "file": f"runs/{name}.json"})
 
 
 def _joined(
@@ -238,7 +282,7 @@ def _sum(a: BillEntry | None, b: BillEntry | None) -> BillEntry | None:
     return a.model_copy(update={**added, "cost": cost})
 
 
-def _one_search(kept: Any, other: Any, homes: str) -> Any:
+def _one_search(kept: RunEntry, other: RunEntry, homes: str) -> RunEntry:
     """A search that two parts have: that which finished.
 
     Raises:

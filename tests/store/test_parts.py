@@ -75,13 +75,72 @@ def test_parts_are_the_whole(
     there = read_summary(whole)
     assert made.complete
     assert made.expected_runs == there.expected_runs == len(made.runs)
-    assert made.config == there.config
+    tasks = {name: name for name in PLAN.tasks}
+    models = {"smollm2-135m": "smollm2-135m"}
+    spelt = {"task": None, "tasks": tasks, "model": None, "models": models, "budget": None}
+    assert made.config == {**there.config, **spelt}
     assert [one.name for one in made.parts] == [str(folder) for folder in folders]
-    assert sorted(made.runs, key=str) == sorted(there.runs, key=str)
+    assert figures(made) == figures(there)
+    for run in made.runs:
+        assert (tmp_path / "both" / run.file).read_bytes() == file_of(whole, run).read_bytes()
     assert sorted(made.controls, key=str) == sorted(there.controls, key=str)
     page, expected = (page_of(read_study(one)) for one in (tmp_path / "both", whole))
     assert sentences(page) == sentences(expected)
     assert found(page).pop("several parts").startswith("The page is combined of 2 studies")
+
+
+def figures(summary: Summary) -> list[str]:
+    """The searches without their names."""
+    bare = {"name": "", "file": ""}
+    return sorted(str(run.model_copy(update=bare)) for run in summary.runs)
+
+
+def file_of(folder: Path, run: RunEntry) -> Path:
+    """The file of the same search in another study."""
+    place = run.task, run.optimiser, run.seed
+    there = read_summary(folder).runs
+    return folder / next(one.file for one in there if (one.task, one.optimiser, one.seed) == place)
+
+
+def test_parts_of_one_task_each_call_their_searches_alike(whole: Path, tmp_path: Path) -> None:
+    """As `compare` does: a name has the task only where the study has several."""
+    folders = []
+    for name in PLAN.tasks:
+        folder = part(whole, tmp_path / name, tasks=(name,))
+        summary = read_summary(folder)
+        runs = []
+        for run in summary.runs:
+            short = f"{run.optimiser}-seed{run.seed}"
+            (folder / run.file).rename(folder / "runs" / f"{short}.json")
+            runs.append(run.model_copy(update={"name": short, "file": f"runs/{short}.json"}))
+        config = {**summary.config, "task": name, "tasks": None, "budget": 9600, "budgets": None}
+        write_summary(folder, summary.model_copy(update={"runs": tuple(runs), "config": config}))
+        folders.append(folder)
+    made = combine(folders, tmp_path / "both")
+    assert made.complete
+    assert figures(made) == figures(read_summary(whole))
+    assert list(made.config["tasks"]) == list(PLAN.tasks)
+    assert not found(page_of(read_study(tmp_path / "both"))).keys() & {
+        "struck runs",
+        "missing runs",
+    }
+
+
+def test_a_method_twice_with_other_settings_is_two_methods(whole: Path, tmp_path: Path) -> None:
+    folders = []
+    for name, settings in (("a", {}), ("b", {"beam": 8})):
+        folder = part(whole, tmp_path / name, optimisers=("greedy",))
+        summary = read_summary(folder)
+        title = "greedy" if not settings else "greedy beam=8"
+        runs = tuple(run.model_copy(update={"optimiser": title}) for run in summary.runs)
+        config = {**summary.config, "optimisers": [{"name": "greedy", "settings": settings}]}
+        changes = {"runs": runs, "config": config, "optimisers": (title,)}
+        write_summary(folder, summary.model_copy(update=changes))
+        folders.append(folder)
+    made = combine(folders, tmp_path / "both")
+    assert made.optimisers == ("greedy", "greedy beam=8")
+    assert [one["settings"] for one in made.config["optimisers"]] == [{}, {"beam": 8}]
+    assert len(made.runs) == made.expected_runs == 2 * len(runs)
 
 
 def test_what_no_part_has_is_missed_and_may_be_added(whole: Path, tmp_path: Path) -> None:
@@ -127,7 +186,8 @@ def _prompt(one: Summary) -> Summary:
     ("change", "said"),
     [
         (_config(prompt={"length": 3}), 'prompt: null in {a}, {{"length": 3}} in {b}'),
-        (_config(optimisers=[{"name": "random", "settings": {"batch": 8}}]), "optimisers.random"),
+        (_config(split_seeds=[13, 21]), "split_seeds: null in {a}, [13, 21] in {b}"),
+        (_config(dtype="float16"), 'dtype: null in {a}, "float16" in {b}'),
         (_config(), ""),
         (lambda one: one.model_copy(update={"config": {}}), "{b} was made in Python"),
         (_task(fingerprint="other"), "different examples or settings of the task movie-reviews"),

@@ -41,6 +41,14 @@ def test_a_module_of_a_package_is_made_of_that_package_alone(tmp_path: Path) -> 
     assert list(found) == ["own", "own.b", "own.d", "own.deep", "own.deep.c", "own.e"]
 
 
+def test_a_file_in_a_folder_that_is_a_package_is_made_of_what_lies_beside_it_too(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "own", init="", a="import b\nfrom own import c", b="", c="", d="")
+    (tmp_path / "own" / "__init__.py").write_text("")
+    assert list(imported_files(tmp_path / "own" / "a.py")) == ["b", "own", "own.c"]
+
+
 @pytest.mark.parametrize("place", ["site-packages", "dist-packages"])
 def test_a_loose_file_among_those_of_others_is_itself_alone(tmp_path: Path, place: str) -> None:
     folder = write(tmp_path / place, a="import numpy", numpy="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import sys
 from pathlib import Path
 
@@ -57,10 +58,16 @@ def test_each_file_has_its_own_neighbours_and_not_those_of_another_folder(tmp_pa
     for number in (1, 2):
         folder = tmp_path / str(number)
         folder.mkdir()
-        (folder / "namesake.py").write_text(f"number = {number}")
-        (folder / "asks.py").write_text("from namesake import number")
-        found.append(load_object(f"{folder}/asks.py:number"))
-    assert found == [1, 2]
+        (folder / "deep").mkdir()
+        for name in ("namesake", "deep/namesake", "colorsys"):
+            (folder / f"{name}.py").write_text(f"number = {number}")
+        (folder / "asks.py").write_text(
+            "import colorsys, namesake\nfrom deep import namesake as deeper\n"
+            "numbers = namesake.number, deeper.number, hasattr(colorsys, 'rgb_to_hsv')"
+        )
+        found.append(load_object(f"{folder}/asks.py:numbers"))
+    assert found == [(1, 1, True), (2, 2, True)]  # a module that others imported is not taken away
+    assert sys.modules["colorsys"] is colorsys
 
 
 def test_a_file_is_found_beside_the_experiment_with_or_without_its_ending(file: Path) -> None:
