@@ -82,7 +82,7 @@ def card(facts: Facts, lm: FrozenLM | None = None) -> str:
         texts=template and (lm or not template.messages) and template.sides(),
         before=before,
         after=after,
-        words=usage and template and model.kind != "served" and _spelt(usage, template, model.kind),
+        words=usage and template and model.kind != SERVED and _spelt(usage, template, model.kind),
         taken_out=usage and _taken_out(usage),
         # Stands for the prompt before text that has other tokens in a text than alone.
         anchor=ANCHORS[0] if lm is not None and lm.spelling.moves else "",

@@ -35,6 +35,7 @@ from rlprompt.export.facts import (
 )
 from rlprompt.export.folder import ExportedPrompt, load_prompt
 from rlprompt.export.peft_adapter import write_adapter
+from rlprompt.models.fingerprint import SERVED
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.scorer import embed
 from rlprompt.prompt import FACTS, FedPrompt, PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
@@ -154,7 +155,7 @@ def export_prompt(
         (folder / VECTORS).write_bytes(content)
     model = model_facts(lm, licence(lm.fingerprint.model), _place(lm.fingerprint.model, folder))
     facts = _facts(result, lm, task, prompt, run, vectors.shape, sha256, model)
-    if model.kind != "served" and (facts.before_ids or len(vectors)):
+    if model.kind != SERVED and (facts.before_ids or len(vectors)):
         rows = vectors
         if not isinstance(prompt, PrefixPrompt):
             rows = np.concatenate([_embedded(lm, facts.before_ids or ()), vectors])

@@ -12,13 +12,24 @@ from dataclasses import dataclass
 # What a nat in every log-likelihood makes of a reward on an example, at most, by the reward's name.
 # `gap`: 200 times a difference of two probabilities, which a nat in the odds changes by a half at
 # most, and the odds of two classes by two nats. A log-probability among classes by two nats, its
-# own and all the others'; `hinge` so for each rival; a reference's is its own alone.
+# own and all the others'; a reference's is its own alone. `hinge` by two for each rival.
 SLOPES: Mapping[str, float] = {
     "gap": 200.0,
     "cross_entropy": 2.0,
     "hinge": 2.0,
     "log_likelihood": 1.0,
 }
+
+
+def slope(reward: str, n_classes: int = 2) -> float | None:
+    """What a nat in every log-likelihood makes of a reward on an example; None where unknown.
+
+    >>> slope("gap"), slope("hinge", 4), slope("bleu")
+    (200.0, 6.0, None)
+    """
+    steep = SLOPES.get(reward)
+    return steep if steep is None or reward != "hinge" else steep * max(1, n_classes - 1)
+
 
 # Share of the usual distance between two prompts that noise may reach before it can decide.
 QUIET = 0.01

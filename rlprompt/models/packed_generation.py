@@ -172,8 +172,9 @@ class PackedGenerator:
         packed = self.packed
         shape = (packed.n_layers, 2, n_rows, packed.n_heads, size, packed.head_dim)
         model, n_numbers = packed.model, math.prod(shape)
-        if len(self._space) < n_numbers:
+        if not n_numbers <= len(self._space) <= 4 * n_numbers:
             # Kept from call to call: to be given pages anew took a CPU a twentieth of all its time.
+            # Not where it is far too large, as when passes had to shrink for want of memory.
             self._space = torch.empty(0)
             self._space = torch.empty(n_numbers, dtype=model.dtype, device=input_device(model))
         # Zeros, for what a mask hides must still be a number.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlprompt._utils.text import counted, listed_briefly
-from rlprompt.models.noise import QUIET, SLOPES
+from rlprompt.models.noise import QUIET, slope
 from rlprompt.reports.study_data import StudyData
 from rlprompt.statistics.summaries import share_interval
 from rlprompt.store.summary import ModelEntry, TaskEntry
@@ -305,9 +305,10 @@ def _noise(model: ModelEntry) -> float:
 
 def _below_noise(study: StudyData, model: str, task: TaskEntry, largest: float) -> Iterator[Caveat]:
     """Methods on a task whose mean test rewards differ by less than the noise makes of one row."""
-    if task.reward not in SLOPES:
+    steep = slope(task.reward, len(task.classes))
+    if steep is None:
         return
-    most = SLOPES[task.reward] * largest
+    most = steep * largest
     for budget in study.summary.budgets:
         means = {}
         for name in study.summary.optimisers:
@@ -338,7 +339,7 @@ def tests_rounding(study: StudyData) -> bool:
     """Whether `noise_floor` could tell: noise was measured, and what it makes of rewards known."""
     models, tasks = study.summary.models, study.summary.tasks
     return all(one.noise.get("spread") for one in models) and all(
-        one.reward in SLOPES for one in tasks
+        slope(one.reward) is not None for one in tasks
     )
 
 

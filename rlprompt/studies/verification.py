@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlprompt.models.noise import SLOPES
+from rlprompt.models.noise import slope
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.result import Result, Score
 from rlprompt.store.store import Store, StoredRun, as_json, differences
@@ -31,7 +31,9 @@ TURNED_16_BIT = 0.1
 PRIOR = "cross_entropy"
 
 
-def rounding(reward: str, dtype: str, spread: float = 0.0, n_examples: int = 1) -> float:
+def rounding(
+    reward: str, dtype: str, spread: float = 0.0, n_examples: int = 1, n_classes: int = 2
+) -> float:
     """What rounding may make of a reward that is computed again, in its unit.
 
     Args:
@@ -39,17 +41,18 @@ def rounding(reward: str, dtype: str, spread: float = 0.0, n_examples: int = 1) 
         dtype: What the model computes in.
         spread: The largest reward on an example less the smallest, of those at hand.
         n_examples: How many a mean is of.
+        n_classes: Classes of the task, where it has some.
 
     Returns:
-        Of a reward on one example where it is made of log-likelihoods (`SLOPES`); else of a mean.
+        Of a reward on one example where it is made of log-likelihoods (`slope`); else of a mean.
 
     >>> [rounding(name, "bfloat16", 1.0, 16) for name in ("gap", "cross_entropy", "accuracy")]
     [20.0, 0.2, 0.1]
     >>> rounding("accuracy", "bfloat16", 1.0, 4)  # one of four
     0.25
     """
-    if reward in SLOPES:
-        return SLOPES[reward] * NATS.get(dtype, NATS_16_BIT)
+    if steep := slope(reward, n_classes):
+        return steep * NATS.get(dtype, NATS_16_BIT)
     return spread * (TURNED.get(dtype) or max(TURNED_16_BIT, 1 / n_examples))
 
 
@@ -91,9 +94,9 @@ def gap_of(task: Task, dtype: str, stored: Floats, again: Floats, where: str) ->
         where: What differs, in words.
     """
     name, spread = reward_name(task), float(np.ptp(np.concatenate([stored, again])))
-    each = name in SLOPES and len(stored) == len(again)
+    each = slope(name) is not None and len(stored) == len(again)
     size = np.abs(again - stored).max() if each else abs(again.mean() - stored.mean())
-    return Gap(float(size), rounding(name, dtype, spread, len(again)), where)
+    return Gap(float(size), rounding(name, dtype, spread, len(again), len(task.class_words)), where)
 
 
 @dataclass(frozen=True)

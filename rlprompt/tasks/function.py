@@ -160,7 +160,7 @@ class RewardFunction:
             helpers = imported_files(Path(cast(str, path))) if in_file else {}
             # Nothing where there are none, so that answers from before they counted do.
             text += "".join(f"\n{m}\n{file.read_text('utf-8')}" for m, file in helpers.items())
-        except (OSError, TypeError):
+        except (OSError, TypeError, UnicodeDecodeError):
             raise ValueError(
                 f"the text of the reward {self.name} cannot be found, and it decides which stored "
                 "scores are its own; define it in a file"

@@ -414,7 +414,8 @@ class Transferring:
             found = scores.scores(arriving, split)
             entries += [one.model_copy(update=_outcome(found, prompt)) for one, prompt in own]
         spread = scores.highest - scores.lowest
-        tolerance = rounding(reward_name(task), lm.fingerprint.dtype, spread, n_examples)
+        name, n_classes = reward_name(task), len(task.class_words)
+        tolerance = rounding(name, lm.fingerprint.dtype, spread, n_examples, n_classes)
         return target.model_copy(update={"controls": own_scores, "tolerance": tolerance}), entries
 
     def _asked(

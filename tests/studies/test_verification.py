@@ -49,15 +49,16 @@ def test_a_score_of_rewards_of_any_size_is_held_against_their_spread() -> None:
     assert rounding("", "bfloat16", 0.0, 4) == 0
 
 
+@pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize("name", ["gap", "cross_entropy", "hinge"])
-def test_no_reward_changes_more_than_its_slope_says(name: str) -> None:
+def test_no_reward_changes_more_than_its_slope_says(name: str, n_classes: int) -> None:
     torch = pytest.importorskip("torch")
     generator, nats = torch.Generator().manual_seed(0), 1e-3
-    loglik = torch.randn(500, 2, generator=generator, dtype=torch.float64) * 2
+    loglik = torch.randn(500, n_classes, generator=generator, dtype=torch.float64) * 2
     labels = torch.zeros(500, dtype=torch.int64)
-    moved = loglik + nats * torch.tensor([1.0, -1.0])
+    moved = loglik + nats * torch.tensor([1.0, *[-1.0] * (n_classes - 1)])
     change = (REWARDS[name](moved, labels) - REWARDS[name](loglik, labels)).abs().max()
-    most = rounding(name, "bfloat16") * nats / 0.1
+    most = rounding(name, "bfloat16", n_classes=n_classes) * nats / 0.1
     assert most / 2 < float(change) <= most * (1 + 1e-6)
 
 
