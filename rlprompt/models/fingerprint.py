@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlprompt.models.weights import stated_quantisation, stored
 
 # What a model on a server is in the place of causal, masked or encoder-decoder.
-SERVED = "served"
+SERVED: Final = "served"
 # Of such a model stands before what its server says, in the place of a hash of the weights.
 TOLD = "not provable, told by the server: "
 
