@@ -314,8 +314,8 @@ def _continued(known: Band, ahead: Band) -> Band:
 def _promise(found: Outlook, budget: int) -> str:
     gain = found.gain
     if gain is None or gain.low is None or gain.high is None:
-        return f"nothing can be said of more rows; {found.problem or 'nothing varies'}."
+        return f"nothing can be said about more rows: {found.problem or 'nothing varies'}."
     size = f"{gain.mean:+.3g} dev reward ({gain.low:.3g} to {gain.high:.3g})"
     if gain.low <= 0 <= gain.high:
-        return f"another {budget:,} rows would buy {size}, not told apart from nothing."
-    return f"another {budget:,} rows would buy {size}, if the curve goes on as it came."
+        return f"another {budget:,} rows would bring {size}, which may be zero."
+    return f"another {budget:,} rows would bring {size}, if the curve goes on as before."

@@ -45,12 +45,12 @@ SCORE_HEADER = (
 # The optimiser that every other one should beat.
 BASELINE = "random"
 ONE_SEED = (
-    "One seed ranks nothing: every difference between methods here may be luck, so none is ranked "
-    "and no winner is named."
+    "With one seed nothing can be ranked: every difference between methods may be luck, so no "
+    "winner is named."
 )
 ONE_SPLIT = (
-    "One split ranks nothing: every difference between methods here may be the luck of its "
-    "examples, so none is ranked and no winner is named. Run the study's command again to go on."
+    "With one split nothing can be ranked: every difference between methods may be the luck of its "
+    "examples, so no winner is named. Run the study's command again to score the other splits."
 )
 
 

@@ -38,7 +38,7 @@ class TestCompare:
         assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, "", "")
         found = json.loads(rlprompt("compare", "small.yaml", "--json").stdout)
         assert found["folder"] == "runs/small"
-        assert found["conclusions"][0].startswith("One seed ranks nothing")
+        assert found["conclusions"][0].startswith("With one seed nothing can be ranked")
         assert found["summary"] == summary(desk / "runs" / "small")
         shown = json.loads(rlprompt("show", "runs/small", "--prompts", "1", "--json").stdout)
         assert [run["state"] for run in shown["runs"]] == ["finished"] * 2
@@ -55,7 +55,7 @@ class TestCompare:
         assert keep == "keep the best prompt: rlprompt export runs/small --best found"
         assert use == "use it: rlprompt predict found DATA"
         # That one seed ranks nothing, and more are added for their own cost alone, is said once.
-        assert said.count("One seed ranks nothing") == 1
+        assert said.count("With one seed nothing can be ranked") == 1
         assert said.count("what is there is kept") == 1
 
     def test_it_goes_on_where_it_was_and_begins_anew_on_request(

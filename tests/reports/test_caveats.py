@@ -175,7 +175,7 @@ def test_one_seed_ranks_nothing(tmp_path: Path) -> None:
 
     one = small(tmp_path, replace(SMALL, seeds=1), change_run=plant)
     assert "Add seeds to the experiment" in found(one)["one seed"]
-    assert html(one).count("One seed ranks nothing") == 1
+    assert html(one).count("With one seed nothing can be ranked") == 1
     assert "greedy" not in sentences(one)
     assert one.sections[0].results.tests == ()
     assert one.sections[0].results.notes == ()
