@@ -241,6 +241,7 @@ def read_transfer(path: Path) -> Transfer:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise TransferError(
-            f"{path} is damaged, or of another version of rlprompt ({where}: {first['msg']}); move "
-            "it away and run `rlprompt transfer` again, which scores nothing twice"
+            f"{path} is damaged, or was written by another version of rlprompt ({where}: "
+            f"{first['msg']}); move it away and run `rlprompt transfer` again, which scores "
+            "nothing twice"
         ) from None

@@ -131,7 +131,7 @@ def _without_name(settings: dict[str, Any]) -> dict[str, Any]:
         ({"model": ""}, r"judge has no model; say which one judges: \{name: judge, model: sm"),
         ({"template": "Is it right?"}, "it needs {output}"),
         ({"template": "{output} {mask}"}, "it needs {output}"),
-        ({"template": "{output} {"}, "double a literal brace"),
+        ({"template": "{output} {"}, "write a literal brace twice"),
         ({"words": ["yes"]}, "give two or more that differ"),
         ({"words": ["yes", "yes "]}, "give two or more that differ"),
         ({"modle": "x"}, "metric judge has no setting 'modle'; did you mean 'model'"),

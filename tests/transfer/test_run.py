@@ -266,14 +266,14 @@ class TestBadStudies:
         raw.close()
         result = rlprompt("transfer", str(study))
         assert result.exit_code == 2
-        assert "has no finished run with a prompt to take anywhere" in result.stderr
+        assert "has no finished run, so no prompt to transfer" in result.stderr
 
     def test_a_run_that_has_not_finished_is_left_out(self, study: Path) -> None:
         with sqlite3.connect(study / FILE) as raw:
             raw.execute("UPDATE runs SET result = NULL WHERE id = 1")
         raw.close()
         done = transferred(study, "--split", "dev")
-        assert done.notes == ("1 of 4 runs have not finished, and are left out.",)
+        assert done.notes == ("Left out as unfinished: 1 of 4 runs.",)
         assert len(done.sources) == 3
 
     def test_no_study(self, study: Path) -> None:
@@ -361,7 +361,7 @@ class TestTyping:
 
     def test_a_prompt_of_nothing_goes_nowhere(self, tmp_path: Path) -> None:
         (entry,) = moved(tmp_path, ()).entries
-        assert entry.problem == "its text is empty, so nothing arrives"
+        assert entry.problem == "its text is empty, so there is nothing to transfer"
 
     def test_one_that_cannot_be_scored_does_not_spoil_a_batch(self, tmp_path: Path) -> None:
         lm, good = tiny_lm(), TokenPrompt((5, 6))
