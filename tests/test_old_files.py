@@ -78,7 +78,7 @@ def test_another_default_is_named_and_nothing_that_means_the_same(old: Path) -> 
     shutil.copy(OLD / "classes.yaml", old)
     result = rlprompt("compare", "classes.yaml", "--out", "classes")
     assert result.exit_code == 2
-    assert 'task.calibration: "none" there, "batch" now' in result.output
+    assert 'task.calibration: "none" before, "batch" now' in result.output
     assert " null there" not in result.output
 
 

@@ -43,7 +43,7 @@ MIGRATIONS = (
     """,
     "DELETE FROM shared",
 )
-OUTDATED = "its answers are found by what has changed since; remove it, or name another file"
+OUTDATED = "its scores cannot be used by this one; remove it, or name another file"
 
 
 class Cache:

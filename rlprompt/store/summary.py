@@ -350,8 +350,8 @@ def read_summary(folder: Path) -> Summary:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SummaryError(
-            f"{folder} has no {FILE}: it holds no study, or one that was just begun, whose "
-            "controls are scored first. `rlprompt ls runs` lists the studies that there are"
+            f"{folder} has no {FILE}: it holds no study, or one that has just started and is still "
+            "scoring its controls. `rlprompt ls runs` lists the studies"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SummaryError(f"{path} cannot be read: {error}") from error
@@ -366,14 +366,14 @@ def _problem(path: Path, text: str, error: pydantic.ValidationError) -> str:
     try:
         state = pydantic.TypeAdapter(Mapping[str, Any]).validate_json(text)
     except pydantic.ValidationError:
-        return f"{path} is damaged: no JSON. Run the study's command again, which writes it anew"
+        return f"{path} is damaged: not JSON. Run the study's command again, which rewrites it"
     found = state.get("format")
     if isinstance(found, int) and found > FORMAT:
         return f"{path} was written by a newer rlprompt (format {found}); update rlprompt"
     if found != FORMAT:
         return (
             f"{path} was written by an older rlprompt (format {found}, this one writes {FORMAT}); "
-            "run the study's command again, which brings it up to date and pays for nothing twice"
+            "run the study's command again, which brings it up to date and scores nothing twice"
         )
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))

@@ -46,7 +46,7 @@ class TestCompare:
         assert shown["config"]["budget"] == 48
         broken = rlprompt("compare", "small.yaml", "--json", "--budget", "40")
         assert (broken.exit_code, broken.stdout) == (2, "")
-        assert "budget: 48 there, 40 now" in broken.stderr
+        assert "budget: 48 before, 40 now" in broken.stderr
 
     def test_it_ends_with_what_to_do_next(self, desk: Path) -> None:
         said = rlprompt("compare", "small.yaml").stdout
@@ -83,7 +83,7 @@ class TestCompare:
         rlprompt("compare", "small.yaml")
         result = rlprompt("compare", "small.yaml", "--budget", "40")
         assert result.exit_code == 2
-        assert "error:   budget: 48 there, 40 now\n" in result.stderr
+        assert "error:   budget: 48 before, 40 now\n" in result.stderr
         assert "--restart" in result.stderr
         write_data(desk, [row.replace("film number 3,", "film no. 3,") for row in ROWS])
         result = rlprompt("compare", "small.yaml")
@@ -289,7 +289,7 @@ class TestMistakes:
         (desk / "out" / "mine").write_text("precious")
         result = rlprompt("compare", "small.yaml", "--out", "out")
         assert result.exit_code == 2
-        assert result.stderr.startswith("error: out is there already and nothing is overwritten")
+        assert result.stderr.startswith("error: out exists, holds no study to go on with")
         assert [path.name for path in (desk / "out").iterdir()] == ["mine"]
 
     def test_a_folder_that_cannot_be_written_is_noticed_before_the_model_is_loaded(

@@ -43,7 +43,7 @@ def test_runs_are_listed(study: Path) -> None:
     broken.mkdir()
     (broken / FILE).write_text("nothing of the kind " * 50)
     listed = rlprompt("ls", "runs").stdout
-    assert "    runs/broken/study.sqlite is damaged, or no database" in listed
+    assert "    runs/broken/study.sqlite is damaged, or is not a database" in listed
     assert lines[1] in listed
     assert rlprompt("ls", "runs", "nowhere").stdout == "no study in nowhere\n"
 

@@ -42,7 +42,7 @@ class TestCommand:
         ("content", "said"),
         [
             (None, "has no summary.json: it holds no study"),
-            ("{", "is damaged: no JSON"),
+            ("{", "is damaged: not JSON"),
             ('{"format": 99}', "was written by a newer rlprompt (format 99); update rlprompt"),
             ('{"format": 2}', "was written by an older rlprompt (format 2"),
             ('{"format": 3}', "is damaged: name"),

@@ -189,7 +189,7 @@ def _prompt(one: Summary) -> Summary:
         (_config(split_seeds=[13, 21]), "split_seeds: null in {a}, [13, 21] in {b}"),
         (_config(dtype="float16"), 'dtype: null in {a}, "float16" in {b}'),
         (_config(), ""),
-        (lambda one: one.model_copy(update={"config": {}}), "{b} was made in Python"),
+        (lambda one: one.model_copy(update={"config": {}}), "{b} was run from Python"),
         (_task(fingerprint="other"), "different examples or settings of the task movie-reviews"),
         (_model, 'weights: "5b7c" in one, "beef" in the other'),
         (_prompt, "both have the search movie-reviews-9600-random-seed0, with different results"),
@@ -229,7 +229,7 @@ class TestCommand:
     def test_nothing_else_is_overwritten(self, whole: Path, tmp_path: Path) -> None:
         a = part(whole, tmp_path / "a", seeds=(0, 1))
         for arguments, said in (
-            ((a, whole, "--out", a), "is there already"),
+            ((a, whole, "--out", a), "exists and is not a combined study"),
             ((a, a, "--out", tmp_path / "both"), "give two or more studies"),
             ((a, tmp_path / "none", "--out", tmp_path / "both"), "has no summary.json"),
         ):

@@ -223,4 +223,4 @@ def test_a_study_of_the_first_version_goes_on(desk: Path, model: Path) -> None:
     assert after == before
     # What is not the same is refused as ever.
     write_config(desk, model=str(model), budget=40)
-    assert "budget: 48 there, 40 now\n" in rlprompt("compare", "small.yaml").stderr
+    assert "budget: 48 before, 40 now\n" in rlprompt("compare", "small.yaml").stderr

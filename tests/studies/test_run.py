@@ -278,7 +278,7 @@ class TestFolder:
             else:
                 (tmp_path / name).write_text("precious")
         with (
-            pytest.raises(ValueError, match=r"out is there already and nothing is overwritten"),
+            pytest.raises(ValueError, match="out exists, holds no study to go on with"),
             claimed(tmp_path / "out"),
         ):
             pass

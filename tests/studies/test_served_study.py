@@ -126,7 +126,7 @@ def test_a_model_that_has_changed_is_refused_on_resume(desk: Path, server: Scrip
     server.listing = {"owned_by": "somebody else"}
     changed = rlprompt("compare", "small.yaml")
     assert changed.exit_code == 2
-    assert "holds a study that was made differently" in changed.stderr
+    assert "holds a study with other settings" in changed.stderr
     assert "somebody else" in changed.stderr
 
 
