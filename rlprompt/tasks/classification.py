@@ -421,9 +421,7 @@ class ClassificationTask(ChoosingTask):
             for label in words
         ]
         rounds = list(zip(*texts, strict=False))
-        note = (
-            "what it answers to texts without content is taken out, for it is told those of train"
-        )
+        note = "calibrated by what the model answers to texts without content, since train is shown"
         return Demonstrations(
             led, rounds[: max(1, MOST_SHOTS // len(words))], note if of_train else ""
         )

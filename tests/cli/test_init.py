@@ -41,7 +41,10 @@ class TestFile:
         assert "written to films.yaml; read it, then: rlprompt check films.yaml" in result.stdout
         text = (desk / "films.yaml").read_text()
         assert "# Written by `rlprompt init data/films.csv`." in text
-        assert "    negative: terrible              # as in papers on such classes; 10 rows" in text
+        assert (
+            "    negative: terrible              # usual in papers for such classes; 10 rows"
+            in text
+        )
         config = load_config(desk / "films.yaml")
         assert config.task is not None
         assert "  data: data/films.csv\n" in text

@@ -106,7 +106,7 @@ def test_verify_refuses_other_data(study: Path) -> None:
     write_data(study.parents[1], [row.replace("film number 3,", "film no. 3,") for row in ROWS])
     result = rlprompt("verify", str(STUDY))
     assert result.exit_code == 2
-    assert "not what the study was made with" in result.stderr
+    assert "are not those of the study, so nothing is scored" in result.stderr
     assert "task.examples" in result.stderr
 
 
@@ -133,7 +133,7 @@ def test_a_worker_that_cannot_start_is_told(
     monkeypatch.setattr(sys, "executable", "false")
     result = rlprompt("compare", "small.yaml", "--workers", "2", "--out", "shared")
     assert result.exit_code == 0
-    assert "worker 2 ended with exit code 1, and the others do its searches; shared" in (
+    assert "worker 2 ended with exit code 1; the others do its searches, and shared" in (
         result.stdout.replace("\n", " ")
     )
     assert all(run["status"] == "finished" for run in summary(desk / "shared")["runs"])

@@ -105,7 +105,7 @@ def test_means_over_tasks_are_of_the_same_tasks_in_a_study_that_is_not_done(tmp_
             float(table(page, f"{task}.scores")[name]["test"]) for task in ("movie-reviews", "trec")
         ]
         assert float(row["mean"]) == pytest.approx(np.mean(own), abs=1e-3)
-    assert "Runs are missing: the mean is of all that greedy has" in sentences(page)
+    assert "Runs are missing: the mean is over all scores of greedy, and" in sentences(page)
     # Nothing to hold together where no task is shared.
     apart = [
         run for run in study.runs if (run.entry.optimiser == "greedy") == (run.entry.task == "trec")

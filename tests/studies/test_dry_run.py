@@ -213,6 +213,6 @@ def test_a_task_without_a_gradient_is_refused_for_those_that_need_one() -> None:
         worth = GoodTask.worth
 
     for climbs in (SoftPromptTuning(), GCG()):
-        with pytest.raises(ValueError, match="'plain' has no gradient, which mine would climb"):
+        with pytest.raises(ValueError, match="'plain' has no gradient, which mine would follow"):
             experiment(task=Plain(), optimisers={"mine": climbs})
     make_plan(experiment(task=Plain(), optimisers={"random": RandomSearch()}))

@@ -208,7 +208,7 @@ class TestGradient:
         for method in (SoftPromptTuning(), GCG()):  # of the cross-entropy beside it
             Experiment("one", made, lm, {"climbs": method}, Budget(60), length=2)
         for method in (SoftPromptTuning(loss="reward"), SoftPromptTuning(loss=None)):
-            told = "reward of task 'film' has no gradient, which climbs would climb; set `loss: cro"
+            told = "reward of task 'film' has no gradient, which climbs would follow; set `loss: "
             with pytest.raises(ValueError, match=told):
                 Experiment("one", made, lm, {"climbs": method}, Budget(60), length=2)
             objective = Objective(made, lm, Budget(60))

@@ -287,7 +287,7 @@ class TestTask:
         assert start > 0
         assert max(reward for _, reward in result.points) > first
         Experiment("one", made, lm, {"climbs": method}, Budget(120), length=2)
-        with pytest.raises(ValueError, match="'likely' has no gradient, which climbs would climb"):
+        with pytest.raises(ValueError, match="'likely' has no gradient, which climbs would follow"):
             Experiment("one", task(reward="contains"), lm, {"climbs": method}, Budget(120))
 
 

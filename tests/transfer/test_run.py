@@ -103,7 +103,7 @@ class TestOwnModel:
         result = rlprompt("transfer", str(study))
         write_data(desk, ROWS)
         assert result.exit_code == 2
-        assert "not what the study was made with" in result.stderr
+        assert "are not those of the study" in result.stderr
 
     def test_the_best_seed_is_the_best_on_dev(self, study: Path) -> None:
         done = transferred(study, "--top", "best", "--split", "dev")
