@@ -286,7 +286,7 @@ class TestMistakes:
             ({"label_words": WORDS | {"pos": ""}}, "label word of 'pos' is empty"),
             ({"label_words": WORDS | {"pos": "  "}}, "label word of 'pos' is empty"),
             ({"label_words": WORDS | {"pos": " terrible"}}, "'neg' and 'pos' share the label word"),
-            ({"reward": "acuracy"}, "reward 'acuracy'; give one of gap, cross_entropy, hinge, acc"),
+            ({"reward": "acuracy"}, "reward is 'acuracy'; give one of gap, cross_entropy"),
             (
                 {"label_words": {"neg": "bad", "good": "great"}},
                 r"reviews.csv:17 has the label 'pos', which has no label word; known: neg",

@@ -144,7 +144,7 @@ def test_a_judge_that_cannot_be_is_refused(changes: dict[str, Any], message: str
 
 def test_a_field_that_examples_lack_is_named() -> None:
     reward = {"name": "judge", "model": "tiny", "template": "{question} {output}"}
-    with pytest.raises(ValueError, match="no field 'question', which the template of judge has"):
+    with pytest.raises(ValueError, match="no field 'question', which the template of judge needs"):
         GenerationTask("judged", fake_splits(), Template("{text} {prompt}"), reward)
 
 
