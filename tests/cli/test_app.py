@@ -56,7 +56,7 @@ class TestCompare:
         assert use == "use it: rlprompt predict found DATA"
         # That one seed ranks nothing, and more are added for their own cost alone, is said once.
         assert said.count("With one seed nothing can be ranked") == 1
-        assert said.count("what is there is kept") == 1
+        assert said.count("finished searches are kept") == 1
 
     def test_it_goes_on_where_it_was_and_begins_anew_on_request(
         self, desk: Path, model: Path

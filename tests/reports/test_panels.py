@@ -38,8 +38,8 @@ def rising(entry: RunEntry, result: Result) -> Changed:
 def test_each_task_has_both(tmp_path: Path) -> None:
     found = page(tmp_path)
     first, second = found.sections[0].panels
-    assert first.question == "movie-reviews: does the train reward foretell held-out scores?"
-    assert "a Spearman correlation of" in first.answer
+    assert first.question == "movie-reviews: does the train reward predict held-out scores?"
+    assert "a Spearman rank correlation of" in first.answer
     assert first.plot is not None
     assert first.plot.svg.count('class="ring"') > 20
     # On test the picked prompts alone: 2 methods of 3 seeds, and a mark for each in the legend.
@@ -86,7 +86,7 @@ def test_a_curve_that_goes_on_is_drawn_to_twice_the_rows(tmp_path: Path) -> None
     assert (row["gain"], row["shown to"], row["why no further"]) == ("0.100", "19,200", "-")
     panel = found.sections[0].panels[1]
     assert panel.plot is not None
-    assert "another 9,600 rows would bring +0.1 dev reward" in panel.answer
+    assert "another 9,600 rows would buy +0.1 dev reward" in panel.answer
 
 
 def test_one_seed_says_nothing_of_more_rows(tmp_path: Path) -> None:

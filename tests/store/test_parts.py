@@ -86,7 +86,7 @@ def test_parts_are_the_whole(
     assert sorted(made.controls, key=str) == sorted(there.controls, key=str)
     page, expected = (page_of(read_study(one)) for one in (tmp_path / "both", whole))
     assert sentences(page) == sentences(expected)
-    assert found(page).pop("several parts").startswith("The page is combined of 2 studies")
+    assert found(page).pop("several parts").startswith("This page combines 2 studies")
 
 
 def figures(summary: Summary) -> list[str]:
@@ -149,7 +149,7 @@ def test_what_no_part_has_is_missed_and_may_be_added(whole: Path, tmp_path: Path
     made = combine([a, b], tmp_path / "both")
     assert (len(made.runs), made.expected_runs, made.complete) == (6, 12, False)
     assert (
-        "6 of 12 runs are not there"
+        "Not finished: 6 of 12 runs"
         in found(page_of(read_study(tmp_path / "both")))["missing runs"]
     )
     c = part(whole, tmp_path / "c", tasks=("sst-2",), seeds=(0,))
@@ -221,7 +221,7 @@ class TestCommand:
         done = self.run(a, b, "--out", tmp_path / "both")
         assert done.exit_code == 0, done.output
         assert "12 of 12 searches" in done.stdout
-        assert "combined of 2 studies" in (tmp_path / "both" / "report.html").read_text()
+        assert "combines 2 studies" in (tmp_path / "both" / "report.html").read_text()
         shown = CliRunner().invoke(app, ["show", str(tmp_path / "both")])
         assert (shown.exit_code, shown.stderr.count("\n")) == (2, 1)
         assert "`rlprompt report` and Study.open read it" in shown.stderr

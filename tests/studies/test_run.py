@@ -214,7 +214,7 @@ class TestTrouble:
         found = summary(tmp_path / "out")
         assert [run["prompt"] is None for run in found["runs"]] == [False, True]
         assert found["runs"][1]["best_train_reward"] is None
-        said = "climbs, seed 0: its budget covered nothing that it asked for."
+        said = "climbs, seed 0: its budget did not cover the first thing that it asked for."
         assert said in runs_of(tmp_path / "out").notes
 
     def test_a_reward_that_is_no_number_is_refused_at_the_controls(self, tmp_path: Path) -> None:
