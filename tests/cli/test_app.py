@@ -348,7 +348,7 @@ def test_ctrl_c_keeps_what_was_found(desk: Path) -> None:
         process.join(60)
     out, err = said.read_text(), said.with_suffix(".err").read_text()
     assert process.exitcode == 130, err
-    assert err == "interrupted; what was found so far is in runs/small\n"
+    assert err == "interrupted; run the same command again to go on with runs/small\n"
     assert "random (interrupted)" in out
     (run,) = summary(desk / "runs" / "small")["runs"]
     assert run["status"] == "interrupted"

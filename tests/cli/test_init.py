@@ -64,7 +64,7 @@ class TestFile:
         result = rlprompt("init", "films.csv", "--model", str(model))
         assert result.exit_code == 2
         assert result.stderr == (
-            "error: films.yaml is there; give another name, or --force to replace it\n"
+            "error: films.yaml exists; give another name, or --force to replace it\n"
         )
         assert (desk / "films.yaml").read_text() == "mine"
         assert rlprompt("init", "films.csv", "--model", str(model), "--force").exit_code == 0
@@ -89,7 +89,7 @@ class TestRefused:
         [
             (["nothing.csv"], "data 'nothing.csv' does not exist; give movie-reviews, a file that"),
             (["flms.csv"], "data 'flms.csv' does not exist (did you mean films.csv?)"),
-            (["films.csv", "--out", "films.txt"], "films.txt is no experiment file; give a name"),
+            (["films.csv", "--out", "films.txt"], "films.txt does not end in .yaml; give a name"),
             (["films.csv", "--out", "no/films.yaml"], "folder no does not exist; make it, or give"),
             (["films.csv", "--label", "lable"], "has no column 'lable'; it has 'text', 'label'"),
             (["films.csv", "--label", "text", "--text", "text"], "is named as --text and --label"),

@@ -114,7 +114,7 @@ def test_verify_refuses_other_data(study: Path) -> None:
 def test_a_folder_without_a_study_is_named(desk: Path, command: str) -> None:
     result = rlprompt(command, "nowhere")
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: nowhere holds no study yet; ")
+    assert result.stderr.startswith("error: nowhere holds no study, or one that has just ")
 
 
 def test_several_workers_give_what_one_gives(study: Path, desk: Path) -> None:

@@ -94,8 +94,8 @@ class TestOwnModel:
         raw.close()
         result = rlprompt("transfer", str(study))
         assert result.exit_code == 1
-        assert "the largest difference is 0 of the metric and 1 of the reward" in result.stdout
-        assert "error: random-seed0 does not score what it did" in result.stderr
+        assert "the largest difference is 0 in the metric and 1 in the reward" in result.stdout
+        assert "error: random-seed0 no longer has its stored score" in result.stderr
         assert (study / "transfer.json").exists()
 
     def test_other_data_is_refused(self, study: Path, desk: Path) -> None:
@@ -249,7 +249,7 @@ class TestOnce:
         )
         result = rlprompt("transfer", str(study))
         assert result.exit_code == 2
-        assert "transfer.json cannot be written; say where else with --out FILE" in result.stderr
+        assert "transfer.json cannot be written; give another file with --out" in result.stderr
         before = (study / FILE).read_bytes()
         for _ in range(2):
             result = rlprompt("transfer", str(study), "--out", str(tmp_path / "moved.json"))
