@@ -191,7 +191,7 @@ def _said(found: Correlation, matrix: ScoreMatrix, runs: Sequence[RunData]) -> s
     figures = listed(f"{value:.3g} on {split}" for split, value in means.items())
     return (
         f"{text} Picked prompts earn {figures} on average: what train and dev are above test comes "
-        "of picking the best (the winner's curse)."
+        "from picking the best (the winner's curse)."
     )
 
 

@@ -284,7 +284,7 @@ class _Drafting:
             counts = sorted(roles.classes.values())
             common = [n for n in counts if n >= COMMON] or counts
             section["shots"] = max(1, min(SHOTS, common[(len(common) - 1) // 2] // 3))
-            self.why[("shots",)] = "examples a class for train, and as many for dev"
+            self.why[("shots",)] = "examples per class for train, and as many for dev"
         drawn = 2 * section.get("shots", 0) * max(1, len(roles.classes))
         if not self.found.apart and n_rows - drawn > TEST:
             section["test"] = TEST

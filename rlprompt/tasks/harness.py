@@ -107,7 +107,7 @@ def _read(source: str) -> Any:
             "YAML file, data files beside it, or the name of a task whose data are in the cache"
         ) from error
     if len(made) != 1:
-        raise _unfit(source, f"it stands for {len(made)} tasks", "give one of them")
+        raise _unfit(source, f"it is a group of {len(made)} tasks", "give one of them")
     (task,) = made.values()
     if not isinstance(task, ConfigurableTask):
         raise _unfit(source, "it is a Python class", "give a task that is a YAML file")
