@@ -49,7 +49,7 @@ def test_what_a_newer_version_adds_is_left_aside(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", r"is damaged, or of another version of rlprompt \(the file: "),
+        ("{", r"is damaged, or was written by another version of rlprompt \(the file: "),
         (TRANSFER.to_json().replace('"format": 1', '"format": 9'), r"\(format: "),
         (TRANSFER.to_json().replace("as found", "as told"), r"\(entries\.0\.form: "),
         ("\x80", "is damaged"),

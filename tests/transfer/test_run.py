@@ -173,7 +173,7 @@ class TestOtherModels:
     def test_the_own_model_by_another_name_is_not_scored_twice(self, study: Path) -> None:
         done = transferred(study, "--models", "own", "--dtype", "float32")
         assert len(done.models) == len(done.targets) == 1
-        assert "own is the model" in done.notes[0]
+        assert "own is the same model as" in done.notes[0]
 
     def test_one_that_cannot_answer_says_why_and_the_others_go_on(self, study: Path) -> None:
         result = rlprompt("transfer", str(study), "--models", "masked,nowhere,bytes")
@@ -285,7 +285,7 @@ class TestBadStudies:
         done = transferred(study, "--split", "dev")
         path = study / "transfer.json"
         for content, message in [
-            ("{", "is damaged, or of another version of rlprompt"),
+            ("{", "is damaged, or was written by another version of rlprompt"),
             (done.to_json().replace('"format": 1', '"format": 9'), "(format: "),
             (done.model_copy(update={"study": "large"}).to_json(), "is of the study large, not of"),
         ]:
