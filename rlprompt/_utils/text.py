@@ -98,6 +98,24 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def other_format(what: object, found: int, read: int, advice: str) -> str:
+    """Why a file of another format is refused, and what to do.
+
+    Args:
+        what: The file.
+        found: The number of its format.
+        read: That of the only one that is read.
+        advice: What to do about an older one.
+
+    >>> other_format("a.json", 1, 2, "make it again")
+    'a.json was written by an older rlprompt (format 1, this one reads 2); make it again'
+    >>> other_format("a.json", 3, 2, "make it again")
+    'a.json was written by a newer rlprompt (format 3, this one reads 2); update rlprompt'
+    """
+    age, advice = ("a newer", "update rlprompt") if found > read else ("an older", advice)
+    return f"{what} was written by {age} rlprompt (format {found}, this one reads {read}); {advice}"
+
+
 def file_part(name: str) -> str:
     """A name as part of a file name: letters, digits and `=.-_` stay. Two may come out alike.
 

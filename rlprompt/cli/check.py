@@ -252,7 +252,7 @@ def _remarks(experiment: Experiment, plan: Plan) -> list[str]:
         names = ", ".join(experiment.references)
         lines.append(f"training of {names} comes on top, and is not reckoned")
     limits = dict(experiment.budget.limits)
-    if experiment.selection and experiment.selection.dev_patience:
+    if experiment.selection.dev_patience:
         limits["dev_patience"] = experiment.selection.dev_patience
     if limits:
         named = ", ".join(f"{name} {value:g}" for name, value in limits.items())

@@ -149,9 +149,7 @@ def _around(facts: Facts, template: Template | None, encoder: Encoder | None) ->
 
 def _spelt(usage: Usage, template: Template, kind: ModelKind) -> dict[str, str] | None:
     """Class to its one label word as it follows the text; None if there is more to it."""
-    if usage.label_words is None or (usage.calibration != "none" and usage.prior is None):
-        return None
-    if any(len(words) > 1 for words in usage.label_words.values()):
+    if usage.label_words is None or any(len(words) > 1 for words in usage.label_words.values()):
         return None
     return {label: template.answer_text(word, kind) for label, (word,) in usage.label_words.items()}
 

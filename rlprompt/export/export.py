@@ -288,7 +288,7 @@ def _scores(
     sizes: dict[str, int | None] = dict.fromkeys(SCORED)
     if task is not None:
         sizes |= {name: len(part) for name, part in task.splits.parts().items()}
-    sizes["dev"] = candidate.dev_examples or sizes["dev"]
+    sizes["dev"] = candidate.dev_examples
     sizes["test"] = len(result.test_metrics) or sizes["test"]
     found: dict[str, ScoreFacts] = {}
     for split in SCORED:

@@ -215,9 +215,7 @@ def few_distinct(study: StudyData) -> Iterator[Caveat]:
     """Searches that paid for the same prompts again and again."""
     for run in study.runs:
         result = run.result
-        if result is None or result.n_distinct is None or not result.n_prompts:
-            continue
-        if result.n_distinct < FEWEST_DISTINCT * result.n_prompts:
+        if result is not None and result.n_distinct < FEWEST_DISTINCT * result.n_prompts:
             yield Caveat(
                 "few distinct prompts",
                 "caution",

@@ -40,7 +40,7 @@ def tokens(runs: Sequence[RunData]) -> float | None:
 
 
 def own_tokens(runs: Sequence[RunData]) -> float | None:
-    """Tokens that the model read for the methods themselves; None where a run does not say."""
+    """Tokens that the model read for the methods themselves; None where a run has no result."""
     return _total(run.result.own_tokens if run.result else None for run in runs)
 
 

@@ -145,7 +145,9 @@ class TrainQuestion(Question[Answer]):
     """
 
     table: ClassVar[str] = "answers"
-    columns: ClassVar[tuple[str, ...]] = ("rewards", "gradients", "seconds", "outputs")
+    columns: ClassVar[tuple[str, ...]] = (
+        *("rewards", "gradients", "seconds", "outputs", "judge_tokens"),
+    )
 
     prompts: tuple[Prompt, ...]
     gradient: bool = False
@@ -162,10 +164,8 @@ class TrainQuestion(Question[Answer]):
     def key(self, scope: Scope) -> bytes:
         """See `Question.key`."""
         some = "" if self.examples is None else f" {list(self.examples)}"
-        # Left out where it is the reward, as it is in the keys of earlier versions.
-        of = "" if self.loss == "reward" else f" {self.loss}"
-        of += " told" if self.told else ""
-        return _key(f"{scope.model} {scope.task} {self.gradient}{of}{some}", self.prompts)
+        of = f"{self.gradient} {self.loss}{' told' if self.told else ''}"
+        return _key(f"{scope.model} {scope.task} {of}{some}", self.prompts)
 
     def encoded(self, answer: Answer) -> Mapping[str, Any]:
         """See `Question.encoded`."""
@@ -177,20 +177,20 @@ class TrainQuestion(Question[Answer]):
             "rewards": answer.per_example.astype("<f8").tobytes(),
             "gradients": None if gradients is None else gradients.astype("<f4").tobytes(),
             "seconds": answer.seconds,
-            "outputs": _packed(answer.outputs, answer.judge_tokens),
+            "outputs": _packed(answer.outputs),
+            "judge_tokens": answer.judge_tokens,
             "examples": None if self.examples is None else json.dumps(self.examples),
         }
 
     def decoded(self, row: Sequence[Any]) -> Answer:
         """See `Question.decoded`."""
-        rewards, gradients, seconds, outputs = row
+        rewards, gradients, seconds, outputs, judged = row
         if gradients is not None:
             flat = np.frombuffer(gradients, dtype="<f4")
             first = self.prompts[0]
             shape = first.vectors.shape if isinstance(first, SoftPrompt) else (len(first), -1)
             gradients = flat.reshape(len(self.prompts), *shape).astype(np.float32)
-        written, judged = (None, 0) if outputs is None else _unpacked(outputs)
-        return Answer(_floats(rewards, self.prompts), gradients, seconds, written, judged)
+        return Answer(_floats(rewards, self.prompts), gradients, seconds, texts(outputs), judged)
 
 
 @dataclass(frozen=True)
@@ -353,21 +353,12 @@ def remembered(memo: Memo | None, question: Question[V], compute: Callable[[], V
 
 def texts(content: bytes | None) -> Outputs | None:
     """The texts in a column, None where a task has none."""
-    return None if content is None else _unpacked(content)[0]
+    return None if content is None else tuple(map(tuple, json.loads(zlib.decompress(content))))
 
 
-def _packed(written: Outputs | None, judged: int = 0) -> bytes | None:
-    """Texts, and beside them what judges read, where they read any."""
+def _packed(written: Outputs | None) -> bytes | None:
     # What a model wrote repeats itself: it shrinks to a third.
-    content = {"texts": written, "judge_tokens": judged} if judged else written
-    return None if written is None else zlib.compress(json.dumps(content).encode())
-
-
-def _unpacked(content: bytes) -> tuple[Outputs, int]:
-    """What was `_packed`."""
-    found = json.loads(zlib.decompress(content))
-    written, judged = found.values() if isinstance(found, dict) else (found, 0)
-    return tuple(map(tuple, written)), judged
+    return None if written is None else zlib.compress(json.dumps(written).encode())
 
 
 def _floats(content: bytes, prompts: Sequence[Prompt]) -> Floats:

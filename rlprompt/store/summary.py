@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import ConfigDict, Field
 
+from rlprompt._utils.text import other_format
 from rlprompt.search.result import Score
 
 FORMAT = 3
@@ -40,7 +41,7 @@ def _unused(value: object) -> bool:
     return value in (None, ())
 
 
-# Where there is one split a file says nothing of splits, as before there could be several.
+# Where the only draw has no seed, a file says nothing of splits.
 _SplitSeed = Annotated[int | None, Field(exclude_if=_unused)]
 
 
@@ -190,7 +191,7 @@ class ControlEntry(ScoredEntry):
         prompt: Its text.
         retypable: Whether typing the text gives the prompt again.
         rows: What it cost to choose and score it, outside any budget.
-        length: Tokens of the prompt; None where it was not scored, and in files that do not say.
+        length: Tokens of the prompt; None where it was not scored.
         note: How it was made.
         variant: Whether its rewards are those of a variant of the task, and not those of a search.
         test_metrics: Metric on each test example.
@@ -368,13 +369,9 @@ def _problem(path: Path, text: str, error: pydantic.ValidationError) -> str:
     except pydantic.ValidationError:
         return f"{path} is damaged: no JSON. Run the study's command again, which writes it anew"
     found = state.get("format")
-    if isinstance(found, int) and found > FORMAT:
-        return f"{path} was written by a newer rlprompt (format {found}); update rlprompt"
-    if found != FORMAT:
-        return (
-            f"{path} was written by an older rlprompt (format {found}, this one writes {FORMAT}); "
-            "run the study's command again, which brings it up to date and pays for nothing twice"
-        )
+    if isinstance(found, int) and found != FORMAT:
+        advice = "run the study again, or read it with the version that wrote it"
+        return other_format(path, found, FORMAT, advice)
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     return f"{path} is damaged: {where}: {first['msg']}. Run the study's command again"

@@ -31,7 +31,7 @@ from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.optimiser import make_space
 from rlprompt.search.result import MARKS
-from rlprompt.search.selection import Selection, rounds
+from rlprompt.search.selection import rounds
 from rlprompt.studies.controls import ControlPlan
 from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.base import GRADIENT_ROWS, Task, needs_prior, prompt_rows
@@ -173,7 +173,7 @@ def selection_rows(experiment: Experiment, name: str, n_prompts: int) -> tuple[i
         name: An optimiser of it.
         n_prompts: Prompts that its budget covers.
     """
-    task, selection = experiment.task, experiment.selection or Selection()
+    task, selection = experiment.task, experiment.selection
     sizes = {split: len(part) for split, part in task.splits.parts().items()}
     rows = {split: task.split_rows(split, size) for split, size in sizes.items()}
     raced = raced_rows(task)

@@ -66,8 +66,7 @@ class Experiment:
         hand_prompts: Prompts written by hand beside the task's own, controls as that is.
         split_seed: Which draw of the examples it is on, beside others of the same task; None for
             the only one.
-        selection: How each search picks its prompt on dev; None for `Selection()`, or, where the
-            study was begun before, as it was begun.
+        selection: How each search picks its prompt on dev.
 
     Raises:
         ValueError: There is nothing to run, the budget does not cover one prompt, no token is
@@ -91,7 +90,7 @@ class Experiment:
     references: Mapping[str, Reference] = field(default_factory=dict)
     hand_prompts: Sequence[str] = ()
     split_seed: int | None = None
-    selection: Selection | None = None
+    selection: Selection = field(default_factory=Selection)
 
     def __post_init__(self) -> None:
         """Find what is wrong while nothing is paid for."""

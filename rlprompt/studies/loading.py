@@ -95,9 +95,8 @@ def load_experiments(
             )
         if prompt != config.prompt:
             own[one.title] = prompt
-    selection = None
-    if config.selection is not None:
-        selection = Selection(**config.selection.model_dump(exclude_none=True))
+    chosen = config.selection.model_dump(exclude_none=True) if config.selection else {}
+    selection = Selection(**chosen)
     longest = max(Length.of(one.lengths).at_most for one in (config.prompt, *own.values()))
     tasks = _loaded(config)
     pool, experiments = pool or ModelPool(), []
@@ -169,7 +168,7 @@ def _load_cell(
     optimisers: Mapping[str, Optimiser[Any]],
     own: Mapping[str, PromptConfig],
     references: Mapping[str, Reference],
-    selection: Selection | None,
+    selection: Selection,
     loaded: _Loaded,
     lm: FrozenLM,
     budget: int,

@@ -16,7 +16,7 @@ from typing import Any
 
 import rlprompt
 from rlprompt._utils.files import write_atomically
-from rlprompt.config.schema import PASSING, RANDOM, Config, config_from_json
+from rlprompt.config.schema import PASSING, RANDOM, Config
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE, Store
 from rlprompt.store.summary import ReferenceEntry
@@ -151,7 +151,7 @@ def work(experiments: Sequence[Experiment], out: Path, cache: Path | None = None
 def _study(
     grid: Mapping[str, PlannedSearch], config: Mapping[str, Any], out: Path, cache: Path | None
 ) -> Study:
-    return Study(out, grid, _as_kept(config, out), cache)
+    return Study(out, grid, _resumed(config, out), cache)
 
 
 @contextlib.contextmanager
@@ -172,46 +172,26 @@ def _removed_on_error(study: Study) -> Iterator[None]:
         raise
 
 
-def _as_kept(config: Mapping[str, Any], out: Path) -> Mapping[str, Any]:
-    """A config in the words of the study in `out`, as far as it says the same.
-
-    An older version wrote it without what has come since.
-    """
+def _resumed(config: Mapping[str, Any], out: Path) -> Mapping[str, Any]:
+    """A config to go on with: what decides no search is as the study in `out` was begun with."""
     if not config or not (out / FILE).exists():
         return config
     with Store(out / FILE) as store:
         kept = store.spec.get("config", {})
-    try:
-        # References decide no search, and may be asked for later, as more seeds may.
-        later = {key: config[key] for key in ("references", "seeds")}
-        # And a server may be reached otherwise.
-        meant = _reached(config, {**config_from_json(kept).record, **later})
-    except (ValueError, LookupError):  # it says something else, and the study will show what
+    # References may be asked for later.
+    trained = {key: kept[key] for key in ("references",) if key in kept}
+    return {**_reached(config, kept), **trained}
+
+
+def _reached(config: Any, kept: Any) -> Any:
+    """A section of a config with its servers reached as in the kept one."""
+    if isinstance(config, list) and isinstance(kept, list) and len(config) == len(kept):
+        return [_reached(*pair) for pair in zip(config, kept, strict=True)]
+    if not (isinstance(config, Mapping) and isinstance(kept, Mapping)):
         return config
-    return {**_worded(config, meant, kept), "seeds": config["seeds"]}
-
-
-def _reached(config: Any, meant: Any) -> Any:
-    """A config with the settings of another's servers that decide no result."""
-    if isinstance(config, Mapping) and isinstance(meant, Mapping):
-        same = {key: config[key] for key in PASSING if key in config and config.get("url")}
-        return {**{key: _reached(config.get(key), value) for key, value in meant.items()}, **same}
-    if isinstance(config, list) and isinstance(meant, list) and len(config) == len(meant):
-        return [_reached(*pair) for pair in zip(config, meant, strict=True)]
-    return meant
-
-
-def _worded(config: Mapping[str, Any], meant: Any, kept: Any) -> dict[str, Any]:
-    """A config, with what is meant by the kept one in the kept one's words."""
-    found = {}
-    for key, value in config.items():
-        other, words = meant.get(key), kept.get(key)
-        if value != other:
-            nested = all(isinstance(one, Mapping) for one in (value, other, words))
-            found[key] = _worded(value, other, words) if nested else value
-        elif key in kept:
-            found[key] = words
-    return found
+    passing = PASSING if config.get("url") else ()
+    own = {key: _reached(v, kept.get(key)) for key, v in config.items() if key not in passing}
+    return own | {key: kept[key] for key in passing if key in kept}
 
 
 @contextlib.contextmanager

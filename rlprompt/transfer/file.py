@@ -88,8 +88,8 @@ class Target(_Entry):
         examples: Their number.
         metric: What the metric is called.
         controls: The empty and the hand-written prompt, the latter where the task has one.
-        tolerance: What rounding may make of a mean reward from one day to another; None where that
-            is not known, as in files from before it was asked of each task.
+        tolerance: What rounding may make of a mean reward from one day to another; None where
+            nothing could be scored.
         problem: Why nothing could be scored, in a line, or "".
     """
 

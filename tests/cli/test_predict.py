@@ -315,7 +315,7 @@ def _other_model(here: Path) -> None:
             "a.csv is there; give another name, or --force to replace it",
         ),
         (None, ["random", "texts.csv", "--out", "no/a.csv"], "no/a.csv cannot be written"),
-        (_newer, ["random", "texts.csv"], "has the format 99, and this rlprompt reads up to 6"),
+        (_newer, ["random", "texts.csv"], "was written by a newer rlprompt (format 99"),
         (
             _other_model,
             ["random", "texts.csv", "--model", "other"],
