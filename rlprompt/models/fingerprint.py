@@ -67,6 +67,8 @@ class Fingerprint:
 
     >>> from dataclasses import replace
     >>> mine = Fingerprint("./mine", "", "causal", "3a1b", "77fe", "float32", "")
+    >>> mine.digest
+    'fbf982c0090d6854'
     >>> mine.digest == replace(mine, model="./moved").digest  # what it is called does not matter
     True
     >>> mine.digest == replace(mine, dtype="bfloat16").digest

@@ -24,7 +24,7 @@ from rlprompt.search.optimiser import Optimiser, check_model, check_shows, make_
 from rlprompt.search.selection import Selection
 from rlprompt.studies.controls import ControlPlan, plan_controls, written_by_hand
 from rlprompt.studies.references import Reference, check_references
-from rlprompt.studies.study import SEED, PlannedSearch
+from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Task, prompt_rows
 from rlprompt.tasks.completed import as_task
 from rlprompt.tasks.fitting import check_room, fitted
@@ -214,7 +214,7 @@ def searches(experiments: Sequence[Experiment]) -> dict[str, PlannedSearch]:
     found: dict[str, PlannedSearch] = {}
     for parts, experiment in zip(_differences(experiments), experiments, strict=True):
         for optimiser, seed in experiment.grid:
-            name = "/".join(file_part(part) for part in (*parts, f"{optimiser}{SEED}{seed}"))
+            name = "/".join(file_part(part) for part in (*parts, f"{optimiser}-seed{seed}"))
             if name in found:
                 raise ValueError(
                     f"two searches would be called {name}; the same task and model are there twice"

@@ -248,7 +248,7 @@ class ClassificationTask(ChoosingTask):
             for label, own in self.verbaliser.words.items()
         )
         state = [self.template.text, words, self.reward, self.splits.digest]
-        # What changes no reward is left out, so that answers from before there were options count.
+        # What is as usual is left out, so that an option that is added changes no hash there is.
         if any(len(own) > 1 for own in self.verbaliser.words.values()):
             state.append(f"pooling {self.pooling}")
         if self.length != "sum":

@@ -158,7 +158,6 @@ class RewardFunction:
             text = Path(cast(str, path)).read_text("utf-8") if in_file else ""
             text = text or inspect.getsource(self.function)
             helpers = imported_files(Path(cast(str, path))) if in_file else {}
-            # Nothing where there are none, so that answers from before they counted do.
             text += "".join(f"\n{m}\n{file.read_text('utf-8')}" for m, file in helpers.items())
         except (OSError, TypeError, UnicodeDecodeError):
             raise ValueError(

@@ -278,8 +278,7 @@ class GenerationTask(TemplateTask):
         else:
             reward = sorted((found.name, found.fingerprint, w) for found, w in self._metrics)
         state = [self.template.text, reward, self._decoding, self.length_penalty]
-        # These change no reward, but what a finished search says. Left out where they are as they
-        # were before there were options, so that its answers count.
+        # These change no reward, but what a finished search says; left out where they are as usual.
         if self._reported is not None:
             state.append(f"metric {self.metric} {self._reported.fingerprint}")
         if self.select_by != "reward":
