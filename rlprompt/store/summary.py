@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -359,19 +358,16 @@ def read_summary(folder: Path) -> Summary:
     try:
         return Summary.model_validate_json(text)
     except pydantic.ValidationError as error:
-        raise SummaryError(_problem(path, text, error)) from error
+        raise SummaryError(_problem(path, error)) from error
 
 
-def _problem(path: Path, text: str, error: pydantic.ValidationError) -> str:
+def _problem(path: Path, error: pydantic.ValidationError) -> str:
     """What is wrong with a summary, and what to do."""
-    try:
-        state = pydantic.TypeAdapter(Mapping[str, Any]).validate_json(text)
-    except pydantic.ValidationError:
+    first = error.errors()[0]  # in the order of the fields, so that the format comes first
+    where, found = ".".join(map(str, first["loc"])), first["input"]
+    if not where:
         return f"{path} is damaged: no JSON. Run the study's command again, which writes it anew"
-    found = state.get("format")
-    if isinstance(found, int) and found != FORMAT:
+    if where == "format" and isinstance(found, int):
         advice = "run the study again, or read it with the version that wrote it"
         return other_format(path, found, FORMAT, advice)
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
     return f"{path} is damaged: {where}: {first['msg']}. Run the study's command again"

@@ -285,8 +285,8 @@ class TestBadStudies:
         done = transferred(study, "--split", "dev")
         path = study / "transfer.json"
         for content, message in [
-            ("{", "is damaged, or of another version of rlprompt"),
-            (done.to_json().replace('"format": 1', '"format": 9'), "(format: "),
+            ("{", "is damaged (the file: "),
+            (done.to_json().replace('"format": 1', '"format": 9'), "newer rlprompt (format 9"),
             (done.model_copy(update={"study": "large"}).to_json(), "is of the study large, not of"),
         ]:
             path.write_text(content)
