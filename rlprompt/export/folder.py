@@ -227,10 +227,10 @@ def _content(folder: Path, name: str) -> bytes:
 def _facts(path: Path, content: bytes) -> Facts:
     try:
         state = json.loads(content)
-        found = int(state["format"])
+        found = state["format"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is damaged: not the JSON of an exported prompt") from None
-    if found != FORMAT:
+    if found != FORMAT and isinstance(found, int):
         advice = "export the prompt again, or read it with the version that wrote it"
         raise ValueError(other_format(path, found, FORMAT, advice))
     try:

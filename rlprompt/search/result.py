@@ -358,9 +358,11 @@ class Result:
         """
         try:
             state = json.loads(text, parse_constant=_refuse)
-            found = int(state.pop("format"))
+            found = state.pop("format")
             if found == FORMAT:
                 return _result(state)
+            if not isinstance(found, int):
+                raise TypeError(f"format is {found!r}")
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a result of rlprompt: {error!r}") from error
         advice = "run the search again, or read it with the version that wrote it"

@@ -135,7 +135,7 @@ def _flip(folder: Path) -> None:
         (_flip, "prompt.safetensors is damaged, or belongs to another prompt"),
         (_json(lambda s: s.update(format=7)), r"newer rlprompt \(format 7, this one reads 6\)"),
         (_json(lambda s: s.update(format=5)), r"older .* reads 6\); export the prompt again"),
-        (_json(lambda s: s.update(format="x")), "prompt.json is damaged: not the JSON"),
+        (_json(lambda s: s.update(format="x")), "prompt.json is damaged: format: "),
         (_json(lambda s: s["task"].pop("name")), "damaged: task.name: Field required"),
         (_json(lambda s: s.update(retypable="perhaps")), "retypable: must be true or false"),
         (_json(lambda s: s.update(shape=[2, 32])), r"says one tensor 'prompt' of shape \(2, 32\)"),
