@@ -234,8 +234,8 @@ def all_rows(experiments: Sequence[Experiment]) -> Rows:
 
 def all_controls(experiments: Sequence[Experiment]) -> list[ControlPlan]:
     """The controls of all experiments of a study: they hang on no budget."""
-    places = {(e.task_name, e.lm.name, e.split_seed): e for e in experiments}.values()
-    return [plan for place in places for plan in place.control_plans]
+    places = {one.place: one for one in experiments}.values()
+    return [plan for one in places for plan in one.control_plans]
 
 
 class _EnoughSeen(BaseException):

@@ -309,7 +309,7 @@ def _sections(
     """A section for each experiment, by heading, in order."""
     for heading, experiment in experiments.items():
         own = tuple(run for run in runs if run.search.heading == heading)
-        place = (experiment.task_name, experiment.split_seed, experiment.lm.name)
+        place = experiment.place
         trained = tuple(one for one in references if (one.task, one.split_seed, one.model) == place)
         yield Section(experiment, controls_of(experiment, controls), own, heading, trained)
 
