@@ -232,7 +232,8 @@ def _concluded(
         incumbents=incumbents,
         test_metrics=each_metric(task, tested, examples),
         test_answers=shown_answers(tested),
-        test_opened=testing.opened,
+        # The nearest tokens of a soft prompt are scored there before the prompt itself.
+        test_opened=min(filter(None, (explaining.opened, testing.opened))),
         test_prompts=testing.test_prompts + explaining.test_prompts,
         outside_rows={purpose: one.rows for purpose, one in outside.items()},
         outside_seconds=sum(one.seconds for one in outside.values()),
