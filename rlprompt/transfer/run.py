@@ -53,6 +53,8 @@ PACKAGES = ("rlprompt", "torch", "transformers")
 # default model. Ctrl-C loses no more than these.
 TOGETHER = 8
 
+# Why a prompt reaches no other tokenizer.
+SILENT = "its text is empty, so nothing arrives"
 # Why a prefix prompt reaches no other model.
 STAYS = (
     "keys and values mean nothing to another model, and no tokens say the same: search there anew"
@@ -181,7 +183,8 @@ def arrivals(
 ) -> Iterator[tuple[Form, Prompt | str, Retyping | None]]:
     """The forms in which a prompt reaches a task on a model, with what typing did to each.
 
-    In the place of a prompt that reaches no other model, why it does not.
+    In the place of a prompt that does not get there, why. One of no tokens is itself on a model
+    with its tokens, as what is left of a prompt of blanks; there is nothing to type of it.
     """
     own, there = found.lm.fingerprint, lm.fingerprint
     same_tokens = own.tokenizer == there.tokenizer
@@ -195,13 +198,14 @@ def arrivals(
         if own.digest == there.digest:
             yield "as found", found.prompt, None
         tokens: tuple[Prompt, Retyping | None] = (found.tokens, None)
-        yield "nearest tokens", *(tokens if same_tokens else _typed(found.source.text, task, lm))
+        typed, retyping = tokens if same_tokens else _typed(found.source.text, task, lm)
+        yield "nearest tokens", typed if len(typed) else SILENT, retyping
         return
     if same_tokens:
         yield "as found", found.prompt, None
     typed, retyping = _typed(found.source.text, task, lm)
     if not same_tokens or typed != found.prompt:
-        yield "by text", typed, retyping
+        yield "by text", typed if len(typed) else SILENT, retyping
 
 
 def _typed(text: str, task: Task, lm: FrozenLM) -> tuple[Prompt, Retyping | None]:
@@ -410,7 +414,7 @@ class Transferring:
         entries = []
         for split in dict.fromkeys(entry.split for entry, _ in asked):
             own = [(entry, prompt) for entry, prompt in asked if entry.split == split]
-            arriving = (p for _, p in own if not isinstance(p, str) and len(p))
+            arriving = (p for _, p in own if not isinstance(p, str))
             found = scores.scores(arriving, split)
             entries += [one.model_copy(update=_outcome(found, prompt)) for one, prompt in own]
         spread = scores.highest - scores.lowest
@@ -447,8 +451,6 @@ def _outcome(found: Mapping[Prompt, Score | str], prompt: Prompt | str) -> dict[
     """The score of a prompt, or why there is none."""
     if isinstance(prompt, str):
         return {"problem": prompt}
-    if not len(prompt):
-        return {"problem": "its text is empty, so nothing arrives"}
     said = found[prompt]
     return {"problem": said} if isinstance(said, str) else {"score": said}
 
