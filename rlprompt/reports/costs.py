@@ -238,10 +238,10 @@ def setup(summary: Summary) -> Iterator[Table]:
 
 
 def requirements(summary: Summary) -> str:
-    """A command that installs what it ran with; "" where that is unknown."""
-    # Without the build, such as +cpu, which the package index does not have.
+    """A command that installs what it ran with, at first; "" where that is unknown."""
+    # The first of several, without the build, such as +cpu, which the package index does not have.
     packages = [
-        f"{name}=={version.partition('+')[0]}"
+        f"{name}=={version.partition(', ')[0].partition('+')[0]}"
         for name, version in summary.versions.items()
         if name != "python"
     ]

@@ -305,8 +305,8 @@ class Summary(_Entry):
         runs: The searches that were begun and have ended.
         config: What it was made from; empty for one made in Python.
         started: When, ISO 8601.
-        platform: Where.
-        versions: With what.
+        platform: Where; of several machines all, with commas between, the first first.
+        versions: With what; of a package that was changed meanwhile all versions, in that order.
         parts: The studies that it was combined of; empty for one that ran as a whole. The three
             above are then those of the part that was begun first.
     """

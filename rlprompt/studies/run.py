@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import logging
-import platform
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import rlprompt
 from rlprompt._utils.files import write_atomically
 from rlprompt.config.schema import PASSING, RANDOM, Config, config_from_json
 from rlprompt.store.database import StoreError
@@ -22,6 +18,7 @@ from rlprompt.store.store import FILE, Store
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.baselines import Controls, controls_of, score_controls, train_references
 from rlprompt.studies.comparison import Comparison, Run, Section
+from rlprompt.studies.environment import note, provenance
 from rlprompt.studies.experiment import Experiment, ExperimentError, headed, searches
 from rlprompt.studies.folder import claimed, write
 from rlprompt.studies.loading import load_experiments
@@ -31,8 +28,6 @@ from rlprompt.studies.study import PlannedSearch, Study
 from rlprompt.studies.trackers import Silent, Watcher
 
 logger = logging.getLogger(__name__)
-
-PACKAGES = ("torch", "transformers", "numpy")
 
 
 def compare(
@@ -92,12 +87,14 @@ def compare(
         )
     watcher = watcher or (Progress() if in_notebook() else Silent())
     experiments = [experiments] if isinstance(experiments, Experiment) else list(experiments)
-    grid, named, provenance = searches(experiments), headed(experiments), _provenance()
+    grid, named = searches(experiments), headed(experiments)
     with claimed(out), contextlib.ExitStack() as stack:
         new = not (out / FILE).exists()
         study = stack.enter_context(_study(grid, experiments[0].config, out, cache))
         # A study whose controls cannot be scored is not begun: there is nothing to go on with.
         with _removed_on_error(study) if new else contextlib.nullcontext():
+            if new:
+                note(study.store)
             controls = score_controls(experiments, study.store)
         study.store.retry()
         references = list(train_references(experiments, study.store, found_only=True))
@@ -105,7 +102,7 @@ def compare(
         def found(last: Run | None = None) -> Comparison:
             runs = _kept(study, grid, last)
             sections = _sections(named, controls, references, runs)
-            return Comparison(tuple(sections), provenance)
+            return Comparison(tuple(sections), provenance(study.store))
 
         write(found(), out)
         tell_lost = stack.enter_context(helpers(experiments[0], out, workers - 1, cache))
@@ -354,15 +351,3 @@ def _run(study: Study, search: PlannedSearch, watcher: Watcher, out: Path) -> Ru
             raise
         _write_error(out, search.name, traceback.format_exc())
         return Run(search, kept.result, kept.error)
-
-
-def _provenance() -> dict[str, Any]:
-    return {
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "platform": platform.platform(),
-        "versions": {
-            "rlprompt": rlprompt.__version__,
-            "python": platform.python_version(),
-            **{package: version(package) for package in PACKAGES},
-        },
-    }

@@ -31,6 +31,7 @@ from rlprompt.store.database import StoreError
 from rlprompt.store.heartbeat import Heartbeat
 from rlprompt.store.shared_cache import Cache, SharedMemo
 from rlprompt.store.store import EXTRA_ROWS, FILE, Store
+from rlprompt.studies.environment import note
 from rlprompt.tasks.base import Task, prompt_rows
 
 logger = logging.getLogger(__name__)
@@ -270,7 +271,10 @@ class Study:
             Its name, or None where none waits to be taken.
         """
         dead = self._heartbeat.takes_for_dead
-        return self.store.claim(self._heartbeat.name, prefer=prefer, dead=dead)
+        name = self.store.claim(self._heartbeat.name, prefer=prefer, dead=dead)
+        if name is not None:
+            note(self.store)
+        return name
 
     def has_work(self) -> bool:
         """Whether there is a search to claim."""

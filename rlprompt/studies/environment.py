@@ -1,0 +1,55 @@
+"""When, where and with what a study ran, kept in it: a later command that computes nothing is none.
+
+Whoever scores controls, takes a search or trains a reference says so first (`note`).
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any
+
+import rlprompt
+from rlprompt.store.store import Store
+
+PACKAGES = ("torch", "transformers", "numpy")
+
+
+def note(store: Store) -> None:
+    """Keep what this process runs on, where nothing of the study ran on the same before."""
+    store.note_environment(
+        {
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "platform": platform.platform(),
+            "versions": {
+                "rlprompt": rlprompt.__version__,
+                "python": platform.python_version(),
+                **{package: version(package) for package in PACKAGES},
+            },
+        }
+    )
+
+
+def provenance(store: Store) -> dict[str, Any]:
+    """`started`, `platform` and `versions` of a `Summary`; the first comes first where several are.
+
+    Empty for a study that does not say.
+    """
+    seen = store.environments
+    if not seen:
+        return {}
+    packages = dict.fromkeys(name for one in seen for name in one["versions"])
+    return {
+        "started": seen[0]["started"],
+        "platform": _all(one["platform"] for one in seen),
+        "versions": {
+            name: _all(one["versions"][name] for one in seen if name in one["versions"])
+            for name in packages
+        },
+    }
+
+
+def _all(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(values))
