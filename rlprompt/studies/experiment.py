@@ -308,14 +308,14 @@ def _differences(experiments: Sequence[Experiment]) -> list[tuple[str, ...]]:
         [experiment.task_name for experiment in experiments],
         # In names from the first split on, so that others can be added to a study.
         splits,
-        _short([experiment.lm.name for experiment in experiments]),
+        short_names([experiment.lm.name for experiment in experiments]),
         [f"{experiment.budget.rows} rows" for experiment in experiments],
     )
     differing = [column for column in columns if len(set(column)) > 1 or column is splits]
     return [tuple(filter(None, (c[i] for c in differing))) for i in range(len(experiments))]
 
 
-def _short(models: Sequence[str]) -> list[str]:
+def short_names(models: Sequence[str]) -> list[str]:
     """Models by the last part of their path, if that tells them apart."""
     last = [PurePath(model).name for model in models]
     return last if len(set(last)) == len(set(models)) else list(models)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprompt._utils.files import write_atomically
+from rlprompt._utils.text import file_part
 from rlprompt.config.schema import PASSING, RANDOM, Config, config_from_json
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE, Store
@@ -19,7 +20,7 @@ from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.baselines import Controls, controls_of, score_controls, train_references
 from rlprompt.studies.comparison import Comparison, Run, Section
 from rlprompt.studies.environment import note, provenance
-from rlprompt.studies.experiment import Experiment, ExperimentError, headed, searches
+from rlprompt.studies.experiment import Experiment, ExperimentError, headed, searches, short_names
 from rlprompt.studies.folder import claimed, write
 from rlprompt.studies.loading import load_experiments
 from rlprompt.studies.progress import Progress, in_notebook
@@ -277,12 +278,17 @@ def with_random(config: Config, out: Path) -> Config:
 
 def kept_dtypes(config: Config, store: Store) -> list[str]:
     """The dtype of each model of a config in the study that was made from it."""
-    first: dict[str, str] = {}
+    titles = [title for title, _ in config.all_models]
+    several = len(titles) > 1
+    # In a run's name the model comes before the budget, each where there are several.
+    place = -3 if len(config.all_budgets) > 1 else -2
+    kept: dict[str, str] = {}
     for run in store.runs():
-        first.setdefault(run.spec["model"]["weights"], run.spec["model"]["dtype"])
-    dtypes = list(first.values())
-    # Models come in the config's order. Of one that is there twice the dtype is everybody's.
-    return dtypes if len(dtypes) == len(config.all_models) else dtypes[:1] * len(config.all_models)
+        own = run.name.split("/")[place:][0] if several else ""
+        kept.setdefault(own, run.spec["model"]["dtype"])
+    parts = map(file_part, short_names(titles)) if several else [""]
+    # One that the study does not know is refused where the study is opened.
+    return [kept.get(part, config.dtype) for part in parts]
 
 
 def _kept(study: Study, grid: Mapping[str, PlannedSearch], last: Run | None) -> list[Run]:
