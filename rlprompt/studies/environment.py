@@ -5,13 +5,13 @@ Whoever scores controls, takes a search or trains a reference says so first (`no
 
 from __future__ import annotations
 
-import datetime
 import platform
 from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
 import rlprompt
+from rlprompt._utils.clock import now
 from rlprompt.store.store import Store
 
 PACKAGES = ("torch", "transformers", "numpy")
@@ -21,7 +21,7 @@ def note(store: Store) -> None:
     """Keep what this process runs on, where nothing of the study ran on the same before."""
     store.note_environment(
         {
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "started": now(),
             "platform": platform.platform(),
             "versions": {
                 "rlprompt": rlprompt.__version__,

@@ -13,7 +13,6 @@ machine, a library or the model has drifted.
 
 from __future__ import annotations
 
-import datetime
 import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,8 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from rlprompt._utils.assets import AssetError
+from rlprompt._utils.clock import now
+from rlprompt._utils.text import one_line
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TextPrompt, TokenPrompt
@@ -264,12 +265,12 @@ class TransferScores:
         return found
 
     def _computed(self, prompts: Sequence[Prompt], split: str) -> dict[Prompt, Score | str]:
-        at, before = _now(), self.evaluator.seconds
+        at, before = now(), self.evaluator.seconds
         try:
             together = self.evaluator.measure(prompts, split)
         except ValueError as error:
             if len(prompts) == 1:
-                return {prompts[0]: _line(error)}
+                return {prompts[0]: one_line(error)}
             # One that cannot be scored, such as a text too long, does not spoil the others.
             alone = (self._computed([prompt], split) for prompt in prompts)
             return {prompt: score for one in alone for prompt, score in one.items()}
@@ -362,7 +363,7 @@ class Transferring:
         """Note a model that cannot be had."""
         for place in places:
             yield self._noted(
-                Target(model=model, task=place.title, split=self.split, problem=_line(error))
+                Target(model=model, task=place.title, split=self.split, problem=one_line(error))
             )
 
     def _noted(self, target: Target, entries: Sequence[TransferEntry] = ()) -> Target:
@@ -375,9 +376,9 @@ class Transferring:
         try:
             task = place.make(lm)
         except MISTAKES as error:
-            return self._noted(target.model_copy(update={"problem": _line(error)}))
+            return self._noted(target.model_copy(update={"problem": one_line(error)}))
         scores = TransferScores(task, lm, self.store, self.read_only)
-        at = _now()
+        at = now()
         try:
             return self._noted(*self._score_all(scores, target, place))
         finally:  # a look that Ctrl-C ended was one
@@ -397,7 +398,7 @@ class Transferring:
         try:
             controls = _controls(lm, task)
         except ValueError as error:
-            return target.model_copy(update={"problem": _line(error)}), []
+            return target.model_copy(update={"problem": one_line(error)}), []
         found = scores.scores(controls.values(), self.split)
         own_scores = {}
         for name, prompt in controls.items():
@@ -484,14 +485,6 @@ def _notes(own: Task, there: Task) -> tuple[str, ...]:
     if words == own_words:
         return ()
     return (f"found with other label words ({'; '.join(', '.join(word) for word in own_words)})",)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _row(together: Measured, i: int) -> Measured:

@@ -120,7 +120,7 @@ class TestConclusion:
 
         one = classification()
         task = Watched(one.name, one.splits, one.template, one.label_words)
-        monkeypatch.setattr(sys.modules[Evaluator.__module__], "_now", lambda: f"{len(calls):09}")
+        monkeypatch.setattr(sys.modules[Evaluator.__module__], "now", lambda: f"{len(calls):09}")
         result = search(task, LM, DrawVectors(), 10 * 3)
         assert result.test_prompts == 2  # its nearest tokens, and then itself
         assert int(result.test_opened) == calls.index("test")
