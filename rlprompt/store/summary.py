@@ -137,7 +137,7 @@ class ModelEntry(_Entry):
 
     Attributes:
         name: What it is called.
-        kind: `causal`, `masked` or `seq2seq`.
+        kind: As `Fingerprint.kind`: `causal`, `masked`, `encoder-decoder` or `served`.
         parameters: Their number; 0 where a server does not tell.
         fingerprint: Its digest, and the fields of `Fingerprint`.
         device: Where it ran: a device, or the address of a server.
