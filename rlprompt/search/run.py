@@ -1,7 +1,7 @@
 """Runs one optimiser on one task and reports what it found, from the ledger and not on its word.
 
-A spread of its prompts races on dev, one is picked there, and the test split is opened once, for
-that one.
+A spread of its prompts races on dev, one is picked there, and the test split is opened for that
+one; of a soft prompt, for its nearest tokens as well.
 """
 
 from __future__ import annotations

@@ -303,7 +303,8 @@ class TestPath:
                 self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
             ) -> Measured:
                 metrics = self.rewards(lm, prompts, examples)
-                rewards = [[-float(p.vectors[0, 0])] * len(examples) for p in prompts]
+                first = self.splits.train[0]
+                rewards = [[-self.worth(prompt, first)] * len(examples) for prompt in prompts]
                 return Measured(np.array(rewards), metrics)
 
         made = Selection(dev_patience=2)

@@ -365,8 +365,9 @@ class TestTyping:
         done = moved(tmp_path, (), byte_lm())
         own, other = done.entries
         assert (own.form, own.problem) == ("as found", "")
-        assert own.score == done.targets[0].controls["empty"]
+        assert own.score is not None
         assert own.stored is not None
+        assert own.score == done.targets[0].controls["empty"]
         assert own.score.metric == own.stored.metric
         assert (other.form, other.score) == ("by text", None)
         assert other.problem == "its text is empty, so nothing arrives"
