@@ -19,7 +19,7 @@ from rlprompt.search.memo import Memo
 from rlprompt.store.store import Store
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.controls import Control, ControlPlan, score_control
-from rlprompt.studies.environment import note
+from rlprompt.studies.environment import here
 from rlprompt.studies.experiment import Experiment, ExperimentError
 from rlprompt.studies.references import Reference, seeds_of, titled, train_reference
 from rlprompt.tasks.base import Task
@@ -113,7 +113,7 @@ def train_references(
                     names = dict(zip(("task", "split_seed", "model", "name"), place, strict=True))
                     yield ReferenceEntry.model_validate_json(kept).model_copy(update=names)
                 elif not found_only:
-                    note(store)
+                    store.note_environment(here())
                     entry = _trained(reference, experiment, seed, called)
                     store.keep_document(key, entry.model_dump_json())
                     yield entry

@@ -1,6 +1,6 @@
-"""When, where and with what a study ran, kept in it: a later command that computes nothing is none.
+"""When, where and with what a study ran: kept in it by whoever computes something, and by no other.
 
-Whoever scores controls, takes a search or trains a reference says so first (`note`).
+Whoever scores controls, does a search or trains a reference says first what it runs on (`here`).
 """
 
 from __future__ import annotations
@@ -17,19 +17,17 @@ from rlprompt.store.store import Store
 PACKAGES = ("torch", "transformers", "numpy")
 
 
-def note(store: Store) -> None:
-    """Keep what this process runs on, where nothing of the study ran on the same before."""
-    store.note_environment(
-        {
-            "started": now(),
-            "platform": platform.platform(),
-            "versions": {
-                "rlprompt": rlprompt.__version__,
-                "python": platform.python_version(),
-                **{package: version(package) for package in PACKAGES},
-            },
-        }
-    )
+def here() -> dict[str, Any]:
+    """What this process runs on, since now, as `Store.note_environment` keeps it."""
+    return {
+        "started": now(),
+        "platform": platform.platform(),
+        "versions": {
+            "rlprompt": rlprompt.__version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        },
+    }
 
 
 def provenance(store: Store) -> dict[str, Any]:

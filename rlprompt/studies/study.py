@@ -31,7 +31,7 @@ from rlprompt.store.database import StoreError
 from rlprompt.store.heartbeat import Heartbeat
 from rlprompt.store.shared_cache import Cache, SharedMemo
 from rlprompt.store.store import EXTRA_ROWS, FILE, Store
-from rlprompt.studies.environment import note
+from rlprompt.studies.environment import here
 from rlprompt.tasks.base import Task, prompt_rows
 
 logger = logging.getLogger(__name__)
@@ -271,10 +271,7 @@ class Study:
             Its name, or None where none waits to be taken.
         """
         dead = self._heartbeat.takes_for_dead
-        name = self.store.claim(self._heartbeat.name, prefer=prefer, dead=dead)
-        if name is not None:
-            note(self.store)
-        return name
+        return self.store.claim(self._heartbeat.name, prefer=prefer, dead=dead)
 
     def has_work(self) -> bool:
         """Whether there is a search to claim."""
@@ -326,6 +323,7 @@ class Study:
                 had found.
         """
         partial = list[Result]()
+        self.store.note_environment(here())
         try:
             result = self.searches[name].run(self.memo(name), on_progress, partial.append)
         except StoreError:
