@@ -51,13 +51,22 @@ def visible(text: str) -> str:
     return "".join(map(_shown, text))
 
 
+def one_line(error: object) -> str:
+    r"""What an error says, on one line.
+
+    >>> one_line(ValueError("no\n  spread"))
+    'no spread'
+    """
+    return " ".join(str(error).split())
+
+
 def error_line(error: object) -> str:
     r"""What an error is and says, on one line.
 
     >>> error_line(ValueError("no\n  spread"))
     'ValueError: no spread'
     """
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return one_line(f"{type(error).__name__}: {error}")
 
 
 def first_line(error: Exception) -> str:

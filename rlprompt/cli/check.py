@@ -103,9 +103,10 @@ def _check_experiment(
     patience = Patience(math.inf if full else LIMIT)
     reports = []
     # Budgets make no difference to a task and a model.
-    places = list({(e.task_name, e.lm.name): e for e in experiments}.values())
+    places = list({one.place: one for one in experiments}.values())
     for i, experiment in enumerate(places):
-        typer.echo(f"task {experiment.task_name} with {experiment.lm.name}")
+        split = "" if experiment.split_seed is None else f", split {experiment.split_seed},"
+        typer.echo(f"task {experiment.task_name}{split} with {experiment.lm.name}")
         if experiment.lm.served:
             typer.echo(
                 f"not scored: {experiment.lm.where} would be paid for that; try the task on a model"

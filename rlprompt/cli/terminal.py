@@ -105,7 +105,8 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
     splits = dict.fromkeys(str(one.split_seed) for one in experiments if one.split_seed is not None)
     on = f"; splits {', '.join(splits)}" if splits else ""
     return [
-        *(f"note: {note}" for task in tasks.values() for note in task.splits.notes),
+        # Each split has its own, and texts are cut for each model.
+        *dict.fromkeys(f"note: {note}" for one in experiments for note in one.task.splits.notes),
         *(f"task: {name}, {_sizes(task)} examples" for name, task in tasks.items()),
         *(
             f"model: {lm.name} ({lm.fingerprint.kind}, {lm.fingerprint.dtype} on {lm.where})"

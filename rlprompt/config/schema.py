@@ -238,7 +238,8 @@ class SelectionConfig(StrictModel):
     Attributes:
         candidates: Prompts that race on dev.
         along_path: Whether they are a spread of the search, and not the best on train alone.
-        dev_patience: Tenths of the budget without a better dev reward after which a search ends.
+        dev_patience: Tenths of the budget without a leader that is better on dev, after which a
+            search ends.
     """
 
     candidates: PositiveInt | None = None

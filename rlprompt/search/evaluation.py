@@ -6,7 +6,6 @@ test once.
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from functools import partial
 
 import numpy as np
 
+from rlprompt._utils.clock import now
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, Prompt, TextPrompt, TokenPrompt
@@ -104,7 +104,7 @@ class Evaluator:
         return np.array([self.priors[prompt.digest] for prompt in prompts])
 
     def _found_prior(self, prompt: Prompt) -> Measurement:
-        at, began = _now(), time.perf_counter()
+        at, began = now(), time.perf_counter()
         priors = self.task.log_priors(self.lm, [prompt])
         return Measurement(Measured(priors, priors), at, time.perf_counter() - began)
 
@@ -112,7 +112,7 @@ class Evaluator:
         prompts, split, which = question.prompts, question.split, question.which
         part = task.splits.parts()[split]
         examples = part if which is None else [part[i] for i in which]
-        at, began = _now(), time.perf_counter()
+        at, began = now(), time.perf_counter()
         rewards, metrics, answers = Measured(*task.measure(self.lm, prompts, examples))
         seconds = time.perf_counter() - began
         rewards, metrics = (np.asarray(answer, np.float64) for answer in (rewards, metrics))
@@ -130,10 +130,6 @@ class Evaluator:
                     f"({examples[e].source or 'in memory'})"
                 )
         return Measurement(Measured(rewards, metrics, answers), at, seconds)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def evaluate(

@@ -260,11 +260,6 @@ class Result:
     select_by: str = "reward"
 
     @property
-    def n_seen(self) -> int:
-        """Prompts that it saw: `n_prompts`, and those that it scored on a part of train alone."""
-        return self.n_prompts + self.n_partial
-
-    @property
     def best(self) -> Candidate:
         """The prompt picked on dev.
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FILE = "study.sqlite"
+# The document that says what computed something of a study.
+ENVIRONMENTS = "environments"
 
 # So many batches at a time: a long run need not fit into memory.
 _PAGE = """
@@ -295,6 +297,26 @@ class Store:
                 "INSERT OR REPLACE INTO documents VALUES (?, ?)", (name, content)
             )
         )
+
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """What computed something of the study, as `note_environment` was told, the first first."""
+        return list(json.loads(self.document(ENVIRONMENTS) or "[]"))
+
+    def note_environment(self, environment: Mapping[str, Any]) -> None:
+        """Keep what a process runs on, JSON values, unless all but its `started` is there."""
+
+        def steps(connection: sqlite3.Connection) -> None:
+            sql = "SELECT content FROM documents WHERE name = ?"
+            there = connection.execute(sql, (ENVIRONMENTS,)).fetchone()
+            seen = json.loads(there[0]) if there else []
+            if not any({**environment, "started": one["started"]} == one for one in seen):
+                connection.execute(
+                    "INSERT OR REPLACE INTO documents VALUES (?, ?)",
+                    (ENVIRONMENTS, json.dumps([*seen, environment])),
+                )
+
+        self._database.write(steps)
 
     def finish(self, name: str, worker: str, result: Result) -> None:
         """Keep the result of a run, which nobody has to do again."""

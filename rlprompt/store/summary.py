@@ -137,7 +137,7 @@ class ModelEntry(_Entry):
 
     Attributes:
         name: What it is called.
-        kind: `causal`, `masked` or `seq2seq`.
+        kind: As `Fingerprint.kind`: `causal`, `masked`, `encoder-decoder` or `served`.
         parameters: Their number; 0 where a server does not tell.
         fingerprint: Its digest, and the fields of `Fingerprint`.
         device: Where it ran: a device, or the address of a server.
@@ -305,8 +305,8 @@ class Summary(_Entry):
         runs: The searches that were begun and have ended.
         config: What it was made from; empty for one made in Python.
         started: When, ISO 8601.
-        platform: Where.
-        versions: With what.
+        platform: Where; of several machines all, with commas between, the first first.
+        versions: With what; of a package that was changed meanwhile all versions, in that order.
         parts: The studies that it was combined of; empty for one that ran as a whole. The three
             above are then those of the part that was begun first.
     """

@@ -29,6 +29,9 @@ from rlprompt.tasks.base import Task, prompt_rows
 from rlprompt.tasks.completed import as_task
 from rlprompt.tasks.fitting import check_room, fitted
 
+# Task, split seed and model, by their names in a study.
+Place = tuple[str, int | None, str]
+
 
 class ExperimentError(ValueError):
     """The experiment cannot be run as it is. The message says why."""
@@ -171,6 +174,11 @@ class Experiment:
         """What the task is called."""
         return self.task_title or self.task.name
 
+    @property
+    def place(self) -> Place:
+        """Its task, split and model: what no budget makes a difference to."""
+        return (self.task_name, self.split_seed, self.lm.name)
+
     @cached_property
     def control_plans(self) -> tuple[ControlPlan, ...]:
         """The prompts that no search found, each with what it is scored on."""
@@ -245,15 +253,14 @@ def headed(experiments: Sequence[Experiment]) -> dict[str, Experiment]:
 def _tell_apart(experiments: Sequence[Experiment]) -> None:
     """Refuse two contents of one name, for reports, and of one fingerprint, for the store."""
     check_draws((one.task_name, one.split_seed, one.task) for one in experiments)
-    tasks: dict[str, str] = {}
+    tasks: dict[Place, str] = {}
     models: dict[str, str] = {}
     examples: dict[str, str] = {}
     for experiment in experiments:
         task, lm = experiment.task, experiment.lm
         content = f"{task.fingerprint} {task.splits.digest}"
         # Label words that a model finds are its own.
-        place = f"{experiment.task_name} {experiment.split_seed} {lm.name}"
-        if tasks.setdefault(place, content) != content:
+        if tasks.setdefault(experiment.place, content) != content:
             raise ValueError(
                 f"two tasks are called {experiment.task_name}; call one of them otherwise: "
                 "`tasks:` takes a mapping of names as well as a list"
@@ -300,14 +307,14 @@ def _differences(experiments: Sequence[Experiment]) -> list[tuple[str, ...]]:
         [experiment.task_name for experiment in experiments],
         # In names from the first split on, so that others can be added to a study.
         splits,
-        _short([experiment.lm.name for experiment in experiments]),
+        short_names([experiment.lm.name for experiment in experiments]),
         [f"{experiment.budget.rows} rows" for experiment in experiments],
     )
     differing = [column for column in columns if len(set(column)) > 1 or column is splits]
     return [tuple(filter(None, (c[i] for c in differing))) for i in range(len(experiments))]
 
 
-def _short(models: Sequence[str]) -> list[str]:
+def short_names(models: Sequence[str]) -> list[str]:
     """Models by the last part of their path, if that tells them apart."""
     last = [PurePath(model).name for model in models]
     return last if len(set(last)) == len(set(models)) else list(models)

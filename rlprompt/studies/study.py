@@ -31,6 +31,7 @@ from rlprompt.store.database import StoreError
 from rlprompt.store.heartbeat import Heartbeat
 from rlprompt.store.shared_cache import Cache, SharedMemo
 from rlprompt.store.store import FILE, Store
+from rlprompt.studies.environment import here
 from rlprompt.tasks.base import Task, prompt_rows
 
 logger = logging.getLogger(__name__)
@@ -273,6 +274,7 @@ class Study:
                 had found.
         """
         partial = list[Result]()
+        self.store.note_environment(here())
         try:
             result = self.searches[name].run(self.memo(name), on_progress, partial.append)
         except StoreError:

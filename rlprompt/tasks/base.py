@@ -437,6 +437,22 @@ def needs_prior(task: Task, split: str) -> bool:
     return bool(task.prior_rows) and not (split == "train" and task.scored_together)
 
 
+def rows_of(task: Task, parts: Iterable[tuple[str, int]], *, known: bool = False) -> int:
+    """Rows that a prompt costs on parts of splits, one after the other; its prior is found once.
+
+    Args:
+        task: What the prompt is for.
+        parts: A split and a number of its examples each, in the order in which they are scored.
+        known: Whether its prior is known before.
+    """
+    rows = 0
+    for split, n_examples in parts:
+        needed = needs_prior(task, split)
+        rows += task.split_rows(split, n_examples) - needed * known * task.prior_rows
+        known = known or needed
+    return rows
+
+
 def columns(
     template: Template, text: str | Sequence[str] | Mapping[str, str] | None
 ) -> Sequence[str] | Mapping[str, str]:

@@ -404,11 +404,9 @@ class ClassificationTask(ChoosingTask):
         To texts that it has before it the model answers as it is told there: a prior of them would
         be one of copying, so in the place of train's are texts without content.
         """
-        if self.template.messages:
-            return None  # of a chat the prompt cannot be moved
         of_train = self.calibration == "batch"
         free = "contextual" if of_train else self.calibration
-        led = variant(self, template=self.template.leading(), calibration=free)
+        led = self.leading(calibration=free)
         if led is None:
             return None
         words = self.verbaliser.words

@@ -31,7 +31,6 @@ from rlprompt.tasks.base import (
     columns,
     data_name,
     demonstration,
-    variant,
 )
 from rlprompt.tasks.function import RewardFunction, in_place, load_reward
 from rlprompt.tasks.likelihood import LOG_LIKELIHOOD, Likelihood, Pooling, reference_texts
@@ -390,11 +389,9 @@ class GenerationTask(TemplateTask):
 
     def demonstrations(self) -> Demonstrations | None:
         """See `Task.demonstrations`: examples that have a reference answer."""
-        if self.template.messages:
-            return None  # of a chat the prompt cannot be moved
         ends = any(stop in SEPARATOR for stop in self.stop)
         stop = (*self.stop, *(() if ends else (SEPARATOR,)))
-        led = variant(self, template=self.template.leading(), stop=stop)
+        led = self.leading(stop=stop)
         if led is None:
             return None
         answers = [(example, self.answer_shown(example)) for example in self.splits.train]

@@ -31,7 +31,6 @@ from rlprompt.tasks.base import (
     columns,
     data_name,
     demonstration,
-    variant,
 )
 from rlprompt.tasks.class_scores import REWARDS
 from rlprompt.tasks.templated import ChoosingTask
@@ -266,9 +265,7 @@ class MultipleChoiceTask(ChoosingTask):
 
     def demonstrations(self) -> Demonstrations | None:
         """See `Task.demonstrations`."""
-        if self.template.messages:
-            return None  # of a chat the prompt cannot be moved
-        led = variant(self, template=self.template.leading())
+        led = self.leading()
         if led is None:
             return None
         answers = [(one, self._answers(one)[_place(one)]) for one in self.splits.train]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,16 @@ class TemplateTask(Task):
     def spelt(self, lm: FrozenLM, text: str) -> TokenPrompt:
         """See `Task.spelt`."""
         return TokenPrompt(self.template.prompt_ids(lm, text))
+
+    def leading(self, **changes: object) -> Self | None:
+        """The task with the prompt before all text, and other settings with it.
+
+        None where that cannot be: of a chat the prompt stays in its message, and a person's own
+        class may not let itself be changed.
+        """
+        if self.template.messages:
+            return None
+        return variant(self, template=self.template.leading(), **changes)
 
     def answer_shown(self, example: Example) -> str:
         """The answer of an example that is shown; "" where it cannot be, which is the default."""

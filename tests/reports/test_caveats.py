@@ -259,7 +259,7 @@ def test_rounding_is_said_to_decide_nothing_where_that_was_tested(
     write_summary(tmp_path, summary.model_copy(update={"tasks": (task,), "models": (model,)}))
     one = page_of(read_study(tmp_path))
     assert one.basis.startswith(said)
-    assert f"opened for that one. {said}" in html(one)
+    assert f"opened for that one and the nearest tokens of a soft one. {said}" in html(one)
 
 
 @pytest.mark.parametrize(("n_distinct", "flagged"), [(39, True), (40, False)])

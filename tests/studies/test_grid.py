@@ -17,8 +17,10 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.reports.page import page_of
 from rlprompt.reports.study_data import read_study
 from rlprompt.studies.comparison import Comparison
-from rlprompt.studies.loading import load_model
-from rlprompt.studies.run import compare, load_again
+from rlprompt.studies.experiment import searches
+from rlprompt.studies.loading import load_experiments, load_model
+from rlprompt.studies.run import compare, kept_dtypes, load_again
+from rlprompt.studies.study import Study
 
 MODELS: dict[str, TinyKind] = {"a": "llama", "b": "gpt2"}
 
@@ -153,6 +155,17 @@ class TestFromFile:
         auto = load_config(desk / "grid.yaml")
         again = load_again(auto, desk / "began")
         assert {one.lm.fingerprint.dtype for one in again} == {"bfloat16"}
+
+    @pytest.mark.parametrize("budgets", [[16], [16, 32]])
+    def test_models_of_the_same_weights_keep_a_dtype_each(
+        self, desk: Path, tmp_path: Path, budgets: list[int]
+    ) -> None:
+        shutil.copytree(desk / "a", desk / "c")
+        self.write(desk, dtype="auto", models=["a", "b", "c"], budgets=budgets)
+        config = load_config(desk / "grid.yaml")
+        dtypes = ["bfloat16", "float32", "bfloat16"]
+        with Study(tmp_path, searches(load_experiments(config, dtypes)), config.record) as study:
+            assert kept_dtypes(config, study.store) == dtypes
 
     @pytest.mark.parametrize(
         ("changes", "message"),
