@@ -1,7 +1,7 @@
 """The card of an exported prompt: what it is, what it scored, and how to use and check it.
 
 Whatever comes from a prompt, a task or a model may look like Markdown, so it stands as character
-references outside of code, and in code as a Python literal. The template is not autoescaped, for
+references outside of code, and in code as a Python literal. The templates are not autoescaped, for
 what is to be escaped depends on where it stands: `escaped`, `code` and `literal` are its filters.
 The Python that it shows is complete, and gives the numbers of rlprompt.
 """
