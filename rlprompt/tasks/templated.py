@@ -76,13 +76,18 @@ class TemplateTask(Task):
         """See `Task.spelt`."""
         return TokenPrompt(self.template.prompt_ids(lm, text))
 
+    @property
+    def leads(self) -> bool:
+        """Whether the prompt stands before all text, where it can show examples."""
+        return not self.template.messages and not self.template.sides()[0]
+
     def answer_shown(self, example: Example) -> str:
         """The answer of an example that is shown; "" where it cannot be, which is the default."""
         return ""
 
     def showable(self) -> Sequence[int]:
         """See `Task.showable`: those with an answer, where the prompt stands before all text."""
-        if self.template.messages or self.template.sides()[0]:
+        if not self.leads:
             return ()
         return [i for i, one in enumerate(self.splits.train) if self.answer_shown(one)]
 
@@ -108,7 +113,7 @@ class TemplateTask(Task):
         Told by the text, up to case and white space, which tokenizers do not all keep. An example
         that stands nowhere but inside one of train that is longer is not shown.
         """
-        if self.template.messages or self.template.sides()[0]:
+        if not self.leads:
             return np.zeros((len(prompts), len(examples)), bool)
         pieces = [
             demonstration(self.template, one, answer) if (answer := self.answer_shown(one)) else ""
