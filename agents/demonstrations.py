@@ -82,12 +82,12 @@ class Demonstrations:
         shelf = _Shelf(objective, space, rng, self.at_most)
         count = halving_size(shelf, self.first * objective.remaining)
         starts = space.starts[:count]
-        pool = [*starts, *shelf.fresh(shelf.drawn, count - len(starts))]
+        pool = [*starts, *shelf.propose(shelf.drawn, count - len(starts))]
         best = halve(shelf, pool, judge=shelf.judge)
         while True:
             places = partial(shelf.neighbour, *shelf.shows[best.prompts[0]])
             # Where all neighbours are known, the search goes on anywhere.
-            rivals = shelf.fresh(places, self.batch) or shelf.fresh(shelf.drawn, 1)
+            rivals = shelf.propose(places, self.batch) or shelf.propose(shelf.drawn, 1)
             if not rivals:  # there is nothing new: who dropped out early is heard to the end
                 shelf.evaluate([one for one in shelf.shows if shelf.seen[one] < shelf.n_examples])
                 return
@@ -147,7 +147,7 @@ class _Shelf:
                 shown.insert(int(self.rng.integers(len(shown) + 1)), int(self.rng.choice(others)))
         return before, tuple(shown)
 
-    def fresh(self, draw: Callable[[], Shown], count: int) -> list[TextPrompt]:
+    def propose(self, draw: Callable[[], Shown], count: int) -> list[TextPrompt]:
         """So many prompts that are not known yet and lie in the space; fewer where few are left."""
         found, vain = list[TextPrompt](), 0
         while len(found) < count and vain < VAIN:
