@@ -75,14 +75,14 @@ class BDPL:
             rewards |= zip(space.starts, evaluation.rewards.tolist(), strict=True)
         while len(rewards) < policy.n_prompts:
             drawn = policy.draw(self.samples, rng)
-            fresh = [prompt for prompt in dict.fromkeys(drawn) if prompt not in rewards]
-            if not fresh:
-                policy.cool()
+            unseen = [prompt for prompt in dict.fromkeys(drawn) if prompt not in rewards]
+            if not unseen:
+                policy.flatten()
                 continue
             likeliest = policy.likeliest()
-            if objective.affordable() <= len(fresh) and likeliest not in rewards:
-                fresh = list(dict.fromkeys([likeliest, *fresh]))
-            rewards |= zip(fresh, objective.evaluate(fresh).rewards.tolist(), strict=True)
+            if objective.affordable() <= len(unseen) and likeliest not in rewards:
+                unseen = list(dict.fromkeys([likeliest, *unseen]))
+            rewards |= zip(unseen, objective.evaluate(unseen).rewards.tolist(), strict=True)
             policy.learn(drawn, np.array([rewards[prompt] for prompt in drawn]))
 
 
@@ -159,7 +159,7 @@ class Categoricals:
         self._adam.step()
 
     @torch.no_grad()
-    def cool(self) -> None:
+    def flatten(self) -> None:
         """Go half of the way to where all is equally likely."""
         self.logits /= 2
         self.lengths /= 2

@@ -11,7 +11,7 @@ import torch
 
 from rlprompt.agents.edit_policy import EditPolicy
 from rlprompt.agents.ranges import check_ranges
-from rlprompt.agents.rollouts import Fresh, learn
+from rlprompt.agents.rollouts import ShrinkOnRepeats, learn
 from rlprompt.agents.token_tilt import principal_components
 from rlprompt.envs.edit_prompt import TOKENS, EditEpisodes
 from rlprompt.envs.episodes import Flags
@@ -92,7 +92,7 @@ class EditPPO:
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        episodes = Onwards(objective, space, self.prompts, self.edits, self.words, rng)
+        episodes = RestartFromBest(objective, space, self.prompts, self.edits, self.words, rng)
         episodes.score(episodes.starts)
         rows = torch.from_numpy(np.searchsorted(space.allowed, episodes.edits.tokens))
         components = principal_components(objective.lm, space, self.components).cpu()[rows]
@@ -102,12 +102,12 @@ class EditPPO:
             "device": "cpu",
             "gae_lambda": self.gae_lambda,
         }
-        fresh = Fresh(objective.ledger, FRESH * self.prompts * self.edits, PATIENCE)
+        shrinks = ShrinkOnRepeats(objective.ledger, FRESH * self.prompts * self.edits, PATIENCE)
         # The budget ends it, or that there is nothing new: known prompts are edited for nothing.
-        learn(self, episodes, rng, given, steps=sys.maxsize, callback=fresh)
+        learn(self, episodes, rng, given, steps=sys.maxsize, callback=shrinks)
 
 
-class Onwards(EditEpisodes):
+class RestartFromBest(EditEpisodes):
     """Edits that go on from the best prompt so far."""
 
     def restart(self, which: Flags) -> None:

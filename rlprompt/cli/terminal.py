@@ -79,18 +79,22 @@ class _ToConsole(logging.Handler):
 
 @contextmanager
 def log_to(console: Console) -> Iterator[None]:
-    """Show the library's notices and warnings on the console for a while."""
+    """Show the library's notices and warnings on the console for a while, and nowhere else."""
     handler = _ToConsole(console)
     ours = logging.getLogger("rlprompt")
     talkative = [logging.getLogger(name) for name in TALKATIVE]
-    before = [(logger, logger.level) for logger in (ours, *talkative)]
+    before = [(logger, logger.level) for logger in talkative]
     ours.addHandler(handler)
+    # A library may give the root logger a handler, which would print every line a second time: absl
+    # does as it is first used, and rouge-score uses it.
+    propagates, ours.propagate = ours.propagate, False
     for logger in talkative:
         logger.setLevel(logging.INFO)
     try:
         yield
     finally:
         ours.removeHandler(handler)
+        ours.propagate = propagates
         for logger, level in before:
             logger.setLevel(level)
 

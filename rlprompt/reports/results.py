@@ -44,14 +44,8 @@ SCORE_HEADER = (
 )  # fmt: skip
 # The optimiser that every other one should beat.
 BASELINE = "random"
-ONE_SEED = (
-    "One seed ranks nothing: every difference between methods here may be luck, so none is ranked "
-    "and no winner is named."
-)
-ONE_SPLIT = (
-    "One split ranks nothing: every difference between methods here may be the luck of its "
-    "examples, so none is ranked and no winner is named. Run the study's command again to go on."
-)
+# What there is to do where several splits are planned and one has figures.
+MORE_SPLITS = " Run the study's command again to go on."
 
 
 @dataclass(frozen=True)
@@ -362,7 +356,8 @@ def sentences(matrix: ScoreMatrix, verdicts: Sequence[tuple[str, Verdict]]) -> I
     elif not matrix.tested:
         yield "No search has a test figure: nothing about test can be concluded."
     elif matrix.n_units == 1:
-        yield ONE_SPLIT if matrix.nested else ONE_SEED
+        more = MORE_SPLITS if matrix.nested else ""
+        yield from dict.fromkeys(verdict.sentence + more for _, verdict in verdicts)
     else:
         for name, verdict in verdicts:
             said = f"{verdict.sentence} {_best_control(matrix, name, verdict)}".rstrip()

@@ -13,6 +13,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -140,8 +141,8 @@ class TrainQuestion(Question[Answer]):
         examples: Places of the train examples to score on, ascending; None for all.
         loss: What the gradients are of.
         told: Whether what the model answers is asked for, where the task tells that.
-        read: (P,) texts of the prompts that are tokens, for people, None for others; no part of
-            what is asked, and empty where nobody keeps it.
+        read: How a person reads a prompt that is tokens, None for another; no part of what is
+            asked. Called only when an answer is put away, for decoding takes time.
     """
 
     table: ClassVar[str] = "answers"
@@ -154,12 +155,21 @@ class TrainQuestion(Question[Answer]):
     examples: tuple[int, ...] | None = None
     loss: Loss = "reward"
     told: bool = False
-    read: tuple[str | None, ...] = field(default=(), compare=False)
+    read: Callable[[Prompt], str | None] | None = field(default=None, compare=False, repr=False)
 
     @property
     def climbed(self) -> Loss | None:
         """What a gradient is taken of; None without one."""
         return self.loss if self.gradient else None
+
+    @cached_property
+    def _texts(self) -> list[str | None]:
+        """(P,) texts of the prompts, read once where an answer goes into two files."""
+        return [] if self.read is None else [self.read(prompt) for prompt in self.prompts]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As it goes to another machine: with the texts, without what reads them and its model."""
+        return vars(self) | {"read": None, "_texts": self._texts}
 
     def key(self, scope: Scope) -> bytes:
         """See `Question.key`."""
@@ -172,7 +182,7 @@ class TrainQuestion(Question[Answer]):
         gradients = answer.gradients
         return {
             "prompts": json.dumps(_states(self, answer)),
-            "texts": json.dumps(self.read) if any(self.read) else None,
+            "texts": json.dumps(self._texts) if any(self._texts) else None,
             "digests": bytes.fromhex("".join(prompt.digest for prompt in self.prompts)),
             "rewards": answer.per_example.astype("<f8").tobytes(),
             "gradients": None if gradients is None else gradients.astype("<f4").tobytes(),

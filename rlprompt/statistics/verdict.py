@@ -206,10 +206,10 @@ def _sentence(study: _Study, leader: str | None, winner: str | None, lead: Seque
             "no other search to compare it with."
         )
     if study.n_units == 1:
+        luck = "luck" if study.unit == "seed" else "the luck of its examples"
         return (
-            f"One {study.unit} ranks nothing: {leader} happened to come out highest (mean "
-            f"{study.metric} {mean} at {study.rows}), and another {study.unit} may turn the order "
-            f"round. Run more {study.unit}s."
+            f"One {study.unit} ranks nothing: every difference between methods here may be {luck}, "
+            "so none is ranked and no winner is named."
         )
     if winner is not None:
         closest = min(lead, key=lambda pair: pair.difference.mean)

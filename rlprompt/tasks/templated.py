@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -75,6 +76,11 @@ class TemplateTask(Task):
         """See `Task.spelt`."""
         return TokenPrompt(self.template.prompt_ids(lm, text))
 
+    @property
+    def leads(self) -> bool:
+        """Whether the prompt stands before all text, where it can show examples."""
+        return not self.template.messages and not self.template.sides()[0]
+
     def leading(self, **changes: object) -> Self | None:
         """The task with the prompt before all text, and other settings with it.
 
@@ -91,7 +97,7 @@ class TemplateTask(Task):
 
     def showable(self) -> Sequence[int]:
         """See `Task.showable`: those with an answer, where the prompt stands before all text."""
-        if self.template.messages or self.template.sides()[0]:
+        if not self.leads:
             return ()
         return [i for i, one in enumerate(self.splits.train) if self.answer_shown(one)]
 
@@ -114,19 +120,17 @@ class TemplateTask(Task):
     ) -> NDArray[np.bool_]:
         """Which examples each prompt shows with their answers, (P, E), whoever made the prompt.
 
-        Told by the text, up to case and white space, which tokenizers do not all keep.
+        Told by the text, up to case and white space, which tokenizers do not all keep. An example
+        that stands nowhere but inside one of train that is longer is not shown.
         """
-        found = np.zeros((len(prompts), len(examples)), bool)
-        if not self.template.messages and not self.template.sides()[0]:
-            answers = map(self.answer_shown, examples)
-            texts = [
-                _bare(demonstration(self.template, example, answer)) if answer else ""
-                for example, answer in zip(examples, answers, strict=True)
-            ]
-            for row, prompt in zip(found, prompts, strict=True):
-                own = _bare(_text(lm, prompt))
-                row[:] = [bool(text) and text in own for text in texts]
-        return found
+        if not self.leads:
+            return np.zeros((len(prompts), len(examples)), bool)
+        pieces = [
+            demonstration(self.template, one, answer) if (answer := self.answer_shown(one)) else ""
+            for one in (*examples, *self.splits.train)
+        ]
+        found = whole_within([_text(lm, prompt) for prompt in prompts], pieces)
+        return found[:, : len(examples)]
 
     def spelling_warnings(self, lm: FrozenLM) -> Iterator[str]:
         """See `Task.spelling_warnings`."""
@@ -234,5 +238,42 @@ def _text(lm: FrozenLM, prompt: Prompt) -> str:
     return lm.decode(prompt.ids) if isinstance(prompt, TokenPrompt) else ""
 
 
-def _bare(text: str) -> str:
-    return "".join(text.split()).casefold()
+def whole_within(texts: Sequence[str], pieces: Sequence[str]) -> NDArray[np.bool_]:
+    """Which pieces stand in each text as a whole, (T, P), whatever case and white space are.
+
+    One does not where it begins or ends inside a word, where it is only part of a longer piece that
+    stands there, or where it is empty.
+
+    >>> whole_within(["Such  a film is good"], ["a film", "film", "fil", "GOOD", ""]).tolist()
+    [[True, False, False, True, False]]
+    """
+    found = np.zeros((len(texts), len(pieces)), bool)
+    bare_pieces = [_bare(piece)[0] for piece in pieces]
+    for row, text in zip(found, texts, strict=True):
+        own, borders = _bare(text)
+        places = [set(_places(piece, own, borders)) for piece in bare_pieces]
+        longest, reach = set(), 0
+        for start, end in sorted(set().union(*places), key=lambda place: (place[0], -place[1])):
+            if end > reach:  # or it lies inside one that begins no later
+                longest.add((start, end))
+                reach = end
+        row[:] = [bool(here & longest) for here in places]
+    return found
+
+
+def _places(piece: str, text: str, borders: Collection[int]) -> Iterator[tuple[int, int]]:
+    """Where a piece begins and ends in a text, both of them borders."""
+    start = text.find(piece) if piece else -1
+    while start >= 0:
+        if start in borders and (end := start + len(piece)) in borders:
+            yield start, end
+        start = text.find(piece, start + 1)
+
+
+def _bare(text: str) -> tuple[str, set[int]]:
+    """A text without case and white space, and the places in it that are inside no word."""
+    bare, borders = "", {0}
+    for part in re.findall(r"\w+|[^\w\s]", text.casefold()):
+        bare += part
+        borders.add(len(bare))
+    return bare, borders

@@ -134,8 +134,10 @@ def test_steps_are_those_worked_out_in_numpy(relative: bool) -> None:
     """Three steps: the target follows, gradients are cut to a norm of 5, Adam moves the weights."""
     where = space()
     made = shaken(policy(where))
-    pace = replace(SoftQ().pace, learning_rate=0.01, target_rate=0.25, relative=relative)
-    learner = Learner(made, pace)
+    settings = replace(
+        SoftQ().hyperparameters, learning_rate=0.01, target_rate=0.25, relative=relative
+    )
+    learner = Learner(made, settings)
     paths = drawn(made, 4)
     rewards = np.array([5.0, -3.0, 0.5, -2.5])
 
@@ -176,7 +178,7 @@ def test_where_nothing_is_earned_the_first_policy_has_nothing_to_learn(shortest:
     paths = drawn(made, 6)
     (longest,) = made.followed([TokenPrompt((30, 40, 50))])
     nothing = np.zeros(6)
-    small, paper = (Learner(made, SoftQ(preset=one).pace) for one in ("small", "paper"))
+    small, paper = (Learner(made, SoftQ(preset=one).hyperparameters) for one in ("small", "paper"))
     assert float(small.loss(paths, nothing).detach()) == pytest.approx(0, abs=1e-4)
     if not shortest:
         # -3 log 40 + log 40, -2 log 40 + log 40, and 0; one step at a time -log 40 twice, and 0.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,19 @@ def test_a_second_study_pays_for_nothing_that_the_first_asked(tmp_path: Path) ->
     longer = run(tmp_path / "c", Counted(counts=counts), cache, rows=400)
     assert longer.points[: len(first.points) // 6 * 6] == first.points[: len(first.points) // 6 * 6]
     assert sum(counts) - n_first - 1 < longer.n_prompts - first.n_prompts + 6 + 2
+
+
+def test_what_a_study_found_in_the_cache_is_as_readable_as_what_it_paid_for(
+    tmp_path: Path,
+) -> None:
+    def read(folder: Path) -> list[Any]:
+        with closing(sqlite3.connect(folder / FILE)) as raw:
+            return raw.execute("SELECT digests, texts FROM answers ORDER BY id").fetchall()
+
+    for name in "ab":
+        run(tmp_path / name, Counted(), tmp_path / "cache.sqlite")
+    assert read(tmp_path / "a") == read(tmp_path / "b")
+    assert all(texts is not None for _, texts in read(tmp_path / "b"))
 
 
 def test_a_study_does_not_need_the_cache_again(tmp_path: Path) -> None:
