@@ -68,7 +68,7 @@ class Query:
         """Refuse an answer of nothing."""
         if not all(self.candidates):
             raise ValueError(
-                f"a query needs candidates of one token or more, got {self.candidates!r}"
+                f"every candidate of a query needs one token or more, got {self.candidates!r}"
             )
 
     @property
@@ -146,7 +146,7 @@ class Template:
             )
         if names.count(MASK) > 1:
             raise ValueError(
-                f"template {self.text!r} has {names.count(MASK)} {{mask}}; one at most"
+                f"template {self.text!r} has {names.count(MASK)} {{mask}}; give one at most"
             )
         if parts[-1][1] is not None:
             parts.append(("", None))  # the end of the text, where an answer may follow
@@ -301,7 +301,10 @@ class Template:
         head, tail = encoder.spell(before), encoder.spell(after, [ANY])
         start, end = own._frame(encoder, head, tail)
         if own.masked and encoder.kind == "encoder-decoder" and encoder.mask_id not in head + tail:
-            raise ValueError(f"the tokenizer does not find the {{mask}} of {self.text!r} in a text")
+            raise ValueError(
+                f"this model's tokenizer loses the {{mask}} of template {self.text!r}; leave "
+                "{mask} out, so that the answer follows at the end of the text"
+            )
         return Query(start + head, tail + end, tuple(tuple(c) for c in candidates))
 
     def prompt_ids(self, encoder: Encoder, text: str) -> Ids:
@@ -401,7 +404,7 @@ class Template:
         if self.masked and encoder.mask_id is None:
             raise ValueError(
                 f"template {self.text!r} has a {{mask}} but this model's tokenizer has none; "
-                "leave it out: the answer follows at the end of the text"
+                "leave {mask} out, so that the answer follows at the end of the text"
             )
         sides: list[list[Piece]] = [[], []]
         own = sides[0]
@@ -424,7 +427,7 @@ def _parse(text: str) -> list[tuple[str, str | None]]:
     try:
         parsed = list(Formatter().parse(text))
     except ValueError as error:
-        raise ValueError(f"template {text!r}: {error}; double a literal brace") from None
+        raise ValueError(f"template {text!r}: {error}; write a literal brace twice") from None
     for _, name, spec, conversion in parsed:
         if name is not None and (not name.isidentifier() or spec or conversion):
             raise ValueError(
@@ -466,8 +469,8 @@ def _rendered(template: Template, chat: str) -> Template:
     if lost or text.count(_FIELD.format(PROMPT)) > 1:
         what = f"leaves {{{lost[0]}}} out" if lost else "repeats {prompt}"
         raise ValueError(
-            f"the tokenizer's chat template {what} of {template.text}; put it into a message of "
-            "another role"
+            f"the tokenizer's chat template {what} when it renders {template.text}; move it to a "
+            "message of another role"
         )
     for name in (PROMPT, *template.fields):
         text = text.replace(_FIELD.format(name), f"{{{name}}}")

@@ -223,7 +223,7 @@ class TestSpecialTokens:
         assert (query.head_ids + query.tail_ids).count(lm.mask_id or -1) == 1
 
     def test_a_mask_is_refused_where_the_model_has_none(self, lm: FrozenLM) -> None:
-        with pytest.raises(ValueError, match=r"has a \{mask\} but .* leave it out"):
+        with pytest.raises(ValueError, match=r"has a \{mask\} but .* leave \{mask\} out"):
             Template("{text} {prompt} {mask}").query({"text": "x"}, lm, ANSWERS)
 
 
@@ -235,9 +235,9 @@ class TestMistakes:
             ("", "has 0 {prompt}"),
             ("{text} {{prompt}}", "has 0 {prompt}"),
             ("{prompt} {text} {prompt}", "has 2 {prompt}"),
-            ("{mask} {prompt} {mask}", "has 2 {mask}; one at most"),
-            ("{text} {prompt", "double a literal brace"),
-            ("{text} } {prompt}", "double a literal brace"),
+            ("{mask} {prompt} {mask}", "has 2 {mask}; give one at most"),
+            ("{text} {prompt", "write a literal brace twice"),
+            ("{text} } {prompt}", "write a literal brace twice"),
             ("{} {prompt}", "a field is a plain name such as {text}, got ''"),
             ("{0} {prompt}", "got '0'"),
             ("{ prompt }", "got ' prompt '"),
@@ -258,7 +258,7 @@ class TestMistakes:
 
     @pytest.mark.parametrize("candidates", [((),), ((5,), ())])
     def test_an_answer_of_nothing_is_refused(self, candidates: tuple[tuple[int, ...], ...]) -> None:
-        with pytest.raises(ValueError, match="candidates of one token or more"):
+        with pytest.raises(ValueError, match="every candidate of a query needs one token"):
             Query((1,), (), candidates)
 
 

@@ -49,7 +49,7 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Find better prompts for a frozen language model, and compare how they were found.",
+    help="Search prompts for a frozen language model, and compare the search methods.",
     no_args_is_help=True,
     # Rich would cost a third of the start, and wrap tracebacks beyond copying.
     rich_markup_mode=None,
@@ -58,18 +58,21 @@ app = typer.Typer(
 )
 
 Budget = Annotated[
-    int | None, typer.Option(min=1, metavar="ROWS", help="Rows that each search may spend.")
+    int | None,
+    typer.Option(
+        min=1, metavar="ROWS", help="Budget of each search; a row is a prompt on one example."
+    ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", help="Folder to write to or go on in, instead of runs/NAME."),
+    typer.Option(metavar="FOLDER", help="Folder to write to or to resume, instead of runs/NAME."),
 ]
 Cache = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Answers that studies share; made if it is not there."),
+    typer.Option(metavar="FILE", help="File of scores that studies share; created if missing."),
 ]
 Restart = Annotated[
-    bool, typer.Option("--restart", help="Begin anew in a folder beside the one that is there.")
+    bool, typer.Option("--restart", help="Start again in a new folder; the old one is kept.")
 ]
 
 
@@ -94,21 +97,22 @@ def compare(
     config: ConfigPath,
     budget: Budget = None,
     seed: Annotated[
-        list[int] | None, typer.Option(min=0, metavar="N", help="Seed; give it again for more.")
+        list[int] | None, typer.Option(min=0, metavar="N", help="Seed; repeat it for more seeds.")
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
     out: Out = None,
     restart: Restart = False,
     workers: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Processes; each loads the model.")
+        int,
+        typer.Option(min=1, metavar="N", help="Processes; each loads the model."),
     ] = 1,
     cache: Cache = None,
     track: Annotated[
-        list[Tracker] | None, typer.Option(help="Tell a tracker as well; give it again for more.")
+        list[Tracker] | None, typer.Option(help="Log to this tracker as well; repeat it for more.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what it would cost, and run nothing.")
+        bool, typer.Option("--dry-run", help="Print the expected cost, and run nothing.")
     ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -116,8 +120,8 @@ def compare(
     """Compare optimisers at the same budget.
 
     Runs each optimiser of CONFIG once with each seed, on each task and model, at each budget.
-    Writes a page, tables, summary.json and one file each search to runs/NAME. What
-    was killed or interrupted there goes on, and nothing that is paid for is computed again.
+    Writes a page, tables, summary.json and one file for each search to runs/NAME. A study there
+    that was killed or interrupted is resumed, and nothing is scored twice.
     """
     chosen = _config(
         config, budget=budget, seeds=seed or None, device=device, dtype=dtype, cache=cache
@@ -133,9 +137,9 @@ def compare(
 def run(
     config: ConfigPath,
     optimiser: Annotated[
-        str, typer.Option(metavar="NAME", help="See `rlprompt ls optimisers`; or FILE.py:CLASS.")
+        str, typer.Option(metavar="NAME", help="One of `rlprompt ls optimisers`, or FILE.py:CLASS.")
     ],
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Decides everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of everything random.")] = 0,
     budget: Budget = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -147,8 +151,8 @@ def run(
 ) -> None:
     """Run one optimiser with one seed.
 
-    It has the settings that CONFIG gives it, if any, and need not be in CONFIG. Writes what
-    `compare` writes.
+    The optimiser need not be in CONFIG; if it is, it has its settings from there. Writes the same
+    files as `compare`.
     """
     from rlprompt._utils.plugins import locate
     from rlprompt.config.schema import OptimiserConfig
@@ -236,7 +240,7 @@ def _pick(config: Config, name: str) -> Any:
     found = titled or [one for one in config.optimisers if one.name == name]
     if len(found) > 1:
         titles = ", ".join(repr(one.title) for one in found)
-        raise ValueError(f"{name} is there with several settings; give one of {titles}")
+        raise ValueError(f"the experiment has several optimisers {name}; give one of {titles}")
     return found[0] if found else None
 
 
@@ -281,7 +285,7 @@ def _compare(
             cluster = Ray(**dict(config.ray)) if config.executor == "ray" else None
             given, config = config, with_random(config, place) if adds_random else config
             if config is not given:
-                console.print("random search is added, the control at the same cost")
+                console.print("random search is added, as the control at the same budget")
             experiments = load_again(config, place)
             planned = searches(experiments).values()
         for line in terminal.opening(experiments, place):
@@ -303,7 +307,10 @@ def _compare(
         summary = json.loads((place / "summary.json").read_text(encoding="utf-8"))
         typer.echo(json.dumps({**whole, "summary": summary}, ensure_ascii=False))
     if any(run.result.status == "interrupted" for run in comparison.runs):
-        typer.echo(f"interrupted; what was found so far is in {place}", err=True)
+        typer.echo(
+            f"interrupted; run the same command again to go on with {place}",
+            err=True,
+        )
         raise typer.Exit(INTERRUPTED)
     if failed:
         for run in failed:

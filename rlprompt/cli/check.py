@@ -34,23 +34,23 @@ def check(
         str,
         typer.Argument(
             metavar="CONFIG_OR_TASK",
-            help="Experiment file, FILE.py:NAME of a task or of what makes one, or a task's name.",
+            help="Experiment file, a task's name, or FILE.py:NAME of a task, class or function.",
         ),
     ],
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="Model for a task; a CONFIG has its own.")
+        str, typer.Option(metavar="NAME", help="Model for a task; an experiment file has its own.")
     ] = DEFAULT_MODEL,
     full: Annotated[
-        bool, typer.Option("--full", help="Leave nothing out, however long that takes.")
+        bool, typer.Option("--full", help="Run every check, however long it takes.")
     ] = False,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Check a task before a search is paid for.
+    """Check a task or an experiment before searching.
 
-    For an experiment file: its task, its optimisers, and what the searches will cost. It takes two
-    minutes at most, loading not counted, and says what it leaves out for that. Exit code 1 if
-    something is wrong.
+    For an experiment file: its tasks, its optimisers, and what the searches will cost. It takes two
+    minutes at most, loading not counted, and says what it left out to do so. Exit code 1 if a check
+    failed.
     """
     from rlprompt.check.patience import Patience
     from rlprompt.check.task import check_task
@@ -109,8 +109,8 @@ def _check_experiment(
         typer.echo(f"task {experiment.task_name}{split} with {experiment.lm.name}")
         if experiment.lm.served:
             typer.echo(
-                f"not scored: {experiment.lm.where} would be paid for that; try the task on a model"
-                " on this machine"
+                f"not scored, since {experiment.lm.where} may charge for it; try the task on a "
+                "model on this machine"
             )
             continue
         own = patience.part(TASKS / (len(places) - i * TASKS))
@@ -134,7 +134,7 @@ def _check_experiment(
 def _tell_left_out(patience: Patience) -> None:
     """What there was no time for, if there is such."""
     if patience.left_out:
-        typer.echo("\nleft out to be done in two minutes; `--full` leaves nothing out:")
+        typer.echo("\nleft out to finish in two minutes; `--full` runs these too:")
         for what in patience.left_out:
             typer.echo(f"      {what}")
 
@@ -216,13 +216,13 @@ def _show_plan(experiment: Experiment, patience: Patience, heading: str) -> None
             typer.echo(line)
         return
     rows = all_rows([experiment])
-    said = f"rows in all: {rows.searched:,} searched, and at most {rows.outside:,} beside"
+    said = f"rows in all: {rows.searched:,} in searches, and at most {rows.outside:,} outside"
     if experiment.lm.served:
         n_words = sum(map(len, experiment.task.class_words.values()))
         each = f"{n_words} requests at most, one a label word" if n_words else "a request or more"
         said += (
             f"; a row is {each}, and none where the same was asked before. Seconds and tokens are "
-            f"not measured, for {experiment.lm.where} would be paid for that"
+            f"not measured, since {experiment.lm.where} may charge for it"
         )
     typer.echo(said)
 
@@ -243,21 +243,21 @@ def _remarks(experiment: Experiment, plan: Plan) -> list[str]:
     lines = [
         "(figures of each run; LM: rewards and gradients; own time: the optimiser itself)",
         f"controls: {plan.control_rows:,} rows, {duration(plan.control_seconds)}",
-        f"in all: {plan.rows:,} rows ({selection:,} of them to choose on dev and for the final "
+        f"in all: {plan.rows:,} rows ({selection:,} of them to pick on dev and for the final "
         f"scores), about {duration(plan.seconds)} in one process, loading not counted",
         f"memory: {_size(plan.bytes_now)} now, at most {_size(plan.bytes_more)} more for scoring",
-        f"measured in {duration(plan.measured_seconds)} on {experiment.lm.device}; a machine that "
-        "is busier then takes longer, and an optimiser may slow down as its history grows",
+        f"measured in {duration(plan.measured_seconds)} on {experiment.lm.device}; it takes longer "
+        "if the machine is busier then, or if an optimiser slows down as its history grows",
     ]
     if experiment.references:
         names = ", ".join(experiment.references)
-        lines.append(f"training of {names} comes on top, and is not reckoned")
+        lines.append(f"training of {names} comes on top, and is not estimated")
     limits = dict(experiment.budget.limits)
     if experiment.selection.dev_patience:
         limits["dev_patience"] = experiment.selection.dev_patience
     if limits:
         named = ", ".join(f"{name} {value:g}" for name, value in limits.items())
-        lines.append(f"searches may end before: {named}")
+        lines.append(f"searches may end earlier: {named}")
     return lines
 
 

@@ -16,18 +16,18 @@ def doctor(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]", help="As in `model:` of an experiment file; none for the machine."
+            metavar="[MODEL]", help="As in `model:` of an experiment file; none: machine only."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for a bug report.")] = False,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Say what a machine and a model are, and what is wrong.
+    """Examine this machine and a model, and say what is wrong.
 
-    Versions, devices, memory and speed; of a MODEL also how it is scored and why, how fast, and how
-    its tokenizer spells. Exit code 1 if something is wrong. Nothing is sent anywhere, and the home
-    folder is written as ~.
+    Shows versions, devices, memory and speed; of a MODEL also how it is scored and why, how fast,
+    and how its tokenizer splits text. Exit code 1 if something is wrong. Nothing is sent anywhere,
+    and the home folder is written as ~.
     """
     from rlprompt.check.diagnosis import Diagnosis
     from rlprompt.check.machine import examine_machine

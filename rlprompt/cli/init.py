@@ -11,10 +11,10 @@ import typer
 from rlprompt.cli.check import DEFAULT_MODEL
 
 HEADING = """\
-Written by `rlprompt init {data}`. Remarks say what was found or guessed; change what is wrong.
+Written by `rlprompt init {data}`. Comments say what was found or guessed; change what is wrong.
   rlprompt check {out}      is it sound, worth it, and what will it cost?
   rlprompt compare {out}    about {minutes} minutes on the machine that this was written on
-docs/tasks-from-a-file.md says what else may stand here."""
+docs/tasks-from-a-file.md has the other settings."""
 HEADING_ANSWERS = "docs/tasks-from-a-function.md"
 
 
@@ -22,31 +22,32 @@ def init(
     data: Annotated[
         str,
         typer.Argument(
-            metavar="DATA", help="Table with texts and a label; a folder with train, dev and test."
+            metavar="DATA", help="Table of texts and labels, or folder with train, dev and test."
         ),
     ],
     model: Annotated[
         str, typer.Option(metavar="NAME", help="As in `model:` of an experiment file.")
     ] = DEFAULT_MODEL,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Instead of the data's name and .yaml.")
+        Path | None, typer.Option(metavar="FILE", help="File to write, instead of NAME.yaml.")
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN", help="Column to read; give it again for more."),
+        typer.Option(metavar="COLUMN", help="Column with the text; repeat it for more."),
     ] = None,
     label: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Column with the class or the answer.")
     ] = None,
     answers: Annotated[
-        bool, typer.Option("--answers", help="The label is to be written, not chosen.")
+        bool,
+        typer.Option("--answers", help="The model is to write the label, not choose it."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
 ) -> None:
-    """Write an experiment file for some data.
+    """Write an experiment file for your data.
 
-    Looks at the columns, has the model loaded, finds a word for each class, tries templates on the
-    train examples, measures what ten minutes pay for on this machine, and says what it guessed.
+    Looks at the columns, loads the model, finds a word for each class, tries templates on the train
+    examples, measures how many rows ten minutes are enough for, and says what it guessed.
     """
     from rlprompt._utils.files import write_atomically
     from rlprompt._utils.text import file_part, visible
@@ -57,15 +58,15 @@ def init(
     name = file_part(file_title(Path(data.rstrip("/")))).strip("-.") or "mine"
     target = out or Path(f"{name}.yaml")
     if target.suffix not in (".yaml", ".yml"):
-        raise ValueError(f"{target} is no experiment file; give a name that ends in .yaml")
+        raise ValueError(f"{target} does not end in .yaml; give a name that does")
     if target.exists() and not force:
-        raise ValueError(f"{target} is there; give another name, or --force to replace it")
+        raise ValueError(f"{target} exists; give another name, or --force to replace it")
     if not target.parent.is_dir():
         raise ValueError(f"folder {target.parent} does not exist; make it, or give another --out")
     if "://" in model:
         raise ValueError(
-            f"{model} is the address of a server, where what is tried here would be paid for; "
-            "write the file for a model on this machine, and put "
+            f"{model} is the address of a server, which may charge for what is tried here; write "
+            "the file for a model on this machine, and put "
             f"`model: {{url: {model!r}}}` into it"
         )
     found = survey(data)
@@ -79,7 +80,7 @@ def init(
     from rlprompt.studies.draft_file import draft_text
 
     lm = FrozenLM.load(model)
-    typer.echo("trying templates, and measuring what ten minutes pay for")
+    typer.echo("trying templates, and measuring how many rows ten minutes are enough for")
     draft = make_draft(found, roles, lm, name=name, model=model, data=data)
     width = max(len(topic) for topic, _ in draft.said)
     said = [*draft.said, *([("busy", told)] if (told := busy()) else [])]

@@ -25,7 +25,7 @@ GO_ON = "interrupted: run the same command again, or `rlprompt work RUN`, to go 
 def show(
     study: StudyPath,
     prompts: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Best prompts of each run to show.")
+        int, typer.Option(min=0, metavar="N", help="How many best prompts of each run to show.")
     ] = 3,
     as_json: AsJson = False,
 ) -> None:
@@ -69,12 +69,12 @@ def show(
 def watch(
     study: StudyPath,
     every: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="Pause between looks.")
+        float, typer.Option(min=0.1, metavar="SECONDS", help="Pause between two updates.")
     ] = 2.0,
 ) -> None:
-    """Follow a study that runs elsewhere.
+    """Follow a study that another process runs.
 
-    A line a run, and another one whenever it goes on, until all runs have ended.
+    Prints a line for each run, and another whenever it advances, until all runs have ended.
     """
     from rlprompt.studies.inspection import is_left, state_line
 
@@ -101,16 +101,17 @@ def export(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write every prompt that was paid for, with its rewards. Ends in .csv or .parquet "
-            "(for a data frame), or .jsonl (with the texts that the model wrote).",
+            help="Write every scored prompt with its rewards, to a .csv or .parquet file (a data "
+            "frame) or a .jsonl file (with the texts that the model wrote).",
         ),
     ] = None,
     best: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write the best prompt on dev to a new folder."),
+        typer.Option(metavar="DIR", help="Write the prompt that is best on dev to a new folder."),
     ] = None,
     run: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of this run; `rlprompt show` lists them.")
+        str | None,
+        typer.Option(metavar="NAME", help="Of this run; `rlprompt show` lists runs."),
     ] = None,
     task: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the runs on this task.")
@@ -122,15 +123,15 @@ def export(
     """Write the best prompt of a study, or all of them.
 
     The folder of --best holds the prompt's text, ids and vectors, an adapter for PEFT, and a card
-    that says what it scored, how it was found and how to use it; of a served model the text and
-    the card.
+    that says what it scored, how it was found and how to use it; for a served model only the text
+    and the card.
     """
     from rlprompt.studies.inspection import export as write_ledger
 
     if ledger is None and best is None:
-        raise ValueError("say what to write: --best DIR, --ledger FILE, or both")
+        raise ValueError("nothing to write: give --best DIR, --ledger FILE, or both")
     if best is None and (run, task, model) != (None, None, None):
-        raise ValueError("--run, --task and --model say which prompt is the best: add --best DIR")
+        raise ValueError("--run, --task and --model narrow down the best prompt: add --best DIR")
     with open_study(study) as store:
         if best is not None:
             _export_best(store, best, run, task, model)
@@ -175,7 +176,7 @@ def _task_of(store: Store, result: Result, lm: FrozenLM) -> tuple[Task | None, s
     config = store.spec.get("config")
     if not config:
         return None, "the study was not made from an experiment file"
-    problem = f"task {result.task} is not what it was when the prompt was found"
+    problem = f"task {result.task} has changed since the prompt was found"
     try:
         made = config_from_json(config)
         at_most = longest(made)
@@ -192,9 +193,10 @@ def verify(
     study: StudyPath,
     sample: Annotated[int, typer.Option(min=0, metavar="N", help="Prompts of each run.")] = 32,
 ) -> None:
-    """Score prompts of a study again, and compare.
+    """Score some prompts of a study again, and compare.
 
-    Some of each run and the final ones; exit code 1 if they differ by more than rounding makes.
+    Takes a sample of each run and the picked prompts; exit code 1 if a score differs by more than
+    rounding explains.
     """
     from rlprompt.studies import verification
     from rlprompt.studies.experiment import searches
@@ -203,23 +205,23 @@ def verify(
         found = verification.verify(store, searches(_load(study)), sample)
     typer.echo(
         f"{found.n_prompts} prompts and {found.n_final} final scores computed again; the largest "
-        f"difference is {found.largest:.3g} ({found.where}), and rounding may make "
-        f"{found.tolerance:.3g}"
+        f"difference is {found.largest:.3g} ({found.where}), and rounding explains "
+        f"up to {found.tolerance:.3g}"
     )
     if not found.holds:
-        typer.echo("error: the stored answers are not those of this model and task", err=True)
+        typer.echo("error: the stored scores are not those of this model and task", err=True)
         raise typer.Exit(1)
 
 
 def work(
     study: StudyPath,
     cache: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Answers that studies share.")
+        Path | None, typer.Option(metavar="FILE", help="File of scores that studies share.")
     ] = None,
 ) -> None:
-    """Help with a study, or go on with it.
+    """Add a worker to a study, or resume it.
 
-    It may run elsewhere meanwhile; this goes on until its runs have ended.
+    Other processes may work on it at the same time; this one ends when all runs have ended.
     """
     from rlprompt.studies.run import work as help_with
 
@@ -268,12 +270,12 @@ def open_study(study: Path) -> Store:
     if not (study / FILE).exists():
         if (study / summary.FILE).exists():
             raise ValueError(
-                f"{study} has a study's results and no {FILE} with its answers, as what `rlprompt "
-                "combine` writes; `rlprompt report` and Study.open read it"
+                f"{study} has a study's results but no {FILE} with its scores, as `rlprompt "
+                "combine` writes them; `rlprompt report` and Study.open read it"
             )
         raise ValueError(
-            f"{study} holds no study yet; if it was just begun, its controls are scored first. "
-            "`rlprompt ls runs` lists the studies that there are"
+            f"{study} holds no study, or one that has just started and is still scoring its "
+            "controls. `rlprompt ls runs` lists the studies"
         )
     return Store(study / FILE, read_only=True)
 
@@ -284,9 +286,9 @@ def report(
         Path | None, typer.Option(metavar="FOLDER", help="Folder to write to, instead of RUN.")
     ] = None,
 ) -> None:
-    """Write a study's page and its tables.
+    """Write the page and the tables of a study.
 
-    That is report.html, and the tables as Markdown, CSV and LaTeX. The page says what may be
+    Writes report.html, and the tables as Markdown, CSV and LaTeX. The page says what may be
     concluded, shows the curves, results and best prompts, and what cannot be relied on. It is one
     file that needs no network.
     """
@@ -307,8 +309,8 @@ def combine(
 ) -> None:
     """Put studies that ran on several machines on one page.
 
-    Their experiment files may differ in tasks, models, optimisers, seeds, splits and budgets, and
-    in nothing else. FOLDER gets summary.json, runs/, the page and its tables; the parts stay.
+    Their experiment files may differ only in tasks, models, optimisers, seeds, splits and budgets.
+    FOLDER gets summary.json, runs/, the page and its tables; the parts stay as they are.
     """
     from rlprompt.cli.terminal import make_console, print_conclusions
     from rlprompt.reports.html import write_page

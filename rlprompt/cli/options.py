@@ -22,10 +22,10 @@ Dtype = Annotated[
 ]
 
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print nothing but errors; files are written.")
+    bool, typer.Option("--quiet", "-q", help="Print only errors; files are still written.")
 ]
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object when it is done, and no other word.")
+    bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")
 ]
 
 

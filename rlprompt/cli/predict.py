@@ -24,52 +24,54 @@ def predict(
     found: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FOUND...", help="Folders of `rlprompt export --best`, or with --best studies."
+            metavar="FOUND...", help="Folders of `rlprompt export --best`; with --best, studies."
         ),
     ],
     data: Annotated[
         Path,
         typer.Argument(
             metavar="DATA",
-            help=".csv, .tsv, .txt, .jsonl, .json or .parquet, or with .gz or .zip after it.",
+            help="Texts as .csv, .tsv, .txt, .jsonl, .json or .parquet, also with .gz or .zip.",
         ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Ends in .csv, .jsonl or .parquet. Left out: CSV on standard output.",
+            help="File to write: .csv, .jsonl or .parquet. Default: CSV on standard output.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
     best: Annotated[
         bool, typer.Option("--best", help="FOUND is a study's folder: use its best prompt on dev.")
     ] = False,
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Where the model lies or its server is, if not where FOUND says."
+            metavar="NAME", help="The model's place or server, if it is not where FOUND says."
         ),
     ] = None,
     text: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Holds the text, where there is one.")
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column with the text, if it is one column."),
     ] = None,
     label: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Holds the class, to tell the accuracy.")
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column with the class, for the accuracy."),
     ] = None,
     on_bad_rows: Annotated[
         OnBadRows,
-        typer.Option(help="What to do with rows that cannot be answered: skip leaves them empty."),
+        typer.Option(help="Rows that cannot be answered: an error, or skip to leave them empty."),
     ] = OnBadRows.error,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
     """Answer a file of texts with found prompts.
 
-    DATA needs no labels. Its columns stay, and new ones come after them: `prediction`, and of
-    classes `probability` and `p(CLASS)` for each, calibrated as the prompt was when it was found.
-    Of several prompts each column has the prompt's name before. Where DATA has the label, the
-    accuracy is told.
+    DATA needs no labels. Its columns are kept and followed by new ones: `prediction` and, with
+    classes, `probability` and a `p(CLASS)` for each, calibrated as when the prompt was found. With
+    several prompts, each new column begins with the prompt's name. If DATA has the label, the
+    accuracy is printed.
     """
     from rlprompt.cli import terminal
     from rlprompt.data.rows import Rows, data_file
@@ -132,7 +134,7 @@ class _Where:
         except ValueError as error:
             if self.model is not None:
                 raise
-            raise ValueError(f"{error} If it lies elsewhere, say where with --model") from error
+            raise ValueError(f"{error} If it is elsewhere, give its place with --model") from error
 
 
 def _named(found: Sequence[Path]) -> dict[str, Path]:
@@ -164,7 +166,7 @@ def _prompts(
         raise ValueError(f"{path} is a study: add --best for its best prompt on dev")
     if best and not studies:
         given = ", ".join(map(str, folders.values()))
-        raise ValueError(f"--best is for the folder of a study, and none is in {given}")
+        raise ValueError(f"--best needs the folder of a study, and there is none among {given}")
     prompts = {name: load_prompt(path) for name, path in folders.items() if name not in studies}
     lm = None
     for name, path in studies.items():
@@ -194,7 +196,7 @@ def _best_of(study: Path, where: _Where, lm: FrozenLM | None) -> tuple[ExportedP
         if isinstance(lm, ServedLM):
             lm.let_go()
     if problem:
-        raise ValueError(f"{study}: {problem}, so it is not known how its prompt is put to work")
+        raise ValueError(f"{study}: {problem}, so it is not known how to use its prompt")
     return exported, lm
 
 
@@ -212,8 +214,7 @@ def _check_new(name: str, there: Sequence[str], added: Sequence[str]) -> None:
     for column in added:
         if column in there:
             raise ValueError(
-                f"{name} has a column {column!r} already, which is what a new one is called; "
-                "rename it"
+                f"{name} already has a column {column!r}, the name of a new one; rename it"
             )
 
 

@@ -31,26 +31,26 @@ def score(
         list[Split] | None,
         typer.Option(
             metavar="SPLIT",
-            help="train, dev or test; give it again for more. Default: train and dev.",
+            help="train, dev or test; repeat it for more. Default: train and dev.",
         ),
     ] = None,
     exact: Annotated[
         bool,
         typer.Option(
             "--exact",
-            help="Do not put the template's space in front: for a found prompt that has none.",
+            help="Do not put the template's space before it, for a found prompt that has none.",
         ),
     ] = False,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Score a prompt that you have: metric, reward, token ids.
+    """Score a prompt of yours: metric, reward, token ids.
 
-    An exported prompt is scored on its own model alone. On the task that it was found for the
-    scores are compared with those it was exported with; exit code 1 if they are others.
+    An exported prompt is scored only on its own model. On the task that it was found for, the
+    scores are compared with the exported ones; exit code 1 if they differ.
 
-    The test examples stay closed unless you ask with --split test. Every look at them, followed by
-    another try, makes their figure a little too good.
+    Test is not scored unless you add --split test. Every look at it that is followed by another try
+    makes its figures a little too good.
     """
     from rlprompt.cli import terminal
     from rlprompt.config.yaml_file import load_config
@@ -95,7 +95,7 @@ def score(
     for refusal in refused:
         console.print(f"not scored: {refusal}")
     if Split.test not in splits:
-        console.print("The test examples stayed closed; open them with --split test.")
+        console.print("Test was not scored; add --split test to score it.")
     if not verified:
         raise typer.Exit(1)
 
@@ -131,7 +131,7 @@ def _print_scores(
     text, retypable = describe(task, lm, prompt)
     read = lm.fed(prompt)
     if isinstance(read, TokenPrompt):
-        again = "" if retypable else "  (typed again: other tokens)"
+        again = "" if retypable else "  (typing it gives other tokens)"
         console.print(f"prompt     {text!r}{again}")
         if not lm.served:  # whose tokens are not known
             console.print(f"token ids  {' '.join(map(str, read.ids)) or '(none)'}")
@@ -171,8 +171,8 @@ def _print_verdict(
     dtype = next((one for one in dtypes if one != "float32"), "float32")  # the coarser of the two
     if task.fingerprint != facts.task.fingerprint:
         console.print(
-            f"This is not the task that the prompt was found for, {facts.task.name} as it was then "
-            "(template, label words, reward and examples), so there is nothing to compare with."
+            f"This is not the task that the prompt was found for ({facts.task.name} with the same "
+            "template, label words, reward and examples), so its scores are not compared."
         )
         return True
     gaps = list[Gap]()
@@ -198,6 +198,6 @@ def _print_verdict(
     holds = worst.excess <= 1
     console.print(
         f"{'Verified' if holds else 'NOT verified'}: {what} differ by {worst.size:.2g} at most, "
-        f"and rounding may make {worst.tolerance:.2g} ({worst.where})."
+        f"and rounding explains up to {worst.tolerance:.2g} ({worst.where})."
     )
     return holds

@@ -132,16 +132,16 @@ def _cost(experiments: Sequence[Experiment], tasks: Mapping[str, Task]) -> list[
 
     rows = all_rows(experiments)
     lines = [
-        f"rows in all: {rows.searched:,} searched, and at most {rows.outside:,} beside: "
-        f"{rows.controls:,} controls, {rows.chosen:,} to choose on dev, {rows.final:,} final scores"
+        f"rows in all: {rows.searched:,} in searches, and at most {rows.outside:,} outside: "
+        f"{rows.controls:,} controls, {rows.chosen:,} to pick on dev, {rows.final:,} final scores"
     ]
     many = [
         f"{name} has {n:,}" for name, task in tasks.items() if (n := len(task.splits.test)) > MANY
     ]
     if many and rows.outside > rows.searched:
         lines.append(
-            f"most of these rows are no search: of test examples {listed_briefly(many)}; "
-            f"`test: {MANY}` in a task's section scores on so many"
+            f"most of these rows are not in searches: {listed_briefly(many)} test examples; set "
+            f"`test: {MANY}` in a task's section to use that many"
         )
     return lines
 

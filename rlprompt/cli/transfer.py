@@ -35,7 +35,7 @@ def transfer(
         list[str] | None,
         typer.Option(
             metavar="X,Y",
-            help="Tasks that all prompts go to: of the study, of `rlprompt ls tasks`, or YAML "
+            help="Tasks to score all prompts on: of the study, of `rlprompt ls tasks`, or YAML "
             "files with `task:` or `tasks:`.",
         ),
     ] = None,
@@ -46,29 +46,29 @@ def transfer(
         Top,
         typer.Option(
             metavar="WHICH",
-            help="all: the picked prompt of every seed. best: of a method's seeds the best on dev.",
+            help="all: the picked prompt of each seed. best: each method's best seed on dev.",
         ),
     ] = Top.all,
     device: Device = None,
     dtype: Annotated[
         str | None,
         typer.Option(
-            metavar="DTYPE", help="Of the other models: float32, bfloat16, float16, or auto."
+            metavar="DTYPE", help="For the other models: float32, bfloat16, float16, or auto."
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where to write, instead of RUN/transfer.json."),
+        typer.Option(metavar="FILE", help="File to write, instead of RUN/transfer.json."),
     ] = None,
 ) -> None:
     """Score found prompts on other models and tasks.
 
-    Tokens of another model go there as text that is typed again, soft prompts as their nearest
-    tokens; beside them the empty and the hand-written prompt. The study's own model comes first:
-    where its scores today are not those of the study, exit code 1 says so.
+    On another model, prompts of tokens are typed again as text, and soft prompts become their
+    nearest tokens; the empty and the hand-written prompt are scored beside them. The study's own
+    model comes first; exit code 1 if its scores are no longer those of the study.
 
-    Test is opened unless you give another split, and the file counts each look. Whoever then picks
-    the best cell has picked on test, and its figure is too good.
+    Scores are on test unless you give another split, and the file counts each look. Picking the
+    best cell afterwards is picking on test, and makes its figure too good.
     """
     from rlprompt.cli.terminal import make_console, print_table
     from rlprompt.config.schema import config_from_json
@@ -78,14 +78,14 @@ def transfer(
     from rlprompt.transfer.targets import Destinations
 
     if not (study / FILE).exists():
-        raise ValueError(
-            f"{study} holds no study; `rlprompt ls runs` lists the studies that there are"
-        )
+        raise ValueError(f"{study} holds no study; `rlprompt ls runs` lists the studies")
     path = out or study / "transfer.json"
     read_only = not all(os.access(place, os.W_OK) for place in (study, study / FILE))
     with Store(study / FILE, read_only=read_only) as store:
         if not store.spec.get("config"):
-            raise ValueError(f"{study} was not made from an experiment file: it cannot be loaded")
+            raise ValueError(
+                f"{study} was not made from an experiment file, so it cannot be loaded"
+            )
         config = config_from_json(store.spec["config"])
         earlier = _earlier(path, config.name)
         finished(store)  # before anything is loaded
@@ -104,7 +104,7 @@ def transfer(
             earlier=earlier,
         )
         if read_only:
-            typer.echo(f"{study} cannot be written, so scores are not kept for another time")
+            typer.echo(f"{study} cannot be written, so these scores are not kept for next time")
         _go(done, there, path)
     console = make_console()
     for table in transfer_tables(done.file):
@@ -126,7 +126,7 @@ def _earlier(path: Path, study: str) -> tuple[Opening, ...]:
         ValueError: It cannot be written, cannot be read, or is another study's.
     """
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ValueError(f"{path} cannot be written; say where else with --out FILE")
+        raise ValueError(f"{path} cannot be written; give another file with --out")
     if not path.exists():
         return ()
     from rlprompt.transfer.file import read_transfer
@@ -134,7 +134,7 @@ def _earlier(path: Path, study: str) -> tuple[Opening, ...]:
     before = read_transfer(path)
     if before.study != study:
         raise ValueError(
-            f"{path} is of the study {before.study}, not of {study}; give another --out FILE"
+            f"{path} is of the study {before.study}, not of {study}; give another file with --out"
         )
     return before.openings
 
@@ -149,7 +149,7 @@ def _go(done: Transferring, there: Destinations, path: Path) -> None:
             write_atomically(path, done.file.to_json().encode())
             said = f"scored on {target.examples} {target.split} examples"
             if target.problem:
-                said = "could not be scored, for a reason that is given below"
+                said = "could not be scored; the reason is below"
             typer.echo(f"{target.model}, {target.task}: {said}")
 
     try:
@@ -182,15 +182,15 @@ def _judge(done: Transfer) -> None:
     if there.n:
         typer.echo(
             f"drift: {there.n} scores of the study computed again; the largest difference is "
-            f"{there.metric:.3g} of the metric and {there.reward:.3g} of the reward, and rounding "
-            f"may make {there.tolerance:.3g}"
+            f"{there.metric:.3g} in the metric and {there.reward:.3g} in the reward, and rounding "
+            f"explains up to {there.tolerance:.3g}"
         )
     if not reached(done):
         raise ValueError("nothing that was asked for could be scored, see above")
     if not there.holds:
         typer.echo(
-            f"error: {there.run} does not score what it did: the machine, a library or the model "
-            "has changed",
+            f"error: {there.run} no longer has its stored score: the machine, a library or the "
+            "model has changed",
             err=True,
         )
         raise typer.Exit(1)

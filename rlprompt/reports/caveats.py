@@ -55,7 +55,7 @@ def struck_runs(study: StudyData) -> Iterator[Caveat]:
             yield Caveat(
                 "struck runs",
                 "struck",
-                f"{run.title}: {problem} Its scores are shown and enter no statistic.",
+                f"{run.title}: {problem} Its scores are shown, but count in no statistic.",
             )
 
 
@@ -70,8 +70,8 @@ def leaks(study: StudyData) -> Iterator[Caveat]:
             yield Caveat(
                 "leaks",
                 "caution",
-                f"{task.name}{which}: {shared} of {total} {split} examples{share} are in an "
-                f"earlier split as well, so its {what} reward remembering and are too good.",
+                f"{task.name}{which}: {shared} of {total} {split} examples{share} are also in an "
+                f"earlier split, so its {what} reward memorising and are too good.",
             )
 
 
@@ -86,21 +86,20 @@ def rare_classes(study: StudyData) -> Iterator[Caveat]:
             yield Caveat(
                 "rare classes",
                 "caution",
-                f"{task.name}: always answering `{label}` has a test accuracy of {share:.3f}. A "
-                "lower figure is no worse than that for what is rare, nor a higher one better; "
-                "metric: balanced_accuracy, macro_f1 or mcc tell.",
+                f"{task.name}: always answering `{label}` has a test accuracy of {share:.3f}, so "
+                "accuracy says little about the other classes. Set metric: balanced_accuracy, "
+                "macro_f1 or mcc.",
             )
 
 
 def no_runs(study: StudyData) -> Iterator[Caveat]:
     """Nothing but controls."""
     if not any(run.counts for run in study.runs):
-        begun = "was begun" if not study.runs else "finished and can be relied on"
+        begun = "has started" if not study.runs else "has finished with figures that count"
         yield Caveat(
             "no runs",
             "caution",
-            f"No search {begun}, so this page shows the controls and concludes nothing about "
-            "methods.",
+            f"No search {begun}, so nothing can be said about methods.",
         )
 
 
@@ -113,8 +112,8 @@ def one_seed(study: StudyData) -> Iterator[Caveat]:
             yield Caveat(
                 "one seed",
                 "caution",
-                f"{_place(study, model, budget)}luck and method cannot be told apart. Add seeds to "
-                "the experiment and run it again; what is there is kept.",
+                f"{_place(study, model, budget)}add seeds to the experiment and run it again; "
+                "finished searches are kept.",
             )
 
 
@@ -130,7 +129,7 @@ def few_seeds(study: StudyData) -> Iterator[Caveat]:
                 "caution",
                 f"{_place(study, model, budget)}two {unit} hardly tell luck from method: a 95 % "
                 "interval of two values is 12.7 standard errors either way. Add seeds to the "
-                "experiment and run it again; what is there is kept.",
+                "experiment and run it again; finished searches are kept.",
             )
 
 
@@ -144,8 +143,8 @@ def few_test_examples(study: StudyData) -> Iterator[Caveat]:
                 "few test examples",
                 "caution",
                 f"{task.name}: a prompt that is right on {n // 2} of {n} test examples may be "
-                f"right on {low:.0%} to {high:.0%} of all (Wilson, 95 %), and every method is "
-                "tested on the same. Give more: `test: 400`.",
+                f"right on {low:.0%} to {high:.0%} of all texts (Wilson, 95 %), and every method "
+                "is tested on the same examples. Give more: `test: 400`.",
             )
 
 
@@ -156,9 +155,8 @@ def one_seed_a_split(study: StudyData) -> Iterator[Caveat]:
         yield Caveat(
             "one seed a split",
             "note",
-            f"Each of {len(summary.split_seeds)} splits has one search seed: intervals hold both "
-            "kinds of luck, and what the draw of the examples adds to the search's own cannot be "
-            "said.",
+            f"Each of {len(summary.split_seeds)} splits has one search seed, so intervals cover "
+            "the luck of the examples and of the search together and cannot separate them.",
         )
 
 
@@ -170,7 +168,7 @@ def several_budgets(study: StudyData) -> Iterator[Caveat]:
             "several budgets",
             "note",
             f"There are runs of {listed_briefly(f'{budget:,}' for budget in budgets)} rows. They "
-            "are never in one table: a larger budget is no better method.",
+            "are never in one table, since a larger budget does not make a better method.",
         )
 
 
@@ -180,7 +178,7 @@ def several_parts(study: StudyData) -> Iterator[Caveat]:
     if not parts:
         return
     homes = "; ".join(
-        f"{one.name}, {counted(one.runs, 'search')}, begun {one.started}, {one.platform}"
+        f"{one.name}, {counted(one.runs, 'run')}, begun {one.started}, {one.platform}"
         for one in parts
     )
     packages = dict.fromkeys(package for one in parts for package in one.versions)
@@ -192,8 +190,8 @@ def several_parts(study: StudyData) -> Iterator[Caveat]:
     yield Caveat(
         "several parts",
         "caution" if differ else "note",
-        f"The page is combined of {len(parts)} studies: {homes}. Rows are alike in all; seconds "
-        "are of the machine that each ran on, and near ties may fall otherwise on another."
+        f"This page combines {len(parts)} studies: {homes}. Rows mean the same in all; seconds are "
+        "those of each study's machine, and near ties may fall differently on another."
         + (f" Versions differ: {'; '.join(differ)}." if differ else ""),
     )
 
@@ -206,8 +204,7 @@ def failed_runs(study: StudyData) -> Iterator[Caveat]:
             yield Caveat(
                 "failed runs" if run.entry.status == "failed" else "unfinished runs",
                 "caution",
-                f"{run.title}, {run.entry.budget_rows:,} rows: {run.entry.status}{why}. Methods "
-                "are compared on the tasks and seeds that both have.",
+                f"{run.title}, {run.entry.budget_rows:,} rows: {run.entry.status}{why}.",
             )
 
 
@@ -220,9 +217,9 @@ def few_distinct(study: StudyData) -> Iterator[Caveat]:
                 "few distinct prompts",
                 "caution",
                 f"{run.title}, {run.entry.budget_rows:,} rows: {result.n_distinct:,} of its "
-                f"{result.n_prompts:,} scored prompts were distinct. It settled on few and paid "
-                "for them again, so a smaller budget would have found the same; PPO goes on to "
-                "new ones with `fresh: 0.5`.",
+                f"{result.n_prompts:,} scored prompts were distinct. It scored the same few again "
+                "and again, so a smaller budget would have found the same; PPO moves on to new "
+                "ones with `fresh: 0.5`.",
             )
 
 
@@ -256,7 +253,7 @@ def missing_runs(study: StudyData) -> Iterator[Caveat]:
     yield Caveat(
         "missing runs",
         "caution",
-        f"{missing} of {summary.expected_runs} runs are not there{which}. Methods are compared on "
+        f"Not finished: {missing} of {summary.expected_runs} runs{which}. Methods are compared on "
         "the tasks and seeds that both have; run the study's command again to go on.",
     )
 
@@ -274,8 +271,8 @@ def missing_test(study: StudyData) -> Iterator[Caveat]:
         yield Caveat(
             "missing test",
             "caution",
-            f"{task.name} {why}: nothing about test can be concluded. Dev is shown, on which the "
-            "prompts were picked, so it is too good by the luck of the best.",
+            f"{task.name} {why}. Dev is shown instead; the prompts were picked on it, so its "
+            "figures are too good.",
         )
 
 
@@ -290,7 +287,7 @@ def noise_floor(study: StudyData) -> Iterator[Caveat]:
                 "caution",
                 f"{model.name}: computed another way, a log-likelihood differs by up to "
                 f"{noise:.2g} nats, {noise / spread:.1%} of the usual distance between two "
-                "prompts. Near ties are decided by rounding; dtype: float32 has less.",
+                "prompts. Near ties are decided by rounding; there is less with dtype: float32.",
             )
         for task in study.summary.tasks:
             yield from _below_noise(study, model.name, task, noise)
@@ -324,7 +321,7 @@ def _below_noise(study: StudyData, model: str, task: TaskEntry, noise: float) ->
                 "caution",
                 f"{task.name}, {model}, {budget:,} rows: the mean test rewards of "
                 f"{listed_briefly(close)} differ by less than the noise of one log-likelihood "
-                f"({noise:.2g} nats) may make of the reward of an example ({most:.2g}).",
+                f"({noise:.2g} nats) may change the reward of an example ({most:.2g}).",
             )
 
 

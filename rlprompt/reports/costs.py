@@ -15,8 +15,8 @@ from rlprompt.store.summary import ModelEntry, Summary
 # Characters of a control's prompt; train examples in context are long, and in summary.json whole.
 SHOWN = 240
 PROPOSER = (
-    "Proposer: tokens of what a model was asked to propose, which may be another one, and of what "
-    "it wrote, at no row; its seconds are among the method's own."
+    "Proposer: tokens that a model, perhaps another one, read and wrote to propose prompts. They "
+    "cost no rows; their seconds are among the method's own."
 )
 EMPTY: tuple[Any, ...] = (None, "", [], {})
 
@@ -136,7 +136,7 @@ def bill_line(model: ModelEntry) -> str:
         f"{bill.tokens_out:,} written",
     ]
     if bill.untold:
-        parts.append(f"the tokens of {bill.untold:,} not told")
+        parts.append(f"tokens of {bill.untold:,} not reported")
     if bill.cost is not None:
         prices = f"{bill.input_price:g} and {bill.output_price:g} for a million tokens"
         parts.append(f"{bill.cost:,.4f} in all at {prices}")
@@ -150,8 +150,8 @@ def _bill(summary: Summary) -> Table | None:
         return None
     return Table(
         "bill",
-        "What servers were asked, controls and choosing included",
-        ("model", "server", "requests", "tokens read", "tokens written", "not told", "money"),
+        "Requests to servers, for controls and selection as well",
+        ("model", "server", "requests", "tokens read", "tokens written", "not reported", "money"),
         tuple(
             (
                 one.name,
@@ -166,9 +166,9 @@ def _bill(summary: Summary) -> Table | None:
         ),
         text=(0, 1),
         notes=(
-            "As the servers count, each answer once however often it was used; not told: requests "
-            "whose tokens the server does not tell. What a server may have counted for answers "
-            "that never arrived is not in it.",
+            "As the servers count, each answer once however often it was used; not reported: "
+            "requests whose tokens the server does not report. Answers that never arrived are not "
+            "counted.",
         ),
     )
 
@@ -327,13 +327,13 @@ def _searches(study: StudyData) -> Table:
         notes=(
             "A row is one prompt scored on one example; a gradient costs three. Prompts: those "
             "scored on all train examples, repeats counted; seen: with the different ones that "
-            "were scored on a part of them alone. Tokens: of text, prompt and answer in all rows; "
-            "own tokens: what the model read for the method itself, such as what it would write "
-            "next, at no row. "
+            "were scored on only a part of them. Tokens: of text, prompt and answer in all rows; "
+            "own tokens: what the model read for the method itself, such as a policy's states, "
+            "which costs no rows. "
             + ("Judge tokens: what models that judge answers read. " if judged else "")
             + "LM seconds: "
-            "rewards and gradients; own seconds: the method's own work. What follows is outside "
-            "the budget, and seconds after are what it took.",
+            "rewards and gradients; own seconds: the method's own work. The columns after it are "
+            "outside the budget; seconds after is the time that they took.",
             *([PROPOSER] if proposed else []),
         ),
     )  # fmt: skip

@@ -252,7 +252,7 @@ def _beside(curves: Sequence[_Curve]) -> str:
     """What is drawn with the means."""
     few = any(one.each for one in curves)
     banded = any(np.isfinite(one.band.low).any() for one in curves)
-    return (" with a 95 % band" if banded else "") + (", those of each thin" if few else "")
+    return (" with a 95 % band" if banded else "") + (", each run as a thin line" if few else "")
 
 
 def _ending(band: Band) -> str:
@@ -274,7 +274,7 @@ def _figures(name: str, title: str, unit: str, curves: Sequence[_Curve], over: s
         rows.append((one.name, str(one.n_runs), *cells, *interval))
     heads = [f"at {count(mark)}" for mark in marks]
     header = ("method", "seeds" if over == "seeds" else "runs", *heads, "low", "high")
-    note = f"Means over {over} at so many {unit}; low and high: 95 % interval at the end."
+    note = f"Means over {over} after so many {unit}; low and high: 95 % interval at the end."
     return Table(name, title, header, tuple(rows), notes=(note,))
 
 
@@ -342,8 +342,8 @@ def profile(matrix: ScoreMatrix) -> Plot | None:
     svg = line_plot(
         matrix.name("profile"),
         title,
-        "Share of runs above each test score, a mean over tasks. A curve above another "
-        "everywhere is better at every level.",
+        "Share of runs above each test score, a mean over tasks. A curve that lies "
+        "above another everywhere is better at every level.",
         [Line(name, order.index(name), band) for name, band in bands.items()],
         x_label="test score",
         y_label="share of runs above it",

@@ -234,11 +234,11 @@ def _basis(study: StudyData) -> str:
     sizes = listed_briefly(
         f"{task.examples.get('test', 0):,} on {task.name}" for task in study.summary.tasks
     )
-    untried = "Whether rounding decides near ties was not tested, or not of every reward."
+    untried = "Whether rounding decides near ties was not tested, or not for every reward."
     rounding = "Rounding decides nothing." if tests_rounding(study) else untried
     return (
-        f"{rounding} Figures rest on {study.repetition} a method, and on so many test examples: "
-        f"{sizes}."
+        f"{rounding} Figures rest on {study.repetition} a method, and on these numbers of test "
+        f"examples: {sizes}."
     )
 
 

@@ -97,8 +97,8 @@ def prediction(matrix: ScoreMatrix, task: TaskEntry, runs: Sequence[RunData]) ->
         own = [run for run in runs if run.entry.optimiser == name]
         found = rank_correlation([[run[:, :2] for run in one] for one in splits], generator())
         rows.append((name, *_cells(splits, found, named), *_optimism(matrix, own)))
-    title = f"{task.name}: does the train reward foretell held-out scores?"
-    both = f"dev reward to {task.metric}: that of these two, both on dev. " if named else ""
+    title = f"{task.name}: does the train reward predict held-out scores?"
+    both = f"dev reward to {task.metric}: the correlation of the two on dev. " if named else ""
     table = Table(
         matrix.name("prediction", task.name),
         title,
@@ -113,8 +113,8 @@ def prediction(matrix: ScoreMatrix, task: TaskEntry, runs: Sequence[RunData]) ->
             f"{task.metric} on all of dev, within splits, over the prompts that were scored there "
             "(leaders of the race, the best so far at every tenth of the budget; over all prompts "
             f"of a search it would be higher); 95 % interval over runs. {both}picked: mean rewards "
-            "of the prompts that dev chose; train - test and dev - test are what choosing "
-            "overstates (the winner's curse).",
+            "of the prompts that were picked on dev; train - test and dev - test are how much "
+            "picking overstates (the winner's curse).",
         ),
     )
     drawn = _scatter(matrix, task, raced, runs, controls, title)
@@ -178,19 +178,19 @@ def _picked(matrix: ScoreMatrix, runs: Sequence[RunData]) -> dict[str, Floats]:
 
 def _said(found: Correlation, matrix: ScoreMatrix, runs: Sequence[RunData]) -> str:
     if found.value is None:
-        return "Too few prompts were scored on dev to say whether the train reward foretells it."
+        return "Too few prompts were scored on dev to say whether the train reward predicts it."
     interval = "" if found.low is None else f", 95 % interval {found.low:.2f} to {found.high:.2f}"
     text = (
-        f"Over {found.n:,} prompts, the train reward ranks as dev does with a Spearman correlation "
-        f"of {found.value:.2f}{interval}."
+        f"Over {found.n:,} prompts, train and dev reward have a Spearman rank correlation of "
+        f"{found.value:.2f}{interval}."
     )
     means = {split: known_mean(values) for split, values in _picked(matrix, runs).items()}
     if None in means.values():
         return text
     figures = listed(f"{value:.3g} on {split}" for split, value in means.items())
     return (
-        f"{text} Picked prompts earn {figures} on average: what train and dev are above test is "
-        "overstated by choosing (the winner's curse)."
+        f"{text} Picked prompts earn {figures} on average: what train and dev are above test comes "
+        "from picking the best (the winner's curse)."
     )
 
 
@@ -198,9 +198,7 @@ def _agreement(splits: Sequence[Sequence[Floats]], metric: str) -> str:
     """How well the reward ranks prompts by the metric, both on dev."""
     found = rank_correlation([[run[:, [1, 2]] for run in own] for own in splits], generator())
     if found.value is None:
-        return (
-            f" On dev, reward or {metric} is the same for all and foretells nothing of the other."
-        )
+        return f" On dev, reward or {metric} is the same for all, so neither predicts the other."
     interval = "" if found.low is None else f" ({found.low:.2f} to {found.high:.2f})"
     return f" Reward and {metric} on dev have a rank correlation of {found.value:.2f}{interval}."
 
@@ -278,15 +276,14 @@ def more_rows(matrix: ScoreMatrix, task: TaskEntry) -> Panel:
         tuple(rows),
         text=(0, 6),
         notes=(
-            f"gain: dev reward of the best prompt on train that twice the {matrix.budget:,} rows "
-            "would add if the curve goes on as a + b log(rows), with its 95 % interval over "
-            f"{matrix.unit}s. Shown to twice the rows at most, and as far as the band is narrower "
-            "than all that the curve has gained so far; nothing, where the first half of the curve "
-            "foretells the second wrongly.",
+            f"gain: what twice the {matrix.budget:,} rows would add to the dev reward of the best "
+            "prompt on train, if the curve goes on as a + b log(rows), with its 95 % interval over "
+            f"{matrix.unit}s. Shown up to twice the rows, as far as the interval is narrower than "
+            "all that the curve has gained, and not where its first half mispredicts the second.",
         ),
     )
     answers = [f"{listed(names)}: {promise}" for promise, names in said.items()]
-    answer = " ".join(answers) or "No search scored its way on dev, so nothing can be said."
+    answer = " ".join(answers) or "No search was scored on dev as it went, so nothing can be said."
     if not lines:
         return Panel(title, answer, None, table)
     values = [float(v) for line in lines for v in line.band.value if np.isfinite(v)]
@@ -313,8 +310,8 @@ def _continued(known: Band, ahead: Band) -> Band:
 def _promise(found: Outlook, budget: int) -> str:
     gain = found.gain
     if gain is None or gain.low is None or gain.high is None:
-        return f"nothing can be said of more rows; {found.problem or 'nothing varies'}."
+        return f"nothing can be said about more rows: {found.problem or 'nothing varies'}."
     size = f"{gain.mean:+.3g} dev reward ({gain.low:.3g} to {gain.high:.3g})"
     if gain.low <= 0 <= gain.high:
-        return f"another {budget:,} rows would buy {size}, not told apart from nothing."
-    return f"another {budget:,} rows would buy {size}, if the curve goes on as it came."
+        return f"another {budget:,} rows would buy {size}, which may be nothing."
+    return f"another {budget:,} rows would buy {size}, if the curve goes on as before."

@@ -121,8 +121,8 @@ def prompt_table(matrix: ScoreMatrix, found: tuple[BestPrompt, ...]) -> Table:
         text=(0, 1, 4 + (not plain)),
         code=(3 + (not plain),),
         notes=(
-            "Of the seeds, the one that is best on dev. Of a soft prompt, the nearest tokens; they "
-            "are another prompt.",
+            "The seed that is best on dev. A soft prompt is shown as its nearest tokens, which are "
+            "another prompt.",
         ),
     )
 
@@ -167,7 +167,7 @@ def _remarks(task: TaskEntry, result: Result) -> Iterator[str]:
         )
     analysis = result.analysis
     if analysis and analysis.problem:
-        yield f"It could not be taken apart: {analysis.problem}."
+        yield f"What each part adds could not be measured: {analysis.problem}."
     if analysis and analysis.projection:
         one = analysis.projection
         test = result.best.test
@@ -201,7 +201,7 @@ def _effects(name: str, task: TaskEntry, result: Result) -> tuple[Table | None, 
         rows,
         text=(),
         code=(0,),
-        notes=("Dev with the whole prompt less dev without this token (leave one out).",),
+        notes=("Dev score of the whole prompt minus that without this token (leave-one-out).",),
     )
     return table, tuple(effect_bar(effect, largest) for effect in effects)
 
@@ -227,7 +227,7 @@ def _neighbours(name: str, task: TaskEntry, result: Result) -> Table | None:
         rows,
         text=(),
         code=(1,),
-        notes=("A distance near the norms means that the token says little of the vector.",),
+        notes=("A distance near the norms means that the token says little about the vector.",),
     )
 
 

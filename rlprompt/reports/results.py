@@ -44,8 +44,8 @@ SCORE_HEADER = (
 )  # fmt: skip
 # The optimiser that every other one should beat.
 BASELINE = "random"
-# What there is to do where several splits are planned and one has figures.
-MORE_SPLITS = " Run the study's command again to go on."
+# What to do where several splits are planned and one has scores.
+MORE_SPLITS = " Run the study's command again to score the other splits."
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,12 @@ def task_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
     if matrix.nested:
         over, unit = "the means of splits, each over its seeds,", "splits"
     notes = [
-        f"Means of {task.metric}. sd, low and high are of test: the standard deviation over {over} "
-        "and the 95 % interval of the mean; over the test examples (Wilson) where there is one "
-        f"prompt. No interval where all {unit} have the same score, which is no precision.",
-        "dev - test is what picking on dev overstates (the winner's curse); controls are not "
+        f"Means of {task.metric}. sd, low and high are for test: the standard deviation over "
+        f"{over} and the 95 % interval of the mean; over the test examples (Wilson) where there is "
+        f"one prompt. No interval where all {unit} have the same score, which proves no precision.",
+        "dev - test is how much picking on dev overstates (the winner's curse); controls are not "
         "picked there.",
-        "prompt: tokens or vectors of it on average, which every later prediction reads as well.",
+        "prompt: its mean length in tokens or vectors, which every later prediction reads too.",
     ]
     struck = [run for run in matrix.runs if run.struck and run.entry.task == task.name]
     if struck:
@@ -248,12 +248,12 @@ def overall_table(matrix: ScoreMatrix) -> Table:
             "Test scores. Mean over tasks and interquartile mean over runs (Agarwal et al. 2021), "
             + (
                 "the first with its 95 % t interval over the means of splits, the second with its "
-                "95 % bootstrap interval, splits drawn first and seeds within; of few splits that "
-                "is too narrow."
+                "95 % bootstrap interval, splits drawn first and seeds within; with few splits "
+                "that is too narrow."
                 if matrix.nested
                 else "each with its 95 % stratified bootstrap interval over seeds."
             ),
-            *([f"Left out: {', '.join(left)}, where a method has none."] if left else []),
+            *([f"Left out: {', '.join(left)}, where a method has no score."] if left else []),
         ),
     )
 
@@ -271,14 +271,14 @@ def kept_table(matrix: ScoreMatrix) -> Table:
             ]
     return Table(
         matrix.name("kept"),
-        f"What of training the model is kept, {matrix.model}, {matrix.budget:,} rows",
+        f"Prompts against training the model, {matrix.model}, {matrix.budget:,} rows",
         ("task", "training", "method", "% of test", "% of gain", "% of numbers", "% of rows"),
         tuple(rows),
         text=(0, 1, 2),
         notes=(
-            "Test score of the prompts over that of the trained model; the same above the empty "
-            "prompt; numbers searched over numbers trained; rows of work (search, selection and "
-            "final scores) over those of training, where an example seen in training is 3 rows.",
+            "In percent of the trained model: test score; its gain over the empty prompt; numbers "
+            "searched or trained; rows (search, selection and final scores, or training, where an "
+            "example seen is 3 rows).",
         ),
     )
 
@@ -352,9 +352,9 @@ def _in_words(control: str) -> str:
 def sentences(matrix: ScoreMatrix, verdicts: Sequence[tuple[str, Verdict]]) -> Iterator[str]:
     """What may be concluded; with one seed no method is named."""
     if not matrix.methods or not any(run.counts for run in matrix.runs):
-        yield "No search has finished with figures that count: only the controls are known."
+        yield "Nothing can be concluded yet: only the controls are known."
     elif not matrix.tested:
-        yield "No search has a test figure: nothing about test can be concluded."
+        yield "No search has a test score: nothing can be concluded about test."
     elif matrix.n_units == 1:
         more = MORE_SPLITS if matrix.nested else ""
         yield from dict.fromkeys(verdict.sentence + more for _, verdict in verdicts)
@@ -402,9 +402,10 @@ def pair_tables(matrix: ScoreMatrix, task: str, verdict: Verdict) -> Iterator[Ta
                 notes=(
                     f"First minus second, paired by task and {paired}, with the 95 % interval of "
                     "that pair alone; p after Holm's correction over all pairs of this table, "
-                    "which decides: an interval may leave out 0 where the pair is open. No "
-                    "interval where all differences are the same or there is one. "
-                    f"{unit}s: so many a task would settle it, if the difference is what it seems.",
+                    "which decides, so an interval may exclude 0 for a pair that is not settled. "
+                    "No interval where all differences are the same or there is only one. "
+                    f"{unit}s: how many a task would settle it, if the true difference is as large "
+                    "as this.",
                 ),
             )
 

@@ -32,10 +32,10 @@ GAP = 0.05
 # What typing a prompt's text gives, and what it means.
 TYPED = {
     "same": "",
-    "other": "typed: a prompt of other tokens than its text gives when it is typed.",
-    "soft": "soft: vectors, told apart by six digits of their hash, and shown as the tokens "
-    "nearest to them, which are another prompt.",
-    "prefix": "prefix: keys and values at every layer, which are near no tokens.",
+    "other": "other: typing the prompt's text gives other tokens than the prompt has.",
+    "soft": "soft: vectors, named by six digits of their hash and shown as the tokens nearest to "
+    "them, which are another prompt.",
+    "prefix": "prefix: keys and values at every layer, which have no nearest tokens.",
 }
 
 
@@ -129,7 +129,7 @@ def _remarks(matrix: ScoreMatrix, task: TaskEntry, runs: Sequence[RunData]) -> I
         if run.entry.error:
             yield f"{where}: ended by {run.entry.error}"
         elif run.entry.prompt is None and run.entry.status == "finished":
-            yield f"{where}: its budget covered nothing that it asked for."
+            yield f"{where}: its budget did not cover the first thing that it asked for."
     entries = [run.entry for run in runs]
     train, test = mean_of(one.train for one in entries), mean_of(one.test for one in entries)
     if train is None:
@@ -139,15 +139,15 @@ def _remarks(matrix: ScoreMatrix, task: TaskEntry, runs: Sequence[RunData]) -> I
     earned = {one.rewards.get("train") for one in entries} - {None}
     if len(entries) > 1 and len(earned) == 1:
         yield (
-            "Every prompt that was picked earns the same on train, so the searches had little or "
-            "nothing to go by; `rlprompt check` says more, and `rlprompt score` what is scored."
+            "All picked prompts have the same train reward, so the searches had little or nothing "
+            "to go by; `rlprompt check` says more, and `rlprompt score` shows what is scored."
         )
     if task.metric != "accuracy" or test is None:
         return
     if train - test >= GAP:
         yield (
-            f"Train is {train - test:.2f} above test on average: so far the prompts fit the "
-            f"{task.examples.get('train', 0)} train examples more than the task. Judge by test."
+            f"Train is {train - test:.2f} above test on average: the prompts fit the "
+            f"{task.examples.get('train', 0)} train examples better than the task. Judge by test."
         )
     n_test = task.examples.get("test", 0)
     if n_test:

@@ -183,7 +183,7 @@ def _best_by_hand(controls: Sequence[ControlEntry]) -> Iterator[ControlEntry]:
         return
     for own in places.values():
         best = max(own, key=lambda one: mean_of((one.train, one.dev)) or -np.inf)
-        note = f"of {len(own)} hand-written ones the best on train and dev, {best.name}"
+        note = f"the best of {len(own)} hand-written prompts on train and dev, {best.name}"
         where = "" if best.split_seed is None else f" on split {best.split_seed}"
         yield best.model_copy(update={"name": BEST_HAND, "rows": 0, "note": f"{note}{where}"})
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from rlprompt._utils.text import counted
 from rlprompt.reports.study_data import Cell, RunData, StudyData
 from rlprompt.search.result import Result
 from rlprompt.store.summary import ModelEntry
@@ -59,8 +60,8 @@ def maximum_on_test(run: RunData, study: StudyData) -> Iterator[str]:
     tested = sum(one.test is not None for one in others)
     if tested:
         yield (
-            f"{tested} more of its candidates have a test score beside the picked one, so the "
-            "figure may be the maximum of several looks at test."
+            f"besides the picked prompt, {counted(tested, 'candidate')} also got a test score, "
+            "so the figure may be the best of several looks at test."
         )
     task = study.task_of(run)
     n_dev = task.examples.get("dev", 0) if task else 0
@@ -82,8 +83,8 @@ def looks_at_test(run: RunData, study: StudyData) -> Iterator[str]:
     if run.result.test_prompts > allowed:
         kind = "a soft prompt and its projection" if soft else "a prompt"
         yield (
-            f"{run.result.test_prompts} prompts were scored on test; {kind} needs "
-            f"{allowed}, so the figure may be the maximum of several."
+            f"{run.result.test_prompts} prompts were scored on test, and {allowed} would do for "
+            f"{kind}, so the figure may be the best of several."
         )
 
 
@@ -101,7 +102,7 @@ def _differences(run: RunData, result: Result, study: StudyData) -> Iterator[str
         own[split] = score.metric if score else None
     for key, value in own.items():
         if getattr(entry, key) != value:
-            yield f"{key} is {getattr(entry, key)!r} there and {value!r} here"
+            yield f"{key} is {getattr(entry, key)!r} in the one and {value!r} in the other"
     if best and best.test and result.test_metrics:
         mean = float(np.mean(result.test_metrics))
         if not math.isclose(mean, best.test.metric, rel_tol=1e-9, abs_tol=1e-9):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from statistics import fmean
 
+from rlprompt._utils.text import counted
 from rlprompt.reports.tables import NONE, Table, count, number
 from rlprompt.transfer.file import Retyping, Source, Target, Transfer
 from rlprompt.transfer.matrix import (
@@ -45,7 +46,7 @@ def _losses(transfer: Transfer, named: Mapping[str, str]) -> Iterator[Table]:
     if rows:
         yield Table(
             "transfer-losses",
-            "What prompts lose on their own model as another form of themselves",
+            "What prompts lose on their own model when they change form",
             ("task", "found by", "form", "split", "prompts", "as found", "then", "difference"),
             tuple(rows),
             text=(0, 1, 2, 3),
@@ -95,8 +96,8 @@ def _worth(transfer: Transfer, found: Matrix) -> Table:
         tuple(rows),
         notes=(
             "In brackets the gain over the empty prompt of the same column, with its 95 % "
-            f"interval. {count(looks)} scores of prompts on test are behind it: to pick the best "
-            "cell afterwards is to select on test.",
+            f"interval. The table rests on {count(looks)} scores of prompts on test: picking the "
+            "best cell afterwards is selecting on test.",
             _drift(transfer),
             *(
                 f"{name} could not be loaded: {problem}"
@@ -138,7 +139,7 @@ def _remarks(found: Matrix) -> Iterator[Table]:
     if rows:
         yield Table(
             "transfer-remarks",
-            "How they got there",
+            "How prompts were carried over",
             ("found by", "on", "remark"),
             tuple(rows),
             text=(0, 1, 2),
@@ -148,9 +149,9 @@ def _remarks(found: Matrix) -> Iterator[Table]:
 def _drift(transfer: Transfer) -> str:
     found = drift(transfer)
     if not found.n:
-        return "No score could be held against one that the study holds."
+        return "No score could be compared with one that the study has."
     said = "no more than rounding" if found.holds else "MORE than rounding explains"
     return (
         f"Today's scores on the study's own models differ from the stored ones by {said} "
-        f"({found.reward:.2g} in reward at most, of {found.n})."
+        f"({found.reward:.2g} in reward at most, over {counted(found.n, 'score')})."
     )

@@ -83,10 +83,10 @@ def present(scores: Floats) -> list[Floats]:
     """
     units = over_splits(scores)
     if np.isinf(units).any():
-        raise ValueError("a score is infinite; give finite ones, and NaN where a run is missing")
+        raise ValueError("a score is infinite; give finite scores, and NaN where a run is missing")
     columns = [column[~np.isnan(column)] for column in units.T]
     if not any(map(len, columns)):
-        raise ValueError("there is no score; leave out what has none")
+        raise ValueError("every score is NaN, a missing run; give one score or more")
     return [column for column in columns if len(column)]
 
 

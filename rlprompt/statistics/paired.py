@@ -83,7 +83,9 @@ def compare_runs(x: Floats, y: Floats) -> Difference:
     (0.2, -0.048, 0.448, 0.074)
     """
     if x.ndim not in (2, 3) or y.shape not in (x.shape, (*x.shape[:-2], 1, x.shape[-1])):
-        raise ValueError(f"scores {x.shape} and {y.shape} are not of the same seeds and tasks")
+        raise ValueError(
+            f"scores have the shapes {x.shape} and {y.shape}; give both on the same seeds and tasks"
+        )
     tasks = _tasks(x - y)
     repeated = [task for task in tasks if len(task) > 1]
     used = repeated or tasks

@@ -139,7 +139,10 @@ def share_interval(successes: int, n: int) -> tuple[float, float]:
     [0.49, 0.943]
     """
     if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"got {successes} successes of {n}; allowed is 0 to n, n at least 1")
+        raise ValueError(
+            f"got {successes} successes in {n} trials; give 1 trial or more, and 0 to that many "
+            "successes"
+        )
     interval = stats.binomtest(successes, n).proportion_ci(1 - LEVEL, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -220,13 +223,15 @@ def probability_of_improvement(x: Floats, y: Floats, rng: np.random.Generator) -
     0.75
     """
     if x.ndim != y.ndim or x.shape[-1] != y.shape[-1] or x.shape[:-2] != y.shape[:-2]:
-        raise ValueError(f"scores {x.shape} and {y.shape} are not on the same tasks")
+        raise ValueError(
+            f"scores have the shapes {x.shape} and {y.shape}; give both on the same tasks"
+        )
     if is_nested(x):
         return _nested_improvement(x, y, rng)
     x, y = over_splits(x), over_splits(y)
     shared = ~np.isnan(x).all(axis=0) & ~np.isnan(y).all(axis=0)
     if not shared.any():
-        raise ValueError("there is no task on which both have a score")
+        raise ValueError("no task has a score of both; give methods that share a task")
     tasks = [*present(x[:, shared]), *present(y[:, shared])]
     n_tasks = len(tasks) // 2
     value = float(_improvement(*tasks))
@@ -308,7 +313,7 @@ def _held(curve: Floats, grid: Floats) -> Floats:
     """A step curve (points, 2) read on a grid, NaN before its first point."""
     costs, values = curve.T
     if (np.diff(costs) < 0).any():
-        raise ValueError("a curve goes back in cost; give its points in the order of cost")
+        raise ValueError("the costs of a curve go down; give its points in ascending order of cost")
     last = np.searchsorted(costs, grid, side="right") - 1
     return np.where(last < 0, np.nan, values[last])
 
@@ -344,7 +349,9 @@ def _nested_improvement(x: Floats, y: Floats, rng: np.random.Generator) -> Estim
             values.append(float(np.mean(shares)))
             draws.append(resampled(pair, rng))
     if not values:
-        raise ValueError("there is no task on which both have a score")
+        raise ValueError(
+            "no split of a task has a score of both; give methods that share a split of a task"
+        )
     means = None
     if all(draw is not None for draw in draws):
         drawn = [_improvement(*draw).mean(axis=-1) for draw in draws if draw is not None]

@@ -145,7 +145,7 @@ def outlook(costs: Floats, heights: Floats, splits: Sequence[object] | None = No
     alone = len(set(names)) == 1
     groups = [[i] for i in range(len(heights))] if alone else _groups(names)
     if len(groups) < 2:
-        return Outlook(None, _nowhere(), "one run says nothing of the next")
+        return Outlook(None, _nowhere(), "one run does not show how much runs differ")
     if len(costs) < LEAST_POINTS:
         return Outlook(None, _nowhere(), f"the curve has {len(costs)} points, too few to fit")
 
@@ -170,7 +170,7 @@ def outlook(costs: Floats, heights: Floats, splits: Sequence[object] | None = No
             return Outlook(
                 None,
                 _nowhere(),
-                f"its first half promised {abs(tested.mean):.3g} {way} than the second gave",
+                f"its first half predicts {abs(tested.mean):.3g} {way} than its second half gave",
             )
     ahead = units(_fitted(costs, heights, grid))
     gain = summarise(ahead[:, -1] - ahead[:, 0])
@@ -186,7 +186,7 @@ def outlook(costs: Floats, heights: Floats, splits: Sequence[object] | None = No
     band = Band(grid[:reach], value[:reach], low[:reach], high[:reach])
     problem = ""
     if reach < len(grid):
-        problem = "the band is wider than all that the curve has gained"
+        problem = "the interval is wider than all that the curve has gained"
         if reach:
             problem += f" beyond {grid[reach - 1]:,.0f}"
     return Outlook(gain if reach else None, band if reach > 1 else _nowhere(), problem)

@@ -71,8 +71,8 @@ class _Study:
         if all(np.array_equal(one, there[0]) for one in there):
             return ""
         return (
-            f" Runs are missing: the mean is of all that {leader} has, and each difference of "
-            "those that both have."
+            f" Runs are missing: the mean is over all scores of {leader}, and each difference over "
+            "the runs that both searches have."
         )
 
     @property
@@ -181,14 +181,16 @@ def _checked(
         if any(values.shape != (*shape[:-2], shape[-1]) for shape in shapes.values()):
             raise ValueError(f"{name} has the shape {values.shape}; give a value for each task")
     if baseline is not None and baseline not in searches:
-        raise ValueError(f"the baseline {baseline!r} is none of the searches {list(searches)}")
+        raise ValueError(
+            f"baseline {baseline!r} is not among the searches; give one of {', '.join(searches)}"
+        )
     if missing := [name for name in searches if name not in budgets]:
-        raise ValueError(f"no budget is given for {listed(missing)}")
+        raise ValueError(f"no budget is given for {listed(missing)}; give one for each search")
     different = {budgets[name]: f"{name} had {budgets[name]:,} rows" for name in searches}
     if len(different) > 1:
         raise ValueError(
             f"searches of different budgets cannot be ranked: {listed(different.values())}; "
-            "judge each budget by itself"
+            "judge each budget separately"
         )
     return next(iter(different), 0)
 
@@ -208,8 +210,8 @@ def _sentence(study: _Study, leader: str | None, winner: str | None, lead: Seque
     if study.n_units == 1:
         luck = "luck" if study.unit == "seed" else "the luck of its examples"
         return (
-            f"One {study.unit} ranks nothing: every difference between methods here may be {luck}, "
-            "so none is ranked and no winner is named."
+            f"With one {study.unit} nothing can be ranked: every difference between methods may be "
+            f"{luck}, so no winner is named."
         )
     if winner is not None:
         closest = min(lead, key=lambda pair: pair.difference.mean)
@@ -238,12 +240,12 @@ def _open(study: _Study, leader: str, mean: str, lead: Sequence[Pair]) -> str:
         closest = min(unsettled, key=lambda pair: pair.difference.mean)
         which = "" if len(equals) == 1 else f"closest: {closest.second}, "
         text += f" ({which}{_gap(closest.difference, study.unit)})"
-    text += f". It is settled above {listed(below)}." if below else "."
+    text += f". It is significantly above {listed(below)}." if below else "."
     needed = [pair.seeds_needed for pair in unsettled]
     if needed and None not in needed:
         text += (
-            f" About {max(seeds or 0 for seeds in needed):,} {study.unit}s a task in place of "
-            f"{study.n_units} would settle it, if the differences are what they seem."
+            f" About {max(seeds or 0 for seeds in needed):,} {study.unit}s a task instead of "
+            f"{study.n_units} would settle it, if the true differences are as large as these."
         )
     return text + study.gaps(leader)
 
@@ -271,12 +273,13 @@ def _gaps(searches: Mapping[str, Floats]) -> Iterator[str]:
     gaps = [f"{name} {count}" for name, count in missing.items() if count]
     if gaps:
         yield (
-            f"No score from {sum(missing.values())} of {sum(map(np.size, searches.values()))} runs "
-            f"({listed(gaps)}). Two searches are compared where both have one, on tasks with two "
-            "such seeds or more, so a search gains by failing where it does badly."
+            f"Without a score: {sum(missing.values())} of {sum(map(np.size, searches.values()))} "
+            f"runs ({listed(gaps)}). Two searches are compared on the runs that both have, on "
+            "tasks with two such seeds or more, so a search that fails where it would do badly "
+            "looks better than it is."
         )
     if empty := [name for name, scores in searches.items() if missing[name] == scores.size]:
-        yield f"Not judged, for want of any score: {listed(empty)}."
+        yield f"Not compared, because no run has a score: {listed(empty)}."
 
 
 def _scope(study: _Study) -> Iterator[str]:
@@ -287,13 +290,13 @@ def _scope(study: _Study) -> Iterator[str]:
     if study.unit == "seed":
         yield (
             f"Intervals (95 %) are over {study.repetition} on {these}, with the same test "
-            "examples: they say nothing of other tasks."
+            "examples: they say nothing about other tasks."
         )
     else:
         yield (
-            f"Intervals (95 %) are over {study.repetition} on {these}: a split counts once, by the "
-            "mean of its seeds, since its runs share the luck of its examples. They say what other "
-            "draws of the examples would give, and nothing of other tasks."
+            f"Intervals (95 %) are over {study.repetition} on {these}: a split counts once, as the "
+            "mean over its seeds, which share the same examples. They say what other draws of the "
+            "examples would give, and nothing about other tasks."
         )
 
 
@@ -301,9 +304,9 @@ def _gap(difference: Difference, unit: str) -> str:
     """How large it is and how sure."""
     text = f"a difference of {difference.mean:.3f}"
     if difference.p is None:
-        return f"{text} on too few shared {unit}s to test"
+        return f"{text}, with too few shared {unit}s to test"
     if difference.low is None:
-        return f"{text} with every {unit}"
+        return f"{text}, the same with every {unit}"
     return f"{text}, 95 % interval {difference.low:.3f} to {difference.high:.3f}"
 
 

@@ -37,20 +37,20 @@ RETRY_SECONDS = 0.25
 _ADVICE = {
     "SQLITE_BUSY": "is locked by another process; wait for that to end, or end it",
     "SQLITE_LOCKED": "is locked by another process; wait for that to end, or end it",
-    "SQLITE_PROTOCOL": "cannot be locked; a network file system will not do, use a local folder",
-    "SQLITE_FULL": "has no room, the disk is full; free some space",
+    "SQLITE_PROTOCOL": "cannot be locked, as on some network file systems; use a local folder",
+    "SQLITE_FULL": "cannot grow, because the disk is full; free some space",
     "SQLITE_READONLY": "cannot be written; make it and its folder writable, or copy the folder",
     "SQLITE_PERM": "may not be opened; make it and its folder readable and writable",
     "SQLITE_CANTOPEN": "cannot be opened; make it and its folder readable and writable",
-    "SQLITE_IOERR": "cannot be read or written; see whether the disk is full, failing or gone",
+    "SQLITE_IOERR": "cannot be read or written; check whether the disk is full, failing or gone",
     "SQLITE_CORRUPT": "is damaged",
-    "SQLITE_NOTADB": "is damaged, or no database",
+    "SQLITE_NOTADB": "is damaged, or is not a database",
 }
 _MENDING = (
     "; nothing was changed. Restore it from a copy (with its -wal file if there is one), save what "
-    "can be read with `sqlite3 FILE .recover`, or begin anew in another folder"
+    "can be read with `sqlite3 FILE .recover`, or start again in another folder"
 )
-_AGAIN = "; then run the same command again: what was paid for is kept"
+_AGAIN = "; then run the same command again, which scores nothing twice"
 _WORTH_WAITING = ("SQLITE_BUSY", "SQLITE_FULL")
 
 
@@ -59,7 +59,7 @@ class StoreError(RuntimeError):
 
     >>> Database(Path("nowhere.sqlite"), Schema(1, "", ""), read_only=True)
     Traceback (most recent call last):
-    rlprompt.store.database.StoreError: there is no nowhere.sqlite
+    rlprompt.store.database.StoreError: nowhere.sqlite does not exist; `rlprompt ls runs` lists ...
     """
 
 
@@ -104,7 +104,7 @@ class Database:
         self._patience = patience
         self._synced = 0.0
         if read_only and not path.exists():
-            raise StoreError(f"there is no {path}")
+            raise StoreError(f"{path} does not exist; `rlprompt ls runs` lists the studies")
         if not path.exists():
             _create(path, schema)
         if path.stat().st_size == 0:
@@ -155,7 +155,10 @@ class Database:
     def _check_format(self, schema: Schema) -> None:
         ((application,),) = self.read("PRAGMA application_id")
         if application != APPLICATION:
-            raise StoreError(f"{self.path} is no store of rlprompt; nothing was changed")
+            raise StoreError(
+                f"{self.path} is the database of another program; nothing was changed. Give "
+                "another file or folder"
+            )
         ((found,),) = self.read("PRAGMA user_version")
         if found != schema.format:
             refusal = other_format(self.path, found, schema.format, schema.advice)
@@ -189,7 +192,7 @@ class Database:
                     raise StoreError(_message(self.path, error)) from error
                 if not warned:
                     what = _ADVICE[name].partition(";")[0]
-                    logger.warning("%s %s; trying for %.0f s", self.path, what, self._patience)
+                    logger.warning("%s %s; retrying for %.0f s", self.path, what, self._patience)
                     warned = True
                 time.sleep(RETRY_SECONDS)
 
@@ -200,7 +203,7 @@ def _create(path: Path, schema: Schema) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"{path} cannot be made: {error.strerror}") from error
+        raise StoreError(f"{path} cannot be created: {error.strerror}") from error
     try:
         with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -212,7 +215,7 @@ def _create(path: Path, schema: Schema) -> None:
     except sqlite3.Error as error:
         raise StoreError(_message(path, error)) from error
     except OSError as error:
-        raise StoreError(f"{path} cannot be made: {error.strerror}") from error
+        raise StoreError(f"{path} cannot be created: {error.strerror}") from error
     finally:
         draft.unlink(missing_ok=True)
 

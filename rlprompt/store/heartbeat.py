@@ -77,7 +77,7 @@ class Heartbeat:
                     store = store or stack.enter_context(Store(self._path))
                     store.beat(self.name)
                 except StoreError as error:  # the search itself will stumble over it, if it stays
-                    logger.warning("no heartbeat: %s", error)
+                    logger.warning("this worker cannot show that it is alive: %s", error)
 
 
 def has_ended(owner: str) -> bool:

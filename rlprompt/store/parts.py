@@ -53,8 +53,8 @@ def combine(folders: Sequence[Path], out: Path) -> Summary:
     parts = {str(folder): read_summary(folder) for folder in dict.fromkeys(folders)}
     if out.exists() and not (out.is_dir() and _may_be_replaced(out)):
         raise ValueError(
-            f"{out} is there already and nothing is overwritten but what was combined; name "
-            "another folder with --out"
+            f"{out} exists and is not a combined study, so it is not overwritten; give another "
+            "folder with --out"
         )
     summary, files = combined(parts)
     for file, (home, there) in files.items():
@@ -95,8 +95,8 @@ def combined(parts: Mapping[str, Summary]) -> tuple[Summary, dict[str, tuple[str
     for name, one in parts.items():
         if not one.config:
             raise SummaryError(
-                f"{name} was made in Python and does not say how; only studies of experiment files "
-                "can be combined"
+                f"{name} was run from Python, so its settings are not recorded; only studies of "
+                "experiment files can be combined"
             )
     (first, one), *others = parts.items()
     config = _spelt_out(one)
@@ -171,7 +171,8 @@ def _config(
         lines += differences(old, new, key, words=(f"in {first}", f"in {name}"))
     if lines:
         raise SummaryError(
-            f"{first} and {name} are no parts of one study:\n  " + "\n  ".join(lines)
+            f"{first} and {name} are not parts of one study, since these settings differ:\n  "
+            + "\n  ".join(lines)
         )
     return merged
 
@@ -256,10 +257,11 @@ def _one_task(kept: TaskEntry, other: TaskEntry, homes: str) -> TaskEntry:
     for one in other.splits:
         mine = splits.setdefault(one.split_seed, one.model_copy(update={"other_splits": ()}))
         if mine.fingerprint != one.fingerprint or mine.examples != one.examples:
-            split = "" if one.split_seed is None else f", split {one.split_seed},"
+            split = "" if one.split_seed is None else f", split {one.split_seed}"
             raise SummaryError(
-                f"{homes} have different examples or settings of the task {one.name}{split}: "
-                f"{mine.fingerprint} and {one.fingerprint}. Their scores cannot be compared"
+                f"{homes} have different examples or settings of the task {one.name}{split} "
+                f"(fingerprints {mine.fingerprint} and {one.fingerprint}), so their scores cannot "
+                "be compared; combine studies on the same data"
             )
     first, *others = splits.values()
     return first.model_copy(update={"other_splits": tuple(others)})
@@ -270,7 +272,7 @@ def _one_model(kept: ModelEntry, other: ModelEntry, homes: str) -> ModelEntry:
     if kept.fingerprint != other.fingerprint:
         lines = differences(kept.fingerprint, other.fingerprint, words=("in one", "in the other"))
         raise SummaryError(
-            f"{homes} have different models of the name {kept.name}:\n  " + "\n  ".join(lines)
+            f"{homes} have different models called {kept.name}:\n  " + "\n  ".join(lines)
         )
     device = " and ".join(_once((kept.device, other.device)))
     return kept.model_copy(update={"device": device, "bill": _sum(kept.bill, other.bill)})
@@ -296,8 +298,9 @@ def _one_search(kept: RunEntry, other: RunEntry, homes: str) -> RunEntry:
     ended = [one for one in (kept, other) if one.status == "finished"]
     if len(ended) == 2 and (kept.prompt, kept.rows) != (other.prompt, other.rows):
         raise SummaryError(
-            f"{homes} both have the search {kept.name}, with different results: {kept.prompt!r} "
-            f"and {other.prompt!r}. Leave one of them out"
+            f"{homes} both have the search {kept.name}, with different results ({kept.prompt!r} "
+            f"after {kept.rows:,} rows and {other.prompt!r} after {other.rows:,}); leave one study "
+            "out"
         )
     return ended[0] if ended else kept
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlprompt._utils.text import counted
 from rlprompt.search.blocks import Pieces
 from rlprompt.search.memo import Answer, Question, Scope, TrainQuestion, V
 from rlprompt.store.database import Database, StoreError
@@ -115,8 +116,8 @@ class Record(StoredMemo):
         if then != now:
             raise StoreError(
                 f"{self._name} was charged {then} rows for a {'gradient' if gradient else 'prompt'}"
-                f" on {n_examples} examples, and now that costs {now}, so it cannot go on; begin "
-                "the study anew beside it with --restart"
+                f" on {counted(n_examples, 'example')}, which costs {now} now, so it cannot be "
+                "resumed; start the study again in a new folder with --restart"
             )
 
     def put(self, question: Question[V], answer: V) -> V:
@@ -134,9 +135,9 @@ class Record(StoredMemo):
         strayed = connection.execute(_GIVEN, (self._run, position)).fetchone() is not None
         if strayed:
             logger.warning(
-                "%s does not repeat itself: batch %d asks for something else than before (another "
-                "machine's arithmetic, or another version of a library). It goes on from there "
-                "with new answers, and is marked",
+                "%s does not repeat itself: batch %d asks for other prompts than before (was it "
+                "another machine, or another version of a library?). It goes on from there with "
+                "new scores, and `rlprompt show` marks it as strayed",
                 self._name,
                 position,
             )
@@ -232,6 +233,6 @@ def check_owner(updated: sqlite3.Cursor, name: str) -> None:
     """
     if not updated.rowcount:
         raise StoreError(
-            f"{name} was taken over by another worker, which goes on with it; this one was silent "
-            "for too long (a suspended machine?) and leaves it"
+            f"{name} was taken over by another worker, which finishes it; this worker showed no "
+            "sign of life for too long (was the machine suspended?) and leaves it"
         )

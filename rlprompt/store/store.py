@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlprompt._utils.suggest import advice
 from rlprompt.prompt import Prompt
 from rlprompt.search.memo import texts
 from rlprompt.search.result import Result, prompt_from_state
@@ -190,9 +191,9 @@ class Store:
             lines = _run_differences(there["runs"], now["runs"])
         if lines:
             raise StoreError(
-                f"{self.path} holds a study that was made differently:\n  "
+                f"{self.path} holds a study with other settings:\n  "
                 + "\n  ".join(lines)
-                + "\nRestore what changed to go on with it, or begin anew beside it with "
+                + "\nUndo the change to go on with it, or start again in a new folder with "
                 "--restart; nothing was changed"
             )
 
@@ -222,7 +223,7 @@ class Store:
         """
         runs = {run.name: run for run in self.runs()}
         if name not in runs:
-            raise ValueError(f"{self.path} has no run {name!r}; it has {', '.join(runs)}")
+            raise ValueError(f"{self.path} has no run {name!r}{advice(name, runs)}")
         return runs[name]
 
     def claim(
@@ -255,7 +256,7 @@ class Store:
                 if owner and not dead(name, owner, beat):
                     continue
                 if owner:
-                    logger.warning("taking over %s from %s, which is gone", name, owner)
+                    logger.warning("continuing %s, since its worker %s has stopped", name, owner)
                 connection.execute(
                     "UPDATE runs SET owner = ?, beat = beat + 1 WHERE id = ?", (worker, run)
                 )
@@ -377,12 +378,12 @@ def as_json(value: Any) -> Any:
 
 
 def differences(
-    there: Any, now: Any, path: str = "", words: tuple[str, str] = ("there", "now")
+    there: Any, now: Any, path: str = "", words: tuple[str, str] = ("before", "now")
 ) -> list[str]:
     """Where two JSON values differ, a line each; `words` say which is which.
 
     >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
-    ['a.b: 1 there, 3 now']
+    ['a.b: 1 before, 3 now']
     """
     if isinstance(there, dict) and isinstance(now, dict):
         keys = dict.fromkeys((*there, *now))
@@ -411,8 +412,8 @@ def _has_more_seeds(there: dict[str, Any], now: dict[str, Any]) -> bool:
 
 def _run_differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """How two grids differ; what is the same for many runs is said once."""
-    lines = [f"run {name} is only there" for name in there if name not in now]
-    lines += [f"run {name} is only here now" for name in now if name not in there]
+    lines = [f"run {name}: before, not now" for name in there if name not in now]
+    lines += [f"run {name}: now, not before" for name in now if name not in there]
     for name in there:
         lines += differences(there[name], now.get(name, there[name]))
     return list(dict.fromkeys(lines))

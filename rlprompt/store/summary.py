@@ -350,8 +350,8 @@ def read_summary(folder: Path) -> Summary:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SummaryError(
-            f"{folder} has no {FILE}: it holds no study, or one that was just begun, whose "
-            "controls are scored first. `rlprompt ls runs` lists the studies that there are"
+            f"{folder} has no {FILE}: it holds no study, or one that has just started and is still "
+            "scoring its controls. `rlprompt ls runs` lists the studies"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SummaryError(f"{path} cannot be read: {error}") from error
@@ -366,7 +366,7 @@ def _problem(path: Path, error: pydantic.ValidationError) -> str:
     first = error.errors()[0]  # in the order of the fields, so that the format comes first
     where, found = ".".join(map(str, first["loc"])), first["input"]
     if not where:
-        return f"{path} is damaged: no JSON. Run the study's command again, which writes it anew"
+        return f"{path} is damaged: not JSON. Run the study's command again, which rewrites it"
     if where == "format" and isinstance(found, int):
         advice = "run the study again, or read it with the version that wrote it"
         return other_format(path, found, FORMAT, advice)

@@ -121,7 +121,7 @@ def train_references(
 
 def _trained(reference: Reference, experiment: Experiment, seed: int, name: str) -> ReferenceEntry:
     task, lm, task_name = experiment.task, experiment.lm, experiment.task_name
-    logger.info("training for comparison: %s on %s, %s", name, task_name, lm.name)
+    logger.info("training the reference %s on %s with %s", name, task_name, lm.name)
     try:
         # With label words, or the experiment had been refused.
         classes = cast(ClassificationTask, task)
@@ -129,8 +129,8 @@ def _trained(reference: Reference, experiment: Experiment, seed: int, name: str)
         return entry.model_copy(update={"split_seed": experiment.split_seed})
     except (ValueError, torch.OutOfMemoryError) as error:
         raise ExperimentError(
-            f"reference {name} cannot be trained on {task_name}: {error}. The "
-            "searches are kept; leave it out of `references`, or change it, to end without it"
+            f"reference {name} cannot be trained on {task_name}: {error}. The searches are kept; "
+            "change it or leave it out of `references`, and run the same command again"
         ) from error
 
 

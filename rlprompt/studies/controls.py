@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from rlprompt._utils.text import error_line
+from rlprompt._utils.text import counted, error_line
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.evaluation import (
@@ -141,7 +141,7 @@ def plan_controls(
     twins = {hand_name(i, calibrated=True) for i in range(1, max(len(by_hand), 1) + 1)}
     for name, prompt in own.items():
         if prompts.setdefault(name, prompt) != prompt or name in (*twins, BEST_WORD, IN_CONTEXT):
-            raise ValueError(f"every study has a control called {name!r}; call yours otherwise")
+            raise ValueError(f"every study has a control called {name!r}; give yours another name")
     plans = [_plan(name, task, lm, [prompt], required=True) for name, prompt in prompts.items()]
     for i, prompt in enumerate(by_hand.values(), 1):
         with _named(hand_name(i, calibrated=True), task):
@@ -165,7 +165,7 @@ def written_by_hand(
     for i, text in enumerate(texts, 1):
         if not text or texts.count(text) > 1:
             raise ValueError(
-                f"the hand-written prompts are {texts}; give different texts, not empty"
+                f"the hand-written prompts are {texts}; give texts that differ, none of them empty"
             )
         with _named(hand_name(i), task):
             found[hand_name(i)] = task.written(lm, text)
@@ -262,13 +262,13 @@ def _with_and_without(
     named, twin = hand_name(number), hand_name(number, calibrated=True)
     variant, plain = task.calibrated(), task.uncalibrated()
     if variant is not None:
-        note = "what the model answers to texts without content is taken out (calibration)"
+        note = "calibrated by what the model answers to texts without content"
         return [*plans, _plan(twin, variant, lm, [hand], note, variant=True)]
     if plain is None:
         return list(plans)
-    note = "the task is calibrated, and this control is not"
+    note = "not calibrated, unlike the task"
     without = _plan(named, plain, lm, [hand], note, variant=True)
-    note = "what the model answers to the train texts on average is taken out (calibration)"
+    note = "calibrated by what the model answers to the train texts on average"
     calibrated = _plan(twin, task, lm, [hand], note, required=True)
     return [*(without if plan.name == named else plan for plan in plans), calibrated]
 
@@ -282,7 +282,7 @@ def _best_word(task: Task, lm: FrozenLM) -> ControlPlan:
         prompts = [prompt for prompt in prompts if set(allowed).issuperset(prompt.ids)]
     prompts = list(dict.fromkeys(prompts))
     if not prompts:
-        return ControlPlan(BEST_WORD, task, (), (), "left out: the task takes none of the words")
+        return ControlPlan(BEST_WORD, task, (), (), "left out: the task allows none of the words")
     note = f"the best on train of {len(prompts)} common words"
     return _plan(BEST_WORD, task, lm, prompts, note)
 
@@ -301,13 +301,13 @@ def _in_context(task: Task, lm: FrozenLM) -> Iterator[ControlPlan]:
         if lm.context is None or longest + len(prompt) <= lm.context:
             each = f", {n_rounds} a class," if task.class_words else ""
             note = (
-                f"{len(shown)} train examples{each} with their answers before every text, so that "
-                f"train is no test of it{found.note and '; '}{found.note}"
+                f"{counted(len(shown), 'train example')}{each} with answers before every text, so "
+                f"its train score is too good{found.note and '; '}{found.note}"
             )
             yield _plan(IN_CONTEXT, variant, lm, [prompt], note, variant=True)
             return
     note = (
-        f"left out: one demonstration a class takes {len(prompt)} tokens, the longest example "
-        f"{longest}, and {lm.name} has room for {lm.context}"
+        f"left out: the fewest demonstrations take {len(prompt)} tokens and the longest example "
+        f"{longest}, and {lm.name} takes {lm.context}"
     )
     yield ControlPlan(IN_CONTEXT, variant, (), (), note)

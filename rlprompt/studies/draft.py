@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rlprompt._utils.text import counted
 from rlprompt.config.registry import make_optimiser
 from rlprompt.data.roles import Roles
 from rlprompt.data.survey import Survey
@@ -79,15 +80,15 @@ def make_draft(
         *([("optimisers", f"without {GRADIENT}: {refused}")] if refused else []),
         ("examples", sizes),
         ("budget", f"{rows:,} rows a search: {covered}; {rate}"),
-        ("time", f"about {minutes} minutes for all of it"),
+        ("time", f"about {counted(minutes, 'minute')} in all"),
     ]
     why = {("task", *place): remark for place, remark in made.why.items()} | {
-        ("prompt", "length"): "tokens; {at_least: 1, at_most: 5} for any number of these",
+        ("prompt", "length"): "tokens; {at_least: 1, at_most: 5} for any length in that range",
         ("optimisers",): f"without {GRADIENT}: {refused}"
         if refused
         else "others: rlprompt ls optimisers",
-        ("seeds",): "of luck; three or more, such as [0, 1, 2], to conclude anything",
-        ("budget",): f"rows a search: {covered}, about {minutes} minutes in all",
+        ("seeds",): "random seeds; three or more, such as [0, 1, 2], to compare methods",
+        ("budget",): f"rows a search: {covered}, about {counted(minutes, 'minute')} in all",
     }
     content = {
         "name": name,
@@ -104,7 +105,7 @@ def make_draft(
 def _optimisers(lm: FrozenLM) -> tuple[tuple[str, ...], str]:
     """The methods, and why the one with a gradient is not among them."""
     if method := quantisation(lm.model):
-        return OPTIMISERS[:-1], f"weights quantised by {method} may carry no gradient"
+        return OPTIMISERS[:-1], f"weights quantised by {method} may pass on no gradient"
     if obstacle := lm.vectors_obstacle:
         return OPTIMISERS[:-1], obstacle
     return OPTIMISERS, ""
@@ -120,7 +121,7 @@ def _measured(made: DraftTask, lm: FrozenLM, optimisers: tuple[str, ...]) -> tup
     task: Any = made.task
     splits = replace(task.splits, test=task.splits.test[:fewer])
     section = {**made.section, "test": fewer}
-    remark = {**made.why, ("test",): f"{n_test} would take more time than the searches"}
+    remark = {**made.why, ("test",): f"{n_test} examples would take longer than the searches"}
     made = replace(made, section=section, task=replace(task, splits=splits), why=remark)
     return made, _plan(made, lm, optimisers)
 

@@ -109,7 +109,7 @@ def draft_task(found: Survey, roles: Roles, lm: FrozenLM, data: str) -> DraftTas
     if not roles.classes and lm.kind == "masked":
         raise ValueError(
             f"the column {roles.label.name!r} holds written answers ({roles.why_label}), and "
-            f"{lm.name} is a masked model, which fills gaps and writes none; give another model "
+            f"{lm.name} is a masked model, which fills gaps and cannot write; give another model "
             "with --model, or a column of classes with --label"
         )
     drafts = [_Drafting(found, roles, lm, data, shape).made() for shape in _shapes(roles, lm)]
@@ -257,10 +257,10 @@ class _Drafting:
         section |= {"label": roles.name, "template": self.shape.template}
         self.why[("label",)] = roles.why_label
         names = listed(column.name for column in roles.text)
-        self.why[("template",)] = f"{self.shape.kind}; {names} is read: {roles.why_text}"
+        self.why[("template",)] = f"{self.shape.kind}; reads {names}: {roles.why_text}"
         if not roles.classes:
             section["reward"] = LOG_LIKELIHOOD
-            self.why[("reward",)] = "how likely the model finds the answer; nothing is written"
+            self.why[("reward",)] = "of the right answer; the model writes nothing"
         elif _are_codes(roles):
             section |= {"label_words": "auto", "labels": [*roles.classes]}
         else:
@@ -268,7 +268,7 @@ class _Drafting:
         if roles.aliases:
             same = {} if section.get("label_words") != "auto" else {c: c for c in roles.classes}
             section["labels"] = same | dict(roles.aliases)
-            self.why[("labels",)] = "spellings that differ in case alone"
+            self.why[("labels",)] = "spellings that differ only in case"
         return section | self._sizes() | {"hand_prompt": self.shape.hand_prompt}
 
     def _sizes(self) -> dict[str, Any]:
@@ -284,15 +284,15 @@ class _Drafting:
             counts = sorted(roles.classes.values())
             common = [n for n in counts if n >= COMMON] or counts
             section["shots"] = max(1, min(SHOTS, common[(len(common) - 1) // 2] // 3))
-            self.why[("shots",)] = "examples a class for train, and as many for dev"
+            self.why[("shots",)] = "examples per class for train, and as many for dev"
         drawn = 2 * section.get("shots", 0) * max(1, len(roles.classes))
         if not self.found.apart and n_rows - drawn > TEST:
             section["test"] = TEST
         if "test" in section:
-            self.why[("test",)] = "of all that are left; leave it out to test on all"
+            self.why[("test",)] = "of the remaining examples; leave it out to test on all of them"
         if roles.classes and max(roles.classes.values()) >= UNEVEN * min(roles.classes.values()):
             section["metric"] = "macro_f1"
-            self.why[("metric",)] = "classes are of unequal size, and this weighs them alike"
+            self.why[("metric",)] = "classes differ in size, and this metric weights them equally"
         return section
 
     def _settled(self, section: Mapping[str, Any]) -> tuple[dict[str, str], Task]:
@@ -311,7 +311,7 @@ class _Drafting:
                 continue
             reason = str(first or "").partition("; ")[0]
             for key in remedy:
-                self.why[(key,)] = f"or else: {reason}"
+                self.why[(key,)] = f"without it: {reason}"
                 self.said.append(("data", f"{key}: {remedy[key]}, since {reason}"))
             return remedy | done, task
         assert first is not None
@@ -324,7 +324,7 @@ class _Drafting:
         except ValueError as error:
             splits = replace(task.splits, **TOO_LONG)
             made = fitted(replace(task, splits=splits), self.lm, LENGTH)
-            self.why[("on_long_text",)] = f"or else: {str(error).partition(';')[0]}"
+            self.why[("on_long_text",)] = f"without it: {str(error).partition(';')[0]}"
             return TOO_LONG, made
 
     def _with_lengths(self, section: dict[str, Any], task: GenerationTask) -> Task:
@@ -332,13 +332,13 @@ class _Drafting:
         answers = [answer for example in task.splits.train for answer in example.references]
         longest = max(len(self.lm.encode(answer, plain=True)) for answer in answers)
         changes: dict[str, Any] = {"max_new_tokens": min(MOST_TOKENS, 4 + 5 * longest // 4)}
-        self.why[("max_new_tokens",)] = f"answers have {longest} tokens at the most"
+        self.why[("max_new_tokens",)] = f"train answers have {counted(longest, 'token')} at most"
         if any("\n" in answer for answer in answers):
             changes["stop"] = []
             self.why[("stop",)] = "answers have line breaks"
         if np.mean([len(answer.split()) for answer in answers]) > LONG_ANSWER:
             changes["metric"] = "token_f1"
-            self.why[("metric",)] = "of long answers hardly any is written exactly"
+            self.why[("metric",)] = "long answers are hardly ever matched exactly"
         section |= changes
         return replace(task, **changes)
 
@@ -355,8 +355,8 @@ class _Drafting:
                 self.said.append(("words", f"the classes themselves, since {error}"))
             else:
                 words = "; ".join(f"{c}: {w[0]}" for c, w in task.class_words.items())
-                self.why[place] = f"numbers say nothing; found on train: {words}"
-                self.said.append(("words", f"found on train, as numbers say nothing: {words}"))
+                self.why[place] = f"the classes are numbers; found on train: {words}"
+                self.said.append(("words", f"found on train, as the classes are numbers: {words}"))
                 return task
         else:
             for label, one in self.shape.words.items():
@@ -366,7 +366,7 @@ class _Drafting:
         report = task.label_word_report(self.lm)
         if len({len(one.ids) for one in report.words}) > 1:
             section["length"] = "mean"
-            self.why[("length",)] = "words are of several lengths; scores are taken a token"
+            self.why[("length",)] = "words differ in number of tokens; scores are means per token"
             task = replace(task, length="mean")
             report = task.label_word_report(self.lm)
         # That a word is long was said of its class.
@@ -381,7 +381,7 @@ class _Drafting:
         told = [("text", f"{names} ({roles.why_text})"), ("label", self._told_label())]
         if roles.rare:
             few = ", ".join(f"{name} {n}" for name, n in roles.rare.items())
-            rare = f"too few rows to be drawn, so left out: {few}"
+            rare = f"left out, with too few rows: {few}"
             told.append(("label", rare))
             self.why[("label_words",)] = rare
         if found.faults:
@@ -415,7 +415,7 @@ def _told_shapes(merits: list[tuple[int, float, float]], best: int, figure: str)
     if mine[0] != other[0]:
         return f"{names[best]}, in which more label words are one token than in {names[1 - best]}"
     return (
-        f"{names[best]}: under the hand-written prompt the {figure} on train is {mine[1]:.2f}, and "
+        f"{names[best]}: with the hand-written prompt, {figure} on train is {mine[1]:.2f}, against "
         f"{other[1]:.2f} with {names[1 - best]}"
     )
 
@@ -423,9 +423,9 @@ def _told_shapes(merits: list[tuple[int, float, float]], best: int, figure: str)
 def _why_word(one: ChosenWord) -> str:
     match one.why:
         case "usual":
-            return "as in papers on such classes"
+            return "usual in papers for such classes"
         case "opposite":
-            return "one class is what the other is not"
+            return "one class is the negation of the other"
         case "name":
             return "its name, one token"
         case "part":

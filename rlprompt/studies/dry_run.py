@@ -356,7 +356,7 @@ def _seconds(
     elif task.has("rewards_with_grad"):
         task.rewards_with_grad(lm, cast("Sequence[SoftPrompt]", prompts), examples)
     else:
-        raise ValueError(f"task {task.name!r} has no gradient; leave that optimiser out")
+        raise ValueError(f"task {task.name!r} has no gradient; leave out optimisers that need it")
     return time.perf_counter() - began
 
 

@@ -99,10 +99,13 @@ class Experiment:
         """Find what is wrong while nothing is paid for."""
         object.__setattr__(self, "task", as_task(self.task))
         if not self.optimisers or not self.seeds:
-            raise ValueError("nothing to run: give one optimiser and one seed or more")
+            raise ValueError("nothing to run: give at least one optimiser and one seed")
         slugs = [file_part(name) for name in self.optimisers]
         if len(set(slugs)) < len(slugs):
-            raise ValueError(f"names of optimisers differ too little for files: {slugs}")
+            raise ValueError(
+                f"optimisers would have the same file names ({', '.join(slugs)}); give them names "
+                "that differ in letters or digits"
+            )
         for optimiser in self.optimisers.values():
             check_model(optimiser, self.lm)
         longest = max(Length.of(self.space(name)["length"]).at_most for name in self.optimisers)
@@ -141,16 +144,16 @@ class Experiment:
             return
         if climb and not self.task.has("cross_entropy_with_grad"):
             raise ValueError(
-                f"task {self.task.name!r} has no gradient, which {', '.join(climb)} would climb; "
-                "use methods that need rewards only, such as grow or ppo"
+                f"task {self.task.name!r} has no gradient, which {', '.join(climb)} would follow; "
+                "use methods that need only rewards, such as grow or ppo"
             )
         # Of methods without such a setting it is not known; `Objective` asks before it charges.
         asked = {name: getattr(self.optimisers[name], "loss", "cross_entropy") for name in climb}
         if flat := [name for name, loss in asked.items() if loss != "cross_entropy"]:
             raise ValueError(
                 f"the reward of task {self.task.name!r} has no gradient, which {', '.join(flat)} "
-                "would climb; set `loss: cross_entropy` there, or use methods that need rewards "
-                "only, such as grow or ppo"
+                "would follow; set `loss: cross_entropy` there, or use methods that need only "
+                "rewards, such as grow or ppo"
             )
 
     def _check_spaces(self) -> None:
@@ -217,7 +220,7 @@ def searches(experiments: Sequence[Experiment]) -> dict[str, PlannedSearch]:
             or models of one name, or two splits of the same examples.
     """
     if not experiments:
-        raise ValueError("nothing to run: give one experiment or more")
+        raise ValueError("nothing to run: give at least one experiment")
     _tell_apart(experiments)
     found: dict[str, PlannedSearch] = {}
     for parts, experiment in zip(_differences(experiments), experiments, strict=True):
@@ -225,7 +228,8 @@ def searches(experiments: Sequence[Experiment]) -> dict[str, PlannedSearch]:
             name = "/".join(file_part(part) for part in (*parts, f"{optimiser}-seed{seed}"))
             if name in found:
                 raise ValueError(
-                    f"two searches would be called {name}; the same task and model are there twice"
+                    f"two searches would be called {name}: the same task and model are given "
+                    "twice; leave one out"
                 )
             found[name] = PlannedSearch(
                 task=experiment.task,
@@ -262,19 +266,19 @@ def _tell_apart(experiments: Sequence[Experiment]) -> None:
         # Label words that a model finds are its own.
         if tasks.setdefault(experiment.place, content) != content:
             raise ValueError(
-                f"two tasks are called {experiment.task_name}; call one of them otherwise: "
-                "`tasks:` takes a mapping of names as well as a list"
+                f"two tasks are called {experiment.task_name}; give each its own name, with a "
+                "mapping of names under `tasks:`"
             )
         if models.setdefault(lm.name, lm.fingerprint.digest) != lm.fingerprint.digest:
             raise ValueError(
-                f"two models are called {lm.name}; call one of them otherwise: "
-                "`models:` takes a mapping of names as well as a list"
+                f"two models are called {lm.name}; give each its own name, with a mapping of names "
+                "under `models:`"
             )
         if examples.setdefault(task.fingerprint, task.splits.digest) != task.splits.digest:
             raise ValueError(
-                f"task {experiment.task_name} has the fingerprint of another with other examples, "
-                "so their scores would be mixed up; a fingerprint is a hash of all that decides a "
-                "reward, examples included"
+                f"task {experiment.task_name} has the same fingerprint as one with other examples, "
+                "so their scores would be mixed up; make its fingerprint a hash of all that "
+                "decides a reward, examples included"
             )
 
 

@@ -59,8 +59,8 @@ def claimed(out: Path, *, beside: bool = False) -> Iterator[Path]:
             break
         if not beside:
             raise ValueError(
-                f"{place} is there already and nothing is overwritten; it holds no study to go on "
-                "with, so remove it or name another folder"
+                f"{place} exists, holds no study to go on with, and is not overwritten; remove it "
+                "or give another folder"
             )
     try:
         yield place

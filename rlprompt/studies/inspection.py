@@ -194,7 +194,7 @@ def _export_parquet(store: Store, path: Path) -> int:
         import pyarrow.parquet
     except ImportError:
         raise ValueError(
-            "Parquet needs a package more: pip install 'rlprompt[parquet]', or give a name that "
+            "Parquet needs another package: pip install 'rlprompt[parquet]', or give a name that "
             "ends in .csv"
         ) from None
     schema = pyarrow.schema(

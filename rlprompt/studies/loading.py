@@ -89,9 +89,9 @@ def load_experiments(
         optimisers[one.title] = made = make_optimiser(one.name, settings)
         if config.prompt.kind not in (None, made.searches):
             raise ValueError(
-                f"{one.title} searches prompts of the kind {made.searches}, and the experiment's "
-                f"are of the kind {config.prompt.kind}: take methods that search that, or leave "
-                "`kind` out, and each method searches its own"
+                f"{one.title} searches prompts of the kind {made.searches}, and the experiment "
+                f"asks for the kind {config.prompt.kind}; use methods that search that, or leave "
+                "`kind` out, so that each method searches its own"
             )
         if prompt != config.prompt:
             own[one.title] = prompt

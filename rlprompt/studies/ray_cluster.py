@@ -70,20 +70,20 @@ class Ray:
     def __post_init__(self) -> None:
         """Check the settings."""
         if importlib.util.find_spec("ray") is None:
-            raise ValueError("`executor: ray` needs a package more: pip install 'rlprompt[ray]'")
+            raise ValueError("`executor: ray` needs another package: pip install 'rlprompt[ray]'")
         if self.address.startswith("ray://"):
             raise ValueError(
-                f"address {self.address!r} is of Ray's client, which leaves the store behind; run "
-                "this on a machine of the cluster, with address auto"
+                f"address {self.address!r} is one of Ray's client, which cannot reach the study's "
+                "files; run this on a machine of the cluster, with `address: auto`"
             )
         if self.num_cpus < 0 or self.num_gpus < 0 or not self.num_cpus + self.num_gpus:
             raise ValueError(
-                f"a search needs cores or GPUs, got num_cpus {self.num_cpus} and num_gpus "
-                f"{self.num_gpus}"
+                "num_cpus and num_gpus must be 0 or more and not both 0, got "
+                f"{self.num_cpus} and {self.num_gpus}"
             )
         if self.workers < 1 or self.wait < 0:
             raise ValueError(
-                f"give one worker or more and 0 seconds or more to wait, got {self.workers} and "
+                f"workers must be 1 or more and wait 0 seconds or more, got {self.workers} and "
                 f"{self.wait}"
             )
 
@@ -187,12 +187,12 @@ class _Workers:
         except errors.RayTaskError as error:
             if isinstance(error.cause, StoreError):
                 raise error.cause from None
-            raise ClusterError(f"a process of the cluster cannot work: {error.cause}") from error
+            raise ClusterError(f"a process of the cluster failed: {error.cause}") from error
         except errors.RayError as error:
             raise ClusterError(
-                f"a process of the cluster was lost {RETRIES + 1} times, or the one that has the "
-                f"store was ({error_line(error)}); what was paid for is kept, so the same command "
-                "goes on with it"
+                f"a process of the cluster was lost {RETRIES + 1} times, or the one that holds the "
+                f"store was ({error_line(error)}); run the same command again, which scores "
+                "nothing twice"
             ) from error
 
 
@@ -238,7 +238,7 @@ def _connected(settings: Ray) -> Iterator[Any]:
     except ConnectionError as error:
         raise ClusterError(
             f"there is no Ray cluster at {settings.address!r} ({error_line(error)}); start one "
-            "with `ray start --head`, or say `address: local` for this machine alone"
+            "with `ray start --head`, or set `address: local` for this machine alone"
         ) from error
     try:
         yield ray
@@ -273,7 +273,7 @@ class _Room:
             return
         there = "; ".join(", ".join(f"{n.get(kind, 0):g} {kind}" for kind in needs) for n in alive)
         wanted = ", ".join(f"{least:g} {kind}" for kind, least in needs.items())
-        lack = f"a search needs {wanted}, and no machine of the cluster has that ({there})"
+        lack = f"a search needs {wanted}, and no machine of the cluster has them ({there})"
         wait = 0 if self._settings.address == "local" else self._settings.wait
         if self._since is None:
             self._since = time.monotonic()

@@ -101,7 +101,9 @@ class LogisticHead:
             for split, part in splits.items()
         }
         if set(labels["train"].tolist()) != set(range(len(classes))):
-            raise ValueError("train lacks a class, so that a logistic head cannot learn it")
+            raise ValueError(
+                "train lacks a class, so a logistic head cannot learn it; give more train examples"
+            )
 
         def fit(strength: float) -> Any:
             head = LogisticRegression(C=strength, max_iter=10_000)
@@ -283,13 +285,13 @@ def check_references(references: Mapping[str, Reference], task: Task, lm: Frozen
     for name, reference in references.items():
         if not task.class_words:
             raise ValueError(
-                f"reference {name} learns to tell classes apart, and task {task.name!r} has none; "
-                "leave it out of `references`"
+                f"reference {name} needs classes, and task {task.name!r} has none; leave it out of "
+                "`references`"
             )
         if lm.kind != "causal":
             raise ValueError(
-                f"reference {name} trains causal models, and {lm.name} is {lm.kind}; leave it out "
-                "of `references`"
+                f"reference {name} trains causal models only, and {lm.name} is {lm.kind}; leave it "
+                "out of `references`"
             )
         if lm.served:
             raise ValueError(
@@ -304,7 +306,7 @@ def check_references(references: Mapping[str, Reference], task: Task, lm: Frozen
             )
         if reference.package and importlib.util.find_spec(reference.package) is None:
             raise ValueError(
-                f"reference {name} needs a package more: pip install 'rlprompt[references]'"
+                f"reference {name} needs another package: pip install 'rlprompt[references]'"
             )
 
 

@@ -62,8 +62,8 @@ class ModelReference(FrozenLM):
         if live.fingerprint.digest != known.digest:
             there, here = map(dataclasses.asdict, (known, live.fingerprint))
             raise ValueError(
-                f"{self.name} is another model on this machine: "
-                + "; ".join(differences(there, here))
+                f"{self.name} is another model on this machine, so the search cannot run here: "
+                + "; ".join(differences(there, here, words=("on the first", "here")))
             )
         live.name = self.name
         return live
@@ -152,7 +152,7 @@ class StudyServer:
     def _attempt(self, worker: int, number: int) -> _Attempt:
         attempt = self._attempts.get(worker)
         if attempt is None or attempt.number != number:
-            raise StoreError("the search was begun again on another machine; this one leaves it")
+            raise StoreError("the search was restarted on another machine; this one leaves it")
         return attempt
 
 

@@ -83,7 +83,7 @@ def compare(
     """
     if cluster is not None and workers > 1:
         raise ExperimentError(
-            f"{workers} workers on this machine and a Ray cluster; give one of the two (with "
+            f"got {workers} workers on this machine and a Ray cluster; give one of the two (with "
             "`executor: ray`, workers are set under `ray:`)"
         )
     watcher = watcher or (Progress() if in_notebook() else Silent())
@@ -202,7 +202,7 @@ def helpers(
         What warns of each that has failed since it was called last.
     """
     if count > 0 and not experiment.config:
-        raise ValueError("several workers need an experiment that was loaded from a file")
+        raise ValueError("several workers need an experiment that was loaded from a file; use one")
     command = [sys.executable, "-m", "rlprompt.cli", "work", str(out)]
     if cache:
         command += ["--cache", str(cache)]
@@ -211,7 +211,7 @@ def helpers(
     def tell_lost() -> None:
         for number in [one for one, process in helping.items() if process.poll()]:
             logger.warning(
-                "worker %d ended with exit code %d, and the others do its searches; %s says why",
+                "worker %d ended with exit code %d; the others do its searches, and %s says why",
                 *(number, helping.pop(number).returncode, out / f"worker-{number}.log"),
             )
 

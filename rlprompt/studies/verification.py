@@ -165,7 +165,7 @@ def check_unchanged(runs: Sequence[StoredRun], planned: Mapping[str, PlannedSear
     ]
     if changed:
         raise ValueError(
-            "this is not what the study was made with, so its answers are not compared:\n  "
+            "model, task or data are not those of the study, so nothing is scored:\n  "
             + "\n  ".join(dict.fromkeys(changed))
         )
 

@@ -356,7 +356,7 @@ class Task:
         Raises:
             ValueError: There is no such thing, which is the default.
         """
-        raise ValueError(f"task {self.name!r} has no prior of a prompt (no method log_priors)")
+        raise ValueError(f"task {self.name!r} has no class priors (no method log_priors)")
 
     def knowing(self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats) -> Task:
         """The task, told the `log_priors` of some prompts, which it need not find again.
@@ -473,7 +473,7 @@ def columns(
         if field not in ("text", text):
             raise ValueError(
                 f"the template has the field {field!r}, and text names the column {text!r}: is one "
-                f"of them misspelt? If not, say `text: {{{field}: {text}}}`"
+                f"of them misspelt? If not, set `text: {{{field}: {text}}}`"
             )
         return {field: text}
     named = dict(text) if isinstance(text, Mapping) else {column: column for column in text}

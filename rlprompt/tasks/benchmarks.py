@@ -438,7 +438,7 @@ def _template(known: Benchmark, text: TemplateText, answer_space: AnswerSpace) -
     template = Template.of(text, answer_space)
     if unknown := set(template.fields) - set(known.columns):
         raise ValueError(
-            f"template {text!r} has the field {min(unknown)!r}; {known.name} has "
+            f"template {text!r} has the field {min(unknown)!r}; the fields of {known.name} are "
             f"{', '.join(known.columns)}"
         )
     return template

@@ -104,9 +104,8 @@ def check_prior(prior: Tensor, classes: Sequence[str]) -> Tensor:
     if empty.any():
         names = ", ".join(repr(name) for name, none in zip(classes, empty, strict=True) if none)
         raise ValueError(
-            f"the model gives the class {names} a probability of 0 after every text that the prior "
-            "is made of, and nothing can be divided by that; choose other label words, or "
-            "`calibration: none`"
+            f"the prior of {names} is 0 under every text that it is taken from, so scores cannot "
+            "be divided by it; choose other label words, or set `calibration: none`"
         )
     return prior
 

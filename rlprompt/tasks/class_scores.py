@@ -104,8 +104,8 @@ def check_slope(reward: str) -> None:
     """
     if not has_slope(reward):
         raise ValueError(
-            f"the reward {reward} has no gradient; a gradient method needs "
-            f"{', '.join(filter(has_slope, REWARDS))}, or the loss cross_entropy beside it"
+            f"the reward {reward} has no gradient; set it to one of "
+            f"{', '.join(filter(has_slope, REWARDS))}, or set `loss: cross_entropy` of the method"
         )
 
 

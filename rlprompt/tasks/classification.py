@@ -112,22 +112,22 @@ class ClassificationTask(ChoosingTask):
         """Check what a user can get wrong."""
         object.__setattr__(self, "label_words", named_classes(self.label_words))
         if self.reward not in REWARDS:
-            raise ValueError(f"reward {self.reward!r}; give one of {', '.join(REWARDS)}")
+            raise ValueError(f"reward is {self.reward!r}; give one of {', '.join(REWARDS)}")
         if self.calibration not in CALIBRATIONS:
             raise ValueError(
-                f"calibration {self.calibration!r}; give one of {', '.join(CALIBRATIONS)}"
+                f"calibration is {self.calibration!r}; give one of {', '.join(CALIBRATIONS)}"
             )
         check_choice("metric", self.metric, ClassMetric)
         check_choice("select_by", self.select_by, SelectBy)
         if not 0 <= self.calibration_strength <= 1:
             raise ValueError(
-                f"calibration_strength is {self.calibration_strength}; give a number from 0, which "
-                "takes nothing out, to 1"
+                f"calibration_strength is {self.calibration_strength}; give a number from 0 (no "
+                "calibration) to 1"
             )
         if self.calibration != "none" and not self.template.fields:
             raise ValueError(
-                f"template {self.template.text!r} has no field, so there is no text whose content "
-                "could be left out; calibration needs one"
+                f"template {self.template.text!r} has no field, and calibration needs one; add a "
+                "field such as {text}, or set `calibration: none`"
             )
         for examples in self.splits.parts().values():
             self._labels(examples)
@@ -322,7 +322,7 @@ class ClassificationTask(ChoosingTask):
         if self.metric == "accuracy":
             return None
         if measured.answers is None:
-            raise ValueError(f"the metric {self.metric} needs the classes that were answered")
+            raise ValueError(f"the metric {self.metric} needs the model's answers")
         labels = [example.label for example in examples]
         return np.array([SET_METRICS[self.metric](labels, row) for row in measured.answers])
 
@@ -422,9 +422,7 @@ class ClassificationTask(ChoosingTask):
             for label in words
         ]
         rounds = list(zip(*texts, strict=False))
-        note = (
-            "what it answers to texts without content is taken out, for it is told those of train"
-        )
+        note = "calibrated by what the model answers to texts without content, since train is shown"
         return Demonstrations(
             led, rounds[: max(1, MOST_SHOTS // len(words))], note if of_train else ""
         )

@@ -69,14 +69,14 @@ class CompressionTask(Task):
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
         if not self.prompt.strip():
-            raise ValueError("there is no prompt to compress; give the long one")
+            raise ValueError("the prompt to compress is empty; give a text")
         if not 0 <= self.penalty < math.inf:
             raise ValueError(f"penalty is {self.penalty}; give the price of a token, 0 or above")
         object.__setattr__(self, "task", as_task(self.task))
         if not self.task.has("written"):
             raise ValueError(
-                f"task {self.task.name!r} does not say how a written prompt enters its template "
-                "(hand_prompt and written(lm, text)), so none can be compressed for it"
+                f"task {self.task.name!r} cannot place a written prompt in its template, so none "
+                "can be compressed for it; give it hand_prompt and written(lm, text)"
             )
 
     @property
@@ -158,8 +158,8 @@ class CompressionTask(Task):
             if isinstance(blank, int):
                 return blank
         raise ValueError(
-            f"the tokenizer of {lm.name} has neither a pad nor an end token that could stand for "
-            "nothing"
+            f"the tokenizer of {lm.name} has neither a pad nor an end token to mark dropped tokens "
+            "with; choose another model"
         )
 
     def tokens(self, lm: FrozenLM) -> Sequence[int]:

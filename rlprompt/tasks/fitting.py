@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from rlprompt._utils.text import counted
 from rlprompt.data.examples import Example, Splits, named
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, TokenPrompt
@@ -162,8 +163,8 @@ class _Fitting:
             return replace(example, fields=fields)
         raise ValueError(
             f"the {split} example {_where(example)} is too long even without its text: the "
-            f"template, a prompt of {self.n_prompt} tokens and the answer take more than the "
-            f"{self.lm.context} tokens of {self.lm.name}"
+            f"template, {counted(self.n_prompt, 'token')} of prompt and the answer take more than "
+            f"the {self.lm.context} tokens of {self.lm.name}; shorten them, or choose another model"
         )
 
     def _fits(self, example: Example) -> bool:
@@ -181,7 +182,7 @@ class _Fitting:
         if self.long:
             skipped = self.splits.on_long_text == "skip"
             done = "left out" if skipped else f"cut ({self.splits.on_long_text})"
-            why = f"for the {self.lm.context} tokens that {self.lm.name} takes"
+            why = f"to fit the {self.lm.context} tokens that {self.lm.name} takes"
             one, many = f"text too long was {done} {why}", f"texts too long were {done} {why}"
             found.append(named(self.long, one, many))
         return found

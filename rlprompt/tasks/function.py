@@ -46,7 +46,7 @@ import numpy as np
 
 from rlprompt._utils.own_source import imported_files
 from rlprompt._utils.plugins import load_object
-from rlprompt._utils.text import error_line
+from rlprompt._utils.text import counted, error_line
 from rlprompt.data.examples import Example, Splits
 from rlprompt.data.load import DataSource
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
@@ -161,8 +161,8 @@ class RewardFunction:
             text += "".join(f"\n{m}\n{file.read_text('utf-8')}" for m, file in helpers.items())
         except (OSError, TypeError, UnicodeDecodeError):
             raise ValueError(
-                f"the text of the reward {self.name} cannot be found, and it decides which stored "
-                "scores are its own; define it in a file"
+                f"the source of reward {self.name} cannot be read, and stored scores are found by "
+                "it; define the function in a file"
             ) from None
         return hashlib.blake2b(f"{self.name}\n{text}".encode(), digest_size=16).hexdigest()
 
@@ -205,8 +205,9 @@ class RewardFunction:
             return values, None
         if len(texts) != len(examples) or not all(isinstance(text, str) for text in texts):
             raise RewardError(
-                f"reward {self.name} gave the texts {reprlib.repr(texts)} beside its numbers, "
-                f"under the prompt {prompt!r}; give a list of {len(examples)} texts, one an example"
+                f"reward {self.name} gave the texts {reprlib.repr(texts)} with its numbers, under "
+                f"the prompt {prompt!r}; give a list of {counted(len(examples), 'text')}, one for "
+                "each example"
             )
         return values, tuple(texts)
 
@@ -228,7 +229,7 @@ class RewardFunction:
     def _checked(
         self, rewards: Any, given: Any, examples: Sequence[Example], prompt: str
     ) -> Floats:
-        wanted = f"a list of {len(examples)} numbers, one an example"
+        wanted = f"a list of {counted(len(examples), 'number')}, one for each example"
         if isinstance(rewards, str | bytes) or not hasattr(rewards, "__len__"):
             raise RewardError(
                 f"reward {self.name} gave {type(rewards).__name__} {reprlib.repr(rewards)} under "
@@ -293,7 +294,7 @@ def load_reward(spec: str) -> RewardFunction:
         return found
     if not callable(found):
         kind = type(found).__name__
-        raise ValueError(f"{spec} is of the type {kind} and no function; write {SIGNATURES}")
+        raise ValueError(f"{spec} is of the type {kind}, not a function; write {SIGNATURES}")
     return RewardFunction(found)
 
 

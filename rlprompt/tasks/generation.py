@@ -138,8 +138,8 @@ class GenerationTask(TemplateTask):
         if self._by_likelihood:
             if self.length_penalty:
                 raise ValueError(
-                    f"length_penalty is {self.length_penalty}, and under {LOG_LIKELIHOOD} nothing "
-                    "is written that it could be taken off for; leave it out"
+                    f"length_penalty is {self.length_penalty}, and with {LOG_LIKELIHOOD} the model "
+                    "writes nothing to penalise; leave it out"
                 )
             for split, part in self.splits.parts().items():
                 for example in part:
@@ -338,9 +338,8 @@ class GenerationTask(TemplateTask):
         """
         if lm.served and self.length_penalty:
             raise ValueError(
-                f"length_penalty is taken off for each token, and {lm.name}, served by {lm.where}, "
-                "does not tell the tokens of an answer; leave it out, or take a model on this "
-                "machine"
+                f"length_penalty needs the number of tokens in an answer, which {lm.name}, served "
+                f"by {lm.where}, does not report; leave it out, or use a model on this machine"
             )
         queries = self.queries(lm, examples)
         answers = lm.generate(prompts, queries, **dataclasses.asdict(self._decoding))

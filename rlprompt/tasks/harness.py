@@ -55,11 +55,11 @@ def from_harness(
     found = _read(source)
     config, kind = found.config, str(found.OUTPUT_TYPE)
     if kind not in ("multiple_choice", "generate_until"):
-        raise _unfit(source, f"its output_type is {kind}", "take multiple_choice or generate_until")
+        raise _unfit(source, f"its output_type is {kind}", "give multiple_choice or generate_until")
     for key in ("gen_prefix", "doc_to_image", "doc_to_audio", "process_results"):
         if getattr(config, key, None):
             way = "give a task without it, or write a class (docs/tasks-from-a-class.md)"
-            raise _unfit(source, f"it has `{key}`, which is not carried over", way)
+            raise _unfit(source, f"it has `{key}`, which rlprompt does not support", way)
     delimiter = str(config.target_delimiter)
     rows = {name: [_row(found, doc, source) for doc in docs] for name, docs in _parts(found)}
     settings: dict[str, Any] = {
@@ -108,10 +108,10 @@ def _read(source: str) -> Any:
             "YAML file, data files beside it, or the name of a task whose data are in the cache"
         ) from error
     if len(made) != 1:
-        raise _unfit(source, f"it stands for {len(made)} tasks", "give one of them")
+        raise _unfit(source, f"it is a group of {len(made)} tasks", "give one of them")
     (task,) = made.values()
     if not isinstance(task, ConfigurableTask):
-        raise _unfit(source, "it is a Python class", "give a task of a YAML file")
+        raise _unfit(source, "it is a Python class", "give a task that is a YAML file")
     return task
 
 
@@ -128,11 +128,11 @@ def _row(task: Any, doc: Mapping[str, Any], source: str) -> dict[str, Any]:
     """What the harness makes of a document."""
     text, target = task.doc_to_text(doc), task.doc_to_target(doc)
     if not isinstance(text, str):
-        raise _unfit(source, "its options stand before the answer (multiple inputs)", "take others")
+        raise _unfit(source, "its options are texts before the answer", "give another")
     if task.OUTPUT_TYPE == "generate_until":
         return {"text": text, "answer": target if isinstance(target, list) else str(target)}
     if isinstance(target, list):
-        raise _unfit(source, "several of its options are right", "take a task with one answer")
+        raise _unfit(source, "several of its options are right", "give a task with one answer")
     return {"text": text, "choices": list(task.doc_to_choice(doc)), "answer": target}
 
 
@@ -152,10 +152,10 @@ def _metric(task: Any, source: str) -> str:
     filters = [one.get("name") for one in task.config.filter_list or []]
     if filters or (named and not known):
         what = f"the filters {filters}" if filters else f"the metrics {named}"
-        way = "say how answers are scored: `reward:`, such as {name: number}"
-        raise _unfit(source, f"it has {what}, which are not carried over", way)
+        way = "set how answers are scored with `reward:`, such as {name: number}"
+        raise _unfit(source, f"it has {what}, which rlprompt does not support", way)
     return known[0] if known else "exact_match"
 
 
 def _unfit(source: str, what: str, way: str) -> ValueError:
-    return ValueError(f"the task {source!r} does not fit: {what}; {way}")
+    return ValueError(f"the task {source!r} cannot be used: {what}; {way}")

@@ -115,11 +115,11 @@ def preset(name: str, induction: Induction) -> Callable[..., GenerationTask]:
         ]
         made = Template.of(template)
         if made.messages and demonstrations:
-            raise ValueError("demonstrations need a template of one text; in a chat, write turns")
+            raise ValueError("demonstrations need a template of one text; write a chat's as turns")
         if made.fields != ("text",) or made.masked:
             raise ValueError(
-                f"template {template!r}; it needs {{prompt}} and {{text}}, the question, no other "
-                "field, and no {mask}: the model writes at the end"
+                f"template is {template!r}; it needs {{prompt}} and {{text}}, the question, no "
+                "other field, and no {mask}, for the model writes at the end"
             )
         if demonstrations < 0:
             raise ValueError(f"demonstrations is {demonstrations}; give 0 or more")

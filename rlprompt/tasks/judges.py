@@ -123,8 +123,8 @@ class StyleClassifier(Judge):
         known = self._classes
         if self.label not in known:
             raise ValueError(
-                f"the model {self.name} knows no class {self.label!r}{advice(self.label, known)}; "
-                "say which of its classes is the target style: style_label"
+                f"the model {self.name} has no class {self.label!r}{advice(self.label, known)}; "
+                "set style_label to its class for the target style"
             )
 
     @property

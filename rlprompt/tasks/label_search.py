@@ -90,18 +90,18 @@ def find_label_words(
     """
     labels = [class_name(label) for label in labels]
     if len(set(labels)) < 2 or len(set(labels)) < len(labels):
-        raise ValueError(f"two classes or more, each once; got {list(labels)}")
+        raise ValueError(f"labels are {list(labels)}; give two or more, each once")
     if count < 1 or pool < count * len(labels):
         raise ValueError(
-            f"count {count} and pool {pool}; give a count of 1 or more, and a pool of count times "
-            f"{len(labels)} classes or more"
+            f"count is {count} and pool {pool}; give a count of 1 or more, and a pool of count "
+            f"times {len(labels)} classes or more"
         )
     which = _which(examples, labels)
     words = _words(lm, template)
     if len(words) < pool:
         raise ValueError(
             f"the tokenizer of {lm.name} has {len(words)} words of one token that can answer in "
-            f"{template.text!r}, fewer than a pool of {pool}; name the label words yourself"
+            f"{template.text!r}, fewer than a pool of {pool}; give label words of your own"
         )
     text = template.on(lm).prompt_text(hand_prompt)
     prompt = TokenPrompt(template.prompt_ids(lm, text))
@@ -111,7 +111,7 @@ def find_label_words(
     label_words = {
         label: [spelt[word] for word in own] for label, own in zip(labels, chosen, strict=True)
     }
-    logger.info("label words %s get %.3f of %d examples", label_words, found, len(examples))
+    logger.info("label words %s: accuracy %.3f on %d examples", label_words, found, len(examples))
     return FoundWords(label_words, found, len(examples))
 
 
@@ -122,7 +122,7 @@ def with_found_words(task: Task, lm: FrozenLM) -> ClassificationTask:
         ValueError: It is no `ClassificationTask`; else as for `find_label_words`.
     """
     if not isinstance(task, ClassificationTask):
-        raise ValueError(f"task {task.name!r} tells no classes apart, so it has no label words")
+        raise ValueError(f"task {task.name!r} has no classes, so it has no label words")
     found = find_label_words(
         lm,
         task.splits.train,
@@ -152,7 +152,7 @@ def _which(examples: Sequence[Example], labels: Sequence[str]) -> Tensor:
     which = torch.tensor([places[example.label] for example in examples])
     for label, i in places.items():
         if not (which == i).any():
-            raise ValueError(f"class {label!r} has no example to find its words by")
+            raise ValueError(f"class {label!r} has no example to find its label words on; add one")
     return which
 
 

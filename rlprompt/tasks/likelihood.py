@@ -100,15 +100,15 @@ class Likelihood:
         """
         if self.lm.kind == "masked":
             raise ValueError(
-                f"{self.lm.name} is a masked model, which fills gaps and writes no answer that "
-                f"could have a {LOG_LIKELIHOOD}; take a causal or encoder-decoder model, or a task "
+                f"{self.lm.name} is a masked model, which fills gaps and cannot write, so an "
+                f"answer has no {LOG_LIKELIHOOD}; use a causal or encoder-decoder model, or a task "
                 "with label words"
             )
         if self.lm.served:
             raise ValueError(
-                f"{LOG_LIKELIHOOD} counts the end of an answer, and {self.lm.name}, served by "
-                f"{self.lm.where}, does not tell by which token it ends one; take a metric of what "
-                "it writes, such as exact_match, or a model on this machine"
+                f"{LOG_LIKELIHOOD} counts the token that ends an answer, which {self.lm.name}, "
+                f"served by {self.lm.where}, does not report; use a metric of what it writes, such "
+                "as exact_match, or a model on this machine"
             )
         spelt = [list(self._spelt(example)) for example in examples]
         n_candidates = max(sum(len(candidates) for _, candidates in own) for own in spelt)
@@ -170,7 +170,7 @@ def reference_texts(example: Example, split: str = "given") -> list[str]:
     found = list(dict.fromkeys(filter(None, map(str.strip, example.references))))
     if not found:
         raise ValueError(
-            f"{example.where(split)} has no reference answer, and {LOG_LIKELIHOOD} needs one of "
+            f"{example.where(split)} has no reference answer, and {LOG_LIKELIHOOD} needs one for "
             "every example; say which column holds it (label), or leave the row out"
         )
     return found

@@ -68,14 +68,14 @@ class LMJudge:
         if OUTPUT not in self._asked.fields or self._asked.masked:
             raise ValueError(
                 f"{self.name} has the template {self.template!r}; it needs {{output}}, where the "
-                "answer goes that is judged, and no {mask} or {prompt}"
+                "judged answer goes, and no {mask} or {prompt}"
             )
         if len({word.strip() for word in self.words} - {""}) != len(self.words) or not (
             len(self.words) >= 2
         ):
             raise ValueError(
                 f"{self.name} has the words {list(self.words)}; give two or more that differ, the "
-                "first one for an answer that is right"
+                "first for a right answer"
             )
 
     @property
@@ -118,7 +118,7 @@ class LMJudge:
         if not missing:
             return ""
         return (
-            f"no field {missing[0]!r}, which the template of {self.name} has; there are "
+            f"no field {missing[0]!r}, which the template of {self.name} needs; its fields are "
             f"{', '.join(sorted(there))}"
         )
 
@@ -149,7 +149,7 @@ def _loaded(name: str, device: str, dtype: str) -> FrozenLM:
     lm = living(name, device, dtype) or FrozenLM.load(name, device=device, dtype=dtype)
     if lm.kind == "masked":
         raise ValueError(
-            f"the judge {name} is a masked model, which does not go on with a text; take a causal "
-            "or encoder-decoder model"
+            f"the judge {name} is a masked model, which cannot continue a text; use a causal or "
+            "encoder-decoder model"
         )
     return lm

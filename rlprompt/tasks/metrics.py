@@ -262,7 +262,7 @@ def _regex(name: str, pattern: str) -> Metric:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"metric {name!r}: the pattern is broken: {error}") from None
+        raise ValueError(f"metric {name!r}: not a regular expression: {error}") from None
     return Metric(
         name,
         lambda output, _: float(compiled.search(output[:MOST_MATCHED]) is not None),
@@ -283,9 +283,9 @@ def _json(name: str, path: str) -> Metric:
     except OSError as error:
         raise ValueError(f"metric {name!r}: the schema cannot be read: {error}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"metric {name!r}: {path} is no JSON: {error}") from None
+        raise ValueError(f"metric {name!r}: {path} is not JSON: {error}") from None
     except jsonschema.SchemaError as error:
-        raise ValueError(f"metric {name!r}: {path} is no schema: {error.message}") from None
+        raise ValueError(f"metric {name!r}: {path} is not a JSON schema: {error.message}") from None
     elsewhere = [reference for reference in _references(schema) if not reference.startswith("#")]
     if elsewhere:
         raise ValueError(

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlprompt._utils.text import counted
 from rlprompt.data.examples import Example, Splits, check_choice
 from rlprompt.data.load import DataSource
 from rlprompt.data.options import LETTERS
@@ -97,7 +98,7 @@ class MultipleChoiceTask(ChoosingTask):
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
         if self.reward not in REWARDS:
-            raise ValueError(f"reward {self.reward!r}; give one of {', '.join(REWARDS)}")
+            raise ValueError(f"reward is {self.reward!r}; give one of {', '.join(REWARDS)}")
         check_choice("metric", self.metric, ChoiceMetric)
         check_choice("select_by", self.select_by, SelectBy)
         check_choice("answer_by", self.answer_by, AnswerBy)
@@ -108,15 +109,15 @@ class MultipleChoiceTask(ChoosingTask):
     def _check(self, example: Example, split: str) -> None:
         where, n = example.where(split), len(example.options)
         if n < 2:
-            raise ValueError(f"{where} has {n} options to choose from; give two or more")
+            raise ValueError(f"{where} has {counted(n, 'option')}; give two or more")
         if example.label not in example.options:
             raise ValueError(
-                f"{where} has the answer {example.label!r}, which is none of its options: "
+                f"{where} has the answer {example.label!r}, which is not one of its options: "
                 f"{', '.join(map(repr, example.options))}"
             )
         if self.answer_by == "letter" and n > len(LETTERS):
             raise ValueError(
-                f"{where} has {n} options, and there are {len(LETTERS)} letters; take "
+                f"{where} has {n} options, and there are {len(LETTERS)} letters; set "
                 "answer_by: text"
             )
 
@@ -164,9 +165,9 @@ class MultipleChoiceTask(ChoosingTask):
         """
         if calibration != "none":
             raise ValueError(
-                f"calibration is {calibration!r}: it takes out what a prompt says of classes "
-                "whatever the text, and here every row has other options; leave it out, or take "
-                "metric: acc_norm against options of unequal length"
+                f"calibration is {calibration!r}: it needs the same classes in every row, and here "
+                "each row has its own options; leave it out, or set metric: acc_norm where options "
+                "differ in length"
             )
         made = Template.of(template, answer_space)
         fields = columns(made, text)

@@ -123,12 +123,12 @@ class StyleTransferTask(TemplateTask):
         """Check what a user can get wrong."""
         if self.reward not in get_args(StyleReward):
             raise ValueError(
-                f"reward {self.reward!r}; give one of {', '.join(get_args(StyleReward))}"
+                f"reward is {self.reward!r}; give one of {', '.join(get_args(StyleReward))}"
             )
         if self.template.masked or self.template.fields != ("text",):
             raise ValueError(
-                f"template {self.template.text!r}; it needs {{text}} and {{prompt}}, no other "
-                "field, and no {mask}: the model writes at the end"
+                f"template is {self.template.text!r}; it needs {{text}} and {{prompt}}, no other "
+                "field, and no {mask}, for the model writes at the end"
             )
         if any(e.label == self.target for part in self.splits.parts().values() for e in part):
             raise ValueError(
@@ -141,11 +141,14 @@ class StyleTransferTask(TemplateTask):
         words = {word.strip() for word in self.words.values()} - {""}
         if self.target not in self.words or not 2 <= len(words) == len(self.words):
             raise ValueError(
-                f"words {dict(self.words)}; give one for the style {self.target!r} and others for "
-                "the other styles, or the name of a style_model"
+                f"words are {dict(self.words)}; give one for the style {self.target!r} and others "
+                "for the other styles, or a style_model"
             )
         if self._judging.fields != ("text",) or self._judging.masked:
-            raise ValueError(f"style_template {self.style_template!r}; it needs {{text}} alone")
+            raise ValueError(
+                f"style_template is {self.style_template!r}; it needs the field {{text}} and no "
+                "other, and no {mask}"
+            )
 
     @classmethod
     @draws(test=100)

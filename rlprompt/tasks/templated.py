@@ -139,8 +139,8 @@ class TemplateTask(Task):
             wanted = zip((lm.prefix_ids, lm.suffix_ids), frame, strict=True)
             written = lm.decode([i for ids, put in wanted if not put for i in ids])
             yield (
-                f"the template writes {written}, which the tokenizer of {lm.name} puts around "
-                "every text: it stands there once"
+                f"the template writes {written}, which the tokenizer of {lm.name} adds to every "
+                "text anyway: it is put there once"
             )
         text = own.prompt_text(self.hand_prompt or "It was")
         prompt = self.spelt(lm, text).ids
@@ -157,9 +157,10 @@ class TemplateTask(Task):
                     break
         if joined:
             yield (
-                f"in {len(joined)} of {len(examples)} train examples the tokenizer joins letters "
-                f"over a border once all is typed, first at {joined[0]}; the pieces keep tokens of "
-                "their own (as in lm-eval), so put a space or a line break between them"
+                f"in {len(joined)} of {len(examples)} train examples the tokenizer would join "
+                f"letters across two parts if the text were typed as one, first at {joined[0]}; "
+                "here parts are tokenised apart (as in lm-eval), so put a space or a line break "
+                "between them"
             )
 
     def described(self, lm: FrozenLM, prompt: TokenPrompt) -> tuple[str, bool]:

@@ -103,9 +103,9 @@ class Verbaliser:
         if len(self.label_words) < 2:
             raise ValueError(f"label_words needs two classes or more, got {dict(self.label_words)}")
         if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling {self.pooling!r}; give one of {', '.join(POOLINGS)}")
+            raise ValueError(f"pooling is {self.pooling!r}; give one of {', '.join(POOLINGS)}")
         if self.length not in LENGTHS:
-            raise ValueError(f"length {self.length!r}; give one of {', '.join(LENGTHS)}")
+            raise ValueError(f"length is {self.length!r}; give one of {', '.join(LENGTHS)}")
         seen: dict[str, str] = {}
         for label, words in self.words.items():
             if not words:
@@ -140,7 +140,7 @@ class Verbaliser:
         if lm.served and self.length == "mean":
             raise ValueError(
                 f"`length: mean` counts the tokens of label words, which {lm.name}, served by "
-                f"{lm.where}, does not tell; take `length: sum`, or a model on this machine"
+                f"{lm.where}, does not report; set `length: sum`, or use a model on this machine"
             )
         own, found = template.on(lm), dict[Ids, LabelWord]()
         for label, words in self.words.items():
@@ -184,15 +184,15 @@ class Verbaliser:
         lengths = sorted({len(word.ids) for word in words})
         if self.length == "sum" and len(lengths) > 1:
             yield (
-                f"label words have {lengths[0]} to {lengths[-1]} tokens, and the more tokens the "
-                "less likely a word is: choose words of equal length, or set `length: mean`"
+                f"label words have {lengths[0]} to {lengths[-1]} tokens, and a word of more tokens "
+                "is less likely: choose words of equal length, or set `length: mean`"
             )
         numbers = sorted({len(own) for own in self.words.values()})
         if self.pooling == "logsumexp" and len(numbers) > 1:
             yield (
-                f"classes have {numbers[0]} to {numbers[-1]} label words, whose probabilities are "
-                "added up, which favours a class with more: set `pooling: mean`, or give each "
-                "class as many"
+                f"classes have {numbers[0]} to {numbers[-1]} label words, and adding up their "
+                "probabilities favours a class with more: set `pooling: mean`, or give every class "
+                "the same number"
             )
         for word in words:
             if len(word.ids) >= MANY_TOKENS:
@@ -226,7 +226,7 @@ def named_classes(label_words: LabelWords) -> dict[str, str | Sequence[str]]:
     for label, words in label_words.items():
         name = class_name(label)
         if not name:
-            raise ValueError(f"label_words has the class {label!r}, which is no name")
+            raise ValueError(f"label_words has the class {label!r}; give it a name")
         if name in named:
             raise ValueError(f"label_words has the class {name!r} twice; once is enough")
         named[name] = words
@@ -240,7 +240,7 @@ def pool_words(loglik: Tensor, pooling: str) -> Tensor:
 
 def _check_word(label: str, word: object) -> None:
     if not isinstance(word, str):
-        raise ValueError(f"a label word of {label!r} is {word!r}, which is no text; quote it")
+        raise ValueError(f"a label word of {label!r} is {word!r}, not text; put it in quotes")
     if not word.strip():
         raise ValueError(f"the label word of {label!r} is empty; give a word")
 

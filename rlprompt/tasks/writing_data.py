@@ -115,7 +115,7 @@ def _catalogue(content: bytes) -> Iterator[tuple[str, str]]:
     """Messages and translations of a gettext `.mo` file (GNU gettext manual, section 10.3)."""
     magic, _, count, originals, translations = struct.unpack_from("<5I", content)
     if magic != 0x950412DE:
-        raise ValueError("this is no little-endian gettext catalogue")
+        raise ValueError("this is not a little-endian gettext catalogue")
     for i in range(count):
         pair = []
         for table in (originals, translations):

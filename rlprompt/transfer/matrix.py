@@ -281,7 +281,8 @@ def _cell(transfer: Transfer, sources: Sequence[Source], target: Target) -> Cell
         return Failure(failed[0].problem)
     notes = dict.fromkeys(note for entry in chosen for note in entry.notes)
     if failed:
-        notes[f"{len(failed)} of {len(chosen)} could not be scored: {failed[0].problem}"] = None
+        many = f"{len(failed)} of {len(chosen)} prompts"
+        notes[f"{many} could not be scored: {failed[0].problem}"] = None
     low, high, over = _interval(scores, target)
     hand = target.controls.get("hand-written")
     return Cell(

@@ -55,10 +55,11 @@ PACKAGES = ("rlprompt", "torch", "transformers")
 TOGETHER = 8
 
 # Why a prompt reaches no other tokenizer.
-SILENT = "its text is empty, so nothing arrives"
+SILENT = "its text is empty, so there is nothing to transfer"
 # Why a prefix prompt reaches no other model.
 STAYS = (
-    "keys and values mean nothing to another model, and no tokens say the same: search there anew"
+    "keys and values mean nothing to another model, and no tokens are equivalent; search on this "
+    "model"
 )
 
 Top = Literal["all", "best"]
@@ -113,8 +114,8 @@ def finished(store: Store) -> list[StoredRun]:
     ]
     if not picked:
         raise ValueError(
-            f"{store.path.parent} has no finished run with a prompt to take anywhere; go on with "
-            "it with `rlprompt work`, or by the command that began it"
+            f"{store.path.parent} has no finished run, so no prompt to transfer; finish it with "
+            "`rlprompt work`, or with the command that began it"
         )
     return picked
 
@@ -136,7 +137,7 @@ def found_prompts(
     check_unchanged(done, grid)
     notes = []
     if len(done) < n_runs:
-        notes.append(f"{n_runs - len(done)} of {n_runs} runs have not finished, and are left out.")
+        notes.append(f"Left out as unfinished: {n_runs - len(done)} of {n_runs} runs.")
     found = [_found(run, grid[run.name]) for run in done]
     return _best_seeds(found) if top == "best" else found, notes
 
@@ -344,7 +345,7 @@ class Transferring:
         mark = lm.fingerprint
         same = [model.name for model in self._models.values() if model.digest == mark.digest]
         if same:
-            self.notes.append(f"{lm.name} is the model {same[0]}, and is not scored twice.")
+            self.notes.append(f"{lm.name} is the same model as {same[0]}, so it is scored once.")
             return
         titles = (lm.name, f"{lm.name} ({mark.dtype})", f"{lm.name} ({mark.dtype}, {mark.digest})")
         title = next(title for title in titles if title not in self._models)

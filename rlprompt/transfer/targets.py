@@ -62,9 +62,9 @@ class Destinations:
         if len(config.split_seeds) > 1:
             raise ValueError(
                 f"the study has {len(config.split_seeds)} splits of each task, and a prompt found "
-                "on one may have seen what another tests on, so none is taken from one to the "
-                "other; export a prompt with `rlprompt export --best DIR --run NAME`, and score it "
-                "where you like with `rlprompt score`"
+                "on one may have been trained on another's test examples, so none can be "
+                "transferred; export one with `rlprompt export --best DIR --run NAME` and score "
+                "it with `rlprompt score`"
             )
         self._pool = ModelPool()
         self._device, self._dtype, self._longest = config.device, dtype, longest(config)
@@ -125,7 +125,9 @@ class Destinations:
         if any(place.title == title for place in self.places):
             title = f"{title} ({name})"
         if any(place.title == title for place in self.places):
-            raise ValueError(f"{name} has two tasks called {title}: give them names under `tasks:`")
+            raise ValueError(
+                f"{name} has two tasks called {title}; give each its own name under `tasks:`"
+            )
         self.places.append(Place(title, lambda lm: settle(section, task, lm, self._longest)))
 
     def _own_task(self, title: str, section: TaskConfig, lm: FrozenLM) -> Task:
@@ -148,8 +150,8 @@ def _sections(name: str, titles: Sequence[str]) -> Iterator[tuple[str, TaskConfi
             yield (title if split is None else f"{called}, split {split}"), section
     else:
         raise ValueError(
-            f"no task is called {name!r}{advice(name, [*titles, *known])} (a task of the study, "
-            "one of `rlprompt ls tasks`, or a YAML file with `task:` or `tasks:` will do)"
+            f"no task is called {name!r}{advice(name, [*titles, *known])} (give a task of the "
+            "study, one of `rlprompt ls tasks`, or a YAML file with `task:` or `tasks:`)"
         )
 
 

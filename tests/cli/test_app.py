@@ -38,7 +38,7 @@ class TestCompare:
         assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, "", "")
         found = json.loads(rlprompt("compare", "small.yaml", "--json").stdout)
         assert found["folder"] == "runs/small"
-        assert found["conclusions"][0].startswith("One seed ranks nothing")
+        assert found["conclusions"][0].startswith("With one seed nothing can be ranked")
         assert found["summary"] == summary(desk / "runs" / "small")
         shown = json.loads(rlprompt("show", "runs/small", "--prompts", "1", "--json").stdout)
         assert [run["state"] for run in shown["runs"]] == ["finished"] * 2
@@ -46,7 +46,7 @@ class TestCompare:
         assert shown["config"]["budget"] == 48
         broken = rlprompt("compare", "small.yaml", "--json", "--budget", "40")
         assert (broken.exit_code, broken.stdout) == (2, "")
-        assert "budget: 48 there, 40 now" in broken.stderr
+        assert "budget: 48 before, 40 now" in broken.stderr
 
     def test_it_ends_with_what_to_do_next(self, desk: Path) -> None:
         said = rlprompt("compare", "small.yaml").stdout
@@ -55,8 +55,8 @@ class TestCompare:
         assert keep == "keep the best prompt: rlprompt export runs/small --best found"
         assert use == "use it: rlprompt predict found DATA"
         # That one seed ranks nothing, and more are added for their own cost alone, is said once.
-        assert said.count("One seed ranks nothing") == 1
-        assert said.count("what is there is kept") == 1
+        assert said.count("With one seed nothing can be ranked") == 1
+        assert said.count("finished searches are kept") == 1
 
     def test_it_goes_on_where_it_was_and_begins_anew_on_request(
         self, desk: Path, model: Path
@@ -83,7 +83,7 @@ class TestCompare:
         rlprompt("compare", "small.yaml")
         result = rlprompt("compare", "small.yaml", "--budget", "40")
         assert result.exit_code == 2
-        assert "error:   budget: 48 there, 40 now\n" in result.stderr
+        assert "error:   budget: 48 before, 40 now\n" in result.stderr
         assert "--restart" in result.stderr
         write_data(desk, [row.replace("film number 3,", "film no. 3,") for row in ROWS])
         result = rlprompt("compare", "small.yaml")
@@ -289,7 +289,7 @@ class TestMistakes:
         (desk / "out" / "mine").write_text("precious")
         result = rlprompt("compare", "small.yaml", "--out", "out")
         assert result.exit_code == 2
-        assert result.stderr.startswith("error: out is there already and nothing is overwritten")
+        assert result.stderr.startswith("error: out exists, holds no study to go on with")
         assert [path.name for path in (desk / "out").iterdir()] == ["mine"]
 
     def test_a_folder_that_cannot_be_written_is_noticed_before_the_model_is_loaded(
@@ -348,7 +348,7 @@ def test_ctrl_c_keeps_what_was_found(desk: Path) -> None:
         process.join(60)
     out, err = said.read_text(), said.with_suffix(".err").read_text()
     assert process.exitcode == 130, err
-    assert err == "interrupted; what was found so far is in runs/small\n"
+    assert err == "interrupted; run the same command again to go on with runs/small\n"
     assert "random (interrupted)" in out
     (run,) = summary(desk / "runs" / "small")["runs"]
     assert run["status"] == "interrupted"

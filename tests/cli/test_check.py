@@ -49,7 +49,7 @@ class TestDryRun:
         controls = 18 + 18 + 14 + (20 * 4 + 18) + 16
         assert f"controls: {controls} rows" in result.stdout
         said = result.stdout.replace(",", "")
-        found = re.search(r"in all: (\d+) rows \((\d+) of them to choose on dev", said)
+        found = re.search(r"in all: (\d+) rows \((\d+) of them to pick on dev", said)
         assert found
         assert int(found[1]) == controls + 4 * 48 + int(found[2])
 
@@ -136,11 +136,13 @@ class TestCheck:
         short = rlprompt("check", "small.yaml")
         assert short.exit_code == 0, short.stdout
         assert " batch-size " not in short.stdout
-        said = short.stdout.partition("left out to be done in two minutes; `--full` leaves")[2]
+        said = short.stdout.partition("left out to finish in two minutes; `--full` runs")[2]
         assert re.search(r"^ +whether token prompts asked again earn the same \(", said, re.M)
         assert re.search(r"^ +whether random keeps its promises \(4.0 s\)$", said, re.M)
         assert re.search(r"^ +how long the searches take \(", said, re.M)
-        assert re.search(r"^rows in all: 96 searched, and at most \d+ beside$", short.stdout, re.M)
+        assert re.search(
+            r"^rows in all: 96 in searches, and at most \d+ outside$", short.stdout, re.M
+        )
         whole = rlprompt("check", "small.yaml", "--full")
         assert " batch-size " in whole.stdout
         assert "measured in " in whole.stdout

@@ -41,7 +41,10 @@ class TestFile:
         assert "written to films.yaml; read it, then: rlprompt check films.yaml" in result.stdout
         text = (desk / "films.yaml").read_text()
         assert "# Written by `rlprompt init data/films.csv`." in text
-        assert "    negative: terrible              # as in papers on such classes; 10 rows" in text
+        assert (
+            "    negative: terrible              # usual in papers for such classes; 10 rows"
+            in text
+        )
         config = load_config(desk / "films.yaml")
         assert config.task is not None
         assert "  data: data/films.csv\n" in text
@@ -61,7 +64,7 @@ class TestFile:
         result = rlprompt("init", "films.csv", "--model", str(model))
         assert result.exit_code == 2
         assert result.stderr == (
-            "error: films.yaml is there; give another name, or --force to replace it\n"
+            "error: films.yaml exists; give another name, or --force to replace it\n"
         )
         assert (desk / "films.yaml").read_text() == "mine"
         assert rlprompt("init", "films.csv", "--model", str(model), "--force").exit_code == 0
@@ -86,7 +89,7 @@ class TestRefused:
         [
             (["nothing.csv"], "data 'nothing.csv' does not exist; give movie-reviews, a file that"),
             (["flms.csv"], "data 'flms.csv' does not exist (did you mean films.csv?)"),
-            (["films.csv", "--out", "films.txt"], "films.txt is no experiment file; give a name"),
+            (["films.csv", "--out", "films.txt"], "films.txt does not end in .yaml; give a name"),
             (["films.csv", "--out", "no/films.yaml"], "folder no does not exist; make it, or give"),
             (["films.csv", "--label", "lable"], "has no column 'lable'; it has 'text', 'label'"),
             (["films.csv", "--label", "text", "--text", "text"], "is named as --text and --label"),

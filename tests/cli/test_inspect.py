@@ -43,7 +43,7 @@ def test_runs_are_listed(study: Path) -> None:
     broken.mkdir()
     (broken / FILE).write_text("nothing of the kind " * 50)
     listed = rlprompt("ls", "runs").stdout
-    assert "    runs/broken/study.sqlite is damaged, or no database" in listed
+    assert "    runs/broken/study.sqlite is damaged, or is not a database" in listed
     assert lines[1] in listed
     assert rlprompt("ls", "runs", "nowhere").stdout == "no study in nowhere\n"
 
@@ -106,7 +106,7 @@ def test_verify_refuses_other_data(study: Path) -> None:
     write_data(study.parents[1], [row.replace("film number 3,", "film no. 3,") for row in ROWS])
     result = rlprompt("verify", str(STUDY))
     assert result.exit_code == 2
-    assert "not what the study was made with" in result.stderr
+    assert "are not those of the study, so nothing is scored" in result.stderr
     assert "task.examples" in result.stderr
 
 
@@ -114,7 +114,7 @@ def test_verify_refuses_other_data(study: Path) -> None:
 def test_a_folder_without_a_study_is_named(desk: Path, command: str) -> None:
     result = rlprompt(command, "nowhere")
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: nowhere holds no study yet; ")
+    assert result.stderr.startswith("error: nowhere holds no study, or one that has just ")
 
 
 def test_a_study_of_an_older_version_is_refused_in_a_line_and_begun_beside(study: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_worker_that_cannot_start_is_told(
     monkeypatch.setattr(sys, "executable", "false")
     result = rlprompt("compare", "small.yaml", "--workers", "2", "--out", "shared")
     assert result.exit_code == 0
-    assert "worker 2 ended with exit code 1, and the others do its searches; shared" in (
+    assert "worker 2 ended with exit code 1; the others do its searches, and shared" in (
         result.stdout.replace("\n", " ")
     )
     assert all(run["status"] == "finished" for run in summary(desk / "shared")["runs"])

@@ -189,7 +189,7 @@ def test_the_best_prompt_of_a_study_is_used_as_its_export_would_be(
     assert bare.exit_code == 2
     assert "runs/small is a study: add --best for its best prompt on dev" in bare.stderr
     wrong = rlprompt("predict", "random", texts, "--best")
-    assert "--best is for the folder of a study, and none is in random" in wrong.stderr
+    assert "--best needs the folder of a study, and there is none among random" in wrong.stderr
 
 
 def test_accuracy_is_told_where_there_are_labels(here: Path) -> None:
@@ -377,7 +377,7 @@ def test_a_model_that_is_gone_may_lie_elsewhere(here: Path, model: Path) -> None
     done = rlprompt("predict", "random", "texts.csv")
     assert done.exit_code == 2
     assert "model 'models/gone' cannot be loaded" in done.stderr
-    assert "If it lies elsewhere, say where with --model" in done.stderr
+    assert "If it is elsewhere, give its place with --model" in done.stderr
     done = rlprompt("predict", "random", "texts.csv", "--model", str(model))
     assert done.exit_code == 0
     assert len(read(done.stdout)) == 3

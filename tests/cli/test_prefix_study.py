@@ -53,7 +53,7 @@ def test_the_page_and_the_tables_show_it(desk: Path) -> None:
     runs = {one["optimiser"]: one for one in summary(desk / "runs" / "small")["runs"]}
     assert runs["prefix"]["prompt"] == runs["bbt-v2"]["prompt"] == text
     page = (desk / "runs" / "small" / "report.html").read_text("utf-8")
-    assert "3 positions before all text, which no tokens say." in page
+    assert "3 positions before all text, with no equivalent in tokens." in page
     assert "#3" in page  # what each position adds
     shown = rlprompt("show", "runs/small")
     assert shown.exit_code == 0

@@ -36,13 +36,13 @@ class TestCommand:
     def test_it_says_what_cannot_be_relied_on(self, tmp_path: Path) -> None:
         make_study(tmp_path, replace(SMALL, seeds=1))
         # Said once, and what to do about it with the caveats.
-        assert self.run(str(tmp_path)).stdout.count("One seed ranks nothing") == 1
+        assert self.run(str(tmp_path)).stdout.count("With one seed nothing can be ranked") == 1
 
     @pytest.mark.parametrize(
         ("content", "said"),
         [
             (None, "has no summary.json: it holds no study"),
-            ("{", "is damaged: no JSON"),
+            ("{", "is damaged: not JSON"),
             ('{"format": 99}', "newer rlprompt (format 99, this one reads 3); update"),
             ('{"format": 2}', "was written by an older rlprompt (format 2"),
             ('{"format": 3}', "is damaged: name"),

@@ -15,7 +15,7 @@ class TestScore:
         assert re.search(r"^train +4 +\d\.\d{3} +-?\d+\.\d\d$", result.stdout, re.MULTILINE)
         assert re.search(r"^dev ", result.stdout, re.MULTILINE)
         assert not re.search(r"^test ", result.stdout, re.MULTILINE)
-        assert "The test examples stayed closed" in result.stdout
+        assert "Test was not scored; add --split test" in result.stdout
         result = rlprompt("score", "it was", "small.yaml", "--split", "test")
         assert re.search(r"^test +6 ", result.stdout, re.MULTILINE)
         assert "closed" not in result.stdout

@@ -108,8 +108,8 @@ class TestTypes:
         [
             ({1: "a", "1": "b"}, "label_words has the class '1' twice"),
             ({True: "a", "true": "b"}, "label_words has the class 'true' twice"),
-            ({float("nan"): "a", 1: "b"}, "has the class nan, which is no name"),
-            ({" ": "a", 1: "b"}, "has the class ' ', which is no name"),
+            ({float("nan"): "a", 1: "b"}, "has the class nan; give it a name"),
+            ({" ": "a", 1: "b"}, "has the class ' '; give it a name"),
         ],
     )
     def test_classes_that_are_the_same_or_none_are_refused(

@@ -85,14 +85,14 @@ class TestExport:
         assert "prompts written to all.csv" in done.stdout
         scored = rlprompt("score", "out", "small.yaml")
         assert "token ids  " in scored.stdout
-        assert "The test examples stayed closed" in scored.stdout
-        assert "test " not in scored.stdout.split("The test")[0]
+        assert "Test was not scored; add --split test" in scored.stdout
+        assert "test " not in scored.stdout.split("Test was")[0]
 
     @pytest.mark.parametrize(
         ("flags", "message"),
         [
-            ([], "say what to write: --best DIR, --ledger FILE, or both"),
-            (["--ledger", "x.csv", "--run", "a"], "say which prompt is the best: add --best DIR"),
+            ([], "nothing to write: give --best DIR, --ledger FILE, or both"),
+            (["--ledger", "x.csv", "--run", "a"], "narrow down the best prompt: add --best DIR"),
             (["--best", "runs"], "runs is there and not empty; give a new folder"),
             (["--best", "o", "--run", "x"], "there are: random-seed0, soft-prompt-seed0"),
             (["--best", "o", "--task", "x"], "no finished run has the task 'x'; there are: films"),
@@ -111,7 +111,7 @@ class TestExport:
         write_data(study, [row.replace("film number 3,", "film no. 3,") for row in ROWS])
         done = rlprompt("export", str(STUDY), "--best", "edited")
         assert done.exit_code == 0
-        assert "note: task films is not what it was when the prompt was found, so" in done.stdout
+        assert "note: task films has changed since the prompt was found, so" in done.stdout
         (study / "films.csv").unlink()
         done = rlprompt("export", str(STUDY), "--best", "gone")
         assert "note: task films cannot be loaded (" in done.stdout
@@ -188,7 +188,7 @@ class TestScore:
         done = rlprompt("score", "out", "small.yaml")
         assert done.exit_code == 1
         assert (
-            "NOT verified: mean rewards or the prior differ by 1 at most, and rounding may"
+            "NOT verified: mean rewards or the prior differ by 1 at most, and rounding expl"
             in done.stdout
         )
 
@@ -196,7 +196,7 @@ class TestScore:
         write_config(study, model=_model_of(study), template="{text}. {prompt}")
         done = rlprompt("score", "out", "small.yaml")
         assert done.exit_code == 0
-        assert "This is not the task that the prompt was found for, films as it was" in done.stdout
+        assert "This is not the task that the prompt was found for (films with the" in done.stdout
         assert "erified" not in done.stdout
 
     @pytest.mark.parametrize("name", ["prompt.json", "prompt.safetensors"])

@@ -76,7 +76,7 @@ def test_a_second_candidate_with_a_test_score_strikes_the_run(tmp_path: Path) ->
         second = replace(second, test=Score(0.1, 0.5))
         return entry, replace(result, candidates=(best, second, *rest))
 
-    struck(small(tmp_path, **first_of("greedy", plant)), "have a test score")
+    struck(small(tmp_path, **first_of("greedy", plant)), "1 candidate also got a test score")
 
 
 def test_a_prompt_that_is_not_the_best_on_dev_strikes_the_run(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_an_edited_test_figure_strikes_the_run(tmp_path: Path) -> None:
     def plant(entry: RunEntry, result: Result) -> Changed:
         return entry.model_copy(update={"test": 0.99}), result
 
-    struck(small(tmp_path, **first_of("greedy", plant)), "test is 0.99 there")
+    struck(small(tmp_path, **first_of("greedy", plant)), "test is 0.99 in the one")
 
 
 def test_a_test_figure_edited_in_both_files_is_not_the_mean_of_its_examples(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_test_figure_edited_in_both_files_is_not_the_mean_of_its_examples(tmp_
     [
         ("task_fingerprint", "other", "another task or other data"),
         ("fingerprint", {"weights": "other"}, "another model"),
-        ("rows", 1, "rows is 9600 there and 1 here"),
+        ("rows", 1, "rows is 9600 in the one and 1 in the other"),
     ],
 )
 def test_a_result_of_something_else_strikes_the_run(
@@ -174,8 +174,8 @@ def test_one_seed_ranks_nothing(tmp_path: Path) -> None:
         return entry.model_copy(update={"test": share}), changed
 
     one = small(tmp_path, replace(SMALL, seeds=1), change_run=plant)
-    assert "Add seeds to the experiment" in found(one)["one seed"]
-    assert html(one).count("One seed ranks nothing") == 1
+    assert "add seeds to the experiment" in found(one)["one seed"]
+    assert html(one).count("With one seed nothing can be ranked") == 1
     assert "greedy" not in sentences(one)
     assert one.sections[0].results.tests == ()
     assert one.sections[0].results.notes == ()
@@ -203,7 +203,7 @@ def test_missing_runs_are_named(tmp_path: Path) -> None:
     summary = make_study(tmp_path, SMALL)
     write_summary(tmp_path, summary.model_copy(update={"runs": summary.runs[:-1]}))
     text = found(page_of(read_study(tmp_path)))["missing runs"]
-    assert "1 of 6 runs are not there: greedy on movie-reviews" in text
+    assert "Not finished: 1 of 6 runs: greedy on movie-reviews" in text
     assert "seed 2, 9,600 rows" in text
 
 

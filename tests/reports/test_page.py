@@ -33,7 +33,7 @@ def test_without_runs_there_are_controls_and_no_conclusion(tmp_path: Path) -> No
     summary = make_study(tmp_path, SMALL)
     write_summary(tmp_path, summary.model_copy(update={"runs": ()}))
     one = page_of(read_study(tmp_path))
-    assert "No search was begun" in found(one)["no runs"]
+    assert "No search has started" in found(one)["no runs"]
     assert "only the controls are known" in sentences(one)
     assert "hand-written" in table(one, "movie-reviews.scores")
     assert "there is no curve" in html(one)
@@ -41,8 +41,8 @@ def test_without_runs_there_are_controls_and_no_conclusion(tmp_path: Path) -> No
 
 def test_without_test_nothing_is_concluded_about_test(tmp_path: Path) -> None:
     one = small(tmp_path, replace(SMALL, test=False))
-    assert "nothing about test can be concluded" in found(one)["missing test"]
-    assert "nothing about test can be concluded" in sentences(one)
+    assert "has no test examples. Dev is shown instead" in found(one)["missing test"]
+    assert "nothing can be concluded about test" in sentences(one)
     row = table(one, "movie-reviews.scores")["greedy"]
     assert row["test"] == NONE
     assert float(row["dev"]) > 0
@@ -78,7 +78,7 @@ def test_a_summary_without_what_is_newer_is_read(tmp_path: Path) -> None:
     one = page_of(read_study(tmp_path))
     assert one.caveats == ()
     assert one.units == ("rows",)
-    assert "made in Python" in html(one)
+    assert "run from Python" in html(one)
 
 
 def test_the_first_screen_has_test_scores_and_the_best_prompt_of_each_task(page: Page) -> None:

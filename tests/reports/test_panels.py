@@ -38,8 +38,8 @@ def rising(entry: RunEntry, result: Result) -> Changed:
 def test_each_task_has_both(tmp_path: Path) -> None:
     found = page(tmp_path)
     first, second = found.sections[0].panels
-    assert first.question == "movie-reviews: does the train reward foretell held-out scores?"
-    assert "a Spearman correlation of" in first.answer
+    assert first.question == "movie-reviews: does the train reward predict held-out scores?"
+    assert "a Spearman rank correlation of" in first.answer
     assert first.plot is not None
     assert first.plot.svg.count('class="ring"') > 20
     # On test the picked prompts alone: 2 methods of 3 seeds, and a mark for each in the legend.
@@ -93,5 +93,6 @@ def test_one_seed_says_nothing_of_more_rows(tmp_path: Path) -> None:
     panel = page(tmp_path, replace(SMALL, seeds=1)).sections[0].panels[1]
     assert panel.plot is None
     assert panel.answer == (
-        "random and greedy: nothing can be said of more rows; one run says nothing of the next."
+        "random and greedy: nothing can be said about more rows: one run does not show "
+        "how much runs differ."
     )

@@ -97,7 +97,7 @@ def test_means_over_tasks_are_of_the_same_tasks_in_a_study_that_is_not_done(tmp_
     page = page_of(replace(study, runs=tuple(kept)))
     (over,) = [one for one in page.tables() if one.name == "all-tasks"]
     assert over.caption.startswith("2 of 3 tasks, those on which every method has a score, ")
-    assert over.notes[-1] == "Left out: sst-2, where a method has none."
+    assert over.notes[-1] == "Left out: sst-2, where a method has no score."
     rows = {row[0]: dict(zip(over.header, row, strict=True)) for row in over.rows}
     assert (rows["random"]["runs"], rows["greedy"]["runs"]) == ("6", "4")
     for name, row in rows.items():
@@ -105,7 +105,7 @@ def test_means_over_tasks_are_of_the_same_tasks_in_a_study_that_is_not_done(tmp_
             float(table(page, f"{task}.scores")[name]["test"]) for task in ("movie-reviews", "trec")
         ]
         assert float(row["mean"]) == pytest.approx(np.mean(own), abs=1e-3)
-    assert "Runs are missing: the mean is of all that greedy has" in sentences(page)
+    assert "Runs are missing: the mean is over all scores of greedy, and" in sentences(page)
     # Nothing to hold together where no task is shared.
     apart = [
         run for run in study.runs if (run.entry.optimiser == "greedy") == (run.entry.task == "trec")

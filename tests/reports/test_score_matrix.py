@@ -59,7 +59,7 @@ def test_of_several_hand_written_prompts_the_best_without_test_is_held_against(
     assert matrix.rivals == ["empty", "best word", "16-shot in context", BEST_HAND]
     assert matrix.control(BEST_HAND, matrix.tasks).tolist() == [[0.1]]
     page = page_of(study)
-    assert "best hand-written: of 3 hand-written ones the best on train and dev" in " ".join(
+    assert "best hand-written: the best of 3 hand-written prompts on train and dev" in " ".join(
         note for one in page.tables() for note in one.notes
     )
     (pairs,) = [one for one in page.tables() if one.name.endswith("control-pairs")]

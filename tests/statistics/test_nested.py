@@ -93,7 +93,7 @@ class TestPairs:
         # Between splits all is luck; within each, every run of x is above every one of y.
         y = np.array([[0.1, 0.2], [0.5, 0.6], [0.8, 0.85]])[..., None]
         assert probability_of_improvement(y + 0.11, y, rng()).value == 1.0
-        with pytest.raises(ValueError, match="no task on which both"):
+        with pytest.raises(ValueError, match="no split of a task has a score of both"):
             probability_of_improvement(
                 np.array([[[0.5]], [[NAN]]]), np.array([[[NAN]], [[0.5]]]), rng()
             )
@@ -187,6 +187,6 @@ def test_a_verdict_says_what_varies() -> None:
     flat = low + np.array([0.02, -0.02, 0.01])[:, None, None]
     close = judge({"a": flat, "b": low}, {}, {"a": 64, "b": 64})
     assert close.winner is None
-    assert "splits a task in place of 3 would settle it" in close.sentence
+    assert "splits a task instead of 3 would settle it" in close.sentence
     with pytest.raises(ValueError, match="give a value for each task"):
         judge({"a": low}, {"the empty prompt": np.zeros(2)}, {"a": 64})

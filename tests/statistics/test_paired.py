@@ -69,9 +69,9 @@ def test_only_pairs_with_both_scores_count() -> None:
     # The second task has one pair, whose luck nobody knows.
     assert (found.n_pairs, found.n_tasks) == (3, 1)
     assert found.mean == pytest.approx(0.2)
-    with pytest.raises(ValueError, match="there is no score"):
+    with pytest.raises(ValueError, match="every score is NaN"):
         compare_runs(x[:1], np.full((1, 2), NAN))
-    with pytest.raises(ValueError, match="not of the same seeds and tasks"):
+    with pytest.raises(ValueError, match="give both on the same seeds and tasks"):
         compare_runs(x[:, :1], y[:1])
 
 

@@ -75,7 +75,7 @@ def test_one_value_has_no_spread_and_equal_values_have_none_to_show() -> None:
 
 @pytest.mark.parametrize("summary", [summarise, lambda one: interquartile_mean(one[None], rng())])
 def test_what_has_no_score_is_refused(summary: Callable[[Floats], object]) -> None:
-    with pytest.raises(ValueError, match="there is no score"):
+    with pytest.raises(ValueError, match="every score is NaN"):
         summary(np.array([NAN, NAN]))
     with pytest.raises(ValueError, match="infinite"):
         summary(np.array([1.0, float("inf")]))
@@ -102,7 +102,7 @@ def test_wilson_intervals_as_published(successes: int, n: int, low: float, high:
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5)])
 def test_impossible_shares_are_refused(successes: int, n: int) -> None:
-    with pytest.raises(ValueError, match="allowed is 0 to n"):
+    with pytest.raises(ValueError, match="give 1 trial or more"):
         share_interval(successes, n)
 
 
@@ -162,9 +162,9 @@ def test_the_probability_of_improvement_by_counting() -> None:
 def test_the_probability_of_improvement_takes_the_tasks_that_both_have() -> None:
     x, y = np.array([[0.5, NAN, 0.9]]), np.array([[NAN, 0.5, 0.1]])
     assert probability_of_improvement(x, y, rng()) == Estimate(1.0, None, None, 1)
-    with pytest.raises(ValueError, match="no task on which both"):
+    with pytest.raises(ValueError, match="no task has a score of both"):
         probability_of_improvement(x[:, :2], y[:, :2], rng())
-    with pytest.raises(ValueError, match="not on the same tasks"):
+    with pytest.raises(ValueError, match="give both on the same tasks"):
         probability_of_improvement(x, y[:, :2], rng())
 
 
@@ -240,5 +240,5 @@ def test_curves_without_points_or_order_are_refused() -> None:
     for none in ([], [[(1.0, 0.5)], []]):
         with pytest.raises(ValueError, match="a curve has no point"):
             curve_band(none, grid)
-    with pytest.raises(ValueError, match="goes back in cost"):
+    with pytest.raises(ValueError, match="costs of a curve go down"):
         curve_band([[(2.0, 0.5), (1.0, 0.6)]], grid)

@@ -75,14 +75,14 @@ class TestOutlook:
         hidden = outlook(COSTS, self.curves(0.01, 0.2))
         assert hidden.gain is None
         assert len(hidden.band.at) == 0
-        assert hidden.problem == "the band is wider than all that the curve has gained"
+        assert hidden.problem == "the interval is wider than all that the curve has gained"
 
     def test_a_curve_that_has_levelled_off_promises_nothing(self) -> None:
         level = np.minimum(self.curves(0.1, 0.0), 0.65) + rng().normal(scale=0.002, size=(5, 10))
         found = outlook(COSTS, level)
         assert found.gain is None
-        assert found.problem.startswith("its first half promised 0.0")
-        assert found.problem.endswith("more than the second gave")
+        assert found.problem.startswith("its first half predicts 0.0")
+        assert found.problem.endswith("more than its second half gave")
 
     def test_splits_are_what_the_band_is_over(self) -> None:
         curves = self.curves(0.05, 0.01, runs=6)
@@ -94,7 +94,7 @@ class TestOutlook:
     @pytest.mark.parametrize(
         ("costs", "curves", "problem"),
         [
-            (COSTS, np.ones((1, 10)), "one run says nothing of the next"),
+            (COSTS, np.ones((1, 10)), "one run does not show how much runs differ"),
             (COSTS[:3], np.ones((5, 3)), "the curve has 3 points, too few to fit"),
             (COSTS, np.ones((5, 10)), "the curve has not moved"),
         ],

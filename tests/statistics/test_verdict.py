@@ -60,11 +60,11 @@ def test_the_best_of_equals_is_not_a_winner() -> None:
     assert found.leader in ("greedy", "ppo")
     assert found.sentence.startswith(f"No winner at 6,400 rows a search: {found.leader} comes out")
     assert "cannot be told apart at this budget from" in found.sentence
-    assert "It is settled above random." in found.sentence
+    assert "It is significantly above random." in found.sentence
     (unsettled,) = [pair for pair in found.of(found.leader or "") if not pair.settled]
     assert unsettled.seeds_needed is not None
     assert unsettled.seeds_needed > 5
-    assert f"About {unsettled.seeds_needed:,} seeds a task in place of 5" in found.sentence
+    assert f"About {unsettled.seeds_needed:,} seeds a task instead of 5" in found.sentence
 
 
 def test_one_seed_has_no_winner_however_large_the_gap() -> None:
@@ -74,8 +74,8 @@ def test_one_seed_has_no_winner_however_large_the_gap() -> None:
         found = verdict({"lucky": high, "random": low}, controls, baseline="random")
         assert (found.leader, found.winner) == ("lucky", None)
         assert found.sentence == (
-            "One seed ranks nothing: every difference between methods here may be luck, so none is "
-            "ranked and no winner is named."
+            "With one seed nothing can be ranked: every difference between methods may be luck, so "
+            "no winner is named."
         )
         assert found.notes == (
             "No other search is shown to beat random.",
@@ -96,7 +96,7 @@ def test_two_seeds_that_agree_by_chance_are_no_proof() -> None:
     """Accuracies are counts, so two differences are often equal, and t would be infinite."""
     found = verdict({"a": np.array([[0.75], [0.8]]), "b": np.array([[0.7], [0.75]])})
     assert found.winner is None
-    assert "b (a difference of 0.050 with every seed)." in found.sentence
+    assert "b (a difference of 0.050, the same with every seed)." in found.sentence
 
 
 def test_a_difference_that_every_one_of_six_seeds_repeats_is_settled() -> None:
@@ -104,8 +104,8 @@ def test_a_difference_that_every_one_of_six_seeds_repeats_is_settled() -> None:
     assert found.winner == "a"
     assert found.sentence == (
         "a wins at 6,400 rows a search: its mean accuracy of 0.800 over 1 task and 6 seeds is "
-        "above that of every other search (closest: b, a difference of 0.100 with every seed; "
-        "p at most 0.032 after Holm's correction)."  # 2 of 64
+        "above that of every other search (closest: b, a difference of 0.100, the same with every "
+        "seed; p at most 0.032 after Holm's correction)."  # 2 of 64
     )
     assert verdict({"a": np.full((5, 1), 0.8), "b": np.full((5, 1), 0.7)}).winner is None
 
@@ -142,11 +142,8 @@ def test_failed_runs_are_left_out_in_pairs_and_said() -> None:
     assert pair.difference.n_pairs == 14
     both = searches["ppo"] - searches["random"]
     assert pair.difference.mean == pytest.approx(np.nanmean(both, axis=0).mean())
-    assert found.notes[0].startswith("No score from 1 of 45 runs (ppo 1). Two searches are comp")
-    said = (
-        "Runs are missing: the mean is of all that ppo has, and each difference of those that both"
-    )
-    assert said in found.sentence
+    assert found.notes[0].startswith("Without a score: 1 of 45 runs (ppo 1). Two searches are comp")
+    assert "Runs are missing: the mean is over all scores of ppo, and each" in found.sentence
     assert "Runs are missing" not in whole.sentence
 
 
@@ -164,7 +161,7 @@ def test_a_search_without_a_score_is_named_and_not_judged() -> None:
     found = verdict({**searches, "broken": np.full((5, 3), NAN)}, baseline="broken")
     assert found.winner == "ppo"
     assert "is above that of every other search with a score (closest: random" in found.sentence
-    assert "Not judged, for want of any score: broken." in found.notes
+    assert "Not compared, because no run has a score: broken." in found.notes
     assert not found.of("broken")
 
 
@@ -204,7 +201,7 @@ def test_scores_that_do_not_fit_together_are_refused() -> None:
         verdict({"a": scores, "b": scores[:1]})
     with pytest.raises(ValueError, match="the hand has the shape"):
         verdict({"a": scores}, {"the hand": np.zeros(2)})
-    with pytest.raises(ValueError, match="the baseline 'b' is none of"):
+    with pytest.raises(ValueError, match="baseline 'b' is not among the searches; give one of a"):
         verdict({"a": scores}, baseline="b")
 
 

@@ -41,14 +41,14 @@ def test_a_truncated_file_is_refused_and_left_alone(path: Path, size: int) -> No
 
 def test_a_file_of_something_else_is_refused_and_left_alone(path: Path) -> None:
     path.write_text("name: demo\n" * 100)
-    with pytest.raises(StoreError, match="is damaged, or no database"):
+    with pytest.raises(StoreError, match="is damaged, or is not a database"):
         Store(path)
     assert path.read_text() == "name: demo\n" * 100
     path.unlink()
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE mine (x)")
     other.close()
-    with pytest.raises(StoreError, match="no store of rlprompt"):
+    with pytest.raises(StoreError, match="is the database of another program"):
         Store(path)
 
 
@@ -57,7 +57,7 @@ def test_a_folder_or_a_file_in_the_way_is_refused(path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be opened; make it and its folder readable"):
         Store(path)
     (path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be made: File exists"):
+    with pytest.raises(StoreError, match="cannot be created: File exists"):
         Store(path / "file" / FILE)
 
 
@@ -110,7 +110,7 @@ def test_a_lock_that_stays_is_an_error_that_says_so(
         with pytest.raises(StoreError, match="locked by another process; wait for that to end"):
             go(store, HiddenWords(), Walk())
         process.kill()
-    assert "locked by another process; trying for" in caplog.text
+    assert "locked by another process; retrying for" in caplog.text
     with open_run(path) as store:
         same(go(store, HiddenWords(), Walk()), filled(path.with_name("other")))
 
@@ -201,7 +201,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     try:
         with pytest.raises(StoreError, match="make it and its folder readable and writable"):
             open_run(folder / FILE)
-        with pytest.raises(StoreError, match="cannot be made"):
+        with pytest.raises(StoreError, match="cannot be created"):
             Store(folder / "new" / FILE)
         with Store(folder / FILE, read_only=True) as store:
             assert store.run("walk").used == whole.rows
@@ -211,6 +211,6 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_reading_makes_no_file(path: Path) -> None:
-    with pytest.raises(StoreError, match="there is no"):
+    with pytest.raises(StoreError, match="does not exist"):
         Store(path, read_only=True)
     assert not path.exists()

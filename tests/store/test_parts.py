@@ -93,7 +93,7 @@ def test_parts_are_the_whole(
     assert sorted(made.controls, key=str) == sorted(there.controls, key=str)
     page, expected = (page_of(read_study(one)) for one in (tmp_path / "both", whole))
     assert sentences(page) == sentences(expected)
-    assert found(page).pop("several parts").startswith("The page is combined of 2 studies")
+    assert found(page).pop("several parts").startswith("This page combines 2 studies")
 
 
 def figures(summary: Summary) -> list[str]:
@@ -185,7 +185,7 @@ def test_what_no_part_has_is_missed_and_may_be_added(whole: Path, tmp_path: Path
     made = combine([a, b], tmp_path / "both")
     assert (len(made.runs), made.expected_runs, made.complete) == (6, 12, False)
     assert (
-        "6 of 12 runs are not there"
+        "Not finished: 6 of 12 runs"
         in found(page_of(read_study(tmp_path / "both")))["missing runs"]
     )
     c = part(whole, tmp_path / "c", tasks=("sst-2",), seeds=(0,))
@@ -225,7 +225,7 @@ def _prompt(one: Summary) -> Summary:
         (_config(split_seeds=[13, 21]), "split_seeds: null in {a}, [13, 21] in {b}"),
         (_config(dtype="float16"), 'dtype: null in {a}, "float16" in {b}'),
         (_config(), ""),
-        (lambda one: one.model_copy(update={"config": {}}), "{b} was made in Python"),
+        (lambda one: one.model_copy(update={"config": {}}), "{b} was run from Python"),
         (_task(fingerprint="other"), "different examples or settings of the task movie-reviews"),
         (_model, 'weights: "5b7c" in one, "beef" in the other'),
         (_prompt, "both have the search movie-reviews-9600-random-seed0, with different results"),
@@ -257,7 +257,7 @@ class TestCommand:
         done = self.run(a, b, "--out", tmp_path / "both")
         assert done.exit_code == 0, done.output
         assert "12 of 12 searches" in done.stdout
-        assert "combined of 2 studies" in (tmp_path / "both" / "report.html").read_text()
+        assert "combines 2 studies" in (tmp_path / "both" / "report.html").read_text()
         shown = CliRunner().invoke(app, ["show", str(tmp_path / "both")])
         assert (shown.exit_code, shown.stderr.count("\n")) == (2, 1)
         assert "`rlprompt report` and Study.open read it" in shown.stderr
@@ -265,7 +265,7 @@ class TestCommand:
     def test_nothing_else_is_overwritten(self, whole: Path, tmp_path: Path) -> None:
         a = part(whole, tmp_path / "a", seeds=(0, 1))
         for arguments, said in (
-            ((a, whole, "--out", a), "is there already"),
+            ((a, whole, "--out", a), "exists and is not a combined study"),
             ((a, a, "--out", tmp_path / "both"), "give two or more studies"),
             ((a, tmp_path / "none", "--out", tmp_path / "both"), "has no summary.json"),
         ):

@@ -248,7 +248,7 @@ def test_a_replay_in_another_order_is_caught(path: Path, caplog: pytest.LogCaptu
         state = store.run("walk")
         assert (state.strayed, state.best_reward, state.seconds) == (1, 2.0, 3.0)
         assert asked(store) == digests(first, third, second)
-    assert "walk does not repeat itself: batch 1 asks for something else" in caplog.text
+    assert "walk does not repeat itself: batch 1 asks for other prompts" in caplog.text
 
 
 def test_a_replay_with_other_prompts_is_caught(
@@ -265,7 +265,7 @@ def test_a_replay_with_other_prompts_is_caught(
         state = store.run("walk")
         assert (state.strayed, state.best_reward, state.n_prompts) == (2, 9.0, 3)
         assert asked(store) == digests(first, second, new)
-    assert "batch 2 asks for something else" in caplog.text
+    assert "batch 2 asks for other prompts" in caplog.text
 
 
 def test_who_lost_a_run_writes_nothing_about_it(path: Path) -> None:

@@ -202,7 +202,7 @@ def test_a_cache_that_is_locked_or_gone_is_left_with_a_warning(
     assert "locked by another process" in caplog.text
     nowhere = tmp_path / "a" / FILE / "cache.sqlite"  # below a file
     assert run(tmp_path / "c", Counted(), nowhere).points == first.points
-    assert "cannot be made" in caplog.text
+    assert "cannot be created" in caplog.text
 
 
 def test_several_processes_fill_one_cache(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_seeds_may_be_added_and_nothing_else(path: Path) -> None:
             (config(0, 1, 2, 3), {**runs, "walk-seed0": {"seed": 7}, "walk-seed3": {"seed": 3}}),
         ]
         for spec, planned in changed:
-            with pytest.raises(StoreError, match="made differently"):
+            with pytest.raises(StoreError, match="holds a study with other settings"):
                 store.plan(spec, planned)
         assert store.spec == {"config": config(0, 1, 2), "runs": runs}
 
@@ -228,14 +228,14 @@ def test_a_changed_study_is_refused_with_the_difference(path: Path) -> None:
     with Store(path) as store:
         store.plan({"budget": 9}, {"a": {"seed": 0}, "b": {"seed": 1}})
         store.plan({"budget": 9}, {"a": {"seed": 0}, "b": {"seed": 1}})
-        with pytest.raises(StoreError, match=r"\n  budget: 9 there, 8 now\n.*--restart"):
+        with pytest.raises(StoreError, match=r"\n  budget: 9 before, 8 now\n.*--restart"):
             store.plan({"budget": 8}, {"a": {"seed": 0}, "b": {"seed": 1}})
-        with pytest.raises(StoreError, match=r"\n  run b is only there\n  seed: 0 there, 2 now\n"):
+        with pytest.raises(StoreError, match=r"run b: before, not now\n  seed: 0 before, 2 now\n"):
             store.plan({"budget": 9}, {"a": {"seed": 2}})
         assert [run.name for run in store.runs()] == ["a", "b"]
     assert differences({"a": [1], "b": 2}, {"a": [1, 2]}) == [
-        "a: [1] there, [1, 2] now",
-        "b: 2 there, null now",
+        "a: [1] before, [1, 2] now",
+        "b: 2 before, null now",
     ]
 
 
@@ -265,7 +265,7 @@ def test_a_run_is_claimed_once_and_taken_over_from_the_dead(path: Path) -> None:
         assert store.run("a").state == "waiting"
         assert store.claim("second", dead=nobody_dies) == "a"
         store.release("a", "second")
-        with pytest.raises(ValueError, match="has no run 'x'; it has a"):
+        with pytest.raises(ValueError, match="has no run 'x'; known: a"):
             store.run("x")
 
 

@@ -56,7 +56,7 @@ def test_another_format_is_refused(tmp_path: Path, found: int | None, problem: s
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
 def test_what_is_no_object_is_damaged(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
-    with pytest.raises(SummaryError, match=r"is damaged: no JSON\. Run the study's command again"):
+    with pytest.raises(SummaryError, match=r"is damaged: not JSON\. Run the study's command again"):
         read_summary(tmp_path)
 
 

@@ -102,7 +102,7 @@ class TestWhich:
         assert all(allowed.issuperset(prompt.ids) for prompt in words.prompts)
         none = CompressionTask(films(), "xyz", 0.1)
         assert plans(none)[BEST_WORD].prompts == ()
-        assert "takes none of the words" in plans(none)[BEST_WORD].note
+        assert "allows none of the words" in plans(none)[BEST_WORD].note
 
     def test_ones_own_come_along(self) -> None:
         mine = TokenPrompt((5, 6))
@@ -114,7 +114,7 @@ class TestWhich:
 
     @pytest.mark.parametrize("name", [EMPTY, HAND, CALIBRATED, BEST_WORD, IN_CONTEXT])
     def test_none_can_be_put_in_the_place_of_another(self, name: str) -> None:
-        with pytest.raises(ValueError, match=f"a control called '{name}'; call yours otherwise"):
+        with pytest.raises(ValueError, match=f"a control called '{name}'; give yours another name"):
             plans(films(), **{name: TokenPrompt((5,))})
 
     def test_a_class_that_cannot_be_varied_is_not(self) -> None:
@@ -157,7 +157,9 @@ class TestInContext:
         written = replace(task, template=Template(shown + "On {text}{prompt}"), calibration=own)
         assert isinstance(plan.task, ClassificationTask)
         assert plan.task.calibration == own
-        assert ("texts without content is taken out" in plan.note) == (calibration == "batch")
+        assert ("calibrated by what the model answers to texts without" in plan.note) == (
+            calibration == "batch"
+        )
         expected = written.rewards(lm, [TokenPrompt()], task.splits.test)
         found = plan.task.rewards(lm, plan.prompts, task.splits.test)
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
@@ -209,7 +211,7 @@ class TestInContext:
                 assert plan.rows == 0
                 control = score_control(plan, tiny_lm())
                 assert control.scores == {"train": None, "dev": None, "test": None}
-                assert "has room for 256" in control.note
+                assert "takes 256" in control.note
 
     def test_references_of_a_generation_end_where_the_next_demonstration_begins(self) -> None:
         plan = plans(writing(stop=("!",)))[IN_CONTEXT]
@@ -330,7 +332,7 @@ class TestSeveralByHand:
 
     @pytest.mark.parametrize("more", [["it was"], [" so", " so"], [""]])
     def test_the_same_twice_or_nothing_is_refused(self, more: list[str]) -> None:
-        with pytest.raises(ValueError, match="give different texts, not empty"):
+        with pytest.raises(ValueError, match="give texts that differ, none of them empty"):
             plan_controls(films(), tiny_lm(), {}, more)
 
     def test_a_file_may_name_several(self, desk: Path) -> None:

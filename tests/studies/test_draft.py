@@ -92,7 +92,7 @@ class TestClasses:
     def test_a_chat_is_held_against_plain_text(self, tmp_path: Path, chats: FrozenLM) -> None:
         draft = made(films(tmp_path, ["up", "down"] * 6), chats)
         ((_, sentence),) = [one for one in draft.said if one[0] == "template"]
-        assert "under the hand-written prompt the accuracy on train is 0." in sentence
+        assert "with the hand-written prompt, accuracy on train is 0." in sentence
         # More words of one token decide before that.
         draft = made(films(tmp_path, ["good", "bad"] * 6), chats)
         assert draft.section["template"] == "{text} {prompt}"
@@ -117,8 +117,8 @@ class TestClasses:
         assert section["labels"] == {"Good": "good"}
         assert (section["shots"], section["metric"]) == (3, "macro_f1")
         assert section["on_bad_rows"] == "skip"
-        assert "too few rows to be drawn, so left out: was 1" in told(draft)
-        assert draft.why["on_bad_rows",].startswith("or else: films.csv:46 has the unknown label")
+        assert "left out, with too few rows: was 1" in told(draft)
+        assert draft.why["on_bad_rows",].startswith("without it: films.csv:46 has the unknown")
 
     def test_numbers_say_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         draft = made(films(tmp_path, ["0", "1"] * 6), tiny_lm())
@@ -133,7 +133,7 @@ class TestClasses:
         draft = made(films(tmp_path, ["0", "1"] * 6), tiny_lm())
         assert draft.section["label_words"] == "auto"
         assert draft.section["labels"] == ["0", "1"]
-        assert "found on train, as numbers say nothing: 0: bad; 1: good" in told(draft)
+        assert "found on train, as the classes are numbers: 0: bad; 1: good" in told(draft)
 
     def test_words_of_several_lengths(self, tmp_path: Path) -> None:
         draft = made(films(tmp_path, ["good", "shipping"] * 6), tiny_lm())
@@ -147,7 +147,7 @@ class TestClasses:
         draft = made(data, tiny_lm())
         assert draft.section["on_bad_rows"] == "skip"
         assert draft.section["on_long_text"] == "truncate-end"
-        assert draft.why["on_bad_rows",] == "or else: films.csv:20 has an empty text"
+        assert draft.why["on_bad_rows",] == "without it: films.csv:20 has an empty text"
         assert "is too long: 4" in draft.why["on_long_text",]
 
     def test_nothing_that_can_be_done(self, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ class TestDraft:
         )
         draft = self.draft(films(tmp_path, ["good", "bad"] * 120))
         assert draft.content["task"]["test"] == 70
-        assert draft.why["task", "test"] == "176 would take more time than the searches"
+        assert draft.why["task", "test"] == "176 examples would take longer than the searches"
 
     def test_no_gradient_is_climbed_where_there_is_none(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

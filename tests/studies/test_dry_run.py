@@ -117,12 +117,12 @@ def test_that_most_of_the_rows_are_no_search_is_said_with_what_to_turn(tmp_path:
         splits = Splits(SPLITS.train, SPLITS.dev, split("test", n_test))
         return "\n".join(opening([experiment(task=Closed(splits))], tmp_path))
 
-    assert "most of these rows are no search: of test examples " not in said(400)
+    assert "most of these rows are not in searches: " not in said(400)
     found = said(1400)
     # 3 searches on 2 seeds score the picked prompt, and one of them its nearest tokens as well.
-    assert "rows in all: 5,418 searched, and at most " in found
+    assert "rows in all: 5,418 in searches, and at most " in found
     assert f"{6 * (N_TRAIN + 1400) + 2 * (N_DEV + 1400):,} final scores" in found
-    assert "has 1,400; `test: 400` in a task's section scores on so many" in found
+    assert "has 1,400 test examples; set `test: 400` in a task's section to use that" in found
 
 
 @pytest.mark.parametrize(("extra", "each", "expected"), [(0, 1, 40), (2, 1, 48), (0, 3, 120)])
@@ -193,6 +193,6 @@ def test_a_task_without_a_gradient_is_refused_for_those_that_need_one() -> None:
         worth = GoodTask.worth
 
     for climbs in (SoftPromptTuning(), GCG()):
-        with pytest.raises(ValueError, match="'plain' has no gradient, which mine would climb"):
+        with pytest.raises(ValueError, match="'plain' has no gradient, which mine would follow"):
             experiment(task=Plain(), optimisers={"mine": climbs})
     make_plan(experiment(task=Plain(), optimisers={"random": RandomSearch()}))

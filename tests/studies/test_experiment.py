@@ -84,9 +84,9 @@ class TestNames:
 
     def test_what_cannot_be_told_apart_is_refused(self) -> None:
         one = grid()[0]
-        with pytest.raises(ValueError, match="the same task and model are there twice"):
+        with pytest.raises(ValueError, match="the same task and model are given twice"):
             searches([one, one])
-        with pytest.raises(ValueError, match="give one experiment or more"):
+        with pytest.raises(ValueError, match="give at least one experiment"):
             searches([])
         hinge = task(reward="hinge")
         with pytest.raises(ValueError, match="two tasks are called films"):
@@ -110,7 +110,7 @@ class TestNames:
         a = Careless("a", splits)
         b = Careless("b", dataclasses.replace(splits, train=splits.train[:2]))
         both: Any = [experiment(task=one, controls={}, optimisers=ONLY) for one in (a, b)]
-        with pytest.raises(ValueError, match="b has the fingerprint of another"):
+        with pytest.raises(ValueError, match="b has the same fingerprint as one with"):
             searches(both)
 
 
@@ -124,7 +124,7 @@ class TestExperiment:
             ({"optimisers": {}}, "nothing to run"),
             ({"seeds": ()}, "nothing to run"),
             ({"length": CONTEXT}, "the train example .* is too long: "),
-            ({"optimisers": {"a b": RandomSearch(), "a-b": RandomSearch()}}, "differ too little"),
+            ({"optimisers": {"a b": RandomSearch(), "a-b": RandomSearch()}}, "same file names"),
         ],
     )
     def test_what_cannot_run(self, fields: dict[str, Any], message: str) -> None:

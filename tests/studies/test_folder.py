@@ -52,12 +52,15 @@ class TestClaimed:
 
     def test_other_files_are_never_written_over(self, tmp_path: Path) -> None:
         (tmp_path / "notes").touch()
-        with pytest.raises(ValueError, match="nothing is overwritten"), claimed(tmp_path):
+        with pytest.raises(ValueError, match="is not overwritten"), claimed(tmp_path):
             pass
 
     def test_a_file_of_that_name_is_in_the_way(self, tmp_path: Path) -> None:
         (tmp_path / "small").touch()
-        with pytest.raises(ValueError, match="is there already"), claimed(tmp_path / "small"):
+        with (
+            pytest.raises(ValueError, match="holds no study to go on with"),
+            claimed(tmp_path / "small"),
+        ):
             pass
         with claimed(tmp_path / "small", beside=True) as place:
             assert place == tmp_path / "small-2"

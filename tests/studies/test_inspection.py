@@ -117,7 +117,7 @@ def test_answers_that_hold_are_told_from_forged_ones(study: Study) -> None:
 
 
 def test_another_search_is_not_compared(study: Study) -> None:
-    with pytest.raises(ValueError, match=r"not what the study was made with.*\n  seed: 0 there"):
+    with pytest.raises(ValueError, match=r"are not those of the study.*\n  seed: 0 before"):
         verify(study.store, {"run": planned(seed=1)}, sample=1)
 
 

@@ -65,7 +65,7 @@ def test_a_study_is_refused_where_its_model_is_loaded_otherwise(desk: Path) -> N
     write_config(desk, model="m", optimisers=["random"], load=EAGER)
     result = rlprompt("compare", "small.yaml")
     assert result.exit_code == 2
-    assert 'load.attn_implementation: null there, "eager" now' in result.stderr
+    assert 'load.attn_implementation: null before, "eager" now' in result.stderr
 
 
 def test_a_mistake_is_one_line_with_its_place(desk: Path) -> None:

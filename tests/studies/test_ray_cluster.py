@@ -149,9 +149,9 @@ def begun(folder: Path) -> bool:
     ("settings", "message"),
     [
         ({"address": "ray://head:10001"}, "run this on a machine of the cluster"),
-        ({"num_cpus": 0}, "a search needs cores or GPUs"),
-        ({"num_gpus": -1}, "a search needs cores or GPUs"),
-        ({"workers": 0}, "one worker or more"),
+        ({"num_cpus": 0}, "must be 0 or more and not both 0"),
+        ({"num_gpus": -1}, "must be 0 or more and not both 0"),
+        ({"workers": 0}, "workers must be 1 or more"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -183,7 +183,7 @@ def test_what_no_machine_has_is_said_after_a_while(monkeypatch: pytest.MonkeyPat
     clock = 58
     room.check(nodes(small))
     clock = 89
-    with pytest.raises(ClusterError, match=r"needs 1 CPU, 8 GPU, and no machine .* has that"):
+    with pytest.raises(ClusterError, match=r"needs 1 CPU, 8 GPU, and no machine .* has them"):
         room.check(nodes(small))
     with pytest.raises(ClusterError, match="lower num_cpus and num_gpus"):
         _Room(Ray("local", num_gpus=8)).check(nodes(small))
@@ -196,5 +196,5 @@ def test_a_distant_model_is_the_same_model_or_an_error(lm: FrozenLM, tmp_path: P
     assert live.fingerprint.digest == here.fingerprint.digest
     assert live.name == here.name
     other = ModelReference(here, lambda name: FrozenLM.load(name, dtype="bfloat16"))
-    with pytest.raises(ValueError, match=r"another model on this machine: .*dtype"):
+    with pytest.raises(ValueError, match=r"another model on this machine, .*dtype"):
         other.live()

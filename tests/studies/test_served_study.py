@@ -89,7 +89,7 @@ def test_a_full_run_tells_the_bill_and_nobody_the_key(desk: Path, server: Script
     line = f"bill of tiny: {bill['requests']:,} requests, {read:,} tokens read, {written:,} written"
     assert line in done.stdout
     page = (desk / "runs/small/report.html").read_text("utf-8")
-    assert "What servers were asked" in page
+    assert "Requests to servers" in page
     assert f"{read:,} tokens read" in page
     assert "not provable, told by the server" in page
     assert "the likeliest first tokens, 5 after a chat" in done.stdout
@@ -126,7 +126,7 @@ def test_a_model_that_has_changed_is_refused_on_resume(desk: Path, server: Scrip
     server.listing = {"owned_by": "somebody else"}
     changed = rlprompt("compare", "small.yaml")
     assert changed.exit_code == 2
-    assert "holds a study that was made differently" in changed.stderr
+    assert "holds a study with other settings" in changed.stderr
     assert "somebody else" in changed.stderr
 
 

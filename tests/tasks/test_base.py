@@ -170,5 +170,5 @@ def test_every_door_takes_it(made: Any) -> None:
 
 def test_a_prompt_can_be_compressed_for_it_if_it_says_how_one_is_written() -> None:
     assert CompressionTask(some(Rich()), "It was", 0.1).metric == "length"
-    with pytest.raises(ValueError, match="does not say how a written prompt enters its template"):
+    with pytest.raises(ValueError, match="cannot place a written prompt in its template"):
         CompressionTask(some(Halves()), "It was", 0.1)

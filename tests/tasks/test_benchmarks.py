@@ -195,7 +195,7 @@ class TestPresets:
                 "sst2 has the classes negative; give a word for each of negative, positive",
             ),
             ({"template": "{title} {prompt}"}, "has the field 'title'; sst2 has text"),
-            ({"reward": "f1"}, "reward 'f1'; give one of"),
+            ({"reward": "f1"}, "reward is 'f1'; give one of"),
         ],
     )
     def test_a_setting_that_does_not_fit_is_refused(

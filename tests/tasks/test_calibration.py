@@ -251,11 +251,11 @@ class TestCost:
 
 class TestMistakes:
     def test_an_unknown_calibration_is_named(self) -> None:
-        with pytest.raises(ValueError, match="calibration 'contxtual'; give one of none, context"):
+        with pytest.raises(ValueError, match="calibration is 'contxtual'; give one of none"):
             task(calibration="contxtual")
 
     def test_a_template_without_a_text_cannot_be_calibrated(self) -> None:
-        with pytest.raises(ValueError, match="has no field, so there is no text"):
+        with pytest.raises(ValueError, match="has no field, and calibration needs one"):
             contextual(template=Template("Say {prompt}"))
 
     def test_a_fingerprint_tells_it(self) -> None:

@@ -87,7 +87,7 @@ class TestTask:
         assert found is not None
         assert found.tolist() == [macro_f1(labels, row) for row in measured.answers]
         assert films().set_metric(measured, examples) is None
-        with pytest.raises(ValueError, match="needs the classes that were answered"):
+        with pytest.raises(ValueError, match="needs the model's answers"):
             task.set_metric(Measured(measured.rewards, measured.metrics), examples)
 
     def test_results_of_another_metric_are_others(self) -> None:

@@ -177,12 +177,12 @@ def test_a_penalty_is_a_price(penalty: float) -> None:
 
 
 def test_nothing_to_compress_is_refused() -> None:
-    with pytest.raises(ValueError, match="no prompt to compress"):
+    with pytest.raises(ValueError, match="the prompt to compress is empty"):
         CompressionTask(BASE, " ", 0.1)
 
 
 def test_a_task_without_written_prompts_is_refused() -> None:
-    with pytest.raises(ValueError, match="task 'fake' does not say"):
+    with pytest.raises(ValueError, match="task 'fake' cannot place"):
         CompressionTask(FakeTask(), LONG, 0.1)
 
 

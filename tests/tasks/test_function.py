@@ -117,7 +117,7 @@ def test_texts_may_stand_beside_the_numbers() -> None:
 
 @pytest.mark.parametrize("texts", [["fine"], ["fine", "so", 3], []])
 def test_texts_of_the_wrong_kind_are_named(texts: list[Any]) -> None:
-    with pytest.raises(RewardError, match="beside its numbers, under the prompt 'p'; give a list"):
+    with pytest.raises(RewardError, match="with its numbers, under the prompt 'p'; give a list"):
         giving(([1, 2, 3], texts)).score(["a", "b", "c"], EXAMPLES, "p")
 
 
@@ -189,7 +189,7 @@ class TestFingerprint:
     def test_a_function_without_a_text_is_refused(self) -> None:
         scope: dict[str, Any] = {}
         exec("def score(outputs, examples): return []", scope)
-        with pytest.raises(ValueError, match="the text of the reward score cannot be found"):
+        with pytest.raises(ValueError, match="the source of reward score cannot be read"):
             _ = reward(scope["score"]).fingerprint
 
 

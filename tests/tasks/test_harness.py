@@ -93,12 +93,12 @@ class TestInstalled:
         ("changes", "message"),
         [
             ({"output_type": "loglikelihood_rolling"}, "its output_type is loglikelihood_rolling"),
-            ({"gen_prefix": "So"}, "it has `gen_prefix`, which is not carried over"),
+            ({"gen_prefix": "So"}, "it has `gen_prefix`, which rlprompt does not"),
             ({"doc_to_target": [0, 1]}, "several of its options are right"),
             ({"dataset_kwargs": {"data_files": "none.jsonl"}}, "cannot load .*none.jsonl"),
             (
                 WRITING | {"filter_list": [{"name": "n", "filter": [{"function": "take_first"}]}]},
-                r"it has the filters \['n'\], which are not carried over; say how answers",
+                r"it has the filters \['n'\], which rlprompt does not support; set how answers",
             ),
         ],
     )

@@ -193,8 +193,8 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"count": 0}, "count 0 and pool 4; give a count of 1 or more"),
-            ({"count": 3}, "count 3 and pool 4; .* pool of count times 2 classes or more"),
+            ({"count": 0}, "count is 0 and pool 4; give a count of 1 or more"),
+            ({"count": 3}, "count is 3 and pool 4; .* pool of count times 2 classes or more"),
             ({"pool": 10**4}, "tiny-llama has .* words of one token that can answer in"),
         ],
     )
@@ -205,7 +205,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("labels", "message"),
         [
-            (("neg",), "two classes or more"),
+            (("neg",), "labels are .*; give two or more"),
             (("neg", "neg", "pos"), "each once"),
             (("neg", "mid", "pos"), "class 'mid' has no example"),
             (("neg", "good"), "has the label 'pos'; known: neg, good"),

@@ -287,7 +287,7 @@ class TestTask:
         assert start > 0
         assert max(reward for _, reward in result.points) > first
         Experiment("one", made, lm, {"climbs": method}, Budget(120), length=2)
-        with pytest.raises(ValueError, match="'likely' has no gradient, which climbs would climb"):
+        with pytest.raises(ValueError, match="'likely' has no gradient, which climbs would follow"):
             Experiment("one", task(reward="contains"), lm, {"climbs": method}, Budget(120))
 
 
@@ -295,7 +295,10 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"length_penalty": 0.1}, "length_penalty is 0.1, and under log_likelihood nothing is"),
+            (
+                {"length_penalty": 0.1},
+                "length_penalty is 0.1, and with log_likelihood the model writes",
+            ),
             (
                 {"reward": {"log_likelihood": 1.0, "bleu": 1.0}},
                 "log_likelihood is a reward by itself and cannot be added",
@@ -335,7 +338,7 @@ class TestRefused:
         fitted(task(), tiny_lm(), 2)
 
     def test_a_masked_model(self) -> None:
-        with pytest.raises(ValueError, match="masked model, which fills gaps and writes no answer"):
+        with pytest.raises(ValueError, match="masked model, which fills gaps and cannot write"):
             task().rewards(tiny_lm("bert"), PROMPTS, SPLITS.train)
 
     def test_a_gradient_of_what_is_written(self) -> None:

@@ -131,7 +131,7 @@ def _without_name(settings: dict[str, Any]) -> dict[str, Any]:
         ({"model": ""}, r"judge has no model; say which one judges: \{name: judge, model: sm"),
         ({"template": "Is it right?"}, "it needs {output}"),
         ({"template": "{output} {mask}"}, "it needs {output}"),
-        ({"template": "{output} {"}, "double a literal brace"),
+        ({"template": "{output} {"}, "write a literal brace twice"),
         ({"words": ["yes"]}, "give two or more that differ"),
         ({"words": ["yes", "yes "]}, "give two or more that differ"),
         ({"modle": "x"}, "metric judge has no setting 'modle'; did you mean 'model'"),
@@ -144,7 +144,7 @@ def test_a_judge_that_cannot_be_is_refused(changes: dict[str, Any], message: str
 
 def test_a_field_that_examples_lack_is_named() -> None:
     reward = {"name": "judge", "model": "tiny", "template": "{question} {output}"}
-    with pytest.raises(ValueError, match="no field 'question', which the template of judge has"):
+    with pytest.raises(ValueError, match="no field 'question', which the template of judge needs"):
         GenerationTask("judged", fake_splits(), Template("{text} {prompt}"), reward)
 
 

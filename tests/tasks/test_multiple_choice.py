@@ -241,10 +241,10 @@ def test_a_row_that_cannot_be_is_named(changes: dict[str, Any], message: str) ->
     ("changes", "message"),
     [
         ({"choices": "option"}, "no column 'option'; it has"),
-        ({"reward": "accurate"}, "reward 'accurate'; give one of gap"),
+        ({"reward": "accurate"}, "reward is 'accurate'; give one of gap"),
         ({"metric": "accuracy"}, "metric is 'accuracy'; give acc or acc_norm"),
         ({"answer_by": "number"}, "answer_by is 'number'; give text or letter"),
-        ({"calibration": "batch"}, "here every row has other options; leave it out"),
+        ({"calibration": "batch"}, "here each row has its own options; leave it out"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -255,10 +255,10 @@ def test_a_setting_that_cannot_be_is_refused(changes: dict[str, Any], message: s
 def test_a_task_made_of_examples_checks_them_too() -> None:
     made = task()
     bare = replace(made.splits.train[0], options=())
-    with pytest.raises(ValueError, match="has 0 options to choose from; give two or more"):
+    with pytest.raises(ValueError, match="has 0 options; give two or more"):
         replace(made, splits=replace(made.splits, train=(bare,)))
     other = replace(made.splits.train[0], label="tin")
-    with pytest.raises(ValueError, match="the answer 'tin', which is none of its options"):
+    with pytest.raises(ValueError, match="the answer 'tin', which is not one of its options"):
         replace(made, splits=replace(made.splits, train=(other,)))
 
 

@@ -226,8 +226,8 @@ def test_all_that_decides_a_reward_is_in_the_fingerprint(judge: Path) -> None:
         ({"words": {"positive": "great", "negative": ""}}, "others for the other styles"),
         ({"template": Template("{prompt} {body}")}, "needs {text} and {prompt}"),
         ({"template": Template("{text} {prompt} {mask}")}, "no {mask}"),
-        ({"style_template": "It was"}, "needs {text} alone"),
-        ({"style_template": "{body} was"}, "needs {text} alone"),
+        ({"style_template": "It was"}, "needs the field {text} and no other"),
+        ({"style_template": "{body} was"}, "needs the field {text} and no other"),
     ],
 )
 def test_what_makes_no_sense_is_refused(change: dict[str, Any], message: str) -> None:

@@ -84,7 +84,7 @@ def test_letters_that_are_joined_over_a_border_are_told() -> None:
     (warning,) = dataclasses.replace(
         task("{text} go{prompt}\nMood:"), hand_prompt="od"
     ).spelling_warnings(lm)
-    assert "in 4 of 4 train examples the tokenizer joins letters over a border" in warning
+    assert "in 4 of 4 train examples the tokenizer would join letters across" in warning
     assert "first at the prompt 'od'" in warning
     assert not list(task().spelling_warnings(lm))
     classes = ClassificationTask(

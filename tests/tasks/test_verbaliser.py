@@ -236,14 +236,14 @@ class TestMistakes:
         [
             ({"label_words": WORDS | {"pos": []}}, "'pos' has no label word"),
             ({"label_words": WORDS | {"pos": ["great", " "]}}, "label word of 'pos' is empty"),
-            ({"label_words": WORDS | {"pos": ["great", 3]}}, "of 'pos' is 3, which is no text"),
+            ({"label_words": WORDS | {"pos": ["great", 3]}}, "of 'pos' is 3, not text"),
             ({"label_words": WORDS | {"pos": ["a", " a"]}}, "'pos' has the label word 'a' twice"),
             (
                 {"label_words": MANY | {"mid": ["so", "great"]}},
                 "'pos' and 'mid' share the label word 'great'",
             ),
-            ({"pooling": "max"}, "pooling 'max'; give one of mean, logsumexp"),
-            ({"length": "tokens"}, "length 'tokens'; give one of sum, mean"),
+            ({"pooling": "max"}, "pooling is 'max'; give one of mean, logsumexp"),
+            ({"length": "tokens"}, "length is 'tokens'; give one of sum, mean"),
         ],
     )
     def test_a_wrong_setting_is_named(self, changes: dict[str, Any], message: str) -> None:

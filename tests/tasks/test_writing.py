@@ -87,5 +87,5 @@ def test_there_is_an_experiment_of_each(file: str, name: str) -> None:
 
 
 def test_another_kind_of_catalogue_is_refused() -> None:
-    with pytest.raises(ValueError, match="no little-endian gettext catalogue"):
+    with pytest.raises(ValueError, match="not a little-endian gettext catalogue"):
         list(_catalogue(struct.pack(">5I", 0x950412DE, 0, 0, 0, 0)))

@@ -94,8 +94,8 @@ class TestOwnModel:
         raw.close()
         result = rlprompt("transfer", str(study))
         assert result.exit_code == 1
-        assert "the largest difference is 0 of the metric and 1 of the reward" in result.stdout
-        assert "error: random-seed0 does not score what it did" in result.stderr
+        assert "the largest difference is 0 in the metric and 1 in the reward" in result.stdout
+        assert "error: random-seed0 no longer has its stored score" in result.stderr
         assert (study / "transfer.json").exists()
 
     def test_other_data_is_refused(self, study: Path, desk: Path) -> None:
@@ -103,7 +103,7 @@ class TestOwnModel:
         result = rlprompt("transfer", str(study))
         write_data(desk, ROWS)
         assert result.exit_code == 2
-        assert "not what the study was made with" in result.stderr
+        assert "are not those of the study" in result.stderr
 
     def test_the_best_seed_is_the_best_on_dev(self, study: Path) -> None:
         done = transferred(study, "--top", "best", "--split", "dev")
@@ -173,7 +173,7 @@ class TestOtherModels:
     def test_the_own_model_by_another_name_is_not_scored_twice(self, study: Path) -> None:
         done = transferred(study, "--models", "own", "--dtype", "float32")
         assert len(done.models) == len(done.targets) == 1
-        assert "own is the model" in done.notes[0]
+        assert "own is the same model as" in done.notes[0]
 
     def test_one_that_cannot_answer_says_why_and_the_others_go_on(self, study: Path) -> None:
         result = rlprompt("transfer", str(study), "--models", "masked,nowhere,bytes")
@@ -249,7 +249,7 @@ class TestOnce:
         )
         result = rlprompt("transfer", str(study))
         assert result.exit_code == 2
-        assert "transfer.json cannot be written; say where else with --out FILE" in result.stderr
+        assert "transfer.json cannot be written; give another file with --out" in result.stderr
         before = (study / FILE).read_bytes()
         for _ in range(2):
             result = rlprompt("transfer", str(study), "--out", str(tmp_path / "moved.json"))
@@ -266,14 +266,14 @@ class TestBadStudies:
         raw.close()
         result = rlprompt("transfer", str(study))
         assert result.exit_code == 2
-        assert "has no finished run with a prompt to take anywhere" in result.stderr
+        assert "has no finished run, so no prompt to transfer" in result.stderr
 
     def test_a_run_that_has_not_finished_is_left_out(self, study: Path) -> None:
         with sqlite3.connect(study / FILE) as raw:
             raw.execute("UPDATE runs SET result = NULL WHERE id = 1")
         raw.close()
         done = transferred(study, "--split", "dev")
-        assert done.notes == ("1 of 4 runs have not finished, and are left out.",)
+        assert done.notes == ("Left out as unfinished: 1 of 4 runs.",)
         assert len(done.sources) == 3
 
     def test_no_study(self, study: Path) -> None:
@@ -370,7 +370,7 @@ class TestTyping:
         assert own.score == done.targets[0].controls["empty"]
         assert own.score.metric == own.stored.metric
         assert (other.form, other.score) == ("by text", None)
-        assert other.problem == "its text is empty, so nothing arrives"
+        assert other.problem == "its text is empty, so there is nothing to transfer"
 
     def test_one_that_cannot_be_scored_does_not_spoil_a_batch(self, tmp_path: Path) -> None:
         lm, good = tiny_lm(), TokenPrompt((5, 6))
