@@ -31,6 +31,7 @@ from rlprompt.search.space import (
     common_words,
 )
 from rlprompt.tasks.base import Task
+from rlprompt.tasks.wording import Wording
 
 logger = logging.getLogger(__name__)
 
@@ -228,14 +229,15 @@ def text_starts(lm: FrozenLM, task: Task | None, starts: Sequence[Start]) -> tup
     Raises:
         ValueError: A start is one of vectors or drawn of tokens, or the task has no hand prompt.
     """
-    task, made = task or Task(), list[TextPrompt]()
+    wording, made = task or Wording(), list[TextPrompt]()
     for start in starts:
         match start:
             case "vocabulary":
                 continue
             case "hand" | "auto":
-                if task.hand_prompt:
-                    made.append(TextPrompt(task.placed(lm, task.hand_prompt)))
+                hand = task.hand_prompt if task else ""
+                if hand:
+                    made.append(TextPrompt(wording.placed(lm, hand)))
                 elif start == "hand":
                     raise ValueError(_lacking("hand", task, lm))
             case "common-words" | "task-words" | "label-words":
@@ -250,9 +252,9 @@ def text_starts(lm: FrozenLM, task: Task | None, starts: Sequence[Start]) -> tup
             case TextPrompt():
                 made.append(start)
             case TokenPrompt():
-                made.append(TextPrompt(task.described(lm, start)[0]))
+                made.append(TextPrompt(wording.described(lm, start)[0]))
             case text:
-                made.append(TextPrompt(task.placed(lm, text)))
+                made.append(TextPrompt(wording.placed(lm, text)))
     return tuple(dict.fromkeys(made))
 
 
