@@ -319,7 +319,7 @@ def _some(origin: Origin, name: str, found: list[TokenPrompt]) -> list[TokenProm
     raise ValueError(_lacking(name, origin.task, origin.lm))
 
 
-def _lacking(name: str, task: Task, lm: FrozenLM) -> str:
+def _lacking(name: str, task: Task | None, lm: FrozenLM) -> str:
     """What to say of a named start that there is none of."""
     lacks = {
         "hand": "no hand prompt (`hand_prompt`)",
@@ -328,8 +328,8 @@ def _lacking(name: str, task: Task, lm: FrozenLM) -> str:
         "task-words": "no allowed words that its train texts have more often than others",
     }
     return (
-        f"task {task.name!r} on {lm.name} has {lacks[name]} to start from; give another start than "
-        + name
+        f"{f'task {task.name!r} on {lm.name}' if task else 'an unknown task'} has {lacks[name]} to "
+        f"start from; give another start than {name}"
     )
 
 
