@@ -45,11 +45,12 @@ class BDPL:
 
     Args:
         words: Tokens to choose from, the same for all positions, N; the starts' own come on top.
-            The released code: 20. Ours: a few more, since they are not chosen by the train texts.
+            The released code: 20 unless told, and 200 in its example. Ours is between, and they are
+            not chosen by the train texts.
         samples: Prompts drawn for one step. The released code: 20. Ours, for a budget of a hundred
             prompts: half of that.
         learning_rate: Adam's, of the logits. The released code has AdamW move probabilities, by
-            5e-5 in each of thousands of steps; a hundred prompts are ten steps.
+            5e-5 unless told, in 400 steps at most; a hundred prompts are ten steps.
 
     Raises:
         ValueError: A setting is out of range.

@@ -35,7 +35,7 @@ class EditPPO:
     are of tokens, not of examples and templates; the reward is the task's mean over train and is
     not multiplied; and the policy is a few numbers and no attention: it guesses what each token is
     worth at each place, and the likelier edits are those that put a better one in the place of a
-    worse one.
+    worse one. A hundred prompts are three rollouts, of which there is little to learn.
 
     A search keeps the best prompt on the way, so the policy never stops, and each rollout begins
     with the best prompt so far. No prompt is paid for twice. Rewards count above the mean of the

@@ -85,8 +85,8 @@ class SoftQ:
             all tokens are alike. The paper: no, and so whatever is drawn is made likelier at first,
             by the logarithm of the number of prompts, beside which what it earned is little. Small:
             yes.
-        greedy_every: Draws from one look at the likeliest prompt to the next; it is scored and paid
-            for as any other. The paper: 10, on dev. Small: 1.
+        greedy_every: Draws from one look at the likeliest prompt to the next, and one with the last
+            draw; it is scored and paid for as any other. The paper: 10, on dev. Small: 1.
 
     Raises:
         ValueError: A setting is out of range.
@@ -138,7 +138,8 @@ class SoftQ:
                 drawn = policy.drawn(self.prompts, settings.top_k, temperature, rng)
             if not drawn:
                 return
-            looks = draws and draws % settings.greedy_every == 0
+            last = objective.affordable() <= len(drawn)
+            looks = draws and (last or draws % settings.greedy_every == 0)
             likeliest = [policy.likeliest()] if looks else []
             temperature = 1.0 if scored.add([*likeliest, *drawn]) else 2 * temperature
             pool = list(scored.paths.values()) if settings.replay else drawn

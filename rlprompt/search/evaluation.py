@@ -19,8 +19,10 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, Prompt, TextPrompt, TokenPrompt
 from rlprompt.search.memo import Measurement, Memo, SplitQuestion, remembered
 from rlprompt.search.result import PREFIX_MARK, SOFT_MARK, Score
-from rlprompt.tasks.base import LARGEST, Measured, Task, needs_prior, unusable
+from rlprompt.tasks.base import LARGEST, Measured, Task, unusable
 from rlprompt.tasks.completed import as_task
+from rlprompt.tasks.prior import needs_prior
+from rlprompt.tasks.wording import Wording
 from rlprompt.types import Floats
 
 # Where priors are kept among scores: in the place of a split.
@@ -155,7 +157,7 @@ def evaluate(
     return Evaluator(task, lm, memo).scores([prompt], split)[0]
 
 
-def describe(task: Task, lm: FrozenLM, prompt: Prompt) -> tuple[str, bool]:
+def describe(task: Wording, lm: FrozenLM, prompt: Prompt) -> tuple[str, bool]:
     """A prompt's text, and whether it is the same prompt again once it is typed in.
 
     A soft prompt reads as its nearest tokens, which are another prompt: marked and not retypable. A

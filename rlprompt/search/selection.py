@@ -100,7 +100,8 @@ def entrants(ledger: Ledger, selection: Selection) -> list[Scored]:
                 chosen.append(i)
 
     choose_best(count - n_led)
-    chosen += [i for one in led if (i := place[one.prompt.digest]) not in chosen]
+    # Once each: a prompt that was scored again may have led twice.
+    chosen += dict.fromkeys(i for one in led if (i := place[one.prompt.digest]) not in chosen)
     choose_best(count)
     while len(chosen) < min(count, len(pool)):
         left = [i for i in range(len(pool)) if i not in chosen]

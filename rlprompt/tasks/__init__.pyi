@@ -1,7 +1,4 @@
 from .base import (
-    Demonstrations as Demonstrations,
-)
-from .base import (
     Measured as Measured,
 )
 from .base import (
@@ -23,7 +20,15 @@ from .function import (
 from .generation import GenerationTask as GenerationTask
 from .label_search import find_label_words as find_label_words
 from .multiple_choice import MultipleChoiceTask as MultipleChoiceTask
+from .prior import Prior as Prior
+from .showing import (
+    Demonstrations as Demonstrations,
+)
+from .showing import (
+    Showing as Showing,
+)
 from .style_transfer import StyleTransferTask as StyleTransferTask
+from .wording import Wording as Wording
 
 __all__ = [
     "ClassificationTask",
@@ -33,10 +38,13 @@ __all__ = [
     "GenerationTask",
     "Measured",
     "MultipleChoiceTask",
+    "Prior",
     "RewardError",
     "RewardFunction",
+    "Showing",
     "StyleTransferTask",
     "Task",
+    "Wording",
     "as_task",
     "find_label_words",
     "reward",

@@ -16,24 +16,17 @@ from torch import Tensor
 
 from rlprompt.data.examples import Example, Splits, check_choice
 from rlprompt.data.load import DataSource
+from rlprompt.data.opening import data_name
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.tasks.base import (
-    GRADIENT_ROWS,
-    MOST_SHOTS,
-    Demonstrations,
-    Measured,
-    columns,
-    data_name,
-    demonstration,
-    needs_prior,
-    variant,
-)
+from rlprompt.tasks.base import GRADIENT_ROWS, Measured, variant
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
 from rlprompt.tasks.class_metrics import NO_ANSWER, SET_METRICS
 from rlprompt.tasks.class_scores import REWARDS, ClassScorer, accuracy, answered
-from rlprompt.tasks.templated import ChoosingTask
+from rlprompt.tasks.prior import needs_prior
+from rlprompt.tasks.showing import MOST_SHOTS, Demonstrations, demonstration
+from rlprompt.tasks.templated import ChoosingTask, columns
 from rlprompt.tasks.verbaliser import (
     LabelWordReport,
     LabelWords,

@@ -28,7 +28,7 @@ import numpy as np
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.tasks.base import Measured, Task
+from rlprompt.tasks.base import Measured, Task, members
 from rlprompt.tasks.completed import as_task
 from rlprompt.types import Floats, Outputs
 
@@ -229,6 +229,6 @@ KEPT = (
     *("demonstrations", "showable", "shown"),
 )
 # All else that is not said above is the other task's, also what `Task` comes to have.
-for _name in vars(Task):
-    if not _name.startswith("_") and _name not in KEPT and _name not in vars(CompressionTask):
+for _name in members():
+    if _name not in KEPT and _name not in vars(CompressionTask):
         setattr(CompressionTask, _name, property(attrgetter(f"task.{_name}")))

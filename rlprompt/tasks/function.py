@@ -49,10 +49,11 @@ from rlprompt._utils.plugins import load_object
 from rlprompt._utils.text import counted, error_line
 from rlprompt.data.examples import Example, Splits
 from rlprompt.data.load import DataSource
+from rlprompt.data.opening import data_name
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
-from rlprompt.tasks.base import LARGEST, Task, data_name
+from rlprompt.tasks.base import LARGEST, Task
 from rlprompt.types import Floats, Outputs
 
 Reads = Literal["outputs", "prompt_text"]

@@ -21,20 +21,15 @@ from torch import Tensor
 from rlprompt._utils.text import counted
 from rlprompt.data.examples import Example, Splits, check_choice
 from rlprompt.data.load import DataSource
+from rlprompt.data.opening import data_name
 from rlprompt.data.options import LETTERS
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.tasks.base import (
-    MOST_SHOTS,
-    Demonstrations,
-    Measured,
-    columns,
-    data_name,
-    demonstration,
-)
+from rlprompt.tasks.base import Measured
 from rlprompt.tasks.class_scores import REWARDS
-from rlprompt.tasks.templated import ChoosingTask
+from rlprompt.tasks.showing import MOST_SHOTS, Demonstrations, demonstration
+from rlprompt.tasks.templated import ChoosingTask, columns
 from rlprompt.template import AnswerSpace, Query, Template, TemplateText
 from rlprompt.types import Floats, Loss, SelectBy
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
-from rlprompt.tasks.base import SEPARATOR, Task, demonstration, variant
+from rlprompt.tasks.base import Task, variant
 from rlprompt.tasks.class_scores import check_slope, has_slope
 from rlprompt.tasks.fitting import fit
+from rlprompt.tasks.showing import SEPARATOR, demonstration
 from rlprompt.template import Query, Template
 from rlprompt.types import Floats, Ids, Loss
 
@@ -278,3 +279,35 @@ def _bare(text: str) -> tuple[str, set[int]]:
         bare += part
         borders.add(len(bare))
     return bare, borders
+
+
+def columns(
+    template: Template, text: str | Sequence[str] | Mapping[str, str] | None
+) -> Sequence[str] | Mapping[str, str]:
+    """The column for each field of a template.
+
+    Raises:
+        ValueError: A field has no column, or a column no field.
+    """
+    if text is None:
+        return template.fields
+    if isinstance(text, str):
+        if len(template.fields) != 1:
+            raise ValueError(
+                f"the template has the fields {', '.join(template.fields) or '(none)'}; say which "
+                f"column is which: text: {{field: column}}, not {text!r}"
+            )
+        (field,) = template.fields
+        if field not in ("text", text):
+            raise ValueError(
+                f"the template has the field {field!r}, and text names the column {text!r}: is one "
+                f"of them misspelt? If not, set `text: {{{field}: {text}}}`"
+            )
+        return {field: text}
+    named = dict(text) if isinstance(text, Mapping) else {column: column for column in text}
+    if set(named) != set(template.fields):
+        raise ValueError(
+            f"text names the fields {', '.join(named)} and the template has "
+            f"{', '.join(template.fields) or 'none'}; they must be the same"
+        )
+    return named

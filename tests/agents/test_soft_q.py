@@ -274,6 +274,22 @@ def test_each_prompt_is_paid_once_and_a_small_space_is_scored_out() -> None:
     assert len(task.asked) == len(set(task.asked)) == 3 + 3**2
 
 
+def test_the_last_draw_has_the_likeliest_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, look = [], SoftQPolicy.likeliest
+
+    def noted(self: SoftQPolicy) -> Path:
+        looks.append(look(self))
+        return looks[-1]
+
+    monkeypatch.setattr(SoftQPolicy, "likeliest", noted)
+    task = Noted()
+    # Fewer draws than from one look to the next.
+    with pytest.raises(BudgetExhausted):
+        SoftQ(preset="paper", prompts=4, width=16).run(objective(task, 17), space(4), RNG(0))
+    assert looks
+    assert looks[0].prompt in task.asked[-5:]
+
+
 def test_starts_are_scored_first_and_learnt_from() -> None:
     start = TokenPrompt((30, 40, 50))
     task = Noted(flat=True)
