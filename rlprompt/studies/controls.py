@@ -32,9 +32,9 @@ from rlprompt.search.evaluation import (
 from rlprompt.search.memo import Memo
 from rlprompt.search.result import Score
 from rlprompt.store.summary import BEST_WORD, EMPTY, IN_CONTEXT, hand_name
-from rlprompt.tasks.base import Task, prompt_rows
+from rlprompt.tasks.base import Task, prompt_rows, rows_of
 from rlprompt.tasks.fitting import longest_text
-from rlprompt.tasks.prior import needs_prior, rows_of
+from rlprompt.tasks.prior import needs_prior
 
 logger = logging.getLogger(__name__)
 

@@ -34,8 +34,7 @@ from rlprompt.search.result import MARKS
 from rlprompt.search.selection import rounds
 from rlprompt.studies.controls import ControlPlan
 from rlprompt.studies.experiment import Experiment
-from rlprompt.tasks.base import GRADIENT_ROWS, Task, prompt_rows
-from rlprompt.tasks.prior import rows_of
+from rlprompt.tasks.base import GRADIENT_ROWS, Task, prompt_rows, rows_of
 from rlprompt.types import Loss
 
 # Three rollouts of PPO and of CMA-ES's two generations: enough to see what comes after the first.

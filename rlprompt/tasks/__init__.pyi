@@ -1,4 +1,7 @@
 from .base import (
+    Demonstrations as Demonstrations,
+)
+from .base import (
     Measured as Measured,
 )
 from .base import (
@@ -21,12 +24,7 @@ from .generation import GenerationTask as GenerationTask
 from .label_search import find_label_words as find_label_words
 from .multiple_choice import MultipleChoiceTask as MultipleChoiceTask
 from .prior import Prior as Prior
-from .showing import (
-    Demonstrations as Demonstrations,
-)
-from .showing import (
-    Showing as Showing,
-)
+from .showing import Showing as Showing
 from .style_transfer import StyleTransferTask as StyleTransferTask
 from .wording import Wording as Wording
 

@@ -6,7 +6,7 @@ baselines belong to the optimisers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rlprompt._utils.notebook import by_key, card, filled
 from rlprompt.data.load import Example, Splits
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.tasks.prior import Prior
+from rlprompt.tasks.prior import Prior, needs_prior
 from rlprompt.tasks.showing import Showing
 from rlprompt.tasks.wording import Wording
 from rlprompt.types import Floats, Loss, Outputs
@@ -52,6 +52,29 @@ class Measured(NamedTuple):
     rewards: Floats
     metrics: Floats
     answers: Outputs | None = None
+
+
+class Demonstrations(NamedTuple):
+    """Train examples with their answers, for the control that shows them before every text.
+
+    >>> from rlprompt.data.load import Splits
+    >>> from rlprompt.tasks import ClassificationTask
+    >>> few = tuple(Example({"text": text}, text) for text in ("bad", "good"))
+    >>> words = {"bad": "bad", "good": "good"}
+    >>> splits = Splits(few, *[(Example({"text": text}, "bad"),) for text in ("dull", "long")])
+    >>> task = ClassificationTask("films", splits, Template("{text} {prompt}"), words)
+    >>> len(task.demonstrations().rounds[0])  # one of each class
+    2
+
+    Attributes:
+        task: The task with the prompt before the text, and answers that end before another example.
+        rounds: Texts to show, in rounds of one a class, or of one; the last are left out first.
+        note: What else of the task is not as it was, or "".
+    """
+
+    task: Task
+    rounds: Sequence[Sequence[str]]
+    note: str = ""
 
 
 class Task(Wording, Prior, Showing):
@@ -256,6 +279,10 @@ class Task(Wording, Prior, Showing):
             )
         return n_examples + extra
 
+    def demonstrations(self) -> Demonstrations | None:
+        """Train examples to show before every text, or None where there is no such thing."""
+        return None
+
     def label_word_report(self, lm: FrozenLM) -> LabelWordReport | None:
         """What the model's tokenizer makes of the label words, or None where there are none."""
         return None
@@ -303,6 +330,22 @@ def unusable(rewards: Floats) -> NDArray[np.bool]:
     """Which rewards are no finite number, or too large to be added up."""
     found: NDArray[np.bool] = ~(np.abs(rewards) <= LARGEST)
     return found
+
+
+def rows_of(task: Task, parts: Iterable[tuple[str, int]], *, known: bool = False) -> int:
+    """Rows that a prompt costs on parts of splits, one after the other; its prior is found once.
+
+    Args:
+        task: What the prompt is for.
+        parts: A split and a number of its examples each, in the order in which they are scored.
+        known: Whether its prior is known before.
+    """
+    rows = 0
+    for split, n_examples in parts:
+        needed = needs_prior(task, split)
+        rows += task.split_rows(split, n_examples) - needed * known * task.prior_rows
+        known = known or needed
+    return rows
 
 
 def variant(task: T, **changes: object) -> T | None:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Unpack, cast
+from typing import Any, ClassVar, Self, Unpack, cast
 
 import numpy as np
 import torch
@@ -20,12 +20,12 @@ from rlprompt.data.opening import data_name
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.tasks.base import GRADIENT_ROWS, Measured, variant
+from rlprompt.tasks.base import GRADIENT_ROWS, Demonstrations, Measured, variant
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
 from rlprompt.tasks.class_metrics import NO_ANSWER, SET_METRICS
 from rlprompt.tasks.class_scores import REWARDS, ClassScorer, accuracy, answered
 from rlprompt.tasks.prior import needs_prior
-from rlprompt.tasks.showing import MOST_SHOTS, Demonstrations, demonstration
+from rlprompt.tasks.showing import MOST_SHOTS, demonstration
 from rlprompt.tasks.templated import ChoosingTask, columns
 from rlprompt.tasks.verbaliser import (
     LabelWordReport,
@@ -349,13 +349,13 @@ class ClassificationTask(ChoosingTask):
             cast("NDArray[np.float32]", (grad / len(examples)).numpy()),
         )
 
-    def calibrated(self) -> ClassificationTask | None:
+    def calibrated(self) -> Self | None:
         """See `Task.calibrated`."""
         if self.calibration != "none" or not self.template.fields:
             return None
         return variant(self, calibration="contextual")
 
-    def uncalibrated(self) -> ClassificationTask | None:
+    def uncalibrated(self) -> Self | None:
         """See `Task.uncalibrated`."""
         return variant(self, calibration="none") if self.calibration == "batch" else None
 
@@ -381,9 +381,7 @@ class ClassificationTask(ChoosingTask):
         priors: Floats = self._scorer(lm).prior(prompts, train, told).numpy()
         return priors
 
-    def knowing(
-        self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats
-    ) -> ClassificationTask:
+    def knowing(self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats) -> Self:
         """See `Task.knowing`."""
         made = copy.copy(self)
         known = {one.digest: prior for one, prior in zip(prompts, priors, strict=True)}

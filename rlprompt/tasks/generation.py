@@ -24,11 +24,11 @@ from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
-from rlprompt.tasks.base import Measured
+from rlprompt.tasks.base import Demonstrations, Measured
 from rlprompt.tasks.function import RewardFunction, in_place, load_reward
 from rlprompt.tasks.likelihood import LOG_LIKELIHOOD, Likelihood, Pooling, reference_texts
 from rlprompt.tasks.metrics import METRICS, AnswerMetric, metric
-from rlprompt.tasks.showing import MOST_SHOTS, SEPARATOR, Demonstrations, demonstration
+from rlprompt.tasks.showing import MOST_SHOTS, SEPARATOR, demonstration
 from rlprompt.tasks.templated import TemplateTask, columns
 from rlprompt.template import Template, TemplateText
 from rlprompt.types import Floats, Outputs, SelectBy

@@ -26,9 +26,9 @@ from rlprompt.data.options import LETTERS
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.tasks.base import Measured
+from rlprompt.tasks.base import Demonstrations, Measured
 from rlprompt.tasks.class_scores import REWARDS
-from rlprompt.tasks.showing import MOST_SHOTS, Demonstrations, demonstration
+from rlprompt.tasks.showing import MOST_SHOTS, demonstration
 from rlprompt.tasks.templated import ChoosingTask, columns
 from rlprompt.template import AnswerSpace, Query, Template, TemplateText
 from rlprompt.types import Floats, Loss, SelectBy

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Self
 
 from rlprompt.prompt import Prompt
 from rlprompt.types import Floats
 
 if TYPE_CHECKING:
     from rlprompt.models.lm import FrozenLM
-    from rlprompt.tasks.base import Task
 
 
 class Prior:
@@ -40,11 +39,11 @@ class Prior:
     else:
         prior_rows, scored_together = 0, False
 
-    def calibrated(self) -> Task | None:
+    def calibrated(self) -> Self | None:
         """The task with contextual calibration, or None where it has any, or cannot."""
         return None
 
-    def uncalibrated(self) -> Task | None:
+    def uncalibrated(self) -> Self | None:
         """The task without calibration by its train texts, or None where it has no such thing."""
         return None
 
@@ -64,7 +63,7 @@ class Prior:
         """
         raise ValueError(f"task {self.name!r} has no class priors (no method log_priors)")
 
-    def knowing(self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats) -> Task:
+    def knowing(self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats) -> Self:
         """The task, told the `log_priors` of some prompts, which it need not find again.
 
         By default itself.
@@ -72,22 +71,6 @@ class Prior:
         return self
 
 
-def needs_prior(task: Task, split: str) -> bool:
+def needs_prior(task: Prior, split: str) -> bool:
     """Whether scores on a split take a prompt's prior; train, scored together, makes its own."""
     return bool(task.prior_rows) and not (split == "train" and task.scored_together)
-
-
-def rows_of(task: Task, parts: Iterable[tuple[str, int]], *, known: bool = False) -> int:
-    """Rows that a prompt costs on parts of splits, one after the other; its prior is found once.
-
-    Args:
-        task: What the prompt is for.
-        parts: A split and a number of its examples each, in the order in which they are scored.
-        known: Whether its prior is known before.
-    """
-    rows = 0
-    for split, n_examples in parts:
-        needed = needs_prior(task, split)
-        rows += task.split_rows(split, n_examples) - needed * known * task.prior_rows
-        known = known or needed
-    return rows

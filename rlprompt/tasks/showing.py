@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rlprompt.data.load import Example
 from rlprompt.template import Template
-
-if TYPE_CHECKING:
-    from rlprompt.tasks.base import Task
 
 # Demonstrations at most, or one a class where there are more classes. They are read anew for every
 # prompt scored by models that share no prefix, and are as many as the usual few-shot train set has
@@ -17,29 +14,6 @@ if TYPE_CHECKING:
 MOST_SHOTS = 16
 # Between demonstrations, as lm-eval's `fewshot_delimiter`; it ends an answer, too.
 SEPARATOR = "\n\n"
-
-
-class Demonstrations(NamedTuple):
-    """Train examples with their answers, for the control that shows them before every text.
-
-    >>> from rlprompt.data.load import Splits
-    >>> from rlprompt.tasks import ClassificationTask
-    >>> few = tuple(Example({"text": text}, text) for text in ("bad", "good"))
-    >>> words = {"bad": "bad", "good": "good"}
-    >>> splits = Splits(few, *[(Example({"text": text}, "bad"),) for text in ("dull", "long")])
-    >>> task = ClassificationTask("films", splits, Template("{text} {prompt}"), words)
-    >>> len(task.demonstrations().rounds[0])  # one of each class
-    2
-
-    Attributes:
-        task: The task with the prompt before the text, and answers that end before another example.
-        rounds: Texts to show, in rounds of one a class, or of one; the last are left out first.
-        note: What else of the task is not as it was, or "".
-    """
-
-    task: Task
-    rounds: Sequence[Sequence[str]]
-    note: str = ""
 
 
 class Showing:
@@ -58,10 +32,6 @@ class Showing:
 
         @property
         def name(self) -> str: ...  # noqa: D102
-
-    def demonstrations(self) -> Demonstrations | None:
-        """Train examples to show before every text, or None where there is no such thing."""
-        return None
 
     def showable(self) -> Sequence[int]:
         """Places of the train examples that a prompt may show, answered; by default none."""

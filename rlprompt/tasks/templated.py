@@ -56,7 +56,7 @@ class TemplateTask(Task):
                 f"goes, such as '{self.template.text} {{mask}} .'"
             )
 
-    def fitted(self, lm: FrozenLM, n_prompt: int) -> Task:
+    def fitted(self, lm: FrozenLM, n_prompt: int) -> Self:
         """See `Task.fitted`."""
         splits = fit(self.splits, lm, partial(self.lengths, lm), n_prompt)
         return self if splits is self.splits else variant(self, splits=splits) or self

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rlprompt.data.load import Example
 from rlprompt.prompt import Prompt, TokenPrompt
 
 if TYPE_CHECKING:
     from rlprompt.models.lm import FrozenLM
-    from rlprompt.tasks.base import Task
 
 
 class Wording:
@@ -55,7 +54,7 @@ class Wording:
         """
         return None
 
-    def fitted(self, lm: FrozenLM, n_prompt: int) -> Task:
+    def fitted(self, lm: FrozenLM, n_prompt: int) -> Self:
         """The task with examples that leave room for a prompt of so many tokens.
 
         By default itself: whoever scores an example that is too long is told then.

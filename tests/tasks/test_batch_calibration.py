@@ -280,6 +280,7 @@ class TestShown:
         def shown(*places: int) -> list[bool]:
             """Whether a prompt that shows these shows each."""
             as_text = TextPrompt(made.shown(places, before="Is the film any fun?"))
+            found: list[bool]
             (found,) = made.shows(lm, [as_text], train).tolist()
             as_tokens = TokenPrompt(lm.encode(as_text.text))
             assert made.shows(lm, [as_tokens], train).tolist() == [found]
