@@ -59,6 +59,7 @@ class Demonstrations(NamedTuple):
 
     >>> from rlprompt.data.load import Splits
     >>> from rlprompt.tasks import ClassificationTask
+    >>> from rlprompt.template import Template
     >>> few = tuple(Example({"text": text}, text) for text in ("bad", "good"))
     >>> words = {"bad": "bad", "good": "good"}
     >>> splits = Splits(few, *[(Example({"text": text}, "bad"),) for text in ("dull", "long")])

@@ -88,7 +88,7 @@ def test_one_split_has_no_winner_whatever_its_seeds() -> None:
     high, low = (np.full((2, 6, 1), [[[value]], [[np.nan]]]) for value in (0.99, 0.5))
     found = verdict({"lucky": high, "random": low})
     assert found.winner is None
-    assert found.sentence.startswith("One split ranks nothing: ")
+    assert found.sentence.startswith("With one split nothing can be ranked: ")
     assert "may be the luck of its examples" in found.sentence
 
 
