@@ -54,7 +54,7 @@ class BBTv2(AskTell[PrefixSpace]):
         population: Prompts of a generation, scored together. BBTv2: 20. None for pycma's default
             for the dimension.
         alpha: How far the first generation spreads, in standard deviations of a layer's keys or
-            values between tokens.
+            values between tokens. BBTv2's commands: 0.2, with as much for sigma.
 
     Raises:
         ValueError: A setting is out of range.
@@ -65,7 +65,7 @@ class BBTv2(AskTell[PrefixSpace]):
     blocks: int | None = None
     dimension: int | None = None
     population: int | None = None
-    alpha: float = 1.0
+    alpha: float = 0.2
 
     def __post_init__(self) -> None:
         """Check the settings."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rlprompt.agents.ranges import check_ranges
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TextPrompt
-from rlprompt.search.allocation import Judge, halve, halving_size, race
+from rlprompt.search.allocation import halve, halving_size, race, race_winners
 from rlprompt.search.objective import Evaluation, Objective
 from rlprompt.search.space import TextSpace
 from rlprompt.template import ControlTokenError
@@ -82,34 +82,17 @@ class Demonstrations:
         shelf = _Shelf(objective, space, rng, self.at_most)
         count = halving_size(shelf, self.first * objective.remaining)
         starts = space.starts[:count]
-        pool = [*starts, *shelf.fresh(shelf.drawn, count - len(starts))]
+        pool = [*starts, *shelf.propose(shelf.drawn, count - len(starts))]
         best = halve(shelf, pool, judge=shelf.judge)
         while True:
             places = partial(shelf.neighbour, *shelf.shows[best.prompts[0]])
             # Where all neighbours are known, the search goes on anywhere.
-            rivals = shelf.fresh(places, self.batch) or shelf.fresh(shelf.drawn, 1)
+            rivals = shelf.propose(places, self.batch) or shelf.propose(shelf.drawn, 1)
             if not rivals:  # there is nothing new: who dropped out early is heard to the end
                 shelf.evaluate([one for one in shelf.shows if shelf.seen[one] < shelf.n_examples])
                 return
-            best = better(best, race(shelf, best, rivals, judge=shelf.judge), shelf.judge)
-
-
-def better(best: Evaluation, stayed: Evaluation, judge: Judge) -> Evaluation:
-    """Those that stayed in a race, the first the best, if it is better than the best so far.
-
-    Args:
-        best: On all examples, the best first.
-        stayed: On all examples, the challengers.
-        judge: What all of them are compared by, in one call.
-    """
-    n_known = len(best.prompts)
-    rewards = np.vstack([best.per_example, stayed.per_example])
-    prompts = (*best.prompts, *stayed.prompts)
-    worth = judge(prompts, rewards, range(rewards.shape[1])).mean(axis=1)
-    order = n_known + np.argsort(-worth[n_known:], kind="stable")
-    if not len(order) or worth[order[0]] <= worth[0]:
-        return best
-    return Evaluation(tuple(prompts[i] for i in order), rewards[order])
+            stayed = race(shelf, best, rivals, judge=shelf.judge)
+            best = race_winners(best, stayed, judge=shelf.judge)
 
 
 class _Shelf:
@@ -164,10 +147,9 @@ class _Shelf:
                 shown.insert(int(self.rng.integers(len(shown) + 1)), int(self.rng.choice(others)))
         return before, tuple(shown)
 
-    def fresh(self, draw: Callable[[], Shown], count: int) -> list[TextPrompt]:
+    def propose(self, draw: Callable[[], Shown], count: int) -> list[TextPrompt]:
         """So many prompts that are not known yet and lie in the space; fewer where few are left."""
-        found = list[TextPrompt]()
-        vain = 0
+        found, vain = list[TextPrompt](), 0
         while len(found) < count and vain < VAIN:
             before, places = draw()
             prompt = TextPrompt(self.task.shown(places, before))
@@ -201,11 +183,9 @@ def judged(rewards: Floats, shown: NDArray[np.bool_]) -> Floats:
     >>> judged(rewards, np.array([[True, False], [False, False]])).tolist()
     [[0.0, 2.0], [1.0, 4.0]]
     """
-    if not shown.any():
+    if not shown.any() or shown.all():  # a block that all show whole says nothing of anyone
         return rewards
     seen = np.ma.masked_array(rewards, shown)
-    if seen.count() == 0:
-        return rewards  # a block of nothing but shown examples says nothing of anyone
     easy = seen.mean(axis=0).filled(seen.mean())
     better = (seen - easy).mean(axis=1).filled(0.0)
     return np.where(shown, easy + better[:, None], rewards)

@@ -84,7 +84,8 @@ class DifferentialEvolution:
                 updating="deferred",
                 polish=False,
                 maxiter=sys.maxsize,
-                atol=-1.0,  # no generation is so much alike that it ends: the budget does that
+                tol=0.0,  # no generation is so much alike that it ends: the budget does that
+                atol=-1.0,
             )
         except RuntimeError as error:
             # scipy takes an error of the task for one of its own.

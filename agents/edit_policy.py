@@ -124,7 +124,7 @@ class Worth(Adapter):
         return torch.cat([block.flatten(1) for block in blocks], 1)
 
     @torch.no_grad()
-    def cool(self) -> None:
-        """See `Adapter.cool`."""
+    def shrink(self) -> None:
+        """See `Adapter.shrink`."""
         for parameter in self.parameters():
             parameter.mul_(0.5)

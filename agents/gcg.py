@@ -37,8 +37,9 @@ class GCG:
     The search begins with the starts, prompts of common words and random ones. A gradient, which
     costs as much as three prompts, is taken once for a prompt, and the best of all so far is gone
     on from. Candidates are scored on a few examples first, the better ones on all (`halve`). The
-    gradient is that of the right answers' log-probability where the task has it, else of the
-    reward. What the model would write has a say, as in GReaTer (Das et al. 2025, arXiv 2412.09722).
+    gradient is that of the right answers' log-probability where the task has it, uncalibrated also
+    where rewards are calibrated, else of the reward. What the model would write has a say, as in
+    GReaTer (Das et al. 2025, arXiv 2412.09722).
     Prompts that typed in the task's template would be other tokens are passed over, as GCG does by
     the text alone; of one that is such itself they come last. In a space of several lengths a
     candidate may also have a promising token more, or a token less.

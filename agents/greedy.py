@@ -82,9 +82,9 @@ class Greedy(AskTell[TokenSpace]):
                 best = max(live, key=rewards.__getitem__)
                 moves = _moves(best, space, rng)
                 for _ in moves:
-                    fresh = (p for p in moves[turn % len(moves)] if p not in rewards)
+                    unseen = (p for p in moves[turn % len(moves)] if p not in rewards)
                     turn += 1
-                    prompts = list(islice(fresh, self.batch))
+                    prompts = list(islice(unseen, self.batch))
                     if prompts:
                         break
                 else:

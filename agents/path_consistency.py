@@ -29,7 +29,7 @@ MOST_NORM = 5.0
 
 
 @dataclass(frozen=True)
-class Pace:
+class Hyperparameters:
     """How fast is learnt, and from what; `SoftQ` says what each setting is."""
 
     top_k: int
@@ -53,23 +53,23 @@ class Learner:
 
     Args:
         policy: Its network is trained.
-        pace: How fast.
+        settings: How fast, and from what.
 
     Attributes:
         target: The target network, equal to the policy's at first.
     """
 
-    def __init__(self, policy: SoftQPolicy, pace: Pace) -> None:
-        self._policy, self._pace = policy, pace
+    def __init__(self, policy: SoftQPolicy, settings: Hyperparameters) -> None:
+        self._policy, self._settings = policy, settings
         self.target: nn.Module = copy.deepcopy(policy.network).requires_grad_(False)
-        self._adam = torch.optim.Adam(policy.network.parameters(), lr=pace.learning_rate)
+        self._adam = torch.optim.Adam(policy.network.parameters(), lr=settings.learning_rate)
 
     def step(self, paths: Sequence[Path], rewards: Floats) -> None:
         """Have the target follow, and take a step; arguments as for `loss`."""
         network = self._policy.network
         pairs = zip(self.target.parameters(), network.parameters(), strict=True)
         for slow, quick in pairs:
-            slow.lerp_(quick.detach(), self._pace.target_rate)
+            slow.lerp_(quick.detach(), self._settings.target_rate)
         self._adam.zero_grad()
         torch.autograd.backward(self.loss(paths, rewards))
         clip_grad_norm_(network.parameters(), MOST_NORM)
@@ -92,7 +92,7 @@ class Learner:
         log_pi = policy.logits(policy.network, hidden).log_softmax(-1)
         advantages = log_pi.gather(-1, actions[..., None])[..., 0]
         tokens, stops = (one[: hidden.shape[1]] for one in (policy.token_prior, policy.stop_prior))
-        if self._pace.relative:
+        if self._settings.relative:
             advantages = advantages - torch.where(actions == policy.stop, stops, tokens)
         else:  # V as of a sum over tokens that each count once
             values = values - tokens

@@ -10,7 +10,7 @@ import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from rlprompt.agents.ranges import check_ranges
-from rlprompt.agents.rollouts import Fresh, learn
+from rlprompt.agents.rollouts import ShrinkOnRepeats, learn
 from rlprompt.agents.token_policy import TokenPolicy
 from rlprompt.agents.token_proposal import Position
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
@@ -118,9 +118,10 @@ class PPO:
             "device": objective.lm.device,
             "ent_coef": self.entropy or 0.0,
         }
-        fresh = None if self.fresh is None else Fresh(objective.ledger, self.fresh * self.prompts)
+        enough = (self.fresh or 0) * self.prompts
+        shrinks = ShrinkOnRepeats(objective.ledger, enough) if enough else None
         steps = objective.affordable() * episodes.horizon
-        learn(self, episodes, rng, given, steps=steps, callback=fresh)
+        learn(self, episodes, rng, given, steps=steps, callback=shrinks)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 
 from rlprompt.agents.edit_policy import EditPolicy
 from rlprompt.agents.ranges import check_ranges
-from rlprompt.agents.rollouts import Fresh, learn
+from rlprompt.agents.rollouts import ShrinkOnRepeats, learn
 from rlprompt.agents.token_tilt import principal_components
 from rlprompt.envs.edit_prompt import TOKENS, EditEpisodes
 from rlprompt.envs.episodes import Flags
@@ -35,7 +35,7 @@ class EditPPO:
     are of tokens, not of examples and templates; the reward is the task's mean over train and is
     not multiplied; and the policy is a few numbers and no attention: it guesses what each token is
     worth at each place, and the likelier edits are those that put a better one in the place of a
-    worse one.
+    worse one. A hundred prompts are three rollouts, of which there is little to learn.
 
     A search keeps the best prompt on the way, so the policy never stops, and each rollout begins
     with the best prompt so far. No prompt is paid for twice. Rewards count above the mean of the
@@ -92,7 +92,7 @@ class EditPPO:
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        episodes = Onwards(objective, space, self.prompts, self.edits, self.words, rng)
+        episodes = RestartFromBest(objective, space, self.prompts, self.edits, self.words, rng)
         episodes.score(episodes.starts)
         rows = torch.from_numpy(np.searchsorted(space.allowed, episodes.edits.tokens))
         components = principal_components(objective.lm, space, self.components).cpu()[rows]
@@ -102,12 +102,12 @@ class EditPPO:
             "device": "cpu",
             "gae_lambda": self.gae_lambda,
         }
-        fresh = Fresh(objective.ledger, FRESH * self.prompts * self.edits, PATIENCE)
+        shrinks = ShrinkOnRepeats(objective.ledger, FRESH * self.prompts * self.edits, PATIENCE)
         # The budget ends it, or that there is nothing new: known prompts are edited for nothing.
-        learn(self, episodes, rng, given, steps=sys.maxsize, callback=fresh)
+        learn(self, episodes, rng, given, steps=sys.maxsize, callback=shrinks)
 
 
-class Onwards(EditEpisodes):
+class RestartFromBest(EditEpisodes):
     """Edits that go on from the best prompt so far."""
 
     def restart(self, which: Flags) -> None:

@@ -62,7 +62,7 @@ class Proposer:
 
     def proposed(self, requests: Sequence[str]) -> list[TextPrompt]:
         """What comes of requests and was never seen."""
-        fresh: list[TextPrompt] = []
+        unseen: list[TextPrompt] = []
         decoding = self.decoding(int(self.rng.integers(2**31)))
         for answer in self.objective.written(self.writer, requests, decoding):
             self.last = answer.text
@@ -75,11 +75,11 @@ class Proposer:
             elif not self.space.contains(prompt):
                 kind = "too long"
             else:
-                fresh.append(prompt)
+                unseen.append(prompt)
                 self.seen.add(prompt)
             self.tally[kind] += 1
-        self.idle = 0 if fresh else self.idle + 1
-        return fresh
+        self.idle = 0 if unseen else self.idle + 1
+        return unseen
 
     def guess(self, count: int) -> str:
         """A request for the instruction behind so many labelled train examples, drawn anew."""

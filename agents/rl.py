@@ -39,7 +39,9 @@ class RL:
     many there are. Rewards count above the mean of all so far, in standard deviations of these.
     Unlike `PPO` of this library, it knows nothing of what the model would write, so it chooses
     among a few words. What hangs on the process is set for it (`arguments`), everything else, its
-    learning rate first of all, is as the algorithm has it, for budgets of millions of steps.
+    learning rate first of all, is as the algorithm has it, for budgets of millions of steps. Where
+    prompts differ in length, to stop is one action beside all the words, so that nearly all prompts
+    have the greatest length at first.
 
     On a task and a model that cost next to nothing:
 

@@ -126,7 +126,7 @@ class Adapter(nn.Module, ABC):
     """What an actor learns, next to nothing at first: features to logits."""
 
     @abstractmethod
-    def cool(self) -> None:
+    def shrink(self) -> None:
         """Go half of the way back to where it began."""
 
 
@@ -148,7 +148,7 @@ class SmallPolicy(ActorCriticPolicy):
         )
 
 
-class Fresh(BaseCallback):
+class ShrinkOnRepeats(BaseCallback):
     """Has an actor go back towards where it began after a rollout of few new prompts.
 
     Args:
@@ -168,7 +168,7 @@ class Fresh(BaseCallback):
         if new < self._enough:
             actor = self.model.policy.action_net
             assert isinstance(actor, Adapter)
-            actor.cool()
+            actor.shrink()
         self._before += new
         self._idle = 0 if new else self._idle + 1
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from rlprompt.agents.path_consistency import Learner, Pace
+from rlprompt.agents.path_consistency import Hyperparameters, Learner
 from rlprompt.agents.ranges import check_ranges
 from rlprompt.agents.soft_q_policy import Path, SoftQPolicy
 from rlprompt.data.examples import check_choice
@@ -23,9 +23,13 @@ Preset = Literal["small", "paper"]
 # Values are divided by no more than this: at it, all that is allowed is about as likely.
 HOTTEST = 1024.0
 
-PACES: Mapping[Preset, Pace] = {
-    "small": Pace(10**6, 20, 3e-4, 0.05, steps=8, replay=True, relative=True, greedy_every=1),
-    "paper": Pace(256, 5, 5e-5, 0.001, steps=1, replay=False, relative=False, greedy_every=10),
+PRESETS: Mapping[Preset, Hyperparameters] = {
+    "small": Hyperparameters(
+        10**6, 20, 3e-4, 0.05, steps=8, replay=True, relative=True, greedy_every=1
+    ),
+    "paper": Hyperparameters(
+        256, 5, 5e-5, 0.001, steps=1, replay=False, relative=False, greedy_every=10
+    ),
 }
 
 
@@ -81,8 +85,8 @@ class SoftQ:
             all tokens are alike. The paper: no, and so whatever is drawn is made likelier at first,
             by the logarithm of the number of prompts, beside which what it earned is little. Small:
             yes.
-        greedy_every: Draws from one look at the likeliest prompt to the next; it is scored and paid
-            for as any other. The paper: 10, on dev. Small: 1.
+        greedy_every: Draws from one look at the likeliest prompt to the next, and one with the last
+            draw; it is scored and paid for as any other. The paper: 10, on dev. Small: 1.
 
     Raises:
         ValueError: A setting is out of range.
@@ -108,22 +112,22 @@ class SoftQ:
         check_choice("preset", self.preset, Preset)
         check_ranges(self, {"prompts": 2, "width": 1})
         # So that a result says what was run, whatever a later version's preset has.
-        for name, value in asdict(self.pace).items():
+        for name, value in asdict(self.hyperparameters).items():
             object.__setattr__(self, name, value)
 
     @property
-    def pace(self) -> Pace:
+    def hyperparameters(self) -> Hyperparameters:
         """The preset's settings, but for those that are given."""
-        usual = PACES[self.preset]
+        usual = PRESETS[self.preset]
         given = {name: getattr(self, name) for name in asdict(usual)}
         return replace(usual, **{name: v for name, v in given.items() if v is not None})
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        pace = self.pace
+        settings = self.hyperparameters
         policy = SoftQPolicy(objective, space, self.width, rng)
-        learner = Learner(policy, pace)
-        scored = Scored(objective, keeps_paths=pace.replay)
+        learner = Learner(policy, settings)
+        scored = Scored(objective, keeps_paths=settings.replay)
         rest = (prompt for prompt in space.everything() if prompt not in scored.rewards)
         scored.add(policy.followed(space.starts))
         temperature = 1.0
@@ -131,17 +135,18 @@ class SoftQ:
             if temperature > HOTTEST:
                 drawn = policy.followed(list(islice(rest, self.prompts)))
             else:
-                drawn = policy.drawn(self.prompts, pace.top_k, temperature, rng)
+                drawn = policy.drawn(self.prompts, settings.top_k, temperature, rng)
             if not drawn:
                 return
-            looks = draws and draws % pace.greedy_every == 0
+            last = objective.affordable() <= len(drawn)
+            looks = draws and (last or draws % settings.greedy_every == 0)
             likeliest = [policy.likeliest()] if looks else []
             temperature = 1.0 if scored.add([*likeliest, *drawn]) else 2 * temperature
-            pool = list(scored.paths.values()) if pace.replay else drawn
+            pool = list(scored.paths.values()) if settings.replay else drawn
             earned = standardised(np.array([scored.rewards[path.prompt] for path in pool]))
-            for _ in range(pace.steps):
+            for _ in range(settings.steps):
                 which = rng.permutation(len(pool))[: self.prompts]
-                learner.step([pool[i] for i in which], pace.scale * earned[which])
+                learner.step([pool[i] for i in which], settings.scale * earned[which])
 
 
 class Scored:
@@ -164,13 +169,13 @@ class Scored:
     def add(self, paths: Sequence[Path]) -> bool:
         """Score those prompts that are new, and say whether there were any."""
         prompts = dict.fromkeys(path.prompt for path in paths)
-        fresh = [prompt for prompt in prompts if prompt not in self.rewards]
-        if fresh:
-            earned = self._objective.evaluate(fresh).rewards.tolist()
-            self.rewards |= zip(fresh, earned, strict=True)
+        unseen = [prompt for prompt in prompts if prompt not in self.rewards]
+        if unseen:
+            earned = self._objective.evaluate(unseen).rewards.tolist()
+            self.rewards |= zip(unseen, earned, strict=True)
         if self._keeps_paths:
             self.paths |= {path.prompt: path for path in paths}
-        return bool(fresh)
+        return bool(unseen)
 
 
 def standardised(rewards: Floats) -> Floats:

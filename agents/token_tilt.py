@@ -66,7 +66,7 @@ class Tilt(Adapter):
         return ((mass.log() + top.T - logs / mass) * position).sum(1)
 
     @torch.no_grad()
-    def cool(self) -> None:
+    def shrink(self) -> None:
         """Go half of the way back to the proposal."""
         self.tilt.mul_(0.5)
 
@@ -108,9 +108,9 @@ class StoppingTilt(Tilt):
         return entropy
 
     @torch.no_grad()
-    def cool(self) -> None:
+    def shrink(self) -> None:
         """As for `Tilt`, stops as well."""
-        super().cool()
+        super().shrink()
         self.stop.lerp_(self.prior, 0.5)
 
     def _stop(self, position: Tensor) -> tuple[Tensor, Tensor]:

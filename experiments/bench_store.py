@@ -32,7 +32,7 @@ from rlprompt.search.objective import CHUNK, BudgetExhausted, Objective
 from rlprompt.search.optimiser import Optimiser, make_space
 from rlprompt.store.database import Database
 from rlprompt.store.record import Record
-from rlprompt.store.schema import MIGRATIONS
+from rlprompt.store.schema import STUDY
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.inspection import best
 from rlprompt.tasks.base import Task
@@ -94,7 +94,7 @@ def bench_keep(folder: Path, n_batches: int = 200) -> None:
         with Store(folder / kind / FILE) as store:
             store.plan({}, {"run": {}})
             store.claim("bench", dead=lambda *_: False)
-            database = Database(folder / kind / FILE, MIGRATIONS)
+            database = Database(folder / kind / FILE, STUDY)
             record = Record(database, lm, task, "run", "bench")
             answer = Answer(rng.standard_normal((CHUNK, N_EXAMPLES)), None, 1.0)
 
@@ -151,13 +151,16 @@ def bench_open(folder: Path, n_evaluations: int) -> None:
 
     def fill(connection: sqlite3.Connection) -> None:
         connection.executemany(
-            "INSERT INTO answers"
-            " VALUES (?, ?, '[{\"ids\": [1, 2, 3, 4, 5]}]', ?, ?, NULL, 0.2, NULL)",
+            "INSERT INTO answers (id, key, prompts, digests, rewards, judge_tokens, seconds)"
+            " VALUES (?, ?, '[{\"ids\": [1, 2, 3, 4, 5]}]', ?, ?, 0, 0.2)",
             ((i, key(i), key(i), rewards) for i in count),
         )
-        connection.executemany("INSERT INTO evaluations VALUES (1, ?, ?)", ((i, i) for i in count))
+        connection.executemany(
+            "INSERT INTO evaluations (run, position, answer, cost) VALUES (1, ?, ?, ?)",
+            ((i, i, N_EXAMPLES) for i in count),
+        )
 
-    database = Database(path, MIGRATIONS)
+    database = Database(path, STUDY)
     database.write(fill)
     database.close()
 

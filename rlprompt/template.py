@@ -82,6 +82,15 @@ class Query:
         return max(map(len, self.candidates)) - 1
 
 
+def literal(text: str) -> str:
+    """A text as a template holds it: its braces are doubled, and so name no field.
+
+    >>> Template(literal("f'{x}' ") + "{prompt}").answered({}, "")
+    "f'{x}'"
+    """
+    return text.replace("{", "{{").replace("}", "}}")
+
+
 @dataclass(frozen=True)
 class Template:
     """A text with one `{prompt}`, the example's fields, and at most one `{mask}`.
@@ -247,7 +256,7 @@ class Template:
         """
         rest = ""
         for text, name in self._parts:
-            rest += text.replace("{", "{{").replace("}", "}}")
+            rest += literal(text)
             if name == PROMPT:
                 rest = rest.rstrip(" ")
             elif name is not None:
@@ -367,7 +376,7 @@ class Template:
         """What stands before and after the prompt, as format strings that name the `{mask}`."""
         found, side = ["", ""], 0
         for text, name in self._parts:
-            found[side] += text.replace("{", "{{").replace("}", "}}")
+            found[side] += literal(text)
             if name in (PROMPT, MASK):
                 found[side] = found[side].rstrip(" ")
             side = 1 if name == PROMPT else side
@@ -425,7 +434,7 @@ def _parse(text: str) -> list[tuple[str, str | None]]:
                 f"template {text!r}: a field is a plain name such as {{text}}, got "
                 f"{name!r} with conversion {conversion!r} and format {spec!r}"
             )
-    return [(literal, name) for literal, name, _, _ in parsed]
+    return [(before, name) for before, name, _, _ in parsed]
 
 
 def _strip(pieces: list[Piece]) -> None:
@@ -444,8 +453,8 @@ def _marked(template: Template, prompt: str | None = None) -> tuple[Message, ...
         Message(
             role,
             "".join(
-                literal + ("" if name is None else known.get(name, _FIELD.format(name)))
-                for literal, name in _parse(content)
+                text + ("" if name is None else known.get(name, _FIELD.format(name)))
+                for text, name in _parse(content)
             ),
         )
         for role, content in template.messages
@@ -455,7 +464,7 @@ def _marked(template: Template, prompt: str | None = None) -> tuple[Message, ...
 @lru_cache(maxsize=256)
 def _rendered(template: Template, chat: str) -> Template:
     """The template of a chat that was rendered with marks for its fields."""
-    text = chat.replace("{", "{{").replace("}", "}}")
+    text = literal(chat)
     lost = [name for name in (PROMPT, *template.fields) if _FIELD.format(name) not in text]
     if lost or text.count(_FIELD.format(PROMPT)) > 1:
         what = f"leaves {{{lost[0]}}} out" if lost else "repeats {prompt}"

@@ -17,7 +17,12 @@ import yaml
 ROOT = Path(__file__).parents[1]
 MAPPED = ("envs", "agents")
 # What is in the package beside Python.
-DATA = ("export/card.md.j2", "reports/page.css", "reports/page.html.j2", "py.typed")
+DATA = (
+    *(f"export/{name}.md.j2" for name in ("card", "card_parts", "served_card")),
+    "reports/page.css",
+    "reports/page.html.j2",
+    "py.typed",
+)
 HEAVY = ("torch", "transformers", "gymnasium", "stable_baselines3", "matplotlib")
 HELP = "import sys; from rlprompt.cli.app import main; sys.argv = ['rlprompt', '--help']; main()"
 LIMIT = 0.5  # seconds

@@ -51,13 +51,22 @@ def visible(text: str) -> str:
     return "".join(map(_shown, text))
 
 
+def one_line(error: object) -> str:
+    r"""What an error says, on one line.
+
+    >>> one_line(ValueError("no\n  spread"))
+    'no spread'
+    """
+    return " ".join(str(error).split())
+
+
 def error_line(error: object) -> str:
     r"""What an error is and says, on one line.
 
     >>> error_line(ValueError("no\n  spread"))
     'ValueError: no spread'
     """
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return one_line(f"{type(error).__name__}: {error}")
 
 
 def first_line(error: Exception) -> str:
@@ -96,6 +105,24 @@ def counted(number: int, what: str) -> str:
     ('1 seed', '3 seeds')
     """
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def other_format(what: object, found: int, read: int, advice: str) -> str:
+    """Why a file of another format is refused, and what to do.
+
+    Args:
+        what: The file.
+        found: The number of its format.
+        read: That of the only one that is read.
+        advice: What to do about an older one.
+
+    >>> other_format("a.json", 1, 2, "make it again")
+    'a.json was written by an older rlprompt (format 1, this one reads 2); make it again'
+    >>> other_format("a.json", 3, 2, "make it again")
+    'a.json was written by a newer rlprompt (format 3, this one reads 2); update rlprompt'
+    """
+    age, advice = ("a newer", "update rlprompt") if found > read else ("an older", advice)
+    return f"{what} was written by {age} rlprompt (format {found}, this one reads {read}); {advice}"
 
 
 def file_part(name: str) -> str:

@@ -103,9 +103,10 @@ def _check_experiment(
     patience = Patience(math.inf if full else LIMIT)
     reports = []
     # Budgets make no difference to a task and a model.
-    places = list({(e.task_name, e.lm.name): e for e in experiments}.values())
+    places = list({one.place: one for one in experiments}.values())
     for i, experiment in enumerate(places):
-        typer.echo(f"task {experiment.task_name} with {experiment.lm.name}")
+        split = "" if experiment.split_seed is None else f", split {experiment.split_seed},"
+        typer.echo(f"task {experiment.task_name}{split} with {experiment.lm.name}")
         if experiment.lm.served:
             typer.echo(
                 f"not scored, since {experiment.lm.where} may charge for it; try the task on a "
@@ -252,7 +253,7 @@ def _remarks(experiment: Experiment, plan: Plan) -> list[str]:
         names = ", ".join(experiment.references)
         lines.append(f"training of {names} comes on top, and is not estimated")
     limits = dict(experiment.budget.limits)
-    if experiment.selection and experiment.selection.dev_patience:
+    if experiment.selection.dev_patience:
         limits["dev_patience"] = experiment.selection.dev_patience
     if limits:
         named = ", ".join(f"{name} {value:g}" for name, value in limits.items())

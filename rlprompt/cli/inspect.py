@@ -171,7 +171,7 @@ def _task_of(store: Store, result: Result, lm: FrozenLM) -> tuple[Task | None, s
     """The task of a result, or None and why it cannot be had."""
     from rlprompt._utils.assets import AssetError
     from rlprompt.config.schema import config_from_json
-    from rlprompt.studies.loading import load_task, settle
+    from rlprompt.studies.loading import load_task, longest, settle
 
     config = store.spec.get("config")
     if not config:
@@ -179,8 +179,9 @@ def _task_of(store: Store, result: Result, lm: FrozenLM) -> tuple[Task | None, s
     problem = f"task {result.task} has changed since the prompt was found"
     try:
         made = config_from_json(config)
+        at_most = longest(made)
         for _, _, section in made.split_tasks:
-            task = settle(section, load_task(section), lm, made.prompt.lengths)
+            task = settle(section, load_task(section), lm, at_most)
             if task.fingerprint == result.task_fingerprint:
                 return task, ""
     except (ValueError, OSError, AssetError) as error:

@@ -57,10 +57,11 @@ def score(
     from rlprompt.export.folder import is_exported, load_prompt
     from rlprompt.models.fingerprint import SERVED
     from rlprompt.prompt import TokenPrompt
-    from rlprompt.studies.loading import load_model, load_task, settle
+    from rlprompt.studies.loading import load_model, load_task, longest, settle
     from rlprompt.tasks.fitting import fitted
 
     chosen = load_config(config, device=device, dtype=dtype)
+    at_most = longest(chosen)
     exported = load_prompt(prompt) if is_exported(prompt) else None
     splits = split or [Split.train, Split.dev]
     console = terminal.make_console()
@@ -81,11 +82,11 @@ def score(
             for title, one, task in tasks:
                 if len(tasks) * len(chosen.all_models) > 1:
                     console.print(f"{title or task.name}, {model}:")
-                settled = settle(one, task, lm, chosen.prompt.lengths)
+                settled = settle(one, task, lm, at_most)
                 tokens = exported.prompt if exported else _typed(settled, lm, prompt, exact)
                 read = lm.fed(tokens)
                 if isinstance(read, TokenPrompt):  # it may be longer than those of a search
-                    settled = fitted(settled, lm, chosen.prompt.lengths, [read])
+                    settled = fitted(settled, lm, at_most, [read])
                 scores = _print_scores(console, settled, lm, tokens, splits)
                 if exported:
                     verified &= _print_verdict(console, exported, settled, lm, scores)

@@ -79,18 +79,22 @@ class _ToConsole(logging.Handler):
 
 @contextmanager
 def log_to(console: Console) -> Iterator[None]:
-    """Show the library's notices and warnings on the console for a while."""
+    """Show the library's notices and warnings on the console for a while, and nowhere else."""
     handler = _ToConsole(console)
     ours = logging.getLogger("rlprompt")
     talkative = [logging.getLogger(name) for name in TALKATIVE]
-    before = [(logger, logger.level) for logger in (ours, *talkative)]
+    before = [(logger, logger.level) for logger in talkative]
     ours.addHandler(handler)
+    # A library may give the root logger a handler, which would print every line a second time: absl
+    # does as it is first used, and rouge-score uses it.
+    propagates, ours.propagate = ours.propagate, False
     for logger in talkative:
         logger.setLevel(logging.INFO)
     try:
         yield
     finally:
         ours.removeHandler(handler)
+        ours.propagate = propagates
         for logger, level in before:
             logger.setLevel(level)
 
@@ -105,7 +109,8 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
     splits = dict.fromkeys(str(one.split_seed) for one in experiments if one.split_seed is not None)
     on = f"; splits {', '.join(splits)}" if splits else ""
     return [
-        *(f"note: {note}" for task in tasks.values() for note in task.splits.notes),
+        # Each split has its own, and texts are cut for each model.
+        *dict.fromkeys(f"note: {note}" for one in experiments for note in one.task.splits.notes),
         *(f"task: {name}, {_sizes(task)} examples" for name, task in tasks.items()),
         *(
             f"model: {lm.name} ({lm.fingerprint.kind}, {lm.fingerprint.dtype} on {lm.where})"

@@ -105,10 +105,10 @@ class ModelConfig(StrictModel):
         return self
 
     @pydantic.model_serializer(mode="wrap")
-    def _as_kept(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Of a model here what there ever was, so that studies from before go on."""
-        kept: dict[str, Any] = dump(self)
-        return kept if self.url else {key: kept[key] for key in ("name", "revision", "load")}
+    def _as_given(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Of a model here nothing of servers, which is refused beside it where it is read again."""
+        given: dict[str, Any] = dump(self)
+        return given if self.url else {key: given[key] for key in ("name", "revision", "load")}
 
     @property
     def title(self) -> str:
@@ -238,7 +238,8 @@ class SelectionConfig(StrictModel):
     Attributes:
         candidates: Prompts that race on dev.
         along_path: Whether they are a spread of the search, and not the best on train alone.
-        dev_patience: Tenths of the budget without a better dev reward after which a search ends.
+        dev_patience: Tenths of the budget without a leader that is better on dev, after which a
+            search ends.
     """
 
     candidates: PositiveInt | None = None
@@ -360,7 +361,7 @@ class Config(StrictModel):
         budget: Rows that each run may spend: one row is one prompt scored on one example.
         budgets: Several.
         stop: When a search ends before.
-        selection: How a search picks its prompt; a study that was begun without goes on as it was.
+        selection: How a search picks its prompt.
         load: More for transformers' `from_pretrained`, of each model that has none of its own.
         device: `cpu`, `cuda`, `cuda:1`, ..., or `auto`.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`.

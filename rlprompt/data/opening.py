@@ -171,3 +171,15 @@ def file_title(path: Path) -> str:
     """
     packed = path.suffix.lower() in PACKED and Path(path.stem).suffix.lower() in SUFFIXES
     return Path(path.stem).stem if packed else path.stem
+
+
+def data_name(data: object) -> str:
+    """What results call data: a file without its endings, a folder with the one above.
+
+    >>> data_name("data/films.csv.gz"), data_name([{"text": "Fun."}])
+    ('films', 'data')
+    """
+    if not isinstance(data, str | Path):
+        return "data"
+    path = Path(data)
+    return "/".join(path.parts[-2:]) if path.is_dir() else file_title(path)

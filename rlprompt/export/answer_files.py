@@ -7,6 +7,7 @@ data had: in CSV all of them are texts.
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import sys
@@ -48,7 +49,7 @@ class AnswerFile:
         if out.exists() and not force:
             raise ValueError(f"{out} is there; give another name, or --force to replace it")
         if self.suffix == ".parquet":
-            _pyarrow(out)
+            _check_pyarrow(out)
 
     def look(self, rows: Sequence[Row]) -> None:
         """See what the columns hold before anything is written: all rows, so many at a time."""
@@ -129,14 +130,9 @@ class AnswerFile:
             yield write
 
 
-def _pyarrow(out: Path) -> Any:
-    try:
-        import pyarrow
-    except ImportError:
-        raise ValueError(
-            f"{out.name} needs pyarrow to be written: pip install 'rlprompt[parquet]'"
-        ) from None
-    return pyarrow
+def _check_pyarrow(out: Path) -> None:
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ValueError(f"{out.name} needs pyarrow to be written: pip install 'rlprompt[parquet]'")
 
 
 def _common(values: Sequence[Any]) -> Any:

@@ -1,7 +1,7 @@
 """The card of an exported prompt: what it is, what it scored, and how to use and check it.
 
 Whatever comes from a prompt, a task or a model may look like Markdown, so it stands as character
-references outside of code, and in code as a Python literal. The template is not autoescaped, for
+references outside of code, and in code as a Python literal. The templates are not autoescaped, for
 what is to be escaped depends on where it stands: `escaped`, `code` and `literal` are its filters.
 The Python that it shows is complete, and gives the numbers of rlprompt.
 """
@@ -14,8 +14,7 @@ import math
 from collections.abc import Mapping
 from functools import cache
 
-from jinja2 import Environment, StrictUndefined
-from jinja2 import Template as JinjaTemplate
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from rlprompt._utils.text import fence
 from rlprompt.export.facts import SCORED, Facts, Usage
@@ -58,7 +57,9 @@ def card(facts: Facts, lm: FrozenLM | None = None) -> str:
     if template is not None and lm is not None:
         template = template.on(lm)
     before, after = _around(facts, template, lm)
-    return _page().render(
+    told = told_by_server(model.model_dump())
+    page = _environment().get_template("served_card.md.j2" if told else "card.md.j2")
+    return page.render(
         facts=facts,
         usage=usage,
         model=model,
@@ -76,7 +77,7 @@ def card(facts: Facts, lm: FrozenLM | None = None) -> str:
         is_our_name=model.kind != SERVED
         and (model.model in model_names() or model.model.endswith(".gguf")),
         class_name=CLASSES.get(model.kind, ""),
-        told=told_by_server(model.model_dump()),
+        told=told,
         example=dict.fromkeys(template.fields, "...") if template else {},
         # Those of a chat only as its model's own template writes it.
         texts=template and (lm or not template.messages) and template.sides(),
@@ -90,16 +91,17 @@ def card(facts: Facts, lm: FrozenLM | None = None) -> str:
 
 
 @cache
-def _page() -> JinjaTemplate:
+def _environment() -> Environment:
+    room = importlib.resources.files("rlprompt.export")
     environment = Environment(
+        loader=FunctionLoader(lambda name: room.joinpath(name).read_text("utf-8")),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters |= {"escaped": escaped, "code": code, "literal": repr, "fenced": fenced}
-    source = importlib.resources.files("rlprompt.export").joinpath("card.md.j2")
-    return environment.from_string(source.read_text("utf-8"))
+    return environment
 
 
 def escaped(text: str) -> str:
@@ -149,9 +151,7 @@ def _around(facts: Facts, template: Template | None, encoder: Encoder | None) ->
 
 def _spelt(usage: Usage, template: Template, kind: ModelKind) -> dict[str, str] | None:
     """Class to its one label word as it follows the text; None if there is more to it."""
-    if usage.label_words is None or (usage.calibration != "none" and usage.prior is None):
-        return None
-    if any(len(words) > 1 for words in usage.label_words.values()):
+    if usage.label_words is None or any(len(words) > 1 for words in usage.label_words.values()):
         return None
     return {label: template.answer_text(word, kind) for label, (word,) in usage.label_words.items()}
 

@@ -45,6 +45,7 @@ from rlprompt.statistics.summaries import share_interval, summarise
 from rlprompt.store.store import StoredRun
 from rlprompt.tasks.base import Task
 from rlprompt.tasks.completed import as_task
+from rlprompt.tasks.wording import Wording
 from rlprompt.template import Template
 from rlprompt.types import Ids
 
@@ -206,7 +207,7 @@ def _facts(
     model: ModelFacts,
 ) -> Facts:
     candidate, usage = result.best, None if task is None else usage_of(task, lm, prompt)
-    text, retypable = describe(as_task(task) if task else Task(), lm, prompt)
+    text, retypable = describe(as_task(task) if task else Wording(), lm, prompt)
     metric = "" if task is None else task.metric
     read = lm.fed(prompt)
     before = None if usage is None or lm.served else _before(usage.made, lm)
@@ -288,7 +289,7 @@ def _scores(
     sizes: dict[str, int | None] = dict.fromkeys(SCORED)
     if task is not None:
         sizes |= {name: len(part) for name, part in task.splits.parts().items()}
-    sizes["dev"] = candidate.dev_examples or sizes["dev"]
+    sizes["dev"] = candidate.dev_examples
     sizes["test"] = len(result.test_metrics) or sizes["test"]
     found: dict[str, ScoreFacts] = {}
     for split in SCORED:

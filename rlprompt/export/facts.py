@@ -6,7 +6,7 @@ The prompt and how it is put to work, the model it belongs to, what it scored, h
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import pydantic
 import torch
@@ -21,7 +21,7 @@ from rlprompt.tasks.verbaliser import Verbaliser
 from rlprompt.template import AnswerSpace, Template
 from rlprompt.types import ModelKind
 
-FORMAT = 6
+FORMAT: Final = 6
 VECTORS = "prompt.safetensors"
 # The one tensor of prompt.safetensors, (L, H) float32.
 TENSOR = "prompt"
@@ -56,8 +56,8 @@ class Usage(_Part):
         calibration: `none`, `contextual` (Zhao et al. 2021) or `batch` (Zhou et al. 2024).
         calibration_strength: How many times the log prior is taken out, 0 to 1.
         prior: Log-probability of each class that is taken out under this prompt, nats. It was made
-            without the texts that are judged: from train where the calibration is `batch`. None in
-            folders of format 1, where it can be made again, and where nothing is taken out.
+            without the texts that are judged: from train where the calibration is `batch`. None
+            where nothing is taken out.
         writing: How answers are written, where the model writes.
         columns: Field of the template to the column that held it in the task's data, where it is
             known.
@@ -92,8 +92,8 @@ class Usage(_Part):
                 f"the prior has the classes {', '.join(self.prior)}, and the label words have "
                 f"{', '.join(self.label_words or ())}"
             )
-        if self.calibration == "batch" and self.prior is None:
-            raise ValueError("batch calibration has a prior from train, and here is none")
+        if self.calibration != "none" and self.prior is None:
+            raise ValueError(f"{self.calibration} calibration has a prior, and here is none")
         return self
 
     @property
@@ -150,10 +150,10 @@ class ModelFacts(_Part):
     suffix_ids: tuple[NonNegativeInt, ...]
     weights_16_bit: str
     licence: str
-    attention: str = ""
-    options: str = ""
-    place: str = ""
-    key_env: str = ""
+    attention: str
+    options: str
+    place: str
+    key_env: str
 
 
 class SearchFacts(_Part):
@@ -220,7 +220,7 @@ class Facts(_Part):
         test_prompts: How many prompts of its search were scored on test; 0 where not known.
     """
 
-    format: int
+    format: Literal[6]
     kind: Literal["token", "soft", "prefix", "text"]
     ids: tuple[NonNegativeInt, ...] | None
     text: str

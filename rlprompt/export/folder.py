@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from rlprompt._utils.notebook import card, line
 from rlprompt._utils.suggest import reason
-from rlprompt._utils.text import listed_briefly, visible
+from rlprompt._utils.text import listed_briefly, other_format, visible
 from rlprompt.export.facts import FORMAT, TENSOR, VECTORS, Facts
 from rlprompt.export.prediction import Prediction, memory_rows
 from rlprompt.export.server import Answer, PromptServer, used
@@ -174,7 +174,7 @@ def load_prompt(folder: str | Path) -> ExportedPrompt:
         folder: Written by `rlprompt export RUN --best FOLDER`, or by `export_prompt`.
 
     Raises:
-        ValueError: A file is missing, damaged, of a newer format, or not the one that belongs here.
+        ValueError: A file is missing, damaged, of another format, or not the one that belongs here.
 
     >>> import tempfile
     >>> from rlprompt.agents.random_search import RandomSearch
@@ -227,30 +227,18 @@ def _content(folder: Path, name: str) -> bytes:
 def _facts(path: Path, content: bytes) -> Facts:
     try:
         state = json.loads(content)
-        version = state["format"]
+        found = state["format"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is damaged: not the JSON of an exported prompt") from None
-    if not isinstance(version, int) or version > FORMAT:
-        raise ValueError(
-            f"{path} has the format {version!r}, and this rlprompt reads up to {FORMAT}; update "
-            "rlprompt to use it"
-        )
+    if found != FORMAT and isinstance(found, int):
+        advice = "export the prompt again, or read it with the version that wrote it"
+        raise ValueError(other_format(path, found, FORMAT, advice))
     try:
-        facts = Facts.model_validate(state)
+        return Facts.model_validate(state)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{path} is damaged: {place or 'prompt'}: {reason(first)}") from None
-    usage = facts.task.usage
-    if version < 3 and usage and usage.verbaliser:
-        # Up to then, words followed a space after brackets too.
-        words = [word for own in usage.verbaliser.words.values() for word in own]
-        if usage.made.changes(words):
-            task = facts.task.model_copy(
-                update={"usage": usage.model_copy(update={"answer_space": " "})}
-            )
-            return facts.model_copy(update={"task": task})
-    return facts
 
 
 def _vectors(folder: Path, facts: Facts) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from rlprompt.export.facts import Facts, Usage, check_model
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
 from rlprompt.search.evaluation import n_tokens
-from rlprompt.tasks.calibration import calibrated, content_free_queries, log_prior
+from rlprompt.tasks.calibration import calibrated
 from rlprompt.tasks.fitting import cut
 from rlprompt.tasks.verbaliser import Verbaliser
 from rlprompt.template import ControlTokenError, Query, Template
@@ -211,14 +211,10 @@ class _Served:
     @cached_property
     def prior(self) -> Tensor | None:
         """Log prior of the classes (C,) float64, if that is to be taken out."""
-        if self.usage.calibration == "none":
+        prior = self.usage.prior
+        if self.usage.calibration == "none" or prior is None:
             return None
-        if self.usage.prior is not None:
-            kept = [self.usage.prior[label] for label in self.verbaliser.words]
-            return torch.tensor(kept, dtype=torch.float64)
-        # Folders of format 1 keep none, and know no other than that of texts without content.
-        queries = content_free_queries(self.lm, self.template, self.candidates)
-        return log_prior(self._scores(self.lm.score([self.prompt], queries)[0]))
+        return torch.tensor([prior[label] for label in self.verbaliser.words], dtype=torch.float64)
 
     def fields(self, text: Mapping[str, str] | str) -> Mapping[str, str]:
         """The template's fields; a text alone is that of the only one."""
@@ -266,7 +262,7 @@ class _Served:
 
     def answer(self, loglik: Tensor) -> Classified:
         """The class from log-likelihoods of all label words (W,)."""
-        scores = self._scores(loglik)
+        scores = self.verbaliser.class_scores(loglik.double(), self.candidates)
         if self.prior is not None:
             scores = calibrated(scores, self.prior, self.usage.calibration_strength)
         labels, chances = list(self.verbaliser.words), scores.softmax(-1).tolist()
@@ -279,9 +275,6 @@ class _Served:
         queries = [self.template.query(self.fields(text), self.lm) for text in texts]
         (answers,) = self.lm.generate([self.prompt], queries, **writing.model_dump())
         return [answer.text.strip() for answer in answers]
-
-    def _scores(self, loglik: Tensor) -> Tensor:
-        return self.verbaliser.class_scores(loglik.double(), self.candidates)
 
 
 def used(facts: Facts, name: str) -> Usage:

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from rlprompt._utils.text import one_line
 from rlprompt.models.weights import stays_as_loaded
 from rlprompt.prompt import FACTS
 
@@ -102,7 +103,7 @@ def put_on(
     try:
         model: Any = peft.PeftModel.from_pretrained(base, adapter.source, **adapter.options)
     except (RuntimeError, ValueError, KeyError) as error:
-        line = " ".join(str(error).split())[:200]
+        line = one_line(error)[:200]
         raise LoadError(
             f"adapter {adapter.source!r} does not fit its base model {adapter.base!r}: {line}"
         ) from error

@@ -39,15 +39,16 @@ def loading(fingerprint: Mapping[str, str]) -> dict[str, Any]:
     """What `FrozenLM.load` takes beside the name for the same model again.
 
     Args:
-        fingerprint: Fields of a `Fingerprint`; old ones lack some.
+        fingerprint: Fields of a `Fingerprint`.
 
     Raises:
         ValueError: It is on a server, which loads it.
 
-    >>> loading({"dtype": "float32", "revision": ""})
+    >>> mine = Fingerprint("./mine", "", "causal", "3a1b", "77fe", "float32", "")
+    >>> loading(asdict(mine))
     {'dtype': 'float32', 'revision': None, 'load': {}}
     """
-    if fingerprint.get("kind") == SERVED:
+    if fingerprint["kind"] == SERVED:
         raise ValueError(
             f"the model {fingerprint['model']} is on a server, and this takes one that is loaded "
             "here; what a search found there is a text: `rlprompt transfer` and `rlprompt score` "
@@ -56,7 +57,7 @@ def loading(fingerprint: Mapping[str, str]) -> dict[str, Any]:
     return {
         "dtype": fingerprint["dtype"],
         "revision": fingerprint["revision"] or None,
-        "load": json.loads(fingerprint.get("options") or "{}"),
+        "load": json.loads(fingerprint["options"] or "{}"),
     }
 
 
@@ -66,6 +67,8 @@ class Fingerprint:
 
     >>> from dataclasses import replace
     >>> mine = Fingerprint("./mine", "", "causal", "3a1b", "77fe", "float32", "")
+    >>> mine.digest
+    'fbf982c0090d6854'
     >>> mine.digest == replace(mine, model="./moved").digest  # what it is called does not matter
     True
     >>> mine.digest == replace(mine, dtype="bfloat16").digest

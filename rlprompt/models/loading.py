@@ -36,7 +36,7 @@ from transformers.utils import logging as hf_logging
 
 from rlprompt._utils.assets import ASSETS, cache_folder, fetch
 from rlprompt._utils.network import hub_answers
-from rlprompt._utils.text import first_line
+from rlprompt._utils.text import first_line, one_line
 from rlprompt.models.adapters import Adapter, LoadError, find_adapter, put_on
 from rlprompt.models.devices import pick_device
 from rlprompt.models.weights import stays_as_loaded
@@ -113,7 +113,7 @@ def load(
     except LoadError:
         raise
     except ImportError as error:
-        line = " ".join(str(error).split())
+        line = one_line(error)
         raise LoadError(f"model {name!r} needs a package that is not there: {line}") from error
     except (OSError, ValueError, KeyError, RuntimeError, AssertionError) as error:
         reason = first_line(error)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlprompt._utils.text import one_line
 from rlprompt.models.devices import free_bytes
 from rlprompt.models.loading import DTYPES, quiet
 from rlprompt.models.memory import Memory
@@ -233,7 +234,7 @@ def _try(model: PreTrainedModel, kept: str, dtype: str) -> None:
             cast(Any, model)(**fed)
     # Any error: which it is, is for a library to choose.
     except Exception as error:
-        line = " ".join(str(error).split())[:200]
+        line = one_line(error)[:200]
         given = "leave dtype out" if dtype != "auto" else "another device or library may do"
         raise ValueError(
             f"{kept}, and a forward pass with them fails in dtype {dtype} on {model.device.type}: "

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlprompt._utils.text import counted, listed_briefly
-from rlprompt.models.noise import QUIET, slope
+from rlprompt.models.noise import QUIET, largest_noise, slope
 from rlprompt.reports.study_data import StudyData
 from rlprompt.statistics.summaries import share_interval
-from rlprompt.store.summary import ModelEntry, TaskEntry
+from rlprompt.store.summary import TaskEntry
 from rlprompt.tasks.class_metrics import COMMON
 
 # Test examples below which an accuracy of a half is known to 0.1 or worse.
@@ -212,9 +212,7 @@ def few_distinct(study: StudyData) -> Iterator[Caveat]:
     """Searches that paid for the same prompts again and again."""
     for run in study.runs:
         result = run.result
-        if result is None or result.n_distinct is None or not result.n_prompts:
-            continue
-        if result.n_distinct < FEWEST_DISTINCT * result.n_prompts:
+        if result is not None and result.n_distinct < FEWEST_DISTINCT * result.n_prompts:
             yield Caveat(
                 "few distinct prompts",
                 "caution",
@@ -281,31 +279,26 @@ def missing_test(study: StudyData) -> Iterator[Caveat]:
 def noise_floor(study: StudyData) -> Iterator[Caveat]:
     """Differences that the arithmetic alone could make."""
     for model in study.summary.models:
-        largest = _noise(model)
+        noise = largest_noise(model.noise) or 0.0
         spread = model.noise.get("spread", 0.0)
-        if spread and largest > QUIET * spread:
+        if spread and noise > QUIET * spread:
             yield Caveat(
                 "noise floor",
                 "caution",
                 f"{model.name}: computed another way, a log-likelihood differs by up to "
-                f"{largest:.2g} nats, {largest / spread:.1%} of the usual distance between two "
+                f"{noise:.2g} nats, {noise / spread:.1%} of the usual distance between two "
                 "prompts. Near ties are decided by rounding; there is less with dtype: float32.",
             )
         for task in study.summary.tasks:
-            yield from _below_noise(study, model.name, task, largest)
+            yield from _below_noise(study, model.name, task, noise)
 
 
-def _noise(model: ModelEntry) -> float:
-    kinds = ("alone", "shuffled", "batches", "plain")
-    return max((model.noise.get(kind, 0.0) for kind in kinds), default=0.0)
-
-
-def _below_noise(study: StudyData, model: str, task: TaskEntry, largest: float) -> Iterator[Caveat]:
+def _below_noise(study: StudyData, model: str, task: TaskEntry, noise: float) -> Iterator[Caveat]:
     """Methods on a task whose mean test rewards differ by less than the noise makes of one row."""
     steep = slope(task.reward, len(task.classes))
     if steep is None:
         return
-    most = steep * largest
+    most = steep * noise
     for budget in study.summary.budgets:
         means = {}
         for name in study.summary.optimisers:
@@ -328,7 +321,7 @@ def _below_noise(study: StudyData, model: str, task: TaskEntry, largest: float) 
                 "caution",
                 f"{task.name}, {model}, {budget:,} rows: the mean test rewards of "
                 f"{listed_briefly(close)} differ by less than the noise of one log-likelihood "
-                f"({largest:.2g} nats) may change the reward of an example ({most:.2g}).",
+                f"({noise:.2g} nats) may change the reward of an example ({most:.2g}).",
             )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from rlprompt.models.noise import largest_noise
 from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.reports.tables import NONE, Table, count, number
 from rlprompt.store.summary import ModelEntry, Summary
@@ -40,7 +41,7 @@ def tokens(runs: Sequence[RunData]) -> float | None:
 
 
 def own_tokens(runs: Sequence[RunData]) -> float | None:
-    """Tokens that the model read for the methods themselves; None where a run does not say."""
+    """Tokens that the model read for the methods themselves; None where a run has no result."""
     return _total(run.result.own_tokens if run.result else None for run in runs)
 
 
@@ -184,9 +185,7 @@ def setup(summary: Summary) -> Iterator[Table]:
                 one.kind,
                 count(one.parameters or None),
                 one.device,
-                f"{max(noise):.1e}"
-                if (noise := [v for k, v in one.noise.items() if k != "spread"])
-                else NONE,
+                NONE if (noise := largest_noise(one.noise)) is None else f"{noise:.1e}",
                 number(one.noise.get("spread")),
                 ", ".join(f"{key} {value}" for key, value in one.fingerprint.items() if value),
             )
@@ -238,10 +237,10 @@ def setup(summary: Summary) -> Iterator[Table]:
 
 
 def requirements(summary: Summary) -> str:
-    """A command that installs what it ran with; "" where that is unknown."""
-    # Without the build, such as +cpu, which the package index does not have.
+    """A command that installs what it ran with, at first; "" where that is unknown."""
+    # The first of several, without the build, such as +cpu, which the package index does not have.
     packages = [
-        f"{name}=={version.partition('+')[0]}"
+        f"{name}=={version.partition(', ')[0].partition('+')[0]}"
         for name, version in summary.versions.items()
         if name != "python"
     ]

@@ -70,8 +70,7 @@ def on_dev(result: Result, n_dev: int) -> list[_Scored]:
     found = {
         one.found_at_rows: _Scored(one.train_reward, one.dev.reward, one.dev.metric)
         for one in result.candidates
-        # Results of format 1 do not say how many dev examples were seen: all of them.
-        if one.dev is not None and (one.dev_examples or n_dev) >= n_dev
+        if one.dev is not None and one.dev_examples >= n_dev
     }
     rewards = dict(result.trace)
     for incumbent in result.incumbents:

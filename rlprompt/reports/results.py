@@ -44,14 +44,8 @@ SCORE_HEADER = (
 )  # fmt: skip
 # The optimiser that every other one should beat.
 BASELINE = "random"
-ONE_SEED = (
-    "With one seed nothing can be ranked: every difference between methods may be luck, so no "
-    "winner is named."
-)
-ONE_SPLIT = (
-    "With one split nothing can be ranked: every difference between methods may be the luck of its "
-    "examples, so no winner is named. Run the study's command again to score the other splits."
-)
+# What to do where several splits are planned and one has scores.
+MORE_SPLITS = " Run the study's command again to score the other splits."
 
 
 @dataclass(frozen=True)
@@ -362,7 +356,8 @@ def sentences(matrix: ScoreMatrix, verdicts: Sequence[tuple[str, Verdict]]) -> I
     elif not matrix.tested:
         yield "No search has a test score: nothing can be concluded about test."
     elif matrix.n_units == 1:
-        yield ONE_SPLIT if matrix.nested else ONE_SEED
+        more = MORE_SPLITS if matrix.nested else ""
+        yield from dict.fromkeys(verdict.sentence + more for _, verdict in verdicts)
     else:
         for name, verdict in verdicts:
             said = f"{verdict.sentence} {_best_control(matrix, name, verdict)}".rstrip()

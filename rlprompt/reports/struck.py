@@ -65,12 +65,9 @@ def maximum_on_test(run: RunData, study: StudyData) -> Iterator[str]:
         )
     task = study.task_of(run)
     n_dev = task.examples.get("dev", 0) if task else 0
-    # Results of format 1 do not say how many dev examples were seen: all of them.
-    by = "metric" if task and task.select_by == "metric" else "reward"
-    rivals = [
-        getattr(one.dev, by) for one in others if one.dev and (one.dev_examples or n_dev) >= n_dev
-    ]
-    if picked.dev and rivals and max(rivals) > (own := getattr(picked.dev, by)):
+    by = task.select_by if task else "reward"
+    rivals = [one.dev.worth(by)[0] for one in others if one.dev and one.dev_examples >= n_dev]
+    if picked.dev and rivals and max(rivals) > (own := picked.dev.worth(by)[0]):
         yield (
             f"the picked prompt earns {own:.4g} on dev and another candidate "
             f"{max(rivals):.4g}, so it was not picked on dev."

@@ -227,6 +227,29 @@ def race(
     return _all_known(objective, pool, known, judge)
 
 
+def race_winners(
+    incumbent: Evaluation, stayed: Evaluation, *, judge: Judge = as_earned
+) -> Evaluation:
+    """Those that stayed in a race, if the best of them beats the incumbent; else the incumbent.
+
+    Args:
+        incumbent: As for `race`, which was given its first.
+        stayed: What `race` gave.
+        judge: What all of them are compared by, in one call.
+
+    Returns:
+        Prompts on all examples with what they earned, the best first.
+    """
+    n_known = len(incumbent.prompts)
+    rewards = np.vstack([incumbent.per_example, stayed.per_example])
+    prompts = (*incumbent.prompts, *stayed.prompts)
+    worth = judge(prompts, rewards, range(rewards.shape[1])).mean(axis=1)
+    order = n_known + np.argsort(-worth[n_known:], kind="stable")
+    if not len(order) or worth[order[0]] <= worth[0]:
+        return incumbent
+    return Evaluation(tuple(prompts[i] for i in order), rewards[order])
+
+
 def _stages(
     objective: Rewarding, n_prompts: int, stages: Sequence[float], keep: float, least: int
 ) -> Iterator[tuple[int, int, int]]:

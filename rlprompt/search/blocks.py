@@ -123,8 +123,8 @@ class Pieces:
             return None
         known = self._known.pop(digest, np.full(self._n_examples, np.nan)).copy()
         where = np.asarray(places)
-        fresh = np.isnan(known[where])
-        known[where[fresh]] = rewards[fresh]
+        new = np.isnan(known[where])
+        known[where[new]] = rewards[new]
         if not np.isnan(known).any():
             return float(known.mean())
         self._known[digest] = known

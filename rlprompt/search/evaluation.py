@@ -6,7 +6,6 @@ test once.
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,13 +13,16 @@ from functools import partial
 
 import numpy as np
 
+from rlprompt._utils.clock import now
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, Prompt, TextPrompt, TokenPrompt
 from rlprompt.search.memo import Measurement, Memo, SplitQuestion, remembered
 from rlprompt.search.result import PREFIX_MARK, SOFT_MARK, Score
-from rlprompt.tasks.base import LARGEST, Measured, Task, needs_prior, unusable
+from rlprompt.tasks.base import LARGEST, Measured, Task, unusable
 from rlprompt.tasks.completed import as_task
+from rlprompt.tasks.prior import needs_prior
+from rlprompt.tasks.wording import Wording
 from rlprompt.types import Floats
 
 # Where priors are kept among scores: in the place of a split.
@@ -104,7 +106,7 @@ class Evaluator:
         return np.array([self.priors[prompt.digest] for prompt in prompts])
 
     def _found_prior(self, prompt: Prompt) -> Measurement:
-        at, began = _now(), time.perf_counter()
+        at, began = now(), time.perf_counter()
         priors = self.task.log_priors(self.lm, [prompt])
         return Measurement(Measured(priors, priors), at, time.perf_counter() - began)
 
@@ -112,7 +114,7 @@ class Evaluator:
         prompts, split, which = question.prompts, question.split, question.which
         part = task.splits.parts()[split]
         examples = part if which is None else [part[i] for i in which]
-        at, began = _now(), time.perf_counter()
+        at, began = now(), time.perf_counter()
         rewards, metrics, answers = Measured(*task.measure(self.lm, prompts, examples))
         seconds = time.perf_counter() - began
         rewards, metrics = (np.asarray(answer, np.float64) for answer in (rewards, metrics))
@@ -130,10 +132,6 @@ class Evaluator:
                     f"({examples[e].source or 'in memory'})"
                 )
         return Measurement(Measured(rewards, metrics, answers), at, seconds)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def evaluate(
@@ -159,7 +157,7 @@ def evaluate(
     return Evaluator(task, lm, memo).scores([prompt], split)[0]
 
 
-def describe(task: Task, lm: FrozenLM, prompt: Prompt) -> tuple[str, bool]:
+def describe(task: Wording, lm: FrozenLM, prompt: Prompt) -> tuple[str, bool]:
     """A prompt's text, and whether it is the same prompt again once it is typed in.
 
     A soft prompt reads as its nearest tokens, which are another prompt: marked and not retypable. A

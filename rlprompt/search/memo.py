@@ -13,6 +13,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -140,57 +141,66 @@ class TrainQuestion(Question[Answer]):
         examples: Places of the train examples to score on, ascending; None for all.
         loss: What the gradients are of.
         told: Whether what the model answers is asked for, where the task tells that.
-        read: (P,) texts of the prompts that are tokens, for people, None for others; no part of
-            what is asked, and empty where nobody keeps it.
+        read: How a person reads a prompt that is tokens, None for another; no part of what is
+            asked. Called only when an answer is put away, for decoding takes time.
     """
 
     table: ClassVar[str] = "answers"
-    columns: ClassVar[tuple[str, ...]] = ("rewards", "gradients", "seconds", "outputs")
+    columns: ClassVar[tuple[str, ...]] = (
+        *("rewards", "gradients", "seconds", "outputs", "judge_tokens"),
+    )
 
     prompts: tuple[Prompt, ...]
     gradient: bool = False
     examples: tuple[int, ...] | None = None
     loss: Loss = "reward"
     told: bool = False
-    read: tuple[str | None, ...] = field(default=(), compare=False)
+    read: Callable[[Prompt], str | None] | None = field(default=None, compare=False, repr=False)
 
     @property
     def climbed(self) -> Loss | None:
         """What a gradient is taken of; None without one."""
         return self.loss if self.gradient else None
 
+    @cached_property
+    def _texts(self) -> list[str | None]:
+        """(P,) texts of the prompts, read once where an answer goes into two files."""
+        return [] if self.read is None else [self.read(prompt) for prompt in self.prompts]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As it goes to another machine: with the texts, without what reads them and its model."""
+        return vars(self) | {"read": None, "_texts": self._texts}
+
     def key(self, scope: Scope) -> bytes:
         """See `Question.key`."""
         some = "" if self.examples is None else f" {list(self.examples)}"
-        # Left out where it is the reward, as it is in the keys of earlier versions.
-        of = "" if self.loss == "reward" else f" {self.loss}"
-        of += " told" if self.told else ""
-        return _key(f"{scope.model} {scope.task} {self.gradient}{of}{some}", self.prompts)
+        of = f"{self.gradient} {self.loss}{' told' if self.told else ''}"
+        return _key(f"{scope.model} {scope.task} {of}{some}", self.prompts)
 
     def encoded(self, answer: Answer) -> Mapping[str, Any]:
         """See `Question.encoded`."""
         gradients = answer.gradients
         return {
             "prompts": json.dumps(_states(self, answer)),
-            "texts": json.dumps(self.read) if any(self.read) else None,
+            "texts": json.dumps(self._texts) if any(self._texts) else None,
             "digests": bytes.fromhex("".join(prompt.digest for prompt in self.prompts)),
             "rewards": answer.per_example.astype("<f8").tobytes(),
             "gradients": None if gradients is None else gradients.astype("<f4").tobytes(),
             "seconds": answer.seconds,
-            "outputs": _packed(answer.outputs, answer.judge_tokens),
+            "outputs": _packed(answer.outputs),
+            "judge_tokens": answer.judge_tokens,
             "examples": None if self.examples is None else json.dumps(self.examples),
         }
 
     def decoded(self, row: Sequence[Any]) -> Answer:
         """See `Question.decoded`."""
-        rewards, gradients, seconds, outputs = row
+        rewards, gradients, seconds, outputs, judged = row
         if gradients is not None:
             flat = np.frombuffer(gradients, dtype="<f4")
             first = self.prompts[0]
             shape = first.vectors.shape if isinstance(first, SoftPrompt) else (len(first), -1)
             gradients = flat.reshape(len(self.prompts), *shape).astype(np.float32)
-        written, judged = (None, 0) if outputs is None else _unpacked(outputs)
-        return Answer(_floats(rewards, self.prompts), gradients, seconds, written, judged)
+        return Answer(_floats(rewards, self.prompts), gradients, seconds, texts(outputs), judged)
 
 
 @dataclass(frozen=True)
@@ -353,21 +363,12 @@ def remembered(memo: Memo | None, question: Question[V], compute: Callable[[], V
 
 def texts(content: bytes | None) -> Outputs | None:
     """The texts in a column, None where a task has none."""
-    return None if content is None else _unpacked(content)[0]
+    return None if content is None else tuple(map(tuple, json.loads(zlib.decompress(content))))
 
 
-def _packed(written: Outputs | None, judged: int = 0) -> bytes | None:
-    """Texts, and beside them what judges read, where they read any."""
+def _packed(written: Outputs | None) -> bytes | None:
     # What a model wrote repeats itself: it shrinks to a third.
-    content = {"texts": written, "judge_tokens": judged} if judged else written
-    return None if written is None else zlib.compress(json.dumps(content).encode())
-
-
-def _unpacked(content: bytes) -> tuple[Outputs, int]:
-    """What was `_packed`."""
-    found = json.loads(zlib.decompress(content))
-    written, judged = found.values() if isinstance(found, dict) else (found, 0)
-    return tuple(map(tuple, written)), judged
+    return None if written is None else zlib.compress(json.dumps(written).encode())
 
 
 def _floats(content: bytes, prompts: Sequence[Prompt]) -> Floats:

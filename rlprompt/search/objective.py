@@ -367,9 +367,9 @@ class Objective(Unpaid):
     ) -> Answer:
         """The answer to a batch: what was paid for before, or else the task's."""
         began = time.perf_counter()
-        gradient = loss is not None
-        read = tuple(map(self._text, prompts)) if self._memo else ()
-        question = TrainQuestion(tuple(prompts), gradient, block.part, loss or "reward", told, read)
+        question = TrainQuestion(
+            tuple(prompts), loss is not None, block.part, loss or "reward", told, self._text
+        )
         answer = self._memo.get(question) if self._memo else None
         if answer is None:
             answer = self._ask(prompts, block, loss, told)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlprompt._utils.notebook import card, late, line
-from rlprompt._utils.text import visible
+from rlprompt._utils.text import other_format, visible
 from rlprompt.prompt import Length, Prompt, TextPrompt, TokenPrompt, vector_prompt
 
 if TYPE_CHECKING:
@@ -195,6 +195,7 @@ class Result:
         budget_rows: Rows it was given.
         rows: Rows it was charged.
         n_prompts: Prompts scored on train, repeats counted.
+        n_distinct: Different ones among these.
         lm_seconds: Wall time of rewards and gradients.
         total_seconds: Wall time of the search, selection and test not included.
         points: Rows used and mean train reward after each scored prompt.
@@ -204,7 +205,7 @@ class Result:
             scored prompts; what a plain scorer would feed the model. None where the task cannot
             say.
         own_tokens: Tokens that the frozen model read for the method itself, such as what it would
-            write next, at no row; None in files that do not say.
+            write next, at no row.
         judge_tokens: Tokens that models which judge answers read in the search, at no row; 0 where
             none does.
         incumbents: Prompts that were the best on train at every tenth of the budget.
@@ -218,9 +219,9 @@ class Result:
         outside_rows: Rows beside the budget, by what they were for.
         outside_seconds: Seconds that these took.
         analysis: What the picked prompt is made of.
-        select_by: By what it was picked on dev (`Task.select_by`); `reward` in files that do not
-            say.
-        n_distinct: Different prompts among `n_prompts`; None in files that do not say.
+        proposer_read: Tokens of what a writer was asked to propose (`Objective.written`).
+        proposer_written: Tokens of what it wrote.
+        select_by: By what it was picked on dev (`Task.select_by`).
     """
 
     task: str
@@ -236,13 +237,14 @@ class Result:
     budget_rows: int
     rows: int
     n_prompts: int
+    n_distinct: int
     lm_seconds: float
     total_seconds: float
     points: tuple[tuple[int, float], ...]
     candidates: tuple[Candidate, ...]
     trace_seconds: tuple[float, ...] = ()
     tokens_per_row: float | None = None
-    own_tokens: int | None = None
+    own_tokens: int = 0
     judge_tokens: int = 0
     incumbents: tuple[Incumbent, ...] = ()
     test_metrics: tuple[float, ...] = ()
@@ -252,16 +254,10 @@ class Result:
     outside_rows: Mapping[str, int] = field(default_factory=dict)
     outside_seconds: float = 0.0
     analysis: Analysis | None = None
-    n_distinct: int | None = None
     n_partial: int = 0
     proposer_read: int = 0
     proposer_written: int = 0
     select_by: str = "reward"
-
-    @property
-    def n_seen(self) -> int:
-        """Prompts that it saw: `n_prompts`, and those that it scored on a part of train alone."""
-        return self.n_prompts + self.n_partial
 
     @property
     def best(self) -> Candidate:
@@ -353,29 +349,33 @@ class Result:
         """The result that `to_json` wrote.
 
         Raises:
-            ValueError: The text is no result, or one of a newer format.
+            ValueError: The text is no result, or one of another format.
         """
         try:
             state = json.loads(text, parse_constant=_refuse)
-            if state.pop("format") <= FORMAT:
+            found = state.pop("format")
+            if found == FORMAT:
                 return _result(state)
+            if not isinstance(found, int):
+                raise TypeError(f"format is {found!r}")
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a result of rlprompt: {error!r}") from error
-        raise ValueError("this result was written by a newer rlprompt; update to read it")
+        advice = "run the search again, or read it with the version that wrote it"
+        raise ValueError(other_format("this result", found, FORMAT, advice))
 
 
 def _result(state: dict[str, Any]) -> Result:
-    """A result from JSON values; what format 1 lacks is left out."""
-    analysis, length = state.get("analysis"), state["length"]
+    """A result from JSON values."""
+    analysis, length = state["analysis"], state["length"]
     read = {
         "length": Length(**length) if isinstance(length, dict) else length,
         "points": tuple((int(rows), float(reward)) for rows, reward in state["points"]),
         "candidates": tuple(map(_candidate, state["candidates"])),
         "incumbents": tuple(
-            Incumbent(one["rows"], Score(**one["dev"])) for one in state.get("incumbents", ())
+            Incumbent(one["rows"], Score(**one["dev"])) for one in state["incumbents"]
         ),
         "analysis": analysis and _analysis(analysis),
-        **{key: tuple(state.get(key, ())) for key in _LISTS},
+        **{key: tuple(state[key]) for key in _LISTS},
     }
     return Result(**{**state, **read})
 

@@ -1,7 +1,7 @@
 """Runs one optimiser on one task and reports what it found, from the ledger and not on its word.
 
-A spread of its prompts races on dev, one is picked there, and the test split is opened once, for
-that one.
+A spread of its prompts races on dev, one is picked there, and the test split is opened for that
+one; of a soft prompt, for its nearest tokens as well.
 """
 
 from __future__ import annotations
@@ -232,7 +232,8 @@ def _concluded(
         incumbents=incumbents,
         test_metrics=each_metric(task, tested, examples),
         test_answers=shown_answers(tested),
-        test_opened=testing.opened,
+        # The nearest tokens of a soft prompt are scored there before the prompt itself.
+        test_opened=min(filter(None, (explaining.opened, testing.opened))),
         test_prompts=testing.test_prompts + explaining.test_prompts,
         outside_rows={purpose: one.rows for purpose, one in outside.items()},
         outside_seconds=sum(one.seconds for one in outside.values()),

@@ -44,9 +44,9 @@ class Selection:
             for more dev rows.
         along_path: Whether they are a spread of the search (`entrants`), and not the best on train
             alone.
-        dev_patience: End the search after so many marks without a better dev reward of its leader,
-            1 or more; None for never. There is a mark at every tenth of the budget. The dev rows
-            are counted apart, as rows for early stopping.
+        dev_patience: End the search after so many marks without a leader that is better on dev, by
+            what the task's prompts are picked by; 1 or more, None for never. There is a mark at
+            every tenth of the budget. The dev rows are counted apart, as rows for early stopping.
 
     Raises:
         ValueError: A setting is out of range.
@@ -100,7 +100,8 @@ def entrants(ledger: Ledger, selection: Selection) -> list[Scored]:
                 chosen.append(i)
 
     choose_best(count - n_led)
-    chosen += [i for one in led if (i := place[one.prompt.digest]) not in chosen]
+    # Once each: a prompt that was scored again may have led twice.
+    chosen += dict.fromkeys(i for one in led if (i := place[one.prompt.digest]) not in chosen)
     choose_best(count)
     while len(chosen) < min(count, len(pool)):
         left = [i for i in range(len(pool)) if i not in chosen]
@@ -154,7 +155,7 @@ class EarlyStopping:
     Args:
         evaluator: Scores it, and counts what that costs.
         rows: Of the budget.
-        patience: Marks without a better dev reward.
+        patience: Marks without a leader that is better on dev, by `Task.select_by`.
     """
 
     def __init__(self, evaluator: Evaluator, rows: int, patience: int) -> None:
@@ -163,7 +164,7 @@ class EarlyStopping:
         self._patience = patience
         self._mark = 0
         self._leader = ""
-        self._best = -np.inf
+        self._best = (-np.inf, -np.inf)
         self._in_vain = 0
 
     def __call__(self, ledger: Ledger) -> bool:
@@ -180,9 +181,9 @@ class EarlyStopping:
         if leader.digest == self._leader:
             return
         self._leader = leader.digest
-        reward = self._evaluator.scores([leader], "dev")[0].reward
-        if reward > self._best:
-            self._best, self._in_vain = reward, 0
+        worth = self._evaluator.scores([leader], "dev")[0].worth(self._evaluator.task.select_by)
+        if worth > self._best:
+            self._best, self._in_vain = worth, 0
 
 
 @dataclass

@@ -31,6 +31,7 @@ from rlprompt.search.space import (
     common_words,
 )
 from rlprompt.tasks.base import Task
+from rlprompt.tasks.wording import Wording
 
 logger = logging.getLogger(__name__)
 
@@ -228,14 +229,15 @@ def text_starts(lm: FrozenLM, task: Task | None, starts: Sequence[Start]) -> tup
     Raises:
         ValueError: A start is one of vectors or drawn of tokens, or the task has no hand prompt.
     """
-    task, made = task or Task(), list[TextPrompt]()
+    wording, made = task or Wording(), list[TextPrompt]()
     for start in starts:
         match start:
             case "vocabulary":
                 continue
             case "hand" | "auto":
-                if task.hand_prompt:
-                    made.append(TextPrompt(task.placed(lm, task.hand_prompt)))
+                hand = task.hand_prompt if task else ""
+                if hand:
+                    made.append(TextPrompt(wording.placed(lm, hand)))
                 elif start == "hand":
                     raise ValueError(_lacking("hand", task, lm))
             case "common-words" | "task-words" | "label-words":
@@ -250,9 +252,9 @@ def text_starts(lm: FrozenLM, task: Task | None, starts: Sequence[Start]) -> tup
             case TextPrompt():
                 made.append(start)
             case TokenPrompt():
-                made.append(TextPrompt(task.described(lm, start)[0]))
+                made.append(TextPrompt(wording.described(lm, start)[0]))
             case text:
-                made.append(TextPrompt(task.placed(lm, text)))
+                made.append(TextPrompt(wording.placed(lm, text)))
     return tuple(dict.fromkeys(made))
 
 
@@ -317,7 +319,7 @@ def _some(origin: Origin, name: str, found: list[TokenPrompt]) -> list[TokenProm
     raise ValueError(_lacking(name, origin.task, origin.lm))
 
 
-def _lacking(name: str, task: Task, lm: FrozenLM) -> str:
+def _lacking(name: str, task: Task | None, lm: FrozenLM) -> str:
     """What to say of a named start that there is none of."""
     lacks = {
         "hand": "no hand prompt (`hand_prompt`)",
@@ -326,8 +328,8 @@ def _lacking(name: str, task: Task, lm: FrozenLM) -> str:
         "task-words": "no allowed words that its train texts have more often than others",
     }
     return (
-        f"task {task.name!r} on {lm.name} has {lacks[name]} to start from; give another start than "
-        + name
+        f"{f'task {task.name!r} on {lm.name}' if task else 'an unknown task'} has {lacks[name]} to "
+        f"start from; give another start than {name}"
     )
 
 

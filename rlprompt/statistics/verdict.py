@@ -208,10 +208,10 @@ def _sentence(study: _Study, leader: str | None, winner: str | None, lead: Seque
             "no other search to compare it with."
         )
     if study.n_units == 1:
+        luck = "luck" if study.unit == "seed" else "the luck of its examples"
         return (
-            f"With one {study.unit} nothing can be ranked: {leader} happened to come out highest "
-            f"(mean {study.metric} {mean} at {study.rows}), and another {study.unit} may reverse "
-            f"the order. Run more {study.unit}s."
+            f"With one {study.unit} nothing can be ranked: every difference between methods may be "
+            f"{luck}, so no winner is named."
         )
     if winner is not None:
         closest = min(lead, key=lambda pair: pair.difference.mean)

@@ -1,4 +1,4 @@
-"""A SQLite file that a study can trust: opened safely, migrated, and clear about what is wrong.
+"""A SQLite file that a study can trust: opened safely, and clear about what is wrong.
 
 Not what a study remembers, which is `Store`. The journal is a write-ahead log, so readers and a
 writer do not wait for each other, a killed process leaves nothing half done, and what it left in
@@ -12,10 +12,12 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
+
+from rlprompt._utils.text import other_format
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +57,24 @@ _WORTH_WAITING = ("SQLITE_BUSY", "SQLITE_FULL")
 class StoreError(RuntimeError):
     """A store cannot be used. The message says why and what to do.
 
-    >>> Database(Path("nowhere.sqlite"), (), read_only=True)
+    >>> Database(Path("nowhere.sqlite"), Schema(1, "", ""), read_only=True)
     Traceback (most recent call last):
     rlprompt.store.database.StoreError: nowhere.sqlite does not exist; `rlprompt ls runs` lists ...
     """
+
+
+class Schema(NamedTuple):
+    """The tables of one kind of file.
+
+    Attributes:
+        format: Stands in each file; those of another are refused. Raise it with every change.
+        script: SQL that makes the tables.
+        advice: What to do about a file of an older format.
+    """
+
+    format: int
+    script: str
+    advice: str
 
 
 class Database:
@@ -68,25 +84,21 @@ class Database:
 
     Args:
         path: The file; made if it is not there, unless read-only.
-        migrations: Scripts of SQL; the i-th takes schema version i to i + 1.
-        read_only: Change nothing, not even the schema: a file of an older one is brought up to date
-            in memory, and shows what it held when it was opened.
+        schema: What is in it.
+        read_only: Change nothing; works in a folder that cannot be written.
         patience: Seconds that a lock or a full disk is waited for.
-        outdated: Why a file of an older schema is refused, and what to do; "" to bring it up to
-            date.
 
     Raises:
-        StoreError: The file is no store, damaged, of a newer schema, or cannot be opened.
+        StoreError: The file is no store, damaged, of another format, or cannot be opened.
     """
 
     def __init__(
         self,
         path: Path,
-        migrations: Sequence[str],
+        schema: Schema,
         *,
         read_only: bool = False,
         patience: float = PATIENCE,
-        outdated: str = "",
     ) -> None:
         self.path = path
         self._patience = patience
@@ -94,12 +106,12 @@ class Database:
         if read_only and not path.exists():
             raise StoreError(f"{path} does not exist; `rlprompt ls runs` lists the studies")
         if not path.exists():
-            _create(path, migrations)
+            _create(path, schema)
         if path.stat().st_size == 0:
             raise StoreError(f"{path} is damaged: it is empty{_MENDING}")
         self._connection = self._open(read_only)
         try:
-            self._migrate(migrations, read_only, outdated)
+            self._check_format(schema)
         except StoreError:
             self.close()
             raise
@@ -140,33 +152,17 @@ class Database:
         except sqlite3.Error as error:
             raise StoreError(_message(self.path, error)) from error
 
-    def _migrate(self, migrations: Sequence[str], read_only: bool, outdated: str) -> None:
+    def _check_format(self, schema: Schema) -> None:
         ((application,),) = self.read("PRAGMA application_id")
         if application != APPLICATION:
             raise StoreError(
                 f"{self.path} is the database of another program; nothing was changed. Give "
                 "another file or folder"
             )
-        ((version,),) = self.read("PRAGMA user_version")
-        if version > len(migrations):
-            raise StoreError(
-                f"{self.path} was written by a newer rlprompt (schema {version}, this one knows "
-                f"{len(migrations)}); update rlprompt. Nothing was changed"
-            )
-        if version == len(migrations):
-            return
-        if outdated:
-            raise StoreError(f"{self.path} was written by an older rlprompt; {outdated}")
-        if read_only:
-            copy = sqlite3.connect(":memory:", isolation_level=None)
-            self._patiently(lambda: self._connection.backup(copy))
-            self._connection.close()
-            self._connection = copy
-        self.write(lambda connection: _upgrade(connection, migrations))
-        where = " in memory" if read_only else ""
-        logger.info(
-            "%s: upgraded from schema %d to %d%s", self.path, version, len(migrations), where
-        )
+        ((found,),) = self.read("PRAGMA user_version")
+        if found != schema.format:
+            refusal = other_format(self.path, found, schema.format, schema.advice)
+            raise StoreError(f"{refusal}. Nothing was changed")
 
     def _transaction(self, steps: Callable[[sqlite3.Connection], T]) -> T:
         now = time.monotonic()
@@ -201,7 +197,7 @@ class Database:
                 time.sleep(RETRY_SECONDS)
 
 
-def _create(path: Path, migrations: Sequence[str]) -> None:
+def _create(path: Path, schema: Schema) -> None:
     """Make the file elsewhere and move it into place whole: an empty file is always damage."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -211,10 +207,10 @@ def _create(path: Path, migrations: Sequence[str]) -> None:
     try:
         with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(f"PRAGMA application_id = {APPLICATION}")
-            _upgrade(connection, migrations)
-            connection.execute("COMMIT")
+            connection.executescript(
+                f"BEGIN; {schema.script}; PRAGMA application_id = {APPLICATION};"
+                f"PRAGMA user_version = {schema.format}; COMMIT"
+            )
         _put(draft, path)
     except sqlite3.Error as error:
         raise StoreError(_message(path, error)) from error
@@ -232,16 +228,6 @@ def _put(draft: Path, path: Path) -> None:
         return
     except OSError:  # a file system without hard links
         draft.rename(path)
-
-
-def _upgrade(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
-    """Inside a transaction: apply the scripts that are missing."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    for script in migrations[version:]:
-        # Not executescript, which would commit first.
-        for statement in script.split(";"):
-            connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {len(migrations)}")
 
 
 def _name(error: sqlite3.Error) -> str:

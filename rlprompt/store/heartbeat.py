@@ -69,10 +69,12 @@ class Heartbeat:
         return now - since > LEASE_SECONDS
 
     def _beat(self) -> None:
-        # A connection of its own: one thread at a time may use one.
-        with contextlib.closing(Store(self._path)) as store:
+        with contextlib.ExitStack() as stack:
+            store: Store | None = None
             while not self._stop.wait(BEAT_SECONDS):
                 try:
+                    # A connection of its own: one thread at a time may use one.
+                    store = store or stack.enter_context(Store(self._path))
                     store.beat(self.name)
                 except StoreError as error:  # the search itself will stumble over it, if it stays
                     logger.warning("this worker cannot show that it is alive: %s", error)

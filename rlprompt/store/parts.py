@@ -29,7 +29,6 @@ T = TypeVar("T")
 # Settings of an experiment that say which part of the grid it covers.
 COVERED = ("tasks", "models", "optimisers", "seeds", "split_seeds", "budgets", "references")
 
-
 # Where and under which name a part ran is no part of what it measures.
 APART = ("name", "device")
 
@@ -57,20 +56,14 @@ def combine(folders: Sequence[Path], out: Path) -> Summary:
             f"{out} exists and is not a combined study, so it is not overwritten; give another "
             "folder with --out"
         )
-    summary = combined(parts)
-    names = _names(summary.runs)
-    for run in summary.runs:
-        home, file = next(
-            (Path(home), one.file)
-            for home, part in parts.items()
-            for one in part.runs
-            if _renamed(one, names) == run
-        )
-        path = (home / file).resolve()
+    summary, files = combined(parts)
+    for file, (home, there) in files.items():
+        folder = Path(home).resolve()
+        path = (folder / there).resolve()
         # A file that is missing or lies elsewhere is a caveat of the page, as in its own study.
-        if path.is_relative_to(home.resolve()) and path.is_file():
-            (out / run.file).parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(out / run.file, path.read_bytes())
+        if path.is_relative_to(folder) and path.is_file():
+            (out / file).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(out / file, path.read_bytes())
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / FILE, summary.to_json().encode())
     return summary
@@ -80,7 +73,7 @@ def _may_be_replaced(out: Path) -> bool:
     return not any(out.iterdir()) or ((out / FILE).exists() and bool(read_summary(out).parts))
 
 
-def combined(parts: Mapping[str, Summary]) -> Summary:
+def combined(parts: Mapping[str, Summary]) -> tuple[Summary, dict[str, tuple[str, str]]]:
     """One summary of several studies that differ in what they cover alone.
 
     Tasks, models, budgets, optimisers, seeds and splits are those of all parts, and the grid that
@@ -91,7 +84,8 @@ def combined(parts: Mapping[str, Summary]) -> Summary:
         parts: One or more, by what to call them in messages, such as their folders.
 
     Returns:
-        The summary. Its runs' files are named as in the parts; `parts` says where each ran.
+        The summary, whose runs and their files have names of their own; and where each file is: by
+        its name here, the part and the name there.
 
     Raises:
         SummaryError: They are not parts of one study: a setting, a task's examples or a model's
@@ -114,12 +108,14 @@ def combined(parts: Mapping[str, Summary]) -> Summary:
     budgets = _once(rows for one in summaries for rows in one.budgets)
     tasks = _joined(parts, lambda one: one.tasks, lambda task: task.name, _one_task)
     models = _joined(parts, lambda one: one.models, lambda model: model.name, _one_model)
-    runs = _joined(parts, lambda one: one.runs, _cell, _one_search)
-    names = _names(runs)
+    found = _found(parts, lambda one: one.runs, _cell, _one_search)
+    names = _names(run for run, _ in found)
+    runs = tuple(_renamed(run, names) for run, _ in found)
     grid = tasks, models, budgets, optimisers, split_seeds or (None,), seeds
     expected = math.prod(map(len, grid))
     earliest = min(summaries, key=lambda one: one.started)
-    return Summary(
+    files = {new.file: (home, run.file) for new, (run, home) in zip(runs, found, strict=True)}
+    summary = Summary(
         name=summaries[0].name,
         complete=expected == sum(run.status == "finished" for run in runs),
         expected_runs=expected,
@@ -131,13 +127,14 @@ def combined(parts: Mapping[str, Summary]) -> Summary:
         models=models,
         controls=_joined(parts, lambda one: one.controls, _place, _first),
         references=_joined(parts, lambda one: one.references, _place, _first),
-        runs=tuple(_renamed(run, names) for run in runs),
+        runs=runs,
         config=config,
         started=earliest.started,
         platform=earliest.platform,
         versions=earliest.versions,
         parts=tuple(part for name, one in parts.items() for part in _parts(name, one)),
     )
+    return summary, files
 
 
 def _parts(name: str, one: Summary) -> Iterable[PartEntry]:
@@ -227,15 +224,23 @@ def _joined(
     one_of: Callable[[T, T, str], T],
 ) -> tuple[T, ...]:
     """The entries of all parts, those with the same key made one."""
+    return tuple(entry for entry, _ in _found(parts, of, key, one_of))
+
+
+def _found(
+    parts: Mapping[str, Summary],
+    of: Callable[[Summary], Sequence[T]],
+    key: Callable[[T], Hashable],
+    one_of: Callable[[T, T, str], T],
+) -> list[tuple[T, str]]:
+    """The same, each with the part that it is of."""
     found: dict[Hashable, tuple[T, str]] = {}
     for name, summary in parts.items():
         for entry in of(summary):
-            if key(entry) in found:
-                kept, home = found[key(entry)]
-                found[key(entry)] = one_of(kept, entry, f"{home} and {name}"), home
-            else:
-                found[key(entry)] = entry, name
-    return tuple(entry for entry, _ in found.values())
+            kept, home = found.get(key(entry), (entry, name))
+            made = entry if kept is entry else one_of(kept, entry, f"{home} and {name}")
+            found[key(entry)] = made, name if made is entry else home
+    return list(found.values())
 
 
 def _place(entry: ScoredEntry) -> Hashable:

@@ -14,7 +14,7 @@ from rlprompt._utils.text import counted
 from rlprompt.search.blocks import Pieces
 from rlprompt.search.memo import Answer, Question, Scope, TrainQuestion, V
 from rlprompt.store.database import Database, StoreError
-from rlprompt.tasks.base import GRADIENT_ROWS, Task, prompt_rows
+from rlprompt.tasks.base import Task, prompt_rows
 from rlprompt.tasks.completed import as_task
 
 if TYPE_CHECKING:
@@ -109,11 +109,9 @@ class Record(StoredMemo):
             self._progress = self._progress.after(asked, answer)
         return found
 
-    def _check_bill(self, cost: int | None, asked: TrainQuestion, answer: Answer) -> None:
+    def _check_bill(self, then: int, asked: TrainQuestion, answer: Answer) -> None:
         """Refuse to go on with a run that was charged otherwise than it would be today."""
         n_examples, gradient = answer.per_example.shape[1], asked.gradient
-        extra = prompt_rows(self._task) - len(self._task.splits.train)
-        then = charged(cost, n_examples, extra, gradient)
         now = prompt_rows(self._task, n_examples, loss=asked.climbed)
         if then != now:
             raise StoreError(
@@ -161,20 +159,6 @@ class Record(StoredMemo):
             " SELECT ?, ?, id, ?, ? FROM answers WHERE key = ?",
             (self._run, position, progress.completed, progress.cost, key),
         )
-
-
-def charged(cost: int | None, n_examples: int, extra_rows: int, gradient: bool) -> int:
-    """Rows that a prompt was charged.
-
-    Args:
-        cost: As it was kept; None from before that, when a gradient cost three rows a row.
-        n_examples: Train examples that it was scored on.
-        extra_rows: Rows that its rewards cost beyond these.
-        gradient: Whether its gradient was taken.
-    """
-    if cost is not None:
-        return cost
-    return (n_examples + extra_rows) * (GRADIENT_ROWS if gradient else 1)
 
 
 def insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:

@@ -1,8 +1,11 @@
-"""The tables of a study's store, one script a version of its schema."""
+"""The tables of a study's store."""
 
-# Script i takes schema version i to i + 1. Never change one that was released: add the next.
-MIGRATIONS = (
-    """
+from rlprompt.store.database import Schema
+
+# Formats 1 to 10 came before the first release.
+STUDY = Schema(
+    format=11,
+    script="""
     CREATE TABLE study (spec TEXT NOT NULL);
     CREATE TABLE runs (
         id INTEGER PRIMARY KEY,
@@ -18,35 +21,31 @@ MIGRATIONS = (
         error TEXT NOT NULL DEFAULT '',
         result TEXT
     );
+    -- What prompts earned on train. For people are `texts`, of prompts that are tokens, as JSON,
+    -- NULL where none is. `examples` are places in train, as JSON, NULL for all.
     CREATE TABLE answers (
         id INTEGER PRIMARY KEY,
         key BLOB NOT NULL UNIQUE,
         prompts TEXT NOT NULL,
+        texts TEXT,
         digests BLOB NOT NULL,
+        examples TEXT,
         rewards BLOB NOT NULL,
         gradients BLOB,
+        outputs BLOB,
+        judge_tokens INTEGER NOT NULL,
         seconds REAL NOT NULL
     );
+    -- Who was given which. `completed` are mean rewards over all of train of the prompts that this
+    -- answer completed, NaN for others; NULL for answers on all. `cost` is in rows, of one prompt.
     CREATE TABLE evaluations (
         run INTEGER NOT NULL REFERENCES runs,
         position INTEGER NOT NULL,
         answer INTEGER NOT NULL REFERENCES answers,
+        completed BLOB,
+        cost INTEGER NOT NULL,
         PRIMARY KEY (run, position)
-    ) WITHOUT ROWID
-    """,
-    """
-    CREATE TABLE scores (
-        key BLOB PRIMARY KEY,
-        split TEXT NOT NULL,
-        scores TEXT NOT NULL
-    ) WITHOUT ROWID
-    """,
-    """
-    ALTER TABLE answers ADD COLUMN outputs BLOB;
-    CREATE TABLE hidden (key BLOB PRIMARY KEY, vectors BLOB NOT NULL)
-    """,
-    """
-    DROP TABLE scores;
+    ) WITHOUT ROWID;
     CREATE TABLE scores (
         key BLOB PRIMARY KEY,
         split TEXT NOT NULL,
@@ -55,36 +54,27 @@ MIGRATIONS = (
         rewards BLOB NOT NULL,
         metrics BLOB NOT NULL,
         answers BLOB
-    ) WITHOUT ROWID
-    """,
-    "CREATE TABLE documents (name TEXT PRIMARY KEY, content TEXT NOT NULL)",
-    # Places of the train examples, as JSON, and the mean rewards over all of them of the prompts
-    # that this answer completed, NaN for others; both NULL for answers on all.
-    """
-    ALTER TABLE answers ADD COLUMN examples TEXT;
-    ALTER TABLE evaluations ADD COLUMN completed BLOB
-    """,
-    # Rows that one prompt of the answer was charged; NULL from before that was kept (`charged`).
-    "ALTER TABLE evaluations ADD COLUMN cost INTEGER",
-    # Requests that a server answered, and the tokens that it counted for each, NULL where it does
-    # not say; `model` is the digest of a fingerprint.
-    """
+    ) WITHOUT ROWID;
+    CREATE TABLE hidden (key BLOB PRIMARY KEY, vectors BLOB NOT NULL);
+    CREATE TABLE documents (name TEXT PRIMARY KEY, content TEXT NOT NULL);
+    -- Requests that a server answered, and the tokens that it counted for each, NULL where it does
+    -- not say; `model` is the digest of a fingerprint.
     CREATE TABLE requests (
         key BLOB PRIMARY KEY,
         model TEXT NOT NULL,
         answer TEXT NOT NULL,
         tokens_in INTEGER,
         tokens_out INTEGER
-    ) WITHOUT ROWID
-    """,
-    # Requests to what proposes prompts, answered: a list of text, tokens read, tokens written.
-    """
+    ) WITHOUT ROWID;
+    -- Requests to what proposes prompts, answered: a list of text, tokens read, tokens written.
     CREATE TABLE writings (
         key BLOB PRIMARY KEY,
         answers BLOB NOT NULL,
         seconds REAL NOT NULL
     )
     """,
-    # Texts of prompts that are tokens, as JSON, for people; NULL where none is or it was not kept.
-    "ALTER TABLE answers ADD COLUMN texts TEXT",
+    advice=(
+        "run the study again with this version (--restart begins beside it), or read it with the "
+        "version that wrote it"
+    ),
 )

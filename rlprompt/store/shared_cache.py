@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlprompt.search.memo import Memo, Question, Scope, TrainQuestion, V
-from rlprompt.store.database import Database, StoreError
+from rlprompt.store.database import Database, Schema, StoreError
 from rlprompt.store.record import insert
 
 if TYPE_CHECKING:
@@ -27,23 +27,23 @@ T = TypeVar("T")
 # Seconds that a locked cache or a full disk is waited for; a search has better things to do.
 PATIENCE = 5.0
 
-# As for a study's store. Answers of schema 1 were found by the module of the task's class, and
-# would never be found again: a file of those is refused.
-MIGRATIONS = (
-    """
+# Formats 1 and 2 came before the first release.
+SHARED = Schema(
+    format=3,
+    script="""
     CREATE TABLE shared (
         id INTEGER PRIMARY KEY,
         key BLOB NOT NULL UNIQUE,
         rewards BLOB NOT NULL,
         gradients BLOB,
-        seconds REAL NOT NULL,
         outputs BLOB,
+        judge_tokens INTEGER NOT NULL,
+        seconds REAL NOT NULL,
         checksum BLOB NOT NULL
     )
     """,
-    "DELETE FROM shared",
+    advice="remove it, or name another file",
 )
-OUTDATED = "its scores cannot be used by this one; remove it, or name another file"
 
 
 class Cache:
@@ -56,9 +56,7 @@ class Cache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._database: Database | None = None
-        self._database = self._attempt(
-            lambda: Database(path, MIGRATIONS, patience=PATIENCE, outdated=OUTDATED)
-        )
+        self._database = self._attempt(lambda: Database(path, SHARED, patience=PATIENCE))
 
     def __enter__(self) -> Cache:
         return self

@@ -29,9 +29,9 @@ from rlprompt.prompt import Prompt
 from rlprompt.search.memo import texts
 from rlprompt.search.result import Result, prompt_from_state
 from rlprompt.store.database import PATIENCE, Database, StoreError
-from rlprompt.store.record import Record, StoredMemo, charged, check_owner
+from rlprompt.store.record import Record, StoredMemo, check_owner
 from rlprompt.store.requests import StoredRequests
-from rlprompt.store.schema import MIGRATIONS
+from rlprompt.store.schema import STUDY
 from rlprompt.types import Floats, Outputs
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FILE = "study.sqlite"
-# Where a run's spec says what a prompt costs beyond its examples, if it does.
-EXTRA_ROWS = "extra_rows"
+# The document that says what computed something of a study.
+ENVIRONMENTS = "environments"
 
 # So many batches at a time: a long run need not fit into memory.
 _PAGE = """
@@ -101,7 +101,7 @@ class StoredBatch:
     Attributes:
         digests: (P,) content hashes of its prompts.
         prompts: (P,) prompts; of soft prompts only the best of the batch, None for the others.
-        texts: (P,) texts of those that are tokens; None for others, and from before they were kept.
+        texts: (P,) texts of those that are tokens; None for others.
         per_example: (P, E) float64.
         rewards: (P,) float64, means over all train examples: of a batch on a part of them those of
             the prompts that were scored on the others before, and NaN for the rest.
@@ -143,7 +143,7 @@ class Store:
 
     def __init__(self, path: Path, *, read_only: bool = False, patience: float = PATIENCE) -> None:
         self.path = path
-        self._database = Database(path, MIGRATIONS, read_only=read_only, patience=patience)
+        self._database = Database(path, STUDY, read_only=read_only, patience=patience)
 
     def __enter__(self) -> Store:
         return self
@@ -299,6 +299,26 @@ class Store:
             )
         )
 
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """What computed something of the study, as `note_environment` was told, the first first."""
+        return list(json.loads(self.document(ENVIRONMENTS) or "[]"))
+
+    def note_environment(self, environment: Mapping[str, Any]) -> None:
+        """Keep what a process runs on, JSON values, unless all but its `started` is there."""
+
+        def steps(connection: sqlite3.Connection) -> None:
+            sql = "SELECT content FROM documents WHERE name = ?"
+            there = connection.execute(sql, (ENVIRONMENTS,)).fetchone()
+            seen = json.loads(there[0]) if there else []
+            if not any({**environment, "started": one["started"]} == one for one in seen):
+                connection.execute(
+                    "INSERT OR REPLACE INTO documents VALUES (?, ?)",
+                    (ENVIRONMENTS, json.dumps([*seen, environment])),
+                )
+
+        self._database.write(steps)
+
     def finish(self, name: str, worker: str, result: Result) -> None:
         """Keep the result of a run, which nobody has to do again."""
         self._leave(name, worker, "", result)
@@ -330,8 +350,7 @@ class Store:
 
     def batches(self, name: str) -> Iterator[StoredBatch]:
         """The batches of a run, in order."""
-        ((run, spec),) = self._database.read("SELECT id, spec FROM runs WHERE name = ?", name)
-        extra = int(json.loads(spec).get("task", {}).get(EXTRA_ROWS, 0))
+        ((run,),) = self._database.read("SELECT id FROM runs WHERE name = ?", name)
         last = -1
         while page := self._database.read(_PAGE, run, last):
             last = page[-1][0]
@@ -349,7 +368,7 @@ class Store:
                     bool(gradients),
                     seconds,
                     texts(outputs),
-                    charged(cost, per_example.shape[1], extra, bool(gradients)),
+                    cost,
                 )
 
 
@@ -387,12 +406,8 @@ def _has_more_seeds(there: dict[str, Any], now: dict[str, Any]) -> bool:
         {(kind, seed) for kind in kinds for seed in study["config"].get(kind, ())}
         for study in (there, now)
     ]
-    # A setting that has come since is null in both, as it is for `differences`.
-    same_runs = all(
-        name in now["runs"] and not differences(run, now["runs"][name])
-        for name, run in there["runs"].items()
-    )
-    return not differences(old, new) and seeds[0] < seeds[1] and same_runs
+    same_runs = all(now["runs"].get(name) == run for name, run in there["runs"].items())
+    return old == new and seeds[0] < seeds[1] and same_runs
 
 
 def _run_differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import ConfigDict, Field
 
+from rlprompt._utils.text import other_format
 from rlprompt.search.result import Score
 
 FORMAT = 3
@@ -40,7 +40,7 @@ def _unused(value: object) -> bool:
     return value in (None, ())
 
 
-# Where there is one split a file says nothing of splits, as before there could be several.
+# Where the only draw has no seed, a file says nothing of splits.
 _SplitSeed = Annotated[int | None, Field(exclude_if=_unused)]
 
 
@@ -137,7 +137,7 @@ class ModelEntry(_Entry):
 
     Attributes:
         name: What it is called.
-        kind: `causal`, `masked` or `seq2seq`.
+        kind: As `Fingerprint.kind`: `causal`, `masked`, `encoder-decoder` or `served`.
         parameters: Their number; 0 where a server does not tell.
         fingerprint: Its digest, and the fields of `Fingerprint`.
         device: Where it ran: a device, or the address of a server.
@@ -190,7 +190,7 @@ class ControlEntry(ScoredEntry):
         prompt: Its text.
         retypable: Whether typing the text gives the prompt again.
         rows: What it cost to choose and score it, outside any budget.
-        length: Tokens of the prompt; None where it was not scored, and in files that do not say.
+        length: Tokens of the prompt; None where it was not scored.
         note: How it was made.
         variant: Whether its rewards are those of a variant of the task, and not those of a search.
         test_metrics: Metric on each test example.
@@ -305,8 +305,8 @@ class Summary(_Entry):
         runs: The searches that were begun and have ended.
         config: What it was made from; empty for one made in Python.
         started: When, ISO 8601.
-        platform: Where.
-        versions: With what.
+        platform: Where; of several machines all, with commas between, the first first.
+        versions: With what; of a package that was changed meanwhile all versions, in that order.
         parts: The studies that it was combined of; empty for one that ran as a whole. The three
             above are then those of the part that was begun first.
     """
@@ -358,23 +358,16 @@ def read_summary(folder: Path) -> Summary:
     try:
         return Summary.model_validate_json(text)
     except pydantic.ValidationError as error:
-        raise SummaryError(_problem(path, text, error)) from error
+        raise SummaryError(_problem(path, error)) from error
 
 
-def _problem(path: Path, text: str, error: pydantic.ValidationError) -> str:
+def _problem(path: Path, error: pydantic.ValidationError) -> str:
     """What is wrong with a summary, and what to do."""
-    try:
-        state = pydantic.TypeAdapter(Mapping[str, Any]).validate_json(text)
-    except pydantic.ValidationError:
+    first = error.errors()[0]  # in the order of the fields, so that the format comes first
+    where, found = ".".join(map(str, first["loc"])), first["input"]
+    if not where:
         return f"{path} is damaged: not JSON. Run the study's command again, which rewrites it"
-    found = state.get("format")
-    if isinstance(found, int) and found > FORMAT:
-        return f"{path} was written by a newer rlprompt (format {found}); update rlprompt"
-    if found != FORMAT:
-        return (
-            f"{path} was written by an older rlprompt (format {found}, this one writes {FORMAT}); "
-            "run the study's command again, which brings it up to date and scores nothing twice"
-        )
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
+    if where == "format" and isinstance(found, int):
+        advice = "run the study again, or read it with the version that wrote it"
+        return other_format(path, found, FORMAT, advice)
     return f"{path} is damaged: {where}: {first['msg']}. Run the study's command again"

@@ -19,6 +19,7 @@ from rlprompt.search.memo import Memo
 from rlprompt.store.store import Store
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.controls import Control, ControlPlan, score_control
+from rlprompt.studies.environment import here
 from rlprompt.studies.experiment import Experiment, ExperimentError
 from rlprompt.studies.references import Reference, seeds_of, titled, train_reference
 from rlprompt.tasks.base import Task
@@ -41,15 +42,14 @@ def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
         ExperimentError: One that a study needs cannot be scored.
     """
     found: dict[_Place, Control] = {}
-    places = {(one.task_name, one.lm.name, one.split_seed) for one in experiments}
+    alike = {one.place: one for one in experiments}
     for experiment in experiments:
         for plan in experiment.control_plans:
             place = _place(experiment, plan)
             if place not in found:
                 memo = store.memo(experiment.lm, plan.task)
                 found[place] = _scored(plan, experiment.lm, memo)
-                _tell(experiment, found[place], named=len(places) > 1)
-    alike = {(one.task_name, one.split_seed, one.lm.name): one for one in experiments}
+                _tell(experiment, found[place], named=len(alike) > 1)
     for experiment in alike.values():
         _warn_of_silence(experiment, controls_of(experiment, found))
     return found
@@ -103,16 +103,17 @@ def train_references(
         for name, reference in experiment.references.items():
             for seed in seeds_of(reference, experiment.seeds):
                 called = titled(name, reference, seed)
-                place = (experiment.task_name, lm.name, called, experiment.split_seed)
+                place = (*experiment.place, called)
                 if place in seen:
                     continue
                 seen.add(place)
                 key = f"reference {_scope(task, lm)} {task.splits.digest} {reference!r} {seed}"
                 kept = store.document(key)
                 if kept is not None:
-                    names = dict(zip(("task", "model", "name", "split_seed"), place, strict=True))
+                    names = dict(zip(("task", "split_seed", "model", "name"), place, strict=True))
                     yield ReferenceEntry.model_validate_json(kept).model_copy(update=names)
                 elif not found_only:
+                    store.note_environment(here())
                     entry = _trained(reference, experiment, seed, called)
                     store.keep_document(key, entry.model_dump_json())
                     yield entry
@@ -145,7 +146,7 @@ def _scored(plan: ControlPlan, lm: FrozenLM, memo: Memo) -> Control:
 
 def _place(experiment: Experiment, plan: ControlPlan) -> _Place:
     digests = (prompt.digest for prompt in plan.prompts)
-    return (experiment.task_name, experiment.split_seed, experiment.lm.name, plan.name, *digests)
+    return (*experiment.place, plan.name, *digests)
 
 
 def _scope(task: Task, lm: FrozenLM) -> tuple[str, str]:

@@ -32,8 +32,9 @@ from rlprompt.search.evaluation import (
 from rlprompt.search.memo import Memo
 from rlprompt.search.result import Score
 from rlprompt.store.summary import BEST_WORD, EMPTY, IN_CONTEXT, hand_name
-from rlprompt.tasks.base import Task, needs_prior, prompt_rows
+from rlprompt.tasks.base import Task, prompt_rows, rows_of
 from rlprompt.tasks.fitting import longest_text
+from rlprompt.tasks.prior import needs_prior
 
 logger = logging.getLogger(__name__)
 
@@ -79,14 +80,11 @@ class ControlPlan:
         """Rows that it costs, outside any budget."""
         if not self.prompts:
             return 0
-        parts = self.task.splits.parts()
-        chosen = sum(self.task.split_rows(split, len(part)) for split, part in parts.items())
-        n_tried = len(self.prompts) if len(self.prompts) > 1 else 0
-        # A prior is found once: with the first scores that need it.
-        needing = [split for split in parts if needs_prior(self.task, split)]
-        tried = bool(n_tried) and "train" in needing
-        known = max(0, len(needing) - (not tried)) * self.task.prior_rows
-        return n_tried * prompt_rows(self.task) + chosen - known
+        sizes = [(split, len(part)) for split, part in self.task.splits.parts().items()]
+        several = len(self.prompts) > 1  # which are tried on train first
+        tried = len(self.prompts) * prompt_rows(self.task) if several else 0
+        known = several and needs_prior(self.task, "train")
+        return tried + rows_of(self.task, sizes, known=known)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What an experiment will cost, measured on a little of it: rows, seconds, memory.
 
 Each optimiser runs for `TRIAL_PROMPTS` prompts against a reward that costs nothing
-(`TrialTask`), which tells its own time and what it asks for; some of those prompts are then
+(`ToyTask`), which tells its own time and what it asks for; some of those prompts are then
 scored on a few train examples by the task itself. Nothing is written, no reward is kept, and test
 stays closed.
 
@@ -31,10 +31,10 @@ from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.optimiser import make_space
 from rlprompt.search.result import MARKS
-from rlprompt.search.selection import Selection, rounds
+from rlprompt.search.selection import rounds
 from rlprompt.studies.controls import ControlPlan
 from rlprompt.studies.experiment import Experiment
-from rlprompt.tasks.base import GRADIENT_ROWS, Task, needs_prior, prompt_rows
+from rlprompt.tasks.base import GRADIENT_ROWS, Task, prompt_rows, rows_of
 from rlprompt.types import Loss
 
 # Three rollouts of PPO and of CMA-ES's two generations: enough to see what comes after the first.
@@ -173,28 +173,25 @@ def selection_rows(experiment: Experiment, name: str, n_prompts: int) -> tuple[i
         name: An optimiser of it.
         n_prompts: Prompts that its budget covers.
     """
-    task, selection = experiment.task, experiment.selection or Selection()
+    task, selection = experiment.task, experiment.selection
     sizes = {split: len(part) for split, part in task.splits.parts().items()}
-    rows = {split: task.split_rows(split, size) for split, size in sizes.items()}
-    raced = raced_rows(task)
+    dev = task.split_rows("dev", sizes["dev"])
     longest = Length.of(experiment.space(name)["length"]).at_most
     n_parts = 0 if experiment.optimisers[name].searches == "text" else len(list(parts(longest)))
     n_explained = min(MARKS, n_prompts) + n_parts
-    on_dev = min(selection.candidates, n_prompts) * raced + n_explained * rows["dev"]
+    on_dev = min(selection.candidates, n_prompts) * raced_rows(task) + n_explained * dev
     if selection.dev_patience:
-        on_dev += min(MARKS - 1, n_prompts) * rows["dev"]
+        on_dev += min(MARKS - 1, n_prompts) * dev
     # The picked prompt's prior is known by then.
-    needing = [needs_prior(task, split) for split in ("train", "test")]
-    final = rows["train"] + rows["test"] - sum(needing) * task.prior_rows
+    final = rows_of(task, [(split, sizes[split]) for split in ("train", "test")], known=True)
     if experiment.optimisers[name].searches == "soft":  # its nearest tokens, too
-        final += rows["dev"] + rows["test"] - task.prior_rows
+        final += rows_of(task, [(split, sizes[split]) for split in ("dev", "test")])
     return on_dev, final
 
 
 def raced_rows(task: Task) -> int:
-    """Rows of a prompt that races on all of dev, round by round; a prior is found once."""
-    sizes = [len(places) for places in rounds(task.splits.dev)]
-    return task.prior_rows + sum(task.split_rows("dev", n) - task.prior_rows for n in sizes)
+    """Rows of a prompt that races on all of dev, round by round."""
+    return rows_of(task, (("dev", len(places)) for places in rounds(task.splits.dev)))
 
 
 @dataclass(frozen=True)
@@ -234,8 +231,8 @@ def all_rows(experiments: Sequence[Experiment]) -> Rows:
 
 def all_controls(experiments: Sequence[Experiment]) -> list[ControlPlan]:
     """The controls of all experiments of a study: they hang on no budget."""
-    places = {(e.task_name, e.lm.name, e.split_seed): e for e in experiments}.values()
-    return [plan for place in places for plan in place.control_plans]
+    places = {one.place: one for one in experiments}.values()
+    return [plan for one in places for plan in one.control_plans]
 
 
 class _EnoughSeen(BaseException):

@@ -24,10 +24,13 @@ from rlprompt.search.optimiser import Optimiser, check_model, check_shows, make_
 from rlprompt.search.selection import Selection
 from rlprompt.studies.controls import ControlPlan, plan_controls, written_by_hand
 from rlprompt.studies.references import Reference, check_references
-from rlprompt.studies.study import SEED, PlannedSearch
+from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Task, prompt_rows
 from rlprompt.tasks.completed import as_task
 from rlprompt.tasks.fitting import check_room, fitted
+
+# Task, split seed and model, by their names in a study.
+Place = tuple[str, int | None, str]
 
 
 class ExperimentError(ValueError):
@@ -66,8 +69,7 @@ class Experiment:
         hand_prompts: Prompts written by hand beside the task's own, controls as that is.
         split_seed: Which draw of the examples it is on, beside others of the same task; None for
             the only one.
-        selection: How each search picks its prompt on dev; None for `Selection()`, or, where the
-            study was begun before, as it was begun.
+        selection: How each search picks its prompt on dev.
 
     Raises:
         ValueError: There is nothing to run, the budget does not cover one prompt, no token is
@@ -91,7 +93,7 @@ class Experiment:
     references: Mapping[str, Reference] = field(default_factory=dict)
     hand_prompts: Sequence[str] = ()
     split_seed: int | None = None
-    selection: Selection | None = None
+    selection: Selection = field(default_factory=Selection)
 
     def __post_init__(self) -> None:
         """Find what is wrong while nothing is paid for."""
@@ -175,6 +177,11 @@ class Experiment:
         """What the task is called."""
         return self.task_title or self.task.name
 
+    @property
+    def place(self) -> Place:
+        """Its task, split and model: what no budget makes a difference to."""
+        return (self.task_name, self.split_seed, self.lm.name)
+
     @cached_property
     def control_plans(self) -> tuple[ControlPlan, ...]:
         """The prompts that no search found, each with what it is scored on."""
@@ -218,7 +225,7 @@ def searches(experiments: Sequence[Experiment]) -> dict[str, PlannedSearch]:
     found: dict[str, PlannedSearch] = {}
     for parts, experiment in zip(_differences(experiments), experiments, strict=True):
         for optimiser, seed in experiment.grid:
-            name = "/".join(file_part(part) for part in (*parts, f"{optimiser}{SEED}{seed}"))
+            name = "/".join(file_part(part) for part in (*parts, f"{optimiser}-seed{seed}"))
             if name in found:
                 raise ValueError(
                     f"two searches would be called {name}: the same task and model are given "
@@ -250,15 +257,14 @@ def headed(experiments: Sequence[Experiment]) -> dict[str, Experiment]:
 def _tell_apart(experiments: Sequence[Experiment]) -> None:
     """Refuse two contents of one name, for reports, and of one fingerprint, for the store."""
     check_draws((one.task_name, one.split_seed, one.task) for one in experiments)
-    tasks: dict[str, str] = {}
+    tasks: dict[Place, str] = {}
     models: dict[str, str] = {}
     examples: dict[str, str] = {}
     for experiment in experiments:
         task, lm = experiment.task, experiment.lm
         content = f"{task.fingerprint} {task.splits.digest}"
         # Label words that a model finds are its own.
-        place = f"{experiment.task_name} {experiment.split_seed} {lm.name}"
-        if tasks.setdefault(place, content) != content:
+        if tasks.setdefault(experiment.place, content) != content:
             raise ValueError(
                 f"two tasks are called {experiment.task_name}; give each its own name, with a "
                 "mapping of names under `tasks:`"
@@ -305,14 +311,14 @@ def _differences(experiments: Sequence[Experiment]) -> list[tuple[str, ...]]:
         [experiment.task_name for experiment in experiments],
         # In names from the first split on, so that others can be added to a study.
         splits,
-        _short([experiment.lm.name for experiment in experiments]),
+        short_names([experiment.lm.name for experiment in experiments]),
         [f"{experiment.budget.rows} rows" for experiment in experiments],
     )
     differing = [column for column in columns if len(set(column)) > 1 or column is splits]
     return [tuple(filter(None, (c[i] for c in differing))) for i in range(len(experiments))]
 
 
-def _short(models: Sequence[str]) -> list[str]:
+def short_names(models: Sequence[str]) -> list[str]:
     """Models by the last part of their path, if that tells them apart."""
     last = [PurePath(model).name for model in models]
     return last if len(set(last)) == len(set(models)) else list(models)

@@ -95,11 +95,9 @@ def load_experiments(
             )
         if prompt != config.prompt:
             own[one.title] = prompt
-    selection = None
-    if config.selection is not None:
-        selection = Selection(**config.selection.model_dump(exclude_none=True))
-    longest = max(Length.of(one.lengths).at_most for one in (config.prompt, *own.values()))
-    tasks = _loaded(config)
+    chosen = config.selection.model_dump(exclude_none=True) if config.selection else {}
+    selection = Selection(**chosen)
+    tasks, at_most = _loaded(config), longest(config)
     pool, experiments = pool or ModelPool(), []
     for i, (model, section) in enumerate(config.all_models):
         dtype = dtypes[i] if dtypes else config.dtype
@@ -109,7 +107,7 @@ def load_experiments(
         else:
             lm = PooledLM(model, partial(load_model, section, config.device), dtype, pool)
         for loaded in tasks:
-            task = settle(loaded.section, loaded.task, lm, longest)
+            task = settle(loaded.section, loaded.task, lm, at_most)
             for budget in config.all_budgets:
                 with _naming(config, f"{loaded.heading}, {model}, {budget} rows"):
                     experiment = _load_cell(
@@ -169,7 +167,7 @@ def _load_cell(
     optimisers: Mapping[str, Optimiser[Any]],
     own: Mapping[str, PromptConfig],
     references: Mapping[str, Reference],
-    selection: Selection | None,
+    selection: Selection,
     loaded: _Loaded,
     lm: FrozenLM,
     budget: int,
@@ -212,6 +210,19 @@ def own_prompt(one: OptimiserConfig, prompt: PromptConfig) -> tuple[dict[str, An
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if part not in TAGS)
         raise ValueError(f"optimiser {one.name}: {place}: {reason(first)}") from None
+
+
+def longest(config: Config) -> int:
+    """Tokens of the longest prompt that any optimiser of a config may propose.
+
+    All tasks of a study leave room for it, and so must whoever makes one of them again.
+
+    Raises:
+        ValueError: There is no such method, or a value is not allowed.
+    """
+    asked = (one for one in config.optimisers if "length" in one.settings)
+    prompts = (config.prompt, *(own_prompt(one, config.prompt)[1] for one in asked))
+    return max(Length.of(prompt.lengths).at_most for prompt in prompts)
 
 
 def search_settings(prompt: PromptConfig, lm: FrozenLM) -> dict[str, Any]:
@@ -262,8 +273,14 @@ def load_task(section: TaskConfig) -> Task:
     return task
 
 
-def settle(section: TaskConfig, task: Task, lm: FrozenLM, length: Length | int) -> Task:
+def settle(section: TaskConfig, task: Task, lm: FrozenLM, length: int) -> Task:
     """The task for a model: with examples that fit it, and label words of its finding if asked for.
+
+    Args:
+        section: What a config says of the task.
+        task: As `load_task` gives it.
+        lm: The model.
+        length: Tokens of the longest prompt of a search, `longest(config)`.
 
     Raises:
         ValueError: The hand prompt cannot be made, an example does not fit, or no label words are
@@ -271,8 +288,10 @@ def settle(section: TaskConfig, task: Task, lm: FrozenLM, length: Length | int) 
     """
     written_by_hand(task, lm)  # first, for where that fails it says which prompt it was
     task = fitted(task, lm, length)
-    found = getattr(section, "label_words", None) == "auto"
-    return with_found_words(task, lm) if found else task
+    if getattr(section, "label_words", None) == "auto":
+        task = with_found_words(task, lm)
+    by_hand = written_by_hand(task, lm, hand_prompts(section)[1:])
+    return fitted(task, lm, length, list(by_hand.values()))
 
 
 def model_found_on(

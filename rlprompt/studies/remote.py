@@ -27,6 +27,7 @@ from rlprompt.search.memo import Memo, Question, V
 from rlprompt.search.result import Result
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import differences
+from rlprompt.studies.environment import here
 from rlprompt.studies.study import PlannedSearch, Study
 
 
@@ -98,13 +99,16 @@ class StudyServer:
         self._attempts: dict[int, _Attempt] = {}
         self._tracebacks: dict[str, str] = {}
 
-    def begin(self, worker: int, model: str) -> tuple[int, PlannedSearch] | None:
+    def begin(
+        self, worker: int, model: str, environment: Mapping[str, Any]
+    ) -> tuple[int, PlannedSearch] | None:
         """A search for a worker: the one that it was at, if its machine was lost, or another.
 
         Args:
             worker: Its number.
             model: Fingerprint of the model that it has loaded, or ""; what needs no other is
                 preferred.
+            environment: What it runs on (`environment.here`).
 
         Returns:
             A number for its questions, and the search; None where nothing is left to begin.
@@ -115,6 +119,7 @@ class StudyServer:
         name = before.name if before else self._study.claim(at_hand)
         if name is None:
             return None
+        self._study.store.note_environment(environment)
         number = before.number + 1 if before else 0
         self._attempts[worker] = _Attempt(name, number, self._study.memo(name))
         return number, self._study.searches[name]
@@ -218,7 +223,7 @@ class Worker:
             StoreError: An answer could not be kept.
             ValueError: The model cannot be loaded here.
         """
-        while (begun := call("begin", self._number, self._loaded)) is not None:
+        while (begun := call("begin", self._number, self._loaded, here())) is not None:
             self._search(call, *begun)
 
     @property

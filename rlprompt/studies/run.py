@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import logging
-import platform
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import rlprompt
 from rlprompt._utils.files import write_atomically
-from rlprompt.config.schema import PASSING, RANDOM, Config, config_from_json
+from rlprompt._utils.text import file_part
+from rlprompt.config.schema import PASSING, RANDOM, Config
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE, Store
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.baselines import Controls, controls_of, score_controls, train_references
 from rlprompt.studies.comparison import Comparison, Run, Section
-from rlprompt.studies.experiment import Experiment, ExperimentError, headed, searches
+from rlprompt.studies.environment import here, provenance
+from rlprompt.studies.experiment import Experiment, ExperimentError, headed, searches, short_names
 from rlprompt.studies.folder import claimed, write
 from rlprompt.studies.loading import load_experiments
 from rlprompt.studies.progress import Progress, in_notebook
@@ -31,8 +29,6 @@ from rlprompt.studies.study import PlannedSearch, Study
 from rlprompt.studies.trackers import Silent, Watcher
 
 logger = logging.getLogger(__name__)
-
-PACKAGES = ("torch", "transformers", "numpy")
 
 
 def compare(
@@ -92,12 +88,14 @@ def compare(
         )
     watcher = watcher or (Progress() if in_notebook() else Silent())
     experiments = [experiments] if isinstance(experiments, Experiment) else list(experiments)
-    grid, named, provenance = searches(experiments), headed(experiments), _provenance()
+    grid, named = searches(experiments), headed(experiments)
     with claimed(out), contextlib.ExitStack() as stack:
         new = not (out / FILE).exists()
         study = stack.enter_context(_study(grid, experiments[0].config, out, cache))
         # A study whose controls cannot be scored is not begun: there is nothing to go on with.
         with _removed_on_error(study) if new else contextlib.nullcontext():
+            if new:
+                study.store.note_environment(here())
             controls = score_controls(experiments, study.store)
         study.store.retry()
         references = list(train_references(experiments, study.store, found_only=True))
@@ -105,7 +103,7 @@ def compare(
         def found(last: Run | None = None) -> Comparison:
             runs = _kept(study, grid, last)
             sections = _sections(named, controls, references, runs)
-            return Comparison(tuple(sections), provenance)
+            return Comparison(tuple(sections), provenance(study.store))
 
         write(found(), out)
         tell_lost = stack.enter_context(helpers(experiments[0], out, workers - 1, cache))
@@ -151,7 +149,7 @@ def work(experiments: Sequence[Experiment], out: Path, cache: Path | None = None
 def _study(
     grid: Mapping[str, PlannedSearch], config: Mapping[str, Any], out: Path, cache: Path | None
 ) -> Study:
-    return Study(out, grid, _as_kept(config, out), cache)
+    return Study(out, grid, _resumed(config, out), cache)
 
 
 @contextlib.contextmanager
@@ -172,46 +170,26 @@ def _removed_on_error(study: Study) -> Iterator[None]:
         raise
 
 
-def _as_kept(config: Mapping[str, Any], out: Path) -> Mapping[str, Any]:
-    """A config in the words of the study in `out`, as far as it says the same.
-
-    An older version wrote it without what has come since.
-    """
+def _resumed(config: Mapping[str, Any], out: Path) -> Mapping[str, Any]:
+    """A config to go on with: what decides no search is as the study in `out` was begun with."""
     if not config or not (out / FILE).exists():
         return config
     with Store(out / FILE) as store:
         kept = store.spec.get("config", {})
-    try:
-        # References decide no search, and may be asked for later, as more seeds may.
-        later = {key: config[key] for key in ("references", "seeds")}
-        # And a server may be reached otherwise.
-        meant = _reached(config, {**config_from_json(kept).record, **later})
-    except (ValueError, LookupError):  # it says something else, and the study will show what
+    # References may be asked for later.
+    trained = {key: kept[key] for key in ("references",) if key in kept}
+    return {**_reached(config, kept), **trained}
+
+
+def _reached(config: Any, kept: Any) -> Any:
+    """A section of a config with its servers reached as in the kept one."""
+    if isinstance(config, list) and isinstance(kept, list) and len(config) == len(kept):
+        return [_reached(*pair) for pair in zip(config, kept, strict=True)]
+    if not (isinstance(config, Mapping) and isinstance(kept, Mapping)):
         return config
-    return {**_worded(config, meant, kept), "seeds": config["seeds"]}
-
-
-def _reached(config: Any, meant: Any) -> Any:
-    """A config with the settings of another's servers that decide no result."""
-    if isinstance(config, Mapping) and isinstance(meant, Mapping):
-        same = {key: config[key] for key in PASSING if key in config and config.get("url")}
-        return {**{key: _reached(config.get(key), value) for key, value in meant.items()}, **same}
-    if isinstance(config, list) and isinstance(meant, list) and len(config) == len(meant):
-        return [_reached(*pair) for pair in zip(config, meant, strict=True)]
-    return meant
-
-
-def _worded(config: Mapping[str, Any], meant: Any, kept: Any) -> dict[str, Any]:
-    """A config, with what is meant by the kept one in the kept one's words."""
-    found = {}
-    for key, value in config.items():
-        other, words = meant.get(key), kept.get(key)
-        if value != other:
-            nested = all(isinstance(one, Mapping) for one in (value, other, words))
-            found[key] = _worded(value, other, words) if nested else value
-        elif key in kept:
-            found[key] = words
-    return found
+    passing = PASSING if config.get("url") else ()
+    own = {key: _reached(v, kept.get(key)) for key, v in config.items() if key not in passing}
+    return own | {key: kept[key] for key in passing if key in kept}
 
 
 @contextlib.contextmanager
@@ -280,12 +258,17 @@ def with_random(config: Config, out: Path) -> Config:
 
 def kept_dtypes(config: Config, store: Store) -> list[str]:
     """The dtype of each model of a config in the study that was made from it."""
-    first: dict[str, str] = {}
+    titles = [title for title, _ in config.all_models]
+    several = len(titles) > 1
+    # In a run's name the model comes before the budget, each where there are several.
+    place = -3 if len(config.all_budgets) > 1 else -2
+    kept: dict[str, str] = {}
     for run in store.runs():
-        first.setdefault(run.spec["model"]["weights"], run.spec["model"]["dtype"])
-    dtypes = list(first.values())
-    # Models come in the config's order. Of one that is there twice the dtype is everybody's.
-    return dtypes if len(dtypes) == len(config.all_models) else dtypes[:1] * len(config.all_models)
+        own = run.name.split("/")[place:][0] if several else ""
+        kept.setdefault(own, run.spec["model"]["dtype"])
+    parts = map(file_part, short_names(titles)) if several else [""]
+    # One that the study does not know is refused where the study is opened.
+    return [kept.get(part, config.dtype) for part in parts]
 
 
 def _kept(study: Study, grid: Mapping[str, PlannedSearch], last: Run | None) -> list[Run]:
@@ -309,7 +292,7 @@ def _sections(
     """A section for each experiment, by heading, in order."""
     for heading, experiment in experiments.items():
         own = tuple(run for run in runs if run.search.heading == heading)
-        place = (experiment.task_name, experiment.split_seed, experiment.lm.name)
+        place = experiment.place
         trained = tuple(one for one in references if (one.task, one.split_seed, one.model) == place)
         yield Section(experiment, controls_of(experiment, controls), own, heading, trained)
 
@@ -354,15 +337,3 @@ def _run(study: Study, search: PlannedSearch, watcher: Watcher, out: Path) -> Ru
             raise
         _write_error(out, search.name, traceback.format_exc())
         return Run(search, kept.result, kept.error)
-
-
-def _provenance() -> dict[str, Any]:
-    return {
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "platform": platform.platform(),
-        "versions": {
-            "rlprompt": rlprompt.__version__,
-            "python": platform.python_version(),
-            **{package: version(package) for package in PACKAGES},
-        },
-    }

@@ -12,9 +12,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
@@ -30,15 +30,12 @@ from rlprompt.search.selection import Selection
 from rlprompt.store.database import StoreError
 from rlprompt.store.heartbeat import Heartbeat
 from rlprompt.store.shared_cache import Cache, SharedMemo
-from rlprompt.store.store import EXTRA_ROWS, FILE, Store
+from rlprompt.store.store import FILE, Store
+from rlprompt.studies.environment import here
 from rlprompt.tasks.base import Task, prompt_rows
 
 logger = logging.getLogger(__name__)
 
-# How prompts were picked in studies that do not say so: they are older than the choice.
-BEFORE = Selection(along_path=False)
-# Stands in a search's name before its seed.
-SEED = "-seed"
 # How often a worker that has nothing to do looks whether another has died.
 POLL_SECONDS = 0.5
 
@@ -62,7 +59,7 @@ class PlannedSearch:
         task_name: The task's name in the experiment.
         split_seed: Which draw of the examples it is on; None for the only one.
         heading: What tells its experiment from the others of the study, or "".
-        selection: How its prompt is picked; None for `Selection()`, or as its study was begun.
+        selection: How its prompt is picked.
     """
 
     task: Task
@@ -79,22 +76,7 @@ class PlannedSearch:
     task_name: str = ""
     split_seed: int | None = None
     heading: str = ""
-    selection: Selection | None = None
-
-    def as_begun(self, spec: Mapping[str, Any] | None) -> PlannedSearch:
-        """Itself, where it does not say otherwise as a search of the same study was begun.
-
-        Its prompt is picked so, and settings that are left to their defaults are those of then.
-        """
-        if spec is None:
-            return self
-        kept = spec.get("selection")
-        begun = Selection(**kept) if kept else BEFORE
-        optimiser = self.optimiser
-        if spec["optimiser"] == type(optimiser).__name__:
-            optimiser = _as_before(optimiser, spec["settings"])
-        selection = self.selection or begun
-        return dataclasses.replace(self, optimiser=optimiser, selection=selection)
+    selection: Selection = field(default_factory=Selection)
 
     @property
     def title(self) -> str:
@@ -110,20 +92,13 @@ class PlannedSearch:
     @property
     def spec(self) -> dict[str, Any]:
         """All that decides the result, as JSON values."""
-        extra = prompt_rows(self.task) - len(self.task.splits.train)
-        selection = self.selection or Selection()
-        # Without what is as it always was: studies from before there was a choice go on.
-        chosen: dict[str, Any] = {}
-        if (starts := checked_starts(self.start)) != ("vocabulary",):
-            chosen["start"] = [one if isinstance(one, str) else one.digest for one in starts]
-        if (pool := Pool.of(self.tokens)) != Pool():
-            chosen["tokens"] = pool.simplest
+        starts = checked_starts(self.start)
         return {
             "task": {
                 "name": self.task.name,
                 "fingerprint": self.task.fingerprint,
                 "examples": self.task.splits.digest,
-                **({EXTRA_ROWS: extra} if extra else {}),
+                "prompt_rows": self.prompt_rows,
             },
             "model": self.lm.fingerprint.content,
             "optimiser": type(self.optimiser).__name__,
@@ -132,8 +107,9 @@ class PlannedSearch:
             "seed": self.seed,
             "length": plain(Length.of(self.length).simplest),
             "banned": sorted(map(str, self.banned)),
-            **({} if selection == BEFORE else {"selection": dataclasses.asdict(selection)}),
-            **chosen,
+            "selection": dataclasses.asdict(self.selection),
+            "start": [one if isinstance(one, str) else one.digest for one in starts],
+            "tokens": Pool.of(self.tokens).simplest,
         }
 
     def run(
@@ -156,26 +132,8 @@ class PlannedSearch:
             on_progress=on_progress,
             on_failure=on_failure,
             memo=memo,
-            selection=self.selection or Selection(),
+            selection=self.selection,
         )
-
-
-def _as_before(optimiser: Optimiser[Any], settings: Mapping[str, Any]) -> Optimiser[Any]:
-    """An optimiser without what its settings did not have yet, where that may be left out.
-
-    A seed that was added since has None of it in its settings, and not nothing.
-    """
-    if not dataclasses.is_dataclass(optimiser) or isinstance(optimiser, type):
-        return optimiser
-    hints = get_type_hints(type(optimiser))
-    later = {
-        field.name: None
-        for field in dataclasses.fields(optimiser)
-        if settings.get(field.name) is None
-        and getattr(optimiser, field.name) == field.default
-        and type(None) in get_args(hints[field.name])
-    }
-    return dataclasses.replace(optimiser, **later)
 
 
 def _plain(settings: Any) -> Any:
@@ -210,21 +168,15 @@ class Study:
         cache: Path | None = None,
     ) -> None:
         self.folder = folder
+        self.searches = searches
         self.config = config
         self.cache = cache
         self._stack = contextlib.ExitStack()
         self.store = self._stack.enter_context(Store(folder / FILE))
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
-            kept = self.store.spec.get("runs", {})
-            # A seed that is added is like the others.
-            alike = {name.rpartition(SEED)[0]: spec for name, spec in kept.items()}
-            self.searches = {
-                name: one.as_begun(kept.get(name) or alike.get(name.rpartition(SEED)[0]))
-                for name, one in searches.items()
-            }
-            self.store.plan(config, {name: one.spec for name, one in self.searches.items()})
-            for one in self.searches.values():
+            self.store.plan(config, {name: one.spec for name, one in searches.items()})
+            for one in searches.values():
                 if isinstance(one.lm, ServedLM):
                     one.lm.keep_answers(self.store.requests)
                     self._stack.callback(one.lm.let_go)
@@ -322,6 +274,7 @@ class Study:
                 had found.
         """
         partial = list[Result]()
+        self.store.note_environment(here())
         try:
             result = self.searches[name].run(self.memo(name), on_progress, partial.append)
         except StoreError:

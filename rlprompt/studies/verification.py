@@ -161,10 +161,7 @@ def check_unchanged(runs: Sequence[StoredRun], planned: Mapping[str, PlannedSear
         ValueError: Model, task or data are others today; the message shows the difference.
     """
     changed = [
-        line
-        for run in runs
-        for now in [planned[run.name].as_begun(run.spec)]
-        for line in differences(run.spec, as_json(now.spec))
+        line for run in runs for line in differences(run.spec, as_json(planned[run.name].spec))
     ]
     if changed:
         raise ValueError(

@@ -23,7 +23,10 @@ from .function import (
 from .generation import GenerationTask as GenerationTask
 from .label_search import find_label_words as find_label_words
 from .multiple_choice import MultipleChoiceTask as MultipleChoiceTask
+from .prior import Prior as Prior
+from .showing import Showing as Showing
 from .style_transfer import StyleTransferTask as StyleTransferTask
+from .wording import Wording as Wording
 
 __all__ = [
     "ClassificationTask",
@@ -33,10 +36,13 @@ __all__ = [
     "GenerationTask",
     "Measured",
     "MultipleChoiceTask",
+    "Prior",
     "RewardError",
     "RewardFunction",
+    "Showing",
     "StyleTransferTask",
     "Task",
+    "Wording",
     "as_task",
     "find_label_words",
     "reward",

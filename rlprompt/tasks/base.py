@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -16,9 +15,10 @@ from numpy.typing import NDArray
 
 from rlprompt._utils.notebook import by_key, card, filled
 from rlprompt.data.load import Example, Splits
-from rlprompt.data.opening import file_title
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.template import Template
+from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.tasks.prior import Prior, needs_prior
+from rlprompt.tasks.showing import Showing
+from rlprompt.tasks.wording import Wording
 from rlprompt.types import Floats, Loss, Outputs
 
 if TYPE_CHECKING:
@@ -31,12 +31,6 @@ T = TypeVar("T", bound="Task")
 # Forward pass 1, backward pass 2: it multiplies by the weights for the activations' gradient what
 # the forward did once, and frozen weights need none of their own; measured about 3 with attention.
 GRADIENT_ROWS = 3
-# Demonstrations at most, or one a class where there are more classes. They are read anew for every
-# prompt scored by models that share no prefix, and are as many as the usual few-shot train set has
-# of a class; gains level off beyond (Min et al. 2022, arXiv 2202.12837).
-MOST_SHOTS = 16
-# Between demonstrations, as lm-eval's `fewshot_delimiter`; it ends an answer, too.
-SEPARATOR = "\n\n"
 # The largest reward: sums of many, and their squares, are finite, in float32 the sums as well.
 LARGEST = 1e35
 
@@ -63,7 +57,9 @@ class Measured(NamedTuple):
 class Demonstrations(NamedTuple):
     """Train examples with their answers, for the control that shows them before every text.
 
+    >>> from rlprompt.data.load import Splits
     >>> from rlprompt.tasks import ClassificationTask
+    >>> from rlprompt.template import Template
     >>> few = tuple(Example({"text": text}, text) for text in ("bad", "good"))
     >>> words = {"bad": "bad", "good": "good"}
     >>> splits = Splits(few, *[(Example({"text": text}, "bad"),) for text in ("dull", "long")])
@@ -82,11 +78,13 @@ class Demonstrations(NamedTuple):
     note: str = ""
 
 
-class Task:
+class Task(Wording, Prior, Showing):
     """A reward for prompts, with the examples it is measured on.
 
     `name`, `splits`, `fingerprint` and `rewards` are required; all else has a default. An object of
     any class that has these four is a task too, with the defaults for what it lacks (`as_task`).
+    How texts are spelt is in `Wording`, what calibration takes out in `Prior`, and what of train a
+    prompt may show in `Showing`.
 
     Attributes:
         name: What results call it.
@@ -98,16 +96,12 @@ class Task:
         extra_rows: Rows that each prompt costs beyond one an example whenever it is scored, be it
             on one example or on all; 0 or more. Where they grow with the examples, see
             `split_rows`.
-        prior_rows: Rows of what calibrates a prompt's scores (`log_priors`), 0 where there
-            is none that could be known beforehand.
-        scored_together: Whether a reward on a train example hangs on which others of train are
-            scored with it, as where their texts make a prior; never on those of another split.
-            Rewards on parts of train then do not make up those on all.
         tokens_only: Whether soft prompts are refused.
         class_words: Of a task that tells classes apart by label words: class to its words.
 
     Reports also show the attributes `template`, a `Template`, and `reward`, a text, if there are.
 
+    >>> from rlprompt.prompt import TokenPrompt
     >>> class Short(Task):
     ...     name, fingerprint = "short", "short 1"
     ...     splits = Splits(*[(Example({"text": text}, ""),) for text in ("one", "two", "three")])
@@ -138,10 +132,6 @@ class Task:
         @property
         def extra_rows(self) -> int: ...  # noqa: D102
         @property
-        def prior_rows(self) -> int: ...  # noqa: D102
-        @property
-        def scored_together(self) -> bool: ...  # noqa: D102
-        @property
         def tokens_only(self) -> bool: ...  # noqa: D102
         @property
         def class_words(self) -> Mapping[str, Sequence[str]]: ...  # noqa: D102
@@ -154,9 +144,7 @@ class Task:
 
     else:
         hand_prompt, metric, class_words = "", "reward", {}
-        extra_rows = prior_rows = 0
-        scored_together = tokens_only = False
-        select_by = "reward"
+        extra_rows, tokens_only, select_by = 0, False, "reward"
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
@@ -292,110 +280,23 @@ class Task:
             )
         return n_examples + extra
 
-    def written(self, lm: FrozenLM, text: str) -> TokenPrompt:
-        """The prompt that a text makes: by default its tokens, wherever the prompt may stand."""
-        return TokenPrompt(lm.encode(text))
-
-    def spelt(self, lm: FrozenLM, text: str) -> TokenPrompt:
-        """The prompt that exactly this text makes, without spaces of a template's."""
-        return TokenPrompt(lm.encode(text))
-
-    def placed(self, lm: FrozenLM, text: str) -> str:
-        """A text as it stands in the prompt's place once `written`: by default as it is."""
-        return text
-
-    def described(self, lm: FrozenLM, prompt: TokenPrompt) -> tuple[str, bool]:
-        """A prompt's text, and whether it is the same prompt again once that is typed in."""
-        text = lm.decode(prompt.ids)
-        return text, self.written(lm, text) == prompt
-
-    def tokens(self, lm: FrozenLM) -> Sequence[int] | None:
-        """Ids of the tokens that a prompt is made of; None for all that one can type."""
-        return None
-
-    def shortened(self, lm: FrozenLM, prompt: Prompt) -> Prompt:
-        """What the model is given, and a person would use, of a prompt that was searched."""
-        return prompt
-
-    def lengths(self, lm: FrozenLM, examples: Sequence[Example]) -> list[tuple[int, int]] | None:
-        """Of each example: tokens of its text around the prompt, and tokens fed of an answer.
-
-        None where that is not known.
-        """
-        return None
-
-    def fitted(self, lm: FrozenLM, n_prompt: int) -> Task:
-        """The task with examples that leave room for a prompt of so many tokens.
-
-        By default itself: whoever scores an example that is too long is told then.
-
-        Raises:
-            ValueError: An example does not fit, and is neither to be cut nor to be left out.
-        """
-        return self
-
-    def calibrated(self) -> Task | None:
-        """The task with contextual calibration, or None where it has any, or cannot."""
-        return None
-
-    def uncalibrated(self) -> Task | None:
-        """The task without calibration by its train texts, or None where it has no such thing."""
-        return None
-
-    def class_prior(self, lm: FrozenLM, prompt: Prompt) -> Mapping[str, float] | None:
-        """Log-probability of each class that calibration takes out of a prompt's scores, nats.
-
-        It is made without the texts that are judged, and so can be kept with the prompt. None where
-        nothing is taken out.
-        """
-        return None
-
-    def log_priors(self, lm: FrozenLM, prompts: Sequence[Prompt]) -> Floats:
-        """What calibration takes out of each prompt's scores, (P, C) nats, for `prior_rows` each.
-
-        Raises:
-            ValueError: There is no such thing, which is the default.
-        """
-        raise ValueError(f"task {self.name!r} has no class priors (no method log_priors)")
-
-    def knowing(self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats) -> Task:
-        """The task, told the `log_priors` of some prompts, which it need not find again.
-
-        By default itself.
-        """
-        return self
-
     def demonstrations(self) -> Demonstrations | None:
         """Train examples to show before every text, or None where there is no such thing."""
         return None
-
-    def showable(self) -> Sequence[int]:
-        """Places of the train examples that a prompt may show, answered; by default none."""
-        return ()
-
-    def shown(self, places: Sequence[int], before: str = "") -> str:
-        """The text of a prompt that shows train examples with their answers.
-
-        Args:
-            places: Some of `showable`, in the order in which they are shown.
-            before: What stands before them, such as an instruction.
-
-        Raises:
-            ValueError: None may be shown, which is the default.
-        """
-        raise ValueError(f"task {self.name!r} has no examples that a prompt could show")
 
     def label_word_report(self, lm: FrozenLM) -> LabelWordReport | None:
         """What the model's tokenizer makes of the label words, or None where there are none."""
         return None
 
-    def spelling_warnings(self, lm: FrozenLM) -> Iterable[str]:
-        """What a person should know of how the model's tokenizer spells texts and prompts."""
-        return ()
-
     def usage(self) -> Mapping[str, Any] | None:
         """What an exported prompt says of its use (`Usage`); None where only the task knows."""
         return None
+
+
+def members() -> set[str]:
+    """What an object may have in the place of a default: the public names of `Task`, but `has`."""
+    parts = (vars(part) for part in Task.__mro__ if part is not object)
+    return {name for part in parts for name in part if not name.startswith("_")} - {"has"}
 
 
 def prompt_rows(task: Task, n_examples: int | None = None, *, loss: Loss | None = None) -> int:
@@ -432,53 +333,20 @@ def unusable(rewards: Floats) -> NDArray[np.bool]:
     return found
 
 
-def needs_prior(task: Task, split: str) -> bool:
-    """Whether scores on a split take a prompt's prior; train, scored together, makes its own."""
-    return bool(task.prior_rows) and not (split == "train" and task.scored_together)
+def rows_of(task: Task, parts: Iterable[tuple[str, int]], *, known: bool = False) -> int:
+    """Rows that a prompt costs on parts of splits, one after the other; its prior is found once.
 
-
-def columns(
-    template: Template, text: str | Sequence[str] | Mapping[str, str] | None
-) -> Sequence[str] | Mapping[str, str]:
-    """The column for each field of a template.
-
-    Raises:
-        ValueError: A field has no column, or a column no field.
+    Args:
+        task: What the prompt is for.
+        parts: A split and a number of its examples each, in the order in which they are scored.
+        known: Whether its prior is known before.
     """
-    if text is None:
-        return template.fields
-    if isinstance(text, str):
-        if len(template.fields) != 1:
-            raise ValueError(
-                f"the template has the fields {', '.join(template.fields) or '(none)'}; say which "
-                f"column is which: text: {{field: column}}, not {text!r}"
-            )
-        (field,) = template.fields
-        if field not in ("text", text):
-            raise ValueError(
-                f"the template has the field {field!r}, and text names the column {text!r}: is one "
-                f"of them misspelt? If not, set `text: {{{field}: {text}}}`"
-            )
-        return {field: text}
-    named = dict(text) if isinstance(text, Mapping) else {column: column for column in text}
-    if set(named) != set(template.fields):
-        raise ValueError(
-            f"text names the fields {', '.join(named)} and the template has "
-            f"{', '.join(template.fields) or 'none'}; they must be the same"
-        )
-    return named
-
-
-def data_name(data: object) -> str:
-    """What results call data: a file without its endings, a folder with the one above.
-
-    >>> data_name("data/films.csv.gz"), data_name([{"text": "Fun."}])
-    ('films', 'data')
-    """
-    if not isinstance(data, str | Path):
-        return "data"
-    path = Path(data)
-    return "/".join(path.parts[-2:]) if path.is_dir() else file_title(path)
+    rows = 0
+    for split, n_examples in parts:
+        needed = needs_prior(task, split)
+        rows += task.split_rows(split, n_examples) - needed * known * task.prior_rows
+        known = known or needed
+    return rows
 
 
 def variant(task: T, **changes: object) -> T | None:
@@ -489,8 +357,3 @@ def variant(task: T, **changes: object) -> T | None:
         return None
     # Scores are kept by fingerprint: one that does not tell them apart would mix them up.
     return None if made.fingerprint == task.fingerprint else made
-
-
-def demonstration(template: Template, example: Example, answer: str) -> str:
-    """An example with its answer, as the model is asked for it, and what ends it."""
-    return template.answered(example.fields, template.answer_text(answer)) + SEPARATOR

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Unpack, cast
+from typing import Any, ClassVar, Self, Unpack, cast
 
 import numpy as np
 import torch
@@ -16,24 +16,17 @@ from torch import Tensor
 
 from rlprompt.data.examples import Example, Splits, check_choice
 from rlprompt.data.load import DataSource
+from rlprompt.data.opening import data_name
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.tasks.base import (
-    GRADIENT_ROWS,
-    MOST_SHOTS,
-    Demonstrations,
-    Measured,
-    columns,
-    data_name,
-    demonstration,
-    needs_prior,
-    variant,
-)
+from rlprompt.tasks.base import GRADIENT_ROWS, Demonstrations, Measured, variant
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
 from rlprompt.tasks.class_metrics import NO_ANSWER, SET_METRICS
 from rlprompt.tasks.class_scores import REWARDS, ClassScorer, accuracy, answered
-from rlprompt.tasks.templated import ChoosingTask
+from rlprompt.tasks.prior import needs_prior
+from rlprompt.tasks.showing import MOST_SHOTS, demonstration
+from rlprompt.tasks.templated import ChoosingTask, columns
 from rlprompt.tasks.verbaliser import (
     LabelWordReport,
     LabelWords,
@@ -248,7 +241,7 @@ class ClassificationTask(ChoosingTask):
             for label, own in self.verbaliser.words.items()
         )
         state = [self.template.text, words, self.reward, self.splits.digest]
-        # What changes no reward is left out, so that answers from before there were options count.
+        # What is as usual is left out, so that an option that is added changes no hash there is.
         if any(len(own) > 1 for own in self.verbaliser.words.values()):
             state.append(f"pooling {self.pooling}")
         if self.length != "sum":
@@ -261,6 +254,9 @@ class ClassificationTask(ChoosingTask):
             state.append(f"calibration {self.calibration}")
             if self.calibration_strength != 1:
                 state.append(f"strength {float(self.calibration_strength)!r}")
+            # Answers kept from earlier are of another prior under prompts that show examples.
+            if self.calibration == "batch" and self.leads:
+                state.append("prior without what the prompt shows")
         # These change no reward, but what a finished search says.
         if self.metric != "accuracy":
             state.append(f"metric {self.metric}")
@@ -353,13 +349,13 @@ class ClassificationTask(ChoosingTask):
             cast("NDArray[np.float32]", (grad / len(examples)).numpy()),
         )
 
-    def calibrated(self) -> ClassificationTask | None:
+    def calibrated(self) -> Self | None:
         """See `Task.calibrated`."""
         if self.calibration != "none" or not self.template.fields:
             return None
         return variant(self, calibration="contextual")
 
-    def uncalibrated(self) -> ClassificationTask | None:
+    def uncalibrated(self) -> Self | None:
         """See `Task.uncalibrated`."""
         return variant(self, calibration="none") if self.calibration == "batch" else None
 
@@ -385,9 +381,7 @@ class ClassificationTask(ChoosingTask):
         priors: Floats = self._scorer(lm).prior(prompts, train, told).numpy()
         return priors
 
-    def knowing(
-        self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats
-    ) -> ClassificationTask:
+    def knowing(self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats) -> Self:
         """See `Task.knowing`."""
         made = copy.copy(self)
         known = {one.digest: prior for one, prior in zip(prompts, priors, strict=True)}
@@ -404,11 +398,9 @@ class ClassificationTask(ChoosingTask):
         To texts that it has before it the model answers as it is told there: a prior of them would
         be one of copying, so in the place of train's are texts without content.
         """
-        if self.template.messages:
-            return None  # of a chat the prompt cannot be moved
         of_train = self.calibration == "batch"
         free = "contextual" if of_train else self.calibration
-        led = variant(self, template=self.template.leading(), calibration=free)
+        led = self.leading(calibration=free)
         if led is None:
             return None
         words = self.verbaliser.words

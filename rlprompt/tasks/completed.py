@@ -7,7 +7,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
-from rlprompt.tasks.base import Task
+from rlprompt.tasks.base import Task, members
 
 # What stands in a class for the same thing counts together or not at all.
 PAIRS = {"metric": "measure", "hand_prompt": "written"}
@@ -49,8 +49,7 @@ def as_task(task: Any) -> Task:
     """
     if isinstance(task, Task):
         return task
-    names = [name for name in vars(Task) if not name.startswith("_") and name != "has"]
-    there = {name for name in names if inspect.getattr_static(task, name, None) is not None}
+    there = {name for name in members() if inspect.getattr_static(task, name, None) is not None}
     own = {name for name in there if PARTNERS.get(name, name) in there}
     hooks = {name: property(attrgetter(f"__wrapped__.{name}")) for name in own}
     made: Task = type("_Completed", (_Completed,), hooks)(task)

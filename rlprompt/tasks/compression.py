@@ -21,14 +21,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.tasks.base import Measured, Task
+from rlprompt.tasks.base import Measured, Task, members
 from rlprompt.tasks.completed import as_task
 from rlprompt.types import Floats, Outputs
 
@@ -122,7 +122,7 @@ class CompressionTask(Task):
         """As the other task, of the prompts without blanks."""
         return self.task.log_priors(lm, self._short(lm, prompts))
 
-    def knowing(self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats) -> CompressionTask:
+    def knowing(self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats) -> Self:
         """See `Task.knowing`."""
         short = self._short(lm, prompts)
         return replace(self, task=self.task.knowing(lm, short, priors))
@@ -131,15 +131,15 @@ class CompressionTask(Task):
         """The prompt that a text makes; where the text spells the blank, there is none."""
         return self.task.written(lm, text)
 
-    def calibrated(self) -> Task | None:
+    def calibrated(self) -> Self | None:
         """As the other task."""
         return self._of(self.task.calibrated())
 
-    def uncalibrated(self) -> Task | None:
+    def uncalibrated(self) -> Self | None:
         """As the other task."""
         return self._of(self.task.uncalibrated())
 
-    def fitted(self, lm: FrozenLM, n_prompt: int) -> Task:
+    def fitted(self, lm: FrozenLM, n_prompt: int) -> Self:
         """See `Task.fitted`."""
         task = self.task.fitted(lm, n_prompt)
         return self if task is self.task else replace(self, task=task)
@@ -229,6 +229,6 @@ KEPT = (
     *("demonstrations", "showable", "shown"),
 )
 # All else that is not said above is the other task's, also what `Task` comes to have.
-for _name in vars(Task):
-    if not _name.startswith("_") and _name not in KEPT and _name not in vars(CompressionTask):
+for _name in members():
+    if _name not in KEPT and _name not in vars(CompressionTask):
         setattr(CompressionTask, _name, property(attrgetter(f"task.{_name}")))

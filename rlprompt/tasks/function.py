@@ -49,10 +49,11 @@ from rlprompt._utils.plugins import load_object
 from rlprompt._utils.text import counted, error_line
 from rlprompt.data.examples import Example, Splits
 from rlprompt.data.load import DataSource
+from rlprompt.data.opening import data_name
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
-from rlprompt.tasks.base import LARGEST, Task, data_name
+from rlprompt.tasks.base import LARGEST, Task
 from rlprompt.types import Floats, Outputs
 
 Reads = Literal["outputs", "prompt_text"]
@@ -158,7 +159,6 @@ class RewardFunction:
             text = Path(cast(str, path)).read_text("utf-8") if in_file else ""
             text = text or inspect.getsource(self.function)
             helpers = imported_files(Path(cast(str, path))) if in_file else {}
-            # Nothing where there are none, so that answers from before they counted do.
             text += "".join(f"\n{m}\n{file.read_text('utf-8')}" for m, file in helpers.items())
         except (OSError, TypeError, UnicodeDecodeError):
             raise ValueError(

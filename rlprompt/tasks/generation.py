@@ -19,24 +19,17 @@ from numpy.typing import NDArray
 
 from rlprompt.data.examples import Example, Splits, check_choice
 from rlprompt.data.load import DataSource
+from rlprompt.data.opening import data_name
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
-from rlprompt.tasks.base import (
-    MOST_SHOTS,
-    SEPARATOR,
-    Demonstrations,
-    Measured,
-    columns,
-    data_name,
-    demonstration,
-    variant,
-)
+from rlprompt.tasks.base import Demonstrations, Measured
 from rlprompt.tasks.function import RewardFunction, in_place, load_reward
 from rlprompt.tasks.likelihood import LOG_LIKELIHOOD, Likelihood, Pooling, reference_texts
 from rlprompt.tasks.metrics import METRICS, AnswerMetric, metric
-from rlprompt.tasks.templated import TemplateTask
+from rlprompt.tasks.showing import MOST_SHOTS, SEPARATOR, demonstration
+from rlprompt.tasks.templated import TemplateTask, columns
 from rlprompt.template import Template, TemplateText
 from rlprompt.types import Floats, Outputs, SelectBy
 
@@ -278,8 +271,7 @@ class GenerationTask(TemplateTask):
         else:
             reward = sorted((found.name, found.fingerprint, w) for found, w in self._metrics)
         state = [self.template.text, reward, self._decoding, self.length_penalty]
-        # These change no reward, but what a finished search says. Left out where they are as they
-        # were before there were options, so that its answers count.
+        # These change no reward, but what a finished search says; left out where they are as usual.
         if self._reported is not None:
             state.append(f"metric {self.metric} {self._reported.fingerprint}")
         if self.select_by != "reward":
@@ -390,11 +382,9 @@ class GenerationTask(TemplateTask):
 
     def demonstrations(self) -> Demonstrations | None:
         """See `Task.demonstrations`: examples that have a reference answer."""
-        if self.template.messages:
-            return None  # of a chat the prompt cannot be moved
         ends = any(stop in SEPARATOR for stop in self.stop)
         stop = (*self.stop, *(() if ends else (SEPARATOR,)))
-        led = variant(self, template=self.template.leading(), stop=stop)
+        led = self.leading(stop=stop)
         if led is None:
             return None
         answers = [(example, self.answer_shown(example)) for example in self.splits.train]

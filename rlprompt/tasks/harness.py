@@ -18,6 +18,7 @@ from rlprompt.data.settings import DrawSettings, draws
 from rlprompt.tasks.generation import GenerationTask, MetricSettings
 from rlprompt.tasks.metrics import METRICS
 from rlprompt.tasks.multiple_choice import MultipleChoiceTask
+from rlprompt.template import literal
 
 # What the harness writes at the most where a task does not say (`HFLM.max_gen_toks`).
 MOST_WRITTEN = 256
@@ -62,7 +63,7 @@ def from_harness(
     delimiter = str(config.target_delimiter)
     rows = {name: [_row(found, doc, source) for doc in docs] for name, docs in _parts(found)}
     settings: dict[str, Any] = {
-        "template": template + delimiter.replace("{", "{{").replace("}", "}}"),
+        "template": template + literal(delimiter),
         "select_by": select_by,
         "hand_prompt": str(config.description or "") if hand_prompt is None else hand_prompt,
         "name": str(config.task),

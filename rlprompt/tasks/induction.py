@@ -23,7 +23,7 @@ from rlprompt.data.load import Example, few_shot
 from rlprompt.tasks import induction_data
 from rlprompt.tasks.generation import GenerationTask, MetricSettings
 from rlprompt.tasks.induction_data import Fact
-from rlprompt.template import Template, TemplateText
+from rlprompt.template import Template, TemplateText, literal
 
 # A question and its answer, worked or to be worked, and where the prompt goes before them.
 QUESTION, ANSWER = "\nInput: {text}\nOutput:", " {answer}"
@@ -164,8 +164,8 @@ def preset(name: str, induction: Induction) -> Callable[..., GenerationTask]:
 def _demonstrated(template: Template, worked: Sequence[Example]) -> Template:
     """The template with worked examples right after the prompt."""
     shown = [
-        QUESTION.replace("{text}", example.fields["text"])
-        + ANSWER.replace("{answer}", example.label)
+        QUESTION.replace("{text}", literal(example.fields["text"]))
+        + ANSWER.replace("{answer}", literal(example.label))
         for example in worked
     ]
     return Template(template.text.replace("{prompt}", "{prompt}" + "".join(shown)))

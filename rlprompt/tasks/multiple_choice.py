@@ -21,21 +21,15 @@ from torch import Tensor
 from rlprompt._utils.text import counted
 from rlprompt.data.examples import Example, Splits, check_choice
 from rlprompt.data.load import DataSource
+from rlprompt.data.opening import data_name
 from rlprompt.data.options import LETTERS
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.tasks.base import (
-    MOST_SHOTS,
-    Demonstrations,
-    Measured,
-    columns,
-    data_name,
-    demonstration,
-    variant,
-)
+from rlprompt.tasks.base import Demonstrations, Measured
 from rlprompt.tasks.class_scores import REWARDS
-from rlprompt.tasks.templated import ChoosingTask
+from rlprompt.tasks.showing import MOST_SHOTS, demonstration
+from rlprompt.tasks.templated import ChoosingTask, columns
 from rlprompt.template import AnswerSpace, Query, Template, TemplateText
 from rlprompt.types import Floats, Loss, SelectBy
 
@@ -267,9 +261,7 @@ class MultipleChoiceTask(ChoosingTask):
 
     def demonstrations(self) -> Demonstrations | None:
         """See `Task.demonstrations`."""
-        if self.template.messages:
-            return None  # of a chat the prompt cannot be moved
-        led = variant(self, template=self.template.leading())
+        led = self.leading()
         if led is None:
             return None
         answers = [(one, self._answers(one)[_place(one)]) for one in self.splits.train]

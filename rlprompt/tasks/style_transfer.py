@@ -30,11 +30,12 @@ from numpy.typing import NDArray
 
 from rlprompt.data.examples import Example, Splits
 from rlprompt.data.load import MOVIE_REVIEWS, DataSource
+from rlprompt.data.opening import data_name
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
-from rlprompt.tasks.base import Measured, data_name
+from rlprompt.tasks.base import Measured
 from rlprompt.tasks.judges import SentenceEncoder, StyleClassifier, verbalised
 from rlprompt.tasks.templated import TemplateTask
 from rlprompt.template import Template, TemplateText

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
-from rlprompt.tasks.base import SEPARATOR, Task, demonstration, variant
+from rlprompt.tasks.base import Task, variant
 from rlprompt.tasks.class_scores import check_slope, has_slope
 from rlprompt.tasks.fitting import fit
+from rlprompt.tasks.showing import SEPARATOR, demonstration
 from rlprompt.template import Query, Template
 from rlprompt.types import Floats, Ids, Loss
 
@@ -54,7 +56,7 @@ class TemplateTask(Task):
                 f"goes, such as '{self.template.text} {{mask}} .'"
             )
 
-    def fitted(self, lm: FrozenLM, n_prompt: int) -> Task:
+    def fitted(self, lm: FrozenLM, n_prompt: int) -> Self:
         """See `Task.fitted`."""
         splits = fit(self.splits, lm, partial(self.lengths, lm), n_prompt)
         return self if splits is self.splits else variant(self, splits=splits) or self
@@ -75,13 +77,28 @@ class TemplateTask(Task):
         """See `Task.spelt`."""
         return TokenPrompt(self.template.prompt_ids(lm, text))
 
+    @property
+    def leads(self) -> bool:
+        """Whether the prompt stands before all text, where it can show examples."""
+        return not self.template.messages and not self.template.sides()[0]
+
+    def leading(self, **changes: object) -> Self | None:
+        """The task with the prompt before all text, and other settings with it.
+
+        None where that cannot be: of a chat the prompt stays in its message, and a person's own
+        class may not let itself be changed.
+        """
+        if self.template.messages:
+            return None
+        return variant(self, template=self.template.leading(), **changes)
+
     def answer_shown(self, example: Example) -> str:
         """The answer of an example that is shown; "" where it cannot be, which is the default."""
         return ""
 
     def showable(self) -> Sequence[int]:
         """See `Task.showable`: those with an answer, where the prompt stands before all text."""
-        if self.template.messages or self.template.sides()[0]:
+        if not self.leads:
             return ()
         return [i for i, one in enumerate(self.splits.train) if self.answer_shown(one)]
 
@@ -104,19 +121,17 @@ class TemplateTask(Task):
     ) -> NDArray[np.bool_]:
         """Which examples each prompt shows with their answers, (P, E), whoever made the prompt.
 
-        Told by the text, up to case and white space, which tokenizers do not all keep.
+        Told by the text, up to case and white space, which tokenizers do not all keep. An example
+        that stands nowhere but inside one of train that is longer is not shown.
         """
-        found = np.zeros((len(prompts), len(examples)), bool)
-        if not self.template.messages and not self.template.sides()[0]:
-            answers = map(self.answer_shown, examples)
-            texts = [
-                _bare(demonstration(self.template, example, answer)) if answer else ""
-                for example, answer in zip(examples, answers, strict=True)
-            ]
-            for row, prompt in zip(found, prompts, strict=True):
-                own = _bare(_text(lm, prompt))
-                row[:] = [bool(text) and text in own for text in texts]
-        return found
+        if not self.leads:
+            return np.zeros((len(prompts), len(examples)), bool)
+        pieces = [
+            demonstration(self.template, one, answer) if (answer := self.answer_shown(one)) else ""
+            for one in (*examples, *self.splits.train)
+        ]
+        found = whole_within([_text(lm, prompt) for prompt in prompts], pieces)
+        return found[:, : len(examples)]
 
     def spelling_warnings(self, lm: FrozenLM) -> Iterator[str]:
         """See `Task.spelling_warnings`."""
@@ -225,5 +240,74 @@ def _text(lm: FrozenLM, prompt: Prompt) -> str:
     return lm.decode(prompt.ids) if isinstance(prompt, TokenPrompt) else ""
 
 
-def _bare(text: str) -> str:
-    return "".join(text.split()).casefold()
+def whole_within(texts: Sequence[str], pieces: Sequence[str]) -> NDArray[np.bool_]:
+    """Which pieces stand in each text as a whole, (T, P), whatever case and white space are.
+
+    One does not where it begins or ends inside a word, where it is only part of a longer piece that
+    stands there, or where it is empty.
+
+    >>> whole_within(["Such  a film is good"], ["a film", "film", "fil", "GOOD", ""]).tolist()
+    [[True, False, False, True, False]]
+    """
+    found = np.zeros((len(texts), len(pieces)), bool)
+    bare_pieces = [_bare(piece)[0] for piece in pieces]
+    for row, text in zip(found, texts, strict=True):
+        own, borders = _bare(text)
+        places = [set(_places(piece, own, borders)) for piece in bare_pieces]
+        longest, reach = set(), 0
+        for start, end in sorted(set().union(*places), key=lambda place: (place[0], -place[1])):
+            if end > reach:  # or it lies inside one that begins no later
+                longest.add((start, end))
+                reach = end
+        row[:] = [bool(here & longest) for here in places]
+    return found
+
+
+def _places(piece: str, text: str, borders: Collection[int]) -> Iterator[tuple[int, int]]:
+    """Where a piece begins and ends in a text, both of them borders."""
+    start = text.find(piece) if piece else -1
+    while start >= 0:
+        if start in borders and (end := start + len(piece)) in borders:
+            yield start, end
+        start = text.find(piece, start + 1)
+
+
+def _bare(text: str) -> tuple[str, set[int]]:
+    """A text without case and white space, and the places in it that are inside no word."""
+    bare, borders = "", {0}
+    for part in re.findall(r"\w+|[^\w\s]", text.casefold()):
+        bare += part
+        borders.add(len(bare))
+    return bare, borders
+
+
+def columns(
+    template: Template, text: str | Sequence[str] | Mapping[str, str] | None
+) -> Sequence[str] | Mapping[str, str]:
+    """The column for each field of a template.
+
+    Raises:
+        ValueError: A field has no column, or a column no field.
+    """
+    if text is None:
+        return template.fields
+    if isinstance(text, str):
+        if len(template.fields) != 1:
+            raise ValueError(
+                f"the template has the fields {', '.join(template.fields) or '(none)'}; say which "
+                f"column is which: text: {{field: column}}, not {text!r}"
+            )
+        (field,) = template.fields
+        if field not in ("text", text):
+            raise ValueError(
+                f"the template has the field {field!r}, and text names the column {text!r}: is one "
+                f"of them misspelt? If not, set `text: {{{field}: {text}}}`"
+            )
+        return {field: text}
+    named = dict(text) if isinstance(text, Mapping) else {column: column for column in text}
+    if set(named) != set(template.fields):
+        raise ValueError(
+            f"text names the fields {', '.join(named)} and the template has "
+            f"{', '.join(template.fields) or 'none'}; they must be the same"
+        )
+    return named

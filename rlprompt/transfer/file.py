@@ -12,8 +12,10 @@ from typing import Literal
 import pydantic
 from pydantic import ConfigDict, Field
 
+from rlprompt._utils.text import other_format
 from rlprompt.search.result import Score
 
+FORMAT = 1
 FILE = "transfer.json"
 
 Form = Literal["as found", "by text", "nearest tokens"]
@@ -88,8 +90,8 @@ class Target(_Entry):
         examples: Their number.
         metric: What the metric is called.
         controls: The empty and the hand-written prompt, the latter where the task has one.
-        tolerance: What rounding may make of a mean reward from one day to another; None where that
-            is not known, as in files from before it was asked of each task.
+        tolerance: What rounding may make of a mean reward from one day to another; None where
+            nothing could be scored.
         problem: Why nothing could be scored, in a line, or "".
     """
 
@@ -238,10 +240,9 @@ def read_transfer(path: Path) -> Transfer:
     except (OSError, UnicodeDecodeError) as error:
         raise TransferError(f"{path} cannot be read: {error}") from None
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise TransferError(
-            f"{path} is damaged, or was written by another version of rlprompt ({where}: "
-            f"{first['msg']}); move it away and run `rlprompt transfer` again, which scores "
-            "nothing twice"
-        ) from None
+        first = error.errors()[0]  # in the order of the fields, so that the format comes first
+        where, found = ".".join(map(str, first["loc"])) or "the file", first["input"]
+        advice = "move it away and run `rlprompt transfer` again, which scores nothing twice"
+        if where == "format" and isinstance(found, int):
+            raise TransferError(other_format(path, found, FORMAT, advice)) from None
+        raise TransferError(f"{path} is damaged ({where}: {first['msg']}); {advice}") from None

@@ -13,7 +13,6 @@ machine, a library or the model has drifted.
 
 from __future__ import annotations
 
-import datetime
 import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,8 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from rlprompt._utils.assets import AssetError
+from rlprompt._utils.clock import now
+from rlprompt._utils.text import one_line
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TextPrompt, TokenPrompt
@@ -53,6 +54,8 @@ PACKAGES = ("rlprompt", "torch", "transformers")
 # default model. Ctrl-C loses no more than these.
 TOGETHER = 8
 
+# Why a prompt reaches no other tokenizer.
+SILENT = "its text is empty, so there is nothing to transfer"
 # Why a prefix prompt reaches no other model.
 STAYS = (
     "keys and values mean nothing to another model, and no tokens are equivalent; search on this "
@@ -182,7 +185,8 @@ def arrivals(
 ) -> Iterator[tuple[Form, Prompt | str, Retyping | None]]:
     """The forms in which a prompt reaches a task on a model, with what typing did to each.
 
-    In the place of a prompt that reaches no other model, why it does not.
+    In the place of a prompt that does not get there, why. One of no tokens is itself on a model
+    with its tokens, as what is left of a prompt of blanks; there is nothing to type of it.
     """
     own, there = found.lm.fingerprint, lm.fingerprint
     same_tokens = own.tokenizer == there.tokenizer
@@ -196,13 +200,14 @@ def arrivals(
         if own.digest == there.digest:
             yield "as found", found.prompt, None
         tokens: tuple[Prompt, Retyping | None] = (found.tokens, None)
-        yield "nearest tokens", *(tokens if same_tokens else _typed(found.source.text, task, lm))
+        typed, retyping = tokens if same_tokens else _typed(found.source.text, task, lm)
+        yield "nearest tokens", typed if len(typed) else SILENT, retyping
         return
     if same_tokens:
         yield "as found", found.prompt, None
     typed, retyping = _typed(found.source.text, task, lm)
     if not same_tokens or typed != found.prompt:
-        yield "by text", typed, retyping
+        yield "by text", typed if len(typed) else SILENT, retyping
 
 
 def _typed(text: str, task: Task, lm: FrozenLM) -> tuple[Prompt, Retyping | None]:
@@ -261,12 +266,12 @@ class TransferScores:
         return found
 
     def _computed(self, prompts: Sequence[Prompt], split: str) -> dict[Prompt, Score | str]:
-        at, before = _now(), self.evaluator.seconds
+        at, before = now(), self.evaluator.seconds
         try:
             together = self.evaluator.measure(prompts, split)
         except ValueError as error:
             if len(prompts) == 1:
-                return {prompts[0]: _line(error)}
+                return {prompts[0]: one_line(error)}
             # One that cannot be scored, such as a text too long, does not spoil the others.
             alone = (self._computed([prompt], split) for prompt in prompts)
             return {prompt: score for one in alone for prompt, score in one.items()}
@@ -359,7 +364,7 @@ class Transferring:
         """Note a model that cannot be had."""
         for place in places:
             yield self._noted(
-                Target(model=model, task=place.title, split=self.split, problem=_line(error))
+                Target(model=model, task=place.title, split=self.split, problem=one_line(error))
             )
 
     def _noted(self, target: Target, entries: Sequence[TransferEntry] = ()) -> Target:
@@ -372,9 +377,9 @@ class Transferring:
         try:
             task = place.make(lm)
         except MISTAKES as error:
-            return self._noted(target.model_copy(update={"problem": _line(error)}))
+            return self._noted(target.model_copy(update={"problem": one_line(error)}))
         scores = TransferScores(task, lm, self.store, self.read_only)
-        at = _now()
+        at = now()
         try:
             return self._noted(*self._score_all(scores, target, place))
         finally:  # a look that Ctrl-C ended was one
@@ -394,7 +399,7 @@ class Transferring:
         try:
             controls = _controls(lm, task)
         except ValueError as error:
-            return target.model_copy(update={"problem": _line(error)}), []
+            return target.model_copy(update={"problem": one_line(error)}), []
         found = scores.scores(controls.values(), self.split)
         own_scores = {}
         for name, prompt in controls.items():
@@ -411,7 +416,7 @@ class Transferring:
         entries = []
         for split in dict.fromkeys(entry.split for entry, _ in asked):
             own = [(entry, prompt) for entry, prompt in asked if entry.split == split]
-            arriving = (p for _, p in own if not isinstance(p, str) and len(p))
+            arriving = (p for _, p in own if not isinstance(p, str))
             found = scores.scores(arriving, split)
             entries += [one.model_copy(update=_outcome(found, prompt)) for one, prompt in own]
         spread = scores.highest - scores.lowest
@@ -448,8 +453,6 @@ def _outcome(found: Mapping[Prompt, Score | str], prompt: Prompt | str) -> dict[
     """The score of a prompt, or why there is none."""
     if isinstance(prompt, str):
         return {"problem": prompt}
-    if not len(prompt):
-        return {"problem": "its text is empty, so there is nothing to transfer"}
     said = found[prompt]
     return {"problem": said} if isinstance(said, str) else {"score": said}
 
@@ -483,14 +486,6 @@ def _notes(own: Task, there: Task) -> tuple[str, ...]:
     if words == own_words:
         return ()
     return (f"found with other label words ({'; '.join(', '.join(word) for word in own_words)})",)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _row(together: Measured, i: int) -> Measured:

@@ -17,10 +17,8 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.models.loading import model_names
 from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.models.served_lm import ServedLM
-from rlprompt.prompt import Length
 from rlprompt.store.store import Store
-from rlprompt.studies.experiment import Experiment
-from rlprompt.studies.loading import load_experiments, load_model, load_task, settle
+from rlprompt.studies.loading import load_experiments, load_model, load_task, longest, settle
 from rlprompt.studies.run import kept_dtypes
 from rlprompt.tasks.base import Task
 from rlprompt.transfer.run import MISTAKES, Place
@@ -69,7 +67,7 @@ class Destinations:
                 "it with `rlprompt score`"
             )
         self._pool = ModelPool()
-        self._device, self._dtype = config.device, dtype
+        self._device, self._dtype, self._longest = config.device, dtype, longest(config)
         self.experiments = load_experiments(config, kept_dtypes(config, store), self._pool)
         for lm in self.own_models():
             if isinstance(lm, ServedLM):
@@ -77,7 +75,7 @@ class Destinations:
         self.models = models
         titles = dict.fromkeys(one.task_name for one in self.experiments)
         self.places = [
-            Place(title, partial(_own_task, self.experiments, title, section), title in tasks)
+            Place(title, partial(self._own_task, title, section), title in tasks)
             for title, (_, section) in zip(titles, config.all_tasks, strict=True)
         ]
         for name in tasks:
@@ -130,23 +128,15 @@ class Destinations:
             raise ValueError(
                 f"{name} has two tasks called {title}; give each its own name under `tasks:`"
             )
-        self.places.append(
-            Place(title, partial(_settled, section, task, self.experiments[0].length))
-        )
+        self.places.append(Place(title, lambda lm: settle(section, task, lm, self._longest)))
 
-
-def _own_task(
-    experiments: Sequence[Experiment], title: str, section: TaskConfig, lm: FrozenLM
-) -> Task:
-    """A study's task for a model: as the study had it on its own models."""
-    own = [one for one in experiments if one.task_name == title]
-    digest = lm.fingerprint.digest
-    here = [one.task for one in own if one.lm.fingerprint.digest == digest]
-    return here[0] if here else settle(section, own[0].task, lm, own[0].length)
-
-
-def _settled(section: TaskConfig, task: Task, length: int | Length, lm: FrozenLM) -> Task:
-    return settle(section, task, lm, length)
+    def _own_task(self, title: str, section: TaskConfig, lm: FrozenLM) -> Task:
+        """A study's task for a model: as the study had it, on a model of its own."""
+        own = [one for one in self.experiments if one.task_name == title]
+        digest = lm.fingerprint.digest
+        here = [one.task for one in own if one.lm.fingerprint.digest == digest]
+        # From the data anew: what the study has of them is cut for its models.
+        return here[0] if here else settle(section, load_task(section), lm, self._longest)
 
 
 def _sections(name: str, titles: Sequence[str]) -> Iterator[tuple[str, TaskConfig]]:

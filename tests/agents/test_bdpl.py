@@ -91,7 +91,7 @@ def test_draws_follow_the_distribution_of_each_position() -> None:
     shares = {ids: count / 10_000 for ids, count in found.items()}
     expected = {(7, 7): 0.18, (7, 8): 0.72, (8, 7): 0.02, (8, 8): 0.08}
     assert shares == pytest.approx(expected, abs=0.02)
-    made.cool()
+    made.flatten()
     # The square roots, normalised: 3 to 1 and 1 to 2.
     assert chances(made.logits) == [pytest.approx([0.75, 0.25]), pytest.approx([1 / 3, 2 / 3])]
 

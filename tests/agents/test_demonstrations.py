@@ -12,11 +12,11 @@ from exports import class_task, writing_task
 from synthetic import HiddenTexts
 from tiny import tiny_lm
 
-from rlprompt.agents.demonstrations import Demonstrations, better, judged
+from rlprompt.agents.demonstrations import Demonstrations, judged
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, TextPrompt
-from rlprompt.search.allocation import as_earned
+from rlprompt.search.allocation import race_winners
 from rlprompt.search.objective import Evaluation
 from rlprompt.search.run import search
 from rlprompt.tasks.classification import ClassificationTask
@@ -64,7 +64,7 @@ class TestJudged:
         assert judged(rewards, np.zeros((2, 2), bool)) is rewards
 
 
-class TestBetter:
+class TestWinners:
     """Example 0 is hard, worth nothing to most; the others are worth 8."""
 
     def test_an_incumbent_is_judged_by_how_easy_its_examples_are_for_its_rivals(self) -> None:
@@ -84,7 +84,7 @@ class TestBetter:
         # Together: to those that do not show them they are worth 1/2, 8, 8 1/2 and 8 1/3. The rival
         # is better than that by (1/2 + 1/2 + 2/3) / 3 = 5/9, the incumbent worse by
         # (0 + 1/2 + 1/3) / 3 = 5/18: what they show counts 8 5/9, and 2/9.
-        found = better(best, stayed, judge)
+        found = race_winners(best, stayed, judge=judge)
         assert found.prompts == (rival, worse)
         assert found.per_example.tolist() == [[1.0, 18.0, 9.0, 9.0], [0.0, 8.0, 17.0, 8.0]]
         every = judge(
@@ -94,12 +94,6 @@ class TestBetter:
         )
         assert every[0] == pytest.approx([2 / 9, 8, 8, 8])
         assert every[2] == pytest.approx([1, 8 + 5 / 9, 9, 9])
-
-    def test_an_equal_stays_and_nobody_beats_none(self) -> None:
-        one = Evaluation((TextPrompt("a"),), np.array([[1.0, 2.0]]))
-        other = Evaluation((TextPrompt("b"),), np.array([[2.0, 1.0]]))
-        assert better(one, other, as_earned) is one
-        assert better(one, Evaluation((), np.zeros((0, 2))), as_earned) is one
 
 
 class TestSearch:

@@ -288,7 +288,7 @@ def test_going_back_halves_what_was_learnt() -> None:
     assert isinstance(tilt, StoppingTilt)
     torch.nn.init.constant_(tilt.tilt, 4)
     torch.nn.init.constant_(tilt.stop, 3)
-    tilt.cool()
+    tilt.shrink()
     torch.testing.assert_close(tilt.tilt.detach(), torch.full_like(tilt.tilt, 2))
     torch.testing.assert_close(tilt.stop.detach(), (3 + tilt.prior) / 2)
 

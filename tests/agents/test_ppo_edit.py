@@ -134,7 +134,7 @@ def test_only_what_is_possible_is_done_and_it_never_stops(lengths: int | Length)
 def test_going_back_halves_what_was_learnt() -> None:
     made = actor()
     before = [p.detach().clone() for p in made.parameters()]
-    made.cool()
+    made.shrink()
     for now, was in zip(made.parameters(), before, strict=True):
         torch.testing.assert_close(now.detach(), was / 2)
 

@@ -134,8 +134,10 @@ def test_steps_are_those_worked_out_in_numpy(relative: bool) -> None:
     """Three steps: the target follows, gradients are cut to a norm of 5, Adam moves the weights."""
     where = space()
     made = shaken(policy(where))
-    pace = replace(SoftQ().pace, learning_rate=0.01, target_rate=0.25, relative=relative)
-    learner = Learner(made, pace)
+    settings = replace(
+        SoftQ().hyperparameters, learning_rate=0.01, target_rate=0.25, relative=relative
+    )
+    learner = Learner(made, settings)
     paths = drawn(made, 4)
     rewards = np.array([5.0, -3.0, 0.5, -2.5])
 
@@ -176,7 +178,7 @@ def test_where_nothing_is_earned_the_first_policy_has_nothing_to_learn(shortest:
     paths = drawn(made, 6)
     (longest,) = made.followed([TokenPrompt((30, 40, 50))])
     nothing = np.zeros(6)
-    small, paper = (Learner(made, SoftQ(preset=one).pace) for one in ("small", "paper"))
+    small, paper = (Learner(made, SoftQ(preset=one).hyperparameters) for one in ("small", "paper"))
     assert float(small.loss(paths, nothing).detach()) == pytest.approx(0, abs=1e-4)
     if not shortest:
         # -3 log 40 + log 40, -2 log 40 + log 40, and 0; one step at a time -log 40 twice, and 0.
@@ -270,6 +272,22 @@ def test_each_prompt_is_paid_once_and_a_small_space_is_scored_out() -> None:
     small = TokenSpace(2, np.array([20, 21, 22]), shortest=1)
     SoftQ(prompts=4, top_k=1, width=16, steps=1).run(objective(task), small, RNG(0))
     assert len(task.asked) == len(set(task.asked)) == 3 + 3**2
+
+
+def test_the_last_draw_has_the_likeliest_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, look = [], SoftQPolicy.likeliest
+
+    def noted(self: SoftQPolicy) -> Path:
+        looks.append(look(self))
+        return looks[-1]
+
+    monkeypatch.setattr(SoftQPolicy, "likeliest", noted)
+    task = Noted()
+    # Fewer draws than from one look to the next.
+    with pytest.raises(BudgetExhausted):
+        SoftQ(preset="paper", prompts=4, width=16).run(objective(task, 17), space(4), RNG(0))
+    assert looks
+    assert looks[0].prompt in task.asked[-5:]
 
 
 def test_starts_are_scored_first_and_learnt_from() -> None:

@@ -3,54 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pytest
-from broken_tasks import GoodTask, split
+from broken_tasks import split
+from slow_tasks import SlowTask, clock_of_sleep
 from tiny import tiny_lm
 
 from rlprompt.check.patience import Patience
 from rlprompt.check.task import check_task
-from rlprompt.data.load import Example, Splits
-from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt
-from rlprompt.types import Floats
+from rlprompt.data.load import Splits
 
 SPLITS = Splits(split("train", 16), split("dev", 8), split("test", 400))
+SLOW = SlowTask(SPLITS)
 
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that goes on while somebody sleeps, and hardly else."""
-    now = 0.0
-
-    def sleep(seconds: float) -> float:
-        nonlocal now
-        now += seconds
-        return now
-
-    monkeypatch.setattr(time, "perf_counter", lambda: sleep(1e-4))
-    monkeypatch.setattr(time, "sleep", sleep)
-
-
-@dataclass(frozen=True)
-class Slow(GoodTask):
-    """Takes a tenth of a second a row."""
-
-    splits: Splits = SPLITS
-
-    def rewards(
-        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
-    ) -> Floats:
-        time.sleep(0.1 * len(prompts) * len(examples))
-        return super().rewards(lm, prompts, examples)
+    clock_of_sleep(monkeypatch, look=1e-4)
 
 
 def findings(patience: Patience) -> tuple[set[str], float]:
     """The names of what a check of a slow task finds, none of it wrong, and its seconds."""
     began = time.perf_counter()
-    report = check_task(Slow(), tiny_lm(), patience=patience)
+    report = check_task(SLOW, tiny_lm(), patience=patience)
     report.raise_if_failed()
     return {one.name for one in report.findings}, time.perf_counter() - began
 
@@ -59,7 +34,7 @@ def test_with_time_enough_nothing_is_left_out() -> None:
     patience = Patience(1e6)
     names, _ = findings(patience)
     assert patience.left_out == []
-    assert names == {one.name for one in check_task(Slow(), tiny_lm()).findings}
+    assert names == {one.name for one in check_task(SLOW, tiny_lm()).findings}
 
 
 @pytest.mark.parametrize("limit", [10.0, 30.0, 60.0, 90.0])
@@ -80,7 +55,7 @@ def test_what_there_is_no_time_for_is_left_out_and_named(limit: float) -> None:
 def test_of_many_examples_as_many_are_scored_as_there_is_time_for() -> None:
     patience = Patience(120.0)
     assert "signal" in findings(patience)[0]
-    report = check_task(Slow(), tiny_lm(), patience=Patience(120.0))
+    report = check_task(SLOW, tiny_lm(), patience=Patience(120.0))
     (told,) = (one.text for one in report.findings if one.name == "every-example")
     assert "of 424 examples can be scored, the longest of each split first" in told
     count = int(told.split()[0])

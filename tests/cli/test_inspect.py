@@ -117,6 +117,23 @@ def test_a_folder_without_a_study_is_named(desk: Path, command: str) -> None:
     assert result.stderr.startswith("error: nowhere holds no study, or one that has just ")
 
 
+def test_a_study_of_an_older_version_is_refused_in_a_line_and_begun_beside(study: Path) -> None:
+    with sqlite3.connect(study / FILE) as raw:
+        raw.execute("PRAGMA user_version = 10")
+    raw.close()
+    content = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
+    said = f"{STUDY / FILE} was written by an older rlprompt (format 10, this one reads 11); run "
+    for command in ("show", "watch", "verify", "work", "transfer", "compare"):
+        result = rlprompt(command, "small.yaml" if command == "compare" else str(STUDY))
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+        assert said in result.stderr
+    assert f"    {said}" in rlprompt("ls", "runs").stdout
+    assert rlprompt("report", str(STUDY)).exit_code == 0  # of the summary, which is of today's
+    assert rlprompt("compare", "small.yaml", "--restart").exit_code == 0
+    assert summary(Path("runs/small-2"))["complete"]
+    assert {path: path.read_bytes() for path in content} == content
+
+
 def test_several_workers_give_what_one_gives(study: Path, desk: Path) -> None:
     result = rlprompt("compare", "small.yaml", "--workers", "2", "--out", "shared")
     assert result.exit_code == 0, result.stderr

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -315,7 +316,7 @@ def _other_model(here: Path) -> None:
             "a.csv is there; give another name, or --force to replace it",
         ),
         (None, ["random", "texts.csv", "--out", "no/a.csv"], "no/a.csv cannot be written"),
-        (_newer, ["random", "texts.csv"], "has the format 99, and this rlprompt reads up to 6"),
+        (_newer, ["random", "texts.csv"], "was written by a newer rlprompt (format 99"),
         (
             _other_model,
             ["random", "texts.csv", "--model", "other"],
@@ -336,6 +337,15 @@ def test_mistakes_are_one_sentence(
     assert message in line
     assert done.stdout == ""
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+
+
+def test_parquet_without_its_package_is_refused_at_once(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    done = rlprompt("predict", "random", "texts.csv", "--out", "a.parquet")
+    assert done.exit_code == 2
+    assert "a.parquet needs pyarrow to be written: pip install 'rlprompt[parquet]'" in done.stderr
 
 
 def test_a_file_is_replaced_if_that_is_said(here: Path) -> None:

@@ -43,7 +43,7 @@ class TestCommand:
         [
             (None, "has no summary.json: it holds no study"),
             ("{", "is damaged: not JSON"),
-            ('{"format": 99}', "was written by a newer rlprompt (format 99); update rlprompt"),
+            ('{"format": 99}', "newer rlprompt (format 99, this one reads 3); update"),
             ('{"format": 2}', "was written by an older rlprompt (format 2"),
             ('{"format": 3}', "is damaged: name"),
         ],

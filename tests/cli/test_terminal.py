@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,26 @@ def test_a_narrow_terminal_leaves_out_what_it_costs() -> None:
     narrow = printed(60, is_terminal=True)
     assert "rows" not in narrow
     assert all(len(line) <= 60 for line in narrow.splitlines())
+
+
+def test_a_notice_is_shown_once_whatever_a_library_hangs_on_the_root_logger() -> None:
+    def notice(text: str) -> None:
+        logging.getLogger("rlprompt.studies.baselines").info(text)
+        logging.getLogger("rlprompt.search.space").warning(text)
+
+    twice, root = io.StringIO(), logging.getLogger()
+    handler = logging.StreamHandler(twice)
+    console = Console(width=80)
+    try:
+        with console.capture() as shown, terminal.log_to(console):
+            root.addHandler(handler)  # as absl does, which rouge-score imports
+            notice("scored")
+        assert (shown.get(), twice.getvalue()) == ("scored\nscored\n", "")
+        # Whoever calls the library hears of it as of any other.
+        notice("later")
+        assert twice.getvalue() == "later\n"
+    finally:
+        root.removeHandler(handler)
 
 
 class TestTerminal:

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
-from command_line import rlprompt
+from command_line import finished, rlprompt
 
-STUDY = Path(__file__).parents[1] / "old_files"
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """A folder with a finished study, and the same task with other label words."""
+    folder = tmp_path_factory.mktemp("ended")
+    finished(folder, model=str(model), optimisers=["random"])
+    task = json.loads((folder / "small.yaml").read_text())["task"]
+    other = task | {"label_words": {"negative": "bad", "positive": "good"}}
+    (folder / "other.yaml").write_text(json.dumps({"task": other}))
+    return folder
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A study, its model and another task, in the working folder."""
-    place = Path(shutil.copytree(STUDY, tmp_path / "here"))
-    monkeypatch.chdir(place)
+def folder(ended: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder."""
+    monkeypatch.chdir(ended)
     monkeypatch.setenv("COLUMNS", "300")
-    return place
+    return ended
 
 
 def test_it_prints_the_tables_of_the_page_and_counts_no_look_at_test(folder: Path) -> None:
     done = rlprompt(
-        "transfer", "classes", "--tasks", "other.yaml", "--split", "dev", "--out", "moved.json"
+        "transfer", "runs/small", "--tasks", "other.yaml", "--split", "dev", "--out", "moved.json"
     )
     assert done.exit_code == 0, done.stderr
     assert "Found prompts on other models and tasks: mean dev score" in done.stdout
@@ -37,9 +44,9 @@ def test_it_prints_the_tables_of_the_page_and_counts_no_look_at_test(folder: Pat
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere holds no study"),
-        (["classes", "--tasks", "nowhere.yaml"], "nowhere.yaml"),
-        (["classes", "--models", "nowhere"], "nowhere"),
-        (["classes", "--split", "none"], "none"),
+        (["runs/small", "--tasks", "nowhere.yaml"], "nowhere.yaml"),
+        (["runs/small", "--models", "nowhere"], "nowhere"),
+        (["runs/small", "--split", "none"], "none"),
     ],
 )
 def test_a_mistake_is_a_line_and_exit_code_2(

@@ -80,7 +80,7 @@ class TestSplits:
             Splits(train, dev, test, on_leak=cast(Any, "warn"))
 
     def test_the_digest_is_the_hash_of_plain_json(self) -> None:
-        """Studies of earlier versions know their data by it."""
+        """Studies know their data by it, from version to version."""
         parts = [
             [Example({"text": "é", "b": "x"}, "l"), Example({"text": "two", "b": ""}, "m")],
             [Example({"text": "dev", "b": "x"}, "l")],

@@ -21,25 +21,10 @@ from tiny import TinyKind
 
 from rlprompt.data.load import Example
 from rlprompt.export.card import card, fenced
-from rlprompt.export.folder import load_prompt
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
 
-OLD = Path(__file__).parents[1] / "old_files"
 BLOCK = re.compile(r"^(`{3,})python\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.parametrize("name", ["found", "found-soft", "found-writing"])
-def test_it_says_what_cards_have_always_said(name: str) -> None:
-    # The kept cards went through a formatter, which changes code alone.
-    shown = [
-        BLOCK.sub("", text)
-        for text in (
-            card(load_prompt(OLD / name).facts),
-            (OLD / name / "README.md").read_text("utf-8"),
-        )
-    ]
-    assert shown[0] == shown[1]
 
 
 def test_code_cannot_close_its_fence() -> None:

@@ -133,8 +133,9 @@ def _flip(folder: Path) -> None:
         (lambda f: (f / "prompt.json").write_text("[]"), "prompt.json is damaged: not the JSON"),
         (lambda f: (f / "prompt.json").write_bytes(b"\xff\xfe"), "is damaged: not the JSON"),
         (_flip, "prompt.safetensors is damaged, or belongs to another prompt"),
-        (_json(lambda s: s.update(format=7)), "has the format 7, and this rlprompt reads up to 6"),
-        (_json(lambda s: s.update(format="x")), "has the format 'x'"),
+        (_json(lambda s: s.update(format=7)), r"newer rlprompt \(format 7, this one reads 6\)"),
+        (_json(lambda s: s.update(format=5)), r"older .* reads 6\); export the prompt again"),
+        (_json(lambda s: s.update(format="x")), "prompt.json is damaged: format: "),
         (_json(lambda s: s["task"].pop("name")), "damaged: task.name: Field required"),
         (_json(lambda s: s.update(retypable="perhaps")), "retypable: must be true or false"),
         (_json(lambda s: s.update(shape=[2, 32])), r"says one tensor 'prompt' of shape \(2, 32\)"),
@@ -154,7 +155,7 @@ def _flip(folder: Path) -> None:
         ),
         (
             _json(lambda s: s["task"]["usage"].update(calibration="batch")),
-            "batch calibration has a prior from train, and here is none",
+            "batch calibration has a prior, and here is none",
         ),
         (
             _json(lambda s: s["task"]["usage"].update(prior={"negative": -1.0})),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -128,20 +127,6 @@ def test_a_prior_goes_along_and_needs_no_train(
         for label, chance in answer.chances.items():
             reward = task.rewards(lm, [TOKENS], [Example({"text": text}, label)])
             assert chance == pytest.approx(np.exp(reward.item()), abs=1e-6)
-
-
-def test_folders_without_a_prior_go_on_answering(tmp_path: Path, lm: FrozenLM) -> None:
-    """Those of format 1, whose contextual prior is made anew."""
-    export(tmp_path, lm, TOKENS, class_task(calibration="contextual"))
-    kept = PromptServer(lm, {"mine": load_prompt(tmp_path)})
-    facts = json.loads((tmp_path / "prompt.json").read_text("utf-8"))
-    facts["format"] = 1
-    del facts["task"]["usage"]["prior"], facts["task"]["usage"]["calibration_strength"]
-    (tmp_path / "prompt.json").write_text(json.dumps(facts), "utf-8")
-    anew = PromptServer(lm, {"mine": load_prompt(tmp_path)})
-    asked = [("mine", {"text": text}) for text in TEXTS]
-    for first, second in zip(kept.classify(asked), anew.classify(asked), strict=True):
-        assert first.chances == pytest.approx(second.chances, abs=1e-6)
 
 
 def test_masked_models_and_encoder_decoders_serve(tmp_path: Path) -> None:

@@ -55,11 +55,11 @@ def test_what_a_method_cost_is_in_rows_tokens_and_seconds(page: Page) -> None:
 
 def test_tokens_that_one_run_does_not_know_are_not_summed(tmp_path: Path) -> None:
     def forget(entry: RunEntry, result: Result) -> Changed:
-        own = None if entry.seed == 0 else result.own_tokens
-        return entry, replace(result, own_tokens=own)
+        known = None if entry.seed == 0 else result.tokens_per_row
+        return entry, replace(result, tokens_per_row=known)
 
     ledger = table(small(tmp_path, change_run=forget), "ledger")
-    assert {row["own tokens"] for row in ledger.values()} == {"-"}
+    assert {row["tokens"] for row in ledger.values()} == {"-"}
 
 
 def test_tokens_of_a_proposer_are_a_meter_of_their_own(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from tiny import tiny_lm
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.data.load import Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TokenPrompt
-from rlprompt.search.allocation import halve, halving_cost, race
+from rlprompt.prompt import Prompt, TextPrompt, TokenPrompt
+from rlprompt.search.allocation import halve, halving_cost, race, race_winners
 from rlprompt.search.budget import Budget
-from rlprompt.search.objective import BudgetExhausted, Objective
+from rlprompt.search.objective import BudgetExhausted, Evaluation, Objective
 from rlprompt.search.run import search
 from rlprompt.types import Floats
 
@@ -182,3 +182,11 @@ def test_random_search_halves_and_spends_what_there_is(rows: int) -> None:
 def test_a_share_of_the_examples_is_a_share() -> None:
     with pytest.raises(ValueError, match=r"halving is a share .* got 1\.5"):
         RandomSearch(halving=1.5)
+
+
+class TestWinners:
+    def test_an_equal_stays_and_nobody_beats_none(self) -> None:
+        one = Evaluation((TextPrompt("a"),), np.array([[1.0, 2.0]]))
+        other = Evaluation((TextPrompt("b"),), np.array([[2.0, 1.0]]))
+        assert race_winners(one, other) is one
+        assert race_winners(one, Evaluation((), np.zeros((0, 2)))) is one

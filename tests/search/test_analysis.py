@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from drawing import Draw, DrawVectors
@@ -8,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_lm
 
-from rlprompt.prompt import SoftPrompt, TokenPrompt
+from rlprompt.data.load import Example
+from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.analysis import MOST_PIECES, analyse, parts
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.run import search, tokens_per_row
+from rlprompt.tasks.base import Measured
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
 
@@ -99,6 +105,25 @@ class TestConclusion:
         assert result.outside_rows["final scores"] == 3 + 5
         assert result.test_prompts == 1
         assert result.test_opened.endswith("+00:00")
+
+    def test_test_is_opened_when_anything_is_scored_there(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = list[str]()
+
+        class Watched(ClassificationTask):
+            def measure(
+                self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+            ) -> Measured:
+                calls.append(split_of(self.splits, examples))
+                return super().measure(lm, prompts, examples)
+
+        one = classification()
+        task = Watched(one.name, one.splits, one.template, one.label_words)
+        monkeypatch.setattr(sys.modules[Evaluator.__module__], "now", lambda: f"{len(calls):09}")
+        result = search(task, LM, DrawVectors(), 10 * 3)
+        assert result.test_prompts == 2  # its nearest tokens, and then itself
+        assert int(result.test_opened) == calls.index("test")
 
     def test_leaders_at_the_tenths_of_the_budget_are_scored_on_dev(self) -> None:
         task = FakeTask()

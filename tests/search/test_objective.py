@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import math
+import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -25,6 +27,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.blocks import Block
 from rlprompt.search.budget import KEPT, Budget, Ledger
+from rlprompt.search.memo import Question, V
 from rlprompt.search.objective import (
     CHUNK,
     BudgetExhausted,
@@ -34,7 +37,7 @@ from rlprompt.search.objective import (
 )
 from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.tasks.base import GRADIENT_ROWS, Task
-from rlprompt.types import Floats, Loss, Outputs
+from rlprompt.types import Floats, Ids, Loss, Outputs
 
 N = len(fake_splits().train)
 
@@ -57,6 +60,18 @@ def raise_at(call: int, error: BaseException) -> Callable[[int], None]:
             raise error
 
     return before
+
+
+class Written(Remembered):
+    """A memo that writes answers down as rows, as a store does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[Mapping[str, Any]] = []
+
+    def put(self, question: Question[V], answer: V) -> V:
+        self.rows.append(question.encoded(answer))
+        return super().put(question, answer)
 
 
 class WritingTask(FakeTask):
@@ -542,6 +557,31 @@ class TestAnswers:
             objective(task, N).evaluate_with_grad(prompts)
         assert isinstance(stop.value.evaluation, GradientEvaluation)
         assert stop.value.evaluation.gradients.shape == (0, 2, tiny_lm().hidden_size)
+
+    def test_prompts_are_decoded_only_for_answers_that_are_put_away(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read, lm = list[Ids](), tiny_lm()
+        decode = lm.decode
+
+        def counted(ids: Ids) -> str:
+            read.append(tuple(ids))
+            return decode(ids)
+
+        monkeypatch.setattr(lm, "decode", counted)
+        memo, asked = Written(), [*tokens(2, 10), *tokens(1, 20)]
+        for _ in range(2):  # the second time from memory, as in a replay
+            Objective(FakeTask(), lm, Budget(100), memo=memo).evaluate(asked)
+        assert read == [(10,), (11,), (20,)]
+        (row,) = memo.rows
+        assert json.loads(row["texts"]) == [decode(ids) for ids in read]
+        Objective(FakeTask(), lm, Budget(100)).evaluate(asked)
+        assert len(read) == 3, "nobody keeps these"
+        # A worker sends its questions to another machine, which has no model to read them with.
+        ((question, answer),) = memo.answers.items()
+        sent = pickle.dumps(question)
+        assert len(sent) < 2000
+        assert pickle.loads(sent).encoded(answer) == row
 
     @pytest.mark.parametrize(("lengths", "shown"), [((1, 2), r"\[1, 2\]"), ((0,), r"\[0\]")])
     def test_prompts_of_several_lengths_or_none_have_no_gradient(

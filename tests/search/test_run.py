@@ -23,6 +23,7 @@ from rlprompt.search.result import Result
 from rlprompt.search.run import search
 from rlprompt.search.selection import Selection
 from rlprompt.search.space import SoftSpace, TokenSpace
+from rlprompt.tasks.base import Measured
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
 from rlprompt.types import Floats, PromptKind
@@ -290,6 +291,25 @@ class TestPath:
         assert next(iter(stopped.outside_rows)) == "early stopping"
         assert "early stopping" not in whole.outside_rows
         assert stopped.best.test is not None
+
+    def test_early_stopping_goes_by_what_prompts_are_picked_by(self) -> None:
+        @dataclass
+        class Picky(Overfitted):
+            """Its reward on dev falls all along, and its metric has the middle for its best."""
+
+            select_by: str = "metric"
+
+            def measure(
+                self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+            ) -> Measured:
+                metrics = self.rewards(lm, prompts, examples)
+                first = self.splits.train[0]
+                rewards = [[-self.worth(prompt, first)] * len(examples) for prompt in prompts]
+                return Measured(np.array(rewards), metrics)
+
+        made = Selection(dev_patience=2)
+        found = search(Picky(), tiny_lm(), Straight(), STEPS * N, selection=made)
+        assert found.rows == 60 * N
 
     def test_a_leader_that_stays_is_scored_once_and_is_no_better(self) -> None:
         task = FakeTask(change=lambda rewards: rewards * 0)

@@ -147,6 +147,13 @@ class TestEntrants:
         # Four marks inside 200 rows; the four best.
         assert entered == [199, 198, 197, 196, 159, 119, 79, 39]
 
+    def test_one_that_led_twice_enters_once(self) -> None:
+        # Scored again, a prompt may earn a little more by rounding.
+        prompts = [TokenPrompt([i % 100, i % 100]) for i in range(200)]
+        found = ledger(*prompts, rewards=[9.0, *([0.0] * 99), 9.000001, *([0.0] * 99)])
+        entered = entrants(found, Selection(8))
+        assert len({one.prompt.digest for one in entered}) == len(entered) == 8
+
     def test_consecutive_soft_prompts_are_spread_and_ends_of_restarts_are_not(self) -> None:
         def at(*place: float) -> SoftPrompt:
             return SoftPrompt(np.array([place]))

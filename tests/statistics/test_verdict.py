@@ -73,12 +73,23 @@ def test_one_seed_has_no_winner_however_large_the_gap() -> None:
         controls = {"the empty prompt": np.full(n_tasks, 0.4)}
         found = verdict({"lucky": high, "random": low}, controls, baseline="random")
         assert (found.leader, found.winner) == ("lucky", None)
-        assert found.sentence.startswith("With one seed nothing can be ranked: lucky happened")
+        assert found.sentence == (
+            "With one seed nothing can be ranked: every difference between methods may be luck, so "
+            "no winner is named."
+        )
         assert found.notes == (
             "No other search is shown to beat random.",
             "No search is shown to beat the empty prompt.",
         )
         assert not any(pair.settled for pair in found.pairs + found.against_controls)
+
+
+def test_one_split_has_no_winner_whatever_its_seeds() -> None:
+    high, low = (np.full((2, 6, 1), [[[value]], [[np.nan]]]) for value in (0.99, 0.5))
+    found = verdict({"lucky": high, "random": low})
+    assert found.winner is None
+    assert found.sentence.startswith("With one split nothing can be ranked: ")
+    assert "may be the luck of its examples" in found.sentence
 
 
 def test_two_seeds_that_agree_by_chance_are_no_proof() -> None:

@@ -23,10 +23,9 @@ from stored_search import (
 from synthetic import HiddenWords
 from tiny import tiny_lm
 
-import rlprompt.store.store
 from rlprompt.search.run import search
-from rlprompt.store.database import APPLICATION, StoreError
-from rlprompt.store.schema import MIGRATIONS
+from rlprompt.store.database import StoreError
+from rlprompt.store.schema import STUDY
 from rlprompt.store.store import FILE, Store
 
 
@@ -71,77 +70,26 @@ def test_damage_that_is_met_later_is_an_error_and_no_answer(path: Path) -> None:
         go(store, HiddenWords(), Walk())
 
 
-def test_a_newer_schema_is_refused(path: Path) -> None:
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (STUDY.format + 1, r"a newer rlprompt \(format 12, this one reads 11\); update"),
+        (STUDY.format - 1, r"an older rlprompt \(format 10, this one reads 11\); run the"),
+        (0, "an older rlprompt .*, or read it with the version that wrote it. Nothing was changed"),
+    ],
+)
+def test_another_format_is_refused_and_left_alone(
+    path: Path, found: int, said: str, read_only: bool
+) -> None:
     filled(path)
     with sqlite3.connect(path) as raw:
-        raw.execute("PRAGMA user_version = 99")
+        raw.execute(f"PRAGMA user_version = {found}")
     raw.close()
-    with pytest.raises(StoreError, match=r"newer rlprompt.*update rlprompt"):
-        Store(path)
-
-
-def test_an_older_schema_is_migrated_with_all_it_holds(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = filled(path)
-    script = "ALTER TABLE runs ADD COLUMN note TEXT; CREATE TABLE notes (x)"
-    monkeypatch.setattr(rlprompt.store.store, "MIGRATIONS", (*MIGRATIONS, script))
     content = path.read_bytes()
-    with Store(path, read_only=True) as store:  # brought up to date in memory
-        assert store.run("walk").used == whole.rows
-        assert len(list(store.batches("walk"))) == 12
+    with pytest.raises(StoreError, match=f"{path} was written by {said}"):
+        Store(path, read_only=read_only)
     assert path.read_bytes() == content
-    counts: list[int] = []
-    with open_run(path) as store:
-        same(go(store, HiddenWords(), Walk()), whole)
-    assert not counts
-    with sqlite3.connect(path) as raw:
-        assert raw.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
-        assert raw.execute("SELECT name, note FROM runs").fetchall() == [("walk", None)]
-    raw.close()
-
-
-def test_a_store_of_version_1_goes_on(path: Path) -> None:
-    whole = filled(path)
-    # What later versions added is taken away again.
-    with sqlite3.connect(path) as raw:
-        raw.executescript(
-            "ALTER TABLE answers DROP COLUMN outputs; ALTER TABLE answers DROP COLUMN examples;"
-            "ALTER TABLE answers DROP COLUMN texts;"
-            "ALTER TABLE evaluations DROP COLUMN completed;"
-            "ALTER TABLE evaluations DROP COLUMN cost;"
-            "DROP TABLE hidden; DROP TABLE scores;"
-            "DROP TABLE documents; DROP TABLE writings; DROP TABLE requests;"
-            "PRAGMA user_version = 1"
-        )
-    raw.close()
-    counts: list[int] = []
-    with open_run(path) as store:
-        same(go(store, Counted(counts=counts, fingerprint="synthetic"), Walk()), whole)
-        (batch, *_) = store.batches("walk")
-        assert batch.outputs is None
-    assert counts == [1]  # the picked prompt, once more after the search
-
-
-def test_a_planted_version_0_becomes_a_store(path: Path) -> None:
-    with sqlite3.connect(path) as raw:
-        raw.execute(f"PRAGMA application_id = {APPLICATION}")
-        raw.execute("VACUUM")
-    raw.close()
-    filled(path)
-
-
-def test_a_migration_that_fails_changes_nothing(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = filled(path)
-    known = MIGRATIONS
-    monkeypatch.setattr(rlprompt.store.store, "MIGRATIONS", (*known, "DROP TABLE runs; nonsense"))
-    with pytest.raises(StoreError, match="cannot be used"):
-        Store(path)
-    monkeypatch.setattr(rlprompt.store.store, "MIGRATIONS", known)
-    with open_run(path) as store:
-        same(go(store, HiddenWords(), Walk()), whole)
 
 
 def test_a_lock_that_stays_is_an_error_that_says_so(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import rlprompt.store.heartbeat
+from rlprompt.store.database import StoreError
 from rlprompt.store.heartbeat import LEASE_SECONDS, Heartbeat
 from rlprompt.store.store import FILE, Store
 
@@ -56,6 +57,30 @@ def test_a_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             while store.run("a").beat < before + 3 and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert store.run("a").beat >= before + 3
+
+
+def test_a_heart_beats_though_its_store_was_locked_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = list[Path]()
+
+    def locked_at_first(path: Path) -> Store:
+        opened.append(path)
+        if len(opened) == 1:
+            raise StoreError("the database is locked")
+        return Store(path)
+
+    monkeypatch.setattr(rlprompt.store.heartbeat, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(rlprompt.store.heartbeat, "Store", locked_at_first)
+    with Store(tmp_path / FILE) as store:
+        store.plan({}, {"a": {}})
+        with Heartbeat(tmp_path / FILE) as worker:
+            assert store.claim(worker.name, dead=worker.takes_for_dead) == "a"
+            deadline = time.monotonic() + 30
+            while store.run("a").beat < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert store.run("a").beat >= 2
+    assert len(opened) == 2
 
 
 def test_a_run_of_the_dead_is_claimed_and_one_of_the_living_is_not(tmp_path: Path) -> None:

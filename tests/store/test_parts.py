@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,15 @@ from typer.testing import CliRunner
 from rlprompt.cli.app import app
 from rlprompt.reports.page import page_of
 from rlprompt.reports.study_data import read_study
+from rlprompt.search.result import Result
 from rlprompt.store.parts import combine
-from rlprompt.store.summary import RunEntry, Summary, SummaryError, read_summary
+from rlprompt.store.summary import FILE, RunEntry, Summary, SummaryError, read_summary
 
 PLAN = Plan(methods=("random", "greedy"), tasks=("movie-reviews", "sst-2"), seeds=3, points=20)
+
+
+# What `experiments/LOG.md` reports of sst-2, in the formats of the day.
+KEPT = Path(__file__).parents[2] / "experiments" / "results" / "study-sst-2.tar.xz"
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +131,35 @@ def test_parts_of_one_task_each_call_their_searches_alike(whole: Path, tmp_path:
         "struck runs",
         "missing runs",
     }
+
+
+def test_of_a_search_that_one_part_finished_the_file_is_that_part_s(
+    whole: Path, tmp_path: Path
+) -> None:
+    a, b = part(whole, tmp_path / "a"), part(whole, tmp_path / "b")
+    summary = read_summary(a)
+    first = summary.runs[0]
+    failed = first.model_copy(update={"status": "failed"})
+    write_summary(a, summary.model_copy(update={"runs": (failed, *summary.runs[1:])}))
+    (a / first.file).write_text("what there was of it")
+    made = combine([a, b], tmp_path / "both")
+    assert made.complete
+    for run in made.runs:
+        assert (tmp_path / "both" / run.file).read_bytes() == file_of(b, run).read_bytes()
+
+
+def test_the_study_that_is_kept_is_read_and_a_part_like_others(tmp_path: Path) -> None:
+    with tarfile.open(KEPT) as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = tmp_path / "study-sst-2"
+    assert json.loads(read_summary(folder).to_json()) == json.loads((folder / FILE).read_text())
+    for run in read_summary(folder).runs:
+        text = (folder / run.file).read_text()
+        assert json.loads(Result.from_json(text).to_json()) == json.loads(text)
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    made = combine([folder, copy], tmp_path / "both")
+    assert (made.complete, len(made.runs)) == (True, 18)
+    assert not any(run.problem or run.struck for run in read_study(tmp_path / "both").runs)
 
 
 def test_a_method_twice_with_other_settings_is_two_methods(whole: Path, tmp_path: Path) -> None:

@@ -87,11 +87,6 @@ def test_a_gradient_is_charged_in_the_store_as_in_the_search(path: Path) -> None
 def test_a_run_that_was_charged_otherwise_does_not_go_on(path: Path) -> None:
     with open_run(path) as store:
         go(store, HiddenVectors(), Climb())
-        # As it was before it was kept: three rows a row.
-        store._database.write(lambda one: one.execute("UPDATE evaluations SET cost = NULL"))
-    with open_run(path) as store:
-        assert next(store.batches("walk")).cost == 3 * N_EXAMPLES
-        go(store, HiddenVectors(), Climb())  # costs the same today
         with pytest.raises(StoreError, match=r"charged 12 rows for a gradient on 4.*now.* 13, so"):
             go(store, Dearer(), Climb())
 

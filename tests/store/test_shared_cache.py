@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from rlprompt.data.load import Splits
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.memo import Answer, Question, TrainQuestion, V
 from rlprompt.search.result import Result
-from rlprompt.store.shared_cache import Cache, SharedMemo
+from rlprompt.store.shared_cache import SHARED, Cache, SharedMemo
 from rlprompt.store.store import FILE, Store
 from rlprompt.tasks.base import Task
 
@@ -50,6 +50,19 @@ def test_a_second_study_pays_for_nothing_that_the_first_asked(tmp_path: Path) ->
     longer = run(tmp_path / "c", Counted(counts=counts), cache, rows=400)
     assert longer.points[: len(first.points) // 6 * 6] == first.points[: len(first.points) // 6 * 6]
     assert sum(counts) - n_first - 1 < longer.n_prompts - first.n_prompts + 6 + 2
+
+
+def test_what_a_study_found_in_the_cache_is_as_readable_as_what_it_paid_for(
+    tmp_path: Path,
+) -> None:
+    def read(folder: Path) -> list[Any]:
+        with closing(sqlite3.connect(folder / FILE)) as raw:
+            return raw.execute("SELECT digests, texts FROM answers ORDER BY id").fetchall()
+
+    for name in "ab":
+        run(tmp_path / name, Counted(), tmp_path / "cache.sqlite")
+    assert read(tmp_path / "a") == read(tmp_path / "b")
+    assert all(texts is not None for _, texts in read(tmp_path / "b"))
 
 
 def test_a_study_does_not_need_the_cache_again(tmp_path: Path) -> None:
@@ -133,26 +146,12 @@ def forge(path: Path) -> None:
     raw.close()
 
 
-def make_older(path: Path) -> None:
-    with sqlite3.connect(path) as raw:
-        raw.execute("PRAGMA user_version = 1")
-    raw.close()
-
-
-def make_newer(path: Path) -> None:
-    with sqlite3.connect(path) as raw:
-        raw.execute("PRAGMA user_version = 99")
-    raw.close()
-
-
 def make_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-@pytest.mark.parametrize(
-    "spoil", [spoil_with_text, truncate, forge, make_older, make_newer, make_folder]
-)
+@pytest.mark.parametrize("spoil", [spoil_with_text, truncate, forge, make_folder])
 def test_a_cache_that_is_damaged_is_left_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Any
 ) -> None:
@@ -163,6 +162,27 @@ def test_a_cache_that_is_damaged_is_left_with_a_warning(
     assert second.points == first.points
     (warning,) = [r.getMessage() for r in caplog.records if "cache" in r.getMessage()]
     assert warning.startswith(f"going on without the cache: {cache} ")
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (SHARED.format - 1, "an older rlprompt (format 2, this one reads 3); remove it"),
+        (SHARED.format + 1, "a newer rlprompt (format 4, this one reads 3); update rlprompt. "),
+    ],
+)
+def test_a_cache_of_another_format_is_left_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, found: int, said: str
+) -> None:
+    cache = tmp_path / "cache.sqlite"
+    first = run(tmp_path / "a", Counted(), cache)
+    with sqlite3.connect(cache) as raw:
+        raw.execute(f"PRAGMA user_version = {found}")
+    raw.close()
+    content = cache.read_bytes()
+    assert run(tmp_path / "b", Counted(), cache).points == first.points
+    assert f"going on without the cache: {cache} was written by {said}" in caplog.text
+    assert cache.read_bytes() == content
 
 
 def test_a_cache_that_is_locked_or_gone_is_left_with_a_warning(

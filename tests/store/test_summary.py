@@ -41,9 +41,9 @@ def test_what_a_newer_version_adds_is_left_out(tmp_path: Path, written: Summary)
 @pytest.mark.parametrize(
     ("found", "problem"),
     [
-        (FORMAT + 1, rf"written by a newer rlprompt \(format {FORMAT + 1}\); update rlprompt"),
-        (FORMAT - 1, rf"written by an older rlprompt \(format {FORMAT - 1}, .* scores nothing"),
-        (None, r"written by an older rlprompt \(format None"),
+        (4, r"written by a newer rlprompt \(format 4, this one reads 3\); update rlprompt"),
+        (2, r"written by an older rlprompt \(format 2, this one reads 3\); run the study"),
+        (None, r"is damaged: format: Input should be 3"),
     ],
 )
 @pytest.mark.usefixtures("written")

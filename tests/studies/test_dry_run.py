@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from broken_tasks import GoodTask, split
-from numpy.typing import NDArray
+from slow_tasks import SlowTask, clock_of_sleep
 from tiny import tiny_lm
 
 from rlprompt.agents.gcg import GCG
@@ -21,7 +21,7 @@ from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.cli.terminal import opening
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import Objective
 from rlprompt.search.run import search
@@ -37,35 +37,21 @@ ROW_SECONDS = 2e-4
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that goes on while somebody sleeps, and then alone: no machine is busy or slow."""
-    now = 0.0
-
-    def sleep(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-
-    monkeypatch.setattr(time, "perf_counter", lambda: now)
-    monkeypatch.setattr(time, "sleep", sleep)
+    clock_of_sleep(monkeypatch)
 
 
 @dataclass(frozen=True)
-class SlowTask(GoodTask):
-    """Takes its time for each row, and three times that for a gradient."""
+class Closed(SlowTask):
+    """Whose test examples nobody may look at."""
 
     splits: Splits = SPLITS
+    row_seconds: float = ROW_SECONDS
 
     def rewards(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> Floats:
         assert not any(example.fields["text"].startswith("test") for example in examples)
-        time.sleep(ROW_SECONDS * len(prompts) * len(examples))
         return super().rewards(lm, prompts, examples)
-
-    def rewards_with_grad(
-        self, lm: FrozenLM, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
-    ) -> tuple[Floats, NDArray[np.float32]]:
-        time.sleep(2 * ROW_SECONDS * len(prompts) * len(examples))
-        return super().rewards_with_grad(lm, prompts, examples)
 
 
 @dataclass(frozen=True)
@@ -88,7 +74,7 @@ STEPS = SoftPromptTuning(batch=None, loss=None, average=None)
 def experiment(**fields: Any) -> Experiment:
     made: dict[str, Any] = {
         "name": "small",
-        "task": SlowTask(),
+        "task": Closed(),
         "lm": tiny_lm(),
         "optimisers": {"random": RandomSearch(), "soft": STEPS, "thinks": Thinks()},
         "budget": Budget(90 * N_TRAIN + 3),
@@ -129,7 +115,7 @@ def test_what_is_beside_the_budgets_is_known_before_anything_is_measured() -> No
 def test_that_most_of_the_rows_are_no_search_is_said_with_what_to_turn(tmp_path: Path) -> None:
     def said(n_test: int) -> str:
         splits = Splits(SPLITS.train, SPLITS.dev, split("test", n_test))
-        return "\n".join(opening([experiment(task=SlowTask(splits=splits))], tmp_path))
+        return "\n".join(opening([experiment(task=Closed(splits))], tmp_path))
 
     assert "most of these rows are not in searches: " not in said(400)
     found = said(1400)
@@ -141,7 +127,7 @@ def test_that_most_of_the_rows_are_no_search_is_said_with_what_to_turn(tmp_path:
 
 @pytest.mark.parametrize(("extra", "each", "expected"), [(0, 1, 40), (2, 1, 48), (0, 3, 120)])
 def test_a_race_costs_what_its_rounds_cost(extra: int, each: int, expected: int) -> None:
-    class Priced(SlowTask):
+    class Priced(Closed):
         """So many rows an example, and some more whenever it is asked."""
 
         extra_rows = extra
@@ -151,7 +137,7 @@ def test_a_race_costs_what_its_rounds_cost(extra: int, each: int, expected: int)
 
     # Of one class: rounds of 8, 8, 16 and 8.
     dev = tuple(Example({"text": f"dev {i}"}, "yes") for i in range(40))
-    assert raced_rows(Priced(splits=Splits(SPLITS.train, dev, SPLITS.test))) == expected
+    assert raced_rows(Priced(Splits(SPLITS.train, dev, SPLITS.test))) == expected
 
 
 def test_seconds_of_the_task_and_of_the_optimiser_are_told_apart() -> None:
@@ -168,17 +154,11 @@ def test_seconds_of_the_task_and_of_the_optimiser_are_told_apart() -> None:
 
 
 def test_a_search_then_takes_about_as_long() -> None:
-    class Open(SlowTask):
-        """Test may be scored."""
-
-        def rewards(self, lm: FrozenLM, prompts: Any, examples: Any) -> Floats:
-            time.sleep(ROW_SECONDS * len(prompts) * len(examples))
-            return GoodTask.rewards(self, lm, prompts, examples)
-
-    plans = make_plan(experiment(task=Open())).searches
+    slow = SlowTask(SPLITS, row_seconds=ROW_SECONDS)
+    plans = make_plan(experiment(task=slow)).searches
     for plan, optimiser in zip(plans, experiment().optimisers.values(), strict=True):
         began = time.perf_counter()
-        result = search(Open(), tiny_lm(), optimiser, 903, length=3)
+        result = search(slow, tiny_lm(), optimiser, 903, length=3)
         seconds = time.perf_counter() - began
         assert result.n_prompts == plan.n_prompts
         assert result.lm_seconds == pytest.approx(plan.lm_seconds, rel=0.1)

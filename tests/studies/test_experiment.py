@@ -13,7 +13,6 @@ from synthetic import HiddenWords
 from tiny import CONTEXT, tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
@@ -37,32 +36,13 @@ class TestGrid:
         assert (search.seed, search.length, search.banned) == (3, 3, (" it",))
         assert (search.method, search.task_name, search.heading) == ("random", "mine", "")
 
-    def test_a_search_is_picked_as_it_says_or_as_its_study_was_begun(self) -> None:
-        silent = searches([experiment()])["random-seed0"]
-        assert silent.spec["selection"] == {
-            "candidates": 16,
-            "along_path": True,
-            "dev_patience": None,
-        }
-        # A study from before there was a choice has nothing of it in its specs.
-        begun = {key: value for key, value in silent.spec.items() if key != "selection"}
-        old = silent.as_begun(begun)
-        assert old.selection == Selection(along_path=False)
-        assert "selection" not in old.spec
-        assert silent.as_begun(None) == silent
-        fewer = searches([experiment(selection=Selection(8))])["random-seed0"]
-        assert silent.as_begun(fewer.spec).selection == Selection(8)
-        assert fewer.as_begun(old.spec) == fewer  # what is said is not changed in silence
-
-    def test_settings_that_came_later_are_left_out_where_nothing_is_said_of_them(self) -> None:
-        now = searches([experiment()])["soft-prompt-seed0"]
-        later = ("batch", "loss", "average")
-        begun = {k: v for k, v in now.spec["settings"].items() if k not in later}
-        old = now.as_begun({**now.spec, "settings": begun})
-        assert old.spec["settings"] == now.spec["settings"] | dict.fromkeys(later)
-        said = replace(now, optimiser=SoftPromptTuning(batch=4))
-        assert said.as_begun({**now.spec, "settings": begun}).spec["settings"]["batch"] == 4
-        assert now.as_begun(now.spec).spec == now.spec
+    def test_how_its_prompt_is_picked_decides_what_a_search_is(self) -> None:
+        usual, fewer = (
+            searches([made])["random-seed0"]
+            for made in (experiment(), experiment(selection=Selection(8)))
+        )
+        assert (usual.selection, fewer.selection) == (Selection(), Selection(8))
+        assert fewer.spec == usual.spec | {"selection": dataclasses.asdict(Selection(8))}
 
     def test_a_prompt_costs_a_row_an_example_of_train(self) -> None:
         assert experiment().prompt_rows == N_TRAIN

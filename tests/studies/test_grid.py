@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ from rlprompt.config.yaml_file import load_config
 from rlprompt.models.lm import FrozenLM
 from rlprompt.reports.page import page_of
 from rlprompt.reports.study_data import read_study
-from rlprompt.store.store import FILE, Store
 from rlprompt.studies.comparison import Comparison
-from rlprompt.studies.loading import load_model
-from rlprompt.studies.run import compare, load_again
+from rlprompt.studies.experiment import searches
+from rlprompt.studies.loading import load_experiments, load_model
+from rlprompt.studies.run import compare, kept_dtypes, load_again
+from rlprompt.studies.study import Study
 
 MODELS: dict[str, TinyKind] = {"a": "llama", "b": "gpt2"}
 
@@ -156,6 +156,17 @@ class TestFromFile:
         again = load_again(auto, desk / "began")
         assert {one.lm.fingerprint.dtype for one in again} == {"bfloat16"}
 
+    @pytest.mark.parametrize("budgets", [[16], [16, 32]])
+    def test_models_of_the_same_weights_keep_a_dtype_each(
+        self, desk: Path, tmp_path: Path, budgets: list[int]
+    ) -> None:
+        shutil.copytree(desk / "a", desk / "c")
+        self.write(desk, dtype="auto", models=["a", "b", "c"], budgets=budgets)
+        config = load_config(desk / "grid.yaml")
+        dtypes = ["bfloat16", "float32", "bfloat16"]
+        with Study(tmp_path, searches(load_experiments(config, dtypes)), config.record) as study:
+            assert kept_dtypes(config, study.store) == dtypes
+
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
@@ -189,38 +200,3 @@ def test_a_model_whose_files_were_swapped_is_refused(desk: Path) -> None:
         result = rlprompt(*command)
         assert result.exit_code == 2
         assert "error:   model.weights: " in result.stderr
-
-
-def test_a_study_of_the_first_version_goes_on(desk: Path, model: Path) -> None:
-    """Schema 1 and a config without what came later; one run had not been begun."""
-    assert rlprompt("compare", "small.yaml").exit_code == 0
-    before = summary(desk / "runs" / "small")["runs"]
-    with sqlite3.connect(desk / "runs" / "small" / FILE) as raw:
-        ((spec,),) = raw.execute("SELECT spec FROM study").fetchall()
-        state = json.loads(spec)
-        for key in ("models", "tasks", "budgets"):
-            del state["config"][key]
-        del state["config"]["task"]["text"], state["config"]["references"]
-        raw.execute("UPDATE study SET spec = ?", (json.dumps(state),))
-        raw.execute("UPDATE runs SET result = NULL, used = 0 WHERE id = 2")
-        raw.execute("DELETE FROM evaluations WHERE run = 2")
-        for table in ("scores", "hidden", "documents", "requests", "writings"):
-            raw.execute(f"DROP TABLE {table}")
-        raw.execute("ALTER TABLE answers DROP COLUMN outputs")
-        raw.execute("ALTER TABLE answers DROP COLUMN examples")
-        raw.execute("ALTER TABLE answers DROP COLUMN texts")
-        raw.execute("ALTER TABLE evaluations DROP COLUMN completed")
-        raw.execute("ALTER TABLE evaluations DROP COLUMN cost")
-        raw.execute("PRAGMA user_version = 1")
-    raw.close()
-    with Store(desk / "runs" / "small" / FILE, read_only=True) as store:
-        assert [run.used > 0 for run in store.runs()][:2] == [True, False]
-    result = rlprompt("compare", "small.yaml")
-    assert result.exit_code == 0, result.stderr
-    after = summary(desk / "runs" / "small")["runs"]
-    for run in (*before, *after):
-        del run["lm_seconds"], run["total_seconds"]
-    assert after == before
-    # What is not the same is refused as ever.
-    write_config(desk, model=str(model), budget=40)
-    assert "budget: 48 before, 40 now\n" in rlprompt("compare", "small.yaml").stderr

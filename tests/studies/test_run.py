@@ -162,6 +162,27 @@ def test_controls_are_scored_outside_the_budget(tmp_path: Path) -> None:
     assert summary(tmp_path / "out")["runs"][0]["rows"] == 12 * N_TRAIN
 
 
+def test_versions_are_those_that_had_a_part_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(*seeds: int) -> dict[str, Any]:
+        only = {"random": RandomSearch()}
+        compare(experiment(optimisers=only, seeds=seeds, config={"seeds": seeds}), tmp_path)
+        return summary(tmp_path)
+
+    begun = found(0)
+    monkeypatch.setattr("rlprompt.studies.environment.version", lambda _: "99.9")
+    repeated = found(0)  # nothing was left to compute
+    for key in ("started", "platform", "versions"):
+        assert repeated[key] == begun[key]
+    more = found(0, 1)
+    assert more["started"] == begun["started"]
+    assert more["versions"]["torch"] == f"{begun['versions']['torch']}, 99.9"
+    assert more["versions"]["python"] == begun["versions"]["python"]
+    shown = page_of(read_study(tmp_path)).requirements
+    assert f"torch=={begun['versions']['torch'].partition('+')[0]} " in shown
+
+
 class TestTrouble:
     def test_one_that_fails_is_kept_and_the_others_go_on(self, tmp_path: Path) -> None:
         broken = Stops(RuntimeError("no\nluck"))

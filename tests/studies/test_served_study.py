@@ -171,7 +171,11 @@ def test_a_plan_and_a_check_ask_nothing(desk: Path, server: Script) -> None:
     assert server.asked == []
 
 
-def test_machines_of_a_cluster_keep_answers_at_the_study(desk: Path, server: Script) -> None:
+def test_machines_of_a_cluster_keep_answers_and_what_they_run_on_at_the_study(
+    desk: Path, server: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = {"started": "then", "platform": "elsewhere", "versions": {"torch": "99.9"}}
+    monkeypatch.setattr("rlprompt.studies.remote.here", lambda: elsewhere)
     planned = searches(load_again(load_config(Path("small.yaml")), desk / "there"))
     references = {
         name: one.__class__(**{**vars(one), "lm": ModelReference(one.lm)})
@@ -185,4 +189,5 @@ def test_machines_of_a_cluster_keep_answers_at_the_study(desk: Path, server: Scr
     with Store(desk / "there" / FILE, read_only=True) as store:
         assert store.requests.bill(one.lm.fingerprint.digest).requests >= len(asked)
         assert [run.state for run in store.runs()] == ["finished"]
+        assert store.environments == [elsewhere]
     assert json.loads(json.dumps(vars(one.lm.fingerprint)))["kind"] == "served"

@@ -11,11 +11,14 @@ import pytest
 from command_line import LABELS, rlprompt, summary
 from small_experiments import ONLY, examples, experiment, task
 
+from rlprompt.cli.terminal import opening
+from rlprompt.config.yaml_file import load_config
 from rlprompt.data.load import Splits
 from rlprompt.reports.page import page_of
 from rlprompt.reports.score_matrix import ScoreMatrix
 from rlprompt.reports.study_data import read_study
 from rlprompt.studies.experiment import Experiment, searches
+from rlprompt.studies.loading import load_experiments
 from rlprompt.studies.run import compare
 
 TASK = {
@@ -130,6 +133,17 @@ class TestCommand:
         refused = rlprompt("transfer", "runs/small")
         assert refused.exit_code == 2
         assert "the study has 2 splits of each task" in refused.stderr
+
+    def test_each_split_is_checked_and_its_notes_are_told(self, desk: Path) -> None:
+        self.write(desk, [13, 21], task=TASK | {"on_long_text": "truncate-end"})
+        path = desk / "films/2-13/dev.csv"
+        path.write_text(path.read_text() + "film " * 256 + ",positive\n")
+        shown = rlprompt("check", "small.yaml").stdout
+        assert "task films/2-{seed}, split 13, with " in shown
+        assert "task films/2-{seed}, split 21, with " in shown
+        assert shown.count("note: 1 text too long was cut") == 1
+        experiments = load_experiments(load_config(Path("small.yaml")))
+        assert [line for line in opening(experiments, desk) if "too long was cut" in line]
 
     def test_a_folder_that_is_the_same_for_all_is_refused(self, desk: Path) -> None:
         self.write(desk, [13, 21], task=TASK | {"data": "films/2-13"})

@@ -82,6 +82,7 @@ def result(lm: FrozenLM, task: Task, prompt: Prompt, **changes: Any) -> Result:
         budget_rows=100,
         rows=96,
         n_prompts=32,
+        n_distinct=32,
         lm_seconds=1.0,
         total_seconds=2.0,
         points=((3, 0.1),),

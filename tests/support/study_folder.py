@@ -213,6 +213,7 @@ def make_result(
         budget_rows=budget,
         rows=points[-1][0],
         n_prompts=plan.points,
+        n_distinct=plan.points,
         lm_seconds=budget * 0.006,
         total_seconds=budget * 0.0066,
         points=points,

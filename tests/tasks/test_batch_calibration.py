@@ -271,6 +271,34 @@ class TestShown:
         expected = rest.rewards(lm, prompts[:1], block)
         np.testing.assert_allclose(made.rewards(lm, prompts[:1], block), expected, atol=1e-4)
 
+    def test_an_example_that_is_the_end_or_a_part_of_another_is_not_shown_with_it(self) -> None:
+        lm, texts = tiny_lm(), ("no fun film", "fun film", "unfun film", "film")
+        train = tuple(Example({"text": text}, "neg") for text in texts)
+        options = {"template": Template("{prompt}{text} It was"), "reward": "cross_entropy"}
+        made = replace(held_out(**options), splits=Splits(train, DEV, TEST))
+
+        def shown(*places: int) -> list[bool]:
+            """Whether a prompt that shows these shows each."""
+            as_text = TextPrompt(made.shown(places, before="Is the film any fun?"))
+            found: list[bool]
+            (found,) = made.shows(lm, [as_text], train).tolist()
+            as_tokens = TokenPrompt(lm.encode(as_text.text))
+            assert made.shows(lm, [as_tokens], train).tolist() == [found]
+            # A block is told of as all of train is, whose others may be shown.
+            assert made.shows(lm, [as_text], train[1:2]).tolist() == [found[1:2]]
+            return found
+
+        assert shown(0) == [True, False, False, False]
+        assert shown(2) == [False, False, True, False]
+        assert shown(0, 1) == shown(1, 0) == [True, True, False, False]
+        assert shown(3, 1) == [False, True, False, True]
+        # Where a label word begins another, as a word or in one.
+        for word in ("badly made", "bad film"):
+            own = held_out(**options, label_words={"neg": "bad", "pos": word})
+            both = (train[1], Example({"text": "fun film"}, "pos"))
+            own = replace(own, splits=Splits(both, DEV, TEST))
+            assert own.shows(lm, [TextPrompt(own.shown([1]))], both).tolist() == [[False, True]]
+
     def test_a_block_that_is_shown_whole_is_not_calibrated(self) -> None:
         lm = tiny_lm()
         made = held_out(template=Template("{prompt}{text} It was"))
@@ -484,6 +512,15 @@ class TestSettings:
         ]
         assert len({one.fingerprint for one in made}) == len(made)
         assert task(calibration_strength=0.5).fingerprint == task().fingerprint
+
+    def test_answers_of_the_prior_that_knew_what_prompts_show_are_not_found_again(self) -> None:
+        # What fingerprints were then, with the prompt before the text and after it.
+        before = {
+            "{prompt} {text} It was": "1f008f97e4fff11671bb144ca5e34a3a",
+            CAUSAL: "726ed65302520ec1b2738426a7831f49",
+        }
+        now = [batch(template=Template(text)).fingerprint == then for text, then in before.items()]
+        assert now == [False, True]
 
     def test_a_classification_calibrates_by_its_train_texts(self) -> None:
         made = ClassificationTask("film", task().splits, Template(CAUSAL), WORDS)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
+from rlprompt.models.noise import SLOPES, slope
 from rlprompt.tasks.class_scores import (
     REWARDS,
     ClassReward,
@@ -17,10 +18,13 @@ from rlprompt.tasks.class_scores import (
     answered,
     cross_entropy,
     gap,
+    has_slope,
     hinge,
     margins,
 )
 
+# Of the tasks' rewards the one that is made of log-likelihoods and not of classes.
+WRITTEN = "log_likelihood"
 DIFFERENTIABLE = [REWARDS[name] for name in ("gap", "cross_entropy", "hinge")]
 
 
@@ -177,3 +181,22 @@ class TestEveryReward:
         function(loglik, labels)
         assert torch.equal(loglik, before)
         assert labels.tolist() == [0]
+
+
+def test_every_reward_that_is_no_answer_says_what_noise_makes_of_it() -> None:
+    assert set(SLOPES) == {name for name in REWARDS if has_slope(name)} | {WRITTEN}
+
+
+@pytest.mark.parametrize("name", [name for name in REWARDS if has_slope(name)])
+@given(batch=batches(), size=st.floats(0.01, 1.0))
+def test_noise_makes_no_more_of_a_reward_than_its_slope_says(
+    name: str, batch: tuple[Tensor, Tensor], size: float
+) -> None:
+    loglik, labels = batch
+    n_classes = loglik.shape[1]
+    steep = slope(name, n_classes)
+    assert steep is not None
+    # The worst that noise can do: the label's score goes one way, and all rivals' the other.
+    away = torch.full_like(loglik, size).scatter(1, labels[:, None], -size)
+    change = (REWARDS[name](loglik + away, labels) - REWARDS[name](loglik, labels)).abs()
+    assert float(change.max()) <= steep * size * (1 + 1e-6)

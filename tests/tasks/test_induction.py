@@ -149,6 +149,19 @@ def test_demonstrations_stand_after_the_prompt_and_in_no_split() -> None:
     assert (plain.splits.train, plain.splits.dev) == (task.splits.train, task.splits.dev)
 
 
+def test_demonstrations_may_hold_braces() -> None:
+    def facts() -> list[tuple[str, str]]:
+        return [(f"return {{x: {i}}}", f"yield f'{{prompt}}' {{text}} {{}} {i}") for i in range(9)]
+
+    made = induction.preset("code", induction.Induction(facts, "Say it.", 4))
+    task = made(shots=2, test=4, demonstrations=1)
+    assert task.template.fields == ("text",)
+    shown = task.template.answered({"text": "pass"}, " none")
+    (question, answer), *_ = [fact for fact in facts() if fact[0] in shown]
+    asked = f"Input: {question}\nOutput: {answer}\nInput: pass\nOutput: none"
+    assert shown.strip() == asked
+
+
 def test_demonstrations_are_a_count() -> None:
     with pytest.raises(ValueError, match="give 0 or more"):
         induction.antonyms(demonstrations=-1)

@@ -126,9 +126,9 @@ class TestRewards:
 
 
 class TestFingerprint:
-    def test_a_task_without_options_is_known_from_before_there_were_any(self) -> None:
-        """So that a study of version 0.1 finds its answers; worked out with that version."""
-        assert task().fingerprint == BEFORE
+    def test_a_task_without_options_has_one_hash_from_version_to_version(self) -> None:
+        """Another one would have everybody pay again."""
+        assert task().fingerprint == "3981c043d20071df94b5f919114fc6b1"
 
     def test_it_changes_with_every_option_that_matters(self) -> None:
         others = [
@@ -140,9 +140,6 @@ class TestFingerprint:
             task(label_words=MANY | {"neg": ["bad"]}),
         ]
         assert len({other.fingerprint for other in others}) == len(others)
-
-
-BEFORE = "3981c043d20071df94b5f919114fc6b1"
 
 
 class TestFromFile:

@@ -49,8 +49,8 @@ def test_what_a_newer_version_adds_is_left_aside(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", r"is damaged, or was written by another version of rlprompt \(the file: "),
-        (TRANSFER.to_json().replace('"format": 1', '"format": 9'), r"\(format: "),
+        ("{", r"is damaged \(the file: "),
+        (TRANSFER.to_json().replace('"format": 1', '"format": 0'), r"older .* this one reads 1\)"),
         (TRANSFER.to_json().replace("as found", "as told"), r"\(entries\.0\.form: "),
         ("\x80", "is damaged"),
     ],
@@ -63,6 +63,13 @@ def test_a_damaged_file_is_refused_with_what_to_do(
     with pytest.raises(TransferError, match=message) as refusal:
         read_transfer(path)
     assert "run `rlprompt transfer` again, which scores nothing twice" in str(refusal.value)
+
+
+def test_a_newer_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "transfer.json"
+    path.write_text(TRANSFER.to_json().replace('"format": 1', '"format": 9'))
+    with pytest.raises(TransferError, match=r"newer rlprompt \(format 9, .*; update rlprompt"):
+        read_transfer(path)
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:

@@ -285,8 +285,8 @@ class TestBadStudies:
         done = transferred(study, "--split", "dev")
         path = study / "transfer.json"
         for content, message in [
-            ("{", "is damaged, or was written by another version of rlprompt"),
-            (done.to_json().replace('"format": 1', '"format": 9'), "(format: "),
+            ("{", "is damaged (the file: "),
+            (done.to_json().replace('"format": 1', '"format": 9'), "newer rlprompt (format 9"),
             (done.model_copy(update={"study": "large"}).to_json(), "is of the study large, not of"),
         ]:
             path.write_text(content)
@@ -359,9 +359,18 @@ class TestTyping:
         assert done.targets[1].problem == ""
         assert done.targets[1].controls["empty"].metric >= 0
 
-    def test_a_prompt_of_nothing_goes_nowhere(self, tmp_path: Path) -> None:
-        (entry,) = moved(tmp_path, ()).entries
-        assert entry.problem == "its text is empty, so there is nothing to transfer"
+    def test_a_prompt_of_nothing_is_itself_at_home_and_goes_nowhere_by_text(
+        self, tmp_path: Path
+    ) -> None:
+        done = moved(tmp_path, (), byte_lm())
+        own, other = done.entries
+        assert (own.form, own.problem) == ("as found", "")
+        assert own.score is not None
+        assert own.stored is not None
+        assert own.score == done.targets[0].controls["empty"]
+        assert own.score.metric == own.stored.metric
+        assert (other.form, other.score) == ("by text", None)
+        assert other.problem == "its text is empty, so there is nothing to transfer"
 
     def test_one_that_cannot_be_scored_does_not_spoil_a_batch(self, tmp_path: Path) -> None:
         lm, good = tiny_lm(), TokenPrompt((5, 6))
