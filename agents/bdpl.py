@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlprompt.agents.policies.stopping import LEAN
 from rlprompt.agents.ranges import check_ranges
-from rlprompt.agents.stopping import LEAN
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace, first_words

@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from rlprompt.agents.policies.rollouts import ShrinkOnRepeats, learn
+from rlprompt.agents.policies.token_policy import TokenPolicy
+from rlprompt.agents.policies.token_proposal import Position
 from rlprompt.agents.ranges import check_ranges
-from rlprompt.agents.rollouts import ShrinkOnRepeats, learn
-from rlprompt.agents.token_policy import TokenPolicy
-from rlprompt.agents.token_proposal import Position
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.search.objective import Objective

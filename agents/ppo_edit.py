@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from rlprompt.agents.edit_policy import EditPolicy
+from rlprompt.agents.policies.edit_policy import EditPolicy
+from rlprompt.agents.policies.rollouts import ShrinkOnRepeats, learn
+from rlprompt.agents.policies.token_tilt import principal_components
 from rlprompt.agents.ranges import check_ranges
-from rlprompt.agents.rollouts import ShrinkOnRepeats, learn
-from rlprompt.agents.token_tilt import principal_components
 from rlprompt.envs.edit_prompt import TOKENS, EditEpisodes
 from rlprompt.envs.episodes import Flags
 from rlprompt.search.objective import Objective

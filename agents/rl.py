@@ -14,12 +14,12 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
-from rlprompt.agents.algorithms import check_arguments, find_algorithm
+from rlprompt.agents.policies.algorithms import check_arguments, find_algorithm
+from rlprompt.agents.policies.sb3 import train
+from rlprompt.agents.policies.token_proposal import OpenPosition, Position
+from rlprompt.agents.policies.token_tilt import principal_components
 from rlprompt.agents.ppo import SIGMA
 from rlprompt.agents.ranges import check_ranges
-from rlprompt.agents.sb3 import train
-from rlprompt.agents.token_proposal import OpenPosition, Position
-from rlprompt.agents.token_tilt import principal_components
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.search.objective import Objective

@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from rlprompt.agents.path_consistency import Hyperparameters, Learner
+from rlprompt.agents.policies.path_consistency import Hyperparameters, Learner
+from rlprompt.agents.policies.soft_q_policy import Path, SoftQPolicy
 from rlprompt.agents.ranges import check_ranges
-from rlprompt.agents.soft_q_policy import Path, SoftQPolicy
 from rlprompt.data.examples import check_choice
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.objective import Objective

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords
 from tiny import tiny_lm
 
+from rlprompt.agents.policies.rollouts import Relative
+from rlprompt.agents.policies.stopping import STOP
+from rlprompt.agents.policies.token_policy import TokenPolicy
+from rlprompt.agents.policies.token_proposal import Position, Proposal, truncated
+from rlprompt.agents.policies.token_tilt import StoppingTilt, Tilt, principal_components
 from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.random_soft import RandomSoft
-from rlprompt.agents.rollouts import Relative
-from rlprompt.agents.stopping import STOP
-from rlprompt.agents.token_policy import TokenPolicy
-from rlprompt.agents.token_proposal import Position, Proposal, truncated
-from rlprompt.agents.token_tilt import StoppingTilt, Tilt, principal_components
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.envs.vec_env import PromptVecEnv
 from rlprompt.models.lm import FrozenLM
@@ -321,7 +321,7 @@ def test_a_model_that_cannot_continue_a_text_proposes_all_tokens_alike() -> None
 
 
 def test_proposals_are_remembered_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlprompt.agents.token_proposal.REMEMBERED", 3)
+    monkeypatch.setattr("rlprompt.agents.policies.token_proposal.REMEMBERED", 3)
     lm = tiny_lm()
     where = space(lm)
     objective = Objective(HiddenWords(), lm, Budget(1000))

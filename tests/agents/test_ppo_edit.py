@@ -13,7 +13,7 @@ from gymnasium import spaces
 from synthetic import N_EXAMPLES, HiddenWords, Noted
 from tiny import tiny_lm
 
-from rlprompt.agents.edit_policy import SHARES, EditPolicy, Worth
+from rlprompt.agents.policies.edit_policy import SHARES, EditPolicy, Worth
 from rlprompt.agents.ppo_edit import EditPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.envs.edit_prompt import EditEpisodes

@@ -17,9 +17,9 @@ from stored_search import Counted, goes_on
 from synthetic import N_EXAMPLES, Batches, HiddenVectors, HiddenWords, Synthetic
 from tiny import tiny_lm
 
-from rlprompt.agents.algorithms import KNOWN, arguments, find_algorithm
+from rlprompt.agents.policies.algorithms import KNOWN, arguments, find_algorithm
+from rlprompt.agents.policies.sb3 import Standardised
 from rlprompt.agents.rl import RL, SoftRL, Written
-from rlprompt.agents.sb3 import Standardised
 from rlprompt.config.registry import make_optimiser
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.envs.vec_env import PromptVecEnv

@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 from synthetic import N_EXAMPLES, HiddenWords, Noted, searched
 from tiny import TinyKind, tiny_lm
 
-from rlprompt.agents.path_consistency import Learner, consistency_loss, multi_step, single_step
+from rlprompt.agents.policies.path_consistency import (
+    Learner,
+    consistency_loss,
+    multi_step,
+    single_step,
+)
+from rlprompt.agents.policies.soft_q_policy import Path, SoftQPolicy, cut
+from rlprompt.agents.policies.stopping import STOP
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_q import SoftQ, standardised
-from rlprompt.agents.soft_q_policy import Path, SoftQPolicy, cut
-from rlprompt.agents.stopping import STOP
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Objective

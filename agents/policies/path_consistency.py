@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 
+from rlprompt.agents.policies.soft_q_policy import Path, SoftQPolicy
 from rlprompt.agents.ranges import check_ranges
-from rlprompt.agents.soft_q_policy import Path, SoftQPolicy
 from rlprompt.types import Floats
 
 # Norm that gradients are cut to, the released code's.

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlprompt.agents.rollouts import Adapter
-from rlprompt.agents.stopping import stop_prior
+from rlprompt.agents.policies.rollouts import Adapter
+from rlprompt.agents.policies.stopping import stop_prior
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.space import TokenSpace
 

@@ -10,8 +10,8 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlprompt._utils.seeding import seeded
-from rlprompt.agents.algorithms import arguments
-from rlprompt.agents.rollouts import Relative, unlogged
+from rlprompt.agents.policies.algorithms import arguments
+from rlprompt.agents.policies.rollouts import Relative, unlogged
 from rlprompt.envs.episodes import Array, Episodes
 from rlprompt.envs.vec_env import PromptVecEnv
 from rlprompt.prompt import Prompt

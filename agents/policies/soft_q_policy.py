@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from rlprompt._utils.seeding import seeded
 from rlprompt.agents.continuation import read
-from rlprompt.agents.stopping import stop_prior
+from rlprompt.agents.policies.stopping import stop_prior
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace

@@ -10,7 +10,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
 from rlprompt.agents.continuation import continued
-from rlprompt.agents.stopping import LEAN
+from rlprompt.agents.policies.stopping import LEAN
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace
 from rlprompt.types import Ids

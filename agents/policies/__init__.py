@@ -1,0 +1,1 @@
+"""What policies that learn are made of: networks, rollouts, and what trains them."""
