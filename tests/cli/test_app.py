@@ -238,7 +238,7 @@ class TestMistakes:
                 "share the label word 'great'",
             ),
             ({"label_words": {"negative": "bad", "good": "good"}}, "films.csv:3 has the unknown"),
-            ({"reward": "gapp"}, "reward 'gapp'"),
+            ({"reward": "gapp"}, "reward is 'gapp'"),
             ({"shots": 100}, "class 'negative' has 10 examples; 100 shots need 200"),
             ({"budget": 3}, "a budget of 3 rows does not cover one prompt"),
             ({"prompt": {"length": 500}}, "is too long: "),
