@@ -189,8 +189,8 @@ def _said(found: Correlation, matrix: ScoreMatrix, runs: Sequence[RunData]) -> s
         return text
     figures = listed(f"{value:.3g} on {split}" for split, value in means.items())
     return (
-        f"{text} Picked prompts earn {figures} on average: what train and dev are above test comes "
-        "from picking the best (the winner's curse)."
+        f"{text} Picked prompts earn {figures} on average: what train and dev are above test "
+        "comes from picking the best (the winner's curse)."
     )
 
 
@@ -264,7 +264,7 @@ def more_rows(matrix: ScoreMatrix, task: TaskEntry) -> Panel:
         shown = count(float(found.band.at[-1])) if len(found.band.at) else NONE
         row = (name, str(len(own)), *map(number, figures), shown, found.problem or NONE)
         rows.append(row)
-        said.setdefault(_promise(found, matrix.budget), []).append(name)
+        said.setdefault(_promise(found), []).append(name)
         if len(found.band.at):
             known = curve_band(steps, marks[there], splits)
             lines.append(Line(name, order.index(name), _continued(known, found.band)))
@@ -282,8 +282,13 @@ def more_rows(matrix: ScoreMatrix, task: TaskEntry) -> Panel:
             "all that the curve has gained, and not where its first half mispredicts the second.",
         ),
     )
-    answers = [f"{listed(names)}: {promise}" for promise, names in said.items()]
-    answer = " ".join(answers) or "No search was scored on dev as it went, so nothing can be said."
+    answers = "; ".join(f"{listed(names)} {promise}" for promise, names in said.items())
+    answer = "No search was scored on dev as it went, so nothing can be said."
+    if answers:
+        more = (
+            f"Another {matrix.budget:,} rows would add to the dev reward, if curves go on as before"
+        )
+        answer = f"{more}: {answers}."
     if not lines:
         return Panel(title, answer, None, table)
     values = [float(v) for line in lines for v in line.band.value if np.isfinite(v)]
@@ -307,11 +312,9 @@ def _continued(known: Band, ahead: Band) -> Band:
     return Band(*(np.concatenate(pair) for pair in parts))
 
 
-def _promise(found: Outlook, budget: int) -> str:
+def _promise(found: Outlook) -> str:
     gain = found.gain
     if gain is None or gain.low is None or gain.high is None:
-        return f"nothing can be said about more rows: {found.problem or 'nothing varies'}."
-    size = f"{gain.mean:+.3g} dev reward ({gain.low:.3g} to {gain.high:.3g})"
-    if gain.low <= 0 <= gain.high:
-        return f"another {budget:,} rows would buy {size}, which may be nothing."
-    return f"another {budget:,} rows would buy {size}, if the curve goes on as before."
+        return f"unknown, since {found.problem or 'nothing varies'}"
+    size = f"{gain.mean:+.3g} ({gain.low:.3g} to {gain.high:.3g})"
+    return f"{size}, which may be nothing" if gain.low <= 0 <= gain.high else size

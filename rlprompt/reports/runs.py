@@ -135,7 +135,7 @@ def _remarks(matrix: ScoreMatrix, task: TaskEntry, runs: Sequence[RunData]) -> I
     if train is None:
         return
     over_all = task.metric in get_args(ClassMetric)[1:]  # all but accuracy are no means
-    yield f"Train, dev and test are the {'' if over_all else 'mean '}{task.metric}."
+    yield f"Train, dev and test give the {'' if over_all else 'mean '}{task.metric}."
     earned = {one.rewards.get("train") for one in entries} - {None}
     if len(entries) > 1 and len(earned) == 1:
         yield (

@@ -74,7 +74,7 @@ STUDY = Schema(
     )
     """,
     advice=(
-        "run the study again with this version (--restart begins beside it), or read it with the "
-        "version that wrote it"
+        "run the study again with this version (--restart starts in a new folder), or read it with "
+        "the version that wrote it"
     ),
 )

@@ -303,7 +303,7 @@ def _other_model(here: Path) -> None:
         (
             lambda p: (p / "x.csv").write_text("text,prediction\nfine,1\n"),
             ["random", "x.csv"],
-            "x.csv has a column 'prediction' already",
+            "x.csv already has a column 'prediction'",
         ),
         (
             None,

@@ -86,13 +86,16 @@ def test_a_curve_that_goes_on_is_drawn_to_twice_the_rows(tmp_path: Path) -> None
     assert (row["gain"], row["shown to"], row["why no further"]) == ("0.100", "19,200", "-")
     panel = found.sections[0].panels[1]
     assert panel.plot is not None
-    assert "another 9,600 rows would buy +0.1 dev reward" in panel.answer
+    assert panel.answer.startswith(
+        "Another 9,600 rows would add to the dev reward, if curves go on"
+    )
+    assert "greedy +0.1 (" in panel.answer
 
 
 def test_one_seed_says_nothing_of_more_rows(tmp_path: Path) -> None:
     panel = page(tmp_path, replace(SMALL, seeds=1)).sections[0].panels[1]
     assert panel.plot is None
     assert panel.answer == (
-        "random and greedy: nothing can be said about more rows: one run does not show "
-        "how much runs differ."
+        "Another 9,600 rows would add to the dev reward, if curves go on as before: random and "
+        "greedy unknown, since one run does not show how much runs differ."
     )

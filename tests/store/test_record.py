@@ -87,7 +87,7 @@ def test_a_gradient_is_charged_in_the_store_as_in_the_search(path: Path) -> None
 def test_a_run_that_was_charged_otherwise_does_not_go_on(path: Path) -> None:
     with open_run(path) as store:
         go(store, HiddenVectors(), Climb())
-        with pytest.raises(StoreError, match=r"charged 12 rows for a gradient on 4.*now.* 13, so"):
+        with pytest.raises(StoreError, match="12 rows for a gradient on 4 examples, which costs"):
             go(store, Dearer(), Climb())
 
 
