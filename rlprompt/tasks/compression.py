@@ -144,7 +144,7 @@ class CompressionTask(Task):
         task = self.task.fitted(lm, n_prompt)
         return self if task is self.task else replace(self, task=task)
 
-    def _of(self, task: Task | None) -> CompressionTask | None:
+    def _of(self, task: Task | None) -> Self | None:
         """The same, of a variant of the other task."""
         return None if task is None else replace(self, task=task)
 
