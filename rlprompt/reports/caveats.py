@@ -177,10 +177,13 @@ def several_parts(study: StudyData) -> Iterator[Caveat]:
     parts = study.summary.parts
     if not parts:
         return
+    platforms = dict.fromkeys(one.platform for one in parts)
     homes = "; ".join(
-        f"{one.name}, {counted(one.runs, 'run')}, begun {one.started}, {one.platform}"
+        f"{one.name}, {counted(one.runs, 'run')}, begun {one.started[:10]}"
+        + (f", {one.platform}" if len(platforms) > 1 else "")
         for one in parts
     )
+    alike = f", on {parts[0].platform}" if len(platforms) == 1 else ""
     packages = dict.fromkeys(package for one in parts for package in one.versions)
     versions = {
         package: dict.fromkeys(one.versions.get(package, "none") for one in parts)
@@ -190,8 +193,8 @@ def several_parts(study: StudyData) -> Iterator[Caveat]:
     yield Caveat(
         "several parts",
         "caution" if differ else "note",
-        f"This page combines {len(parts)} studies: {homes}. Rows mean the same in all; seconds are "
-        "those of each study's machine, and near ties may fall differently on another."
+        f"This page combines {len(parts)} studies{alike}: {homes}. Rows mean the same in all; "
+        "seconds are those of each study's machine, and near ties may fall differently on another."
         + (f" Versions differ: {'; '.join(differ)}." if differ else ""),
     )
 

@@ -93,7 +93,7 @@ def test_parts_are_the_whole(
     assert sorted(made.controls, key=str) == sorted(there.controls, key=str)
     page, expected = (page_of(read_study(one)) for one in (tmp_path / "both", whole))
     assert sentences(page) == sentences(expected)
-    assert found(page).pop("several parts").startswith("This page combines 2 studies")
+    assert found(page).pop("several parts").startswith("This page combines 2 studies, on ")
 
 
 def figures(summary: Summary) -> list[str]:
