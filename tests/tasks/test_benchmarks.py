@@ -194,7 +194,7 @@ class TestPresets:
                 {"label_words": {"negative": "bad"}},
                 "sst2 has the classes negative; give a word for each of negative, positive",
             ),
-            ({"template": "{title} {prompt}"}, "has the field 'title'; sst2 has text"),
+            ({"template": "{title} {prompt}"}, "field 'title'; the fields of sst2 are text"),
             ({"reward": "f1"}, "reward is 'f1'; give one of"),
         ],
     )
