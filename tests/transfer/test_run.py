@@ -152,7 +152,7 @@ class TestOtherModels:
             assert entry.stored is None
             assert entry.score is not None
             expected = evaluate(own.task, there, TokenPrompt(ids), "test")
-            assert entry.score.reward == pytest.approx(expected.reward, abs=1e-4)
+            assert entry.score.reward == pytest.approx(expected.reward, rel=1e-5, abs=1e-4)
             assert entry.score.metric == expected.metric
         (target,) = (one for one in done.targets if one.model == "bytes")
         empty = evaluate(own.task, there, TokenPrompt(), "test")
@@ -334,7 +334,7 @@ class TestTyping:
         for entry, prompt in ((found, TokenPrompt(ids)), (typed, TokenPrompt(lm.encode(" film")))):
             assert entry.score is not None
             expected = evaluate(task(), lm, prompt, "test")
-            assert entry.score.reward == pytest.approx(expected.reward, abs=1e-4)
+            assert entry.score.reward == pytest.approx(expected.reward, rel=1e-5, abs=1e-4)
         (loss,) = losses(done)
         assert isinstance(loss, Loss)
         assert (loss.form, loss.split) == ("by text", "test")
