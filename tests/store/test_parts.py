@@ -25,7 +25,7 @@ PLAN = Plan(methods=("random", "greedy"), tasks=("movie-reviews", "sst-2"), seed
 
 
 # What `experiments/LOG.md` reports of sst-2, in the formats of the day.
-KEPT = Path(__file__).parents[2] / "experiments" / "results" / "study-sst-2.tar.xz"
+KEPT = Path(__file__).parents[2] / "experiments" / "results" / "study-batch.tar.xz"
 
 
 @pytest.fixture(scope="module")
@@ -151,14 +151,14 @@ def test_of_a_search_that_one_part_finished_the_file_is_that_part_s(
 def test_the_study_that_is_kept_is_read_and_a_part_like_others(tmp_path: Path) -> None:
     with tarfile.open(KEPT) as archive:
         archive.extractall(tmp_path, filter="data")
-    folder = tmp_path / "study-sst-2"
+    folder = tmp_path / "study-batch"
     assert json.loads(read_summary(folder).to_json()) == json.loads((folder / FILE).read_text())
     for run in read_summary(folder).runs:
         text = (folder / run.file).read_text()
         assert json.loads(Result.from_json(text).to_json()) == json.loads(text)
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     made = combine([folder, copy], tmp_path / "both")
-    assert (made.complete, len(made.runs)) == (True, 18)
+    assert (made.complete, len(made.runs)) == (True, 108)
     assert not any(run.problem or run.struck for run in read_study(tmp_path / "both").runs)
 
 

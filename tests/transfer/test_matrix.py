@@ -148,7 +148,7 @@ def test_what_failed_or_was_not_asked_for_has_no_figure() -> None:
     )
     half, whole, unasked, broken = matrix(done).cells[0]
     assert isinstance(half, Cell)
-    assert (half.n, half.notes) == (1, ("1 of 2 could not be scored: too long",))
+    assert (half.n, half.notes) == (1, ("1 of 2 prompts could not be scored: too long",))
     assert whole == Failure("another reason")
     assert unasked is None
     assert broken == Failure("no")
