@@ -56,7 +56,7 @@ class TestLongTexts:
         left = fitted(made, tiny_lm(), 5)
         assert set(texts(made)) - set(texts(left)) == {LONG}
         assert (
-            "1 text too long was left out for the 256 tokens that tiny-llama takes: a.csv:2"
+            "1 text too long was left out to fit the 256 tokens that tiny-llama takes: a.csv:2"
             in (left.splits.notes[-1])
         )
         assert left.fingerprint != made.fingerprint
@@ -78,7 +78,7 @@ class TestLongTexts:
         kept = {"start": LONG.endswith(text), "end": LONG.startswith(text)}
         kept["middle"] = LONG.startswith(text[:100]) and LONG.endswith(text[-100:])
         assert kept[how]
-        assert f"was cut (truncate-{how}) for the 256 tokens" in cut.splits.notes[-1]
+        assert f"was cut (truncate-{how}) to fit the 256 tokens" in cut.splits.notes[-1]
         assert fitted(cut, lm, 5) is cut
 
     def test_a_task_in_which_all_fits_is_itself(self, tmp_path: Path) -> None:
