@@ -94,11 +94,11 @@ def check_foresight(measured: Measured, metric: str) -> Finding:
     n_prompts, n_examples = measured.rewards.shape
     if n_prompts < 4 or n_examples < 4:
         text = f"{n_prompts} prompts on {n_examples} examples do not tell whether the reward "
-        return Finding("foresight", "warn", text + f"foretells the {metric} on other examples")
+        return Finding("foresight", "warn", text + f"predicts the {metric} on other examples")
     found = foresight(np.asarray(measured.rewards), np.asarray(measured.metrics))
     if found is None:
         text = f"all random prompts have the same {metric} on other examples, so that whether the "
-        return Finding("foresight", "warn", text + "reward foretells it cannot be told")
+        return Finding("foresight", "warn", text + "reward predicts it cannot be told")
     low, high = rank_interval(found, n_prompts)
     text = (
         f"the reward on {n_examples // 2} train examples ranks {n_prompts} random prompts by their "

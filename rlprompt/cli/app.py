@@ -308,7 +308,8 @@ def _compare(
         typer.echo(json.dumps({**whole, "summary": summary}, ensure_ascii=False))
     if any(run.result.status == "interrupted" for run in comparison.runs):
         typer.echo(
-            f"interrupted; run the same command again to go on with {place}",
+            f"interrupted; run the same command again{', without --restart,' * restart} "
+            f"to go on with {place}",
             err=True,
         )
         raise typer.Exit(INTERRUPTED)

@@ -47,7 +47,7 @@ class AnswerFile:
         if out.is_dir() or not out.parent.is_dir():
             raise ValueError(f"{out} cannot be written: give a file in a folder that is there")
         if out.exists() and not force:
-            raise ValueError(f"{out} is there; give another name, or --force to replace it")
+            raise ValueError(f"{out} exists; give another name, or --force to replace it")
         if self.suffix == ".parquet":
             _check_pyarrow(out)
 

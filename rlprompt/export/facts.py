@@ -93,7 +93,10 @@ class Usage(_Part):
                 f"{', '.join(self.label_words or ())}"
             )
         if self.calibration != "none" and self.prior is None:
-            raise ValueError(f"{self.calibration} calibration has a prior, and here is none")
+            raise ValueError(
+                f"{self.calibration} calibration has a prior, and here is none: the task's "
+                "`class_prior` gives it"
+            )
         return self
 
     @property

@@ -77,7 +77,7 @@ def find_adapter(name: str, source: str, options: Mapping[str, Any]) -> Adapter 
         )
     if importlib.util.find_spec("peft") is None:
         raise LoadError(
-            f"{name!r} is a PEFT adapter of {base!r}, and reading it needs a package more: "
+            f"{name!r} is a PEFT adapter of {base!r}, and reading it needs another package: "
             "pip install 'rlprompt[peft]'"
         )
     beside = Path(source) / base  # a relative one is so to the adapter, or else to where we are

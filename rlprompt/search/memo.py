@@ -142,7 +142,8 @@ class TrainQuestion(Question[Answer]):
         loss: What the gradients are of.
         told: Whether what the model answers is asked for, where the task tells that.
         read: How a person reads a prompt that is tokens, None for another; no part of what is
-            asked. Called only when an answer is put away, for decoding takes time.
+            asked. Called only when an answer is put away, and when it goes to another
+            machine, for decoding takes time.
     """
 
     table: ClassVar[str] = "answers"

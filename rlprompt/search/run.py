@@ -68,7 +68,7 @@ def search(
     memo: Memo | None = None,
     selection: Selection = Selection(),  # noqa: B008  # frozen
 ) -> Result:
-    """Search a prompt, pick on dev, open test once.
+    """Search a prompt, pick on dev, open test for what was picked.
 
     >>> from rlprompt.agents import RandomSearch
     >>> from rlprompt.check import ToyTask, toy_lm
@@ -212,7 +212,7 @@ def tokens_per_row(task: Task, lm: FrozenLM, length: float) -> float | None:
 def _concluded(
     found: Result, ledger: Ledger, selection: Selection, outside: Mapping[str, Evaluator]
 ) -> Result:
-    """What was found, with a prompt picked on dev, tested once, and taken apart."""
+    """What was found, with a prompt picked on dev, tested, and taken apart."""
     if not found.candidates:
         return found
     choosing, testing, explaining = (outside[one] for one in (CHOOSING, TESTING, EXPLAINING))

@@ -412,8 +412,8 @@ def _has_more_seeds(there: dict[str, Any], now: dict[str, Any]) -> bool:
 
 def _run_differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """How two grids differ; what is the same for many runs is said once."""
-    lines = [f"run {name}: before, not now" for name in there if name not in now]
-    lines += [f"run {name}: now, not before" for name in now if name not in there]
+    lines = [f"run {name} was in the study and is not now" for name in there if name not in now]
+    lines += [f"run {name} is new" for name in now if name not in there]
     for name in there:
         lines += differences(there[name], now.get(name, there[name]))
     return list(dict.fromkeys(lines))

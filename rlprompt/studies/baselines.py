@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 
 from rlprompt._utils.text import error_line
 from rlprompt.check.silence import silence
 from rlprompt.models.lm import FrozenLM
-from rlprompt.search.memo import Memo
+from rlprompt.search.memo import Memo, Question
 from rlprompt.store.store import Store
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.controls import Control, ControlPlan, score_control
@@ -27,9 +28,28 @@ from rlprompt.tasks.classification import ClassificationTask
 
 logger = logging.getLogger(__name__)
 
+V = TypeVar("V")
+
 # Task, split, model and name of a control, and the digests of its prompts.
 _Place = tuple[str | int | None, ...]
 Controls = Mapping[_Place, Control]
+
+
+@dataclass(frozen=True)
+class _NotingMemo:
+    """A memo that has the store say what computed the answers that are put into it."""
+
+    store: Store
+    memo: Memo
+
+    def get(self, question: Question[V]) -> V | None:
+        """See `Memo.get`."""
+        return self.memo.get(question)
+
+    def put(self, question: Question[V], answer: V) -> V:
+        """See `Memo.put`."""
+        self.store.note_environment(here())
+        return self.memo.put(question, answer)
 
 
 def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
@@ -47,7 +67,7 @@ def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
         for plan in experiment.control_plans:
             place = _place(experiment, plan)
             if place not in found:
-                memo = store.memo(experiment.lm, plan.task)
+                memo = _NotingMemo(store, store.memo(experiment.lm, plan.task))
                 found[place] = _scored(plan, experiment.lm, memo)
                 _tell(experiment, found[place], named=len(alike) > 1)
     for experiment in alike.values():

@@ -19,7 +19,7 @@ from rlprompt.store.store import FILE, Store
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.baselines import Controls, controls_of, score_controls, train_references
 from rlprompt.studies.comparison import Comparison, Run, Section
-from rlprompt.studies.environment import here, provenance
+from rlprompt.studies.environment import provenance
 from rlprompt.studies.experiment import Experiment, ExperimentError, headed, searches, short_names
 from rlprompt.studies.folder import claimed, write
 from rlprompt.studies.loading import load_experiments
@@ -94,8 +94,6 @@ def compare(
         study = stack.enter_context(_study(grid, experiments[0].config, out, cache))
         # A study whose controls cannot be scored is not begun: there is nothing to go on with.
         with _removed_on_error(study) if new else contextlib.nullcontext():
-            if new:
-                study.store.note_environment(here())
             controls = score_controls(experiments, study.store)
         study.store.retry()
         references = list(train_references(experiments, study.store, found_only=True))

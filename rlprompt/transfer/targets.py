@@ -76,7 +76,7 @@ class Destinations:
         titles = dict.fromkeys(one.task_name for one in self.experiments)
         self.places = [
             Place(title, partial(self._own_task, title, section), title in tasks)
-            for title, (_, section) in zip(titles, config.all_tasks, strict=True)
+            for title, (_, _, section) in zip(titles, config.split_tasks, strict=True)
         ]
         for name in tasks:
             if name not in titles:

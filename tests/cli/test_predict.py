@@ -313,7 +313,7 @@ def _other_model(here: Path) -> None:
         (
             lambda p: (p / "a.csv").write_text("mine"),
             ["random", "texts.csv", "--out", "a.csv"],
-            "a.csv is there; give another name, or --force to replace it",
+            "a.csv exists; give another name, or --force to replace it",
         ),
         (None, ["random", "texts.csv", "--out", "no/a.csv"], "no/a.csv cannot be written"),
         (_newer, ["random", "texts.csv"], "was written by a newer rlprompt (format 99"),

@@ -230,7 +230,7 @@ def test_a_changed_study_is_refused_with_the_difference(path: Path) -> None:
         store.plan({"budget": 9}, {"a": {"seed": 0}, "b": {"seed": 1}})
         with pytest.raises(StoreError, match=r"\n  budget: 9 before, 8 now\n.*--restart"):
             store.plan({"budget": 8}, {"a": {"seed": 0}, "b": {"seed": 1}})
-        with pytest.raises(StoreError, match=r"run b: before, not now\n  seed: 0 before, 2 now\n"):
+        with pytest.raises(StoreError, match=r"run b was in .* not now\n  seed: 0 before, 2 now\n"):
             store.plan({"budget": 9}, {"a": {"seed": 2}})
         assert [run.name for run in store.runs()] == ["a", "b"]
     assert differences({"a": [1], "b": 2}, {"a": [1, 2]}) == [

@@ -27,6 +27,8 @@ from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.space import SoftSpace, TokenSpace
+from rlprompt.store.store import FILE, Store
+from rlprompt.studies.baselines import score_controls
 from rlprompt.studies.comparison import Comparison, Run
 from rlprompt.studies.experiment import ExperimentError
 from rlprompt.studies.folder import claimed
@@ -179,6 +181,10 @@ def test_versions_are_those_that_had_a_part_in_it(
     assert more["started"] == begun["started"]
     assert more["versions"]["torch"] == f"{begun['versions']['torch']}, 99.9"
     assert more["versions"]["python"] == begun["versions"]["python"]
+    monkeypatch.setattr("rlprompt.studies.environment.version", lambda _: "100")
+    with Store(tmp_path / FILE) as store:
+        score_controls([experiment(task=task(reward="accuracy"))], store)  # which it lacks
+        assert [one["versions"]["torch"] for one in store.environments][1:] == ["99.9", "100"]
     shown = page_of(read_study(tmp_path)).requirements
     assert f"torch=={begun['versions']['torch'].partition('+')[0]} " in shown
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import LABELS, rlprompt, summary
+from command_line import LABELS, rlprompt, save, summary
 from small_experiments import ONLY, examples, experiment, task
 
 from rlprompt.cli.terminal import opening
@@ -17,9 +17,11 @@ from rlprompt.data.load import Splits
 from rlprompt.reports.page import page_of
 from rlprompt.reports.score_matrix import ScoreMatrix
 from rlprompt.reports.study_data import read_study
+from rlprompt.store.store import FILE, Store
 from rlprompt.studies.experiment import Experiment, searches
 from rlprompt.studies.loading import load_experiments
 from rlprompt.studies.run import compare
+from rlprompt.transfer.targets import Destinations
 
 TASK = {
     "data": "films/2-{seed}",
@@ -116,6 +118,17 @@ class TestCommand:
         config = json.loads((desk / "small.yaml").read_text())
         config |= {"task": TASK, "optimisers": ["random"], "budget": 8, "split_seeds": seeds}
         (desk / "small.yaml").write_text(json.dumps(config | changes))
+
+    def test_another_model_is_given_the_examples_of_the_studys_split(self, desk: Path) -> None:
+        self.write(desk, [13])
+        assert rlprompt("compare", "small.yaml").exit_code == 0
+        save(desk / "other", kind="gpt2")
+        with Store(desk / "runs/small" / FILE, read_only=True) as store:
+            there = Destinations(load_config(desk / "small.yaml"), store)
+            (own,) = there.experiments
+            made = there.places[0].make(there.load(str(desk / "other")))
+        assert made.splits.test == own.task.splits.test
+        assert made.splits.digest == own.task.splits.digest
 
     def test_a_file_with_split_seeds_runs_and_takes_more(self, desk: Path) -> None:
         self.write(desk, [13])
