@@ -73,7 +73,7 @@ def test_the_folder_names_the_server_and_never_the_key(home: Path, server: Scrip
     assert found.prompt == TextPrompt(facts["text"])
     card = (home / "found/README.md").read_text("utf-8")
     assert f"ServedLM.connect('{server.url}', 'tiny', key_env='{KEY_ENV}')" in card
-    assert "Its weights are not seen" in card
+    assert "Its weights cannot be seen" in card
     for absent in ("PEFT", "token ids", "SHA-256", "safetensors"):
         assert absent not in card
 

@@ -153,7 +153,7 @@ def test_a_pasted_beginning_stands_once_and_is_said() -> None:
     example = made.splits.train[:1]
     assert made.queries(lm, example) == as_chat.queries(lm, example)
     (warning, *_) = made.spelling_warnings(lm)
-    assert "the template writes <s>, which the tokenizer of chat no prefix puts" in warning
+    assert "the template writes <s>, which the tokenizer of chat no prefix adds" in warning
     assert not list(as_chat.spelling_warnings(lm))
 
 
