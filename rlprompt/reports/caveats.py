@@ -112,8 +112,8 @@ def one_seed(study: StudyData) -> Iterator[Caveat]:
             yield Caveat(
                 "one seed",
                 "caution",
-                f"{_place(study, model, budget)}nothing can be ranked; add seeds to the "
-                "experiment and run it again; finished searches are kept.",
+                f"{_place(study, model, budget)}add seeds to the experiment and run it again; "
+                "finished searches are kept.",
             )
 
 
