@@ -7,8 +7,9 @@ the study's store, so that nothing is scored or trained twice.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar, cast
 
 import torch
@@ -37,10 +38,10 @@ Controls = Mapping[_Place, Control]
 
 @dataclass(frozen=True)
 class _NotingMemo:
-    """A memo that has the store say what computed the answers that are put into it."""
+    """A memo that has it noted what computes the answers that are put into it."""
 
-    store: Store
     memo: Memo
+    note: Callable[[], None]
 
     def get(self, question: Question[V]) -> V | None:
         """See `Memo.get`."""
@@ -48,7 +49,7 @@ class _NotingMemo:
 
     def put(self, question: Question[V], answer: V) -> V:
         """See `Memo.put`."""
-        self.store.note_environment(here())
+        self.note()
         return self.memo.put(question, answer)
 
 
@@ -62,12 +63,14 @@ def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
         ExperimentError: One that a study needs cannot be scored.
     """
     found: dict[_Place, Control] = {}
+    # Once, and only where something is computed.
+    note = cache(lambda: store.note_environment(here()))
     alike = {one.place: one for one in experiments}
     for experiment in experiments:
         for plan in experiment.control_plans:
             place = _place(experiment, plan)
             if place not in found:
-                memo = _NotingMemo(store, store.memo(experiment.lm, plan.task))
+                memo = _NotingMemo(store.memo(experiment.lm, plan.task), note)
                 found[place] = _scored(plan, experiment.lm, memo)
                 _tell(experiment, found[place], named=len(alike) > 1)
     for experiment in alike.values():
