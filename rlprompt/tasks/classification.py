@@ -20,7 +20,7 @@ from rlprompt.data.opening import data_name
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.tasks.base import GRADIENT_ROWS, Demonstrations, Measured, variant
+from rlprompt.tasks.base import GRADIENT_ROWS, InContextExamples, Measured, variant
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
 from rlprompt.tasks.class_metrics import NO_ANSWER, SET_METRICS
 from rlprompt.tasks.class_scores import REWARDS, ClassScorer, accuracy, answered
@@ -392,7 +392,7 @@ class ClassificationTask(ChoosingTask):
         """The first label word of its class."""
         return self.verbaliser.words[example.label][0]
 
-    def demonstrations(self) -> Demonstrations | None:
+    def demonstrations(self) -> InContextExamples | None:
         """See `Task.demonstrations`: as many of each class, in fixed order.
 
         To texts that it has before it the model answers as it is told there: a prior of them would
@@ -414,7 +414,7 @@ class ClassificationTask(ChoosingTask):
         ]
         rounds = list(zip(*texts, strict=False))
         note = "calibrated by what the model answers to texts without content, since train is shown"
-        return Demonstrations(
+        return InContextExamples(
             led, rounds[: max(1, MOST_SHOTS // len(words))], note if of_train else ""
         )
 
