@@ -254,9 +254,6 @@ class ClassificationTask(ChoosingTask):
             state.append(f"calibration {self.calibration}")
             if self.calibration_strength != 1:
                 state.append(f"strength {float(self.calibration_strength)!r}")
-            # Answers kept from earlier are of another prior under prompts that show examples.
-            if self.calibration == "batch" and self.leads:
-                state.append("prior without what the prompt shows")
         # These change no reward, but what a finished search says.
         if self.metric != "accuracy":
             state.append(f"metric {self.metric}")
