@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 
 V = TypeVar("V")
 
-# Task, split, model and name of a control, and the digests of its prompts.
-_Place = tuple[str | int | None, ...]
-Controls = Mapping[_Place, Control]
+# The place and name of a control or reference, and the digests of the prompts of a control.
+_Key = tuple[str | int | None, ...]
+Controls = Mapping[_Key, Control]
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,17 @@ def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
     Raises:
         ExperimentError: One that a study needs cannot be scored.
     """
-    found: dict[_Place, Control] = {}
+    found: dict[_Key, Control] = {}
     # Once, and only where something is computed.
     note = cache(lambda: store.note_environment(here()))
     alike = {one.place: one for one in experiments}
     for experiment in experiments:
         for plan in experiment.control_plans:
-            place = _place(experiment, plan)
-            if place not in found:
+            key = _key(experiment, plan)
+            if key not in found:
                 memo = _NotingMemo(store.memo(experiment.lm, plan.task), note)
-                found[place] = _scored(plan, experiment.lm, memo)
-                _tell(experiment, found[place], named=len(alike) > 1)
+                found[key] = _scored(plan, experiment.lm, memo)
+                _tell(experiment, found[key], named=len(alike) > 1)
     for experiment in alike.values():
         _warn_of_silence(experiment, controls_of(experiment, found))
     return found
@@ -80,7 +80,7 @@ def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
 
 def controls_of(experiment: Experiment, controls: Controls) -> tuple[Control, ...]:
     """Those of one experiment, in its order."""
-    return tuple(controls[_place(experiment, plan)] for plan in experiment.control_plans)
+    return tuple(controls[_key(experiment, plan)] for plan in experiment.control_plans)
 
 
 def _tell(experiment: Experiment, control: Control, *, named: bool) -> None:
@@ -120,7 +120,7 @@ def train_references(
     Raises:
         ExperimentError: One cannot be trained; what was found before is kept.
     """
-    seen = set[_Place]()
+    seen = set[_Key]()
     for experiment in experiments:
         task, lm = experiment.task, experiment.lm
         for name, reference in experiment.references.items():
@@ -167,7 +167,7 @@ def _scored(plan: ControlPlan, lm: FrozenLM, memo: Memo) -> Control:
         ) from error
 
 
-def _place(experiment: Experiment, plan: ControlPlan) -> _Place:
+def _key(experiment: Experiment, plan: ControlPlan) -> _Key:
     digests = (prompt.digest for prompt in plan.prompts)
     return (*experiment.place, plan.name, *digests)
 
