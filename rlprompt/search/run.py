@@ -153,36 +153,10 @@ def search(
         # The method's own time, and that of the answers when they were computed, in whatever
         # process that was: what a search takes that nothing interrupts.
         own = time.perf_counter() - began - objective.waited
-        ledger = objective.ledger
-        found = Result(
-            task=task.name,
-            task_fingerprint=task.fingerprint,
-            model=lm.name,
-            fingerprint=dataclasses.asdict(lm.fingerprint),
-            noise=dataclasses.asdict(lm.own_noise),
-            optimiser=type(optimiser).__name__,
-            settings=settings,
-            seed=int(seed),
-            length=lengths.simplest,
-            status=status,
-            budget_rows=int(budget.rows),
-            rows=ledger.used,
-            n_prompts=ledger.n_prompts,
-            n_distinct=ledger.n_distinct,
-            lm_seconds=ledger.lm_seconds,
-            total_seconds=ledger.lm_seconds + ledger.proposer_seconds + own,
-            points=tuple(ledger.points),
-            candidates=tuple(_candidate(task, lm, scored) for scored in ledger.best(1)),
-            trace_seconds=tuple(one.seconds for one in ledger.improvements),
-            tokens_per_row=tokens_per_row(task, lm, ledger.mean_length or lengths.at_most),
-            own_tokens=ledger.own_tokens,
-            judge_tokens=ledger.judge_tokens,
-            n_partial=ledger.n_partial,
-            proposer_read=ledger.proposer_read,
-            proposer_written=ledger.proposer_written,
-            select_by=task.select_by,
-        )
-        return found if status != "finished" else _concluded(found, ledger, selection, outside)
+        found = _found(objective, optimiser, settings, seed, lengths, status, own)
+        if status != "finished":
+            return found
+        return _concluded(found, objective.ledger, selection, outside)
 
     try:
         with contextlib.suppress(BudgetExhausted):
@@ -194,6 +168,47 @@ def search(
         if on_failure is not None:
             on_failure(result("failed"))
         raise
+
+
+def _found(
+    objective: Objective,
+    optimiser: Optimiser[Any],
+    settings: dict[str, Any],
+    seed: int,
+    lengths: Length,
+    status: str,
+    own: float,
+) -> Result:
+    """What was found by the ledger; `own` are the seconds of the method itself."""
+    task, lm, ledger = objective.task, objective.lm, objective.ledger
+    return Result(
+        task=task.name,
+        task_fingerprint=task.fingerprint,
+        model=lm.name,
+        fingerprint=dataclasses.asdict(lm.fingerprint),
+        noise=dataclasses.asdict(lm.own_noise),
+        optimiser=type(optimiser).__name__,
+        settings=settings,
+        seed=int(seed),
+        length=lengths.simplest,
+        status=status,
+        budget_rows=int(objective.budget.rows),
+        rows=ledger.used,
+        n_prompts=ledger.n_prompts,
+        n_distinct=ledger.n_distinct,
+        lm_seconds=ledger.lm_seconds,
+        total_seconds=ledger.lm_seconds + ledger.proposer_seconds + own,
+        points=tuple(ledger.points),
+        candidates=tuple(_candidate(task, lm, scored) for scored in ledger.best(1)),
+        trace_seconds=tuple(one.seconds for one in ledger.improvements),
+        tokens_per_row=tokens_per_row(task, lm, ledger.mean_length or lengths.at_most),
+        own_tokens=ledger.own_tokens,
+        judge_tokens=ledger.judge_tokens,
+        n_partial=ledger.n_partial,
+        proposer_read=ledger.proposer_read,
+        proposer_written=ledger.proposer_written,
+        select_by=task.select_by,
+    )
 
 
 def tokens_per_row(task: Task, lm: FrozenLM, length: float) -> float | None:
