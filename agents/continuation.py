@@ -36,7 +36,7 @@ def continued(
     if not lm.tells_next:
         return torch.full((len(begun), len(allowed)), 1 / len(allowed), device=lm.device)
     hidden = read(objective, begun, after)
-    return lm.next_logits(hidden)[:, allowed].float().softmax(-1)
+    return lm.next_logits(hidden, allowed).float().softmax(-1)
 
 
 def read(

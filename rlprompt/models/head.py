@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -46,9 +47,14 @@ class Head:
         """Rows of the tokens, (V, W)."""
         return self.layer.get_parameter("weight")
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits (..., V) of hidden states (..., W), in the layer's dtype."""
-        return self.finish(self.layer(hidden))
+    def logits(self, hidden: Tensor, among: Tensor | None = None) -> Tensor:
+        """Logits (..., V) of hidden states (..., W), in the layer's dtype; (..., N) of ids (N,)."""
+        if among is None:
+            return self.finish(self.layer(hidden))
+        if type(self.layer) is not nn.Linear or 2 * len(among) > len(self.weight):
+            return self.logits(hidden)[..., among]
+        bias = None if self.layer.bias is None else self.layer.bias[among]
+        return self.finish(F.linear(hidden, self.weight[among], bias))
 
     def finish(self, raw: Tensor) -> Tensor:
         """Logits of what the layer gives."""

@@ -373,9 +373,21 @@ class FrozenLM:
         return cast("NDArray[np.float32]", last.float().cpu().numpy())
 
     @torch.no_grad()
-    def next_logits(self, hidden: NDArray[np.float32]) -> Tensor:
-        """Logits of the next token, (B, V) on the model's device, of what `last_hidden` gave."""
-        return self.head.logits(torch.from_numpy(hidden).to(self.head.weight))
+    def next_logits(
+        self, hidden: NDArray[np.float32], among: NDArray[np.int64] | None = None
+    ) -> Tensor:
+        """Logits of the next token, of what `last_hidden` gave.
+
+        Args:
+            hidden: (B, W).
+            among: (N,) ids of the tokens that are asked for; None for all V.
+
+        Returns:
+            (B, N) or (B, V), on the model's device.
+        """
+        weight = self.head.weight
+        ids = None if among is None else torch.from_numpy(among).to(weight.device)
+        return self.head.logits(torch.from_numpy(hidden).to(weight), ids)
 
     @property
     def head(self) -> Head:

@@ -83,14 +83,17 @@ class TemplateTask(Task):
         return not self.template.messages and not self.template.sides()[0]
 
     def leading(self, **changes: object) -> Self | None:
-        """The task with the prompt before all text, and other settings with it.
+        """The task with the prompt before all text, and other settings with it; maybe itself.
 
         None where that cannot be: of a chat the prompt stays in its message, and a person's own
         class may not let itself be changed.
         """
         if self.template.messages:
             return None
-        return variant(self, template=self.template.leading(), **changes)
+        changes["template"] = self.template.leading()
+        if all(getattr(self, name) == value for name, value in changes.items()):
+            return self
+        return variant(self, **changes)
 
     def answer_shown(self, example: Example) -> str:
         """The answer of an example that is shown; "" where it cannot be, which is the default."""

@@ -150,9 +150,10 @@ class TestShown:
         assert task.shown([1, 0], "Sort this.") == f"Sort this.\n\n{text}"
         assert task.shown([], "Sort this.") == "Sort this."
 
-    def test_it_is_what_the_control_shows(self) -> None:
+    @pytest.mark.parametrize("template", ["{text} {prompt} It was", "{prompt}{text} It was"])
+    def test_it_is_what_the_control_shows(self, template: str) -> None:
         task = led("{prompt}{text} It was")
-        found = led("{text} {prompt} It was").demonstrations()
+        found = led(template).demonstrations()
         assert found is not None
         assert found.rounds[0] == (task.shown([0]), task.shown([1]))
 

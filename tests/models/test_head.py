@@ -45,3 +45,19 @@ def test_whatever_else_is_done_to_logits_is_none(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(model, "forward", moved)
     assert find_head(model, IDS) is None
+
+
+class Doubled(torch.nn.Linear):
+    """A layer that gives more than its weight says, as those with an adapter do."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(input)
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Linear(4, 9), torch.nn.Linear(4, 9, bias=False)])
+@pytest.mark.parametrize("ids", [[7, 2], [0, 1, 2, 3, 4, 5, 8]])
+def test_logits_of_a_few_tokens_are_those_among_all(layer: torch.nn.Linear, ids: list[int]) -> None:
+    hidden, among = torch.randn(2, 3, 4), torch.tensor(ids)
+    doubled = Doubled(4, 9)
+    for head in (Head(layer, scale=0.5, cap=2.0), Head(layer), Head(doubled)):
+        torch.testing.assert_close(head.logits(hidden, among), head.logits(hidden)[..., among])
