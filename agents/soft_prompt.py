@@ -68,7 +68,7 @@ class SoftPromptTuning(Ascent[SoftSpace]):
         self, objective: Objective, space: SoftSpace, rng: np.random.Generator
     ) -> NDArray[np.float32]:
         """See `Ascent.drawn`."""
-        return SoftSpace.from_lm(objective.lm, space.length, rng).start
+        return SoftSpace.from_lm(objective.lm, space.length, rng, space.tokens).start
 
     def way(self, space: SoftSpace, start: NDArray[np.float32]) -> Way:
         """See `Ascent.way`: the vectors themselves are trained."""
