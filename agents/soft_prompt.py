@@ -19,8 +19,8 @@ from rlprompt.types import PromptKind
 class SoftPromptTuning(Ascent[SoftSpace]):
     """Train the vectors of one prompt with AdamW.
 
-    Prompt tuning (Lester et al. 2021, arXiv 2104.08691), started from vocabulary rows as there
-    and in PEFT's `SAMPLE_VOCAB`. Departures: AdamW and not Adafactor; the likelihood of the right
+    Prompt tuning (Lester et al. 2021, arXiv 2104.08691), started from rows of common tokens
+    as there. Departures: AdamW and not Adafactor; the likelihood of the right
     class among the classes, and not among all tokens; the average of the path, and not its end.
     Adam's steps do not depend on the gradient's scale, so a reward in [-180, 200] needs no scaling
     where that is climbed. Batch, loss and average were decided on dev, see experiments/LOG.md.
