@@ -347,7 +347,7 @@ def train_reference(
         ValueError: Train lacks a class.
     """
     began = time.perf_counter()
-    (own,) = of_data(seed, task.splits.digest).generate_state(1)
+    (own,) = of_data(seed, task.splits.train_digest).generate_state(1)
     found = reference.train(task, lm, int(own))
     parts = task.splits.parts()
     found_scores = {

@@ -469,7 +469,8 @@ class TestSeed:
 
         task = FakeTask()
         fewer = replace(task.splits, train=task.splits.train[:-1])
-        for splits in (task.splits, task.splits, fewer):
+        unseen = replace(task.splits, dev=task.splits.dev[:-1], test=task.splits.test[:-1])
+        for splits in (task.splits, unseen, fewer):
             task.splits = splits
             search(task, tiny_lm(), Look(), 9 * N)
         assert starts[0] == starts[1]
