@@ -35,8 +35,8 @@ class CMAES(AskTell[SoftSpace]):
     """Evolve the coordinates of a soft prompt in a random subspace, with pycma.
 
     Black-Box Tuning (Sun et al. 2022, arXiv 2201.03514). Departures: the covariance is diagonal
-    (Ros & Hansen 2008) unless the budget can teach a full one; the start is vocabulary rows and
-    not a pretrained prompt; a search that stops early begins again with twice the population
+    (Ros & Hansen 2008) unless the budget can teach a full one; the start is rows of common tokens
+    and not a pretrained prompt; a search that stops early begins again with twice the population
     (IPOP, Auger & Hansen 2005), the budget is what ends it.
 
     >>> space = SoftSpace(start=np.zeros((5, 16), dtype=np.float32), scale=1.0)
@@ -52,8 +52,8 @@ class CMAES(AskTell[SoftSpace]):
             pycma's default, 4 + 3 ln d (Hansen 2016, arXiv 1604.00772, table 1).
         alpha: How far the first generation spreads, in standard deviations of the model's
             embeddings. 1 in Black-Box Tuning, whatever the budget.
-        basis: What spans the subspace: `gaussian` noise as in Black-Box Tuning, or prompts of real
-            `tokens` (`SoftSpace.superposed`). None is `gaussian`.
+        basis: What spans the subspace: `gaussian` noise as in Black-Box Tuning, or prompts of the
+            space's `tokens` (`SoftSpace.superposed`). None is `gaussian`.
 
     Raises:
         ValueError: A setting is out of range.
@@ -85,7 +85,8 @@ class CMAES(AskTell[SoftSpace]):
     def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
         if self.basis == "tokens":
-            table = objective.lm.embeddings()[sorted(typable_tokens(objective.lm))]
+            ids = space.tokens or sorted(typable_tokens(objective.lm))
+            table = objective.lm.embeddings()[list(ids)]
             dimension = self._dimension(objective.affordable())
             space = space.superposed(dimension, table, rng, alpha=self.alpha)
         super().run(objective, space, rng)

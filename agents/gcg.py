@@ -50,7 +50,7 @@ class GCG:
     >>> from rlprompt.check import ToyTask, toy_lm
     >>> found = search(ToyTask(), toy_lm(), GCG(), budget=400, length=3)
     >>> found.rows, found.n_partial > found.n_distinct
-    (400, True)
+    (398, True)
 
     Args:
         candidates: Swaps scored in a step. Ours: RLPrompt's 16 prompts a step (Deng et al. 2022).

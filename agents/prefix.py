@@ -62,8 +62,8 @@ class PrefixTuning(Ascent[PrefixSpace]):
         self, objective: Objective, space: PrefixSpace, rng: np.random.Generator
     ) -> NDArray[np.float32]:
         """See `Ascent.drawn`."""
-        soft = SoftPrompt(SoftSpace.from_lm(objective.lm, space.length, rng).start)
-        start: NDArray[np.float32] = objective.keys_and_values([soft])[0]
+        soft = SoftSpace.from_lm(objective.lm, space.length, rng, space.tokens)
+        start: NDArray[np.float32] = objective.keys_and_values([SoftPrompt(soft.start)])[0]
         return start
 
     def way(self, space: PrefixSpace, start: NDArray[np.float32]) -> Way:

@@ -102,8 +102,8 @@ class SoftRL:
 
     As `RL`, in the random subspaces of `SoftPPO`, one for each vector; the policy sees how many
     vectors there are, and nothing else: with the coordinates so far before it, none of these learnt
-    as much on a made-up task (`HiddenVectors` of the tests, 300 prompts, 2 seeds). There A2C and
-    PPO learnt with a learning rate of 0.003, SAC a little, and TD3 not.
+    as much on a made-up task, nearness to hidden vectors (300 prompts, 2 seeds). There A2C and PPO
+    learnt with a learning rate of 0.003, SAC a little, and TD3 not.
 
     On a task and a model that cost next to nothing:
 

@@ -19,8 +19,8 @@ from rlprompt.types import PromptKind
 class SoftPromptTuning(Ascent[SoftSpace]):
     """Train the vectors of one prompt with AdamW.
 
-    Prompt tuning (Lester et al. 2021, arXiv 2104.08691), started from vocabulary rows as there
-    and in PEFT's `SAMPLE_VOCAB`. Departures: AdamW and not Adafactor; the likelihood of the right
+    Prompt tuning (Lester et al. 2021, arXiv 2104.08691), started from rows of common tokens
+    as there. Departures: AdamW and not Adafactor; the likelihood of the right
     class among the classes, and not among all tokens; the average of the path, and not its end.
     Adam's steps do not depend on the gradient's scale, so a reward in [-180, 200] needs no scaling
     where that is climbed. Batch, loss and average were decided on dev, see experiments/LOG.md.
@@ -68,7 +68,7 @@ class SoftPromptTuning(Ascent[SoftSpace]):
         self, objective: Objective, space: SoftSpace, rng: np.random.Generator
     ) -> NDArray[np.float32]:
         """See `Ascent.drawn`."""
-        return SoftSpace.from_lm(objective.lm, space.length, rng).start
+        return SoftSpace.from_lm(objective.lm, space.length, rng, space.tokens).start
 
     def way(self, space: SoftSpace, start: NDArray[np.float32]) -> Way:
         """See `Ascent.way`: the vectors themselves are trained."""

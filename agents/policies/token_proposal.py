@@ -15,9 +15,9 @@ from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace
 from rlprompt.types import Ids
 
-# States whose proposals are remembered from rollout to rollout, 0.2 MB each; those of a rollout,
+# Bytes of proposals that are remembered from rollout to rollout, 4 a token; those of a rollout,
 # which are seen again in every epoch, are in any case.
-REMEMBERED = 256
+REMEMBERED = 2**26
 
 
 class Position(BaseFeaturesExtractor):
@@ -100,7 +100,7 @@ class Proposal(BaseFeaturesExtractor):
         ]
         if not any(states):  # a rollout begins
             del self._calls[1:]
-            if len(self._remembered) > REMEMBERED:
+            if 4 * len(self._remembered) * len(self._allowed) > REMEMBERED:
                 self._remembered.clear()
                 self._calls.clear()
         if new := sorted(set(states) - self._remembered.keys()):

@@ -133,5 +133,6 @@ def principal_components(lm: FrozenLM, space: TokenSpace, count: int) -> Tensor:
     rows = rows - rows.mean(0)
     _, vectors = torch.linalg.eigh(rows.T @ rows)  # ascending
     components = rows @ vectors[:, -count:]
-    scaled: Tensor = components / components.square().sum(1).mean().sqrt()
+    # A single token is its own mean, and has no components.
+    scaled: Tensor = components / components.square().sum(1).mean().sqrt().clamp(min=1e-12)
     return scaled

@@ -32,6 +32,7 @@ from rlprompt.cli.transfer import transfer
 
 if TYPE_CHECKING:
     from rlprompt.config.schema import Config
+    from rlprompt.studies.comparison import Comparison
     from rlprompt.studies.trackers import Watcher
 
 INTERRUPTED = 130
@@ -301,11 +302,17 @@ def _compare(
     terminal.print_page(console, page)
     written = "report.html, tables.md, tables/, summary.json, runs/"
     console.print(f"\nwritten to {place}: {written}")
-    failed = [run for run in comparison.runs if run.error]
     if said.as_json:
         whole = {"folder": str(place), "conclusions": page.conclusions()}
         summary = json.loads((place / "summary.json").read_text(encoding="utf-8"))
         typer.echo(json.dumps({**whole, "summary": summary}, ensure_ascii=False))
+    _check_end(comparison, place, restart)
+    for line in terminal.next_steps(place):
+        console.print(line)
+
+
+def _check_end(comparison: Comparison, place: Path, restart: bool) -> None:
+    """Exit where it was interrupted, or a search ended with an error, and say what to do."""
     if any(run.result.status == "interrupted" for run in comparison.runs):
         typer.echo(
             f"interrupted; run the same command again{', without --restart,' * restart} "
@@ -313,13 +320,12 @@ def _compare(
             err=True,
         )
         raise typer.Exit(INTERRUPTED)
+    failed = [run.search for run in comparison.runs if run.error]
+    for search in failed:
+        trace = place / "runs" / f"{search.name}.error.txt"
+        typer.echo(f"error: {search.title} ended with an error; see {trace}", err=True)
     if failed:
-        for run in failed:
-            trace = place / "runs" / f"{run.search.name}.error.txt"
-            typer.echo(f"error: {run.search.title} ended with an error; see {trace}", err=True)
         raise typer.Exit(1)
-    for line in terminal.next_steps(place):
-        console.print(line)
 
 
 def _tracker(name: Tracker, place: Path) -> Watcher:

@@ -154,14 +154,14 @@ def _go(done: Transferring, there: Destinations, path: Path) -> None:
 
     try:
         for lm in there.own_models():
-            follow(done.go(lm, there.places, of_study=True))
+            follow(done.go(lm, there.tasks, of_study=True))
         for name in there.models:
             try:
                 lm = there.load(name)
             except MISTAKES as error:
-                follow(done.fail(name, there.places, error))
+                follow(done.fail(name, there.tasks, error))
             else:
-                follow(done.go(lm, there.places))
+                follow(done.go(lm, there.tasks))
         done.complete = True
     except KeyboardInterrupt:
         typer.echo("what was scored is kept: run the same command again to go on", err=True)

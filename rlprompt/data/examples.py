@@ -181,16 +181,29 @@ class Splits:
         """Hexadecimal hash of all examples in order, and of the origin where there is one."""
         state = hashlib.blake2b(digest_size=16)
         # The JSON of all three lists, made an example at a time: there may be millions.
-        for opening, part in zip(("[[", ", [", ", ["), self.parts().values(), strict=True):
+        for opening, part in zip(("[", ", ", ", "), self.parts().values(), strict=True):
             state.update(opening.encode())
-            for i, example in enumerate(part):
-                right = [*example.references] if example.others else example.label
-                options = [list(example.options)] if example.options else []
-                entry = json.dumps([dict(example.fields), right, *options], sort_keys=True)
-                state.update((", " * (i > 0) + entry).encode())
-            state.update(b"]")
+            _read(state, part)
         state.update(b"]" + self.origin.encode())
         return state.hexdigest()
+
+    @property
+    def train_digest(self) -> str:
+        """Hexadecimal hash of the train examples in order, which is all that a search sees."""
+        state = hashlib.blake2b(digest_size=16)
+        _read(state, self.train)
+        return state.hexdigest()
+
+
+def _read(state: hashlib.blake2b, examples: Sequence[Example]) -> None:
+    """Take in the JSON of a list of examples."""
+    state.update(b"[")
+    for i, example in enumerate(examples):
+        right = [*example.references] if example.others else example.label
+        options = [list(example.options)] if example.options else []
+        entry = json.dumps([dict(example.fields), right, *options], sort_keys=True)
+        state.update((", " * (i > 0) + entry).encode())
+    state.update(b"]")
 
 
 def repeats(

@@ -6,7 +6,7 @@ The prompt and how it is put to work, the model it belongs to, what it scored, h
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import torch
@@ -21,7 +21,7 @@ from rlprompt.tasks.verbaliser import Verbaliser
 from rlprompt.template import AnswerSpace, Template
 from rlprompt.types import ModelKind
 
-FORMAT: Final = 6
+FORMAT = 6
 VECTORS = "prompt.safetensors"
 # The one tensor of prompt.safetensors, (L, H) float32.
 TENSOR = "prompt"
@@ -223,7 +223,7 @@ class Facts(_Part):
         test_prompts: How many prompts of its search were scored on test; 0 where not known.
     """
 
-    format: Literal[6]
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
     kind: Literal["token", "soft", "prefix", "text"]
     ids: tuple[NonNegativeInt, ...] | None
     text: str

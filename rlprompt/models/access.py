@@ -94,9 +94,9 @@ def checked_key_env(name: str) -> str:
     Raises:
         ValueError: It is none, and may be the key itself: the message does not repeat it.
     """
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name or ""):  # YAML's null is no text
         raise ValueError(
             "key_env is the name of an environment variable, letters, digits and _, such as "
-            f"{DEFAULT_KEY_ENV}, and not the key itself"
+            f"{DEFAULT_KEY_ENV}, and not the key itself; leave it out where there is no key"
         )
     return name

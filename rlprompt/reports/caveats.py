@@ -251,7 +251,7 @@ def missing_runs(study: StudyData) -> Iterator[Caveat]:
                 f"{o} on {t}, {m}, {'' if d is None else f'split {d}, '}seed {s}, {b:,} rows"
                 for t, m, b, o, d, s in absent
             ),
-            most=6,
+            most=3,
         )
     yield Caveat(
         "missing runs",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from rlprompt._utils.files import write_atomically
 from rlprompt._utils.text import spans, visible
@@ -69,6 +70,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.globals.update(spans=spans, minus=_minus, NONE=NONE)
+    environment.filters["sentence"] = _sentence
     return environment.from_string(_file("page.html.j2"))
 
 
@@ -96,6 +98,11 @@ def tables_text(page: Page) -> str:
 def _finalised(value: Any) -> Any:
     """What a template prints: text with escapes for what cannot be seen; markup as it is."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _sentence(text: str) -> Markup:
+    """A sentence of ours, in which backticks mark what is typed."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(visible(text)))))
 
 
 def _minus(figure: str) -> str:

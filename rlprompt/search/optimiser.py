@@ -180,7 +180,9 @@ def make_space(
     """
     if kind == "prefix":
         check_leading(lm, task)
-        around = make_space("soft", lm, length, banned, rng, task, start=start)
+        around = make_space(
+            "soft", lm, length, banned, rng, task, start=start, tokens=tokens, hidden=hidden
+        )
         assert isinstance(around, SoftSpace)
         return PrefixSpace.around(lm, around, read_keys or lm.keys_and_values)
     if kind == "text":
@@ -188,20 +190,22 @@ def make_space(
     read = [lm.fed(one) if isinstance(one, TextPrompt) else one for one in checked_starts(start)]
     starts = sorted(read, key=lambda one: one == "auto")  # trimmed from the end
     pool, lengths = Pool.of(tokens), Length.of(length)
-    soft = SoftSpace.from_lm(lm, lengths, rng) if kind == "soft" else None
-    if soft is not None and starts == ["vocabulary"]:
-        return soft
     own = None if task is None else task.tokens(lm)
-    space = TokenSpace.from_lm(lm, lengths if soft is None else soft.length, banned, own)
-    if task is None:
-        return soft or space
+    space = TokenSpace.from_lm(lm, lengths.at_most if kind == "soft" else lengths, banned, own)
     known = frozenset(space.allowed.tolist())
-    if soft is not None:
-        return soft_starts(Origin(lm, task, space, known, banned, rng), starts, soft)
-    if pool.kind != "all":
+    if task is not None and pool.kind != "all":
         ranked = ranked_pool(lm, task, space.allowed, pool, hidden)
         space = replace(space, allowed=np.array(ranked), ranked=tuple(ranked))
-    return token_starts(Origin(lm, task, space, known, banned, rng), starts)
+    if kind == "soft":
+        soft = SoftSpace.from_lm(lm, lengths, rng, space.allowed.tolist())
+        return (
+            soft
+            if task is None
+            else soft_starts(Origin(lm, task, space, known, banned, rng), starts, soft)
+        )
+    return (
+        space if task is None else token_starts(Origin(lm, task, space, known, banned, rng), starts)
+    )
 
 
 def _text_space(

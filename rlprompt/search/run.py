@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rlprompt._utils.seeding import of_data
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Pool, Start, TextPrompt, checked_starts
 from rlprompt.search.analysis import analyse
@@ -84,21 +85,23 @@ def search(
         lm: The frozen model.
         optimiser: The method.
         budget: Rows that the search may spend on train; selection and test are counted apart.
-        seed: Decides everything random.
+        seed: Decides everything random, on these examples: what one seed draws on others is
+            independent of it.
         length: Tokens of the prompt, exactly or in a range. A soft prompt has as many vectors, in
             a range as many as the longest prompt has tokens. A text has any number, or in a range
             as many at most, and never more than the longest example leaves room for.
-        banned: Ids and words that token prompts may not use.
+        banned: Ids and words that token prompts, and starts of vectors, may not use.
         start: What to begin with: a text, a prompt, several, or a name. `vocabulary`: rows of
-            random tokens for vectors, nothing for tokens. `hand`: the task's hand prompt.
-            `label-words`: those of all classes. `common-words`, `task-words`: drawn of the most
-            common words, or of those that the train texts have more often than texts do; for
-            vectors the words at the centres of the clusters of the latter. `auto`: some of all
+            random tokens for vectors (`SoftSpace.from_lm`), nothing for tokens. `hand`: the task's
+            hand prompt. `label-words`: those of all classes. `common-words`, `task-words`: drawn of
+            the most common words, or of those that the train texts have more often than texts do;
+            for vectors the words at the centres of the clusters of the latter. `auto`: some of all
             these but the label words, kept by successive halving. Token methods score starts before
-            their own prompts; a soft prompt begins with the best of several. Of a text there are
-            texts, prompts and `hand`, which `auto` stands for. All of it is paid from the budget.
-        tokens: What token prompts are made of (`Pool`): `all`, `words`, `likely`, or with a size,
-            such as `{"words": 200}`.
+            their own prompts; vectors begin with the best of several, or with the one, which is
+            scored. Of a text there are texts, prompts and `hand`, which `auto` stands for. All of
+            it is paid from the budget.
+        tokens: What token prompts, and random starts of vectors, are made of (`Pool`): `all`,
+            `words`, `likely`, or with a size, such as `{"words": 200}`.
         on_progress: Called with the ledger after each chunk of scored prompts.
         on_failure: Called with what was found so far before an error ends the search; the `status`
             of this result is `failed`.
@@ -133,7 +136,7 @@ def search(
     objective = Objective(task, lm, budget, on_progress, memo, stops)
     # Two streams, so that an optimiser that draws more does not change the space it is given.
     space_rng, rng = (
-        np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)
+        np.random.default_rng(child) for child in of_data(seed, task.splits.train_digest).spawn(2)
     )
     space = make_space(
         optimiser.searches,
@@ -153,36 +156,10 @@ def search(
         # The method's own time, and that of the answers when they were computed, in whatever
         # process that was: what a search takes that nothing interrupts.
         own = time.perf_counter() - began - objective.waited
-        ledger = objective.ledger
-        found = Result(
-            task=task.name,
-            task_fingerprint=task.fingerprint,
-            model=lm.name,
-            fingerprint=dataclasses.asdict(lm.fingerprint),
-            noise=dataclasses.asdict(lm.own_noise),
-            optimiser=type(optimiser).__name__,
-            settings=settings,
-            seed=int(seed),
-            length=lengths.simplest,
-            status=status,
-            budget_rows=int(budget.rows),
-            rows=ledger.used,
-            n_prompts=ledger.n_prompts,
-            n_distinct=ledger.n_distinct,
-            lm_seconds=ledger.lm_seconds,
-            total_seconds=ledger.lm_seconds + ledger.proposer_seconds + own,
-            points=tuple(ledger.points),
-            candidates=tuple(_candidate(task, lm, scored) for scored in ledger.best(1)),
-            trace_seconds=tuple(one.seconds for one in ledger.improvements),
-            tokens_per_row=tokens_per_row(task, lm, ledger.mean_length or lengths.at_most),
-            own_tokens=ledger.own_tokens,
-            judge_tokens=ledger.judge_tokens,
-            n_partial=ledger.n_partial,
-            proposer_read=ledger.proposer_read,
-            proposer_written=ledger.proposer_written,
-            select_by=task.select_by,
-        )
-        return found if status != "finished" else _concluded(found, ledger, selection, outside)
+        found = _found(objective, optimiser, settings, seed, lengths, status, own)
+        if status != "finished":
+            return found
+        return _concluded(found, objective.ledger, selection, outside)
 
     try:
         with contextlib.suppress(BudgetExhausted):
@@ -194,6 +171,47 @@ def search(
         if on_failure is not None:
             on_failure(result("failed"))
         raise
+
+
+def _found(
+    objective: Objective,
+    optimiser: Optimiser[Any],
+    settings: dict[str, Any],
+    seed: int,
+    lengths: Length,
+    status: str,
+    own: float,
+) -> Result:
+    """What was found by the ledger; `own` are the seconds of the method itself."""
+    task, lm, ledger = objective.task, objective.lm, objective.ledger
+    return Result(
+        task=task.name,
+        task_fingerprint=task.fingerprint,
+        model=lm.name,
+        fingerprint=dataclasses.asdict(lm.fingerprint),
+        noise=dataclasses.asdict(lm.own_noise),
+        optimiser=type(optimiser).__name__,
+        settings=settings,
+        seed=int(seed),
+        length=lengths.simplest,
+        status=status,
+        budget_rows=int(objective.budget.rows),
+        rows=ledger.used,
+        n_prompts=ledger.n_prompts,
+        n_distinct=ledger.n_distinct,
+        lm_seconds=ledger.lm_seconds,
+        total_seconds=ledger.lm_seconds + ledger.proposer_seconds + own,
+        points=tuple(ledger.points),
+        candidates=tuple(_candidate(task, lm, scored) for scored in ledger.best(1)),
+        trace_seconds=tuple(one.seconds for one in ledger.improvements),
+        tokens_per_row=tokens_per_row(task, lm, ledger.mean_length or lengths.at_most),
+        own_tokens=ledger.own_tokens,
+        judge_tokens=ledger.judge_tokens,
+        n_partial=ledger.n_partial,
+        proposer_read=ledger.proposer_read,
+        proposer_written=ledger.proposer_written,
+        select_by=task.select_by,
+    )
 
 
 def tokens_per_row(task: Task, lm: FrozenLM, length: float) -> float | None:

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 ReadKeys = Callable[[Sequence[SoftPrompt]], NDArray[np.float32]]
 """What the layers make of soft prompts: `Objective.keys_and_values`, `FrozenLM.keys_and_values`."""
 
+# Of how many common tokens vectors begin with some: Lester et al.'s number.
+COMMONEST = 5000
 # Prompts of random tokens, and tokens of each, by which the spread of keys and values is told.
 SPREAD_OF = (16, 4)
 
@@ -198,6 +200,7 @@ class _Around:
 
     start: NDArray[np.float32]
     others: NDArray[np.float32] | None
+    tokens: tuple[int, ...] | None
 
     def _check_others(self) -> None:
         if self.others is not None and self.others.shape[1:] != self.start.shape:
@@ -237,12 +240,14 @@ class SoftSpace(_Around):
             Black-Box Tuning (Sun et al. 2022, arXiv 2201.03514); (L, H, d) for one of each vector.
         others: (S - 1, L, H) float32, further prompts that a search may begin with, the best first
             where that is known.
+        tokens: Ids that `from_lm` draws from, for starts of a method's own; None for its usual.
     """
 
     start: NDArray[np.float32]
     scale: float
     basis: NDArray[np.float32] | None = None
     others: NDArray[np.float32] | None = field(default=None, repr=False)
+    tokens: tuple[int, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Check the shapes."""
@@ -252,17 +257,32 @@ class SoftSpace(_Around):
         self._check_others()
 
     @classmethod
-    def from_lm(cls, lm: FrozenLM, length: int | Length, rng: np.random.Generator) -> SoftSpace:
+    def from_lm(
+        cls,
+        lm: FrozenLM,
+        length: int | Length,
+        rng: np.random.Generator,
+        tokens: Collection[int] | None = None,
+    ) -> SoftSpace:
         """The full space around vectors of randomly drawn tokens.
 
         All its prompts have the longest length: a soft prompt has no tokens to do without.
 
         A start at zero or from noise has useless gradients (norm 1e4 and more on SmolLM2), one
-        from vocabulary rows has good ones; PEFT calls it `SAMPLE_VOCAB`.
+        from vocabulary rows has good ones. They are rows of common tokens, the `COMMONEST` lowest
+        ids (see `common_words`), as in Lester et al. (2021, arXiv 2104.08691, section 3.2).
+
+        Args:
+            lm: The model.
+            length: Vectors in a prompt.
+            rng: Draws the tokens.
+            tokens: Ids to draw from; None for all that one can read and type.
         """
         table = lm.embeddings()
-        tokens = rng.choice(sorted(typable_tokens(lm)), Length.of(length).at_most)
-        return cls(table[tokens], float(table.std()))
+        among = sorted(typable_tokens(lm) if tokens is None else tokens)[:COMMONEST]
+        drawn = rng.choice(among, Length.of(length).at_most)
+        known = None if tokens is None else tuple(among)
+        return cls(table[drawn], float(table.std()), tokens=known)
 
     @property
     def dimension(self) -> int:
@@ -365,11 +385,13 @@ class PrefixSpace(_Around):
         scale: (layers, 2, 1, 1) float32, the unit of z: how far the keys of a layer, and its
             values, spread between tokens.
         others: (S - 1, L, layers, 2, heads, width) float32, as for `SoftSpace`.
+        tokens: As for `SoftSpace`.
     """
 
     start: NDArray[np.float32]
     scale: NDArray[np.float32]
     others: NDArray[np.float32] | None = field(default=None, repr=False)
+    tokens: tuple[int, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Check the shapes."""
@@ -393,7 +415,7 @@ class PrefixSpace(_Around):
         spread = read([SoftPrompt(lm.embeddings(ids)) for ids in drawn.tolist()]).var(axis=0)
         scale = np.sqrt(spread.mean(axis=(0, 3, 4), keepdims=True))[0]
         start, *others = read([SoftPrompt(vectors) for vectors in soft.starts])
-        return cls(start, scale, np.stack(others) if others else None)
+        return cls(start, scale, np.stack(others) if others else None, soft.tokens)
 
     def prompt(self, z: NDArray[np.floating]) -> PrefixPrompt:
         """The prompt at coordinates, in any shape of the size of `start`."""

@@ -263,7 +263,8 @@ def best_starts(objective: Objective, space: Space, starts: Sequence[Start]) -> 
 
     Of several prompts of vectors, and of the token prompts of `auto`, by successive halving
     (`halve`), paid from the budget; other token prompts are left to the method. Of `auto` so many
-    take part as `SHARE` of the budget covers.
+    take part as `SHARE` of the budget covers. A single prompt of vectors that was asked for is
+    scored, so that what is found is no worse.
 
     Raises:
         BudgetExhausted: The budget does not cover them; that ends the search.
@@ -279,6 +280,8 @@ def best_starts(objective: Objective, space: Space, starts: Sequence[Start]) -> 
     rows = SHARE * objective.budget.rows
     while auto and len(pool) > 1 and halving_cost(objective, len(pool)) > rows:
         pool.pop()
+    if len(pool) == 1 and isinstance(pool[0], SoftPrompt) and tuple(starts) != ("vocabulary",):
+        objective.evaluate(pool)
     if not pool or (len(pool) == 1 and not auto):
         return space
     best = halve(objective, pool).prompts if len(pool) > 1 else pool

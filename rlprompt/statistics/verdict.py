@@ -240,7 +240,7 @@ def _open(study: _Study, leader: str, mean: str, lead: Sequence[Pair]) -> str:
         closest = min(unsettled, key=lambda pair: pair.difference.mean)
         which = "" if len(equals) == 1 else f"closest: {closest.second}, "
         text += f" ({which}{_gap(closest.difference, study.unit)})"
-    text += f". It is significantly above {listed(below)}." if below else "."
+    text += f". That it is above {listed(below)} is settled." if below else "."
     needed = [pair.seeds_needed for pair in unsettled]
     if needed and None not in needed:
         text += (

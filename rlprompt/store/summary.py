@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
 from pydantic import ConfigDict, Field
@@ -311,7 +311,7 @@ class Summary(_Entry):
             above are then those of the part that was begun first.
     """
 
-    format: Literal[3] = 3
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)] = FORMAT
     name: str
     complete: bool
     expected_runs: int

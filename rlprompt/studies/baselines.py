@@ -7,8 +7,9 @@ the study's store, so that nothing is scored or trained twice.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar, cast
 
 import torch
@@ -30,17 +31,17 @@ logger = logging.getLogger(__name__)
 
 V = TypeVar("V")
 
-# Task, split, model and name of a control, and the digests of its prompts.
-_Place = tuple[str | int | None, ...]
-Controls = Mapping[_Place, Control]
+# The place and name of a control or reference, and the digests of the prompts of a control.
+_Key = tuple[str | int | None, ...]
+Controls = Mapping[_Key, Control]
 
 
 @dataclass(frozen=True)
 class _NotingMemo:
-    """A memo that has the store say what computed the answers that are put into it."""
+    """A memo that has it noted what computes the answers that are put into it."""
 
-    store: Store
     memo: Memo
+    note: Callable[[], None]
 
     def get(self, question: Question[V]) -> V | None:
         """See `Memo.get`."""
@@ -48,7 +49,7 @@ class _NotingMemo:
 
     def put(self, question: Question[V], answer: V) -> V:
         """See `Memo.put`."""
-        self.store.note_environment(here())
+        self.note()
         return self.memo.put(question, answer)
 
 
@@ -61,15 +62,17 @@ def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
     Raises:
         ExperimentError: One that a study needs cannot be scored.
     """
-    found: dict[_Place, Control] = {}
+    found: dict[_Key, Control] = {}
+    # Once, and only where something is computed.
+    note = cache(lambda: store.note_environment(here()))
     alike = {one.place: one for one in experiments}
     for experiment in experiments:
         for plan in experiment.control_plans:
-            place = _place(experiment, plan)
-            if place not in found:
-                memo = _NotingMemo(store, store.memo(experiment.lm, plan.task))
-                found[place] = _scored(plan, experiment.lm, memo)
-                _tell(experiment, found[place], named=len(alike) > 1)
+            key = _key(experiment, plan)
+            if key not in found:
+                memo = _NotingMemo(store.memo(experiment.lm, plan.task), note)
+                found[key] = _scored(plan, experiment.lm, memo)
+                _tell(experiment, found[key], named=len(alike) > 1)
     for experiment in alike.values():
         _warn_of_silence(experiment, controls_of(experiment, found))
     return found
@@ -77,7 +80,7 @@ def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
 
 def controls_of(experiment: Experiment, controls: Controls) -> tuple[Control, ...]:
     """Those of one experiment, in its order."""
-    return tuple(controls[_place(experiment, plan)] for plan in experiment.control_plans)
+    return tuple(controls[_key(experiment, plan)] for plan in experiment.control_plans)
 
 
 def _tell(experiment: Experiment, control: Control, *, named: bool) -> None:
@@ -117,7 +120,7 @@ def train_references(
     Raises:
         ExperimentError: One cannot be trained; what was found before is kept.
     """
-    seen = set[_Place]()
+    seen = set[_Key]()
     for experiment in experiments:
         task, lm = experiment.task, experiment.lm
         for name, reference in experiment.references.items():
@@ -164,7 +167,7 @@ def _scored(plan: ControlPlan, lm: FrozenLM, memo: Memo) -> Control:
         ) from error
 
 
-def _place(experiment: Experiment, plan: ControlPlan) -> _Place:
+def _key(experiment: Experiment, plan: ControlPlan) -> _Key:
     digests = (prompt.digest for prompt in plan.prompts)
     return (*experiment.place, plan.name, *digests)
 

@@ -18,7 +18,7 @@ from rlprompt.data.survey import Survey
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.weights import quantisation
 from rlprompt.search.budget import Budget
-from rlprompt.studies.draft_task import LENGTH, DraftTask, Place, draft_task
+from rlprompt.studies.draft_task import LENGTH, DraftTask, KeyPath, draft_task
 from rlprompt.studies.dry_run import Plan, make_plan
 from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.base import prompt_rows
@@ -45,7 +45,7 @@ class Draft:
     """
 
     content: Mapping[str, Any]
-    why: Mapping[Place, str]
+    why: Mapping[KeyPath, str]
     said: tuple[tuple[str, str], ...]
     seconds: float
 

@@ -55,7 +55,7 @@ REMEDIES: tuple[dict[str, str], ...] = (
 )
 TOO_LONG = {"on_long_text": "truncate-end"}
 
-Place = tuple[str, ...]
+KeyPath = tuple[str, ...]
 """Where a value stands in a file: its keys."""
 
 
@@ -89,7 +89,7 @@ class DraftTask:
 
     section: dict[str, Any]
     task: Task
-    why: Mapping[Place, str]
+    why: Mapping[KeyPath, str]
     said: tuple[tuple[str, str], ...]
 
 
@@ -228,7 +228,7 @@ class _Drafting:
     lm: FrozenLM
     data: str
     shape: Shape
-    why: dict[Place, str] = field(default_factory=dict)
+    why: dict[KeyPath, str] = field(default_factory=dict)
     said: list[tuple[str, str]] = field(default_factory=list)
 
     def made(self) -> DraftTask:

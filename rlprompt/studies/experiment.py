@@ -18,7 +18,7 @@ import numpy as np
 from rlprompt._utils.text import file_part
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.served_lm import Asked, ServedLM
-from rlprompt.prompt import Length, Pool, Start, TokenPrompt, checked_starts
+from rlprompt.prompt import Length, Pool, Start, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser, check_model, check_shows, make_space
 from rlprompt.search.selection import Selection
@@ -161,9 +161,8 @@ class Experiment:
         checked = list[tuple[str, dict[str, Any]]]()
         for name, optimiser in self.optimisers.items():
             settings = self.space(name)
-            usual = checked_starts(settings["start"]) == ("vocabulary",)
             asked = (optimiser.searches, settings)
-            if asked in checked or (optimiser.searches == "soft" and usual):
+            if asked in checked:
                 continue
             checked.append(asked)
             rng = np.random.default_rng(0)

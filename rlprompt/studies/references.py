@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from rlprompt._utils.seeding import of_data
 from rlprompt.config.registry import make
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
@@ -346,7 +347,8 @@ def train_reference(
         ValueError: Train lacks a class.
     """
     began = time.perf_counter()
-    found = reference.train(task, lm, seed)
+    (own,) = of_data(seed, task.splits.train_digest).generate_state(1)
+    found = reference.train(task, lm, int(own))
     parts = task.splits.parts()
     found_scores = {
         split: scores_of(task, one, parts[split])[0] for split, one in found.measured.items()

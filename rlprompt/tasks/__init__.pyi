@@ -1,5 +1,5 @@
 from .base import (
-    Demonstrations as Demonstrations,
+    InContextExamples as InContextExamples,
 )
 from .base import (
     Measured as Measured,
@@ -31,9 +31,9 @@ from .wording import Wording as Wording
 __all__ = [
     "ClassificationTask",
     "CompressionTask",
-    "Demonstrations",
     "FunctionTask",
     "GenerationTask",
+    "InContextExamples",
     "Measured",
     "MultipleChoiceTask",
     "Prior",

@@ -54,7 +54,7 @@ class Measured(NamedTuple):
     answers: Outputs | None = None
 
 
-class Demonstrations(NamedTuple):
+class InContextExamples(NamedTuple):
     """Train examples with their answers, for the control that shows them before every text.
 
     >>> from rlprompt.data.load import Splits
@@ -280,7 +280,7 @@ class Task(Wording, Prior, Showing):
             )
         return n_examples + extra
 
-    def demonstrations(self) -> Demonstrations | None:
+    def demonstrations(self) -> InContextExamples | None:
         """Train examples to show before every text, or None where there is no such thing."""
         return None
 

@@ -20,7 +20,7 @@ from rlprompt.data.opening import data_name
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.tasks.base import GRADIENT_ROWS, Demonstrations, Measured, variant
+from rlprompt.tasks.base import GRADIENT_ROWS, InContextExamples, Measured, variant
 from rlprompt.tasks.calibration import CALIBRATIONS, content_free_texts
 from rlprompt.tasks.class_metrics import NO_ANSWER, SET_METRICS
 from rlprompt.tasks.class_scores import REWARDS, ClassScorer, accuracy, answered
@@ -254,9 +254,6 @@ class ClassificationTask(ChoosingTask):
             state.append(f"calibration {self.calibration}")
             if self.calibration_strength != 1:
                 state.append(f"strength {float(self.calibration_strength)!r}")
-            # Answers kept from earlier are of another prior under prompts that show examples.
-            if self.calibration == "batch" and self.leads:
-                state.append("prior without what the prompt shows")
         # These change no reward, but what a finished search says.
         if self.metric != "accuracy":
             state.append(f"metric {self.metric}")
@@ -392,7 +389,7 @@ class ClassificationTask(ChoosingTask):
         """The first label word of its class."""
         return self.verbaliser.words[example.label][0]
 
-    def demonstrations(self) -> Demonstrations | None:
+    def demonstrations(self) -> InContextExamples | None:
         """See `Task.demonstrations`: as many of each class, in fixed order.
 
         To texts that it has before it the model answers as it is told there: a prior of them would
@@ -414,7 +411,7 @@ class ClassificationTask(ChoosingTask):
         ]
         rounds = list(zip(*texts, strict=False))
         note = "calibrated by what the model answers to texts without content, since train is shown"
-        return Demonstrations(
+        return InContextExamples(
             led, rounds[: max(1, MOST_SHOTS // len(words))], note if of_train else ""
         )
 

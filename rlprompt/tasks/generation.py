@@ -24,7 +24,7 @@ from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
-from rlprompt.tasks.base import Demonstrations, Measured
+from rlprompt.tasks.base import InContextExamples, Measured
 from rlprompt.tasks.function import RewardFunction, in_place, load_reward
 from rlprompt.tasks.likelihood import LOG_LIKELIHOOD, Likelihood, Pooling, reference_texts
 from rlprompt.tasks.metrics import METRICS, AnswerMetric, metric
@@ -380,7 +380,7 @@ class GenerationTask(TemplateTask):
         """Its reference."""
         return example.label.strip()
 
-    def demonstrations(self) -> Demonstrations | None:
+    def demonstrations(self) -> InContextExamples | None:
         """See `Task.demonstrations`: examples that have a reference answer."""
         ends = any(stop in SEPARATOR for stop in self.stop)
         stop = (*self.stop, *(() if ends else (SEPARATOR,)))
@@ -389,7 +389,7 @@ class GenerationTask(TemplateTask):
             return None
         answers = [(example, self.answer_shown(example)) for example in self.splits.train]
         texts = [demonstration(led.template, example, text) for example, text in answers if text]
-        return Demonstrations(led, [[text] for text in texts[:MOST_SHOTS]])
+        return InContextExamples(led, [[text] for text in texts[:MOST_SHOTS]])
 
     def usage(self) -> Mapping[str, Any]:
         """See `Task.usage`."""

@@ -26,7 +26,7 @@ from rlprompt.data.options import LETTERS
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
-from rlprompt.tasks.base import Demonstrations, Measured
+from rlprompt.tasks.base import InContextExamples, Measured
 from rlprompt.tasks.class_scores import REWARDS
 from rlprompt.tasks.showing import MOST_SHOTS, demonstration
 from rlprompt.tasks.templated import ChoosingTask, columns
@@ -259,14 +259,14 @@ class MultipleChoiceTask(ChoosingTask):
         rewards = self._rewarded(_scaled(loglik.double(), sizes), examples)
         return rewards, cast("NDArray[np.float32]", (grad / len(examples)).numpy())
 
-    def demonstrations(self) -> Demonstrations | None:
+    def demonstrations(self) -> InContextExamples | None:
         """See `Task.demonstrations`."""
         led = self.leading()
         if led is None:
             return None
         answers = [(one, self._answers(one)[_place(one)]) for one in self.splits.train]
         texts = [demonstration(led.template, example, answer) for example, answer in answers]
-        return Demonstrations(led, [[text] for text in texts[:MOST_SHOTS]])
+        return InContextExamples(led, [[text] for text in texts[:MOST_SHOTS]])
 
     def _answers(self, example: Example) -> Sequence[str]:
         """What the model may answer."""

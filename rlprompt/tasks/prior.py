@@ -30,8 +30,6 @@ class Prior:
     if TYPE_CHECKING:  # read-only to users, and for a subclass fields or properties as it likes
 
         @property
-        def name(self) -> str: ...  # noqa: D102
-        @property
         def prior_rows(self) -> int: ...  # noqa: D102
         @property
         def scored_together(self) -> bool: ...  # noqa: D102
@@ -61,7 +59,7 @@ class Prior:
         Raises:
             ValueError: There is no such thing, which is the default.
         """
-        raise ValueError(f"task {self.name!r} has no class priors (no method log_priors)")
+        raise ValueError(f"{self.__class__.__name__} has no class priors (no method log_priors)")
 
     def knowing(self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats) -> Self:
         """The task, told the `log_priors` of some prompts, which it need not find again.

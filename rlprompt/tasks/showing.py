@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rlprompt.data.load import Example
 from rlprompt.template import Template
@@ -28,11 +27,6 @@ class Showing:
     'fun It is good'
     """
 
-    if TYPE_CHECKING:
-
-        @property
-        def name(self) -> str: ...  # noqa: D102
-
     def showable(self) -> Sequence[int]:
         """Places of the train examples that a prompt may show, answered; by default none."""
         return ()
@@ -47,7 +41,7 @@ class Showing:
         Raises:
             ValueError: None may be shown, which is the default.
         """
-        raise ValueError(f"task {self.name!r} has no examples that a prompt could show")
+        raise ValueError(f"{self.__class__.__name__} has no examples to show (no method shown)")
 
 
 def demonstration(template: Template, example: Example, answer: str) -> str:

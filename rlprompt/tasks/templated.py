@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -122,19 +122,26 @@ class TemplateTask(Task):
     def shows(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
     ) -> NDArray[np.bool_]:
-        """Which examples each prompt shows with their answers, (P, E), whoever made the prompt.
+        """Which examples of train each prompt shows with their answers, (P, E), whoever made it.
 
         Told by the text, up to case and white space, which tokenizers do not all keep. An example
-        that stands nowhere but inside one of train that is longer is not shown.
+        that stands nowhere but inside a longer one is not shown.
         """
         if not self.leads:
             return np.zeros((len(prompts), len(examples)), bool)
-        pieces = [
-            demonstration(self.template, one, answer) if (answer := self.answer_shown(one)) else ""
-            for one in (*examples, *self.splits.train)
+        found = whole_within([_text(lm, prompt) for prompt in prompts], self._demonstrations)
+        places = {id(example): i for i, example in enumerate(self.splits.train)}
+        return found[:, [places[id(example)] for example in examples]]
+
+    @cached_property
+    def _demonstrations(self) -> list[str]:
+        """(T,) train examples as they are shown, `_bare`; "" for one without an answer."""
+        return [
+            _bare(demonstration(self.template, one, answer))[0]
+            if (answer := self.answer_shown(one))
+            else ""
+            for one in self.splits.train
         ]
-        found = whole_within([_text(lm, prompt) for prompt in prompts], pieces)
-        return found[:, : len(examples)]
 
     def spelling_warnings(self, lm: FrozenLM) -> Iterator[str]:
         """See `Task.spelling_warnings`."""
@@ -244,19 +251,18 @@ def _text(lm: FrozenLM, prompt: Prompt) -> str:
 
 
 def whole_within(texts: Sequence[str], pieces: Sequence[str]) -> NDArray[np.bool_]:
-    """Which pieces stand in each text as a whole, (T, P), whatever case and white space are.
+    """Which pieces stand in each text as a whole, (T, P), whatever its case and white space.
 
     One does not where it begins or ends inside a word, where it is only part of a longer piece that
-    stands there, or where it is empty.
+    stands there, or where it is empty. Pieces have neither capitals nor white space.
 
-    >>> whole_within(["Such  a film is good"], ["a film", "film", "fil", "GOOD", ""]).tolist()
+    >>> whole_within(["Such  a film is GOOD"], ["afilm", "film", "fil", "good", ""]).tolist()
     [[True, False, False, True, False]]
     """
     found = np.zeros((len(texts), len(pieces)), bool)
-    bare_pieces = [_bare(piece)[0] for piece in pieces]
     for row, text in zip(found, texts, strict=True):
         own, borders = _bare(text)
-        places = [set(_places(piece, own, borders)) for piece in bare_pieces]
+        places = [set(_places(piece, own, borders)) for piece in pieces]
         longest, reach = set(), 0
         for start, end in sorted(set().union(*places), key=lambda place: (place[0], -place[1])):
             if end > reach:  # or it lies inside one that begins no later

@@ -7,7 +7,7 @@ torch.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 from pydantic import ConfigDict, Field
@@ -194,7 +194,7 @@ class Transfer(_Entry):
     True
     """
 
-    format: Literal[1] = 1
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)] = FORMAT
     study: str
     complete: bool
     split: str

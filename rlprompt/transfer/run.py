@@ -66,7 +66,7 @@ Top = Literal["all", "best"]
 
 
 @dataclass(frozen=True)
-class Place:
+class TargetTask:
     """A task that prompts go to.
 
     Attributes:
@@ -336,7 +336,7 @@ class Transferring:
         )
 
     def go(
-        self, lm: FrozenLM, places: Sequence[Place], *, of_study: bool = False
+        self, lm: FrozenLM, tasks: Sequence[TargetTask], *, of_study: bool = False
     ) -> Iterator[Target]:
         """Score on a model, on one task after another; each as it is done.
 
@@ -357,14 +357,14 @@ class Transferring:
             device=lm.where,
             of_study=of_study,
         )
-        for place in places:
-            yield self._score(lm, title, place)
+        for to in tasks:
+            yield self._score(lm, title, to)
 
-    def fail(self, model: str, places: Sequence[Place], error: Exception) -> Iterator[Target]:
+    def fail(self, model: str, tasks: Sequence[TargetTask], error: Exception) -> Iterator[Target]:
         """Note a model that cannot be had."""
-        for place in places:
+        for to in tasks:
             yield self._noted(
-                Target(model=model, task=place.title, split=self.split, problem=one_line(error))
+                Target(model=model, task=to.title, split=self.split, problem=one_line(error))
             )
 
     def _noted(self, target: Target, entries: Sequence[TransferEntry] = ()) -> Target:
@@ -372,25 +372,25 @@ class Transferring:
         self._entries += entries
         return target
 
-    def _score(self, lm: FrozenLM, model: str, place: Place) -> Target:
-        target = Target(model=model, task=place.title, split=self.split, asked=place.asked)
+    def _score(self, lm: FrozenLM, model: str, to: TargetTask) -> Target:
+        target = Target(model=model, task=to.title, split=self.split, asked=to.asked)
         try:
-            task = place.make(lm)
+            task = to.make(lm)
         except MISTAKES as error:
             return self._noted(target.model_copy(update={"problem": one_line(error)}))
         scores = TransferScores(task, lm, self.store, self.read_only)
         at = now()
         try:
-            return self._noted(*self._score_all(scores, target, place))
+            return self._noted(*self._score_all(scores, target, to))
         finally:  # a look that Ctrl-C ended was one
             if scores.evaluator.test_prompts:
                 opening = Opening(
-                    at=at, model=model, task=place.title, prompts=scores.evaluator.test_prompts
+                    at=at, model=model, task=to.title, prompts=scores.evaluator.test_prompts
                 )
                 self._openings.append(opening)
 
     def _score_all(
-        self, scores: TransferScores, target: Target, place: Place
+        self, scores: TransferScores, target: Target, to: TargetTask
     ) -> tuple[Target, list[TransferEntry]]:
         """Controls on a target, and if those can be scored, every prompt in every form."""
         lm, task = scores.lm, scores.task
@@ -410,7 +410,7 @@ class Transferring:
         asked = [
             (entry, prompt)
             for one in self.found
-            if place.asked or one.source.task == place.title
+            if to.asked or one.source.task == to.title
             for entry, prompt in self._asked(one, lm, task, target)
         ]
         entries = []

@@ -21,7 +21,7 @@ from rlprompt.store.store import Store
 from rlprompt.studies.loading import load_experiments, load_model, load_task, longest, settle
 from rlprompt.studies.run import kept_dtypes
 from rlprompt.tasks.base import Task
-from rlprompt.transfer.run import MISTAKES, Place
+from rlprompt.transfer.run import MISTAKES, TargetTask
 
 # What an experiment file has to say besides its tasks, which alone are wanted of it here.
 _BESIDES = {"name": "tasks", "model": "none", "optimisers": ["random"], "budget": 1}
@@ -30,7 +30,7 @@ _BESIDES = {"name": "tasks", "model": "none", "optimisers": ["random"], "budget"
 class Destinations:
     """A study's own models and tasks, and those that are named. One model is in memory at a time.
 
-    A task that cannot be had is a place that says so when it is reached, as a model is: the others
+    A task that cannot be had is there, and says so when it is reached, as a model is: the others
     go on.
 
     Args:
@@ -44,7 +44,7 @@ class Destinations:
     Attributes:
         experiments: The study's.
         models: Names of other models.
-        places: The study's tasks first.
+        tasks: The study's first, then those that are named.
 
     Raises:
         ValueError: The study cannot be loaded, or has several splits of its tasks.
@@ -74,8 +74,8 @@ class Destinations:
                 lm.keep_answers(store.requests.looked_up())
         self.models = models
         titles = dict.fromkeys(one.task_name for one in self.experiments)
-        self.places = [
-            Place(title, partial(self._own_task, title, section), title in tasks)
+        self.tasks = [
+            TargetTask(title, partial(self._own_task, title, section), title in tasks)
             for title, (_, _, section) in zip(titles, config.split_tasks, strict=True)
         ]
         for name in tasks:
@@ -107,28 +107,28 @@ class Destinations:
             raise ValueError(f"{error} Did you mean {near[0]!r}?") from error
 
     def _add(self, name: str) -> None:
-        """Add the places of a name."""
+        """Add the tasks of a name."""
         try:
-            for title, section in _sections(name, [place.title for place in self.places]):
+            for title, section in _sections(name, [one.title for one in self.tasks]):
                 self._add_task(name, title, section, load_task(section))
         except MISTAKES as error:
-            self.places.append(Place(name, partial(_refuse, str(error))))
+            self.tasks.append(TargetTask(name, partial(_refuse, str(error))))
 
     def _add_task(self, name: str, title: str, section: TaskConfig, task: Task) -> None:
         """Add a task, or ask for the one that it is by another name."""
         title = title or task.name
-        for i, place in enumerate(self.places):
-            own = [one.task for one in self.experiments if one.task_name == place.title]
+        for i, target in enumerate(self.tasks):
+            own = [one.task for one in self.experiments if one.task_name == target.title]
             if own and own[0].fingerprint == task.fingerprint:
-                self.places[i] = Place(place.title, place.make)
+                self.tasks[i] = TargetTask(target.title, target.make)
                 return
-        if any(place.title == title for place in self.places):
+        if any(one.title == title for one in self.tasks):
             title = f"{title} ({name})"
-        if any(place.title == title for place in self.places):
+        if any(one.title == title for one in self.tasks):
             raise ValueError(
                 f"{name} has two tasks called {title}; give each its own name under `tasks:`"
             )
-        self.places.append(Place(title, lambda lm: settle(section, task, lm, self._longest)))
+        self.tasks.append(TargetTask(title, lambda lm: settle(section, task, lm, self._longest)))
 
     def _own_task(self, title: str, section: TaskConfig, lm: FrozenLM) -> Task:
         """A study's task for a model: as the study had it, on a model of its own."""

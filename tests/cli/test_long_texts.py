@@ -66,7 +66,7 @@ def test_another_model_is_given_the_texts_as_it_can_read_them(here: Path) -> Non
     config = load_config(Path("small.yaml"))
     with Store(here / "runs" / "small" / FILE) as store:
         to = Destinations(config, store)
-    (place,), (own,) = to.places, to.own_models()
+    (target,), (own,) = to.tasks, to.own_models()
     whole = load_task(config.split_tasks[0][2]).splits.digest
-    assert place.make(tiny_lm(max_position_embeddings=2 * CONTEXT)).splits.digest == whole
-    assert place.make(own).splits.digest != whole
+    assert target.make(tiny_lm(max_position_embeddings=2 * CONTEXT)).splits.digest == whole
+    assert target.make(own).splits.digest != whole

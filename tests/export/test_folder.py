@@ -230,6 +230,7 @@ def test_what_is_not_known_is_not_said(tmp_path: Path, lm: FrozenLM) -> None:
     assert facts.scores["test"].n is None
     page = (tmp_path / "README.md").read_text("utf-8")
     assert "not known here" in page
+    assert "complete" not in page
     assert "PromptServer" not in page
 
 

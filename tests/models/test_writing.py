@@ -117,6 +117,7 @@ def test_a_server_is_a_writer_by_its_url() -> None:
     [
         ({"revision": "x"}, r"a proposer is a model's name, \{name: ...\} with revision"),
         ({"url": "http://x/v1", "dtype": "x"}, r"or \{url: ...\} with name, key_env, concurrency"),
+        ({"url": "http://x/v1", "key_env": None}, "leave it out where there is no key"),
         ({"url": "nowhere"}, "nowhere"),
         ({"name": "m", "temperature": 1}, "a proposer is a model's name"),
         (3, "a proposer is a model's name, or has `name`, `digest` and `write`, got 3"),

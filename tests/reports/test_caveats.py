@@ -47,13 +47,15 @@ def test_a_leak_is_flagged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("n_rare", "flagged"), [(4, True), (80, False)])
 def test_a_test_of_nearly_one_class_is_flagged(tmp_path: Path, n_rare: int, flagged: bool) -> None:
     summary = make_study(tmp_path, SMALL)
-    labels = ("fraud",) * n_rare + ("ok",) * (200 - n_rare)
+    labels = ("fraud",) * n_rare + ("<ok>",) * (200 - n_rare)
     task = summary.tasks[0].model_copy(update={"test_labels": labels})
     write_summary(tmp_path, summary.model_copy(update={"tasks": (task,)}))
-    caveats = found(page_of(read_study(tmp_path)))
-    assert ("rare classes" in caveats) is flagged
+    page = page_of(read_study(tmp_path))
+    assert ("rare classes" in found(page)) is flagged
     if flagged:
-        assert "always answering `ok` has a test accuracy of 0.980" in caveats["rare classes"]
+        told = "always answering {} has a test accuracy of 0.980"
+        assert told.format("`<ok>`") in found(page)["rare classes"]
+        assert told.format("<code>&lt;ok&gt;</code>") in html(page)
 
 
 def test_a_prompt_that_was_picked_by_the_metric_is_judged_by_it(tmp_path: Path) -> None:
@@ -199,12 +201,16 @@ def test_a_failed_run_is_named_with_its_error(tmp_path: Path) -> None:
     assert "&lt;b&gt;no spread" in html(one)
 
 
-def test_missing_runs_are_named(tmp_path: Path) -> None:
+def test_missing_runs_are_named_a_few_of_many(tmp_path: Path) -> None:
     summary = make_study(tmp_path, SMALL)
     write_summary(tmp_path, summary.model_copy(update={"runs": summary.runs[:-1]}))
     text = found(page_of(read_study(tmp_path)))["missing runs"]
     assert "Not finished: 1 of 6 runs: greedy on movie-reviews" in text
     assert "seed 2, 9,600 rows" in text
+    write_summary(tmp_path, summary.model_copy(update={"runs": summary.runs[:1]}))
+    text = found(page_of(read_study(tmp_path)))["missing runs"]
+    assert text.count("9,600 rows") == 3
+    assert "seed 0, 9,600 rows and 2 more" in text
 
 
 def test_a_task_without_test_beside_others_is_left_out_of_the_verdict(tmp_path: Path) -> None:

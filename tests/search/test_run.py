@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -455,6 +455,27 @@ class TestSeed:
         )
         assert same(first, again)
         assert not same(first, other)
+
+    def test_on_other_examples_the_same_seed_is_another_draw(self) -> None:
+        """Scores of several draws are taken as independent, their searches' luck included."""
+        starts = []
+
+        @dataclass(frozen=True)
+        class Look:
+            searches: ClassVar[PromptKind] = "soft"
+
+            def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
+                starts.append((space.start.tolist(), rng.random()))
+
+        task = FakeTask()
+        fewer = replace(task.splits, train=task.splits.train[:-1])
+        unseen = replace(task.splits, dev=task.splits.dev[:-1], test=task.splits.test[:-1])
+        for splits in (task.splits, unseen, fewer):
+            task.splits = splits
+            search(task, tiny_lm(), Look(), 9 * N)
+        assert starts[0] == starts[1]
+        assert starts[0][0] != starts[2][0]
+        assert starts[0][1] != starts[2][1]
 
     def test_global_random_states_neither_matter_nor_change(self) -> None:
         np.random.seed(1)

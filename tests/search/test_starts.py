@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +14,16 @@ from small_experiments import task as class_task
 from worded_films import films, ids, lm
 
 from rlprompt.agents.bdpl import BDPL
+from rlprompt.agents.cma_es import CMAES
+from rlprompt.agents.differential_evolution import DifferentialEvolution
 from rlprompt.agents.gcg import GCG
 from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
+from rlprompt.agents.ppo import SoftPPO
 from rlprompt.agents.ppo_edit import EditPPO
 from rlprompt.agents.random_search import RandomSearch
+from rlprompt.agents.random_soft import RandomSoft
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.agents.soft_q import SoftQ
 from rlprompt.data.load import Example, Splits
@@ -36,7 +41,7 @@ from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.optimiser import Optimiser, make_space
 from rlprompt.search.run import search
-from rlprompt.search.space import SoftSpace, TokenSpace
+from rlprompt.search.space import SoftSpace, TokenSpace, typable_tokens
 from rlprompt.search.starts import DRAWN, best_starts
 from rlprompt.tasks.base import Task
 
@@ -135,6 +140,21 @@ class TestTokens:
 
 
 class TestVectors:
+    def test_they_begin_with_the_tokens_that_token_prompts_are_made_of(self) -> None:
+        few = {"banned": sorted(typable_tokens(lm()))[3:]}
+        for settings in ({"tokens": "words"}, {"tokens": {"words": 3}}, few):
+            where = space("tokens", "vocabulary", 3, **settings)
+            found = space("soft", "vocabulary", 3, **settings)
+            assert set(rows(found)[0]) <= set(where.allowed.tolist())
+            assert found.tokens == tuple(where.allowed)
+
+    def test_by_default_they_are_rows_of_the_most_common_tokens(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys.modules[SoftSpace.__module__], "COMMONEST", 2)
+        commonest = sorted(typable_tokens(lm()))[:2]
+        assert set(rows(space("soft", "vocabulary", 20))[0]) == set(commonest)
+
     def test_the_default_is_as_it_always_was(self) -> None:
         usual = SoftSpace.from_lm(lm(), 3, RNG(0))
         for task in (None, films()):
@@ -270,11 +290,23 @@ class TestChoice:
         assert objective.ledger.used == 3 * 4
         assert found.starts.shape[0] == 3
 
-    def test_one_start_costs_nothing(self) -> None:
-        for kind in ("soft", "tokens"):
-            found, objective = begun(kind, ["hand"], 400, " the film")
-            assert objective.ledger.used == 0
-            assert len(found.starts) == 1
+    @pytest.mark.parametrize(("kind", "paid"), [("soft", 4), ("tokens", 0)])
+    def test_one_start_of_vectors_is_scored_and_one_of_tokens_left_to_the_method(
+        self, kind: str, paid: int
+    ) -> None:
+        found, objective = begun(kind, ["hand"], 400, " the film")
+        assert objective.ledger.used == paid
+        assert len(found.starts) == 1
+
+    @pytest.mark.parametrize(
+        "optimiser", [CMAES(), RandomSoft(), SoftPPO(prompts=4), DifferentialEvolution()]
+    )
+    def test_no_search_of_vectors_ends_below_the_start_that_it_was_given(
+        self, optimiser: Optimiser[Any]
+    ) -> None:
+        found = search(Near(" it was"), lm(), optimiser, 160, start="hand", length=2)
+        assert found.n_prompts == 40
+        assert found.best.train_reward == pytest.approx(0)  # nothing is nearer than it is itself
 
     def test_several_texts_are_left_to_a_token_method(self) -> None:
         found, objective = begun("tokens", ["the film", "hand"], 400, " the film")
@@ -294,5 +326,5 @@ class TestChoice:
 
     def test_auto_of_a_small_budget_is_its_first_start(self) -> None:
         found, objective = begun("soft", ["auto"], 12, " the film")
-        assert objective.ledger.used == 0
+        assert objective.ledger.used == 4  # that one
         assert rows(found) == [list(ids(" it was"))]

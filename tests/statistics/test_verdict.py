@@ -60,7 +60,7 @@ def test_the_best_of_equals_is_not_a_winner() -> None:
     assert found.leader in ("greedy", "ppo")
     assert found.sentence.startswith(f"No winner at 6,400 rows a search: {found.leader} comes out")
     assert "cannot be told apart at this budget from" in found.sentence
-    assert "It is significantly above random." in found.sentence
+    assert "That it is above random is settled." in found.sentence
     (unsettled,) = [pair for pair in found.of(found.leader or "") if not pair.settled]
     assert unsettled.seeds_needed is not None
     assert unsettled.seeds_needed > 5

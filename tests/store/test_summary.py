@@ -43,7 +43,7 @@ def test_what_a_newer_version_adds_is_left_out(tmp_path: Path, written: Summary)
     [
         (4, r"written by a newer rlprompt \(format 4, this one reads 3\); update rlprompt"),
         (2, r"written by an older rlprompt \(format 2, this one reads 3\); run the study"),
-        (None, r"is damaged: format: Input should be 3"),
+        (None, r"is damaged: format: Input should be a valid integer"),
     ],
 )
 @pytest.mark.usefixtures("written")

@@ -13,8 +13,9 @@ from command_line import ROWS, rlprompt, save, write_config, write_data
 from scripted_server import KEY_ENV, Script, serving
 from tiny import tiny_lm
 
+from rlprompt.export.card import card
 from rlprompt.export.folder import load_prompt
-from rlprompt.models import api
+from rlprompt.models import ServedLM, api
 from rlprompt.prompt import TextPrompt
 from rlprompt.tasks.calibration import calibrated
 
@@ -71,21 +72,37 @@ def test_the_folder_names_the_server_and_never_the_key(home: Path, server: Scrip
     )
     found = load_prompt(home / "found")
     assert found.prompt == TextPrompt(facts["text"])
-    card = (home / "found/README.md").read_text("utf-8")
-    assert f"ServedLM.connect('{server.url}', 'tiny', key_env='{KEY_ENV}')" in card
-    assert "Its weights cannot be seen" in card
+    page = (home / "found/README.md").read_text("utf-8")
+    assert f"ServedLM.connect('{server.url}', 'tiny', key_env='{KEY_ENV}')" in page
+    assert "Its weights cannot be seen" in page
     for absent in ("PEFT", "token ids", "SHA-256", "safetensors"):
-        assert absent not in card
+        assert absent not in page
+
+
+def run(page: str, folder: Path) -> dict[str, object]:
+    """Run the code of a card, in its folder; what the last of it made."""
+    names: dict[str, object] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for part in page.split("```python\n")[1:]:
+            names = {}
+            exec(part.split("```")[0], names)
+    return names
 
 
 def test_the_code_of_the_card_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    card = (home / "found/README.md").read_text("utf-8")
-    blocks = [part.split("```")[0] for part in card.split("```python\n")[1:]]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(home / "found")
-        for block in blocks:
-            exec(block, {})
+    run((home / "found/README.md").read_text("utf-8"), home / "found")
     assert "Classified" in capsys.readouterr().out
+
+
+def test_of_a_task_that_is_not_known_it_gives_model_and_prompt(home: Path) -> None:
+    facts = load_prompt(home / "found").facts
+    page = card(facts.model_copy(update={"task": facts.task.model_copy(update={"usage": None})}))
+    assert "How the task uses the prompt is not known here" in page
+    assert "complete" not in page
+    made = run(page, home / "found")
+    assert isinstance(made["lm"], ServedLM)
+    assert made["prompt"] == TextPrompt(facts.text)
 
 
 def test_the_server_is_asked_and_its_bill_told(home: Path, server: Script) -> None:

@@ -126,7 +126,7 @@ class TestCommand:
         with Store(desk / "runs/small" / FILE, read_only=True) as store:
             there = Destinations(load_config(desk / "small.yaml"), store)
             (own,) = there.experiments
-            made = there.places[0].make(there.load(str(desk / "other")))
+            made = there.tasks[0].make(there.load(str(desk / "other")))
         assert made.splits.test == own.task.splits.test
         assert made.splits.digest == own.task.splits.digest
 

@@ -513,15 +513,6 @@ class TestSettings:
         assert len({one.fingerprint for one in made}) == len(made)
         assert task(calibration_strength=0.5).fingerprint == task().fingerprint
 
-    def test_answers_of_the_prior_that_knew_what_prompts_show_are_not_found_again(self) -> None:
-        # What fingerprints were then, with the prompt before the text and after it.
-        before = {
-            "{prompt} {text} It was": "1f008f97e4fff11671bb144ca5e34a3a",
-            CAUSAL: "726ed65302520ec1b2738426a7831f49",
-        }
-        now = [batch(template=Template(text)).fingerprint == then for text, then in before.items()]
-        assert now == [False, True]
-
     def test_a_classification_calibrates_by_its_train_texts(self) -> None:
         made = ClassificationTask("film", task().splits, Template(CAUSAL), WORDS)
         assert made.calibration == DEFAULT_CALIBRATION == "batch"

@@ -33,7 +33,7 @@ from rlprompt.studies.study import Study
 from rlprompt.transfer.file import Transfer, read_transfer
 from rlprompt.transfer.matrix import Loss, losses
 from rlprompt.transfer.run import (
-    Place,
+    TargetTask,
     Transferring,
     TransferScores,
     _best_seeds,
@@ -316,7 +316,7 @@ def moved(out: Path, ids: tuple[int, ...], *models: FrozenLM, split: str = "test
         found, _ = found_prompts(store, [made])
         done = Transferring(store, "small", found, split)
         for i, lm in enumerate((made.lm, *models)):
-            list(done.go(lm, [Place("films", lambda _: made.task)], of_study=i == 0))
+            list(done.go(lm, [TargetTask("films", lambda _: made.task)], of_study=i == 0))
     return done.file
 
 
@@ -402,7 +402,7 @@ def test_a_model_and_its_bfloat16_copy(tmp_path: Path) -> None:
         found, _ = found_prompts(store, [made])
         done = Transferring(store, "small", found)
         for one in (lm, copy):
-            list(done.go(one, [Place("films", lambda _: films)], of_study=one is lm))
+            list(done.go(one, [TargetTask("films", lambda _: films)], of_study=one is lm))
     own, other = done.file.entries
     assert own.score is not None
     assert own.stored is not None
