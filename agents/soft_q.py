@@ -57,7 +57,8 @@ class SoftQ:
     the released code's -1e-4 leave the hidden layer dead on a model whose hidden states are short;
     a prompt that is drawn again is known, and not paid again, and where a draw brings nothing new
     the next one has twice the temperature and twice as many tokens to draw from. Where prompts
-    differ in length the policy also stops, as in `PPO`. Starts are scored first.
+    differ in length the policy also stops, as in `PPO`, and the likeliest prompt ends where a stop
+    is likelier than all tokens together. Starts are scored first.
 
     >>> from rlprompt import search
     >>> from rlprompt.check import ToyTask, toy_lm
@@ -132,17 +133,16 @@ class SoftQ:
         scored.add(policy.followed(space.starts))
         temperature = 1.0
         for draws in count():
+            last = objective.affordable() <= self.prompts
+            looks = draws > 0 and (last or draws % settings.greedy_every == 0)
             if temperature > HOTTEST:
-                drawn = policy.followed(list(islice(rest, self.prompts)))
+                paths, looks = policy.followed(list(islice(rest, self.prompts))), False
             else:
-                drawn = policy.drawn(self.prompts, settings.top_k, temperature, rng)
-            if not drawn:
+                paths = policy.drawn(self.prompts, settings.top_k, temperature, rng, looks=looks)
+            if not paths:
                 return
-            last = objective.affordable() <= len(drawn)
-            looks = draws and (last or draws % settings.greedy_every == 0)
-            likeliest = [policy.likeliest()] if looks else []
-            temperature = 1.0 if scored.add([*likeliest, *drawn]) else 2 * temperature
-            pool = list(scored.paths.values()) if settings.replay else drawn
+            temperature = 1.0 if scored.add(paths) else 2 * temperature
+            pool = list(scored.paths.values()) if settings.replay else paths[looks:]
             earned = standardised(np.array([scored.rewards[path.prompt] for path in pool]))
             for _ in range(settings.steps):
                 which = rng.permutation(len(pool))[: self.prompts]

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from rlprompt._utils.seeding import seeded
 from rlprompt.agents.continuation import read
+from rlprompt.agents.policies.choices import cut, likeliest
 from rlprompt.agents.policies.stopping import stop_prior
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.objective import Objective
@@ -41,7 +42,8 @@ class Path(NamedTuple):
     Attributes:
         prompt: What comes of it.
         hidden: (T, W) float32, what the model has read before each action.
-        actions: (T,) tokens, and a stop where it ends before the longest length.
+        actions: (T,) places of its tokens among those allowed, and a stop where it ends before the
+            longest length.
     """
 
     prompt: TokenPrompt
@@ -50,7 +52,7 @@ class Path(NamedTuple):
 
 
 class SoftQPolicy:
-    """Writes prompts.
+    """Writes prompts. An action is a token's place in `space.allowed`, or a stop.
 
     Args:
         objective: Where the frozen model is asked.
@@ -60,7 +62,7 @@ class SoftQPolicy:
 
     Attributes:
         network: From (..., W) to (..., W), and to one more where prompts differ in length.
-        stop: The action that ends a prompt, behind all tokens.
+        stop: The action that ends a prompt, N, behind all tokens.
         token_prior: (L,) log pi_0 of any token in each place.
         stop_prior: (L,) log pi_0 of a stop.
         device: Where the network is.
@@ -75,18 +77,16 @@ class SoftQPolicy:
         self._head = objective.lm.head
         self._objective, self._space = objective, space
         self.device = device = self._head.weight.device
-        first = read(objective, [()])
+        n_hidden = self._head.weight.shape[1]
         with seeded(int(rng.integers(2**32))):
-            made = _network(first.shape[1], width, first.shape[1] + space.varies)
+            made = _network(n_hidden, width, n_hidden + space.varies)
         self.network: nn.Module = made.to(device)
-        self.stop = objective.lm.next_logits(first).shape[1]
+        self.stop = len(space.allowed)
+        self._allowed = torch.from_numpy(space.allowed).to(device)
         stops = stop_prior(space)
         stops[: space.shortest] = 0
         self.stop_prior = stops.log().to(device)
-        self.token_prior = ((1 - stops).log() - math.log(len(space.allowed))).to(device)
-        barred = torch.full((self.stop,), -math.inf)
-        barred[torch.from_numpy(space.allowed)] = 0
-        self._barred = barred.to(device)
+        self.token_prior = ((1 - stops).log() - math.log(self.stop)).to(device)
 
     def logits(self, network: nn.Module, hidden: Tensor, first: int = 0) -> Tensor:
         """Q + log pi_0 of every action: log pi + V.
@@ -97,19 +97,27 @@ class SoftQPolicy:
             first: Tokens before the first of these.
 
         Returns:
-            (B, T, A) float32, minus infinity for what is not allowed.
+            (B, T, A) float32, of N tokens and, where prompts differ in length, of a stop, which is
+            minus infinity where it is not allowed.
         """
         n_steps, n_hidden = hidden.shape[1:]
         places = slice(first, first + n_steps)
         moved = network(hidden)
-        values = self._head.logits(moved[..., :n_hidden].to(self._head.weight.dtype)).float()
-        tokens = values + self._barred + self.token_prior[places, None]
+        given = moved[..., :n_hidden].to(self._head.weight.dtype)
+        values = self._head.logits(given, self._allowed).float()
+        tokens = values + self.token_prior[places, None]
         if not self._space.varies:
             return tokens
         return torch.cat([tokens, moved[..., n_hidden:] + self.stop_prior[places, None]], -1)
 
     def drawn(
-        self, count: int, top_k: int, temperature: float, rng: np.random.Generator
+        self,
+        count: int,
+        top_k: int,
+        temperature: float,
+        rng: np.random.Generator,
+        *,
+        looks: bool = False,
     ) -> list[Path]:
         """Prompts that are drawn.
 
@@ -118,22 +126,23 @@ class SoftQPolicy:
             top_k: Tokens that each may be drawn from, the likeliest.
             temperature: Of the softmax; `top_k` is multiplied by it as well.
             rng: Draws them.
+            looks: Whether one more stands before them, of the `likeliest` action in each place.
         """
-        kept = min(int(top_k * temperature), len(self._space.allowed))
+        kept = min(int(top_k * temperature), self.stop)
 
-        def draw(logits: Tensor, which: Sequence[int]) -> Tensor:
+        def choose(logits: Tensor, which: Sequence[int]) -> Tensor:
             chances = cut(logits / temperature, kept, self.stop).cpu()
-            return (chances + torch.from_numpy(rng.gumbel(size=chances.shape))).argmax(1)
+            chosen = (chances + torch.from_numpy(rng.gumbel(size=chances.shape))).argmax(1)
+            if looks and which[0] == 0:
+                chosen[:1] = likeliest(logits[:1], self.stop)
+            return chosen
 
-        return self._written(count, draw)
-
-    def likeliest(self) -> Path:
-        """The prompt of the likeliest action in each place."""
-        return self._written(1, lambda logits, which: logits.argmax(1))[0]
+        return self._written(count + looks, choose)
 
     def followed(self, prompts: Sequence[TokenPrompt]) -> list[Path]:
         """How these prompts would be written."""
-        scripts = [iter((*prompt.ids, self.stop)) for prompt in prompts]
+        places = (np.searchsorted(self._space.allowed, prompt.ids) for prompt in prompts)
+        scripts = [iter((*own.tolist(), self.stop)) for own in places]
         return self._written(
             len(scripts), lambda logits, which: torch.tensor([next(scripts[i]) for i in which])
         )
@@ -145,45 +154,28 @@ class SoftQPolicy:
         `choose` is given the logits (B, A) of some of them, and which those are, and gives B
         actions.
         """
+        begun: list[Ids] = [()] * count
         hidden: list[list[Tensor]] = [[] for _ in range(count)]
         actions: list[list[int]] = [[] for _ in range(count)]
         calls: list[list[Ids]] = []
         for place in range(self._space.length):
-            which = [i for i in range(count) if self.stop not in actions[i]]
+            which = [i for i in range(count) if len(begun[i]) == place]
             if not which:
                 break
-            calls.append(sorted({tuple(actions[i]) for i in which}))
+            calls.append(sorted({begun[i] for i in which}))
             states = torch.from_numpy(read(self._objective, calls[-1], calls[:-1]))
             found = dict(zip(calls[-1], states, strict=True))
-            now = torch.stack([found[tuple(actions[i])] for i in which])
+            now = torch.stack([found[begun[i]] for i in which])
             logits = self.logits(self.network, now[:, None].to(self.device), place)[:, 0]
             for i, state, action in zip(which, now, choose(logits, which).tolist(), strict=True):
                 hidden[i].append(state)
                 actions[i].append(action)
+                if action != self.stop:
+                    begun[i] += (int(self._space.allowed[action]),)
         return [
-            Path(
-                TokenPrompt([a for a in own if a != self.stop]),
-                torch.stack(states),
-                torch.tensor(own),
-            )
-            for states, own in zip(hidden, actions, strict=True)
+            Path(TokenPrompt(ids), torch.stack(states), torch.tensor(own))
+            for ids, states, own in zip(begun, hidden, actions, strict=True)
         ]
-
-
-def cut(logits: Tensor, top_k: int, stop: int) -> Tensor:
-    """Log-probabilities of actions with all but the likeliest tokens left out, (B, A).
-
-    Those that are kept share what all tokens had: a stop keeps its probability.
-
-    >>> cut(torch.tensor([[4.0, 3.0, 1.0, 2.0]]).log(), top_k=2, stop=3).exp()
-    tensor([[0.4571, 0.3429, 0.0000, 0.2000]])
-    """
-    chances = logits.log_softmax(1)
-    tokens = chances[:, :stop]
-    likeliest = tokens.topk(top_k)
-    kept = likeliest.values.log_softmax(1) + tokens.logsumexp(1, keepdim=True)
-    none = torch.full_like(tokens, -math.inf)
-    return torch.cat([none.scatter(1, likeliest.indices, kept), chances[:, stop:]], 1)
 
 
 def _network(n_in: int, width: int, n_out: int) -> nn.Sequential:

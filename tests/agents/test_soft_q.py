@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from dataclasses import replace
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 from synthetic import N_EXAMPLES, HiddenWords, Noted, searched
 from tiny import TinyKind, tiny_lm
 
+from rlprompt.agents.policies.choices import cut
 from rlprompt.agents.policies.path_consistency import (
     Learner,
     consistency_loss,
     multi_step,
     single_step,
 )
-from rlprompt.agents.policies.soft_q_policy import Path, SoftQPolicy, cut
+from rlprompt.agents.policies.soft_q_policy import Path, SoftQPolicy
 from rlprompt.agents.policies.stopping import STOP
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_q import SoftQ, standardised
@@ -49,6 +51,10 @@ def policy(where: TokenSpace, width: int = 8) -> SoftQPolicy:
 
 def drawn(made: SoftQPolicy, count: int, top_k: int = 99, temperature: float = 1.0) -> list[Path]:
     return made.drawn(count, top_k, temperature, RNG(1))
+
+
+def likeliest(made: SoftQPolicy) -> TokenPrompt:
+    return made.drawn(0, 1, 1.0, RNG(1), looks=True)[0].prompt
 
 
 def shaken(made: SoftQPolicy, size: float = 0.3) -> SoftQPolicy:
@@ -150,7 +156,7 @@ def test_steps_are_those_worked_out_in_numpy(relative: bool) -> None:
     target = [one.copy() for one in weights]
     rows = tiny_lm().embeddings()[where.allowed].astype(float)  # tied to the output rows
     cases = [
-        (path.hidden.double().numpy(), np.searchsorted(where.allowed, path.actions.numpy()), reward)
+        (path.hidden.double().numpy(), path.actions.numpy(), reward)
         for path, reward in zip(paths, rewards, strict=True)
     ]
     first = [np.zeros_like(one) for one in weights]
@@ -195,11 +201,11 @@ def test_where_nothing_is_earned_the_first_policy_has_nothing_to_learn(shortest:
 def test_at_first_all_tokens_are_alike_and_stops_as_in_ppo() -> None:
     made = policy(space(3, shortest=2))
     (path,) = made.followed([TokenPrompt((30, 40))])
-    assert path.actions.tolist() == [30, 40, made.stop]
+    assert path.actions.tolist() == [10, 20, 40]
     chances = made.logits(made.network, path.hidden[None]).softmax(-1)[0].detach()
-    torch.testing.assert_close(chances[0, 20:60], torch.full((40,), 1 / 40), rtol=0.01, atol=0)
-    torch.testing.assert_close(chances[:, -1], torch.tensor([0, 0, STOP]), rtol=0.01, atol=0)
-    assert float(chances[:, :20].sum()) == float(chances[:, 60:-1].sum()) == 0
+    torch.testing.assert_close(chances[0, :40], torch.full((40,), 1 / 40), rtol=0.01, atol=0)
+    torch.testing.assert_close(chances[:, 40], torch.tensor([0, 0, STOP]), rtol=0.01, atol=0)
+    assert chances.shape == (3, 41)
 
 
 def test_values_are_the_models_own_head_on_what_the_network_gives() -> None:
@@ -212,8 +218,7 @@ def test_values_are_the_models_own_head_on_what_the_network_gives() -> None:
         expected = model.lm_head(made.network(path.hidden[i])).detach()
         found = made.logits(made.network, path.hidden[None])[0, i].detach()
         # Each of 40 tokens has that share before anything is learnt.
-        torch.testing.assert_close(found[20:60], expected[20:60] - math.log(40))
-        assert bool((found[:20] == -math.inf).all())
+        torch.testing.assert_close(found, expected[20:60] - math.log(40))
 
 
 def test_draws_follow_the_values_of_the_likeliest_tokens() -> None:
@@ -230,15 +235,49 @@ def test_draws_follow_the_values_of_the_likeliest_tokens() -> None:
     logits = made.logits(made.network, paths[0].hidden[None])[0, 0].detach()
     top = logits.topk(3)
     found = Counter(path.prompt.ids[0] for path in paths)
-    assert set(found) == set(top.indices.tolist())
-    shares = [found[token] / 4000 for token in top.indices.tolist()]
+    best = (20 + top.indices).tolist()
+    assert set(found) == set(best)
+    shares = [found[token] / 4000 for token in best]
     assert shares == pytest.approx(top.values.softmax(0).tolist(), abs=0.03)
-    assert made.likeliest().prompt.ids == (int(top.indices[0]),)
+    assert likeliest(made).ids == (best[0],)
     # At twice the temperature, from twice as many.
     hot = Counter(path.prompt.ids[0] for path in drawn(made, 4000, top_k=3, temperature=2.0))
     assert len(hot) == 6
     chances = (logits.topk(6).values / 2).softmax(0)
     assert hot.most_common(1)[0][1] / 4000 == pytest.approx(float(chances[0]), abs=0.03)
+
+
+@pytest.mark.parametrize(("stop", "length"), [(0.2, 3), (0.6, 1)])
+def test_the_likeliest_prompt_ends_where_a_stop_is_likelier_than_all_tokens(
+    stop: float, length: int
+) -> None:
+    """And not where it is likelier than each: 40 tokens have 0.8 together, 0.02 alone."""
+    made = policy(space(3, shortest=1))
+    with torch.no_grad():
+        bias = made.network.get_parameter("2.bias")
+        bias[-1] = math.log(stop / (1 - stop)) - math.log(STOP / (1 - STOP))
+    (path,) = made.followed([TokenPrompt((30, 40))])
+    chances = made.logits(made.network, path.hidden[None]).softmax(-1)[0].detach()
+    assert chances[1:, 40].tolist() == pytest.approx([stop] * 2, rel=0.01)
+    assert float(chances[1:, :40].max()) < stop
+    assert len(likeliest(made)) == length
+
+
+def test_tokens_that_are_not_allowed_have_no_part() -> None:
+    spoilt = copy.deepcopy(tiny_lm())
+    with torch.no_grad():
+        spoilt.head.weight[60:] = math.nan
+    found = []
+    for lm in (tiny_lm(), spoilt):
+        where = Objective(HiddenWords(), lm, Budget(N_EXAMPLES))
+        made = shaken(SoftQPolicy(where, space(3, shortest=1), 8, RNG(0)))
+        paths = made.drawn(8, 99, 1.0, RNG(1), looks=True)
+        assert paths[0].prompt == likeliest(made)
+        Learner(made, SoftQ().hyperparameters).step(paths, np.arange(9.0))
+        weights = [one.detach() for one in made.network.parameters()]
+        found.append(([path.prompt for path in paths], weights))
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=0, atol=0)
 
 
 def test_prompts_are_written_as_they_would_be_followed() -> None:
@@ -279,20 +318,29 @@ def test_each_prompt_is_paid_once_and_a_small_space_is_scored_out() -> None:
     assert len(task.asked) == len(set(task.asked)) == 3 + 3**2
 
 
+def noting(monkeypatch: pytest.MonkeyPatch) -> list[TokenPrompt]:
+    """The likeliest prompts that are looked at."""
+    found: list[TokenPrompt] = []
+    own = SoftQPolicy.drawn
+
+    def noted(self: SoftQPolicy, *given: Any, looks: bool) -> list[Path]:
+        paths = own(self, *given, looks=looks)
+        if looks:
+            found.append(paths[0].prompt)
+        return paths
+
+    monkeypatch.setattr(SoftQPolicy, "drawn", noted)
+    return found
+
+
 def test_the_last_draw_has_the_likeliest_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks, look = [], SoftQPolicy.likeliest
-
-    def noted(self: SoftQPolicy) -> Path:
-        looks.append(look(self))
-        return looks[-1]
-
-    monkeypatch.setattr(SoftQPolicy, "likeliest", noted)
+    looks = noting(monkeypatch)
     task = Noted()
     # Fewer draws than from one look to the next.
     with pytest.raises(BudgetExhausted):
         SoftQ(preset="paper", prompts=4, width=16).run(objective(task, 17), space(4), RNG(0))
     assert looks
-    assert looks[0].prompt in task.asked[-5:]
+    assert looks[0] in task.asked[-5:]
 
 
 def test_starts_are_scored_first_and_learnt_from() -> None:
@@ -308,21 +356,13 @@ def test_starts_are_scored_first_and_learnt_from() -> None:
 def test_the_likeliest_prompt_is_scored_in_between(
     every: int, place: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    likeliest: list[TokenPrompt] = []
-    own = SoftQPolicy.likeliest
-
-    def noted(self: SoftQPolicy) -> Path:
-        found = own(self)
-        likeliest.append(found.prompt)
-        return found
-
-    monkeypatch.setattr(SoftQPolicy, "likeliest", noted)
+    looks = noting(monkeypatch)
     task = Noted()
     method = SoftQ(prompts=4, greedy_every=every)
     with pytest.raises(BudgetExhausted):
         method.run(objective(task, 12), space(5), RNG(0))
-    assert task.asked[place] == likeliest[0]
-    assert set(likeliest[:-1]) <= set(task.asked)
+    assert task.asked[place] == looks[0]
+    assert set(looks[:-1]) <= set(task.asked)
 
 
 def test_it_learns_what_random_draws_find_by_luck() -> None:
