@@ -369,10 +369,10 @@ def test_it_learns_what_random_draws_find_by_luck() -> None:
     """One token in ten is hidden, all on one side of a plane that the model's head can draw."""
     learnt, uniform = (searched(one, 0, length=5) for one in (SoftQ(), RandomSearch()))
     assert learnt.rows == uniform.rows
-    assert learnt.trace[-1][1] > uniform.trace[-1][1] + 0.1
-    rewards = [reward for _, reward in learnt.points]
+    assert learnt.trace[-1][1] >= uniform.trace[-1][1]
+    rewards, luck = ([reward for _, reward in one.points] for one in (learnt, uniform))
     # Of 50 prompts of five tokens, one in ten of which is hidden, the mean varies by 0.02.
-    assert np.mean(rewards[-50:]) > np.mean(rewards[:50]) + 0.2
+    assert np.mean(rewards[-50:]) > max(np.mean(rewards[:50]), np.mean(luck)) + 0.5
 
 
 @pytest.mark.parametrize("kind", ["bert", "t5"])
