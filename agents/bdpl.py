@@ -15,7 +15,8 @@ from rlprompt.agents.policies.stopping import LEAN
 from rlprompt.agents.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.objective import Objective
-from rlprompt.search.space import TokenSpace, first_words
+from rlprompt.search.pools import first_words
+from rlprompt.search.space import TokenSpace
 from rlprompt.types import Floats, PromptKind
 
 

@@ -15,7 +15,8 @@ from rlprompt.agents.ranges import check_ranges
 from rlprompt.data.examples import check_choice
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import AskTell, Proposals
-from rlprompt.search.space import SoftSpace, commonest, typable_tokens
+from rlprompt.search.space import SoftSpace
+from rlprompt.search.vocabulary import commonest, typable_tokens
 from rlprompt.types import Floats, PromptKind
 
 # A full covariance is learnt in about 1000 evaluations a dimension (Nevergrad's documentation,

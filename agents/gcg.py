@@ -16,7 +16,8 @@ from rlprompt.agents.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import halve, halving_size
 from rlprompt.search.objective import Objective
-from rlprompt.search.space import TokenSpace, first_words
+from rlprompt.search.pools import first_words
+from rlprompt.search.space import TokenSpace
 from rlprompt.types import Floats, Loss, PromptKind
 
 # Of the first prompts: common words that half of them are drawn of, as in `Grow`; the share of the

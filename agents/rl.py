@@ -23,7 +23,8 @@ from rlprompt.agents.ranges import check_ranges
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.search.objective import Objective
-from rlprompt.search.space import SoftSpace, TokenSpace, first_words
+from rlprompt.search.pools import first_words
+from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.types import PromptKind
 
 # Principal components by which a policy knows a token. As for `PPO`.

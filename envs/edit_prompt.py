@@ -12,7 +12,8 @@ from rlprompt.envs.edits import Edit, Edits
 from rlprompt.envs.episodes import Array, Episodes, Flags, PromptEnv, PromptVectorEnv
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.objective import Objective
-from rlprompt.search.space import TokenSpace, first_words
+from rlprompt.search.pools import first_words
+from rlprompt.search.space import TokenSpace
 from rlprompt.types import Floats
 
 # Edits of an episode. TEMPERA (Zhang et al. 2023, arXiv 2211.11890): 8.

@@ -27,9 +27,10 @@ from rlprompt.data.load import load_splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.budget import Budget
+from rlprompt.search.make_space import make_space
 from rlprompt.search.memo import Answer, TrainQuestion
 from rlprompt.search.objective import CHUNK, BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser, make_space
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.store.database import Database
 from rlprompt.store.record import Record
 from rlprompt.store.schema import STUDY

@@ -27,13 +27,14 @@ from rlprompt.check.toy import Call, ToyTask, toy_lm
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt
 from rlprompt.search.budget import Budget
+from rlprompt.search.make_space import make_space
 from rlprompt.search.objective import (
     BudgetExhausted,
     Evaluation,
     GradientEvaluation,
     Objective,
 )
-from rlprompt.search.optimiser import Optimiser, make_space
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import plain
 from rlprompt.search.space import Space
 from rlprompt.tasks.base import prompt_rows

@@ -36,8 +36,8 @@ from rlprompt.check.state import changed, model_state
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, SoftPrompt, TextPrompt, TokenPrompt
+from rlprompt.search.make_space import make_space
 from rlprompt.search.objective import CHUNK
-from rlprompt.search.optimiser import make_space
 from rlprompt.search.space import TextSpace, TokenSpace
 from rlprompt.tasks.base import Measured, Task, what_it_writes
 from rlprompt.tasks.completed import as_task

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Pool
-from rlprompt.search.space import common_words, typable_tokens
+from rlprompt.search.space import TokenSpace
+from rlprompt.search.vocabulary import common_words, typable_tokens
 from rlprompt.tasks.base import Task
 from rlprompt.template import Template
 from rlprompt.types import Ids
@@ -127,3 +128,16 @@ def likely_tokens(
         last = hidden(heads[start : start + CHUNK])
         logits += lm.next_logits(last, ids).double().sum(0).cpu().numpy()
     return [int(token) for token in ids[np.argsort(-logits, kind="stable")]]
+
+
+def first_words(lm: FrozenLM, space: TokenSpace, count: int, rng: np.random.Generator) -> list[int]:
+    """So many tokens of a space that are the most worth trying, in random order.
+
+    The first of the space's own order (`TokenSpace.ranked`), or else the most common of its words;
+    where there are few words, or none, other tokens behind them. Fewer where the space has fewer.
+    """
+    words: list[int] = rng.permutation(
+        (space.ranked or common_words(lm, space.allowed))[:count]
+    ).tolist()
+    others: list[int] = rng.permutation(np.setdiff1d(space.allowed, words)).tolist()
+    return words + others[: count - len(words)]

@@ -29,9 +29,10 @@ from rlprompt.search.evaluation import (
     scores_of,
     shown_answers,
 )
+from rlprompt.search.make_space import make_space
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser, check_model, check_shows, make_space
+from rlprompt.search.optimiser import Optimiser, check_model, check_shows
 from rlprompt.search.result import MARKS, Candidate, Incumbent, Result, plain
 from rlprompt.search.selection import (
     EarlyStopping,

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import cast
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, PrefixPrompt, Prompt, SoftPrompt, TextPrompt, TokenPrompt
+from rlprompt.search.vocabulary import bans, commonest, typable_tokens
 
 logger = logging.getLogger(__name__)
 
 ReadKeys = Callable[[Sequence[SoftPrompt]], NDArray[np.float32]]
 """What the layers make of soft prompts: `Objective.keys_and_values`, `FrozenLM.keys_and_values`."""
 
-# Of how many common tokens vectors begin with some: Lester et al.'s number.
-COMMONEST = 5000
 # Prompts of random tokens, and tokens of each, by which the spread of keys and values is told.
 SPREAD_OF = (16, 4)
 
@@ -87,7 +84,7 @@ class TokenSpace:
                 without a space before it. One that takes several tokens cannot be banned.
             tokens: The ids to choose from instead, such as a task's own (`Task.tokens`).
         """
-        ids, words = _bans(banned)
+        ids, words = bans(banned)
         texts = typable_tokens(lm) if tokens is None else {i: lm.decode([i]) for i in tokens}
         spelt = {token: text.strip().casefold() for token, text in texts.items()}
         for word in sorted(words - set(spelt.values())):
@@ -124,86 +121,6 @@ class TokenSpace:
             and self.shortest <= len(prompt) <= self.length
             and bool(np.isin(prompt.ids, self.allowed).all())
         )
-
-
-def _bans(banned: Collection[str | int]) -> tuple[set[int], set[str]]:
-    """What is banned: ids, and words without their case and the space before them."""
-    words = {ban.strip().casefold() for ban in banned if isinstance(ban, str)}
-    return {int(ban) for ban in banned if not isinstance(ban, str)}, words
-
-
-def banned_tokens(lm: FrozenLM, prompt: TokenPrompt, banned: Collection[str | int]) -> list[str]:
-    """Texts of a prompt's tokens that are banned, as `TokenSpace.from_lm` reads that."""
-    ids, words = _bans(banned)
-    texts = {token: lm.decode([token]) for token in prompt.ids}
-    return [t for i, t in texts.items() if i in ids or t.strip().casefold() in words]
-
-
-# Trying 49,152 tokens takes 2 s, and every search of a comparison asks.
-_typable: WeakKeyDictionary[FrozenLM, Mapping[int, str]] = WeakKeyDictionary()
-
-
-def typable_tokens(lm: FrozenLM) -> Mapping[int, str]:
-    """Ids and texts of the tokens that are printable and give the same id when typed again.
-
-    Leaves out special tokens, pieces of a character, control characters and white space alone.
-    """
-    if lm in _typable:
-        return _typable[lm]
-    tokenizer = lm.tokenizer
-    special = set(tokenizer.all_special_ids)
-    special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    ids = [i for i in range(min(len(tokenizer), lm.n_vocabulary)) if i not in special]
-    texts = [lm.decode([i]) for i in ids]
-    typed = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    _typable[lm] = {
-        i: text
-        for i, text, again in zip(ids, texts, cast("list[list[int]]", typed), strict=True)
-        if again == [i] and text.strip() and text.isprintable() and "\ufffd" not in text
-    }
-    return _typable[lm]
-
-
-def common_words(lm: FrozenLM, allowed: Collection[int]) -> list[int]:
-    """Allowed tokens that are whole words, the most common first.
-
-    Tokenizers are trained by frequency, so a low id is a common piece (byte pairs are merged in the
-    order of their counts, and vocabularies are sorted by them). A word begins with a space where
-    the tokenizer writes words so, is of letters, and has three or more: shorter ones are mostly
-    pieces of words.
-    """
-    texts = typable_tokens(lm)
-    words = [(token, texts[token]) for token in sorted(allowed) if token in texts]
-    spaced = [token for token, text in words if text[:1] == " " and _is_word(text[1:])]
-    return spaced or [token for token, text in words if _is_word(text.strip())]
-
-
-def commonest(lm: FrozenLM, allowed: Collection[int]) -> list[int]:
-    """The `COMMONEST` most common of the allowed tokens, ascending: the lowest ids.
-
-    Without single characters, of which some vocabularies have thousands before their first word,
-    unless there is nothing else.
-    """
-    texts = typable_tokens(lm)
-    ids = sorted(allowed)
-    return ([i for i in ids if len(texts.get(i, "").strip()) > 1] or ids)[:COMMONEST]
-
-
-def first_words(lm: FrozenLM, space: TokenSpace, count: int, rng: np.random.Generator) -> list[int]:
-    """So many tokens of a space that are the most worth trying, in random order.
-
-    The first of the space's own order (`TokenSpace.ranked`), or else the most common of its words;
-    where there are few words, or none, other tokens behind them. Fewer where the space has fewer.
-    """
-    words: list[int] = rng.permutation(
-        (space.ranked or common_words(lm, space.allowed))[:count]
-    ).tolist()
-    others: list[int] = rng.permutation(np.setdiff1d(space.allowed, words)).tolist()
-    return words + others[: count - len(words)]
-
-
-def _is_word(text: str) -> bool:
-    return len(text) >= 3 and text.isalpha()
 
 
 class _Around:

@@ -21,15 +21,8 @@ from rlprompt.prompt import SoftPrompt, Start, TextPrompt, TokenPrompt, vector_p
 from rlprompt.search.allocation import halve, halving_cost
 from rlprompt.search.objective import Objective
 from rlprompt.search.pools import telling_words
-from rlprompt.search.space import (
-    PrefixSpace,
-    SoftSpace,
-    Space,
-    TextSpace,
-    TokenSpace,
-    banned_tokens,
-    common_words,
-)
+from rlprompt.search.space import PrefixSpace, SoftSpace, Space, TextSpace, TokenSpace
+from rlprompt.search.vocabulary import banned_tokens, common_words
 from rlprompt.tasks.base import Task
 from rlprompt.tasks.wording import Wording
 

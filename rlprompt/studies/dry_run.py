@@ -28,8 +28,8 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.analysis import parts
 from rlprompt.search.budget import Budget
+from rlprompt.search.make_space import make_space
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import make_space
 from rlprompt.search.result import MARKS
 from rlprompt.search.selection import rounds
 from rlprompt.studies.controls import ControlPlan

@@ -20,7 +20,8 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.models.served_lm import Asked, ServedLM
 from rlprompt.prompt import Length, Pool, Start, TokenPrompt
 from rlprompt.search.budget import Budget
-from rlprompt.search.optimiser import Optimiser, check_model, check_shows, make_space
+from rlprompt.search.make_space import make_space
+from rlprompt.search.optimiser import Optimiser, check_model, check_shows
 from rlprompt.search.selection import Selection
 from rlprompt.studies.controls import ControlPlan, plan_controls, written_by_hand
 from rlprompt.studies.references import Reference, check_references

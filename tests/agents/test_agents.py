@@ -25,7 +25,8 @@ from rlprompt.search.objective import BudgetExhausted, Evaluation, Objective
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
-from rlprompt.search.space import SoftSpace, TokenSpace, common_words
+from rlprompt.search.space import SoftSpace, TokenSpace
+from rlprompt.search.vocabulary import common_words
 
 RNG = np.random.default_rng
 

@@ -17,7 +17,9 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.space import TokenSpace, common_words, first_words
+from rlprompt.search.pools import first_words
+from rlprompt.search.space import TokenSpace
+from rlprompt.search.vocabulary import common_words
 
 RNG = np.random.default_rng
 

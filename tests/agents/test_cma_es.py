@@ -15,7 +15,8 @@ from rlprompt.check.optimiser import check_optimiser
 from rlprompt.prompt import SoftPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.space import SoftSpace, typable_tokens
+from rlprompt.search.space import SoftSpace
+from rlprompt.search.vocabulary import typable_tokens
 
 RNG = np.random.default_rng
 SPACE = SoftSpace(np.zeros((5, 16), dtype=np.float32), 1.0)

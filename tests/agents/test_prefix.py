@@ -18,8 +18,9 @@ from rlprompt.agents.prefix import PrefixTuning
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, Prompt
 from rlprompt.search.budget import Budget
+from rlprompt.search.make_space import make_space
 from rlprompt.search.objective import BudgetExhausted, Evaluation, Objective
-from rlprompt.search.optimiser import Optimiser, make_space
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.space import PrefixSpace
 from rlprompt.types import Floats
 

@@ -21,10 +21,12 @@ from rlprompt.agents.ppo_edit import EditPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_q import SoftQ
 from rlprompt.prompt import Length, Pool, Prompt, TokenPrompt
-from rlprompt.search.optimiser import Optimiser, make_space
+from rlprompt.search.make_space import make_space
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.pools import likely_tokens, ranked_pool, telling_words
 from rlprompt.search.run import search
-from rlprompt.search.space import TokenSpace, common_words
+from rlprompt.search.space import TokenSpace
+from rlprompt.search.vocabulary import common_words
 from rlprompt.template import Query, Template
 
 RNG = partial(np.random.default_rng, 0)

@@ -16,9 +16,9 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, SoftPrompt, TokenPrompt, checked_starts
 from rlprompt.search.budget import Budget
+from rlprompt.search.make_space import make_space
 from rlprompt.search.memo import KeysQuestion, Scope, TrainQuestion
 from rlprompt.search.objective import Objective
-from rlprompt.search.optimiser import make_space
 from rlprompt.search.result import prompt_from_state, prompt_state
 from rlprompt.search.run import search
 from rlprompt.search.space import PrefixSpace

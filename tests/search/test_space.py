@@ -8,57 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from tiny import HIDDEN, tiny_lm
+from tiny import HIDDEN
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, SoftPrompt, TokenPrompt
-from rlprompt.search.space import SoftSpace, TokenSpace, typable_tokens
+from rlprompt.search.space import SoftSpace, TokenSpace
+from rlprompt.search.vocabulary import typable_tokens
 
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
-
-
-class TestTypableTokens:
-    @pytest.fixture
-    def typable(self, real_tokenizer: FrozenLM) -> dict[int, str]:
-        return dict(typable_tokens(real_tokenizer))
-
-    def test_each_can_be_read_and_typed(
-        self, real_tokenizer: FrozenLM, typable: dict[int, str]
-    ) -> None:
-        assert all(text.isprintable() and text.strip() for text in typable.values())
-        for token, text in list(typable.items())[::7]:  # of 49,000, each by itself
-            assert text == real_tokenizer.decode([token])
-            assert real_tokenizer.encode(text) == (token,)
-
-    def test_none_is_special(self, real_tokenizer: FrozenLM, typable: dict[int, str]) -> None:
-        added = real_tokenizer.tokenizer.added_tokens_decoder
-        special = {token for token, entry in added.items() if entry.special}
-        assert len(special) == 17  # <|endoftext|>, <|im_start|>, <repo_name>, ...
-        assert not special & typable.keys()
-
-    def test_they_are_most_of_a_vocabulary(self, typable: dict[int, str]) -> None:
-        assert 0.98 * 49_152 < len(typable) < 49_152
-        assert {" It", "It", " was", " great", "!"} <= set(typable.values())
-
-    def test_what_is_left_out_cannot_be_read_or_typed(
-        self, real_tokenizer: FrozenLM, typable: dict[int, str]
-    ) -> None:
-        added = real_tokenizer.tokenizer.added_tokens_decoder
-        for token in set(range(49_152)) - typable.keys() - added.keys():
-            text = real_tokenizer.decode([token])
-            assert (
-                not text.strip()
-                or not text.isprintable()
-                or "\ufffd" in text
-                or real_tokenizer.encode(text) != (token,)
-            )
-
-    def test_a_table_longer_than_the_tokenizer_has_no_more(self) -> None:
-        lm = tiny_lm("llama", vocab_size=400)
-        assert lm.n_vocabulary == 400
-        assert max(typable_tokens(lm)) < len(lm.tokenizer)
 
 
 class TestTokenSpace:

@@ -38,11 +38,13 @@ from rlprompt.prompt import (
     checked_starts,
 )
 from rlprompt.search.budget import Budget
+from rlprompt.search.make_space import make_space
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser, make_space
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.run import search
-from rlprompt.search.space import SoftSpace, TokenSpace, typable_tokens
+from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.search.starts import DRAWN, best_starts
+from rlprompt.search.vocabulary import typable_tokens
 from rlprompt.tasks.base import Task
 
 UP_TO_3 = Length(3)
@@ -151,7 +153,7 @@ class TestVectors:
     def test_by_default_they_are_rows_of_the_most_common_tokens(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sys.modules[SoftSpace.__module__], "COMMONEST", 2)
+        monkeypatch.setattr(sys.modules[typable_tokens.__module__], "COMMONEST", 2)
         words = [i for i, text in typable_tokens(lm()).items() if len(text.strip()) > 1]
         assert space("soft", "vocabulary", 20).tokens == tuple(sorted(words)[:2])
         assert len(space("soft", "vocabulary", 20, tokens={"words": 3}).tokens) == 3

@@ -20,8 +20,8 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, SoftPrompt, Start, TextPrompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.evaluation import describe
+from rlprompt.search.make_space import make_space
 from rlprompt.search.objective import Objective
-from rlprompt.search.optimiser import make_space
 from rlprompt.search.result import Result, prompt_from_state, prompt_state
 from rlprompt.search.run import search
 from rlprompt.search.selection import Selection, entrants
