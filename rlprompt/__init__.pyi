@@ -38,18 +38,18 @@ from .tasks.base import Task as Task
 from .tasks.classification import ClassificationTask as ClassificationTask
 from .tasks.compression import CompressionTask as CompressionTask
 from .tasks.function import FunctionTask as FunctionTask
-from .tasks.function import (
-    RewardError as RewardError,
-)
-from .tasks.function import (
-    RewardFunction as RewardFunction,
-)
-from .tasks.function import (
-    reward as reward,
-)
 from .tasks.generation import GenerationTask as GenerationTask
 from .tasks.label_search import find_label_words as find_label_words
 from .tasks.multiple_choice import MultipleChoiceTask as MultipleChoiceTask
+from .tasks.reward_function import (
+    RewardError as RewardError,
+)
+from .tasks.reward_function import (
+    RewardFunction as RewardFunction,
+)
+from .tasks.reward_function import (
+    reward as reward,
+)
 from .tasks.style_transfer import StyleTransferTask as StyleTransferTask
 from .template import Query as Query
 from .template import Template as Template

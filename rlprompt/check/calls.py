@@ -17,7 +17,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.models.noise import NotFiniteError
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.tasks.base import LARGEST, Task, unusable
-from rlprompt.tasks.function import RewardError
+from rlprompt.tasks.reward_function import RewardError
 from rlprompt.types import Floats
 
 T = TypeVar("T")

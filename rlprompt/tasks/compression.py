@@ -48,7 +48,7 @@ class CompressionTask(Task):
             prompts.
 
     >>> from rlprompt.check.toy import toy_lm
-    >>> from rlprompt.tasks.function import FunctionTask, RewardFunction
+    >>> from rlprompt.tasks import FunctionTask, RewardFunction
     >>> def politeness(prompt_text, examples):
     ...     return [float("please" in prompt_text)] * len(examples)
     >>> splits = Splits(*[(Example({"text": text}, ""),) for text in "abc"])

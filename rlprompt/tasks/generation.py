@@ -25,9 +25,9 @@ from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.tasks.base import InContextExamples, Measured
-from rlprompt.tasks.function import RewardFunction, in_place, load_reward
 from rlprompt.tasks.likelihood import LOG_LIKELIHOOD, Likelihood, Pooling, reference_texts
 from rlprompt.tasks.metrics import METRICS, AnswerMetric, metric
+from rlprompt.tasks.reward_function import RewardFunction, in_place, load_reward
 from rlprompt.tasks.showing import MOST_SHOTS, SEPARATOR, demonstration
 from rlprompt.tasks.templated import TemplateTask, columns
 from rlprompt.template import Template, TemplateText

@@ -17,8 +17,9 @@ from rlprompt.check.task import check_task
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.tasks.classification import ClassificationTask
-from rlprompt.tasks.function import FunctionTask, RewardFunction
+from rlprompt.tasks.function import FunctionTask
 from rlprompt.tasks.generation import GenerationTask
+from rlprompt.tasks.reward_function import RewardFunction
 from rlprompt.template import Template
 
 LABELS = ("neg", "pos")

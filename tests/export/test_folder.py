@@ -23,7 +23,8 @@ from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.search.result import Result, Score
 from rlprompt.store.store import StoredRun
 from rlprompt.tasks.compression import CompressionTask
-from rlprompt.tasks.function import FunctionTask, reward
+from rlprompt.tasks.function import FunctionTask
+from rlprompt.tasks.reward_function import reward
 
 
 @pytest.mark.parametrize("kind", KINDS)

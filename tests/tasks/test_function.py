@@ -1,11 +1,8 @@
-"""A person's reward functions: called right, checked, and blamed by name where they fail."""
+"""A task of a function: its reward is one of the prompt's text, and no model is asked."""
 
 from __future__ import annotations
 
-import decimal
-import hashlib
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,221 +12,51 @@ from tiny import tiny_lm
 
 from rlprompt.data.load import Example
 from rlprompt.prompt import SoftPrompt, TokenPrompt
-from rlprompt.tasks.function import FunctionTask, RewardError, RewardFunction, load_reward, reward
+from rlprompt.tasks.function import FunctionTask
+from rlprompt.tasks.reward_function import reward
 
 EXAMPLES = fake_splits().train
 
 
-def lengths(outputs: Sequence[str], examples: Sequence[Example]) -> list[float]:
-    return [len(output) / 2 for output in outputs]
+def politeness(prompt_text: str, examples: Sequence[Example]) -> list[float]:
+    return [len(prompt_text) + len(example.fields["text"]) for example in examples]
 
 
-def giving(answer: Any) -> RewardFunction:
-    def answering(outputs: Sequence[str], examples: Sequence[Example]) -> Any:
-        return answer
-
-    return RewardFunction(answering)
-
-
-def test_a_reward_reads_outputs_or_the_text_of_the_prompt() -> None:
-    assert reward(lengths).reads == "outputs"
-    assert reward(lengths)(["ab"], EXAMPLES[:1]) == [1.0]
-    assert reward(lengths).score(["ab", "", "abc"], EXAMPLES, "p").tolist() == [1.0, 0.0, 1.5]
+def test_rewards_are_those_of_the_prompts_text() -> None:
+    lm = tiny_lm("llama")
+    task = FunctionTask("polite", fake_splits(), reward(politeness), "please")
+    prompts = [TokenPrompt((5, 6)), TokenPrompt(), task.written(lm, "please")]
+    texts = [lm.decode(prompt.ids) for prompt in prompts]
+    rewards = task.rewards(lm, prompts, EXAMPLES)
+    assert rewards.tolist() == [politeness(text, EXAMPLES) for text in texts]
+    assert texts[2] == "please"
 
 
-def test_a_reward_of_outputs_may_see_the_prompt_of_each() -> None:
-    @reward
-    def own_words(
-        outputs: Sequence[str], examples: Sequence[Example], prompts: Sequence[str]
-    ) -> list[float]:
-        pairs = zip(outputs, examples, prompts, strict=True)
-        return [float(output not in prompt + one.label) for output, one, prompt in pairs]
+def test_it_may_say_in_words_what_a_prompt_lacks() -> None:
+    def politely(prompt_text: str, examples: Sequence[Example]) -> Any:
+        return [0.0] * len(examples), [f"no please in {prompt_text!r}"] * len(examples)
 
-    assert (own_words.reads, own_words.takes_prompts) == ("outputs", True)
-    assert not reward(lengths).takes_prompts
-    # The labels are a, b and a.
-    assert own_words.score(["so", "b", "no"], EXAMPLES, "It was so").tolist() == [0.0, 0.0, 1.0]
-    assert own_words(["so"], EXAMPLES[:1], ["It was"]) == [1.0]
+    lm = tiny_lm("llama")
+    task = FunctionTask("polite", fake_splits(), reward(politely))
+    said = task.feedback(lm, [task.written(lm, "do it")], EXAMPLES)
+    assert said == (("no please in 'do it'",) * 3,)
 
 
-def test_an_error_of_a_reward_that_sees_the_prompt_is_told_alike() -> None:
-    def fails(
-        outputs: Sequence[str], examples: Sequence[Example], prompts: Sequence[str]
-    ) -> list[float]:
-        return [1 / (output != prompt) for output, prompt in zip(outputs, prompts, strict=True)]
+def test_what_it_says_of_one_prompt_stays_with_it() -> None:
+    def rudely(prompt_text: str, examples: Sequence[Example]) -> Any:
+        rewards = [0.0] * len(examples)
+        return rewards if "please" in prompt_text else (rewards, ["rude"] * len(examples))
 
-    with pytest.raises(RewardError, match=r"ZeroDivisionError.* train.csv:3 where .* wrote 'so',"):
-        RewardFunction(fails).score(["a", "so", "b"], EXAMPLES, "so")
-
-
-@pytest.mark.parametrize(
-    "function",
-    [
-        lambda outputs: [],
-        lambda texts, examples: [],
-        lambda examples, outputs: [],
-        lambda outputs, examples, prompt: [],
-        lambda prompt_text, examples, prompts: [],
-        len,
-    ],
-)
-def test_other_arguments_are_refused(function: Callable[..., Any]) -> None:
-    with pytest.raises(
-        ValueError, match=r"write it as score\(outputs, examples\), score\(outputs, ex"
-    ):
-        reward(function)
+    lm = tiny_lm("llama")
+    task = FunctionTask("polite", fake_splits(), reward(rudely))
+    prompts = [task.written(lm, text) for text in ("please", "do it")]
+    assert task.feedback(lm, prompts, EXAMPLES) == (("",) * 3, ("rude",) * 3)
+    assert task.feedback(lm, prompts[:1], EXAMPLES) is None
 
 
-@pytest.mark.parametrize("answer", [[True, False, 1], np.ones(3, np.float16), (1, 2.0, 3)])
-def test_all_kinds_of_real_numbers_are_rewards(answer: Any) -> None:
-    assert giving(answer).score(["", "", ""], EXAMPLES, "p").dtype == np.float64
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        ([1.0, 2.0], "gave 2 rewards under the prompt 'p'; it must give a list of 3 numbers"),
-        ("abc", "gave str 'abc' under the prompt 'p'; it must give a list of 3 numbers"),
-        (1.0, "gave float 1.0 under the prompt 'p'"),
-        (None, "gave NoneType None under the prompt 'p'"),
-        ({1.0, 2.0, 3.0}, "gave a set, not a list of 3 numbers"),
-        ([1.0, float("nan"), 1.0], "gave float nan for 'b' on the example train.csv:3, under the"),
-        ([1.0, 1.0, np.inf], "gave float inf for 'c' on the example train.csv:4"),
-        ([1j, 1.0, 1.0], "gave complex 1j for 'a' on the example train.csv:2"),
-        (["1", 1.0, 1.0], "gave str '1' for 'a' on the example train.csv:2"),
-        ([None, 1.0, 1.0], "gave NoneType None for 'a'"),
-        (np.ones((3, 1)), r"gave ndarray array\(\[1.\]\) for 'a'"),
-        ([decimal.Decimal(1), 1.0, 1.0], r"gave Decimal Decimal\('1'\) for 'a'"),
-    ],
-)
-def test_what_is_no_reward_is_named(answer: Any, message: str) -> None:
-    with pytest.raises(RewardError, match=message):
-        giving(answer).score(["a", "b", "c"], EXAMPLES, "p")
-
-
-def test_texts_may_stand_beside_the_numbers() -> None:
-    found = giving(([1, 0.5, 0], ["fine", "", "too long"]))
-    assert found.score(["a", "b", "c"], EXAMPLES, "p").tolist() == [1.0, 0.5, 0.0]
-    assert found.feedback(["a", "b", "c"], EXAMPLES, "p") == ("fine", "", "too long")
-    assert giving([1, 2, 3]).feedback(["a", "b", "c"], EXAMPLES, "p") is None
-    assert giving((1, 0)).score(["a", "b"], EXAMPLES[:2], "p").tolist() == [1.0, 0.0]
-
-
-@pytest.mark.parametrize("texts", [["fine"], ["fine", "so", 3], []])
-def test_texts_of_the_wrong_kind_are_named(texts: list[Any]) -> None:
-    with pytest.raises(RewardError, match="with its numbers, under the prompt 'p'; give a list"):
-        giving(([1, 2, 3], texts)).score(["a", "b", "c"], EXAMPLES, "p")
-
-
-def test_an_error_names_the_prompt_the_example_and_the_line() -> None:
-    def fails(outputs: Sequence[str], examples: Sequence[Example]) -> list[float]:
-        return [{"a": 1.0, "c": 2.0}[output] for output in outputs]
-
-    with pytest.raises(RewardError) as caught:
-        RewardFunction(fails).score(["a", "b", "c"], EXAMPLES, " the prompt")
-    assert str(caught.value).startswith(f"reward {fails.__qualname__} raised KeyError: 'b' at ")
-    assert "test_function.py:" in str(caught.value)
-    assert "on the example train.csv:3 where the model wrote 'b'" in str(caught.value)
-    assert str(caught.value).endswith("under the prompt ' the prompt'")
-    assert isinstance(caught.value.__cause__, KeyError)
-
-
-def test_an_error_of_no_single_example_is_told_as_such() -> None:
-    def fails(prompt_text: str, examples: Sequence[Example]) -> list[float]:
-        return [0.0] if len(examples) == 1 else [1 / 0]
-
-    with pytest.raises(RewardError, match="on 3 examples together, though on none of them alone"):
-        RewardFunction(fails).score("p", EXAMPLES, "p")
-
-
-class TestFingerprint:
-    def test_it_is_that_of_the_whole_file(self, tmp_path: Path) -> None:
-        texts = {
-            "one": "def score(outputs, examples): return helper(outputs)\ndef helper(o): return o",
-            "two": "def score(outputs, examples): return helper(outputs)\ndef helper(o): return 1",
-        }
-        found = []
-        for folder, text in texts.items():
-            (tmp_path / folder).mkdir()
-            (tmp_path / folder / "same.py").write_text(text)
-            found.append(load_reward(f"{tmp_path}/{folder}/same.py:score").fingerprint)
-        assert found[0] != found[1]
-        assert load_reward(f"{tmp_path}/one/same.py:score").fingerprint == found[0]
-
-    def test_what_it_imports_of_its_folder_counts_and_what_lies_there_besides_does_not(
-        self, tmp_path: Path
-    ) -> None:
-        texts = {
-            "score.py": "import json\nfrom helper import good\n\n"
-            "def score(outputs, examples):\n    return good(outputs)\n",
-            "helper.py": "def good(outputs):\n    import deep\n    return deep.ones(outputs)\n",
-            "deep.py": "def ones(outputs):\n    return [1.0] * len(outputs)\n",
-            "other.py": "",
-        }
-
-        def fingerprint(folder: str, **changed: str) -> str:
-            (tmp_path / folder).mkdir()
-            for name, text in texts.items():
-                (tmp_path / folder / name).write_text(text + changed.get(name[:-3], ""))
-            return load_reward(f"{tmp_path}/{folder}/score.py:score").fingerprint
-
-        first = fingerprint("first")
-        assert fingerprint("same") == fingerprint("more", other="# edited") == first
-        changed = {fingerprint(name, **{name: "# edited"}) for name in ("score", "helper", "deep")}
-        assert len(changed | {first}) == 4
-
-    def test_a_function_alone_in_its_folder_has_the_fingerprint_of_before(
-        self, tmp_path: Path
-    ) -> None:
-        text = "import json\ndef score(outputs, examples):\n    return [0.0] * len(outputs)\n"
-        (tmp_path / "score.py").write_text(text)
-        expected = hashlib.blake2b(f"score\n{text}".encode(), digest_size=16).hexdigest()
-        assert load_reward(f"{tmp_path}/score.py:score").fingerprint == expected
-
-    def test_a_function_without_a_text_is_refused(self) -> None:
-        scope: dict[str, Any] = {}
-        exec("def score(outputs, examples): return []", scope)
-        with pytest.raises(ValueError, match="the source of reward score cannot be read"):
-            _ = reward(scope["score"]).fingerprint
-
-
-class TestFunctionTask:
-    @staticmethod
-    def politeness(prompt_text: str, examples: Sequence[Example]) -> list[float]:
-        return [len(prompt_text) + len(example.fields["text"]) for example in examples]
-
-    def test_rewards_are_those_of_the_prompts_text(self) -> None:
-        lm = tiny_lm("llama")
-        task = FunctionTask("polite", fake_splits(), reward(self.politeness), "please")
-        prompts = [TokenPrompt((5, 6)), TokenPrompt(), task.written(lm, "please")]
-        texts = [lm.decode(prompt.ids) for prompt in prompts]
-        rewards = task.rewards(lm, prompts, EXAMPLES)
-        assert rewards.tolist() == [self.politeness(text, EXAMPLES) for text in texts]
-        assert texts[2] == "please"
-
-    def test_it_may_say_in_words_what_a_prompt_lacks(self) -> None:
-        def politely(prompt_text: str, examples: Sequence[Example]) -> Any:
-            return [0.0] * len(examples), [f"no please in {prompt_text!r}"] * len(examples)
-
-        lm = tiny_lm("llama")
-        task = FunctionTask("polite", fake_splits(), reward(politely))
-        said = task.feedback(lm, [task.written(lm, "do it")], EXAMPLES)
-        assert said == (("no please in 'do it'",) * 3,)
-
-    def test_what_it_says_of_one_prompt_stays_with_it(self) -> None:
-        def rudely(prompt_text: str, examples: Sequence[Example]) -> Any:
-            rewards = [0.0] * len(examples)
-            return rewards if "please" in prompt_text else (rewards, ["rude"] * len(examples))
-
-        lm = tiny_lm("llama")
-        task = FunctionTask("polite", fake_splits(), reward(rudely))
-        prompts = [task.written(lm, text) for text in ("please", "do it")]
-        assert task.feedback(lm, prompts, EXAMPLES) == (("",) * 3, ("rude",) * 3)
-        assert task.feedback(lm, prompts[:1], EXAMPLES) is None
-
-    def test_a_soft_prompt_and_a_reward_of_outputs_are_refused(self) -> None:
-        task = FunctionTask("polite", fake_splits(), reward(self.politeness))
-        with pytest.raises(ValueError, match="use a method that searches tokens"):
-            task.rewards(tiny_lm("llama"), [SoftPrompt(np.zeros((1, 32), np.float32))], EXAMPLES)
-        with pytest.raises(ValueError, match="which needs the model: use a GenerationTask"):
-            FunctionTask("polite", fake_splits(), reward(lengths))
+def test_a_soft_prompt_and_a_reward_of_outputs_are_refused() -> None:
+    task = FunctionTask("polite", fake_splits(), reward(politeness))
+    with pytest.raises(ValueError, match="use a method that searches tokens"):
+        task.rewards(tiny_lm("llama"), [SoftPrompt(np.zeros((1, 32), np.float32))], EXAMPLES)
+    with pytest.raises(ValueError, match="which needs the model: use a GenerationTask"):
+        FunctionTask("polite", fake_splits(), reward(lambda outputs, examples: [0.0]))

@@ -16,8 +16,8 @@ from tiny import TinyKind, tiny_lm
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
-from rlprompt.tasks.function import RewardError, reward
 from rlprompt.tasks.generation import GenerationTask
+from rlprompt.tasks.reward_function import RewardError, reward
 from rlprompt.template import Template
 
 PROMPTS: list[Prompt] = [TokenPrompt((20, 30)), TokenPrompt((40,)), TokenPrompt()]
