@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rlprompt._utils.suggest import check_choice
 from rlprompt.agents.ranges import check_ranges
-from rlprompt.data.examples import balanced, check_choice
+from rlprompt.data.examples import balanced
 from rlprompt.prompt import SoftPrompt
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import PrefixSpace, SoftSpace

@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from rlprompt._utils.suggest import check_choice
 from rlprompt.agents.policies.path_consistency import Hyperparameters, Learner
 from rlprompt.agents.policies.soft_q_policy import Path, SoftQPolicy
 from rlprompt.agents.ranges import check_ranges
-from rlprompt.data.examples import check_choice
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace

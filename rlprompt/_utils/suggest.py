@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 # For the kinds of error that pydantic words for programmers.
 PLAIN = {
@@ -46,3 +46,18 @@ def reason(error: Any) -> str:
         return message.removeprefix("Value error, ")
     plain = PLAIN.get(error["type"]) or message.replace("Input should", "must")
     return f"{plain}, got {reprlib.repr(error['input'])}"
+
+
+def check_choice(name: str, given: object, allowed: Any) -> None:
+    """Refuse a value that a `Literal` does not list.
+
+    >>> from typing import Literal
+    >>> check_choice("on_leak", "warn", Literal["error", "allow"])
+    Traceback (most recent call last):
+    ValueError: on_leak is 'warn'; give error or allow
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    if given not in get_args(allowed):
+        raise ValueError(f"{name} is {given!r}; give {' or '.join(get_args(allowed))}")

@@ -7,8 +7,9 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal
 
+from rlprompt._utils.suggest import check_choice
 from rlprompt.data.values import class_name, plain, texts_of
 
 OnLeak = Literal["error", "allow"]
@@ -276,13 +277,3 @@ def named(defects: Sequence[str], one: str, many: str) -> str:
     first = "; ".join(defects[:NAMED]) + ("; ..." if len(defects) > NAMED else "")
     n = len(defects)
     return f"1 {one}: {first}" if n == 1 else f"{n} {many}, the first: {first}"
-
-
-def check_choice(name: str, given: object, allowed: Any) -> None:
-    """Refuse a value that a `Literal` does not list.
-
-    Raises:
-        ValueError: It is none of them.
-    """
-    if given not in get_args(allowed):
-        raise ValueError(f"{name} is {given!r}; give {' or '.join(get_args(allowed))}")

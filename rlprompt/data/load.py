@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from rlprompt._utils.assets import fetch
-from rlprompt.data.examples import DevFrom, Example, OnBadRows, OnLeak, Splits, check_choice
+from rlprompt._utils.suggest import check_choice
+from rlprompt.data.examples import DevFrom, Example, OnBadRows, OnLeak, Splits
 from rlprompt.data.few_shot import check_sizes, draw_dev, draw_shots, draw_test, few_shot, halved
 from rlprompt.data.files import read_table
 from rlprompt.data.frames import Frame, Item, is_split, memory_table

@@ -17,7 +17,8 @@ from typing import Any, TypeGuard, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.data.examples import Example, Splits, check_choice
+from rlprompt._utils.suggest import check_choice
+from rlprompt.data.examples import Example, Splits
 from rlprompt.data.load import DataSource
 from rlprompt.data.opening import data_name
 from rlprompt.data.settings import DrawSettings, draw_splits, draws

@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlprompt._utils.suggest import check_choice
 from rlprompt._utils.text import counted
-from rlprompt.data.examples import Example, Splits, check_choice
+from rlprompt.data.examples import Example, Splits
 from rlprompt.data.load import DataSource
 from rlprompt.data.opening import data_name
 from rlprompt.data.options import LETTERS
