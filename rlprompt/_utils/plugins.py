@@ -65,7 +65,7 @@ def _import(name: str) -> ModuleType:
             "installed"
         ) from None
     except Exception as error:  # whatever a person's module raises; kept as the cause
-        raise ValueError(f"module {name} cannot be imported: {_told(error)}") from error
+        raise ValueError(f"module {name} cannot be imported: {told(error)}") from error
 
 
 def own_modules() -> list[ModuleType]:
@@ -116,7 +116,7 @@ def _run_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever a person's file raises; kept as the cause
         del sys.modules[name]
-        raise ValueError(f"{path.name} cannot be run: {_told(error, path)}") from error
+        raise ValueError(f"{path.name} cannot be run: {told(error, path)}") from error
     finally:
         sys.path.remove(str(path.parent))
         _neighbours.update(imported_files(path).keys() & (sys.modules.keys() - before))
@@ -124,10 +124,16 @@ def _run_file(path: Path) -> ModuleType:
     return module
 
 
-def _told(error: Exception, path: Path | None = None) -> str:
-    """An error in a line: what, and the last place that it came from, in a file if one is given."""
-    if isinstance(error, SyntaxError):
-        return error_line(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    frame = [one for one in frames if path is None or one.filename == str(path)][-1]
-    return f"{error_line(error)} at {Path(frame.filename).name}:{frame.lineno}"
+def told(error: Exception, path: Path | None = None) -> str:
+    """An error of a person's code in a line: what, and the last place that it came from.
+
+    Args:
+        error: As it was caught; who catches it is no such place.
+        path: The file to name a place in; None for any.
+    """
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    own = [one for one in frames if path is None or one.filename == str(path)]
+    if isinstance(error, SyntaxError) and Path(error.filename or "").is_file():
+        own = []  # it says its file and line itself
+    where = f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+    return error_line(error).rstrip(": ") + where

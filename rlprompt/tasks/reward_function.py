@@ -36,7 +36,6 @@ import hashlib
 import inspect
 import numbers
 import reprlib
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +44,8 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from rlprompt._utils.own_source import imported_files
-from rlprompt._utils.plugins import load_object
-from rlprompt._utils.text import counted, error_line
+from rlprompt._utils.plugins import load_object, told
+from rlprompt._utils.text import counted
 from rlprompt.data.examples import Example
 from rlprompt.tasks.base import LARGEST
 from rlprompt.types import Floats, Outputs
@@ -192,7 +191,7 @@ class RewardFunction:
             found = self.function(given, examples, *self._more(examples, prompt))
         except Exception as error:  # whatever a person's function raises; kept as the cause
             raise RewardError(
-                f"reward {self.name} raised {_told(error)}{self._place(given, examples, prompt)}, "
+                f"reward {self.name} raised {told(error)}{self._place(given, examples, prompt)}, "
                 f"under the prompt {prompt!r}"
             ) from error
         rewards, texts = _parted(found)
@@ -303,13 +302,6 @@ def in_place(said: Sequence[Sequence[str] | None], n_examples: int) -> Outputs |
     if all(texts is None for texts in said):
         return None
     return tuple(("",) * n_examples if texts is None else tuple(texts) for texts in said)
-
-
-def _told(error: Exception) -> str:
-    """An error in a line: what, and where in the person's file."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if len(frames) > 1 else ""
-    return error_line(error).rstrip(": ") + where
 
 
 def _example(example: Example, i: int) -> str:

@@ -115,7 +115,9 @@ def test_what_is_not_there_is_named(file: Path, spec: str, message: str) -> None
     ("content", "message"),
     [
         ("x = 1\nx.y\n", "bad.py cannot be run: AttributeError: .* at bad.py:2"),
-        ("def f(:\n", r"bad.py cannot be run: SyntaxError: .*bad.py, line 1"),
+        ("def f(:\n", r"bad.py cannot be run: SyntaxError: .*bad.py, line 1\)$"),
+        ("x = 1\neval('x:')\n", r"SyntaxError: .*<string>, line 1\) at bad.py:2"),
+        ("raise ValueError\n", "bad.py cannot be run: ValueError at bad.py:1"),
         ("import no_such_thing\n", "bad.py cannot be run: ModuleNotFoundError: .*no_such_thing"),
     ],
 )
