@@ -40,7 +40,7 @@ from rlprompt.search.selection import (
     Selection,
     entrants,
     leaders,
-    race,
+    race_on_dev,
 )
 from rlprompt.search.starts import best_starts
 from rlprompt.tasks.base import Task
@@ -236,7 +236,7 @@ def _concluded(
         return found
     choosing, testing, explaining = (outside[one] for one in (CHOOSING, TESTING, EXPLAINING))
     task, lm = choosing.task, choosing.lm
-    raced = race(choosing, entrants(ledger, selection))
+    raced = race_on_dev(choosing, entrants(ledger, selection))
     picked = raced[0].scored.prompt
     # What is learnt about the picked prompt comes first: after test, nothing is left to choose.
     incumbents = _incumbents(explaining, ledger, found.budget_rows)

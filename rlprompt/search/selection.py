@@ -27,7 +27,8 @@ from rlprompt.types import Floats
 
 # Dev examples of the first round; each round after doubles what was seen.
 FIRST_ROUND = 8
-# Chance, at most, that one of several equally good candidates is dropped in a round.
+# Chance that a rival as good as the best is dropped at one look: of candidates that race on dev, at
+# most that any of them is.
 FALSE_DROP = 0.05
 
 
@@ -228,7 +229,7 @@ class Raced:
         self.over_all = None if found is None else float(found[0])
 
 
-def race(evaluator: Evaluator, candidates: Sequence[Scored]) -> list[Raced]:
+def race_on_dev(evaluator: Evaluator, candidates: Sequence[Scored]) -> list[Raced]:
     """The candidates, the one picked first, then by how far they came and how good they were.
 
     The picked one has seen all of dev.

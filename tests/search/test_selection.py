@@ -20,7 +20,7 @@ from rlprompt.search.selection import (
     Raced,
     Selection,
     entrants,
-    race,
+    race_on_dev,
     rounds,
     still_close,
 )
@@ -57,30 +57,30 @@ class TestRace:
     def test_clear_losers_drop_out_and_close_ones_see_all_of_dev(self) -> None:
         # 1 and 2 differ by the example; 3 is always far behind.
         evaluator = known(lambda p, e: {1: e % 3, 2: (e + 1) % 3, 3: -50.0 - e % 2}[p])
-        raced = race(evaluator, field_of(3, 1, 2))
+        raced = race_on_dev(evaluator, field_of(3, 1, 2))
         seen = {one.scored.prompt.ids[0]: len(one.rewards) for one in raced}  # type: ignore[union-attr]
         assert seen == {1: 32, 2: 32, 3: FIRST_ROUND}
         assert evaluator.rows == 2 * 32 + FIRST_ROUND
 
     def test_the_best_mean_on_dev_wins(self) -> None:
-        raced = race(known(lambda p, e: p + (e * 7 % 5)), field_of(1, 2, 3))
+        raced = race_on_dev(known(lambda p, e: p + (e * 7 % 5)), field_of(1, 2, 3))
         assert ids(raced)[0] == 3
         assert raced[0].dev.reward == pytest.approx(3 + np.mean([e * 7 % 5 for e in range(32)]))
 
     def test_the_winner_has_seen_all_of_dev_even_alone(self) -> None:
-        raced = race(known(lambda p, e: 100.0 * p + e % 2), field_of(1, 2))
+        raced = race_on_dev(known(lambda p, e: 100.0 * p + e % 2), field_of(1, 2))
         assert [len(one.rewards) for one in raced] == [32, FIRST_ROUND]
 
     def test_equals_go_by_train(self) -> None:
-        assert ids(race(known(lambda p, e: 1.0), field_of(5, 3, 4))) == [5, 3, 4]
+        assert ids(race_on_dev(known(lambda p, e: 1.0), field_of(5, 3, 4))) == [5, 3, 4]
 
     def test_one_candidate_and_one_example_are_enough(self) -> None:
-        assert ids(race(known(lambda p, e: 1.0, n_dev=1), field_of(5))) == [5]
-        assert ids(race(known(lambda p, e: float(p), n_dev=1), field_of(5, 6))) == [6, 5]
+        assert ids(race_on_dev(known(lambda p, e: 1.0, n_dev=1), field_of(5))) == [5]
+        assert ids(race_on_dev(known(lambda p, e: float(p), n_dev=1), field_of(5, 6))) == [6, 5]
 
     def test_a_task_that_costs_more_than_its_examples_is_counted_so(self) -> None:
         evaluator = Evaluator(FakePricedTask(splits=fake_splits(3, 20, 5)), tiny_lm())
-        raced = race(evaluator, field_of(1))
+        raced = race_on_dev(evaluator, field_of(1))
         assert len(raced[0].rewards) == 20
         assert evaluator.rows == 20 + 3 * 2  # three rounds, two rows more in each
 
@@ -90,10 +90,10 @@ class TestRace:
 
         first = known(reward)
         first.memo = remembered = Remembered()
-        raced = race(first, field_of(1, 2, 3))
+        raced = race_on_dev(first, field_of(1, 2, 3))
         again = known(lambda p, e: pytest.fail("scored again"))
         again.memo = remembered
-        assert race(again, field_of(1, 2, 3)) == raced
+        assert race_on_dev(again, field_of(1, 2, 3)) == raced
         assert again.rows == first.rows
 
 
@@ -221,12 +221,12 @@ class TestMetricOfASet:
     def test_it_picks_where_that_is_asked_and_all_see_all_of_dev(self) -> None:
         """By reward 1 is far ahead."""
         task = Answering(splits=fake_splits(3, 32, 5), reward=lambda p, e: 100.0 * (p == 1))
-        raced = race(Evaluator(task, tiny_lm()), field_of(1, 2))
+        raced = race_on_dev(Evaluator(task, tiny_lm()), field_of(1, 2))
         assert ids(raced) == [2, 1]
         assert [len(one.rewards) for one in raced] == [32, 32]
         assert [one.dev.metric for one in raced] == [1.0, pytest.approx((28 * 2 / 60 + 0) / 2)]
         by_reward = Evaluator(replace(task, select_by="reward"), tiny_lm())
-        raced = race(by_reward, field_of(1, 2))
+        raced = race_on_dev(by_reward, field_of(1, 2))
         assert ids(raced) == [1, 2]
         assert raced[0].dev.metric == pytest.approx((28 * 2 / 60 + 0) / 2)
 

@@ -30,7 +30,7 @@ from rlprompt.search.budget import Budget, Scored
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.objective import Objective
 from rlprompt.search.run import search
-from rlprompt.search.selection import race
+from rlprompt.search.selection import race_on_dev
 from rlprompt.store.store import FILE, Store
 from rlprompt.tasks.base import Task, prompt_rows
 from rlprompt.tasks.calibration import batch_log_prior, calibrated, check_prior
@@ -384,7 +384,7 @@ class TestCost:
         choosing, testing = (Evaluator(made, lm, priors=priors) for _ in range(2))
         entrants = [Scored(prompt, 0.0, 5) for prompt in PROMPTS]
         monkeypatch.setattr(selection, "still_close", lambda rewards: [True] * len(rewards))
-        raced = race(choosing, entrants)
+        raced = race_on_dev(choosing, entrants)
         assert choosing.rows == sum(spy.rows) == len(PROMPTS) * (prior_rows + 3)
         spy.rows.clear()
         testing.measure(PROMPTS[:1], "dev", [0])
