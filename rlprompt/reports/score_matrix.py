@@ -148,9 +148,9 @@ class ScoreMatrix:
         width = max(map(len, rows.values()), default=0)
         return np.array([[*row, *[np.nan] * (width - len(row))] for row in rows.values()])
 
-    def mean(self, entries: Iterable[ScoredEntry], split: str = "test") -> float | None:
-        """Mean over splits of the means over the entries of each; None where there is none."""
-        return known_mean(self.by_split(entries, split))
+    def mean(self, entries: Iterable[ScoredEntry]) -> float | None:
+        """Mean over splits of the means on test over the entries of each; None where is none."""
+        return known_mean(self.by_split(entries))
 
     def trained(self, task: str) -> dict[str, list[ReferenceEntry]]:
         """Trained models of a task by kind."""

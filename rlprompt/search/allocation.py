@@ -16,7 +16,7 @@ import numpy as np
 
 from rlprompt.prompt import Prompt
 from rlprompt.search.objective import Evaluation
-from rlprompt.search.selection import within_chance
+from rlprompt.search.selection import FALSE_DROP, within_chance
 from rlprompt.tasks.base import Task
 from rlprompt.types import Floats
 
@@ -25,9 +25,6 @@ STAGES = (1 / 4, 1 / 2, 1.0)
 # Share of the rivals that go on, and how few go on to the end without another cut.
 KEEP = 1 / 3
 LEAST = 4
-# Chance that a challenger as good as the incumbent is dropped at one look.
-FALSE_DROP = 0.05
-
 
 Judge = Callable[[Sequence[Prompt], Floats, Sequence[int]], Floats]
 """What rivals (P,) are compared by, (P, n), given their rewards (P, n) and the places in train.
@@ -75,14 +72,12 @@ def halve(
     prompts: Sequence[Prompt],
     *,
     stages: Sequence[float] = STAGES,
-    keep: float = KEEP,
-    least: int = LEAST,
     judge: Judge = as_earned,
 ) -> Evaluation:
     """Score a pool on a few examples, the best of it on more, and the best of those on all.
 
-    Sequential halving (Karnin, Koren and Somekh 2013, ICML), with a share kept that need not be
-    one half, and budgets a stage that follow from the examples: what a survivor earned before is
+    Sequential halving (Karnin, Koren and Somekh 2013, ICML), with a third kept in the place of a
+    half, and budgets a stage that follow from the examples: what a survivor earned before is
     kept and put together. Where a task's blocks do not add up, the last ones are scored on all
     examples anew.
 
@@ -100,8 +95,6 @@ def halve(
         objective: The only way to a reward.
         prompts: The pool; one that is given again is left out. Among equals the earlier goes on.
         stages: Shares of the examples after each stage, rising to 1.
-        keep: Share of the pool that goes on from a stage, above 0 and below 1, rounded up.
-        least: No fewer than these go on; where no more are left, the next stage is the last.
         judge: What they are compared by.
 
     Returns:
@@ -110,12 +103,12 @@ def halve(
     Raises:
         BudgetExhausted: It does not cover all; see `halving_cost`. What it carries is the call
             that it came in.
-        ValueError: A setting is out of range.
+        ValueError: The stages are no rising shares that end with 1.
     """
     pool = list(dict.fromkeys(prompts))
     known = np.zeros((len(pool), 0))
     places = objective.order
-    for alive, start, end in _stages(objective, len(pool), stages, keep, least):
+    for alive, start, end in _stages(objective, len(pool), stages):
         if start:
             worth = judge(pool, known, places[:start]).mean(axis=1)
             ranked = np.argsort(-worth, kind="stable")[:alive]
@@ -124,14 +117,7 @@ def halve(
     return _all_known(objective, pool, known, judge)
 
 
-def halving_cost(
-    objective: Rewarding,
-    n_prompts: int,
-    *,
-    stages: Sequence[float] = STAGES,
-    keep: float = KEEP,
-    least: int = LEAST,
-) -> int:
+def halving_cost(objective: Rewarding, n_prompts: int, *, stages: Sequence[float] = STAGES) -> int:
     """Rows that `halve` takes for a pool of so many distinct prompts.
 
     >>> from rlprompt import Budget, Objective
@@ -140,7 +126,7 @@ def halving_cost(
     408
     """
     rows = 0
-    for alive, start, end in _stages(objective, n_prompts, stages, keep, least):
+    for alive, start, end in _stages(objective, n_prompts, stages):
         anew = end == objective.n_examples and objective.task.scored_together
         rows += alive * objective.cost(examples=end if anew else end - start)
     return rows
@@ -165,8 +151,6 @@ def race(
     incumbent: Evaluation,
     challengers: Sequence[Prompt],
     *,
-    stages: Sequence[float] = STAGES,
-    level: float = FALSE_DROP,
     judge: Judge = as_earned,
 ) -> Evaluation:
     """Score challengers until they are clearly worse than a prompt that is known.
@@ -185,11 +169,9 @@ def race(
     Args:
         objective: The only way to a reward.
         incumbent: One that was scored on all train examples: the first of these.
-        challengers: As the pool of `halve`.
-        stages: As for `halve`.
-        level: A challenger is dropped where its mean difference to the incumbent is significant
-            at this level, above 0 and below 1, one-sided. It holds for each look at each of them
-            and is not divided by their number.
+        challengers: As the pool of `halve`. One is dropped where its mean difference to the
+            incumbent is significant at `FALSE_DROP`, one-sided, which holds for each look at each
+            of them and is not divided by their number.
         judge: What they are compared by, the incumbent and all challengers together.
 
     Returns:
@@ -198,18 +180,16 @@ def race(
 
     Raises:
         BudgetExhausted: As for `halve`.
-        ValueError: A setting is out of range, or the incumbent was not scored on all examples.
+        ValueError: The incumbent was not scored on all examples.
     """
     if not len(incumbent.prompts) or incumbent.examples is not None:
         raise ValueError("the incumbent of a race is a prompt that was scored on all examples")
-    if not 0 < level < 1:
-        raise ValueError(f"level is a probability above 0 and below 1, got {level}")
     add_up, first = not objective.task.scored_together, list(incumbent.prompts[:1])
     pool = list(dict.fromkeys(challengers))
     known, rival = np.zeros((len(pool), 0)), np.zeros((1, 0))
     places = objective.order
     start = 0
-    for end in _ends(objective.n_examples, stages):
+    for end in _ends(objective.n_examples, STAGES):
         if not pool:
             break
         block = places[start:end]
@@ -221,7 +201,7 @@ def race(
         else:  # only what was scored together may be compared
             rival = _extended(objective, first, rival, block)
         worth = judge([*first, *pool], np.vstack([rival, known]), places[:end])
-        close = within_chance(worth[0] - worth[1:], level)
+        close = within_chance(worth[0] - worth[1:], FALSE_DROP)
         pool = [prompt for prompt, stays in zip(pool, close, strict=True) if stays]
         known, start = known[close], end
     return _all_known(objective, pool, known, judge)
@@ -251,23 +231,19 @@ def race_winners(
 
 
 def _stages(
-    objective: Rewarding, n_prompts: int, stages: Sequence[float], keep: float, least: int
+    objective: Rewarding, n_prompts: int, stages: Sequence[float]
 ) -> Iterator[tuple[int, int, int]]:
     """Of each stage: how many prompts are in it, examples known before it, and after it."""
-    if not 0 < keep < 1 or least < 1:
-        raise ValueError(
-            f"keep is a share above 0 and below 1 and least is 1 or more, got {keep} and {least}"
-        )
     n_examples, alive, seen = objective.n_examples, n_prompts, 0
     for stop in _ends(n_examples, stages):
         if not alive:
             return
-        end = n_examples if alive <= least else stop
+        end = n_examples if alive <= LEAST else stop
         yield alive, seen, end
         if end == n_examples:
             return
         # Less a hair: a third of 33 is 11, rounding up or not.
-        alive, seen = max(least, math.ceil(keep * alive - 1e-9)), end
+        alive, seen = max(LEAST, math.ceil(KEEP * alive - 1e-9)), end
 
 
 def _ends(n_examples: int, stages: Sequence[float]) -> list[int]:

@@ -204,9 +204,9 @@ class Objective(Unpaid):
             raise ValueError(f"a block has 1 to {self.n_examples} examples here, got {examples}")
         return prompt_rows(self.task, count, loss=loss)
 
-    def affordable(self, *, loss: Loss | None = None, examples: int | None = None) -> int:
-        """Prompts that the rest of the budget covers; arguments and errors as for `cost`."""
-        return self.remaining // self.cost(loss=loss, examples=examples)
+    def affordable(self, *, loss: Loss | None = None) -> int:
+        """Prompts that the rest of the budget covers, on all examples; `loss` as for `cost`."""
+        return self.remaining // self.cost(loss=loss)
 
     def evaluate(
         self, prompts: Sequence[Prompt], examples: Sequence[int] | None = None

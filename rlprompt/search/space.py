@@ -230,21 +230,21 @@ class SoftSpace(_Around):
         return self.dimension // self.length
 
     def subspace(
-        self, dimension: int, rng: np.random.Generator, *, sigma: float = 1.0, alpha: float = 1.0
+        self, dimension: int, rng: np.random.Generator, *, alpha: float = 1.0
     ) -> SoftSpace:
         """A random subspace of the whole prompt, A ~ N(0, std^2).
 
         The scale rule of Black-Box Tuning's released code (`LMForwardAPI.__init__`):
         `std = alpha * std(embeddings) / (sqrt(d) * sigma)`, so that z ~ N(0, sigma^2) moves a
-        prompt by `alpha` times the spread of the embeddings.
+        prompt by `alpha` times the spread of the embeddings; sigma is 1 here.
         """
-        return self._projected((self.start.size, dimension), rng, sigma, alpha)
+        return self._projected((self.start.size, dimension), rng, alpha)
 
     def stepwise(
         self, dimension: int, rng: np.random.Generator, *, sigma: float = 1.0, alpha: float = 1.0
     ) -> SoftSpace:
         """A random subspace of each vector by itself, with the scale rule of `subspace`."""
-        return self._projected((*self.start.shape, dimension), rng, sigma, alpha)
+        return self._projected((*self.start.shape, dimension), rng, alpha, sigma)
 
     def superposed(
         self,
@@ -252,7 +252,6 @@ class SoftSpace(_Around):
         table: NDArray[np.float32],
         rng: np.random.Generator,
         *,
-        sigma: float = 1.0,
         alpha: float = 1.0,
     ) -> SoftSpace:
         """A subspace of the whole prompt that real tokens span, with the scale rule of `subspace`.
@@ -261,7 +260,7 @@ class SoftSpace(_Around):
         a prompt is the start with a superposition of token prompts on it. After SuperPos
         (arXiv 2406.05279), whose weights are each vector's own and are trained by gradients.
         """
-        std = self._std(dimension, sigma, alpha)
+        std = self._std(dimension, alpha)
         centred = table - table.mean(axis=0)
         if not centred.any():
             raise ValueError("one token spans no subspace: allow more `tokens`, or ban fewer")
@@ -270,12 +269,12 @@ class SoftSpace(_Around):
         return replace(self, basis=np.ascontiguousarray(basis, dtype=np.float32))
 
     def _projected(
-        self, shape: tuple[int, ...], rng: np.random.Generator, sigma: float, alpha: float
+        self, shape: tuple[int, ...], rng: np.random.Generator, alpha: float, sigma: float = 1.0
     ) -> SoftSpace:
-        std = self._std(shape[-1], sigma, alpha)
+        std = self._std(shape[-1], alpha, sigma)
         return replace(self, basis=(rng.standard_normal(shape) * std).astype(np.float32))
 
-    def _std(self, dimension: int, sigma: float, alpha: float) -> float:
+    def _std(self, dimension: int, alpha: float, sigma: float = 1.0) -> float:
         """The standard deviation of a basis's entries, by the rule of `subspace`."""
         if dimension < 1:
             raise ValueError(f"a subspace has one dimension or more, got {dimension}")

@@ -53,12 +53,12 @@ def test_directions_of_tokens_are_prompts_of_tokens_at_the_usual_scale() -> None
     lm = tiny_lm()
     space = SoftSpace.from_lm(lm, 5, RNG(0))
     table = lm.embeddings()[sorted(typable_tokens(lm))]
-    found = space.superposed(20, table, RNG(1), sigma=2.0, alpha=0.5)
+    found = space.superposed(20, table, RNG(1), alpha=0.5)
     assert found.basis is not None
     assert found.basis.dtype == np.float32
     assert found.basis.shape == (space.start.size, 20)
-    # z of standard deviation 2 moves a prompt by half the spread of the embeddings.
-    moved = found.basis @ (2 * RNG(2).standard_normal((20, 200)))
+    # z of standard deviation 1 moves a prompt by half the spread of the embeddings.
+    moved = found.basis @ RNG(2).standard_normal((20, 200))
     assert moved.std() == pytest.approx(0.5 * space.scale, rel=0.1)
     centred = table - table.mean(axis=0)
     for vector in found.basis.T.reshape(-1, space.start.shape[1]):
@@ -105,7 +105,6 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
         CMAES(**settings)
 
 
-@pytest.mark.parametrize(("dimension", "sigma"), [(0, 1.0), (4, 0.0)])
-def test_a_subspace_of_tokens_that_cannot_be_is_refused(dimension: int, sigma: float) -> None:
-    with pytest.raises(ValueError, match=r"one dimension or more|above 0"):
-        SPACE.superposed(dimension, np.eye(16, dtype=np.float32), RNG(0), sigma=sigma)
+def test_a_subspace_of_tokens_has_a_dimension() -> None:
+    with pytest.raises(ValueError, match="one dimension or more, got 0"):
+        SPACE.superposed(0, np.eye(16, dtype=np.float32), RNG(0))

@@ -285,7 +285,8 @@ class TestParts:
             size = N if places is None else len(places)
             cost, loss = (size * GRADIENT_ROWS, REWARD) if gradient else (size, None)
             covered = min(len(prompts), (rows - used) // cost)
-            assert target.affordable(loss=loss, examples=size) == (rows - used) // cost
+            assert target.remaining == rows - used
+            assert target.cost(loss=loss, examples=size) == cost
             evaluate = target.evaluate_with_grad if gradient else target.evaluate
             evaluation: Evaluation
             try:
@@ -327,9 +328,9 @@ class TestParts:
         target.evaluate(tokens(1), [1])
         assert target.ledger.used == 8 + 3
         assert target.ledger.points == [(11, FakeTask().mean_reward(TokenPrompt((0,))))]
-        assert (target.affordable(), target.affordable(examples=1)) == (1, 3)
+        assert (target.affordable(), target.remaining, target.cost(examples=1)) == (1, 9, 3)
         with pytest.raises(ValueError, match="1 to 3 examples here, got 4"):
-            target.affordable(examples=4)
+            target.cost(examples=4)
 
     def test_all_examples_in_order_are_the_call_of_ever(self) -> None:
         task = FakeTask()

@@ -186,13 +186,22 @@ class TestSoftSpace:
         Of 160,000 numbers the sample's standard deviation is off by 2 % with probability 1e-28.
         """
         space = SoftSpace(np.zeros((10, 1000), dtype=np.float32), scale=0.1)
-        basis = space.subspace(16, rng(), sigma=0.5, alpha=2.0).basis
+        basis = space.stepwise(16, rng(), sigma=0.5, alpha=2.0).basis
         assert basis is not None
         assert basis.std() == pytest.approx(0.1, rel=0.02)
         assert abs(basis.mean()) < 0.002
 
-    @pytest.mark.parametrize("form", ["full", "subspace", "stepwise"])
-    @pytest.mark.parametrize(("sigma", "alpha"), [(1.0, 1.0), (0.2, 0.2), (3.0, 0.5)])
+    @pytest.mark.parametrize(
+        ("form", "sigma", "alpha"),
+        [
+            ("full", 1.0, 1.0),  # no basis: the unit of z is one spread
+            ("subspace", 1.0, 1.0),
+            ("subspace", 1.0, 0.5),
+            ("stepwise", 1.0, 1.0),
+            ("stepwise", 0.2, 0.2),
+            ("stepwise", 3.0, 0.5),
+        ],
+    )
     def test_a_step_of_sigma_moves_a_prompt_by_the_spread_of_embeddings(
         self, form: str, sigma: float, alpha: float
     ) -> None:
@@ -202,11 +211,10 @@ class TestSoftSpace:
         sqrt(2d) = 3.5 %), the spread of 20,000 entries adds 0.5 %. The seed is fixed.
         """
         space = SoftSpace(np.zeros((10, 2000), dtype=np.float32), scale=0.13)
-        if form != "full":
-            make = space.subspace if form == "subspace" else space.stepwise
-            space = make(400, rng(1), sigma=sigma, alpha=alpha)
-        else:  # no basis: the unit of z is one spread
-            sigma, alpha = 1.0, 1.0
+        if form == "subspace":
+            space = space.subspace(400, rng(1), alpha=alpha)
+        elif form == "stepwise":
+            space = space.stepwise(400, rng(1), sigma=sigma, alpha=alpha)
         z = sigma * rng(2).standard_normal(space.dimension)
         assert space.prompt(z).vectors.std() == pytest.approx(alpha * 0.13, rel=0.15)
 
@@ -232,4 +240,4 @@ class TestSoftSpace:
         with pytest.raises(ValueError, match="one dimension or more, got 0"):
             space.subspace(0, rng())
         with pytest.raises(ValueError, match="above 0, got 0"):
-            space.subspace(4, rng(), sigma=0.0)
+            space.stepwise(4, rng(), sigma=0.0)
