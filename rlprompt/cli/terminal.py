@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rlprompt.search.budget import Ledger
     from rlprompt.studies.comparison import Run
     from rlprompt.studies.experiment import Experiment
-    from rlprompt.studies.study import PlannedSearch
+    from rlprompt.studies.planned_search import PlannedSearch
     from rlprompt.studies.trackers import Watcher
     from rlprompt.tasks.base import Task
 

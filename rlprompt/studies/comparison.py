@@ -25,7 +25,7 @@ from rlprompt.store.summary import (
 )
 from rlprompt.studies.controls import Control
 from rlprompt.studies.experiment import Experiment
-from rlprompt.studies.study import PlannedSearch
+from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.tasks.base import Task
 from rlprompt.template import Template
 

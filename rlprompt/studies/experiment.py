@@ -24,8 +24,8 @@ from rlprompt.search.make_space import make_space
 from rlprompt.search.optimiser import Optimiser, check_model, check_shows
 from rlprompt.search.selection import Selection
 from rlprompt.studies.controls import ControlPlan, plan_controls, written_by_hand
+from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.references import Reference, check_references
-from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Task, prompt_rows
 from rlprompt.tasks.completed import as_task
 from rlprompt.tasks.fitting import check_room, fitted

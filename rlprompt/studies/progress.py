@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from rlprompt.search.budget import Ledger
 from rlprompt.studies.comparison import Run
-from rlprompt.studies.study import PlannedSearch
+from rlprompt.studies.planned_search import PlannedSearch
 
 # Seconds between two pictures in a notebook, and between two lines elsewhere.
 PICTURE, LINE = 0.3, 10.0

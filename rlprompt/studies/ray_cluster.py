@@ -25,7 +25,7 @@ from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
 from rlprompt.store.database import StoreError
 from rlprompt.studies.remote import ModelReference, StudyServer, Worker
-from rlprompt.studies.study import Study
+from rlprompt.studies.search_queue import SearchQueue
 
 logger = logging.getLogger(__name__)
 
@@ -93,13 +93,13 @@ class Ray:
         return {"CPU": self.num_cpus, "GPU": self.num_gpus}
 
 
-def searched(study: Study, settings: Ray) -> Generator[tuple[str, str]]:
+def searched(queue: SearchQueue, settings: Ray) -> Generator[tuple[str, str]]:
     """Do the searches of a study on a cluster, until all have come to an end.
 
     Close it (`contextlib.closing`) to leave the cluster before that.
 
     Args:
-        study: What is to be done; nothing is claimed here.
+        queue: What is to be done; nothing is claimed here.
         settings: Where, and what a search needs.
 
     Yields:
@@ -112,24 +112,24 @@ def searched(study: Study, settings: Ray) -> Generator[tuple[str, str]]:
     """
     searches = {
         name: dataclasses.replace(one, lm=ModelReference(one.lm, settings.load))
-        for name, one in study.searches.items()
+        for name, one in queue.searches.items()
     }
     with _connected(settings) as ray, contextlib.ExitStack() as stack:
         for module in own_modules():
             ray.cloudpickle.register_pickle_by_value(module)
             stack.callback(ray.cloudpickle.unregister_pickle_by_value, module)
         server = ray.remote(StudyServer).options(num_cpus=0, scheduling_strategy=_here(ray))
-        cache = study.cache and study.cache.absolute()
-        server = server.remote(study.folder.absolute(), searches, study.config, cache)
+        cache = queue.cache and queue.cache.absolute()
+        server = server.remote(queue.folder.absolute(), searches, queue.config, cache)
         stack.callback(ray.kill, server)
-        workers, room, left = _Workers(ray, server, settings), _Room(settings), _unfinished(study)
+        workers, room, left = _Workers(ray, server, settings), _Room(settings), _unfinished(queue)
         stack.callback(workers.close)
         while left:
-            if not workers.busy and study.has_work():
+            if not workers.busy and queue.has_work():
                 workers.hire(min(len(left), settings.workers))
             workers.wait()
             room.check(ray.nodes())
-            before, left = left, _unfinished(study)
+            before, left = left, _unfinished(queue)
             for name in sorted(before - left):
                 yield name, ray.get(server.traceback.remote(name))
 
@@ -210,8 +210,8 @@ def _here(ray: Any) -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _unfinished(study: Study) -> set[str]:
-    return {run.name for run in study.store.runs() if run.state in ("waiting", "running")}
+def _unfinished(queue: SearchQueue) -> set[str]:
+    return {run.name for run in queue.store.runs() if run.state in ("waiting", "running")}
 
 
 @contextlib.contextmanager

@@ -28,7 +28,8 @@ from rlprompt.search.result import Result
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import differences
 from rlprompt.studies.environment import here
-from rlprompt.studies.study import PlannedSearch, Study
+from rlprompt.studies.planned_search import PlannedSearch
+from rlprompt.studies.search_queue import SearchQueue
 
 
 class ModelReference(FrozenLM):
@@ -82,10 +83,10 @@ class StudyServer:
     """Hands out the searches of a study, and answers what they ask.
 
     Args:
-        folder: As for `Study`.
-        searches: As for `Study`; their models are references.
-        config: As for `Study`.
-        cache: As for `Study`.
+        folder: As for `SearchQueue`.
+        searches: As for `SearchQueue`; their models are references.
+        config: As for `SearchQueue`.
+        cache: As for `SearchQueue`.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class StudyServer:
         config: Mapping[str, Any],
         cache: Path | None = None,
     ) -> None:
-        self._study = Study(folder, searches, config, cache)
+        self._queue = SearchQueue(folder, searches, config, cache)
         self._attempts: dict[int, _Attempt] = {}
         self._tracebacks: dict[str, str] = {}
 
@@ -114,15 +115,15 @@ class StudyServer:
             A number for its questions, and the search; None where nothing is left to begin.
         """
         before = self._attempts.get(worker)
-        searches = self._study.searches.items()
+        searches = self._queue.searches.items()
         at_hand = {name for name, one in searches if one.lm.fingerprint.digest == model}
-        name = before.name if before else self._study.claim(at_hand)
+        name = before.name if before else self._queue.claim(at_hand)
         if name is None:
             return None
-        self._study.store.note_environment(environment)
+        self._queue.store.note_environment(environment)
         number = before.number + 1 if before else 0
-        self._attempts[worker] = _Attempt(name, number, self._study.memo(name))
-        return number, self._study.searches[name]
+        self._attempts[worker] = _Attempt(name, number, self._queue.memo(name))
+        return number, self._queue.searches[name]
 
     def ask(self, worker: int, number: int, method: str, *args: Any) -> Any:
         """What a method of the search's memo gives.
@@ -134,14 +135,14 @@ class StudyServer:
 
     def requests(self, method: str, *args: Any) -> Any:
         """What a method of the study's answers of servers gives (`Answers`)."""
-        return getattr(self._study.store.requests, method)(*args)
+        return getattr(self._queue.store.requests, method)(*args)
 
     def end(
         self, worker: int, number: int, result: Result | None, error: str, details: str
     ) -> None:
-        """Keep what came of a search; see `Study.end`. `details` is the traceback of an error."""
+        """Keep what came of a search; see `SearchQueue.end`. `details` is an error's traceback."""
         name = self._attempt(worker, number).name
-        self._study.end(name, result, error)
+        self._queue.end(name, result, error)
         self._tracebacks[name] = details
         del self._attempts[worker]
 
@@ -240,7 +241,7 @@ class Worker:
             result = search.run(RemoteMemo(ask), None, found.append)
         except StoreError:
             raise
-        # As in `Study.run`: kept with what was found and reported; the other searches go on.
+        # As in `SearchQueue.run`: kept with what was found and reported; the other searches go on.
         except Exception as error:
             line = error_line(error)
             details = traceback.format_exc()

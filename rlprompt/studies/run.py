@@ -23,9 +23,10 @@ from rlprompt.studies.environment import provenance
 from rlprompt.studies.experiment import Experiment, ExperimentError, headed, searches, short_names
 from rlprompt.studies.folder import claimed, write
 from rlprompt.studies.loading import load_experiments
+from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.progress import Progress, in_notebook
 from rlprompt.studies.ray_cluster import Ray, searched
-from rlprompt.studies.study import PlannedSearch, Study
+from rlprompt.studies.search_queue import SearchQueue
 from rlprompt.studies.trackers import Silent, Watcher
 
 logger = logging.getLogger(__name__)
@@ -91,23 +92,23 @@ def compare(
     grid, named = searches(experiments), headed(experiments)
     with claimed(out), contextlib.ExitStack() as stack:
         new = not (out / FILE).exists()
-        study = stack.enter_context(_study(grid, experiments[0].config, out, cache))
+        queue = stack.enter_context(_queue(grid, experiments[0].config, out, cache))
         # A study whose controls cannot be scored is not begun: there is nothing to go on with.
-        with _removed_on_error(study) if new else contextlib.nullcontext():
-            controls = score_controls(experiments, study.store)
-        study.store.retry()
-        references = list(train_references(experiments, study.store, found_only=True))
+        with _removed_on_error(queue) if new else contextlib.nullcontext():
+            controls = score_controls(experiments, queue.store)
+        queue.store.retry()
+        references = list(train_references(experiments, queue.store, found_only=True))
 
         def found(last: Run | None = None) -> Comparison:
-            runs = _kept(study, grid, last)
+            runs = _kept(queue, grid, last)
             sections = _sections(named, controls, references, runs)
-            return Comparison(tuple(sections), provenance(study.store))
+            return Comparison(tuple(sections), provenance(queue.store))
 
         write(found(), out)
         tell_lost = stack.enter_context(helpers(experiments[0], out, workers - 1, cache))
-        doing = _done_here(study, grid, watcher, out)
+        doing = _done_here(queue, grid, watcher, out)
         if cluster is not None:
-            doing = _done_elsewhere(study, grid, watcher, out, cluster)
+            doing = _done_elsewhere(queue, grid, watcher, out, cluster)
         stack.enter_context(contextlib.closing(doing))
         for run in doing:
             tell_lost()
@@ -122,7 +123,7 @@ def compare(
         comparison = found()
         write(comparison, out)
         references.clear()
-        for entry in train_references(experiments, study.store):
+        for entry in train_references(experiments, queue.store):
             references.append(entry)
             comparison = found()
             write(comparison, out)
@@ -137,21 +138,21 @@ def work(experiments: Sequence[Experiment], out: Path, cache: Path | None = None
         OSError: A file could not be written.
     """
     grid = searches(experiments)
-    with _study(grid, experiments[0].config, out, cache) as study:
-        for key in study.claimed():
-            run = _run(study, grid[key], Silent(), out)
+    with _queue(grid, experiments[0].config, out, cache) as queue:
+        for key in queue.claimed():
+            run = _run(queue, grid[key], Silent(), out)
             if run.result.status == "interrupted":
                 return
 
 
-def _study(
+def _queue(
     grid: Mapping[str, PlannedSearch], config: Mapping[str, Any], out: Path, cache: Path | None
-) -> Study:
-    return Study(out, grid, _resumed(config, out), cache)
+) -> SearchQueue:
+    return SearchQueue(out, grid, _resumed(config, out), cache)
 
 
 @contextlib.contextmanager
-def _removed_on_error(study: Study) -> Iterator[None]:
+def _removed_on_error(queue: SearchQueue) -> Iterator[None]:
     """Remove a study's store if its controls cannot be scored, unless others have begun on it."""
     try:
         yield
@@ -159,11 +160,11 @@ def _removed_on_error(study: Study) -> Iterator[None]:
         raise
     # Any other error: a task may come from anyone. It goes on to whoever called.
     except Exception:
-        begun = any(run.owner or run.used for run in study.store.runs())
-        begun = begun or study.store.requests.any  # paid for
-        study.close()
+        begun = any(run.owner or run.used for run in queue.store.runs())
+        begun = begun or queue.store.requests.any  # paid for
+        queue.close()
         if not begun:
-            for path in study.folder.glob(f"{FILE}*"):  # the log of a reader, too
+            for path in queue.folder.glob(f"{FILE}*"):  # the log of a reader, too
                 path.unlink()
         raise
 
@@ -269,11 +270,11 @@ def kept_dtypes(config: Config, store: Store) -> list[str]:
     return [kept.get(part, config.dtype) for part in parts]
 
 
-def _kept(study: Study, grid: Mapping[str, PlannedSearch], last: Run | None) -> list[Run]:
+def _kept(queue: SearchQueue, grid: Mapping[str, PlannedSearch], last: Run | None) -> list[Run]:
     """What the store holds of runs that have ended, whoever did them, and the last one."""
     runs = {
         run.name: Run(grid[run.name], run.result, run.error)
-        for run in study.store.runs()
+        for run in queue.store.runs()
         if run.result is not None
     }
     if last is not None:
@@ -296,22 +297,22 @@ def _sections(
 
 
 def _done_here(
-    study: Study, grid: Mapping[str, PlannedSearch], watcher: Watcher, out: Path
+    queue: SearchQueue, grid: Mapping[str, PlannedSearch], watcher: Watcher, out: Path
 ) -> Generator[Run]:
     """Do searches until all have ended, and yield what came of each."""
-    for key in study.claimed():
+    for key in queue.claimed():
         watcher.begin(grid[key])
-        yield _run(study, grid[key], watcher, out)
+        yield _run(queue, grid[key], watcher, out)
 
 
 def _done_elsewhere(
-    study: Study, grid: Mapping[str, PlannedSearch], watcher: Watcher, out: Path, cluster: Ray
+    queue: SearchQueue, grid: Mapping[str, PlannedSearch], watcher: Watcher, out: Path, cluster: Ray
 ) -> Generator[Run]:
     """The same on a cluster; the watcher hears of a search when it has ended."""
-    with contextlib.closing(searched(study, cluster)) as ended:
+    with contextlib.closing(searched(queue, cluster)) as ended:
         for key, details in ended:
             watcher.begin(grid[key])
-            kept = study.store.run(key)
+            kept = queue.store.run(key)
             if kept.error:
                 _write_error(out, key, details)
             if kept.result is not None:
@@ -324,13 +325,13 @@ def _write_error(out: Path, name: str, details: str) -> None:
     write_atomically(path, details.encode())
 
 
-def _run(study: Study, search: PlannedSearch, watcher: Watcher, out: Path) -> Run:
+def _run(queue: SearchQueue, search: PlannedSearch, watcher: Watcher, out: Path) -> Run:
     try:
-        return Run(search, study.run(search.name, watcher.update))
+        return Run(search, queue.run(search.name, watcher.update))
     # Any error: an optimiser may come from anyone, and the other searches must not be lost with
     # it. Nothing is hidden: it is reported, kept with its traceback, and decides the exit code.
     except Exception:
-        kept = study.store.run(search.name)
+        kept = queue.store.run(search.name)
         if kept.result is None:
             raise
         _write_error(out, search.name, traceback.format_exc())

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from rlprompt.search.budget import Ledger
 from rlprompt.studies.comparison import Run
-from rlprompt.studies.study import PlannedSearch
+from rlprompt.studies.planned_search import PlannedSearch
 
 
 class Watcher(Protocol):

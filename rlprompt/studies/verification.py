@@ -14,7 +14,7 @@ from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.result import Result, Score
 from rlprompt.store.store import Store, StoredRun, as_json, differences
 from rlprompt.studies.inspection import LedgerEntry, ledger
-from rlprompt.studies.study import PlannedSearch
+from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.tasks.base import Task
 from rlprompt.types import Floats
 

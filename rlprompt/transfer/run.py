@@ -31,7 +31,7 @@ from rlprompt.search.memo import Measurement, SplitQuestion
 from rlprompt.search.result import Result, Score
 from rlprompt.store.store import Store, StoredRun
 from rlprompt.studies.experiment import Experiment, searches
-from rlprompt.studies.study import PlannedSearch
+from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.verification import check_unchanged, reward_name, rounding
 from rlprompt.tasks.base import Measured, Task
 from rlprompt.transfer.file import (

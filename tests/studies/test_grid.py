@@ -20,7 +20,7 @@ from rlprompt.studies.comparison import Comparison
 from rlprompt.studies.experiment import searches
 from rlprompt.studies.loading import load_experiments, load_model
 from rlprompt.studies.run import compare, kept_dtypes, load_again
-from rlprompt.studies.study import Study
+from rlprompt.studies.search_queue import SearchQueue
 
 MODELS: dict[str, TinyKind] = {"a": "llama", "b": "gpt2"}
 
@@ -164,8 +164,10 @@ class TestFromFile:
         self.write(desk, dtype="auto", models=["a", "b", "c"], budgets=budgets)
         config = load_config(desk / "grid.yaml")
         dtypes = ["bfloat16", "float32", "bfloat16"]
-        with Study(tmp_path, searches(load_experiments(config, dtypes)), config.record) as study:
-            assert kept_dtypes(config, study.store) == dtypes
+        with SearchQueue(
+            tmp_path, searches(load_experiments(config, dtypes)), config.record
+        ) as queue:
+            assert kept_dtypes(config, queue.store) == dtypes
 
     @pytest.mark.parametrize(
         ("changes", "message"),

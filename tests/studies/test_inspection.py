@@ -22,7 +22,8 @@ from rlprompt.search.budget import Budget
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE
 from rlprompt.studies.inspection import best, export, is_left, ledger, state_line, state_of, studies
-from rlprompt.studies.study import PlannedSearch, Study
+from rlprompt.studies.planned_search import PlannedSearch
+from rlprompt.studies.search_queue import SearchQueue
 from rlprompt.studies.verification import verify
 
 N_PROMPTS = 12
@@ -41,9 +42,9 @@ def planned(seed: int = 0) -> PlannedSearch:
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Iterator[Study]:
-    """A finished study of one run."""
-    with Study(tmp_path / "study", {"run": planned()}, {}) as made:
+def queue(tmp_path: Path) -> Iterator[SearchQueue]:
+    """Of a finished study of one run."""
+    with SearchQueue(tmp_path / "study", {"run": planned()}, {}) as made:
         made.run(next(made.claimed()))
         yield made
 
@@ -51,26 +52,26 @@ def study(tmp_path: Path) -> Iterator[Study]:
 def test_what_a_task_needs_beyond_its_examples_is_in_the_ledger(tmp_path: Path) -> None:
     task = FakePricedTask()
     job = PlannedSearch(task, tiny_lm(), RandomSearch(), Budget(60), seed=0, length=3, banned=())
-    with Study(tmp_path, {"run": job}, {}) as study:
-        result = study.run(next(study.claimed()))
-        (run,), entries = study.store.runs(), list(ledger(study.store, "run"))
+    with SearchQueue(tmp_path, {"run": job}, {}) as queue:
+        result = queue.run(next(queue.claimed()))
+        (run,), entries = queue.store.runs(), list(ledger(queue.store, "run"))
     assert result.rows == run.used == entries[-1].rows == 60 // 5 * 5
     assert [entry.rows for entry in entries] == [rows for rows, _ in result.points]
 
 
-def test_the_best_prompts_are_distinct_and_in_order(study: Study) -> None:
-    entries = list(ledger(study.store, "run"))
+def test_the_best_prompts_are_distinct_and_in_order(queue: SearchQueue) -> None:
+    entries = list(ledger(queue.store, "run"))
     assert [entry.rows for entry in entries] == [N_EXAMPLES * (i + 1) for i in range(N_PROMPTS)]
-    found = best(study.store, "run", 5)
+    found = best(queue.store, "run", 5)
     assert len({entry.digest for entry in found}) == len(found) == 5
     rewards = {entry.digest: entry.reward for entry in entries if entry.reward is not None}
     assert len(entries) == N_PROMPTS >= len(rewards)
     assert [entry.reward for entry in found] == sorted(rewards.values(), reverse=True)[:5]
-    assert len(best(study.store, "run", 100)) == len(rewards)
+    assert len(best(queue.store, "run", 100)) == len(rewards)
 
 
-def test_a_prompt_is_titled_by_its_text_and_ids(study: Study) -> None:
-    entry = next(ledger(study.store, "run"))
+def test_a_prompt_is_titled_by_its_text_and_ids(queue: SearchQueue) -> None:
+    entry = next(ledger(queue.store, "run"))
     assert isinstance(entry.prompt, TokenPrompt)
     assert entry.text == tiny_lm().decode(entry.prompt.ids)
     ids = " ".join(map(str, entry.prompt.ids))
@@ -79,17 +80,19 @@ def test_a_prompt_is_titled_by_its_text_and_ids(study: Study) -> None:
     assert dataclasses.replace(entry, prompt=None).title == f"soft {entry.digest}"
 
 
-def test_studies_are_found_and_what_is_broken_costs_no_other(study: Study, tmp_path: Path) -> None:
+def test_studies_are_found_and_what_is_broken_costs_no_other(
+    queue: SearchQueue, tmp_path: Path
+) -> None:
     (tmp_path / "deep" / "broken").mkdir(parents=True)
     (tmp_path / "deep" / "broken" / FILE).write_text("nothing of the kind " * 50)
     found = studies(tmp_path)
-    assert list(found) == [tmp_path / "deep" / "broken", study.folder]
+    assert list(found) == [tmp_path / "deep" / "broken", queue.folder]
     assert isinstance(found[tmp_path / "deep" / "broken"], StoreError)
-    assert found[study.folder] == study.store.runs()
+    assert found[queue.folder] == queue.store.runs()
 
 
-def test_the_ledger_as_lines_says_what_was_best_so_far(study: Study, tmp_path: Path) -> None:
-    assert export(study.store, tmp_path / "ledger.jsonl") == N_PROMPTS
+def test_the_ledger_as_lines_says_what_was_best_so_far(queue: SearchQueue, tmp_path: Path) -> None:
+    assert export(queue.store, tmp_path / "ledger.jsonl") == N_PROMPTS
     records = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
     assert [record["prompt"] for record in records] == list(range(N_PROMPTS))
     highest = np.maximum.accumulate([record["reward"] for record in records])
@@ -97,32 +100,32 @@ def test_the_ledger_as_lines_says_what_was_best_so_far(study: Study, tmp_path: P
     told = [tiny_lm().decode(tuple(map(int, record["ids"].split()))) for record in records]
     assert [record["text"] for record in records] == told
     with pytest.raises(ValueError, match=r"does not end in .csv, .parquet or .jsonl"):
-        export(study.store, tmp_path / "ledger.txt")
+        export(queue.store, tmp_path / "ledger.txt")
 
 
-def test_answers_that_hold_are_told_from_forged_ones(study: Study) -> None:
-    good = verify(study.store, {"run": planned()}, sample=N_PROMPTS)
+def test_answers_that_hold_are_told_from_forged_ones(queue: SearchQueue) -> None:
+    good = verify(queue.store, {"run": planned()}, sample=N_PROMPTS)
     assert good.holds
     assert (good.n_prompts, good.n_final) == (N_PROMPTS, 3)
-    assert verify(study.store, {"run": planned()}, sample=2).n_prompts == 2
-    with sqlite3.connect(study.folder / FILE) as raw:
+    assert verify(queue.store, {"run": planned()}, sample=2).n_prompts == 2
+    with sqlite3.connect(queue.folder / FILE) as raw:
         ((rewards,),) = raw.execute("SELECT rewards FROM answers WHERE id = 1")
         forged = (np.frombuffer(rewards) + 1).tobytes()
         raw.execute("UPDATE answers SET rewards = ? WHERE id = 1", (forged,))
     raw.close()
-    bad = verify(study.store, {"run": planned()}, sample=N_PROMPTS)
+    bad = verify(queue.store, {"run": planned()}, sample=N_PROMPTS)
     assert not bad.holds
     assert bad.largest == pytest.approx(1)
     assert bad.where.startswith("run, prompt ")
 
 
-def test_another_search_is_not_compared(study: Study) -> None:
+def test_another_search_is_not_compared(queue: SearchQueue) -> None:
     with pytest.raises(ValueError, match=r"are not those of the study.*\n  seed: 0 before"):
-        verify(study.store, {"run": planned(seed=1)}, sample=1)
+        verify(queue.store, {"run": planned(seed=1)}, sample=1)
 
 
-def test_a_run_is_told_in_a_line(study: Study) -> None:
-    run = study.store.run("run")
+def test_a_run_is_told_in_a_line(queue: SearchQueue) -> None:
+    run = queue.store.run("run")
     rows = N_PROMPTS * N_EXAMPLES
     line = f"run: finished, {rows}/{rows} rows, {run.seconds:.0f} s, best {run.best_reward:.2f}"
     assert state_line(run) == line
@@ -135,11 +138,11 @@ def test_a_run_is_told_in_a_line(study: Study) -> None:
     assert state_line(dataclasses.replace(run, best_reward=None)) == line.partition(", best")[0]
 
 
-def test_a_run_whose_process_is_gone_is_interrupted(study: Study) -> None:
-    run = dataclasses.replace(study.store.run("run"), result=None)
+def test_a_run_whose_process_is_gone_is_interrupted(queue: SearchQueue) -> None:
+    run = dataclasses.replace(queue.store.run("run"), result=None)
     gone = dataclasses.replace(run, owner=f"{platform.node()}:{os.getpid()}:of-another-time")
     elsewhere = dataclasses.replace(run, owner="elsewhere:1:x")
-    assert [is_left(one) for one in (gone, elsewhere, study.store.run("run"))] == [
+    assert [is_left(one) for one in (gone, elsewhere, queue.store.run("run"))] == [
         True,
         False,
         False,

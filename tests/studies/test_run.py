@@ -32,8 +32,8 @@ from rlprompt.studies.baselines import score_controls
 from rlprompt.studies.comparison import Comparison, Run
 from rlprompt.studies.experiment import ExperimentError
 from rlprompt.studies.folder import claimed
+from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.run import compare
-from rlprompt.studies.study import PlannedSearch
 from rlprompt.tasks.base import Measured
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.types import Floats, PromptKind

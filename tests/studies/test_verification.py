@@ -18,7 +18,8 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.budget import Budget
 from rlprompt.store.store import FILE
-from rlprompt.studies.study import PlannedSearch, Study
+from rlprompt.studies.planned_search import PlannedSearch
+from rlprompt.studies.search_queue import SearchQueue
 from rlprompt.studies.verification import PRIOR, Gap, gap_of, rounding, verify
 from rlprompt.tasks.class_scores import REWARDS
 from rlprompt.tasks.compression import CompressionTask
@@ -100,9 +101,9 @@ def test_forged_answers_are_found_in_16_bits(reward: str, tmp_path: Path) -> Non
     one = PlannedSearch(
         task(reward=reward), lm, RandomSearch(), Budget(20), seed=0, length=2, banned=()
     )
-    with Study(tmp_path, {"run": one}, {}) as study:
-        study.run(next(study.claimed()))
-        good = verify(study.store, {"run": one}, sample=9)
+    with SearchQueue(tmp_path, {"run": one}, {}) as queue:
+        queue.run(next(queue.claimed()))
+        good = verify(queue.store, {"run": one}, sample=9)
         assert good.holds
         with sqlite3.connect(tmp_path / FILE) as raw:
             (text,) = raw.execute("SELECT result FROM runs WHERE id = 1").fetchone()
@@ -110,7 +111,7 @@ def test_forged_answers_are_found_in_16_bits(reward: str, tmp_path: Path) -> Non
             state["candidates"][0]["test"]["reward"] -= 0.6
             raw.execute("UPDATE runs SET result = ? WHERE id = 1", (json.dumps(state),))
         raw.close()
-        bad = verify(study.store, {"run": one}, sample=9)
+        bad = verify(queue.store, {"run": one}, sample=9)
         assert (bad.holds, bad.where) == (False, "test score")
         assert bad.largest == pytest.approx(0.6)
 
@@ -121,15 +122,15 @@ def test_each_model_has_the_tolerance_of_its_own_dtype(tmp_path: Path) -> None:
         name: PlannedSearch(task(), lm, RandomSearch(), Budget(20), seed=0, length=2, banned=())
         for name, lm in (("coarse", coarse), ("fine", tiny_lm()))
     }
-    with Study(tmp_path, runs, {}) as study:
-        for name in study.claimed():
-            study.run(name)
+    with SearchQueue(tmp_path, runs, {}) as queue:
+        for name in queue.claimed():
+            queue.run(name)
         with sqlite3.connect(tmp_path / FILE) as raw:
             (text,) = raw.execute("SELECT result FROM runs WHERE name = 'fine'").fetchone()
             state = json.loads(text)
             state["candidates"][0]["test"]["reward"] += 1  # as much as nothing in 16 bits
             raw.execute("UPDATE runs SET result = ? WHERE name = 'fine'", (json.dumps(state),))
         raw.close()
-        bad = verify(study.store, runs, sample=2)
+        bad = verify(queue.store, runs, sample=2)
     assert not bad.holds
     assert bad.tolerance == pytest.approx(0.05)

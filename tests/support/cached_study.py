@@ -10,7 +10,8 @@ from tiny import tiny_lm
 
 from rlprompt.search.budget import Budget
 from rlprompt.search.result import Result
-from rlprompt.studies.study import PlannedSearch, Study
+from rlprompt.studies.planned_search import PlannedSearch
+from rlprompt.studies.search_queue import SearchQueue
 from rlprompt.tasks.base import Task
 
 
@@ -21,5 +22,5 @@ def run(
     job = PlannedSearch(
         task, tiny_lm(), optimiser or Walk(), Budget(rows), seed=3, length=3, banned=()
     )
-    with Study(folder, {"run": job}, {}, cache) as study:
-        return study.run(next(study.claimed()))
+    with SearchQueue(folder, {"run": job}, {}, cache) as queue:
+        return queue.run(next(queue.claimed()))

@@ -27,8 +27,9 @@ from rlprompt.prompt import Prompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.store.store import FILE, Store
+from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.ray_cluster import OBJECT_STORE, Ray, searched
-from rlprompt.studies.study import PlannedSearch, Study
+from rlprompt.studies.search_queue import SearchQueue
 from rlprompt.types import Floats
 
 N_PROMPTS = 48
@@ -86,9 +87,9 @@ def jobs(notes: Path, *, waits: bool = False) -> dict[str, PlannedSearch]:
 
 
 def run_alone(folder: Path) -> None:
-    with Study(folder, jobs(folder / "notes"), {}) as study:
-        for name in study.claimed():
-            study.run(name)
+    with SearchQueue(folder, jobs(folder / "notes"), {}) as queue:
+        for name in queue.claimed():
+            queue.run(name)
 
 
 def take_away(folder: Path, take: partial[None]) -> None:
@@ -124,11 +125,11 @@ def run_on_cluster(folder: Path) -> None:
             daemon=True,  # should the study fail before
         )
         notes = folder / "notes"
-        with Study(folder, jobs(notes, waits=True), {}) as study:
+        with SearchQueue(folder, jobs(notes, waits=True), {}) as queue:
             taker.start()
             # A process on each node, and none that takes over from those that end.
             settings = Ray(cluster.address, workers=2, load=partial(load, notes))
-            ended = searched(study, settings)
+            ended = searched(queue, settings)
             with contextlib.closing(ended):
                 for _, error in ended:
                     assert not error, error

@@ -32,7 +32,8 @@ from rlprompt.search.memo import Memo, Question, V
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.selection import Selection
 from rlprompt.store.store import FILE, Store
-from rlprompt.studies.study import PlannedSearch, Study
+from rlprompt.studies.planned_search import PlannedSearch
+from rlprompt.studies.search_queue import SearchQueue
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
 
@@ -98,7 +99,7 @@ class Counted(Memo):
         return answer
 
 
-class CountedStudy(Study):
+class CountedQueue(SearchQueue):
     life: Life
 
     def memo(self, name: str) -> Memo:
@@ -108,11 +109,11 @@ class CountedStudy(Study):
 def work(folder: Path, n_prompts: int, life: Life | None = None) -> None:
     life = life or Life()
     life.look()
-    study = CountedStudy(folder, jobs(n_prompts), {})
-    study.life = life
-    with study:
-        for name in study.claimed():
-            study.run(name)
+    queue = CountedQueue(folder, jobs(n_prompts), {})
+    queue.life = life
+    with queue:
+        for name in queue.claimed():
+            queue.run(name)
 
 
 def undisturbed(folder: Path, n_prompts: int) -> float:

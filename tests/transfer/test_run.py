@@ -29,7 +29,7 @@ from rlprompt.store.store import FILE, Store
 from rlprompt.studies.experiment import searches
 from rlprompt.studies.loading import load_experiments
 from rlprompt.studies.run import compare
-from rlprompt.studies.study import Study
+from rlprompt.studies.search_queue import SearchQueue
 from rlprompt.transfer.file import Transfer, read_transfer
 from rlprompt.transfer.matrix import Loss, losses
 from rlprompt.transfer.run import (
@@ -394,9 +394,9 @@ def test_a_model_and_its_bfloat16_copy(tmp_path: Path) -> None:
         budget=Budget(len(films.splits.train)),
         controls={},
     )
-    with Study(tmp_path, searches([made]), {}) as study:
-        for name in study.claimed():
-            study.run(name)
+    with SearchQueue(tmp_path, searches([made]), {}) as queue:
+        for name in queue.claimed():
+            queue.run(name)
     copy = FrozenLM(tiny_model().bfloat16(), tiny_tokenizer(), lm.name)
     with Store(tmp_path / FILE) as store:
         found, _ = found_prompts(store, [made])
