@@ -54,8 +54,8 @@ TALKATIVE = (
     "rlprompt.models.loading",
     "rlprompt.models.engine",
     "rlprompt.models.lm",
-    "rlprompt.models.api",
-    "rlprompt.models.served_lm",
+    "rlprompt.models.served.api",
+    "rlprompt.models.served.lm",
     "rlprompt.studies.baselines",
     "rlprompt.studies.training",
 )

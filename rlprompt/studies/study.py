@@ -19,7 +19,7 @@ from typing import Any
 from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import PooledLM
-from rlprompt.models.served_lm import ServedLM
+from rlprompt.models.served.lm import ServedLM
 from rlprompt.prompt import Length, Pool, Start, checked_starts
 from rlprompt.search.budget import Budget, Ledger
 from rlprompt.search.memo import Memo
