@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlprompt.models import precision
+from rlprompt.models.conventions import context_length, decoder_start, packing_obstacle
 from rlprompt.models.devices import free_bytes
 from rlprompt.models.examination import examine
-from rlprompt.models.loading import context_length, decoder_start, packing_obstacle
 from rlprompt.models.memory import Memory
 from rlprompt.models.noise import Noise
 from rlprompt.models.packed.generation import PackedGenerator

@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
 from rlprompt._utils.text import first_line
+from rlprompt.models.conventions import SLIDING, sliding_window
 from rlprompt.models.head import Head
-from rlprompt.models.loading import SLIDING, sliding_window
 from rlprompt.models.memory import KeptPrefixes, Memory, out_of_memory
 from rlprompt.models.packed.kernels import Kernels
 from rlprompt.models.packed.layout import PackedRow, Pass, batch, grow, lay_out
