@@ -57,9 +57,9 @@ class Experiment:
         budget: What each run may spend.
         seeds: Each optimiser runs once with each.
         length: Tokens of a prompt, exactly or in a range; see `search`.
-        banned: Ids and words that token prompts may not use.
+        banned: Ids and words that no token prompt or start may use; see `search`.
         start: What searches begin with; see `search`.
-        tokens: What token prompts are made of; see `search`.
+        tokens: What token prompts and random starts are made of; see `search`.
         own: Of an optimiser, by name, the `length`, `start` and `tokens` that it has instead.
         controls: Prompts of one's own to score beside those of every study (`ControlPlan`), by
             name; outside the budget.

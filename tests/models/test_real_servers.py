@@ -56,17 +56,22 @@ def transformers_serve(tmp_path: Path) -> Iterator[str]:
             [*command, *options], stdout=said, stderr=said, env=environment, text=True
         )
     try:
-        for _ in range(600):
+        deadline = time.monotonic() + 120
+        while not is_there(f"http://{place[0]}:{place[1]}/health"):
             assert server.poll() is None, log.read_text()
-            try:
-                httpx2.get(f"http://{place[0]}:{place[1]}/health")
-                break
-            except httpx2.TransportError:
-                time.sleep(0.2)
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
         yield f"http://{place[0]}:{place[1]}/v1"
     finally:
-        server.terminate()
-        server.wait()
+        server.kill()
+        server.wait(30)
+
+
+def is_there(url: str) -> bool:
+    try:
+        return httpx2.get(url).is_success
+    except httpx2.TransportError:
+        return False
 
 
 def written(lm: FrozenLM, template: Template) -> list[str]:
