@@ -24,8 +24,8 @@ from rlprompt.config.tasks import (
     place_of,
     split_settings,
 )
-from rlprompt.models.access import DEFAULT_KEY_ENV, checked_key_env, checked_url
 from rlprompt.models.load_options import checked_options
+from rlprompt.models.served.access import DEFAULT_KEY_ENV, checked_key_env, checked_url
 from rlprompt.prompt import Length, Pool, checked_starts
 from rlprompt.types import PromptKind
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from rlprompt._utils.text import file_part
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.served_lm import Asked, ServedLM
+from rlprompt.models.served.lm import Asked, ServedLM
 from rlprompt.prompt import Length, Pool, Start, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.make_space import make_space

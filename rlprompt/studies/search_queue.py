@@ -15,7 +15,7 @@ from typing import Any
 
 from rlprompt._utils.text import error_line
 from rlprompt.models.pool import PooledLM
-from rlprompt.models.served_lm import ServedLM
+from rlprompt.models.served.lm import ServedLM
 from rlprompt.search.budget import Ledger
 from rlprompt.search.memo import Memo
 from rlprompt.search.result import Result

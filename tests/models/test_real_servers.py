@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from rlprompt._utils.assets import fetch
-from rlprompt.models.access import ServerError
+from rlprompt.models.gguf_cache import dense_folder
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.loading import dense_folder
-from rlprompt.models.served_lm import ServedLM
+from rlprompt.models.served.access import ServerError
+from rlprompt.models.served.lm import ServedLM
 from rlprompt.prompt import TextPrompt
 from rlprompt.template import Template
 
