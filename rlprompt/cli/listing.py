@@ -24,7 +24,7 @@ from rlprompt._utils.assets import ASSETS, cache_folder, is_cached
 from rlprompt._utils.files import write_atomically
 from rlprompt.config import registry
 from rlprompt.config.registry import settings_of, summary_of
-from rlprompt.config.schema import DEFAULT_DATA
+from rlprompt.data.load import MOVIE_REVIEWS
 from rlprompt.types import RegistryKind
 
 
@@ -40,11 +40,11 @@ def list_optimisers() -> None:
 def list_tasks() -> None:
     """Print the tasks that come with packages, and what else a task may be."""
     _list_entries("task")
-    asset = ASSETS[DEFAULT_DATA]
+    asset = ASSETS[MOVIE_REVIEWS]
     typer.echo("")
     typer.echo(
-        f"{DEFAULT_DATA}, data that needs no hub: {asset.description} ({asset.licence}; "
-        f"{_state(DEFAULT_DATA)})\n    {asset.source}"
+        f"{MOVIE_REVIEWS}, data that needs no hub: {asset.description} ({asset.licence}; "
+        f"{_state(MOVIE_REVIEWS)})\n    {asset.source}"
     )
     typer.echo("")
     typer.echo(

@@ -25,11 +25,10 @@ from rlprompt.config.tasks import (
     split_settings,
 )
 from rlprompt.models.load_options import checked_options
-from rlprompt.models.served.access import DEFAULT_KEY_ENV, checked_key_env, checked_url
+from rlprompt.models.served.access import ACCESS, Access, checked_key_env, checked_url
 from rlprompt.prompt import Length, Pool, checked_starts
 from rlprompt.types import PromptKind
 
-DEFAULT_DATA = "movie-reviews"
 # Keys that have a plural for a grid.
 PLURALS = ("task", "model", "budget")
 # What an optimiser's section may say of its own prompts, in the place of `prompt:`.
@@ -61,7 +60,7 @@ class PricesConfig(StrictModel):
 
 
 # Of a served model what decides no result, and may be another the next time.
-PASSING = ("key_env", "concurrency", "timeout", "attempts", "prices")
+PASSING = (*ACCESS, "prices")
 
 
 class ModelConfig(StrictModel):
@@ -85,10 +84,10 @@ class ModelConfig(StrictModel):
     revision: str | None = None
     load: LoadOptions = Field(default_factory=dict)
     url: Annotated[str, pydantic.AfterValidator(checked_url)] | None = None
-    key_env: Annotated[str, pydantic.AfterValidator(checked_key_env)] = DEFAULT_KEY_ENV
-    concurrency: PositiveInt = 8
-    timeout: Annotated[float, Field(gt=0)] = 120.0
-    attempts: PositiveInt = 6
+    key_env: Annotated[str, pydantic.AfterValidator(checked_key_env)] = Access.key_env
+    concurrency: PositiveInt = Access.concurrency
+    timeout: Annotated[float, Field(gt=0)] = Access.timeout
+    attempts: PositiveInt = Access.attempts
     prices: PricesConfig | None = None
 
     @pydantic.model_validator(mode="after")

@@ -23,8 +23,6 @@ from rlprompt.types import (
     SelectBy,
 )
 
-# What the name of a data set on the Hugging Face hub is marked with.
-HUB = "hub:"
 # What a split seed is put in the place of, in the name of data or an argument of a class.
 SEED = "{seed}"
 # The task whose rows have options of their own.

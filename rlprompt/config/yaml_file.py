@@ -18,7 +18,6 @@ import yaml
 from rlprompt._utils.plugins import locate
 from rlprompt._utils.suggest import advice, reason
 from rlprompt.config.schema import (
-    DEFAULT_DATA,
     PLURALS,
     Config,
     LengthConfig,
@@ -29,7 +28,6 @@ from rlprompt.config.schema import (
     StopConfig,
 )
 from rlprompt.config.tasks import (
-    HUB,
     IMPORTED,
     SEED,
     TAGS,
@@ -38,6 +36,8 @@ from rlprompt.config.tasks import (
     TaskConfig,
     parse_task,
 )
+from rlprompt.data.hub import HUB
+from rlprompt.data.load import MOVIE_REVIEWS
 from rlprompt.data.opening import ENDINGS
 
 
@@ -157,7 +157,7 @@ def _data_path(data: str, config: Path, splits: Sequence[int]) -> str:
 
     Of a pattern, what it names for every split seed.
     """
-    if data == DEFAULT_DATA or data.startswith(HUB):
+    if data == MOVIE_REVIEWS or data.startswith(HUB):
         return data
     given = Path(data).expanduser()
     tried, absent = list[str](), list[int]()
@@ -168,12 +168,12 @@ def _data_path(data: str, config: Path, splits: Sequence[int]) -> str:
             return str(place)
         tried.append(str(next(iter(missing.values()))))
         absent = absent or list(missing)
-    near = difflib.get_close_matches(data, [DEFAULT_DATA])
-    meant = f" (did you mean {DEFAULT_DATA}?)" if near else ""
+    near = difflib.get_close_matches(data, [MOVIE_REVIEWS])
+    meant = f" (did you mean {MOVIE_REVIEWS}?)" if near else ""
     which = f" for split seed {absent[0]}" if SEED in data else ""
     raise ConfigError(
         f"{config}: task.data {data!r} is not there{which}{meant}; looked for "
-        f"{' or '.join(tried)}. Give {DEFAULT_DATA}, a file that ends in {ENDINGS}, a "
+        f"{' or '.join(tried)}. Give {MOVIE_REVIEWS}, a file that ends in {ENDINGS}, a "
         "folder with train, dev and test, or hub:NAME"
     )
 

@@ -26,9 +26,10 @@ from rlprompt.data.tables import RowTable, TableRow
 
 logger = logging.getLogger(__name__)
 
-PREFIX = "hub:"
+# What the name of a data set of the hub begins with.
+HUB = "hub:"
 PATTERN = re.compile(
-    r"hub:(?P<name>\w[\w.-]*(/[\w.-]+)?)(:(?P<config>[\w.+-]+))?(@(?P<revision>[\w./-]+))?"
+    rf"{HUB}(?P<name>\w[\w.-]*(/[\w.-]+)?)(:(?P<config>[\w.+-]+))?(@(?P<revision>[\w./-]+))?"
 )
 COMMIT = re.compile(r"[0-9a-f]{40}")
 UNLABELLED = -1  # what a hub data set has for a class that is kept secret
@@ -68,7 +69,7 @@ class HubName:
 
     def __str__(self) -> str:
         config = f":{self.config}" if self.config else ""
-        return f"{PREFIX}{self.name}{config}@{self.revision}"
+        return f"{HUB}{self.name}{config}@{self.revision}"
 
 
 def load_hub(source: HubName) -> tuple[DataSets, HubName]:

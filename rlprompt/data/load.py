@@ -23,7 +23,7 @@ from rlprompt.data.few_shot import check_sizes, draw_dev, draw_shots, draw_test,
 from rlprompt.data.files import read_table
 from rlprompt.data.frames import Frame, Item, is_split, memory_table
 from rlprompt.data.hub import (
-    PREFIX,
+    HUB,
     DataSets,
     HubName,
     held_out,
@@ -118,7 +118,7 @@ def load_splits(
     classes = _label_reader(labels, label, aliases or {}, numbered)
     reader = ExampleReader(fields, label, classes, on_bad_rows, on_leak, options)
     loading = _Loading(reader, shots, n_test, seed, dev_from)
-    if isinstance(source, str) and source.startswith(PREFIX):
+    if isinstance(source, str) and source.startswith(HUB):
         parts, pinned = load_hub(HubName.parse(source))
         return loading.data_sets(parts, str(pinned))
     if isinstance(source, str | Path):
@@ -343,7 +343,7 @@ def absent(path: Path) -> str:
     meant = f" (did you mean {near[0]}?)" if near else ""
     return (
         f"data {str(path)!r} does not exist{meant}; give {MOVIE_REVIEWS}, a file that ends in "
-        f"{ENDINGS}, a folder with train, dev and test files, or {PREFIX}NAME"
+        f"{ENDINGS}, a folder with train, dev and test files, or {HUB}NAME"
     )
 
 

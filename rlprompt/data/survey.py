@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from rlprompt._utils.scripts import is_unspaced
 from rlprompt.data.files import read_table
-from rlprompt.data.hub import PREFIX, DataSets, HubName, is_saved, load_hub, load_saved, split_table
+from rlprompt.data.hub import HUB, DataSets, HubName, is_saved, load_hub, load_saved, split_table
 from rlprompt.data.labels import listed_name
 from rlprompt.data.load import MOVIE_REVIEWS, absent
 from rlprompt.data.opening import ENDINGS, find_file
@@ -150,7 +150,7 @@ def _table(source: str) -> tuple[RowTable, bool]:
             f"{MOVIE_REVIEWS} has a task of its own: write `task: {MOVIE_REVIEWS}` in an "
             "experiment file, or start from experiments/demo.yaml"
         )
-    if source.startswith(PREFIX):
+    if source.startswith(HUB):
         return _part(load_hub(HubName.parse(source))[0])
     path = Path(source).expanduser()
     if path.is_dir() and is_saved(path):

@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from rlprompt._utils.text import listed
 from rlprompt.models.decoding import Decoding, check_writes
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.served.access import ACCESS
 from rlprompt.models.served.lm import ServedLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Query, Template
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 # What a writer may be given by, beside the name: on this machine, and on a server.
 HERE = ("revision", "load", "device", "dtype")
-THERE = ("url", "key_env", "concurrency", "timeout", "attempts")
+THERE = ("url", *ACCESS)
 
 
 @runtime_checkable

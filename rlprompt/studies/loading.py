@@ -33,6 +33,7 @@ from rlprompt.export.folder import load_prompt
 from rlprompt.models.fingerprint import loading, told_by_server
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import ModelPool, PooledLM
+from rlprompt.models.served.access import ACCESS
 from rlprompt.models.served.bill import Prices
 from rlprompt.models.served.lm import ServedLM
 from rlprompt.prompt import Length, Prompt, TokenPrompt
@@ -47,9 +48,6 @@ from rlprompt.tasks.base import Task
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.fitting import fitted
 from rlprompt.tasks.label_search import with_found_words
-
-# Of a served model, how it is reached.
-ACCESS = ("key_env", "concurrency", "timeout", "attempts")
 
 
 def load_experiments(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from urllib.parse import urlsplit, urlunsplit
 
 DEFAULT_KEY_ENV = "OPENAI_API_KEY"
@@ -63,6 +63,10 @@ class Access:
                 "has; set it to the key alone"
             )
         return key
+
+
+# How a server is reached, beside its address: what decides no answer.
+ACCESS = tuple(one.name for one in fields(Access) if one.name != "url")
 
 
 def checked_url(url: str) -> str:
