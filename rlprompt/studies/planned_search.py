@@ -118,7 +118,11 @@ class PlannedSearch:
 
 
 def _plain(settings: Any) -> Any:
-    """The fields of a dataclass as JSON values, without infinities, which JSON does not have."""
+    """The fields of a dataclass as JSON values, without infinities, which JSON does not have.
+
+    Anything else by its `repr`: a result may leave out what it cannot say, as `search` does, and a
+    study must not be gone on with where that is another.
+    """
     if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
         return repr(settings)
     return {
