@@ -119,7 +119,7 @@ class EditEpisodes(Episodes):
         self._before = self.prompts()
         possible = np.take_along_axis(self._possible(), actions[:, None], axis=1)[:, 0]
         for i in np.flatnonzero(possible).tolist():
-            self._write(i, TokenPrompt(self.edits.every[actions[i]].applied(self._before[i].ids)))
+            self._write(i, self.edits.every[actions[i]].applied(self._before[i]))
         self.left = np.where(actions == stop, 0, np.maximum(self.left - 1, 0))
 
     def rewards(self) -> Floats:
