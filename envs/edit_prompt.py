@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rlprompt.envs.edits import Edit, Edits
 from rlprompt.envs.episodes import Array, Episodes, Flags, PromptEnv, PromptVectorEnv
 from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.search.allocation import score_new
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace, first_words
 from rlprompt.types import Floats
@@ -136,10 +137,7 @@ class EditEpisodes(Episodes):
         Raises:
             BudgetExhausted: Not all of them were covered.
         """
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.known]
-        if new:
-            rewards = self.objective.evaluate(new).rewards.tolist()
-            self.known |= zip(new, rewards, strict=True)
+        score_new(self.objective, prompts, self.known)
 
     def masks(self) -> NDArray[np.int8]:
         """See `Episodes.masks`; where nothing is left to do, one can only stop."""
