@@ -15,7 +15,7 @@ from rlprompt.agents.ranges import check_ranges
 from rlprompt.data.examples import check_choice
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import AskTell, Proposals
-from rlprompt.search.space import SoftSpace, typable_tokens
+from rlprompt.search.space import SoftSpace, commonest, typable_tokens
 from rlprompt.types import Floats, PromptKind
 
 # A full covariance is learnt in about 1000 evaluations a dimension (Nevergrad's documentation,
@@ -85,8 +85,8 @@ class CMAES(AskTell[SoftSpace]):
     def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
         if self.basis == "tokens":
-            ids = space.tokens or sorted(typable_tokens(objective.lm))
-            table = objective.lm.embeddings()[list(ids)]
+            lm = objective.lm
+            table = lm.embeddings()[list(space.tokens or commonest(lm, typable_tokens(lm)))]
             dimension = self._dimension(objective.affordable())
             space = space.superposed(dimension, table, rng, alpha=self.alpha)
         super().run(objective, space, rng)

@@ -38,9 +38,9 @@ from torch import Tensor, nn
 
 from rlprompt._utils.assets import fetch
 from rlprompt.models.head import Head
-from rlprompt.models.kernels import Kernels
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.packed_model import PackedModel
+from rlprompt.models.packed.kernels import Kernels
+from rlprompt.models.packed.model import PackedModel
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Query, Template
 

@@ -36,8 +36,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlprompt._utils.assets import fetch
-from rlprompt.models.kernels import PackedLinear
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.packed.kernels import PackedLinear
 from rlprompt.models.speed import loop, medians, seconds
 from rlprompt.prompt import FedPrompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query, Template

@@ -98,8 +98,8 @@ def real_tokenizer() -> FrozenLM:
     from transformers import AutoTokenizer
 
     from rlprompt._utils.assets import fetch
+    from rlprompt.models.gguf_cache import dense_folder
     from rlprompt.models.lm import FrozenLM
-    from rlprompt.models.loading import dense_folder
 
     folder = dense_folder(fetch("smollm2-135m"))
     assert folder is not None

@@ -178,7 +178,7 @@ def _best_of(study: Path, where: _Where, lm: FrozenLM | None) -> tuple[ExportedP
     """The best prompt of a study, as its export would be, and the model."""
     from rlprompt.cli.inspect import open_study, write_best
     from rlprompt.export.export import pick_run
-    from rlprompt.models.served_lm import ServedLM
+    from rlprompt.models.served.lm import ServedLM
     from rlprompt.studies.loading import model_found_on
 
     with open_study(study) as store:

@@ -51,11 +51,11 @@ LINE_SECONDS, LINE_SHARE, LEAST_SECONDS = 10.0, 0.1, 1.0
 # Whose log lines say what a person is waiting for.
 TALKATIVE = (
     "rlprompt._utils.assets",
-    "rlprompt.models.loading",
+    "rlprompt.models.gguf_cache",
     "rlprompt.models.engine",
     "rlprompt.models.lm",
-    "rlprompt.models.api",
-    "rlprompt.models.served_lm",
+    "rlprompt.models.served.api",
+    "rlprompt.models.served.lm",
     "rlprompt.studies.baselines",
     "rlprompt.studies.training",
 )

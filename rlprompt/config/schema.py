@@ -24,8 +24,8 @@ from rlprompt.config.tasks import (
     place_of,
     split_settings,
 )
-from rlprompt.models.access import DEFAULT_KEY_ENV, checked_key_env, checked_url
 from rlprompt.models.load_options import checked_options
+from rlprompt.models.served.access import DEFAULT_KEY_ENV, checked_key_env, checked_url
 from rlprompt.prompt import Length, Pool, checked_starts
 from rlprompt.types import PromptKind
 
@@ -174,11 +174,11 @@ class PromptConfig(StrictModel):
             searches.
         length: Tokens, or vectors of a soft prompt; of several lengths, token prompts have any and
             soft prompts the longest. Texts have any, or in a range as many tokens at most.
-        banned: Words, or token ids, that token prompts may not use.
+        banned: Words, or token ids, that token prompts and starts of vectors may not use.
         start: What searches begin with: a text, a name of `START_NAMES`, `{found: FOLDER}` of an
             exported prompt, or several of these; see `search`.
-        tokens: What token prompts are made of: `all`, `words`, `likely`, or with a size, such as
-            `{words: 200}`; see `Pool`.
+        tokens: What token prompts, and random starts of vectors, are made of: `all`, `words`,
+            `likely`, or with a size, such as `{words: 200}`; see `Pool`.
     """
 
     kind: PromptKind | None = None

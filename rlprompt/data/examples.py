@@ -188,10 +188,11 @@ class Splits:
         return state.hexdigest()
 
     @property
-    def train_digest(self) -> str:
-        """Hexadecimal hash of the train examples in order, which is all that a search sees."""
+    def drawn_digest(self) -> str:
+        """Hexadecimal hash of train and dev: of a draw, however many are left for test."""
         state = hashlib.blake2b(digest_size=16)
         _read(state, self.train)
+        _read(state, self.dev)
         return state.hexdigest()
 
 

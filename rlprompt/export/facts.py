@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
 from rlprompt.data.examples import OnLongText
 from rlprompt.models.fingerprint import SERVED, Fingerprint, hash_weights, told_by_server
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.served_lm import ServedLM
+from rlprompt.models.served.lm import ServedLM
 from rlprompt.tasks.calibration import CALIBRATIONS
 from rlprompt.tasks.verbaliser import Verbaliser
 from rlprompt.template import AnswerSpace, Template

@@ -31,7 +31,7 @@ from rlprompt.export.prediction import Prediction, memory_rows
 from rlprompt.export.server import Answer, PromptServer, used
 from rlprompt.models.fingerprint import SERVED, loading
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.served_lm import ServedLM
+from rlprompt.models.served.lm import ServedLM
 from rlprompt.prompt import FACTS, Prompt, TextPrompt, TokenPrompt, vector_prompt
 
 

@@ -17,15 +17,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlprompt.models import precision
+from rlprompt.models.conventions import context_length, decoder_start, packing_obstacle
 from rlprompt.models.devices import free_bytes
 from rlprompt.models.examination import examine
-from rlprompt.models.kernels import Kernels
-from rlprompt.models.loading import context_length, decoder_start, packing_obstacle
 from rlprompt.models.memory import Memory
 from rlprompt.models.noise import Noise
-from rlprompt.models.packed_generation import PackedGenerator
-from rlprompt.models.packed_model import ForwardError, PackedModel, Reader
-from rlprompt.models.packed_scoring import PackedScorer, forgetful
+from rlprompt.models.packed.generation import PackedGenerator
+from rlprompt.models.packed.kernels import Kernels
+from rlprompt.models.packed.model import ForwardError, PackedModel, Reader
+from rlprompt.models.packed.scoring import PackedScorer, forgetful
 from rlprompt.models.plain import PlainScorer
 from rlprompt.models.plain_generation import PlainGenerator
 from rlprompt.models.request import Limits, Request, calls, join, prepare, prepare_soft

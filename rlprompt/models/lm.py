@@ -21,14 +21,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlprompt._utils.chats import Message
 from rlprompt.models import precision
+from rlprompt.models.conventions import end_ids, gap_token, model_kind, special_ids
 from rlprompt.models.decoding import AnswerEnd, Decoding, Generated, check_texts, check_writes
 from rlprompt.models.engine import Engine, PairReward
 from rlprompt.models.examination import unwrap
 from rlprompt.models.fingerprint import Fingerprint, hash_weights, take_fingerprint
 from rlprompt.models.head import Head
 from rlprompt.models.load_options import checked_options
-from rlprompt.models.loading import end_ids, gap_token, model_kind, place, special_ids
 from rlprompt.models.loading import load as read_model
+from rlprompt.models.loading import place
 from rlprompt.models.noise import Noise
 from rlprompt.models.prefixes import keys_and_values
 from rlprompt.models.request import Limits, prepare

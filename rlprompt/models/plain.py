@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlprompt.models.examination import vectors_obstacle
-from rlprompt.models.kernels import Kernels
 from rlprompt.models.memory import Memory
+from rlprompt.models.packed.kernels import Kernels
 from rlprompt.models.scorer import (
     Consume,
     Over,

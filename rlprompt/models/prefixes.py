@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rlprompt.models.packed_model import PackedModel
+from rlprompt.models.packed.model import PackedModel
 from rlprompt.models.request import Limits, prepare_soft
 from rlprompt.models.weights import input_device
 from rlprompt.prompt import SoftPrompt

@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from rlprompt._utils.text import listed
 from rlprompt.models.decoding import Decoding, check_writes
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.served_lm import ServedLM
+from rlprompt.models.served.lm import ServedLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Query, Template
 from rlprompt.types import Written

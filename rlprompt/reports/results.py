@@ -403,7 +403,7 @@ def pair_tables(matrix: ScoreMatrix, task: str, verdict: Verdict) -> Iterator[Ta
                     f"First minus second, paired by task and {paired}, with the 95 % interval of "
                     "that pair alone; settled where p, after Holm's correction over all pairs of "
                     "this table, is below 0.05, so an interval may exclude 0 for a pair that is "
-                    "not. "
+                    "not settled. "
                     "No interval where all differences are the same or there is only one. "
                     f"{unit}s: how many a task would settle it, if the true difference is as large "
                     "as this.",

@@ -14,7 +14,15 @@ from rlprompt.prompt import Length, Pool, Prompt, Start, TextPrompt, checked_sta
 from rlprompt.search.blocks import Block
 from rlprompt.search.objective import Evaluation, Objective
 from rlprompt.search.pools import Hidden, ranked_pool
-from rlprompt.search.space import PrefixSpace, ReadKeys, SoftSpace, Space, TextSpace, TokenSpace
+from rlprompt.search.space import (
+    PrefixSpace,
+    ReadKeys,
+    SoftSpace,
+    Space,
+    TextSpace,
+    TokenSpace,
+    commonest,
+)
 from rlprompt.search.starts import Origin, soft_starts, text_starts, token_starts
 from rlprompt.tasks.base import Task
 from rlprompt.tasks.fitting import room
@@ -192,20 +200,22 @@ def make_space(
     pool, lengths = Pool.of(tokens), Length.of(length)
     own = None if task is None else task.tokens(lm)
     space = TokenSpace.from_lm(lm, lengths.at_most if kind == "soft" else lengths, banned, own)
-    known = frozenset(space.allowed.tolist())
+    known = space.allowed.tolist()
+    pooled = known
     if task is not None and pool.kind != "all":
-        ranked = ranked_pool(lm, task, space.allowed, pool, hidden)
-        space = replace(space, allowed=np.array(ranked), ranked=tuple(ranked))
+        pooled = ranked_pool(lm, task, known, pool, hidden)
     if kind == "soft":
-        soft = SoftSpace.from_lm(lm, lengths, rng, space.allowed.tolist())
-        return (
-            soft
-            if task is None
-            else soft_starts(Origin(lm, task, space, known, banned, rng), starts, soft)
-        )
-    return (
-        space if task is None else token_starts(Origin(lm, task, space, known, banned, rng), starts)
-    )
+        if pool.kind == "all" and own is None:
+            pooled = commonest(lm, known)
+        soft = SoftSpace.from_lm(lm, lengths, rng, pooled)
+        if task is None:
+            return soft
+        return soft_starts(Origin(lm, task, space, frozenset(known), banned, rng), starts, soft)
+    if task is None:
+        return space
+    if pool.kind != "all":
+        space = replace(space, allowed=np.array(pooled), ranked=tuple(pooled))
+    return token_starts(Origin(lm, task, space, frozenset(known), banned, rng), starts)
 
 
 def _text_space(

@@ -125,5 +125,5 @@ def likely_tokens(
     logits = np.zeros(len(ids))
     for start in range(0, len(heads), CHUNK):
         last = hidden(heads[start : start + CHUNK])
-        logits += lm.next_logits(last)[:, torch.from_numpy(ids)].double().sum(0).cpu().numpy()
+        logits += lm.next_logits(last, ids).double().sum(0).cpu().numpy()
     return [int(token) for token in ids[np.argsort(-logits, kind="stable")]]

@@ -136,7 +136,7 @@ def search(
     objective = Objective(task, lm, budget, on_progress, memo, stops)
     # Two streams, so that an optimiser that draws more does not change the space it is given.
     space_rng, rng = (
-        np.random.default_rng(child) for child in of_data(seed, task.splits.train_digest).spawn(2)
+        np.random.default_rng(child) for child in of_data(seed, task.splits.drawn_digest).spawn(2)
     )
     space = make_space(
         optimiser.searches,

@@ -178,6 +178,17 @@ def common_words(lm: FrozenLM, allowed: Collection[int]) -> list[int]:
     return spaced or [token for token, text in words if _is_word(text.strip())]
 
 
+def commonest(lm: FrozenLM, allowed: Collection[int]) -> list[int]:
+    """The `COMMONEST` most common of the allowed tokens, ascending: the lowest ids.
+
+    Without single characters, of which some vocabularies have thousands before their first word,
+    unless there is nothing else.
+    """
+    texts = typable_tokens(lm)
+    ids = sorted(allowed)
+    return ([i for i in ids if len(texts.get(i, "").strip()) > 1] or ids)[:COMMONEST]
+
+
 def first_words(lm: FrozenLM, space: TokenSpace, count: int, rng: np.random.Generator) -> list[int]:
     """So many tokens of a space that are the most worth trying, in random order.
 
@@ -240,7 +251,7 @@ class SoftSpace(_Around):
             Black-Box Tuning (Sun et al. 2022, arXiv 2201.03514); (L, H, d) for one of each vector.
         others: (S - 1, L, H) float32, further prompts that a search may begin with, the best first
             where that is known.
-        tokens: Ids that `from_lm` draws from, for starts of a method's own; None for its usual.
+        tokens: Ids that random starts are drawn from; None for the most common (`commonest`).
     """
 
     start: NDArray[np.float32]
@@ -269,20 +280,19 @@ class SoftSpace(_Around):
         All its prompts have the longest length: a soft prompt has no tokens to do without.
 
         A start at zero or from noise has useless gradients (norm 1e4 and more on SmolLM2), one
-        from vocabulary rows has good ones. They are rows of common tokens, the `COMMONEST` lowest
-        ids (see `common_words`), as in Lester et al. (2021, arXiv 2104.08691, section 3.2).
+        from vocabulary rows has good ones.
 
         Args:
             lm: The model.
             length: Vectors in a prompt.
             rng: Draws the tokens.
-            tokens: Ids to draw from; None for all that one can read and type.
+            tokens: Ids to draw from; None for the most common that one can read and type, as in
+                Lester et al. (2021, arXiv 2104.08691, section 3.2).
         """
         table = lm.embeddings()
-        among = sorted(typable_tokens(lm) if tokens is None else tokens)[:COMMONEST]
+        among = commonest(lm, typable_tokens(lm)) if tokens is None else sorted(tokens)
         drawn = rng.choice(among, Length.of(length).at_most)
-        known = None if tokens is None else tuple(among)
-        return cls(table[drawn], float(table.std()), tokens=known)
+        return cls(table[drawn], float(table.std()), tokens=tuple(among))
 
     @property
     def dimension(self) -> int:
@@ -336,6 +346,8 @@ class SoftSpace(_Around):
         """
         std = self._std(dimension, sigma, alpha)
         centred = table - table.mean(axis=0)
+        if not centred.any():
+            raise ValueError("one token spans no subspace: allow more `tokens`, or ban fewer")
         drawn = centred[rng.integers(len(table), size=(dimension, self.length))]
         basis = drawn.reshape(dimension, -1).T * (std / centred.std())
         return replace(self, basis=np.ascontiguousarray(basis, dtype=np.float32))

@@ -131,13 +131,13 @@ def clusters(origin: Origin) -> list[TokenPrompt]:
     return [TokenPrompt(found)]
 
 
-def everything(origin: Origin, soft: bool) -> list[TokenPrompt]:
-    """The pool of `auto`, of each kind some, the kinds in turns: what fits the space."""
+def everything(origin: Origin, tokens: Sequence[int], *, soft: bool) -> list[TokenPrompt]:
+    """The pool of `auto`, of each kind some, random `tokens` last: what fits the space."""
     kinds = (
         hand(origin),
         common(origin, DRAWN),
         [*(clusters(origin) if soft else ()), *telling(origin, DRAWN)],
-        [origin.space.sample(origin.rng) for _ in range(DRAWN)],
+        origin.drawn(tokens, DRAWN),
     )
     turns = chain.from_iterable(zip_longest(*kinds))
     fitting = []
@@ -171,7 +171,7 @@ def token_starts(origin: Origin, starts: Sequence[Start]) -> TokenSpace:
             case "task-words":
                 found = _some(origin, start, telling(origin, DRAWN))
             case "auto":
-                found = everything(origin, soft=False)
+                found = everything(origin, space.allowed.tolist(), soft=False)
             case _:
                 found = _written(origin, start, exact=True)
         made += (_filled(origin, prompt) for prompt in found)
@@ -209,7 +209,7 @@ def soft_starts(origin: Origin, starts: Sequence[Start], space: SoftSpace) -> So
             case "task-words":
                 found = _some(origin, start, clusters(origin))
             case "auto":
-                found = everything(origin, soft=True)
+                found = everything(origin, space.tokens or (), soft=True)
             case _:
                 found = _written(origin, start, exact=False)
         for prompt in found:

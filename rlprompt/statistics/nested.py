@@ -8,8 +8,8 @@ clustered data and approaches to its analysis, https://doi.org/10.1523/JNEUROSCI
 
 Means and tests are of the means of splits (cluster-level summaries; Donner and Klar 2000, Design
 and Analysis of Cluster Randomization Trials): in a balanced design the variance of their mean is
-right whatever the seeds add to it, with one degree of freedom less than there are splits: of
-every split they are other ones, whatever their numbers (`_utils.seeding.of_data`). What is
+right whatever the seeds add to it, with one degree of freedom less than there are splits, for
+each split has seeds of its own, whatever their numbers (`_utils.seeding.of_data`). What is
 no mean is resampled in two stages, splits first and seeds within (Davison and Hinkley 1997,
 Bootstrap Methods and their Application, section 3.8). With one split, seeds are what varies, and
 an interval is about other seeds on these examples.

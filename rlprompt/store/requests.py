@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rlprompt.models.bill import Bill, InMemory, Usage
+from rlprompt.models.served.bill import Bill, InMemory, Usage
 from rlprompt.store.database import Database
 from rlprompt.store.record import insert
 

@@ -14,6 +14,7 @@ from typing import TypeVar, cast
 
 import torch
 
+from rlprompt._utils.seeding import SEEDED_BY
 from rlprompt._utils.text import error_line
 from rlprompt.check.silence import silence
 from rlprompt.models.lm import FrozenLM
@@ -130,7 +131,8 @@ def train_references(
                 if place in seen:
                     continue
                 seen.add(place)
-                key = f"reference {_scope(task, lm)} {task.splits.digest} {reference!r} {seed}"
+                own = f"{reference!r} {seed} {SEEDED_BY}"
+                key = f"reference {_scope(task, lm)} {task.splits.digest} {own}"
                 kept = store.document(key)
                 if kept is not None:
                     names = dict(zip(("task", "split_seed", "model", "name"), place, strict=True))

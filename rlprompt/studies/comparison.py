@@ -11,7 +11,7 @@ from typing import Any
 
 from rlprompt.data.examples import Example, Splits, repeats
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.served_lm import ServedLM
+from rlprompt.models.served.lm import ServedLM
 from rlprompt.search.result import Candidate, Result, Score
 from rlprompt.store.summary import (
     BillEntry,

@@ -17,7 +17,7 @@ import numpy as np
 
 from rlprompt._utils.text import file_part
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.served_lm import Asked, ServedLM
+from rlprompt.models.served.lm import Asked, ServedLM
 from rlprompt.prompt import Length, Pool, Start, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser, check_model, check_shows, make_space
@@ -57,9 +57,9 @@ class Experiment:
         budget: What each run may spend.
         seeds: Each optimiser runs once with each.
         length: Tokens of a prompt, exactly or in a range; see `search`.
-        banned: Ids and words that token prompts may not use.
+        banned: Ids and words that no token prompt or start may use; see `search`.
         start: What searches begin with; see `search`.
-        tokens: What token prompts are made of; see `search`.
+        tokens: What token prompts and random starts are made of; see `search`.
         own: Of an optimiser, by name, the `length`, `start` and `tokens` that it has instead.
         controls: Prompts of one's own to score beside those of every study (`ControlPlan`), by
             name; outside the budget.

@@ -30,11 +30,11 @@ from rlprompt.config.tasks import (
     parse_task,
 )
 from rlprompt.export.folder import load_prompt
-from rlprompt.models.bill import Prices
 from rlprompt.models.fingerprint import loading, told_by_server
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import ModelPool, PooledLM
-from rlprompt.models.served_lm import ServedLM
+from rlprompt.models.served.bill import Prices
+from rlprompt.models.served.lm import ServedLM
 from rlprompt.prompt import Length, Prompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser

@@ -184,7 +184,7 @@ class LoRA:
 class LoRASoft(LoRA):
     """`LoRA`, and a soft prompt in the place of the prompt, trained together.
 
-    The vectors start from rows of random tokens, as those of `SoftPromptTuning`, and one rate is
+    The vectors start from rows of random common tokens (`SoftSpace.from_lm`), and one rate is
     for both: at the larger one a step moves vectors by a tenth of the embeddings' spread, as it
     does there (`PACE`). `peft` mixes no prompt tuning with LoRA, and puts its vectors before the
     whole text, so these are our own.
@@ -347,7 +347,7 @@ def train_reference(
         ValueError: Train lacks a class.
     """
     began = time.perf_counter()
-    (own,) = of_data(seed, task.splits.train_digest).generate_state(1)
+    (own,) = of_data(seed, task.splits.drawn_digest).generate_state(1)
     found = reference.train(task, lm, int(own))
     parts = task.splits.parts()
     found_scores = {

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from rlprompt._utils.text import error_line
-from rlprompt.models.bill import Bill, Usage
 from rlprompt.models.fingerprint import loading
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.served_lm import ServedLM
+from rlprompt.models.served.bill import Bill, Usage
+from rlprompt.models.served.lm import ServedLM
 from rlprompt.search.memo import Memo, Question, V
 from rlprompt.search.result import Result
 from rlprompt.store.database import StoreError

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlprompt._utils.seeding import SEEDED_BY
 from rlprompt._utils.text import error_line
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import PooledLM
-from rlprompt.models.served_lm import ServedLM
+from rlprompt.models.served.lm import ServedLM
 from rlprompt.prompt import Length, Pool, Start, checked_starts
 from rlprompt.search.budget import Budget, Ledger
 from rlprompt.search.memo import Memo
@@ -51,9 +52,9 @@ class PlannedSearch:
         budget: What it may spend.
         seed: Decides everything random.
         length: Tokens of a prompt, exactly or in a range; see `search`.
-        banned: Ids and words that token prompts may not use.
+        banned: Ids and words that no token prompt or start may use; see `search`.
         start: What it begins with; see `search`.
-        tokens: What token prompts are made of; see `search`.
+        tokens: What token prompts and random starts are made of; see `search`.
         name: What it is called in its study, and its files.
         method: The optimiser's name in the experiment.
         task_name: The task's name in the experiment.
@@ -105,6 +106,7 @@ class PlannedSearch:
             "settings": _plain(self.optimiser),
             "budget": _plain(self.budget),
             "seed": self.seed,
+            "seeded by": SEEDED_BY,
             "length": plain(Length.of(self.length).simplest),
             "banned": sorted(map(str, self.banned)),
             "selection": dataclasses.asdict(self.selection),

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprompt.data.examples import Example
+from rlprompt.models.conventions import end_ids
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.loading import end_ids
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.template import Query, Template
 from rlprompt.types import Candidates, Floats, Ids

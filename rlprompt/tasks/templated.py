@@ -125,7 +125,8 @@ class TemplateTask(Task):
         """Which examples of train each prompt shows with their answers, (P, E), whoever made it.
 
         Told by the text, up to case and white space, which tokenizers do not all keep. An example
-        that stands nowhere but inside a longer one is not shown.
+        that stands nowhere but inside a longer one is not shown. `examples` are the very ones of
+        `splits.train`.
         """
         if not self.leads:
             return np.zeros((len(prompts), len(examples)), bool)

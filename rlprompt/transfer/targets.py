@@ -16,7 +16,7 @@ from rlprompt.config.yaml_file import load_config
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.loading import model_names
 from rlprompt.models.pool import ModelPool, PooledLM
-from rlprompt.models.served_lm import ServedLM
+from rlprompt.models.served.lm import ServedLM
 from rlprompt.store.store import Store
 from rlprompt.studies.loading import load_experiments, load_model, load_task, longest, settle
 from rlprompt.studies.run import kept_dtypes

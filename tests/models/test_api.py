@@ -12,9 +12,9 @@ import httpx2
 import pytest
 from scripted_server import KEY_ENV, Script, drop, half, hang, says, status
 
-from rlprompt.models import api
-from rlprompt.models.access import Access, ServerError
-from rlprompt.models.api import Api, NotThereError, retry_after
+from rlprompt.models.served import api
+from rlprompt.models.served.access import Access, ServerError
+from rlprompt.models.served.api import Api, NotThereError, retry_after
 
 SECRET = "sk-very-secret-0123"
 ASKED = {"model": "tiny", "prompt": "it was", "max_tokens": 1}

@@ -9,7 +9,7 @@ import torch
 from tiny import tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.packed_model import PackedModel
+from rlprompt.models.packed.model import PackedModel
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Query
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tiny import CONTEXT, TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 from transformers import GenerationConfig
 
-from rlprompt.models import packed_generation as generation
 from rlprompt.models.decoding import Generated
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.packed_model import PackedModel
+from rlprompt.models.packed import generation
+from rlprompt.models.packed.model import PackedModel
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query
 

@@ -8,8 +8,8 @@ import torch
 from tiny import TinyKind, tiny_model, tiny_tokenizer
 from torch import nn
 
-from rlprompt.models.kernels import Kernels, PackedLinear
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.packed.kernels import Kernels, PackedLinear
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.template import Query
 

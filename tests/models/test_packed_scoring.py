@@ -8,7 +8,7 @@ from tiny import PACKABLE, TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.models import memory
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.packed_model import PackedModel
+from rlprompt.models.packed.model import PackedModel
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query
 

@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from rlprompt._utils.assets import fetch
-from rlprompt.models.access import ServerError
+from rlprompt.models.gguf_cache import dense_folder
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.loading import dense_folder
-from rlprompt.models.served_lm import ServedLM
+from rlprompt.models.served.access import ServerError
+from rlprompt.models.served.lm import ServedLM
 from rlprompt.prompt import TextPrompt
 from rlprompt.template import Template
 
@@ -56,17 +56,22 @@ def transformers_serve(tmp_path: Path) -> Iterator[str]:
             [*command, *options], stdout=said, stderr=said, env=environment, text=True
         )
     try:
-        for _ in range(600):
+        deadline = time.monotonic() + 120
+        while not is_there(f"http://{place[0]}:{place[1]}/health"):
             assert server.poll() is None, log.read_text()
-            try:
-                httpx2.get(f"http://{place[0]}:{place[1]}/health")
-                break
-            except httpx2.TransportError:
-                time.sleep(0.2)
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
         yield f"http://{place[0]}:{place[1]}/v1"
     finally:
-        server.terminate()
-        server.wait()
+        server.kill()
+        server.wait(30)
+
+
+def is_there(url: str) -> bool:
+    try:
+        return httpx2.get(url).is_success
+    except httpx2.TransportError:
+        return False
 
 
 def written(lm: FrozenLM, template: Template) -> list[str]:

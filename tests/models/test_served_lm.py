@@ -14,11 +14,11 @@ import torch
 from scripted_server import Script, says, serving, status
 
 from rlprompt.data.load import Example, Splits
-from rlprompt.models.access import ServerError
-from rlprompt.models.bill import Prices
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.served_lm import ServedLM
+from rlprompt.models.served.access import ServerError
+from rlprompt.models.served.bill import Prices
+from rlprompt.models.served.lm import ServedLM
 from rlprompt.prompt import SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.search.optimiser import check_model
 from rlprompt.studies.experiment import check_asked

@@ -12,7 +12,7 @@ from tiny import tiny_lm, tiny_model
 
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.served_lm import ServedLM
+from rlprompt.models.served.lm import ServedLM
 from rlprompt.models.writing import LocalWriter, Writer, writer_of
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Template

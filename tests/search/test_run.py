@@ -469,7 +469,7 @@ class TestSeed:
 
         task = FakeTask()
         fewer = replace(task.splits, train=task.splits.train[:-1])
-        unseen = replace(task.splits, dev=task.splits.dev[:-1], test=task.splits.test[:-1])
+        unseen = replace(task.splits, test=task.splits.test[:-1])
         for splits in (task.splits, unseen, fewer):
             task.splits = splits
             search(task, tiny_lm(), Look(), 9 * N)

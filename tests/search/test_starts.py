@@ -152,8 +152,15 @@ class TestVectors:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sys.modules[SoftSpace.__module__], "COMMONEST", 2)
-        commonest = sorted(typable_tokens(lm()))[:2]
-        assert set(rows(space("soft", "vocabulary", 20))[0]) == set(commonest)
+        words = [i for i, text in typable_tokens(lm()).items() if len(text.strip()) > 1]
+        assert space("soft", "vocabulary", 20).tokens == tuple(sorted(words)[:2])
+        assert len(space("soft", "vocabulary", 20, tokens={"words": 3}).tokens) == 3
+
+    def test_starts_past_the_last_come_from_there_too(self) -> None:
+        found = space("soft", "vocabulary", 9, tokens={"words": 3})
+        _, objective = begun("soft", ["hand"], 400, " the film")
+        again = SoftPrompt(SoftPromptTuning().drawn(objective, found, RNG(1)))
+        assert set(lm().nearest_tokens(again).ids) <= set(found.tokens)
 
     def test_the_default_is_as_it_always_was(self) -> None:
         usual = SoftSpace.from_lm(lm(), 3, RNG(0))

@@ -15,7 +15,8 @@ from tiny import tiny_lm
 
 from rlprompt.export.card import card
 from rlprompt.export.folder import load_prompt
-from rlprompt.models import ServedLM, api
+from rlprompt.models import ServedLM
+from rlprompt.models.served import api
 from rlprompt.prompt import TextPrompt
 from rlprompt.tasks.calibration import calibrated
 

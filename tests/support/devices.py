@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.memory import Memory
-from rlprompt.models.packed_model import PackedModel
+from rlprompt.models.packed.model import PackedModel
 
 # Calls for which a GPU is waited: what they give lies on the CPU, or has a size that is looked up.
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim")

@@ -17,8 +17,8 @@ from every_model import MAPPINGS, NOT_TRIED, build
 from tiny import tiny_tokenizer
 from transformers import PreTrainedModel
 
+from rlprompt.models.conventions import model_kind
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.loading import model_kind
 from rlprompt.types import ModelKind
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"

@@ -15,8 +15,8 @@ import pytest
 import torch
 from tiny import tiny_lm
 
-from rlprompt.models import api
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.served import api
 
 KEY_ENV = "SCRIPTED_KEY"
 Json = dict[str, Any]

@@ -24,9 +24,9 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 from rlprompt.models.decoding import AnswerEnd, Draws, Generated
-from rlprompt.models.kernels import Kernels
 from rlprompt.models.memory import split_evenly
-from rlprompt.models.packed_model import PackedModel
+from rlprompt.models.packed.kernels import Kernels
+from rlprompt.models.packed.model import PackedModel
 from rlprompt.models.scorer import behind_prefixes, holds_keys, to_device
 from rlprompt.models.weights import input_device
 from rlprompt.template import Query

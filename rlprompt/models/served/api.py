@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 import httpx2
 
-from rlprompt.models.access import Access, ServerError
+from rlprompt.models.served.access import Access, ServerError
 
 logger = logging.getLogger(__name__)
 

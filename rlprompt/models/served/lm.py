@@ -23,16 +23,13 @@ import torch
 from torch import Tensor
 
 from rlprompt._utils.chats import Message
-from rlprompt.models import letters
-from rlprompt.models.access import Access, ServerError
-from rlprompt.models.api import Json
-from rlprompt.models.bill import Answers, Bill, InMemory, Prices, Usage
 from rlprompt.models.decoding import Decoding, Ended, Generated
 from rlprompt.models.fingerprint import SERVED, TOLD, Fingerprint
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.noise import Noise
 from rlprompt.models.scorer import Over
-from rlprompt.models.served import (
+from rlprompt.models.served import letters
+from rlprompt.models.served.abilities import (
     CHATS,
     TEXTS,
     Endpoint,
@@ -42,6 +39,9 @@ from rlprompt.models.served import (
     first_tokens,
     written,
 )
+from rlprompt.models.served.access import Access, ServerError
+from rlprompt.models.served.api import Json
+from rlprompt.models.served.bill import Answers, Bill, InMemory, Prices, Usage
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.template import ASSISTANT, Query
 from rlprompt.types import Ids, Piece, Written

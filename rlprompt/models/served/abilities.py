@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from rlprompt._utils.text import listed, listed_briefly
-from rlprompt.models.access import Access, ServerError
-from rlprompt.models.api import Api, Json, NotThereError
-from rlprompt.models.bill import Usage
+from rlprompt.models.served.access import Access, ServerError
+from rlprompt.models.served.api import Api, Json, NotThereError
+from rlprompt.models.served.bill import Usage
 
 logger = logging.getLogger(__name__)
 

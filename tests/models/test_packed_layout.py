@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlprompt.models.memory import split_evenly
-from rlprompt.models.packing import PackedRow, Tree, batch, fill, grow, lay_out
+from rlprompt.models.packed.layout import PackedRow, Tree, batch, fill, grow, lay_out
 from rlprompt.types import Candidates, Ids
 
 ids = st.lists(st.integers(0, 3), min_size=1, max_size=6).map(tuple)

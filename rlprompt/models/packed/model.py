@@ -19,11 +19,11 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
 from rlprompt._utils.text import first_line
+from rlprompt.models.conventions import SLIDING, sliding_window
 from rlprompt.models.head import Head
-from rlprompt.models.kernels import Kernels
-from rlprompt.models.loading import SLIDING, sliding_window
 from rlprompt.models.memory import KeptPrefixes, Memory, out_of_memory
-from rlprompt.models.packing import PackedRow, Pass, batch, grow, lay_out
+from rlprompt.models.packed.kernels import Kernels
+from rlprompt.models.packed.layout import PackedRow, Pass, batch, grow, lay_out
 from rlprompt.models.scorer import embed, holds_keys, to_device, wants_grad
 from rlprompt.models.weights import input_device
 from rlprompt.types import Ids

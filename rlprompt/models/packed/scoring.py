@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprompt.models.memory import split_evenly
-from rlprompt.models.packed_model import PackedModel
-from rlprompt.models.packing import PackedRow, Pass, fill, grow, lay_out
+from rlprompt.models.packed.layout import PackedRow, Pass, fill, grow, lay_out
+from rlprompt.models.packed.model import PackedModel
 from rlprompt.models.scorer import (
     Consume,
     Over,

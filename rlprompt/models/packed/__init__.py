@@ -1,0 +1,1 @@
+"""A causal model run packed: whatever sequences share is computed once."""

@@ -1,0 +1,1 @@
+"""A model behind a server: how it is reached, what it can do, and what its answers cost."""
