@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprompt.agents.policies.stopping import LEAN
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import score_new
 from rlprompt.search.objective import Objective

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.data.examples import check_choice
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import AskTell, Proposals

@@ -11,8 +11,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.agents.continuation import continued
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.continuation import continued
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import halve, halving_size
 from rlprompt.search.objective import Objective

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from rlprompt.agents.continuation import continued
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.continuation import continued
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import score_new
 from rlprompt.search.objective import Objective

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import TokenSpace

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import halve, halving_size
 from rlprompt.search.objective import Objective

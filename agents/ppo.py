@@ -13,7 +13,7 @@ from rlprompt.agents.policies.small_policy import ShrinkOnRepeats
 from rlprompt.agents.policies.token_policy import TokenPolicy
 from rlprompt.agents.policies.token_proposal import Position
 from rlprompt.agents.policies.training import learn
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.search.objective import Objective

@@ -13,7 +13,7 @@ from rlprompt.agents.policies.edit_policy import EditPolicy
 from rlprompt.agents.policies.small_policy import ShrinkOnRepeats
 from rlprompt.agents.policies.token_tilt import principal_components
 from rlprompt.agents.policies.training import learn
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.envs.edit_prompt import TOKENS, EditEpisodes
 from rlprompt.envs.episodes import Flags
 from rlprompt.search.objective import Objective

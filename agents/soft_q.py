@@ -11,7 +11,7 @@ import numpy as np
 
 from rlprompt.agents.policies.path_consistency import Hyperparameters, Learner
 from rlprompt.agents.policies.soft_q_policy import SoftQPolicy
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.data.examples import check_choice
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import score_new

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.data.examples import balanced, check_choice
 from rlprompt.prompt import SoftPrompt
 from rlprompt.search.objective import Objective
