@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.agents.cma_es import dimension_for, generations
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.prompt import PrefixPrompt
 from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import PrefixSpace

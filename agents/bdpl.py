@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprompt.agents.policies.stopping import LEAN
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
+from rlprompt.search.allocation import score_new
 from rlprompt.search.objective import Objective
 from rlprompt.search.pools import first_words
 from rlprompt.search.space import TokenSpace
@@ -72,19 +73,15 @@ class BDPL:
         words = first_words(objective.lm, space, self.words, rng)
         policy = Categoricals(space, words, self.learning_rate)
         rewards: dict[TokenPrompt, float] = {}
-        if space.starts:
-            evaluation = objective.evaluate(space.starts)
-            rewards |= zip(space.starts, evaluation.rewards.tolist(), strict=True)
+        score_new(objective, space.starts, rewards)
         while len(rewards) < policy.n_prompts:
             drawn = policy.draw(self.samples, rng)
-            unseen = [prompt for prompt in dict.fromkeys(drawn) if prompt not in rewards]
+            unseen = set(drawn) - rewards.keys()
             if not unseen:
                 policy.flatten()
                 continue
-            likeliest = policy.likeliest()
-            if objective.affordable() <= len(unseen) and likeliest not in rewards:
-                unseen = list(dict.fromkeys([likeliest, *unseen]))
-            rewards |= zip(unseen, objective.evaluate(unseen).rewards.tolist(), strict=True)
+            last = objective.affordable() <= len(unseen)
+            score_new(objective, [policy.likeliest(), *drawn] if last else drawn, rewards)
             policy.learn(drawn, np.array([rewards[prompt] for prompt in drawn]))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt._utils.suggest import check_choice
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import SoftSpace

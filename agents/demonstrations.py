@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TextPrompt
 from rlprompt.search.allocation import halve, halving_size, race, race_winners

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import Bounds, differential_evolution
 
 from rlprompt.agents.cma_es import dimension_for
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import SoftSpace
 from rlprompt.types import Floats, PromptKind

@@ -11,8 +11,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.agents.continuation import continued
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.continuation import continued
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import halve, halving_size
 from rlprompt.search.objective import Objective
@@ -186,16 +186,14 @@ def _moves(
     prompt: TokenPrompt, space: TokenSpace, near: NDArray[np.int64], rng: np.random.Generator
 ) -> list[TokenPrompt]:
     """Prompts with a token of the shortlist in its place, or beside it, or with none there."""
-    ids, found = prompt.ids, dict[TokenPrompt, None]()
+    found = dict[TokenPrompt, None]()
     pairs = [(place, int(token)) for place, row in enumerate(near) for token in space.allowed[row]]
     for i in rng.permutation(len(pairs)):
         place, token = pairs[i]
-        head, tail = ids[:place], ids[place + 1 :]
-        edits = [(*head, token, *tail)]
-        if len(ids) < space.length:
-            spot = place + int(rng.integers(2))
-            edits.append((*ids[:spot], token, *ids[spot:]))
-        if len(ids) > space.shortest:
-            edits.append((*head, *tail))
-        found[TokenPrompt(edits[rng.integers(len(edits))])] = None
+        edits = [prompt.replaced(place, token)]
+        if len(prompt) < space.length:
+            edits.append(prompt.inserted(place + int(rng.integers(2)), token))
+        if len(prompt) > space.shortest:
+            edits.append(prompt.without(place))
+        found[edits[rng.integers(len(edits))]] = None
     return list(found)

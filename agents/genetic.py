@@ -9,9 +9,10 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from rlprompt.agents.continuation import continued
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.continuation import continued
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
+from rlprompt.search.allocation import score_new
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace
 from rlprompt.types import PromptKind
@@ -83,8 +84,7 @@ class Genetic:
         others = (prompt for prompt in space.everything() if prompt not in rewards)
         generation = founders(space, self.population, rng)
         while generation:
-            evaluation = objective.evaluate(generation)
-            rewards |= zip(generation, evaluation.rewards.tolist(), strict=True)
+            score_new(objective, generation, rewards)
             parents = sorted(rewards, key=lambda prompt: -rewards[prompt])[: self.population]
             born: dict[TokenPrompt, None] = {}
             for _ in range(TRIES * self.children):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import TokenSpace
@@ -95,22 +96,18 @@ def _moves(
     prompt: TokenPrompt, space: TokenSpace, rng: np.random.Generator
 ) -> list[Iterator[TokenPrompt]]:
     """The neighbours of a prompt, those of a round together, in the order of rounds."""
-    places = [(i, i + 1) for i in range(len(prompt) - 1, -1, -1)]
-    if len(prompt) < space.length:  # a place of no tokens after each, and before all
-        places = [place for i, end in places for place in ((end, end), (i, end))] + [(0, 0)]
-    written = [_written(prompt, start, end, space, rng) for start, end in places]
-    return [_shortened(prompt), *written] if len(prompt) > space.shortest else written
+    places = range(len(prompt) - 1, -1, -1)
+    edits = [partial(prompt.replaced, i) for i in places]
+    if len(prompt) < space.length:  # one more after each, and before all
+        longer = [partial(prompt.inserted, i + 1) for i in places]
+        edits = [*chain.from_iterable(zip(longer, edits, strict=True)), partial(prompt.inserted, 0)]
+    written = [_written(edit, space, rng) for edit in edits]
+    shorter = iter(dict.fromkeys(map(prompt.without, places)))  # each outcome once
+    return [shorter, *written] if len(prompt) > space.shortest else written
 
 
 def _written(
-    prompt: TokenPrompt, start: int, end: int, space: TokenSpace, rng: np.random.Generator
+    edit: Callable[[int], TokenPrompt], space: TokenSpace, rng: np.random.Generator
 ) -> Iterator[TokenPrompt]:
-    """The prompt with every allowed token in place of a part of it, in random order."""
-    for token in rng.permutation(space.allowed):
-        yield TokenPrompt((*prompt.ids[:start], token, *prompt.ids[end:]))
-
-
-def _shortened(prompt: TokenPrompt) -> Iterator[TokenPrompt]:
-    """The prompt without one of its tokens, each outcome once, the last token's first."""
-    left = (prompt.ids[:i] + prompt.ids[i + 1 :] for i in range(len(prompt) - 1, -1, -1))
-    yield from map(TokenPrompt, dict.fromkeys(left))
+    """What an edit makes with every allowed token, in random order, drawn when it begins."""
+    yield from map(edit, rng.permutation(space.allowed))

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import halve, halving_size
 from rlprompt.search.objective import Objective
@@ -112,15 +112,14 @@ def insertions(leaders: Sequence[TokenPrompt], words: Sequence[int]) -> Iterator
     for word in words:
         for leader in leaders:
             for place in range(len(leader) + 1):
-                yield TokenPrompt((*leader.ids[:place], word, *leader.ids[place:]))
+                yield leader.inserted(place, word)
 
 
 def replacements(leaders: Sequence[TokenPrompt], words: Sequence[int]) -> Iterator[TokenPrompt]:
     """One word of a leader left out, or another in its place."""
     for leader in leaders:
-        for place in range(len(leader)):
-            yield TokenPrompt((*leader.ids[:place], *leader.ids[place + 1 :]))
+        yield from map(leader.without, range(len(leader)))
     for word in words:
         for leader in leaders:
             for place in range(len(leader)):
-                yield TokenPrompt((*leader.ids[:place], word, *leader.ids[place + 1 :]))
+                yield leader.replaced(place, word)

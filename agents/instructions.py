@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from rlprompt.agents.pareto import front
-from rlprompt.agents.proposer import Proposer
-from rlprompt.agents.ranges import check_ranges
-from rlprompt.agents.requests import cross, mend, rewrite, shorten
+from rlprompt.agents.shared.pareto import front
+from rlprompt.agents.shared.proposer import Proposer
+from rlprompt.agents.shared.ranges import check_ranges
+from rlprompt.agents.shared.requests import cross, mend, rewrite, shorten
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.writing import Writer, writer_of

@@ -9,10 +9,11 @@ from typing import ClassVar
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from rlprompt.agents.policies.rollouts import ShrinkOnRepeats, learn
+from rlprompt.agents.policies.small_policy import ShrinkOnRepeats
 from rlprompt.agents.policies.token_policy import TokenPolicy
 from rlprompt.agents.policies.token_proposal import Position
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.policies.training import learn
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.search.objective import Objective
@@ -112,16 +113,19 @@ class PPO:
         if space.starts:
             objective.evaluate(space.starts)
         episodes = TokenEpisodes(objective, space, self.prompts)
-        given = {
+        settings = {
             "policy": TokenPolicy,
             "policy_kwargs": kwargs,
             "device": objective.lm.device,
+            "learning_rate": self.learning_rate,
+            "n_epochs": self.epochs,
+            "clip_range": self.clip,
             "ent_coef": self.entropy or 0.0,
         }
         enough = (self.fresh or 0) * self.prompts
         shrinks = ShrinkOnRepeats(objective.ledger, enough) if enough else None
         steps = objective.affordable() * episodes.horizon
-        learn(self, episodes, rng, given, steps=steps, callback=shrinks)
+        learn(episodes, settings, rng, steps=steps, callback=shrinks)
 
 
 @dataclass(frozen=True)
@@ -181,5 +185,11 @@ class SoftPPO:
             "features_extractor_kwargs": {"length": space.length},
         }
         episodes = EmbeddingEpisodes(objective, subspace, self.prompts)
-        given = {"policy": ActorCriticPolicy, "policy_kwargs": kwargs, "device": "cpu"}
-        learn(self, episodes, rng, given, steps=objective.affordable() * episodes.horizon)
+        settings = {
+            "policy": ActorCriticPolicy,
+            "policy_kwargs": kwargs,
+            "learning_rate": self.learning_rate,
+            "n_epochs": self.epochs,
+            "clip_range": self.clip,
+        }
+        learn(episodes, settings, rng, steps=objective.affordable() * episodes.horizon)

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from rlprompt.agents.policies.edit_policy import EditPolicy
-from rlprompt.agents.policies.rollouts import ShrinkOnRepeats, learn
+from rlprompt.agents.policies.small_policy import ShrinkOnRepeats
 from rlprompt.agents.policies.token_tilt import principal_components
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.policies.training import learn
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.envs.edit_prompt import TOKENS, EditEpisodes
 from rlprompt.envs.episodes import Flags
 from rlprompt.search.objective import Objective
@@ -96,15 +97,17 @@ class EditPPO:
         episodes.score(episodes.starts)
         rows = torch.from_numpy(np.searchsorted(space.allowed, episodes.edits.tokens))
         components = principal_components(objective.lm, space, self.components).cpu()[rows]
-        given = {
+        settings = {
             "policy": EditPolicy,
             "policy_kwargs": {"edits": episodes.edits, "components": components},
-            "device": "cpu",
+            "learning_rate": self.learning_rate,
+            "n_epochs": self.epochs,
+            "clip_range": self.clip,
             "gae_lambda": self.gae_lambda,
         }
         shrinks = ShrinkOnRepeats(objective.ledger, FRESH * self.prompts * self.edits, PATIENCE)
         # The budget ends it, or that there is nothing new: known prompts are edited for nothing.
-        learn(self, episodes, rng, given, steps=sys.maxsize, callback=shrinks)
+        learn(episodes, settings, rng, steps=sys.maxsize, callback=shrinks)
 
 
 class RestartFromBest(EditEpisodes):

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.search.allocation import halve, halving_cost
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import AskTell, Proposals

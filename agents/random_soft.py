@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import SoftSpace
 from rlprompt.types import PromptKind

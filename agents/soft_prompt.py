@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.agents.ascent import Ascent, Way
+from rlprompt.agents.shared.ascent import Ascent, Way
 from rlprompt.prompt import SoftPrompt
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import SoftSpace

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import count, islice
 from typing import ClassVar, Literal
@@ -11,9 +11,10 @@ import numpy as np
 
 from rlprompt._utils.suggest import check_choice
 from rlprompt.agents.policies.path_consistency import Hyperparameters, Learner
-from rlprompt.agents.policies.soft_q_policy import Path, SoftQPolicy
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.policies.soft_q_policy import SoftQPolicy
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
+from rlprompt.search.allocation import score_new
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace
 from rlprompt.types import Floats, PromptKind
@@ -128,9 +129,10 @@ class SoftQ:
         settings = self.hyperparameters
         policy = SoftQPolicy(objective, space, self.width, rng)
         learner = Learner(policy, settings)
-        scored = Scored(objective, keeps_paths=settings.replay)
-        rest = (prompt for prompt in space.everything() if prompt not in scored.rewards)
-        scored.add(policy.followed(space.starts))
+        rewards: dict[TokenPrompt, float] = {}
+        rest = (prompt for prompt in space.everything() if prompt not in rewards)
+        known = {path.prompt: path for path in policy.followed(space.starts)}
+        score_new(objective, known, rewards)
         temperature = 1.0
         for draws in count():
             last = objective.affordable() <= self.prompts
@@ -141,41 +143,15 @@ class SoftQ:
                 paths = policy.drawn(self.prompts, settings.top_k, temperature, rng, looks=looks)
             if not paths:
                 return
-            temperature = 1.0 if scored.add(paths) else 2 * temperature
-            pool = list(scored.paths.values()) if settings.replay else paths[looks:]
-            earned = standardised(np.array([scored.rewards[path.prompt] for path in pool]))
+            drawn = {path.prompt: path for path in paths}
+            temperature = 1.0 if score_new(objective, drawn, rewards) else 2 * temperature
+            if settings.replay:
+                known |= drawn
+            pool = list(known.values()) if settings.replay else paths[looks:]
+            earned = standardised(np.array([rewards[path.prompt] for path in pool]))
             for _ in range(settings.steps):
                 which = rng.permutation(len(pool))[: self.prompts]
                 learner.step([pool[i] for i in which], settings.scale * earned[which])
-
-
-class Scored:
-    """What is known of prompts: each is paid for once.
-
-    Args:
-        objective: Where they are scored.
-        keeps_paths: Whether it is kept how they were written.
-
-    Attributes:
-        rewards: Their mean rewards.
-        paths: How they were written.
-    """
-
-    def __init__(self, objective: Objective, *, keeps_paths: bool) -> None:
-        self._objective, self._keeps_paths = objective, keeps_paths
-        self.rewards: dict[TokenPrompt, float] = {}
-        self.paths: dict[TokenPrompt, Path] = {}
-
-    def add(self, paths: Sequence[Path]) -> bool:
-        """Score those prompts that are new, and say whether there were any."""
-        prompts = dict.fromkeys(path.prompt for path in paths)
-        unseen = [prompt for prompt in prompts if prompt not in self.rewards]
-        if unseen:
-            earned = self._objective.evaluate(unseen).rewards.tolist()
-            self.rewards |= zip(unseen, earned, strict=True)
-        if self._keeps_paths:
-            self.paths |= {path.prompt: path for path in paths}
-        return bool(unseen)
 
 
 def standardised(rewards: Floats) -> Floats:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rlprompt.envs.edits import Edit, Edits
 from rlprompt.envs.episodes import Array, Episodes, Flags, PromptEnv, PromptVectorEnv
 from rlprompt.prompt import Prompt, TokenPrompt
+from rlprompt.search.allocation import score_new
 from rlprompt.search.objective import Objective
 from rlprompt.search.pools import first_words
 from rlprompt.search.space import TokenSpace
@@ -120,7 +121,7 @@ class EditEpisodes(Episodes):
         self._before = self.prompts()
         possible = np.take_along_axis(self._possible(), actions[:, None], axis=1)[:, 0]
         for i in np.flatnonzero(possible).tolist():
-            self._write(i, TokenPrompt(self.edits.every[actions[i]].applied(self._before[i].ids)))
+            self._write(i, self.edits.every[actions[i]].applied(self._before[i]))
         self.left = np.where(actions == stop, 0, np.maximum(self.left - 1, 0))
 
     def rewards(self) -> Floats:
@@ -137,10 +138,7 @@ class EditEpisodes(Episodes):
         Raises:
             BudgetExhausted: Not all of them were covered.
         """
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.known]
-        if new:
-            rewards = self.objective.evaluate(new).rewards.tolist()
-            self.known |= zip(new, rewards, strict=True)
+        score_new(self.objective, prompts, self.known)
 
     def masks(self) -> NDArray[np.int8]:
         """See `Episodes.masks`; where nothing is left to do, one can only stop."""

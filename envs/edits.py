@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.envs.episodes import Flags
+from rlprompt.prompt import TokenPrompt
 from rlprompt.search.space import TokenSpace
-from rlprompt.types import Ids
 
 EditKind = Literal["replace", "insert", "delete", "swap", "stop"]
 KINDS: tuple[EditKind, ...] = get_args(EditKind)
@@ -21,8 +21,10 @@ KINDS: tuple[EditKind, ...] = get_args(EditKind)
 class Edit(NamedTuple):
     """One thing that may be done.
 
-    >>> Edit("insert", 1, 7).applied((3, 4)), Edit("swap", 0, 1).applied((3, 4))
-    ((3, 7, 4), (4, 3))
+    >>> Edit("insert", 1, 7).applied(TokenPrompt((3, 4)))
+    TokenPrompt(ids=(3, 7, 4))
+    >>> Edit("swap", 0, 1).applied(TokenPrompt((3, 4)))
+    TokenPrompt(ids=(4, 3))
 
     Attributes:
         kind: What is done.
@@ -34,21 +36,21 @@ class Edit(NamedTuple):
     place: int = 0
     other: int = 0
 
-    def applied(self, ids: Ids) -> Ids:
-        """The tokens after the edit, where it is possible."""
-        before, after = ids[: self.place], ids[self.place :]
+    def applied(self, prompt: TokenPrompt) -> TokenPrompt:
+        """The prompt after the edit, where that is possible."""
+        place, other = self.place, self.other
         match self.kind:
             case "replace":
-                return (*before, self.other, *after[1:])
+                return prompt.replaced(place, other)
             case "insert":
-                return (*before, self.other, *after)
+                return prompt.inserted(place, other)
             case "delete":
-                return before + after[1:]
+                return prompt.without(place)
             case "swap":
-                between = ids[self.place + 1 : self.other]
-                return (*before, ids[self.other], *between, after[0], *ids[self.other + 1 :])
+                first, second = prompt.ids[place], prompt.ids[other]
+                return prompt.replaced(place, second).replaced(other, first)
             case "stop":
-                return ids
+                return prompt
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,6 +69,40 @@ class TokenPrompt:
         """Number of tokens."""
         return len(self.ids)
 
+    def replaced(self, place: int, token: int) -> TokenPrompt:
+        """The prompt with another token in a place, counted as in a list.
+
+        >>> TokenPrompt([3, 4]).replaced(0, 7).ids
+        (7, 4)
+
+        Raises:
+            IndexError: There is no such place.
+        """
+        ids = list(self.ids)
+        ids[place] = token
+        return TokenPrompt(ids)
+
+    def inserted(self, place: int, token: int) -> TokenPrompt:
+        """The prompt with one token more, before the one in a place or, past the last, at the end.
+
+        >>> TokenPrompt([3, 4]).inserted(1, 7).ids, TokenPrompt([3, 4]).inserted(2, 7).ids
+        ((3, 7, 4), (3, 4, 7))
+        """
+        return TokenPrompt((*self.ids[:place], token, *self.ids[place:]))
+
+    def without(self, place: int) -> TokenPrompt:
+        """The prompt without the token in a place, counted as in a list.
+
+        >>> TokenPrompt([3, 4]).without(0).ids
+        (4,)
+
+        Raises:
+            IndexError: There is no such place.
+        """
+        ids = list(self.ids)
+        del ids[place]
+        return TokenPrompt(ids)
+
     @cached_property
     def digest(self) -> str:
         """Hexadecimal content hash, the same in every process."""

@@ -58,6 +58,17 @@ class TestTokenPrompt:
         assert prompt.ids == (5, 7)
         assert all(type(i) is int for i in prompt.ids)
 
+    def test_edits_count_places_as_a_list_does(self) -> None:
+        prompt = TokenPrompt((5, 6, 7))
+        assert [prompt.replaced(i, 9).ids for i in (0, -1)] == [(9, 6, 7), (5, 6, 9)]
+        assert [prompt.inserted(i, 9).ids for i in (-1, 3)] == [(5, 6, 9, 7), (5, 6, 7, 9)]
+        assert [prompt.without(i).ids for i in (0, -1)] == [(6, 7), (5, 6)]
+        assert prompt.ids == (5, 6, 7)
+        with pytest.raises(IndexError):
+            prompt.replaced(3, 9)
+        with pytest.raises(IndexError):
+            prompt.without(3)
+
     def test_it_may_be_empty(self) -> None:
         assert len(TokenPrompt()) == 0
         assert TokenPrompt() == TokenPrompt([])

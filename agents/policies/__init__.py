@@ -1,1 +1,1 @@
-"""What policies that learn are made of: networks, rollouts, and what trains them."""
+"""What policies that learn are made of: networks, and what trains them."""

@@ -32,7 +32,7 @@ def cut(logits: Tensor, top_k: int, stop: int) -> Tensor:
     """
     chances = logits.log_softmax(1)
     tokens = chances[:, :stop]
-    best = tokens.topk(top_k)
+    best = tokens.topk(top_k)  # not `truncated`, whose sort keeps other equals at the k-th place
     kept = best.values.log_softmax(1) + tokens.logsumexp(1, keepdim=True)
     none = torch.full_like(tokens, -math.inf)
     return torch.cat([none.scatter(1, best.indices, kept), chances[:, stop:]], 1)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from rlprompt.agents.policies.rollouts import Adapter, SmallPolicy
+from rlprompt.agents.policies.small_policy import Adapter, SmallPolicy
 from rlprompt.envs.edits import KINDS, EditKind, Edits
 
 # How likely each kind of edit is at first, where all are possible. Ours: most prompts differ from

@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 
 from rlprompt.agents.policies.soft_q_policy import Path, SoftQPolicy
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.types import Floats
 
 # Norm that gradients are cut to, the released code's.

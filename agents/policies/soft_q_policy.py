@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from rlprompt._utils.seeding import seeded
-from rlprompt.agents.continuation import read
 from rlprompt.agents.policies.choices import cut, likeliest
 from rlprompt.agents.policies.stopping import stop_prior
+from rlprompt.agents.shared.continuation import read
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace

@@ -24,7 +24,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from rlprompt.agents.policies.rollouts import Adapter, SmallPolicy
+from rlprompt.agents.policies.small_policy import Adapter, SmallPolicy
 from rlprompt.agents.policies.token_proposal import Proposal
 from rlprompt.agents.policies.token_tilt import StoppingTilt, Tilt, principal_components
 from rlprompt.search.objective import Objective

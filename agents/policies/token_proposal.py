@@ -9,8 +9,8 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
-from rlprompt.agents.continuation import continued
 from rlprompt.agents.policies.stopping import LEAN
+from rlprompt.agents.shared.continuation import continued
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace
 from rlprompt.types import Ids
@@ -129,6 +129,8 @@ def truncated(probabilities: Tensor, top_k: int, top_p: float) -> Tensor:
     """
     if top_k >= probabilities.shape[1] and top_p >= 1:
         return probabilities
+    # Neither `Decoding.choose`, which keeps all equals at the k-th place, nor `cut`, whose `topk`
+    # keeps others of them than this sort: logits in bfloat16 are often equal.
     ranked, order = probabilities.sort(dim=1, descending=True)
     before = ranked.cumsum(1) - ranked
     ranked = ranked.masked_fill(before >= top_p, 0)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlprompt.agents.policies.rollouts import Adapter
+from rlprompt.agents.policies.small_policy import Adapter
 from rlprompt.agents.policies.stopping import stop_prior
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.space import TokenSpace

@@ -1,20 +1,20 @@
 """Where rows go: to the prompts that may yet win, on blocks of examples that are common to all.
 
-Methods call `halve` for a pool of which the best few are wanted, and `race` for challengers of one
-prompt that is known. Blocks are cut from `Objective.order`, so rivals are compared on the same
-examples, all classes in each. Prompts that come through have been scored on all train examples and
-stand in the ledger; those that drop out do not.
+Methods call `halve` for a pool of which the best few are wanted, `race` for challengers of one
+prompt that is known, `score_new` where prompts come up again. Blocks are cut from
+`Objective.order`, so rivals are compared on the same examples, all classes in each. Prompts that
+come through were scored on all train examples and stand in the ledger; those that drop out do not.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from rlprompt.prompt import Prompt
+from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.objective import Evaluation
 from rlprompt.search.selection import FALSE_DROP, within_chance
 from rlprompt.tasks.base import Task
@@ -65,6 +65,34 @@ class Rewarding(Protocol):
     ) -> Evaluation:
         """See `Objective.evaluate`."""
         ...
+
+
+def score_new(
+    objective: Rewarding, prompts: Iterable[TokenPrompt], known: dict[TokenPrompt, float]
+) -> bool:
+    """Score on all of train, in one call, what is not known yet, so that it is paid for once.
+
+    >>> from rlprompt import Budget, Objective
+    >>> from rlprompt.check.toy import ToyTask
+    >>> objective = Objective(ToyTask(n_examples=8), None, Budget(1000))
+    >>> score_new(objective, [TokenPrompt((1,)), TokenPrompt((1,))], {}), objective.ledger.used
+    (True, 8)
+
+    Args:
+        objective: The only way to a reward.
+        prompts: Any, repeats among them.
+        known: Mean rewards so far, to which theirs are added.
+
+    Returns:
+        Whether there were any.
+
+    Raises:
+        BudgetExhausted: It does not cover all of them; none is added.
+    """
+    new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
+    if new:
+        known |= zip(new, objective.evaluate(new).rewards.tolist(), strict=True)
+    return bool(new)
 
 
 def halve(

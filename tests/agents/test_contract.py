@@ -17,7 +17,6 @@ from tiny import tiny_lm
 from writers import Typewriter
 
 from rlprompt.agents import instructions
-from rlprompt.agents.ascent import Ascent
 from rlprompt.agents.bbt_v2 import BBTv2
 from rlprompt.agents.bdpl import BDPL
 from rlprompt.agents.cma_es import CMAES
@@ -34,6 +33,7 @@ from rlprompt.agents.prefix import PrefixTuning
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.random_soft import RandomSoft
 from rlprompt.agents.rl import RL, SoftRL
+from rlprompt.agents.shared.ascent import Ascent
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.agents.soft_q import SoftQ
 from rlprompt.check.optimiser import check_optimiser

@@ -11,9 +11,9 @@ import pytest
 from synthetic import N_EXAMPLES, HiddenWords, Noted, searched
 from tiny import tiny_lm, tiny_model, tiny_tokenizer
 
-from rlprompt.agents.continuation import continued
 from rlprompt.agents.genetic import Genetic, crossed, edited, founders, winner
 from rlprompt.agents.random_search import RandomSearch
+from rlprompt.agents.shared.continuation import continued
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget

@@ -17,8 +17,8 @@ from tiny import tiny_lm
 from writers import Diligent, Scripted, Typewriter
 
 from rlprompt.agents.instructions import Instructions
-from rlprompt.agents.proposer import Proposer
-from rlprompt.agents.requests import Shown
+from rlprompt.agents.shared.proposer import Proposer
+from rlprompt.agents.shared.requests import Shown
 from rlprompt.config.registry import make_optimiser
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM

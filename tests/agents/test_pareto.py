@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlprompt.agents.pareto import front
+from rlprompt.agents.shared.pareto import front
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords
 from tiny import tiny_lm
 
-from rlprompt.agents.policies.rollouts import Relative
 from rlprompt.agents.policies.stopping import STOP
 from rlprompt.agents.policies.token_policy import TokenPolicy
 from rlprompt.agents.policies.token_proposal import Position, Proposal, truncated
 from rlprompt.agents.policies.token_tilt import StoppingTilt, Tilt, principal_components
+from rlprompt.agents.policies.training import Relative
 from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.random_soft import RandomSoft

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlprompt.agents.requests import (
+from rlprompt.agents.shared.requests import (
     Shown,
     cross,
     induce,

@@ -18,7 +18,7 @@ from synthetic import N_EXAMPLES, Batches, HiddenVectors, HiddenWords, Synthetic
 from tiny import tiny_lm
 
 from rlprompt.agents.policies.algorithms import KNOWN, arguments, find_algorithm
-from rlprompt.agents.policies.sb3 import Standardised
+from rlprompt.agents.policies.training import Standardised
 from rlprompt.agents.rl import RL, SoftRL, Written
 from rlprompt.config.registry import make_optimiser
 from rlprompt.envs.token_prompt import TokenEpisodes

@@ -15,7 +15,7 @@ from stored_search import Cut, goes_on
 from synthetic import HiddenVectors
 from tiny import tiny_lm
 
-from rlprompt.agents.ascent import POINTS
+from rlprompt.agents.shared.ascent import POINTS
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.check.optimiser import check_optimiser
 from rlprompt.data.load import Example, Splits

@@ -61,7 +61,7 @@ def worth(*ids: int) -> float:
     ],
 )
 def test_what_an_edit_does(edit: Edit, after: Ids) -> None:
-    assert edit.applied((5, 6, 7, 8)) == after
+    assert edit.applied(TokenPrompt((5, 6, 7, 8))).ids == after
 
 
 def test_edits_have_an_order_that_one_can_count_on() -> None:
@@ -86,17 +86,17 @@ def test_possible_is_what_makes_another_prompt_of_the_space(shortest: int) -> No
     space = TokenSpace(3, np.array([0, 7, 9]), shortest=shortest)
     edits = Edits(space, np.array([0, 7]))
 
-    def changes(edit: Edit, ids: Ids) -> bool:
-        last = {"insert": len(ids), "stop": -1}.get(edit.kind, len(ids) - 1)
+    def changes(edit: Edit, prompt: TokenPrompt) -> bool:
+        last = {"insert": len(prompt), "stop": -1}.get(edit.kind, len(prompt) - 1)
         if max(edit.place, edit.other if edit.kind == "swap" else 0) > last:
             return False
-        after = TokenPrompt(edit.applied(ids))
-        return after.ids != ids and space.contains(after)
+        after = edit.applied(prompt)
+        return after != prompt and space.contains(after)
 
     for prompt in space.everything():
         padded = np.array([[*prompt.ids, 0, 0, 0][:3]])
         found = edits.possible(padded, np.array([len(prompt)]))[0]
-        assert found[:-1].tolist() == [changes(edit, prompt.ids) for edit in edits.every[:-1]]
+        assert found[:-1].tolist() == [changes(edit, prompt) for edit in edits.every[:-1]]
         assert found[-1], "one can always stop"
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.prompt import SoftPrompt, TextPrompt, TokenPrompt
+from rlprompt.prompt import SoftPrompt, TextPrompt
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import SoftSpace, TextSpace, TokenSpace
@@ -26,9 +26,8 @@ class Walk(AskTell[TokenSpace]):
         while True:
             prompts = [best]
             for _ in range(self.batch):
-                ids = list(best.ids)
-                ids[rng.integers(len(ids))] = int(rng.choice(space.allowed))
-                prompts.append(TokenPrompt(ids))
+                token = int(rng.choice(space.allowed))
+                prompts.append(best.replaced(int(rng.integers(len(best))), token))
             evaluation = yield prompts
             i = int(evaluation.rewards.argmax())
             if evaluation.rewards[i] > reward:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from rlprompt._utils.suggest import check_choice
-from rlprompt.agents.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.data.examples import balanced
 from rlprompt.prompt import SoftPrompt
 from rlprompt.search.objective import Objective

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rlprompt.agents.requests import Shown, induce, instruction_in
+from rlprompt.agents.shared.requests import Shown, induce, instruction_in
 from rlprompt.data.examples import Example
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.writing import Writer

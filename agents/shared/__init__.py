@@ -1,0 +1,1 @@
+"""What methods are made of, but for policies that learn, which have a folder of their own."""
