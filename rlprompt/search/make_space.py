@@ -52,16 +52,17 @@ def make_space(
         ValueError: No token is allowed, or a start is none in this space; or prefix prompts are
             none for the model or for the task's template.
     """
+    given = checked_starts(start)
     if kind == "prefix":
         _check_leading(lm, task)
         around = make_space(
-            "soft", lm, length, banned, rng, task, start=start, tokens=tokens, hidden=hidden
+            "soft", lm, length, banned, rng, task, start=given, tokens=tokens, hidden=hidden
         )
         assert isinstance(around, SoftSpace)
         return PrefixSpace.around(lm, around, read_keys or lm.keys_and_values)
     if kind == "text":
-        return _text_space(lm, Length.of(length), task, checked_starts(start))
-    read = [lm.fed(one) if isinstance(one, TextPrompt) else one for one in checked_starts(start)]
+        return _text_space(lm, Length.of(length), task, given)
+    read = [lm.fed(one) if isinstance(one, TextPrompt) else one for one in given]
     starts = sorted(read, key=lambda one: one == "auto")  # trimmed from the end
     pool, lengths = Pool.of(tokens), Length.of(length)
     own = None if task is None else task.tokens(lm)
