@@ -19,6 +19,9 @@ from rlprompt.statistics.paired import Difference
 from rlprompt.statistics.pairwise import Pair, compare_all, highest, pairs_of
 from rlprompt.types import Floats
 
+# Searches that a sentence names; of more it gives the number, and the table below has them.
+MOST_NAMED = 6
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -232,9 +235,10 @@ def _open(study: _Study, leader: str, mean: str, lead: Sequence[Pair]) -> str:
     below = [pair.second for pair in lead if pair.settled and pair.difference.mean > 0]
     equals = [name for name in study.searches if name not in (leader, *below)]
     unsettled = [pair for pair in lead if pair.second in equals]
+    rest = listed(equals) if len(equals) <= MOST_NAMED else f"{len(equals)} of the other searches"
     text = (
         f"No winner at {study.rows}: {leader} comes out highest, with a mean {study.metric} of "
-        f"{mean}, but cannot be told apart at this budget from {listed(equals)}"
+        f"{mean}, but cannot be told apart at this budget from {rest}"
     )
     if unsettled:  # else what is left shares no seed with the leader
         closest = min(unsettled, key=lambda pair: pair.difference.mean)
