@@ -224,7 +224,7 @@ class PlainScorer:
         """As `_logits`, in one pass."""
         model, where = cast(Any, self.model), to_device(places, input_device(self.model))
         head = model.get_output_embeddings()
-        with self.kernels.applied(), _answers_at(head, where) as cut:
+        with self.kernels.applied(), answers_at(head, where) as cut:
             if self.kind == "encoder-decoder":
                 logits = self._decoder_logits(forms, vectors)
             else:
@@ -281,7 +281,7 @@ class PlainScorer:
             return hidden[torch.arange(len(texts), device=device), ends]
         given: list[Tensor] = []
         head: nn.Module = model.get_output_embeddings()
-        with _answers_at(head, ends[:, None]):  # which cuts before this looks
+        with answers_at(head, ends[:, None]):  # which cuts before this looks
             handle = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
             try:
                 model(input_ids=padded, use_cache=False)
@@ -291,7 +291,7 @@ class PlainScorer:
 
 
 @contextmanager
-def _answers_at(head: nn.Module | None, places: Tensor) -> Iterator[list[nn.Module]]:
+def answers_at(head: nn.Module | None, places: Tensor) -> Iterator[list[nn.Module]]:
     """Let the output head see only the hidden states at `places` (B, n); tells whether it did."""
     cut: list[nn.Module] = []
 

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from rlprompt._utils.seeding import seeded
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.plain import answers_at
 from rlprompt.models.scorer import embed
 from rlprompt.prompt import Prompt
 from rlprompt.tasks.base import GRADIENT_ROWS, Measured
@@ -30,8 +31,11 @@ logger = logging.getLogger(__name__)
 
 # Norm that gradients are cut to, as the `Trainer` of transformers does.
 MOST_NORM = 1.0
-# Examples of a forward pass without gradients.
+# Examples that are scored at a time without gradients.
 EVALUATED = 16
+# Tokens of padding that a pass on a CPU may hold: about what one more pass costs there. Elsewhere
+# a pass costs more than any padding.
+PADDED = 32
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,10 @@ class Prompted(nn.Module):
     def vectors(self) -> Tensor:
         """(L, H), as they are now."""
         return self._start + self._unit * self.moved
+
+    def get_output_embeddings(self) -> Any:
+        """The model's output head."""
+        return self.model.get_output_embeddings()
 
     def forward(self, input_ids: Tensor, **given: Any) -> Any:
         """What the model makes of it."""
@@ -211,19 +219,51 @@ def class_scores(
             counts.append(len(candidate))
     around = [query.head_ids + prompt + query.tail_ids for query in queries]
     texts = [around[e] + stem for e, stem in fed]
-    longest = max(map(len, texts))
-    device = lm.device
-    ids = torch.tensor([text + (0,) * (longest - len(text)) for text in texts], device=device)
-    mask = torch.tensor([[1] * len(t) + [0] * (longest - len(t)) for t in texts], device=device)
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    rows, places, targets = (
-        torch.tensor(column, device=device) for column in zip(*reads, strict=True)
-    )
-    logs = logits[rows, places].float().log_softmax(-1).gather(1, targets[:, None])[:, 0]
-    owner = torch.repeat_interleave(torch.tensor(counts, device=device))
-    words = torch.zeros(len(counts), device=device).index_add(0, owner, logs)
+    logs = torch.zeros(len(reads), device=lm.device)
+    for rows in _passes([len(text) for text in texts], PADDED if lm.device.type == "cpu" else None):
+        of_row = {row: i for i, row in enumerate(rows)}
+        which = [i for i, (row, _, _) in enumerate(reads) if row in of_row]
+        asked = [(of_row[reads[i][0]], *reads[i][1:]) for i in which]
+        found = _log_likelihoods(model, [texts[row] for row in rows], asked, lm.device)
+        logs = logs.index_add(0, torch.tensor(which, device=lm.device), found)
+    owner = torch.repeat_interleave(torch.tensor(counts, device=lm.device))
+    words = torch.zeros(len(counts), device=lm.device).index_add(0, owner, logs)
     candidates = queries[0].candidates
     return task.verbaliser.class_scores(words.view(len(queries), -1), candidates)
+
+
+def _passes(lengths: Sequence[int], padded: int | None) -> Iterator[list[int]]:
+    """Rows that go together, longest first, with at most that much padding where it is told."""
+    part: list[int] = []
+    padding = 0
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        more = lengths[part[0]] - lengths[row] if part else 0
+        if padded is not None and padding + more > padded:
+            yield part
+            part, padding, more = [], 0, 0
+        part.append(row)
+        padding += more
+    yield part
+
+
+def _log_likelihoods(
+    model: Any, texts: Sequence[Ids], reads: Sequence[tuple[int, int, int]], device: torch.device
+) -> Tensor:
+    """Of each (row, position, token) of `reads`, (R,) float32, in one pass."""
+    longest = max(map(len, texts))
+    ids = torch.tensor([text + (0,) * (longest - len(text)) for text in texts], device=device)
+    mask = torch.tensor([[1] * len(t) + [0] * (longest - len(t)) for t in texts], device=device)
+    places = [sorted({place for row, place, _ in reads if row == r}) for r in range(len(texts))]
+    most = max(map(len, places))
+    where = torch.tensor([own + own[-1:] * (most - len(own)) for own in places], device=device)
+    with answers_at(model.get_output_embeddings(), where) as cut:
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    if not cut:  # a model whose head is no module of its own
+        logits = logits.gather(1, where[..., None].expand(-1, -1, logits.shape[-1]))
+    columns = [(row, places[row].index(place), target) for row, place, target in reads]
+    rows, read, targets = (torch.tensor(one, device=device) for one in zip(*columns, strict=True))
+    found: Tensor = logits[rows, read].float().log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    return found
 
 
 def _epochs(
