@@ -62,6 +62,26 @@ def test_a_copy_scores_as_the_frozen_model_does(kind: TinyKind, words: tuple[str
     assert rewards == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_texts_of_unlike_length_score_together_as_alone(kind: TinyKind) -> None:
+    """And weights are moved alike: passes are cut by length."""
+    lm = tiny_lm(kind)
+    task = films(label_words=dict(zip(LABELS, ("not so well", "good"), strict=True)))
+    texts = [Example({"text": "very " * n + "good"}, LABELS[n % 2]) for n in (3, 40, 0, 11, 12)]
+    copied = tiny_model(kind).eval().requires_grad_(True)
+    moved = []
+    for parts in ([texts], [[text] for text in texts]):
+        copied.zero_grad()
+        scores = torch.cat([class_scores(copied, task, lm, part) for part in parts])
+        torch.autograd.backward(scores.log_softmax(-1)[:, 0].sum())
+        gradients = [one.grad for one in copied.parameters() if one.grad is not None]
+        moved.append((scores.detach(), torch.cat([one.flatten() for one in gradients])))
+    (together, slope), (alone, slope_alone) = moved
+    assert together.numpy() == pytest.approx(alone.numpy(), abs=1e-4)
+    assert torch.linalg.vector_norm(slope_alone) > 0.01
+    assert slope.numpy() == pytest.approx(slope_alone.numpy(), abs=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "gemma"])
 @pytest.mark.parametrize("template", ["{prompt} {text} so:", "{text} {prompt} so"])
 def test_a_copy_with_vectors_scores_as_the_frozen_model_with_a_soft_prompt(
