@@ -30,6 +30,7 @@ from rlprompt._utils.seeding import of_data
 from rlprompt.config.registry import make
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.merging import merge_obstacle
 from rlprompt.models.weights import is_spread, stays_as_loaded
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.search.evaluation import each_metric, scores_of
@@ -304,6 +305,12 @@ def check_references(references: Mapping[str, Reference], task: Task, lm: Frozen
             raise ValueError(
                 f"reference {name} trains a copy of {lm.name}, and {kept}, so it cannot; leave it "
                 "out of `references`"
+            )
+        if reference.seeded and (obstacle := merge_obstacle(lm.model)):
+            raise ValueError(
+                f"reference {name} trains a copy of {lm.name} with its PEFT adapter merged into "
+                f"the weights, and that cannot be: {obstacle}; leave it out of `references`, or "
+                "take a model whose adapter is merged already (model.merge_and_unload())"
             )
         if reference.package and importlib.util.find_spec(reference.package) is None:
             raise ValueError(

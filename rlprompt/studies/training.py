@@ -1,6 +1,7 @@
 """Trains copies of a causal model to answer with label words, and scores the best of them.
 
-The frozen model is never changed: what is trained is a float32 copy of it, one at a time.
+The frozen model is never changed: what is trained is a float32 copy of it, one at a time. A PEFT
+adapter of its own is merged into the copy's weights first.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from transformers import PreTrainedModel
 from rlprompt._utils.seeding import seeded
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.merging import merged
 from rlprompt.models.plain import answers_at
 from rlprompt.models.scorer import embed
 from rlprompt.prompt import Prompt
@@ -305,9 +307,11 @@ def _figures(
 
 
 def _copy(lm: FrozenLM, method: Method, seed: int) -> Any:
-    # In evaluation mode, as it is frozen: dropout would be one more thing to choose.
+    # In evaluation mode, as it is frozen: dropout would be one more thing to choose. With its
+    # adapter in its weights, which a new one would take the place of.
+    model = merged(torch.nn.Module.float(copy.deepcopy(lm.model)))
     with seeded(seed):
-        return method.begin(torch.nn.Module.float(copy.deepcopy(lm.model)))
+        return method.begin(model)
 
 
 def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
 from films import LABELS, films
-from quantised import with_layers
+from quantised import with_layers, with_tensors
 from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
+from transformers import PreTrainedModel
 
 from rlprompt._utils.seeding import of_data
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import SoftPrompt, TokenPrompt
+from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.space import SoftSpace
 from rlprompt.studies.experiment import Experiment
@@ -121,6 +125,52 @@ def test_the_vectors_that_were_trained_are_those_that_are_scored(lm: FrozenLM) -
     for split, examples in TASK.splits.parts().items():
         expected = plain.rewards(lm, [SoftPrompt(start)], examples).mean()
         assert entry.rewards[split] == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def adapted(model: PreTrainedModel, **settings: Any) -> Any:
+    """A model with a LoRA adapter of its own, which changes what it says."""
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+    return peft.get_peft_model(model, replace(config, **settings)).eval()
+
+
+@pytest.mark.parametrize("whole", [(), ("norm",)])
+@pytest.mark.parametrize("kind", [LoRA, LoRASoft, FineTuning])
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_what_is_trained_is_the_model_with_its_own_adapter(
+    kind: type[LoRA | FineTuning], whole: Sequence[str]
+) -> None:
+    """At no rate to speak of it says what the frozen model says, and not what its base does."""
+    model = adapted(tiny_model(), modules_to_save=whole or None)
+    for name, weight in model.named_parameters():
+        if "modules_to_save" in name:
+            weight.data.neg_()
+    lm = FrozenLM(model, tiny_tokenizer(), "adapted")
+    before = (lm.hash_weights(), [name for name, _ in lm.model.named_modules()])
+    still = kind(learning_rates=(1e-12,), epochs=1)
+    check_references({"still": still}, TASK, lm)
+    entry = train_reference(still, TASK, lm, 5, name="", task_name="")
+    assert (lm.hash_weights(), [name for name, _ in lm.model.named_modules()]) == before
+    (own,) = of_data(5, TASK.splits.drawn_digest).generate_state(1)
+    prompt: Prompt = TokenPrompt()
+    if isinstance(still, LoRASoft):
+        space = SoftSpace.from_lm(lm, still.length, np.random.default_rng(int(own)))
+        prompt = SoftPrompt(space.start)
+    plain = replace(TASK, calibration="none")
+    for split, examples in TASK.splits.parts().items():
+        expected, base = (
+            plain.rewards(one, [prompt], examples).mean() for one in (lm, tiny_lm("llama"))
+        )
+        assert entry.rewards[split] == pytest.approx(expected, rel=1e-3, abs=1e-3)
+        assert abs(expected - base) > 0.01
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_an_adapter_that_cannot_be_merged_is_refused_before_anything_is_paid() -> None:
+    lm = FrozenLM(adapted(with_tensors(tiny_model())), tiny_tokenizer(), "int8")
+    with pytest.raises(ValueError, match=r"with its PEFT adapter merged .* weights are quantised"):
+        check_references({"lora": LoRA()}, TASK, lm)
+    check_references({"logistic-head": LogisticHead()}, TASK, lm)
 
 
 @pytest.mark.parametrize(
