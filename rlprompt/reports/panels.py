@@ -83,8 +83,8 @@ def on_dev(result: Result, n_dev: int) -> list[_Scored]:
 
 def prediction(matrix: ScoreMatrix, task: TaskEntry, runs: Sequence[RunData]) -> Panel:
     """Train reward against dev of what was raced, and against test of what was picked."""
-    n_dev, named = task.examples.get("dev", 0), task.metric != "reward"
-    dev = {id(run): on_dev(run.result, n_dev) if run.result is not None else [] for run in runs}
+    named = task.metric != "reward"
+    dev = {id(run): _on_own_dev(matrix, task, run) for run in runs}
     raced = {name: _by_split(matrix, task, name, dev) for name in matrix.methods}
     controls = _controls(matrix, task)
     every = [
@@ -120,6 +120,12 @@ def prediction(matrix: ScoreMatrix, task: TaskEntry, runs: Sequence[RunData]) ->
     drawn = _scatter(matrix, task, raced, runs, controls, title)
     answer = _said(rewards, matrix, runs) + (_agreement(every, task.metric) if named else "")
     return Panel(title, answer, Plot(drawn, table) if drawn else None, table)
+
+
+def _on_own_dev(matrix: ScoreMatrix, task: TaskEntry, run: RunData) -> list[_Scored]:
+    """`on_dev` of a run: splits need not have dev sets of one size."""
+    own = matrix.study.task_of(run) or task
+    return [] if run.result is None else on_dev(run.result, own.examples.get("dev", 0))
 
 
 def _by_split(

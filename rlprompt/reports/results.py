@@ -16,6 +16,7 @@ from rlprompt.reports.curves import Plot, dots, profile
 from rlprompt.reports.score_matrix import ScoreMatrix, generator, known_mean, mean_of, wilson
 from rlprompt.reports.study_data import RunData
 from rlprompt.reports.tables import NONE, Table, count, number
+from rlprompt.search.result import EXPLAINING
 from rlprompt.statistics.nested import are_shares
 from rlprompt.statistics.pairwise import Pair
 from rlprompt.statistics.summaries import (
@@ -277,8 +278,8 @@ def kept_table(matrix: ScoreMatrix) -> Table:
         text=(0, 1, 2),
         notes=(
             "In percent of the trained model: test score; its gain over the empty prompt; numbers "
-            "searched or trained; rows (search, selection and final scores, or training, where an "
-            "example seen is 3 rows).",
+            "searched or trained; rows (search, early stopping, selection and final scores, or "
+            "training, where an example seen is 3 rows).",
         ),
     )
 
@@ -290,8 +291,12 @@ def _shares(
     runs = matrix.of(method, task)
     top, test = matrix.mean(trained), matrix.mean(run.entry for run in runs)
     empty = known_mean(matrix.control("empty", [one for one in matrix.tasks if one.name == task]))
+    # A model that was trained has no curves on dev and is not taken apart.
     spent = mean_of(
-        run.entry.rows + sum(run.result.outside_rows.values()) for run in runs if run.result
+        run.entry.rows
+        + sum(rows for what, rows in run.result.outside_rows.items() if what != EXPLAINING)
+        for run in runs
+        if run.result
     )
     numbers = mean_of(_size(run) for run in runs)
     return (

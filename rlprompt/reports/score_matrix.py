@@ -182,10 +182,16 @@ def _best_by_hand(controls: Sequence[ControlEntry]) -> Iterator[ControlEntry]:
     if not any(one.name == hand_name(2) for one in controls):
         return
     for own in places.values():
-        best = max(own, key=lambda one: mean_of((one.train, one.dev)) or -np.inf)
+        best = max(own, key=_without_test)
         note = f"the best of {len(own)} hand-written prompts on train and dev, {best.name}"
         where = "" if best.split_seed is None else f" on split {best.split_seed}"
         yield best.model_copy(update={"name": BEST_HAND, "rows": 0, "note": f"{note}{where}"})
+
+
+def _without_test(one: ControlEntry) -> float:
+    """Mean over train and dev, minus infinity where neither is known."""
+    mean = mean_of((one.train, one.dev))
+    return -np.inf if mean is None else mean
 
 
 def wilson(metrics: Sequence[float]) -> tuple[float | None, float | None]:

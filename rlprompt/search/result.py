@@ -26,6 +26,11 @@ SOFT_MARK = "<soft> near:"
 PREFIX_MARK = "<prefix>"
 
 
+# What is scored beside the budget, the last for whoever reads the page alone.
+STOPPING, CHOOSING, TESTING = "early stopping", "selection", "final scores"
+EXPLAINING = "curves and analysis"
+
+
 @dataclass(frozen=True)
 class Score:
     """Means over a split: the task's reward, and its metric, for classification the accuracy."""

@@ -33,7 +33,17 @@ from rlprompt.search.make_space import make_space
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.optimiser import Optimiser, check_model, check_shows
-from rlprompt.search.result import MARKS, Candidate, Incumbent, Result, plain
+from rlprompt.search.result import (
+    CHOOSING,
+    EXPLAINING,
+    MARKS,
+    STOPPING,
+    TESTING,
+    Candidate,
+    Incumbent,
+    Result,
+    plain,
+)
 from rlprompt.search.selection import (
     EarlyStopping,
     Raced,
@@ -48,10 +58,6 @@ from rlprompt.tasks.completed import as_task
 from rlprompt.types import Floats
 
 logger = logging.getLogger(__name__)
-
-# What is scored beside the budget.
-STOPPING, CHOOSING, TESTING = "early stopping", "selection", "final scores"
-EXPLAINING = "curves and analysis"
 
 
 def search(
@@ -205,7 +211,7 @@ def _found(
         points=tuple(ledger.points),
         candidates=tuple(_candidate(task, lm, scored) for scored in ledger.best(1)),
         trace_seconds=tuple(one.seconds for one in ledger.improvements),
-        tokens_per_row=tokens_per_row(task, lm, ledger.mean_length or lengths.at_most),
+        tokens_per_row=tokens_per_row(task, lm, ledger.mean_length if ledger.n_prompts else lengths.at_most),
         own_tokens=ledger.own_tokens,
         judge_tokens=ledger.judge_tokens,
         n_partial=ledger.n_partial,

@@ -80,7 +80,9 @@ def from_harness(
         reward=reward or _metric(found, source),
         metric=metric,
         label="answer",
-        max_new_tokens=max_new_tokens or int(told.get("max_gen_toks", MOST_WRITTEN)),
+        max_new_tokens=int(told.get("max_gen_toks", MOST_WRITTEN))
+        if max_new_tokens is None
+        else max_new_tokens,
         stop=[until] if isinstance(until, str) else list(until),
         temperature=float(told.get("temperature", 0)) if told.get("do_sample") else 0.0,
         **settings,

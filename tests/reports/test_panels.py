@@ -80,6 +80,31 @@ def test_prompts_of_a_run_count_once_and_on_all_of_dev(tmp_path: Path) -> None:
     assert only.reward == best.dev.reward
 
 
+def test_all_of_dev_is_that_of_the_runs_own_split(tmp_path: Path) -> None:
+    """A prompt that left the race at 32 examples was scored on all of one dev, not of another."""
+
+    def on_splits(entry: RunEntry, result: Result) -> tuple[RunEntry, Result]:
+        split = (13, 21)[entry.seed % 2]
+        left = [
+            replace(one, dev_examples=32, found_at_rows=i)
+            for i, one in enumerate(result.candidates[1:4])
+        ]
+        whole = replace(result.candidates[0], dev_examples=64)
+        changed = replace(result, candidates=(whole, *left), incumbents=())
+        return entry.model_copy(update={"split_seed": split}), changed
+
+    plan = replace(SMALL, seeds=2)
+    (task,) = make_study(tmp_path, plan).tasks
+    draws = [
+        task.model_copy(update={"split_seed": seed, "examples": task.examples | {"dev": n}})
+        for seed, n in ((13, 32), (21, 64))
+    ]
+    tasks = (draws[0].model_copy(update={"other_splits": (draws[1],)}),)
+    found = page(tmp_path, plan, change_run=on_splits, tasks=tasks, controls=(), references=())
+    # On split 13 the picked one and three that left; on split 21 the picked one alone.
+    assert table(found, "movie-reviews.prediction")["greedy"]["dev prompts"] == "5"
+
+
 def test_a_curve_that_goes_on_is_drawn_to_twice_the_rows(tmp_path: Path) -> None:
     found = page(tmp_path, change_run=rising)
     row = table(found, "movie-reviews.more-rows")["greedy"]

@@ -56,7 +56,20 @@ def test_shares_of_training_are_of_test_gain_numbers_and_rows(page: Page) -> Non
     assert float(row[3]) == pytest.approx(100 * test / 0.84, abs=0.1)
     assert float(row[4]) == pytest.approx(100 * (test - 0.555) / (0.84 - 0.555), abs=0.4)
     assert float(row[5]) == pytest.approx(100 * 5 / 134_515_008, rel=0.1)
-    assert float(row[6]) == pytest.approx(100 * (9600 + 900 + 232 + 480) / 19_200, abs=0.1)
+    assert float(row[6]) == pytest.approx(100 * (9600 + 900 + 232) / 19_200, abs=0.1)
+
+
+def test_rows_of_curves_and_analysis_are_no_cost_of_a_prompt(tmp_path: Path) -> None:
+    outside = {"early stopping": 100, "selection": 20, "final scores": 3, "curves and analysis": 7}
+
+    def plant(entry: RunEntry, result: Result) -> Changed:
+        return entry, replace(result, outside_rows=outside)
+
+    one = small(tmp_path, replace(SMALL, tasks=("sst-2",)), change_run=plant)
+    (kept,) = (table for table in one.tables() if table.name == "kept")
+    row = next(row for row in kept.rows if row[1:3] == ("fine-tuning", "greedy"))
+    assert row[6] == "50.6"  # 100 * (9600 + 100 + 20 + 3) / 19,200
+    assert "rows (search, early stopping, selection and final scores" in kept.notes[0]
 
 
 def test_tasks_of_other_scales_are_not_averaged(tmp_path: Path) -> None:

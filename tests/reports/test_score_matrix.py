@@ -65,3 +65,17 @@ def test_of_several_hand_written_prompts_the_best_without_test_is_held_against(
     (pairs,) = [one for one in page.tables() if one.name.endswith("control-pairs")]
     assert "the best hand-written prompt" in {row[1] for row in pairs.rows}
     assert not any("hand-written 2" in row[1] for row in pairs.rows)
+
+
+def test_a_hand_written_prompt_at_zero_beats_one_below(tmp_path: Path) -> None:
+    """Of a correlation, say."""
+    found = make_study(tmp_path, SMALL)
+    (by_hand,) = [one for one in found.controls if one.name == HAND]
+    figures = {HAND: (-0.2, 0.7), "hand-written 2": (0.0, 0.1), "hand-written 3": (None, 0.9)}
+    hands = [
+        by_hand.model_copy(update={"name": name, "train": dev, "dev": dev, "test": test})
+        for name, (dev, test) in figures.items()
+    ]
+    write_summary(tmp_path, found.model_copy(update={"controls": tuple(hands)}))
+    matrix = ScoreMatrix(examined(read_study(tmp_path)), MODEL, 9600, "")
+    assert matrix.control(BEST_HAND, matrix.tasks).tolist() == [[0.1]]

@@ -88,6 +88,8 @@ class TestInstalled:
         assert isinstance(task, GenerationTask)
         assert (task.reward, task.max_new_tokens, task.stop) == ("exact_match", 4, ("\n",))
         assert {one.label for one in task.splits.test} <= {"good", "so bad", "terrible"}
+        with pytest.raises(ValueError, match="max_new_tokens is 0"):
+            from_harness(self.written(tmp_path, **WRITING), shots=2, max_new_tokens=0)
 
     @pytest.mark.parametrize(
         ("changes", "message"),
