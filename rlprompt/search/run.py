@@ -191,6 +191,7 @@ def _found(
 ) -> Result:
     """What was found by the ledger; `own` are the seconds of the method itself."""
     task, lm, ledger = objective.task, objective.lm, objective.ledger
+    mean_length = ledger.mean_length if ledger.n_prompts else lengths.at_most
     return Result(
         task=task.name,
         task_fingerprint=task.fingerprint,
@@ -211,7 +212,7 @@ def _found(
         points=tuple(ledger.points),
         candidates=tuple(_candidate(task, lm, scored) for scored in ledger.best(1)),
         trace_seconds=tuple(one.seconds for one in ledger.improvements),
-        tokens_per_row=tokens_per_row(task, lm, ledger.mean_length if ledger.n_prompts else lengths.at_most),
+        tokens_per_row=tokens_per_row(task, lm, mean_length),
         own_tokens=ledger.own_tokens,
         judge_tokens=ledger.judge_tokens,
         n_partial=ledger.n_partial,

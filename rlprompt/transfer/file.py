@@ -89,7 +89,8 @@ class Target(_Entry):
         asked: Whether the command named this task; prompts of other tasks go there then as well.
         examples: Their number.
         metric: What the metric is called.
-        controls: The empty and the hand-written prompt, the latter where the task has one.
+        controls: The empty and the hand-written prompt, the latter where the task has one, by the
+            names that a study's controls have.
         tolerance: What rounding may make of a mean reward from one day to another; None where
             nothing could be scored.
         problem: Why nothing could be scored, in a line, or "".

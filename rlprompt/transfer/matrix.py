@@ -14,6 +14,7 @@ import numpy as np
 
 from rlprompt.statistics.nested import are_shares
 from rlprompt.statistics.summaries import share_interval, summarise
+from rlprompt.store.summary import CALIBRATED, HAND
 from rlprompt.transfer.file import Form, Source, Target, Transfer, TransferEntry
 
 # Whose mean over examples is a share of them, for which there is an interval without seeds.
@@ -284,7 +285,7 @@ def _cell(transfer: Transfer, sources: Sequence[Source], target: Target) -> Cell
         many = f"{len(failed)} of {len(chosen)} prompts"
         notes[f"{many} could not be scored: {failed[0].problem}"] = None
     low, high, over = _interval(scores, target)
-    hand = target.controls.get("hand-written")
+    hand = target.controls.get(CALIBRATED) or target.controls.get(HAND)
     return Cell(
         mean=float(np.mean(scores)),
         low=low,

@@ -30,6 +30,7 @@ from rlprompt.search.evaluation import Evaluator, describe, n_tokens, scores_of
 from rlprompt.search.memo import Measurement, SplitQuestion
 from rlprompt.search.result import Result, Score
 from rlprompt.store.store import Store, StoredRun
+from rlprompt.store.summary import CALIBRATED, HAND
 from rlprompt.studies.experiment import Experiment, searches
 from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.verification import check_unchanged, reward_name, rounding
@@ -444,7 +445,7 @@ class Transferring:
                     retyping=retyping,
                     # What a server said for the study is not asked again, and has not drifted.
                     stored=_stored(found, form, split) if at_home and not lm.served else None,
-                    notes=_notes(own, task),
+                    notes=_notes(own, task, split),
                 )
                 yield entry, prompt
 
@@ -472,20 +473,52 @@ def _controls(lm: FrozenLM, task: Task) -> dict[str, TokenPrompt]:
     """The prompts that a found one has to beat on a task."""
     controls = {"empty": TokenPrompt()}
     if task.hand_prompt:
-        controls["hand-written"] = task.written(lm, task.hand_prompt)
+        # As on the study's page: where the task calibrates by its train texts, the plain name is
+        # that of the prompt without.
+        name = HAND if task.uncalibrated() is None else CALIBRATED
+        controls[name] = task.written(lm, task.hand_prompt)
     return controls
 
 
-def _notes(own: Task, there: Task) -> tuple[str, ...]:
-    """What makes a task more than other examples of the one that a prompt was found on."""
+def _notes(own: Task, there: Task, split: str) -> tuple[str, ...]:
+    """What makes a split of a task more than new examples for a prompt that was found on another.
+
+    Args:
+        own: Where it was found.
+        there: Where it goes.
+        split: What it is scored on there.
+    """
+    return (*_other_words(own, there), *_known_examples(own, there, split))
+
+
+def _other_words(own: Task, there: Task) -> Iterator[str]:
+    """Whether another answer is asked for."""
     if not own.class_words or not there.class_words:
-        same = own.__class__ is there.__class__
-        return () if same else ("found on a task of another kind",)
+        if own.__class__ is not there.__class__:
+            yield "found on a task of another kind"
+        return
     # Classes may have other names: what the model answers is a word.
     words, own_words = (sorted(map(tuple, task.class_words.values())) for task in (there, own))
-    if words == own_words:
-        return ()
-    return (f"found with other label words ({'; '.join(', '.join(word) for word in own_words)})",)
+    if words != own_words:
+        yield f"found with other label words ({'; '.join(', '.join(one) for one in own_words)})"
+
+
+def _known_examples(own: Task, there: Task, split: str) -> Iterator[str]:
+    """How many examples the search had on train, or picked by on dev."""
+    if own.splits.digest == there.splits.digest:  # whose leaks the study tells
+        return
+    examples = there.splits.parts()[split]
+    known = {
+        part: {example.key for example in own.splits.parts()[part]} for part in ("train", "dev")
+    }
+    found = {part: sum(one.key in keys for one in examples) for part, keys in known.items()}
+    n = sum(any(one.key in keys for keys in known.values()) for one in examples)
+    if n:
+        of = " and ".join(f"{count} in its {part}" for part, count in found.items() if count)
+        yield (
+            f"found on {n} of the {len(examples)} {split} examples ({of}), so the score there is "
+            "too good"
+        )
 
 
 def _row(together: Measured, i: int) -> Measured:

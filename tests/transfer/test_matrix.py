@@ -110,6 +110,8 @@ def test_a_mean_over_seeds_has_a_t_interval_within_its_scale_and_a_gain() -> Non
     assert found.low == pytest.approx(1 / (1 + math.exp(2.28971)), abs=1e-5)
     assert found.high == pytest.approx(1 / (1 + math.exp(-4.48693)), abs=1e-5)
     assert (found.n, found.over, found.empty, found.hand) == (2, "seeds", 0.5, 0.6)
+    named = {"empty": worth(0.5), "hand-written, calibrated": worth(0.7)}
+    assert cell(transfer(entry(0, 0.7), targets=(target(controls=named),))).hand == 0.7
     assert found.gain == pytest.approx(0.25)
     assert found.gain_low == pytest.approx(1 / (1 + math.exp(2.28971)) - 0.5, abs=1e-5)
     assert found.gain_high == pytest.approx(1 / (1 + math.exp(-4.48693)) - 0.5, abs=1e-5)
