@@ -23,6 +23,19 @@ EXCERPT = 60
 OTHER_BOOLEANS = {"true": "1", "false": "0", "1": "true", "0": "false"}
 
 
+class UnknownLabelsError(ValueError):
+    """Rows have labels that are no class, and nothing else is wrong.
+
+    Args:
+        message: What is wrong.
+        labels: The beginnings of these labels, each once; none is empty.
+    """
+
+    def __init__(self, message: str, labels: Sequence[str]) -> None:
+        super().__init__(message)
+        self.labels = labels
+
+
 @dataclass
 class LabelReader:
     """Reads labels of classes, and keeps account of what their numbers were read as.
@@ -31,11 +44,13 @@ class LabelReader:
         classes: The classes.
         spellings: Other spellings of classes in the data, such as `{"0": "negative"}`.
         numbered: Classes in the order of the numbers 0, 1, ... that data without names have.
+        unknown: Labels that were no class, in the order of the rows.
     """
 
     classes: Sequence[str]
     spellings: Mapping[str, str] = field(default_factory=dict)
     numbered: Sequence[str] = ()
+    unknown: list[str] = field(default_factory=list)
     _codes: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     _by_position: bool = False
 
@@ -113,6 +128,7 @@ class LabelReader:
         return self.numbered[int(whole)] if in_range else ""
 
     def _unknown(self, label: str) -> str:
+        self.unknown.append(label)
         known = sorted({*self.classes, *self.spellings})
         return (
             f"the unknown label {label[:SHOWN]!r} (known: {', '.join(known)})"

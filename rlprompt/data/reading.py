@@ -13,6 +13,7 @@ from rlprompt.data.examples import Columns, Example, OnBadRows, OnLeak, copied, 
 from rlprompt.data.labels import (
     SHOWN,
     LabelReader,
+    UnknownLabelsError,
     listed_name,
     name_columns,
     names_in_header,
@@ -25,6 +26,20 @@ logger = logging.getLogger(__name__)
 
 # What the 16-shot files call their one column of text.
 TEXT_COLUMNS = ("text", "sentence")
+
+
+class MissingColumnError(ValueError):
+    """No row has a column that is needed.
+
+    Args:
+        message: What is wrong.
+        column: Its name.
+        row: A row that has others.
+    """
+
+    def __init__(self, message: str, column: str, row: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.column, self.row = column, row
 
 
 @dataclass
@@ -49,6 +64,7 @@ class ExampleReader:
     options: str | None = None
     skipped: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    _lacking: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -73,14 +89,22 @@ class ExampleReader:
         """The examples of one table.
 
         Raises:
-            ValueError: It has none, or a defect that is not to be skipped.
+            ValueError: It has none, or a defect that is not to be skipped: `UnknownLabelsError`
+                where all are labels of no class, `MissingColumnError` where no row has a column.
         """
-        before = len(self.skipped)
+        before, unknown = len(self.skipped), [] if self.labels is None else self.labels.unknown
+        n_unknown, n_lacking = len(unknown), len(self._lacking)
         examples = list(self._examples(table))
         self.remarks += [remark for remark in table.remarks if remark not in self.remarks]
         defects = self.skipped[before:]
         if defects and self.on_bad_rows == "error":
-            raise ValueError(f"{defects[0]}; {_mend(len(defects), self._enough(examples))}")
+            problem = f"{defects[0]}; {_mend(len(defects), self._enough(examples))}"
+            strange = unknown[n_unknown:]
+            if all(strange) and len(strange) == len(defects):
+                raise UnknownLabelsError(problem, [*dict.fromkeys(one[:SHOWN] for one in strange)])
+            if not examples and len(self._lacking) - n_lacking == len(defects):
+                raise MissingColumnError(problem, *self._lacking[n_lacking])
+            raise ValueError(problem)
         if not examples:
             raise ValueError(
                 f"{table.name} has no examples; {'; '.join(self.notes()) or 'add some'}"
@@ -163,8 +187,9 @@ class ExampleReader:
             if missing := [name for name in columns if name not in row]:
                 what = no_column(missing[0], row)
                 if table.uniform:  # so in every row
-                    raise ValueError(f"{table.name} has {what}")
+                    raise MissingColumnError(f"{table.name} has {what}", missing[0], row)
                 self._defect(f"{where} has {what}")
+                self._lacking.append((missing[0], row))
                 continue
             try:
                 yield self.example(row, table, where)

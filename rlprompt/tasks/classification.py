@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprompt._utils.suggest import check_choice
+from rlprompt._utils.text import listed_briefly
 from rlprompt.data.examples import Example, Splits
+from rlprompt.data.labels import UnknownLabelsError
 from rlprompt.data.load import DataSource
 from rlprompt.data.opening import data_name
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
@@ -27,7 +29,7 @@ from rlprompt.tasks.class_metrics import NO_ANSWER, SET_METRICS
 from rlprompt.tasks.class_scores import REWARDS, ClassScorer, accuracy, answered
 from rlprompt.tasks.prior import needs_prior
 from rlprompt.tasks.showing import MOST_SHOTS, demonstration
-from rlprompt.tasks.templated import ChoosingTask, columns
+from rlprompt.tasks.templated import ChoosingTask, columns_read
 from rlprompt.tasks.verbaliser import (
     LabelWordReport,
     LabelWords,
@@ -216,9 +218,12 @@ class ClassificationTask(ChoosingTask):
         """
         made = Template.of(template, answer_space)
         classes = list(named_classes(label_words))
-        splits = draw_splits(
-            data, classes, draw, text=columns(made, text), label=label, aliases=labels
-        )
+        try:
+            with columns_read(made, text) as fields:
+                splits = draw_splits(data, classes, draw, text=fields, label=label, aliases=labels)
+        except UnknownLabelsError as error:
+            strange = listed_briefly(map(repr, error.labels), 3)
+            raise ValueError(f"{error}; or give {strange} a word in `label_words`") from None
         return cls(
             name=name or data_name(data),
             splits=splits,

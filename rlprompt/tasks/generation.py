@@ -30,7 +30,7 @@ from rlprompt.tasks.likelihood import LOG_LIKELIHOOD, Likelihood, Pooling, refer
 from rlprompt.tasks.metrics import METRICS, AnswerMetric, metric
 from rlprompt.tasks.reward_function import RewardFunction, in_place, load_reward
 from rlprompt.tasks.showing import MOST_SHOTS, SEPARATOR, demonstration
-from rlprompt.tasks.templated import TemplateTask, columns
+from rlprompt.tasks.templated import TemplateTask, columns_read
 from rlprompt.template import Template, TemplateText
 from rlprompt.types import Floats, Outputs, SelectBy
 
@@ -199,7 +199,8 @@ class GenerationTask(TemplateTask):
             ValueError: Something is not there, or has a defect.
         """
         made = Template.of(template)
-        splits = draw_splits(data, None, draw, text=columns(made, text), label=label)
+        with columns_read(made, text) as fields:
+            splits = draw_splits(data, None, draw, text=fields, label=label)
         reported, settings = (metric, {}) if isinstance(metric, str) else _parted(metric)
         return cls(
             name=name or data_name(data),

@@ -30,7 +30,7 @@ from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.tasks.base import InContextExamples, Measured
 from rlprompt.tasks.class_scores import REWARDS
 from rlprompt.tasks.showing import MOST_SHOTS, demonstration
-from rlprompt.tasks.templated import ChoosingTask, columns
+from rlprompt.tasks.templated import ChoosingTask, columns_read
 from rlprompt.template import AnswerSpace, Query, Template, TemplateText
 from rlprompt.types import Floats, Loss, SelectBy
 
@@ -166,8 +166,8 @@ class MultipleChoiceTask(ChoosingTask):
                 "differ in length"
             )
         made = Template.of(template, answer_space)
-        fields = columns(made, text)
-        splits = draw_splits(data, None, draw, text=fields, label=label, options=choices)
+        with columns_read(made, text) as fields:
+            splits = draw_splits(data, None, draw, text=fields, label=label, options=choices)
         return cls(
             name=name or data_name(data),
             splits=splits,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Self
 
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.data.examples import Example
+from rlprompt.data.reading import MissingColumnError
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.tasks.base import Task, variant
@@ -289,6 +292,36 @@ def _bare(text: str) -> tuple[str, set[int]]:
         bare += part
         borders.add(len(bare))
     return bare, borders
+
+
+@contextmanager
+def columns_read(
+    template: Template, text: str | Sequence[str] | Mapping[str, str] | None
+) -> Iterator[Sequence[str] | Mapping[str, str]]:
+    """The column for each field of a template, to read data by.
+
+    Raises:
+        ValueError: A field has no column, or a column no field; or, of the data, that a field which
+            is to be a column is none, with what to write.
+    """
+    try:
+        yield columns(template, text)
+    except MissingColumnError as error:
+        row = error.row
+        if text is not None or error.column not in template.fields or not row:
+            raise
+        near = difflib.get_close_matches(error.column, row, 1)
+        # Of columns that are there the text is most likely the one that has most of it.
+        column = near[0] if near else max(row, key=lambda name: len(str(row[name])))
+        ways = [f"write {{{column}}}"] if column.isidentifier() else []
+        if len(template.fields) == 1:
+            named = column if error.column == "text" else f"{{{error.column}: {column}}}"
+            ways.append(f"`text: {named}`")
+        else:
+            ways.append(f"`text:` with a column for each of {', '.join(template.fields)}")
+        raise ValueError(
+            f"{error}; the template's {{{error.column}}} asks for it: {', or '.join(ways)}"
+        ) from None
 
 
 def columns(

@@ -228,7 +228,11 @@ class TestMistakes:
             ({"data": "nowhere.csv"}, "task.data 'nowhere.csv' is not there"),
             ({"template": "{text}"}, "has 0 {prompt}; it needs exactly one"),
             ({"template": "{prompt} {text} {prompt}"}, "has 2 {prompt}; it needs exactly one"),
-            ({"template": "{words} {prompt}"}, "has no column 'words'; it has 'text', 'label'"),
+            (
+                {"template": "{words} {prompt}"},
+                "films.csv has no column 'words'; it has 'text', 'label'; the template's {words} "
+                "asks for it: write {text}, or `text: {words: text}`",
+            ),
             (
                 {"label_words": {"negative": "", "positive": "great"}},
                 "the label word of 'negative' is empty",
@@ -237,7 +241,12 @@ class TestMistakes:
                 {"label_words": {"negative": "great", "positive": "great"}},
                 "share the label word 'great'",
             ),
-            ({"label_words": {"negative": "bad", "good": "good"}}, "films.csv:3 has the unknown"),
+            (
+                {"label_words": {"negative": "bad", "good": "good"}},
+                "films.csv:3 has the unknown label 'positive' (known: good, negative); mend the "
+                "file: without its 10 bad rows too little is left; or give 'positive' a word in "
+                "`label_words`",
+            ),
             ({"reward": "gapp"}, "reward is 'gapp'"),
             ({"shots": 100}, "class 'negative' has 10 examples; 100 shots need 200"),
             ({"budget": 3}, "a budget of 3 rows does not cover one prompt"),

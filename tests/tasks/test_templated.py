@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -92,3 +93,77 @@ def test_letters_that_are_joined_over_a_border_are_told() -> None:
     )
     (warning,) = classes.spelling_warnings(lm)
     assert "first at the answer 'rible'" in warning
+
+
+TICKETS = [
+    {"id": i, "body": f"ticket number {i} is long", "queue": ("a", "b", "c")[i % 3]}
+    for i in range(12)
+]
+
+
+@pytest.mark.parametrize(
+    ("template", "rows", "text", "said"),
+    [
+        (
+            "{text} {prompt}",
+            TICKETS,
+            None,
+            "12 bad rows too little is left; the template's {text} asks for it: write {body}, or "
+            "`text: body`",
+        ),
+        (
+            "{review} {prompt}",
+            [{"my text": "fine", "queue": "a"}],
+            None,
+            "; the template's {review} asks for it: `text: {review: my text}`",
+        ),
+        (
+            "{bod} {id} {prompt}",
+            TICKETS,
+            None,
+            "12 bad rows too little is left; the template's {bod} asks for it: write {body}, or "
+            "`text:` with a column for each of bod, id",
+        ),
+        ("{text} {prompt}", TICKETS, "words", "12 bad rows too little is left"),
+    ],
+)
+def test_a_field_without_a_column_is_told_what_to_write(
+    template: str, rows: list[dict[str, str]], text: str | None, said: str
+) -> None:
+    for make in (ClassificationTask.from_file, GenerationTask.from_file):
+        more = {"label_words": {"a": "x", "b": "y"}} if make == ClassificationTask.from_file else {}
+        with pytest.raises(ValueError, match=f"{re.escape(said)}$"):
+            make(  # type: ignore[call-arg]
+                rows,
+                template=template,
+                text=text,
+                label="queue",
+                reward="gap" if more else "contains",
+                shots=1,
+                on_bad_rows="error",
+                **more,
+            )
+
+
+def refused_labels(rows: list[dict[str, object]]) -> str:
+    with pytest.raises(ValueError, match="unknown label") as told:
+        ClassificationTask.from_file(
+            rows,
+            template="{body} {prompt}",
+            label="queue",
+            label_words={"a": "x", "b": "y"},
+            shots=1,
+            on_bad_rows="error",
+        )
+    return str(told.value)
+
+
+def test_a_class_without_a_label_word_is_told_so() -> None:
+    asks = "; or give 'c' a word in `label_words`"
+    assert refused_labels([*TICKETS]).endswith(f"skip to leave 4 rows out{asks}")
+    # Where a row has another defect, or no label, a word would not do.
+    assert asks not in refused_labels([*TICKETS, {"id": 12, "body": " ", "queue": "a"}])
+    assert asks not in refused_labels([*TICKETS, {"id": 12, "body": "fine", "queue": ""}])
+    more = [{"id": 13, "body": "fine", "queue": name * 70} for name in "defg"]
+    longest = "'c', " + f"{'d' * 60!r}, {'e' * 60!r} and 2 more"
+    assert refused_labels([*TICKETS, *more]).endswith(f"or give {longest} a word in `label_words`")
