@@ -23,7 +23,7 @@ class SoftPromptTuning(Ascent[SoftSpace]):
     as there. Departures: AdamW and not Adafactor; the likelihood of the right
     class among the classes, and not among all tokens; the average of the path, and not its end.
     Adam's steps do not depend on the gradient's scale, so a reward in [-180, 200] needs no scaling
-    where that is climbed. Batch, loss and average were decided on dev, see experiments/LOG.md.
+    where that is climbed. Batch, loss and average were decided on dev.
     Where a batch or an average is set, `POINTS` of the path are scored on all examples (`Ascent`).
 
     On a task and a model that cost next to nothing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,19 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     dependencies = sysconfig.get_path("purelib")
     (Path(paths["purelib"]) / "dependencies.pth").write_text(dependencies + "\n")
     return interpreter
+
+
+def test_no_message_and_no_docstring_points_to_a_file_that_is_not_installed() -> None:
+    """Neither docs/ nor experiments/ comes with the wheel: pages are named by their titles."""
+    sources = [path for name in ("rlprompt", *MAPPED) for path in (ROOT / name).rglob("*")]
+    texts = {path: path.read_text("utf-8") for path in sources if path.suffix in (".py", ".j2")}
+    pointing = re.compile(r"\b(?:docs|experiments)/[\w*-]+\.(?:md|yaml)")
+    found = {path: pointing.findall(text) for path, text in texts.items()}
+    assert len(texts) > 100
+    assert {path: names for path, names in found.items() if names} == {}
+    titles = {path.read_text("utf-8").partition("\n")[0][2:] for path in ROOT.glob("docs/*.md")}
+    named = ("A task from a file", "A task from a function", "A task from a class", "Models")
+    assert titles.issuperset((*named, "Optimisers of your own", "Search on a served model"))
 
 
 @pytest.mark.wheel

@@ -24,7 +24,8 @@ PLAIN = {
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
     "model_type": "must be keys with values",
-    "string_pattern_mismatch": "must be a plain name of letters, digits, - and _",
+    "string_pattern_mismatch": "must be a plain name of letters, digits, _, - and ., which "
+    "begins with none of the last two",
     "string_too_short": "must not be empty",
     "string_type": "must be text; put it in quotes",
     "too_short": "must not be empty",

@@ -116,7 +116,7 @@ def _troubles(lm: FrozenLM, words: Sequence[LabelWord]) -> Iterator[Finding]:
         (
             "packing",
             f"prompts are scored row by row, since {lm.obstacle}: the same figures, and slower; "
-            "docs/models.md has the types that are packed"
+            'the page "Models" of the documentation has the types that are packed'
             if lm.kind == "causal" and lm.obstacle
             else "",
         ),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from rlprompt.tasks.base import Task
 
 DEFAULT_MODEL = "smollm2-135m"
+# Endings of experiment files.
+FILES = (".yaml", ".yml")
 # Seconds that a check takes at most, and the share of them that is for tasks; an optimiser takes a
 # few (0.3 to 4 seconds on a busy CPU).
 LIMIT = 110.0
@@ -57,7 +60,10 @@ def check(
     from rlprompt.config.registry import entries
     from rlprompt.models.lm import FrozenLM
 
-    if not Path(subject).exists() and (":" in subject or subject in entries("task")):
+    there = Path(subject).exists()
+    if not there and ":" not in subject and Path(subject).suffix not in FILES:
+        _check_known(subject, list(entries("task")))
+    if not there and Path(subject).suffix not in FILES:
         task = _find_task(subject)
         lm = FrozenLM.load(model, device=device or "auto", dtype=dtype or "auto")
         patience = Patience(math.inf if full else LIMIT)
@@ -68,8 +74,24 @@ def check(
         reports = _check_experiment(subject, full, device, dtype)
     if any(report.failed for report in reports):
         raise typer.Exit(1)
-    if Path(subject).exists():
+    if there:
         typer.echo(f"\nno check failed; next: rlprompt compare {subject}")
+
+
+def _check_known(name: str, tasks: Sequence[str]) -> None:
+    """Refuse a name that is neither a file's nor a task's.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if name in tasks:
+        return
+    known = [*tasks, *(path.name for path in Path().iterdir() if path.suffix in FILES)]
+    begun = sorted(one for one in known if one.startswith(name))
+    near = [*begun, *difflib.get_close_matches(name, known, 1)][:1]
+    lists = "; `rlprompt ls tasks` lists the tasks, and `rlprompt init DATA` writes a file"
+    meant = f"; did you mean {near[0]!r}?" if near else lists
+    raise ValueError(f"there is no file and no task {name!r}{meant}")
 
 
 def dry_run(config: Config) -> None:

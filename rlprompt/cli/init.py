@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from rlprompt.cli.check import DEFAULT_MODEL
+from rlprompt.cli.check import DEFAULT_MODEL, FILES
 
 HEADING = """\
 Written by `rlprompt init {data}`. Comments say what was found or guessed; change what is wrong.
   rlprompt check {out}      is it sound, worth it, and what will it cost?
   rlprompt compare {out}    about {minutes} minutes on the machine that this was written on
-docs/tasks-from-a-file.md has the other settings."""
-HEADING_ANSWERS = "docs/tasks-from-a-function.md"
+The page "{page}" of the documentation has the other settings."""
+PAGE, PAGE_ANSWERS = "A task from a file", "A task from a function"
 
 
 def init(
@@ -57,7 +57,7 @@ def init(
 
     name = file_part(file_title(Path(data.rstrip("/")))).strip("-.") or "mine"
     target = out or Path(f"{name}.yaml")
-    if target.suffix not in (".yaml", ".yml"):
+    if target.suffix not in FILES:
         raise ValueError(f"{target} does not end in .yaml; give a name that does")
     if target.exists() and not force:
         raise ValueError(f"{target} exists; give another name, or --force to replace it")
@@ -87,9 +87,8 @@ def init(
     for topic, sentence in said:
         typer.echo(f"  {topic:{width}}  {visible(sentence)}")
     content = {**draft.content, "task": {**draft.content["task"], "data": _seen_from(data, target)}}
-    heading = HEADING.format(data=data, out=target, minutes=max(1, round(draft.seconds / 60)))
-    if not roles.classes:
-        heading = heading.replace("docs/tasks-from-a-file.md", HEADING_ANSWERS)
+    minutes, page = max(1, round(draft.seconds / 60)), PAGE if roles.classes else PAGE_ANSWERS
+    heading = HEADING.format(data=data, out=target, minutes=minutes, page=page)
     write_atomically(target, draft_text(content, draft.why, heading).encode())
     typer.echo(f"\nwritten to {target}; read it, then: rlprompt check {target}")
 

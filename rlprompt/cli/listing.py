@@ -33,7 +33,8 @@ def list_optimisers() -> None:
     _list_entries("optimiser")
     typer.echo("")
     typer.echo(
-        "Your own: `class: FILE:CLASS` in an experiment; see docs/optimisers-of-your-own.md."
+        'Your own: `class: FILE:CLASS` in an experiment; see "Optimisers of your own" in the '
+        "documentation."
     )
 
 
@@ -48,7 +49,8 @@ def list_tasks() -> None:
     )
     typer.echo("")
     typer.echo(
-        "Your own: a file and label words, a function, or a class; see docs/tasks-from-*.md.\n"
+        'Your own: a file and label words, a function, or a class; see "A task from a file" and\n'
+        "the pages after it in the documentation.\n"
         "`data:` takes a file with a column for each field of the template and one for the label,\n"
         "of which train, dev and test are drawn; or a folder with train, dev and test files."
     )
@@ -63,8 +65,8 @@ def list_models() -> None:
     typer.echo("")
     typer.echo(
         "`model:` also takes a name on the Hugging Face hub (causal, masked, encoder-decoder), a\n"
-        "folder made by save_pretrained, or a .gguf file; or {url: ...} for one on a server, as\n"
-        f"docs/served-models.md says. Cache: {cache_folder()}"
+        "folder made by save_pretrained, or a .gguf file; or {url: ...} for one on a server: see\n"
+        f'"Search on a served model" in the documentation. Cache: {cache_folder()}'
     )
 
 

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 ConfigPath = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="Experiment file, such as experiments/demo.yaml.")
+    Path,
+    typer.Argument(metavar="CONFIG", help="Experiment file; `rlprompt init DATA` writes one."),
 ]
 StudyPath = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder of a study, such as runs/demo.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,10 @@ def predict(
     several prompts, each new column begins with the prompt's name. If DATA has the label, the
     accuracy is printed.
     """
+    if data.is_dir() and (files := [one for one in found if one.is_file()]):
+        folders = [str(one) for one in (*found, data) if one not in files]
+        given = shlex.join([*folders, *map(str, files)])
+        raise ValueError(f"the folders come first, then the data: rlprompt predict {given}")
     from rlprompt.cli import terminal
     from rlprompt.data.rows import Rows, data_file
     from rlprompt.export.answer_files import AnswerFile

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os.path
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlprompt.cli.check import FILES
 from rlprompt.cli.options import ConfigPath, Device, Dtype, Split
 
 if TYPE_CHECKING:
@@ -52,6 +56,9 @@ def score(
     Test is not scored unless you add --split test. Every look at it that is followed by another try
     makes its figures a little too good.
     """
+    if Path(prompt).suffix in FILES and os.path.isfile(prompt) and not os.path.isfile(config):
+        given = shlex.join([str(config), prompt])
+        raise ValueError(f"the prompt comes first, then the file: rlprompt score {given}")
     from rlprompt.cli import terminal
     from rlprompt.config.yaml_file import load_config
     from rlprompt.export.folder import is_exported, load_prompt

@@ -38,7 +38,7 @@ from rlprompt.config.tasks import (
 )
 from rlprompt.data.hub import HUB
 from rlprompt.data.load import MOVIE_REVIEWS
-from rlprompt.data.opening import ENDINGS
+from rlprompt.data.opening import ENDINGS, PACKED, SUFFIXES
 
 
 class ConfigError(ValueError):
@@ -75,15 +75,19 @@ def load_config(path: Path, **overrides: Any) -> Config:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not an experiment file: it is no UTF-8 text") from None
+        problem = f"{path} is not an experiment file: it is no UTF-8 text"
+        raise ConfigError(_is_data(path) or problem) from None
     try:
         # One tree for the values, and one to look up line numbers in.
         data, tree = yaml.load(text, _Loader), yaml.compose(text, _Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}{_yaml_problem(error)}") from None
+        # JSON may be either, and was to be an experiment file if its braces do not match.
+        told = "" if path.suffix.lower() == ".json" else _is_data(path)
+        raise ConfigError(told or f"{path}{_yaml_problem(error)}") from None
     if not isinstance(data, dict):
         found = "is empty" if data is None else f"holds a {type(data).__name__}, not keys"
-        raise ConfigError(f"{path} {found}; start from experiments/demo.yaml")
+        problem = f"{path} {found}; `rlprompt init DATA` writes an experiment file"
+        raise ConfigError(_is_data(path) or problem)
     given = {key: value for key, value in overrides.items() if value is not None}
     try:
         # One budget in place of the file's several.
@@ -93,6 +97,9 @@ def load_config(path: Path, **overrides: Any) -> Config:
     except pydantic.ValidationError as error:
         # A list whose items are all wrong is reported as too short as well.
         errors = [e for e in error.errors() if e["type"] != "too_short" or not e["input"]]
+        # A key that is misspelt is not missing as well.
+        meant = [_meant(e) for e in errors if e["type"] == "extra_forbidden"]
+        errors = [e for e in errors if e["type"] != "missing" or _place(e) not in meant]
         lines = [f"{path}:{_line(tree, _place(e))}: {_problem(e)}" for e in errors]
         raise ConfigError("\n".join(lines)) from None
     locate_one = partial(_located, config=path, splits=config.split_seeds)
@@ -110,6 +117,13 @@ def load_config(path: Path, **overrides: Any) -> Config:
         optimisers.append(one.model_copy(update={"name": place, "settings": own}))
     located = {"task": task, "tasks": tasks, "prompt": prompt, "optimisers": tuple(optimisers)}
     return config.model_copy(update=located)
+
+
+def _is_data(path: Path) -> str:
+    """What to say of a file that is data by its name, or ""."""
+    if path.suffix.lower() not in (*SUFFIXES, *PACKED):
+        return ""
+    return f"{path} is data and no experiment file; `rlprompt init {path}` writes one"
 
 
 def _own(key: str, value: Any, config: Path) -> Any:
@@ -212,6 +226,8 @@ _Loader.yaml_implicit_resolvers = {
 def _yaml_problem(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+    if "<block end>" in reason:  # what stands deeper or less deep than it may
+        reason += "; is this line indented like its neighbours?"
     return f": {reason}" if mark is None else f":{mark.line + 1}: {reason}"
 
 
@@ -239,7 +255,7 @@ def _problem(error: Any) -> str:
     """One of pydantic's errors in plain words."""
     where = [str(part) for part in _place(error)]
     if error["type"] == "extra_forbidden":
-        return _unknown_key(where, imported=IMPORTED in error["loc"])
+        return _unknown_key(error)
     if not where:
         return reason(error)
     if error["type"] == "missing":
@@ -247,11 +263,46 @@ def _problem(error: Any) -> str:
     return f"{'.'.join(where)}: {reason(error)}"
 
 
-def _unknown_key(where: Sequence[str], imported: bool) -> str:
+def _unknown_key(error: Any) -> str:
     """What to say of a key that its section does not have."""
-    sections: dict[str, type[pydantic.BaseModel]] = {
+    *above, key = map(str, _place(error))
+    section = ".".join(above)
+    what = f"unknown key {key!r}{f' in {section}' if section else ''}"
+    meant = _meant(error)
+    if not meant:
+        return f"{what}{advice(key, _keys(_sections(error)[_kind(above)]))}"
+    *home, name = map(str, meant)
+    place = ""
+    if home != above:
+        place = f" under {'.'.join(home)!r}" if home else " at the top, without indentation"
+    return f"{what}; did you mean {name!r}{place}?"
+
+
+def _meant(error: Any) -> list[int | str]:
+    """Where the key stands that an unknown one was probably meant for; nowhere for none."""
+    *above, key = _place(error)
+    sections, own = _sections(error), _kind([*map(str, above)])
+    for home in (own, *sections):
+        if near := difflib.get_close_matches(str(key), _keys(sections[home]), 1):
+            return [*(above if home == own else filter(None, home.split("."))), near[0]]
+    return []
+
+
+def _kind(above: Sequence[str]) -> str:
+    """Which of `_sections` a section is."""
+    several = above and above[0] in ("tasks", "models")
+    return above[0].removesuffix("s") if several else ".".join(above)
+
+
+def _keys(section: type[pydantic.BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _sections(error: Any) -> dict[str, type[pydantic.BaseModel]]:
+    """Sections by their place, for a mistake in one of them."""
+    return {
         "": Config,
-        "task": ImportedTaskConfig if imported else ClassificationConfig,
+        "task": ImportedTaskConfig if IMPORTED in error["loc"] else ClassificationConfig,
         "prompt": PromptConfig,
         "prompt.length": LengthConfig,
         "stop": StopConfig,
@@ -259,14 +310,3 @@ def _unknown_key(where: Sequence[str], imported: bool) -> str:
         "ray": RayConfig,
         "model": ModelConfig,
     }
-    *above, key = where
-    section = ".".join(above)
-    kind = above[0].removesuffix("s") if above and above[0] in ("tasks", "models") else section
-    own = [field.alias or name for name, field in sections[kind].model_fields.items()]
-    inside = f" in {section}" if section else ""
-    if not difflib.get_close_matches(key, own, 1):
-        for home, other in sections.items():
-            if near := difflib.get_close_matches(key, other.model_fields, 1):
-                place = f"under {home!r}" if home else "at the top, without indentation"
-                return f"unknown key {key!r}{inside}; did you mean {near[0]!r} {place}?"
-    return f"unknown key {key!r}{inside}{advice(key, own)}"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rlprompt._utils.text import counted
 from rlprompt.data.examples import Example, Splits
 
 
@@ -165,11 +166,7 @@ def _draw(
         n = shots
         if len(own) < 2 * shots:
             if len(own) < 2 or max(map(len, groups.values())) < 2 * shots:
-                what = f"class {label!r} has" if by_class else "there are"
-                raise ValueError(
-                    f"{what} {len(own)} examples; {shots} shots need {2 * shots} (train and dev), "
-                    "and test takes from what is left"
-                )
+                raise ValueError(_too_few(label, len(own), shots, max(map(len, groups.values()))))
             n = max(1, len(own) // shares)
             notes.append(
                 f"class {label!r} has {len(own)} examples, too few for {shots} shots: {n} are in "
@@ -179,6 +176,19 @@ def _draw(
         dev += own[n : 2 * n]
         rest += own[2 * n :]
     return train, dev, rest, notes
+
+
+def _too_few(label: str, n: int, shots: int, largest: int) -> str:
+    """What to say of a class of n examples, where the largest has so many; "" is all of them."""
+    if label:
+        what = f"class {label!r} has {counted(n, 'example')}"
+    else:
+        what = f"there {'is' if n == 1 else 'are'} {counted(n, 'example')}"
+    what += f"; {shots} shots need {2 * shots} (train and dev), and test takes from what is left"
+    if n < 2 and label:
+        return f"{what}; give it 2 or more"
+    fewer = largest // 3  # a third is left for test
+    return f"{what}; give more{f', or fewer shots, such as {fewer}' if fewer else ''}"
 
 
 def _groups(

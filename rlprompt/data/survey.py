@@ -148,7 +148,7 @@ def _table(source: str) -> tuple[RowTable, bool]:
     if source == MOVIE_REVIEWS:
         raise ValueError(
             f"{MOVIE_REVIEWS} has a task of its own: write `task: {MOVIE_REVIEWS}` in an "
-            "experiment file, or start from experiments/demo.yaml"
+            "experiment file"
         )
     if source.startswith(HUB):
         return _part(load_hub(HubName.parse(source))[0])

@@ -23,6 +23,11 @@ def pick_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         where = torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"device {device!r} is none that PyTorch has; give cpu, cuda, cuda:N or auto"
+        ) from None
+    try:
         torch.empty(0, device=where)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(

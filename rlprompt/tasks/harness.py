@@ -58,7 +58,8 @@ def from_harness(
         raise _unfit(source, f"its output_type is {kind}", "give multiple_choice or generate_until")
     for key in ("gen_prefix", "doc_to_image", "doc_to_audio", "process_results"):
         if getattr(config, key, None):
-            way = "give a task without it, or write a class (docs/tasks-from-a-class.md)"
+            way = 'give a task without it, or write a class ("A task from a class" in the '
+            way += "documentation)"
             raise _unfit(source, f"it has `{key}`, which rlprompt does not support", way)
     delimiter = str(config.target_delimiter)
     rows = {name: [_row(found, doc, source) for doc in docs] for name, docs in _parts(found)}

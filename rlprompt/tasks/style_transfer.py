@@ -8,8 +8,8 @@ the target style (content 0, style 1). `reward: product` gives neither anything.
 - One greedy answer in the place of the best of 32 samples, so that the reward is pure.
 - Content is the cosine of mean-pooled sentence vectors, in the place of BERTScore or CTC.
 - Where no models to judge are named, the frozen model judges itself, which is much weaker: with
-  SmolLM2-135M two unrelated sentences have content 0.86, and negative ones style 0.84
-  (`experiments/LOG.md`), so copying is hardly punished. Name both for results that mean something.
+  SmolLM2-135M two unrelated sentences have content 0.86, and negative ones style 0.84,
+  so copying is hardly punished. Name both for results that mean something.
 - Answers end at the closing quote or the line's end, not at the first full stop.
 - One prompt for all sentences, and no standardisation: that belongs to the optimisers.
 

@@ -8,12 +8,18 @@ import re
 import signal
 import time
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import forks
 import pytest
 from command_line import LABELS, ROWS, rlprompt, save, summary, write_config, write_data
+
+
+def test_it_tells_its_version() -> None:
+    told = rlprompt("--version")
+    assert (told.exit_code, told.stdout) == (0, f"rlprompt {version('rlprompt')}\n")
 
 
 class TestCompare:
@@ -252,7 +258,8 @@ class TestMistakes:
             ({"budget": 3}, "a budget of 3 rows does not cover one prompt"),
             ({"prompt": {"length": 500}}, "is too long: "),
             ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here"),
-            ({"dtype": "float17"}, "dtype 'float17'"),
+            ({"dtype": "fp16"}, "dtype 'fp16' is none; give one of float32, bfloat16, float16 or"),
+            ({"device": "gpu"}, "device 'gpu' is none that PyTorch has; give cpu, cuda, cuda:N or"),
         ],
     )
     def test_in_the_file(

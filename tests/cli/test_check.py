@@ -163,6 +163,10 @@ class TestCheck:
             ("mine.py:WORDS", "which is no task"),
             ("yours:task", "there is no module 'yours'"),
             ("nowhere.yaml", "cannot read nowhere.yaml"),
+            ("sst", "there is no file and no task 'sst'; did you mean 'sst2'?"),
+            ("smal", "there is no file and no task 'smal'; did you mean 'small.yaml'?"),
+            ("xyz", "no task 'xyz'; `rlprompt ls tasks` lists the tasks, and `rlprompt init DATA`"),
+            ("films.csv", "films.csv is data and no experiment file; `rlprompt init films.csv` w"),
         ],
     )
     def test_a_wrong_argument_is_exit_code_2(self, desk: Path, subject: str, words: str) -> None:

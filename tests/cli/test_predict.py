@@ -316,6 +316,11 @@ def _other_model(here: Path) -> None:
             "a.csv exists; give another name, or --force to replace it",
         ),
         (None, ["random", "texts.csv", "--out", "no/a.csv"], "no/a.csv cannot be written"),
+        (
+            None,
+            ["texts.csv", "random"],
+            "the folders come first, then the data: rlprompt predict random texts.csv",
+        ),
         (_newer, ["random", "texts.csv"], "was written by a newer rlprompt (format 99"),
         (
             _other_model,

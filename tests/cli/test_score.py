@@ -27,6 +27,13 @@ class TestScore:
         exact = rlprompt("score", "it was", "small.yaml", "--exact").stdout
         assert exact.startswith("prompt     'it was'")
 
+    def test_arguments_the_other_way_round_are_told(self, desk: Path) -> None:
+        result = rlprompt("score", "small.yaml", "it was")
+        assert result.exit_code == 2
+        assert result.stderr == (
+            "error: the prompt comes first, then the file: rlprompt score 'it was' small.yaml\n"
+        )
+
     def test_it_agrees_with_the_control(self, desk: Path) -> None:
         rlprompt("compare", "small.yaml", "--budget", "4")
         control = summary(desk / "runs" / "small")["controls"][2]

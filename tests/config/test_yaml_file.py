@@ -186,7 +186,18 @@ def test_an_override_wins_and_none_leaves_the_file(folder: Path) -> None:
         ("96", "96\nseeds: []", "small.yaml:12: seeds: must not be empty, got []"),
         ("96", "96\nseeds: [1, 1]", "small.yaml:12: seeds: 1 is given twice"),
         ("96", "96\nbudget: 97", "small.yaml:12: the key 'budget' is there twice"),
-        ("name: small", "name: ../up", "small.yaml:1: name: must be a plain name"),
+        (
+            "name: small",
+            "name: .up",
+            "small.yaml:1: name: must be a plain name of letters, digits, _, - and ., which begins "
+            "with none of the last two, got '.up'",
+        ),
+        (
+            "  shots: 2",
+            "   shots: 2",
+            "small.yaml:7: expected <block end>, but found '<block mapping start>'; is this line "
+            "indented like its neighbours?",
+        ),
         ("  - random", "  - randon", "small.yaml:9: optimisers.0.name: no optimiser is called"),
         ("  - random", "  - greedy\n  - greedy", "small.yaml:8: optimisers: greedy is given twice"),
         ("{name: greedy, ", "{", "small.yaml:10: optimisers.1.name is missing"),
@@ -203,7 +214,7 @@ def test_an_override_wins_and_none_leaves_the_file(folder: Path) -> None:
         ("shots: 2", "on_bad_rows: drop", "small.yaml:7: task.on_bad_rows: must be 'error' or"),
         ("data.csv", "nowhere.csv", "small.yaml: task.data 'nowhere.csv' is not there; looked"),
         ("data.csv", "movie-review", "small.yaml: task.data 'movie-review' is not there (did you"),
-        (GOOD, "", "small.yaml is empty; start from experiments/demo.yaml"),
+        (GOOD, "", "small.yaml is empty; `rlprompt init DATA` writes an experiment file"),
         (GOOD, "- 1\n- 2\n", "small.yaml holds a list, not keys"),
         (GOOD, "just words", "small.yaml holds a str, not keys"),
         (GOOD, "a: {b: c", "small.yaml:1: "),
@@ -215,6 +226,43 @@ def test_a_mistake_is_one_line_that_says_where(folder: Path, old: str, new: str,
     assert any(said.startswith(line) for said in refusal(folder, old, new)), refusal(
         folder, old, new
     )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("optimisers", "optimizers", "8: unknown key 'optimizers'; did you mean 'optimisers'?"),
+        ("template", "templat", "5: unknown key 'templat' in task; did you mean 'template'?"),
+        (
+            "name: small\nmodel",
+            "prompt: {name: small}\nmodel",
+            "1: unknown key 'name' in prompt; did you mean 'name' at the top, without indentation?",
+        ),
+    ],
+)
+def test_a_key_that_is_misspelt_is_not_missing_as_well(
+    folder: Path, old: str, new: str, line: str
+) -> None:
+    assert refusal(folder, old, new) == [f"small.yaml:{line}"]
+
+
+def test_a_file_of_data_is_told_from_an_experiment(folder: Path) -> None:
+    tickets = {
+        "tickets.csv": b"body,queue\nmy money,billing\n",
+        "colon.TSV": b"body\tqueue\nyes: it is\tbilling\n",
+        "rows.jsonl": b'{"body": "it"}\n{"body": "so"}\n',
+        "list.json": b'[{"body": "it"}]',
+        "table.parquet": b"PAR1\xff",
+        "packed.csv.gz": b"\x1f\x8b\xff",
+    }
+    for name, content in tickets.items():
+        (folder / name).write_bytes(content)
+        said = f"{name} is data and no experiment file; `rlprompt init .*{name}` writes one$"
+        with pytest.raises(ConfigError, match=said):
+            load_config(folder / name)
+    (folder / "broken.json").write_text('{"name": "small",\n "budget": [')
+    with pytest.raises(ConfigError, match=r"broken\.json:2: expected the node content"):
+        load_config(folder / "broken.json")
 
 
 def test_every_mistake_has_its_own_line(folder: Path) -> None:

@@ -79,7 +79,9 @@ class TestFewShot:
         assert [len(part) for part in splits.parts().values()] == [3, 3, 4]
         assert set(drawn(splits)) == {e.fields["text"] for e in examples}
         assert splits.notes == ("1 repeat of an example was left out",)
-        with pytest.raises(ValueError, match="there are 10 examples; 6 shots need 12"):
+        with pytest.raises(
+            ValueError, match=r"there are 10 examples; 6 shots need 12 .* such as 3$"
+        ):
             few_shot(examples, shots=6, by_class=False)
 
     def test_the_draw_of_a_class_hangs_on_the_seed_and_not_on_labels_names(self) -> None:
@@ -101,9 +103,13 @@ class TestFewShot:
         assert splits.notes == ("test has 4 examples, 10 were asked for",)
 
     def test_too_few_examples_are_named_with_what_is_needed(self) -> None:
-        with pytest.raises(ValueError, match="class 'a' has 4 examples; 3 shots need 6"):
+        with pytest.raises(
+            ValueError, match=r"class 'a' has 4 examples; 3 shots need 6 .* such as 1$"
+        ):
             few_shot(make("aaaabbb"), shots=3)
-        with pytest.raises(ValueError, match="class 'b' has 1 examples; 3 shots need 6"):
+        with pytest.raises(
+            ValueError, match=r"class 'b' has 1 example; 3 shots need 6 .*; give it 2 or more"
+        ):
             few_shot(make("aaaaaaaaab"), shots=3)
 
     def test_a_rare_class_gives_fewer_shots_and_that_is_said(self) -> None:

@@ -279,7 +279,7 @@ class TestDefects:
             ("a.xls", table(), r"a.xls does not end in .csv, .tsv, .txt, .jsonl"),
             ("a.xlsx", b"PK\x03\x04\xff\xff", "a.xlsx does not end in"),
             ("a.csv", table().replace("good", "bad"), "a.csv has no example of the class 'good'"),
-            ("a.csv", table(3), "class 'good' has 1 examples; 1 shots need 2"),
+            ("a.csv", table(3), "class 'good' has 1 example; 1 shots need 2"),
         ],
     )
     def test_a_file_that_cannot_be_used_is_refused(

@@ -81,10 +81,15 @@ class TestNames:
 
 class TestChoices:
     def test_an_unknown_dtype_or_device_is_named(self) -> None:
-        with pytest.raises(ValueError, match="dtype 'int8'; give one of float32, bfloat16, float1"):
+        with pytest.raises(ValueError, match="dtype 'int8' is none; give one of float32, bfloa"):
             FrozenLM.load("smollm2-135m", dtype="int8")
-        for device in ("tpu", "cuda:99"):
-            with pytest.raises(ValueError, match=r"cannot be used here: .*give cpu, cuda, cuda:N"):
+        with pytest.raises(ValueError, match=r"cannot be used here: .*give cpu, cuda, cuda:N"):
+            pick_device("cuda:99")
+        for device in ("gpu", "tpu", ""):
+            with pytest.raises(
+                ValueError,
+                match=f"^device '{device}' is none that PyTorch has; give cpu, cuda, cuda:N or a",
+            ):
                 pick_device(device)
 
     def test_the_kind_is_told_from_the_config(self) -> None:
