@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,13 +45,13 @@ class LabelReader:
         classes: The classes.
         spellings: Other spellings of classes in the data, such as `{"0": "negative"}`.
         numbered: Classes in the order of the numbers 0, 1, ... that data without names have.
-        unknown: Labels that were no class, in the order of the rows.
+        unknown: How often labels were no class, in the order of the rows.
     """
 
     classes: Sequence[str]
     spellings: Mapping[str, str] = field(default_factory=dict)
     numbered: Sequence[str] = ()
-    unknown: list[str] = field(default_factory=list)
+    unknown: Counter[str] = field(default_factory=Counter)
     _codes: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     _by_position: bool = False
 
@@ -128,7 +129,7 @@ class LabelReader:
         return self.numbered[int(whole)] if in_range else ""
 
     def _unknown(self, label: str) -> str:
-        self.unknown.append(label)
+        self.unknown[label] += 1
         known = sorted({*self.classes, *self.spellings})
         return (
             f"the unknown label {label[:SHOWN]!r} (known: {', '.join(known)})"

@@ -64,7 +64,8 @@ class ExampleReader:
     options: str | None = None
     skipped: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-    _lacking: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    # Rows of a table without a column: their number, the column, and the first of them.
+    _lacking: tuple[int, str, Mapping[str, Any]] = (0, "", {})
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -92,18 +93,19 @@ class ExampleReader:
             ValueError: It has none, or a defect that is not to be skipped: `UnknownLabelsError`
                 where all are labels of no class, `MissingColumnError` where no row has a column.
         """
-        before, unknown = len(self.skipped), [] if self.labels is None else self.labels.unknown
-        n_unknown, n_lacking = len(unknown), len(self._lacking)
+        before, known = len(self.skipped), self._unknown()
+        self._lacking = (0, "", {})
         examples = list(self._examples(table))
         self.remarks += [remark for remark in table.remarks if remark not in self.remarks]
         defects = self.skipped[before:]
         if defects and self.on_bad_rows == "error":
             problem = f"{defects[0]}; {_mend(len(defects), self._enough(examples))}"
-            strange = unknown[n_unknown:]
-            if all(strange) and len(strange) == len(defects):
-                raise UnknownLabelsError(problem, [*dict.fromkeys(one[:SHOWN] for one in strange)])
-            if not examples and len(self._lacking) - n_lacking == len(defects):
-                raise MissingColumnError(problem, *self._lacking[n_lacking])
+            unknown = self._unknown() - known
+            if all(unknown) and unknown.total() == len(defects):
+                raise UnknownLabelsError(problem, [*dict.fromkeys(one[:SHOWN] for one in unknown)])
+            n_lacking, column, row = self._lacking
+            if not examples and n_lacking == len(defects):
+                raise MissingColumnError(problem, column, row)
             raise ValueError(problem)
         if not examples:
             raise ValueError(
@@ -166,6 +168,10 @@ class ExampleReader:
                 raise ValueError(f"{name} has no examples; {'; '.join(self.notes())}")
         return kept
 
+    def _unknown(self) -> Counter[str]:
+        """How often labels so far were no class."""
+        return Counter() if self.labels is None else Counter(self.labels.unknown)
+
     def _enough(self, examples: Sequence[Example]) -> bool:
         """Whether examples of every class are there."""
         classes = set() if self.labels is None else set(self.labels.classes)
@@ -189,7 +195,9 @@ class ExampleReader:
                 if table.uniform:  # so in every row
                     raise MissingColumnError(f"{table.name} has {what}", missing[0], row)
                 self._defect(f"{where} has {what}")
-                self._lacking.append((missing[0], row))
+                n, column, first = self._lacking
+                if not n or column == missing[0]:
+                    self._lacking = (n + 1, missing[0], first if n else row)
                 continue
             try:
                 yield self.example(row, table, where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_letters_that_are_joined_over_a_border_are_told() -> None:
     assert "first at the answer 'rible'" in warning
 
 
-TICKETS = [
+TICKETS: list[dict[str, Any]] = [
     {"id": i, "body": f"ticket number {i} is long", "queue": ("a", "b", "c")[i % 3]}
     for i in range(12)
 ]
@@ -128,24 +129,18 @@ TICKETS = [
     ],
 )
 def test_a_field_without_a_column_is_told_what_to_write(
-    template: str, rows: list[dict[str, str]], text: str | None, said: str
+    template: str, rows: list[dict[str, Any]], text: str | None, said: str
 ) -> None:
-    for make in (ClassificationTask.from_file, GenerationTask.from_file):
-        more = {"label_words": {"a": "x", "b": "y"}} if make == ClassificationTask.from_file else {}
-        with pytest.raises(ValueError, match=f"{re.escape(said)}$"):
-            make(  # type: ignore[call-arg]
-                rows,
-                template=template,
-                text=text,
-                label="queue",
-                reward="gap" if more else "contains",
-                shots=1,
-                on_bad_rows="error",
-                **more,
-            )
+    draw: dict[str, Any] = {"label": "queue", "shots": 1, "on_bad_rows": "error"}
+    with pytest.raises(ValueError, match=f"{re.escape(said)}$"):
+        ClassificationTask.from_file(
+            rows, template=template, text=text, label_words={"a": "x", "b": "y"}, **draw
+        )
+    with pytest.raises(ValueError, match=f"{re.escape(said)}$"):
+        GenerationTask.from_file(rows, template=template, text=text, reward="contains", **draw)
 
 
-def refused_labels(rows: list[dict[str, object]]) -> str:
+def refused_labels(rows: list[dict[str, Any]]) -> str:
     with pytest.raises(ValueError, match="unknown label") as told:
         ClassificationTask.from_file(
             rows,
