@@ -88,8 +88,9 @@ def combined(parts: Mapping[str, Summary]) -> tuple[Summary, dict[str, tuple[str
         its name here, the part and the name there.
 
     Raises:
-        SummaryError: They are not parts of one study: a setting, a task's examples or a model's
-            weights differ, or the same search has come to different ends.
+        SummaryError: They are not parts of one study: a setting, also one of a method that goes
+            by the same name in both, a task's examples or a model's weights differ, or the same
+            search has come to different ends.
     """
     summaries = list(parts.values())
     for name, one in parts.items():
@@ -99,9 +100,11 @@ def combined(parts: Mapping[str, Summary]) -> tuple[Summary, dict[str, tuple[str
                 "experiment files can be combined"
             )
     (first, one), *others = parts.items()
-    config = _spelt_out(one)
+    config = _spelt_out(first, one)
     for name, other in others:
-        config = _config(first, config, name, _spelt_out(other))
+        config = _config(first, config, name, _spelt_out(name, other))
+    config["optimisers"] = list(config["optimisers"].values())
+    _check_settings(parts)
     optimisers = _once(name for one in summaries for name in one.optimisers)
     seeds = tuple(sorted({seed for one in summaries for seed in one.seeds}))
     split_seeds = _once(seed for one in summaries for seed in one.split_seeds)
@@ -177,12 +180,23 @@ def _config(
     return merged
 
 
-def _spelt_out(summary: Summary) -> dict[str, Any]:
-    """Its experiment with tasks and models by name and budgets in a list, however many there are.
+def _spelt_out(folder: str, summary: Summary) -> dict[str, Any]:
+    """Its experiment with tasks, models and methods by name and budgets in a list.
 
-    Who has one task has it under another key than who has two.
+    Who has one task has it under another key than who has two. Methods are told apart by the names
+    that their searches are joined by, which leave out folders: what goes by one must be one.
+
+    Raises:
+        SummaryError: It was combined of several methods of one name.
     """
     config = dict(summary.config)
+    methods, names = config.get("optimisers", ()), summary.optimisers
+    if len(methods) != len(names):
+        raise SummaryError(
+            f"{folder} has {len(methods)} methods under {len(names)} names ({', '.join(names)}), so "
+            "nobody can say which search is whose; combine its parts again"
+        )
+    config["optimisers"] = dict(zip(names, methods, strict=True))
     for one, named in (("task", summary.tasks), ("model", summary.models)):
         listed = config.get(f"{one}s") or [config.get(one)]
         if not isinstance(listed, Mapping):
@@ -192,10 +206,30 @@ def _spelt_out(summary: Summary) -> dict[str, Any]:
 
 
 def _keyed(listed: Mapping[str, Any] | Sequence[Any] | None) -> dict[Any, Any]:
-    """By name; what is only listed, such as a method with its settings, by all that it says."""
+    """By name; what is only listed, such as training to compare with, by all that it says."""
     if isinstance(listed, Mapping):
         return dict(listed)
     return {json.dumps(one, sort_keys=True): one for one in listed or ()}
+
+
+def _check_settings(parts: Mapping[str, Summary]) -> None:
+    """Refuse a method that ran otherwise in another part, such as with the defaults of its version.
+
+    No setting hangs on a task, a model or a seed: one optimiser searches on all of them.
+
+    Raises:
+        SummaryError: There is one; it says what differs.
+    """
+    first: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name, summary in parts.items():
+        for run in summary.runs:
+            home, settings = first.setdefault(run.optimiser, (name, run.settings))
+            words = (f"in {home}", f"in {name}")
+            if home != name and (lines := differences(settings, run.settings, words=words)):
+                raise SummaryError(
+                    f"{home} and {name} ran {run.optimiser} with other settings, so it is not one "
+                    "method:\n  " + "\n  ".join(lines)
+                )
 
 
 def _cell(run: RunEntry) -> tuple[Any, ...]:

@@ -213,6 +213,26 @@ def _model(one: Summary) -> Summary:
     return one.model_copy(update={"models": (other,)})
 
 
+def _ran_with(**changed: Any) -> Callable[[Summary], Summary]:
+    """The method `random` searched with other settings, whatever the experiment says of it."""
+
+    def change(one: Summary) -> Summary:
+        runs = [
+            run.model_copy(update={"settings": {**run.settings, **changed}})
+            if run.optimiser == "random"
+            else run
+            for run in one.runs
+        ]
+        return one.model_copy(update={"runs": tuple(runs)})
+
+    return change
+
+
+def _methods(**settings: Any) -> list[dict[str, Any]]:
+    """The methods of the experiment, the first with settings that its name leaves out."""
+    return [{"name": "random", "settings": settings}, {"name": "greedy", "settings": {}}]
+
+
 def _prompt(one: Summary) -> Summary:
     first = one.runs[0].model_copy(update={"prompt": " otherwise"})
     return one.model_copy(update={"runs": (first, *one.runs[1:])})
@@ -225,6 +245,17 @@ def _prompt(one: Summary) -> Summary:
         (_config(split_seeds=[13, 21]), "split_seeds: null in {a}, [13, 21] in {b}"),
         (_config(dtype="float16"), 'dtype: null in {a}, "float16" in {b}'),
         (_config(), ""),
+        (_ran_with(later=None), ""),  # of a version that had no such setting
+        (_ran_with(pool=0.9), "ran random with other settings, so it is not one method:\n  pool: "),
+        (_ran_with(pool=0.9), "pool: 0.5 in {a}, 0.9 in {b}"),
+        (
+            _config(optimisers=_methods(start={"found": "b/best"})),
+            'optimisers.random.settings.start: null in {a}, {{"found": "b/best"}} in {b}',
+        ),
+        (
+            _config(optimisers=[*_methods(), {"name": "b/mine.py:greedy", "settings": {}}]),
+            "{b} has 3 methods under 2 names (random, greedy)",
+        ),
         (lambda one: one.model_copy(update={"config": {}}), "{b} was run from Python"),
         (_task(fingerprint="other"), "different examples or settings of the task movie-reviews"),
         (_model, 'weights: "5b7c" in one, "beef" in the other'),
@@ -235,7 +266,7 @@ def test_what_is_no_part_of_one_study_is_refused_with_the_difference(
     whole: Path, tmp_path: Path, change: Callable[[Summary], Summary], said: str
 ) -> None:
     a, b = (part(whole, tmp_path / name) for name in "ab")
-    base = _config(optimisers=[{"name": "random", "settings": {}}])(read_summary(a))
+    base = _config(optimisers=_methods())(read_summary(a))
     write_summary(a, base)
     write_summary(b, change(base))
     if not said:
