@@ -45,7 +45,7 @@ class ScoreMatrix:
         self.controls = [*controls, *_best_by_hand(controls)]
         self.references = [one for one in summary.references if one.model == model]
         there = {one.task for one in (*(run.entry for run in self.runs), *self.controls)}
-        self.tasks = [task for task in summary.tasks if task.name in there]
+        self.tasks = [task.of_model(model) for task in summary.tasks if task.name in there]
         begun = {run.entry.optimiser for run in self.runs}
         self.methods = [name for name in summary.optimisers if name in begun]
         self.seeds = sorted({run.entry.seed for run in self.runs})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,11 @@ T = TypeVar("T")
 
 # Settings of an experiment that say which part of the grid it covers.
 COVERED = ("tasks", "models", "optimisers", "seeds", "split_seeds", "budgets", "references")
+
+# What has a task's label words found for each model, or its examples fitted to it.
+OF_MODELS = re.compile(
+    r'"label_words": "auto"|"on_bad_rows": "skip"|"on_long_text": "(skip|truncate-\w+)"'
+)
 
 # Where and under which name a part ran is no part of what it measures.
 APART = ("name", "device")
@@ -109,7 +115,7 @@ def combined(parts: Mapping[str, Summary]) -> tuple[Summary, dict[str, tuple[str
     seeds = tuple(sorted({seed for one in summaries for seed in one.seeds}))
     split_seeds = _once(seed for one in summaries for seed in one.split_seeds)
     budgets = _once(rows for one in summaries for rows in one.budgets)
-    tasks = _joined(parts, lambda one: one.tasks, lambda task: task.name, _one_task)
+    tasks = _tasks(parts, config["tasks"])
     models = _joined(parts, lambda one: one.models, lambda model: model.name, _one_model)
     found = _found(parts, lambda one: one.runs, _cell, _one_search)
     names = _names(run for run, _ in found)
@@ -193,8 +199,8 @@ def _spelt_out(folder: str, summary: Summary) -> dict[str, Any]:
     methods, names = config.get("optimisers", ()), summary.optimisers
     if len(methods) != len(names):
         raise SummaryError(
-            f"{folder} has {len(methods)} methods under {len(names)} names ({', '.join(names)}), so "
-            "nobody can say which search is whose; combine its parts again"
+            f"{folder} has {len(methods)} methods under {len(names)} names ({', '.join(names)}), "
+            "so nobody can say which search is whose; combine its parts again"
         )
     config["optimisers"] = dict(zip(names, methods, strict=True))
     for one, named in (("task", summary.tasks), ("model", summary.models)):
@@ -277,7 +283,7 @@ def _found(
     return list(found.values())
 
 
-def _place(entry: ScoredEntry) -> Hashable:
+def _place(entry: ScoredEntry) -> tuple[Hashable, ...]:
     return entry.task, entry.split_seed, entry.model, entry.name
 
 
@@ -285,20 +291,44 @@ def _first(kept: T, other: T, homes: str) -> T:
     return kept
 
 
-def _one_task(kept: TaskEntry, other: TaskEntry, homes: str) -> TaskEntry:
-    """A task on the draws of both, refused where a draw is not the same there."""
-    splits = {one.split_seed: one.model_copy(update={"other_splits": ()}) for one in kept.splits}
-    for one in other.splits:
-        mine = splits.setdefault(one.split_seed, one.model_copy(update={"other_splits": ()}))
-        if mine.fingerprint != one.fingerprint or mine.examples != one.examples:
-            split = "" if one.split_seed is None else f", split {one.split_seed}"
-            raise SummaryError(
-                f"{homes} have different examples or settings of the task {one.name}{split} "
-                f"(fingerprints {mine.fingerprint} and {one.fingerprint}), so their scores cannot "
-                "be compared; combine studies on the same data"
-            )
-    first, *others = splits.values()
-    return first.model_copy(update={"other_splits": tuple(others)})
+def _tasks(parts: Mapping[str, Summary], sections: Mapping[str, Any]) -> tuple[TaskEntry, ...]:
+    """The tasks of all parts, on the draws and with the models of all.
+
+    Raises:
+        SummaryError: A draw is not the same in two parts, for one model, or for two where nothing
+            in the task's section has a model decide it.
+    """
+    found: dict[str, dict[int | None, dict[str, tuple[TaskEntry, str]]]] = {}
+    for name, summary in parts.items():
+        scored = {_place(one)[:3] for one in (*summary.controls, *summary.runs)}
+        for task in summary.tasks:
+            own = OF_MODELS.search(json.dumps(sections[task.name]))
+            for split in task.splits:
+                place = task.name, split.split_seed
+                models = [one.name for one in summary.models]
+                known = found.setdefault(task.name, {}).setdefault(split.split_seed, {})
+                # One that is combined may lack a model on a draw.
+                for model in [m for m in models if (*place, m) in scored] or models:
+                    entry = split.by_model.get(model, split)
+                    others = [] if own else [one for one in known.values() if one[1] != name]
+                    kept, home = known.get(model) or next(iter(others), (entry, name))
+                    _check_same(kept, entry, f"{home} and {name}")
+                    known.setdefault(model, (entry, name))
+    return tuple(
+        TaskEntry.joined({model: one for model, (one, _) in own.items()} for own in draws.values())
+        for draws in found.values()
+    )
+
+
+def _check_same(kept: TaskEntry, other: TaskEntry, homes: str) -> None:
+    """Refuse a task whose examples or settings are not the same."""
+    if (kept.fingerprint, kept.examples) != (other.fingerprint, other.examples):
+        split = "" if other.split_seed is None else f", split {other.split_seed}"
+        raise SummaryError(
+            f"{homes} have different examples or settings of the task {other.name}{split} "
+            f"(fingerprints {kept.fingerprint} and {other.fingerprint}), so their scores cannot be "
+            "compared; combine studies on the same data"
+        )
 
 
 def _one_model(kept: ModelEntry, other: ModelEntry, homes: str) -> ModelEntry:

@@ -278,6 +278,41 @@ def test_what_is_no_part_of_one_study_is_refused_with_the_difference(
     assert not (tmp_path / "both").exists()
 
 
+@pytest.mark.parametrize("on_long_text", ["error", "skip"])
+def test_a_model_has_examples_of_its_own_only_where_they_are_fitted_to_it(
+    whole: Path, tmp_path: Path, on_long_text: str
+) -> None:
+    a, b = (part(whole, tmp_path / name) for name in "ab")
+    section = {"data": "films.csv", "on_long_text": on_long_text}
+    for folder, model in ((a, "one"), (b, "another")):
+        there = read_summary(folder)
+
+        def named(entries: Any, model: str = model) -> Any:
+            return tuple(entry.model_copy(update={"model": model}) for entry in entries)
+
+        changes = {
+            "models": (there.models[0].model_copy(update={"name": model}),),
+            "controls": named(there.controls),
+            "references": named(there.references),
+            "runs": named(there.runs),
+        }
+        config = {
+            "models": {model: model},
+            "model": None,
+            "tasks": dict.fromkeys(PLAN.tasks, section),
+        }
+        write_summary(folder, _config(**config)(there.model_copy(update=changes)))
+    write_summary(b, _task(fingerprint="fitted", examples={"train": 16})(read_summary(b)))
+    if on_long_text == "error":
+        with pytest.raises(SummaryError, match="different examples or settings of the task movie"):
+            combine([a, b], tmp_path / "both")
+        return
+    first, second = combine([a, b], tmp_path / "both").tasks
+    assert first.of_model("one") == read_summary(a).tasks[0]
+    assert first.of_model("another") == read_summary(b).tasks[0]
+    assert (list(first.by_model), list(second.by_model)) == (["another"], [])
+
+
 class TestCommand:
     def run(self, *arguments: object) -> Any:
         return CliRunner().invoke(app, ["combine", *map(str, arguments)])
