@@ -83,6 +83,15 @@ class ScoreMatrix:
                     scores[row, self.seeds.index(run.entry.seed), column] = value
         return scores
 
+    def draws(self, tasks: Sequence[TaskEntry]) -> list[str]:
+        """(tasks,) names, the same for tasks whose searches share what a seed draws."""
+        first: dict[str, str] = {}
+        for task in tasks:
+            own = [one.draw for one in task.splits if one.draw]
+            name = next((first[draw] for draw in own if draw in first), task.name)
+            first |= {task.name: name, **dict.fromkeys(own, name)}
+        return [first[task.name] for task in tasks]
+
     @property
     def nested(self) -> bool:
         """Whether its runs are on several draws of the examples."""

@@ -16,6 +16,8 @@ from tiny import TinyKind, tiny_model
 from rlprompt.config.yaml_file import load_config
 from rlprompt.models.lm import FrozenLM
 from rlprompt.reports.page import page_of
+from rlprompt.reports.results import results
+from rlprompt.reports.score_matrix import ScoreMatrix
 from rlprompt.reports.struck import examined
 from rlprompt.reports.study_data import read_study
 from rlprompt.store.parts import combine
@@ -83,6 +85,20 @@ class TestFiles:
         captions = [table.caption for section in sections for table in section.runs]
         assert len(captions) == len(set(captions)) == 8
         assert captions[0] == "Every run on films, tiny-llama, 16 rows a search"
+
+    def test_tasks_on_the_same_examples_share_their_luck(
+        self, done: tuple[Comparison, Path]
+    ) -> None:
+        study = read_study(done[1])
+        matrix = ScoreMatrix(study, "tiny-llama", 16, "")
+        films, books = matrix.tasks
+        assert films.draw == books.draw == grid()[0].task.splits.drawn_digest
+        assert matrix.draws(matrix.tasks) == ["films", "films"]
+        # As an older version left them, nothing is known to be shared.
+        older = [one.model_copy(update={"draw": ""}) for one in matrix.tasks]
+        assert matrix.draws(older) == ["films", "books"]
+        (table,) = [one for one in results(matrix).tables if one.name.endswith("all-tasks")]
+        assert table.notes[-1].startswith("Tasks with the same train and dev examples share")
 
 
 class TestFromFile:
