@@ -109,7 +109,7 @@ def known_tasks(
     >>> known_tasks(np.array([[0.5, np.nan, 0.7]]), ["a", "b", "a"])
     (array([[0.5, 0.7]]), ['a', 'a'])
     """
-    there = ~np.isnan(scores).all(axis=tuple(range(scores.ndim - 1)))
+    there = np.asarray(~np.isnan(scores).all(axis=tuple(range(scores.ndim - 1))))
     names = range(len(there)) if draws is None else draws
     return scores[..., there], [one for one, known in zip(names, there, strict=True) if known]
 
@@ -195,11 +195,10 @@ def welch(tasks: Sequence[Floats]) -> tuple[float, float]:
         Error and degrees of freedom; 0 and 0 where nothing varies.
 
     >>> task = np.array([[0.1], [0.2], [0.3]])
-    >>> error, freedom = welch([task])
-    >>> round(error, 4), freedom
-    (0.0577, 2.0)
-    >>> welch([np.hstack([task, task])]) == (error, freedom)  # the same luck twice
-    True
+    >>> [round(one, 4) for one in welch([task])]
+    [0.0577, 2.0]
+    >>> [round(one, 4) for one in welch([np.hstack([task, task])])]  # the same luck twice
+    [0.0577, 2.0]
     """
     sums = [sums_of(task) for task in tasks]
     errors = np.array([variance(one) / len(one) for one in sums])

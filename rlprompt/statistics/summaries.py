@@ -251,7 +251,7 @@ def probability_of_improvement(
     if is_nested(x):
         return _nested_improvement(x, y, rng, names)
     x, y = over_splits(x), over_splits(y)
-    shared = ~np.isnan(x).all(axis=0) & ~np.isnan(y).all(axis=0)
+    shared = np.asarray(~np.isnan(x).all(axis=0) & ~np.isnan(y).all(axis=0))
     if not shared.any():
         raise ValueError("no task has a score of both; give methods that share a task")
     tasks = [*present(x[:, shared]), *present(y[:, shared])]

@@ -313,7 +313,8 @@ def _tasks(parts: Mapping[str, Summary], sections: Mapping[str, Any]) -> tuple[T
                     others = [] if own else [one for one in known.values() if one[1] != name]
                     kept, home = known.get(model) or next(iter(others), (entry, name))
                     _check_same(kept, entry, f"{home} and {name}")
-                    known.setdefault(model, (entry, name))
+                    if model not in known or not kept.draw:  # an older version did not say it
+                        known[model] = entry, name
     return tuple(
         TaskEntry.joined({model: one for model, (one, _) in own.items()} for own in draws.values())
         for draws in found.values()
