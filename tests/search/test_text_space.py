@@ -140,6 +140,13 @@ class TestSearch:
         assert result.tokens_per_row is not None
         assert 0 < result.tokens_per_row - np.mean(sizes) < 60
 
+    def test_where_all_prompts_are_empty_a_row_has_no_token_of_a_prompt(self) -> None:
+        task, lm = class_task(calibration="none"), tiny_lm()
+        result = search(task, lm, Rephrase(), len(task.splits.train))
+        assert (result.n_prompts, result.best.text) == (1, "")
+        sizes = [sum(size) for size in task.lengths(lm, task.splits.train)]
+        assert result.tokens_per_row == pytest.approx(np.mean(sizes))
+
     def test_its_rewards_are_those_of_its_tokens(self) -> None:
         task, lm = class_task(calibration="batch"), tiny_lm()
         prompts = TextPrompt(" it was"), TokenPrompt(lm.encode(" it was"))
