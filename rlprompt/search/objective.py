@@ -29,7 +29,7 @@ from rlprompt.search.blocks import AskedBlock, Pieces, checked_places
 from rlprompt.search.budget import Budget, Ledger, Scored
 from rlprompt.search.evaluation import n_tokens
 from rlprompt.search.memo import Answer, Memo, TrainQuestion
-from rlprompt.search.unpaid import Unpaid
+from rlprompt.search.model_queries import ModelQueries
 from rlprompt.tasks.base import LARGEST, Task, prompt_rows, unusable
 from rlprompt.tasks.completed import as_task
 from rlprompt.types import Floats, Loss, Outputs
@@ -102,7 +102,7 @@ class BudgetExhausted(Exception):  # noqa: N818  # not an error: how a search en
         self.evaluation = evaluation
 
 
-class Objective(Unpaid):
+class Objective(ModelQueries):
     """Scores prompts on a task's train split, against a budget.
 
     >>> from rlprompt import Budget, Example, Objective, Splits, TokenPrompt
