@@ -80,7 +80,7 @@ def test_no_message_and_no_docstring_points_to_a_file_that_is_not_installed() ->
     """Neither docs/ nor experiments/ comes with the wheel: pages are named by their titles."""
     sources = [path for name in ("rlprompt", *MAPPED) for path in (ROOT / name).rglob("*")]
     texts = {path: path.read_text("utf-8") for path in sources if path.suffix in (".py", ".j2")}
-    pointing = re.compile(r"\b(?:docs|experiments)/[\w*-]+\.(?:md|yaml)")
+    pointing = re.compile(r"\b(?:docs/[\w*-]+\.md|experiments/[\w*-]+\.yaml)")
     found = {path: pointing.findall(text) for path, text in texts.items()}
     assert len(texts) > 100
     assert {path: names for path, names in found.items() if names} == {}
