@@ -71,10 +71,10 @@ def merge_obstacle(model: PreTrainedModel) -> str:
     kept = stays_as_loaded(model)
     if kept:
         return kept
-    copied = torch.nn.Module.float(copy.deepcopy(model))
-    ids = some_ids(copied)
-    expected = _logits(copied, ids)
     try:
+        copied = torch.nn.Module.float(copy.deepcopy(model))
+        ids = some_ids(copied)
+        expected = _logits(copied, ids)
         found = _logits(merged(copied), ids)
     except Exception as error:  # those of PEFT are of any kind
         if out_of_memory(error):
