@@ -65,7 +65,6 @@ class CMAES(AskTell[SoftSpace]):
     dimension: int | None = 500
     population: int | None = 20
     alpha: float = 1.0
-    # None and no other default: studies that were made before the setting go on.
     basis: Basis | None = None
 
     def __post_init__(self) -> None:

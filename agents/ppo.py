@@ -85,7 +85,6 @@ class PPO:
     learning_rate: float = 0.1
     clip: float = 0.4
     components: int = 64
-    # None and no other default: studies that were made before these settings go on.
     entropy: float | None = None
     top_k: int | None = None
     top_p: float | None = None

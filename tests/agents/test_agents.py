@@ -289,10 +289,14 @@ def test_soft_prompt_tuning_steps_by_its_learning_rate_whatever_the_rewards_scal
         (CMAES, {"alpha": 0}, "above 0"),
         (SoftPromptTuning, {"learning_rate": float("nan")}, "above 0"),
         (SoftPromptTuning, {"weight_decay": -1}, "0 or more"),
+        (SoftPromptTuning, {"learning_rate": "x"}, "learning_rate is a number, got 'x'"),
+        (Grow, {"words": "x"}, "words is a whole number, got 'x'"),
+        (Grow, {"beam": 1.5}, "beam is a whole number, got 1.5"),
+        (Grow, {"beam": True}, "beam is a whole number, got True"),
     ],
 )
 def test_settings_out_of_range_are_refused(
-    make: type, settings: dict[str, float], message: str
+    make: type, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         make(**settings)
