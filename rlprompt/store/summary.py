@@ -111,7 +111,7 @@ class TaskEntry(_Entry):
 
 
 class BillEntry(_Entry):
-    """What a server's answers came to; see `models.bill.Bill`.
+    """What a server's answers came to; see `models.served.bill.Bill`.
 
     Attributes:
         requests: Those that were answered.
