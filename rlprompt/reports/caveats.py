@@ -61,7 +61,7 @@ def struck_runs(study: StudyData) -> Iterator[Caveat]:
 
 def leaks(study: StudyData) -> Iterator[Caveat]:
     """Examples that two splits share."""
-    for task in itertools.chain.from_iterable(one.splits for one in study.summary.tasks):
+    for heading, task in _headed(study, "leaks", every_split=True):
         which = "" if task.split_seed is None else f", split {task.split_seed}"
         for split, shared in task.leaks.items():
             total = task.examples.get(split, 0)
@@ -70,14 +70,14 @@ def leaks(study: StudyData) -> Iterator[Caveat]:
             yield Caveat(
                 "leaks",
                 "caution",
-                f"{task.name}{which}: {shared} of {total} {split} examples{share} are also in an "
+                f"{heading}{which}: {shared} of {total} {split} examples{share} are also in an "
                 f"earlier split, so its {what} reward memorising and are too good.",
             )
 
 
 def rare_classes(study: StudyData) -> Iterator[Caveat]:
     """A test set of which one answer to all is right nearly always."""
-    for task in study.summary.tasks:
+    for heading, task in _headed(study, "test_labels"):
         if task.metric != "accuracy" or not task.test_labels:
             continue
         ((label, n),) = Counter(task.test_labels).most_common(1)
@@ -86,7 +86,7 @@ def rare_classes(study: StudyData) -> Iterator[Caveat]:
             yield Caveat(
                 "rare classes",
                 "caution",
-                f"{task.name}: always answering `{label}` has a test accuracy of {share:.3f}, so "
+                f"{heading}: always answering `{label}` has a test accuracy of {share:.3f}, so "
                 "accuracy says little about the other classes. Set metric: balanced_accuracy, "
                 "macro_f1 or mcc.",
             )
@@ -135,14 +135,14 @@ def few_seeds(study: StudyData) -> Iterator[Caveat]:
 
 def few_test_examples(study: StudyData) -> Iterator[Caveat]:
     """Test sets on which one prompt's accuracy is hardly known."""
-    for task in study.summary.tasks:
+    for heading, task in _headed(study, "examples"):
         n = task.examples.get("test", 0)
         if task.metric == "accuracy" and 0 < n < FEWEST_TEST_EXAMPLES:
             low, high = share_interval(n // 2, n)
             yield Caveat(
                 "few test examples",
                 "caution",
-                f"{task.name}: a prompt that is right on {n // 2} of {n} test examples may be "
+                f"{heading}: a prompt that is right on {n // 2} of {n} test examples may be "
                 f"right on {low:.0%} to {high:.0%} of all texts (Wilson, 95 %), and every method "
                 "is tested on the same examples. Give more: `test: 400`.",
             )
@@ -340,6 +340,15 @@ def unread_transfer(study: StudyData) -> Iterator[Caveat]:
     """Transferred prompts that are left out because their file cannot be read."""
     if study.transfer_problem:
         yield Caveat("unread transfer", "caution", f"{study.transfer_problem}.")
+
+
+def _headed(
+    study: StudyData, field: str, every_split: bool = False
+) -> Iterator[tuple[str, TaskEntry]]:
+    """The tasks on their first draw, or on all, by how to call them; see `TaskEntry.headed`."""
+    for task in study.summary.tasks:
+        for split in task.splits if every_split else (task,):
+            yield from split.headed(field).items()
 
 
 def _place(study: StudyData, model: str, budget: int) -> str:

@@ -213,7 +213,7 @@ def setup(summary: Summary) -> Iterator[Table]:
         ),
         tuple(
             (
-                one.name,
+                heading,
                 one.metric,
                 one.reward or NONE,
                 one.template or NONE,
@@ -222,7 +222,8 @@ def setup(summary: Summary) -> Iterator[Table]:
                 or NONE,
                 one.fingerprint,
             )
-            for one in summary.tasks
+            for task in summary.tasks
+            for heading, one in task.headed("fingerprint").items()
         ),
         text=(0, 1, 2, 3, 7, 8),
     )

@@ -336,7 +336,11 @@ def profile(matrix: ScoreMatrix) -> Plot | None:
     low, high = np.nanmin(known), np.nanmax(known)
     # From where every run is above to where none is.
     places = np.linspace(low - (high - low) * 0.02 - 1e-9, high + 1e-9, PROFILE_PLACES)
-    bands = {name: performance_profile(one, places, generator()) for name, one in matrices.items()}
+    draws = matrix.draws(matrix.compared)
+    bands = {
+        name: performance_profile(one, places, generator(), draws=draws)
+        for name, one in matrices.items()
+    }
     title = f"Performance profile, {matrix.model}, {matrix.budget:,} rows"
     order = matrix.study.summary.optimisers
     svg = line_plot(

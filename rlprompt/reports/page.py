@@ -144,10 +144,11 @@ def page_of(study: StudyData) -> Page:
         setup=tuple(setup(summary)),
         data_notes=tuple(
             dict.fromkeys(
-                (task.name, note)
+                (heading, note)
                 for task in summary.tasks
                 for split in task.splits
-                for note in split.data_notes
+                for heading, one in split.headed("data_notes").items()
+                for note in one.data_notes
             )
         ),
         command=f"rlprompt compare {summary.name}.yaml",
@@ -200,7 +201,11 @@ def _facts(study: StudyData) -> Iterator[tuple[str, str]]:
     yield counted(len(summary.optimisers), "method"), listed_briefly(summary.optimisers)
     yield (
         counted(len(summary.tasks), "task"),
-        listed_briefly(f"{task.name} ({_sizes(task.examples)})" for task in summary.tasks),
+        listed_briefly(
+            f"{heading} ({_sizes(one.examples)})"
+            for task in summary.tasks
+            for heading, one in task.headed("examples").items()
+        ),
     )
     yield (
         counted(len(summary.models), "model"),
@@ -232,7 +237,9 @@ def _model(model: ModelEntry) -> str:
 def _basis(study: StudyData) -> str:
     """How much the figures rest on, and what of them was not tried."""
     sizes = listed_briefly(
-        f"{task.examples.get('test', 0):,} on {task.name}" for task in study.summary.tasks
+        f"{one.examples.get('test', 0):,} on {heading}"
+        for task in study.summary.tasks
+        for heading, one in task.headed("examples").items()
     )
     untried = "Whether rounding decides near ties was not tested, or not for every reward."
     rounding = "Rounding decides nothing." if tests_rounding(study) else untried

@@ -24,7 +24,7 @@ from rlprompt.statistics.summaries import (
     summarise,
     task_mean,
 )
-from rlprompt.statistics.verdict import Verdict, judge
+from rlprompt.statistics.verdict import Verdict, judge, shared_luck
 from rlprompt.store.summary import (
     BEST_WORD,
     CALIBRATED,
@@ -221,6 +221,7 @@ def overall_table(matrix: ScoreMatrix) -> Table:
     """Mean and interquartile mean over all tasks on which every method has a test figure."""
     rows: list[tuple[str, ...]] = []
     tasks, tested = matrix.compared, matrix.tested
+    draws = matrix.draws(tasks)
     which = f"All {len(tasks)} tasks together"
     left = [task.name for task in tested if task not in tasks]
     if left:
@@ -233,8 +234,8 @@ def overall_table(matrix: ScoreMatrix) -> Table:
         scores = matrix.scores(name, tasks)
         figures: list[str] = []
         for estimate in (
-            task_mean(scores, generator()),
-            interquartile_mean(scores, generator()),
+            task_mean(scores, generator(), draws=draws),
+            interquartile_mean(scores, generator(), draws=draws),
         ):
             figures += map(number, (estimate.value, estimate.low, estimate.high))
         rows.append((name, "search", str(int((~np.isnan(scores)).sum())), *figures))
@@ -254,6 +255,7 @@ def overall_table(matrix: ScoreMatrix) -> Table:
                 else "each with its 95 % stratified bootstrap interval over seeds."
             ),
             *([f"Left out: {', '.join(left)}, where a method has no score."] if left else []),
+            *([shared_luck(matrix.unit)] if len(set(draws)) < len(draws) else []),
         ),
     )
 
@@ -335,6 +337,7 @@ def verdicts_of(matrix: ScoreMatrix) -> Iterator[tuple[str, Verdict]]:
             dict.fromkeys(matrix.methods, matrix.budget),
             baseline=BASELINE if BASELINE in matrix.methods else None,
             metric=f"test {metrics.pop() if len(metrics) == 1 else 'score'}",
+            draws=matrix.draws(tasks),
         )
         yield name, verdict
 
@@ -435,13 +438,14 @@ def improvement_table(matrix: ScoreMatrix) -> Table:
     scored = matrix.scored
     cells: dict[tuple[str, str], str] = {}
     matrices = {name: matrix.scores(name, matrix.tested) for name in scored}
+    draws = matrix.draws(matrix.tested)
     for first in scored:
         for second in scored:
             x, y = matrices[first], matrices[second]
             if first == second or np.isnan(x - y).all():
                 cells[first, second] = NONE
             else:
-                found = probability_of_improvement(x, y, generator())
+                found = probability_of_improvement(x, y, generator(), draws=draws)
                 interval = "" if found.low is None else f" ({found.low:.2f} to {found.high:.2f})"
                 cells[first, second] = f"{found.value:.2f}{interval}"
     return Table(

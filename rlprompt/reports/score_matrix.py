@@ -45,7 +45,7 @@ class ScoreMatrix:
         self.controls = [*controls, *_best_by_hand(controls)]
         self.references = [one for one in summary.references if one.model == model]
         there = {one.task for one in (*(run.entry for run in self.runs), *self.controls)}
-        self.tasks = [task for task in summary.tasks if task.name in there]
+        self.tasks = [task.of_model(model) for task in summary.tasks if task.name in there]
         begun = {run.entry.optimiser for run in self.runs}
         self.methods = [name for name in summary.optimisers if name in begun]
         self.seeds = sorted({run.entry.seed for run in self.runs})
@@ -82,6 +82,15 @@ class ScoreMatrix:
                     row = self.split_seeds.index(run.entry.split_seed)
                     scores[row, self.seeds.index(run.entry.seed), column] = value
         return scores
+
+    def draws(self, tasks: Sequence[TaskEntry]) -> list[str]:
+        """(tasks,) names, the same for tasks whose searches share what a seed draws."""
+        first: dict[str, str] = {}
+        for task in tasks:
+            own = [one.draw for one in task.splits if one.draw]
+            name = next((first[draw] for draw in own if draw in first), task.name)
+            first |= {task.name: name, **dict.fromkeys(own, name)}
+        return [first[task.name] for task in tasks]
 
     @property
     def nested(self) -> bool:

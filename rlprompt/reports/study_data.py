@@ -99,9 +99,9 @@ class StudyData:
         return next((task for task in self.summary.tasks if task.name == name), None)
 
     def task_of(self, run: RunData) -> TaskEntry | None:
-        """The task of a run on the split of the run."""
+        """The task of a run, on its split and as its model has it."""
         task = self.task(run.entry.task)
-        return task and task.on(run.entry.split_seed)
+        return task and task.of_model(run.entry.model).on(run.entry.split_seed)
 
     @property
     def repetition(self) -> str:

@@ -15,13 +15,23 @@ Algorithms (https://arxiv.org/abs/1904.06979).
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import special, stats
 
-from rlprompt.statistics.nested import LEVEL, over_splits, present, t_interval, variance, welch
+from rlprompt.statistics.nested import (
+    LEVEL,
+    blocks,
+    known_tasks,
+    over_splits,
+    present,
+    sums_of,
+    t_interval,
+    variance,
+    welch,
+)
 from rlprompt.types import Floats
 
 # Where the search for a number of seeds ends.
@@ -55,7 +65,7 @@ class Difference:
         return Difference(-self.mean, low, high, self.p, self.n_pairs, self.n_tasks)
 
 
-def compare_runs(x: Floats, y: Floats) -> Difference:
+def compare_runs(x: Floats, y: Floats, *, draws: Sequence[Hashable] | None = None) -> Difference:
     """How two methods differ over seeds, on these tasks and these test examples.
 
     Says what other seeds would give, and nothing of other tasks: each task counts alike, and error
@@ -68,6 +78,8 @@ def compare_runs(x: Floats, y: Floats) -> Difference:
         x: (seeds, tasks), a row a seed; or (splits, seeds, tasks).
         y: The same seeds, tasks and splits; or one row, (1, tasks) or (splits, 1, tasks), for a
             control without seeds.
+        draws: (tasks,) names, the same for tasks whose searches share what a seed draws: their
+            luck then counts once. None where none do.
 
     Returns:
         Of the tasks in which two pairs or more have both scores, a pair of means for each split
@@ -86,16 +98,16 @@ def compare_runs(x: Floats, y: Floats) -> Difference:
         raise ValueError(
             f"scores have the shapes {x.shape} and {y.shape}; give both on the same seeds and tasks"
         )
-    tasks = _tasks(x - y)
-    repeated = [task for task in tasks if len(task) > 1]
-    used = repeated or tasks
+    differences = _differences(x - y)
+    repeated = _repeated(differences, draws)
+    used = present(np.hstack(repeated) if repeated else differences)
     mean = float(np.mean([task.mean() for task in used]))
     n_pairs = sum(map(len, used))
     if not repeated:
         return Difference(mean, None, None, None, n_pairs, len(used))
-    error, freedom = welch(used)
+    error, freedom = welch(repeated)
     if not error:
-        return Difference(mean, None, None, _sign_p(np.concatenate(used)), n_pairs, len(used))
+        return Difference(mean, None, None, _sign_p(repeated), n_pairs, len(used))
     low, high = t_interval(mean, error, freedom)
     p = float(2 * stats.t.sf(abs(mean) / error, freedom))
     return Difference(mean, low, high, p, n_pairs, len(used))
@@ -124,7 +136,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def seeds_needed(differences: Floats, power: float = 0.8, alpha: float = LEVEL) -> int | None:
+def seeds_needed(
+    differences: Floats,
+    power: float = 0.8,
+    alpha: float = LEVEL,
+    *,
+    draws: Sequence[Hashable] | None = None,
+) -> int | None:
     """Seeds a task, or splits, with which `compare_runs` would find the difference, with its sign.
 
     From the noncentral t distribution (Cohen 1988, Statistical Power Analysis, chapter 2), with the
@@ -137,6 +155,7 @@ def seeds_needed(differences: Floats, power: float = 0.8, alpha: float = LEVEL) 
             tasks), of which splits are counted; NaN if missing.
         power: Chance to find it, below 1.
         alpha: Two-sided level.
+        draws: As for `compare_runs`.
 
     Returns:
         None where nothing can be said: no task has two seeds, the mean is 0 or nothing varies; or
@@ -146,10 +165,11 @@ def seeds_needed(differences: Floats, power: float = 0.8, alpha: float = LEVEL) 
     5
     """
     columns = differences[:, None] if differences.ndim == 1 else differences
-    tasks = [task for task in _tasks(columns) if len(task) > 1]
-    variances = np.array([variance(task) for task in tasks])
+    repeated = _repeated(_differences(columns), draws)
+    variances = np.array([variance(sums_of(block)) for block in repeated])
     if not variances.any():
         return None
+    tasks = present(np.hstack(repeated))
     effect = abs(np.mean([task.mean() for task in tasks]))
     spread = np.sqrt(variances.sum()) / len(tasks)
     # Welch and Satterthwaite's degrees of freedom for equal numbers: this many times n - 1.
@@ -167,15 +187,28 @@ def seeds_needed(differences: Floats, power: float = 0.8, alpha: float = LEVEL) 
     return counts[place] if place < len(counts) else None
 
 
-def _tasks(differences: Floats) -> list[Floats]:
-    """Differences of each task that has any.
+def _differences(differences: Floats) -> Floats:
+    """(units, tasks) of what varies independently.
 
     Rounded: means of the same counts may differ in their last digits, which is no variation.
+
+    Raises:
+        ValueError: There is none, or an infinite one.
     """
-    return present(over_splits(differences).round(12))
+    units = over_splits(differences).round(12)
+    present(units)
+    return units
 
 
-def _sign_p(differences: Floats) -> float:
-    """Two-sided exact sign test; differences of 0 say nothing."""
+def _repeated(units: Floats, draws: Sequence[Hashable] | None) -> list[Floats]:
+    """The tasks with two differences or more, together where they share their draws."""
+    often = (~np.isnan(units)).sum(axis=0) > 1
+    return blocks(*known_tasks(np.where(often, units, np.nan), draws))
+
+
+def _sign_p(repeated: Sequence[Floats]) -> float:
+    """Two-sided exact sign test, a sign a unit; differences of 0 say nothing."""
+    known = (block[~np.isnan(block).all(axis=1)] for block in repeated)
+    differences = np.concatenate([np.nanmean(block, axis=1).round(12) for block in known])
     higher, lower = int((differences > 0).sum()), int((differences < 0).sum())
     return float(stats.binomtest(higher, higher + lower).pvalue) if higher + lower else 1.0

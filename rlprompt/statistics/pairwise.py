@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,11 +43,14 @@ class Pair:
         return Pair(self.second, self.first, difference, self.adjusted_p, self.seeds_needed)
 
 
-def compare_all(given: Sequence[tuple[str, str, Floats, Floats]]) -> tuple[Pair, ...]:
+def compare_all(
+    given: Sequence[tuple[str, str, Floats, Floats]], draws: Sequence[Hashable] | None = None
+) -> tuple[Pair, ...]:
     """Comparisons, corrected as one family; those that share no (task, seed) are left out.
 
     Args:
         given: First, second, and the scores of each, as for `compare_runs`.
+        draws: As for `compare_runs`.
 
     >>> high, low = np.full((6, 1), 0.8), np.full((6, 1), 0.7)
     >>> (pair,) = compare_all([("high", "low", high, low)])
@@ -55,13 +58,15 @@ def compare_all(given: Sequence[tuple[str, str, Floats, Floats]]) -> tuple[Pair,
     (True, 0.03125)
     """
     shared = [one for one in given if not np.isnan(one[2] - one[3]).all()]
-    found = [compare_runs(x, y) for _, _, x, y in shared]
+    found = [compare_runs(x, y, draws=draws) for _, _, x, y in shared]
     # What could not be tested was asked all the same.
     adjusted = holm([1.0 if one.p is None else one.p for one in found])
     pairs = []
     for (first, second, x, y), difference, p in zip(shared, found, adjusted, strict=True):
         # At this level it is settled however the other pairs turn out.
-        seeds = seeds_needed(x - y, alpha=LEVEL / len(found)) if p >= LEVEL else None
+        seeds = None
+        if p >= LEVEL:
+            seeds = seeds_needed(x - y, alpha=LEVEL / len(found), draws=draws)
         pairs.append(Pair(first, second, difference, None if difference.p is None else p, seeds))
     return tuple(pairs)
 

@@ -17,7 +17,7 @@ Agarwal et al. 2021, Deep Reinforcement Learning at the Edge of the Statistical 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,10 @@ from rlprompt.statistics.nested import (
     LEVEL,
     RESAMPLES,
     are_shares,
+    blocks,
+    drawn_alike,
     is_nested,
+    known_tasks,
     over_splits,
     present,
     resampled,
@@ -147,7 +150,9 @@ def share_interval(successes: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def interquartile_mean(scores: Floats, rng: np.random.Generator) -> Estimate:
+def interquartile_mean(
+    scores: Floats, rng: np.random.Generator, *, draws: Sequence[Hashable] | None = None
+) -> Estimate:
     """Mean of the middle half of all runs of all tasks, with a stratified bootstrap interval.
 
     A quarter of the runs, rounded down, is cut off at each end, so fewer than four have their plain
@@ -158,6 +163,8 @@ def interquartile_mean(scores: Floats, rng: np.random.Generator) -> Estimate:
     Args:
         scores: (seeds, tasks) or (splits, seeds, tasks).
         rng: Of the resamples.
+        draws: (tasks,) names, the same for tasks whose searches share what a seed draws, which are
+            then resampled together, as far as they have the same runs. None where none do.
 
     >>> scores = np.array([[0.1], [0.5], [0.6], [0.9]])
     >>> found = interquartile_mean(scores, np.random.default_rng(0))
@@ -168,16 +175,19 @@ def interquartile_mean(scores: Floats, rng: np.random.Generator) -> Estimate:
     def middle(*tasks: Floats, axis: int) -> Any:
         return stats.trim_mean(np.concatenate(tasks, axis), 0.25, axis)
 
+    scores, names = known_tasks(scores, draws)
     tasks = runs_of(scores)
     value = float(middle(*tasks, axis=-1))
     if is_nested(scores):
-        drawn = _drawn(scores, rng)
+        drawn = _drawn(scores, rng, names)
         means = None if drawn is None else middle(*drawn, axis=-1)
         return _estimate(value, _percentiles(means), len(tasks))
-    return _estimate(value, _bootstrap(tasks, middle, rng), len(tasks))
+    return _estimate(value, _bootstrap(tasks, middle, rng, names), len(tasks))
 
 
-def task_mean(scores: Floats, rng: np.random.Generator) -> Estimate:
+def task_mean(
+    scores: Floats, rng: np.random.Generator, *, draws: Sequence[Hashable] | None = None
+) -> Estimate:
     """Mean over tasks of their means over seeds, with a stratified bootstrap interval.
 
     Of several splits it is the mean over tasks of means over splits of means over seeds, with a t
@@ -186,23 +196,33 @@ def task_mean(scores: Floats, rng: np.random.Generator) -> Estimate:
     Args:
         scores: (seeds, tasks) or (splits, seeds, tasks).
         rng: Of the resamples.
+        draws: As for `interquartile_mean`.
 
     >>> scores = np.array([[0.2, 0.8], [0.4, np.nan]])
     >>> found = task_mean(scores, np.random.default_rng(0))
     >>> round(found.value, 3), found.low  # one task has one run, so there is no interval
     (0.55, None)
     """
+    scores, names = known_tasks(scores, draws)
     tasks = present(scores)
     value = float(_mean_of_means(*tasks))
     if not is_nested(scores):
-        return _estimate(value, _bootstrap(tasks, _mean_of_means, rng), len(tasks))
-    error, freedom = welch(tasks) if min(map(len, tasks)) > 1 else (0.0, 0.0)
+        return _estimate(value, _bootstrap(tasks, _mean_of_means, rng, names), len(tasks))
+    error, freedom = 0.0, 0.0
+    if min(map(len, tasks)) > 1:
+        error, freedom = welch(blocks(over_splits(scores), names))
     shares = are_shares(scores)
     interval = t_interval(value, error, freedom, shares=shares) if error else None
     return _estimate(value, interval, len(tasks))
 
 
-def probability_of_improvement(x: Floats, y: Floats, rng: np.random.Generator) -> Estimate:
+def probability_of_improvement(
+    x: Floats,
+    y: Floats,
+    rng: np.random.Generator,
+    *,
+    draws: Sequence[Hashable] | None = None,
+) -> Estimate:
     """Chance that a run of x scores higher than one of y, a mean over tasks.
 
     Of all pairs of runs of a task, the share in which x is higher, half counted where they are
@@ -214,6 +234,7 @@ def probability_of_improvement(x: Floats, y: Floats, rng: np.random.Generator) -
         x: (seeds, tasks) or (splits, seeds, tasks).
         y: The same, on the same splits and tasks; the numbers of seeds may differ.
         rng: Of the resamples.
+        draws: As for `interquartile_mean`.
 
     Raises:
         ValueError: They share no task, or no split of one, on which both have a score.
@@ -226,19 +247,28 @@ def probability_of_improvement(x: Floats, y: Floats, rng: np.random.Generator) -
         raise ValueError(
             f"scores have the shapes {x.shape} and {y.shape}; give both on the same tasks"
         )
+    names = tuple(range(x.shape[-1]) if draws is None else draws)
     if is_nested(x):
-        return _nested_improvement(x, y, rng)
+        return _nested_improvement(x, y, rng, names)
     x, y = over_splits(x), over_splits(y)
-    shared = ~np.isnan(x).all(axis=0) & ~np.isnan(y).all(axis=0)
+    shared = np.asarray(~np.isnan(x).all(axis=0) & ~np.isnan(y).all(axis=0))
     if not shared.any():
         raise ValueError("no task has a score of both; give methods that share a task")
     tasks = [*present(x[:, shared]), *present(y[:, shared])]
+    # Runs of two methods are paired by nothing.
+    kept = [(which, name) for which in "xy" for name, one in zip(names, shared, strict=True) if one]
     n_tasks = len(tasks) // 2
     value = float(_improvement(*tasks))
-    return _estimate(value, _bootstrap(tasks, _improvement, rng), n_tasks)
+    return _estimate(value, _bootstrap(tasks, _improvement, rng, kept), n_tasks)
 
 
-def performance_profile(scores: Floats, thresholds: Floats, rng: np.random.Generator) -> Band:
+def performance_profile(
+    scores: Floats,
+    thresholds: Floats,
+    rng: np.random.Generator,
+    *,
+    draws: Sequence[Hashable] | None = None,
+) -> Band:
     """Share of runs that score above each threshold, a mean over tasks, with its bands.
 
     One profile above another everywhere is better at every level (Agarwal et al. 2021, section 4.2,
@@ -249,6 +279,7 @@ def performance_profile(scores: Floats, thresholds: Floats, rng: np.random.Gener
         scores: (seeds, tasks) or (splits, seeds, tasks).
         thresholds: (G,).
         rng: Of the resamples.
+        draws: As for `interquartile_mean`.
 
     >>> scores, thresholds = np.array([[0.4], [0.6], [0.8]]), np.array([0.5, 0.7])
     >>> performance_profile(scores, thresholds, np.random.default_rng(0)).value.round(3).tolist()
@@ -261,13 +292,14 @@ def performance_profile(scores: Floats, thresholds: Floats, rng: np.random.Gener
         above = _over_tasks([(task > thresholds).mean(axis=0) for task in runs_first])
         return np.moveaxis(above, -1, 0)
 
+    scores, names = known_tasks(scores, draws)
     tasks = runs_of(scores)
     value = shares(*tasks)
     if is_nested(scores):
-        drawn = _drawn(scores, rng)
+        drawn = _drawn(scores, rng, names)
         interval = _percentiles(None if drawn is None else shares(*drawn))
     else:
-        interval = _bootstrap(tasks, shares, rng)
+        interval = _bootstrap(tasks, shares, rng, names)
     low, high = (np.full_like(value, np.nan),) * 2 if interval is None else interval
     return Band(thresholds, value, low, high)
 
@@ -338,16 +370,18 @@ def _over_tasks(figures: list[Any]) -> Floats:
     return np.asarray(np.mean(figures, axis=0))
 
 
-def _nested_improvement(x: Floats, y: Floats, rng: np.random.Generator) -> Estimate:
+def _nested_improvement(
+    x: Floats, y: Floats, rng: np.random.Generator, names: Sequence[Hashable]
+) -> Estimate:
     """Means over tasks of means over splits of the share of pairs in which x is higher."""
     values, draws = [], []
-    for task in range(x.shape[-1]):
+    for task, alike in enumerate(drawn_alike(names, rng)):
         pair = [np.asarray(one[..., task]) for one in (x, y)]
         rows = [[row[~np.isnan(row)] for row in one] for one in pair]
         shares = [_improvement(a, b) for a, b in zip(*rows, strict=True) if len(a) and len(b)]
         if shares:
             values.append(float(np.mean(shares)))
-            draws.append(resampled(pair, rng))
+            draws.append(resampled(pair, alike))
     if not values:
         raise ValueError(
             "no split of a task has a score of both; give methods that share a split of a task"
@@ -359,15 +393,16 @@ def _nested_improvement(x: Floats, y: Floats, rng: np.random.Generator) -> Estim
     return _estimate(float(np.mean(values)), _percentiles(means), len(values))
 
 
-def _drawn(scores: Floats, rng: np.random.Generator) -> list[Floats] | None:
-    """Runs of each task that has any, resampled in two stages: (resamples, runs)."""
+def _drawn(
+    scores: Floats, rng: np.random.Generator, names: Sequence[Hashable]
+) -> list[Floats] | None:
+    """Runs of each task, resampled in two stages: (resamples, runs)."""
     drawn = []
-    for task in np.moveaxis(scores, -1, 0):
-        if not np.isnan(task).all():
-            found = resampled([task], rng)
-            if found is None:
-                return None
-            drawn.append(found[0].reshape(len(found[0]), -1))
+    for task, alike in zip(np.moveaxis(scores, -1, 0), drawn_alike(names, rng), strict=True):
+        found = resampled([task], alike)
+        if found is None:
+            return None
+        drawn.append(found[0].reshape(len(found[0]), -1))
     return drawn
 
 
@@ -391,21 +426,21 @@ def _estimate(
 
 
 def _bootstrap(
-    tasks: Sequence[Floats], statistic: Callable[..., Any], rng: np.random.Generator
+    tasks: Sequence[Floats],
+    statistic: Callable[..., Any],
+    rng: np.random.Generator,
+    names: Sequence[Hashable],
 ) -> tuple[Floats, Floats] | None:
     """Percentile interval, runs drawn with replacement within each task (stratified).
+
+    Tasks of one name draw alike.
 
     None where a task has one run: to draw it again and again would say that it has no luck.
     """
     if min(map(len, tasks)) < 2:
         return None
-    interval = stats.bootstrap(
-        tasks,
-        statistic,
-        n_resamples=RESAMPLES,
-        vectorized=True,
-        confidence_level=1 - LEVEL,
-        method="percentile",
-        rng=rng,
-    ).confidence_interval
-    return np.asarray(interval.low), np.asarray(interval.high)
+    drawn = [
+        task[alike.integers(len(task), size=(RESAMPLES, len(task)))]
+        for task, alike in zip(tasks, drawn_alike(names, rng), strict=True)
+    ]
+    return _percentiles(statistic(*drawn, axis=-1))

@@ -7,7 +7,7 @@ budget" is a result too, and one seed ranks nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -56,6 +56,7 @@ class _Study:
     metric: str
     budget: int
     all_scored: bool
+    draws: Sequence[Hashable]
 
     def mean(self, name: str) -> float:
         return float(np.mean([task.mean() for task in present(self.searches[name])]))
@@ -108,6 +109,7 @@ def judge(
     *,
     baseline: str | None = None,
     metric: str = "score",
+    draws: Sequence[Hashable] | None = None,
 ) -> Verdict:
     """What may be said of searches at one budget.
 
@@ -129,6 +131,8 @@ def judge(
         budgets: Rows of each search.
         baseline: A search that the others should beat, such as random search.
         metric: What the scores are, in words.
+        draws: (tasks,) names, the same for tasks whose searches share what a seed draws: their luck
+            then counts once. None where none do.
 
     Raises:
         ValueError: Budgets differ or are missing, or shapes differ.
@@ -140,14 +144,15 @@ def judge(
     """
     budget = _checked(searches, controls, budgets, baseline)
     scored = {name: one for name, one in searches.items() if not np.isnan(one).all()}
-    study = _Study(scored, metric, budget, len(scored) == len(searches))
-    pairs = compare_all([(a, b, scored[a], scored[b]) for a, b in combinations(scored, 2)])
+    study = _Study(scored, metric, budget, len(scored) == len(searches), draws or ())
+    pairs = compare_all([(a, b, scored[a], scored[b]) for a, b in combinations(scored, 2)], draws)
     against_controls = compare_all(
         [
             (search, control, scores, values[..., None, :])
             for control, values in controls.items()
             for search, scores in scored.items()
-        ]
+        ],
+        draws,
     )
     leader = highest(scored, pairs)
     lead = pairs_of(pairs, leader) if leader else ()
@@ -302,6 +307,16 @@ def _scope(study: _Study) -> Iterator[str]:
             "mean over its seeds, which share the same examples. They say what other draws of the "
             "examples would give, and nothing about other tasks."
         )
+    if len(set(study.draws)) < len(study.draws):
+        yield shared_luck(study.unit)
+
+
+def shared_luck(unit: str) -> str:
+    """What is to be known of tasks that share their draws."""
+    return (
+        f"Tasks with the same train and dev examples share the luck of a {unit}, which counts once "
+        "for all of them."
+    )
 
 
 def _gap(difference: Difference, unit: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,11 @@ T = TypeVar("T")
 
 # Settings of an experiment that say which part of the grid it covers.
 COVERED = ("tasks", "models", "optimisers", "seeds", "split_seeds", "budgets", "references")
+
+# What has a task's label words found for each model, or its examples fitted to it.
+OF_MODELS = re.compile(
+    r'"label_words": "auto"|"on_bad_rows": "skip"|"on_long_text": "(skip|truncate-\w+)"'
+)
 
 # Where and under which name a part ran is no part of what it measures.
 APART = ("name", "device")
@@ -88,8 +94,9 @@ def combined(parts: Mapping[str, Summary]) -> tuple[Summary, dict[str, tuple[str
         its name here, the part and the name there.
 
     Raises:
-        SummaryError: They are not parts of one study: a setting, a task's examples or a model's
-            weights differ, or the same search has come to different ends.
+        SummaryError: They are not parts of one study: a setting, also one of a method that goes
+            by the same name in both, a task's examples or a model's weights differ, or the same
+            search has come to different ends.
     """
     summaries = list(parts.values())
     for name, one in parts.items():
@@ -99,14 +106,16 @@ def combined(parts: Mapping[str, Summary]) -> tuple[Summary, dict[str, tuple[str
                 "experiment files can be combined"
             )
     (first, one), *others = parts.items()
-    config = _spelt_out(one)
+    config = _spelt_out(first, one)
     for name, other in others:
-        config = _config(first, config, name, _spelt_out(other))
+        config = _config(first, config, name, _spelt_out(name, other))
+    config["optimisers"] = list(config["optimisers"].values())
+    _check_settings(parts)
     optimisers = _once(name for one in summaries for name in one.optimisers)
     seeds = tuple(sorted({seed for one in summaries for seed in one.seeds}))
     split_seeds = _once(seed for one in summaries for seed in one.split_seeds)
     budgets = _once(rows for one in summaries for rows in one.budgets)
-    tasks = _joined(parts, lambda one: one.tasks, lambda task: task.name, _one_task)
+    tasks = _tasks(parts, config["tasks"])
     models = _joined(parts, lambda one: one.models, lambda model: model.name, _one_model)
     found = _found(parts, lambda one: one.runs, _cell, _one_search)
     names = _names(run for run, _ in found)
@@ -177,12 +186,23 @@ def _config(
     return merged
 
 
-def _spelt_out(summary: Summary) -> dict[str, Any]:
-    """Its experiment with tasks and models by name and budgets in a list, however many there are.
+def _spelt_out(folder: str, summary: Summary) -> dict[str, Any]:
+    """Its experiment with tasks, models and methods by name and budgets in a list.
 
-    Who has one task has it under another key than who has two.
+    Who has one task has it under another key than who has two. Methods are told apart by the names
+    that their searches are joined by, which leave out folders: what goes by one must be one.
+
+    Raises:
+        SummaryError: It was combined of several methods of one name.
     """
     config = dict(summary.config)
+    methods, names = config.get("optimisers", ()), summary.optimisers
+    if len(methods) != len(names):
+        raise SummaryError(
+            f"{folder} has {len(methods)} methods under {len(names)} names ({', '.join(names)}), "
+            "so nobody can say which search is whose; combine its parts again"
+        )
+    config["optimisers"] = dict(zip(names, methods, strict=True))
     for one, named in (("task", summary.tasks), ("model", summary.models)):
         listed = config.get(f"{one}s") or [config.get(one)]
         if not isinstance(listed, Mapping):
@@ -192,10 +212,30 @@ def _spelt_out(summary: Summary) -> dict[str, Any]:
 
 
 def _keyed(listed: Mapping[str, Any] | Sequence[Any] | None) -> dict[Any, Any]:
-    """By name; what is only listed, such as a method with its settings, by all that it says."""
+    """By name; what is only listed, such as training to compare with, by all that it says."""
     if isinstance(listed, Mapping):
         return dict(listed)
     return {json.dumps(one, sort_keys=True): one for one in listed or ()}
+
+
+def _check_settings(parts: Mapping[str, Summary]) -> None:
+    """Refuse a method that ran otherwise in another part, such as with the defaults of its version.
+
+    No setting hangs on a task, a model or a seed: one optimiser searches on all of them.
+
+    Raises:
+        SummaryError: There is one; it says what differs.
+    """
+    first: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name, summary in parts.items():
+        for run in summary.runs:
+            home, settings = first.setdefault(run.optimiser, (name, run.settings))
+            words = (f"in {home}", f"in {name}")
+            if home != name and (lines := differences(settings, run.settings, words=words)):
+                raise SummaryError(
+                    f"{home} and {name} ran {run.optimiser} with other settings, so it is not one "
+                    "method:\n  " + "\n  ".join(lines)
+                )
 
 
 def _cell(run: RunEntry) -> tuple[Any, ...]:
@@ -243,7 +283,7 @@ def _found(
     return list(found.values())
 
 
-def _place(entry: ScoredEntry) -> Hashable:
+def _place(entry: ScoredEntry) -> tuple[Hashable, ...]:
     return entry.task, entry.split_seed, entry.model, entry.name
 
 
@@ -251,20 +291,45 @@ def _first(kept: T, other: T, homes: str) -> T:
     return kept
 
 
-def _one_task(kept: TaskEntry, other: TaskEntry, homes: str) -> TaskEntry:
-    """A task on the draws of both, refused where a draw is not the same there."""
-    splits = {one.split_seed: one.model_copy(update={"other_splits": ()}) for one in kept.splits}
-    for one in other.splits:
-        mine = splits.setdefault(one.split_seed, one.model_copy(update={"other_splits": ()}))
-        if mine.fingerprint != one.fingerprint or mine.examples != one.examples:
-            split = "" if one.split_seed is None else f", split {one.split_seed}"
-            raise SummaryError(
-                f"{homes} have different examples or settings of the task {one.name}{split} "
-                f"(fingerprints {mine.fingerprint} and {one.fingerprint}), so their scores cannot "
-                "be compared; combine studies on the same data"
-            )
-    first, *others = splits.values()
-    return first.model_copy(update={"other_splits": tuple(others)})
+def _tasks(parts: Mapping[str, Summary], sections: Mapping[str, Any]) -> tuple[TaskEntry, ...]:
+    """The tasks of all parts, on the draws and with the models of all.
+
+    Raises:
+        SummaryError: A draw is not the same in two parts, for one model, or for two where nothing
+            in the task's section has a model decide it.
+    """
+    found: dict[str, dict[int | None, dict[str, tuple[TaskEntry, str]]]] = {}
+    for name, summary in parts.items():
+        scored = {_place(one)[:3] for one in (*summary.controls, *summary.runs)}
+        for task in summary.tasks:
+            own = OF_MODELS.search(json.dumps(sections[task.name]))
+            for split in task.splits:
+                place = task.name, split.split_seed
+                models = [one.name for one in summary.models]
+                known = found.setdefault(task.name, {}).setdefault(split.split_seed, {})
+                # One that is combined may lack a model on a draw.
+                for model in [m for m in models if (*place, m) in scored] or models:
+                    entry = split.by_model.get(model, split)
+                    others = [] if own else [one for one in known.values() if one[1] != name]
+                    kept, home = known.get(model) or next(iter(others), (entry, name))
+                    _check_same(kept, entry, f"{home} and {name}")
+                    if model not in known or not kept.draw:  # an older version did not say it
+                        known[model] = entry, name
+    return tuple(
+        TaskEntry.joined({model: one for model, (one, _) in own.items()} for own in draws.values())
+        for draws in found.values()
+    )
+
+
+def _check_same(kept: TaskEntry, other: TaskEntry, homes: str) -> None:
+    """Refuse a task whose examples or settings are not the same."""
+    if (kept.fingerprint, kept.examples) != (other.fingerprint, other.examples):
+        split = "" if other.split_seed is None else f", split {other.split_seed}"
+        raise SummaryError(
+            f"{homes} have different examples or settings of the task {other.name}{split} "
+            f"(fingerprints {kept.fingerprint} and {other.fingerprint}), so their scores cannot be "
+            "compared; combine studies on the same data"
+        )
 
 
 def _one_model(kept: ModelEntry, other: ModelEntry, homes: str) -> ModelEntry:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +38,7 @@ class SummaryError(ValueError):
 
 
 def _unused(value: object) -> bool:
-    return value in (None, ())
+    return value in (None, (), {}, "")
 
 
 # Where the only draw has no seed, a file says nothing of splits.
@@ -81,6 +82,10 @@ class TaskEntry(_Entry):
         data_notes: What was done to the data, leaks that were allowed included.
         leaks: Examples of a split that an earlier split has as well, by split.
         split_seed: Which draw of the examples this is of; None for the only one.
+        draw: `Splits.drawn_digest`, of which with its seed all that a search draws is; "" where an
+            older version did not say. Searches on tasks with the same draw share their luck.
+        by_model: The same task of each model that has another than this, such as label words that
+            were found for it, or longer texts cut to fit it; empty where all models have this one.
         other_splits: The same task on its other draws; empty where there is one.
     """
 
@@ -98,7 +103,38 @@ class TaskEntry(_Entry):
     data_notes: tuple[str, ...] = ()
     leaks: dict[str, int] = Field(default_factory=dict)
     split_seed: _SplitSeed = None
+    draw: Annotated[str, Field(exclude_if=_unused)] = ""
+    by_model: Annotated[dict[str, TaskEntry], Field(exclude_if=_unused)] = Field(
+        default_factory=dict
+    )
     other_splits: Annotated[tuple[TaskEntry, ...], Field(exclude_if=_unused)] = ()
+
+    @classmethod
+    def joined(cls, splits: Iterable[Mapping[str, TaskEntry]]) -> TaskEntry:
+        """One entry of those on each draw, by model; each has one model or more."""
+        made = []
+        for own in splits:
+            first = next(iter(own.values()))
+            others = {
+                model: one for model, one in own.items() if one.fingerprint != first.fingerprint
+            }
+            made.append(first.model_copy(update={"by_model": others, "other_splits": ()}))
+        first, *rest = made
+        return first.model_copy(update={"other_splits": tuple(rest)})
+
+    def of_model(self, model: str) -> TaskEntry:
+        """The task that a model has, on each draw."""
+        return TaskEntry.joined([{model: one.by_model.get(model, one)} for one in self.splits])
+
+    def headed(self, field: str) -> dict[str, TaskEntry]:
+        """The task on this draw, and of the models that it is another for in a field.
+
+        Returns:
+            By how to call it in a sentence: its name, or its name and a model's.
+        """
+        own = self.by_model.items()
+        others = {model: one for model, one in own if getattr(one, field) != getattr(self, field)}
+        return {self.name: self, **{f"{self.name}, {name}": one for name, one in others.items()}}
 
     @property
     def splits(self) -> tuple[TaskEntry, ...]:

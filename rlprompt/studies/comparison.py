@@ -165,13 +165,16 @@ class Comparison:
 
 
 def _task_entries(experiments: Sequence[Experiment]) -> Iterator[TaskEntry]:
-    """The tasks by name, each with its splits."""
-    tasks: dict[str, dict[int | None, Task]] = {}
+    """The tasks by name, each with its splits, and what models have of their own there."""
+    tasks: dict[str, dict[int | None, dict[str, Task]]] = {}
     for one in experiments:
-        tasks.setdefault(one.task_name, {})[one.split_seed] = one.task
+        splits = tasks.setdefault(one.task_name, {})
+        splits.setdefault(one.split_seed, {})[one.lm.name] = one.task
     for name, splits in tasks.items():
-        first, *others = (_task_entry(name, task, seed) for seed, task in splits.items())
-        yield first.model_copy(update={"other_splits": tuple(others)})
+        yield TaskEntry.joined(
+            {model: _task_entry(name, task, seed) for model, task in own.items()}
+            for seed, own in splits.items()
+        )
 
 
 def _task_entry(name: str, task: Task, split_seed: int | None) -> TaskEntry:
@@ -194,6 +197,7 @@ def _task_entry(name: str, task: Task, split_seed: int | None) -> TaskEntry:
         data_notes=splits.notes,
         leaks=_leaks(splits),
         split_seed=split_seed,
+        draw=splits.drawn_digest,
     )
 
 

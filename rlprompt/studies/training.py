@@ -123,7 +123,8 @@ class Prompted(nn.Module):
 
     def get_output_embeddings(self) -> Any:
         """The model's output head."""
-        return self.model.get_output_embeddings()
+        model: Any = self.model  # transformers leaves the method untyped
+        return model.get_output_embeddings()
 
     def forward(self, input_ids: Tensor, **given: Any) -> Any:
         """What the model makes of it."""

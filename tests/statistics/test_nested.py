@@ -135,6 +135,28 @@ def test_with_one_split_all_is_as_without(seed: int) -> None:
     assert nested == judge({"a": x, "b": y}, controls, budgets)
 
 
+@pytest.mark.parametrize(
+    "scores", [SCORES.reshape(1, 6)[:, :4], np.hstack([SCORES, SCORES + 0.02])]
+)
+def test_tasks_of_the_same_luck_are_as_sure_as_one(scores: Floats) -> None:
+    """4 seeds, and 3 splits of 4: the same runs on a second task add nothing."""
+    scores = scores[..., None]
+    twice, at = np.concatenate([scores, scores], axis=-1), np.array([0.6])
+    for estimate in (
+        lambda one, **draws: task_mean(one, rng(), **draws),
+        lambda one, **draws: interquartile_mean(one, rng(), **draws),
+        lambda one, **draws: probability_of_improvement(one, one[..., ::-1, :], rng(), **draws),
+        lambda one, **draws: performance_profile(one, at, rng(), **draws),
+    ):
+        alone, both, apart = (
+            estimate(one, **draws)
+            for one, draws in ((scores, {}), (twice, {"draws": "aa"}), (twice, {}))
+        )
+        ends = [np.ravel([one.low, one.high]).astype(float) for one in (alone, both, apart)]
+        assert ends[1] == pytest.approx(ends[0])
+        assert np.ptp(ends[2]) < np.ptp(ends[0])
+
+
 class TestCoverage:
     """Studies whose true figure is known: how often the interval of 95 % holds it."""
 

@@ -75,6 +75,63 @@ def test_only_pairs_with_both_scores_count() -> None:
         compare_runs(x[:, :1], y[:1])
 
 
+class TestSharedDraws:
+    """Tasks whose searches draw the same with one seed."""
+
+    @pytest.mark.parametrize("n_tasks", [2, 4])
+    def test_false_alarms_are_those_of_one_task(self, n_tasks: int) -> None:
+        """Of 400 studies of equal methods, four fifths of whose luck the tasks share.
+
+        A share of 0.05 has a standard deviation of 0.011; the bound is 4 of them away.
+        """
+        generator, zeros = rng(), np.zeros((5, n_tasks))
+        found = {"shared": 0, "as if independent": 0}
+        for _ in range(400):
+            shared = generator.normal(scale=0.8**0.5, size=(5, 1))
+            own = generator.normal(scale=0.2**0.5, size=(5, n_tasks))
+            for name, draws in (("shared", ["films"] * n_tasks), ("as if independent", None)):
+                p = compare_runs(shared + own, zeros, draws=draws).p
+                assert p is not None
+                found[name] += p < 0.05
+        assert found["shared"] / 400 < 0.095
+        assert found["as if independent"] / 400 > 0.1
+
+    def test_the_same_luck_twice_is_one_task(self) -> None:
+        one = SLEEP[1] - SLEEP[0]
+        twice, zeros = np.hstack([one, one + 1.0]), np.zeros((10, 2))
+        alone, both = compare_runs(one, zeros[:, :1]), compare_runs(twice, zeros, draws="aa")
+        assert (both.n_pairs, both.n_tasks) == (20, 2)
+        assert both.mean == pytest.approx(alone.mean + 0.5)
+        for found, expected in ((both.low, alone.low), (both.high, alone.high)):
+            assert expected is not None
+            assert found == pytest.approx(expected + 0.5)
+        same = np.hstack([one, one])
+        assert compare_runs(same, zeros, draws="aa").p == pytest.approx(alone.p)
+        assert seeds_needed(same, draws="aa") == seeds_needed(one)
+
+    def test_the_order_of_tasks_is_nothing(self) -> None:
+        x = np.hstack([SLEEP[0], SLEEP[1], rng().normal(size=(10, 1))])
+        zeros = np.zeros_like(x)
+        found = compare_runs(x[:, [0, 2, 1]], zeros, draws="aba")
+        assert found.p == pytest.approx(compare_runs(x, zeros, draws="aab").p)
+
+    def test_gaps_leave_what_is_there(self) -> None:
+        """The error of the sum of means by its definition: the variance of what each seed adds."""
+        x = np.array([[0.1, 0.4], [0.3, NAN], [NAN, 0.5], [0.6, 0.9]])
+        found = compare_runs(x, np.zeros_like(x), draws="aa")
+        means = np.array([1 / 3, 0.6])
+        adds = np.nansum((x - means) / 3, axis=1) / 2
+        error = (4 / 3 * (adds**2).sum()) ** 0.5
+        assert found.mean == pytest.approx(means.mean())
+        half = stats.t.isf(0.025, 3) * error
+        assert (found.low, found.high) == pytest.approx((means.mean() - half, means.mean() + half))
+
+    def test_equal_differences_are_a_sign_a_seed(self) -> None:
+        x = np.full((5, 3), 0.1)
+        assert compare_runs(x, x - 0.1, draws="aaa").p == pytest.approx(2 * 0.5**5)
+        assert compare_runs(x, x - 0.1).p == pytest.approx(2 * 0.5**15)
+
+
 def test_one_seed_says_how_large_and_not_how_sure() -> None:
     found = compare_runs(np.array([[0.99, 0.7]]), np.array([[0.5, 0.6]]))
     assert found.mean == pytest.approx(0.295)

@@ -149,6 +149,18 @@ def test_failed_runs_are_left_out_in_pairs_and_said() -> None:
     assert "Runs are missing" not in whole.sentence
 
 
+def test_tasks_that_share_their_luck_prove_no_more_than_one() -> None:
+    generator = rng()
+    searches = {name: generator.normal(0.6, 0.02, (5, 1)) for name in ("a", "b")}
+    twice = {name: np.hstack([one, one]) for name, one in searches.items()}
+    budgets = dict.fromkeys(searches, 6400)
+    alone, both = judge(searches, {}, budgets), judge(twice, {}, budgets, draws=["films"] * 2)
+    assert both.pairs[0].adjusted_p == pytest.approx(alone.pairs[0].adjusted_p)
+    said = "share the luck of a seed, which counts once for all of them."
+    assert both.notes[-1].endswith(said)
+    assert not alone.notes[-1].endswith(said)
+
+
 def test_gaps_do_not_make_a_leader() -> None:
     """Run on the easy task alone, a search has the highest mean of its own, and leads nobody."""
     searches = {

@@ -213,6 +213,26 @@ def _model(one: Summary) -> Summary:
     return one.model_copy(update={"models": (other,)})
 
 
+def _ran_with(**changed: Any) -> Callable[[Summary], Summary]:
+    """The method `random` searched with other settings, whatever the experiment says of it."""
+
+    def change(one: Summary) -> Summary:
+        runs = [
+            run.model_copy(update={"settings": {**run.settings, **changed}})
+            if run.optimiser == "random"
+            else run
+            for run in one.runs
+        ]
+        return one.model_copy(update={"runs": tuple(runs)})
+
+    return change
+
+
+def _methods(**settings: Any) -> list[dict[str, Any]]:
+    """The methods of the experiment, the first with settings that its name leaves out."""
+    return [{"name": "random", "settings": settings}, {"name": "greedy", "settings": {}}]
+
+
 def _prompt(one: Summary) -> Summary:
     first = one.runs[0].model_copy(update={"prompt": " otherwise"})
     return one.model_copy(update={"runs": (first, *one.runs[1:])})
@@ -225,6 +245,17 @@ def _prompt(one: Summary) -> Summary:
         (_config(split_seeds=[13, 21]), "split_seeds: null in {a}, [13, 21] in {b}"),
         (_config(dtype="float16"), 'dtype: null in {a}, "float16" in {b}'),
         (_config(), ""),
+        (_ran_with(later=None), ""),  # of a version that had no such setting
+        (_ran_with(pool=0.9), "ran random with other settings, so it is not one method:\n  pool: "),
+        (_ran_with(pool=0.9), "pool: 0.5 in {a}, 0.9 in {b}"),
+        (
+            _config(optimisers=_methods(start={"found": "b/best"})),
+            'optimisers.random.settings.start: null in {a}, {{"found": "b/best"}} in {b}',
+        ),
+        (
+            _config(optimisers=[*_methods(), {"name": "b/mine.py:greedy", "settings": {}}]),
+            "{b} has 3 methods under 2 names (random, greedy)",
+        ),
         (lambda one: one.model_copy(update={"config": {}}), "{b} was run from Python"),
         (_task(fingerprint="other"), "different examples or settings of the task movie-reviews"),
         (_model, 'weights: "5b7c" in one, "beef" in the other'),
@@ -235,7 +266,7 @@ def test_what_is_no_part_of_one_study_is_refused_with_the_difference(
     whole: Path, tmp_path: Path, change: Callable[[Summary], Summary], said: str
 ) -> None:
     a, b = (part(whole, tmp_path / name) for name in "ab")
-    base = _config(optimisers=[{"name": "random", "settings": {}}])(read_summary(a))
+    base = _config(optimisers=_methods())(read_summary(a))
     write_summary(a, base)
     write_summary(b, change(base))
     if not said:
@@ -245,6 +276,41 @@ def test_what_is_no_part_of_one_study_is_refused_with_the_difference(
         combine([a, b], tmp_path / "both")
     assert said.format(a=a, b=b) in str(told.value)
     assert not (tmp_path / "both").exists()
+
+
+@pytest.mark.parametrize("on_long_text", ["error", "skip"])
+def test_a_model_has_examples_of_its_own_only_where_they_are_fitted_to_it(
+    whole: Path, tmp_path: Path, on_long_text: str
+) -> None:
+    a, b = (part(whole, tmp_path / name) for name in "ab")
+    section = {"data": "films.csv", "on_long_text": on_long_text}
+    for folder, model in ((a, "one"), (b, "another")):
+        there = read_summary(folder)
+
+        def named(entries: Any, model: str = model) -> Any:
+            return tuple(entry.model_copy(update={"model": model}) for entry in entries)
+
+        changes = {
+            "models": (there.models[0].model_copy(update={"name": model}),),
+            "controls": named(there.controls),
+            "references": named(there.references),
+            "runs": named(there.runs),
+        }
+        config = {
+            "models": {model: model},
+            "model": None,
+            "tasks": dict.fromkeys(PLAN.tasks, section),
+        }
+        write_summary(folder, _config(**config)(there.model_copy(update=changes)))
+    write_summary(b, _task(fingerprint="fitted", examples={"train": 16})(read_summary(b)))
+    if on_long_text == "error":
+        with pytest.raises(SummaryError, match="different examples or settings of the task movie"):
+            combine([a, b], tmp_path / "both")
+        return
+    first, second = combine([a, b], tmp_path / "both").tasks
+    assert first.of_model("one") == read_summary(a).tasks[0]
+    assert first.of_model("another") == read_summary(b).tasks[0]
+    assert (list(first.by_model), list(second.by_model)) == (["another"], [])
 
 
 class TestCommand:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import rlprompt, save, summary, write_config
+from command_line import ROWS, rlprompt, save, summary, write_config, write_data
 from small_experiments import grid
 from tiny import TinyKind, tiny_model
 
 from rlprompt.config.yaml_file import load_config
 from rlprompt.models.lm import FrozenLM
 from rlprompt.reports.page import page_of
+from rlprompt.reports.results import results
+from rlprompt.reports.score_matrix import ScoreMatrix
+from rlprompt.reports.struck import examined
 from rlprompt.reports.study_data import read_study
+from rlprompt.store.parts import combine
 from rlprompt.studies.comparison import Comparison
 from rlprompt.studies.experiment import searches
 from rlprompt.studies.loading import load_experiments, load_model
 from rlprompt.studies.run import compare, kept_dtypes, load_again
 from rlprompt.studies.search_queue import SearchQueue
+from rlprompt.tasks.label_search import find_label_words
 
 MODELS: dict[str, TinyKind] = {"a": "llama", "b": "gpt2"}
 
@@ -79,6 +85,20 @@ class TestFiles:
         captions = [table.caption for section in sections for table in section.runs]
         assert len(captions) == len(set(captions)) == 8
         assert captions[0] == "Every run on films, tiny-llama, 16 rows a search"
+
+    def test_tasks_on_the_same_examples_share_their_luck(
+        self, done: tuple[Comparison, Path]
+    ) -> None:
+        study = read_study(done[1])
+        matrix = ScoreMatrix(study, "tiny-llama", 16, "")
+        films, books = matrix.tasks
+        assert films.draw == books.draw == grid()[0].task.splits.drawn_digest
+        assert matrix.draws(matrix.tasks) == ["films", "films"]
+        # As an older version left them, nothing is known to be shared.
+        older = [one.model_copy(update={"draw": ""}) for one in matrix.tasks]
+        assert matrix.draws(older) == ["films", "books"]
+        (table,) = [one for one in results(matrix).tables if one.name.endswith("all-tasks")]
+        assert table.notes[-1].startswith("Tasks with the same train and dev examples share")
 
 
 class TestFromFile:
@@ -147,6 +167,47 @@ class TestFromFile:
             del run["lm_seconds"], run["total_seconds"]
         assert runs[0] == runs[1]
         assert (desk / "shared" / "worker-2.log").exists()
+
+    @pytest.mark.parametrize(
+        "own",
+        [
+            {"label_words": "auto", "labels": ["negative", "positive"]},
+            {"on_long_text": "truncate-start"},
+        ],
+    )
+    def test_models_with_tasks_of_their_own_are_held_against_these(
+        self, desk: Path, own: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # A tiny tokenizer has few words.
+        few = partial(find_label_words, pool=16)
+        monkeypatch.setattr("rlprompt.tasks.label_search.find_label_words", few)
+        if "on_long_text" in own:  # of `a` nothing is cut
+            write_data(desk, [f"{'film ' * 40}{row}" for row in ROWS])
+            tiny_model("gpt2", n_positions=48).save_pretrained(desk / "b")
+        section = {"data": "films.csv", "template": "{text} {prompt}", "shots": 2, "test": 6}
+        words = {"label_words": {"negative": "terrible", "positive": "great"}}
+        changes = {"tasks": {"films": section | words | own}, "budgets": [16]}
+        for name, models in (("whole", ["a", "b"]), ("only-a", ["a"]), ("only-b", ["b"])):
+            self.write(desk, models=models, **changes)
+            result = rlprompt("compare", "grid.yaml", "--out", name)
+            assert result.exit_code == 0, result.stderr
+        whole, *alone = (read_study(desk / name) for name in ("whole", "only-a", "only-b"))
+        (task,) = whole.summary.tasks
+        for model, one in zip("ab", alone, strict=True):
+            assert task.of_model(model) == one.summary.tasks[0]
+        assert list(task.by_model) == ["b"]
+        assert not any(run.struck for run in examined(whole).runs)
+        page = page_of(whole)
+        assert "struck runs" not in {one.check for one in page.caveats}
+        (table,) = [one for one in page.setup if one.name == "tasks"]
+        assert [row[0] for row in table.rows] == ["films", "films, b"]
+        assert [row[-1] for row in table.rows] == [
+            one.summary.tasks[0].fingerprint for one in alone
+        ]
+        made = combine([desk / "only-a", desk / "only-b"], desk / "both")
+        assert made.tasks == whole.summary.tasks
+        assert made.complete
+        assert not any(run.struck for run in examined(read_study(desk / "both")).runs)
 
     def test_each_model_goes_on_in_the_dtype_it_began_in(self, desk: Path) -> None:
         self.write(desk, dtype="bfloat16", budgets=None, budget=16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_texts_of_unlike_length_score_together_as_alone(kind: TinyKind) -> None:
     lm = tiny_lm(kind)
     task = films(label_words=dict(zip(LABELS, ("not so well", "good"), strict=True)))
     texts = [Example({"text": "very " * n + "good"}, LABELS[n % 2]) for n in (3, 40, 0, 11, 12)]
-    copied = tiny_model(kind).eval().requires_grad_(True)
+    copied = copy.deepcopy(lm.model).requires_grad_(True)
     moved = []
     for parts in ([texts], [[text] for text in texts]):
         copied.zero_grad()
