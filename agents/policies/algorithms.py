@@ -150,7 +150,7 @@ def check_arguments(algorithm: type[BaseAlgorithm], settings: Mapping[str, Any])
 
 def _check_ranges(settings: Mapping[str, Any]) -> None:
     # A frequency may have a unit, a rate be a function of what is left.
-    numbers = {n: v[0] if isinstance(v, tuple) else v for n, v in settings.items()}
+    numbers = {n: v[0] if isinstance(v, tuple) and v else v for n, v in settings.items()}
     numbers = {n: v for n, v in numbers.items() if isinstance(v, int | float)}
     least = {n: LEAST[n] for n in numbers if n in LEAST}
     check_ranges(SimpleNamespace(**numbers), least, tuple(n for n in ABOVE_ZERO if n in numbers))
