@@ -34,8 +34,8 @@ class RandomSearch(AskTell[TokenSpace]):
         batch: Prompts in one objective call; changes speed and nothing else, but for halving.
         halving: Share of the train examples that all prompts are scored on, such as 0.25; the best
             third goes on to twice as many, and so on (`halve`, a pool of `batch` prompts). 3,200
-            rows on 32 examples then see about 250 prompts and not 100. None scores every prompt on
-            all examples.
+            rows on 32 examples then see some 250 prompts and not 100, or 210 with batch
+            calibration. None scores every prompt on all examples.
 
     Raises:
         ValueError: `batch` is below 1, or `halving` is no share.

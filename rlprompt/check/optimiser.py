@@ -15,7 +15,7 @@ import json
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -46,8 +46,11 @@ TEXT_TOKENS = 64
 # Calls of the objective that bring nothing, after which a search will not end by itself.
 MOST_REFUSALS = 50
 
-# Rows spent and mean reward of each prompt, in order.
-Points = list[tuple[int, float]]
+# What the task was asked, prompt by prompt: its digest, the examples' keys, and what a gradient was
+# of. Not the ledger's points, which tell nothing of a prompt that was scored on a part alone.
+Asked = list[tuple[str, tuple[bytes, ...], Loss | None]]
+# The search in which rewards on parts of the examples make up none on all of them.
+TOGETHER = "where examples are scored together, as in batch calibration"
 
 
 class _Endless(BaseException):
@@ -100,8 +103,12 @@ class _Search:
     endless: bool = False
 
     @property
-    def points(self) -> Points:
-        return self.objective.ledger.points
+    def asked(self) -> Asked:
+        return [
+            (prompt.digest, tuple(example.key for example in examples), loss)
+            for prompts, examples, loss in self.calls
+            for prompt in prompts
+        ]
 
     @property
     def rows(self) -> int:
@@ -205,7 +212,7 @@ class _Check:
             again = self._search(self.seed, self.n_prompts)
         with seeded(3):
             other = self._search(self.seed + 1, self.n_prompts)
-        yield from _reproducible(one.points, again.points, other.points)
+        yield from _reproducible(one.asked, again.asked, other.asked)
 
     def hard_cases(self) -> Iterator[Finding]:
         """What breaks many methods."""
@@ -214,17 +221,22 @@ class _Check:
         problem += "rows unspent: a coarse reward is no reason to stop"
         fine = "it goes on where every prompt earns the same"
         yield verdict("flat", problem if flat.left_over else "", fine, "warn")
+        together = self._search(self.seed, self.n_prompts, together=True)
+        for finding in _ledger(together):
+            yield replace(finding, text=f"{finding.text} ({TOGETHER})")
         self._search(self.seed, 1)
         yield Finding("one-prompt", "pass", "it takes a budget of one prompt")
 
-    def _search(self, seed: int, n_prompts: int, *, flat: bool = False) -> _Search:
+    def _search(
+        self, seed: int, n_prompts: int, *, flat: bool = False, together: bool = False
+    ) -> _Search:
         """Search without `search`, so that nothing is scored but what the optimiser asks for.
 
         Raises:
             Stop: The optimiser raised an error.
         """
         calls: list[Call] = []
-        task = ToyTask(flat=flat, asked=calls.append)
+        task = ToyTask(flat=flat, scored_together=together, asked=calls.append)
         # No multiple of what a prompt costs, as few budgets are.
         rows = (n_prompts + 1) * task.n_examples - 1
         objective = _Objective(task, self.lm, Budget(rows))
@@ -244,6 +256,7 @@ class _Check:
         # Any error: an optimiser may come from anyone. It is reported with its traceback.
         except Exception as error:
             where = f"with a budget of {rows:,} rows" + (", all rewards equal" if flat else "")
+            where += f", {TOGETHER}" if together else ""
             text = f"it raised {type(error).__name__}: {error} ({where})"
             raise Stop(Finding("raises", "fail", text, traceback.format_exc())) from error
         return search
@@ -275,9 +288,14 @@ def _ledger(search: _Search) -> Iterator[Finding]:
     problem += "had more"
     fine = "it spends what the budget covers"
     yield verdict("spends", problem if search.left_over else "", fine, "warn")
+    problem = "no prompt was scored on all train examples, so there is none to pick; score the "
+    problem += "best on all of them"
+    fine = "there are prompts to pick from"
+    none = search.calls and not objective.ledger.points
+    yield verdict("picks", problem if none else "", fine)
 
 
-def _reproducible(first: Points, again: Points, other: Points) -> Iterator[Finding]:
+def _reproducible(first: Asked, again: Asked, other: Asked) -> Iterator[Finding]:
     """Whether a seed decides all, as two searches of it tell, and decides something."""
     differ = next((i for i, (a, b) in enumerate(zip(first, again, strict=False)) if a != b), -1)
     problem = f"the same seed searched differently from prompt {differ + 1} on"

@@ -26,12 +26,12 @@ from rlprompt._utils.seeding import random_states
 from rlprompt._utils.text import listed
 from rlprompt.check.calls import CheckedTask, as_rewards, raised
 from rlprompt.check.classes import check_classes, check_foresight, largest_class
+from rlprompt.check.empty_answers import empty_answers
 from rlprompt.check.gradient import check_gradient, gradient_calls
 from rlprompt.check.patience import Patience
 from rlprompt.check.purity import check_purity, purity_rows
 from rlprompt.check.report import Finding, Report, Stop, collect, verdict
 from rlprompt.check.signal import check_signal
-from rlprompt.check.silence import silence
 from rlprompt.check.state import changed, model_state
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
@@ -358,7 +358,7 @@ class _Check:
             lambda task: what_it_writes(task, self.lm, list(prompts.values()), list(examples)),
         )
         if outputs is not None:
-            problem = silence(dict(zip(prompts, outputs, strict=True)), self.task)
+            problem = empty_answers(dict(zip(prompts, outputs, strict=True)), self.task)
             yield verdict("writing", problem, "the model writes answers", "warn")
 
     def _signal(

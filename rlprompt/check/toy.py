@@ -44,12 +44,15 @@ class ToyTask(Task):
     Args:
         n_examples: In each split, 1 or more.
         flat: Whether every prompt earns the same.
+        scored_together: Whether a reward on a train example hangs on which others of train are
+            scored with it, as with batch calibration; see `Task`.
         asked: Called with the prompts, the examples and the loss of a gradient, or None.
         shows: The task whose examples prompts show; None for its own.
     """
 
     n_examples: int = 4
     flat: bool = False
+    scored_together: bool = False
     asked: Callable[[Call], object] = field(default=lambda call: None, repr=False)
     shows: Task | None = field(default=None, repr=False)
     name: str = "toy"
@@ -63,6 +66,10 @@ class ToyTask(Task):
             for name in ("train", "dev", "test")
         )
         return Splits(train, dev, test)
+
+    @cached_property
+    def _train_texts(self) -> list[str]:
+        return [example.fields["text"] for example in self.splits.train]
 
     def showable(self) -> Sequence[int]:
         """See `Task.showable`."""
@@ -103,6 +110,9 @@ class ToyTask(Task):
     def _rewards(self, prompts: Sequence[Prompt], examples: Sequence[Example]) -> Floats:
         worths = np.array([0.0 if self.flat else _worth(prompt) for prompt in prompts])
         offsets = np.array([_number(example.fields["text"]) for example in examples])
+        if self.scored_together:
+            of_train = np.isin([one.fields["text"] for one in examples], self._train_texts)
+            offsets -= of_train * (offsets @ of_train) / len(examples)
         rewards: Floats = worths[:, None] + offsets
         return rewards
 

@@ -84,7 +84,7 @@ def ledger(study: StudyData) -> Iterator[Table]:
             one.model,
             one.name,
             one.prompt if len(one.prompt) <= SHOWN else f"{one.prompt[:SHOWN]}...",
-            str_yes(one.retypable),
+            yes_or_no(one.retypable),
             count(one.rows),
             one.note or NONE,
         )
@@ -278,7 +278,7 @@ def _written(part: Any) -> Any:
     return _filled(part)
 
 
-def str_yes(value: bool) -> str:
+def yes_or_no(value: bool) -> str:
     """A truth value as a word."""
     return "yes" if value else "no"
 

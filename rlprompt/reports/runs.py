@@ -93,7 +93,7 @@ def _run_row(run: RunData) -> tuple[str, ...]:
         count(entry.rows),
         f"{entry.total_seconds:,.1f} ({share:.0%})",
         *map(number, (entry.train, entry.dev, entry.test)),
-        NONE if entry.prompt is None else " ".join([typed, *run.hallmark]),
+        NONE if entry.prompt is None else " ".join([typed, *run.short_hash]),
         _cut(text.removeprefix(SOFT_MARK), MOST_FOUND),
     )
 

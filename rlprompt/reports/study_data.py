@@ -67,7 +67,7 @@ class RunData:
         return result.best.length if result and result.candidates else None
 
     @property
-    def hallmark(self) -> tuple[str, ...]:
+    def short_hash(self) -> tuple[str, ...]:
         """Six digits that tell a picked prompt of vectors from others; none of a readable one."""
         found = self.result.candidates[:1] if self.result else ()
         return tuple(one.prompt.digest[:6] for one in found if isinstance(one.prompt, SoftPrompt))

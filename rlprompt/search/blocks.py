@@ -81,12 +81,12 @@ def checked_places(examples: Sequence[int], n_examples: int) -> tuple[int, ...] 
     return None if places == tuple(range(n_examples)) else places
 
 
-class Pieces:
+class PartialRewards:
     """Rewards of prompts on parts of the examples, until all parts of one are there.
 
-    >>> pieces = Pieces(3)
-    >>> pieces.add("a prompt", [0, 2], np.array([1.0, 3.0]))
-    >>> pieces.add("a prompt", [1], np.array([2.0]))
+    >>> partial = PartialRewards(3)
+    >>> partial.add("a prompt", [0, 2], np.array([1.0, 3.0]))
+    >>> partial.add("a prompt", [1], np.array([2.0]))
     2.0
 
     Args:
@@ -101,9 +101,9 @@ class Pieces:
         # By the prompt's content hash; NaN where it has not been scored. Never changed in place.
         self._known: dict[str, Floats] = {}
 
-    def copy(self) -> Pieces:
+    def copy(self) -> PartialRewards:
         """Another with the same rewards, which goes its own way."""
-        made = Pieces(self._n_examples, self._add_up)
+        made = PartialRewards(self._n_examples, self._add_up)
         made._known = dict(self._known)
         return made
 

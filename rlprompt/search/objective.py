@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from rlprompt.data.examples import balanced
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
-from rlprompt.search.blocks import AskedBlock, Pieces, checked_places
+from rlprompt.search.blocks import AskedBlock, PartialRewards, checked_places
 from rlprompt.search.budget import Budget, Ledger, Scored
 from rlprompt.search.evaluation import n_tokens
 from rlprompt.search.memo import Answer, Memo, TrainQuestion
-from rlprompt.search.unpaid import Unpaid
+from rlprompt.search.model_queries import ModelQueries
 from rlprompt.tasks.base import LARGEST, Task, prompt_rows, unusable
 from rlprompt.tasks.completed import as_task
 from rlprompt.types import Floats, Loss, Outputs
@@ -102,7 +102,7 @@ class BudgetExhausted(Exception):  # noqa: N818  # not an error: how a search en
         self.evaluation = evaluation
 
 
-class Objective(Unpaid):
+class Objective(ModelQueries):
     """Scores prompts on a task's train split, against a budget.
 
     >>> from rlprompt import Budget, Example, Objective, Splits, TokenPrompt
@@ -160,7 +160,7 @@ class Objective(Unpaid):
         self._on_progress = on_progress
         self._memo = memo
         self._stops = stops
-        self._pieces = Pieces(self.n_examples, not task.scored_together)
+        self._partial = PartialRewards(self.n_examples, not task.scored_together)
         self._generates = task.has("rewards_with_outputs")
         budget.check_covers(task)
 
@@ -488,6 +488,6 @@ class Objective(Unpaid):
             reward = float(rewards.mean())
         else:
             self.ledger.record_part(prompt)
-            reward = self._pieces.add(prompt.digest, block.part, rewards)
+            reward = self._partial.add(prompt.digest, block.part, rewards)
         if reward is not None:
             self.ledger.record(Scored(prompt, reward, rows), n_tokens(self.lm, prompt))

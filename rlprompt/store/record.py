@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlprompt._utils.text import counted
-from rlprompt.search.blocks import Pieces
+from rlprompt.search.blocks import PartialRewards
 from rlprompt.search.memo import Answer, Question, Scope, TrainQuestion, V
 from rlprompt.store.database import Database, StoreError
 from rlprompt.tasks.base import Task, prompt_rows
@@ -92,8 +92,8 @@ class Record(StoredMemo):
         self._name = name
         self._worker = worker
         self._task = as_task(task)
-        pieces = Pieces(len(task.splits.train), not self._task.scored_together)
-        self._progress = _Progress(self._task, pieces)
+        partial = PartialRewards(len(task.splits.train), not self._task.scored_together)
+        self._progress = _Progress(self._task, partial)
 
     def get(self, question: Question[V]) -> V | None:
         """See `Memo.get`."""
@@ -180,13 +180,13 @@ class _Progress:
 
     Attributes:
         task: Says what a prompt costs.
-        pieces: Rewards of prompts that were not scored on all examples yet.
+        partial: Rewards of prompts that were not scored on all examples yet.
         completed: Of the last answer, see `schema`.
         cost: Of the last answer, see `schema`.
     """
 
     task: Task
-    pieces: Pieces
+    partial: PartialRewards
     position: int = 0
     used: int = 0
     n_prompts: int = 0
@@ -199,13 +199,13 @@ class _Progress:
         """How far it has come with one more answer."""
         n_prompts, n_examples = answer.per_example.shape
         cost = prompt_rows(self.task, n_examples, loss=question.climbed)
-        pieces, completed = self.pieces, None
+        partial, completed = self.partial, None
         if question.examples is None:
             means = answer.per_example.mean(axis=1)
         else:
-            pieces = pieces.copy()  # what is written may have to be written again
+            partial = partial.copy()  # what is written may have to be written again
             added = [
-                pieces.add(prompt.digest, question.examples, rewards)
+                partial.add(prompt.digest, question.examples, rewards)
                 for prompt, rewards in zip(question.prompts, answer.per_example, strict=True)
             ]
             means = np.array([np.nan if mean is None else mean for mean in added])
@@ -214,7 +214,7 @@ class _Progress:
         known = () if self.best is None else (self.best,)
         return _Progress(
             self.task,
-            pieces,
+            partial,
             self.position + 1,
             self.used + n_prompts * cost,
             self.n_prompts + len(means),

@@ -16,7 +16,7 @@ import torch
 
 from rlprompt._utils.seeding import SEEDED_BY
 from rlprompt._utils.text import error_line
-from rlprompt.check.silence import silence
+from rlprompt.check.empty_answers import empty_answers
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.memo import Memo, Question
 from rlprompt.store.store import Store
@@ -75,7 +75,7 @@ def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
                 found[key] = _scored(plan, experiment.lm, memo)
                 _tell(experiment, found[key], named=len(alike) > 1)
     for experiment in alike.values():
-        _warn_of_silence(experiment, controls_of(experiment, found))
+        _warn_of_empty_answers(experiment, controls_of(experiment, found))
     return found
 
 
@@ -98,10 +98,10 @@ def _tell(experiment: Experiment, control: Control, *, named: bool) -> None:
         logger.info("%s%s%s: %s", control.title, where, split, figures)
 
 
-def _warn_of_silence(experiment: Experiment, controls: Sequence[Control]) -> None:
+def _warn_of_empty_answers(experiment: Experiment, controls: Sequence[Control]) -> None:
     """Say before a search is paid for that there is nothing to go by, where nothing is written."""
     answers = {one.title: one.test_answers for one in controls if not one.variant}
-    problem = silence(
+    problem = empty_answers(
         {f"the {title}": own for title, own in answers.items() if own}, experiment.task
     )
     if problem:

@@ -13,15 +13,18 @@ from typing import Any
 
 from rlprompt._utils.text import counted
 from rlprompt.config.registry import make_optimiser
+from rlprompt.config.schema import PromptConfig
 from rlprompt.data.roles import Roles
 from rlprompt.data.survey import Survey
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.weights import quantisation
 from rlprompt.search.budget import Budget
+from rlprompt.search.vocabulary import common_words, typable_tokens
 from rlprompt.studies.draft_task import LENGTH, DraftTask, KeyPath, draft_task
 from rlprompt.studies.dry_run import Plan, make_plan
 from rlprompt.studies.experiment import Experiment
-from rlprompt.tasks.base import prompt_rows
+from rlprompt.tasks.base import Task, prompt_rows
+from rlprompt.tasks.classification import ClassificationTask
 
 # What a study is to take, and the share of it that controls and final scores may take, at which
 # fewer examples are tested on, and how few at the least.
@@ -82,8 +85,16 @@ def make_draft(
         ("budget", f"{rows:,} rows a search: {covered}; {rate}"),
         ("time", f"about {counted(minutes, 'minute')} in all"),
     ]
+    prompt = _prompt(made.task, lm)
     why = {("task", *place): remark for place, remark in made.why.items()} | {
-        ("prompt", "length"): "tokens; {at_least: 1, at_most: 5} for any length in that range",
+        (
+            "prompt",
+            "length",
+        ): f"1 to {LENGTH} tokens, in our runs better on dev than exactly {LENGTH}"
+        if "tokens" in prompt
+        else f"tokens; {{at_most: {LENGTH}}} for 1 to {LENGTH}",
+        ("prompt", "tokens"): "300: common words, words of the texts, and of what the model "
+        "expects there; or all",
         ("optimisers",): f"without {GRADIENT}: {refused}"
         if refused
         else "others: rlprompt ls optimisers",
@@ -94,12 +105,23 @@ def make_draft(
         "name": name,
         "model": model,
         "task": made.section,
-        "prompt": {"length": LENGTH},
+        "prompt": prompt,
         "optimisers": [*optimisers],
         "seeds": [0],
         "budget": rows,
     }
     return Draft(content, why, tuple(said), seconds)
+
+
+def _prompt(task: Task, lm: FrozenLM) -> dict[str, Any]:
+    """What is searched for.
+
+    Of classes short prompts of words, which did better on dev than five tokens of any kind
+    (`experiments/LOG.md`, one part switched off at a time), where the tokenizer has words.
+    """
+    if isinstance(task, ClassificationTask) and common_words(lm, typable_tokens(lm)):
+        return {"length": {"at_most": LENGTH}, "tokens": "words"}
+    return {"length": LENGTH}
 
 
 def _optimisers(lm: FrozenLM) -> tuple[tuple[str, ...], str]:
@@ -129,7 +151,9 @@ def _measured(made: DraftTask, lm: FrozenLM, optimisers: tuple[str, ...]) -> tup
 def _plan(made: DraftTask, lm: FrozenLM, optimisers: tuple[str, ...]) -> Plan:
     methods = {name: make_optimiser(name, {}) for name in optimisers}
     rows = max(TRIAL_ROWS, FEWEST_PROMPTS * prompt_rows(made.task))
-    return make_plan(Experiment("draft", made.task, lm, methods, Budget(rows), length=LENGTH))
+    prompt = PromptConfig.model_validate(_prompt(made.task, lm))
+    space: dict[str, Any] = {"length": prompt.lengths, "tokens": prompt.tokens}
+    return make_plan(Experiment("draft", made.task, lm, methods, Budget(rows), **space))
 
 
 def _fixed(plan: Plan) -> float:

@@ -30,7 +30,7 @@ from rlprompt.tasks.likelihood import LOG_LIKELIHOOD
 from rlprompt.tasks.word_choice import ChosenWord, choose_words, denied
 from rlprompt.template import MASK, PROMPT, Template, TemplateText
 
-# Tokens of a searched prompt.
+# Tokens of a searched prompt, at the most.
 LENGTH = 5
 # Examples a class for train and as many for dev; in all, where answers are written.
 SHOTS, WRITTEN_SHOTS = 16, 32

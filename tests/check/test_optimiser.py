@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -95,6 +96,36 @@ class OneSeed(Simple):
         super().run(objective, space, np.random.default_rng(0))
 
 
+class OnBlocks(Simple):
+    """Scores prompts on one example, and those of one batch on all in the end."""
+
+    def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
+        objective.evaluate([space.sample(np.random.default_rng(0)) for _ in range(8)])
+        while True:
+            objective.evaluate([space.sample(rng) for _ in range(8)], examples=[0])
+
+
+class DrawsFromSystemOnBlocks(OnBlocks):
+    def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
+        system = np.random.default_rng(int.from_bytes(os.urandom(8)))
+        super().run(objective, space, system)
+
+
+class OneSeedOnBlocks(OnBlocks):
+    def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
+        super().run(objective, space, np.random.default_rng(0))
+
+
+class NeverScoresWhole(Simple):
+    """Scores prompts half by half, which makes a whole only where parts add up."""
+
+    def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
+        while True:
+            prompts = [space.sample(rng) for _ in range(8)]
+            for half in ([0, 1], [2, 3]):
+                objective.evaluate(prompts, half)
+
+
 class LeavesTheSpace(Simple):
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         objective.evaluate([TokenPrompt((5,))])
@@ -170,6 +201,9 @@ FAULTS = [
     Fault(SeedsGlobal(), "random-state", "torch"),
     Fault(KeepsState(), "deterministic", "draw from `rng` alone"),
     Fault(OneSeed(), "seeds", "two seeds searched alike"),
+    Fault(DrawsFromSystemOnBlocks(), "deterministic", "from prompt 9 on"),
+    Fault(OneSeedOnBlocks(), "seeds", "two seeds searched alike"),
+    Fault(NeverScoresWhole(), "picks", "score the best on all of them (where examples"),
     Fault(LeavesTheSpace(), "in-space", "1 prompts lie outside"),
     Fault(Normalises(), "raises", "ZeroDivisionError: no spread"),
     Fault(StopsWhenFlat(), "flat", "a coarse reward is no reason to stop"),
@@ -197,7 +231,9 @@ def test_a_planted_fault_is_named(fault: Fault) -> None:
         assert fault.optimiser == DrawsFromGlobal() or random_states() == before
 
 
-@pytest.mark.parametrize("optimiser", [Simple(), RandomSearch(), SoftPromptTuning()])
+@pytest.mark.parametrize(
+    "optimiser", [Simple(), OnBlocks(), RandomSearch(halving=0.25), SoftPromptTuning()]
+)
 def test_a_good_optimiser_passes(optimiser: Any) -> None:
     before = random_states()
     report = check_optimiser(optimiser)

@@ -26,6 +26,14 @@ def test_prompts_differ_and_where_it_is_flat_they_do_not() -> None:
         assert (np.ptp(rewards, axis=0).max() == 0) == flat
 
 
+def test_where_train_is_scored_together_rewards_hang_on_the_others_and_elsewhere_not() -> None:
+    task, prompts = ToyTask(scored_together=True), [TokenPrompt((1,)), TokenPrompt((2,))]
+    for split, hangs in (("train", True), ("dev", False)):
+        examples = task.splits.parts()[split]
+        whole, part = (task.rewards(None, prompts, some) for some in (examples, examples[:2]))
+        assert (np.abs(whole[:, :2] - part).max() > 1e-3) == hangs
+
+
 def test_its_gradient_is_that_of_the_mean_reward() -> None:
     task, rng = ToyTask(), np.random.default_rng(0)
     vectors, step = rng.standard_normal((2, 4)), 1e-3 * rng.standard_normal((2, 4))

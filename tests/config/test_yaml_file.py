@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from experiment_files import GOOD, read, read_task
 
 from rlprompt.config.registry import make_optimiser
-from rlprompt.config.schema import config_from_json
+from rlprompt.config.schema import OWN, config_from_json
 from rlprompt.config.yaml_file import ConfigError, load_config
 from rlprompt.prompt import Length
 
@@ -154,6 +155,19 @@ def test_the_demo_is_a_good_file() -> None:
     assert len(config.optimisers) == 6
     for one in config.optimisers:
         make_optimiser(one.name, one.settings)
+
+
+@pytest.mark.parametrize("path", sorted(DEMO.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_is_a_good_file(
+    path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for task, seed in itertools.product(("sst-2", "agnews", "cr"), (13, 21, 42)):
+        (folder / "kshot" / task / f"16-{seed}").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    config = load_config(path)
+    assert config.name == path.stem
+    for one in config.optimisers:
+        make_optimiser(one.name, {key: one.settings[key] for key in one.settings if key not in OWN})
 
 
 def test_an_override_wins_and_none_leaves_the_file(folder: Path) -> None:

@@ -12,16 +12,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exports import TOKENS, class_task, export, soft, splits, writing_task
+from exports import TOKENS, WORDS, class_task, export, soft, splits, writing_task
+from numpy.typing import NDArray
 from tiny import tiny_lm, tiny_model, tiny_tokenizer
 
+from rlprompt.agents.random_search import RandomSearch
+from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.data.examples import Columns, Splits
 from rlprompt.data.rows import Rows
+from rlprompt.export.export import export_prompt
 from rlprompt.export.folder import ExportedPrompt, load_prompt
 from rlprompt.export.prediction import BATCH, BadRowsError, Prediction
 from rlprompt.export.server import Classified, PromptServer
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
+from rlprompt.search.optimiser import Optimiser
+from rlprompt.search.run import search
+from rlprompt.tasks.classification import ClassificationTask
 
 TEXTS = ["the film was great", "it was terrible", "the film"]
 
@@ -40,6 +47,17 @@ def plain_log_probabilities(lm: FrozenLM, prompt: Prompt, text: str) -> list[flo
     return [(logits[word[0]] - logits.exp().sum().log()).item() for word in words]
 
 
+def softmax(scores: Sequence[float]) -> NDArray[np.float64]:
+    return np.array(np.exp(scores) / np.exp(scores).sum())
+
+
+def prior_on_train(task: ClassificationTask, lm: FrozenLM, prompt: Prompt) -> NDArray[np.float64]:
+    # A template puts no space before the prompt.
+    train = [example.fields["text"].rstrip() for example in task.splits.train]
+    each = [softmax(plain_log_probabilities(lm, prompt, text)) for text in train]
+    return np.array(np.mean(each, axis=0))
+
+
 @pytest.mark.parametrize("kind", ["tokens", "soft"])
 def test_calibrated_probabilities_are_those_of_plain_transformers(
     kind: str, tmp_path: Path, lm: FrozenLM
@@ -49,12 +67,7 @@ def test_calibrated_probabilities_are_those_of_plain_transformers(
     export(tmp_path, lm, prompt, task)
     answers = load_prompt(tmp_path).predict(TEXTS, lm)
 
-    def softmax(scores: Sequence[float]) -> Any:
-        return np.exp(scores) / np.exp(scores).sum()
-
-    # A template puts no space before the prompt.
-    train = [example.fields["text"].rstrip() for example in task.splits.train]
-    prior = np.mean([softmax(plain_log_probabilities(lm, prompt, t)) for t in train], axis=0)
+    prior = prior_on_train(task, lm, prompt)
     for text, answer in zip(TEXTS, answers, strict=True):
         assert isinstance(answer, Classified)
         among = softmax(plain_log_probabilities(lm, prompt, text))
@@ -66,6 +79,22 @@ def test_calibrated_probabilities_are_those_of_plain_transformers(
         assert answer.probability == max(answer.chances.values())
         assert answer.label == ("negative", "positive")[int(expected.argmax())]
         assert expected.tolist() != pytest.approx(among.tolist(), abs=1e-3)  # the prior counts
+
+
+@pytest.mark.parametrize("method", [RandomSearch(batch=4), SoftPromptTuning()])
+def test_what_a_search_found_is_exported_with_its_own_prior(
+    method: Optimiser[Any], tmp_path: Path, lm: FrozenLM
+) -> None:
+    task = class_task(calibration="batch")
+    found = search(task, lm, method, budget=48, length=3)
+    usage = export_prompt(found, tmp_path, lm, task).facts.task.usage
+    assert usage is not None
+    assert usage.prior is not None
+    assert usage.prior == task.class_prior(lm, found.best.prompt)
+    expected = prior_on_train(task, lm, found.best.prompt)
+    assert np.exp([usage.prior[c] for c in WORDS]) == pytest.approx(expected, abs=1e-5)
+    # Another prompt, such as one that was scored along with it, has another.
+    assert expected != pytest.approx(prior_on_train(task, lm, TOKENS), abs=1e-4)
 
 
 def test_the_model_writes_what_transformers_writes(tmp_path: Path, lm: FrozenLM) -> None:

@@ -53,6 +53,28 @@ def test_what_a_method_cost_is_in_rows_tokens_and_seconds(page: Page) -> None:
     assert (row["tokens"], row["own tokens"]) == (f"{rows * 31.5:,.0f}", f"{15 * 120:,}")
 
 
+def test_rows_of_early_stopping_have_a_column_where_there_are_any(tmp_path: Path) -> None:
+    """They are outside the budget, and part of all rows."""
+
+    def stopped(entry: RunEntry, result: Result) -> Changed:
+        if (entry.optimiser, entry.seed) == ("greedy", 2):
+            return entry, result
+        rows = {"early stopping": 40 + entry.seed, **result.outside_rows}
+        return entry, replace(result, outside_rows=rows)
+
+    plain, page = small(tmp_path / "a"), small(tmp_path / "b", change_run=stopped)
+    column = "rows: early stopping"
+    random, greedy = (table(page, "ledger")[name] for name in ("random", "greedy"))
+    assert (random.pop(column), greedy.pop(column)) == ("123", "81")
+    assert random == table(plain, "ledger")["random"]  # which has no such column
+    assert rows_in_all(page) == rows_in_all(plain) + 123 + 81
+
+
+def rows_in_all(page: Page) -> int:
+    (words,) = (label for label, _ in page.facts if label.endswith("rows in all"))
+    return int(words.split()[0].replace(",", ""))
+
+
 def test_tokens_that_one_run_does_not_know_are_not_summed(tmp_path: Path) -> None:
     def forget(entry: RunEntry, result: Result) -> Changed:
         known = None if entry.seed == 0 else result.tokens_per_row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from fakes import FakeTask, fake_splits
 from tiny import tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
+from rlprompt.check.toy import Call, ToyTask
 from rlprompt.data.load import Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TextPrompt, TokenPrompt
@@ -19,6 +21,7 @@ from rlprompt.search.allocation import halve, halving_cost, race, race_winners
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Evaluation, Objective
 from rlprompt.search.run import search
+from rlprompt.search.space import TokenSpace
 from rlprompt.types import Floats
 
 E = 16
@@ -166,6 +169,20 @@ def test_random_search_halves_and_spends_what_there_is(rows: int) -> None:
     if rows == 1601:  # and 100 where each is scored on all examples
         assert len(seen) > 220
     assert search(Noisy(), tiny_lm(), optimiser, rows, seed=1, length=2).points == result.points
+
+
+@pytest.mark.parametrize(("together", "n_prompts"), [(False, 250), (True, 214)])
+def test_how_many_prompts_halving_sees(together: bool, n_prompts: int) -> None:
+    """Fewer where examples are scored together, as survivors are then scored anew."""
+    calls = list[Call]()
+    task = ToyTask(32, scored_together=together, asked=calls.append)
+    objective = Objective(task, tiny_lm(), Budget(3200))
+    space = TokenSpace(length=5, allowed=np.arange(50))
+    with contextlib.suppress(BudgetExhausted):
+        RandomSearch(halving=0.25).run(objective, space, np.random.default_rng(0))
+    first = task.splits.train[objective.order[0]]
+    seen = [len(prompts) for prompts, examples, _ in calls if first in examples[:8] == examples]
+    assert sum(seen) == n_prompts
 
 
 def test_a_share_of_the_examples_is_a_share() -> None:

@@ -10,11 +10,13 @@ import pytest
 from spellings import CHAT_TEMPLATE
 from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
+from rlprompt.check.toy import toy_lm
 from rlprompt.config.tasks import parse_task
 from rlprompt.config.yaml_file import load_config
 from rlprompt.data.roles import guess_roles
 from rlprompt.data.survey import survey
 from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import Length
 from rlprompt.studies import draft as drafting
 from rlprompt.studies.draft import Draft, make_draft
 from rlprompt.studies.draft_file import draft_text
@@ -244,6 +246,31 @@ class TestDraft:
         assert draft.content["optimisers"] == ["random", "ppo"]
         assert "without soft-prompt: it has no vectors" in told(draft)
 
+    @pytest.mark.parametrize("kind", ["classes", "no words", "answers"])
+    def test_prompts_are_short_and_of_words_where_there_are_classes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        measured = []
+
+        def noted(experiment: Any) -> Plan:
+            measured.append((experiment.length, experiment.tokens))
+            return plan(experiment, 0.01, 1.0)
+
+        monkeypatch.setattr(drafting, "make_plan", noted)
+        lm = toy_lm() if kind == "no words" else tiny_lm()  # a token a letter
+        labels = CITIES if kind == "answers" else ["good", "bad"] * 12
+        draft = self.draft(films(tmp_path, labels), lm)
+        text = draft_text(draft.content, draft.why)
+        if kind == "classes":
+            assert draft.content["prompt"] == {"length": {"at_most": 5}, "tokens": "words"}
+            assert measured == [(Length(5), {"words": 300})]
+            assert "  length: {at_most: 5}              # 1 to 5 tokens, in our runs better" in text
+            assert "  tokens: words                     # 300: common words, words of" in text
+        else:
+            assert draft.content["prompt"] == {"length": 5}
+            assert measured == [(5, "all")]
+            assert "  length: 5                         # tokens; {at_most: 5} for 1 to 5" in text
+
     def test_the_text_of_a_file_says_the_same(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -253,6 +280,7 @@ class TestDraft:
         (tmp_path / "films.yaml").write_text(text)
         config = load_config(tmp_path / "films.yaml")
         assert config.budget == draft.content["budget"]
+        assert config.prompt.lengths == Length(5)
         assert config.task is not None
         for key, value in draft.content["task"].items():
             assert getattr(config.task, key) == value

@@ -10,7 +10,7 @@ import pytest
 from forks import done
 from study_results import ledgers, results
 
-N_PROMPTS, N_KILLS = 80, 16
+N_PROMPTS, N_KILLS = 80, 40
 # New moments each time; a failure shows them.
 SEED = secrets.randbelow(1 << 30)
 

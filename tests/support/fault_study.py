@@ -1,4 +1,4 @@
-"""A study of six families of optimiser, two on blocks of examples, for tests that kill it.
+"""A study of seven families of optimiser, three on blocks of examples, for tests that kill it.
 
 `main` does the study in three folders of one, in a process of its own: `undisturbed`, in `killed`
 until it is killed, so many times and at random moments, and then to its end, and in `shared` by two
@@ -24,6 +24,7 @@ from tiny import tiny_lm
 
 from rlprompt.agents.cma_es import CMAES
 from rlprompt.agents.greedy import Greedy
+from rlprompt.agents.grow import Grow
 from rlprompt.agents.ppo import PPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
@@ -50,6 +51,7 @@ OPTIMISERS: dict[str, Optimiser[Any]] = {
     "cma-es": CMAES(dimension=8, population=4),
     "soft-prompt": SoftPromptTuning(batch=2, loss="cross_entropy", average=0.9, restarts=2),
     "ppo": PPO(),
+    "grow": Grow(words=20),
 }
 
 

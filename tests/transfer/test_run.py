@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from command_line import ROWS, rlprompt, write_data
+from numpy.typing import NDArray
 from small_experiments import experiment, task
 from tiny import tiny_lm, tiny_model, tiny_tokenizer
 from transferred_study import byte_lm, transferred
@@ -308,9 +309,11 @@ class Fixed:
         objective.evaluate([TokenPrompt(self.ids)])
 
 
-def moved(out: Path, ids: tuple[int, ...], *models: FrozenLM, split: str = "test") -> Transfer:
-    """A prompt of these ids on its own model and others."""
-    made = experiment(optimisers={"fixed": Fixed(ids)})
+def moved(
+    out: Path, ids: tuple[int, ...], *models: FrozenLM, split: str = "test", **fields: Any
+) -> Transfer:
+    """A prompt of these ids on its own model and others; fields as for `experiment`."""
+    made = experiment(optimisers={"fixed": Fixed(ids)}, **fields)
     compare(made, out)
     with Store(out / FILE) as store:
         found, _ = found_prompts(store, [made])
@@ -318,6 +321,32 @@ def moved(out: Path, ids: tuple[int, ...], *models: FrozenLM, split: str = "test
         for i, lm in enumerate((made.lm, *models)):
             list(done.go(lm, [TargetTask("films", lambda _: made.task)], of_study=i == 0))
     return done.file
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_at_home_batch_calibration_takes_out_the_prior_on_train(tmp_path: Path, split: str) -> None:
+    lm, ids = tiny_lm(), tiny_lm().encode(" it was")
+    films = task(calibration="batch", reward="cross_entropy")
+
+    def chances(of: str) -> NDArray[np.float64]:
+        queries = films.queries(lm, films.splits.parts()[of])
+        loglik = lm.score([TokenPrompt(ids)], queries)[0].double().numpy()
+        return np.array(np.exp(loglik) / np.exp(loglik).sum(1, keepdims=True))
+
+    def reward(prior_of: str) -> float:
+        weighed = chances(split) / chances(prior_of).mean(0)
+        labels = [[*films.label_words].index(one.label) for one in films.splits.parts()[split]]
+        right = weighed[range(len(labels)), labels] / weighed.sum(1)
+        return float(np.log(right).mean())
+
+    done = moved(tmp_path, ids, split=split, task=films)
+    (found,) = done.entries
+    assert found.form == "as found"
+    assert found.score is not None
+    assert found.stored is not None
+    assert found.score.reward == pytest.approx(reward("train"), abs=1e-5)
+    assert found.stored.reward == pytest.approx(reward("train"), abs=1e-5)
+    assert abs(reward("train") - reward(split)) > 1e-3
 
 
 class TestTyping:

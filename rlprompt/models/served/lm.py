@@ -28,7 +28,7 @@ from rlprompt.models.fingerprint import SERVED, TOLD, Fingerprint
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.noise import Noise
 from rlprompt.models.scorer import Over
-from rlprompt.models.served import letters
+from rlprompt.models.served import characters
 from rlprompt.models.served.abilities import (
     CHATS,
     TEXTS,
@@ -192,7 +192,7 @@ class ServedLM(FrozenLM):
         Raises:
             ControlTokenError: A field holds a character that stands for the border of a message.
         """
-        return letters.spelt(pieces)
+        return characters.spelt(pieces)
 
     def decode(self, ids: Sequence[int], after: Sequence[int] = ()) -> str:
         """The text of characters.
@@ -200,9 +200,9 @@ class ServedLM(FrozenLM):
         Raises:
             ServerError: They are no characters.
         """
-        if not letters.are_letters(ids):
+        if not characters.are_characters(ids):
             self._refuse("token prompts", "it is given text; search texts (prompt: {kind: text})")
-        return letters.read(ids)
+        return characters.read(ids)
 
     def chat(self, messages: tuple[Message, ...]) -> str:
         """The messages of a chat in one text, from which they are read again when it is sent.
@@ -217,7 +217,7 @@ class ServedLM(FrozenLM):
                 "a last message of the assistant",
                 "an OpenAI-compatible server writes that message itself; leave it out",
             )
-        return letters.joined(messages)
+        return characters.joined(messages)
 
     # What tasks ask.
 
@@ -334,7 +334,7 @@ class ServedLM(FrozenLM):
 
     def _place(self, text: str) -> tuple[Endpoint, Json]:
         """Where a text goes, and as what."""
-        if messages := letters.parted(text):
+        if messages := characters.parted(text):
             return CHATS, {"messages": [message._asdict() for message in messages]}
         if not self.abilities.texts:
             self._refuse(
@@ -349,7 +349,7 @@ class ServedLM(FrozenLM):
         places = [place for stop in decoding.stop if (place := text.find(stop)) >= 0]
         text = text[: min(places)] if places else text
         end: Ended = "length" if ended == "length" and not places else "end token"
-        return Generated(letters.spelt([Piece(text)]), text, end)
+        return Generated(characters.spelt([Piece(text)]), text, end)
 
     def _logliks(self, pairs: Sequence[tuple[Prompt, Query]]) -> list[list[float]]:
         """Log-likelihoods of each pair's candidates, nats."""
@@ -368,11 +368,11 @@ class ServedLM(FrozenLM):
         return found
 
     def _echoes(self, text: str) -> bool:
-        return self.abilities.echo and not letters.parted(text)
+        return self.abilities.echo and not characters.parted(text)
 
     def _n_top(self, text: str) -> int:
         """How many of the likeliest first tokens are told after a text."""
-        return self.abilities.top_of_chat if letters.parted(text) else self.abilities.top_of_text
+        return self.abilities.top_of_chat if characters.parted(text) else self.abilities.top_of_text
 
     def _scoring(self, text: str, words: Sequence[str]) -> list[Request]:
         """The requests that tell log-likelihoods of words after a text."""
@@ -416,7 +416,7 @@ class ServedLM(FrozenLM):
         n_top = self._n_top(text)
         missing = [word for word in words if word not in top]
         if missing:
-            after = f"...{letters.plain(text)[-60:]}"
+            after = f"...{characters.plain(text)[-60:]}"
             raise ServerError(
                 f"the server at {self.where} tells the log-likelihoods of the {n_top} likeliest "
                 f"first tokens alone, and {missing[0]!r} is none of them after {after!r}, so it "

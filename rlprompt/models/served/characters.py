@@ -43,7 +43,7 @@ def spelt(pieces: Sequence[Piece]) -> Ids:
     return tuple(CHARACTERS + ord(character) for character in text)
 
 
-def are_letters(ids: Sequence[int]) -> bool:
+def are_characters(ids: Sequence[int]) -> bool:
     """Whether ids are those of characters, and not of tokens."""
     return all(0 <= i - CHARACTERS <= 0x10FFFF for i in ids)
 

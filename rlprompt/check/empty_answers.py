@@ -13,7 +13,7 @@ from rlprompt.template import Template
 SILENT = 0.9
 
 
-def silence(answers: Mapping[str, Sequence[str]], task: Task) -> str:
+def empty_answers(answers: Mapping[str, Sequence[str]], task: Task) -> str:
     """What to say where a model writes nothing under any of some prompts, and what may help; or "".
 
     Args:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rlprompt.models.writing import Writer
 
 
-class Unpaid:
+class ModelQueries:
     """The part of an `Objective` that costs no rows."""
 
     lm: FrozenLM

@@ -12,7 +12,7 @@ from fakes import fake_splits
 from tiny import tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.check.silence import silence
+from rlprompt.check.empty_answers import empty_answers
 from rlprompt.check.task import check_task
 from rlprompt.search.budget import Budget
 from rlprompt.studies.experiment import Experiment
@@ -36,13 +36,14 @@ CHAT = Template.of({"system": "{prompt}", "user": "{text}"})
 
 def test_it_is_said_where_nearly_every_answer_under_every_prompt_is_empty() -> None:
     nothing = ("", " ", "\n") * 10
-    text = silence({"the empty prompt": nothing, "another": (*nothing[:28], "so", "no")}, TASK)
+    both = {"the empty prompt": nothing, "another": (*nothing[:28], "so", "no")}
+    text = empty_answers(both, TASK)
     assert text.startswith(
         "under the empty prompt and another the model writes nothing: 58 of 60 answers end at "
         "their first token, or are white space. What may help: `reward: log_likelihood`"
     )
-    assert silence({"the empty prompt": nothing, "another": ("a",) * 4 + ("",) * 26}, TASK) == ""
-    assert silence({}, TASK) == ""
+    assert empty_answers({**both, "another": ("a",) * 4 + ("",) * 26}, TASK) == ""
+    assert empty_answers({}, TASK) == ""
 
 
 @pytest.mark.parametrize(
@@ -57,13 +58,13 @@ def test_it_is_said_where_nearly_every_answer_under_every_prompt_is_empty() -> N
     ],
 )
 def test_what_a_task_has_is_not_advised(changes: Any, there: str, absent: str) -> None:
-    text = silence({"the empty prompt": ("", "")}, replace(TASK, **changes))
+    text = empty_answers({"the empty prompt": ("", "")}, replace(TASK, **changes))
     assert all(word in text for word in there.split("; "))
     assert not absent or absent not in text
 
 
 def test_a_task_of_ones_own_is_told_what_may_help_any() -> None:
-    text = silence({"the empty prompt": ("",)}, GoodTask())
+    text = empty_answers({"the empty prompt": ("",)}, GoodTask())
     assert text.endswith("What may help: a worked example in the template")
 
 
