@@ -90,7 +90,7 @@ def make_draft(
         (
             "prompt",
             "length",
-        ): f"1 to {LENGTH} tokens, in our runs better on dev than exactly {LENGTH}"
+        ): f"1 to {LENGTH} tokens; or a number, for exactly so many"
         if "tokens" in prompt
         else f"tokens; {{at_most: {LENGTH}}} for 1 to {LENGTH}",
         ("prompt", "tokens"): "300: common words, words of the texts, and of what the model "
