@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -71,6 +71,8 @@ class Play:
         """See `Optimiser.run`."""
         n = self.prompts
         if self.environment == "edits":
+            # A start of this search's own: the environment's is the same for all seeds.
+            space = replace(space, starts=space.starts or (space.sample(rng),))
             env: Any = EditPromptEnv(objective, space)
             if n is not None:
                 env = PromptVecEnv(EditEpisodes(objective, space, n, HORIZON, TOKENS, rng))
