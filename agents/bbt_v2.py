@@ -26,15 +26,18 @@ PROMPTS_A_BLOCK = 24
 class BBTv2(AskTell[PrefixSpace]):
     """Evolve the keys and values of a prefix prompt in a random subspace a layer, in turns.
 
-    BBTv2 (Sun et al. 2022, arXiv 2205.11200): each layer has a CMA-ES of its own, which takes a
-    generation while the other layers stay as they are, from the lowest layer to the highest and
-    around again. There a prompt's hidden states are moved at every layer, and nothing of them but
-    the layer's keys and values reaches the text, so here these are moved themselves: what PEFT
-    loads, and what `PrefixTuning` trains. Departures besides: where the budget is too small for all
-    layers, neighbours share a strategy; a layer stays at the best prompt that was scored, and not
-    at the best point of its strategy, whose reward was another when the other layers were; the
-    start is what the layers make of real tokens, scored first; and a strategy that stops begins
-    again with twice the population.
+    BBTv2 (Sun et al. 2022, arXiv 2205.11200; `deepbbt.py` of its code): each layer has a CMA-ES of
+    its own, which takes a generation while the other layers stay as they are, from the lowest layer
+    to the highest and around again. There a prompt's hidden states are moved at every layer, and
+    nothing of them but the layer's keys and values reaches the text, so here these are moved
+    themselves: what PEFT loads, and what `PrefixTuning` trains. Departures besides: where the
+    budget is too small for all layers, neighbours share a strategy; a layer stays at the best
+    prompt that was scored, and not at the best point of its strategy, whose reward was another when
+    the other layers were; the start is what the layers make of real tokens, scored first, and
+    theirs zeros; and as for `CMAES` the reward is the task's and not cross-entropy, the prompt is
+    not of 50 positions, the covariance is diagonal at such budgets, and a strategy that stops
+    begins again with twice the population. Like their last release, and unlike the first, it knows
+    no bounds.
 
     >>> from rlprompt import Evaluation
     >>> scale = np.ones((4, 2, 1, 1), np.float32)

@@ -25,19 +25,22 @@ from rlprompt.types import Floats, PromptKind
 class BDPL:
     """Learn for each position by itself which of a few tokens to write, by policy gradients.
 
-    BDPL (Diao et al. 2023, arXiv 2201.08531): positions are independent categorical distributions,
-    uniform at first, and the gradient of the expected reward is estimated from prompts drawn of
-    them, each reward less the mean of the others of its draw (their variance-reduced estimator,
-    which is the leave-one-out baseline).
+    BDPL (Diao et al. 2023, arXiv 2201.08531; `run_glue_discrete_LM.py` of its code): positions are
+    independent categorical distributions, uniform at first, and the gradient of the expected reward
+    is estimated from prompts drawn of them, each reward less the mean of the others of its draw
+    (their variance-reduced estimator, which for I prompts divides by I - 1 and so is the
+    leave-one-out baseline).
 
     Departures: the distributions are softmaxes of logits, which Adam climbs, and not probabilities
-    that are clipped and projected after each step; the tokens are the first of the space's own
-    order or common words, and not n-grams of the train texts with high mutual information, which
-    `tokens: words` comes nearest to; of a prompt that is drawn again the reward is known and not
-    paid again; where a draw brings nothing new, the logits are halved; in a space of several
-    lengths the length is one more such distribution. With starts, half of a position's probability
-    is on their tokens at first. The likeliest prompt is scored at the end, and chosen only if it is
-    better than the others.
+    that AdamW moves, with a weight decay of 0.1 and gradients cut to a norm of 3, and that are
+    clipped and projected after each step; what counts is the task's reward on all train examples,
+    and not cross-entropy on batches of up to 128; the tokens are the first of the space's own order
+    or common words, and not n-grams of the train texts with high mutual information, which `tokens:
+    words` comes nearest to; of a prompt that is drawn again the reward is known and not paid again;
+    where a draw brings nothing new, the logits are halved; in a space of several lengths the length
+    is one more such distribution. With starts, half of a position's probability is on their tokens
+    at first. The likeliest prompt is scored at the end, and chosen only if it is better than the
+    others.
 
     >>> from rlprompt import search
     >>> from rlprompt.check import ToyTask, toy_lm
@@ -51,8 +54,9 @@ class BDPL:
             not chosen by the train texts.
         samples: Prompts drawn for one step. The released code: 20. Ours, for a budget of a hundred
             prompts: half of that.
-        learning_rate: Adam's, of the logits. The released code has AdamW move probabilities, by
-            5e-5 unless told, in 400 steps at most; a hundred prompts are ten steps.
+        learning_rate: Adam's, of the logits. The released code moves probabilities, by 5e-5 unless
+            told and 1e-4 in its example, in 400 steps at most. Ours: a hundred prompts are ten
+            steps, in which 0.5 can take a token from one in 64 to seven in ten.
 
     Raises:
         ValueError: A setting is out of range.

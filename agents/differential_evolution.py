@@ -24,10 +24,11 @@ REACH = 3.0
 class DifferentialEvolution:
     """Evolve the coordinates of a soft prompt in a random subspace, with scipy.
 
-    Storn & Price 1997 (J. Global Optimization 11, 341-359) as in scipy: each prompt of a
-    generation is crossed with the best one plus the difference of two others, and the better of
-    both stays. The subspace and its scale are those of `CMAES`. Departure: the first generation is
-    Gaussian, as those of `CMAES` and `RandomSoft` are, and not a latin hypercube.
+    Storn & Price 1997 (J. Global Optimization 11, 341-359) as in scipy: each prompt of a generation
+    is crossed with the best one plus the difference of two others, and the better of both stays.
+    The subspace and its scale are those of `CMAES`, but for the bounds that scipy wants: no
+    coordinate passes 3 or -3. Departure: the first generation is Gaussian, as those of `CMAES` and
+    `RandomSoft` are, and not a latin hypercube.
 
     On a task and a model that cost next to nothing:
 

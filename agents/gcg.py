@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from rlprompt.agents.shared.continuation import continued
 from rlprompt.agents.shared.ranges import check_ranges
+from rlprompt.agents.shared.shortlist import shortlist
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import halve, halving_size
 from rlprompt.search.objective import Objective
 from rlprompt.search.pools import first_words
 from rlprompt.search.space import TokenSpace
-from rlprompt.types import Floats, Loss, PromptKind
+from rlprompt.types import Loss, PromptKind
 
 # Of the first prompts: common words that half of them are drawn of, as in `Grow`; the share of the
 # budget that they may cost; and draws for each, of which those are taken that can be typed.
@@ -29,23 +30,28 @@ WORDS, POOL, TRIES = 200, 1 / 5, 5
 class GCG:
     """Change a token of the best prompt to one that the gradient says would help.
 
-    AutoPrompt (Shin et al. 2020, arXiv 2010.15980) and GCG (Zou et al. 2023, arXiv 2307.15043):
-    at the best prompt so far the gradient with respect to its embeddings is taken, and a token's
-    product with it is a guess at what the token would bring in the place of another. Of the most
-    promising at every position some are drawn, and their prompts are scored.
+    AutoPrompt (Shin et al. 2020, arXiv 2010.15980; `hotflip_attack` of its code) and GCG (Zou et
+    al. 2023, arXiv 2307.15043; `sample_ids_from_grad` of nanoGCG): at the best prompt so far the
+    gradient with respect to its embeddings is taken, and a token's product with it is a guess at
+    what the token would bring in the place of another. Of the most promising at every position some
+    are drawn, and their prompts are scored.
 
     Departures, for budgets of about a hundred prompts, where a step of these papers costs hundreds.
     The search begins with the starts, prompts of common words and random ones. A gradient, which
     costs as much as three prompts, is taken once for a prompt, and the best of all so far is gone
-    on from. Candidates are scored on a few examples first, the better ones on all (`halve`). The
-    gradient is that of the right answers' log-probability where the task has it, uncalibrated also
-    where rewards are calibrated, else of the reward. What the model would write has a say, as in
-    GReaTer (Das et al. 2025, arXiv 2412.09722).
-    Prompts that typed in the task's template would be other tokens are passed over, as GCG does by
-    the text alone; of one that is such itself they come last. In a space of several lengths a
-    candidate may also have a promising token more, or a token less.
+    on from, where GCG goes on from the best of a step, be it worse, and AutoPrompt changes one
+    position where that is better on other batches than the gradient's. Candidates are scored on a
+    few examples first, the better ones on all (`halve`). The gradient is that of the right answers'
+    log-probability where the task has it, uncalibrated also where rewards are calibrated, else of
+    the reward. What the model would write after the tokens before has a say, where GReaTer (Das et
+    al. 2025, arXiv 2412.09722; `morph_control` of its code) has the gradient choose among what the
+    model would write there after several examples. Prompts that typed in the task's template would
+    be other tokens are passed over, as GCG does by the text alone; of one that is such itself they
+    come last. In a space of several lengths a candidate may also have a promising token more, or a
+    token less.
 
-    nanoGCG: `candidates=512, top_k=256, likelihood=0`; AutoPrompt: 10 of one position a step.
+    nanoGCG has `candidates=512, top_k=256, likelihood=0`, and AutoPrompt 10 candidates of one
+    position a step; with these settings the search still begins, halves and goes on as ours does.
 
     >>> from rlprompt import search
     >>> from rlprompt.check import ToyTask, toy_lm
@@ -58,7 +64,7 @@ class GCG:
         top_k: Tokens on the shortlist of a position. GCG: 256, of which ours would try a few.
         likelihood: Weight of the model's log-probability of a token after those before it, against
             the gradient's guess, both in standard deviations over the allowed tokens, 0 or more.
-            0 is the gradient alone, as in the papers.
+            0 is the gradient alone, as in the papers; 0.3 is ours.
 
     Raises:
         ValueError: A setting is out of range; or, from `run`, the task has no gradient.
@@ -161,25 +167,6 @@ class GCG:
 
         others = () if parent and typed(parent) else filterfalse(typed, prompts)
         return chain(filter(typed, prompts), others)
-
-
-def shortlist(
-    gains: NDArray[np.floating], written: NDArray[np.floating], weight: float, top_k: int
-) -> NDArray[np.int64]:
-    """The most promising tokens at each position, (L, K) columns, the best first.
-
-    By what the gradient says each would bring, (L, N), and the model's log-probabilities, (L, N),
-    with their weight, both in standard deviations of their rows. Of equals the earlier is first.
-    """
-    scores = _standard(gains) + weight * _standard(written)
-    return np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
-
-
-def _standard(rows: NDArray[np.floating]) -> Floats:
-    centred = rows - rows.mean(axis=1, keepdims=True, dtype=np.float64)
-    spread = centred.std(axis=1, keepdims=True)
-    standard: Floats = centred / np.where(spread > 0, spread, 1)
-    return standard
 
 
 def _moves(

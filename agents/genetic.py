@@ -27,11 +27,12 @@ Edit = Literal["delete", "swap", "add"]
 class Genetic:
     """Cross the best prompts so far and change a token here and there, generation by generation.
 
-    The genetic algorithm of EvoPrompt (Guo et al. 2024, arXiv 2309.08532) with operators on tokens
-    in the place of a language model that rewrites texts. Two parents, each the winner of a
-    tournament, are cut in two, and the beginning of one goes on with the end of the other; then
-    tokens are drawn anew, some of them from what the frozen model would write there, which costs no
-    rows. The best of all prompts so far are the next parents, and no prompt is scored twice.
+    The genetic algorithm of EvoPrompt (Guo et al. 2024, arXiv 2309.08532; `GAEvoluter` of its code)
+    with operators on tokens in the place of a language model that rewrites texts. Two parents, each
+    the winner of a tournament, are cut in two, and the beginning of one goes on with the end of the
+    other; then tokens are drawn anew, some of them from what the frozen model would write there,
+    which costs no rows. The best of all prompts so far are the next parents, and no prompt is
+    scored twice.
 
     The first generation has the starts, in half of what they leave of it edits of theirs, and
     random prompts. The edits are those of GrIPS (Prasad et al. 2023, arXiv 2203.07281) on spans,
@@ -42,6 +43,8 @@ class Genetic:
 
     GrIPS rewards label frequencies of high entropy as well. The reward here is the task's own, so
     that is left out: `calibration` and balanced metrics are the means against one class for all.
+    EvoPrompt's differential evolution is left out too: without a model that tells how two prompts
+    differ, it is one more way to cross them; over vectors it is `DifferentialEvolution`.
 
     >>> from rlprompt import search
     >>> from rlprompt.check import ToyTask, toy_lm
@@ -55,10 +58,11 @@ class Genetic:
         children: Prompts of each later generation. EvoPrompt: as many as parents. Ours: half, so
             that what is learnt is used sooner.
         tournament: Parents drawn, of which the best is taken. EvoPrompt draws them by their
-            rewards, which rewards below zero forbid.
+            rewards, which rewards below zero forbid; its code's other way, `tour`, draws 2.
         mutation: Tokens of a child drawn anew on average, above 0; of a short one, all at most.
+            Ours.
         guided: Share of these that come from what the model would write after those before, where
-            it tells that; the others are drawn uniformly. 0 to 1.
+            it tells that; the others are drawn uniformly. 0 to 1. Ours.
 
     Raises:
         ValueError: A setting is out of range.

@@ -26,8 +26,10 @@ class Greedy(AskTell[TokenSpace]):
     token is nearest the answer, and prompts that differ late share most of their computation.
 
     The discrete descent of AutoPrompt (Shin et al. 2020, arXiv 2010.15980) and GCG (Zou et al.
-    2023, arXiv 2307.15043) without their gradient: replacements are drawn uniformly. No prompt is
-    scored twice. When every replacement in a prompt is known, the search goes on from the next
+    2023, arXiv 2307.15043) without their gradient: replacements are drawn uniformly. With it that
+    is `GCG`; and to score rivals on a part of the examples first is `Grow`, where this is to stay
+    the plain method that they are held against, with a full reward of everything it saw. No prompt
+    is scored twice. When every replacement in a prompt is known, the search goes on from the next
     best prompt.
 
     In a space of several lengths a round may also insert a token, before or after any other, or

@@ -42,7 +42,8 @@ class Grow:
             the most common of those that are allowed (`first_words`).
         beam: Prompts that grow in a round.
         first: Share of the budget that starts and single words may cost, above 0 and below 1.
-        share: Share of what is left that a round may cost, above 0 and at most 1.
+        share: Share of what is left that a round may cost, above 0 and at most 1. All four numbers
+            are ours, not tuned.
 
     Raises:
         ValueError: A setting is out of range.

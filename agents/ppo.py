@@ -28,10 +28,11 @@ SIGMA = 0.5
 class PPO:
     """Learn to write a prompt token by token.
 
-    PPO (Schulman et al. 2017, arXiv 1707.06347) on RLPrompt's process (Deng et al. 2022, arXiv
-    2205.12548): a frozen language model writes, a small adapter changes what it writes. Departures
-    from RLPrompt: PPO and not soft Q-learning; the adapter is a vector a position and not an MLP
-    (`TokenPolicy` says why); the policy model is the task's own; top-k is a choice.
+    PPO (Schulman et al. 2017, arXiv 1707.06347, eq. 7) on RLPrompt's process (Deng et al. 2022,
+    arXiv 2205.12548, section 2.2): a frozen language model writes, a small adapter changes what it
+    writes. Departures from RLPrompt: PPO and not soft Q-learning; the adapter is a vector a
+    position and not an MLP (`TokenPolicy` says why); the policy model is the task's own; top-k is a
+    choice.
 
     A prompt's reward counts relative to its rollout's mean, as in RLPrompt, in units of the spread
     of all rewards so far. Nothing is discounted: an episode has one reward, at its end. A policy
@@ -85,7 +86,6 @@ class PPO:
     learning_rate: float = 0.1
     clip: float = 0.4
     components: int = 64
-    # None and no other default: studies that were made before these settings go on.
     entropy: float | None = None
     top_k: int | None = None
     top_p: float | None = None
@@ -132,13 +132,15 @@ class PPO:
 class SoftPPO:
     """Learn a Gaussian for each vector of a soft prompt, in random subspaces.
 
-    PPO (Schulman et al. 2017, arXiv 1707.06347) in the subspaces of Black-Box Tuning (Sun et al.
-    2022, arXiv 2201.03514), one for each vector. The mean of each vector hangs on its position
+    PPO (Schulman et al. 2017, arXiv 1707.06347, eq. 7) in the subspaces of Black-Box Tuning (Sun et
+    al. 2022, arXiv 2201.03514), one for each vector. The mean of each vector hangs on its position
     alone: the process is deterministic and always starts alike. Rewards and randomness are treated
     as in `PPO`.
 
-    It beats random search over vectors (`RandomSoft`) on a made-up task and is not shown to on a
-    real one: with 100 prompts and one seed on SST-2 its first and last rollouts earned the same.
+    It beats random search over vectors (`RandomSoft`) on a made-up task, and not on real ones: mean
+    test accuracy over six cells (three tasks, two draws of each) was 0.675, and 0.677 at random
+    (3,200 rows, experiments/LOG.md). Five or six rollouts of 16 have to tell 100 coordinates apart,
+    those of 5 vectors.
 
     On a task and a model that cost next to nothing:
 

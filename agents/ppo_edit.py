@@ -30,13 +30,17 @@ PATIENCE = 20
 class EditPPO:
     """Learn which edits make a prompt better: replace, insert, delete or swap tokens.
 
-    PPO (Schulman et al. 2017, arXiv 1707.06347) on the process of TEMPERA (Zhang et al. 2023, arXiv
-    2211.11890), where an edit earns by how much it raises the reward. Departures: the prompt is one
-    for all texts, so nothing is paid when it is used, where TEMPERA edits anew for each text; edits
-    are of tokens, not of examples and templates; the reward is the task's mean over train and is
-    not multiplied; and the policy is a few numbers and no attention: it guesses what each token is
-    worth at each place, and the likelier edits are those that put a better one in the place of a
-    worse one. A hundred prompts are three rollouts, of which there is little to learn.
+    PPO (Schulman et al. 2017, arXiv 1707.06347, eq. 7) on the process of TEMPERA (Zhang et al.
+    2023, arXiv 2211.11890; `LMForwardEnvNoPrefix` of its code), where an edit earns by how much it
+    raises the reward. Departures: the prompt is one for all texts, so nothing is paid when it is
+    used, where TEMPERA edits anew for each text; edits are of tokens, not of examples and
+    templates; the reward is the task's mean over train and is not multiplied; and the policy is a
+    few numbers and no attention: it guesses what each token is worth at each place, and the
+    likelier edits are those that put a better one in the place of a worse one. A hundred prompts
+    are three rollouts, of which there is little to learn, so settings are those of `PPO`: TEMPERA's
+    command, for 3 million edits, has a rate of 6e-4 that falls to 0, 4 epochs, a clip of 0.2, a
+    discount of 0.999, a bonus of 0.01 for entropy, and normalised observations, where here nothing
+    is discounted, entropy earns nothing, and observations stay as they are.
 
     A search keeps the best prompt on the way, so the policy never stops, and each rollout begins
     with the best prompt so far. No prompt is paid for twice. Rewards count above the mean of the

@@ -25,10 +25,12 @@ class PrefixTuning(Ascent[PrefixSpace]):
 
     Prefix tuning (Li & Liang 2021, arXiv 2101.00190) and P-tuning v2 (Liu et al. 2022, arXiv
     2110.07602): the model is told at every layer what a soft prompt tells the first one. The start
-    is what the layers make of real tokens. Departures: the numbers are trained as they are and not
-    made by a network of two layers; a step is measured in what the keys, or the values, of a layer
-    differ by between tokens, so that all layers move alike; and a step, a loss and a path as those
-    of soft prompts (`SoftPromptTuning`).
+    is what the layers make of real tokens. Departures: the numbers are trained as they are, as in
+    P-tuning v2, and not made by the network of two layers of Li & Liang's section 4.3; answers are
+    read off the frozen head, where P-tuning v2 trains a linear one besides (`PrefixEncoder` and
+    `BertPrefixForSequenceClassification` of its code); a step is measured in what the keys, or the
+    values, of a layer differ by between tokens, so that all layers move alike; and a step, a loss
+    and a path as those of soft prompts (`SoftPromptTuning`).
 
     The prompt comes first in the template. There are as many numbers as a soft prompt has, times
     what keys and values of all layers are wider than an embedding: 20 times in SmolLM2-135M, so a
@@ -44,7 +46,9 @@ class PrefixTuning(Ascent[PrefixSpace]):
 
     Args:
         learning_rate: Step of each number, in standard deviations of its layer's keys or values
-            between tokens. 0.1 is that of `SoftPromptTuning`.
+            between tokens. 0.1 is that of `SoftPromptTuning`. Theirs know no such unit: 5e-5 for
+            the weights of Li & Liang's network, and for numbers as they are 5e-3 (RTE) or 3e-2
+            (CoNLL 2003), say, in P-tuning v2's scripts.
         weight_decay: AdamW's, towards the start.
         batch: Train examples of a step; this and what follows as in `SoftPromptTuning`.
         loss: What is climbed.

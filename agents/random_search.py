@@ -44,7 +44,6 @@ class RandomSearch(AskTell[TokenSpace]):
     searches: ClassVar[PromptKind] = "tokens"
 
     batch: int = 32
-    # None and no other default: studies that were made before the setting go on.
     halving: float | None = None
 
     def __post_init__(self) -> None:

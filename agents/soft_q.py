@@ -38,11 +38,11 @@ PRESETS: Mapping[Preset, Hyperparameters] = {
 class SoftQ:
     """Learn to write a prompt token by token, by soft Q-learning.
 
-    RLPrompt (Deng et al. 2022, arXiv 2205.12548), which is the soft Q-learning of Guo et al. (2021,
-    arXiv 2106.07704) on a frozen model with a small network in it (`SoftQPolicy`): draw prompts,
-    take steps down two path-consistency losses (`consistency_loss`), and once in a while score the
-    prompt that the policy holds to be the likeliest. What is learnt from has rewards of mean 0 and
-    standard deviation `scale`.
+    RLPrompt (Deng et al. 2022, arXiv 2205.12548, sections 2.2 and 2.3; `SQLModule` of its code),
+    which is the soft Q-learning of Guo et al. (2021, arXiv 2106.07704) on a frozen model with a
+    small network in it (`SoftQPolicy`): draw prompts, take steps down two path-consistency losses
+    (`consistency_loss`), and once in a while score the prompt that the policy holds to be the
+    likeliest. What is learnt from has rewards of mean 0 and standard deviation `scale`.
 
     `preset: paper` has the settings of the paper and its released code, which are for 12,000 draws
     of 16 prompts. A hundred prompts move nothing with them, so that the default, `small`, learns

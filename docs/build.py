@@ -256,7 +256,7 @@ def methods() -> dict[str, str]:
         )
     made = {}
     for name, point in points.items():
-        searches, costs, when = rows[name].split(" | ")
+        _, searches, costs, when = rows[name].split(" | ")
         made[f"methods/{name}.md"] = (
             f"# {name}\n\nIt searches **{searches}**. A step costs {costs}.\n\n"
             f"**When:** {when}\n\n"

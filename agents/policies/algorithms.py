@@ -10,16 +10,19 @@ import importlib
 import importlib.util
 import inspect
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pydantic
 from stable_baselines3 import TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from rlprompt._utils.plugins import load_object
-from rlprompt._utils.suggest import advice
+from rlprompt._utils.suggest import advice, reason
+from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.envs.episodes import Episodes
 from rlprompt.types import PromptKind
 
@@ -56,6 +59,20 @@ INSTEAD: Mapping[PromptKind, str] = {
 }
 # Arguments of a constructor that a search gives, or has no use for.
 OWN = ("env", "seed", "tensorboard_log", "verbose", "_init_setup_model")
+# Ranges of what is left to say: out of them an algorithm learns nothing and does not say so, or
+# ends when prompts are paid for. Whole numbers with their least values, numbers above 0, shares.
+LEAST = {
+    "batch_size": 1,
+    "buffer_size": 1,
+    "learning_starts": 0,
+    "n_epochs": 1,
+    "n_steps": 1,
+    "policy_delay": 1,
+    "target_update_interval": 1,
+    "train_freq": 1,
+}
+ABOVE_ZERO = ("clip_range", "clip_range_vf", "learning_rate", "tau")
+SHARES = ("exploration_final_eps", "exploration_fraction", "gae_lambda", "gamma", "tau")
 
 
 def find_algorithm(name: str, kind: PromptKind) -> type[BaseAlgorithm]:
@@ -92,30 +109,57 @@ def _known(name: str, kind: PromptKind) -> Any:
     return getattr(importlib.import_module(known[name]), name)
 
 
-def parameters_of(algorithm: type[BaseAlgorithm]) -> list[str]:
+def parameters_of(algorithm: type[BaseAlgorithm]) -> dict[str, inspect.Parameter]:
     """Keyword arguments of its constructor, with those that `**kwargs` hands on."""
-    names = list[str]()
+    found = dict[str, inspect.Parameter]()
     for one in inspect.getmro(algorithm):
         made_by = vars(one).get("__init__")
         own = inspect.signature(made_by).parameters.values() if made_by else ()
-        names += [p.name for p in own if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        for parameter in own:
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                found.setdefault(parameter.name, parameter)
         if made_by and all(p.kind is not p.VAR_KEYWORD for p in own):
             break
-    return names
+    return found
 
 
 def check_arguments(algorithm: type[BaseAlgorithm], settings: Mapping[str, Any]) -> None:
     """Refuse what the algorithm does not take.
 
     Raises:
-        ValueError: It has no such setting, or a search sets that itself.
+        ValueError: It has no such setting, a search sets that itself, or a value is of another type
+            than the algorithm says or out of range.
     """
-    known = [name for name in parameters_of(algorithm) if name not in ("self", *OWN)]
-    for name in settings:
+    known = {n: p for n, p in parameters_of(algorithm).items() if n not in ("self", *OWN)}
+    for name, value in settings.items():
         if name in OWN:
             raise ValueError(f"{name} is no setting of a search: leave it out")
         if name not in known:
             raise ValueError(f"{algorithm.__name__} has no setting {name!r}{advice(name, known)}")
+        kind = known[name].annotation
+        if kind is inspect.Parameter.empty or isinstance(kind, str):
+            continue  # an algorithm of one's own need not say
+        config = pydantic.ConfigDict(arbitrary_types_allowed=True, strict=True)
+        try:
+            pydantic.TypeAdapter(kind, config=config).validate_python(value)
+        except pydantic.ValidationError as error:
+            problem = reason(error.errors()[0])
+            raise ValueError(f"{algorithm.__name__}: {name} {problem}") from None
+    _check_ranges(settings)
+
+
+def _check_ranges(settings: Mapping[str, Any]) -> None:
+    # A frequency may have a unit, a rate be a function of what is left.
+    numbers = {n: v[0] if isinstance(v, tuple) and v else v for n, v in settings.items()}
+    numbers = {n: v for n, v in numbers.items() if isinstance(v, int | float)}
+    least = {n: LEAST[n] for n in numbers if n in LEAST}
+    check_ranges(SimpleNamespace(**numbers), least, tuple(n for n in ABOVE_ZERO if n in numbers))
+    for name in SHARES:
+        if not 0 <= numbers.get(name, 0) <= 1:
+            raise ValueError(f"{name} is a share, 0 to 1, got {numbers[name]}")
+    steps = numbers.get("gradient_steps", 1)
+    if steps < 1 and steps != -1:
+        raise ValueError(f"gradient_steps is 1 or more, or -1 for one an action, got {steps}")
 
 
 def arguments(

@@ -4,11 +4,11 @@
     pi(a | s) = pi_0(a | s) exp(Q(s, a) - V(s))        V(s) = log sum_a pi_0(a | s) exp Q(s, a)
 
 h(s) is the frozen model's last hidden state after the tokens so far, in whose place the head is
-given what the network makes of it, as in RLPrompt (Deng et al. 2022, arXiv 2205.12548;
-`LMAdaptorModel` of the released code). Tokens that the head holds to be alike so have like values.
-The network gives next to nothing at first, whatever the model itself would write, and so the first
-policy is pi_0: all tokens are as likely as each other, and where prompts differ in length, one more
-action stops as often as `PPO` does at first (`stop_prior`).
+given what the network makes of it, as in RLPrompt (Deng et al. 2022, arXiv 2205.12548, section 2.2
+and appendix A.1; `LMAdaptorModel` of the released code). Tokens that the head holds to be alike so
+have like values. The network gives next to nothing at first, whatever the model itself would write,
+and so the first policy is pi_0: all tokens are as likely as each other, and where prompts differ in
+length, one more action stops as often as `PPO` does at first (`stop_prior`).
 """
 
 from __future__ import annotations

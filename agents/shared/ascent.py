@@ -62,7 +62,6 @@ class Ascent(ABC, Generic[S]):
     batch: int | None = 8
     loss: Loss | None = "cross_entropy"
     average: float | None = 0.9
-    # None and no other default: studies that were made before these settings go on.
     restarts: int | None = None
     pull: float | None = None
 

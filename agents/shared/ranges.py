@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
 
 
 def check_ranges(
     settings: object, at_least: Mapping[str, int], above_zero: tuple[str, ...] = ()
 ) -> None:
-    """Refuse numbers out of range; None is in every range.
+    """Refuse numbers out of range, and what is no number; None is in every range.
 
     >>> from types import SimpleNamespace
     >>> check_ranges(SimpleNamespace(batch=0), {"batch": 1})
@@ -19,17 +21,24 @@ def check_ranges(
 
     Args:
         settings: Whose attributes they are.
-        at_least: Names of those that have a least value, and that.
-        above_zero: Names of those that are above 0 and finite.
+        at_least: Names of whole numbers that have a least value, and that.
+        above_zero: Names of numbers that are above 0 and finite.
 
     Raises:
         ValueError: One is out of range.
     """
     for name, least in at_least.items():
-        value = getattr(settings, name)
+        value = _number(settings, name, Integral, "a whole number")
         if value is not None and value < least:
             raise ValueError(f"{name} is {least} or more, got {value}")
     for name in above_zero:
-        value = getattr(settings, name)
+        value = _number(settings, name, Real, "a number")
         if value is not None and not 0 < value < math.inf:
             raise ValueError(f"{name} is above 0, got {value}")
+
+
+def _number(settings: object, name: str, kind: type, what: str) -> Any:
+    value = getattr(settings, name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+        raise ValueError(f"{name} is {what}, got {value!r}")
+    return value

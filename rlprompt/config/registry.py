@@ -20,6 +20,19 @@ from rlprompt._utils.plugins import load_object
 from rlprompt._utils.suggest import advice, reason
 from rlprompt.types import PromptKind, RegistryKind
 
+# Names of papers and systems, and the search method here that follows them.
+FOLLOWED = {
+    "a2c": "rl",
+    "autoprompt": "gcg",
+    "bbt": "cma-es",
+    "evoprompt": "genetic",
+    "grips": "genetic",
+    "p-tuning": "prefix",
+    "pso": "differential-evolution",
+    "rlprompt": "soft-q",
+    "tempera": "ppo-edit",
+}
+
 if TYPE_CHECKING:
     from rlprompt.search.optimiser import Optimiser
     from rlprompt.tasks.base import Task
@@ -39,7 +52,8 @@ def find(kind: RegistryKind, name: str) -> EntryPoint:
     """
     known = entries(kind)
     if name not in known:
-        raise ValueError(f"no {kind} is called {name!r}{advice(name, known)}")
+        meant = FOLLOWED.get(name.lower(), name) if kind == "optimiser" else name
+        raise ValueError(f"no {kind} is called {name!r}{advice(meant, known)}")
     return known[name]
 
 

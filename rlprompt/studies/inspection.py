@@ -31,8 +31,7 @@ class LedgerEntry:
 
     Attributes:
         prompt: The prompt; None for a soft prompt that was not the best of its batch.
-        text: The text of a prompt that is one, or tokens; None for others, and of tokens where the
-            study was made before texts were kept.
+        text: The text of a prompt that is one, or tokens; None for others.
         digest: Its content hash.
         rows: Rows spent when its reward was known.
         reward: Mean over all train examples; None as long as some have not been scored.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords
+from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic
 from tiny import tiny_lm
 
 from rlprompt.agents import grow
@@ -184,6 +184,35 @@ def test_words_grow_together_where_random_draws_do_not() -> None:
         assert stayed > drawn.mean_reward + 0.3
 
 
+@dataclass(frozen=True)
+class OneEditAway(Synthetic):
+    """A prompt and one that is better; no other is worth anything, so no insertion leads there."""
+
+    start: tuple[int, ...] = ()
+    better: tuple[int, ...] = ()
+
+    def worth(self, lm: FrozenLM, prompt: Prompt) -> float:
+        assert isinstance(prompt, TokenPrompt)
+        return {self.start: 0.5, self.better: 1.0}.get(prompt.ids, 0.0)
+
+
+@pytest.mark.parametrize("seed", range(1, 3))
+@pytest.mark.parametrize("kept", [(0, 2), (0, 3, 2)], ids=["left out", "replaced"])
+def test_where_growth_stalls_a_word_is_left_out_or_replaced(
+    kept: tuple[int, ...], seed: int
+) -> None:
+    """With insertions first, their hundreds would take the rows of a hundred prompts."""
+    lm = tiny_lm()
+    allowed = TokenSpace.from_lm(lm, 4).allowed
+    words = common_words(lm, allowed)
+    start, better = (tuple(words[i] for i in which) for which in ((0, 1, 2), kept))
+    space = TokenSpace(4, allowed, shortest=1, starts=(TokenPrompt(start),))
+    objective = Objective(OneEditAway(start=start, better=better), lm, Budget(100 * N_EXAMPLES))
+    with contextlib.suppress(BudgetExhausted):
+        Grow(words=60).run(objective, space, RNG(seed))
+    assert objective.ledger.best(1)[0].prompt == TokenPrompt(better)
+
+
 def test_what_has_dropped_out_is_not_paid_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """No round has a rival of an earlier one, found on the same first examples then."""
     rounds = list[Sequence[Prompt]]()
@@ -289,10 +318,14 @@ def test_soft_prompt_tuning_steps_by_its_learning_rate_whatever_the_rewards_scal
         (CMAES, {"alpha": 0}, "above 0"),
         (SoftPromptTuning, {"learning_rate": float("nan")}, "above 0"),
         (SoftPromptTuning, {"weight_decay": -1}, "0 or more"),
+        (SoftPromptTuning, {"learning_rate": "x"}, "learning_rate is a number, got 'x'"),
+        (Grow, {"words": "x"}, "words is a whole number, got 'x'"),
+        (Grow, {"beam": 1.5}, "beam is a whole number, got 1.5"),
+        (Grow, {"beam": True}, "beam is a whole number, got True"),
     ],
 )
 def test_settings_out_of_range_are_refused(
-    make: type, settings: dict[str, float], message: str
+    make: type, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         make(**settings)

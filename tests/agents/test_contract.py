@@ -58,9 +58,11 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     Genetic(),
     BDPL(),
     SoftQ(width=64),
+    SoftQ("paper", width=64),
     GCG(),
     Demonstrations(),
     CMAES(dimension=8, population=8),
+    CMAES(dimension=8, population=8, basis="tokens"),
     DifferentialEvolution(),
     SoftPromptTuning(),
     PrefixTuning(),
@@ -134,6 +136,12 @@ def test_every_registered_optimiser_is_here() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     registered = project["project"]["entry-points"]["rlprompt.optimisers"].values()
     assert {f"{type(o).__module__}:{type(o).__name__}" for o in OPTIMISERS} == set(registered)
+
+
+def test_every_method_is_a_file_that_can_be_read_in_one_go() -> None:
+    files = list((Path(__file__).parents[2] / "agents").glob("*.py"))
+    assert files
+    assert not [file.name for file in files if len(file.read_text("utf-8").splitlines()) > 200]
 
 
 @every

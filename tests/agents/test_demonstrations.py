@@ -103,6 +103,16 @@ class TestSearch:
         found = search(task, tiny_lm(), Demonstrations(at_most=3), budget=200 * N, seed=0)
         assert task.read(found.best.prompt) == [7, 3]
 
+    def test_it_beats_choices_drawn_at_random(self) -> None:
+        """Of as many prompts as the rows pay for, the best that were drawn, whatever train says."""
+        task, lm, n_prompts = Telling(), tiny_lm(), 20
+        for seed in range(3):
+            found = search(task, lm, Demonstrations(at_most=4), n_prompts * N, seed=seed)
+            rng = np.random.default_rng(seed)
+            choices = [rng.permutation(N)[: rng.integers(1, 5)] for _ in range(n_prompts)]
+            drawn = [task.worth(lm, TextPrompt(task.shown(some.tolist()))) for some in choices]
+            assert task.worth(lm, found.best.prompt) > max(drawn)
+
     @pytest.mark.parametrize("seed", [1, 2])
     def test_no_prompt_has_more_than_so_many_or_one_twice(self, seed: int) -> None:
         asked = list[Prompt]()

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from synthetic import N_EXAMPLES, HiddenWords, SlopedWords
 from tiny import TinyKind, tiny_lm
 
-from rlprompt.agents.gcg import GCG, shortlist
+from rlprompt.agents.gcg import GCG
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.random_search import RandomSearch
+from rlprompt.agents.shared.shortlist import shortlist
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt

@@ -36,7 +36,18 @@ def by_a2c(envs: PromptVecEnv) -> None:
     A2C("MlpPolicy", envs, n_steps=3, learning_rate=0.01, device="cpu").learn(10**9)
 
 
-@pytest.mark.parametrize("optimiser", [Play(at_random), Play(by_a2c, prompts=8)])
+every = pytest.mark.parametrize(
+    "optimiser",
+    [
+        Play(at_random),
+        Play(by_a2c, prompts=8),
+        Play(at_random, environment="edits"),
+        Play(by_a2c, prompts=8, environment="edits"),
+    ],
+)
+
+
+@every
 def test_the_budget_ends_it_and_a_prompt_is_picked_and_tested(optimiser: Play) -> None:
     for length in (3, Length(3, 2)):
         found = search(HiddenWords(), tiny_lm(), optimiser, ROWS, length=length)
@@ -46,7 +57,7 @@ def test_the_budget_ends_it_and_a_prompt_is_picked_and_tested(optimiser: Play) -
         assert found.settings["function"] == optimiser.function.__name__
 
 
-@pytest.mark.parametrize("optimiser", [Play(at_random), Play(by_a2c, prompts=8)])
+@every
 def test_it_keeps_the_promises_of_an_optimiser(optimiser: Play) -> None:
     problems = check_optimiser(optimiser, tiny_lm(), n_prompts=20).problems
     # JSON has no functions, so a result has the name of this one.
@@ -63,6 +74,22 @@ def test_starts_are_scored_first() -> None:
     task = Noted()
     search(task, tiny_lm(), Play(at_random), ROWS, length=3, start=" good bad film")
     assert task.asked[0].ids == tiny_lm().encode(" good bad film")
+
+
+@pytest.mark.parametrize("prompts", [None, 4])
+def test_edits_are_of_the_start_and_paid_once(prompts: int | None) -> None:
+    task, lm = Noted(), tiny_lm()
+
+    def edit(env: Any) -> None:
+        env.reset()
+        env.step(0 if prompts is None else np.zeros(prompts, dtype=np.int64))
+
+    method = Play(edit, prompts, "edits")
+    found = search(task, lm, method, ROWS, length=3, start=" good bad film")
+    assert found.n_prompts == 2  # the start and one edit of it, be it of four prompts
+    start, edited = task.asked[:2]
+    assert start.ids == lm.encode(" good bad film")
+    assert edited.ids[1:] == start.ids[1:]
 
 
 def test_every_generator_that_it_draws_from_hangs_on_the_seed() -> None:
@@ -106,3 +133,6 @@ def test_what_cannot_be_played_is_refused() -> None:
         Play(wrong)
     with pytest.raises(ValueError, match="prompts is 1 or more, or None for one alone, got 0"):
         Play(at_random, prompts=0)
+    other: Any = "words"
+    with pytest.raises(ValueError, match="environment is 'words'; give tokens or edits"):
+        Play(at_random, environment=other)

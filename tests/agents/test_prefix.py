@@ -83,6 +83,13 @@ def moved(objective: Objective) -> Floats:
     return spreads
 
 
+def drawn(n_prompts: int) -> list[float]:
+    """Rewards of prompts around the start."""
+    rng, space = np.random.default_rng(5), around(deep(), 3)
+    prompts = (space.prompt(rng.standard_normal(space.start.size)) for _ in range(n_prompts))
+    return [HiddenLayers().worth(deep(), prompt) for prompt in prompts]
+
+
 class TestPrefixTuning:
     def test_all_layers_go_the_same_way_in_a_step(self) -> None:
         """Adam's first step is the learning rate in every number, whatever a layer's spread is."""
@@ -97,6 +104,12 @@ class TestPrefixTuning:
         assert start == pytest.approx(-2.0, abs=0.4)
         assert objective.ledger.best_reward is not None
         assert objective.ledger.best_reward > 0.2 * start
+
+    def test_it_beats_prompts_drawn_around_the_start(self) -> None:
+        """At equal rows, though a step costs three prompts."""
+        found = searched(PrefixTuning(), 200).ledger.best_reward
+        assert found is not None
+        assert found > max(drawn(200)) + 0.1
 
     def test_further_ways_up_begin_elsewhere(self) -> None:
         two = PrefixTuning(restarts=2, batch=None, average=None, loss=None, weight_decay=0.0)
@@ -160,12 +173,9 @@ class TestBBTv2:
 
     def test_it_beats_prompts_drawn_around_the_start(self) -> None:
         """On a reward of all layers, at equal rows."""
-        rng, space = np.random.default_rng(5), around(deep(), 3)
-        drawn = [space.prompt(rng.standard_normal(space.start.size)) for _ in range(200)]
-        worth = [HiddenLayers().worth(deep(), prompt) for prompt in drawn]
         found = searched(BBTv2(), 200).ledger.best_reward
         assert found is not None
-        assert found > max(worth) + 0.1
+        assert found > max(drawn(200)) + 0.1
 
     @pytest.mark.parametrize(
         "settings", [{"blocks": 0}, {"dimension": 1}, {"population": 3}, {"alpha": 0}]

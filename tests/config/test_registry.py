@@ -11,6 +11,7 @@ import pytest
 from rlprompt.agents.greedy import Greedy
 from rlprompt.config import registry
 from rlprompt.config.registry import (
+    FOLLOWED,
     checked_task,
     entries,
     import_task,
@@ -45,6 +46,16 @@ def test_a_wrong_setting_is_named(settings: dict[str, object], message: str) -> 
     with pytest.raises(ValueError, match="optimiser greedy") as caught:
         make_optimiser("greedy", settings)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [*FOLLOWED.items(), ("RLPrompt", "soft-q"), ("greeedy", "greedy")]
+)
+def test_the_name_of_a_paper_leads_to_the_method_that_follows_it(name: str, meant: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"no optimiser is called {name!r}; did you mean {meant!r}"
+    ):
+        make_optimiser(name, {})
 
 
 MINE = """

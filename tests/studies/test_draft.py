@@ -264,7 +264,7 @@ class TestDraft:
         if kind == "classes":
             assert draft.content["prompt"] == {"length": {"at_most": 5}, "tokens": "words"}
             assert measured == [(Length(5), {"words": 300})]
-            assert "  length: {at_most: 5}              # 1 to 5 tokens, in our runs better" in text
+            assert "  length: {at_most: 5}              # 1 to 5 tokens; or a number" in text
             assert "  tokens: words                     # 300: common words, words of" in text
         else:
             assert draft.content["prompt"] == {"length": 5}
