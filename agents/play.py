@@ -70,12 +70,13 @@ class Play:
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
         n = self.prompts
-        if self.environment == "edits":
+        env: Any
+        if self.environment == "edits" and n is not None:
+            env = PromptVecEnv(EditEpisodes(objective, space, n, HORIZON, TOKENS, rng))
+        elif self.environment == "edits":
             # A start of this search's own: the environment's is the same for all seeds.
-            space = replace(space, starts=space.starts or (space.sample(rng),))
-            env: Any = EditPromptEnv(objective, space)
-            if n is not None:
-                env = PromptVecEnv(EditEpisodes(objective, space, n, HORIZON, TOKENS, rng))
+            own = replace(space, starts=space.starts or (space.sample(rng),))
+            env = EditPromptEnv(objective, own)
         else:
             if space.starts:
                 objective.evaluate(space.starts)

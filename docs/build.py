@@ -256,9 +256,9 @@ def methods() -> dict[str, str]:
         )
     made = {}
     for name, point in points.items():
-        _, searches, costs, when = rows[name].split(" | ")
+        after, searches, costs, when = rows[name].split(" | ")
         made[f"methods/{name}.md"] = (
-            f"# {name}\n\nIt searches **{searches}**. A step costs {costs}.\n\n"
+            f"# {name}\n\nAfter: {after}. It searches **{searches}**. A step costs {costs}.\n\n"
             f"**When:** {when}\n\n"
             f"```yaml\noptimisers: [{name}]   # or {{name: {name}, ...}} with settings\n```\n\n"
             f"::: rlprompt.agents.{point}\n"

@@ -140,12 +140,18 @@ def check_arguments(algorithm: type[BaseAlgorithm], settings: Mapping[str, Any])
         if kind is inspect.Parameter.empty or isinstance(kind, str):
             continue  # an algorithm of one's own need not say
         config = pydantic.ConfigDict(arbitrary_types_allowed=True, strict=True)
+        plain = value.item() if isinstance(value, np.generic) else value
         try:
-            pydantic.TypeAdapter(kind, config=config).validate_python(value)
+            pydantic.TypeAdapter(kind, config=config).validate_python(plain)
+        except pydantic.errors.PydanticUserError:
+            continue  # it names what is not there to look at
         except pydantic.ValidationError as error:
             problem = reason(error.errors()[0])
             raise ValueError(f"{algorithm.__name__}: {name} {problem}") from None
-    _check_ranges(settings)
+    try:
+        _check_ranges(settings)
+    except ValueError as error:
+        raise ValueError(f"{algorithm.__name__}: {error}") from None
 
 
 def _check_ranges(settings: Mapping[str, Any]) -> None:

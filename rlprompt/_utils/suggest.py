@@ -24,8 +24,8 @@ PLAIN = {
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
     "model_type": "must be keys with values",
-    "string_pattern_mismatch": "must be a plain name of letters, digits, _, - and ., which "
-    "begins with none of the last two",
+    "string_pattern_mismatch": "must be a plain name of letters, digits, _, - and . that does "
+    "not begin with - or .",
     "string_too_short": "must not be empty",
     "string_type": "must be text; put it in quotes",
     "too_short": "must not be empty",

@@ -23,14 +23,25 @@ from rlprompt.types import PromptKind, RegistryKind
 # Names of papers and systems, and the search method here that follows them.
 FOLLOWED = {
     "a2c": "rl",
+    "ape": "instructions",
     "autoprompt": "gcg",
     "bbt": "cma-es",
+    "black-box-tuning": "cma-es",
+    "dqn": "rl",
     "evoprompt": "genetic",
+    "gepa": "instructions",
+    "greater": "gcg",
     "grips": "genetic",
-    "p-tuning": "prefix",
-    "pso": "differential-evolution",
+    "opro": "instructions",
+    "p-tuning": "soft-prompt",
+    "p-tuning-v2": "prefix",
+    "prompt-tuning": "soft-prompt",
+    "protegi": "instructions",
     "rlprompt": "soft-q",
+    "sac": "rl-soft",
+    "td3": "rl-soft",
     "tempera": "ppo-edit",
+    "trpo": "rl",
 }
 
 if TYPE_CHECKING:

@@ -45,13 +45,15 @@ class LabelReader:
         classes: The classes.
         spellings: Other spellings of classes in the data, such as `{"0": "negative"}`.
         numbered: Classes in the order of the numbers 0, 1, ... that data without names have.
+
+    Attributes:
         unknown: How often labels were no class, in the order of the rows.
     """
 
     classes: Sequence[str]
     spellings: Mapping[str, str] = field(default_factory=dict)
     numbered: Sequence[str] = ()
-    unknown: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter, init=False)
     _codes: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     _by_position: bool = False
 

@@ -25,7 +25,7 @@ def pick_device(device: str) -> torch.device:
         where = torch.device(device)
     except RuntimeError:
         raise ValueError(
-            f"device {device!r} is none that PyTorch has; give cpu, cuda, cuda:N or auto"
+            f"device {device!r} is not one that PyTorch has; give cpu, cuda, cuda:N or auto"
         ) from None
     try:
         torch.empty(0, device=where)

@@ -55,7 +55,7 @@ def load(
             package is missing (`LoadError`).
     """
     if dtype not in (*DTYPES, "auto"):
-        raise ValueError(f"dtype {dtype!r} is none; give one of {', '.join(DTYPES)} or auto")
+        raise ValueError(f"dtype {dtype!r} is not known; give one of {', '.join(DTYPES)} or auto")
     more = dict(options or {})
     revision = more.pop("revision", None) or revision
     source, where = _resolve(name, revision)

@@ -63,6 +63,11 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
+def merged_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy in float32 with its active adapters merged, see `merged`."""
+    return merged(_float_copy(model))
+
+
 @torch.no_grad()
 def merge_obstacle(model: PreTrainedModel) -> str:
     """Why `merged` gives no copy that says the same, or ""; it tries on one, in float32."""
@@ -72,7 +77,7 @@ def merge_obstacle(model: PreTrainedModel) -> str:
     if kept:
         return kept
     try:
-        copied = torch.nn.Module.float(copy.deepcopy(model))
+        copied = _float_copy(model)
         ids = some_ids(copied)
         expected = _logits(copied, ids)
         found = _logits(merged(copied), ids)
@@ -81,6 +86,10 @@ def merge_obstacle(model: PreTrainedModel) -> str:
             raise
         return first_line(error)
     return "" if agree(expected, found) else "merged, it says something else"
+
+
+def _float_copy(model: PreTrainedModel) -> PreTrainedModel:
+    return torch.nn.Module.float(copy.deepcopy(model))
 
 
 def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ an interval is about other seeds on these examples.
 
 Searches on tasks with the same train and dev examples draw the same with one seed, and share its
 luck across these tasks as well. Counted as independent, of equal methods on two such tasks that
-share four fifths of it 14 % are found to differ at 5 %, on four tasks 27 %. `draws` says which
-tasks share them: what varies independently is then their sum, unit by unit (`blocks`).
+share four fifths of it 14 % are found to differ at 5 %, on four 29 % (with five seeds). `draws`
+says which tasks share them: what varies independently is then their sum, unit by unit (`blocks`).
 
 >>> scores = np.array([[[0.6], [0.8]], [[0.5], [0.5]]])  # 2 splits, 2 seeds, 1 task
 >>> over_splits(scores).round(3).tolist()

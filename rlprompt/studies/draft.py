@@ -117,7 +117,7 @@ def _prompt(task: Task, lm: FrozenLM) -> dict[str, Any]:
     """What is searched for.
 
     Of classes short prompts of words, which did better on dev than five tokens of any kind
-    (`experiments/LOG.md`, one part switched off at a time), where the tokenizer has words.
+    (one part switched off at a time), where the tokenizer has words.
     """
     if isinstance(task, ClassificationTask) and common_words(lm, typable_tokens(lm)):
         return {"length": {"at_most": LENGTH}, "tokens": "words"}

@@ -6,7 +6,6 @@ adapter of its own is merged into the copy's weights first.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from transformers import PreTrainedModel
 from rlprompt._utils.seeding import seeded
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.merging import merged
+from rlprompt.models.merging import merged_copy
 from rlprompt.models.plain import answers_at
 from rlprompt.models.scorer import embed
 from rlprompt.prompt import Prompt
@@ -310,7 +309,7 @@ def _figures(
 def _copy(lm: FrozenLM, method: Method, seed: int) -> Any:
     # In evaluation mode, as it is frozen: dropout would be one more thing to choose. With its
     # adapter in its weights, which a new one would take the place of.
-    model = merged(torch.nn.Module.float(copy.deepcopy(lm.model)))
+    model = merged_copy(lm.model)
     with seeded(seed):
         return method.begin(model)
 

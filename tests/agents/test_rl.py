@@ -281,18 +281,22 @@ def test_one_of_another_package_that_chooses_numbers_is_refused_unpaid(own: str)
         (SoftRL, {"algorithm": "TD4"}, "no algorithm is called 'TD4'; did you mean 'TD3'?"),
         (SoftRL, {"dimension": 0}, "dimension is 1 or more, got 0"),
         (SoftRL, {"alpha": float("inf")}, "alpha is above 0, got inf"),
-        (RL, {"settings": {"n_steps": 0}}, "n_steps is 1 or more, got 0"),
+        (RL, {"settings": {"n_steps": 0}}, "A2C: n_steps is 1 or more, got 0"),
         (RL, {"settings": {"n_steps": 3.5}}, "A2C: n_steps must be a whole number, got 3.5"),
-        (RL, {"settings": {"learning_rate": 0}}, "learning_rate is above 0, got 0"),
+        (RL, {"settings": {"learning_rate": 0}}, "A2C: learning_rate is above 0, got 0"),
         (RL, {"settings": {"learning_rate": "1e-3"}}, "A2C: learning_rate must be a number, got"),
-        (RL, {"settings": {"gamma": 2}}, "gamma is a share, 0 to 1, got 2"),
+        (RL, {"settings": {"gamma": 2}}, "A2C: gamma is a share, 0 to 1, got 2"),
         (RL, {"settings": {"policy_kwargs": 3}}, "A2C: policy_kwargs must be keys with values"),
-        (RL, DQN | {"settings": {"train_freq": 0}}, "train_freq is 1 or more, got 0"),
-        (RL, DQN | {"settings": {"train_freq": (0, "step")}}, "train_freq is 1 or more, got 0"),
-        (RL, DQN | {"settings": {"batch_size": 0}}, "batch_size is 1 or more, got 0"),
-        (RL, DQN | {"settings": {"buffer_size": 0}}, "buffer_size is 1 or more, got 0"),
+        (RL, DQN | {"settings": {"train_freq": 0}}, "DQN: train_freq is 1 or more, got 0"),
+        (
+            RL,
+            DQN | {"settings": {"train_freq": (0, "step")}},
+            "DQN: train_freq is 1 or more, got 0",
+        ),
+        (RL, DQN | {"settings": {"batch_size": 0}}, "DQN: batch_size is 1 or more, got 0"),
+        (RL, DQN | {"settings": {"buffer_size": 0}}, "DQN: buffer_size is 1 or more, got 0"),
         (RL, DQN | {"settings": {"gradient_steps": "x"}}, "DQN: gradient_steps must be a whole"),
-        (RL, DQN | {"settings": {"gradient_steps": 0}}, "gradient_steps is 1 or more, or -1"),
+        (RL, DQN | {"settings": {"gradient_steps": 0}}, "DQN: gradient_steps is 1 or more, or -1"),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(
@@ -305,6 +309,7 @@ def test_what_cannot_be_is_refused_at_once(
 def test_what_an_algorithm_takes_is_not_refused() -> None:
     """A rate that falls, a frequency with its unit, a step for every action, nothing discounted."""
     RL("A2C", settings={"learning_rate": lambda left: 0.01 * left, "gamma": 1, "ent_coef": 0})
+    RL("A2C", settings={"n_steps": np.int64(16)})
     RL("DQN", settings={"train_freq": (4, "step"), "gradient_steps": -1, "learning_starts": 0})
     SoftRL("SAC", settings={"ent_coef": "auto", "learning_rate": 1})
 

@@ -203,8 +203,8 @@ def test_an_override_wins_and_none_leaves_the_file(folder: Path) -> None:
         (
             "name: small",
             "name: .up",
-            "small.yaml:1: name: must be a plain name of letters, digits, _, - and ., which begins "
-            "with none of the last two, got '.up'",
+            "small.yaml:1: name: must be a plain name of letters, digits, _, - and . that does "
+            "not begin with - or ., got '.up'",
         ),
         (
             "  shots: 2",
@@ -291,8 +291,14 @@ def test_a_file_that_is_missing_or_no_text_is_refused(folder: Path) -> None:
         load_config(folder / "binary.yaml")
 
 
+def test_a_number_may_be_written_by_its_exponent(folder: Path) -> None:
+    mine = "optimisers: [{name: rl, settings: {learning_rate: 1e-3, gamma: 1E0}}]\n"
+    (made,) = read(folder, re.sub(r"optimisers:\n(  .*\n)+", mine, GOOD)).optimisers
+    assert made.settings == {"settings": {"learning_rate": 0.001, "gamma": 1.0}}
+
+
 def test_labels_are_taken_as_written(folder: Path) -> None:
-    words = "{0: 1, 01: 2.5, no: yes, true: on, 2020-01-01: it}"
+    words = "{0: 1, 01: 2.5, no: yes, true: on, 2020-01-01: it, 1e3: 1}"
     task = read_task(folder, GOOD.replace("{negative: terrible, positive: great}", words))
     assert task.label_words == {
         "0": "1",
@@ -300,6 +306,7 @@ def test_labels_are_taken_as_written(folder: Path) -> None:
         "no": "yes",
         "true": "on",
         "2020-01-01": "it",
+        "1e3": "1",
     }
 
 

@@ -81,14 +81,14 @@ class TestNames:
 
 class TestChoices:
     def test_an_unknown_dtype_or_device_is_named(self) -> None:
-        with pytest.raises(ValueError, match="dtype 'int8' is none; give one of float32, bfloa"):
+        with pytest.raises(ValueError, match="dtype 'int8' is not known; give one of float32, b"):
             FrozenLM.load("smollm2-135m", dtype="int8")
         with pytest.raises(ValueError, match=r"cannot be used here: .*give cpu, cuda, cuda:N"):
             pick_device("cuda:99")
         for device in ("gpu", "tpu", ""):
             with pytest.raises(
                 ValueError,
-                match=f"^device '{device}' is none that PyTorch has; give cpu, cuda, cuda:N or a",
+                match=f"^device '{device}' is not one that PyTorch has; give cpu, cuda, cuda:N",
             ):
                 pick_device(device)
 

@@ -278,12 +278,18 @@ def test_what_is_no_part_of_one_study_is_refused_with_the_difference(
     assert not (tmp_path / "both").exists()
 
 
-@pytest.mark.parametrize("on_long_text", ["error", "skip"])
+@pytest.mark.parametrize(
+    ("section", "fitted"),
+    [
+        ({"data": "films.csv", "on_bad_rows": "error", "on_long_text": "error"}, False),
+        ({"data": "films.csv", "on_bad_rows": "error", "on_long_text": "skip"}, True),
+        ({"name": "sst2"}, True),
+    ],
+)
 def test_a_model_has_examples_of_its_own_only_where_they_are_fitted_to_it(
-    whole: Path, tmp_path: Path, on_long_text: str
+    whole: Path, tmp_path: Path, section: dict[str, str], fitted: bool
 ) -> None:
     a, b = (part(whole, tmp_path / name) for name in "ab")
-    section = {"data": "films.csv", "on_long_text": on_long_text}
     for folder, model in ((a, "one"), (b, "another")):
         there = read_summary(folder)
 
@@ -303,7 +309,7 @@ def test_a_model_has_examples_of_its_own_only_where_they_are_fitted_to_it(
         }
         write_summary(folder, _config(**config)(there.model_copy(update=changes)))
     write_summary(b, _task(fingerprint="fitted", examples={"train": 16})(read_summary(b)))
-    if on_long_text == "error":
+    if not fitted:
         with pytest.raises(SummaryError, match="different examples or settings of the task movie"):
             combine([a, b], tmp_path / "both")
         return
