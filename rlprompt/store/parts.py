@@ -42,8 +42,8 @@ APART = ("name", "device")
 def combine(folders: Sequence[Path], out: Path) -> Summary:
     """Write a folder with the summary and the searches of several studies, see `combined`.
 
-    It can be reported and opened like theirs; they stay as they are. It has no answers to go on
-    from, so that only its parts go on.
+    It goes by the folder's name, and can be reported and opened like theirs; they stay as they
+    are. It has no answers to go on from, so that only its parts go on.
 
     Args:
         folders: Two or more.
@@ -63,6 +63,7 @@ def combine(folders: Sequence[Path], out: Path) -> Summary:
             "folder with --out"
         )
     summary, files = combined(parts)
+    summary = summary.model_copy(update={"name": out.resolve().name})
     for file, (home, there) in files.items():
         folder = Path(home).resolve()
         path = (folder / there).resolve()

@@ -329,6 +329,7 @@ class TestCommand:
         done = self.run(a, b, "--out", tmp_path / "both")
         assert done.exit_code == 0, done.output
         assert "12 of 12 searches" in done.stdout
+        assert read_summary(tmp_path / "both").name == "both"
         assert "combines 2 studies" in (tmp_path / "both" / "report.html").read_text()
         shown = CliRunner().invoke(app, ["show", str(tmp_path / "both")])
         assert (shown.exit_code, shown.stderr.count("\n")) == (2, 1)
