@@ -257,8 +257,9 @@ def methods() -> dict[str, str]:
     made = {}
     for name, point in points.items():
         after, searches, costs, when = rows[name].split(" | ")
+        lead = f"It is {after}." if after.startswith("a control") else f"After {after}."
         made[f"methods/{name}.md"] = (
-            f"# {name}\n\nAfter: {after}. It searches **{searches}**. A step costs {costs}.\n\n"
+            f"# {name}\n\n{lead} It searches **{searches}**. A step costs {costs}.\n\n"
             f"**When:** {when}\n\n"
             f"```yaml\noptimisers: [{name}]   # or {{name: {name}, ...}} with settings\n```\n\n"
             f"::: rlprompt.agents.{point}\n"

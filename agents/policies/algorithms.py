@@ -131,7 +131,8 @@ def check_arguments(algorithm: type[BaseAlgorithm], settings: Mapping[str, Any])
             than the algorithm says or out of range.
     """
     known = {n: p for n, p in parameters_of(algorithm).items() if n not in ("self", *OWN)}
-    for name, value in settings.items():
+    plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in settings.items()}
+    for name, value in plain.items():
         if name in OWN:
             raise ValueError(f"{name} is no setting of a search: leave it out")
         if name not in known:
@@ -140,16 +141,15 @@ def check_arguments(algorithm: type[BaseAlgorithm], settings: Mapping[str, Any])
         if kind is inspect.Parameter.empty or isinstance(kind, str):
             continue  # an algorithm of one's own need not say
         config = pydantic.ConfigDict(arbitrary_types_allowed=True, strict=True)
-        plain = value.item() if isinstance(value, np.generic) else value
         try:
-            pydantic.TypeAdapter(kind, config=config).validate_python(plain)
+            pydantic.TypeAdapter(kind, config=config).validate_python(value)
         except pydantic.errors.PydanticUserError:
             continue  # it names what is not there to look at
         except pydantic.ValidationError as error:
             problem = reason(error.errors()[0])
             raise ValueError(f"{algorithm.__name__}: {name} {problem}") from None
     try:
-        _check_ranges(settings)
+        _check_ranges(plain)
     except ValueError as error:
         raise ValueError(f"{algorithm.__name__}: {error}") from None
 

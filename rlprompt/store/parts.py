@@ -303,9 +303,10 @@ def _tasks(parts: Mapping[str, Summary], sections: Mapping[str, Any]) -> tuple[T
     for name, summary in parts.items():
         scored = {_place(one)[:3] for one in (*summary.controls, *summary.runs)}
         for task in summary.tasks:
-            section = json.dumps(sections[task.name])
-            # A task that is named skips or not as it was made, which its section does not tell.
-            own = OF_MODELS.search(section) or '"on_bad_rows"' not in section
+            text = json.dumps(sections[task.name])
+            # A named task skips or not as it was made, which its section does not tell.
+            untold = '"class"' not in text and '"on_bad_rows"' not in text
+            fitted = untold or OF_MODELS.search(text) is not None
             for split in task.splits:
                 place = task.name, split.split_seed
                 models = [one.name for one in summary.models]
@@ -313,7 +314,7 @@ def _tasks(parts: Mapping[str, Summary], sections: Mapping[str, Any]) -> tuple[T
                 # One that is combined may lack a model on a draw.
                 for model in [m for m in models if (*place, m) in scored] or models:
                     entry = split.by_model.get(model, split)
-                    others = [] if own else [one for one in known.values() if one[1] != name]
+                    others = [] if fitted else [one for one in known.values() if one[1] != name]
                     kept, home = known.get(model) or next(iter(others), (entry, name))
                     _check_same(kept, entry, f"{home} and {name}")
                     if model not in known or not kept.draw:  # an older version did not say it

@@ -327,7 +327,7 @@ class Summary(_Entry):
 
     Attributes:
         format: Version of the file.
-        name: The experiment's.
+        name: The experiment's; of a combined study its folder's.
         complete: Whether every run finished.
         expected_runs: Runs that the grid has.
         optimisers: The methods' names, in order.

@@ -282,6 +282,7 @@ def test_one_of_another_package_that_chooses_numbers_is_refused_unpaid(own: str)
         (SoftRL, {"dimension": 0}, "dimension is 1 or more, got 0"),
         (SoftRL, {"alpha": float("inf")}, "alpha is above 0, got inf"),
         (RL, {"settings": {"n_steps": 0}}, "A2C: n_steps is 1 or more, got 0"),
+        (RL, {"settings": {"n_steps": np.int64(0)}}, "A2C: n_steps is 1 or more, got 0"),
         (RL, {"settings": {"n_steps": 3.5}}, "A2C: n_steps must be a whole number, got 3.5"),
         (RL, {"settings": {"learning_rate": 0}}, "A2C: learning_rate is above 0, got 0"),
         (RL, {"settings": {"learning_rate": "1e-3"}}, "A2C: learning_rate must be a number, got"),

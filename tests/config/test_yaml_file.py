@@ -292,9 +292,9 @@ def test_a_file_that_is_missing_or_no_text_is_refused(folder: Path) -> None:
 
 
 def test_a_number_may_be_written_by_its_exponent(folder: Path) -> None:
-    mine = "optimisers: [{name: rl, settings: {learning_rate: 1e-3, gamma: 1E0}}]\n"
+    mine = "optimisers: [{name: rl, settings: {learning_rate: 1e-3, gamma: .5e0}}]\n"
     (made,) = read(folder, re.sub(r"optimisers:\n(  .*\n)+", mine, GOOD)).optimisers
-    assert made.settings == {"settings": {"learning_rate": 0.001, "gamma": 1.0}}
+    assert made.settings == {"settings": {"learning_rate": 0.001, "gamma": 0.5}}
 
 
 def test_labels_are_taken_as_written(folder: Path) -> None:
