@@ -258,8 +258,14 @@ class TestMistakes:
             ({"budget": 3}, "a budget of 3 rows does not cover one prompt"),
             ({"prompt": {"length": 500}}, "is too long: "),
             ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here"),
-            ({"dtype": "fp16"}, "dtype 'fp16' is none; give one of float32, bfloat16, float16 or"),
-            ({"device": "gpu"}, "device 'gpu' is none that PyTorch has; give cpu, cuda, cuda:N or"),
+            (
+                {"dtype": "fp16"},
+                "dtype 'fp16' is not known; give one of float32, bfloat16, float16 or",
+            ),
+            (
+                {"device": "gpu"},
+                "device 'gpu' is not one that PyTorch has; give cpu, cuda, cuda:N or",
+            ),
         ],
     )
     def test_in_the_file(
