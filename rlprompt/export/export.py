@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rlprompt._utils.assets import ASSETS
 from rlprompt.export.card import CARD, card
 from rlprompt.export.facts import (
+    CALLED,
     FORMAT,
     SCORED,
     TENSOR,
@@ -35,7 +36,7 @@ from rlprompt.export.facts import (
 )
 from rlprompt.export.folder import ExportedPrompt, load_prompt
 from rlprompt.export.peft_adapter import write_adapter
-from rlprompt.models.fingerprint import SERVED
+from rlprompt.models.fingerprint import ADDED, SERVED
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.scorer import embed
 from rlprompt.prompt import FACTS, FedPrompt, PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
@@ -182,11 +183,13 @@ def check_folder(folder: str | Path) -> Path:
 
 def _refuse_others(result: Result, lm: FrozenLM, task: Task | None) -> None:
     here = lm.fingerprint
-    for name in ("weights", "tokenizer"):
-        if getattr(here, name) != result.fingerprint[name]:
+    for name in ("weights", "tokenizer", *ADDED):
+        # An older version did not record all of them.
+        if getattr(here, name) != result.fingerprint.get(name, getattr(here, name)):
             raise ValueError(
                 f"{lm.name} in {here.dtype} is not the model that this prompt was found on, "
-                f"{result.model} in {result.fingerprint['dtype']}: its {name} are others. Restore "
+                f"{result.model} in {result.fingerprint['dtype']}: its {CALLED[name]} "
+                f"{'are others' if CALLED[name].endswith('s') else 'is another'}. Restore "
                 "the model's files, or have its server serve it, to export the prompt"
             )
     if task is not None and task.fingerprint != result.task_fingerprint:

@@ -6,14 +6,22 @@ The prompt and how it is put to work, the model it belongs to, what it scored, h
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
 import torch
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
 
+from rlprompt._utils.text import listed
 from rlprompt.data.examples import OnLongText
-from rlprompt.models.fingerprint import SERVED, Fingerprint, hash_weights, told_by_server
+from rlprompt.models.fingerprint import (
+    ADDED,
+    SERVED,
+    Fingerprint,
+    hash_weights,
+    told_by_server,
+)
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.served.lm import ServedLM
 from rlprompt.tasks.calibration import CALIBRATIONS
@@ -21,11 +29,23 @@ from rlprompt.tasks.verbaliser import Verbaliser
 from rlprompt.template import AnswerSpace, Template
 from rlprompt.types import ModelKind
 
-FORMAT = 6
+FORMAT = 7
+# Of the oldest that is read, whose models are told by their weights and their tokenizer alone.
+OLDEST = 6
 VECTORS = "prompt.safetensors"
 # The one tensor of prompt.safetensors, (L, H) float32.
 TENSOR = "prompt"
 SCORED = ("train", "dev", "test")
+# What messages call the fields that tell a model.
+CALLED = {
+    "kind": "kind",
+    "tokenizer": "tokenizer",
+    "weights": "weights",
+    "config": "config",
+    "special": "special tokens",
+    "ends": "end tokens",
+    "chat": "chat template",
+}
 
 
 class _Part(pydantic.BaseModel):
@@ -157,6 +177,10 @@ class ModelFacts(_Part):
     options: str
     place: str
     key_env: str
+    config: str = ""
+    special: str = ""
+    ends: str = ""
+    chat: str = ""
 
 
 class SearchFacts(_Part):
@@ -223,7 +247,7 @@ class Facts(_Part):
         test_prompts: How many prompts of its search were scored on test; 0 where not known.
     """
 
-    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
+    format: Annotated[int, Field(ge=OLDEST, le=FORMAT)]
     kind: Literal["token", "soft", "prefix", "text"]
     ids: tuple[NonNegativeInt, ...] | None
     text: str
@@ -269,15 +293,16 @@ def check_model(facts: Facts, lm: FrozenLM) -> str:
     """Refuse a model that the prompt does not belong to.
 
     Returns:
-        A note where it is the same model in another dtype, or on a server at another address,
-        else "".
+        A note where it is the same model in another dtype, or on a server at another address, or
+        where an older version did not record all that tells a model, else "".
 
     Raises:
         ValueError: It is another model.
     """
     there, here = facts.model, lm.fingerprint
-    if (here.weights, here.tokenizer) == (there.weights, there.tokenizer):
-        return ""
+    differing = _differing(facts, here)
+    if not differing:
+        return _untold(facts)
     if here.kind == there.kind == SERVED:
         before, now = (told_by_server(one) for one in (there.model_dump(), here.content))
         if {**before, "url": ""} == {**now, "url": ""}:
@@ -285,29 +310,55 @@ def check_model(facts: Facts, lm: FrozenLM) -> str:
                 f"the prompt was found on the server at {before['url']}, and this is the one at "
                 f"{now['url']}, which says the same of its model; the weights of neither are seen"
             )
-    same_words = (here.kind, here.tokenizer) == (there.kind, there.tokenizer)
     if (
-        same_words
+        differing == ["weights"]
         and here.dtype != there.dtype
         and hash_weights(lm.model, torch.bfloat16) == there.weights_16_bit
     ):
-        return (
+        note = (
             f"the prompt was found with the weights in {there.dtype}, and here it is {here.dtype}"
         )
-    raise ValueError(_refusal(facts, here))
+        return "; ".join(filter(None, (note, _untold(facts))))
+    raise ValueError(_refusal(facts, here, differing))
 
 
-def _refusal(facts: Facts, here: Fingerprint) -> str:
+def _differing(facts: Facts, here: Fingerprint) -> list[str]:
+    """In which fields a model is not the one of a prompt, as far as they are recorded and count."""
+    there, usage = facts.model, facts.task.usage
+    names = ["kind", "tokenizer", "weights"]
+    if not _untold(facts):
+        names += ["config", "special"]
+        names += ["ends"] * (usage is None or usage.writing is not None)
+        names += ["chat"] * (usage is None or bool(usage.made.messages))
+    return [name for name in names if getattr(here, name) != getattr(there, name)]
+
+
+def _untold(facts: Facts) -> str:
+    """What cannot be compared of a model that an older version recorded, or ""."""
+    if facts.model.kind == SERVED or any(getattr(facts.model, name) for name in ADDED):
+        return ""
+    return (
+        "the prompt was exported by an older rlprompt, which recorded the model's weights and "
+        "tokenizer alone: whether its config, its special and end tokens and its chat template "
+        "are the same cannot be told"
+    )
+
+
+def _refusal(facts: Facts, here: Fingerprint, differing: Sequence[str]) -> str:
     there = facts.model
-    differing = [
-        name
-        for name in ("kind", "tokenizer", "weights")
-        if getattr(here, name) != getattr(there, name)
+    # Another model has another config as well, which is no news.
+    differing = [name for name in differing if name not in ADDED] or differing
+    verb = "differs" if len(differing) == 1 and not CALLED[differing[0]].endswith("s") else "differ"
+    told = [
+        f"{CALLED[name]} {' here, '.join(_brief(name, one) for one in (here, there))} there"
+        for name in differing
+        if name in ("weights", *ADDED)
     ]
-    weights = (one.weights[: None if one.kind == SERVED else 12] for one in (here, there))
+    brackets = f" ({'; '.join(told)})" if told else ""
     message = (
         f"{here.model} is not the model that this prompt belongs to, {there.model}: its "
-        f"{' and '.join(differing)} differ (weights {' here, '.join(weights)} there). "
+        f"{listed(CALLED[name] for name in differing)} {verb}"
+        f"{brackets}. "
     )
     if SERVED not in (here.kind, there.kind) and here.dtype != there.dtype:
         message += f"Weights in {here.dtype} cannot always be told: load them in {there.dtype}. "
@@ -316,3 +367,9 @@ def _refusal(facts: Facts, here: Fingerprint) -> str:
     return message + (
         f"`rlprompt transfer RUN --models {here.model}` tells what its text is worth there"
     )
+
+
+def _brief(name: str, model: Fingerprint | ModelFacts) -> str:
+    value: str = getattr(model, name)
+    hashed = name in ("weights", "config", "chat") and model.kind != SERVED
+    return (value[:12] if hashed else value) or "none"

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rlprompt._utils.notebook import card, line
 from rlprompt._utils.suggest import reason
 from rlprompt._utils.text import listed_briefly, other_format, visible
-from rlprompt.export.facts import FORMAT, TENSOR, VECTORS, Facts
+from rlprompt.export.facts import FORMAT, OLDEST, TENSOR, VECTORS, Facts
 from rlprompt.export.prediction import Prediction, memory_rows
 from rlprompt.export.server import Answer, PromptServer, used
 from rlprompt.models.fingerprint import SERVED, loading
@@ -230,7 +230,7 @@ def _facts(path: Path, content: bytes) -> Facts:
         found = state["format"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is damaged: not the JSON of an exported prompt") from None
-    if found != FORMAT and isinstance(found, int):
+    if isinstance(found, int) and not OLDEST <= found <= FORMAT:
         advice = "export the prompt again, or read it with the version that wrote it"
         raise ValueError(other_format(path, found, FORMAT, advice))
     try:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlprompt.models.weights import stated_quantisation, stored
 
@@ -21,6 +22,15 @@ from rlprompt.models.weights import stated_quantisation, stored
 SERVED: Final = "served"
 # Of such a model stands before what its server says, in the place of a hash of the weights.
 TOLD = "not provable, told by the server: "
+# Fields that an older version did not take, and that are left out where there is nothing to say.
+ADDED: Final = ("config", "special", "ends", "chat")
+# What of a config stands elsewhere in a fingerprint, or changes no number of a model that is not
+# trained: names, versions, what a forward pass returns beside its logits.
+_VOID = re.compile(
+    "_.*|name_or_path|architectures|auto_map|transformers_version|tokenizer_class|(torch_)?dtype"
+    "|attn_implementation|quantization_config|use_cache|output_attentions|output_hidden_states"
+    "|return_dict|task_specific_params|.*(dropout|pdrop|layerdrop|drop_path|initializer).*"
+)
 
 
 def told_by_server(fingerprint: Mapping[str, str]) -> dict[str, str]:
@@ -85,6 +95,10 @@ class Fingerprint:
         quantisation: The method that the checkpoint names and a hash of its settings, or "".
         attention: The implementation, or "" for the one that transformers takes by itself.
         options: What it was loaded with beside name and revision (`load:`), as JSON, or "".
+        config: SHA-256 of what the config says of a forward pass (`hash_config`), or "".
+        special: Ids that stand in or around every text without being written there, or "".
+        ends: Ids that end what the model writes, or "".
+        chat: SHA-256 of the template for chats and of the special tokens that it names, or "".
     """
 
     model: str
@@ -96,6 +110,10 @@ class Fingerprint:
     quantisation: str
     attention: str = ""
     options: str = ""
+    config: str = ""
+    special: str = ""
+    ends: str = ""
+    chat: str = ""
 
     @property
     def content(self) -> dict[str, str]:
@@ -103,8 +121,9 @@ class Fingerprint:
         fields: dict[str, str] = asdict(self)
         for name in ("model", "revision", "options"):
             del fields[name]
-        if not self.attention:
-            del fields["attention"]
+        for name in ("attention", *ADDED):
+            if not fields[name]:
+                del fields[name]
         return fields
 
     @property
@@ -121,6 +140,8 @@ def take_fingerprint(
     kind: str,
     options: str = "",
     marks: Sequence[str] = (),
+    special: str = "",
+    ends: str = "",
 ) -> Fingerprint:
     """The fingerprint of a model as it is now; hashes all weights (0.4 s for 135M in float32).
 
@@ -132,6 +153,8 @@ def take_fingerprint(
         kind: causal, masked or encoder-decoder.
         options: What it was loaded with besides, as JSON, or "".
         marks: Ways in which texts become scores that were not always as they are.
+        special: See `Fingerprint`.
+        ends: See `Fingerprint`.
     """
     spelt = _hash_tokenizer(tokenizer)
     for mark in marks:
@@ -146,7 +169,57 @@ def take_fingerprint(
         quantisation=stated_quantisation(model),
         attention=_attention(model),
         options=options,
+        config=hash_config(model.config),
+        special=special,
+        ends=ends,
+        chat=_hash_chat(tokenizer),
     )
+
+
+def hash_config(config: PreTrainedConfig) -> str:
+    """SHA-256 of what a config says of a forward pass, hexadecimal.
+
+    What is as the type's own default is left out: a version of transformers that knows another
+    setting gives it one that changes nothing.
+
+    >>> from transformers import LlamaConfig
+    >>> hash_config(LlamaConfig()) == hash_config(LlamaConfig(attention_dropout=0.1))
+    True
+    >>> hash_config(LlamaConfig()) == hash_config(LlamaConfig(rms_norm_eps=1e-5))
+    False
+    """
+    try:
+        usual = type(config)().to_dict()
+    # Any error: some types have no default, and which error that is, is theirs to choose.
+    except Exception:
+        usual = {}
+    stated = _unusual(config.to_dict(), usual) | {"model_type": config.model_type}
+    text = json.dumps(_plain(stated), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _unusual(stated: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a config is not as usual, of its parts too."""
+    found: dict[str, Any] = {}
+    for name, value in stated.items():
+        own = usual.get(name)
+        if isinstance(value, dict):
+            known = isinstance(own, dict) and own.keys() <= value.keys()
+            differing = _unusual(value, own if known else {})
+            if differing or not known:  # a part that lacks something stands there whole
+                found[name] = differing
+        elif name not in usual or _plain(value) != _plain(own):
+            found[name] = value
+    return {name: value for name, value in found.items() if not _VOID.fullmatch(str(name))}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it, with 1.0 as 1: a file may spell a number either way."""
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def hash_weights(model: PreTrainedModel, rounded: torch.dtype | None = None) -> str:
@@ -180,4 +253,18 @@ def _hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
         backend.no_padding()
         backend.no_truncation()
     state = backend.to_str() if backend else repr(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(state.encode()).hexdigest()
+
+
+def _hash_chat(tokenizer: PreTrainedTokenizerBase) -> str:
+    template: Any = getattr(tokenizer, "chat_template", None)
+    if not template:
+        return ""
+    text = json.dumps(template, sort_keys=True)
+    named = {
+        name: token
+        for name, token in tokenizer.special_tokens_map.items()
+        if name in text  # as `bos_token`, which the template may write
+    }
+    state = text + json.dumps(named, sort_keys=True, default=str)
     return hashlib.sha256(state.encode()).hexdigest()

@@ -186,7 +186,7 @@ class FrozenLM:
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """What scores depend on; hashes all weights, once."""
+        """What answers depend on; hashes all weights, once."""
         # Once, pieces of a text were tokenised apart, and a decoder's forced first token left out.
         marks = ["in place"] * (self.spelling.moves or self.kind == "encoder-decoder")
         marks += [
@@ -194,7 +194,18 @@ class FrozenLM:
         ]
         options = json.dumps(self.options, sort_keys=True) if self.options else ""
         named = self.name, self.revision, self.kind, options
-        return take_fingerprint(self.model, self.tokenizer, *named, marks)
+        ids = {
+            "before": self.prefix_ids,
+            "after": self.suffix_ids,
+            "start": self._engine.plain.start,
+            "gap": () if self.mask_id is None else (self.mask_id,),
+        }
+        special = ", ".join(f"{at} {' '.join(map(str, own))}" for at, own in ids.items() if own)
+        writes = self.kind != "masked"
+        ends = sorted(end_ids(self.model, self.tokenizer)) if writes else ()
+        return take_fingerprint(
+            self.model, self.tokenizer, *named, marks, special, " ".join(map(str, ends))
+        )
 
     def hash_weights(self) -> str:
         """SHA-256 of every parameter and buffer as they are now, hexadecimal."""

@@ -340,6 +340,11 @@ def _one_model(kept: ModelEntry, other: ModelEntry, homes: str) -> ModelEntry:
     """A model with what both paid for it, refused where it is not the same."""
     if kept.fingerprint != other.fingerprint:
         lines = differences(kept.fingerprint, other.fingerprint, words=("in one", "in the other"))
+        if ("config" in kept.fingerprint) != ("config" in other.fingerprint):
+            lines.append(
+                "one was run by an older rlprompt, which hashed less of a model: run it again with "
+                "this version"
+            )
         raise SummaryError(
             f"{homes} have different models called {kept.name}:\n  " + "\n  ".join(lines)
         )

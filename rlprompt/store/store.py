@@ -186,6 +186,14 @@ class Store:
         self._database.write(steps)
 
     def _refuse_change(self, there: Any, now: Any) -> None:
+        if lacks_config(there["runs"], now["runs"]):
+            raise StoreError(
+                f"{self.path} was begun by an older rlprompt, which hashed a model's weights and "
+                "tokenizer and not its config, its special and end tokens and its chat template, "
+                "so its answers may be those of a model that differs in them; run the study again "
+                "with this version (--restart starts in a new folder), or go on with the version "
+                "that began it. Nothing was changed"
+            )
         lines = list(dict.fromkeys(differences(there["config"], now["config"])))
         if not lines:
             lines = _run_differences(there["runs"], now["runs"])
@@ -396,6 +404,21 @@ def differences(
     if there == now:
         return []
     return [f"{path}: {json.dumps(there)} {words[0]}, {json.dumps(now)} {words[1]}"]
+
+
+def lacks_config(
+    there: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]
+) -> bool:
+    """Whether runs were planned by a version whose models were told by less than now.
+
+    Args:
+        there: What decided a run's result, by its name.
+        now: The same of this version.
+    """
+    both = (
+        (there[name].get("model", {}), now[name].get("model", {})) for name in there if name in now
+    )
+    return any("config" not in old and "config" in new for old, new in both)
 
 
 def _has_more_seeds(there: dict[str, Any], now: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rlprompt.models.fingerprint import ADDED
 from rlprompt.models.noise import slope
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.result import Result, Score
@@ -160,9 +161,12 @@ def check_unchanged(runs: Sequence[StoredRun], planned: Mapping[str, PlannedSear
     Raises:
         ValueError: Model, task or data are others today; the message shows the difference.
     """
-    changed = [
-        line for run in runs for line in differences(run.spec, as_json(planned[run.name].spec))
-    ]
+    changed: list[str] = []
+    for run in runs:
+        now = as_json(planned[run.name].spec)
+        if "config" not in run.spec["model"]:  # an older version recorded less of a model
+            now["model"] = {k: v for k, v in now["model"].items() if k not in ADDED}
+        changed += differences(run.spec, now)
     if changed:
         raise ValueError(
             "model, task or data are not those of the study, so nothing is scored:\n  "

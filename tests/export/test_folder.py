@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from rlprompt.store.store import StoredRun
 from rlprompt.tasks.compression import CompressionTask
 from rlprompt.tasks.function import FunctionTask
 from rlprompt.tasks.reward_function import reward
+from rlprompt.template import Template
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -134,8 +136,8 @@ def _flip(folder: Path) -> None:
         (lambda f: (f / "prompt.json").write_text("[]"), "prompt.json is damaged: not the JSON"),
         (lambda f: (f / "prompt.json").write_bytes(b"\xff\xfe"), "is damaged: not the JSON"),
         (_flip, "prompt.safetensors is damaged, or belongs to another prompt"),
-        (_json(lambda s: s.update(format=7)), r"newer rlprompt \(format 7, this one reads 6\)"),
-        (_json(lambda s: s.update(format=5)), r"older .* reads 6\); export the prompt again"),
+        (_json(lambda s: s.update(format=8)), r"newer rlprompt \(format 8, this one reads 7\)"),
+        (_json(lambda s: s.update(format=5)), r"older .* reads 7\); export the prompt again"),
         (_json(lambda s: s.update(format="x")), "prompt.json is damaged: format: "),
         (_json(lambda s: s["task"].pop("name")), "damaged: task.name: Field required"),
         (_json(lambda s: s.update(retypable="perhaps")), "retypable: must be true or false"),
@@ -178,6 +180,15 @@ def test_a_damaged_folder_is_refused_in_a_line(
     assert "\n" not in str(refusal.value)
 
 
+def _another_end(lm: FrozenLM) -> None:
+    settings: Any = lm.model.generation_config
+    settings.eos_token_id = [2, 7]
+
+
+def _another_chat(lm: FrozenLM) -> None:
+    lm.tokenizer.chat_template = "{{ messages[0].content }}"
+
+
 class TestModels:
     def test_another_model_is_refused(self, tmp_path: Path, lm: FrozenLM) -> None:
         tokens = export(tmp_path / "tokens", lm).facts
@@ -187,8 +198,67 @@ class TestModels:
             check_model(tokens, other)
         with pytest.raises(ValueError, match="vectors mean nothing to another model"):
             check_model(vectors, other)
-        with pytest.raises(ValueError, match="its kind and tokenizer and weights differ"):
+        with pytest.raises(ValueError, match="its kind, tokenizer and weights differ"):
             check_model(tokens, tiny_lm("bert"))
+
+    @pytest.mark.parametrize(
+        ("asked", "change", "message"),
+        [
+            ("class", lambda lm: setattr(lm.model.config, "rms_norm_eps", 0.1), r"config differs"),
+            ("class", lambda lm: setattr(lm, "prefix_ids", (1,)), "special tokens differ "),
+            ("class", _another_end, ""),  # where classes are told, nothing is written
+            ("write", _another_end, r"end tokens differ \(end tokens 2 7 here, 2 there\)"),
+            ("class", _another_chat, ""),  # the template is no chat
+            (
+                "chat",
+                _another_chat,
+                r"chat template differs \(chat template \w{12} here, \w{12} there",
+            ),
+        ],
+    )
+    def test_a_model_that_answers_otherwise_by_what_stands_beside_its_weights_is_refused(
+        self, tmp_path: Path, asked: str, change: Callable[[FrozenLM], None], message: str
+    ) -> None:
+        made = {
+            "class": class_task,
+            "write": writing_task,
+            "chat": lambda: class_task(Template.of({"user": "{text} {prompt}"}).text),
+        }
+
+        def taken(name: str) -> FrozenLM:
+            lm = FrozenLM(tiny_model(), tiny_tokenizer(), name)
+            lm.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+            return lm
+
+        lm, other = taken("one"), taken("other")
+        facts = export(tmp_path / "out", lm, TOKENS, made[asked]()).facts
+        assert check_model(facts, other) == ""
+        other = taken("other")
+        change(other)
+        if message:
+            with pytest.raises(ValueError, match=f"other is not the model .*one: its {message}"):
+                check_model(facts, other)
+        else:
+            assert check_model(facts, other) == ""
+
+    def test_what_an_older_version_exported_is_judged_by_what_it_recorded(
+        self, tmp_path: Path, lm: FrozenLM
+    ) -> None:
+        export(tmp_path / "out", lm)
+
+        def as_then(state: dict[str, Any]) -> None:
+            state["format"] = 6
+            for name in ("config", "special", "ends", "chat"):
+                del state["model"][name]
+
+        _json(as_then)(tmp_path / "out")
+        facts = load_prompt(tmp_path / "out").facts
+        assert re.fullmatch(
+            "the prompt was exported by an older rlprompt, .* its config, .* cannot be told",
+            check_model(facts, lm),
+        )
+        with pytest.raises(ValueError, match=r"its weights differ \(weights \w+ here, \w+ there\)"):
+            check_model(facts, tiny_lm(seed=1))
 
     def test_another_dtype_is_noted(self, tmp_path: Path, lm: FrozenLM) -> None:
         def half(seed: int = 0) -> FrozenLM:
