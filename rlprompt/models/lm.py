@@ -237,6 +237,14 @@ class FrozenLM:
         """
         return self.spelling.chat(messages)
 
+    def is_dated(self, messages: tuple[Message, ...]) -> bool:
+        """Whether a chat reads otherwise on another day, as where the template writes the date.
+
+        Raises:
+            ValueError: As for `chat`.
+        """
+        return self.spelling.is_dated(messages)
+
     def decode(self, ids: Sequence[int], after: Sequence[int] = ()) -> str:
         """Text of token ids behind others, exactly as the tokenizer spells them."""
         return self.spelling.decode(ids, after)

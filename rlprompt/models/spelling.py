@@ -25,6 +25,11 @@ from rlprompt.types import ANY, Ids, Piece
 ANCHORS = ("a", "the", "e", "it", "o", "1", ".", ")", "!")
 # Texts and what may follow, which tell whether pieces have other ids in a text than alone.
 _BORDERS = (("a", " b"), ("a", "\nb"), ("a", ":"))
+# In front of a template for chats: dates that differ with the digit, in each of their parts.
+ON = (
+    "{{% macro strftime_now(form) %}}"
+    "{{{{ form | replace('%Y', '200{digit}') | replace('%', '{digit}') }}}}{{% endmacro %}}"
+)
 # Characters that no small vocabulary knows.
 _STRANGE = "\u2603\U000e0041"
 
@@ -191,6 +196,25 @@ class Spelling:
         Raises:
             ValueError: There is no such template, or it refuses these messages.
         """
+        return self._rendered(messages)
+
+    def is_dated(self, messages: tuple[Message, ...]) -> bool:
+        """Whether a chat reads otherwise on another day, as where the template writes the date.
+
+        Raises:
+            ValueError: As for `chat`.
+        """
+        self.chat(messages)
+        tokenizer: Any = self.tokenizer
+        if "strftime_now" not in tokenizer.get_chat_template():
+            return False
+        try:
+            days = {self._rendered(messages, ON.format(digit=digit)) for digit in (3, 4)}
+        except ValueError:  # it looks into the date, which it did not refuse above
+            return True
+        return len(days) > 1
+
+    def _rendered(self, messages: tuple[Message, ...], before: str = "") -> str:
         tokenizer: Any = self.tokenizer
         if not getattr(tokenizer, "chat_template", None):
             raise ValueError(
@@ -204,6 +228,7 @@ class Spelling:
                 tokenize=False,
                 add_generation_prompt=not begun,
                 continue_final_message=begun,
+                **({"chat_template": before + tokenizer.get_chat_template()} if before else {}),
             )
         except (TemplateError, ValueError) as error:
             roles = ", ".join(message.role for message in messages)

@@ -157,6 +157,13 @@ class TemplateTask(Task):
                 f"the template writes {written}, which the tokenizer of {lm.name} adds to every "
                 "text anyway: it is put there once"
             )
+        if self.template.messages and lm.is_dated(self.template.messages):
+            yield (
+                f"the chat template of {lm.name} writes today's date, so another day's scores are "
+                "of another text, in a study that goes on as well: write a system message of your "
+                "own where that leaves the date out, or a template without it into the model's "
+                "folder"
+            )
         text = own.prompt_text(self.hand_prompt or "It was")
         prompt = self.spelt(lm, text).ids
         answers: list[tuple[str, Ids]] = [("", ())]

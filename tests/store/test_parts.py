@@ -213,6 +213,12 @@ def _model(one: Summary) -> Summary:
     return one.model_copy(update={"models": (other,)})
 
 
+def _of_later_version(one: Summary) -> Summary:
+    (model,) = one.models
+    told = {**model.fingerprint, "digest": "f00d", "config": "beef"}
+    return one.model_copy(update={"models": (model.model_copy(update={"fingerprint": told}),)})
+
+
 def _ran_with(**changed: Any) -> Callable[[Summary], Summary]:
     """The method `random` searched with other settings, whatever the experiment says of it."""
 
@@ -259,6 +265,7 @@ def _prompt(one: Summary) -> Summary:
         (lambda one: one.model_copy(update={"config": {}}), "{b} was run from Python"),
         (_task(fingerprint="other"), "different examples or settings of the task movie-reviews"),
         (_model, 'weights: "5b7c" in one, "beef" in the other'),
+        (_of_later_version, "one was run by an older rlprompt, which hashed less of a model: run"),
         (_prompt, "both have the search movie-reviews-9600-random-seed0, with different results"),
     ],
 )

@@ -119,6 +119,30 @@ def test_answers_that_hold_are_told_from_forged_ones(queue: SearchQueue) -> None
     assert bad.where.startswith("run, prompt ")
 
 
+def test_a_study_that_recorded_less_of_its_model_is_held_against_what_it_recorded(
+    queue: SearchQueue,
+) -> None:
+    """It is not gone on with, since its answers may be those of a model with another config."""
+    with sqlite3.connect(queue.folder / FILE) as raw:
+        for table in ("runs", "study"):
+            (text,) = raw.execute(f"SELECT spec FROM {table}").fetchone()
+            state = json.loads(text)
+            for name in ("config", "ends"):
+                del (state if table == "runs" else state["runs"]["run"])["model"][name]
+            raw.execute(f"UPDATE {table} SET spec = ?", (json.dumps(state),))
+    raw.close()
+    assert verify(queue.store, {"run": planned()}, sample=N_PROMPTS).holds
+    with pytest.raises(StoreError) as refused:
+        queue.store.plan({}, {"run": planned().spec})
+    assert str(refused.value) == (
+        f"{queue.folder / FILE} was begun by an older rlprompt, which hashed a model's weights and "
+        "tokenizer and not its config, its special and end tokens and its chat template, so its "
+        "answers may be those of a model that differs in them; run the study again with this "
+        "version (--restart starts in a new folder), or go on with the version that began it. "
+        "Nothing was changed"
+    )
+
+
 def test_another_search_is_not_compared(queue: SearchQueue) -> None:
     with pytest.raises(ValueError, match=r"are not those of the study.*\n  seed: 0 before"):
         verify(queue.store, {"run": planned(seed=1)}, sample=1)

@@ -157,6 +157,24 @@ def test_a_pasted_beginning_stands_once_and_is_said() -> None:
     assert not list(as_chat.spelling_warnings(lm))
 
 
+@pytest.mark.parametrize(
+    ("written", "is_dated"),
+    [
+        ("{{ strftime_now('%d %b %Y') }} ", True),
+        ("{% set day = strftime_now('%Y') if messages[0].role != 'system' else 'x' %}{{ day }}", 0),
+        ("{{ strftime_now('a')[:1] }}", False),
+        ("{{ strftime_now('%d %b').split()[1] }} ", True),
+    ],
+)
+def test_a_template_that_writes_the_date_is_said(written: str, is_dated: bool) -> None:
+    own: Any = copy.deepcopy(spelling_tokenizer("no prefix"))
+    own.chat_template = written + CHAT_TEMPLATE
+    lm = FrozenLM(tiny_model("llama", vocab_size=len(own)), own, "dated")
+    said = [one for one in task().spelling_warnings(lm) if "writes today's date" in one]
+    assert len(said) == is_dated
+    assert not list(task("{text} {prompt}").spelling_warnings(lm))  # no chat
+
+
 class TestMistakes:
     def test_a_model_without_a_chat_template_is_told(self) -> None:
         own = spelling_tokenizer("bytes")

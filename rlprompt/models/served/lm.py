@@ -219,6 +219,10 @@ class ServedLM(FrozenLM):
             )
         return characters.joined(messages)
 
+    def is_dated(self, messages: tuple[Message, ...]) -> bool:
+        """Not that one could know: the server writes the chat."""
+        return False
+
     # What tasks ask.
 
     def keep(self, queries: Sequence[Query]) -> None:
