@@ -52,12 +52,20 @@ def _model(lm: FrozenLM) -> Facts:
         "dtype": f"{str(lm.model.dtype).removeprefix('torch.')}: {lm.dtype_reason}",
         "attention": getattr(config, "_attn_implementation", None),
         "context": lm.context,
-        "packed": "yes" if lm.obstacle is None else f"no: {lm.obstacle}",
+        "packed": _packed(lm),
         "vectors": "yes" if lm.vectors_obstacle is None else f"no: {lm.vectors_obstacle}",
         "noise": f"{noise.largest:.2g} nats, where two prompts differ by {noise.spread:.2g}",
         "GiB for scoring": round(lm.memory.limit / 2**30, 1),
         "fingerprint": lm.fingerprint.digest[:12],
     }
+
+
+def _packed(lm: FrozenLM) -> str:
+    if lm.obstacle is not None:
+        return f"no: {lm.obstacle}"
+    if not lm.borders:
+        return "yes"
+    return f"texts of up to {lm.borders[0]:,} tokens: beyond, positions are scaled otherwise"
 
 
 def _tokenizer(lm: FrozenLM, words: Sequence[LabelWord]) -> Facts:

@@ -16,6 +16,10 @@ SENTINEL = "<extra_id_0>"
 # What transformers calls layers that attend to a sliding window.
 SLIDING = "sliding_attention"
 
+# What configs call positions that are scaled by other factors in a long text (Ding et al. 2024,
+# arXiv 2402.13753).
+LONGROPE = ("longrope", "su")
+
 
 def model_kind(config: Any, class_name: str = "") -> ModelKind:
     """How a model answers, from its config, or else from the name of its class.
@@ -79,6 +83,25 @@ def context_length(model: PreTrainedModel, kind: ModelKind) -> int | None:
     if limit is not None and padding is not None:
         limit -= padding + 1  # RoBERTa counts positions from behind its pad's
     return None if kind == "encoder-decoder" or (limit or 0) < 1 else limit
+
+
+def rope_borders(model: PreTrainedModel, kind: ModelKind) -> tuple[int, ...]:
+    """Lengths of text beyond which all positions of a text are scaled otherwise, rising.
+
+    Those of LongRoPE within the context; () for most models. Dynamic scaling is no such: it begins
+    beyond `max_position_embeddings`, which is the context.
+    """
+    config: Any = model.config.get_text_config()
+    stated = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    parts = [stated, *(part for part in stated.values() if isinstance(part, dict))]
+    own = getattr(config, "original_max_position_embeddings", None)
+    found = {
+        part.get("original_max_position_embeddings") or own
+        for part in parts
+        if (part.get("rope_type") or part.get("type")) in LONGROPE
+    }
+    context = context_length(model, kind)
+    return tuple(sorted(b for b in found if b and (context is None or b < context)))
 
 
 def decoder_start(model: PreTrainedModel, name: str) -> tuple[int, ...]:

@@ -17,7 +17,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlprompt.models import precision
-from rlprompt.models.conventions import context_length, decoder_start, packing_obstacle
+from rlprompt.models.borders import BorderedGenerator, BorderedScorer
+from rlprompt.models.conventions import (
+    context_length,
+    decoder_start,
+    packing_obstacle,
+    rope_borders,
+)
 from rlprompt.models.devices import free_bytes
 from rlprompt.models.examination import examine
 from rlprompt.models.memory import Memory
@@ -58,6 +64,8 @@ class Engine:
         plain: Row by row.
         packed: Packed, or None.
         obstacle: Why prompts are not packed, or None.
+        borders: Lengths that no pass has texts on both sides of (`rope_borders`); beyond the first
+            of them nothing is packed.
     """
 
     def __init__(
@@ -75,7 +83,9 @@ class Engine:
         self.memory = Memory(model, limit - kernels.packed_bytes)
         start = decoder_start(model, name) if kind == "encoder-decoder" else ()
         self.head, pads = examine(model, kind, name, start)
-        self.plain = PlainScorer(model, kind, mask_id, start, self.memory, kernels, pads)
+        self.borders = rope_borders(model, kind)
+        made_of = model, kind, mask_id, start, self.memory, kernels, pads
+        self.plain = PlainScorer(*made_of, self.borders)
         self.packed: PackedScorer | None = None
         self.probe = precision.probe_rows(self.n_vocabulary, mask_id, model)
         plain, exact = partial(self.score, scorer=self.plain), model.dtype == torch.float32
@@ -130,12 +140,22 @@ class Engine:
         """What the model takes."""
         sizes, packed = (self.n_vocabulary, self.hidden_size, self.context), self.packed
         keys = packed.packed.position_shape if packed else f"it is not packed ({self.obstacle})"
-        return Limits(self.name, *sizes, self.prefix_ids, keys)
+        border = self.borders[0] if self.borders else None
+        return Limits(self.name, *sizes, self.prefix_ids, keys, border)
 
     @property
     def scorer(self) -> Scorer:
         """What scores."""
+        if self.packed is not None and self.borders:
+            return BorderedScorer(self.packed, self.plain, self.borders[0])
         return self.packed or self.plain
+
+    def keep(self, queries: Sequence[Query]) -> None:
+        """See `FrozenLM.keep`."""
+        if self.packed is not None:
+            most = self.borders[0] if self.borders else None
+            packed = [query for query in queries if most is None or query.n_text <= most]
+            self.packed.packed.keep([query.head_ids for query in packed])
 
     @property
     def vectors_obstacle(self) -> str | None:
@@ -222,11 +242,17 @@ class Engine:
 
     def last_hidden(self, texts: Sequence[Ids], after: Sequence[Sequence[Ids]]) -> Tensor:
         """See `FrozenLM.last_hidden`; on the device."""
-        if after and self.packed is not None:
+        longest = max(len(text) for call in (*after, texts) for text in call)
+        short = not self.borders or longest <= self.borders[0]
+        if after and self.packed is not None and short:
             return self._reader(self.packed.packed, [*map(tuple, after), tuple(texts)])
         return self.plain.last_hidden(texts, whole=self.packed is None)
 
     @cached_property
     def generator(self) -> Generator:
         """What writes."""
-        return PackedGenerator(self.packed.packed) if self.packed else PlainGenerator(self.plain)
+        plain = PlainGenerator(self.plain)
+        if self.packed is None:
+            return plain
+        packed = PackedGenerator(self.packed.packed)
+        return BorderedGenerator(packed, plain, self.borders[0]) if self.borders else packed

@@ -180,6 +180,11 @@ class FrozenLM:
         return self._engine.context
 
     @property
+    def borders(self) -> tuple[int, ...]:
+        """Lengths beyond which all positions of a text are scaled otherwise (`rope_borders`)."""
+        return self._engine.borders
+
+    @property
     def limits(self) -> Limits:
         """What the model takes."""
         return self._engine.limits
@@ -302,8 +307,7 @@ class FrozenLM:
         asks in another order, has all of them read first. Of more than fits into memory at once,
         the last ones stay.
         """
-        if self._engine.packed is not None:
-            self._engine.packed.packed.keep([query.head_ids for query in queries])
+        self._engine.keep(queries)
 
     @property
     def vectors_obstacle(self) -> str | None:

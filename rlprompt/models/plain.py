@@ -3,7 +3,8 @@
 The way for masked models, where every token sees the prompt and nothing can be shared, for
 encoder-decoders, and for causal models with layers that cannot be packed (`packing_obstacle`).
 
-Rows of like length go together, padded on the right where the model allows it, and the model's own
+Rows of like length go together, padded on the right where the model allows it, not over a border
+beyond which positions are scaled otherwise (`rope_borders`), and the model's own
 head is applied at the answers' positions only. `PlainGenerator` writes.
 """
 
@@ -77,6 +78,7 @@ class PlainScorer:
         memory: Sizes passes.
         kernels: Faster ways to compute the model's modules.
         pads: Whether texts of unlike length may go together.
+        borders: Lengths that no pass has texts on both sides of.
     """
 
     def __init__(
@@ -88,9 +90,10 @@ class PlainScorer:
         memory: Memory,
         kernels: Kernels,
         pads: bool = True,
+        borders: Sequence[int] = (),
     ) -> None:
         self.model, self.kind, self.mask_id, self.start = model, kind, mask_id, start
-        self.memory, self.kernels, self.pads = memory, kernels, pads
+        self.memory, self.kernels, self.pads, self.borders = memory, kernels, pads, borders
 
     def score(
         self,
@@ -211,12 +214,16 @@ class PlainScorer:
     ) -> Tensor:
         """(B, n, V) at `places` (B, n) of each form."""
         lengths = np.array([len(form.ids) for form in forms])
-        if self.pads or len(set(lengths)) == 1:
+        groups = _groups(np.searchsorted(self.borders, lengths) if self.pads else lengths)
+        if len(groups) == 1:
             return self._alike(forms, vectors, places)
-        groups = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
         parts = [self._alike([forms[int(i)] for i in own], vectors, places[own]) for own in groups]
+        return self._in_order(parts, groups)
+
+    def _in_order(self, parts: Sequence[Tensor], groups: Sequence[NDArray[np.int64]]) -> Tensor:
+        """What was computed group by group, in the order of the texts."""
         order = np.argsort(np.concatenate(groups))
-        return torch.cat(parts)[to_device(order, input_device(self.model))]
+        return torch.cat(list(parts))[to_device(order, input_device(self.model))]
 
     def _alike(
         self, forms: Sequence[_Form], vectors: Tensor | None, places: NDArray[np.int64]
@@ -265,10 +272,17 @@ class PlainScorer:
         """What a causal model's output head is given at the end of each text, (B, W).
 
         Args:
-            texts: Token ids, one or more each, computed in one forward pass.
+            texts: Token ids, one or more each, computed in one forward pass, or in one on each
+                side of a border.
             whole: Whether to run the model as it is, and not only what is known to come before its
                 head.
         """
+        groups = _groups(np.searchsorted(self.borders, [*map(len, texts)]))
+        parts = [self._last_hidden([texts[int(i)] for i in own], whole) for own in groups]
+        return parts[0] if len(parts) == 1 else self._in_order(parts, groups)
+
+    def _last_hidden(self, texts: Sequence[Ids], whole: bool) -> Tensor:
+        """As `last_hidden`, in one pass."""
         model: Any = self.model  # transformers leaves these methods untyped
         longest, device = max(map(len, texts)), input_device(self.model)
         # What stands behind a position cannot change what a causal model makes of it: no mask.
@@ -311,6 +325,11 @@ def answers_at(head: nn.Module | None, places: Tensor) -> Iterator[list[nn.Modul
         yield cut
     finally:
         handle.remove()
+
+
+def _groups(kinds: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Places of what is of one kind, the lowest first."""
+    return [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
 
 
 def _owners(pairs: Sequence[_Pair]) -> list[int]:

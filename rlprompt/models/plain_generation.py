@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -99,17 +100,41 @@ class PlainGenerator:
         elif vectors is None:
             writing.n_before = ids.shape[1]
         fed["attention_mask"] = torch.ones_like(ids)
+        legs = self._legs(ids.shape[1], writing.end.decoding.max_new_tokens)
         with self.scorer.kernels.applied(), _bare(self.model, self.scorer.start):
             if not self._goes_on:
                 self._read_again(fed, writing)
                 return
-            cast(Any, self.model).generate(
-                **fed,
-                max_new_tokens=writing.end.decoding.max_new_tokens,
-                do_sample=False,
-                logits_processor=LogitsProcessorList([_Choice(writing)]),
-                stopping_criteria=StoppingCriteriaList([_End(writing)]),
-            )
+            for n_new in legs:
+                written = cast(Any, self.model).generate(
+                    **fed,
+                    max_new_tokens=n_new,
+                    do_sample=False,
+                    logits_processor=LogitsProcessorList([_Choice(writing)]),
+                    stopping_criteria=StoppingCriteriaList([_End(writing)]),
+                )
+                if writing.is_done:
+                    return
+                fed = self._gone_on(fed, written, writing)  # what was read is read again
+
+    def _legs(self, n_text: int, n_new: int) -> list[int]:
+        """How many tokens to write before each border and after the last, one at least each."""
+        cuts = [b + 1 - n_text for b in self.scorer.borders if n_text <= b < n_text + n_new - 1]
+        return [b - a for a, b in pairwise([0, *cuts, n_new])]
+
+    def _gone_on(
+        self, fed: dict[str, Tensor], written: Tensor, writing: _Writing
+    ) -> dict[str, Tensor]:
+        """What `generate` is fed to go on behind what it has written."""
+        new = written[:, writing.n_before :]
+        writing.earlier = [a + b for a, b in zip(writing.earlier, new.tolist(), strict=True)]
+        if "input_ids" in fed:
+            fed, writing.n_before = {"input_ids": written}, written.shape[1]
+        else:
+            more = embed(self.model, new, None).to(fed["inputs_embeds"])
+            fed = {"inputs_embeds": torch.cat([fed["inputs_embeds"], more], 1)}
+        (given,) = fed.values()
+        return fed | {"attention_mask": given.new_ones(given.shape[:2], dtype=torch.int64)}
 
     @cached_property
     def _goes_on(self) -> bool:
@@ -200,12 +225,24 @@ def _bare(model: PreTrainedModel, start: Ids) -> Iterator[None]:
 
 
 class _Writing:
-    """The answers of one batch as they grow."""
+    """The answers of one batch as they grow.
+
+    Attributes:
+        n_before: Ids that stand before the new ones where `generate` hands ids on.
+        earlier: What was written of each row before `generate` was called.
+        answers: Those that are whole.
+    """
 
     def __init__(self, end: AnswerEnd, draws: Draws, n_rows: int) -> None:
         self.end, self.draws = end, draws
         self.answers: list[Generated | None] = [None] * n_rows
         self.n_before = 0
+        self.earlier: list[list[int]] = [[] for _ in range(n_rows)]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all answers are whole."""
+        return None not in self.answers
 
     def whole(self) -> list[Generated]:
         """All answers; the length ends the last of them."""
@@ -219,7 +256,7 @@ class _Choice(LogitsProcessor):
         self.writing = writing
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        step = input_ids.shape[1] - self.writing.n_before
+        step = len(self.writing.earlier[0]) + input_ids.shape[1] - self.writing.n_before
         chosen = self.writing.end.choose(scores, self.writing.draws[:, step], step)
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen[:, None], 0)
 
@@ -234,5 +271,5 @@ class _End(StoppingCriteria):
         answers = self.writing.answers
         for row, ids in enumerate(input_ids[:, self.writing.n_before :].tolist()):
             if answers[row] is None:
-                answers[row] = self.writing.end.finished(ids)
+                answers[row] = self.writing.end.finished(self.writing.earlier[row] + ids)
         return torch.tensor([answer is not None for answer in answers], device=input_ids.device)

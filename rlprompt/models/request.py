@@ -12,7 +12,7 @@ and of prefix prompts are numbered from the end of the vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import cast
 
@@ -38,6 +38,7 @@ class Limits:
         context: Longest sequence in tokens, or None.
         start: Special tokens that begin every text.
         prefix: (layers, 2, heads, width) of a position of prefix prompts, or why it takes none.
+        behind_prefix: Longest sequence with a prefix prompt, where that is less than the context.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Limits:
     context: int | None
     start: Ids = ()
     prefix: tuple[int, ...] | str = "it keeps no keys and values"
+    behind_prefix: int | None = None
 
     def check_prompt(self, prompt: FedPrompt) -> None:
         """Refuse ids outside the vocabulary and vectors of another width."""
@@ -179,6 +181,10 @@ def prepare(
     for prompt in kept:
         limits.check_prompt(prompt)
     longest = max(map(len, kept))
+    if kinds == ["prefix"] and limits.behind_prefix is not None:
+        limits = replace(
+            limits, name=f"{limits.name} with a prefix prompt", context=limits.behind_prefix
+        )
     for i, query in enumerate(queries):
         own = query.n_answer if n_answer is None else n_answer
         limits.check_query(i, query, longest, own)

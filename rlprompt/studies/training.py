@@ -7,6 +7,7 @@ adapter of its own is merged into the copy's weights first.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -222,7 +223,8 @@ def class_scores(
     around = [query.head_ids + prompt + query.tail_ids for query in queries]
     texts = [around[e] + stem for e, stem in fed]
     logs = torch.zeros(len(reads), device=lm.device)
-    for rows in _passes([len(text) for text in texts], PADDED if lm.device.type == "cpu" else None):
+    padded = PADDED if lm.device.type == "cpu" else None
+    for rows in _passes([len(text) for text in texts], padded, lm.borders):
         of_row = {row: i for i, row in enumerate(rows)}
         which = [i for i, (row, _, _) in enumerate(reads) if row in of_row]
         asked = [(of_row[reads[i][0]], *reads[i][1:]) for i in which]
@@ -234,13 +236,19 @@ def class_scores(
     return task.verbaliser.class_scores(words.view(len(queries), -1), candidates)
 
 
-def _passes(lengths: Sequence[int], padded: int | None) -> Iterator[list[int]]:
-    """Rows that go together, longest first, with at most that much padding where it is told."""
+def _passes(
+    lengths: Sequence[int], padded: int | None, borders: Sequence[int] = ()
+) -> Iterator[list[int]]:
+    """Rows that go together, longest first, with at most that much padding where it is told.
+
+    None goes with one on the other side of a border.
+    """
     part: list[int] = []
     padding = 0
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         more = lengths[part[0]] - lengths[row] if part else 0
-        if padded is not None and padding + more > padded:
+        sides = {bisect_left(borders, lengths[one]) for one in (*part[:1], row)}
+        if len(sides) > 1 or (padded is not None and padding + more > padded):
             yield part
             part, padding, more = [], 0, 0
         part.append(row)
