@@ -204,9 +204,10 @@ def _unusual(stated: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, A
     for name, value in stated.items():
         own = usual.get(name)
         if isinstance(value, dict):
-            known = isinstance(own, dict) and own.keys() <= value.keys()
-            differing = _unusual(value, own if known else {})
-            if differing or not known:  # a part that lacks something stands there whole
+            usual_part = own if isinstance(own, dict) and own.keys() <= value.keys() else None
+            differing = _unusual(value, usual_part or {})
+            # A part that lacks something stands there whole.
+            if differing or usual_part is None:
                 found[name] = differing
         elif name not in usual or _plain(value) != _plain(own):
             found[name] = value
