@@ -165,6 +165,7 @@ def gap_token(
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Tokens that end what a model writes: those its checkpoint names, or the tokenizer's."""
-    named = getattr(cast(Any, model).generation_config, "eos_token_id", None)
+    settings = getattr(model, "generation_config", None)
+    named = getattr(settings, "eos_token_id", None)
     ids = tokenizer.eos_token_id if named is None else named
     return frozenset(ids if isinstance(ids, list) else () if ids is None else (ids,))

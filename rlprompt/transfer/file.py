@@ -65,7 +65,7 @@ class ModelEntry(_Entry):
     Attributes:
         name: What it is called here, which tells it from the others.
         kind: `causal`, `masked` or `encoder-decoder`.
-        digest: Hash of weights, tokenizer and dtype.
+        digest: Hash of weights, config, tokenizer and dtype (`Fingerprint`).
         dtype: What it computes in.
         device: Where it ran.
         of_study: Whether the study searched on it.

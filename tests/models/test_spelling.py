@@ -121,7 +121,7 @@ def test_scores_of_tokenizers_that_spelt_pieces_apart_are_not_taken_for_todays()
     for name, same in (("prepend", False), ("bytes", True), ("wordpiece", True)):
         lm = spelling_lm(name)
         plain: Any = take_fingerprint(lm.model, lm.tokenizer, lm.name, "", lm.kind)
-        assert (lm.fingerprint == plain) == same
+        assert (lm.fingerprint.tokenizer == plain.tokenizer) == same
 
 
 def test_the_default_models_ids_are_those_of_pieces_alone(real_tokenizer: FrozenLM) -> None:
