@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -136,6 +137,19 @@ class TestExport:
         assert done.exit_code == 2
         assert "is not the model that this prompt was found on" in done.stderr
         assert not Path("out").exists()
+
+    def test_a_model_whose_config_was_edited_is_another(self, desk: Path) -> None:
+        place = save(desk / "own")
+        write_config(desk, model=str(place), optimisers=["random"])
+        assert rlprompt("compare", "small.yaml").exit_code == 0
+        state = json.loads((place / "config.json").read_text("utf-8"))
+        (place / "config.json").write_text(json.dumps({**state, "rms_norm_eps": 0.1}), "utf-8")
+        again = rlprompt("compare", "small.yaml")
+        assert again.exit_code == 2
+        assert re.search(r'holds a study .*\n.*  model.config: "\w{64}" before', again.stderr)
+        done = rlprompt("export", str(STUDY), "--best", "out")
+        assert done.exit_code == 2
+        assert "its config is another. Restore the model's files" in done.stderr
 
 
 def _replace(folder: Path, kind: TinyKind) -> None:

@@ -16,6 +16,7 @@ import transformers
 from films import LABELS, films
 from tiny import randomised, tiny_lm, tiny_tokenizer
 
+from rlprompt.check.model import examine_model
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
@@ -88,7 +89,7 @@ QUERIES = [
 PROMPTS: list[Prompt] = [TokenPrompt((9, 10)), TokenPrompt((11, 12))]
 
 
-@pytest.mark.parametrize("kind", ["packed", "plain"])
+@pytest.mark.parametrize("kind", ["packed", "plain", "llama"])
 class TestAScoreIsThatOfTheRowAlone:
     def test_of_tokens(self, kind: str) -> None:
         lm = long_lm(kind)
@@ -189,7 +190,7 @@ def written_alone(model: Any, text: Ids, n_new: int, vectors: Any = None) -> tup
 
 
 @pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("kind", ["packed", "plain"])
+@pytest.mark.parametrize("kind", ["packed", "plain", "llama"])
 def test_an_answer_goes_over_the_border_as_one_that_is_read_anew(kind: str, soft: bool) -> None:
     lm = long_lm(kind)
     queries = [Query((), some(length)) for length in (5, 23, 25, 28, 29, 30, 31, 45)]
@@ -213,6 +214,8 @@ class TestShortTexts:
     def test_are_packed(self) -> None:
         lm = long_lm()
         assert (lm.obstacle, lm.borders) == (None, (BORDER,))
+        said = examine_model(lm, seconds=0.01).facts["model"]["packed"]
+        assert said == "texts of up to 32 tokens: beyond, positions are scaled otherwise"
 
     def test_are_all_that_a_prefix_prompt_takes(self) -> None:
         lm = long_lm()
