@@ -251,7 +251,9 @@ def _concluded(
     (train,) = testing.scores([picked], "train")
     tested, examples = testing.measure([picked], "test"), task.splits.parts()["test"]
     (test,) = scores_of(task, tested, examples)
-    best, *others = (_candidate(task, lm, one.scored, one) for one in raced)
+    best, *others = (
+        _candidate(task, lm, one.scored, one, choosing.prior(one.scored.prompt)) for one in raced
+    )
     return dataclasses.replace(
         found,
         candidates=(dataclasses.replace(best, train=train, test=test), *others),
@@ -274,7 +276,13 @@ def _incumbents(evaluator: Evaluator, ledger: Ledger, budget: int) -> tuple[Incu
     return tuple(Incumbent(one.rows, score) for one, score in zip(chosen, found, strict=True))
 
 
-def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = None) -> Candidate:
+def _candidate(
+    task: Task,
+    lm: FrozenLM,
+    scored: Scored,
+    raced: Raced | None = None,
+    prior: Mapping[str, float] | None = None,
+) -> Candidate:
     text, retypable = describe(task, lm, task.shortened(lm, scored.prompt))
     told = isinstance(scored.prompt, TextPrompt) and not lm.served
     return Candidate(
@@ -288,6 +296,7 @@ def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = N
         test=None,
         dev_examples=len(raced.rewards) if raced else 0,
         tokens=n_tokens(lm, scored.prompt) if told else None,
+        prior=prior,
     )
 
 
