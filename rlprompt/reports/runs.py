@@ -11,12 +11,11 @@ from rlprompt.reports.study_data import RunData
 from rlprompt.reports.tables import NONE, Table, count, number
 from rlprompt.search.result import PREFIX_MARK, SOFT_MARK
 from rlprompt.store.summary import (
-    BEST_WORD,
-    IN_CONTEXT,
     ControlEntry,
     ReferenceEntry,
     ScoredEntry,
     TaskEntry,
+    control_title,
 )
 from rlprompt.types import ClassMetric
 
@@ -69,10 +68,9 @@ def runs_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
 
 
 def _control_row(control: ControlEntry) -> tuple[str, ...]:
-    name = control.name if control.name in (BEST_WORD, IN_CONTEXT) else f"{control.name} prompt"
     text = control.prompt
     return (
-        name,
+        control_title(control.name),
         NONE,
         count(control.rows) if control.rows else NONE,
         NONE,
