@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
+from rlprompt._utils.text import cut_short
 from rlprompt.reports.score_matrix import ScoreMatrix, mean_of
 from rlprompt.reports.study_data import RunData
 from rlprompt.reports.tables import NONE, Table, count, number
@@ -76,7 +77,7 @@ def _control_row(control: ControlEntry) -> tuple[str, ...]:
         NONE,
         *map(number, (control.train, control.dev, control.test)),
         _typed(text, control.retypable),
-        _cut(text, MOST_SHOWN),
+        cut_short(text, MOST_SHOWN),
     )
 
 
@@ -92,17 +93,13 @@ def _run_row(run: RunData) -> tuple[str, ...]:
         f"{entry.total_seconds:,.1f} ({share:.0%})",
         *map(number, (entry.train, entry.dev, entry.test)),
         NONE if entry.prompt is None else " ".join([typed, *run.short_hash]),
-        _cut(text.removeprefix(SOFT_MARK), MOST_FOUND),
+        cut_short(text.removeprefix(SOFT_MARK), MOST_FOUND),
     )
 
 
 def _reference_row(entry: ReferenceEntry) -> tuple[str, ...]:
     figures = map(number, (entry.train, entry.dev, entry.test))
     return (entry.name, NONE, count(entry.rows), f"{entry.seconds:,.1f}", *figures, NONE, "")
-
-
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def _split(entry: ScoredEntry) -> str:
