@@ -109,8 +109,7 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
     splits = dict.fromkeys(str(one.split_seed) for one in experiments if one.split_seed is not None)
     on = f"; splits {', '.join(splits)}" if splits else ""
     return [
-        # Each split has its own, and texts are cut for each model.
-        *dict.fromkeys(f"note: {note}" for one in experiments for note in one.task.splits.notes),
+        *_notes(experiments, len(tasks) > 1),
         *(f"task: {name}, {_sizes(task)} examples" for name, task in tasks.items()),
         *(
             f"model: {lm.name} ({lm.fingerprint.kind}, {lm.fingerprint.dtype} on {lm.where})"
@@ -124,6 +123,15 @@ def opening(experiments: Sequence[Experiment], out: Path) -> list[str]:
         f"writing to {out}",
         f"scoring {len(all_controls(experiments))} controls first",
     ]
+
+
+def _notes(experiments: Sequence[Experiment], several: bool) -> list[str]:
+    """What was done to the data, each once: each split has its own, and each model cuts texts."""
+    first: dict[str, str] = {}
+    for one in experiments:
+        for note in one.task.splits.notes:
+            first.setdefault(note, f"note on {one.task_name}" if several else "note")
+    return [f"{heading}: {note}" for note, heading in first.items()]
 
 
 def _cost(experiments: Sequence[Experiment], tasks: Mapping[str, Task]) -> list[str]:

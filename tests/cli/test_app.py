@@ -123,6 +123,19 @@ class TestCompare:
         assert result.exit_code == 0
         assert re.search(r"note: 2 rows .*films\.csv:22 has an empty text", result.stdout)
 
+    def test_notes_of_several_tasks_name_them(self, desk: Path) -> None:
+        config = json.loads((desk / "small.yaml").read_text())
+        write_data(desk, [*ROWS, ",positive"])
+        task = {**config.pop("task"), "on_bad_rows": "skip"}
+        (desk / "others.csv").write_text((desk / "films.csv").read_text() + ",negative\n")
+        config["tasks"] = {"films": task, "others": {**task, "data": "others.csv"}}
+        (desk / "small.yaml").write_text(json.dumps({**config, "optimisers": ["random"]}))
+        said = rlprompt("compare", "small.yaml").stdout.splitlines()
+        notes = [line for line in said if line.startswith("note on ")]
+        assert [line.split(":")[0] for line in notes] == ["note on films", "note on others"]
+        assert "1 row " in notes[0]
+        assert "2 rows " in notes[1]
+
     def test_an_optimiser_that_fails_costs_no_other(
         self, desk: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

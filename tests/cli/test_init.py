@@ -34,7 +34,7 @@ class TestFile:
         assert (result.exit_code, result.stderr) == (0, "")
         said = [line.split(maxsplit=1) for line in result.stdout.splitlines() if line[:2] == "  "]
         assert [topic for topic, _ in said if topic != "busy"] == [
-            *("text", "label", "words", "examples", "budget", "time"),
+            *("text", "label", "words", "examples", "budget", "seeds", "time"),
         ]
         assert "'label' (by its name): negative 10 and positive 10" in result.stdout
         assert "films.csv: 20 rows of 2 columns" in result.stdout

@@ -221,11 +221,27 @@ class TestDraft:
         monkeypatch.setattr(drafting, "make_plan", lambda one: plan(one, 0.01, 10.0))
         data = films(tmp_path, ["good", "bad"] * 12)
         draft = self.draft(data)
-        # 600 s less 4 times 10, at 0.03 s a row of each of three searches.
-        assert (draft.content["budget"], round(draft.seconds)) == (19_000, 610)
-        assert "19,000 rows a search: 2,375 prompts on 8 train examples" in told(draft)
+        # 600 s less 10 and 3 x 4 times 10, at 0.01 s a row of each of three seeds of four searches.
+        assert draft.content["optimisers"] == ["random", "grow", "ppo", "soft-prompt"]
+        assert draft.content["seeds"] == [0, 1, 2]
+        assert (draft.content["budget"], round(draft.seconds)) == (4_000, 610)
+        assert "4,000 rows a search: 500 prompts on 8 train examples" in told(draft)
+        assert "seeds: 3 of each search" in told(draft)
         monkeypatch.setattr(drafting, "make_plan", lambda one: plan(one, 9.0, 10.0))
         assert self.draft(data).content["budget"] == 240  # 30 prompts, however long they take
+
+    def test_one_seed_where_three_would_see_few_prompts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # 100 prompts on 8 examples: 12 searches of 800 rows, and 130 s beside them.
+        data = films(tmp_path, ["good", "bad"] * 12)
+        for seconds, seeds in ((0.048, [0, 1, 2]), (0.05, [0])):
+            monkeypatch.setattr(drafting, "make_plan", lambda one, s=seconds: plan(one, s, 10.0))
+            draft = self.draft(data)
+            assert draft.content["seeds"] == seeds
+            assert draft.content["budget"] >= 800
+            assert 600 <= draft.seconds < 660
+        assert "seeds: 1 of each search, since three would take longer" in told(draft)
 
     def test_fewer_are_tested_on_where_that_takes_too_long(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -234,7 +250,7 @@ class TestDraft:
             drafting, "make_plan", lambda one: plan(one, 0.01, len(one.task.splits.test) / 1.0)
         )
         draft = self.draft(films(tmp_path, ["good", "bad"] * 120))
-        assert draft.content["task"]["test"] == 70
+        assert draft.content["task"]["test"] == 60
         assert draft.why["task", "test"] == "176 examples would take longer than the searches"
 
     def test_no_gradient_is_climbed_where_there_is_none(
@@ -243,7 +259,7 @@ class TestDraft:
         monkeypatch.setattr(drafting, "make_plan", lambda one: plan(one, 0.01, 1.0))
         monkeypatch.setattr(FrozenLM, "vectors_obstacle", "it has no vectors")
         draft = self.draft(films(tmp_path, ["good", "bad"] * 6))
-        assert draft.content["optimisers"] == ["random", "ppo"]
+        assert draft.content["optimisers"] == ["random", "grow", "ppo"]
         assert "without soft-prompt: it has no vectors" in told(draft)
 
     @pytest.mark.parametrize("kind", ["classes", "no words", "answers"])
