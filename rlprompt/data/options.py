@@ -103,11 +103,11 @@ class Options(NamedTuple):
                 "another; give letters that no option is, or places as numbers in a JSON file"
             )
         ways = f"{', '.join(map(repr, self.labels))}, " if self.labels else ""
-        last = LETTERS[min(len(self.texts), len(LETTERS)) - 1]
+        n = len(self.texts)
+        last = LETTERS[min(n, len(LETTERS)) - 1]
         raise ValueError(
-            f"the answer {named!r}, which is none of its {len(self.texts)} options; give {ways}a "
-            f"letter from A to {last}, a place from {first} to {len(self.texts) - 1 + first}, or an "
-            "option's text"
+            f"the answer {named!r}, which is none of its {n} options; give {ways}a letter from A "
+            f"to {last}, a place from {first} to {n - 1 + first}, or an option's text"
         )
 
 

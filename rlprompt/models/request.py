@@ -214,9 +214,7 @@ def prepare_soft(limits: Limits, prompts: Sequence[FedPrompt], queries: Sequence
     return prepare(limits, prompts, queries, merge=False)
 
 
-def calls(
-    pairs: Sequence[tuple[FedPrompt, Query]], over: Over = "vocabulary"
-) -> list[list[int]]:
+def calls(pairs: Sequence[tuple[FedPrompt, Query]], over: Over = "vocabulary") -> list[list[int]]:
     """Places of the pairs that `join` makes one call of: those of one prefix prompt, or no such.
 
     Over candidates those of one token each are apart: a call in which all are is computed in

@@ -109,7 +109,7 @@ def test_numbers_that_are_options_are_not_read_in_two_ways() -> None:
             rows, None, text=["q"], label="answer", options="choices", shots=1, **settings
         )
 
-    with pytest.raises(ValueError, match="of one and no place, and .*give letters in all rows"):
+    with pytest.raises(ValueError, match=r"of one and no place, and .*give letters in all rows"):
         made([1, 2, 3, 4], on_bad_rows="skip")
     assert labels(made([1, 2, 3, 4], answers_from=1)) == {0: "1", 1: "2", 2: "3", 3: "4"}
     places = made([0, 1, 2, 3])
