@@ -111,7 +111,6 @@ def _worth(transfer: Transfer, found: Matrix) -> Table:
 def _seen(transfer: Transfer) -> str:
     """What the figures cannot be used for."""
     if transfer.split != "test":
-        how = "searched on train and" if transfer.split == "train" else "all of them"
         chosen = "searched" if transfer.split == "train" else "picked"
         return (
             f"Prompts were {chosen} on {transfer.split}: its figures of their own task are too "

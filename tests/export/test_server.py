@@ -96,7 +96,8 @@ def test_one_model_is_in_memory_and_a_mixed_batch_takes_few_passes(
 def test_in_16_bits_classes_are_as_likely_as_their_task_scores_them(
     kind: TinyKind, dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    half = FrozenLM(tiny_model(kind).to(dtype), tiny_tokenizer(kind), f"tiny-{kind}")
+    model: Any = tiny_model(kind)  # `to` is not annotated for a dtype
+    half = FrozenLM(model.to(dtype), tiny_tokenizer(kind), f"tiny-{kind}")
     assert half.fingerprint.dtype == str(dtype).removeprefix("torch.")
     mask = " {mask} ." if half.kind == "masked" else ""
     tasks = {
@@ -105,7 +106,7 @@ def test_in_16_bits_classes_are_as_likely_as_their_task_scores_them(
         "three": class_task("{text} {prompt} It" + mask, THREE),
     }
     tasks = {name: dataclasses.replace(one, reward="cross_entropy") for name, one in tasks.items()}
-    given = dict(zip(tasks, (TOKENS, soft(half), TOKENS), strict=True))
+    given: dict[str, Prompt] = {"last": TOKENS, "first": soft(half), "three": TOKENS}
     server = PromptServer(
         half, {name: export(tmp_path / name, half, given[name], one) for name, one in tasks.items()}
     )
@@ -120,7 +121,8 @@ def test_in_16_bits_classes_are_as_likely_as_their_task_scores_them(
 
 @pytest.mark.parametrize("calibration", ["none", "batch"])
 def test_a_tie_is_no_answer_here_as_in_the_task(tmp_path: Path, calibration: str) -> None:
-    model, tokenizer = tiny_model(), tiny_tokenizer()
+    model: Any = tiny_model()  # `get_output_embeddings` is not annotated
+    tokenizer = tiny_tokenizer()
     bad, good = (tokenizer.encode(f" {word}")[0] for word in ("bad", "good"))
     with torch.no_grad():
         rows = model.get_output_embeddings().weight

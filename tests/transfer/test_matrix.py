@@ -163,9 +163,8 @@ def test_columns_that_cannot_be_compared_say_so() -> None:
 
 @pytest.mark.parametrize(("split", "chosen"), [("dev", "picked"), ("train", "searched")])
 def test_off_test_the_table_says_what_the_split_was_used_for(split: str, chosen: str) -> None:
-    done = transfer(
-        entry(0, 0.7, split=split), split=split, targets=(target(split=split),), sources=(source(0),)
-    )
+    there = {"targets": (target(split=split),), "sources": (source(0),)}
+    done = transfer(entry(0, 0.7, split=split), split=split, **there)
     (notes,) = (table.notes for table in transfer_tables(done) if table.name == "transfer")
     assert f"Prompts were {chosen} on {split}: its figures of their own task are too" in notes[0]
     assert "on test" not in notes[0]
