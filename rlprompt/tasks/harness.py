@@ -81,6 +81,7 @@ def from_harness(
     delimiter = str(config.target_delimiter)
     if kind == "multiple_choice":
         settings |= {"reward": reward or "cross_entropy", "metric": metric or "acc"}
+        settings["answers_from"] = 0  # as the harness counts
         settings |= _before_options(rows, shown, delimiter, str(settings["metric"]), source)
         return MultipleChoiceTask.from_file(_data(rows), **settings)
     # What is asked ends without the delimiter; a space there is the answer's in any case.
