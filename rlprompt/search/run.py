@@ -32,7 +32,7 @@ from rlprompt.search.evaluation import (
 from rlprompt.search.make_space import make_space
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser, check_model, check_shows
+from rlprompt.search.optimiser import Optimiser, check_model, check_task
 from rlprompt.search.result import (
     CHOOSING,
     EXPLAINING,
@@ -121,16 +121,16 @@ def search(
         without dev and test.
 
     Raises:
-        ValueError: The budget does not cover one prompt, a reward is no number, a text is too
-            long for the model, or a start is no prompt here: too long, of banned tokens, of another
-            width.
+        ValueError: The budget does not cover one prompt, the method needs what the model or the
+            task has not, a reward is no number, a text is too long for the model, or a start is no
+            prompt here: too long, of banned tokens, of another width.
     """
     budget = budget if isinstance(budget, Budget) else Budget(budget)
     settings = _settings(optimiser)  # before the search: what fails here costs nothing
     check_model(optimiser, lm)
     lengths, starts = Length.of(length), checked_starts(start)
     task = as_task(task)
-    check_shows(optimiser, task)
+    check_task(optimiser, task)
     priors: dict[str, Floats] = {}
     outside = {
         purpose: Evaluator(task, lm, memo, priors)

@@ -21,7 +21,7 @@ from rlprompt.models.served.lm import Asked, ServedLM
 from rlprompt.prompt import Length, Pool, Start, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.make_space import make_space
-from rlprompt.search.optimiser import Optimiser, check_model, check_shows
+from rlprompt.search.optimiser import Optimiser, check_model, check_task
 from rlprompt.search.selection import Selection
 from rlprompt.studies.controls import ControlPlan, plan_controls, written_by_hand
 from rlprompt.studies.planned_search import PlannedSearch
@@ -118,17 +118,9 @@ class Experiment:
             check_asked(self.task, self.lm)
         self.control_plans  # noqa: B018  # while the model is in memory
         self.budget.check_covers(self.task)
+        for name, optimiser in self.optimisers.items():
+            check_task(optimiser, self.task, name)
         self._check_spaces()
-        told = ("tokens", "text")
-        soft = [name for name, one in self.optimisers.items() if one.searches not in told]
-        if soft and self.task.tokens_only:
-            raise ValueError(
-                f"task {self.task.name!r} reads the text of a prompt, and the vectors that "
-                f"{', '.join(soft)} would search have none; use methods that search tokens or text"
-            )
-        self._check_gradients()
-        for optimiser in self.optimisers.values():
-            check_shows(optimiser, self.task)
         needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
         trained = [getattr(one, "length", 0) for one in self.references.values()]
         check_room(self.task, self.lm, max(longest, *map(len, needed), *trained))
@@ -137,25 +129,6 @@ class Experiment:
         """Where an optimiser looks: `length`, `banned`, `start` and `tokens` of `search`."""
         names = ("length", "banned", "start", "tokens")
         return {**{name: getattr(self, name) for name in names}, **self.own.get(optimiser, {})}
-
-    def _check_gradients(self) -> None:
-        """Refuse methods that climb where the task has no slope."""
-        climb = [n for n, one in self.optimisers.items() if getattr(one, "needs_gradient", False)]
-        if self.task.has("rewards_with_grad"):
-            return
-        if climb and not self.task.has("cross_entropy_with_grad"):
-            raise ValueError(
-                f"task {self.task.name!r} has no gradient, which {', '.join(climb)} would follow; "
-                "use methods that need only rewards, such as grow or ppo"
-            )
-        # Of methods without such a setting it is not known; `Objective` asks before it charges.
-        asked = {name: getattr(self.optimisers[name], "loss", "cross_entropy") for name in climb}
-        if flat := [name for name, loss in asked.items() if loss != "cross_entropy"]:
-            raise ValueError(
-                f"the reward of task {self.task.name!r} has no gradient, which {', '.join(flat)} "
-                "would follow; set `loss: cross_entropy` there, or use methods that need only "
-                "rewards, such as grow or ppo"
-            )
 
     def _check_spaces(self) -> None:
         """Refuse a space without tokens, or a start that is none there."""
