@@ -12,7 +12,8 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
 from rlprompt.search.blocks import Block
 from rlprompt.search.objective import Evaluation, Objective
-from rlprompt.search.space import Space
+from rlprompt.search.shown import usable_examples
+from rlprompt.search.space import Space, TextSpace
 from rlprompt.tasks.base import Task
 from rlprompt.types import Loss, PromptKind
 
@@ -161,6 +162,16 @@ def check_task(optimiser: Optimiser[Any], task: Task, name: str = "") -> None:
             f"and task {task.name!r} has none to show there: begin its template with {{prompt}}, "
             "as in '{prompt}{text}' and not in a chat, and give references, or take another method"
         )
+
+
+def check_space(optimiser: Optimiser[Any], lm: FrozenLM, task: Task, space: Space) -> None:
+    """Refuse a method whose prompts show train examples where none can be shown in the space.
+
+    Raises:
+        ValueError: It is such a method, and such a space (`usable_examples`).
+    """
+    if getattr(optimiser, "needs_demonstrations", False) and isinstance(space, TextSpace):
+        usable_examples(lm, task, space)
 
 
 def _check_slope(task: Task, name: str, loss: Loss | None) -> None:

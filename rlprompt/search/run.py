@@ -32,7 +32,7 @@ from rlprompt.search.evaluation import (
 from rlprompt.search.make_space import make_space
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser, check_model, check_task
+from rlprompt.search.optimiser import Optimiser, check_model, check_space, check_task
 from rlprompt.search.result import (
     CHOOSING,
     EXPLAINING,
@@ -97,7 +97,8 @@ def search(
         length: Tokens of the prompt, exactly or in a range. A soft prompt has as many vectors, in
             a range as many as the longest prompt has tokens. A text has any number, or in a range
             as many at most, and never more than the longest example leaves room for.
-        banned: Ids and words that token prompts, and starts of vectors, may not use.
+        banned: Ids and words that token prompts, texts, and starts of vectors, may not use. A text
+            uses a word where it stands by itself, in any case, and an id where its tokens have it.
         start: What to begin with: a text, a prompt, several, or a name. `vocabulary`: rows of
             random tokens for vectors (`SoftSpace.from_lm`), nothing for tokens. `hand`: the task's
             hand prompt. `label-words`: those of all classes. `common-words`, `task-words`: drawn of
@@ -157,6 +158,7 @@ def search(
         hidden=objective.hidden,
         read_keys=objective.keys_and_values,
     )
+    check_space(optimiser, lm, task, space)
     began = time.perf_counter()
 
     def result(status: str) -> Result:

@@ -21,7 +21,7 @@ from rlprompt.models.served.lm import Asked, ServedLM
 from rlprompt.prompt import Length, Pool, Start, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.make_space import make_space
-from rlprompt.search.optimiser import Optimiser, check_model, check_task
+from rlprompt.search.optimiser import Optimiser, check_model, check_space, check_task
 from rlprompt.search.selection import Selection
 from rlprompt.studies.controls import ControlPlan, plan_controls, written_by_hand
 from rlprompt.studies.planned_search import PlannedSearch
@@ -58,7 +58,7 @@ class Experiment:
         budget: What each run may spend.
         seeds: Each optimiser runs once with each.
         length: Tokens of a prompt, exactly or in a range; see `search`.
-        banned: Ids and words that no token prompt or start may use; see `search`.
+        banned: Ids and words that no prompt of tokens or text and no start may use; see `search`.
         start: What searches begin with; see `search`.
         tokens: What token prompts and random starts are made of; see `search`.
         own: Of an optimiser, by name, the `length`, `start` and `tokens` that it has instead.
@@ -131,17 +131,19 @@ class Experiment:
         return {**{name: getattr(self, name) for name in names}, **self.own.get(optimiser, {})}
 
     def _check_spaces(self) -> None:
-        """Refuse a space without tokens, or a start that is none there."""
-        checked = list[tuple[str, dict[str, Any]]]()
+        """Refuse a space without tokens, a start that is none there, or nothing to show there."""
+        checked = list[tuple[str, bool, dict[str, Any]]]()
         for name, optimiser in self.optimisers.items():
             settings = self.space(name)
-            asked = (optimiser.searches, settings)
+            shows = getattr(optimiser, "needs_demonstrations", False)
+            asked = (optimiser.searches, shows, settings)
             if asked in checked:
                 continue
             checked.append(asked)
             rng = np.random.default_rng(0)
             try:
-                make_space(optimiser.searches, self.lm, rng=rng, task=self.task, **settings)
+                made = make_space(optimiser.searches, self.lm, rng=rng, task=self.task, **settings)
+                check_space(optimiser, self.lm, self.task, made)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}" if name in self.own else str(error)) from error
 

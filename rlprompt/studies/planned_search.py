@@ -31,7 +31,7 @@ class PlannedSearch:
         budget: What it may spend.
         seed: Decides everything random.
         length: Tokens of a prompt, exactly or in a range; see `search`.
-        banned: Ids and words that no token prompt or start may use; see `search`.
+        banned: Ids and words that no prompt of tokens or text and no start may use; see `search`.
         start: What it begins with; see `search`.
         tokens: What token prompts and random starts are made of; see `search`.
         name: What it is called in its study, and its files.
