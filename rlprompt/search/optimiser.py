@@ -44,6 +44,8 @@ class Optimiser(Protocol[SpaceT]):
     model that tells none (`FrozenLM.tells_next`), and one with `needs_demonstrations = True` a task
     that has no examples to show (`Task.showable`).
     Its `prepare(lm)`, if it has one, may refuse the model, too, and fetch what else is needed.
+    Its `resolved()`, if it has one, is the method with a value for every setting that stands for
+    one, such as those that a preset decides: what results and studies record.
 
     Attributes:
         searches: The space that `run` wants, `tokens`, `soft`, `prefix` or `text`.
@@ -104,6 +106,12 @@ class AskTell(ABC, Generic[SpaceT]):
                 prompts = proposals.send(evaluation)
             except StopIteration:
                 return
+
+
+def resolved(optimiser: Optimiser[Any]) -> Optimiser[Any]:
+    """The method with a value for every setting that stands for one; itself where none does."""
+    resolve = getattr(optimiser, "resolved", None)
+    return resolve() if callable(resolve) else optimiser
 
 
 def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:

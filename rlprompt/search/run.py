@@ -32,7 +32,7 @@ from rlprompt.search.evaluation import (
 from rlprompt.search.make_space import make_space
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser, check_model, check_space, check_task
+from rlprompt.search.optimiser import Optimiser, check_model, check_space, check_task, resolved
 from rlprompt.search.result import (
     CHOOSING,
     EXPLAINING,
@@ -127,7 +127,7 @@ def search(
             prompt here: too long, of banned tokens, of another width.
     """
     budget = budget if isinstance(budget, Budget) else Budget(budget)
-    settings = _settings(optimiser)  # before the search: what fails here costs nothing
+    settings = _settings(resolved(optimiser))  # before the search: what fails here costs nothing
     check_model(optimiser, lm)
     lengths, starts = Length.of(length), checked_starts(start)
     task = as_task(task)

@@ -13,7 +13,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Pool, Start, checked_starts
 from rlprompt.search.budget import Budget, Ledger
 from rlprompt.search.memo import Memo
-from rlprompt.search.optimiser import Optimiser
+from rlprompt.search.optimiser import Optimiser, resolved
 from rlprompt.search.result import Result, plain
 from rlprompt.search.run import search
 from rlprompt.search.selection import Selection
@@ -82,7 +82,7 @@ class PlannedSearch:
             },
             "model": self.lm.fingerprint.content,
             "optimiser": type(self.optimiser).__name__,
-            "settings": _plain(self.optimiser),
+            "settings": _plain(resolved(self.optimiser)),
             "budget": _plain(self.budget),
             "seed": self.seed,
             "seeded by": SEEDED_BY,
