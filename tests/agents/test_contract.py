@@ -6,7 +6,7 @@ import re
 import tempfile
 import tomllib
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -49,9 +49,11 @@ from rlprompt.check.optimiser import check_optimiser
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length
 from rlprompt.search.budget import Budget, Ledger
+from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
+from rlprompt.search.space import TokenSpace
 from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.base import GRADIENT_ROWS, Task
 from rlprompt.tasks.classification import ClassificationTask
@@ -219,6 +221,18 @@ def test_passes_the_check_on_prompts_that_differ_in_length(optimiser: Optimiser[
     """Every prompt lies in the range."""
     lengths = Length(LENGTH, at_least=2)
     assert not check_optimiser(optimiser, tiny_lm(), n_prompts=N_PROMPTS, length=lengths).problems
+
+
+@over_tokens
+def test_who_pays_again_for_a_prompt_that_comes_up_again(optimiser: Optimiser[Any]) -> None:
+    """As the page on what is equal says: nine prompts, and rows for five times as many."""
+    objective = Objective(SlopedWords(), tiny_lm(), Budget(45 * N_EXAMPLES))
+    space = TokenSpace(2, np.array([40, 50, 60]))
+    with suppress(BudgetExhausted):
+        optimiser.run(objective, space, np.random.default_rng(0))
+    # The gradients of GCG are of prompts that were scored.
+    again = isinstance(optimiser, RandomSearch | PPO | RL | GCG)
+    assert (objective.ledger.n_prompts > objective.ledger.n_distinct) == again
 
 
 def test_writes_no_files(ran: Ran) -> None:
