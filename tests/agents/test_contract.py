@@ -308,7 +308,7 @@ class Flat(HiddenVectors):
 class Read(HiddenVectors):
     """A reward of a prompt's text."""
 
-    tokens_only: ClassVar[bool] = True  # type: ignore[misc]  # of `Task` a property
+    tokens_only: ClassVar[bool] = True
 
 
 def refused(optimiser: Optimiser[Any], on: Task, lm: FrozenLM) -> bool:
@@ -369,7 +369,9 @@ def test_a_task_that_reads_texts_is_refused_for_no_row(optimiser: Optimiser[Any]
 
 
 @pytest.mark.parametrize("method", [SoftPromptTuning, PrefixTuning])
-def test_a_reward_without_a_gradient_is_refused_for_no_row(method: type[Ascent[Any]]) -> None:
+def test_a_reward_without_a_gradient_is_refused_for_no_row(
+    method: type[SoftPromptTuning | PrefixTuning],
+) -> None:
     smooth = Flat(hooks=("cross_entropy_with_grad",))
     for loss in ("reward", None):
         assert refused(method(loss=loss), smooth, tiny_lm())
