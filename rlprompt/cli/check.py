@@ -264,6 +264,10 @@ def _remarks(experiment: Experiment, plan: Plan) -> list[str]:
         f"measured in {duration(plan.measured_seconds)} on {experiment.lm.device}; it takes longer "
         "if the machine is busier then, or if an optimiser slows down as its history grows",
     ]
+    pools = {one.optimiser: one.pool_rows for one in plan.searches if one.pool_rows}
+    if pools:
+        counts = ", ".join(f"{name} {rows:,}" for name, rows in pools.items())
+        lines.append(f"`tokens: gradient` takes so many of a search's rows: {counts}")
     if experiment.references:
         names = ", ".join(experiment.references)
         lines.append(f"training of {names} comes on top, and is not estimated")

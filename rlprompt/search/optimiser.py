@@ -118,7 +118,7 @@ def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:
     """Refuse a method that writes with the model where that tells no next token, or is not ready.
 
     And one that searches for anything but texts on a model that is on a server, or feeds vectors to
-    one that does not take them.
+    one that does not take them, or follows a gradient that one does not give.
 
     Raises:
         ValueError: It is such a method, and such a model; or as `prepare` of the method says.
@@ -134,11 +134,16 @@ def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:
             f"{type(optimiser).__name__} writes with the model, and {lm.name}, which is {lm.kind}, "
             "tells no next token; take a causal model, or a method that needs none, such as ppo"
         )
-    by_vectors = optimiser.searches == "soft" or getattr(optimiser, "needs_gradient", False)
-    if by_vectors and not lm.served and (obstacle := lm.vectors_obstacle):
+    if optimiser.searches == "soft" and (obstacle := lm.vectors_obstacle):
         raise ValueError(
             f"{type(optimiser).__name__} feeds vectors to the model, and soft prompts cannot be "
             f"scored on {lm.name}: {obstacle}"
+        )
+    climbs = getattr(optimiser, "needs_gradient", False) and optimiser.searches != "text"
+    if climbs and (obstacle := lm.gradient_obstacle):
+        raise ValueError(
+            f"{type(optimiser).__name__} follows a gradient, and {lm.name} gives none: {obstacle}; "
+            "take a method that needs only rewards, such as grow or ppo"
         )
     if (prepare := getattr(optimiser, "prepare", None)) is not None:
         prepare(lm)

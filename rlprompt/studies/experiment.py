@@ -20,6 +20,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.models.served.lm import Asked, ServedLM
 from rlprompt.prompt import Length, Pool, Start, TokenPrompt
 from rlprompt.search.budget import Budget
+from rlprompt.search.gradient_pool import check_pool, pool_rows
 from rlprompt.search.make_space import make_space
 from rlprompt.search.optimiser import Optimiser, check_model, check_space, check_task
 from rlprompt.search.selection import Selection
@@ -74,7 +75,8 @@ class Experiment:
 
     Raises:
         ValueError: There is nothing to run, the budget does not cover one prompt, no token is
-            allowed, a start is none here, or an example is too long for the model.
+            allowed, a start is none here, tokens are to be ranked by a gradient that is not to be
+            had, or an example is too long for the model.
     """
 
     name: str
@@ -118,9 +120,9 @@ class Experiment:
             check_asked(self.task, self.lm)
         self.control_plans  # noqa: B018  # while the model is in memory
         self.budget.check_covers(self.task)
+        self._check_spaces()
         for name, optimiser in self.optimisers.items():
             check_task(optimiser, self.task, name)
-        self._check_spaces()
         needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
         trained = [getattr(one, "length", 0) for one in self.references.values()]
         check_room(self.task, self.lm, max(longest, *map(len, needed), *trained))
@@ -130,8 +132,13 @@ class Experiment:
         names = ("length", "banned", "start", "tokens")
         return {**{name: getattr(self, name) for name in names}, **self.own.get(optimiser, {})}
 
+    def pool_rows(self, optimiser: str) -> int:
+        """Rows of an optimiser's budget that its pool of tokens costs: of a gradient, or 0."""
+        searches, pool = self.optimisers[optimiser].searches, self.space(optimiser)["tokens"]
+        return pool_rows(searches, Pool.of(pool), self.task)
+
     def _check_spaces(self) -> None:
-        """Refuse a space without tokens, a start that is none there, or nothing to show there."""
+        """Refuse a space that cannot be had, a start that is none there, or nothing to show."""
         checked = list[tuple[str, bool, dict[str, Any]]]()
         for name, optimiser in self.optimisers.items():
             settings = self.space(name)
@@ -142,6 +149,8 @@ class Experiment:
             checked.append(asked)
             rng = np.random.default_rng(0)
             try:
+                pool, rows = Pool.of(settings["tokens"]), self.budget.rows
+                check_pool(optimiser.searches, pool, self.task, self.lm, rows)
                 made = make_space(optimiser.searches, self.lm, rng=rng, task=self.task, **settings)
                 check_space(optimiser, self.lm, self.task, made)
             except ValueError as error:

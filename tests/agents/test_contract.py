@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -346,13 +346,15 @@ def test_a_model_that_will_not_do_is_refused_for_no_row(
 
 
 @every
-def test_a_model_that_takes_no_vectors_is_refused_for_no_row(
-    optimiser: Optimiser[Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("lacking", [("gradient",), ("gradient", "vectors")], ids=str)
+def test_a_model_that_gives_no_gradient_or_takes_no_vectors_is_refused_for_no_row(
+    optimiser: Optimiser[Any], lacking: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lm = tiny_lm("bloom")
-    monkeypatch.setattr(FrozenLM, "vectors_obstacle", "it sees ids")
-    feeds = optimiser.searches in ("soft", "prefix") or isinstance(optimiser, GCG)
-    assert refused(optimiser, task(optimiser), lm) == feeds
+    for one in lacking:
+        monkeypatch.setattr(FrozenLM, f"{one}_obstacle", "it sees ids")
+    wanting = isinstance(optimiser, Ascent | GCG)
+    wanting |= "vectors" in lacking and optimiser.searches == "soft"
+    assert refused(optimiser, task(optimiser), tiny_lm()) == wanting
 
 
 @pytest.mark.parametrize("optimiser", [*OPTIMISERS, *DEMANDING], ids=name)

@@ -96,6 +96,25 @@ def test_parts_are_the_whole(
     assert found(page).pop("several parts").startswith("This page combines 2 studies, on ")
 
 
+def test_a_control_that_the_first_part_could_not_score_is_that_of_the_second(
+    whole: Path, tmp_path: Path
+) -> None:
+    folders = part(whole, tmp_path / "a", seeds=(0, 1)), part(whole, tmp_path / "b", seeds=(2,))
+    summary = read_summary(folders[0])
+    bare: dict[str, Any] = {
+        "train": None,
+        "dev": None,
+        "test": None,
+        "rewards": {},
+        "test_metrics": (),
+    }
+    first, *others = summary.controls
+    controls = (first.model_copy(update=bare), *others)
+    write_summary(folders[0], summary.model_copy(update={"controls": controls}))
+    made = combine(folders, tmp_path / "both")
+    assert sorted(made.controls, key=str) == sorted(read_summary(whole).controls, key=str)
+
+
 def figures(summary: Summary) -> list[str]:
     """The searches without their names."""
     bare = {"name": "", "file": ""}
