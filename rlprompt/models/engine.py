@@ -26,7 +26,7 @@ from rlprompt.models.conventions import (
 )
 from rlprompt.models.devices import free_bytes
 from rlprompt.models.examination import examine
-from rlprompt.models.memory import Memory
+from rlprompt.models.memory import Memory, out_of_memory
 from rlprompt.models.noise import Noise
 from rlprompt.models.packed.generation import PackedGenerator
 from rlprompt.models.packed.kernels import Kernels
@@ -35,7 +35,7 @@ from rlprompt.models.packed.scoring import PackedScorer, forgetful
 from rlprompt.models.plain import PlainScorer
 from rlprompt.models.plain_generation import PlainGenerator
 from rlprompt.models.request import Limits, Request, calls, join, prepare, prepare_soft
-from rlprompt.models.scorer import Generator, Over, Scorer, to_device
+from rlprompt.models.scorer import Generator, Over, Scorer, to_device, token_vectors
 from rlprompt.models.weights import input_device, quantisation
 from rlprompt.prompt import FedPrompt, SoftPrompt
 from rlprompt.template import Query
@@ -162,6 +162,23 @@ class Engine:
         """Why soft prompts cannot be scored, or None."""
         return None if self.packed is not None else self.plain.obstacle
 
+    @cached_property
+    def gradient_obstacle(self) -> str | None:
+        """See `FrozenLM.gradient_obstacle`."""
+        if self.vectors_obstacle or not quantisation(self.model):
+            return self.vectors_obstacle
+        # One with text after the prompt, so that the gradient has to pass the layers.
+        query = self.probe[1][-1]
+        soft = SoftPrompt(token_vectors(self.model, query.head_ids).cpu().numpy())
+        try:
+            self.score_with_grad([soft], [query], lambda loglik, _: loglik.sum(-1), "vocabulary")
+        except (ValueError, RuntimeError) as error:
+            if out_of_memory(error):
+                raise
+            logger.info("%s gives no gradient: %s", self.name, error)
+            return f"its weights, quantised by {quantisation(self.model)}, pass none on"
+        return None
+
     def vectors(self, request: Request) -> Tensor | None:
         """The vectors of a call on the device; ValueError where the model takes none for tokens."""
         if request.vectors is not None and self.vectors_obstacle:
@@ -195,16 +212,20 @@ class Engine:
         precision.check_finite(found, self.name, self.model.dtype)
         return found[list(request.inverse)]
 
-    def score_pairs(self, pairs: Sequence[tuple[FedPrompt, Query]]) -> list[Tensor]:
+    def score_pairs(
+        self, pairs: Sequence[tuple[FedPrompt, Query]], over: Over = "vocabulary"
+    ) -> list[Tensor]:
         """See `FrozenLM.score_pairs`."""
         found: dict[int, Tensor] = {}
-        for places in calls(pairs):
+        for places in calls(pairs, over):
             request, queries = join(self.limits, [pairs[i] for i in places])
             # Texts that are served come once: kept, they would fill the memory.
             with forgetful(self.packed):
-                (rows,) = self._answer(None, "vocabulary", request, queries)
+                (rows,) = self._answer(None, over, request, queries)
             found |= zip(places, rows, strict=True)
-        return [found[i][: len(query.candidates)] for i, (_, query) in enumerate(pairs)]
+        own = [found[i][: len(query.candidates)] for i, (_, query) in enumerate(pairs)]
+        # Again, for those that `join` filled up have been normalised with their last one twice.
+        return [one.log_softmax(-1) for one in own] if over == "candidates" else own
 
     def score_with_grad(
         self,

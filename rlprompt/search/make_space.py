@@ -42,7 +42,7 @@ def make_space(
         rng: Draws what is random in the starts.
         task: What prompts are for; left out, `tokens` and starts that need one stay as they come.
         start: As for `search`; several are all in the space (`best_starts` chooses).
-        tokens: As for `search`.
+        tokens: As for `search`; `gradient` are all, until it is paid for.
         hidden: What the model makes of texts (`Objective.hidden`), for what it expects after them;
             None leaves that out of the pool.
         read_keys: What the layers make of soft prompts (`Objective.keys_and_values`), for prefix
@@ -50,7 +50,7 @@ def make_space(
 
     Raises:
         ValueError: No token is allowed, or a start is none in this space; or prefix prompts are
-            none for the model or for the task's template.
+            none for the model or for the task's template; or a ban cannot be kept.
     """
     given = checked_starts(start)
     if kind == "prefix":
@@ -61,7 +61,7 @@ def make_space(
         assert isinstance(around, SoftSpace)
         return PrefixSpace.around(lm, around, read_keys or lm.keys_and_values)
     if kind == "text":
-        return _text_space(lm, Length.of(length), task, given)
+        return _text_space(lm, Length.of(length), banned, task, given)
     read = [lm.fed(one) if isinstance(one, TextPrompt) else one for one in given]
     starts = sorted(read, key=lambda one: one == "auto")  # trimmed from the end
     pool, lengths = Pool.of(tokens), Length.of(length)
@@ -69,10 +69,12 @@ def make_space(
     space = TokenSpace.from_lm(lm, lengths.at_most if kind == "soft" else lengths, banned, own)
     known = space.allowed.tolist()
     pooled = known
-    if task is not None and pool.kind != "all":
+    # What a gradient ranks is known once that is paid for (`gradient_tokens`).
+    whole = pool.kind in ("all", "gradient")
+    if task is not None and not whole:
         pooled = ranked_pool(lm, task, known, pool, hidden)
     if kind == "soft":
-        if pool.kind == "all" and own is None:
+        if whole and own is None:
             pooled = commonest(lm, known)
         soft = SoftSpace.from_lm(lm, lengths, rng, pooled)
         if task is None:
@@ -80,13 +82,17 @@ def make_space(
         return soft_starts(Origin(lm, task, space, frozenset(known), banned, rng), starts, soft)
     if task is None:
         return space
-    if pool.kind != "all":
+    if not whole:
         space = replace(space, allowed=np.array(pooled), ranked=tuple(pooled))
     return token_starts(Origin(lm, task, space, frozenset(known), banned, rng), starts)
 
 
 def _text_space(
-    lm: FrozenLM, length: Length, task: Task | None, starts: Sequence[Start]
+    lm: FrozenLM,
+    length: Length,
+    banned: Collection[str | int],
+    task: Task | None,
+    starts: Sequence[Start],
 ) -> TextSpace:
     """Texts of a range's length at most, and of no more than the longest example leaves room for.
 
@@ -100,7 +106,8 @@ def _text_space(
         )
     left = None if task is None else room(task, lm)
     limits = [one for one in (said, left) if one is not None]
-    return TextSpace.from_lm(lm, min(limits, default=None), text_starts(lm, task, starts))
+    made = text_starts(lm, task, starts)
+    return TextSpace.from_lm(lm, min(limits, default=None), made, banned)
 
 
 def _check_leading(lm: FrozenLM, task: Task | None) -> None:

@@ -29,10 +29,11 @@ from rlprompt.search.evaluation import (
     scores_of,
     shown_answers,
 )
+from rlprompt.search.gradient_pool import check_pool, gradient_tokens, narrowed
 from rlprompt.search.make_space import make_space
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser, check_model, check_shows
+from rlprompt.search.optimiser import Optimiser, check_model, check_space, check_task, resolved
 from rlprompt.search.result import (
     CHOOSING,
     EXPLAINING,
@@ -97,7 +98,8 @@ def search(
         length: Tokens of the prompt, exactly or in a range. A soft prompt has as many vectors, in
             a range as many as the longest prompt has tokens. A text has any number, or in a range
             as many at most, and never more than the longest example leaves room for.
-        banned: Ids and words that token prompts, and starts of vectors, may not use.
+        banned: Ids and words that token prompts, texts, and starts of vectors, may not use. A text
+            uses a word where it stands by itself, in any case, and an id where its tokens have it.
         start: What to begin with: a text, a prompt, several, or a name. `vocabulary`: rows of
             random tokens for vectors (`SoftSpace.from_lm`), nothing for tokens. `hand`: the task's
             hand prompt. `label-words`: those of all classes. `common-words`, `task-words`: drawn of
@@ -108,7 +110,8 @@ def search(
             scored. Of a text there are texts, prompts and `hand`, which `auto` stands for. All of
             it is paid from the budget.
         tokens: What token prompts, and random starts of vectors, are made of (`Pool`): `all`,
-            `words`, `likely`, or with a size, such as `{"words": 200}`.
+            `words`, `likely`, `gradient`, or with a size, such as `{"words": 200}`. `gradient`
+            costs a gradient, with which the search begins; for vectors it is `all`.
         on_progress: Called with the ledger after each chunk of scored prompts.
         on_failure: Called with what was found so far before an error ends the search; the `status`
             of this result is `failed`.
@@ -121,16 +124,18 @@ def search(
         without dev and test.
 
     Raises:
-        ValueError: The budget does not cover one prompt, a reward is no number, a text is too
-            long for the model, or a start is no prompt here: too long, of banned tokens, of another
-            width.
+        ValueError: The budget does not cover one prompt, the method needs what the model or the
+            task has not, a reward is no number, a text is too long for the model, or a start is no
+            prompt here: too long, of banned tokens, of another width; or the tokens are to be
+            ranked by a gradient, and there is none.
     """
     budget = budget if isinstance(budget, Budget) else Budget(budget)
-    settings = _settings(optimiser)  # before the search: what fails here costs nothing
+    settings = _settings(resolved(optimiser))  # before the search: what fails here costs nothing
     check_model(optimiser, lm)
     lengths, starts = Length.of(length), checked_starts(start)
-    task = as_task(task)
-    check_shows(optimiser, task)
+    task, pool = as_task(task), Pool.of(tokens)
+    check_task(optimiser, task)
+    check_pool(optimiser.searches, pool, task, lm, budget.rows)
     priors: dict[str, Floats] = {}
     outside = {
         purpose: Evaluator(task, lm, memo, priors)
@@ -153,10 +158,11 @@ def search(
         space_rng,
         task,
         start=starts,
-        tokens=tokens,
+        tokens=pool,
         hidden=objective.hidden,
         read_keys=objective.keys_and_values,
     )
+    check_space(optimiser, lm, task, space)
     began = time.perf_counter()
 
     def result(status: str) -> Result:
@@ -170,7 +176,9 @@ def search(
 
     try:
         with contextlib.suppress(BudgetExhausted):
-            optimiser.run(objective, best_starts(objective, space, starts), rng)
+            ranked = gradient_tokens(objective, space, pool)
+            begun = best_starts(objective, space, starts)
+            optimiser.run(objective, narrowed(begun, ranked), rng)
         return result("finished")
     except KeyboardInterrupt:
         return result("interrupted")
@@ -251,7 +259,9 @@ def _concluded(
     (train,) = testing.scores([picked], "train")
     tested, examples = testing.measure([picked], "test"), task.splits.parts()["test"]
     (test,) = scores_of(task, tested, examples)
-    best, *others = (_candidate(task, lm, one.scored, one) for one in raced)
+    best, *others = (
+        _candidate(task, lm, one.scored, one, choosing.prior(one.scored.prompt)) for one in raced
+    )
     return dataclasses.replace(
         found,
         candidates=(dataclasses.replace(best, train=train, test=test), *others),
@@ -274,7 +284,13 @@ def _incumbents(evaluator: Evaluator, ledger: Ledger, budget: int) -> tuple[Incu
     return tuple(Incumbent(one.rows, score) for one, score in zip(chosen, found, strict=True))
 
 
-def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = None) -> Candidate:
+def _candidate(
+    task: Task,
+    lm: FrozenLM,
+    scored: Scored,
+    raced: Raced | None = None,
+    prior: Mapping[str, float] | None = None,
+) -> Candidate:
     text, retypable = describe(task, lm, task.shortened(lm, scored.prompt))
     told = isinstance(scored.prompt, TextPrompt) and not lm.served
     return Candidate(
@@ -288,6 +304,7 @@ def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = N
         test=None,
         dev_examples=len(raced.rewards) if raced else 0,
         tokens=n_tokens(lm, scored.prompt) if told else None,
+        prior=prior,
     )
 
 

@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 from command_line import ROWS, rlprompt, write_data
 from numpy.typing import NDArray
-from small_experiments import examples, experiment, task
+from small_experiments import experiment, task
 from tiny import tiny_lm, tiny_model, tiny_tokenizer
 from transferred_study import byte_lm, transferred
 
 from rlprompt.config.yaml_file import load_config
-from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
@@ -41,7 +40,6 @@ from rlprompt.transfer.run import (
     TransferScores,
     _best_seeds,
     _controls,
-    _notes,
     found_prompts,
 )
 from rlprompt.types import PromptKind
@@ -102,6 +100,20 @@ class TestOwnModel:
         assert "the largest difference is 0 in the metric and 1 in the reward" in result.stdout
         assert "error: random-seed0 no longer has its stored score" in result.stderr
         assert (study / "transfer.json").exists()
+
+    def test_rounding_is_of_the_split_with_the_fewest_examples(
+        self, study: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[int] = []
+
+        def rounding(name: str, dtype: str, spread: float, n: int, n_classes: int) -> float:
+            asked.append(n)
+            return 1.0
+
+        monkeypatch.setattr("rlprompt.transfer.run.rounding", rounding)
+        done = transferred(study)
+        assert {entry.split for entry in done.entries} == {"dev", "test"}  # of 4 and of 6
+        assert asked == [4]
 
     def test_other_data_is_refused(self, study: Path, desk: Path) -> None:
         write_data(desk, [row.replace("film number 3,", "film no. 3,") for row in ROWS])
@@ -418,46 +430,23 @@ class TestTyping:
         assert isinstance(found[TokenPrompt((10**6,))], str)
 
 
-class TestNotes:
-    def test_examples_that_a_prompt_was_found_on_are_counted(self) -> None:
-        own = task()
-        train, dev, test = own.splits.parts().values()
-        assert _notes(own, own, "test") == ()
-        apart = task(splits=Splits(examples("x"), examples("y"), examples("z", 5)))
-        assert _notes(own, apart, "test") == ()
-        swapped = task(splits=Splits(test, dev, train))
-        assert _notes(own, swapped, "test") == (
-            "found on 4 of the 4 test examples (4 in its train), so the score there is too good",
-        )
-        mixed = task(splits=Splits(test[:2], test[2:4], (*train[:1], *dev[:2], *test[4:])))
-        assert _notes(own, mixed, "test") == (
-            "found on 3 of the 5 test examples (1 in its train and 2 in its dev), so the score "
-            "there is too good",
-        )
-        assert _notes(own, mixed, "dev") == ()
-        # The same text under another label and spacing is the same example to a reader.
-        loud = [f" {one.fields['text'].upper()}" for one in train]
-        spelt = tuple(Example({"text": text}, "negative") for text in loud)
-        (said,) = _notes(own, task(splits=Splits(test, dev, spelt)), "test")
-        assert said.startswith("found on 4 of the 4 test examples")
-
-    def test_a_hand_written_prompt_is_named_as_in_the_study(self) -> None:
-        """There the plain name is that of the prompt without calibration by train."""
-        lm = tiny_lm()
-        names = {
-            how: [*_controls(lm, task(calibration=how, hand_prompt="it was"))]
-            for how in ("none", "contextual", "batch")
-        }
-        assert names == {
-            "none": ["empty", "hand-written"],
-            "contextual": ["empty", "hand-written"],
-            "batch": ["empty", "hand-written, calibrated"],
-        }
-        for how, (_, name) in names.items():
-            own = task(calibration=how, hand_prompt="it was")
-            plans = plan_controls(own, lm, {})
-            (plan,) = (one for one in plans if one.name == name)
-            assert plan.task.fingerprint == own.fingerprint
+def test_a_hand_written_prompt_is_named_as_in_the_study() -> None:
+    """There the plain name is that of the prompt without calibration by train."""
+    lm = tiny_lm()
+    names = {
+        how: [*_controls(lm, task(calibration=how, hand_prompt="it was"))]
+        for how in ("none", "contextual", "batch")
+    }
+    assert names == {
+        "none": ["empty", "hand-written"],
+        "contextual": ["empty", "hand-written"],
+        "batch": ["empty", "hand-written, calibrated"],
+    }
+    for how, (_, name) in names.items():
+        own = task(calibration=how, hand_prompt="it was")
+        plans = plan_controls(own, lm, {})
+        (plan,) = (one for one in plans if one.name == name)
+        assert plan.task.fingerprint == own.fingerprint
 
 
 def test_a_model_and_its_bfloat16_copy(tmp_path: Path) -> None:
