@@ -23,6 +23,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.search.result import Result, Score
 from rlprompt.store.store import StoredRun
+from rlprompt.tasks.base import Task
 from rlprompt.tasks.compression import CompressionTask
 from rlprompt.tasks.function import FunctionTask
 from rlprompt.tasks.reward_function import reward
@@ -219,7 +220,7 @@ class TestModels:
     def test_a_model_that_answers_otherwise_by_what_stands_beside_its_weights_is_refused(
         self, tmp_path: Path, asked: str, change: Callable[[FrozenLM], None], message: str
     ) -> None:
-        made = {
+        made: dict[str, Callable[[], Task]] = {
             "class": class_task,
             "write": writing_task,
             "chat": lambda: class_task(Template.of({"user": "{text} {prompt}"}).text),

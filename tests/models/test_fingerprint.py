@@ -70,8 +70,8 @@ def test_what_decides_an_answer_beside_the_weights_is_in_it(
     }
     assert differing == {field}
     query, prompt = Query(tuple(range(5, 25)), (), ((7,), (8,))), TokenPrompt((9, 10))
-    scores = [lm.score([prompt], [query]) for lm in (before, after)]
-    assert torch.allclose(*scores, atol=1e-4) == (field != "config")  # it is for a reason
+    first, second = (lm.score([prompt], [query]) for lm in (before, after))
+    assert torch.allclose(first, second, atol=1e-4) == (field != "config")  # it is for a reason
 
 
 def test_the_template_of_chats_is_in_it(folder: Path) -> None:
@@ -140,6 +140,7 @@ class TestConfig:
 
     def test_a_part_that_lacks_something_is_not_taken_for_a_usual_one(self) -> None:
         one, other = LlamaConfig(), LlamaConfig()
+        assert other.rope_parameters is not None
         del other.rope_parameters["rope_type"]
         assert hash_config(one) != hash_config(other)
 
