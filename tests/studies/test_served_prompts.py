@@ -151,7 +151,7 @@ def test_another_address_is_a_note_and_another_model_an_error(home: Path, server
     assert "tiny is not the model that this prompt belongs to" in refused.stderr
     assert "somebody else" in refused.stderr
     assert SECRET not in done.stdout + done.stderr + refused.stdout + refused.stderr
-    with pytest.raises(ValueError, match=r"its kind and tokenizer and weights differ"):
+    with pytest.raises(ValueError, match=r"its kind, tokenizer and weights differ"):
         load_prompt("found").predict(["fine"], tiny_lm())
 
 
