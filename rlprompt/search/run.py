@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rlprompt._utils.identity import identity
 from rlprompt._utils.seeding import of_data
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Pool, Start, TextPrompt, checked_starts
@@ -298,8 +299,8 @@ def _settings(optimiser: Optimiser[Any]) -> dict[str, Any]:
 
 
 def _setting(value: Any) -> Any:
-    """A setting as JSON has it; what JSON has not, such as infinity or a function, by its name."""
-    try:
-        return json.loads(json.dumps(plain(value), allow_nan=False))
-    except (TypeError, ValueError):
-        return getattr(value, "__qualname__", None) or str(value)
+    """A setting as JSON has it; what JSON has not, such as a function, by what tells it apart."""
+    for told in (plain, identity):
+        with contextlib.suppress(TypeError, ValueError):
+            return json.loads(json.dumps(told(value), allow_nan=False))
+    return str(value)  # infinity

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlprompt._utils.identity import identity, own_sources
 from rlprompt._utils.seeding import SEEDED_BY
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Pool, Start, checked_starts
@@ -17,6 +18,7 @@ from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result, plain
 from rlprompt.search.run import search
 from rlprompt.search.selection import Selection
+from rlprompt.store.store import SOURCE
 from rlprompt.tasks.base import Task, prompt_rows
 
 
@@ -73,6 +75,7 @@ class PlannedSearch:
     def spec(self) -> dict[str, Any]:
         """All that decides the result, as JSON values."""
         starts = checked_starts(self.start)
+        sources = own_sources(self.optimiser)
         return {
             "task": {
                 "name": self.task.name,
@@ -82,8 +85,10 @@ class PlannedSearch:
             },
             "model": self.lm.fingerprint.content,
             "optimiser": type(self.optimiser).__name__,
-            "settings": _plain(self.optimiser),
-            "budget": _plain(self.budget),
+            "settings": _finite(self.optimiser),
+            # Of our own methods and of installed ones there are none.
+            **({SOURCE: sources} if sources else {}),
+            "budget": _finite(self.budget),
             "seed": self.seed,
             "seeded by": SEEDED_BY,
             "length": plain(Length.of(self.length).simplest),
@@ -117,16 +122,13 @@ class PlannedSearch:
         )
 
 
-def _plain(settings: Any) -> Any:
-    """The fields of a dataclass as JSON values, without infinities, which JSON does not have.
-
-    Anything else by its `repr`: a result may leave out what it cannot say, as `search` does, and a
-    study must not be gone on with where that is another.
-    """
-    if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
-        return repr(settings)
+def _finite(settings: Any) -> Any:
+    """What a method or a budget is, without infinities of its own, which JSON does not have."""
+    told = identity(settings)
+    if not dataclasses.is_dataclass(settings):
+        return told
     return {
         key: value
-        for key, value in dataclasses.asdict(settings).items()
+        for key, value in told.items()
         if not (isinstance(value, float) and math.isinf(value))
     }

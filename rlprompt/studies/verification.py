@@ -12,7 +12,7 @@ import numpy as np
 from rlprompt.models.noise import slope
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.result import Result, Score
-from rlprompt.store.store import Store, StoredRun, as_json, differences
+from rlprompt.store.store import SOURCE, Store, StoredRun, as_json, differences
 from rlprompt.studies.inspection import LedgerEntry, ledger
 from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.tasks.base import Task
@@ -161,7 +161,12 @@ def check_unchanged(runs: Sequence[StoredRun], planned: Mapping[str, PlannedSear
         ValueError: Model, task or data are others today; the message shows the difference.
     """
     changed = [
-        line for run in runs for line in differences(run.spec, as_json(planned[run.name].spec))
+        line
+        for run in runs
+        for line in differences(
+            # What a prompt is worth hangs on no method, so its files may have been edited.
+            *({**spec, SOURCE: None} for spec in (run.spec, as_json(planned[run.name].spec)))
+        )
     ]
     if changed:
         raise ValueError(
