@@ -240,6 +240,12 @@ def race_winners(
 ) -> Evaluation:
     """Those that stayed in a race, if the best of them beats the incumbent; else the incumbent.
 
+    >>> from rlprompt import TokenPrompt
+    >>> known = Evaluation((TokenPrompt((1,)),), np.array([[0.0, 1.0]]))
+    >>> better = Evaluation((TokenPrompt((2,)),), np.array([[1.0, 1.0]]))
+    >>> race_winners(known, better).prompts, race_winners(better, known).prompts
+    ((TokenPrompt(ids=(2,)),), (TokenPrompt(ids=(2,)),))
+
     Args:
         incumbent: As for `race`, which was given its first.
         stayed: What `race` gave.

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from rlprompt._utils.identity import identity, own_sources
@@ -71,11 +72,15 @@ class PlannedSearch:
         """Rows that one prompt costs."""
         return prompt_rows(self.task)
 
+    @cached_property
+    def source(self) -> dict[str, str]:
+        """Hashes of the files of a person's own that the method is made of, by name."""
+        return own_sources(self.optimiser)
+
     @property
     def spec(self) -> dict[str, Any]:
         """All that decides the result, as JSON values."""
         starts = checked_starts(self.start)
-        sources = own_sources(self.optimiser)
         return {
             "task": {
                 "name": self.task.name,
@@ -87,7 +92,7 @@ class PlannedSearch:
             "optimiser": type(self.optimiser).__name__,
             "settings": _finite(self.optimiser),
             # Of our own methods and of installed ones there are none.
-            **({SOURCE: sources} if sources else {}),
+            **({SOURCE: self.source} if self.source else {}),
             "budget": _finite(self.budget),
             "seed": self.seed,
             "seeded by": SEEDED_BY,

@@ -20,6 +20,7 @@ from tiny import tiny_lm
 from rlprompt.config.registry import entries, make_optimiser
 from rlprompt.search.budget import Budget
 from rlprompt.store.store import FILE, SOURCE, Store, as_json
+from rlprompt.store.summary import read_summary
 from rlprompt.studies.planned_search import PlannedSearch
 
 METHODS = """
@@ -142,6 +143,11 @@ def test_another_process_goes_on_with_them(folder: Path) -> None:
     assert len(ended) == len(NAMES) + 1
     assert rlprompt(*COMPARE).exit_code == 0
     assert answers(folder) == ended
+    (played,) = (
+        run for run in read_summary(folder / "runs" / "small").runs if run.name == "played-seed0"
+    )
+    assert set(played.source) == {"methods.py", "halves.py"}
+    assert played.settings["function"]["closure"]["episodes"] == 6
 
 
 def test_an_edited_file_of_theirs_is_another_study(folder: Path) -> None:
