@@ -17,8 +17,7 @@ from torch import Tensor
 from rlprompt.agents.policies.algorithms import check_arguments, find_algorithm
 from rlprompt.agents.policies.token_proposal import OpenPosition, Position
 from rlprompt.agents.policies.token_tilt import principal_components
-from rlprompt.agents.policies.training import train
-from rlprompt.agents.ppo import SIGMA
+from rlprompt.agents.policies.training import SIGMA, train
 from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.token_prompt import TokenEpisodes

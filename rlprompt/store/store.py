@@ -434,7 +434,7 @@ def _run_differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _changes(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """How a run is another than it was."""
-    lines = differences(*({k: v for k, v in run.items() if k != SOURCE} for run in (there, now)))
+    lines = differences({**there, SOURCE: None}, {**now, SOURCE: None})
     old, new = there.get(SOURCE), now.get(SOURCE)
     if old is None or new is None:  # one of them was not looked at
         return lines

@@ -160,12 +160,12 @@ def check_unchanged(runs: Sequence[StoredRun], planned: Mapping[str, PlannedSear
     Raises:
         ValueError: Model, task or data are others today; the message shows the difference.
     """
+    # What a prompt is worth hangs on no method, so its files may have been edited.
     changed = [
         line
         for run in runs
         for line in differences(
-            # What a prompt is worth hangs on no method, so its files may have been edited.
-            *({**spec, SOURCE: None} for spec in (run.spec, as_json(planned[run.name].spec)))
+            {**run.spec, SOURCE: None}, {**as_json(planned[run.name].spec), SOURCE: None}
         )
     ]
     if changed:

@@ -121,7 +121,7 @@ def test_what_a_value_is_can_be_said_in_any_process(value: Any, told: Any) -> No
 
 
 @pytest.mark.parametrize(
-    "value", [object(), threading.Lock(), np.random.default_rng(0), Own(of=[(i for i in ())])]
+    "value", [object(), threading.Lock(), np.random.default_rng(0), Own(of=[zip()])]
 )
 def test_where_only_its_class_can_be_said_that_is_known(value: Any) -> None:
     assert not is_told(value)
