@@ -314,7 +314,11 @@ def _settings(optimiser: Optimiser[Any]) -> dict[str, Any]:
 
 def _setting(value: Any) -> Any:
     """A setting as JSON has it; what JSON has not, such as a function, by what tells it apart."""
-    for told in (plain, identity):
-        with contextlib.suppress(TypeError, ValueError):
-            return json.loads(json.dumps(told(value), allow_nan=False))
+    with contextlib.suppress(TypeError, ValueError):
+        return json.loads(json.dumps(plain(value), allow_nan=False))
+    told = identity(value)
+    if isinstance(told, str) and (name := getattr(value, "__qualname__", None)):
+        return name
+    with contextlib.suppress(ValueError):
+        return str(value) if told == repr(value) else json.loads(json.dumps(told, allow_nan=False))
     return str(value)  # infinity

@@ -54,7 +54,7 @@ def test_the_budget_ends_it_and_a_prompt_is_picked_and_tested(optimiser: Play) -
         assert (found.status, found.n_prompts, found.rows) == ("finished", 20, ROWS)
         assert found.best.dev is not None
         assert found.best.test is not None
-        assert found.settings["function"] == f"{__name__}:{optimiser.function.__name__}"
+        assert found.settings["function"] == optimiser.function.__name__
 
 
 @every
