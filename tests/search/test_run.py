@@ -222,7 +222,7 @@ class TestReport:
             own: Any = field(default_factory=object)
             path: Any = Path("x")
             functions: Any = field(default_factory=lambda: {"f": fake_splits})
-            part: Any = field(default_factory=lambda: partial(fake_splits, n=3))
+            part: Any = field(default_factory=lambda: partial(fake_splits, 3))
 
         result = search(FakeTask(), tiny_lm(), Odd(), 10 * N)
         assert result.settings == {
@@ -238,8 +238,8 @@ class TestReport:
             "functions": {"f": f"{fake_splits.__module__}:fake_splits"},
             "part": {
                 "partial": f"{fake_splits.__module__}:fake_splits",
-                "args": [],
-                "keywords": {"n": 3},
+                "args": [3],
+                "keywords": {},
             },
         }
         assert Result.from_json(result.to_json()) == result

@@ -181,7 +181,8 @@ def test_an_edited_file_of_theirs_is_another_study(folder: Path) -> None:
 def test_our_own_methods_are_in_a_study_as_they_ever_were(name: str) -> None:
     optimiser: Any = make_optimiser(name, {})
     planned = PlannedSearch(task(), tiny_lm(), optimiser, Budget(8, target=0.5), 0, 3, ())
-    fields = dataclasses.asdict(resolved(optimiser))
+    whole: Any = resolved(optimiser)
+    fields = dataclasses.asdict(whole)
     assert as_json(planned.spec["settings"]) == json.loads(json.dumps(fields, default=repr))
     assert planned.spec["budget"] == {"rows": 8, "target": 0.5}  # and no infinities
     assert SOURCE not in planned.spec
