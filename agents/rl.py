@@ -14,7 +14,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
-from rlprompt.agents.policies.algorithms import check_arguments, find_algorithm
+from rlprompt.agents.policies.algorithms import find_algorithm
+from rlprompt.agents.policies.arguments import check_arguments
 from rlprompt.agents.policies.token_proposal import OpenPosition, Position
 from rlprompt.agents.policies.token_tilt import principal_components
 from rlprompt.agents.policies.training import train

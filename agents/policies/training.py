@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from rlprompt._utils.seeding import seeded
-from rlprompt.agents.policies.algorithms import arguments
+from rlprompt.agents.policies.arguments import arguments
 from rlprompt.envs.episodes import Array, Episodes
 from rlprompt.envs.vec_env import PromptVecEnv
 from rlprompt.prompt import Prompt

@@ -139,7 +139,7 @@ def test_every_registered_optimiser_is_here() -> None:
 
 
 def test_every_method_is_a_file_that_can_be_read_in_one_go() -> None:
-    files = list((Path(__file__).parents[2] / "agents").glob("*.py"))
+    files = list((Path(__file__).parents[2] / "agents").rglob("*.py"))
     assert files
     assert not [file.name for file in files if len(file.read_text("utf-8").splitlines()) > 200]
 

@@ -17,7 +17,8 @@ from stored_search import Counted, goes_on
 from synthetic import N_EXAMPLES, Batches, HiddenVectors, HiddenWords, Synthetic
 from tiny import tiny_lm
 
-from rlprompt.agents.policies.algorithms import KNOWN, arguments, find_algorithm
+from rlprompt.agents.policies.algorithms import KNOWN, find_algorithm
+from rlprompt.agents.policies.arguments import arguments
 from rlprompt.agents.policies.training import Standardised
 from rlprompt.agents.rl import RL, SoftRL, Written
 from rlprompt.config.registry import make_optimiser
