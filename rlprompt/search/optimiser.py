@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -20,6 +21,9 @@ SpaceT = TypeVar("SpaceT", bound=Space, contravariant=True)
 
 Proposals = Generator[Sequence[Prompt], Evaluation, None]
 """What `AskTell.ask` gives: it yields prompts, and is sent what they earned."""
+
+LATER: Mapping[str, bool] = {"later": True}
+"""`metadata` of a setting that a method got when there were results without it: see `recorded`."""
 
 
 @runtime_checkable
@@ -102,6 +106,26 @@ class AskTell(ABC, Generic[SpaceT]):
                 prompts = proposals.send(evaluation)
             except StopIteration:
                 return
+
+
+def recorded(settings: Any) -> dict[str, Any]:
+    """The settings of a dataclass that results and studies record, by name.
+
+    All of them; but of those that came `LATER` only what is not the default, so that a search as it
+    was before is the same search, and a study that was begun then goes on.
+
+    >>> from dataclasses import dataclass, field
+    >>> @dataclass(frozen=True)
+    ... class Draw:
+    ...     batch: int = 8
+    ...     halving: float | None = field(default=None, metadata=LATER)
+    >>> recorded(Draw()), recorded(Draw(halving=0.5))
+    ({'batch': 8}, {'batch': 8, 'halving': 0.5})
+    """
+    fields = dataclasses.fields(settings)
+    values = {one.name: getattr(settings, one.name) for one in fields}
+    usual = {one.name: one.default for one in fields if one.metadata.get("later")}
+    return {k: v for k, v in values.items() if k not in usual or v != usual[k]}
 
 
 def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:

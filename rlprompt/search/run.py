@@ -32,7 +32,7 @@ from rlprompt.search.evaluation import (
 from rlprompt.search.make_space import make_space
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser, check_model, check_shows
+from rlprompt.search.optimiser import Optimiser, check_model, check_shows, recorded
 from rlprompt.search.result import (
     CHOOSING,
     EXPLAINING,
@@ -294,7 +294,7 @@ def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = N
 def _settings(optimiser: Optimiser[Any]) -> dict[str, Any]:
     if not dataclasses.is_dataclass(optimiser):
         return {}
-    return {f.name: _setting(getattr(optimiser, f.name)) for f in dataclasses.fields(optimiser)}
+    return {name: _setting(value) for name, value in recorded(optimiser).items()}
 
 
 def _setting(value: Any) -> Any:

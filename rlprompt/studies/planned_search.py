@@ -13,7 +13,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Pool, Start, checked_starts
 from rlprompt.search.budget import Budget, Ledger
 from rlprompt.search.memo import Memo
-from rlprompt.search.optimiser import Optimiser
+from rlprompt.search.optimiser import Optimiser, recorded
 from rlprompt.search.result import Result, plain
 from rlprompt.search.run import search
 from rlprompt.search.selection import Selection
@@ -125,8 +125,9 @@ def _plain(settings: Any) -> Any:
     """
     if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
         return repr(settings)
+    known = recorded(settings)
     return {
         key: value
         for key, value in dataclasses.asdict(settings).items()
-        if not (isinstance(value, float) and math.isinf(value))
+        if key in known and not (isinstance(value, float) and math.isinf(value))
     }
