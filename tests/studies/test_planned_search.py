@@ -10,6 +10,7 @@ from synthetic import N_EXAMPLES, HiddenWords
 from tiny import tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
+from rlprompt.agents.rl import RL
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import LATER, Optimiser
 from rlprompt.search.run import search
@@ -24,6 +25,7 @@ class Drawn(RandomSearch):
 
 
 DRAWN = {"batch": 32, "halving": None}
+LEARNT = {"algorithm": "A2C", "prompts": 16, "words": 200, "settings": {}}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,8 @@ DRAWN = {"batch": 32, "halving": None}
     [
         (Drawn(), DRAWN),
         (Drawn(twice=True), DRAWN | {"twice": True}),
+        (RL(), LEARNT),
+        (RL(environment="edits"), LEARNT | {"environment": "edits"}),
     ],
 )
 def test_a_setting_that_came_later_is_recorded_where_it_is_not_the_default(
