@@ -9,6 +9,7 @@ import pytest
 from synthetic import N_EXAMPLES, HiddenWords
 from tiny import tiny_lm
 
+from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.rl import RL
 from rlprompt.search.budget import Budget
@@ -25,6 +26,7 @@ class Drawn(RandomSearch):
 
 
 DRAWN = {"batch": 32, "halving": None}
+CLIMBED = {"pool": 1 / 3, "batch": 16}
 LEARNT = {"algorithm": "A2C", "prompts": 16, "words": 200, "settings": {}}
 
 
@@ -33,6 +35,8 @@ LEARNT = {"algorithm": "A2C", "prompts": 16, "words": 200, "settings": {}}
     [
         (Drawn(), DRAWN),
         (Drawn(twice=True), DRAWN | {"twice": True}),
+        (Greedy(), CLIMBED),
+        (Greedy(halving=0.5), CLIMBED | {"halving": 0.5}),
         (RL(), LEARNT),
         (RL(environment="edits"), LEARNT | {"environment": "edits"}),
     ],
