@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.agents.cma_es import dimension_for, generations
+from rlprompt.agents.shared.evolution import dimension_for, generations
 from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.prompt import PrefixPrompt
 from rlprompt.search.optimiser import AskTell, Proposals

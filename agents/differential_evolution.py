@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.optimize import Bounds, differential_evolution
 
-from rlprompt.agents.cma_es import dimension_for
+from rlprompt.agents.shared.evolution import dimension_for
 from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import SoftSpace

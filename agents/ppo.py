@@ -12,16 +12,13 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from rlprompt.agents.policies.small_policy import ShrinkOnRepeats
 from rlprompt.agents.policies.token_policy import TokenPolicy
 from rlprompt.agents.policies.token_proposal import Position
-from rlprompt.agents.policies.training import learn
+from rlprompt.agents.policies.training import SIGMA, learn
 from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.types import PromptKind
-
-# Spread of the first actions over vectors, which end at -1 and 1: 5 % of them are cut there.
-SIGMA = 0.5
 
 
 @dataclass(frozen=True)

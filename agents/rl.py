@@ -19,9 +19,8 @@ from rlprompt.agents.policies.algorithms import find_algorithm
 from rlprompt.agents.policies.arguments import check_arguments
 from rlprompt.agents.policies.token_proposal import Position
 from rlprompt.agents.policies.token_tilt import principal_components
-from rlprompt.agents.policies.training import Gains, train
+from rlprompt.agents.policies.training import SIGMA, Gains, train
 from rlprompt.agents.policies.written import Edited, Written
-from rlprompt.agents.ppo import SIGMA
 from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.envs.edit_prompt import HORIZON, EditEpisodes
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes

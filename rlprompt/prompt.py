@@ -349,8 +349,10 @@ class Pool:
 
     Args:
         kind: `all` that one can type; `words`: common words, words that the train texts have more
-            often than other texts, and words that the model expects after them, as many of each; or
-            `likely`: tokens that the model expects there, whatever they are.
+            often than other texts, and words that the model expects after them, as many of each;
+            `likely`: tokens that the model expects there, whatever they are; or `gradient`: tokens
+            that would bring most by the gradient at the hand prompt, paid from the budget, and for
+            vectors as `all`.
         size: How many, 1 or more, unless it is all. 300 is ours: 100 common words, as pools of 60
             to 200 were tried.
 

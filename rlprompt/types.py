@@ -38,8 +38,9 @@ StartName = Literal["vocabulary", "hand", "label-words", "common-words", "task-w
 """Where a search may begin, by name: random tokens, the task's hand prompt, the words of its
 classes, the most common words, the train texts' own, or the best of all of these."""
 
-PoolKind = Literal["all", "words", "likely"]
-"""Which tokens a token prompt is made of: all, words worth trying, or what the model expects."""
+PoolKind = Literal["all", "words", "likely", "gradient"]
+"""Which tokens a token prompt is made of: all, words worth trying, what the model expects, or what
+a gradient finds worth trying."""
 
 ModelKind = Literal["causal", "masked", "encoder-decoder"]
 """Where a model reads its answer: after the text, at a mask, or in a decoder."""

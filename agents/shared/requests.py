@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from rlprompt._utils.text import cut_short
+
 # Characters of an example's text that a request shows.
 SHOWN = 400
 
@@ -48,7 +50,8 @@ class Shown(NamedTuple):
             "Right answer" if self.answer or self.feedback else "Output": self.right,
             "Feedback": self.feedback,
         }
-        return "\n".join(f"{name}: {_cut(text)}" for name, text in named.items() if text)
+        known = ((name, " ".join(text.split())) for name, text in named.items() if text)
+        return "\n".join(f"{name}: {cut_short(text, SHOWN)}" for name, text in known)
 
 
 def induce(examples: Sequence[Shown]) -> str:
@@ -131,8 +134,3 @@ def _clean(text: str) -> str:
         if text.startswith(opening) and text.endswith(closing) and opening not in inner:
             text = inner.strip()
     return text if any(letter.isalnum() for letter in text) else ""
-
-
-def _cut(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

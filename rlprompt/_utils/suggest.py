@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
 # For the kinds of error that pydantic words for programmers.
@@ -36,8 +36,25 @@ PLAIN = {
 def advice(given: str, known: Iterable[str]) -> str:
     """The name that was probably meant, or else all there are."""
     known = list(known)
-    near = difflib.get_close_matches(given, known, 1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}"
+    return did_you_mean(given, known) or f"; known: {', '.join(known) or 'none'}"
+
+
+def did_you_mean(given: str, known: Sequence[str], begun: bool = False) -> str:
+    """The name that was probably meant, or "".
+
+    Args:
+        given: What was typed.
+        known: The names that there are.
+        begun: Whether a name that begins so goes first. Not for runs, many of which begin alike.
+
+    >>> did_you_mean("smal", ["small.yaml", "snail"])
+    "; did you mean 'snail'?"
+    >>> did_you_mean("smal", ["small.yaml", "snail"], begun=True)
+    "; did you mean 'small.yaml'?"
+    """
+    first = sorted(one for one in known if begun and one.startswith(given))
+    near = first or difflib.get_close_matches(given, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def reason(error: Any) -> str:

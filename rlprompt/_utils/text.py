@@ -78,6 +78,15 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or repr(error)).splitlines()[0]
 
 
+def cut_short(text: str, most: int) -> str:
+    """A text, or so many characters of it and an ellipsis.
+
+    >>> cut_short("It was", 6), cut_short("It was good", 6)
+    ('It was', 'It was...')
+    """
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def listed(names: Iterable[str]) -> str:
     """Names as a sentence lists them; "" for none.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlprompt._utils.suggest import did_you_mean
 from rlprompt.check.patience import duration
-from rlprompt.cli.options import Device, Dtype
+from rlprompt.cli.options import DEFAULT_MODEL, FILES, Device, Dtype
 
 if TYPE_CHECKING:
     from rlprompt.check.patience import Patience
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from rlprompt.studies.experiment import Experiment
     from rlprompt.tasks.base import Task
 
-DEFAULT_MODEL = "smollm2-135m"
-# Endings of experiment files.
-FILES = (".yaml", ".yml")
 # Seconds that a check takes at most, and the share of them that is for tasks; an optimiser takes a
 # few (0.3 to 4 seconds on a busy CPU).
 LIMIT = 110.0
@@ -57,12 +54,9 @@ def check(
     """
     from rlprompt.check.patience import Patience
     from rlprompt.check.task import check_task
-    from rlprompt.config.registry import entries
     from rlprompt.models.lm import FrozenLM
 
     there = Path(subject).exists()
-    if not there and ":" not in subject and Path(subject).suffix not in FILES:
-        _check_known(subject, list(entries("task")))
     if not there and Path(subject).suffix not in FILES:
         task = _find_task(subject)
         lm = FrozenLM.load(model, device=device or "auto", dtype=dtype or "auto")
@@ -87,11 +81,9 @@ def _check_known(name: str, tasks: Sequence[str]) -> None:
     if name in tasks:
         return
     known = [*tasks, *(path.name for path in Path().iterdir() if path.suffix in FILES)]
-    begun = sorted(one for one in known if one.startswith(name))
-    near = [*begun, *difflib.get_close_matches(name, known, 1)][:1]
     lists = "; `rlprompt ls tasks` lists the tasks, and `rlprompt init DATA` writes a file"
-    meant = f"; did you mean {near[0]!r}?" if near else lists
-    raise ValueError(f"there is no file and no task {name!r}{meant}")
+    hint = did_you_mean(name, known, begun=True) or lists
+    raise ValueError(f"there is no file and no task {name!r}{hint}")
 
 
 def dry_run(config: Config) -> None:
@@ -207,9 +199,10 @@ def _find_task(name: str) -> Task:
         ValueError: There is none.
     """
     from rlprompt._utils.plugins import load_object, locate
-    from rlprompt.config.registry import checked_task, import_task, make_task
+    from rlprompt.config.registry import checked_task, entries, import_task, make_task
 
     if ":" not in name:
+        _check_known(name, list(entries("task")))
         return make_task(name, {})
     spec = locate(name, Path.cwd())
     found = load_object(spec)
@@ -271,6 +264,10 @@ def _remarks(experiment: Experiment, plan: Plan) -> list[str]:
         f"measured in {duration(plan.measured_seconds)} on {experiment.lm.device}; it takes longer "
         "if the machine is busier then, or if an optimiser slows down as its history grows",
     ]
+    pools = {one.optimiser: one.pool_rows for one in plan.searches if one.pool_rows}
+    if pools:
+        counts = ", ".join(f"{name} {rows:,}" for name, rows in pools.items())
+        lines.append(f"`tokens: gradient` takes so many of a search's rows: {counts}")
     if experiment.references:
         names = ", ".join(experiment.references)
         lines.append(f"training of {names} comes on top, and is not estimated")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rlprompt.cli.check import DEFAULT_MODEL, FILES
+from rlprompt.cli.options import DEFAULT_MODEL, FILES
 
 HEADING = """\
 Written by `rlprompt init {data}`. Comments say what was found or guessed; change what is wrong.

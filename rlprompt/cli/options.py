@@ -8,6 +8,10 @@ from typing import Annotated
 
 import typer
 
+DEFAULT_MODEL = "smollm2-135m"
+# Endings of experiment files.
+FILES = (".yaml", ".yml")
+
 ConfigPath = Annotated[
     Path,
     typer.Argument(metavar="CONFIG", help="Experiment file; `rlprompt init DATA` writes one."),

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlprompt.cli.check import FILES
-from rlprompt.cli.options import ConfigPath, Device, Dtype, Split
+from rlprompt.cli.options import FILES, ConfigPath, Device, Dtype, Split
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -177,7 +177,7 @@ class PromptConfig(StrictModel):
         start: What searches begin with: a text, a name of `START_NAMES`, `{found: FOLDER}` of an
             exported prompt, or several of these; see `search`.
         tokens: What token prompts, and random starts of vectors, are made of: `all`, `words`,
-            `likely`, or with a size, such as `{words: 200}`; see `Pool`.
+            `likely`, `gradient`, or with a size, such as `{words: 200}`; see `Pool`.
     """
 
     kind: PromptKind | None = None

@@ -7,7 +7,6 @@ task has such an order; then, as with all numbers, what was read as what is told
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
 from collections import Counter
@@ -15,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlprompt._utils.suggest import did_you_mean
 from rlprompt.data.tables import RowTable
 from rlprompt.data.values import canonical, is_code, plain, text_of, texts_of
 
@@ -192,8 +192,7 @@ def _hint(label: str, known: Sequence[str], spellings: Mapping[str, str]) -> str
             if same(label) == same(name):
                 settled = f"labels: {{{label!r}: {spellings.get(name, name)!r}}}"
                 return f"; it differs from {name!r} only in {how}: set {settled} if it means that"
-    near = difflib.get_close_matches(label, known, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return did_you_mean(label, known)
 
 
 def _spaceless(text: str) -> str:

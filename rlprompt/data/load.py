@@ -10,7 +10,6 @@ defect is named by file and line, or by its index.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +32,7 @@ from rlprompt.data.hub import (
     split_table,
 )
 from rlprompt.data.labels import LabelReader
-from rlprompt.data.opening import ENDINGS, find_file
+from rlprompt.data.opening import ENDINGS, find_file, near_file
 from rlprompt.data.reading import ExampleReader
 from rlprompt.data.tables import RowTable
 from rlprompt.data.values import class_name
@@ -338,12 +337,10 @@ def _refuse_dev_from(dev_from: DevFrom | None) -> None:
 
 def absent(path: Path) -> str:
     """What to say of a path that leads nowhere."""
-    around = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, [MOVIE_REVIEWS, *around], 1)
-    meant = f" (did you mean {near[0]}?)" if near else ""
     return (
-        f"data {str(path)!r} does not exist{meant}; give {MOVIE_REVIEWS}, a file that ends in "
-        f"{ENDINGS}, a folder with train, dev and test files, or {HUB}NAME"
+        f"data {str(path)!r} does not exist{near_file(path, [MOVIE_REVIEWS])}; give "
+        f"{MOVIE_REVIEWS}, a file that ends in {ENDINGS}, a folder with train, dev and test files, "
+        f"or {HUB}NAME"
     )
 
 

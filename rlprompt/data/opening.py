@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import difflib
 import gzip
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -161,6 +162,18 @@ def find_file(folder: Path, name: str) -> Path | None:
     found = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_file()}
     names = [name + ending for ending in (*order, ".zip")]
     return next((found[one] for one in names if one in found), None)
+
+
+def near_file(path: Path, also: Sequence[str] = ()) -> str:
+    """What a path that leads nowhere probably meant, as a question in brackets, or "".
+
+    Args:
+        path: Where nothing is; what lies beside it is near.
+        also: Other names that it may have meant.
+    """
+    around = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, [*also, *around], 1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def file_title(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from rlprompt.data.examples import Columns
 from rlprompt.data.files import read_table
 from rlprompt.data.frames import memory_table
 from rlprompt.data.labels import LabelReader, names_in_header
-from rlprompt.data.opening import ENDINGS, DataFile
+from rlprompt.data.opening import ENDINGS, DataFile, near_file
 from rlprompt.data.reading import TEXT_COLUMNS, ExampleReader, no_column
 from rlprompt.data.tables import RowTable, TableRow
 from rlprompt.data.values import is_marker, text_of
@@ -158,7 +157,4 @@ def data_file(path: Path) -> DataFile:
         return DataFile(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give a file that ends in {ENDINGS}")
-    around = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, around, 1)
-    meant = f" (did you mean {near[0]}?)" if near else ""
-    raise ValueError(f"{path} does not exist{meant}; give a file that ends in {ENDINGS}")
+    raise ValueError(f"{path} does not exist{near_file(path)}; give a file that ends in {ENDINGS}")

@@ -20,7 +20,7 @@ from rlprompt.models import precision
 from rlprompt.models.conventions import context_length, decoder_start, packing_obstacle
 from rlprompt.models.devices import free_bytes
 from rlprompt.models.examination import examine
-from rlprompt.models.memory import Memory
+from rlprompt.models.memory import Memory, out_of_memory
 from rlprompt.models.noise import Noise
 from rlprompt.models.packed.generation import PackedGenerator
 from rlprompt.models.packed.kernels import Kernels
@@ -29,7 +29,7 @@ from rlprompt.models.packed.scoring import PackedScorer, forgetful
 from rlprompt.models.plain import PlainScorer
 from rlprompt.models.plain_generation import PlainGenerator
 from rlprompt.models.request import Limits, Request, calls, join, prepare, prepare_soft
-from rlprompt.models.scorer import Generator, Over, Scorer, to_device
+from rlprompt.models.scorer import Generator, Over, Scorer, to_device, token_vectors
 from rlprompt.models.weights import input_device, quantisation
 from rlprompt.prompt import FedPrompt, SoftPrompt
 from rlprompt.template import Query
@@ -141,6 +141,23 @@ class Engine:
     def vectors_obstacle(self) -> str | None:
         """Why soft prompts cannot be scored, or None."""
         return None if self.packed is not None else self.plain.obstacle
+
+    @cached_property
+    def gradient_obstacle(self) -> str | None:
+        """See `FrozenLM.gradient_obstacle`."""
+        if self.vectors_obstacle or not quantisation(self.model):
+            return self.vectors_obstacle
+        # One with text after the prompt, so that the gradient has to pass the layers.
+        query = self.probe[1][-1]
+        soft = SoftPrompt(token_vectors(self.model, query.head_ids).cpu().numpy())
+        try:
+            self.score_with_grad([soft], [query], lambda loglik, _: loglik.sum(-1), "vocabulary")
+        except (ValueError, RuntimeError) as error:
+            if out_of_memory(error):
+                raise
+            logger.info("%s gives no gradient: %s", self.name, error)
+            return f"its weights, quantised by {quantisation(self.model)}, pass none on"
+        return None
 
     def vectors(self, request: Request) -> Tensor | None:
         """The vectors of a call on the device; ValueError where the model takes none for tokens."""

@@ -291,6 +291,14 @@ class FrozenLM:
         """Why soft prompts cannot be scored, or None."""
         return self._engine.vectors_obstacle
 
+    @property
+    def gradient_obstacle(self) -> str | None:
+        """Why no gradient with respect to soft prompts can be had, or None.
+
+        Where weights are quantised it is tried, once, on a few random tokens.
+        """
+        return self._engine.gradient_obstacle
+
     def score_pairs(self, pairs: Sequence[tuple[Prompt, Query]]) -> list[Tensor]:
         """Log p(candidate | text) of each query's candidates under its own prompt, in one batch.
 

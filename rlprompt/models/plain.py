@@ -222,27 +222,23 @@ class PlainScorer:
         self, forms: Sequence[_Form], vectors: Tensor | None, places: NDArray[np.int64]
     ) -> Tensor:
         """As `_logits`, in one pass."""
-        model, where = cast(Any, self.model), to_device(places, input_device(self.model))
-        head = model.get_output_embeddings()
-        with self.kernels.applied(), answers_at(head, where) as cut:
+        with self.kernels.applied():
             if self.kind == "encoder-decoder":
-                logits = self._decoder_logits(forms, vectors)
+                fed = self._fed_decoder(forms, vectors)
             else:
-                caching = {} if self.kind == "masked" else {"use_cache": False}
                 fed = self._fed([form.ids for form in forms], vectors)
-                logits = model(**fed, **caching).logits
-        if not cut:  # a model whose head is no module of its own
-            logits = logits.gather(1, where[..., None].expand(-1, -1, logits.shape[-1]))
-        return logits
+            caching = {} if self.kind == "masked" else {"use_cache": False}
+            where = to_device(places, input_device(self.model))
+            return logits_at(self.model, where, **fed, **caching)
 
-    def _fed(self, ids: Sequence[Ids], vectors: Tensor | None) -> dict[str, Tensor]:
+    def _fed(self, ids: Sequence[Ids], vectors: Tensor | None) -> dict[str, Any]:
         padded, mask = (to_device(array, input_device(self.model)) for array in _pad(ids))
         # Some models derive positions from the ids, so vectors are given only where they must be.
         if vectors is None:
             return {"input_ids": padded, "attention_mask": mask}
         return {"inputs_embeds": embed(self.model, padded, vectors), "attention_mask": mask}
 
-    def _decoder_logits(self, forms: Sequence[_Form], vectors: Tensor | None) -> Tensor:
+    def _fed_decoder(self, forms: Sequence[_Form], vectors: Tensor | None) -> dict[str, Any]:
         """Every text goes through the encoder once, whatever the number of answers to it."""
         model = cast(Any, self.model)
         texts = {ids: i for i, ids in enumerate(dict.fromkeys(form.ids for form in forms))}
@@ -252,14 +248,11 @@ class PlainScorer:
         which = to_device(np.array([texts[form.ids] for form in forms]), device)
         decoder_ids = to_device(_pad([form.decoder_ids for form in forms])[0], device)
         encoded.last_hidden_state = encoded.last_hidden_state[which]
-        output = model(
-            encoder_outputs=encoded,
-            attention_mask=fed["attention_mask"][which],
-            decoder_input_ids=decoder_ids,
-            use_cache=False,
-        )
-        logits: Tensor = output.logits
-        return logits
+        return {
+            "encoder_outputs": encoded,
+            "attention_mask": fed["attention_mask"][which],
+            "decoder_input_ids": decoder_ids,
+        }
 
     def last_hidden(self, texts: Sequence[Ids], *, whole: bool) -> Tensor:
         """What a causal model's output head is given at the end of each text, (B, W).
@@ -288,6 +281,15 @@ class PlainScorer:
             finally:
                 handle.remove()
         return given[0][:, 0]
+
+
+def logits_at(model: Any, places: Tensor, **fed: Any) -> Tensor:
+    """Logits (B, n, V) at `places` (B, n) of what a model makes of what it is fed."""
+    with answers_at(model.get_output_embeddings(), places) as cut:
+        logits: Tensor = model(**fed).logits
+    if not cut:  # a model whose head is no module of its own
+        logits = logits.gather(1, places[..., None].expand(-1, -1, logits.shape[-1]))
+    return logits
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from rlprompt._utils.text import cut_short
 from rlprompt.models.noise import largest_noise
 from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.reports.tables import NONE, Table, count, number
@@ -83,7 +84,7 @@ def ledger(study: StudyData) -> Iterator[Table]:
             one.task,
             one.model,
             one.name,
-            one.prompt if len(one.prompt) <= SHOWN else f"{one.prompt[:SHOWN]}...",
+            cut_short(one.prompt, SHOWN),
             yes_or_no(one.retypable),
             count(one.rows),
             one.note or NONE,

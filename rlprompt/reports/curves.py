@@ -13,7 +13,7 @@ from rlprompt.reports.svg import Dots, Line, dot_plot, line_plot, thinned, value
 from rlprompt.reports.tables import NONE, Table, count, number
 from rlprompt.statistics.nested import are_shares
 from rlprompt.statistics.summaries import Band, curve_band, performance_profile, summarise
-from rlprompt.store.summary import TaskEntry
+from rlprompt.store.summary import TaskEntry, control_title
 from rlprompt.types import Floats
 
 # What a search spends, by the word in the switch, and how it reads below a plot.
@@ -234,7 +234,7 @@ def _plot(
     over = "splits of means over seeds" if nested else "seeds"
     title = f"{task.name}: {SPLITS[split]} against {UNITS[unit]}"
     ends = [f"{one.name} {_ending(one.band)}" for one in curves]
-    ends += [f"{control} prompt {number(value)} throughout" for control, value in levels]
+    ends += [f"{control_title(control)} {number(value)} throughout" for control, value in levels]
     svg = line_plot(
         name,
         title,

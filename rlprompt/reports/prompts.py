@@ -165,6 +165,10 @@ def _remarks(task: TaskEntry, result: Result) -> Iterator[str]:
             f"Test {task.metric} of this prompt: 95 % interval {number(low)} to {number(high)} "
             f"over {len(result.test_metrics)} test examples (Wilson)."
         )
+    if prior := sorted((result.best.prior or {}).items(), key=lambda one: -one[1]):
+        shown = ", ".join(f"{label} {number(share)}" for label, share in prior[:MOST_CLASSES])
+        more = f" and {len(prior) - MOST_CLASSES} others" if len(prior) > MOST_CLASSES else ""
+        yield f"Prior of the classes under it, which calibration takes out: {shown}{more}."
     analysis = result.analysis
     if analysis and analysis.problem:
         yield f"What each part adds could not be measured: {analysis.problem}."

@@ -6,17 +6,17 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
+from rlprompt._utils.text import cut_short
 from rlprompt.reports.score_matrix import ScoreMatrix, mean_of
 from rlprompt.reports.study_data import RunData
 from rlprompt.reports.tables import NONE, Table, count, number
 from rlprompt.search.result import PREFIX_MARK, SOFT_MARK
 from rlprompt.store.summary import (
-    BEST_WORD,
-    IN_CONTEXT,
     ControlEntry,
     ReferenceEntry,
     ScoredEntry,
     TaskEntry,
+    control_title,
 )
 from rlprompt.types import ClassMetric
 
@@ -69,16 +69,15 @@ def runs_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
 
 
 def _control_row(control: ControlEntry) -> tuple[str, ...]:
-    name = control.name if control.name in (BEST_WORD, IN_CONTEXT) else f"{control.name} prompt"
     text = control.prompt
     return (
-        name,
+        control_title(control.name),
         NONE,
         count(control.rows) if control.rows else NONE,
         NONE,
         *map(number, (control.train, control.dev, control.test)),
         _typed(text, control.retypable),
-        _cut(text, MOST_SHOWN),
+        cut_short(text, MOST_SHOWN),
     )
 
 
@@ -94,17 +93,13 @@ def _run_row(run: RunData) -> tuple[str, ...]:
         f"{entry.total_seconds:,.1f} ({share:.0%})",
         *map(number, (entry.train, entry.dev, entry.test)),
         NONE if entry.prompt is None else " ".join([typed, *run.short_hash]),
-        _cut(text.removeprefix(SOFT_MARK), MOST_FOUND),
+        cut_short(text.removeprefix(SOFT_MARK), MOST_FOUND),
     )
 
 
 def _reference_row(entry: ReferenceEntry) -> tuple[str, ...]:
     figures = map(number, (entry.train, entry.dev, entry.test))
     return (entry.name, NONE, count(entry.rows), f"{entry.seconds:,.1f}", *figures, NONE, "")
-
-
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def _split(entry: ScoredEntry) -> str:

@@ -7,6 +7,7 @@ from statistics import fmean
 
 from rlprompt._utils.text import counted
 from rlprompt.reports.tables import NONE, Table, count, number
+from rlprompt.store.summary import control_title
 from rlprompt.transfer.file import Retyping, Source, Target, Transfer
 from rlprompt.transfer.matrix import (
     Cell,
@@ -82,7 +83,7 @@ def _worth(transfer: Transfer, found: Matrix) -> Table:
     targets = [one.target for one in found.columns]
     controls = dict.fromkeys(name for target in targets for name in target.controls)
     rows = [
-        (f"{name} prompt", *(_control(target, name) for target in targets)) for name in controls
+        (control_title(name), *(_control(target, name) for target in targets)) for name in controls
     ]
     rows += [
         (row.title, *map(_cell, cells)) for row, cells in zip(found.rows, found.cells, strict=True)

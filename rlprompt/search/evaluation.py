@@ -95,6 +95,13 @@ class Evaluator:
         measured = self.measure(prompts, split)
         return scores_of(self.task, measured, self.task.splits.parts()[split])
 
+    def prior(self, prompt: Prompt) -> dict[str, float] | None:
+        """Probability of each class that was taken out of a prompt's scores; None if none was."""
+        found = self.priors.get(prompt.digest)
+        if found is None or len(found) != len(self.task.class_words):
+            return None
+        return dict(zip(self.task.class_words, np.exp(found).tolist(), strict=True))
+
     def _priors(self, prompts: Sequence[Prompt]) -> Floats:
         """Log priors (P, C) of prompts, each found alone, so that its last digit is the same."""
         for prompt in prompts:

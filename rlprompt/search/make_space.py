@@ -42,7 +42,7 @@ def make_space(
         rng: Draws what is random in the starts.
         task: What prompts are for; left out, `tokens` and starts that need one stay as they come.
         start: As for `search`; several are all in the space (`best_starts` chooses).
-        tokens: As for `search`.
+        tokens: As for `search`; `gradient` are all, until it is paid for.
         hidden: What the model makes of texts (`Objective.hidden`), for what it expects after them;
             None leaves that out of the pool.
         read_keys: What the layers make of soft prompts (`Objective.keys_and_values`), for prefix
@@ -69,10 +69,12 @@ def make_space(
     space = TokenSpace.from_lm(lm, lengths.at_most if kind == "soft" else lengths, banned, own)
     known = space.allowed.tolist()
     pooled = known
-    if task is not None and pool.kind != "all":
+    # What a gradient ranks is known once that is paid for (`gradient_tokens`).
+    whole = pool.kind in ("all", "gradient")
+    if task is not None and not whole:
         pooled = ranked_pool(lm, task, known, pool, hidden)
     if kind == "soft":
-        if pool.kind == "all" and own is None:
+        if whole and own is None:
             pooled = commonest(lm, known)
         soft = SoftSpace.from_lm(lm, lengths, rng, pooled)
         if task is None:
@@ -80,7 +82,7 @@ def make_space(
         return soft_starts(Origin(lm, task, space, frozenset(known), banned, rng), starts, soft)
     if task is None:
         return space
-    if pool.kind != "all":
+    if not whole:
         space = replace(space, allowed=np.array(pooled), ranked=tuple(pooled))
     return token_starts(Origin(lm, task, space, frozenset(known), banned, rng), starts)
 

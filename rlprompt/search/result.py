@@ -68,6 +68,10 @@ class Candidate:
             it fell behind in the race on dev.
         tokens: Of a text, the tokens that its model makes of it; None where the prompt itself has a
             length.
+        prior: Where scores are calibrated, the probability that the prompt gives each class on the
+            texts that calibrate them, which is what is taken out of the scores; exports and
+            `Task.class_prior` have its logarithm. None where nothing is taken out, or the search
+            was interrupted.
     """
 
     prompt: Prompt
@@ -80,6 +84,7 @@ class Candidate:
     test: Score | None
     dev_examples: int = 0
     tokens: int | None = None
+    prior: Mapping[str, float] | None = field(default=None, hash=False)
 
     @property
     def length(self) -> int:

@@ -29,6 +29,7 @@ from rlprompt.search.evaluation import (
     scores_of,
     shown_answers,
 )
+from rlprompt.search.gradient_pool import check_pool, gradient_tokens, narrowed
 from rlprompt.search.make_space import make_space
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
@@ -108,7 +109,8 @@ def search(
             scored. Of a text there are texts, prompts and `hand`, which `auto` stands for. All of
             it is paid from the budget.
         tokens: What token prompts, and random starts of vectors, are made of (`Pool`): `all`,
-            `words`, `likely`, or with a size, such as `{"words": 200}`.
+            `words`, `likely`, `gradient`, or with a size, such as `{"words": 200}`. `gradient`
+            costs a gradient, with which the search begins; for vectors it is `all`.
         on_progress: Called with the ledger after each chunk of scored prompts.
         on_failure: Called with what was found so far before an error ends the search; the `status`
             of this result is `failed`.
@@ -123,14 +125,15 @@ def search(
     Raises:
         ValueError: The budget does not cover one prompt, a reward is no number, a text is too
             long for the model, or a start is no prompt here: too long, of banned tokens, of another
-            width.
+            width; or the tokens are to be ranked by a gradient, and there is none.
     """
     budget = budget if isinstance(budget, Budget) else Budget(budget)
     settings = _settings(optimiser)  # before the search: what fails here costs nothing
     check_model(optimiser, lm)
     lengths, starts = Length.of(length), checked_starts(start)
-    task = as_task(task)
+    task, pool = as_task(task), Pool.of(tokens)
     check_shows(optimiser, task)
+    check_pool(optimiser.searches, pool, task, lm, budget.rows)
     priors: dict[str, Floats] = {}
     outside = {
         purpose: Evaluator(task, lm, memo, priors)
@@ -153,7 +156,7 @@ def search(
         space_rng,
         task,
         start=starts,
-        tokens=tokens,
+        tokens=pool,
         hidden=objective.hidden,
         read_keys=objective.keys_and_values,
     )
@@ -170,7 +173,9 @@ def search(
 
     try:
         with contextlib.suppress(BudgetExhausted):
-            optimiser.run(objective, best_starts(objective, space, starts), rng)
+            ranked = gradient_tokens(objective, space, pool)
+            begun = best_starts(objective, space, starts)
+            optimiser.run(objective, narrowed(begun, ranked), rng)
         return result("finished")
     except KeyboardInterrupt:
         return result("interrupted")
@@ -251,7 +256,9 @@ def _concluded(
     (train,) = testing.scores([picked], "train")
     tested, examples = testing.measure([picked], "test"), task.splits.parts()["test"]
     (test,) = scores_of(task, tested, examples)
-    best, *others = (_candidate(task, lm, one.scored, one) for one in raced)
+    best, *others = (
+        _candidate(task, lm, one.scored, one, choosing.prior(one.scored.prompt)) for one in raced
+    )
     return dataclasses.replace(
         found,
         candidates=(dataclasses.replace(best, train=train, test=test), *others),
@@ -274,7 +281,13 @@ def _incumbents(evaluator: Evaluator, ledger: Ledger, budget: int) -> tuple[Incu
     return tuple(Incumbent(one.rows, score) for one, score in zip(chosen, found, strict=True))
 
 
-def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = None) -> Candidate:
+def _candidate(
+    task: Task,
+    lm: FrozenLM,
+    scored: Scored,
+    raced: Raced | None = None,
+    prior: Mapping[str, float] | None = None,
+) -> Candidate:
     text, retypable = describe(task, lm, task.shortened(lm, scored.prompt))
     told = isinstance(scored.prompt, TextPrompt) and not lm.served
     return Candidate(
@@ -288,6 +301,7 @@ def _candidate(task: Task, lm: FrozenLM, scored: Scored, raced: Raced | None = N
         test=None,
         dev_examples=len(raced.rewards) if raced else 0,
         tokens=n_tokens(lm, scored.prompt) if told else None,
+        prior=prior,
     )
 
 

@@ -33,6 +33,15 @@ def hand_name(number: int, calibrated: bool = False) -> str:
     return f"{name}, calibrated" if calibrated else name
 
 
+def control_title(name: str) -> str:
+    """What a table calls a control.
+
+    >>> control_title(EMPTY), control_title(BEST_WORD)
+    ('empty prompt', 'best word')
+    """
+    return name if name in (BEST_WORD, IN_CONTEXT) else f"{name} prompt"
+
+
 class SummaryError(ValueError):
     """A folder's summary cannot be read. The message says why and what to do."""
 

@@ -31,7 +31,7 @@ from rlprompt.search.evaluation import (
 )
 from rlprompt.search.memo import Memo
 from rlprompt.search.result import Score
-from rlprompt.store.summary import BEST_WORD, EMPTY, IN_CONTEXT, hand_name
+from rlprompt.store.summary import BEST_WORD, EMPTY, IN_CONTEXT, control_title, hand_name
 from rlprompt.tasks.base import Task, prompt_rows, rows_of
 from rlprompt.tasks.fitting import longest_text
 from rlprompt.tasks.prior import needs_prior
@@ -119,7 +119,7 @@ class Control:
     @property
     def title(self) -> str:
         """What a table calls it."""
-        return self.name if self.name in (BEST_WORD, IN_CONTEXT) else f"{self.name} prompt"
+        return control_title(self.name)
 
 
 def plan_controls(

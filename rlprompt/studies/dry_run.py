@@ -25,13 +25,16 @@ import psutil
 from rlprompt.check.toy import Call, ToyTask
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
+from rlprompt.prompt import Length, Pool, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.analysis import parts
 from rlprompt.search.budget import Budget
+from rlprompt.search.gradient_pool import narrowed
 from rlprompt.search.make_space import make_space
 from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.result import MARKS
 from rlprompt.search.selection import rounds
+from rlprompt.search.space import TokenSpace
+from rlprompt.search.vocabulary import commonest
 from rlprompt.studies.controls import ControlPlan
 from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.base import GRADIENT_ROWS, Task, prompt_rows, rows_of
@@ -61,6 +64,7 @@ class SearchPlan:
         own_seconds: Time of the optimiser itself, such as a policy's.
         selection_rows: Rows of the selection on dev and of the final scores, outside the budget.
         selection_seconds: Their time.
+        pool_rows: Of the budget, what its pool of tokens costs.
     """
 
     optimiser: str
@@ -71,6 +75,7 @@ class SearchPlan:
     own_seconds: float
     selection_rows: int
     selection_seconds: float
+    pool_rows: int = 0
 
     @property
     def seconds(self) -> float:
@@ -131,7 +136,9 @@ def make_plan(experiment: Experiment, seconds: float = math.inf) -> Plan:
         left = began + seconds - time.perf_counter()
         # The controls' part comes last, and is small.
         found = _measure(experiment, name, left / (len(experiment.optimisers) - i + 1), cold)
-        n_prompts = int(experiment.budget.rows * found.prompts_a_row)
+        # The pool's gradient scores a prompt, and comes before the optimiser.
+        paid = experiment.pool_rows(name)
+        n_prompts = int((experiment.budget.rows - paid) * found.prompts_a_row) + bool(paid)
         on_dev, final = selection_rows(experiment, name, n_prompts)
         plan = SearchPlan(
             optimiser=name,
@@ -143,6 +150,7 @@ def make_plan(experiment: Experiment, seconds: float = math.inf) -> Plan:
             selection_rows=on_dev + final,
             # Candidates are scored together, as a search's prompts are, and the picked one alone.
             selection_seconds=on_dev * (found.lm_seconds + beside) + final * warm,
+            pool_rows=paid,
         )
         limit = experiment.budget.seconds
         searches.append(dataclasses.replace(plan, lm_seconds=min(plan.lm_seconds, limit)))
@@ -290,7 +298,8 @@ def _trial(
     """What an optimiser asks for, and when: at first, at each call and at its end; and its start.
 
     Before its start the space is made. It ends with the first call after so many seconds. Which of
-    several starts is best is not tried: of a whole budget that is a small part.
+    several starts is best is not tried: of a whole budget that is a small part. In the place of
+    tokens that a gradient ranks are as many common ones.
     """
     calls: list[Call] = []
     stamps: list[float] = []
@@ -310,6 +319,9 @@ def _trial(
     optimiser, lm, settings = experiment.optimisers[name], experiment.lm, experiment.space(name)
     kind, hidden = optimiser.searches, objective.hidden
     space = make_space(kind, lm, rng=rng, task=experiment.task, hidden=hidden, **settings)
+    if experiment.pool_rows(name) and isinstance(space, TokenSpace):
+        known = commonest(lm, space.allowed.tolist())
+        space = narrowed(space, known[: Pool.of(settings["tokens"]).size])
     begun = time.perf_counter()
     with contextlib.suppress(BudgetExhausted, _EnoughSeen):
         optimiser.run(objective, space, rng)

@@ -20,6 +20,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.models.served.lm import Asked, ServedLM
 from rlprompt.prompt import Length, Pool, Start, TokenPrompt
 from rlprompt.search.budget import Budget
+from rlprompt.search.gradient_pool import check_pool, pool_rows
 from rlprompt.search.make_space import make_space
 from rlprompt.search.optimiser import Optimiser, check_model, check_shows
 from rlprompt.search.selection import Selection
@@ -74,7 +75,8 @@ class Experiment:
 
     Raises:
         ValueError: There is nothing to run, the budget does not cover one prompt, no token is
-            allowed, a start is none here, or an example is too long for the model.
+            allowed, a start is none here, tokens are to be ranked by a gradient that is not to be
+            had, or an example is too long for the model.
     """
 
     name: str
@@ -138,6 +140,11 @@ class Experiment:
         names = ("length", "banned", "start", "tokens")
         return {**{name: getattr(self, name) for name in names}, **self.own.get(optimiser, {})}
 
+    def pool_rows(self, optimiser: str) -> int:
+        """Rows of an optimiser's budget that its pool of tokens costs: of a gradient, or 0."""
+        searches, pool = self.optimisers[optimiser].searches, self.space(optimiser)["tokens"]
+        return pool_rows(searches, Pool.of(pool), self.task)
+
     def _check_gradients(self) -> None:
         """Refuse methods that climb where the task has no slope."""
         climb = [n for n, one in self.optimisers.items() if getattr(one, "needs_gradient", False)]
@@ -158,7 +165,7 @@ class Experiment:
             )
 
     def _check_spaces(self) -> None:
-        """Refuse a space without tokens, or a start that is none there."""
+        """Refuse a space without tokens, one that cannot be had, or a start that is none there."""
         checked = list[tuple[str, dict[str, Any]]]()
         for name, optimiser in self.optimisers.items():
             settings = self.space(name)
@@ -168,6 +175,8 @@ class Experiment:
             checked.append(asked)
             rng = np.random.default_rng(0)
             try:
+                pool, rows = Pool.of(settings["tokens"]), self.budget.rows
+                check_pool(optimiser.searches, pool, self.task, self.lm, rows)
                 make_space(optimiser.searches, self.lm, rng=rng, task=self.task, **settings)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}" if name in self.own else str(error)) from error

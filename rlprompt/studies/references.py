@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -306,7 +307,7 @@ def check_references(references: Mapping[str, Reference], task: Task, lm: Frozen
                 f"reference {name} trains a copy of {lm.name}, and {kept}, so it cannot; leave it "
                 "out of `references`"
             )
-        if reference.seeded and (obstacle := merge_obstacle(lm.model)):
+        if reference.seeded and (obstacle := _merge_obstacle(lm)):
             raise ValueError(
                 f"reference {name} trains a copy of {lm.name} with its PEFT adapter merged into "
                 f"the weights, and that cannot be: {obstacle}; leave it out of `references`, or "
@@ -316,6 +317,17 @@ def check_references(references: Mapping[str, Reference], task: Task, lm: Frozen
             raise ValueError(
                 f"reference {name} needs another package: pip install 'rlprompt[references]'"
             )
+
+
+# A model with an adapter is copied to see, and every task and split of a grid asks.
+_obstacles: WeakKeyDictionary[FrozenLM, str] = WeakKeyDictionary()
+
+
+def _merge_obstacle(lm: FrozenLM) -> str:
+    """Why a model's adapter cannot be merged, or ""; seen once."""
+    if lm not in _obstacles:
+        _obstacles[lm] = merge_obstacle(lm.model)
+    return _obstacles[lm]
 
 
 def seeds_of(reference: Reference, seeds: Sequence[int]) -> tuple[int, ...]:

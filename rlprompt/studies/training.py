@@ -20,7 +20,7 @@ from rlprompt._utils.seeding import seeded
 from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.merging import merged_copy
-from rlprompt.models.plain import answers_at
+from rlprompt.models.plain import logits_at
 from rlprompt.models.scorer import embed
 from rlprompt.prompt import Prompt
 from rlprompt.tasks.base import GRADIENT_ROWS, Measured
@@ -258,10 +258,7 @@ def _log_likelihoods(
     places = [sorted({place for row, place, _ in reads if row == r}) for r in range(len(texts))]
     most = max(map(len, places))
     where = torch.tensor([own + own[-1:] * (most - len(own)) for own in places], device=device)
-    with answers_at(model.get_output_embeddings(), where) as cut:
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    if not cut:  # a model whose head is no module of its own
-        logits = logits.gather(1, where[..., None].expand(-1, -1, logits.shape[-1]))
+    logits = logits_at(model, where, input_ids=ids, attention_mask=mask, use_cache=False)
     columns = [(row, places[row].index(place), target) for row, place, target in reads]
     rows, read, targets = (torch.tensor(one, device=device) for one in zip(*columns, strict=True))
     found: Tensor = logits[rows, read].float().log_softmax(-1).gather(1, targets[:, None])[:, 0]

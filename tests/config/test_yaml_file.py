@@ -88,7 +88,13 @@ def test_a_title_names_what_an_optimiser_has_of_its_own(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("written", "tokens"),
-    [("all", "all"), ("words", {"words": 300}), ("{likely: 9}", {"likely": 9})],
+    [
+        ("all", "all"),
+        ("words", {"words": 300}),
+        ("{likely: 9}", {"likely": 9}),
+        ("gradient", {"gradient": 300}),
+        ("{gradient: 9}", {"gradient": 9}),
+    ],
 )
 def test_tokens_are_a_kind_or_a_kind_with_its_size(
     folder: Path, written: str, tokens: object

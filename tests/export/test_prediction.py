@@ -91,6 +91,7 @@ def test_what_a_search_found_is_exported_with_its_own_prior(
     assert usage is not None
     assert usage.prior is not None
     assert usage.prior == task.class_prior(lm, found.best.prompt)
+    assert found.best.prior == {c: np.exp(nats) for c, nats in usage.prior.items()}
     expected = prior_on_train(task, lm, found.best.prompt)
     assert np.exp([usage.prior[c] for c in WORDS]) == pytest.approx(expected, abs=1e-5)
     # Another prompt, such as one that was scored along with it, has another.

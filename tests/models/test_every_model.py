@@ -118,6 +118,7 @@ def check(lm: FrozenLM) -> None:
     table = lm.embeddings()
     soft: list[Prompt] = [SoftPrompt(table[list(prompt.ids)]) for prompt in prompts]
     if lm._engine.packed is None and lm._engine.plain.obstacle:
+        assert lm.gradient_obstacle == lm.vectors_obstacle
         with pytest.raises(ValueError, match=re.escape(f"{lm.name}: {lm._engine.plain.obstacle}")):
             lm.score(soft, queries)
     else:

@@ -17,12 +17,14 @@ from tiny import tiny_model, tiny_tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlprompt.agents.random_search import RandomSearch
 from rlprompt.check import check_task
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.noise import Noise
 from rlprompt.models.precision import settle
 from rlprompt.models.weights import n_parameters, quantisation
 from rlprompt.prompt import SoftPrompt, TokenPrompt
+from rlprompt.search.run import search
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Query
 
@@ -115,6 +117,20 @@ def test_a_layer_that_carries_no_gradient_is_named() -> None:
     soft = [SoftPrompt(lm.embeddings()[[12, 13]])]
     with pytest.raises(ValueError, match="the gradient of held is zero everywhere: layers quant"):
         lm.score_with_grad(soft, [QUERY], lambda ll, _: ll.sum(-1))
+    said = "its weights, quantised by int8, pass none on"
+    assert lm.gradient_obstacle == said
+    rows = [{"text": f"it was {i}", "label": "ab"[i % 2]} for i in range(12)]
+    task = ClassificationTask.from_file(
+        rows, template="{text} {prompt}", label_words={"a": "good", "b": "bad"}, shots=2
+    )
+    with pytest.raises(ValueError, match=rf"^held gives no gradient, which .* \({said}\); give"):
+        search(task, lm, RandomSearch(), 100, tokens="gradient")
+
+
+@by_hand
+def test_where_weights_pass_a_gradient_on_nothing_is_in_its_way(make: Make) -> None:
+    assert FrozenLM(make(dense()), tiny_tokenizer()).gradient_obstacle is None
+    assert FrozenLM(dense(), tiny_tokenizer()).gradient_obstacle is None
 
 
 def test_a_gradient_that_layers_carry_in_part_is_a_warning_about_them() -> None:

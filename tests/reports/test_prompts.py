@@ -62,6 +62,27 @@ def test_it_is_the_one_that_an_export_would_be_of(
     assert pick_run(runs).name == str(seed)
 
 
+@pytest.mark.parametrize(
+    ("prior", "said"),
+    [
+        (None, []),
+        ({"bad": 0.25, "good": 0.75}, ["calibration takes out: good 0.750, bad 0.250."]),
+        ({f"c{i}": 0.04 for i in range(25)}, [f"c19 {0.04:.3f} and 5 others."]),
+    ],
+    ids=["none", "two classes", "many classes"],
+)
+def test_the_prior_is_told(prior: dict[str, float] | None, said: list[str], tmp_path: Path) -> None:
+    def calibrated(entry: RunEntry, result: Result) -> Changed:
+        return entry, replace(result, candidates=(replace(result.best, prior=prior),))
+
+    one = small(tmp_path, **first_of("greedy", calibrated))
+    cards = one.sections[0].best_prompts["movie-reviews"]
+    (card,) = (card for card in cards if card.method == "greedy")
+    told = [remark for remark in card.remarks if "Prior" in remark]
+    assert [end for end in said if told[0].endswith(end)] == said
+    assert len(told) == len(said)
+
+
 def test_confusion_counts_every_test_example(page: Page) -> None:
     card = page.sections[0].best_prompts["movie-reviews"][0]
     (confusion,) = (one for one in card.others if one.name.endswith(".confusion"))

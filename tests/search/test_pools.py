@@ -134,10 +134,14 @@ def test_grow_takes_the_first_of_the_order_that_the_space_gives() -> None:
 @pytest.mark.parametrize(
     ("tokens", "said"),
     [
-        ("wrods", "there are no tokens of the kind 'wrods'; give one of all, words, likely"),
+        (
+            "wrods",
+            "there are no tokens of the kind 'wrods'; give one of all, words, likely, gradient",
+        ),
         ({"words": 0}, "a pool has a whole number of tokens, 1 or more, got 0 words"),
         ({"words": 2.5}, "got 2.5 words"),
         ({"all": 5}, "a pool is one kind with its size"),
+        ({"gradient": 0}, "1 or more, got 0 gradient"),
         ({"words": 3, "likely": 3}, "a pool is one kind with its size"),
     ],
 )

@@ -32,6 +32,7 @@ candidates = st.builds(
     train=scores,
     dev=scores,
     test=scores,
+    prior=st.none() | st.dictionaries(st.text(min_size=1), st.floats(0, 1), max_size=3),
 )
 points = st.lists(st.tuples(st.integers(1, 10**9), numbers), max_size=4).map(tuple)
 
@@ -89,6 +90,12 @@ class TestRoundTrip:
         again = prompt_from_state(json.loads(json.dumps(prompt_state(prompt))))
         assert again == prompt
         assert again.digest == prompt.digest
+
+    def test_what_was_written_before_there_were_priors_has_none(self) -> None:
+        state = json.loads(make().to_json())
+        del state["candidates"][0]["prior"]
+        assert Result.from_json(json.dumps(state)) == make()
+        assert make().best.prior is None
 
     def test_numbers_of_numpy_are_numbers(self) -> None:
         result = make(

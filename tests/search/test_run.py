@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from drawing import Draw, DrawVectors
+from exports import class_task
 from fakes import FakeGradientTask, FakeTask, Remembered, fake_splits, number, timeless
 from tiny import tiny_lm
 
@@ -128,6 +129,28 @@ class TestSelection:
         task = FakeTask(change=lambda r: r if r.shape[1] == N else r.T)
         with pytest.raises(ValueError, match=r"shape \(4, 16\) .* 16 prompts on 4 examples of dev"):
             search(task, tiny_lm(), Draw(), 40 * N)
+
+
+class TestPrior:
+    @pytest.mark.parametrize("calibration", ["batch", "contextual"])
+    def test_candidates_keep_what_is_taken_out_of_their_scores(self, calibration: Any) -> None:
+        task, lm = class_task(calibration=calibration), tiny_lm()
+        memo = Remembered()
+        found = search(task, lm, Draw(size=4), 60 * len(task.splits.train), memo=memo)
+        assert len({tuple((one.prior or {}).values()) for one in found.candidates}) > 1
+        for one in found.candidates:
+            nats = task.class_prior(lm, one.prompt)
+            assert nats is not None
+            assert one.prior == {name: np.exp(value) for name, value in nats.items()}
+            assert sum(one.prior.values()) == pytest.approx(1)
+        assert Result.from_json(found.to_json()) == found
+        again = search(task, lm, Draw(size=4), 60 * len(task.splits.train), memo=memo)
+        assert again.candidates == found.candidates
+
+    def test_where_nothing_is_taken_out_there_is_none(self) -> None:
+        task = class_task(calibration="none")
+        found = search(task, tiny_lm(), Draw(size=4), 60 * len(task.splits.train))
+        assert [one.prior for one in found.candidates] == [None] * len(found.candidates)
 
 
 class TestReport:

@@ -18,6 +18,7 @@ from tiny import tiny_lm
 from rlprompt.agents.gcg import GCG
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
+from rlprompt.cli.check import _remarks
 from rlprompt.cli.terminal import opening
 from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
@@ -28,6 +29,7 @@ from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace
 from rlprompt.studies.dry_run import all_rows, make_plan, raced_rows
 from rlprompt.studies.experiment import Experiment
+from rlprompt.tasks.base import GRADIENT_ROWS
 from rlprompt.types import Floats, PromptKind
 
 N_TRAIN, N_DEV, N_TEST = 10, 4, 7
@@ -101,6 +103,25 @@ def test_rows_are_counted_exactly() -> None:
     assert plan.rows == controls + 2 * (3 * (903 + afterwards) + projected)
     assert plan.bytes_now > 10**7
     assert plan.bytes_more == tiny_lm().memory.limit
+
+
+def test_a_pool_that_a_gradient_ranks_is_seen_in_the_plan() -> None:
+    made = experiment(tokens={"gradient": 9})
+    plan = make_plan(made)
+    paid = GRADIENT_ROWS * N_TRAIN
+    # The gradient scores one prompt; vectors take no pool.
+    assert {one.optimiser: (one.pool_rows, one.rows, one.n_prompts) for one in plan.searches} == {
+        "random": (paid, 903, 88),
+        "soft": (0, 903, 30),
+        "thinks": (paid, 903, 88),
+    }
+    said = "`tokens: gradient` takes so many of a search's rows: random 30, thinks 30"
+    assert said in _remarks(made, plan)
+    usual = experiment()
+    assert not any("gradient`" in line for line in _remarks(usual, make_plan(usual)))
+    task = SlowTask(splits=SPLITS)
+    found = search(task, tiny_lm(), RandomSearch(), 903, length=3, tokens={"gradient": 9})
+    assert (found.rows, found.n_prompts) == (900, 88)
 
 
 def test_what_is_beside_the_budgets_is_known_before_anything_is_measured() -> None:

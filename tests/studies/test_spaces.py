@@ -45,6 +45,17 @@ def test_what_a_search_begins_with_decides_what_it_is() -> None:
     assert spec(start=[IT_WAS, "was"]) == usual | {"start": [IT_WAS.digest, "was"]}
 
 
+def test_a_pool_by_gradient_is_each_searchs_own_to_pay() -> None:
+    made = experiment(own={"soft-prompt": {"tokens": "all"}}, tokens={"gradient": 9})
+    pruned, usual = (searches([made])[f"{name}-seed0"] for name in made.optimisers)
+    assert (pruned.spec["tokens"], usual.spec["tokens"]) == ({"gradient": 9}, "all")
+    assert {name: made.pool_rows(name) for name in made.optimisers} == {
+        "random": 12,
+        "soft-prompt": 0,
+    }
+    assert pruned.run().points[0][0] == 12
+
+
 @pytest.mark.parametrize(
     ("space", "said"),
     [

@@ -174,6 +174,20 @@ def test_an_adapter_that_cannot_be_merged_is_refused_before_anything_is_paid() -
     check_references({"logistic-head": LogisticHead()}, TASK, lm)
 
 
+def test_whether_an_adapter_can_be_merged_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[PreTrainedModel] = []
+
+    def note(model: PreTrainedModel) -> str:
+        tried.append(model)
+        return ""
+
+    monkeypatch.setattr("rlprompt.studies.references.merge_obstacle", note)
+    lms = [FrozenLM(tiny_model(), tiny_tokenizer(), name) for name in ("a", "b")]
+    for lm in (*lms, *lms):
+        check_references({"lora": LoRA(), "fine-tuning": FineTuning()}, TASK, lm)
+    assert tried == [lm.model for lm in lms]
+
+
 @pytest.mark.parametrize(
     "reference",
     [

@@ -95,6 +95,7 @@ def goes_on(
     lives: Sequence[Task],
     rows: int = 60 * N_EXAMPLES,
     length: Length = Length(4, 2),  # noqa: B008  # frozen
+    tokens: Any = "all",
 ) -> None:
     """A search that is cut, again and again, ends as an undisturbed one does.
 
@@ -105,11 +106,13 @@ def goes_on(
         lives: The same for one process after another: all but the last end it with `Cut`.
         rows: Budget.
         length: Of its prompts.
+        tokens: What they are made of.
     """
 
     def searched(task: Task, store: Store | None = None) -> Result:
         memo = None if store is None else store.record("walk", tiny_lm(), task, ME)
-        return search(task, tiny_lm(), optimiser, rows, seed=3, length=length, memo=memo)
+        settings: dict[str, Any] = {"seed": 3, "length": length, "tokens": tokens, "memo": memo}
+        return search(task, tiny_lm(), optimiser, rows, **settings)
 
     undisturbed = searched(whole)
     for task in lives[:-1]:

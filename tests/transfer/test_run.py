@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 from command_line import ROWS, rlprompt, write_data
 from numpy.typing import NDArray
-from small_experiments import examples, experiment, task
+from small_experiments import experiment, task
 from tiny import tiny_lm, tiny_model, tiny_tokenizer
 from transferred_study import byte_lm, transferred
 
 from rlprompt.config.yaml_file import load_config
-from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
@@ -41,7 +40,6 @@ from rlprompt.transfer.run import (
     TransferScores,
     _best_seeds,
     _controls,
-    _notes,
     found_prompts,
 )
 from rlprompt.types import PromptKind
@@ -418,46 +416,23 @@ class TestTyping:
         assert isinstance(found[TokenPrompt((10**6,))], str)
 
 
-class TestNotes:
-    def test_examples_that_a_prompt_was_found_on_are_counted(self) -> None:
-        own = task()
-        train, dev, test = own.splits.parts().values()
-        assert _notes(own, own, "test") == ()
-        apart = task(splits=Splits(examples("x"), examples("y"), examples("z", 5)))
-        assert _notes(own, apart, "test") == ()
-        swapped = task(splits=Splits(test, dev, train))
-        assert _notes(own, swapped, "test") == (
-            "found on 4 of the 4 test examples (4 in its train), so the score there is too good",
-        )
-        mixed = task(splits=Splits(test[:2], test[2:4], (*train[:1], *dev[:2], *test[4:])))
-        assert _notes(own, mixed, "test") == (
-            "found on 3 of the 5 test examples (1 in its train and 2 in its dev), so the score "
-            "there is too good",
-        )
-        assert _notes(own, mixed, "dev") == ()
-        # The same text under another label and spacing is the same example to a reader.
-        loud = [f" {one.fields['text'].upper()}" for one in train]
-        spelt = tuple(Example({"text": text}, "negative") for text in loud)
-        (said,) = _notes(own, task(splits=Splits(test, dev, spelt)), "test")
-        assert said.startswith("found on 4 of the 4 test examples")
-
-    def test_a_hand_written_prompt_is_named_as_in_the_study(self) -> None:
-        """There the plain name is that of the prompt without calibration by train."""
-        lm = tiny_lm()
-        names = {
-            how: [*_controls(lm, task(calibration=how, hand_prompt="it was"))]
-            for how in ("none", "contextual", "batch")
-        }
-        assert names == {
-            "none": ["empty", "hand-written"],
-            "contextual": ["empty", "hand-written"],
-            "batch": ["empty", "hand-written, calibrated"],
-        }
-        for how, (_, name) in names.items():
-            own = task(calibration=how, hand_prompt="it was")
-            plans = plan_controls(own, lm, {})
-            (plan,) = (one for one in plans if one.name == name)
-            assert plan.task.fingerprint == own.fingerprint
+def test_a_hand_written_prompt_is_named_as_in_the_study() -> None:
+    """There the plain name is that of the prompt without calibration by train."""
+    lm = tiny_lm()
+    names = {
+        how: [*_controls(lm, task(calibration=how, hand_prompt="it was"))]
+        for how in ("none", "contextual", "batch")
+    }
+    assert names == {
+        "none": ["empty", "hand-written"],
+        "contextual": ["empty", "hand-written"],
+        "batch": ["empty", "hand-written, calibrated"],
+    }
+    for how, (_, name) in names.items():
+        own = task(calibration=how, hand_prompt="it was")
+        plans = plan_controls(own, lm, {})
+        (plan,) = (one for one in plans if one.name == name)
+        assert plan.task.fingerprint == own.fingerprint
 
 
 def test_a_model_and_its_bfloat16_copy(tmp_path: Path) -> None:
