@@ -43,8 +43,10 @@ class Optimiser(Protocol[SpaceT]):
     True
 
     A class with `needs_gradient = True` has a study refuse a task without, before anything is paid,
-    one with `needs_next_token = True` a model that tells none (`FrozenLM.tells_next`), and one with
-    `needs_demonstrations = True` a task that has no examples to show (`Task.showable`).
+    one with `needs_next_token = True` a model that tells none (`FrozenLM.tells_next`), one with
+    `needs_demonstrations = True` a task that has no examples to show (`Task.showable`), and one
+    with `needs_answers = True`, which may hang on its settings, a task that does not tell what the
+    model answers (`Task.measure`).
     Its `prepare(lm)`, if it has one, may refuse the model, too, and fetch what else is needed.
 
     Attributes:
@@ -151,8 +153,8 @@ def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:
         prepare(lm)
 
 
-def check_shows(optimiser: Optimiser[Any], task: Task) -> None:
-    """Refuse a method whose prompts show train examples where the task has none to show.
+def check_tells(optimiser: Optimiser[Any], task: Task) -> None:
+    """Refuse a method that needs of a task what it does not tell: examples to show, or answers.
 
     Raises:
         ValueError: It is such a method, and such a task.
@@ -162,4 +164,11 @@ def check_shows(optimiser: Optimiser[Any], task: Task) -> None:
             f"{type(optimiser).__name__} shows train examples with their answers before the text, "
             f"and task {task.name!r} has none to show there: begin its template with {{prompt}}, "
             "as in '{prompt}{text}' and not in a chat, and give references, or take another method"
+        )
+    tells = task.has("measure") or task.has("rewards_with_outputs")
+    if getattr(optimiser, "needs_answers", False) and not tells:
+        raise ValueError(
+            f"{type(optimiser).__name__} counts what the model answers, as it is set, and task "
+            f"{task.name!r} does not tell that (no method measure); leave that setting out, such "
+            "as `entropy` of genetic, or take a task of classes"
         )

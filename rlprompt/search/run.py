@@ -33,7 +33,7 @@ from rlprompt.search.gradient_pool import check_pool, gradient_tokens, narrowed
 from rlprompt.search.make_space import make_space
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser, check_model, check_shows, recorded
+from rlprompt.search.optimiser import Optimiser, check_model, check_tells, recorded
 from rlprompt.search.result import (
     CHOOSING,
     EXPLAINING,
@@ -132,7 +132,7 @@ def search(
     check_model(optimiser, lm)
     lengths, starts = Length.of(length), checked_starts(start)
     task, pool = as_task(task), Pool.of(tokens)
-    check_shows(optimiser, task)
+    check_tells(optimiser, task)
     check_pool(optimiser.searches, pool, task, lm, budget.rows)
     priors: dict[str, Floats] = {}
     outside = {

@@ -22,7 +22,7 @@ from rlprompt.prompt import Length, Pool, Start, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.gradient_pool import check_pool, pool_rows
 from rlprompt.search.make_space import make_space
-from rlprompt.search.optimiser import Optimiser, check_model, check_shows
+from rlprompt.search.optimiser import Optimiser, check_model, check_tells
 from rlprompt.search.selection import Selection
 from rlprompt.studies.controls import ControlPlan, plan_controls, written_by_hand
 from rlprompt.studies.planned_search import PlannedSearch
@@ -130,7 +130,7 @@ class Experiment:
             )
         self._check_gradients()
         for optimiser in self.optimisers.values():
-            check_shows(optimiser, self.task)
+            check_tells(optimiser, self.task)
         needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
         trained = [getattr(one, "length", 0) for one in self.references.values()]
         check_room(self.task, self.lm, max(longest, *map(len, needed), *trained))
