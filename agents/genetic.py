@@ -33,19 +33,18 @@ class Genetic:
     scored twice.
 
     The first generation has the starts, in half of what they leave of it edits of theirs, and
-    random prompts. The edits are those of GrIPS (Prasad et al. 2023, arXiv 2203.07281) on spans,
-    where no parser is needed: delete one, swap two, add one at another place. Departures: what is
-    added is a copy and not what was deleted before, there are no paraphrases, and edits that leave
-    the space, as all but swaps do where prompts have one length, are not taken. `start: hand`
-    begins with the task's hand prompt.
+    random prompts. The edits are those of GrIPS (Prasad et al. 2023, arXiv 2203.07281;
+    `perform_edit` of its `run_search.py`) on spans, where no parser is needed: delete one, swap
+    two, add one at another place. Departures: what is added is a copy and not what was deleted
+    before, there are no paraphrases, and edits that leave the space, as all but swaps do where
+    prompts have one length, are not taken. `start: hand` begins with the task's hand prompt.
 
-    GrIPS rewards answers of many classes as well: `score` of its `run_search.py` is 100 times the
-    balanced accuracy and 10 times the entropy of the label frequencies. So may this, with
-    `entropy`, where parents are chosen; what is reported, and what prompt is picked, goes by the
-    task's own reward, and so does everything by default: `calibration` and balanced metrics are
-    other means against one class for all. EvoPrompt's differential evolution is left out: without a
-    model that tells how two prompts differ, it is one more way to cross them; over vectors it is
-    `DifferentialEvolution`.
+    GrIPS rewards answers of many classes as well: `score` there is 100 times the balanced accuracy
+    and 10 times the entropy of the label frequencies. So may this, with `entropy`, where parents
+    are chosen; what is reported, and what prompt is picked, goes by the task's own reward, and so
+    does everything by default: `calibration` and balanced metrics are other means against one class
+    for all. EvoPrompt's differential evolution is left out: without a model that tells how two
+    prompts differ, it is one more way to cross them; over vectors it is `DifferentialEvolution`.
 
     >>> from rlprompt import search
     >>> from rlprompt.check import ToyTask, toy_lm

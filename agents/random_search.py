@@ -20,9 +20,10 @@ from rlprompt.types import PromptKind
 class RandomSearch(AskTell[TokenSpace]):
     """Draw prompts uniformly, after the starts if there are any, and keep the best.
 
-    Lu et al. 2024, "Strings from the Library of Babel" (arXiv 2311.09569): random separators come
-    within 1 % of optimised ones, so no comparison is complete without them. Unlike there, tokens
-    come from the space's allowed ids and not from the whole vocabulary or a corpus.
+    Lu et al. 2024, "Strings from the Library of Babel" (arXiv 2311.09569;
+    `generate_random_vocab_separator` of its code): random separators come within 1 % of optimised
+    ones, so no comparison is complete without them. Unlike there, tokens come from the space's
+    allowed ids and not from the whole vocabulary or a corpus, and one may come twice.
 
     >>> space = TokenSpace(length=3, allowed=np.arange(50))
     >>> proposals = RandomSearch(batch=4).ask(space, 100, np.random.default_rng(0))
