@@ -78,4 +78,4 @@ def check_choice(name: str, given: object, allowed: Any) -> None:
         ValueError: It is none of them.
     """
     if given not in get_args(allowed):
-        raise ValueError(f"{name} is {given!r}; give {' or '.join(get_args(allowed))}")
+        raise ValueError(f"{name} is {given!r}; give {' or '.join(map(str, get_args(allowed)))}")

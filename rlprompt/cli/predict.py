@@ -234,7 +234,7 @@ def _row(answered: Answered, added: Mapping[str, Mapping[str, type]]) -> dict[st
         if answer is None:
             values = [None] * len(columns)
         elif isinstance(answer, Classified):
-            values = [answer.label, answer.probability, *answer.chances.values()]
+            values = [answer.label or None, answer.probability, *answer.chances.values()]
         row |= zip(columns, values, strict=True)
     return row
 
@@ -243,6 +243,12 @@ def _told(asked: Prediction, n_rows: int, out: Path | None) -> Iterator[str]:
     """What to say at the end."""
     if asked.bad:
         yield f"{counted(asked.bad, 'row')} without a prediction; {asked.first_bad}"
+    for name, ties in asked.ties.items():
+        of = f"{name}: " if len(asked.usages) > 1 else ""
+        yield (
+            f"{of}{counted(ties, 'row')} without a prediction, for no class is likelier there than "
+            "every other; their probabilities are written"
+        )
     for name, tally in asked.tallies.items():
         of = f"{name}: " if len(asked.usages) > 1 else ""
         if tally.known:

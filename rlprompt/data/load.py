@@ -33,6 +33,7 @@ from rlprompt.data.hub import (
 )
 from rlprompt.data.labels import LabelReader
 from rlprompt.data.opening import ENDINGS, find_file, near_file
+from rlprompt.data.options import AnswersFrom, Places
 from rlprompt.data.reading import ExampleReader
 from rlprompt.data.tables import RowTable
 from rlprompt.data.values import class_name
@@ -54,6 +55,7 @@ def load_splits(
     text: Sequence[str] | Mapping[str, str] = ("text",),
     label: str | None = "label",
     options: str | None = None,
+    answers_from: AnswersFrom | None = None,
     aliases: Mapping[Any, str] | None = None,
     numbered: Sequence[str] = (),
     shots: int = 16,
@@ -89,6 +91,8 @@ def load_splits(
         label: Column that holds the label; None for data without labels.
         options: Column of the options of multiple choice, of which the label names one: a list (see
             `Options`), of other length in each row if need be. `labels` is None then.
+        answers_from: The number of the first option, 0 or 1, where the label is a place; None for
+            0, but for data that look counted from 1, which are refused.
         aliases: Other spellings of classes in the data, such as `{0: "negative"}`.
         numbered: Classes in the order of the numbers 0, 1, ... that stand for them where the data
             have no names: neither a list of them, nor a column such as `label_text`, nor an alias.
@@ -109,13 +113,16 @@ def load_splits(
     check_choice("on_leak", on_leak, OnLeak)
     if dev_from is not None:
         check_choice("dev_from", dev_from, DevFrom)
+    if answers_from is not None:
+        check_choice("answers_from", answers_from, AnswersFrom)
     fields = _fields(text)
     if isinstance(source, str) and source == MOVIE_REVIEWS:
         _refuse_dev_from(dev_from)
         examples = _movie_reviews(labels or (), fields)
         return few_shot(examples, shots=shots, n_test=n_test, seed=seed)
     classes = _label_reader(labels, label, aliases or {}, numbered)
-    reader = ExampleReader(fields, label, classes, on_bad_rows, on_leak, options)
+    places = Places(answers_from)
+    reader = ExampleReader(fields, label, classes, on_bad_rows, on_leak, options, places)
     loading = _Loading(reader, shots, n_test, seed, dev_from)
     if isinstance(source, str) and source.startswith(HUB):
         parts, pinned = load_hub(HubName.parse(source))

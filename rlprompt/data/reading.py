@@ -18,7 +18,7 @@ from rlprompt.data.labels import (
     name_columns,
     names_in_header,
 )
-from rlprompt.data.options import Options, lettered
+from rlprompt.data.options import Options, Places, lettered
 from rlprompt.data.tables import RowTable
 from rlprompt.data.values import is_marker, text_of, texts_of
 
@@ -54,6 +54,7 @@ class ExampleReader:
         on_leak: Whether an example that two splits share is a defect.
         options: Column of the options of multiple choice, one of which the label names; a field
             that is read from it has them with letters, a line each.
+        places: From where answers count the options.
     """
 
     text: Mapping[str, str]
@@ -62,6 +63,7 @@ class ExampleReader:
     on_bad_rows: OnBadRows
     on_leak: OnLeak
     options: str | None = None
+    places: Places = field(default_factory=Places)
     skipped: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     # Rows of a table without a column: their number, the column, and the first of them.
@@ -97,6 +99,8 @@ class ExampleReader:
         self._lacking = (0, "", {})
         examples = list(self._examples(table))
         self.remarks += [remark for remark in table.remarks if remark not in self.remarks]
+        if problem := self.places.problem():  # not to be skipped: other rows may be read wrongly
+            raise ValueError(problem)
         defects = self.skipped[before:]
         if defects and self.on_bad_rows == "error":
             problem = f"{defects[0]}; {_mend(len(defects), self._enough(examples))}"
@@ -116,6 +120,7 @@ class ExampleReader:
     def notes(self) -> tuple[str, ...]:
         """What was left out, and what else a reader of results should know."""
         meanings = () if self.labels is None else self.labels.notes()
+        meanings = (*meanings, *filter(None, [self.places.remark()]))
         if not self.skipped:
             return (*self.remarks, *meanings)
         left_out = named(self.skipped, "row was left out", "rows were left out")
@@ -218,7 +223,8 @@ class ExampleReader:
         if self.label is None:
             return Example(fields, "", where)
         if options is not None:
-            right = options.right(row[self.label])
+            self.places.see(options, row[self.label], where)
+            right = options.right(row[self.label], self.places.first or 0)
             return Example(fields, right, where, options=options.texts)
         try:
             if self.labels is None:

@@ -14,6 +14,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from rlprompt.data.examples import DevFrom, OnBadRows, OnLeak, OnLongText, Splits
 from rlprompt.data.load import DataSource, load_splits
+from rlprompt.data.options import AnswersFrom
 
 P = ParamSpec("P")
 Made = TypeVar("Made")
@@ -129,6 +130,7 @@ def draw_splits(
     text: Sequence[str] | Mapping[str, str],
     label: str | None,
     options: str | None = None,
+    answers_from: AnswersFrom | None = None,
     aliases: Mapping[Any, str] | None = None,
     numbered: Sequence[str] = (),
 ) -> Splits:
@@ -141,6 +143,7 @@ def draw_splits(
         text: Columns of text, or field to column.
         label: Column of the label, or None.
         options: Column of the options of multiple choice, or None.
+        answers_from: As for `load_splits`.
         aliases: Other spellings of classes.
         numbered: Classes in the order of their numbers.
 
@@ -154,6 +157,7 @@ def draw_splits(
         text=text,
         label=label,
         options=options,
+        answers_from=answers_from,
         aliases=aliases,
         numbered=numbered,
         shots=settings["shots"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,6 +14,7 @@ from rlprompt.data.rows import RowReader, Rows
 from rlprompt.data.tables import RowTable, TableRow
 from rlprompt.export.facts import Usage
 from rlprompt.export.server import Answer, Classified, PromptServer
+from rlprompt.tasks.class_metrics import NO_ANSWER
 
 # Rows that are answered, and held, at a time.
 BATCH = 256
@@ -67,6 +69,7 @@ class Prediction:
         bad: Rows that cannot be answered, of those looked at last.
         first_bad: What is wrong with the first of them.
         tallies: Of each prompt with classes, where there is a label.
+        ties: By the prompt's name, rows answered so far in which no class beats every other.
 
     Raises:
         ValueError: A column is not there.
@@ -80,6 +83,7 @@ class Prediction:
     bad: int = field(default=0, init=False)
     first_bad: str = field(default="", init=False)
     tallies: dict[str, Tally] = field(default_factory=dict, init=False)
+    ties: Counter[str] = field(default_factory=Counter, init=False)
 
     def __post_init__(self) -> None:
         """Find the columns."""
@@ -198,6 +202,7 @@ class Prediction:
 
     def _forget(self) -> None:
         self.bad, self.first_bad = 0, ""
+        self.ties.clear()
         self.tallies = {name: Tally() for name in self.tallies}
 
     def _count(
@@ -207,7 +212,10 @@ class Prediction:
         table: RowTable,
         answers: Mapping[str, Answer | None],
     ) -> None:
-        """Count what the labels say of the answers."""
+        """Count ties, and what the labels say of the answers."""
+        for name, answer in answers.items():
+            if isinstance(answer, Classified) and answer.label == NO_ANSWER:
+                self.ties[name] += 1
         for name, tally in self.tallies.items():
             answer = answers[name]
             if not isinstance(answer, Classified):

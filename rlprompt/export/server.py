@@ -16,9 +16,12 @@ from torch import Tensor
 
 from rlprompt.export.facts import Facts, Usage, check_model
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.scorer import Over
 from rlprompt.prompt import Prompt
 from rlprompt.search.evaluation import n_tokens
 from rlprompt.tasks.calibration import calibrated
+from rlprompt.tasks.class_metrics import NO_ANSWER
+from rlprompt.tasks.class_scores import answered
 from rlprompt.tasks.fitting import cut
 from rlprompt.tasks.verbaliser import Verbaliser
 from rlprompt.template import ControlTokenError, Query, Template
@@ -51,7 +54,8 @@ class Classified:
     0.75
 
     Attributes:
-        label: The likeliest class.
+        label: The class that beats every other, as `rlprompt score` counts it; empty where none
+            does, as in a tie.
         chances: Probability of each class, among the classes.
     """
 
@@ -60,8 +64,8 @@ class Classified:
 
     @property
     def probability(self) -> float:
-        """That of the likeliest class."""
-        return self.chances[self.label]
+        """The highest of them."""
+        return max(self.chances.values())
 
 
 Answer = Classified | str
@@ -153,8 +157,15 @@ class PromptServer:
                 text is too long for the model.
         """
         asked = [(self._find(name), text) for name, text in requests]
-        loglik = self.lm.score_pairs([(one.prompt, one.query(text)) for one, text in asked])
-        return [one.answer(words) for (one, _), words in zip(asked, loglik, strict=True)]
+        pairs = [(one.prompt, one.query(text)) for one, text in asked]
+        found: dict[int, Classified] = {}
+        # As the task scores them: in 16 bits it makes a difference.
+        overs: list[Over] = [*dict.fromkeys(one.verbaliser.over for one, _ in asked)]
+        for over in overs or ["candidates"]:
+            places = [i for i, (one, _) in enumerate(asked) if one.verbaliser.over == over]
+            loglik = self.lm.score_pairs([pairs[i] for i in places], over=over)
+            found |= {i: asked[i][0].answer(own) for i, own in zip(places, loglik, strict=True)}
+        return [found[i] for i in range(len(asked))]
 
     def generate(self, requests: Sequence[Asked]) -> list[str]:
         """What the model writes after each text, without white space around it.
@@ -265,8 +276,9 @@ class _Served:
         scores = self.verbaliser.class_scores(loglik.double(), self.candidates)
         if self.prior is not None:
             scores = calibrated(scores, self.prior, self.usage.calibration_strength)
-        labels, chances = list(self.verbaliser.words), scores.softmax(-1).tolist()
-        return Classified(labels[int(scores.argmax())], dict(zip(labels, chances, strict=True)))
+        chances = dict(zip(self.verbaliser.words, scores.softmax(-1).tolist(), strict=True))
+        labels = [*chances, NO_ANSWER]  # which is what -1 stands for
+        return Classified(labels[int(answered(scores))], chances)
 
     def write(self, texts: Sequence[Mapping[str, str] | str]) -> list[str]:
         writing = self.usage.writing

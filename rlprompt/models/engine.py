@@ -192,16 +192,20 @@ class Engine:
         precision.check_finite(found, self.name, self.model.dtype)
         return found[list(request.inverse)]
 
-    def score_pairs(self, pairs: Sequence[tuple[FedPrompt, Query]]) -> list[Tensor]:
+    def score_pairs(
+        self, pairs: Sequence[tuple[FedPrompt, Query]], over: Over = "vocabulary"
+    ) -> list[Tensor]:
         """See `FrozenLM.score_pairs`."""
         found: dict[int, Tensor] = {}
-        for places in calls(pairs):
+        for places in calls(pairs, over):
             request, queries = join(self.limits, [pairs[i] for i in places])
             # Texts that are served come once: kept, they would fill the memory.
             with forgetful(self.packed):
-                (rows,) = self._answer(None, "vocabulary", request, queries)
+                (rows,) = self._answer(None, over, request, queries)
             found |= zip(places, rows, strict=True)
-        return [found[i][: len(query.candidates)] for i, (_, query) in enumerate(pairs)]
+        own = [found[i][: len(query.candidates)] for i, (_, query) in enumerate(pairs)]
+        # Again, for those that `join` filled up have been normalised with their last one twice.
+        return [one.log_softmax(-1) for one in own] if over == "candidates" else own
 
     def score_with_grad(
         self,

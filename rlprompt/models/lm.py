@@ -299,11 +299,14 @@ class FrozenLM:
         """
         return self._engine.gradient_obstacle
 
-    def score_pairs(self, pairs: Sequence[tuple[Prompt, Query]]) -> list[Tensor]:
+    def score_pairs(
+        self, pairs: Sequence[tuple[Prompt, Query]], *, over: Over = "vocabulary"
+    ) -> list[Tensor]:
         """Log p(candidate | text) of each query's candidates under its own prompt, in one batch.
 
         Args:
             pairs: Prompts of any kind, and queries with any number C of candidates each.
+            over: As for `score`, with which it agrees in 16 bits where both are given the same.
 
         Returns:
             Of each pair (C,) float32 on the CPU, nats, <= 0.
@@ -311,7 +314,8 @@ class FrozenLM:
         Raises:
             ValueError: As for `score`.
         """
-        return self._engine.score_pairs([(self.fed(prompt), query) for prompt, query in pairs])
+        fed = [(self.fed(prompt), query) for prompt, query in pairs]
+        return self._engine.score_pairs(fed, over)
 
     def noise(self, prompts: Sequence[Prompt], queries: Sequence[Query]) -> Noise:
         """How much these rows' log-likelihoods depend on how they are computed.

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprompt._utils.text import listed
+from rlprompt.models.scorer import Over
 from rlprompt.prompt import FedPrompt, PrefixPrompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query
 from rlprompt.types import Ids
@@ -213,11 +214,18 @@ def prepare_soft(limits: Limits, prompts: Sequence[FedPrompt], queries: Sequence
     return prepare(limits, prompts, queries, merge=False)
 
 
-def calls(pairs: Sequence[tuple[FedPrompt, Query]]) -> list[list[int]]:
-    """Places of the pairs that `join` makes one call of: those of one prefix prompt, or no such."""
-    found: dict[str, list[int]] = {}
-    for i, (prompt, _) in enumerate(pairs):
-        found.setdefault(prompt.digest if prompt.kind == "prefix" else "", []).append(i)
+def calls(pairs: Sequence[tuple[FedPrompt, Query]], over: Over = "vocabulary") -> list[list[int]]:
+    """Places of the pairs that `join` makes one call of: those of one prefix prompt, or no such.
+
+    Over candidates those of one token each are apart: a call in which all are is computed in
+    another way, which in 16 bits makes a difference, and what is said of a pair is to hang on no
+    other.
+    """
+    found: dict[tuple[str, bool], list[int]] = {}
+    for i, (prompt, query) in enumerate(pairs):
+        apart = over == "candidates" and all(len(ids) == 1 for ids in query.candidates)
+        key = prompt.digest if prompt.kind == "prefix" else "", apart
+        found.setdefault(key, []).append(i)
     return list(found.values()) or [[]]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from rlprompt._utils.text import counted
@@ -88,7 +88,6 @@ def _worth(transfer: Transfer, found: Matrix) -> Table:
     rows += [
         (row.title, *map(_cell, cells)) for row, cells in zip(found.rows, found.cells, strict=True)
     ]
-    looks = sum(opening.prompts for opening in transfer.openings)
     return Table(
         "transfer",
         f"Found prompts on other models and tasks: mean {transfer.split} score, and gain over the "
@@ -97,8 +96,8 @@ def _worth(transfer: Transfer, found: Matrix) -> Table:
         tuple(rows),
         notes=(
             "In brackets the gain over the empty prompt of the same column, with its 95 % "
-            f"interval. The table rests on {count(looks)} scores of prompts on test: picking the "
-            "best cell afterwards is selecting on test.",
+            f"interval. {_seen(transfer)}",
+            *_unlike(targets, transfer.split),
             _drift(transfer),
             *(
                 f"{name} could not be loaded: {problem}"
@@ -107,6 +106,37 @@ def _worth(transfer: Transfer, found: Matrix) -> Table:
             *transfer.notes,
         ),
     )
+
+
+def _seen(transfer: Transfer) -> str:
+    """What the figures cannot be used for."""
+    if transfer.split != "test":
+        chosen = "searched" if transfer.split == "train" else "picked"
+        return (
+            f"Prompts were {chosen} on {transfer.split}: its figures of their own task are too "
+            "good, beside the empty prompt as beside other tasks."
+        )
+    looks = sum(opening.prompts for opening in transfer.openings)
+    return (
+        f"The table rests on {count(looks)} scores of prompts on test: picking the best cell "
+        "afterwards is selecting on test."
+    )
+
+
+def _unlike(targets: Sequence[Target], split: str) -> Iterator[str]:
+    """Tasks of which some models could be given fewer texts."""
+    sizes: dict[str, dict[int, list[str]]] = {}
+    for target in targets:
+        if not target.problem:
+            own = sizes.setdefault(target.task, {})
+            own.setdefault(target.examples, []).append(target.model)
+    for task, own in sizes.items():
+        if len(own) > 1:
+            each = "; ".join(f"{count(n)} on {', '.join(models)}" for n, models in own.items())
+            yield (
+                f"Not all models were given the same {split} examples of {task} ({each}), so "
+                "columns of it can be compared by their gains at best."
+            )
 
 
 def _control(target: Target, name: str) -> str:

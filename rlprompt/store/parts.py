@@ -26,6 +26,7 @@ from rlprompt.store.summary import (
 )
 
 T = TypeVar("T")
+Scored = TypeVar("Scored", bound=ScoredEntry)
 
 # Settings of an experiment that say which part of the grid it covers.
 COVERED = ("tasks", "models", "optimisers", "seeds", "split_seeds", "budgets", "references")
@@ -85,7 +86,7 @@ def combined(parts: Mapping[str, Summary]) -> tuple[Summary, dict[str, tuple[str
 
     Tasks, models, budgets, optimisers, seeds and splits are those of all parts, and the grid that
     is expected is all of them with each other. What several parts have, a control or a search, is
-    taken from the first of them.
+    taken from the first of them that has scored it.
 
     Args:
         parts: One or more, by what to call them in messages, such as their folders.
@@ -135,8 +136,8 @@ def combined(parts: Mapping[str, Summary]) -> tuple[Summary, dict[str, tuple[str
         budgets=budgets,
         tasks=tasks,
         models=models,
-        controls=_joined(parts, lambda one: one.controls, _place, _first),
-        references=_joined(parts, lambda one: one.references, _place, _first),
+        controls=_joined(parts, lambda one: one.controls, _place, _one_scored),
+        references=_joined(parts, lambda one: one.references, _place, _one_scored),
         runs=runs,
         config=config,
         started=earliest.started,
@@ -288,8 +289,9 @@ def _place(entry: ScoredEntry) -> tuple[Hashable, ...]:
     return entry.task, entry.split_seed, entry.model, entry.name
 
 
-def _first(kept: T, other: T, homes: str) -> T:
-    return kept
+def _one_scored(kept: Scored, other: Scored, homes: str) -> Scored:
+    """What two parts have: the first, unless the second alone has its score on test."""
+    return other if kept.test is None and other.test is not None else kept
 
 
 def _tasks(parts: Mapping[str, Summary], sections: Mapping[str, Any]) -> tuple[TaskEntry, ...]:

@@ -75,9 +75,10 @@ def accuracy(loglik: Tensor, labels: Tensor) -> Tensor:
 
 
 def answered(loglik: Tensor) -> Tensor:
-    """Index of the class that beats every other, (n,); -1 where none does, as in a tie.
+    """Index of the class that beats every other, (...); -1 where none does, as in a tie.
 
-    It is the label's where `accuracy` is 1, and hangs on no order of the classes.
+    Of scores (..., C). It is the label's where `accuracy` is 1, and hangs on no order of the
+    classes; whatever a prompt answers, in a search or in use, is told by this.
     """
     first, second = loglik.topk(2, -1).values.unbind(-1)
     return torch.where(first > second, loglik.argmax(-1), -1)

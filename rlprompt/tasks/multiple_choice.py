@@ -23,7 +23,7 @@ from rlprompt._utils.text import counted
 from rlprompt.data.examples import Example, Splits
 from rlprompt.data.load import DataSource
 from rlprompt.data.opening import data_name
-from rlprompt.data.options import LETTERS
+from rlprompt.data.options import LETTERS, AnswersFrom
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
@@ -126,6 +126,7 @@ class MultipleChoiceTask(ChoosingTask):
         template: TemplateText,
         choices: str = "choices",
         label: str = "answer",
+        answers_from: AnswersFrom | None = None,
         text: str | Sequence[str] | Mapping[str, str] | None = None,
         reward: str = "cross_entropy",
         metric: str = "acc",
@@ -144,7 +145,9 @@ class MultipleChoiceTask(ChoosingTask):
             template: Where text and prompt go: a text, or the messages of a chat (`Template.of`). A
                 field that is called as the column of options shows them with letters, a line each.
             choices: Column of the options: a list, its JSON, or `{"text": [...], "label": [...]}`.
-            label: Column of the right one: its letter, its place from 0, its label or its text.
+            label: Column of the right one: its letter, its place, its label or its text.
+            answers_from: The number of the first option, 0 or 1, where answers are places; left
+                out, 0, but for data that look counted from 1, which are refused.
             text: Columns for the template's fields, as for `ClassificationTask.from_file`.
             reward: As for the class.
             metric: As for the class.
@@ -167,7 +170,15 @@ class MultipleChoiceTask(ChoosingTask):
             )
         made = Template.of(template, answer_space)
         with columns_read(made, text) as fields:
-            splits = draw_splits(data, None, draw, text=fields, label=label, options=choices)
+            splits = draw_splits(
+                data,
+                None,
+                draw,
+                text=fields,
+                label=label,
+                options=choices,
+                answers_from=answers_from,
+            )
         return cls(
             name=name or data_name(data),
             splits=splits,

@@ -5,7 +5,7 @@ Values alone, from `transfer.json`. Gains are over the empty prompt on the same 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
@@ -46,7 +46,8 @@ class Column:
 
     Attributes:
         target: Model, task, controls, or why it could not be scored.
-        title: Model and task, a model by the last part of its path where that will do.
+        title: Model and task, a model by the last part of its path where that will do; and the
+            metric where columns have several.
         of_study: Whether the study searched on this model.
     """
 
@@ -230,11 +231,11 @@ def titles(sources: Sequence[Source]) -> dict[str, str]:
         for name in ("task", "model", "budget_rows")
         if len({getattr(source, name) for source in sources}) > 1
     ]
-    found = {}
+    found, models = {}, _short(source.model for source in sources)
     for source in sources:
         parts = {
             "task": source.task,
-            "model": PurePath(source.model).name,
+            "model": models[source.model],
             "budget_rows": f"{source.budget_rows:,} rows",
         }
         found[source.run] = ", ".join([*(parts[name] for name in several), source.optimiser])
@@ -251,14 +252,23 @@ def _rows(sources: Sequence[Source]) -> dict[Row, list[Source]]:
     return rows
 
 
+def _short(models: Iterable[str]) -> dict[str, str]:
+    """Models by the last parts of their paths, where that tells them apart."""
+    names = {name: PurePath(name).name for name in models}
+    return names if len(set(names.values())) == len(names) else {name: name for name in names}
+
+
 def _columns(transfer: Transfer) -> tuple[Column, ...]:
-    names = {target.model: PurePath(target.model).name for target in transfer.targets}
-    if len(set(names.values())) < len(names):
-        names = {name: name for name in names}
+    names = _short(target.model for target in transfer.targets)
     of_study = {model.name for model in transfer.models if model.of_study}
+    several = len({target.metric for target in transfer.targets if target.metric}) > 1
+    titles = [
+        f"{names[one.model]}: {one.task}" + (f", {one.metric}" if several and one.metric else "")
+        for one in transfer.targets
+    ]
     return tuple(
-        Column(target, f"{names[target.model]}: {target.task}", target.model in of_study)
-        for target in transfer.targets
+        Column(target, title, target.model in of_study)
+        for target, title in zip(transfer.targets, titles, strict=True)
     )
 
 

@@ -423,7 +423,10 @@ class Transferring:
             entries += [one.model_copy(update=_outcome(found, prompt)) for one, prompt in own]
         spread = scores.highest - scores.lowest
         name, n_classes = reward_name(task), len(task.class_words)
-        tolerance = rounding(name, lm.fingerprint.dtype, spread, n_examples, n_classes)
+        # Of few examples one that turns is more of a mean, and dev may have fewer.
+        parts = task.splits.parts()
+        fewest = min([n_examples, *(len(parts[one.split]) for one in entries)])
+        tolerance = rounding(name, lm.fingerprint.dtype, spread, fewest, n_classes)
         return target.model_copy(update={"controls": own_scores, "tolerance": tolerance}), entries
 
     def _asked(

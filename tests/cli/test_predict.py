@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from command_line import ROWS, rlprompt, save, write_config, write_data
 
 from rlprompt.export.folder import load_prompt
-from rlprompt.export.server import Classified
+from rlprompt.export.server import Classified, PromptServer
 
 COLUMNS = ["prediction", "probability", "p(negative)", "p(positive)"]
 TEXTS = ["film number 3", 'the "great", it was', "it was terrible\nthe film"]
@@ -344,6 +344,38 @@ def test_mistakes_are_one_sentence(
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_tie_has_probabilities_and_no_prediction(
+    here: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    even = {"negative": 0.5, "positive": 0.5}
+
+    def answer(_: object, requests: Sequence[object]) -> list[Classified]:
+        return [Classified("", even), *(Classified("positive", even) for _ in requests[1:])]
+
+    monkeypatch.setattr(PromptServer, "answer", answer)
+    rows = [{"id": i, "text": text, "label": "positive"} for i, text in enumerate(TEXTS)]
+    write(rows, Path("texts.csv"))
+    done = rlprompt("predict", "random", "texts.csv", "--out", f"a.{ending}")
+    assert done.exit_code == 0
+    assert (
+        "1 row without a prediction, for no class is likelier there than every other; their "
+        "probabilities are written"
+    ) in done.stderr
+    assert "accuracy 0.667 on 3 rows with a label" in done.stderr
+    if ending == "csv":
+        first, second, _ = read(Path("a.csv").read_text("utf-8"))
+        assert [first[name] for name in COLUMNS] == ["", "0.5", "0.5", "0.5"]
+    elif ending == "jsonl":
+        first, second, _ = map(json.loads, Path("a.jsonl").read_text("utf-8").splitlines())
+        assert [first[name] for name in COLUMNS] == [None, 0.5, 0.5, 0.5]
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet")
+        first, second, _ = parquet.read_table("a.parquet").to_pylist()
+        assert [first[name] for name in COLUMNS] == [None, 0.5, 0.5, 0.5]
+    assert second["prediction"] == "positive"
+
+
 def test_parquet_without_its_package_is_refused_at_once(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,8 +395,6 @@ def test_a_file_is_replaced_if_that_is_said(here: Path) -> None:
 def test_a_file_that_is_not_whole_does_not_appear(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlprompt.export.server import PromptServer
-
     def fails(*_: object) -> None:
         raise RuntimeError("the machine burns")
 

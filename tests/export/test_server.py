@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from exports import TOKENS, class_task, export, soft, writing_task
-from tiny import KINDS, TinyKind, tiny_lm
+from tiny import KINDS, TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.data.load import Example
 from rlprompt.export.folder import ExportedPrompt, load_prompt
@@ -72,16 +72,71 @@ def test_each_answer_is_what_its_own_task_says(
 
 
 def test_one_model_is_in_memory_and_a_mixed_batch_takes_few_passes(
-    lm: FrozenLM, exported: dict[str, ExportedPrompt]
+    tmp_path: Path, lm: FrozenLM, exported: dict[str, ExportedPrompt]
 ) -> None:
-    passes = []
+    passes: list[int] = []
     hook = lm.model.base_model.register_forward_hook(lambda *_: passes.append(1))
-    server = PromptServer(lm, {name: exported[name] for name in ("first", "means")})
+    three = class_task("{prompt} {text} It", {"a": "good", "b": "bad", "c": "it"})
+    more = export(tmp_path / "more", lm, TOKENS, three)
+    server = PromptServer(lm, {"first": exported["first"], "more": more})
     assert server.lm.model is lm.model
-    server.classify([request for request in REQUESTS if request[0] in ("first", "means")])
-    hook.remove()
+    passes.clear()
+    server.classify([(name, {"text": text}) for text in TEXTS for name in ("first", "more")])
     # Six texts under two prompts, of unequal lengths and unequal numbers of label words.
     assert len(passes) == 1
+    server = PromptServer(lm, {name: exported[name] for name in ("first", "means")})
+    passes.clear()
+    server.classify([request for request in REQUESTS if request[0] in ("first", "means")])
+    hook.remove()
+    assert len(passes) == 2  # whose words are normalised over the vocabulary, and whose are not
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_16_bits_classes_are_as_likely_as_their_task_scores_them(
+    kind: TinyKind, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    model: Any = tiny_model(kind)  # `to` is not annotated for a dtype
+    half = FrozenLM(model.to(dtype), tiny_tokenizer(kind), f"tiny-{kind}")
+    assert half.fingerprint.dtype == str(dtype).removeprefix("torch.")
+    mask = " {mask} ." if half.kind == "masked" else ""
+    tasks = {
+        "last": class_task("{text} {prompt}" + mask),
+        "first": class_task("{prompt} {text}" + mask, calibration="batch"),
+        "three": class_task("{text} {prompt} It" + mask, THREE),
+    }
+    tasks = {name: dataclasses.replace(one, reward="cross_entropy") for name, one in tasks.items()}
+    given: dict[str, Prompt] = {"last": TOKENS, "first": soft(half), "three": TOKENS}
+    server = PromptServer(
+        half, {name: export(tmp_path / name, half, given[name], one) for name, one in tasks.items()}
+    )
+    asked = [(name, text) for text in TEXTS for name in tasks]
+    answers = dict(zip(asked, server.classify(asked), strict=True))
+    for (name, text), answer in answers.items():
+        for label, chance in answer.chances.items():
+            example = Example({"text": text}, label)
+            reward = tasks[name].rewards(half, [given[name]], [example]).item()
+            assert chance == pytest.approx(np.exp(reward), abs=1e-6)
+
+
+@pytest.mark.parametrize("calibration", ["none", "batch"])
+def test_a_tie_is_no_answer_here_as_in_the_task(tmp_path: Path, calibration: str) -> None:
+    model: Any = tiny_model()  # `get_output_embeddings` is not annotated
+    tokenizer = tiny_tokenizer()
+    bad, good = (tokenizer.encode(f" {word}")[0] for word in ("bad", "good"))
+    with torch.no_grad():
+        rows = model.get_output_embeddings().weight
+        rows[good] = rows[bad]
+    lm = FrozenLM(model, tokenizer, "even")
+    task = class_task(calibration=calibration)
+    server = PromptServer(lm, {"mine": export(tmp_path, lm, TOKENS, task)})
+    measured = task.measure(lm, [TOKENS], [Example({"text": text}, "negative") for text in TEXTS])
+    answers = server.classify([("mine", text) for text in TEXTS])
+    assert measured.answers == (tuple(answer.label for answer in answers),) == (("",) * 3,)
+    assert not measured.metrics.any()
+    for answer in answers:
+        assert answer.chances == {"negative": 0.5, "positive": 0.5}
+        assert answer.probability == 0.5
 
 
 def test_prompts_under_which_the_model_writes_are_served_as_well(

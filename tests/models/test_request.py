@@ -8,13 +8,15 @@ import torch
 from exports import soft
 from tiny import KINDS, TinyKind, tiny_lm
 
+from rlprompt.models.scorer import Over
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query
 
 
+@pytest.mark.parametrize("over", ["vocabulary", "candidates"])
 @pytest.mark.parametrize("same_head", [False, True], ids=["prompt last", "prompt first"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_pairs_are_scored_as_each_alone(kind: TinyKind, same_head: bool) -> None:
+def test_pairs_are_scored_as_each_alone(kind: TinyKind, same_head: bool, over: Over) -> None:
     lm, rng = tiny_lm(kind), np.random.default_rng(0)
 
     def some(n: int) -> tuple[int, ...]:
@@ -28,14 +30,14 @@ def test_pairs_are_scored_as_each_alone(kind: TinyKind, same_head: bool) -> None
             Query(
                 lm.prefix_ids if same_head else some(2 + i),
                 some(i % 5 + same_head) + mask,
-                tuple(some(1 + (i + j) % 3) for j in range(2 + i % 2)),
+                tuple(some(1 + (i + j) % 3 * (i % 3 > 0)) for j in range(2 + i % 2)),
             ),
         )
         for i in range(9)
     ]
-    together = lm.score_pairs(pairs)
+    together = lm.score_pairs(pairs, over=over)
     for (prompt, query), found in zip(pairs, together, strict=True):
-        alone = lm.score([prompt], [query])[0, 0]
+        alone = lm.score([prompt], [query], over=over)[0, 0]
         assert found.shape == alone.shape
         torch.testing.assert_close(found, alone, atol=1e-4, rtol=0)
 

@@ -96,6 +96,25 @@ def test_parts_are_the_whole(
     assert found(page).pop("several parts").startswith("This page combines 2 studies, on ")
 
 
+def test_a_control_that_the_first_part_could_not_score_is_that_of_the_second(
+    whole: Path, tmp_path: Path
+) -> None:
+    folders = part(whole, tmp_path / "a", seeds=(0, 1)), part(whole, tmp_path / "b", seeds=(2,))
+    summary = read_summary(folders[0])
+    bare: dict[str, Any] = {
+        "train": None,
+        "dev": None,
+        "test": None,
+        "rewards": {},
+        "test_metrics": (),
+    }
+    first, *others = summary.controls
+    controls = (first.model_copy(update=bare), *others)
+    write_summary(folders[0], summary.model_copy(update={"controls": controls}))
+    made = combine(folders, tmp_path / "both")
+    assert sorted(made.controls, key=str) == sorted(read_summary(whole).controls, key=str)
+
+
 def figures(summary: Summary) -> list[str]:
     """The searches without their names."""
     bare = {"name": "", "file": ""}
@@ -155,7 +174,10 @@ def test_the_study_that_is_kept_is_read_and_a_part_like_others(tmp_path: Path) -
     assert json.loads(read_summary(folder).to_json()) == json.loads((folder / FILE).read_text())
     for run in read_summary(folder).runs:
         text = (folder / run.file).read_text()
-        assert json.loads(Result.from_json(text).to_json()) == json.loads(text)
+        again = json.loads(Result.from_json(text).to_json())
+        # It was kept when results had no priors yet.
+        assert {candidate.pop("prior") for candidate in again["candidates"]} == {None}
+        assert again == json.loads(text)
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     made = combine([folder, copy], tmp_path / "both")
     assert (made.complete, len(made.runs)) == (True, 108)

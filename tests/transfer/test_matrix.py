@@ -117,6 +117,59 @@ def test_a_mean_over_seeds_has_a_t_interval_within_its_scale_and_a_gain() -> Non
     assert found.gain_high == pytest.approx(1 / (1 + math.exp(-4.48693)) - 0.5, abs=1e-5)
 
 
+def test_models_that_end_alike_are_told_apart_and_never_averaged() -> None:
+    both = "runs/a/final", "runs/b/final"
+    sources = tuple(source(seed, model=name) for seed, name in enumerate(both))
+    typed = Retyping(tokens=3, survives=True)
+    entries = [
+        entry(seed, metric, name, form=form, retyping=None if form == "as found" else typed)
+        for seed, name in enumerate(both)
+        for form, metric in (("as found", 0.7), ("by text", 0.5 + seed / 10))
+    ]
+    done = transfer(
+        *entries,
+        sources=sources,
+        models=tuple(model(name, of_study=True) for name in both),
+        targets=tuple(target(name) for name in both),
+    )
+    assert [row.title for row in matrix(done).rows] == [f"{name}, random" for name in both]
+    tables = {table.name: table for table in transfer_tables(done)}
+    assert [row[1:] for row in tables["transfer-losses"].rows] == [
+        ("runs/a/final, random", "by text", "test", "1", "0.700", "0.500", "-0.200"),
+        ("runs/b/final, random", "by text", "test", "1", "0.700", "0.600", "-0.100"),
+    ]
+
+
+def test_columns_that_cannot_be_compared_say_so() -> None:
+    targets = (
+        target(examples=10),
+        target("models/other", examples=8),
+        target(task="spam", metric="mcc", examples=10),
+        target("models/other", task="spam", examples=0, metric="", problem="too long"),
+    )
+    done = transfer(entry(0, 0.7), entry(1, 0.8), targets=targets)
+    assert [column.title for column in matrix(done).columns] == [
+        "own: films, accuracy",
+        "other: films, accuracy",
+        "own: spam, mcc",
+        "other: spam",
+    ]
+    (notes,) = (table.notes for table in transfer_tables(done) if table.name == "transfer")
+    (unlike,) = (note for note in notes if note.startswith("Not all models"))
+    assert "test examples of films (10 on models/own; 8 on models/other)" in unlike
+    alone = transfer(entry(0, 0.7), entry(1, 0.8))
+    assert [column.title for column in matrix(alone).columns] == ["own: films", "other: films"]
+
+
+@pytest.mark.parametrize(("split", "chosen"), [("dev", "picked"), ("train", "searched")])
+def test_off_test_the_table_says_what_the_split_was_used_for(split: str, chosen: str) -> None:
+    there = {"targets": (target(split=split),), "sources": (source(0),)}
+    done = transfer(entry(0, 0.7, split=split), split=split, **there)
+    (notes,) = (table.notes for table in transfer_tables(done) if table.name == "transfer")
+    assert f"Prompts were {chosen} on {split}: its figures of their own task are too" in notes[0]
+    assert "on test" not in notes[0]
+
+
 def test_one_prompt_has_the_interval_of_its_accuracy_over_examples() -> None:
     found = cell(transfer(entry(0, 0.8)))
     # Wilson's interval of 8 of 10.

@@ -101,6 +101,20 @@ class TestOwnModel:
         assert "error: random-seed0 no longer has its stored score" in result.stderr
         assert (study / "transfer.json").exists()
 
+    def test_rounding_is_of_the_split_with_the_fewest_examples(
+        self, study: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[int] = []
+
+        def rounding(name: str, dtype: str, spread: float, n: int, n_classes: int) -> float:
+            asked.append(n)
+            return 1.0
+
+        monkeypatch.setattr("rlprompt.transfer.run.rounding", rounding)
+        done = transferred(study)
+        assert {entry.split for entry in done.entries} == {"dev", "test"}  # of 4 and of 6
+        assert asked == [4]
+
     def test_other_data_is_refused(self, study: Path, desk: Path) -> None:
         write_data(desk, [row.replace("film number 3,", "film no. 3,") for row in ROWS])
         result = rlprompt("transfer", str(study))

@@ -243,9 +243,12 @@ class ServedLM(FrozenLM):
         found = found.view(len(prompts), len(queries), -1)
         return (found.log_softmax(-1) if over == "candidates" else found).float()
 
-    def score_pairs(self, pairs: Sequence[tuple[Prompt, Query]]) -> list[Tensor]:
+    def score_pairs(
+        self, pairs: Sequence[tuple[Prompt, Query]], *, over: Over = "vocabulary"
+    ) -> list[Tensor]:
         """See `FrozenLM.score_pairs`; errors as for `score`."""
-        return [torch.tensor(own, dtype=torch.float32) for own in self._logliks(pairs)]
+        found = [torch.tensor(own, dtype=torch.float64) for own in self._logliks(pairs)]
+        return [(one.log_softmax(-1) if over == "candidates" else one).float() for one in found]
 
     def generate(
         self,
