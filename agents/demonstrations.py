@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.agents.shared.ranges import check_ranges
-from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TextPrompt
 from rlprompt.search.allocation import halve, halving_size, race, race_winners
 from rlprompt.search.objective import Evaluation, Objective
+from rlprompt.search.shown import usable_examples
 from rlprompt.search.space import TextSpace
-from rlprompt.template import ControlTokenError
 from rlprompt.types import Floats, PromptKind
 
 Shown = tuple[str, tuple[int, ...]]
@@ -108,16 +107,7 @@ class _Shelf:
         self.starts = [start.text for start in space.starts] or [""]
         self.shows: dict[Prompt, Shown] = {one: (one.text, ()) for one in space.starts}
         self.seen = Counter[Prompt]()  # on how many examples
-        shown = {i: self.task.shown([i]) for i in self.task.showable()}
-        fitting = [i for i, text in shown.items() if space.contains(TextPrompt(text))]
-        self.usable = [i for i in fitting if _is_plain(objective.lm, shown[i])]
-        if not self.usable:
-            limit = "" if space.at_most is None else f" of {space.at_most} tokens at most"
-            raise ValueError(
-                f"none of the {len(shown)} train examples that task {self.task.name!r} could show "
-                f"is plain text{limit}; give texts more room (`length: {{at_most: N}}`), or "
-                "shorten the examples"
-            )
+        self.usable = usable_examples(objective.lm, self.task, space)
 
     def drawn(self) -> Shown:
         """A start with some examples, the number of which is drawn first."""
@@ -190,11 +180,3 @@ def judged(rewards: Floats, shown: NDArray[np.bool_]) -> Floats:
     easy = seen.mean(axis=0).filled(seen.mean())
     better = (seen - easy).mean(axis=1).filled(0.0)
     return np.where(shown, easy + better[:, None], rewards)
-
-
-def _is_plain(lm: FrozenLM, text: str) -> bool:
-    """Whether an example is nothing but text to the tokenizer, and holds no control token."""
-    try:
-        return lm.encode(text) == lm.encode(text, plain=True)
-    except ControlTokenError:
-        return False

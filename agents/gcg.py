@@ -67,7 +67,7 @@ class GCG:
             0 is the gradient alone, as in the papers; 0.3 is ours.
 
     Raises:
-        ValueError: A setting is out of range; or, from `run`, the task has no gradient.
+        ValueError: A setting is out of range.
     """
 
     searches: ClassVar[PromptKind] = "tokens"
@@ -85,12 +85,7 @@ class GCG:
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        task, rewards, tried = objective.task, dict[TokenPrompt, float](), set[TokenPrompt]()
-        if not task.has("cross_entropy_with_grad") and not task.has("rewards_with_grad"):
-            raise ValueError(
-                f"task {task.name!r} has no gradient, which gcg finds its swaps by; use another "
-                "method of token prompts, such as greedy or genetic"
-            )
+        rewards, tried = dict[TokenPrompt, float](), set[TokenPrompt]()
         swaps = (p for p in self._swaps(objective, space, rewards, rng) if p not in tried)
         rivals = self._first(objective, space, rng)
         while rivals:

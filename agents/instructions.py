@@ -147,11 +147,12 @@ class Instructions:
         """The first population, not scored yet."""
         task, starts = proposer.objective.task, proposer.space.starts
         if not starts and task.hand_prompt:
-            starts = (proposer.prompt(task.hand_prompt),)
+            by_hand = [proposer.prompt(task.hand_prompt)]
+            starts = tuple(filter(proposer.space.contains, by_hand))
         if not starts and not proposer.labelled:
             raise ValueError(
-                f"task {task.name!r} has no hand prompt, and its train examples no answers that an "
-                "instruction could be guessed from; give `start:`"
+                f"task {task.name!r} has no hand prompt to begin with, and its train examples no "
+                "answers that an instruction could be guessed from; give `start:`"
             )
         proposer.seen.update(starts)
         pool, lacking = list(starts), self.population - len(starts)

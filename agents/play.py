@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -74,9 +74,7 @@ class Play:
         if self.environment == "edits" and n is not None:
             env = PromptVecEnv(EditEpisodes(objective, space, n, HORIZON, TOKENS, rng))
         elif self.environment == "edits":
-            # A start of this search's own: the environment's is the same for all seeds.
-            own = replace(space, starts=space.starts or (space.sample(rng),))
-            env = EditPromptEnv(objective, own)
+            env = EditPromptEnv(objective, space, rng=rng)
         else:
             if space.starts:
                 objective.evaluate(space.starts)

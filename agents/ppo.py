@@ -11,11 +11,12 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from rlprompt.agents.policies.small_policy import ShrinkOnRepeats
 from rlprompt.agents.policies.token_policy import TokenPolicy
-from rlprompt.agents.policies.token_proposal import Position
+from rlprompt.agents.policies.token_proposal import Position, check_cut
 from rlprompt.agents.policies.training import SIGMA, learn
 from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.token_prompt import TokenEpisodes
+from rlprompt.models.lm import FrozenLM
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.types import PromptKind
@@ -34,9 +35,8 @@ class PPO:
     A prompt's reward counts relative to its rollout's mean, as in RLPrompt, in units of the spread
     of all rewards so far. Nothing is discounted: an episode has one reward, at its end. A policy
     that settles writes what it wrote before, which is paid for again: the result counts distinct
-    prompts, its page warns of few, and `fresh` and `entropy` are against it. The global random
-    generators that Stable-Baselines3 draws from are seeded from the search's own and put
-    back afterwards.
+    prompts, its page warns of few, and `fresh` and `entropy` are against it. The global generators
+    that Stable-Baselines3 draws from are seeded from the search's own and put back afterwards.
 
     In a space of several lengths the policy also stops, with a probability of 0.1 a token at first
     (`STOP`), and learns for each position how often. Starts are scored first; half of what the
@@ -96,6 +96,10 @@ class PPO:
             raise ValueError(f"top_p is above 0 and up to 1, got {self.top_p}")
         if self.fresh is not None and not 0 < self.fresh < 1:
             raise ValueError(f"fresh is a share above 0 and below 1, or None, got {self.fresh}")
+
+    def prepare(self, lm: FrozenLM) -> None:
+        """Refuse a model that writes nothing to cut, before anything is paid (`check_cut`)."""
+        check_cut(lm, self.top_k, self.top_p)
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""

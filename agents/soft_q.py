@@ -26,10 +26,24 @@ HOTTEST = 1024.0
 
 PRESETS: Mapping[Preset, Hyperparameters] = {
     "small": Hyperparameters(
-        10**6, 20, 3e-4, 0.05, steps=8, replay=True, relative=True, greedy_every=1
+        top_k=10**6,
+        scale=20,
+        learning_rate=3e-4,
+        target_rate=0.05,
+        steps=8,
+        replay=True,
+        relative=True,
+        greedy_every=1,
     ),
     "paper": Hyperparameters(
-        256, 5, 5e-5, 0.001, steps=1, replay=False, relative=False, greedy_every=10
+        top_k=256,
+        scale=5,
+        learning_rate=5e-5,
+        target_rate=0.001,
+        steps=1,
+        replay=False,
+        relative=False,
+        greedy_every=10,
     ),
 }
 
@@ -110,12 +124,14 @@ class SoftQ:
     greedy_every: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the settings, and say those that the preset decides."""
+        """Check the settings."""
         check_choice("preset", self.preset, Preset)
         check_ranges(self, {"prompts": 2, "width": 1})
-        # So that a result says what was run, whatever a later version's preset has.
-        for name, value in asdict(self.hyperparameters).items():
-            object.__setattr__(self, name, value)
+        self.hyperparameters  # noqa: B018  # which checks the others
+
+    def resolved(self) -> SoftQ:
+        """See `Optimiser`: a result says what was run, whatever a later version's preset has."""
+        return replace(self, **asdict(self.hyperparameters))
 
     @property
     def hyperparameters(self) -> Hyperparameters:

@@ -196,12 +196,14 @@ class EditPromptEnv(PromptEnv):
 
     Args:
         objective: The only way to a reward; `BudgetExhausted` passes through `step`.
-        space: Lengths and allowed ids. Episodes begin with the first of its starts, or with a
-            prompt that is drawn, the same for all seeds.
+        space: Lengths and allowed ids. Episodes begin with the first of its starts, or else all
+            with one prompt, drawn when the environment is made.
         horizon: Edits of an episode, 1 or more.
         tokens: How many tokens edits put in, 1 or more, beside those of the starts: the first of
             the space's own order, or common words.
         render_mode: `ansi` to see the text.
+        rng: Draws that prompt, and what is random in the tokens that edits put in: give a search's
+            own, so that its seed decides them. None draws the same each time.
     """
 
     def __init__(
@@ -211,8 +213,10 @@ class EditPromptEnv(PromptEnv):
         horizon: int = HORIZON,
         tokens: int = TOKENS,
         render_mode: str | None = None,
+        rng: np.random.Generator | None = None,
     ) -> None:
-        episodes = EditEpisodes(objective, space, 1, horizon, tokens, np.random.default_rng(0))
+        rng = rng or np.random.default_rng(0)
+        episodes = EditEpisodes(objective, space, 1, horizon, tokens, rng)
         super().__init__(episodes, render_mode)
         self.edits: tuple[Edit, ...] = episodes.edits.every
 
@@ -220,7 +224,8 @@ class EditPromptEnv(PromptEnv):
 class EditPromptVectorEnv(PromptVectorEnv):
     """`num_envs` times `EditPromptEnv`, scored together, and paid once for what they share.
 
-    They begin with the starts in turns. One that stopped waits until all have come to an end.
+    They begin with the starts in turns, or where there are none with one drawn for each when they
+    are made. One that stopped waits until all have come to an end.
 
     >>> from rlprompt import Budget
     >>> from rlprompt.check import ToyTask, toy_lm
@@ -238,6 +243,7 @@ class EditPromptVectorEnv(PromptVectorEnv):
         num_envs: Prompts side by side.
         horizon: As for `EditPromptEnv`.
         tokens: As for `EditPromptEnv`.
+        rng: As for `EditPromptEnv`.
     """
 
     def __init__(
@@ -247,8 +253,9 @@ class EditPromptVectorEnv(PromptVectorEnv):
         num_envs: int = 1,
         horizon: int = HORIZON,
         tokens: int = TOKENS,
+        rng: np.random.Generator | None = None,
     ) -> None:
-        rng = np.random.default_rng(0)
+        rng = rng or np.random.default_rng(0)
         episodes = EditEpisodes(objective, space, num_envs, horizon, tokens, rng)
         super().__init__(episodes)
         self.edits: tuple[Edit, ...] = episodes.edits.every

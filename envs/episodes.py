@@ -2,8 +2,9 @@
 
 One core for the single environment, Gymnasium's vector form and the one of Stable-Baselines3
 (`PromptVecEnv`), so that they cannot differ. What is to be scored at a step is scored in one call;
-an episode ends by itself (`terminated`) and is never cut short. Nothing is random: a seed changes
-nothing.
+an episode ends by itself (`terminated`) and is never cut short. Nothing is random once they are
+made, so that the seed of a `reset` changes nothing; what edits begin with may be drawn before
+(`EditEpisodes`).
 
 Where an episode may stop before the horizon, one more action stops: later ones change nothing until
 the episodes beside it have come to an end too. So all end together. What cannot be done changes

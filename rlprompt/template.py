@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from string import Formatter
-from typing import Literal, get_args
+from typing import Literal
 
 from rlprompt._utils.chats import Message, as_json, messages_of
 from rlprompt._utils.scripts import is_unspaced, stands_close
@@ -110,10 +110,10 @@ class Template:
         text: Such as `"{text} {prompt}"` or `"{premise} {prompt} {hypothesis}"`. A literal brace
             is doubled, as in `str.format`.
         answer_space: What stands between the text and a label word that brings no white space:
-            `" "`, `""`, or `auto`. That takes the spaces at the text's end; else none after a line
-            break, an opening bracket or quote, the header of a chat's answer, in a script that
-            writes no spaces (Chinese, Japanese, Thai, ...) and in a decoder, whose text begins with
-            the answer; else one.
+            `" "`, `""` or other white space, or `auto`. That takes the spaces at the text's end;
+            else none after a line break, an opening bracket or quote, the header of a chat's
+            answer, in a script that writes no spaces (Chinese, Japanese, Thai, ...) and in a
+            decoder, whose text begins with the answer; else one.
         bare: Whether the text holds all special tokens itself, as a rendered chat does.
 
     Raises:
@@ -130,7 +130,7 @@ class Template:
 
     def __post_init__(self) -> None:
         """Split the text at its fields."""
-        if self.answer_space not in get_args(AnswerSpace):
+        if self.answer_space != "auto" and self.answer_space.strip():
             raise ValueError(
                 f"answer_space is {self.answer_space!r}; give auto, ' ' (a space) or '' (none)"
             )

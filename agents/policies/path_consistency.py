@@ -28,7 +28,7 @@ from rlprompt.types import Floats
 MOST_NORM = 5.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Hyperparameters:
     """How fast is learnt, and from what; `SoftQ` says what each setting is."""
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rlprompt.agents.policies.stopping import LEAN
 from rlprompt.agents.shared.continuation import continued
+from rlprompt.models.lm import FrozenLM
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace
 from rlprompt.types import Ids
@@ -74,11 +75,7 @@ class Proposal(BaseFeaturesExtractor):
         self.position = kind(observation_space, space.length)
         self._objective = objective
         lm = objective.lm
-        if not lm.tells_next and (top_k or top_p):
-            raise ValueError(
-                f"{lm.name} is {lm.kind} and writes nothing that top_k or top_p could cut; leave "
-                "them out, or take another model"
-            )
+        check_cut(lm, top_k, top_p)
         self._top_k, self._top_p = top_k or len(space.allowed), top_p or 1.0
         self._starts = start_tokens(space).to(lm.device)
         self._allowed = space.allowed
@@ -111,6 +108,19 @@ class Proposal(BaseFeaturesExtractor):
             share = LEAN * theirs.sum(1, keepdim=True)
             self._remembered |= zip(new, (1 - share) * written + LEAN * theirs, strict=True)
         return torch.stack([self._remembered[state] for state in states])
+
+
+def check_cut(lm: FrozenLM, top_k: int | None, top_p: float | None) -> None:
+    """Refuse to cut what a model writes where it writes nothing.
+
+    Raises:
+        ValueError: There is nothing that `top_k` or `top_p` could cut.
+    """
+    if not lm.tells_next and (top_k or top_p):
+        raise ValueError(
+            f"{lm.name} is {lm.kind} and writes nothing that top_k or top_p could cut; leave "
+            "them out, or take another model"
+        )
 
 
 def start_tokens(space: TokenSpace) -> Tensor:

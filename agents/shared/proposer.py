@@ -34,7 +34,7 @@ class Proposer:
 
     Attributes:
         seen: All prompts that were given out or that it was told of.
-        tally: Proposals by what became of them: new, repeated, empty, too long.
+        tally: Proposals by what became of them: new, repeated, empty, too long, banned.
         last: What it wrote last.
         idle: Times in a row that it was asked and proposed nothing new.
     """
@@ -73,7 +73,7 @@ class Proposer:
             elif prompt in self.seen:
                 kind = "repeated"
             elif not self.space.contains(prompt):
-                kind = "too long"
+                kind = "banned" if self.space.banned(prompt.text) else "too long"
             else:
                 unseen.append(prompt)
                 self.seen.add(prompt)

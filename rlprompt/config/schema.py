@@ -173,7 +173,8 @@ class PromptConfig(StrictModel):
             searches.
         length: Tokens, or vectors of a soft prompt; of several lengths, token prompts have any and
             soft prompts the longest. Texts have any, or in a range as many tokens at most.
-        banned: Words, or token ids, that token prompts and starts of vectors may not use.
+        banned: Words, or token ids, that no prompt of tokens or text and no start may use; see
+            `search`.
         start: What searches begin with: a text, a name of `START_NAMES`, `{found: FOLDER}` of an
             exported prompt, or several of these; see `search`.
         tokens: What token prompts, and random starts of vectors, are made of: `all`, `words`,
@@ -203,11 +204,8 @@ class PromptConfig(StrictModel):
             raise ValueError(
                 f"length: a text has no exact number of tokens; give {{at_most: {self.length}}}"
             )
-        for name in ("banned", "tokens"):
-            if getattr(self, name) != usual[name].default:
-                raise ValueError(
-                    f"{name} says what token prompts are made of, and the kind is text"
-                )
+        if self.tokens != usual["tokens"].default:
+            raise ValueError("tokens says what token prompts are made of, and the kind is text")
         return self
 
     @property

@@ -50,7 +50,7 @@ def make_space(
 
     Raises:
         ValueError: No token is allowed, or a start is none in this space; or prefix prompts are
-            none for the model or for the task's template.
+            none for the model or for the task's template; or a ban cannot be kept.
     """
     given = checked_starts(start)
     if kind == "prefix":
@@ -61,7 +61,7 @@ def make_space(
         assert isinstance(around, SoftSpace)
         return PrefixSpace.around(lm, around, read_keys or lm.keys_and_values)
     if kind == "text":
-        return _text_space(lm, Length.of(length), task, given)
+        return _text_space(lm, Length.of(length), banned, task, given)
     read = [lm.fed(one) if isinstance(one, TextPrompt) else one for one in given]
     starts = sorted(read, key=lambda one: one == "auto")  # trimmed from the end
     pool, lengths = Pool.of(tokens), Length.of(length)
@@ -88,7 +88,11 @@ def make_space(
 
 
 def _text_space(
-    lm: FrozenLM, length: Length, task: Task | None, starts: Sequence[Start]
+    lm: FrozenLM,
+    length: Length,
+    banned: Collection[str | int],
+    task: Task | None,
+    starts: Sequence[Start],
 ) -> TextSpace:
     """Texts of a range's length at most, and of no more than the longest example leaves room for.
 
@@ -102,7 +106,8 @@ def _text_space(
         )
     left = None if task is None else room(task, lm)
     limits = [one for one in (said, left) if one is not None]
-    return TextSpace.from_lm(lm, min(limits, default=None), text_starts(lm, task, starts))
+    made = text_starts(lm, task, starts)
+    return TextSpace.from_lm(lm, min(limits, default=None), made, banned)
 
 
 def _check_leading(lm: FrozenLM, task: Task | None) -> None:

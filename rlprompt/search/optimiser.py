@@ -13,9 +13,10 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
 from rlprompt.search.blocks import Block
 from rlprompt.search.objective import Evaluation, Objective
-from rlprompt.search.space import Space
+from rlprompt.search.shown import usable_examples
+from rlprompt.search.space import Space, TextSpace
 from rlprompt.tasks.base import Task
-from rlprompt.types import PromptKind
+from rlprompt.types import Loss, PromptKind
 
 SpaceT = TypeVar("SpaceT", bound=Space, contravariant=True)
 
@@ -42,12 +43,14 @@ class Optimiser(Protocol[SpaceT]):
     >>> isinstance(Draw(), Optimiser)
     True
 
-    A class with `needs_gradient = True` has a study refuse a task without, before anything is paid,
-    one with `needs_next_token = True` a model that tells none (`FrozenLM.tells_next`), one with
-    `needs_demonstrations = True` a task that has no examples to show (`Task.showable`), and one
-    with `needs_answers = True`, which may hang on its settings, a task that does not tell what the
-    model answers (`Task.measure`).
+    Before anything is paid, a class with `needs_gradient = True` has a task without one refused
+    (that of its setting `loss`, if it has such a setting), one with `needs_next_token = True` a
+    model that tells none (`FrozenLM.tells_next`), one with `needs_demonstrations = True` a task
+    that has no examples to show (`Task.showable`), and one with `needs_answers = True`, which may
+    hang on its settings, a task that does not tell what the model answers (`Task.measure`).
     Its `prepare(lm)`, if it has one, may refuse the model, too, and fetch what else is needed.
+    Its `resolved()`, if it has one, is the method with a value for every setting that stands for
+    one, such as those that a preset decides: what results and studies record.
 
     Attributes:
         searches: The space that `run` wants, `tokens`, `soft`, `prefix` or `text`.
@@ -130,10 +133,17 @@ def recorded(settings: Any) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k not in usual or v != usual[k]}
 
 
+def resolved(optimiser: Optimiser[Any]) -> Optimiser[Any]:
+    """The method with a value for every setting that stands for one; itself where none does."""
+    resolve = getattr(optimiser, "resolved", None)
+    return resolve() if callable(resolve) else optimiser
+
+
 def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:
     """Refuse a method that writes with the model where that tells no next token, or is not ready.
 
-    And one that searches for anything but texts on a model that is on a server.
+    And one that searches for anything but texts on a model that is on a server, or feeds vectors to
+    one that does not take them, or follows a gradient that one does not give.
 
     Raises:
         ValueError: It is such a method, and such a model; or as `prepare` of the method says.
@@ -149,26 +159,78 @@ def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:
             f"{type(optimiser).__name__} writes with the model, and {lm.name}, which is {lm.kind}, "
             "tells no next token; take a causal model, or a method that needs none, such as ppo"
         )
+    if optimiser.searches == "soft" and (obstacle := lm.vectors_obstacle):
+        raise ValueError(
+            f"{type(optimiser).__name__} feeds vectors to the model, and soft prompts cannot be "
+            f"scored on {lm.name}: {obstacle}"
+        )
+    climbs = getattr(optimiser, "needs_gradient", False) and optimiser.searches != "text"
+    if climbs and (obstacle := lm.gradient_obstacle):
+        raise ValueError(
+            f"{type(optimiser).__name__} follows a gradient, and {lm.name} gives none: {obstacle}; "
+            "take a method that needs only rewards, such as grow or ppo"
+        )
     if (prepare := getattr(optimiser, "prepare", None)) is not None:
         prepare(lm)
 
 
-def check_tells(optimiser: Optimiser[Any], task: Task) -> None:
-    """Refuse a method that needs of a task what it does not tell: examples to show, or answers.
+def check_task(optimiser: Optimiser[Any], task: Task, name: str = "") -> None:
+    """Refuse a method for which a task lacks something: text of vectors, slope, examples, answers.
+
+    Args:
+        optimiser: The method.
+        task: What it would search on.
+        name: What the method is called, if not by its class.
 
     Raises:
         ValueError: It is such a method, and such a task.
     """
+    name = name or type(optimiser).__name__
+    if task.tokens_only and optimiser.searches not in ("tokens", "text"):
+        raise ValueError(
+            f"task {task.name!r} reads the text of a prompt, and the vectors that {name} would "
+            "search have none; use methods that search tokens or text"
+        )
+    if getattr(optimiser, "needs_gradient", False):
+        # Of methods without such a setting it is not known; `Objective` asks before it charges.
+        _check_slope(task, name, getattr(optimiser, "loss", "cross_entropy"))
     if getattr(optimiser, "needs_demonstrations", False) and not task.showable():
         raise ValueError(
-            f"{type(optimiser).__name__} shows train examples with their answers before the text, "
+            f"{name} shows train examples with their answers before the text, "
             f"and task {task.name!r} has none to show there: begin its template with {{prompt}}, "
             "as in '{prompt}{text}' and not in a chat, and give references, or take another method"
         )
     tells = task.has("measure") or task.has("rewards_with_outputs")
     if getattr(optimiser, "needs_answers", False) and not tells:
         raise ValueError(
-            f"{type(optimiser).__name__} counts what the model answers, as it is set, and task "
-            f"{task.name!r} does not tell that (no method measure); leave that setting out, such "
-            "as `entropy` of genetic, or take a task of classes"
+            f"{name} counts what the model answers, as it is set, and task {task.name!r} does not "
+            "tell that (no method measure); leave that setting out, such as `entropy` of genetic, "
+            "or take a task of classes"
+        )
+
+
+def check_space(optimiser: Optimiser[Any], lm: FrozenLM, task: Task, space: Space) -> None:
+    """Refuse a method whose prompts show train examples where none can be shown in the space.
+
+    Raises:
+        ValueError: It is such a method, and such a space (`usable_examples`).
+    """
+    if getattr(optimiser, "needs_demonstrations", False) and isinstance(space, TextSpace):
+        usable_examples(lm, task, space)
+
+
+def _check_slope(task: Task, name: str, loss: Loss | None) -> None:
+    """Refuse a method that climbs where the task has no slope; no loss stands for the reward."""
+    if task.has("rewards_with_grad"):
+        return
+    if not task.has("cross_entropy_with_grad"):
+        raise ValueError(
+            f"task {task.name!r} has no gradient, which {name} would follow; "
+            "use methods that need only rewards, such as grow or ppo"
+        )
+    if loss != "cross_entropy":
+        raise ValueError(
+            f"the reward of task {task.name!r} has no gradient, which {name} would follow; set "
+            "`loss: cross_entropy` there, or use methods that need only rewards, such as grow or "
+            "ppo"
         )

@@ -33,7 +33,14 @@ from rlprompt.search.gradient_pool import check_pool, gradient_tokens, narrowed
 from rlprompt.search.make_space import make_space
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser, check_model, check_tells, recorded
+from rlprompt.search.optimiser import (
+    Optimiser,
+    check_model,
+    check_space,
+    check_task,
+    recorded,
+    resolved,
+)
 from rlprompt.search.result import (
     CHOOSING,
     EXPLAINING,
@@ -98,7 +105,8 @@ def search(
         length: Tokens of the prompt, exactly or in a range. A soft prompt has as many vectors, in
             a range as many as the longest prompt has tokens. A text has any number, or in a range
             as many at most, and never more than the longest example leaves room for.
-        banned: Ids and words that token prompts, and starts of vectors, may not use.
+        banned: Ids and words that token prompts, texts, and starts of vectors, may not use. A text
+            uses a word where it stands by itself, in any case, and an id where its tokens have it.
         start: What to begin with: a text, a prompt, several, or a name. `vocabulary`: rows of
             random tokens for vectors (`SoftSpace.from_lm`), nothing for tokens. `hand`: the task's
             hand prompt. `label-words`: those of all classes. `common-words`, `task-words`: drawn of
@@ -123,16 +131,17 @@ def search(
         without dev and test.
 
     Raises:
-        ValueError: The budget does not cover one prompt, a reward is no number, a text is too
-            long for the model, or a start is no prompt here: too long, of banned tokens, of another
-            width; or the tokens are to be ranked by a gradient, and there is none.
+        ValueError: The budget does not cover one prompt, the method needs what the model or the
+            task has not, a reward is no number, a text is too long for the model, or a start is no
+            prompt here: too long, of banned tokens, of another width; or the tokens are to be
+            ranked by a gradient, and there is none.
     """
     budget = budget if isinstance(budget, Budget) else Budget(budget)
-    settings = _settings(optimiser)  # before the search: what fails here costs nothing
+    settings = _settings(resolved(optimiser))  # before the search: what fails here costs nothing
     check_model(optimiser, lm)
     lengths, starts = Length.of(length), checked_starts(start)
     task, pool = as_task(task), Pool.of(tokens)
-    check_tells(optimiser, task)
+    check_task(optimiser, task)
     check_pool(optimiser.searches, pool, task, lm, budget.rows)
     priors: dict[str, Floats] = {}
     outside = {
@@ -160,6 +169,7 @@ def search(
         hidden=objective.hidden,
         read_keys=objective.keys_and_values,
     )
+    check_space(optimiser, lm, task, space)
     began = time.perf_counter()
 
     def result(status: str) -> Result:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, PrefixPrompt, Prompt, SoftPrompt, TextPrompt, TokenPrompt
-from rlprompt.search.vocabulary import bans, commonest, typable_tokens
+from rlprompt.search.vocabulary import banned_in_texts, bans, commonest, typable_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -368,14 +368,17 @@ class TextSpace:
         starts: Prompts to begin with, not scored yet; each lies in the space.
         at_most: Tokens in the longest prompt, 1 or more, as `count` counts them; None for no limit.
         count: Tokens of a text on the model that reads it; None where nobody counts.
+        used: What a text uses of what is banned; None where nothing is.
 
     Raises:
-        ValueError: The limit is below 1, or there is nothing to count by, or a start is too long.
+        ValueError: The limit is below 1, or there is nothing to count by, or a start is too long or
+            uses what is banned.
     """
 
     starts: tuple[TextPrompt, ...] = ()
     at_most: int | None = None
     count: Callable[[str], int] | None = field(default=None, repr=False)
+    used: Callable[[str], Sequence[str]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Check the limit and the starts."""
@@ -387,7 +390,12 @@ class TextSpace:
                     "or leave the limit out"
                 )
         for start in self.starts:
-            if not self.contains(start):
+            if found := self.banned(start.text):
+                raise ValueError(
+                    f"the start {start.text[:60]!r} uses {', '.join(map(repr, found))}, which "
+                    "`banned` forbids: change one of the two"
+                )
+            if self.too_long(start.text):
                 raise ValueError(
                     f"the start {start.text[:60]!r} has more tokens than the {self.at_most} that a "
                     "text prompt has at most here: shorten it, or give "
@@ -396,16 +404,35 @@ class TextSpace:
 
     @classmethod
     def from_lm(
-        cls, lm: FrozenLM, at_most: int | None = None, starts: Sequence[TextPrompt] = ()
+        cls,
+        lm: FrozenLM,
+        at_most: int | None = None,
+        starts: Sequence[TextPrompt] = (),
+        banned: Collection[str | int] = (),
     ) -> TextSpace:
-        """Texts of so many tokens of a model at most."""
-        return cls(tuple(starts), at_most, lambda text: len(lm.encode(text)))
+        """Texts of so many tokens of a model at most, without what is banned (`banned_in_texts`).
+
+        Raises:
+            ValueError: As for the class; or ids are banned where no tokens are known.
+        """
+        used = banned_in_texts(lm, banned) if banned else None
+        return cls(tuple(starts), at_most, lambda text: len(lm.encode(text)), used)
+
+    def too_long(self, text: str) -> bool:
+        """Whether a text has more tokens than the longest prompt."""
+        if self.at_most is None or self.count is None:
+            return False
+        return self.count(text) > self.at_most
+
+    def banned(self, text: str) -> Sequence[str]:
+        """What a text uses of what is banned."""
+        return self.used(text) if self.used else ()
 
     def contains(self, prompt: Prompt) -> bool:
-        """Whether it is a text that is not too long."""
+        """Whether it is a text that is not too long, and uses nothing that is banned."""
         if not isinstance(prompt, TextPrompt):
             return False
-        return self.at_most is None or self.count is None or self.count(prompt.text) <= self.at_most
+        return not self.too_long(prompt.text) and not self.banned(prompt.text)
 
 
 Space = TokenSpace | SoftSpace | PrefixSpace | TextSpace

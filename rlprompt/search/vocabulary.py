@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import cast
 from weakref import WeakKeyDictionary
 
@@ -24,6 +25,45 @@ def banned_tokens(lm: FrozenLM, prompt: TokenPrompt, banned: Collection[str | in
     ids, words = bans(banned)
     texts = {token: lm.decode([token]) for token in prompt.ids}
     return [t for i, t in texts.items() if i in ids or t.strip().casefold() in words]
+
+
+def banned_in_texts(lm: FrozenLM, banned: Collection[str | int]) -> Callable[[str], list[str]]:
+    """What tells which of the banned words and ids a text uses.
+
+    A word is used where it stands by itself, in any case, and beside letters where its own know no
+    case, as in Chinese. An id is used where the tokens of the text have it.
+
+    Raises:
+        ValueError: Ids are banned, and the model is on a server, whose tokens are not known here.
+    """
+    ids, words = bans(banned)
+    if ids and lm.served:
+        raise ValueError(
+            f"`banned` has the id {min(ids)}, and {lm.name}, served by {lm.where}, does not tell "
+            "which tokens a text has; ban words"
+        )
+    patterns = {word: re.compile(_alone(word)) for word in sorted(words) if word}
+
+    def used(text: str) -> list[str]:
+        folded = text.casefold()
+        found = [word for word, pattern in patterns.items() if pattern.search(folded)]
+        spelt = ids.intersection(lm.encode(text)) if ids else ()
+        return found + [lm.decode([token]) for token in sorted(spelt)]
+
+    return used
+
+
+def _alone(word: str) -> str:
+    """A pattern of a word, of any white space inside it, with no letter or digit at its ends.
+
+    >>> bool(re.search(_alone("it was"), "all in all it  was")), re.search(_alone("it"), "bit")
+    (True, None)
+    """
+    before, after = (
+        edge if char.isdigit() or char.lower() != char.upper() else ""
+        for edge, char in ((r"(?<!\w)", word[0]), (r"(?!\w)", word[-1]))
+    )
+    return before + r"\s+".join(map(re.escape, word.split())) + after
 
 
 # Trying 49,152 tokens takes 2 s, and every search of a comparison asks.

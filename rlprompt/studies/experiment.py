@@ -22,7 +22,7 @@ from rlprompt.prompt import Length, Pool, Start, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.gradient_pool import check_pool, pool_rows
 from rlprompt.search.make_space import make_space
-from rlprompt.search.optimiser import Optimiser, check_model, check_tells
+from rlprompt.search.optimiser import Optimiser, check_model, check_space, check_task
 from rlprompt.search.selection import Selection
 from rlprompt.studies.controls import ControlPlan, plan_controls, written_by_hand
 from rlprompt.studies.planned_search import PlannedSearch
@@ -59,7 +59,7 @@ class Experiment:
         budget: What each run may spend.
         seeds: Each optimiser runs once with each.
         length: Tokens of a prompt, exactly or in a range; see `search`.
-        banned: Ids and words that no token prompt or start may use; see `search`.
+        banned: Ids and words that no prompt of tokens or text and no start may use; see `search`.
         start: What searches begin with; see `search`.
         tokens: What token prompts and random starts are made of; see `search`.
         own: Of an optimiser, by name, the `length`, `start` and `tokens` that it has instead.
@@ -121,16 +121,8 @@ class Experiment:
         self.control_plans  # noqa: B018  # while the model is in memory
         self.budget.check_covers(self.task)
         self._check_spaces()
-        told = ("tokens", "text")
-        soft = [name for name, one in self.optimisers.items() if one.searches not in told]
-        if soft and self.task.tokens_only:
-            raise ValueError(
-                f"task {self.task.name!r} reads the text of a prompt, and the vectors that "
-                f"{', '.join(soft)} would search have none; use methods that search tokens or text"
-            )
-        self._check_gradients()
-        for optimiser in self.optimisers.values():
-            check_tells(optimiser, self.task)
+        for name, optimiser in self.optimisers.items():
+            check_task(optimiser, self.task, name)
         needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
         trained = [getattr(one, "length", 0) for one in self.references.values()]
         check_room(self.task, self.lm, max(longest, *map(len, needed), *trained))
@@ -145,31 +137,13 @@ class Experiment:
         searches, pool = self.optimisers[optimiser].searches, self.space(optimiser)["tokens"]
         return pool_rows(searches, Pool.of(pool), self.task)
 
-    def _check_gradients(self) -> None:
-        """Refuse methods that climb where the task has no slope."""
-        climb = [n for n, one in self.optimisers.items() if getattr(one, "needs_gradient", False)]
-        if self.task.has("rewards_with_grad"):
-            return
-        if climb and not self.task.has("cross_entropy_with_grad"):
-            raise ValueError(
-                f"task {self.task.name!r} has no gradient, which {', '.join(climb)} would follow; "
-                "use methods that need only rewards, such as grow or ppo"
-            )
-        # Of methods without such a setting it is not known; `Objective` asks before it charges.
-        asked = {name: getattr(self.optimisers[name], "loss", "cross_entropy") for name in climb}
-        if flat := [name for name, loss in asked.items() if loss != "cross_entropy"]:
-            raise ValueError(
-                f"the reward of task {self.task.name!r} has no gradient, which {', '.join(flat)} "
-                "would follow; set `loss: cross_entropy` there, or use methods that need only "
-                "rewards, such as grow or ppo"
-            )
-
     def _check_spaces(self) -> None:
-        """Refuse a space without tokens, one that cannot be had, or a start that is none there."""
-        checked = list[tuple[str, dict[str, Any]]]()
+        """Refuse a space that cannot be had, a start that is none there, or nothing to show."""
+        checked = list[tuple[str, bool, dict[str, Any]]]()
         for name, optimiser in self.optimisers.items():
             settings = self.space(name)
-            asked = (optimiser.searches, settings)
+            shows = getattr(optimiser, "needs_demonstrations", False)
+            asked = (optimiser.searches, shows, settings)
             if asked in checked:
                 continue
             checked.append(asked)
@@ -177,7 +151,8 @@ class Experiment:
             try:
                 pool, rows = Pool.of(settings["tokens"]), self.budget.rows
                 check_pool(optimiser.searches, pool, self.task, self.lm, rows)
-                make_space(optimiser.searches, self.lm, rng=rng, task=self.task, **settings)
+                made = make_space(optimiser.searches, self.lm, rng=rng, task=self.task, **settings)
+                check_space(optimiser, self.lm, self.task, made)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}" if name in self.own else str(error)) from error
 

@@ -199,8 +199,14 @@ def own_prompt(one: OptimiserConfig, prompt: PromptConfig) -> tuple[dict[str, An
     Raises:
         ValueError: There is no such method, or a value is not allowed.
     """
-    of_class = settings_of(load("optimiser", one.name))
+    made = load("optimiser", one.name)
+    of_class = settings_of(made)
     apart = {key: one.settings[key] for key in OWN if key in one.settings and key not in of_class}
+    if "tokens" in apart and getattr(made, "searches", "") == "text":
+        raise ValueError(
+            f"optimiser {one.name}: tokens says what token prompts are made of, and it searches "
+            "texts; leave it out"
+        )
     settings = {key: value for key, value in one.settings.items() if key not in apart}
     try:
         return settings, PromptConfig.model_validate({**prompt.model_dump(), **apart})

@@ -13,7 +13,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Pool, Start, checked_starts
 from rlprompt.search.budget import Budget, Ledger
 from rlprompt.search.memo import Memo
-from rlprompt.search.optimiser import Optimiser, recorded
+from rlprompt.search.optimiser import Optimiser, recorded, resolved
 from rlprompt.search.result import Result, plain
 from rlprompt.search.run import search
 from rlprompt.search.selection import Selection
@@ -31,7 +31,7 @@ class PlannedSearch:
         budget: What it may spend.
         seed: Decides everything random.
         length: Tokens of a prompt, exactly or in a range; see `search`.
-        banned: Ids and words that no token prompt or start may use; see `search`.
+        banned: Ids and words that no prompt of tokens or text and no start may use; see `search`.
         start: What it begins with; see `search`.
         tokens: What token prompts and random starts are made of; see `search`.
         name: What it is called in its study, and its files.
@@ -82,7 +82,7 @@ class PlannedSearch:
             },
             "model": self.lm.fingerprint.content,
             "optimiser": type(self.optimiser).__name__,
-            "settings": _plain(self.optimiser),
+            "settings": _plain(resolved(self.optimiser)),
             "budget": _plain(self.budget),
             "seed": self.seed,
             "seeded by": SEEDED_BY,

@@ -9,7 +9,8 @@ scored by metrics of our own. The rest is refused.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -18,10 +19,15 @@ from rlprompt.data.settings import DrawSettings, draws
 from rlprompt.tasks.generation import GenerationTask, MetricSettings
 from rlprompt.tasks.metrics import METRICS
 from rlprompt.tasks.multiple_choice import MultipleChoiceTask
-from rlprompt.template import literal
 
 # What the harness writes at the most where a task does not say (`HFLM.max_gen_toks`).
 MOST_WRITTEN = 256
+# What it reads that from, the first one that is there.
+LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+# What an entry of `metric_list` says besides the settings of the metric.
+ABOUT_METRICS = ("metric", "aggregation", "higher_is_better", "hf_evaluate")
+# Metrics of the harness by the names that they have here.
+OURS = {"exact_match": "strict_match"}
 
 
 @draws()
@@ -42,7 +48,8 @@ def from_harness(
         source: The file, beside which its data files lie, or the name.
         template: Where the prompt goes, and the harness's own text with `{text}`.
         reward: As for `MultipleChoiceTask` or `GenerationTask`; left out, `cross_entropy`, or the
-            first metric that the task names, an answer at a time.
+            first metric that the task names, with its settings and an answer at a time; its
+            `exact_match` is `strict_match` here.
         metric: As there; of options `acc` where nothing is said.
         select_by: As there.
         hand_prompt: A prompt written by hand; left out, the task's own `description`.
@@ -61,31 +68,37 @@ def from_harness(
             way = 'give a task without it, or write a class ("A task from a class" in the '
             way += "documentation)"
             raise _unfit(source, f"it has `{key}`, which rlprompt does not support", way)
-    delimiter = str(config.target_delimiter)
     rows = {name: [_row(found, doc, source) for doc in docs] for name, docs in _parts(found)}
+    lead, tail = _ends([row["text"] for part in rows.values() for row in part], source, "texts")
+    # Fields are stripped, so the white space around the text stands in the template.
+    shown = re.sub(r"(?<!\{)\{text\}(?!\})", lambda _: f"{lead}{{text}}{tail}", template)
     settings: dict[str, Any] = {
-        "template": template + literal(delimiter),
         "select_by": select_by,
         "hand_prompt": str(config.description or "") if hand_prompt is None else hand_prompt,
         "name": str(config.task),
         **draw,
     }
+    delimiter = str(config.target_delimiter)
     if kind == "multiple_choice":
         settings |= {"reward": reward or "cross_entropy", "metric": metric or "acc"}
-        settings["answer_space"] = " " if delimiter == " " else ""
+        settings["answers_from"] = 0  # as the harness counts
+        settings |= _before_options(rows, shown, delimiter, str(settings["metric"]), source)
         return MultipleChoiceTask.from_file(_data(rows), **settings)
+    # What is asked ends without the delimiter; a space there is the answer's in any case.
+    settings["template"] = shown if delimiter.strip(" ") else shown + delimiter
     told = dict(config.generation_kwargs or {})
     until = told.get("until", [])
+    limits = (told[key] for key in LIMITS if told.get(key) is not None)
     return GenerationTask.from_file(
         _data(rows),
         reward=reward or _metric(found, source),
         metric=metric,
         label="answer",
-        max_new_tokens=int(told.get("max_gen_toks", MOST_WRITTEN))
+        max_new_tokens=int(next(limits, MOST_WRITTEN))
         if max_new_tokens is None
         else max_new_tokens,
         stop=[until] if isinstance(until, str) else list(until),
-        temperature=float(told.get("temperature", 0)) if told.get("do_sample") else 0.0,
+        temperature=0.0 if told.get("do_sample") is False else float(told.get("temperature") or 0),
         **settings,
     )
 
@@ -139,6 +152,51 @@ def _row(task: Any, doc: Mapping[str, Any], source: str) -> dict[str, Any]:
     return {"text": text, "choices": list(task.doc_to_choice(doc)), "answer": target}
 
 
+def _ends(texts: Sequence[str], source: str, what: str) -> tuple[str, str]:
+    """The white space that all texts begin with, and that they end in."""
+    ends = []
+    for side, strip in (("begin with", str.lstrip), ("end in", str.rstrip)):
+        bare = [(text, strip(text)) for text in texts]
+        found = sorted({text.replace(own, "", 1) if own else "" for text, own in bare})
+        if len(found) > 1:
+            raise _unfit(
+                source,
+                f"its {what} {side} different white space, such as {found[0]!r} and {found[1]!r}, "
+                "and a template has one",
+                "strip them in the task, as {{question|trim}} does",
+            )
+        ends.append(found[0])
+    return ends[0], ends[1]
+
+
+def _before_options(
+    rows: Mapping[str, list[dict[str, Any]]],
+    template: str,
+    delimiter: str,
+    metric: str,
+    source: str,
+) -> dict[str, str]:
+    """Template and `answer_space`, so that options are scored with the harness's white space."""
+    if delimiter.strip():
+        way = "give white space, and end `doc_to_text` with the rest"
+        raise _unfit(source, f"its target_delimiter is {delimiter!r}", way)
+    options = [str(one) for part in rows.values() for row in part for one in row["choices"]]
+    lead, tail = _ends(options, source, "options")
+    if tail:
+        raise _unfit(source, f"its options end in {tail!r}", "strip them in the task")
+    if lead and metric != "acc":
+        what = f"its options begin with {lead!r}, which {metric} counts in the harness alone"
+        raise _unfit(source, what, "set `metric: acc`, or make it the task's target_delimiter")
+    # The harness has white space at the end of a text scored with the option.
+    whole = template + delimiter
+    text = whole.rstrip()
+    space = whole[len(text) :]
+    return {
+        "template": text + ("" if space.strip(" ") else space),
+        "answer_space": space + lead,
+    }
+
+
 def _data(rows: Mapping[str, list[dict[str, Any]]]) -> Any:
     """Rows as `load_splits` draws from them: of one table, or of train, with test given."""
     if len(rows) == 1:
@@ -148,16 +206,20 @@ def _data(rows: Mapping[str, list[dict[str, Any]]]) -> Any:
     return {name: Dataset.from_list(part) for name, part in rows.items()}
 
 
-def _metric(task: Any, source: str) -> str:
-    """The metric of answers that the task names, if there is one of that name here."""
-    named = [str(one.get("metric")) for one in task.config.metric_list or []]
-    known = [name for name in named if name in METRICS]
+def _metric(task: Any, source: str) -> MetricSettings:
+    """The first metric that the task names and there is, with its settings."""
+    named = [dict(one) for one in task.config.metric_list or [{"metric": "exact_match"}]]
+    names = [str(one.get("metric")) for one in named]
+    known = [one for one, name in zip(named, names, strict=True) if name in METRICS]
     filters = [one.get("name") for one in task.config.filter_list or []]
-    if filters or (named and not known):
-        what = f"the filters {filters}" if filters else f"the metrics {named}"
+    if filters or not known:
+        what = f"the filters {filters}" if filters else f"the metrics {names}"
         way = "set how answers are scored with `reward:`, such as {name: number}"
         raise _unfit(source, f"it has {what}, which rlprompt does not support", way)
-    return known[0] if known else "exact_match"
+    settings = {key: value for key, value in known[0].items() if key not in ABOUT_METRICS}
+    name = str(known[0]["metric"])
+    name = OURS.get(name, name)
+    return {"name": name, **settings} if settings else name
 
 
 def _unfit(source: str, what: str, way: str) -> ValueError:

@@ -28,7 +28,7 @@ from rlprompt.template import Template, TemplateText, literal
 # A question and its answer, worked or to be worked, and where the prompt goes before them.
 QUESTION, ANSWER = "\nInput: {text}\nOutput:", " {answer}"
 TEMPLATE = "{prompt}" + QUESTION
-# What `exact_match` drops from an answer: a letter that it cannot see cannot be an answer.
+# What SQuAD's own script drops from an answer: words with it are left out.
 ARTICLE = "a"
 
 

@@ -1,9 +1,11 @@
 """What a written answer is worth against a reference: metrics by name, each in [0, 1].
 
-`exact_match` and `token_f1` are those of SQuAD; `contains` and `regex:PATTERN` look at the text,
-`number` at a number in it; `json` and `json:SCHEMA_FILE` ask whether it parses, and is valid
-against a schema; `bleu`, `chrf` (sacrebleu) and `rouge1`, `rouge2`, `rougeL` (rouge-score) are
-computed an answer at a time; `judge` asks another language model.
+`exact_match` and `token_f1` are those of SQuAD, read so that numbers and references of one letter
+or sign survive and scripts without spaces have words (`answer_words`); `strict_match` is
+`exact_match` of lm-evaluation-harness; `contains` and `regex:PATTERN` look at the text, `number` at
+a number in it; `json` and `json:SCHEMA_FILE` ask whether it parses, and is valid against a schema;
+`bleu`, `chrf` (sacrebleu) and `rouge1`, `rouge2`, `rougeL` (rouge-score) are computed an answer at
+a time; `judge` asks another language model.
 
 Where several answers are right, an answer is worth what it is against the best of them, as in
 SQuAD's script; BLEU and chrF take them all together, as these are defined.
@@ -31,7 +33,10 @@ from pathlib import Path
 from typing import Any, Protocol, overload
 
 from rlprompt._utils.suggest import advice
+from rlprompt._utils.text import error_line
 from rlprompt.data.examples import Example
+from rlprompt.tasks.answer_numbers import is_one_number, number_in
+from rlprompt.tasks.answer_words import bleu_tokeniser, reading, tokens
 
 Score = Callable[[str, Sequence[str]], float]
 """The value of an answer against the references that are right, one or more."""
@@ -39,14 +44,9 @@ Score = Callable[[str, Sequence[str]], float]
 # Characters of an answer that a pattern is tried on: Python's matcher can be made to try all ways
 # of cutting a text, and cannot be interrupted.
 MOST_MATCHED = 2000
-# A number with its sign, where that is not between words or numbers; a comma stands before three
-# digits, and a point or an e before others.
-NUMBER = re.compile(
-    r"(?:(?<![\w.)])[-+\u2212])?[$\u20ac\u00a3]?"
-    r"((?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE]([-+]?\d{1,3})(?!\w))?"
-)
-# What stands before the answer in GSM8K (Cobbe et al. 2021, arXiv 2110.14168).
-ANSWER_MARK = "####"
+# How words and tokens are read, for fingerprints: whoever changes that raises the number.
+WORDS_READ = "words 2"
+UNREADABLE = "which the metric {} cannot read"
 
 
 class AnswerMetric(Protocol):
@@ -83,14 +83,14 @@ class Metric:
         score: The value of one answer against one or more references, in [0, 1].
         fingerprint: What decides its values besides the name: a schema's content, a version.
         needs_reference: Whether a reference is looked at.
-        takes: Whether a text can be a reference, where not every text can.
+        fault: Why a text cannot be a reference, or "", where not every text can.
     """
 
     name: str
     score: Score
     fingerprint: str = ""
     needs_reference: bool = True
-    takes: Callable[[str], bool] | None = None
+    fault: Callable[[str], str] | None = None
 
     def __call__(
         self, outputs: Sequence[str], references: Sequence[str | Sequence[str]]
@@ -107,9 +107,10 @@ class Metric:
 
     def check(self, example: Example) -> str:
         """See `AnswerMetric.check`."""
-        if self.takes is None or any(map(self.takes, example.references)):
+        if self.fault is None:
             return ""
-        return f"the reference {example.label!r}, which the metric {self.name} cannot read"
+        faults = [self.fault(reference) for reference in example.references or ("",)]
+        return "" if "" in faults else f"the reference {example.label!r}, {faults[0]}"
 
     def tokens(self, outputs: Sequence[str], examples: Sequence[Example]) -> int:
         """See `AnswerMetric.tokens`: none."""
@@ -148,27 +149,19 @@ def metric(spec: str | Mapping[str, Any]) -> AnswerMetric:
     return METRICS[kind](name, argument, **settings)
 
 
-def normalised(text: str) -> str:
-    """Lower case, without punctuation, articles and spare white space.
-
-    SQuAD's `normalize_answer` (Rajpurkar et al. 2016, arXiv 1606.05250, evaluate-v1.1.py). Only
-    ASCII punctuation goes, as there.
-    """
-    bare = "".join(c for c in text.lower() if c not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
-
-
 def exact_match(output: str, reference: str) -> float:
-    """1 where both are the same, normalised (SQuAD, evaluate-v1.1.py)."""
-    return float(normalised(output) == normalised(reference))
+    """1 where both have the same words (SQuAD, evaluate-v1.1.py), read as `reading` says."""
+    read = reading(reference)
+    return float(read(output) == read(reference))
 
 
 def token_f1(output: str, reference: str) -> float:
-    """Harmonic mean of the precision and recall of words, normalised (SQuAD, evaluate-v1.1.py).
+    """Harmonic mean of the precision and recall of words (SQuAD, evaluate-v1.1.py), as there.
 
     Where one side has no word left: 1 if neither has, else 0 (as SQuAD 2.0's script has it).
     """
-    ours, theirs = normalised(output).split(), normalised(reference).split()
+    read = reading(reference)
+    ours, theirs = read(output), read(reference)
     if not ours or not theirs:
         return float(ours == theirs)
     n_same = sum((Counter(ours) & Counter(theirs)).values())
@@ -176,55 +169,98 @@ def token_f1(output: str, reference: str) -> float:
 
 
 def contains(output: str, reference: str) -> float:
-    """1 where the reference stands in the output as whole words, normalised; an empty one does."""
-    return float(f" {normalised(reference)} ".replace("  ", " ") in f" {normalised(output)} ")
+    """1 where the reference stands in the output as whole words; an empty one does.
 
-
-def number_in(text: str, take: str = "last") -> Decimal | None:
-    r"""The number that a text gives, or None.
-
-    Behind the last `####`, as in GSM8K, if there is one; else the last or first of the text, as
-    lm-evaluation-harness takes the last one of GSM8K's answers (`flexible-extract`).
-
-    >>> number_in("She pays $1,234.50, not 7."), number_in("She pays $1,234.50, not 7.", "first")
-    (Decimal('7'), Decimal('1234.50'))
-    >>> number_in("3 + 4 = 7\n#### 7 apples, of 12"), number_in("-2e3"), number_in("none")
-    (Decimal('7'), Decimal('-2E+3'), None)
-
-    Args:
-        text: What is read.
-        take: `last` or `first`.
+    A reference that is an article stands there with the same capitals: "A" is not in "a guess".
     """
-    _, mark, marked = text.rpartition(ANSWER_MARK)
-    found = list(NUMBER.finditer(marked if mark else text))
-    if not found:
-        return None
-    one = found[0 if mark or take == "first" else -1]
-    value = Decimal(one[1].replace(",", "")).scaleb(int(one[2] or 0))
-    return -value if "-" in one[0][:2] or "\u2212" in one[0][:2] else value
+    read = reading(reference, cased=True)
+    sought, found = read(reference), read(output)
+    starts = range(len(found) - len(sought) + 1)
+    return float(any(found[start : start + len(sought)] == sought for start in starts))
 
 
-def _number(name: str, _: str, *, tolerance: float = 0, take: str = "last") -> Metric:
-    """1 where the number of the output is that of a reference, to an absolute tolerance."""
+def _strict(
+    name: str,
+    _: str,
+    *,
+    ignore_case: bool = False,
+    ignore_punctuation: bool = False,
+    ignore_numbers: bool = False,
+    regexes_to_ignore: Sequence[str] = (),
+) -> Metric:
+    """1 where both are the same, up to white space around them and to what is to be ignored.
+
+    The settings are those of `exact_match` in lm-evaluation-harness 0.4.13: first what patterns
+    find is left out, then capitals, ASCII punctuation and ASCII digits.
+    """
+    flags = {
+        "ignore_case": ignore_case,
+        "ignore_punctuation": ignore_punctuation,
+        "ignore_numbers": ignore_numbers,
+    }
+    for setting, value in flags.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"metric {name}: {setting} is {value!r}; give true or false")
+    if isinstance(regexes_to_ignore, str) or not all(
+        isinstance(one, str) for one in regexes_to_ignore
+    ):
+        raise ValueError(
+            f"metric {name}: regexes_to_ignore is {regexes_to_ignore!r}; give a list of patterns"
+        )
+    try:
+        patterns = [re.compile(one) for one in regexes_to_ignore]
+    except re.error as error:
+        raise ValueError(
+            f"metric {name}: regexes_to_ignore has no regular expression: {error}"
+        ) from None
+    gone = string.punctuation * ignore_punctuation + string.digits * ignore_numbers
+    table = str.maketrans("", "", gone)
+
+    def left(text: str) -> str:
+        text = text.strip()
+        for pattern in patterns:
+            text = pattern.sub("", text)
+        return (text.lower() if ignore_case else text).translate(table)
+
+    settings = [setting for setting, value in flags.items() if value] + list(regexes_to_ignore)
+    return Metric(
+        name,
+        lambda output, right: float(left(output) in map(left, right)),
+        repr(settings) if settings else "",
+    )
+
+
+def _number(name: str, _: str, *, tolerance: float = 0, take: str = "") -> Metric:
+    """1 where the number of the output is that of a reference, to an absolute tolerance.
+
+    Where `take` says nothing, the last one of the output counts, and a reference has one.
+    """
     known = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
     if not known or not 0 <= tolerance < float("inf"):
         raise ValueError(
             f"metric {name}: tolerance is {tolerance!r}; give a number of 0 or more, by which an "
             "answer may be off"
         )
-    if take not in ("last", "first"):
+    if take not in ("last", "first", ""):
         raise ValueError(f"metric {name}: take is {take!r}; give last or first")
     most = Decimal(str(tolerance))
 
+    def wanted(reference: str) -> Decimal | None:
+        return number_in(reference, take) if take or is_one_number(reference) else None
+
     def score(output: str, right: Sequence[str]) -> float:
-        given = number_in(output, take)
-        wanted = (number_in(reference, take) for reference in right)
+        given, numbers = number_in(output, take), map(wanted, right)
         return float(
-            given is not None and any(abs(given - n) <= most for n in wanted if n is not None)
+            given is not None and any(abs(given - n) <= most for n in numbers if n is not None)
         )
 
-    settings = f"tolerance {most.normalize()}, {take}"
-    return Metric(name, score, settings, takes=lambda text: number_in(text, take) is not None)
+    def fault(reference: str) -> str:
+        if take or is_one_number(reference):
+            return "" if wanted(reference) is not None else UNREADABLE.format(name)
+        return "where neither `####` nor `take` (first or last) says which of its numbers counts"
+
+    settings = f"tolerance {most.normalize()}, {take or 'last'}, whole numbers"
+    return Metric(name, score, settings, fault=fault)
 
 
 def _judge(
@@ -247,7 +283,9 @@ def _judge(
 
 def _plain(score: Callable[[str, str], float]) -> Callable[[str, str], Metric]:
     return lambda name, _: Metric(
-        name, lambda output, right: max(score(output, reference) for reference in right)
+        name,
+        lambda output, right: max(score(output, reference) for reference in right),
+        WORDS_READ,
     )
 
 
@@ -325,11 +363,36 @@ def _parsed(output: str) -> tuple[Any] | None:
         return None
 
 
-def _bleu(name: str, _: str) -> Metric:
-    """BLEU of a sentence over 100 (Papineni et al. 2002; exponential smoothing, Post 2018)."""
+def _bleu(name: str, _: str, *, tokenize: str = "") -> Metric:
+    """BLEU of a sentence over 100 (Papineni et al. 2002; exponential smoothing, Post 2018).
+
+    Where `tokenize` names no tokeniser of sacrebleu, the script of the references decides
+    (`bleu_tokeniser`).
+    """
     sacrebleu = _package("sacrebleu")
-    scorer = _package("sacrebleu.metrics").BLEU(effective_order=True)
-    return Metric(name, functools.partial(_sacrebleu, scorer), f"sacrebleu {sacrebleu.__version__}")
+    made: Any = _package("sacrebleu.metrics").BLEU
+
+    @functools.cache
+    def scorer(tokeniser: str) -> Any:
+        return made(effective_order=True, tokenize=tokeniser)
+
+    if tokenize:
+        if tokenize not in made.TOKENIZERS:
+            raise ValueError(
+                f"metric {name}: tokenize is {tokenize!r}{advice(tokenize, tuple(made.TOKENIZERS))}"
+            )
+        try:
+            scorer(tokenize)
+        except (ImportError, RuntimeError) as error:
+            raise ValueError(
+                f"metric {name}: the tokeniser {tokenize} cannot be used: {error_line(error)}"
+            ) from error
+
+    def score(output: str, right: Sequence[str]) -> float:
+        return _sacrebleu(scorer(tokenize or bleu_tokeniser(right)), output, right)
+
+    version = f"sacrebleu {sacrebleu.__version__}, {tokenize or WORDS_READ}"
+    return Metric(name, score, version)
 
 
 def _chrf(name: str, _: str) -> Metric:
@@ -344,13 +407,21 @@ def _sacrebleu(scorer: Any, output: str, right: Sequence[str]) -> float:
     return min(1.0, float(scorer.sentence_score(output, list(right)).score) / 100)
 
 
+class _Tokens:
+    """A tokeniser of rouge-score that knows all scripts."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return tokens(text)
+
+
 def _rouge(name: str, _: str) -> Metric:
-    """ROUGE's F measure with stemming off (Lin 2004), of one answer."""
+    """ROUGE's F measure with stemming off (Lin 2004), of one answer and of `tokens`."""
     rouge: Any = _package("rouge_score.rouge_scorer")
-    scorer = rouge.RougeScorer([name], use_stemmer=False)
+    scorer = rouge.RougeScorer([name], use_stemmer=False, tokenizer=_Tokens())
     return Metric(
         name,
         lambda output, right: float(scorer.score_multi(list(right), output)[name].fmeasure),
+        WORDS_READ,
     )
 
 
@@ -368,6 +439,7 @@ METRICS: dict[str, Callable[..., AnswerMetric]] = {
     "exact_match": _plain(exact_match),
     "token_f1": _plain(token_f1),
     "contains": _plain(contains),
+    "strict_match": _strict,
     "number": _number,
     "regex": _regex,
     "json": _json,

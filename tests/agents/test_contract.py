@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from stored_search import Counting, goes_on
-from synthetic import N_EXAMPLES, HiddenTexts, HiddenVectors, SlopedWords, Synthetic
-from tiny import tiny_lm
+from synthetic import (
+    N_EXAMPLES,
+    HiddenTexts,
+    HiddenVectors,
+    HiddenWords,
+    SlopedWords,
+    Synthetic,
+)
+from tiny import TinyKind, tiny_lm
 from writers import Typewriter
 
 from rlprompt.agents import instructions
@@ -37,11 +46,16 @@ from rlprompt.agents.shared.ascent import Ascent
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.agents.soft_q import SoftQ
 from rlprompt.check.optimiser import check_optimiser
+from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length
+from rlprompt.search.budget import Budget, Ledger
+from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
-from rlprompt.tasks.base import GRADIENT_ROWS
+from rlprompt.search.space import TokenSpace
+from rlprompt.studies.experiment import Experiment
+from rlprompt.tasks.base import GRADIENT_ROWS, Task
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
 
@@ -76,6 +90,15 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     RL(environment="edits"),
     SoftRL(dimension=4),
     Instructions(),
+)
+
+# With settings that need more of a model or of a task than the usual ones.
+DEMANDING: tuple[Optimiser[Any], ...] = (
+    PPO(top_k=5),
+    PPO(top_p=0.5),
+    SoftPromptTuning(loss="reward"),
+    SoftPromptTuning(loss=None),
+    PrefixTuning(loss="reward"),
 )
 
 # Methods that score on parts of the examples, whatever their settings.
@@ -202,6 +225,20 @@ def test_passes_the_check_on_prompts_that_differ_in_length(optimiser: Optimiser[
     assert not check_optimiser(optimiser, tiny_lm(), n_prompts=N_PROMPTS, length=lengths).problems
 
 
+@over_tokens
+def test_who_pays_again_for_a_prompt_that_comes_up_again(optimiser: Optimiser[Any]) -> None:
+    """As the page on what is equal says: nine prompts, and rows for five times as many."""
+    objective = Objective(SlopedWords(), tiny_lm(), Budget(45 * N_EXAMPLES))
+    space = TokenSpace(2, np.array([40, 50, 60]))
+    with suppress(BudgetExhausted):
+        optimiser.run(objective, space, np.random.default_rng(0))
+    # The gradients of GCG are of prompts that were scored.
+    again = isinstance(optimiser, RandomSearch | PPO | RL | GCG)
+    if isinstance(optimiser, RL) and optimiser.environment == "edits":
+        again = False
+    assert (objective.ledger.n_prompts > objective.ledger.n_distinct) == again
+
+
 def test_writes_no_files(ran: Ran) -> None:
     assert not ran.files
 
@@ -255,3 +292,94 @@ def test_a_search_that_is_cut_goes_on(optimiser: Optimiser[Any], tmp_path: Path)
     lengths = Length(64) if isinstance(optimiser, Instructions) else Length(4, 2)
     goes_on(tmp_path / "study.sqlite", optimiser, whole, lives, 24 * N_EXAMPLES, lengths)
     assert sum(counts) == sum(whole.counts), "nothing was scored twice"
+
+
+@dataclass(frozen=True)
+class Flat(HiddenVectors):
+    """Of whose reward there is no gradient, or none at all.
+
+    Args:
+        hooks: Gradients that it has all the same.
+    """
+
+    hooks: tuple[str, ...] = ()
+
+    def has(self, hook: str) -> bool:
+        return hook in self.hooks if hook.endswith("_with_grad") else super().has(hook)
+
+
+@dataclass(frozen=True)
+class Read(HiddenVectors):
+    """A reward of a prompt's text."""
+
+    tokens_only: ClassVar[bool] = True
+
+
+def refused(optimiser: Optimiser[Any], on: Task, lm: FrozenLM) -> bool:
+    """Whether a search is refused: then for no row, and by a study with the same words."""
+    paid = list[int]()
+
+    def note(ledger: Ledger) -> None:
+        paid.append(ledger.used)
+
+    # Starts of tokens, and several of vectors, are paid for before the method's own prompts.
+    where: dict[str, Any] = {"length": LENGTH, "start": ("vocabulary", " film", " it was")}
+    rows, why = 24 * N_EXAMPLES, ""
+    try:
+        search(on, lm, optimiser, rows, on_progress=note, **where)
+    except ValueError as error:
+        why = str(error)
+    assert bool(paid) != bool(why), why
+    with pytest.raises(ValueError, match=re.escape(why)) if why else nullcontext():
+        Experiment("x", on, lm, {name(optimiser): optimiser}, Budget(rows), **where)
+    return bool(why)
+
+
+@pytest.mark.parametrize("optimiser", [*OPTIMISERS, *DEMANDING], ids=name)
+@pytest.mark.parametrize("kind", ["llama", "bloom", "bert", "t5"])
+def test_a_model_that_will_not_do_is_refused_for_no_row(
+    optimiser: Optimiser[Any], kind: TinyKind
+) -> None:
+    """Bloom writes, and is not packed, so that no keys and values can stand before its texts."""
+    writes = isinstance(optimiser, SoftQ) or (
+        isinstance(optimiser, PPO) and (optimiser.top_k or optimiser.top_p) is not None
+    )
+    lacking = kind != "llama" and optimiser.searches == "prefix"
+    lacking |= kind in ("bert", "t5") and writes
+    assert refused(optimiser, task(optimiser), tiny_lm(kind)) == lacking
+
+
+@every
+@pytest.mark.parametrize("lacking", [("gradient",), ("gradient", "vectors")], ids=str)
+def test_a_model_that_gives_no_gradient_or_takes_no_vectors_is_refused_for_no_row(
+    optimiser: Optimiser[Any], lacking: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for one in lacking:
+        monkeypatch.setattr(FrozenLM, f"{one}_obstacle", "it sees ids")
+    wanting = isinstance(optimiser, Ascent | GCG)
+    wanting |= "vectors" in lacking and optimiser.searches == "soft"
+    assert refused(optimiser, task(optimiser), tiny_lm()) == wanting
+
+
+@pytest.mark.parametrize("optimiser", [*OPTIMISERS, *DEMANDING], ids=name)
+def test_a_task_without_a_gradient_is_refused_for_no_row(optimiser: Optimiser[Any]) -> None:
+    made: dict[str, Task] = {"tokens": HiddenWords(), "text": HiddenTexts()}
+    climbs = isinstance(optimiser, Ascent | GCG)
+    assert refused(optimiser, made.get(optimiser.searches, Flat()), tiny_lm()) == climbs
+
+
+@pytest.mark.parametrize("optimiser", [*OPTIMISERS, *DEMANDING], ids=name)
+def test_a_task_that_reads_texts_is_refused_for_no_row(optimiser: Optimiser[Any]) -> None:
+    reads = optimiser.searches in ("tokens", "text")
+    assert refused(optimiser, task(optimiser) if reads else Read(), tiny_lm()) != reads
+
+
+@pytest.mark.parametrize("method", [SoftPromptTuning, PrefixTuning])
+def test_a_reward_without_a_gradient_is_refused_for_no_row(
+    method: type[SoftPromptTuning | PrefixTuning],
+) -> None:
+    smooth = Flat(hooks=("cross_entropy_with_grad",))
+    for loss in ("reward", None):
+        assert refused(method(loss=loss), smooth, tiny_lm())
+    slope = Flat(hooks=("rewards_with_grad",))
+    assert not refused(method(loss="cross_entropy"), slope, tiny_lm())

@@ -17,8 +17,10 @@ from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, TextPrompt
 from rlprompt.search.allocation import race_winners
+from rlprompt.search.budget import Budget
 from rlprompt.search.objective import Evaluation
 from rlprompt.search.run import search
+from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.generation import GenerationTask
 from rlprompt.template import Template
@@ -218,6 +220,29 @@ def test_examples_that_do_not_fit_are_said(lm: FrozenLM) -> None:
         ValueError, match=r"none of the 3 train examples .* of 2 tokens at most; give"
     ):
         search(task, lm, Demonstrations(), budget=20, length=Length(2))
+
+
+def test_what_is_banned_is_not_shown(lm: FrozenLM) -> None:
+    asked = list[Prompt]()
+    search(Telling(asked=asked), lm, Demonstrations(), 30 * N, banned=["GOOD"], start="money")
+    assert len(asked) > 3
+    with pytest.raises(ValueError, match="'good money' uses 'good', which `banned` forbids"):
+        search(Telling(), lm, Demonstrations(), 30 * N, banned=["GOOD"], start="good money")
+    task = led("{prompt}{text} It was")
+    found = search(task, lm, Demonstrations(), budget=20, banned=["bad"])
+    assert found.best.text == "the film train it It was good\n\n"
+
+
+def test_that_nothing_can_be_shown_is_said_before_controls_are_scored(lm: FrozenLM) -> None:
+    task = led("{prompt}{text} It was")
+    told = "none of the 3 .* at most, without 'bad', 'good', which `banned` forbids; give"
+    wheres: list[tuple[str, dict[str, Any]]] = [
+        (told, {"banned": ["good", "bad"]}),
+        ("of 2 tokens at most; give", {"length": Length(2)}),
+    ]
+    for message, where in wheres:
+        with pytest.raises(ValueError, match=message):
+            Experiment("x", task, lm, {"shows": Demonstrations()}, Budget(20), **where)
 
 
 @pytest.mark.parametrize("settings", [{"at_most": 0}, {"batch": 0}, {"first": 0}, {"first": 1.5}])

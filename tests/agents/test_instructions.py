@@ -254,6 +254,16 @@ def test_proposals_that_are_too_long_are_not_scored(caplog: pytest.LogCaptureFix
     assert "1 too long, 1 new" in caplog.text
 
 
+def test_what_is_banned_is_not_scored(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither as a proposal nor as the hand prompt."""
+    caplog.set_level(logging.INFO, "rlprompt.agents.instructions")
+    space = TextSpace.from_lm(tiny_lm(), banned=["say", "cow"])
+    writer = Scripted(answers=["Say cat", "Name a COW", "Name a cat"])
+    objective = ran(Instructions(writer, population=3), Wanted(), space=space)
+    assert [one.prompt for one in objective.ledger.best(9)] == [TextPrompt("Name a cat")]
+    assert "2 banned, 1 new" in caplog.text
+
+
 def test_the_start_comes_before_the_hand_prompt() -> None:
     space = TextSpace((TextPrompt("Name a cat"),))
     objective = ran(Instructions(Scripted()), Wanted(), space=space)
@@ -267,7 +277,7 @@ def test_a_proposer_that_writes_nothing_ends_in_a_sentence() -> None:
 
 
 def test_nothing_to_begin_with_is_an_error() -> None:
-    with pytest.raises(ValueError, match="task 'wanted' has no hand prompt, and its train"):
+    with pytest.raises(ValueError, match="task 'wanted' has no hand prompt to begin with"):
         ran(Instructions(Typewriter()), Unanswered())
     space = TextSpace((TextPrompt("Say"),))
     assert ran(Instructions(Typewriter()), Unanswered(), rows=40, space=space).ledger.n_prompts > 1

@@ -92,6 +92,24 @@ def test_edits_are_of_the_start_and_paid_once(prompts: int | None) -> None:
     assert edited.ids[1:] == start.ids[1:]
 
 
+@pytest.mark.parametrize("prompts", [None, 4])
+def test_edits_and_what_they_begin_with_hang_on_the_seed(prompts: int | None) -> None:
+    def seen(seed: int) -> list[Any]:
+        found = list[Any]()
+
+        def look(env: Any) -> None:
+            edits = env.edits if prompts is None else env._episodes.edits.every
+            found.extend([np.asarray(env.reset()[0]).tolist(), edits])
+
+        search(HiddenWords(), tiny_lm(), Play(look, prompts, "edits"), ROWS, seed=seed)
+        return found
+
+    (start, edits), (other_start, other_edits) = seen(0), seen(1)
+    assert [start, edits] == seen(0)
+    assert start != other_start
+    assert edits != other_edits
+
+
 def test_every_generator_that_it_draws_from_hangs_on_the_seed() -> None:
     def drawn(seed: int) -> list[float]:
         found = list[float]()

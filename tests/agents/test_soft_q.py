@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections import Counter
 from dataclasses import replace
@@ -32,6 +33,7 @@ from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace
 from rlprompt.studies.experiment import Experiment
+from rlprompt.studies.planned_search import PlannedSearch
 
 RNG = np.random.default_rng
 Array = NDArray[np.float64]
@@ -300,7 +302,7 @@ def test_rewards_are_standardised_and_equal_ones_are_nothing() -> None:
 
 
 def test_a_preset_decides_what_is_not_given() -> None:
-    small, paper = SoftQ(), SoftQ(preset="paper")
+    small, paper = SoftQ().resolved(), SoftQ(preset="paper").resolved()
     assert (small.scale, small.learning_rate, small.target_rate, small.steps) == (20, 3e-4, 0.05, 8)
     assert (small.replay, small.relative, small.greedy_every) == (True, True, 1)
     assert small.top_k == 10**6
@@ -308,7 +310,36 @@ def test_a_preset_decides_what_is_not_given() -> None:
     assert (paper.replay, paper.relative, paper.greedy_every) == (False, False, 10)
     assert (paper.prompts, paper.width, paper.scale, paper.top_k) == (16, 2048, 5, 256)
     own = SoftQ(preset="paper", replay=True, steps=3)
-    assert own == replace(paper, replay=True, steps=3)
+    assert own.resolved() == replace(paper, replay=True, steps=3)
+    assert own.resolved().hyperparameters == own.hyperparameters
+
+
+def test_a_preset_that_is_put_in_the_place_of_another_decides() -> None:
+    changed = replace(SoftQ(steps=3), preset="paper")
+    assert changed == SoftQ(preset="paper", steps=3)
+    assert changed.hyperparameters.learning_rate == 5e-5
+    assert changed.hyperparameters.steps == 3
+
+
+def test_results_and_studies_record_what_was_run() -> None:
+    method = SoftQ(preset="paper", prompts=4, width=8, steps=2)
+    settings = {
+        "preset": "paper",
+        "prompts": 4,
+        "width": 8,
+        "top_k": 256,
+        "scale": 5,
+        "learning_rate": 5e-5,
+        "target_rate": 0.001,
+        "steps": 2,
+        "replay": False,
+        "relative": False,
+        "greedy_every": 10,
+    }
+    found = search(HiddenWords(), tiny_lm(), method, 8 * N_EXAMPLES, length=2)
+    planned = PlannedSearch(HiddenWords(), tiny_lm(), method, Budget(8), 0, 2, ())
+    for recorded in (found.settings, planned.spec["settings"]):
+        assert json.dumps(recorded) == json.dumps(settings)
 
 
 def test_each_prompt_is_paid_once_and_a_small_space_is_scored_out() -> None:

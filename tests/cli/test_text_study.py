@@ -139,7 +139,12 @@ def test_a_study_of_texts_alone_is_planned_without_random(desk: Path) -> None:
         (TEXT, {"kind": "texts"}, "kind"),
         (TEXT, {"kind": "text", "length": 7}, r"give {at_most: 7}"),
         (TEXT, {"kind": "text", "tokens": "words"}, "tokens says what token prompts are made of"),
-        (TEXT, {"kind": "text", "banned": ["it"]}, "banned says what token prompts are made of"),
+        (
+            TEXT,
+            {"kind": "text", "banned": ["WAS"], "start": "it was good"},
+            "' it was good' uses 'was', which `banned` forbids",
+        ),
+        ({**TEXT, "tokens": "words"}, {}, "tokens says what token prompts are .* leave it out"),
         (TEXT, {"start": "common-words"}, "a start of common-words is one of tokens"),
         (
             TEXT,

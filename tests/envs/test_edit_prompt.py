@@ -290,6 +290,22 @@ def test_without_starts_they_begin_with_prompts_of_the_space_that_no_seed_change
     assert len(set(prompts)) > 1
 
 
+def test_what_is_drawn_hangs_on_the_generator_that_is_given() -> None:
+    space = TokenSpace(3, np.arange(30, 90))
+
+    def begun(seed: int | None) -> list[list[int]]:
+        def rng() -> np.random.Generator | None:
+            return None if seed is None else np.random.default_rng(seed)
+
+        alone = gymnasium.make(ENV, objective=objective(), space=space, rng=rng())
+        envs = EditPromptVectorEnv(objective(), space, 3, rng=rng())
+        return [alone.reset()[0].tolist(), *envs.reset()[0].tolist()]
+
+    assert begun(None) == begun(None) == begun(0)
+    assert begun(1) == begun(1)
+    assert all(a != b for a, b in zip(begun(0), begun(1), strict=True))
+
+
 def test_the_first_of_the_spaces_own_order_are_put_in() -> None:
     ranked = (49, 40, *range(41, 49))
     env = EditPromptEnv(objective(), replace(SPACE, ranked=ranked), tokens=2)

@@ -21,6 +21,7 @@ from rlprompt.models.served.bill import Prices
 from rlprompt.models.served.lm import ServedLM
 from rlprompt.prompt import SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.search.optimiser import check_model
+from rlprompt.search.space import TextSpace
 from rlprompt.studies.experiment import check_asked
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.generation import GenerationTask
@@ -235,6 +236,9 @@ def test_vectors_tokens_and_gradients_are_refused(server: Script) -> None:
         made = getattr(importlib.import_module(f"rlprompt.agents.{module}"), found)()
         with pytest.raises(ValueError, match="takes texts alone"):
             check_model(made, lm)
+    with pytest.raises(ValueError, match=r"the id 7, .* does not tell which tokens"):
+        TextSpace.from_lm(lm, banned=["film", 7])
+    assert TextSpace.from_lm(lm, banned=["film"]).banned("A film") == ["film"]
     assert server.asked == []
 
 

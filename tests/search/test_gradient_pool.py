@@ -303,7 +303,7 @@ class TestRefused:
         said = r"^tiny-llama gives no gradient, which `tokens: gradient` .* \(it sees ids\); give"
         self.refused(said, Steep())
         with pytest.raises(ValueError, match=said):
-            experiment(tokens="gradient")
+            experiment(optimisers={"random": RandomSearch()}, tokens="gradient")
 
     def test_too_small_a_budget(self) -> None:
         said = r"a budget of 15 rows does not cover the gradient of .* 12 rows, and one prompt; "

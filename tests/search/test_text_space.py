@@ -32,7 +32,8 @@ from rlprompt.tasks.compression import CompressionTask
 
 def space(task: Task | None = None, length: int | Length = 5, **settings: Any) -> TextSpace:
     rng = np.random.default_rng(0)
-    made = make_space("text", tiny_lm(), length, (), rng, task, **settings)
+    banned = settings.pop("banned", ())
+    made = make_space("text", tiny_lm(), length, banned, rng, task, **settings)
     assert isinstance(made, TextSpace)
     return made
 
@@ -45,6 +46,15 @@ class TestSpace:
         assert not made.contains(TextPrompt(" it was good"))
         assert not made.contains(TokenPrompt((5,)))
         assert TextSpace().contains(TextPrompt("x" * 999))
+
+    def test_what_is_banned_is_in_none(self) -> None:
+        made = space(class_task(hand_prompt="it was"), banned=["Good"], start="hand")
+        assert made.contains(TextPrompt("Say goodness"))
+        assert not made.contains(TextPrompt("Say good"))
+        assert list(made.banned("Say GOOD")) == ["good"]
+        said = "the start ' it was' uses 'it', which `banned` forbids: change one of the two"
+        with pytest.raises(ValueError, match=said):
+            space(class_task(hand_prompt="it was"), banned=["good", "it"], start="hand")
 
     def test_what_makes_none(self) -> None:
         with pytest.raises(ValueError, match="nobody counts them here: give `count`"):

@@ -6,7 +6,7 @@ import pytest
 from tiny import tiny_lm
 
 from rlprompt.models.lm import FrozenLM
-from rlprompt.search.vocabulary import typable_tokens
+from rlprompt.search.vocabulary import banned_in_texts, typable_tokens
 
 
 class TestTypableTokens:
@@ -49,3 +49,29 @@ class TestTypableTokens:
         lm = tiny_lm("llama", vocab_size=400)
         assert lm.n_vocabulary == 400
         assert max(typable_tokens(lm)) < len(lm.tokenizer)
+
+
+class TestBannedInTexts:
+    @pytest.mark.parametrize(
+        ("banned", "text", "used"),
+        [
+            (["good"], "A GOOD film", ["good"]),
+            ([" Good "], "(good)", ["good"]),
+            (["good"], "goods, 2good, as-good_as, feelgood", []),
+            (["it was"], "and it\n was", ["it was"]),
+            (["!", "film"], "Good!", ["!"]),
+            (["好"], "很好的", ["好"]),
+            (["", " "], "anything", []),
+            (["was", "it"], "it was good", ["it", "was"]),
+        ],
+    )
+    def test_a_word_by_itself_in_any_case(
+        self, banned: list[str], text: str, used: list[str]
+    ) -> None:
+        assert banned_in_texts(tiny_lm(), banned)(text) == used
+
+    def test_an_id_where_the_tokens_have_it(self) -> None:
+        (film,) = tiny_lm().encode(" film")
+        used = banned_in_texts(tiny_lm(), [film, "was"])
+        assert used("the film was") == ["was", " film"]
+        assert used("film") == []  # other tokens

@@ -269,11 +269,11 @@ class TestTask:
         assert len({task(**change).fingerprint for change in changes}) == len(changes)
 
     def test_settings_that_came_later_change_no_fingerprint_where_they_are_not_used(self) -> None:
-        """Stored answers are found by it; this one was taken before there were any of them."""
+        """Stored answers are found by it; what is read otherwise (`WORDS_READ`) changes it, too."""
         one = (Example({"text": "a"}, "x"),), (Example({"text": "b"}, "y"),)
         splits = Splits(*one, (Example({"text": "c"}, "z"),))
         made = GenerationTask("say", splits, Template("{text} {prompt}"), "exact_match")
-        assert made.fingerprint == "446c015fe2520d4a2487a5a24fe44c2b"
+        assert made.fingerprint == "dec39169caab0daf12a3fddefed54af5"
         assert replace(made, pooling="logsumexp").fingerprint == made.fingerprint
 
     @pytest.mark.parametrize("method", [GCG(candidates=4), SoftPromptTuning()])
