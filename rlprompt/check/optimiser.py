@@ -64,10 +64,14 @@ class _Objective(Objective):
     refusals: int
 
     def evaluate(
-        self, prompts: Sequence[Prompt], examples: Sequence[int] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        examples: Sequence[int] | None = None,
+        *,
+        told: bool = False,
     ) -> Evaluation:
         with self._noted(prompts):
-            return super().evaluate(prompts, examples)
+            return super().evaluate(prompts, examples, told=told)
 
     def evaluate_with_grad(
         self,

@@ -34,7 +34,14 @@ from rlprompt.search.gradient_pool import check_pool, gradient_tokens, narrowed
 from rlprompt.search.make_space import make_space
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser, check_model, check_space, check_task, resolved
+from rlprompt.search.optimiser import (
+    Optimiser,
+    check_model,
+    check_space,
+    check_task,
+    recorded,
+    resolved,
+)
 from rlprompt.search.result import (
     CHOOSING,
     EXPLAINING,
@@ -312,7 +319,7 @@ def _candidate(
 def _settings(optimiser: Optimiser[Any]) -> dict[str, Any]:
     if not dataclasses.is_dataclass(optimiser):
         return {}
-    return {f.name: _setting(getattr(optimiser, f.name)) for f in dataclasses.fields(optimiser)}
+    return {name: _setting(value) for name, value in recorded(optimiser).items()}
 
 
 def _setting(value: Any) -> Any:

@@ -15,7 +15,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Pool, Start, checked_starts
 from rlprompt.search.budget import Budget, Ledger
 from rlprompt.search.memo import Memo
-from rlprompt.search.optimiser import Optimiser, resolved
+from rlprompt.search.optimiser import Optimiser, recorded, resolved
 from rlprompt.search.result import Result, plain
 from rlprompt.search.run import search
 from rlprompt.search.selection import Selection
@@ -132,8 +132,9 @@ def _finite(settings: Any) -> Any:
     told = identity(settings)
     if not dataclasses.is_dataclass(settings):
         return told
+    known = recorded(settings)
     return {
         key: value
         for key, value in told.items()
-        if not (isinstance(value, float) and math.isinf(value))
+        if key in known and not (isinstance(value, float) and math.isinf(value))
     }
