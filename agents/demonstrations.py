@@ -31,8 +31,9 @@ class Demonstrations:
     """Choose a few train examples, and their order, to stand in the prompt with their answers.
 
     Both matter: orders of the same examples are anything from chance to near the best (Lu et al.
-    2022, arXiv 2104.08786), and so are choices of examples (Zhang et al. 2022, arXiv 2211.04486,
-    who learn to choose one after another). Here, subsets in random orders are scored on a few train
+    2022, arXiv 2104.08786, who rank them without labels, by the entropy of answers: section 3), and
+    so are choices (Zhang et al. 2022, arXiv 2211.04486, who learn to choose one after another:
+    `FewShotEnvironment` of their code). Here, subsets in random orders are scored on a few train
     examples, the same for all, the better third of them on more, and what is left on all
     (sequential halving, Karnin et al. 2013). Then neighbours of the best (two places swapped, an
     example moved, replaced, added or left out) race it, and what beats it takes its place. Where

@@ -24,11 +24,16 @@ REACH = 3.0
 class DifferentialEvolution:
     """Evolve the coordinates of a soft prompt in a random subspace, with scipy.
 
-    Storn & Price 1997 (J. Global Optimization 11, 341-359) as in scipy: each prompt of a generation
-    is crossed with the best one plus the difference of two others, and the better of both stays.
+    Storn & Price 1997 (J. Global Optimization 11, 341-359) with the defaults of scipy's
+    `differential_evolution`: its strategy is `best1bin`, so that each prompt of a generation is
+    crossed with the best one plus F times the difference of two others, and the better of both
+    stays. F (`mutation`) is drawn anew for every generation, 0.5 to 1, and a coordinate is taken
+    from the cross with probability 0.7 (`recombination`, CR). The paper's own scheme, with a random
+    prompt in the place of the best one and a constant F, is scipy's `rand1bin`.
+
     The subspace and its scale are those of `CMAES`, but for the bounds that scipy wants: no
-    coordinate passes 3 or -3. Departure: the first generation is Gaussian, as those of `CMAES` and
-    `RandomSoft` are, and not a latin hypercube.
+    coordinate passes 3 or -3. Departures from scipy: the first generation is Gaussian, as those of
+    `CMAES` and `RandomSoft` are, and not a latin hypercube; and `population`.
 
     On a task and a model that cost next to nothing:
 

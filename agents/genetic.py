@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
-from typing import ClassVar, Literal, get_args
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import ClassVar
 
 import numpy as np
 
+from rlprompt.agents.shared.breeding import TRIES, crossed, founders, winner
 from rlprompt.agents.shared.continuation import continued
 from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import score_new
 from rlprompt.search.objective import Objective
+from rlprompt.search.optimiser import LATER
 from rlprompt.search.space import TokenSpace
 from rlprompt.types import PromptKind
-
-# Draws for a prompt that is not known yet, after which any unknown one is taken.
-TRIES = 20
-
-Edit = Literal["delete", "swap", "add"]
 
 
 @dataclass(frozen=True)
@@ -35,16 +33,18 @@ class Genetic:
     scored twice.
 
     The first generation has the starts, in half of what they leave of it edits of theirs, and
-    random prompts. The edits are those of GrIPS (Prasad et al. 2023, arXiv 2203.07281) on spans,
-    where no parser is needed: delete one, swap two, add one at another place. Departures: what is
-    added is a copy and not what was deleted before, there are no paraphrases, and edits that leave
-    the space, as all but swaps do where prompts have one length, are not taken. `start: hand`
-    begins with the task's hand prompt.
+    random prompts. The edits are those of GrIPS (Prasad et al. 2023, arXiv 2203.07281;
+    `perform_edit` of its `run_search.py`) on spans, where no parser is needed: delete one, swap
+    two, add one at another place. Departures: what is added is a copy and not what was deleted
+    before, there are no paraphrases, and edits that leave the space, as all but swaps do where
+    prompts have one length, are not taken. `start: hand` begins with the task's hand prompt.
 
-    GrIPS rewards label frequencies of high entropy as well. The reward here is the task's own, so
-    that is left out: `calibration` and balanced metrics are the means against one class for all.
-    EvoPrompt's differential evolution is left out too: without a model that tells how two prompts
-    differ, it is one more way to cross them; over vectors it is `DifferentialEvolution`.
+    GrIPS rewards answers of many classes as well: `score` there is 100 times the balanced accuracy
+    and 10 times the entropy of the label frequencies. So may this, with `entropy`, where parents
+    are chosen; what is reported, and what prompt is picked, goes by the task's own reward, and so
+    does everything by default: `calibration` and balanced metrics are other means against one class
+    for all. EvoPrompt's differential evolution is left out: without a model that tells how two
+    prompts differ, it is one more way to cross them; over vectors it is `DifferentialEvolution`.
 
     >>> from rlprompt import search
     >>> from rlprompt.check import ToyTask, toy_lm
@@ -63,9 +63,13 @@ class Genetic:
             Ours.
         guided: Share of these that come from what the model would write after those before, where
             it tells that; the others are drawn uniformly. 0 to 1. Ours.
+        entropy: What a nat of entropy, of how often a prompt's train answers are of each class, is
+            worth in rewards where parents are chosen, above 0; the task must tell what the model
+            answers. GrIPS: 10 beside accuracies of 0 to 100, so 0.1 for `reward: accuracy`. None
+            for nothing.
 
     Raises:
-        ValueError: A setting is out of range.
+        ValueError: A setting is out of range; or, from `run`, the task tells no answers.
     """
 
     searches: ClassVar[PromptKind] = "tokens"
@@ -75,30 +79,56 @@ class Genetic:
     tournament: int = 2
     mutation: float = 1.0
     guided: float = 0.5
+    entropy: float | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        check_ranges(self, {"population": 2, "children": 1, "tournament": 1}, ("mutation",))
+        counts = {"population": 2, "children": 1, "tournament": 1}
+        check_ranges(self, counts, ("mutation", "entropy"))
         if not 0 <= self.guided <= 1:
             raise ValueError(f"guided is a share, 0 to 1, got {self.guided}")
 
+    @property
+    def needs_answers(self) -> bool:
+        """Whether a task must tell what the model answers; see `Optimiser`."""
+        return self.entropy is not None
+
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        rewards: dict[TokenPrompt, float] = {}
-        others = (prompt for prompt in space.everything() if prompt not in rewards)
+        worth: dict[TokenPrompt, float] = {}
+        others = (prompt for prompt in space.everything() if prompt not in worth)
         generation = founders(space, self.population, rng)
         while generation:
-            score_new(objective, generation, rewards)
-            parents = sorted(rewards, key=lambda prompt: -rewards[prompt])[: self.population]
+            self._score(objective, generation, worth)
+            parents = sorted(worth, key=lambda prompt: -worth[prompt])[: self.population]
             born: dict[TokenPrompt, None] = {}
             for _ in range(TRIES * self.children):
                 if len(born) == self.children:
                     break
                 child = self._child(objective, space, parents, rng)
-                if child not in rewards:
+                if child not in worth:
                     born[child] = None
             # Where all that the parents give is known, whatever is left of the space.
             generation = list(born) or list(islice(others, self.children))
+
+    def _score(
+        self,
+        objective: Objective,
+        generation: Sequence[TokenPrompt],
+        worth: dict[TokenPrompt, float],
+    ) -> None:
+        """Have new prompts scored, and note what each is worth as a parent."""
+        if self.entropy is None:
+            score_new(objective, generation, worth)
+            return
+        found = objective.evaluate(generation, told=True)
+        if found.outputs is None:
+            raise ValueError(
+                f"task {objective.task.name!r} tells no answers whose entropy could count; leave "
+                "`entropy` out"
+            )
+        bonus = [self.entropy * entropy_of(answers) for answers in found.outputs]
+        worth |= zip(generation, (found.rewards + bonus).tolist(), strict=True)
 
     def _child(
         self,
@@ -119,49 +149,12 @@ class Genetic:
         return TokenPrompt(ids)
 
 
-def winner(n_parents: int, tournament: int, rng: np.random.Generator) -> int:
-    """The place of a parent among them, the best of so many that are drawn, the best first."""
-    return int(rng.integers(n_parents, size=tournament).min())
+def entropy_of(answers: Sequence[str]) -> float:
+    """Of the shares of the answers that were given, in nats; "", no answer, is none.
 
-
-def crossed(
-    first: TokenPrompt, second: TokenPrompt, space: TokenSpace, rng: np.random.Generator
-) -> TokenPrompt:
-    """The beginning of one prompt and the end of another, which make a prompt of the space.
-
-    Where prompts have one length, both are cut at the same place. Either part may be empty.
+    >>> [round(entropy_of(answers), 3) for answers in (["good"] * 4, ["good", "bad", "", "bad"])]
+    [0.0, 0.637]
     """
-    cut = int(rng.integers(len(first) + 1))
-    least = max(0, cut + len(second) - space.length)
-    most = min(len(second), cut + len(second) - space.shortest)
-    return TokenPrompt(first.ids[:cut] + second.ids[int(rng.integers(least, most + 1)) :])
-
-
-def founders(space: TokenSpace, count: int, rng: np.random.Generator) -> list[TokenPrompt]:
-    """The first generation: the starts, edits of theirs, and random prompts, each once."""
-    found = dict.fromkeys(space.starts)
-    edits = (edited(start, rng) for _ in range(TRIES * count) for start in space.starts)
-    draws = (space.sample(rng) for _ in range(TRIES * count))
-    n_edited = len(found) + (count - len(found)) // 2
-    for source, most in ((edits, n_edited), (draws, count)):
-        for prompt in source:
-            if len(found) >= most:
-                break
-            if space.contains(prompt):
-                found[prompt] = None
-    return list(found)
-
-
-def edited(prompt: TokenPrompt, rng: np.random.Generator) -> TokenPrompt:
-    """The prompt in two to four spans, of which one is deleted or doubled, or two change places."""
-    n_spans = min(int(rng.integers(2, 5)), len(prompt))
-    spans = [span.tolist() for span in np.array_split(prompt.ids, n_spans)]
-    one, other = rng.choice(n_spans, 2, replace=n_spans < 2).tolist()
-    edit: Edit = rng.choice(get_args(Edit))
-    if edit == "delete":
-        del spans[one]
-    elif edit == "swap":
-        spans[one], spans[other] = spans[other], spans[one]
-    else:
-        spans.insert(int(rng.integers(n_spans + 1)), spans[one])
-    return TokenPrompt(list(chain.from_iterable(spans)))
+    counts = np.array(list(Counter(filter(None, answers)).values()), dtype=np.float64)
+    shares = counts / counts.sum()
+    return abs(float((shares * np.log(shares)).sum()))

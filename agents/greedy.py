@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.agents.shared.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_halving, check_ranges
 from rlprompt.prompt import TokenPrompt
-from rlprompt.search.optimiser import AskTell, Proposals
+from rlprompt.search.allocation import doubling, halve, halving_cost, halving_size
+from rlprompt.search.objective import Objective
+from rlprompt.search.optimiser import LATER, AskTell, Proposals
 from rlprompt.search.space import TokenSpace
 from rlprompt.types import PromptKind
 
@@ -25,12 +27,13 @@ class Greedy(AskTell[TokenSpace]):
     goes on from whatever is best then. Positions take turns from the last to the first: the last
     token is nearest the answer, and prompts that differ late share most of their computation.
 
-    The discrete descent of AutoPrompt (Shin et al. 2020, arXiv 2010.15980) and GCG (Zou et al.
-    2023, arXiv 2307.15043) without their gradient: replacements are drawn uniformly. With it that
-    is `GCG`; and to score rivals on a part of the examples first is `Grow`, where this is to stay
-    the plain method that they are held against, with a full reward of everything it saw. No prompt
-    is scored twice. When every replacement in a prompt is known, the search goes on from the next
-    best prompt.
+    The discrete descent of AutoPrompt (Shin et al. 2020, arXiv 2010.15980, section 2.2) and GCG
+    (Zou et al. 2023, arXiv 2307.15043, algorithm 1) without their gradient: replacements are drawn
+    uniformly. With it that is `GCG`. Everything has a full reward, as is fit for the plain method
+    that others are held against; with `halving` the rivals of a round begin on a part of the
+    examples, as in `Grow`, and only those that come through are gone on from. No prompt is scored
+    twice. When every replacement in a prompt is known, the search goes on from the next best
+    prompt.
 
     In a space of several lengths a round may also insert a token, before or after any other, or
     leave one out: first all prompts with a token less, then from the last position to the first a
@@ -51,6 +54,9 @@ class Greedy(AskTell[TokenSpace]):
             with 600 random prompts and 480 replacements; a small budget is better spent on
             replacements.
         batch: Replacements in a round. RLPrompt's 16 prompts a step (Deng et al. 2022).
+        halving: Share of the train examples that all prompts of a round are scored on, and those of
+            the pool, starts among them; the best third goes on to twice as many, and so on, as in
+            `RandomSearch`. None scores every prompt on all examples.
 
     Raises:
         ValueError: A setting is out of range.
@@ -60,23 +66,27 @@ class Greedy(AskTell[TokenSpace]):
 
     pool: float = 1 / 3
     batch: int = 16
+    halving: float | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         """Check the settings."""
         if not 0 < self.pool <= 1:
             raise ValueError(f"pool is a share of the budget in (0, 1], got {self.pool}")
         check_ranges(self, {"batch": 1})
+        check_halving(self.halving)
 
     def ask(self, space: TokenSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
-        """See `AskTell.ask`."""
+        """See `AskTell.ask`; an answer may be to some of the prompts, those that came through."""
         n_pool = max(1, round(self.pool * n_prompts), len(space.starts))
         prompts = list(dict.fromkeys(islice(space.draws(rng), n_pool)))
         rewards: dict[TokenPrompt, float] = {}
-        exhausted: set[TokenPrompt] = set()
+        tried, exhausted = set[TokenPrompt](), set[TokenPrompt]()
         turn = 0
         while True:
+            tried.update(prompts)
             evaluation = yield prompts
-            rewards |= zip(prompts, evaluation.rewards.tolist(), strict=True)
+            stayed = (prompt for prompt in evaluation.prompts if isinstance(prompt, TokenPrompt))
+            rewards |= zip(stayed, evaluation.rewards.tolist(), strict=True)
             prompts = []
             while not prompts:
                 live = [prompt for prompt in rewards if prompt not in exhausted]
@@ -85,13 +95,33 @@ class Greedy(AskTell[TokenSpace]):
                 best = max(live, key=rewards.__getitem__)
                 moves = _moves(best, space, rng)
                 for _ in moves:
-                    unseen = (p for p in moves[turn % len(moves)] if p not in rewards)
+                    unseen = (p for p in moves[turn % len(moves)] if p not in tried)
                     turn += 1
                     prompts = list(islice(unseen, self.batch))
                     if prompts:
                         break
                 else:
                     exhausted.add(best)
+
+    def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
+        """See `Optimiser.run`."""
+        if self.halving is None:
+            super().run(objective, space, rng)
+            return
+        stages = doubling(self.halving)
+        covered = halving_size(objective, objective.remaining, stages=stages)
+        rounds = self.ask(space, covered, rng)
+        prompts = next(rounds)
+        while True:
+            size = len(prompts)
+            # The last round is as large as the rest of the budget sees through to its end.
+            while size > 1 and halving_cost(objective, size, stages=stages) > objective.remaining:
+                size -= 1
+            found = halve(objective, prompts[:size], stages=stages)
+            try:
+                prompts = rounds.send(found)
+            except StopIteration:
+                return
 
 
 def _moves(

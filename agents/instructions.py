@@ -37,13 +37,15 @@ class Instructions:
     """Have a language model write instructions, and breed them by what they earn on train.
 
     The first population has the starts, or else the task's hand prompt, and what the proposer takes
-    for the instruction behind a few train examples (APE, Zhou et al. 2023, arXiv 2211.01910), by
-    successive halving. Each child then comes of one of four moves, drawn alike: say a parent in
-    other words (APE), in fewer words, cross two (EvoPrompt, Guo et al. 2024, arXiv 2309.08532), or
-    mend one from examples on which it does badly, with what the model answered there, what is right
-    and what the task says about that (ProTeGi, Pryzant et al. 2023, arXiv 2305.03495; GEPA, Agrawal
-    et al. 2025, arXiv 2507.19457; `Task.feedback`). Parents are drawn from GEPA's front: by the
-    number of train examples on which none is better.
+    for the instruction behind a few train examples (APE, Zhou et al. 2023, arXiv 2211.01910;
+    `generate_prompts` of its code), by successive halving. Each child then comes of one of four
+    moves, drawn alike: say a parent in other words (APE), in fewer words, cross two (EvoPrompt, Guo
+    et al. 2024, arXiv 2309.08532; `GAEvoluter`), or mend one from examples on which it does badly,
+    with what the model answered there, what is right and what the task says about that (ProTeGi,
+    Pryzant et al. 2023, arXiv 2305.03495; `get_gradients` and `apply_gradient`, here one request;
+    GEPA, Agrawal et al. 2025, arXiv 2507.19457; `Task.feedback`). Parents are drawn from GEPA's
+    front, by the number of train examples on which none is better
+    (`select_program_candidate_from_pareto_front`).
 
     Departures: children race the best prompt so far on common blocks of examples and are scored
     on all of train where they are not clearly worse (`search.allocation.race`), in the place of

@@ -134,9 +134,9 @@ class SoftPPO:
     """Learn a Gaussian for each vector of a soft prompt, in random subspaces.
 
     PPO (Schulman et al. 2017, arXiv 1707.06347, eq. 7) in the subspaces of Black-Box Tuning (Sun et
-    al. 2022, arXiv 2201.03514), one for each vector. The mean of each vector hangs on its position
-    alone: the process is deterministic and always starts alike. Rewards and randomness are treated
-    as in `PPO`.
+    al. 2022, arXiv 2201.03514; `LMForwardAPI` of its code), one for each vector. The mean of each
+    vector hangs on its position alone: the process is deterministic and always starts alike.
+    Rewards and randomness are treated as in `PPO`.
 
     It beats random search over vectors (`RandomSoft`) on a made-up task, and not on real ones: mean
     test accuracy over nine cells (three tasks, three draws of each) was 0.672, and 0.677 at random

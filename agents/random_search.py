@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.agents.shared.ranges import check_ranges
-from rlprompt.search.allocation import halve, halving_cost
+from rlprompt.agents.shared.ranges import check_halving, check_ranges
+from rlprompt.search.allocation import doubling, halve, halving_cost
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import TokenSpace
@@ -20,9 +20,10 @@ from rlprompt.types import PromptKind
 class RandomSearch(AskTell[TokenSpace]):
     """Draw prompts uniformly, after the starts if there are any, and keep the best.
 
-    Lu et al. 2024, "Strings from the Library of Babel" (arXiv 2311.09569): random separators come
-    within 1 % of optimised ones, so no comparison is complete without them. Unlike there, tokens
-    come from the space's allowed ids and not from the whole vocabulary or a corpus.
+    Lu et al. 2024, "Strings from the Library of Babel" (arXiv 2311.09569;
+    `generate_random_vocab_separator` of its code): random separators come within 1 % of optimised
+    ones, so no comparison is complete without them. Unlike there, tokens come from the space's
+    allowed ids and not from the whole vocabulary or a corpus, and one may come twice.
 
     >>> space = TokenSpace(length=3, allowed=np.arange(50))
     >>> proposals = RandomSearch(batch=4).ask(space, 100, np.random.default_rng(0))
@@ -49,11 +50,7 @@ class RandomSearch(AskTell[TokenSpace]):
     def __post_init__(self) -> None:
         """Check the settings."""
         check_ranges(self, {"batch": 1})
-        if self.halving is not None and not 0 < self.halving < 1:
-            raise ValueError(
-                f"halving is a share of the examples above 0 and below 1, or None, got "
-                f"{self.halving}"
-            )
+        check_halving(self.halving)
 
     def ask(self, space: TokenSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`."""
@@ -66,12 +63,7 @@ class RandomSearch(AskTell[TokenSpace]):
         if self.halving is None:
             super().run(objective, space, rng)
             return
-        stages, share = [], self.halving
-        while share < 1:
-            stages.append(share)
-            share *= 2
-        stages.append(1.0)
-        size, draws = self.batch, space.draws(rng)
+        stages, size, draws = doubling(self.halving), self.batch, space.draws(rng)
         while True:
             # The last pool is as large as the rest of the budget sees through to its end.
             while size > 1 and halving_cost(objective, size, stages=stages) > objective.remaining:

@@ -19,9 +19,10 @@ from rlprompt.types import PromptKind
 class SoftPromptTuning(Ascent[SoftSpace]):
     """Train the vectors of one prompt with AdamW.
 
-    Prompt tuning (Lester et al. 2021, arXiv 2104.08691), started from rows of common tokens
-    as there. Departures: AdamW and not Adafactor; the likelihood of the right
-    class among the classes, and not among all tokens; the average of the path, and not its end.
+    Prompt tuning (Lester et al. 2021, arXiv 2104.08691), started from rows of common tokens as
+    there (`from_sample_of_embeddings` of its code). Departures: AdamW and not Adafactor; the
+    likelihood of the right class among the classes, and not among all tokens; the average of the
+    path, and not its end.
     Adam's steps do not depend on the gradient's scale, so a reward in [-180, 200] needs no scaling
     where that is climbed. Batch, loss and average were decided on dev.
     Where a batch or an average is set, `POINTS` of the path are scored on all examples (`Ascent`).

@@ -66,14 +66,14 @@ class SoftQ:
     (200 prompts of 8 tokens, 3 seeds), the prompts of `small` earned 0.57 on average, those of
     `paper` 0.16, of random search 0.16, and of `PPO` 0.57.
 
-    Departures: the policy is the task's own model, and not a smaller one; it begins with the
-    model's first token, and not with a word; what it wrote it goes on from token by token, and does
-    not read anew how that would be spelt; tokens are those of the space; biases begin at 0, since
-    the released code's -1e-4 leave the hidden layer dead on a model whose hidden states are short;
-    a prompt that is drawn again is known, and not paid again, and where a draw brings nothing new
-    the next one has twice the temperature and twice as many tokens to draw from. Where prompts
-    differ in length the policy also stops, as in `PPO`, and the likeliest prompt ends where a stop
-    is likelier than all tokens together. Starts are scored first.
+    Departures: the policy is the task's own model, and not a smaller one; what it wrote it goes on
+    from token by token, and does not read anew how that would be spelt; tokens are those of the
+    space; biases begin at 0, since the released code's -1e-4 leave the hidden layer dead on a model
+    whose hidden states are short; a prompt that is drawn again is known, and not paid again, and
+    where a draw brings nothing new the next one has twice the temperature and twice as many tokens
+    to draw from. Where prompts differ in length the policy also stops, as in `PPO`, and the
+    likeliest prompt ends where a stop is likelier than all tokens together. Starts are scored
+    first.
 
     >>> from rlprompt import search
     >>> from rlprompt.check import ToyTask, toy_lm

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,10 +16,9 @@ from stable_baselines3.common.vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from rlprompt._utils.seeding import seeded
-from rlprompt.agents.policies.algorithms import arguments
+from rlprompt.agents.policies.arguments import arguments
 from rlprompt.envs.episodes import Array, Episodes
 from rlprompt.envs.vec_env import PromptVecEnv
-from rlprompt.prompt import Prompt
 from rlprompt.search.budget import Ledger
 
 # Spread of the first actions over vectors, which end at -1 and 1: 5 % of them are cut there.
@@ -57,7 +56,9 @@ def train(
     settings: Mapping[str, Any],
     policy_kwargs: Mapping[str, Any],
     rng: np.random.Generator,
-    starts: Sequence[Prompt] = (),
+    first: Callable[[], object] | None = None,
+    *,
+    relative: type[Relative] | None = None,
 ) -> None:
     """Have an algorithm learn until the budget is spent.
 
@@ -67,7 +68,8 @@ def train(
         settings: Keyword arguments of the algorithm.
         policy_kwargs: What its policy is made with, where the settings do not say.
         rng: The only source of randomness.
-        starts: Prompts that are scored first.
+        first: Called before anything else is paid for, once the algorithm has taken its settings.
+        relative: What rewards it is shown; `Standardised` if nothing is said.
 
     Raises:
         BudgetExhausted: The budget came to its end.
@@ -84,15 +86,16 @@ def train(
         except (AssertionError, TypeError, ValueError) as error:
             raise ValueError(f"{algorithm.__name__} refuses its settings: {error}") from error
 
-    with _learner(make, given, episodes, Standardised, rng) as learner:
+    with _learner(make, given, episodes, relative or Standardised, rng) as learner:
         masks: dict[str, Any] = {}
         if "use_masking" in inspect.signature(learner.learn).parameters:
             masks = {"use_masking": episodes.varies}
-        if starts:
-            objective.evaluate(starts)
+        if first is not None:
+            first()
         spent = -1
-        # More than once where prompts of several lengths took longer than the longest; and not for
-        # ever where a policy has learnt nothing but to stop before it may.
+        # More than once where prompts of several lengths took longer than the longest, or edits led
+        # to what is known; and not for ever where a policy has learnt nothing but to stop before it
+        # may, or nothing new comes up.
         while objective.affordable() and objective.ledger.used > spent:
             spent = objective.ledger.used
             steps = objective.affordable() * episodes.horizon
@@ -163,3 +166,14 @@ class Standardised(Relative):
     def baseline(self, rewards: Array) -> float:
         """See `Relative.baseline`."""
         return float(np.mean([reward for _, reward in self.ledger.points]))
+
+
+class Gains(Relative):
+    """Gains of edits, in standard deviations of all prompts' rewards so far.
+
+    They tell by themselves what is better than before, in whatever rollout.
+    """
+
+    def baseline(self, rewards: Array) -> float:
+        """See `Relative.baseline`."""
+        return 0.0

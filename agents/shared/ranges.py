@@ -37,6 +37,18 @@ def check_ranges(
             raise ValueError(f"{name} is above 0, got {value}")
 
 
+def check_halving(halving: float | None) -> None:
+    """Refuse what is no share of the examples to begin `doubling` with, nor None.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if halving is not None and not 0 < halving < 1:
+        raise ValueError(
+            f"halving is a share of the examples above 0 and below 1, or None, got {halving}"
+        )
+
+
 def _number(settings: object, name: str, kind: type, what: str) -> Any:
     value = getattr(settings, name)
     if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import contextlib
+import inspect
+import os
+import sysconfig
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
 # Folders of what others wrote: there a file beside another is no part of it.
 INSTALLED = ("site-packages", "dist-packages")
@@ -48,6 +54,84 @@ def imported_files(path: Path) -> dict[str, Path]:
                 found[name] = there
                 left.append((name, there))
     return dict(sorted(found.items()))
+
+
+def source_files(made: Any) -> dict[str, Path]:
+    """The file that a function or a class is in, by "", and what that imports, by module name.
+
+    Returns:
+        Nothing for what is in no file, such as a notebook's.
+
+    Raises:
+        OSError: Python does not know where it is from.
+        TypeError: It is not written in Python.
+    """
+    path = inspect.getsourcefile(made)
+    return _with_imported(Path(path)) if path and Path(path).is_file() else {}
+
+
+def own_texts(code: Iterable[Any], files: Iterable[Path] = ()) -> dict[str, str]:
+    """Texts of the files that functions and classes are in, and of what these import of their own.
+
+    Without those of Python, of installed packages and of this one, whose edits are not looked for.
+
+    Args:
+        code: Functions and classes.
+        files: More files.
+
+    Returns:
+        By name, sorted: of a file its path from the folder that all are in; of what is in no file,
+        such as a notebook's, what it is called.
+    """
+    paths, loose = list(files), dict[str, str]()
+    for made in code:
+        path, module = None, str(getattr(made, "__module__", ""))
+        if _is_ours(module):
+            continue
+        with contextlib.suppress(OSError, TypeError):
+            path = inspect.getsourcefile(made)
+        if path and Path(path).is_file():
+            paths.append(Path(path))
+        elif module == "__main__" and (text := _text_of(made)):
+            loose[made.__qualname__] = text
+    found = {
+        file.resolve()
+        for path in dict.fromkeys(paths)
+        if path.is_file() and not _is_installed(path.resolve())
+        for module, file in _with_imported(path).items()
+        if not _is_ours(module)
+    }
+    folder = os.path.commonpath([path.parent for path in found]) if found else ""
+    texts = {
+        path.relative_to(folder).as_posix(): path.read_text("utf-8", "replace") for path in found
+    }
+    return dict(sorted({**loose, **texts}.items()))
+
+
+def _with_imported(path: Path) -> dict[str, Path]:
+    return {"": path, **imported_files(path)}
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == "rlprompt"
+
+
+def _is_installed(path: Path) -> bool:
+    python = Path(sysconfig.get_paths()["stdlib"]).resolve()
+    return path.is_relative_to(python) or any(name in path.parts for name in INSTALLED)
+
+
+def _text_of(made: Any) -> str:
+    """The text of a function, or of those of a class."""
+    with contextlib.suppress(OSError, TypeError):
+        return inspect.getsource(made)
+    texts = list[str]()
+    for one in vars(made).values() if isinstance(made, type) else ():
+        function = inspect.unwrap(getattr(one, "__func__", one))
+        if isinstance(function, FunctionType):
+            with contextlib.suppress(OSError, TypeError):
+                texts.append(inspect.getsource(function))
+    return "\n".join(texts)
 
 
 def _file_of(base: Path, name: str) -> Path | None:

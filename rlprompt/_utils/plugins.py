@@ -73,8 +73,17 @@ def own_modules() -> list[ModuleType]:
     return [sys.modules[name] for name in _run]
 
 
-# Names of modules that were run from a file.
-_run: list[str] = []
+def module_title(name: str) -> str:
+    """What to call a module: of one that was run from a file, the file's name.
+
+    >>> module_title("json")
+    'json'
+    """
+    return _run.get(name, name)
+
+
+# Names of modules that were run from a file, and of these without the ending.
+_run: dict[str, str] = {}
 
 
 # Names of modules that such files imported from beside them.
@@ -120,7 +129,7 @@ def _run_file(path: Path) -> ModuleType:
     finally:
         sys.path.remove(str(path.parent))
         _neighbours.update(imported_files(path).keys() & (sys.modules.keys() - before))
-    _run.append(name)
+    _run[name] = path.stem
     return module
 
 

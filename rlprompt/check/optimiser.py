@@ -20,6 +20,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from rlprompt._utils.identity import identity, is_told
 from rlprompt._utils.seeding import random_states, seeded
 from rlprompt.check.report import Finding, Report, Stop, collect, verdict
 from rlprompt.check.state import changed, model_state
@@ -35,7 +36,6 @@ from rlprompt.search.objective import (
     Objective,
 )
 from rlprompt.search.optimiser import Optimiser
-from rlprompt.search.result import plain
 from rlprompt.search.space import Space
 from rlprompt.tasks.base import prompt_rows
 from rlprompt.types import Loss, PromptKind
@@ -64,10 +64,14 @@ class _Objective(Objective):
     refusals: int
 
     def evaluate(
-        self, prompts: Sequence[Prompt], examples: Sequence[int] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        examples: Sequence[int] | None = None,
+        *,
+        told: bool = False,
     ) -> Evaluation:
         with self._noted(prompts):
-            return super().evaluate(prompts, examples)
+            return super().evaluate(prompts, examples, told=told)
 
     def evaluate_with_grad(
         self,
@@ -184,9 +188,10 @@ class _Check:
             return
         fields = [f for f in dataclasses.fields(self.optimiser) if f.init]
         values = {f.name: getattr(self.optimiser, f.name) for f in fields}
-        lost = [name for name, value in values.items() if not _survives_json(value)]
-        problem = f"{', '.join(lost)}: changed by a trip through JSON, so a result cannot record "
-        problem += "it; use numbers, texts and lists of them"
+        lost = [name for name, value in values.items() if not _is_recorded(value)]
+        problem = f"{', '.join(lost)}: nothing that can be written down tells it from another, so "
+        problem += "neither a result nor a study that goes on knows it; use finite numbers, texts, "
+        problem += "functions, classes, and lists or dataclasses of them"
         yield verdict("settings", problem if lost else "", f"{len(values)} settings are recorded")
 
     def searches(self) -> Iterator[Finding]:
@@ -309,9 +314,10 @@ def _reproducible(first: Asked, again: Asked, other: Asked) -> Iterator[Finding]
     yield verdict("seeds", problem if first == other else "", fine, "warn")
 
 
-def _survives_json(value: object) -> bool:
+def _is_recorded(value: object) -> bool:
+    """Whether a result can say what a setting is."""
     try:
-        text = json.dumps(plain(value), allow_nan=False)
+        json.dumps(identity(value), allow_nan=False)
     except (TypeError, ValueError):
         return False
-    return bool(json.loads(text) == plain(value))
+    return is_told(value)

@@ -44,6 +44,14 @@ FOLLOWED = {
     "trpo": "rl",
 }
 
+# What a function of a person's own may give.
+GIVEN: Mapping[RegistryKind, str] = {
+    "optimiser": "an optimiser, such as `Play(learn)`",
+    "task": "a task",
+}
+# What people call the environment that a loop of theirs plays.
+ENVIRONMENTS = ("env", "envs", "environment", "vec_env")
+
 if TYPE_CHECKING:
     from rlprompt.search.optimiser import Optimiser
     from rlprompt.tasks.base import Task
@@ -82,7 +90,10 @@ def load(kind: RegistryKind, name: str) -> Callable[..., Any]:
     if ":" in name:
         made = load_object(name)
         if not callable(made):
-            raise ValueError(f"{name} is of the type {type(made).__name__}; give a class")
+            raise ValueError(
+                f"{name} is of the type {type(made).__name__}; give a class, or a function that "
+                f"gives {GIVEN[kind]}"
+            )
         return cast("Callable[..., Any]", made)
     point = find(kind, name)
     try:
@@ -95,7 +106,7 @@ def make_optimiser(name: str, settings: Mapping[str, Any]) -> Optimiser[Any]:
     """A search method with some of its settings changed.
 
     Args:
-        name: Its short name, or the place of a person's own class.
+        name: Its short name, or the place of a person's own class, or of a function that gives one.
         settings: Some of its settings.
 
     Raises:
@@ -106,8 +117,8 @@ def make_optimiser(name: str, settings: Mapping[str, Any]) -> Optimiser[Any]:
     if not callable(getattr(made, "run", None)) or getattr(made, "searches", None) not in kinds:
         raise ValueError(
             f"{name} gives a {type(made).__name__}, which is no optimiser; one has `searches`, "
-            f"{' or '.join(map(repr, kinds))}, and run(objective, space, rng), or inherits from "
-            "rlprompt.AskTell"
+            f"{' or '.join(map(repr, kinds))}, and run(objective, space, rng), inherits from "
+            "rlprompt.AskTell, or is `rlprompt.agents.Play(learn)`"
         )
     return cast("Optimiser[Any]", made)
 
@@ -205,7 +216,12 @@ def make(made: Callable[..., Any], what: str, settings: Mapping[str, Any]) -> An
             raise ValueError(f"{what}: {key} {problem}") from None
     for key, default in known.items():
         if default is inspect.Parameter.empty and key not in values:
-            raise ValueError(f"{what} needs the setting {key!r}")
+            loop = key in ENVIRONMENTS and inspect.isfunction(made)
+            raise ValueError(
+                f"{what} needs the setting {key!r}"
+                + f"; a loop is given by a function without it, which gives `Play({made.__name__})`"
+                * loop
+            )
     try:
         return made(**values)
     except ValueError as error:

@@ -16,6 +16,7 @@ from typing import Any, Final
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from rlprompt._utils.identity import identity
 from rlprompt.models.weights import stated_quantisation, stored
 
 # What a model on a server is in the place of causal, masked or encoder-decoder.
@@ -194,13 +195,8 @@ def hash_config(config: PreTrainedConfig) -> str:
     except Exception:
         usual = {}
     stated = _unusual(config.to_dict(), usual) | {"model_type": config.model_type}
-    text = json.dumps(_plain(stated), sort_keys=True, default=_told)
+    text = json.dumps(_plain(stated), sort_keys=True, default=identity)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _told(value: object) -> str:
-    """What JSON does not know, without where it lies in memory."""
-    return re.sub(" at 0x[0-9a-f]+", "", str(value))
 
 
 def _unusual(stated: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,8 +221,6 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
-    if isinstance(value, set | frozenset):
-        return sorted(map(str, value))
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

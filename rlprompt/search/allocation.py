@@ -160,7 +160,7 @@ def halving_cost(objective: Rewarding, n_prompts: int, *, stages: Sequence[float
     return rows
 
 
-def halving_size(objective: Rewarding, rows: float) -> int:
+def halving_size(objective: Rewarding, rows: float, *, stages: Sequence[float] = STAGES) -> int:
     """Distinct prompts, 1 or more, that may begin a halving of so many rows.
 
     >>> from rlprompt import Budget, Objective
@@ -169,9 +169,22 @@ def halving_size(objective: Rewarding, rows: float) -> int:
     32
     """
     size = 1
-    while halving_cost(objective, size + 1) <= rows:
+    while halving_cost(objective, size + 1, stages=stages) <= rows:
         size += 1
     return size
+
+
+def doubling(share: float) -> tuple[float, ...]:
+    """Stages of `halve` from a share of the examples on, above 0 and below 1, each twice the last.
+
+    >>> doubling(0.25), doubling(0.3)
+    ((0.25, 0.5, 1.0), (0.3, 0.6, 1.0))
+    """
+    stages = list[float]()
+    while share < 1:
+        stages.append(share)
+        share *= 2
+    return (*stages, 1.0)
 
 
 def race(
@@ -239,6 +252,12 @@ def race_winners(
     incumbent: Evaluation, stayed: Evaluation, *, judge: Judge = as_earned
 ) -> Evaluation:
     """Those that stayed in a race, if the best of them beats the incumbent; else the incumbent.
+
+    >>> from rlprompt import TokenPrompt
+    >>> known = Evaluation((TokenPrompt((1,)),), np.array([[0.0, 1.0]]))
+    >>> better = Evaluation((TokenPrompt((2,)),), np.array([[1.0, 1.0]]))
+    >>> race_winners(known, better).prompts, race_winners(better, known).prompts
+    ((TokenPrompt(ids=(2,)),), (TokenPrompt(ids=(2,)),))
 
     Args:
         incumbent: As for `race`, which was given its first.

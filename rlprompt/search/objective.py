@@ -53,8 +53,8 @@ class Evaluation:
         prompts: (P,) of them, in the order asked.
         per_example: (P, E) float64, higher is better.
         examples: Places in train of the E examples, in the order asked; None for all in theirs.
-        outputs: (P, E) texts that the model wrote; None where a reward is no matter of texts, and
-            beside gradients.
+        outputs: (P, E) texts that the model wrote, or answered where that was asked for; None
+            where a reward is no matter of texts, and beside gradients.
     """
 
     prompts: tuple[Prompt, ...]
@@ -209,13 +209,18 @@ class Objective(ModelQueries):
         return self.remaining // self.cost(loss=loss)
 
     def evaluate(
-        self, prompts: Sequence[Prompt], examples: Sequence[int] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        examples: Sequence[int] | None = None,
+        *,
+        told: bool = False,
     ) -> Evaluation:
         """Score prompts on every train example, or on some.
 
         Args:
             prompts: (P,) of them.
             examples: Distinct places in train, in any order; None for all.
+            told: Whether `outputs` are to be what the model answers, a class too (`Task.measure`).
 
         Raises:
             BudgetExhausted: Not all of them were covered; the answers to those that were are in it.
@@ -227,7 +232,7 @@ class Objective(ModelQueries):
         parts, written = [np.zeros((0, block.size))], list[Sequence[str]]()
         for start in range(0, len(covered), CHUNK):
             chunk = covered[start : start + CHUNK]
-            answer = self._answer(chunk, block, None)
+            answer = self._answer(chunk, block, None, told=told)
             self._enter(chunk, block, None, answer, len(covered) - start)
             parts.append(answer.per_example)
             written += answer.outputs or ()

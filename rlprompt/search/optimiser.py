@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -21,6 +22,9 @@ SpaceT = TypeVar("SpaceT", bound=Space, contravariant=True)
 
 Proposals = Generator[Sequence[Prompt], Evaluation, None]
 """What `AskTell.ask` gives: it yields prompts, and is sent what they earned."""
+
+LATER: Mapping[str, bool] = {"later": True}
+"""`metadata` of a setting that a method got when there were results without it: see `recorded`."""
 
 
 @runtime_checkable
@@ -41,8 +45,9 @@ class Optimiser(Protocol[SpaceT]):
 
     Before anything is paid, a class with `needs_gradient = True` has a task without one refused
     (that of its setting `loss`, if it has such a setting), one with `needs_next_token = True` a
-    model that tells none (`FrozenLM.tells_next`), and one with `needs_demonstrations = True` a task
-    that has no examples to show (`Task.showable`).
+    model that tells none (`FrozenLM.tells_next`), one with `needs_demonstrations = True` a task
+    that has no examples to show (`Task.showable`), and one with `needs_answers = True`, which may
+    hang on its settings, a task that does not tell what the model answers (`Task.measure`).
     Its `prepare(lm)`, if it has one, may refuse the model, too, and fetch what else is needed.
     Its `resolved()`, if it has one, is the method with a value for every setting that stands for
     one, such as those that a preset decides: what results and studies record.
@@ -108,6 +113,26 @@ class AskTell(ABC, Generic[SpaceT]):
                 return
 
 
+def recorded(settings: Any) -> dict[str, Any]:
+    """The settings of a dataclass that results and studies record, by name.
+
+    All of them; but of those that came `LATER` only what is not the default, so that a search as it
+    was before is the same search, and a study that was begun then goes on.
+
+    >>> from dataclasses import dataclass, field
+    >>> @dataclass(frozen=True)
+    ... class Draw:
+    ...     batch: int = 8
+    ...     halving: float | None = field(default=None, metadata=LATER)
+    >>> recorded(Draw()), recorded(Draw(halving=0.5))
+    ({'batch': 8}, {'batch': 8, 'halving': 0.5})
+    """
+    fields = dataclasses.fields(settings)
+    values = {one.name: getattr(settings, one.name) for one in fields}
+    usual = {one.name: one.default for one in fields if one.metadata.get("later")}
+    return {k: v for k, v in values.items() if k not in usual or v != usual[k]}
+
+
 def resolved(optimiser: Optimiser[Any]) -> Optimiser[Any]:
     """The method with a value for every setting that stands for one; itself where none does."""
     resolve = getattr(optimiser, "resolved", None)
@@ -150,7 +175,7 @@ def check_model(optimiser: Optimiser[Any], lm: FrozenLM) -> None:
 
 
 def check_task(optimiser: Optimiser[Any], task: Task, name: str = "") -> None:
-    """Refuse a method for which the task lacks something: text of vectors, a slope, or examples.
+    """Refuse a method for which a task lacks something: text of vectors, slope, examples, answers.
 
     Args:
         optimiser: The method.
@@ -174,6 +199,13 @@ def check_task(optimiser: Optimiser[Any], task: Task, name: str = "") -> None:
             f"{name} shows train examples with their answers before the text, "
             f"and task {task.name!r} has none to show there: begin its template with {{prompt}}, "
             "as in '{prompt}{text}' and not in a chat, and give references, or take another method"
+        )
+    tells = task.has("measure") or task.has("rewards_with_outputs")
+    if getattr(optimiser, "needs_answers", False) and not tells:
+        raise ValueError(
+            f"{name} counts what the model answers, as it is set, and task {task.name!r} does not "
+            "tell that (no method measure); leave that setting out, such as `entropy` of genetic, "
+            "or take a task of classes"
         )
 
 

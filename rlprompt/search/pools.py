@@ -135,6 +135,18 @@ def first_words(lm: FrozenLM, space: TokenSpace, count: int, rng: np.random.Gene
 
     The first of the space's own order (`TokenSpace.ranked`), or else the most common of its words;
     where there are few words, or none, other tokens behind them. Fewer where the space has fewer.
+
+    >>> from rlprompt.check import toy_lm
+    >>> space = TokenSpace(3, range(10, 30))
+    >>> words = first_words(toy_lm(), space, 5, np.random.default_rng(0))
+    >>> len(words), set(words) <= set(space.allowed)
+    (5, True)
+
+    Args:
+        lm: The frozen model.
+        space: Where they are from.
+        count: How many.
+        rng: Decides the order, and which others are taken where there are few words.
     """
     words: list[int] = rng.permutation(
         (space.ranked or common_words(lm, space.allowed))[:count]

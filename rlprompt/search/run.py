@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rlprompt._utils.identity import identity
 from rlprompt._utils.seeding import of_data
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Pool, Start, TextPrompt, checked_starts
@@ -33,7 +34,14 @@ from rlprompt.search.gradient_pool import check_pool, gradient_tokens, narrowed
 from rlprompt.search.make_space import make_space
 from rlprompt.search.memo import Memo
 from rlprompt.search.objective import BudgetExhausted, Objective
-from rlprompt.search.optimiser import Optimiser, check_model, check_space, check_task, resolved
+from rlprompt.search.optimiser import (
+    Optimiser,
+    check_model,
+    check_space,
+    check_task,
+    recorded,
+    resolved,
+)
 from rlprompt.search.result import (
     CHOOSING,
     EXPLAINING,
@@ -311,12 +319,16 @@ def _candidate(
 def _settings(optimiser: Optimiser[Any]) -> dict[str, Any]:
     if not dataclasses.is_dataclass(optimiser):
         return {}
-    return {f.name: _setting(getattr(optimiser, f.name)) for f in dataclasses.fields(optimiser)}
+    return {name: _setting(value) for name, value in recorded(optimiser).items()}
 
 
 def _setting(value: Any) -> Any:
-    """A setting as JSON has it; what JSON has not, such as infinity or a function, by its name."""
-    try:
+    """A setting as JSON has it; what JSON has not, such as a function, by what tells it apart."""
+    with contextlib.suppress(TypeError, ValueError):
         return json.loads(json.dumps(plain(value), allow_nan=False))
-    except (TypeError, ValueError):
-        return getattr(value, "__qualname__", None) or str(value)
+    told = identity(value)
+    if isinstance(told, str) and (name := getattr(value, "__qualname__", None)):
+        return name
+    with contextlib.suppress(ValueError):
+        return str(value) if told == repr(value) else json.loads(json.dumps(told, allow_nan=False))
+    return str(value)  # infinity

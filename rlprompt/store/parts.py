@@ -228,12 +228,15 @@ def _check_settings(parts: Mapping[str, Summary]) -> None:
     Raises:
         SummaryError: There is one; it says what differs.
     """
-    first: dict[str, tuple[str, dict[str, Any]]] = {}
+    first: dict[str, tuple[str, RunEntry]] = {}
     for name, summary in parts.items():
         for run in summary.runs:
-            home, settings = first.setdefault(run.optimiser, (name, run.settings))
+            home, other = first.setdefault(run.optimiser, (name, run))
             words = (f"in {home}", f"in {name}")
-            if home != name and (lines := differences(settings, run.settings, words=words)):
+            lines = differences(other.settings, run.settings, words=words)
+            if other.source and run.source:  # an older version looked at none
+                lines += differences(other.source, run.source, "files", words)
+            if home != name and lines:
                 raise SummaryError(
                     f"{home} and {name} ran {run.optimiser} with other settings, so it is not one "
                     "method:\n  " + "\n  ".join(lines)

@@ -4,7 +4,7 @@ Resume is replay. A search is decided by its seed and the answers that it gets, 
 killed begins again from the start, and its `Record` answers what was answered before, until the
 search is where it stopped. That holds for every method, and none has a state to save.
 
-Answers are found by content: a hash of the model (weights, tokenizer, dtype), the task (template,
+Answers are found by content: a hash of the model (`Fingerprint`), the task (template,
 label words, reward, examples) and the prompts, so the runs of a study share them. A question is a
 whole batch, as the model gets it. Answers to single prompts would be found more often, but the
 last bit of a score depends on what it was computed together with, and the result of a run would
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlprompt._utils.identity import identity
 from rlprompt._utils.suggest import advice
 from rlprompt.prompt import Prompt
 from rlprompt.search.memo import texts
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FILE = "study.sqlite"
+# In the spec of a run: hashes of the files of a person's own that its method is made of, by name.
+SOURCE = "source"
 # The document that says what computed something of a study.
 ENVIRONMENTS = "environments"
 
@@ -176,6 +179,7 @@ class Store:
                     self._refuse_change(begun, planned)
                     return
                 known = set(begun["runs"])
+                planned["runs"] |= begun["runs"]  # as it was begun
             connection.execute("DELETE FROM study")
             connection.execute("INSERT INTO study VALUES (?)", (json.dumps(planned),))
             connection.executemany(
@@ -197,6 +201,9 @@ class Store:
         lines = list(dict.fromkeys(differences(there["config"], now["config"])))
         if not lines:
             lines = _run_differences(there["runs"], now["runs"])
+        elif _adds_seeds(there["config"], now["config"]):  # they may be added: what else is it?
+            again = {name: run for name, run in now["runs"].items() if name in there["runs"]}
+            lines = _run_differences(there["runs"], again) or lines
         if lines:
             raise StoreError(
                 f"{self.path} holds a study with other settings:\n  "
@@ -381,8 +388,8 @@ class Store:
 
 
 def as_json(value: Any) -> Any:
-    """A value as it is read back from a store; what JSON does not know, by its `repr`."""
-    return json.loads(json.dumps(value, default=repr))
+    """A value as it is read back from a store; what JSON does not know, by its `identity`."""
+    return json.loads(json.dumps(value, default=identity))
 
 
 def differences(
@@ -423,14 +430,20 @@ def lacks_config(
 
 def _has_more_seeds(there: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether one study is another with seeds or split seeds added, and nothing else."""
+    runs = now["runs"]
+    return _adds_seeds(there["config"], now["config"]) and all(
+        name in runs and not _changes(run, runs[name]) for name, run in there["runs"].items()
+    )
+
+
+def _adds_seeds(there: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether one config is another with seeds or split seeds added, and nothing else."""
     kinds = ("seeds", "split_seeds")
-    old, new = ({**study["config"], **dict.fromkeys(kinds)} for study in (there, now))
+    old, new = ({**config, **dict.fromkeys(kinds)} for config in (there, now))
     seeds = [
-        {(kind, seed) for kind in kinds for seed in study["config"].get(kind, ())}
-        for study in (there, now)
+        {(kind, seed) for kind in kinds for seed in config.get(kind, ())} for config in (there, now)
     ]
-    same_runs = all(now["runs"].get(name) == run for name, run in there["runs"].items())
-    return old == new and seeds[0] < seeds[1] and same_runs
+    return old == new and seeds[0] < seeds[1]
 
 
 def _run_differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -438,5 +451,22 @@ def _run_differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
     lines = [f"run {name} was in the study and is not now" for name in there if name not in now]
     lines += [f"run {name} is new" for name in now if name not in there]
     for name in there:
-        lines += differences(there[name], now.get(name, there[name]))
+        lines += _changes(there[name], now.get(name, there[name]))
     return list(dict.fromkeys(lines))
+
+
+def _changes(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """How a run is another than it was."""
+    lines = differences({**there, SOURCE: None}, {**now, SOURCE: None})
+    old, new = there.get(SOURCE), now.get(SOURCE)
+    if old is None or new is None:  # one of them was not looked at
+        return lines
+    method = now.get("optimiser")
+    for file in dict.fromkeys((*old, *new)):
+        if file not in new:
+            lines.append(f"{file} is no part of {method} any more")
+        elif file not in old:
+            lines.append(f"{file} is a part of {method} now and was not")
+        elif old[file] != new[file]:
+            lines.append(f"{file}, which {method} is made of, has changed since")
+    return lines

@@ -292,6 +292,7 @@ class RunEntry(ScoredEntry):
         mean_sampled_reward: The mean of all prompts that it scored; None where some were scored on
             a part of train alone, and so those with a mean are chosen ones.
         settings: The method's.
+        source: Hashes of the files that the method is made of, by name, where a person wrote them.
         file: Its result (`result.Result`), relative to the folder.
     """
 
@@ -310,6 +311,7 @@ class RunEntry(ScoredEntry):
     best_train_reward: float | None
     mean_sampled_reward: float | None
     settings: dict[str, Any]
+    source: Annotated[dict[str, str], Field(exclude_if=_unused)] = Field(default_factory=dict)
     file: str
 
 

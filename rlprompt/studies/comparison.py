@@ -279,5 +279,6 @@ def _run_entry(run: Run) -> RunEntry:
         best_train_reward=result.trace[-1][1] if result.trace else None,
         mean_sampled_reward=None if math.isnan(result.mean_reward) else result.mean_reward,
         settings=dict(result.settings),
+        source=planned.source,
         file=f"runs/{planned.name}.json",
     )

@@ -6,17 +6,20 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from rlprompt._utils.identity import identity, own_sources
 from rlprompt._utils.seeding import SEEDED_BY
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Pool, Start, checked_starts
 from rlprompt.search.budget import Budget, Ledger
 from rlprompt.search.memo import Memo
-from rlprompt.search.optimiser import Optimiser, resolved
+from rlprompt.search.optimiser import Optimiser, recorded, resolved
 from rlprompt.search.result import Result, plain
 from rlprompt.search.run import search
 from rlprompt.search.selection import Selection
+from rlprompt.store.store import SOURCE
 from rlprompt.tasks.base import Task, prompt_rows
 
 
@@ -69,6 +72,11 @@ class PlannedSearch:
         """Rows that one prompt costs."""
         return prompt_rows(self.task)
 
+    @cached_property
+    def source(self) -> dict[str, str]:
+        """Hashes of the files of a person's own that the method is made of, by name."""
+        return own_sources(self.optimiser)
+
     @property
     def spec(self) -> dict[str, Any]:
         """All that decides the result, as JSON values."""
@@ -82,8 +90,10 @@ class PlannedSearch:
             },
             "model": self.lm.fingerprint.content,
             "optimiser": type(self.optimiser).__name__,
-            "settings": _plain(resolved(self.optimiser)),
-            "budget": _plain(self.budget),
+            "settings": _finite(resolved(self.optimiser)),
+            # Of our own methods and of installed ones there are none.
+            **({SOURCE: self.source} if self.source else {}),
+            "budget": _finite(self.budget),
             "seed": self.seed,
             "seeded by": SEEDED_BY,
             "length": plain(Length.of(self.length).simplest),
@@ -117,16 +127,14 @@ class PlannedSearch:
         )
 
 
-def _plain(settings: Any) -> Any:
-    """The fields of a dataclass as JSON values, without infinities, which JSON does not have.
-
-    Anything else by its `repr`: a result may leave out what it cannot say, as `search` does, and a
-    study must not be gone on with where that is another.
-    """
-    if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
-        return repr(settings)
+def _finite(settings: Any) -> Any:
+    """What a method or a budget is, without infinities of its own, which JSON does not have."""
+    told = identity(settings)
+    if not dataclasses.is_dataclass(settings):
+        return told
+    known = recorded(settings)
     return {
         key: value
-        for key, value in dataclasses.asdict(settings).items()
-        if not (isinstance(value, float) and math.isinf(value))
+        for key, value in told.items()
+        if key in known and not (isinstance(value, float) and math.isinf(value))
     }

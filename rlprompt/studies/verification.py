@@ -13,7 +13,7 @@ from rlprompt.models.fingerprint import ADDED
 from rlprompt.models.noise import slope
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.result import Result, Score
-from rlprompt.store.store import Store, StoredRun, as_json, differences
+from rlprompt.store.store import SOURCE, Store, StoredRun, as_json, differences
 from rlprompt.studies.inspection import LedgerEntry, ledger
 from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.tasks.base import Task
@@ -166,7 +166,8 @@ def check_unchanged(runs: Sequence[StoredRun], planned: Mapping[str, PlannedSear
         now = as_json(planned[run.name].spec)
         if "config" not in run.spec["model"]:  # an older version recorded less of a model
             now["model"] = {k: v for k, v in now["model"].items() if k not in ADDED}
-        changed += differences(run.spec, now)
+        # What a prompt is worth hangs on no method, so its files may have been edited.
+        changed += differences({**run.spec, SOURCE: None}, {**now, SOURCE: None})
     if changed:
         raise ValueError(
             "model, task or data are not those of the study, so nothing is scored:\n  "

@@ -38,12 +38,11 @@ import numbers
 import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 
-from rlprompt._utils.own_source import imported_files
+from rlprompt._utils.own_source import source_files
 from rlprompt._utils.plugins import load_object, told
 from rlprompt._utils.text import counted
 from rlprompt.data.examples import Example
@@ -148,12 +147,10 @@ class RewardFunction:
             ValueError: Its text cannot be found, so scores could not be told from those of another.
         """
         try:
-            path = inspect.getsourcefile(self.function)
-            in_file = path is not None and Path(path).is_file()
-            text = Path(cast(str, path)).read_text("utf-8") if in_file else ""
-            text = text or inspect.getsource(self.function)
-            helpers = imported_files(Path(cast(str, path))) if in_file else {}
-            text += "".join(f"\n{m}\n{file.read_text('utf-8')}" for m, file in helpers.items())
+            files = source_files(self.function)
+            texts = {module: file.read_text("utf-8") for module, file in files.items()}
+            text = texts.pop("", "") or inspect.getsource(self.function)
+            text += "".join(f"\n{module}\n{helper}" for module, helper in texts.items())
         except (OSError, TypeError, UnicodeDecodeError):
             raise ValueError(
                 f"the source of reward {self.name} cannot be read, and stored scores are found by "

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
-from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic
+from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, Synthetic, examples
 from tiny import tiny_lm
 
 from rlprompt.agents import grow
@@ -17,6 +17,7 @@ from rlprompt.agents.grow import Grow
 from rlprompt.agents.ppo import PPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
+from rlprompt.data.load import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.allocation import halve
@@ -27,6 +28,7 @@ from rlprompt.search.result import Result
 from rlprompt.search.run import search
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.search.vocabulary import common_words
+from rlprompt.types import Floats, Ids
 
 RNG = np.random.default_rng
 
@@ -92,6 +94,65 @@ def test_greedy_scores_no_prompt_twice_and_ends_when_all_are_scored(
         except StopIteration:
             batch = None
     assert len(seen) == len(set(seen)) == count
+
+
+UNEVEN = Splits(examples("train", 16), examples("dev"), examples("test"))
+
+
+@dataclass(frozen=True)
+class Uneven(HiddenWords):
+    """The first examples flatter a prompt, or run it down, as the others take back."""
+
+    splits: Splits = UNEVEN
+    seen: dict[Prompt, None] = field(default_factory=dict)
+
+    def rewards(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Floats:
+        if examples[0] in self.splits.train:
+            self.seen.update(dict.fromkeys(prompts))
+        plain = [[self.worth(lm, prompt)] * len(examples) for prompt in prompts]
+        flattery = np.array([sum(p.ids) % 7 - 3 for p in prompts if isinstance(p, TokenPrompt)])
+        first = np.array([int(example.fields["text"].split()[-1]) < 4 for example in examples])
+        rewards: Floats = np.array(plain) + flattery[:, None] * np.where(first, 3, -1)
+        return rewards
+
+
+def test_greedy_that_halves_sees_more_prompts_for_the_same_rows() -> None:
+    halved, plain = Uneven(), Uneven()
+    rows = 100 * 16
+    found = search(halved, tiny_lm(), Greedy(halving=0.25), rows, length=3)
+    full = search(plain, tiny_lm(), Greedy(), rows, length=3)
+    assert found.rows == full.rows == rows
+    assert len(plain.seen) == 100 < 180 < len(halved.seen)
+    assert found.n_distinct + found.n_partial == len(halved.seen)
+
+
+def test_means_over_a_part_are_none_that_greedy_goes_on_from() -> None:
+    """What is best so far, and what a round changes, was scored on all examples."""
+    task, lm = Uneven(), tiny_lm()
+    found = search(task, lm, Greedy(halving=0.25), 100 * 16, length=3)
+    rewards = np.array([reward for _, reward in found.points])
+    np.testing.assert_allclose(3 * rewards, (3 * rewards).round(), atol=1e-9)
+    assert rewards.max() <= 1 + 1e-9  # a part flatters by 9
+    assert found.best.train_reward == pytest.approx(task.worth(lm, found.best.prompt))
+
+
+def test_greedy_changes_the_best_of_those_that_came_through() -> None:
+    space = TokenSpace(3, np.arange(50))
+    rounds = Greedy(pool=0.5, batch=4).ask(space, 20, RNG(0))
+    pool = next(rounds)
+    second = rounds.send(Evaluation(tuple(pool[2:4]), np.array([[1.0], [2.0]])))
+    first, middle, last = ids_of(pool)[3]
+    assert {ids[:2] for ids in ids_of(second)} == {(first, middle)}
+    # Nobody came through: the best stays, and nobody who dropped out is asked for again.
+    third = rounds.send(Evaluation((), np.zeros((0, 1))))
+    assert {(ids[0], ids[2]) for ids in ids_of(third)} == {(first, last)}
+    assert not {*third} & {*pool, *second}
+
+
+def ids_of(prompts: Sequence[Prompt]) -> list[Ids]:
+    return [prompt.ids for prompt in prompts if isinstance(prompt, TokenPrompt)]
 
 
 def lengths_scored(optimiser: Optimiser[Any], lengths: Length, n_prompts: int = 100) -> set[int]:

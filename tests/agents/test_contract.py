@@ -66,8 +66,10 @@ N_PROMPTS = 37
 # Settings beside the usual ones spare time: batches of 16 at most, and narrower networks.
 OPTIMISERS: tuple[Optimiser[Any], ...] = (
     RandomSearch(batch=16),
+    RandomSearch(batch=16, halving=0.25),
     RandomSoft(batch=16),
     Greedy(),
+    Greedy(halving=0.25),
     Grow(words=60),
     Genetic(),
     BDPL(),
@@ -85,6 +87,7 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     SoftPPO(dimension=4),
     EditPPO(),
     RL(),
+    RL(environment="edits"),
     SoftRL(dimension=4),
     Instructions(),
 )
@@ -98,7 +101,7 @@ DEMANDING: tuple[Optimiser[Any], ...] = (
     PrefixTuning(loss="reward"),
 )
 
-# Methods that score on parts of the examples.
+# Methods that score on parts of the examples, whatever their settings.
 ON_BLOCKS = (Grow, GCG, Demonstrations, Instructions)
 
 
@@ -162,7 +165,7 @@ def test_every_registered_optimiser_is_here() -> None:
 
 
 def test_every_method_is_a_file_that_can_be_read_in_one_go() -> None:
-    files = list((Path(__file__).parents[2] / "agents").glob("*.py"))
+    files = list((Path(__file__).parents[2] / "agents").rglob("*.py"))
     assert files
     assert not [file.name for file in files if len(file.read_text("utf-8").splitlines()) > 200]
 
@@ -183,9 +186,8 @@ def test_spends_all_that_the_budget_covers_and_no_more(ran: Ran) -> None:
     assert ran.rows - price(optimiser) < result.rows <= ran.rows
     assert result.status == "finished"
     spent = [rows for rows, _ in result.points]
-    if isinstance(
-        optimiser, ON_BLOCKS
-    ):  # what drops out on a part of the examples is paid for, too
+    if isinstance(optimiser, ON_BLOCKS) or getattr(optimiser, "halving", None):
+        # What drops out on a part of the examples is paid for, too.
         assert spent == sorted(set(spent))
         assert price(optimiser) * len(spent) < result.rows
     else:
@@ -232,6 +234,8 @@ def test_who_pays_again_for_a_prompt_that_comes_up_again(optimiser: Optimiser[An
         optimiser.run(objective, space, np.random.default_rng(0))
     # The gradients of GCG are of prompts that were scored.
     again = isinstance(optimiser, RandomSearch | PPO | RL | GCG)
+    if isinstance(optimiser, RL) and optimiser.environment == "edits":
+        again = False
     assert (objective.ledger.n_prompts > objective.ledger.n_distinct) == again
 
 

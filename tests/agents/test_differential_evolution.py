@@ -30,10 +30,10 @@ class Noting(Objective):
     calls: list[np.ndarray]
 
     def evaluate(
-        self, prompts: Sequence[Prompt], examples: Sequence[int] | None = None
+        self, prompts: Sequence[Prompt], examples: Sequence[int] | None = None, **options: Any
     ) -> Evaluation:
         self.calls.append(np.array([p.vectors for p in prompts if isinstance(p, SoftPrompt)]))
-        return super().evaluate(prompts, examples)
+        return super().evaluate(prompts, examples, **options)
 
 
 def generations(settings: DifferentialEvolution, space: SoftSpace, n_prompts: int) -> list[Any]:

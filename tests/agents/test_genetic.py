@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import entropy
+from stored_search import Counted, classification, goes_on
 from synthetic import N_EXAMPLES, HiddenWords, Noted, searched
 from tiny import tiny_lm, tiny_model, tiny_tokenizer
 
-from rlprompt.agents.genetic import Genetic, crossed, edited, founders, winner
+from rlprompt.agents.genetic import Genetic, entropy_of
 from rlprompt.agents.random_search import RandomSearch
+from rlprompt.agents.shared.breeding import crossed, edited, founders, winner
 from rlprompt.agents.shared.continuation import continued
+from rlprompt.data.load import Example
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import TokenPrompt
+from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import Objective
+from rlprompt.search.result import Result
 from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace
+from rlprompt.tasks.base import Measured
 
 RNG = np.random.default_rng
 
@@ -178,9 +186,90 @@ def test_crossing_puts_halves_together_that_random_draws_have_apart() -> None:
         assert bred.mean_reward > drawn.mean_reward + 0.1
 
 
+@dataclass(frozen=True)
+class OneForAll(Noted, Counted):
+    """As many examples are called good as there are hidden tokens, and that is what pays."""
+
+    share: float = 0.3
+
+    def answered(self, lm: FrozenLM, prompt: Prompt) -> tuple[str, ...]:
+        good = round(self.worth(lm, prompt) * N_EXAMPLES)
+        return ("good",) * good + ("bad",) * (N_EXAMPLES - good)
+
+    def measure(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Measured:
+        rewards = self.rewards(lm, prompts, examples)
+        return Measured(rewards, rewards, tuple(self.answered(lm, prompt) for prompt in prompts))
+
+
+def test_a_bonus_for_entropy_leads_away_from_one_class_for_all() -> None:
+    """Four hidden tokens pay most, and call all examples good; two of them call half so.
+
+    A prompt of k of them is worth k / 4 by itself, and with the bonus 0, 1.37, 1.89, 1.87 and 1.
+    """
+    lm = tiny_lm()
+
+    def hidden(settings: Genetic) -> tuple[float, Result]:
+        """How many there are in the last 50 of 200 prompts, and what was found."""
+        found = search(OneForAll(), lm, settings, 200 * N_EXAMPLES, length=4)
+        return 4 * float(np.mean([reward for _, reward in found.points[-50:]])), found
+
+    (plain, by_reward), (spread, by_both) = hidden(Genetic()), hidden(Genetic(entropy=2.0))
+    assert plain > 3.2
+    assert 1.7 < spread < 2.8
+    # The bonus is in no figure, and decides no prompt that is reported.
+    own = 0.01 * np.mean(range(N_EXAMPLES))
+    for found in (by_reward, by_both):
+        quarters = 4 * (np.array([reward for _, reward in found.points]) - own)
+        np.testing.assert_allclose(quarters, quarters.round(), atol=1e-9)
+        assert found.trace[-1][1] == found.points[int(quarters.argmax())][1]
+        assert (found.n_prompts, found.n_distinct, found.rows) == (200, 200, 200 * N_EXAMPLES)
+
+
+def test_the_bonus_is_for_answers_of_many_classes() -> None:
+    assert entropy_of(["good"] * 4) == entropy_of([""] * 4) == 0
+    assert entropy_of(["good", "bad"] * 2) == pytest.approx(np.log(2))
+    assert entropy_of(["good", "", "bad", ""]) == pytest.approx(np.log(2))
+    # GrIPS takes scipy's.
+    assert entropy_of("abbccc") == pytest.approx(entropy([1, 2, 3]))
+
+
+def test_a_search_with_a_bonus_that_is_cut_goes_on(tmp_path: Path) -> None:
+    lives = OneForAll(last=20), OneForAll(last=30), OneForAll()
+    goes_on(tmp_path / "study.sqlite", Genetic(entropy=0.5), OneForAll(), lives)
+
+
+def test_a_task_that_tells_no_answers_is_refused_unpaid() -> None:
+    task, settings = Noted(), Genetic(entropy=0.1)
+    message = "Genetic counts what the model answers, as it is set, and task 'synthetic' does not"
+    with pytest.raises(ValueError, match=message):
+        search(task, tiny_lm(), settings, 200 * N_EXAMPLES, start=[" good", " bad"], length=1)
+    assert task.asked == []
+    search(task, tiny_lm(), Genetic(), 20 * N_EXAMPLES)
+
+    class Silent(OneForAll):
+        def measure(self, lm: FrozenLM, prompts: Any, examples: Any) -> Measured:
+            return super().measure(lm, prompts, examples)._replace(answers=None)
+
+    with pytest.raises(ValueError, match="'synthetic' tells no answers whose entropy could count"):
+        search(Silent(), tiny_lm(), settings, 200 * N_EXAMPLES)
+
+
+def test_what_is_chosen_among_classes_is_counted() -> None:
+    """A task of classes tells them beside its rewards, for the same rows."""
+    made = classification(reward="accuracy", calibration="none")
+    found = search(made, tiny_lm(), Genetic(entropy=0.1), 50 * N_EXAMPLES, length=2)
+    plain = search(made, tiny_lm(), Genetic(), 50 * N_EXAMPLES, length=2)
+    assert found.rows == plain.rows == 50 * N_EXAMPLES
+    assert found.settings == {**plain.settings, "entropy": 0.1}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"entropy": 0}, "entropy is above 0, got 0"),
+        ({"entropy": "0.1"}, "entropy is a number, got '0.1'"),
         ({"population": 1}, "population is 2 or more, got 1"),
         ({"children": 0}, "children is 1 or more, got 0"),
         ({"tournament": 0}, "tournament is 1 or more, got 0"),

@@ -59,9 +59,7 @@ def test_the_budget_ends_it_and_a_prompt_is_picked_and_tested(optimiser: Play) -
 
 @every
 def test_it_keeps_the_promises_of_an_optimiser(optimiser: Play) -> None:
-    problems = check_optimiser(optimiser, tiny_lm(), n_prompts=20).problems
-    # JSON has no functions, so a result has the name of this one.
-    assert [problem.name for problem in problems] == ["settings"]
+    assert not check_optimiser(optimiser, tiny_lm(), n_prompts=20).problems
 
 
 def test_prompts_side_by_side_are_scored_together() -> None:

@@ -245,9 +245,9 @@ def asked_by(optimiser: PPO, where: TokenSpace, seed: int = 0, prompts: int = 60
 
     class Noting(Objective):
         def evaluate(
-            self, prompts: Sequence[Prompt], examples: Sequence[int] | None = None
+            self, prompts: Sequence[Prompt], examples: Sequence[int] | None = None, **options: Any
         ) -> Evaluation:
-            evaluation = super().evaluate(prompts, examples)
+            evaluation = super().evaluate(prompts, examples, **options)
             found.extend(zip(evaluation.prompts, evaluation.rewards, strict=True))
             return evaluation
 

@@ -14,13 +14,19 @@ import pytest
 import torch
 from gymnasium import spaces
 from stored_search import Counted, goes_on
-from synthetic import N_EXAMPLES, Batches, HiddenVectors, HiddenWords, Synthetic
+from synthetic import N_EXAMPLES, Batches, HiddenVectors, HiddenWords, Noted, Synthetic
 from tiny import tiny_lm
 
-from rlprompt.agents.policies.algorithms import KNOWN, arguments, find_algorithm
-from rlprompt.agents.policies.training import Standardised
-from rlprompt.agents.rl import RL, SoftRL, Written
+from rlprompt.agents.play import Environment
+from rlprompt.agents.policies.algorithms import KNOWN, find_algorithm
+from rlprompt.agents.policies.arguments import arguments
+from rlprompt.agents.policies.training import Gains, Standardised
+from rlprompt.agents.policies.written import Edited, Written
+from rlprompt.agents.random_search import RandomSearch
+from rlprompt.agents.random_soft import RandomSoft
+from rlprompt.agents.rl import RL, SoftRL
 from rlprompt.config.registry import make_optimiser
+from rlprompt.envs.edit_prompt import EditEpisodes
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.envs.vec_env import PromptVecEnv
 from rlprompt.models.lm import FrozenLM
@@ -39,16 +45,26 @@ DQN = {"algorithm": "DQN"}
 # Networks and numbers of steps that tests need not wait for.
 SMALL = {"net_arch": [8]}
 RECURRENT = SMALL | {"lstm_hidden_size": 8}
+FAST = {"learning_rate": 0.003}
 REPLAYS: dict[str, Any] = {"gradient_steps": 2, "batch_size": 16}
 
 
-def quick(kind: str, name: str, prompts: int = 8) -> Optimiser[Any]:
+def quick_settings(name: str) -> dict[str, Any]:
     replays = name in ("DQN", "QRDQN", "DDPG", "SAC", "TD3", "CrossQ", "TQC")
-    settings = REPLAYS if replays else {}
-    settings = {**settings, "policy_kwargs": RECURRENT if name == "RecurrentPPO" else SMALL}
+    policy = RECURRENT if name == "RecurrentPPO" else SMALL
+    return {**(REPLAYS if replays else {}), "policy_kwargs": policy}
+
+
+def quick(kind: str, name: str) -> Optimiser[Any]:
+    settings = quick_settings(name)
     if kind == "tokens":
-        return RL(name, prompts=prompts, settings=settings)
-    return SoftRL(name, prompts=prompts, dimension=4, settings=settings)
+        return RL(name, prompts=8, settings=settings)
+    return SoftRL(name, prompts=8, dimension=4, settings=settings)
+
+
+def editing(name: str) -> RL:
+    settings = quick_settings(name)
+    return RL(name, prompts=4, words=20, settings=settings, environment="edits")
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
@@ -97,15 +113,39 @@ def gained(result: Result) -> float:
 @pytest.mark.parametrize(
     "optimiser",
     [
-        RL("A2C", settings={"learning_rate": 0.003}),
+        RL("A2C", settings=FAST),
         RL("DQN", settings={"batch_size": 16}),
-        SoftRL("A2C", settings={"learning_rate": 0.003}),
-        SoftRL("PPO", settings={"learning_rate": 0.003}),
+        SoftRL("A2C", settings=FAST),
+        SoftRL("PPO", settings=FAST),
     ],
     ids=["A2C", "DQN", "soft A2C", "soft PPO"],
 )
 def test_learns(optimiser: Optimiser[Any]) -> None:
     assert gained(searched(optimiser)) > 5
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    ("optimiser", "control"),
+    [
+        (RL("A2C", settings=FAST), RandomSearch()),
+        (RL("DQN", settings={"batch_size": 16}), RandomSearch()),
+        (SoftRL("A2C", settings=FAST), RandomSoft()),
+    ],
+    ids=["A2C", "DQN", "soft A2C"],
+)
+def test_it_finds_better_prompts_than_random_search_at_the_same_cost(
+    optimiser: Optimiser[Any], control: Optimiser[Any], seed: int
+) -> None:
+    """Both of the same tokens, 300 prompts: the random ones' mean is known to 0.02."""
+    rows, words = 300 * N_EXAMPLES, {"words": 200}
+    task = HiddenWords() if optimiser.searches == "tokens" else HiddenVectors()
+    learnt, drawn = (
+        search(task, tiny_lm(), one, rows, seed=seed, tokens=words) for one in (optimiser, control)
+    )
+    assert learnt.rows == drawn.rows == rows
+    assert learnt.mean_reward > drawn.mean_reward + 0.15
+    assert learnt.trace[-1][1] > drawn.trace[-1][1] + 0.05
 
 
 def test_a_search_that_is_cut_goes_on(tmp_path: Path) -> None:
@@ -130,6 +170,53 @@ def test_starts_are_scored_first() -> None:
     task = Batches()
     search(task, tiny_lm(), quick("tokens", "A2C"), 20 * N_EXAMPLES, length=2, start=" good bad")
     assert task.calls[:2] == [1, 8]
+
+
+def differing(one: TokenPrompt, other: TokenPrompt) -> int:
+    return sum(a != b for a, b in zip(one.ids, other.ids, strict=True))
+
+
+@pytest.mark.parametrize("name", list(KNOWN["tokens"]))
+def test_every_algorithm_of_tokens_edits(name: str) -> None:
+    optimiser = editing(name)
+    for length in (Length(3, 2), 3):
+        task = Noted()
+        found = search(task, tiny_lm(), optimiser, 28 * N_EXAMPLES, length=length)
+        assert (found.status, found.n_prompts, found.n_distinct) == ("finished", 28, 28)
+    # Of one length a token is replaced or two are swapped; the first are four starts and theirs.
+    for i in range(8, 28):
+        assert min(differing(task.asked[i], before) for before in task.asked[:i]) <= 2
+
+
+def test_edits_are_of_the_starts_which_are_scored_first() -> None:
+    task, optimiser = Noted(), editing("A2C")
+    starts = [" good bad film", " it was great"]
+    search(task, tiny_lm(), optimiser, 20 * N_EXAMPLES, length=3, start=starts)
+    first = [TokenPrompt(tiny_lm().encode(start)) for start in starts]
+    assert task.asked[:2] == first
+    for prompt in task.asked[2:6]:
+        assert min(differing(prompt, start) for start in first) <= 2
+
+
+def test_what_is_learnt_of_edits() -> None:
+    """A hidden third of 30 words: the last quarter of 1,000 prompts is above the first."""
+    optimiser = RL("A2C", prompts=8, words=30, settings=FAST, environment="edits")
+    rows, words = 1000 * N_EXAMPLES, {"words": 30}
+    found = search(HiddenWords(), tiny_lm(), optimiser, rows, seed=1, tokens=words)
+    rewards = np.array([reward for _, reward in found.points])
+    # Edited prompts are alike in most of their tokens: of 250, a fifth or so are independent.
+    assert rewards[-250:].mean() > rewards[:250].mean() + 0.2
+
+
+def test_a_search_by_edits_that_is_cut_goes_on(tmp_path: Path) -> None:
+    lives = Counted(last=9), Counted()
+    goes_on(tmp_path / "study.sqlite", editing("DQN"), Counted(), lives, 28 * N_EXAMPLES)
+
+
+def test_edits_that_bring_nothing_new_end_the_search() -> None:
+    rows, words = 28 * N_EXAMPLES, {"words": 2}
+    found = search(HiddenWords(), tiny_lm(), editing("A2C"), rows, length=2, tokens=words)
+    assert (found.status, found.n_prompts) == ("finished", 4)
 
 
 def test_only_the_most_promising_words_are_chosen() -> None:
@@ -184,6 +271,34 @@ def test_a_policy_sees_the_tokens_so_far_and_how_many_there_are() -> None:
         ),
     )
     assert extractor.features_dim == 9
+
+
+def test_a_policy_of_edits_sees_how_many_are_left_too() -> None:
+    box = spaces.Box(np.zeros(5), np.array([9, 9, 9, 3, 8]), dtype=np.int64)
+    tokens, components = torch.tensor([5, 9]), torch.tensor([[0.1], [0.5]])
+    extractor = Edited(box, tokens, components)
+    seen = extractor(torch.tensor([[9.0, 5, 0, 2, 8], [5, 5, 9, 3, 2]]))
+    torch.testing.assert_close(
+        seen, torch.tensor([[0.5, 0.1, 0, 0, 0, 1, 1.0], [0.1, 0.1, 0.5, 0, 0, 0, 0.25]])
+    )
+    assert extractor.features_dim == 7
+
+
+def test_gains_of_edits_are_in_standard_deviations_of_rewards() -> None:
+    space = TokenSpace(2, np.array(tiny_lm().encode(" good bad great film")))
+    objective = Objective(HiddenWords(), tiny_lm(), Budget(1000))
+    there = EditEpisodes(objective, space, 4, 3, 4, np.random.default_rng(0))
+    envs = Gains(PromptVecEnv(there), objective.ledger)
+    envs.reset()
+    before = there.prompts()
+    _, rewards, _, _ = envs.step(np.arange(4))
+    gains = [
+        there.known[now] - there.known[was]
+        for was, now in zip(before, there.prompts(), strict=True)
+    ]
+    spread = np.std([reward for _, reward in objective.ledger.points])
+    assert any(gains)
+    np.testing.assert_allclose(rewards, np.array(gains) / spread, rtol=1e-5)
 
 
 def test_rewards_are_above_the_mean_of_all_so_far() -> None:
@@ -253,10 +368,13 @@ def test_one_that_scores_nothing_ends(own: str) -> None:
     assert (found.status, found.n_prompts) == ("finished", 0)
 
 
-def test_one_of_another_package_that_chooses_numbers_is_refused_unpaid(own: str) -> None:
-    task = Batches()
+@pytest.mark.parametrize("environment", ["tokens", "edits"])
+def test_one_of_another_package_that_chooses_numbers_is_refused_unpaid(
+    own: str, environment: Environment
+) -> None:
+    task, wrong = Batches(), RL(f"{own}:Numbers", environment=environment)
     with pytest.raises(ValueError, match=r"Numbers refuses .* only supports .*Box"):
-        search(task, tiny_lm(), RL(f"{own}:Numbers"), 12 * N_EXAMPLES, length=1, start=" good")
+        search(task, tiny_lm(), wrong, 12 * N_EXAMPLES, length=1, start=" good")
     assert task.calls == []
 
 
@@ -270,6 +388,12 @@ def test_one_of_another_package_that_chooses_numbers_is_refused_unpaid(own: str)
         (RL, {"settings": {"seed": 1}}, "seed is no setting of a search: leave it out"),
         (RL, {"prompts": 0}, "prompts is 1 or more, got 0"),
         (RL, {"words": 1}, "words is 2 or more, got 1"),
+        (RL, {"environment": "words"}, "environment is 'words'; give tokens or edits"),
+        (
+            RL,
+            {"algorithm": "SAC", "environment": "edits"},
+            "SAC chooses numbers and no tokens; the optimiser rl-soft has",
+        ),
         (RL, {"algorithm": "no.such:A2C"}, "there is no module 'no.such'"),
         (RL, {"algorithm": "numpy:ndarray"}, "numpy:ndarray is no algorithm of Stable-Baselines3"),
         (
@@ -340,6 +464,7 @@ def test_without_sb3_contrib_the_others_go_on(
 def test_an_experiment_names_it_in_a_line() -> None:
     made: Any = make_optimiser("rl", {"algorithm": "PPO", "settings": {"n_epochs": 3}})
     assert made == RL("PPO", settings={"n_epochs": 3})
+    assert make_optimiser("rl", {"environment": "edits"}) == RL(environment="edits")
     with pytest.raises(ValueError, match="optimiser rl: SAC chooses numbers"):
         make_optimiser("rl", {"algorithm": "SAC"})
 

@@ -60,8 +60,10 @@ def test_the_name_of_a_paper_leads_to_the_method_that_follows_it(name: str, mean
 
 MINE = """
 from dataclasses import dataclass
+from functools import partial
 
 from rlprompt import AskTell
+from rlprompt.agents import Play
 
 @dataclass(frozen=True)
 class Mine(AskTell):
@@ -93,6 +95,13 @@ class Words:
     def run(self, objective, space, rng):
         pass
 
+def learn(env, rate=0.5):
+    env.reset()
+
+def played(rate: float = 0.5):
+    return Play(partial(learn, rate=rate))
+
+playing = Play(learn)
 number = 3
 """
 
@@ -109,6 +118,8 @@ def test_an_optimiser_of_ones_own_is_made_with_its_settings(mine: str) -> None:
     assert (type(made).__name__, made.step, made.searches) == ("Mine", 3.0, "tokens")
     plain: Any = make_optimiser(f"{mine}:Plain", {"step": "any"})
     assert plain.step == "any"
+    played: Any = make_optimiser(f"{mine}:played", {"rate": 1})
+    assert (type(played).__name__, played.function.keywords) == ("Play", {"rate": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -118,7 +129,14 @@ def test_an_optimiser_of_ones_own_is_made_with_its_settings(mine: str) -> None:
         ("Mine", {"step": "x"}, "optimiser Mine: step must be a number, got 'x'"),
         ("Mine", {"step": -1}, "optimiser Mine: step is negative"),
         ("Min", {}, "mine.py has no 'Min'; did you mean 'Mine'?"),
-        ("number", {}, "mine.py:number is of the type int; give a class"),
+        (
+            "number",
+            {},
+            "type int; give a class, or a function that gives an optimiser, such as `Pl",
+        ),
+        ("playing", {}, "type Play; give a class, or a function that gives an optimiser, such as"),
+        ("learn", {}, "learn needs the setting 'env'; a loop is given by a function without it"),
+        ("played", {"rte": 1}, "optimiser played has no setting 'rte'; did you mean 'rate'?"),
         ("Nothing", {}, "mine.py:Nothing gives a Nothing, which is no optimiser; one has `search"),
         ("Words", {}, "mine.py:Words gives a Words, which is no optimiser; one has `searches`, 't"),
     ],
@@ -126,7 +144,7 @@ def test_an_optimiser_of_ones_own_is_made_with_its_settings(mine: str) -> None:
 def test_what_is_wrong_with_ones_own_is_said(
     mine: str, name: str, settings: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=r"(?i)mine") as caught:
+    with pytest.raises(ValueError, match=r"mine|optimiser") as caught:
         make_optimiser(f"{mine}:{name}", settings)
     assert message in str(caught.value)
 

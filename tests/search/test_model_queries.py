@@ -50,6 +50,22 @@ def test_answers_cost_the_rows_of_their_examples() -> None:
     assert len(task.calls) == n_calls
 
 
+def test_answers_may_come_with_rewards_for_the_same_rows() -> None:
+    memo, objective = Remembered(), Objective(Told(), tiny_lm(), Budget(9))
+    plain = objective.evaluate([PROMPT])
+    assert plain.outputs is None
+    for task in (Told(), Told()):
+        again = Objective(task, tiny_lm(), Budget(9), memo=memo)
+        told = again.evaluate([PROMPT], told=True)
+        assert told.outputs == (("to train 0", "to train 1", "to train 2"),)
+        assert told.rewards == plain.rewards
+        assert again.evaluate([PROMPT], [2, 0], told=True).outputs == (
+            ("to train 2", "to train 0"),
+        )
+        assert (again.ledger.used, again.ledger.n_prompts) == (5, 1)
+    assert task.calls == []  # remembered
+
+
 def test_where_examples_are_scored_together_all_of_them_are_paid() -> None:
     objective = Objective(Together(), tiny_lm(), Budget(9))
     assert objective.answers(PROMPT, [2]) == ("to train 2",)

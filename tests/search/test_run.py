@@ -5,6 +5,8 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -217,6 +219,10 @@ class TestReport:
             rates: tuple[float, ...] = (0.5, 0.1)
             function: Any = max
             nested: Any = field(default_factory=lambda: {"a": (1, {2: None})})
+            own: Any = field(default_factory=object)
+            path: Any = Path("x")
+            functions: Any = field(default_factory=lambda: {"f": fake_splits})
+            part: Any = field(default_factory=lambda: partial(fake_splits, 3))
 
         result = search(FakeTask(), tiny_lm(), Odd(), 10 * N)
         assert result.settings == {
@@ -227,6 +233,14 @@ class TestReport:
             "rates": [0.5, 0.1],
             "function": "max",
             "nested": {"a": [1, {"2": None}]},
+            "own": "builtins:object",
+            "path": "x",
+            "functions": {"f": f"{fake_splits.__module__}:fake_splits"},
+            "part": {
+                "partial": f"{fake_splits.__module__}:fake_splits",
+                "args": [3],
+                "keywords": {},
+            },
         }
         assert Result.from_json(result.to_json()) == result
 

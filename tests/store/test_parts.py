@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -243,10 +244,11 @@ def _of_later_version(one: Summary) -> Summary:
 
 def _ran_with(**changed: Any) -> Callable[[Summary], Summary]:
     """The method `random` searched with other settings, whatever the experiment says of it."""
+    source = changed.pop("source", {})
 
     def change(one: Summary) -> Summary:
         runs = [
-            run.model_copy(update={"settings": {**run.settings, **changed}})
+            run.model_copy(update={"settings": {**run.settings, **changed}, "source": source})
             if run.optimiser == "random"
             else run
             for run in one.runs
@@ -374,3 +376,16 @@ class TestCommand:
             done = self.run(*arguments)
             assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1), done.output
             assert said in done.stderr
+
+
+def test_a_method_of_other_files_is_another_one(whole: Path, tmp_path: Path) -> None:
+    a, b = (part(whole, tmp_path / name) for name in "ab")
+    made = [_ran_with(source={"mine.py": digest})(read_summary(a)) for digest in "xy"]
+    for summary in (made[0], read_summary(a)):
+        write_summary(a, made[0])
+        write_summary(b, summary)
+        combine([a, b], tmp_path / "both")
+    write_summary(b, made[1])
+    said = f'not one method:\n  files.mine.py: "x" in {a}, "y" in {b}'
+    with pytest.raises(SummaryError, match=re.escape(said)):
+        combine([a, b], tmp_path / "both")

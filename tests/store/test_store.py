@@ -239,6 +239,40 @@ def test_a_changed_study_is_refused_with_the_difference(path: Path) -> None:
     ]
 
 
+def test_an_edited_file_of_a_method_is_named_and_one_that_was_not_looked_at_is_not(
+    path: Path,
+) -> None:
+    def planned(*seeds: int, **source: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        spec = {"optimiser": "Mine", "settings": {}, **({"source": source} if source else {})}
+        return {"seeds": list(seeds)}, {
+            f"mine-seed{seed}": {**spec, "seed": seed} for seed in seeds
+        }
+
+    # Of a study of an older version nothing is known, and it stays as it is.
+    with Store(path) as store:
+        store.plan(*planned(0))
+        store.plan(*planned(0, **{"mine.py": "a"}))
+        assert "source" not in store.run("mine-seed0").spec
+        store.plan(*planned(0, 1, **{"mine.py": "a", "b.py": "b"}))
+        config, runs = planned(0, 1, **{"mine.py": "a", "b.py": "b"})
+        assert store.spec == {"config": config, "runs": {**runs, **planned(0)[1]}}
+        lines = (
+            r"settings:\n  mine.py, which Mine is made of, has changed since\n"
+            r"  b.py is no part of Mine any more\n  c.py is a part of Mine now and was not\nUndo"
+        )
+        for seeds in ((0, 1), (0, 1, 2)):
+            with pytest.raises(StoreError, match=lines):
+                store.plan(*planned(*seeds, **{"mine.py": "b", "c.py": "c"}))
+        store.plan(*planned(0, 1))
+
+
+def test_more_seeds_do_not_hide_what_else_has_changed(path: Path) -> None:
+    with Store(path) as store:
+        store.plan({"seeds": [0]}, {"a": {"task": "x"}})
+        with pytest.raises(StoreError, match=r'settings:\n  task: "x" before, "y" now\nUndo'):
+            store.plan({"seeds": [0, 1]}, {"a": {"task": "y"}, "b": {"task": "y"}})
+
+
 def test_a_run_is_claimed_once_and_taken_over_from_the_dead(path: Path) -> None:
     task = HiddenWords()
     with Store(path) as store:

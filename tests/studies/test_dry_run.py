@@ -16,6 +16,7 @@ from slow_tasks import SlowTask, clock_of_sleep
 from tiny import tiny_lm
 
 from rlprompt.agents.gcg import GCG
+from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.cli.check import _remarks
@@ -207,12 +208,21 @@ def test_in_little_time_less_is_measured() -> None:
     assert make_plan(experiment(), 0.1).searches[2].own_seconds > whole.searches[2].own_seconds
 
 
-def test_a_task_without_a_gradient_is_refused_for_those_that_need_one() -> None:
-    class Plain:
-        name, fingerprint, splits = "plain", "plain", SPLITS
-        rewards = GoodTask.rewards
-        worth = GoodTask.worth
+class Plain:
+    """What a task needs, and no more."""
 
+    name, fingerprint, splits = "plain", "plain", SPLITS
+    rewards = GoodTask.rewards
+    worth = GoodTask.worth
+
+
+def test_a_task_that_tells_no_answers_is_refused_for_those_that_count_them() -> None:
+    with pytest.raises(ValueError, match=r"counts what the model answers.*'plain' does not tell"):
+        experiment(task=Plain(), optimisers={"mine": Genetic(entropy=0.1)})
+    experiment(task=Plain(), optimisers={"mine": Genetic()})
+
+
+def test_a_task_without_a_gradient_is_refused_for_those_that_need_one() -> None:
     for climbs in (SoftPromptTuning(), GCG()):
         with pytest.raises(ValueError, match="'plain' has no gradient, which mine would follow"):
             experiment(task=Plain(), optimisers={"mine": climbs})

@@ -62,11 +62,11 @@ def prefix(lm: FrozenLM, length: int = 3, seed: int = 0) -> PrefixPrompt:
 def result(lm: FrozenLM, task: Task, prompt: Prompt, **changes: Any) -> Result:
     """What a search would say that had found this prompt."""
     text, retypable = describe(task, lm, prompt)
-    scores = {split: evaluate(task, lm, prompt, split) for split in ("train", "dev", "test")}
+    train, dev, test = (evaluate(task, lm, prompt, split) for split in ("train", "dev", "test"))
     tested = Evaluator(task, lm).measure([prompt], "test").metrics[0]
     tokens = len(lm.fed(prompt)) if isinstance(prompt, TextPrompt) else None
     candidate = Candidate(
-        prompt, text, retypable, scores["train"].reward, 8, **scores, dev_examples=3, tokens=tokens
+        prompt, text, retypable, train.reward, 8, train, dev, test, dev_examples=3, tokens=tokens
     )
     found = Result(
         task=task.name,

@@ -326,6 +326,15 @@ class TestGradient:
         words = {"neg": ["bad film", "terrible"], "pos": ["good"]}
         check_slopes(held_out(label_words=words, **options), tiny_lm(), TRAIN)
 
+    @pytest.mark.parametrize("kind", ["gpt2", "bert", "t5"])
+    @pytest.mark.parametrize("name", ["gap", "cross_entropy"])
+    def test_it_is_that_of_other_kinds_of_models(self, name: str, kind: TinyKind) -> None:
+        template = Template(MASKED if kind == "bert" else CAUSAL)
+        # T5's layers have kinks, and bend more than the others'.
+        check_slopes(
+            held_out(reward=name, template=template), tiny_lm(kind), TRAIN, seed=0, step=1e-4
+        )
+
     def test_a_strength_of_contextual_calibration_is_in_it(self) -> None:
         made = task(calibration="contextual", calibration_strength=0.5)
         check_slopes(made, tiny_lm(), TRAIN)

@@ -158,9 +158,8 @@ class TestBeyondEnglish:
         assert by_words.of([other], [one]) == [0.0]
         assert by_characters.of([other], [one]) == metric("bleu").of([other], [one])
         # 3 of 4 characters, 2 of 3 pairs, 1 of 2 threes, none of one four, smoothed to a half.
-        assert by_characters.of([other], [one]) == [
-            pytest.approx((3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** 0.25)
-        ]
+        (found,) = by_characters.of([other], [one])
+        assert found == pytest.approx((3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** 0.25)
         assert by_words.fingerprint != by_characters.fingerprint
 
     @given(st.text(st.sampled_from("aB_Z 09.,'-\u2019\u201c\u2026\u00b2\n"), max_size=20))

@@ -1,0 +1,202 @@
+"""Objects as JSON values that are the same in every process, and the files they are made of."""
+
+from __future__ import annotations
+
+import functools
+import json
+import linecache
+import re
+import sys
+import threading
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny import tiny_lm
+
+from rlprompt._utils.identity import identity, is_told, own_sources
+from rlprompt._utils.plugins import load_object
+from rlprompt.models.writing import LocalWriter
+
+HERE = __name__
+OWN = f"{HERE}:Own"
+
+
+class Own:
+    def __init__(self, **given: Any) -> None:
+        vars(self).update(given)
+
+    def play(self) -> None:
+        pass
+
+
+class Slotted:
+    __slots__ = ("rate",)
+
+
+@dataclass
+class Fields:
+    of: Any
+
+
+def bound(rate: float, step: int = 3) -> Callable[..., object]:
+    def learn(env: Any, step: int = step) -> Any:
+        return rate, step, learn
+
+    return learn
+
+
+@functools.lru_cache
+def cached() -> None:
+    pass
+
+
+def slotted() -> Slotted:
+    made = Slotted()
+    made.rate = 0.5  # type: ignore[attr-defined]
+    return made
+
+
+def circle() -> Own:
+    made = Own()
+    made.itself = made  # type: ignore[attr-defined]
+    return made
+
+
+LEARN = {
+    "function": f"{HERE}:bound.<locals>.learn",
+    "closure": {"learn": "...", "rate": 0.5},
+    "defaults": {"step": 3},
+}
+DIGEST = tiny_lm().fingerprint.digest
+TOLD = [
+    (1.5, 1.5),
+    ({"a": (1, None), 2: True}, {"a": [1, None], 2: True}),
+    (Fields([Fields("x")]), {"of": [{"of": "x"}]}),
+    (Path("x"), repr(Path("x"))),
+    (np.float32(0.5), repr(np.float32(0.5))),
+    ({3, 1}, repr({3, 1})),
+    (Own, repr(Own)),
+    (len, "<built-in function len>"),
+    # From here on a `repr` would be another one in every process.
+    ({"b", "a"}, ["a", "b"]),
+    (float("nan"), "nan"),
+    (bound, f"{HERE}:bound"),
+    (cached, f"{HERE}:cached"),
+    (bound(0.5), LEARN),
+    (Own(), OWN),
+    (
+        Own(a=1, of=[Own(b={"y", "x"})]),
+        {"class": OWN, "a": 1, "of": [{"class": OWN, "b": ["x", "y"]}]},
+    ),
+    (circle(), {"class": OWN, "itself": "..."}),
+    (slotted(), {"class": f"{HERE}:Slotted", "rate": 0.5}),
+    (Own(a=1).play, {"method": "Own.play", "of": {"class": OWN, "a": 1}}),
+    (
+        functools.partial(bound, 1, step=2),
+        {"partial": f"{HERE}:bound", "args": [1], "keywords": {"step": 2}},
+    ),
+    (
+        types.MappingProxyType({"a": bound}),
+        {"class": "builtins:mappingproxy", "a": f"{HERE}:bound"},
+    ),
+    (Fields({"f": bound}), {"of": {"f": f"{HERE}:bound"}}),
+    (LocalWriter(tiny_lm()), {"class": "rlprompt.models.writing:LocalWriter", "digest": DIGEST}),
+    (
+        Own(lm=tiny_lm()),
+        {"class": OWN, "lm": {"class": "rlprompt.models.lm:FrozenLM", "digest": DIGEST}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("value", "told"), TOLD)
+def test_what_a_value_is_can_be_said_in_any_process(value: Any, told: Any) -> None:
+    assert identity(value) == told
+    assert is_told(value)
+    assert not re.search("0x[0-9a-f]{6}", json.dumps(identity(value)))
+
+
+@pytest.mark.parametrize(
+    "value", [object(), threading.Lock(), np.random.default_rng(0), Own(of=[zip()])]
+)
+def test_where_only_its_class_can_be_said_that_is_known(value: Any) -> None:
+    assert not is_told(value)
+    assert "0x" not in json.dumps(identity(value))
+
+
+def test_functions_of_one_name_are_told_apart_by_what_they_have_taken_along() -> None:
+    assert identity(bound(0.5)) != identity(bound(0.7))
+    assert identity(bound(0.5)) != identity(bound(0.5, step=4))
+    assert identity(bound(0.5)) == identity(bound(0.5))
+
+
+def test_a_file_that_was_run_goes_by_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "loops.py").write_text("def learn(env): pass\n")
+    assert identity(load_object(f"{tmp_path}/loops.py:learn")) == "loops:learn"
+
+
+class TestSources:
+    @pytest.fixture
+    def loops(self, tmp_path: Path) -> Path:
+        files = {
+            "loops": "import numpy\nfrom base import Base\n"
+            "class Loop(Base):\n  def go(self): pass\ndef learn(env): pass\n",
+            "base": "import pack.deep\nclass Base: pass\n",
+            "pack/__init__": "",
+            "pack/deep": "",
+            "other": "",
+        }
+        (tmp_path / "pack").mkdir()
+        for name, text in files.items():
+            (tmp_path / f"{name}.py").write_text(text)
+        return tmp_path / "loops.py"
+
+    FOUND = ("base.py", "loops.py", "pack/__init__.py", "pack/deep.py")
+
+    def test_a_value_is_made_of_its_file_and_of_what_that_imports(self, loops: Path) -> None:
+        loop, learn = (load_object(f"{loops}:{name}") for name in ("Loop", "learn"))
+        for value in (
+            loop(),
+            loop,
+            learn,
+            {"a": [functools.partial(learn, 1)]},
+            functools.lru_cache(learn),
+            loop().go,
+            {"algorithm": f"{loops}:Loop"},
+        ):
+            assert tuple(own_sources(value)) == self.FOUND
+
+    def test_an_edit_is_seen_in_the_file_that_it_is_in(self, loops: Path) -> None:
+        learn = load_object(f"{loops}:learn")
+        before = own_sources(learn)
+        (loops.parent / "pack" / "deep.py").write_text("x = 1\n")
+        (loops.parent / "other.py").write_text("x = 1\n")
+        after = own_sources(learn)
+        assert {name for name in before if before[name] != after[name]} == {"pack/deep.py"}
+
+    def test_what_is_installed_or_ours_is_not_looked_at(self, tmp_path: Path) -> None:
+        folder = tmp_path / "site-packages"
+        folder.mkdir()
+        (folder / "loops.py").write_text("def learn(env): pass\n")
+        learn = load_object(f"{folder}/loops.py:learn")
+        for value in (learn, 3, "x", len, np.zeros(2), json.JSONDecoder(), tiny_lm(), identity):
+            assert own_sources(value) == {}
+
+    def test_of_a_notebook_there_is_the_text_of_its_functions(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = []
+        for number, text in enumerate(("rate = 1", "rate = 2")):
+            cell = f"<cell {number}>"
+            code = f"class Loop:\n    def run(self):\n        {text}\n"
+            linecache.cache[cell] = (len(code), None, code.splitlines(keepends=True), cell)
+            names: dict[str, Any] = {"__name__": "__main__"}
+            exec(compile(code, cell, "exec"), names)
+            monkeypatch.setattr(sys.modules["__main__"], "__file__", None, raising=False)
+            found.append(own_sources(names["Loop"]()))
+        assert list(found[0]) == list(found[1]) == ["Loop"]
+        assert found[0] != found[1]
