@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -74,12 +75,14 @@ def own_modules() -> list[ModuleType]:
 
 
 def module_title(name: str) -> str:
-    """What to call a module: of one that was run from a file, the file's name.
+    """What to call a module: of one that was run from a file, in any process, the file's name.
 
-    >>> module_title("json")
-    'json'
+    >>> module_title("json"), module_title("bandit_0a1b2c3d")
+    ('json', 'bandit')
     """
-    return _run.get(name, name)
+    # What was sent to a process is there without its module.
+    sent = re.fullmatch(r"(.+)_[0-9a-f]{8}", name) if name not in sys.modules else None
+    return sent[1] if sent else _run.get(name, name)
 
 
 # Names of modules that were run from a file, and of these without the ending.

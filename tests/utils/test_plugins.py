@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlprompt._utils.plugins import load_object, locate
+from rlprompt._utils.plugins import _run, load_object, locate, module_title
 from rlprompt.config.registry import import_task
 
 TASK = """\
@@ -150,3 +150,18 @@ class TestTask:
     ) -> None:
         with pytest.raises(ValueError, match=message):
             import_task(f"{file}:{name}", args)
+
+
+def test_a_module_is_called_alike_where_it_was_only_sent(tmp_path: Path) -> None:
+    (tmp_path / "bandit.py").write_text("def learn(env): pass\n")
+    (tmp_path / "bandit_0a1b2c3d.py").write_text("def learn(env): pass\n")
+    name = load_object(f"{tmp_path}/bandit.py:learn").__module__
+    assert module_title(name) == "bandit"
+    del sys.modules[name]  # as in a process of a cluster, which has what it made alone
+    _run.pop(name)
+    assert module_title(name) == "bandit"
+    sys.path.insert(0, str(tmp_path))
+    own = load_object("bandit_0a1b2c3d:learn").__module__
+    sys.path.remove(str(tmp_path))
+    assert module_title(own) == "bandit_0a1b2c3d"
+    del sys.modules[own]
