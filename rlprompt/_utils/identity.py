@@ -16,11 +16,17 @@ import functools
 import hashlib
 import inspect
 import json
+import operator
 import re
+import sys
+import weakref
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType, MethodWrapperType
 from typing import Any
+
+import numpy as np
 
 from rlprompt._utils.own_source import own_texts
 from rlprompt._utils.plugins import module_title
@@ -29,19 +35,52 @@ from rlprompt._utils.plugins import module_title
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 # A place of a person's own class among settings, as `locate` gives it.
 PLACE = re.compile(r".+\.py:\w+")
+# Modules of what a search hands to a method: one that keeps it is no other method for that.
+HANDED = ("rlprompt.envs.", "rlprompt.search.objective")
 
 
-def identity(value: Any) -> Any:
+def identity(value: Any, *, by_fields: bool = False) -> Any:
     """All that tells a value from others, as JSON values.
 
     Args:
         value: Numbers, texts, lists, tuples and dictionaries are as JSON has them, a set is a list
-            in order, and a dataclass its fields. Anything else is its `repr`, unless that has a
-            place in memory in it: then a function is `MODULE:NAME`, with what it has taken from
-            where it was made; a partial one and a method are their parts; what has a `digest` or a
-            `fingerprint` is its class and that; and any other object its class and its attributes.
+            in order. What has a property `digest` or `fingerprint` is its class and that, a task
+            with a hash of its examples; arrays, tensors and modules are hashes of their content,
+            and a dataclass is its fields. Anything else is its `repr`, unless that has a place in
+            memory in it: then a function is `MODULE:NAME`, with what it has taken from where it
+            was made; a partial one and a method are their parts; and any other object its class
+            and its attributes.
+        by_fields: A dataclass itself by its fields, even if it has such a property.
+
+    What has changed within `as_before` is as it was.
     """
-    return _Walk().identity(value)
+    return _Walk(by_fields=value if by_fields else None).identity(value)
+
+
+@contextlib.contextmanager
+def as_before(value: Any) -> Iterator[None]:
+    """What changes in a value within is as it was before to `identity`, until it changes again.
+
+    So a method that keeps something of its searches is the same one after them, and one whose
+    settings were changed since is another.
+
+    >>> class Loop: pass
+    >>> loop = Loop()
+    >>> loop.returns = []
+    >>> with as_before(loop):
+    ...     loop.returns.append(0.5)
+    >>> identity(loop)["returns"]
+    []
+    """
+    begun = dict[int, tuple[Any, _Told]]()
+    # Any error: an object may be anyone's, and a search need not fail for what is said of it.
+    with contextlib.suppress(Exception):
+        _Walk(begun=begun).identity(value)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):
+            _Walk(begun=begun, ended=True).identity(value)
 
 
 def is_told(value: Any) -> bool:
@@ -64,14 +103,32 @@ def own_sources(value: Any) -> dict[str, str]:
     walk = _Walk()
     walk.identity(value)
     texts = own_texts(walk.code, [Path(place.rpartition(":")[0]) for place in walk.places])
-    return {
-        name: hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-        for name, text in texts.items()
-    }
+    return {name: _hash(text.encode()) for name, text in texts.items()}
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What was found of an object, and of what it is made of; code weakly, it may be the object."""
+
+    told: Any
+    untold: bool
+    code: tuple[weakref.ref[Any], ...]
+    places: tuple[str, ...]
+
+
+# Of objects that have changed within `as_before`, by their place: the object, a hash of what it
+# became, and what it was.
+_changed: dict[int, tuple[weakref.ref[Any], str, _Told]] = {}
 
 
 class _Walk:
     """Goes through a value and all that it is made of.
+
+    Args:
+        by_fields: A dataclass to tell by its fields.
+        begun: Is filled with what objects are, by their place; of one that has `ended`, what they
+            were.
+        ended: Whether what objects have become is remembered, for them to be as they were.
 
     Attributes:
         untold: Objects of which nothing but the class could be said.
@@ -79,11 +136,20 @@ class _Walk:
         places: Of classes that are named among settings.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        by_fields: Any = None,
+        begun: dict[int, tuple[Any, _Told]] | None = None,
+        ended: bool = False,
+    ) -> None:
         self.untold: list[Any] = []
         self.code: list[Any] = []
         self.places: list[str] = []
         self._above: list[Any] = []
+        self._by_fields = by_fields
+        self._begun = begun
+        self._ended = ended
 
     def identity(self, value: Any) -> Any:
         """See the function."""
@@ -112,12 +178,63 @@ class _Walk:
         if isinstance(value, set | frozenset) and not all(_is_number(item) for item in value):
             # Texts come in another order in every process.
             return sorted(map(self.identity, value), key=json.dumps)
+        start = len(self.untold), len(self.code), len(self.places)
+        told = self._told(value)
+        return self._as_it_was(value, told, *start)
+
+    def _told(self, value: Any) -> Any:
         self._note(value)
+        said = None if value is self._by_fields else _digest(value)
+        if said is not None:
+            return {"class": _name(type(value)), **said}
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             fields = dataclasses.fields(value)
             return {field.name: self.identity(getattr(value, field.name)) for field in fields}
+        if isinstance(value, np.ndarray) or _is_of_torch(value, "Tensor", "nn.Module"):
+            return {"class": _name(type(value)), **self._numbers(value)}
         text = repr(value)
         return text if not ADDRESS.search(text) else self._object(value)
+
+    def _as_it_was(self, value: Any, told: Any, untold: int, code: int, places: int) -> Any:
+        """What a value is, or was; the numbers are how many of each were found before it."""
+        place = id(value)
+        if self._ended and self._begun is not None and place in self._begun:
+            was = self._begun[place][1]
+            _changed.pop(place, None)
+            if told != was.told:
+                with contextlib.suppress(TypeError):  # it cannot be referred to: another one, then
+                    kept = weakref.ref(value, lambda _: _changed.pop(place, None))
+                    _changed[place] = (kept, _hash(told), was)
+        there = _changed.get(place)
+        if there is not None and there[0]() is value and there[1] == _hash(told):
+            was = there[2]
+            self.untold[untold:] = [value] if was.untold else []
+            self.code[code:] = [one for one in (ref() for ref in was.code) if one is not None]
+            self.places[places:] = was.places
+            told = was.told
+        if self._begun is not None and not self._ended:
+            refs = tuple(map(weakref.ref, self.code[code:]))
+            found = _Told(told, len(self.untold) > untold, refs, tuple(self.places[places:]))
+            self._begun.setdefault(place, (value, found))
+        return told
+
+    def _numbers(self, value: Any) -> dict[str, Any]:
+        """Of an array or a tensor its type, its shape and a hash; of a module a hash alone."""
+        if isinstance(value, np.ndarray) and value.dtype.hasobject:
+            return {"shape": list(value.shape), "items": self.identity(value.tolist())}
+        if isinstance(value, np.ndarray):
+            found = {"type": str(value.dtype), "shape": list(value.shape)}
+            return {**found, "digest": _hash(value.tobytes())}
+        if _is_of_torch(value, "nn.Module"):
+            # Weights, buffers, settings and modules within.
+            return {"digest": _hash(self._mapping(attributes(value)))}
+        found = {"type": str(value.dtype), "shape": list(value.shape)}
+        try:
+            flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+            return {**found, "digest": _hash(flat.view(sys.modules["torch"].uint8).numpy())}
+        except (RuntimeError, NotImplementedError):  # sparse, quantised, without memory
+            self.untold.append(value)
+            return found
 
     def _mapping(self, value: Mapping[Any, Any]) -> dict[Any, Any]:
         return {
@@ -136,8 +253,8 @@ class _Walk:
         if callable(value) and isinstance(getattr(value, "__qualname__", None), str):
             return self._function(value)
         name = _name(type(value))
-        if digest := _digest(value):
-            return {"class": name, "digest": digest}
+        if type(value).__module__.startswith(HANDED):
+            return name
         if isinstance(value, Mapping):
             return {"class": name, **self._mapping(value)}
         parts = attributes(value)
@@ -182,11 +299,35 @@ def _name(made: Any) -> str:
     return f"{module_title(str(getattr(made, '__module__', None)))}:{made.__qualname__}"
 
 
-def _digest(value: Any) -> str:
-    """What it says of its own content, such as a model's weights; "" if it says nothing."""
-    said = getattr(value, "digest", None) or getattr(value, "fingerprint", None)
-    said = getattr(said, "digest", said)
-    return said if isinstance(said, str) else ""
+def _digest(value: Any) -> dict[str, str] | None:
+    """What it says of its own content, such as a model's weights; None if it says nothing."""
+    for name in ("digest", "fingerprint"):
+        stated = inspect.getattr_static(type(value), name, None)
+        if isinstance(stated, property | functools.cached_property):
+            with contextlib.suppress(Exception):  # whatever a person's property raises
+                said = getattr(value, name)
+                said = getattr(said, "digest", said)
+                # A task's says nothing of its examples.
+                examples = getattr(getattr(value, "splits", None), "digest", None)
+                if isinstance(said, str):
+                    found = {"digest": said}
+                    return found | {"examples": examples} if examples else found
+    return None
+
+
+def _hash(value: Any) -> str:
+    """Of bytes, or of JSON values."""
+    if not isinstance(value, bytes | np.ndarray):
+        value = json.dumps(value).encode()
+    return hashlib.blake2b(value, digest_size=8).hexdigest()
+
+
+def _is_of_torch(value: Any, *names: str) -> bool:
+    """Whether it is of one of torch's classes; where torch is not imported, nothing is."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(
+        value, tuple(operator.attrgetter(name)(torch) for name in names)
+    )
 
 
 def _is_plain(value: Any) -> bool:

@@ -129,7 +129,7 @@ class PlannedSearch:
 
 def _finite(settings: Any) -> Any:
     """What a method or a budget is, without infinities of its own, which JSON does not have."""
-    told = identity(settings)
+    told = identity(settings, by_fields=True)
     if not dataclasses.is_dataclass(settings):
         return told
     known = recorded(settings)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import gc
+import hashlib
 import json
 import linecache
 import re
 import sys
 import threading
 import types
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +19,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from small_experiments import task
 from tiny import tiny_lm
 
-from rlprompt._utils.identity import identity, is_told, own_sources
+from rlprompt._utils.identity import as_before, identity, is_told, own_sources
 from rlprompt._utils.plugins import load_object
 from rlprompt.models.writing import LocalWriter
 
@@ -72,6 +77,11 @@ LEARN = {
     "closure": {"learn": "...", "rate": 0.5},
     "defaults": {"step": 3},
 }
+TASK = {
+    "class": "rlprompt.tasks.classification:ClassificationTask",
+    "digest": task().fingerprint,
+    "examples": task().splits.digest,
+}
 DIGEST = tiny_lm().fingerprint.digest
 TOLD = [
     (1.5, 1.5),
@@ -110,6 +120,21 @@ TOLD = [
         Own(lm=tiny_lm()),
         {"class": OWN, "lm": {"class": "rlprompt.models.lm:FrozenLM", "digest": DIGEST}},
     ),
+    # A dataclass with hundreds of examples.
+    (Own(task=task()), {"class": OWN, "task": TASK}),
+    (
+        np.arange(2.0),
+        {
+            "class": "numpy:ndarray",
+            "type": "float64",
+            "shape": [2],
+            "digest": hashlib.blake2b(np.arange(2.0).tobytes(), digest_size=8).hexdigest(),
+        },
+    ),
+    (
+        np.array([bound, None]),
+        {"class": "numpy:ndarray", "shape": [2], "items": [f"{HERE}:bound", None]},
+    ),
 ]
 
 
@@ -132,6 +157,131 @@ def test_functions_of_one_name_are_told_apart_by_what_they_have_taken_along() ->
     assert identity(bound(0.5)) != identity(bound(0.7))
     assert identity(bound(0.5)) != identity(bound(0.5, step=4))
     assert identity(bound(0.5)) == identity(bound(0.5))
+
+
+def bits(value: torch.Tensor) -> torch.Tensor:
+    return value.to(torch.bfloat16).requires_grad_()
+
+
+def linear(value: torch.Tensor) -> torch.nn.Module:
+    made = torch.nn.Sequential(torch.nn.Linear(50, 100, bias=False))
+    made[0].weight = torch.nn.Parameter(value.reshape(100, 50).clone())
+    return made
+
+
+def norm(value: torch.Tensor) -> torch.nn.Module:
+    made = torch.nn.BatchNorm1d(5000)
+    made.running_mean = value.clone()
+    return made
+
+
+@pytest.mark.parametrize(
+    "made", [torch.Tensor.numpy, torch.Tensor.clone, bits, linear, norm, torch.Tensor.to_sparse]
+)
+def test_of_many_numbers_each_counts(made: Callable[[torch.Tensor], Any]) -> None:
+    values = torch.arange(5000.0) + 1
+    edited = values.clone()
+    edited[2500] = 7
+    if made is torch.Tensor.to_sparse:
+        assert not is_told(made(values))  # of these we cannot say, and know it
+        return
+    assert is_told(made(values))
+    assert identity(made(values)) == identity(made(values))
+    assert identity(made(values)) != identity(made(edited))
+    assert len(json.dumps(identity(made(values)))) < 200
+
+
+@dataclass
+class Named:
+    digest: str
+    rate: float
+
+
+class Short:
+    def __init__(self, rate: float) -> None:
+        self.rate, self.digest = rate, "the same"
+
+
+@dataclass
+class Hashed:
+    rate: float
+
+    @property
+    def digest(self) -> str:
+        return f"of {self.rate}"
+
+
+def test_a_field_that_is_called_digest_is_one_of_others() -> None:
+    assert identity(Named("x", 0.5)) == {"digest": "x", "rate": 0.5}
+    assert identity(Short(0.5)) != identity(Short(0.7))
+    assert identity(Hashed(0.5)) == {"class": f"{HERE}:Hashed", "digest": "of 0.5"}
+    assert identity(Hashed(0.5), by_fields=True) == {"rate": 0.5}
+
+
+class TestAsBefore:
+    """What a search leaves in its method is no other method; what a person changes is."""
+
+    def test_an_object_is_as_it_was_wherever_it_is(self) -> None:
+        loop = Own(rate=0.5, returns=[], net=linear(torch.arange(5000.0)))
+        before, told = identity(loop), identity([Fields(loop), loop.play])
+        sources = own_sources(loop)
+        for number in range(2):
+            with as_before(Fields(loop)):
+                loop.returns.append(number)  # type: ignore[attr-defined]
+                loop.latest = [threading.Lock(), slotted]  # type: ignore[attr-defined]
+                loop.net.weight = None  # type: ignore[attr-defined]
+            assert identity(loop) == before
+            assert identity([Fields(loop), loop.play]) == told
+            assert is_told(loop)
+            assert own_sources(loop) == sources
+
+    def test_so_are_a_closure_a_partial_and_a_dataclass(self) -> None:
+        kept: list[int] = []
+
+        def learn() -> list[int]:
+            return kept
+
+        fields = Fields([])
+        for value, change in (
+            (learn, kept.append),
+            (functools.partial(learn, kept), kept.append),
+            (fields, fields.of.append),
+        ):
+            before = identity(value)
+            with as_before(value):
+                change(1)
+            assert identity(value) == before
+
+    def test_a_setting_that_is_changed_since_makes_it_another(self) -> None:
+        loop = Own(rate=0.5, returns=[])
+        with as_before(loop):
+            loop.returns.append(1)  # type: ignore[attr-defined]
+        loop.rate = 0.7  # type: ignore[attr-defined]
+        after = {"class": OWN, "rate": 0.7, "returns": [1]}
+        assert identity(loop) == after
+        with as_before(loop):
+            loop.returns.append(2)  # type: ignore[attr-defined]
+        assert identity(loop) == after
+        assert identity(Own(rate=0.5, returns=[])) == {"class": OWN, "rate": 0.5, "returns": []}
+
+    def test_what_cannot_be_said_of_it_stops_no_search(self) -> None:
+        class Unsaid:
+            def __repr__(self) -> str:
+                raise OSError("no")
+
+        with as_before(Unsaid()):
+            pass
+        with pytest.raises(KeyError), as_before(Own()):
+            raise KeyError
+
+    def test_nothing_is_held(self) -> None:
+        loop = Own(returns=[])
+        with as_before(loop):
+            loop.returns.append(bound(0.5))  # type: ignore[attr-defined]
+        gone = weakref.ref(loop)
+        del loop
+        gc.collect()
+        assert gone() is None
 
 
 def test_a_file_that_was_run_goes_by_its_own_name(tmp_path: Path) -> None:
@@ -200,3 +350,65 @@ class TestSources:
             found.append(own_sources(names["Loop"]()))
         assert list(found[0]) == list(found[1]) == ["Loop"]
         assert found[0] != found[1]
+
+    def test_two_lambdas_of_a_notebook_count_both(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys.modules["__main__"], "__file__", None, raising=False)
+        found = []
+        for first in (1, 2):
+            code = f"pair = [\n    lambda: {first},\n    lambda: 3,\n]\n"
+            cell = f"<cell of {first}>"
+            linecache.cache[cell] = (len(code), None, code.splitlines(keepends=True), cell)
+            names: dict[str, Any] = {"__name__": "__main__"}
+            exec(compile(code, cell, "exec"), names)
+            found.append(own_sources(names["pair"]))
+        assert list(found[0]) == list(found[1]) == ["<lambda>"]
+        assert found[0] != found[1]
+
+    SCRIPT = """\
+from base import Base
+import numpy as np
+
+RATE = 0.5
+SEEDS = [0, 1]
+
+def helper(x):
+    return x * RATE  # of it
+
+class Loop(Base):
+    def go(self):
+        return [helper(x) for x in range(3)]
+
+loop = Loop()
+if __name__ == "__main__":
+    x = SEEDS
+"""
+
+    @pytest.mark.parametrize(
+        ("old", "new", "counts"),
+        [
+            ("SEEDS = [0, 1]", "SEEDS = [0, 1, 2]", False),
+            ("import numpy as np", "# a comment", False),
+            ("x = SEEDS", "x = SEEDS[:1]", False),
+            ("range(3)", "range(4)", True),
+            ("# of it", "# a comment of what it uses", True),
+            ("RATE = 0.5", "RATE = 0.7", True),
+        ],
+    )
+    def test_of_a_script_counts_what_is_used(
+        self, loops: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, counts: bool
+    ) -> None:
+        file = loops.parent / "script.py"
+        monkeypatch.setattr(sys.modules["__main__"], "__file__", str(file), raising=False)
+        monkeypatch.syspath_prepend(str(loops.parent))
+        found = []
+        for text in (self.SCRIPT, self.SCRIPT.replace(old, new)):
+            file.write_text(text)
+            sys.modules.pop("base", None)
+            names: dict[str, Any] = {"__name__": "__main__"}
+            exec(compile(text, file, "exec"), names)
+            monkeypatch.setitem(vars(sys.modules["__main__"]), "Loop", names["Loop"])
+            found.append(own_sources(names["loop"]))
+        assert list(found[0]) == ["base.py", "pack/__init__.py", "pack/deep.py", "script.py"]
+        assert {name for name in found[0] if found[0][name] != found[1][name]} == (
+            {"script.py"} if counts else set()
+        )
