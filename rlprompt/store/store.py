@@ -46,6 +46,8 @@ FILE = "study.sqlite"
 SOURCE = "source"
 # The document that says what computed something of a study.
 ENVIRONMENTS = "environments"
+# Characters of a value that a message shows.
+SHOWN = 160
 
 # So many batches at a time: a long run need not fit into memory.
 _PAGE = """
@@ -410,7 +412,18 @@ def differences(
         ]
     if there == now:
         return []
-    return [f"{path}: {json.dumps(there)} {words[0]}, {json.dumps(now)} {words[1]}"]
+    old, new = _shortened(json.dumps(there), json.dumps(now))
+    return [f"{path}: {old} {words[0]}, {new} {words[1]}"]
+
+
+def _shortened(*texts: str) -> Iterator[str]:
+    """Two texts that are long, around where they begin to differ."""
+    pairs = enumerate(zip(*texts, strict=False))
+    same = next((place for place, (a, b) in pairs if a != b), min(map(len, texts)))
+    start = max(0, same - SHOWN // 4) if max(map(len, texts)) > SHOWN else 0
+    for text in texts:
+        before, after = "..." * (start > 0), "..." * (start + SHOWN < len(text))
+        yield f"{before}{text[start : start + SHOWN]}{after}"
 
 
 def lacks_config(
@@ -458,9 +471,7 @@ def _run_differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def _changes(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """How a run is another than it was."""
     lines = differences({**there, SOURCE: None}, {**now, SOURCE: None})
-    old, new = there.get(SOURCE), now.get(SOURCE)
-    if old is None or new is None:  # one of them was not looked at
-        return lines
+    old, new = there.get(SOURCE, {}), now.get(SOURCE, {})
     method = now.get("optimiser")
     for file in dict.fromkeys((*old, *new)):
         if file not in new:

@@ -41,11 +41,13 @@ class Run:
         search: Which.
         result: What it found, in part if its status is not `finished`.
         error: What ended it, in a line, or "".
+        source: Hashes of the files of a person's own that its method was made of, by name.
     """
 
     search: PlannedSearch
     result: Result
     error: str = ""
+    source: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def optimiser(self) -> str:
@@ -279,6 +281,6 @@ def _run_entry(run: Run) -> RunEntry:
         best_train_reward=result.trace[-1][1] if result.trace else None,
         mean_sampled_reward=None if math.isnan(result.mean_reward) else result.mean_reward,
         settings=dict(result.settings),
-        source=planned.source,
+        source=dict(run.source),
         file=f"runs/{planned.name}.json",
     )

@@ -14,8 +14,9 @@ from typing import Any
 from rlprompt._utils.files import write_atomically
 from rlprompt._utils.text import file_part
 from rlprompt.config.schema import PASSING, RANDOM, Config
+from rlprompt.search.result import Result
 from rlprompt.store.database import StoreError
-from rlprompt.store.store import FILE, Store
+from rlprompt.store.store import FILE, SOURCE, Store, StoredRun
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.baselines import Controls, controls_of, score_controls, train_references
 from rlprompt.studies.comparison import Comparison, Run, Section
@@ -273,13 +274,18 @@ def kept_dtypes(config: Config, store: Store) -> list[str]:
 def _kept(queue: SearchQueue, grid: Mapping[str, PlannedSearch], last: Run | None) -> list[Run]:
     """What the store holds of runs that have ended, whoever did them, and the last one."""
     runs = {
-        run.name: Run(grid[run.name], run.result, run.error)
+        run.name: _ended(grid[run.name], run, run.result)
         for run in queue.store.runs()
         if run.result is not None
     }
     if last is not None:
         runs.setdefault(last.search.name, last)
     return [runs[name] for name in grid if name in runs]
+
+
+def _ended(search: PlannedSearch, kept: StoredRun, result: Result) -> Run:
+    """A search with what came of it, and the files that it was planned with, as they were then."""
+    return Run(search, result, kept.error, kept.spec.get(SOURCE, {}))
 
 
 def _sections(
@@ -316,7 +322,7 @@ def _done_elsewhere(
             if kept.error:
                 _write_error(out, key, details)
             if kept.result is not None:
-                yield Run(grid[key], kept.result, kept.error)
+                yield _ended(grid[key], kept, kept.result)
 
 
 def _write_error(out: Path, name: str, details: str) -> None:
@@ -327,7 +333,8 @@ def _write_error(out: Path, name: str, details: str) -> None:
 
 def _run(queue: SearchQueue, search: PlannedSearch, watcher: Watcher, out: Path) -> Run:
     try:
-        return Run(search, queue.run(search.name, watcher.update))
+        result = queue.run(search.name, watcher.update)
+        return Run(search, result, source=search.source)  # as it was planned, or opening refused it
     # Any error: an optimiser may come from anyone, and the other searches must not be lost with
     # it. Nothing is hidden: it is reported, kept with its traceback, and decides the exit code.
     except Exception:
@@ -335,4 +342,4 @@ def _run(queue: SearchQueue, search: PlannedSearch, watcher: Watcher, out: Path)
         if kept.result is None:
             raise
         _write_error(out, search.name, traceback.format_exc())
-        return Run(search, kept.result, kept.error)
+        return _ended(search, kept, kept.result)

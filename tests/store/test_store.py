@@ -239,31 +239,36 @@ def test_a_changed_study_is_refused_with_the_difference(path: Path) -> None:
     ]
 
 
-def test_an_edited_file_of_a_method_is_named_and_one_that_was_not_looked_at_is_not(
-    path: Path,
-) -> None:
+def test_an_edited_file_of_a_method_is_named(path: Path) -> None:
     def planned(*seeds: int, **source: str) -> tuple[dict[str, Any], dict[str, Any]]:
         spec = {"optimiser": "Mine", "settings": {}, **({"source": source} if source else {})}
         return {"seeds": list(seeds)}, {
             f"mine-seed{seed}": {**spec, "seed": seed} for seed in seeds
         }
 
-    # Of a study of an older version nothing is known, and it stays as it is.
+    begun = {"mine.py": "a", "b.py": "b"}
     with Store(path) as store:
-        store.plan(*planned(0))
-        store.plan(*planned(0, **{"mine.py": "a"}))
-        assert "source" not in store.run("mine-seed0").spec
-        store.plan(*planned(0, 1, **{"mine.py": "a", "b.py": "b"}))
-        config, runs = planned(0, 1, **{"mine.py": "a", "b.py": "b"})
-        assert store.spec == {"config": config, "runs": {**runs, **planned(0)[1]}}
-        lines = (
-            r"settings:\n  mine.py, which Mine is made of, has changed since\n"
-            r"  b.py is no part of Mine any more\n  c.py is a part of Mine now and was not\nUndo"
-        )
-        for seeds in ((0, 1), (0, 1, 2)):
-            with pytest.raises(StoreError, match=lines):
-                store.plan(*planned(*seeds, **{"mine.py": "b", "c.py": "c"}))
-        store.plan(*planned(0, 1))
+        store.plan(*planned(0, **begun))
+        store.plan(*planned(0, 1, **begun))
+        for now, lines in (
+            (
+                {"mine.py": "b", "c.py": "c"},
+                r"mine.py, which Mine is made of, has changed since\n"
+                r"  b.py is no part of Mine any more\n  c.py is a part of Mine now and was not",
+            ),
+            ({}, r"mine.py is no part of Mine any more\n  b.py is no part of Mine any more"),
+        ):
+            for seeds in ((0, 1), (0, 1, 2)):
+                with pytest.raises(StoreError, match=rf"settings:\n  {lines}\nUndo"):
+                    store.plan(*planned(*seeds, **now))
+
+
+def test_long_values_are_shown_where_they_begin_to_differ() -> None:
+    (line,) = differences({"a": list(range(1000))}, {"a": [*range(998), 0, 999]})
+    start = "...990, 991, 992, 993, 994, 995, 996, 997, "
+    assert line == f"a: {start}998, 999] before, {start}0, 999] now"
+    assert differences({"a": "x" * 150}, {"a": ""}) == [f'a: "{"x" * 150}" before, "" now']
+    assert len(differences({"a": "x" * 5000}, {"a": ""})[0]) < 200
 
 
 def test_more_seeds_do_not_hide_what_else_has_changed(path: Path) -> None:

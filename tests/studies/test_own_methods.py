@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import ROWS, rlprompt, save, write_config, write_data
-from small_experiments import task
+from small_experiments import experiment, task
 from tiny import tiny_lm
 
+from rlprompt.agents.play import Play
 from rlprompt.config.registry import entries, make_optimiser
 from rlprompt.search.budget import Budget
-from rlprompt.search.optimiser import LATER, resolved
+from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE, SOURCE, Store, as_json
 from rlprompt.store.summary import read_summary
 from rlprompt.studies.planned_search import PlannedSearch
+from rlprompt.studies.run import compare
 
 METHODS = """
 import os
@@ -177,13 +180,106 @@ def test_an_edited_file_of_theirs_is_another_study(folder: Path) -> None:
     assert len(answers(folder)) == 2 * len(there)
 
 
+class Loop:
+    """Keeps what it has seen."""
+
+    def __init__(self, rate: float = 0.5) -> None:
+        self.rate, self.returns, self.env = rate, list[float](), None
+
+    def __call__(self, env: Any) -> None:
+        self.env = env
+        while True:
+            env.reset()
+            reward, terminated = 0.0, False
+            while not terminated:
+                _, reward, terminated, _, _ = env.step(env.action_space.sample())
+            self.returns.append(reward)
+
+
+def looped() -> Any:
+    returns, own = list[float](), Loop()
+
+    def learn(env: Any) -> None:
+        returns.append(len(own.returns))
+        own(env)
+
+    return learn
+
+
+@pytest.mark.parametrize("made", [Loop, looped])
+def test_a_loop_that_keeps_something_is_the_same_study_after_its_searches(
+    made: Any, tmp_path: Path
+) -> None:
+    loop, out = made(), tmp_path / "out"
+
+    def again(folder: Path = out) -> list[int]:
+        """A cell of a notebook, which makes a method of the loop each time."""
+        made = experiment(optimisers={"loop": Play(loop)}, seeds=(0, 1), length=2)
+        return [run.result.rows for run in compare(made, folder).runs]
+
+    rows = again()
+    assert again() == rows
+    assert again(tmp_path / "other") == rows
+    with Store(out / FILE, read_only=True) as store:
+        first, second = store.runs()
+    assert first.spec["settings"] == second.spec["settings"]
+    assert first.result is not None
+    assert second.result is not None
+    assert first.result.settings == second.result.settings
+    (entry, _) = read_summary(out).runs
+    assert entry.source == first.spec[SOURCE]
+
+
+def test_a_loop_that_was_changed_since_is_another_study(tmp_path: Path) -> None:
+    loop = Loop()
+    made = experiment(optimisers={"loop": Play(loop)}, length=2, budget=400)
+    compare(made, tmp_path)
+    loop.rate = 0.7
+    with pytest.raises(StoreError, match=r"settings:\n  .*rate: 0.5 before, 0.7 now\n") as caught:
+        compare(made, tmp_path)
+    assert max(map(len, str(caught.value).splitlines())) < 500
+
+
+def test_a_summary_says_which_files_a_run_was_planned_with(tmp_path: Path) -> None:
+    found = compare(experiment(optimisers={"loop": Play(Loop())}, length=2), tmp_path)
+    (section,) = found.sections
+    run = replace(section.runs[0], source={"loop.py": "as it was then"})
+    (entry,) = replace(found, sections=(replace(section, runs=(run,)),)).summary().runs
+    assert entry.source == {"loop.py": "as it was then"}
+
+
+# Of each of our methods a hash of the settings that a study records of it where none is given:
+# another one makes every study with it a different one (see `LATER`).
+SETTINGS = {
+    "bbt-v2": "181d6090bb0eaf57",
+    "bdpl": "3ff53cf759383132",
+    "cma-es": "059da2df641f85d6",
+    "demonstrations": "c0259227881667df",
+    "differential-evolution": "93009ff15b98b3cf",
+    "gcg": "d63d9d2ad50ae14d",
+    "genetic": "24fcc94f8f1e7db1",
+    "greedy": "48285a576ca99e3b",
+    "grow": "77240ce7fcbb6716",
+    "instructions": "3ed4655eb7da73af",
+    "ppo": "f8fcf65da873b671",
+    "ppo-edit": "0084497208f08f77",
+    "ppo-soft": "4935391aa44d2b6b",
+    "prefix": "b4676b93440706cc",
+    "random": "f757c4eb6d0e399a",
+    "random-soft": "54786863ea0b5b1d",
+    "rl": "5c82b491722e0ff3",
+    "rl-soft": "99530e972eaa60ff",
+    "soft-prompt": "b4676b93440706cc",
+    "soft-q": "ab797d45447c502d",
+}
+
+
 @pytest.mark.parametrize("name", sorted(entries("optimiser")))
 def test_our_own_methods_are_in_a_study_as_they_ever_were(name: str) -> None:
     optimiser: Any = make_optimiser(name, {})
     planned = PlannedSearch(task(), tiny_lm(), optimiser, Budget(8, target=0.5), 0, 3, ())
-    whole: Any = resolved(optimiser)
-    later = {one.name for one in dataclasses.fields(whole) if one.metadata == LATER}
-    fields = {k: value for k, value in dataclasses.asdict(whole).items() if k not in later}
-    assert as_json(planned.spec["settings"]) == json.loads(json.dumps(fields, default=repr))
+    settings = json.dumps(as_json(planned.spec["settings"]), sort_keys=True)
+    hashed = hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()
+    assert hashed == SETTINGS.get(name), settings
     assert planned.spec["budget"] == {"rows": 8, "target": 0.5}  # and no infinities
     assert SOURCE not in planned.spec
