@@ -24,7 +24,7 @@ Proposals = Generator[Sequence[Prompt], Evaluation, None]
 """What `AskTell.ask` gives: it yields prompts, and is sent what they earned."""
 
 LATER: Mapping[str, bool] = {"later": True}
-"""`metadata` of a setting that a method got when there were results without it: see `recorded`."""
+"""`metadata` of a setting that a later version adds to a method: see `recorded`."""
 
 
 @runtime_checkable
@@ -117,7 +117,8 @@ def recorded(settings: Any) -> dict[str, Any]:
     """The settings of a dataclass that results and studies record, by name.
 
     All of them; but of those that came `LATER` only what is not the default, so that a search as it
-    was before is the same search, and a study that was begun then goes on.
+    was before has the same settings, and by them is the same search: a study that a version without
+    the setting began goes on, unless that version told models or tasks by less.
 
     >>> from dataclasses import dataclass, field
     >>> @dataclass(frozen=True)
