@@ -371,28 +371,29 @@ def _bleu(name: str, _: str, *, tokenize: str = "") -> Metric:
     """
     sacrebleu = _package("sacrebleu")
     made: Any = _package("sacrebleu.metrics").BLEU
-
-    @functools.cache
-    def scorer(tokeniser: str) -> Any:
-        return made(effective_order=True, tokenize=tokeniser)
-
     if tokenize:
         if tokenize not in made.TOKENIZERS:
             raise ValueError(
                 f"metric {name}: tokenize is {tokenize!r}{advice(tokenize, tuple(made.TOKENIZERS))}"
             )
         try:
-            scorer(tokenize)
+            _bleu_scorer(tokenize)
         except (ImportError, RuntimeError) as error:
             raise ValueError(
                 f"metric {name}: the tokeniser {tokenize} cannot be used: {error_line(error)}"
             ) from error
 
     def score(output: str, right: Sequence[str]) -> float:
-        return _sacrebleu(scorer(tokenize or bleu_tokeniser(right)), output, right)
+        return _sacrebleu(_bleu_scorer(tokenize or bleu_tokeniser(right)), output, right)
 
     version = f"sacrebleu {sacrebleu.__version__}, {tokenize or WORDS_READ}"
     return Metric(name, score, version)
+
+
+@functools.cache
+def _bleu_scorer(tokeniser: str) -> Any:
+    """Of the module: a metric goes to other machines with all that is made within it."""
+    return _package("sacrebleu.metrics").BLEU(effective_order=True, tokenize=tokeniser)
 
 
 def _chrf(name: str, _: str) -> Metric:

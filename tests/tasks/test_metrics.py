@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -392,6 +393,22 @@ def test_every_answer_is_valued_by_itself_within_0_and_1(
     values = found(outputs, references)
     assert all(0 <= v <= 1 for v in values)
     assert found(outputs[::-1], references[::-1]) == values[::-1]
+
+
+OTHERS = ["regex:[0-9]", "json:SCHEMA", {"name": "bleu", "tokenize": "char"}]
+
+
+@pytest.mark.parametrize(
+    "spec", [n for n in METRICS if n not in ("regex", "judge")] + OTHERS, ids=str
+)
+def test_every_metric_can_be_sent_to_another_process(spec: Any, tmp_path: Path) -> None:
+    """As Ray sends a task, before and after it was used."""
+    (schema := tmp_path / "schema.json").write_text('{"type": "object", "required": ["n"]}')
+    made = metric(spec.replace("SCHEMA", str(schema)) if isinstance(spec, str) else spec)
+    pairs = ["the cat 7", '{"n": 1}'], ["a cat 7", "{}"]
+    for _ in range(2):
+        again = cloudpickle.loads(cloudpickle.dumps(made))
+        assert again(*pairs) == made(*pairs)
 
 
 @pytest.mark.parametrize(
