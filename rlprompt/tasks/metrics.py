@@ -45,7 +45,7 @@ Score = Callable[[str, Sequence[str]], float]
 # of cutting a text, and cannot be interrupted.
 MOST_MATCHED = 2000
 # How words and tokens are read, for fingerprints: whoever changes that raises the number.
-WORDS_READ = "words 2"
+WORDS_READ = "words 3"
 UNREADABLE = "which the metric {} cannot read"
 
 
@@ -259,7 +259,7 @@ def _number(name: str, _: str, *, tolerance: float = 0, take: str = "") -> Metri
             return "" if wanted(reference) is not None else UNREADABLE.format(name)
         return "where neither `####` nor `take` (first or last) says which of its numbers counts"
 
-    settings = f"tolerance {most.normalize()}, {take or 'last'}, whole numbers"
+    settings = f"tolerance {most.normalize()}, {take or 'last'}, whole numbers 2"
     return Metric(name, score, settings, fault=fault)
 
 
