@@ -54,6 +54,11 @@ def test_a_mixed_batch_is_answered_as_each_text_alone(
         assert sum(answer.chances.values()) == pytest.approx(1)
 
 
+def test_no_request_has_no_answer(lm: FrozenLM, exported: dict[str, ExportedPrompt]) -> None:
+    server = PromptServer(lm, exported)
+    assert server.classify([]) == server.generate([]) == server.answer([]) == []
+
+
 def test_each_answer_is_what_its_own_task_says(
     lm: FrozenLM, exported: dict[str, ExportedPrompt]
 ) -> None:
