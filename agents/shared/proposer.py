@@ -64,7 +64,9 @@ class Proposer:
         """Why a prompt is none of the space, said of it, or ""."""
         if found := self.space.banned(prompt.text):
             return f"uses {', '.join(map(repr, found))}, which `banned` forbids"
-        return f"has more tokens than the {self.space.at_most} allowed" * self.space.too_long(prompt.text)
+        if self.space.too_long(prompt.text):
+            return f"has more tokens than the {self.space.at_most} allowed"
+        return ""
 
     def proposed(self, requests: Sequence[str]) -> list[TextPrompt]:
         """What comes of requests and was never seen."""

@@ -95,7 +95,8 @@ class ToyTask(Task):
         """See `Task.measure`: the answer is whether the prompt is worth more than the example."""
         rewards = self.rewards(lm, prompts, examples)
         worths, own = self._worths(prompts), _offsets(examples)
-        answers = [["more" if worth > one else "less" for one in own] for worth in worths]
+        more = worths[:, None] > own
+        answers = tuple(tuple("more" if one else "less" for one in row) for row in more)
         return Measured(rewards, rewards, answers)
 
     def rewards_with_grad(

@@ -127,7 +127,7 @@ class Told(Synthetic):
         rewards = self.rewards(lm, prompts, examples)
         own = [int(example.fields["text"].split()[-1]) / 10 for example in examples]
         worths = [self.worth(lm, prompt) for prompt in prompts]
-        answers = [["yes" if worth > one else "no" for one in own] for worth in worths]
+        answers = tuple(tuple("yes" if worth > one else "no" for one in own) for worth in worths)
         return Measured(rewards, rewards, answers)
 
 

@@ -56,7 +56,9 @@ def test_a_mixed_batch_is_answered_as_each_text_alone(
 
 def test_no_request_has_no_answer(lm: FrozenLM, exported: dict[str, ExportedPrompt]) -> None:
     server = PromptServer(lm, exported)
-    assert server.classify([]) == server.generate([]) == server.answer([]) == []
+    assert not server.classify([])
+    assert not server.generate([])
+    assert not server.answer([])
 
 
 def test_each_answer_is_what_its_own_task_says(

@@ -226,7 +226,7 @@ def test_what_counts_answers_is_planned_where_the_task_tells_them() -> None:
     class Tells(Closed):
         def measure(self, lm: FrozenLM, prompts: Any, examples: Any) -> Measured:
             rewards = self.rewards(lm, prompts, examples)
-            return Measured(rewards, rewards, [["good"] * len(examples)] * len(prompts))
+            return Measured(rewards, rewards, (("good",) * len(examples),) * len(prompts))
 
     plan = make_plan(experiment(task=Tells(), optimisers={"mine": Genetic(entropy=0.1)}))
     (mine,) = plan.searches

@@ -403,11 +403,11 @@ def test_every_answer_is_valued_by_itself_within_0_and_1(
     assert found(outputs[::-1], references[::-1]) == values[::-1]
 
 
-OTHERS = ["regex:[0-9]", "json:SCHEMA", {"name": "bleu", "tokenize": "char"}]
+OTHERS: list[Any] = ["regex:[0-9]", "json:SCHEMA", {"name": "bleu", "tokenize": "char"}]
 
 
 @pytest.mark.parametrize(
-    "spec", [n for n in METRICS if n not in ("regex", "judge")] + OTHERS, ids=str
+    "spec", [*(n for n in METRICS if n not in ("regex", "judge")), *OTHERS], ids=str
 )
 def test_every_metric_can_be_sent_to_another_process(spec: Any, tmp_path: Path) -> None:
     """As Ray sends a task, before and after it was used."""
