@@ -145,14 +145,16 @@ class Instructions:
 
     def _founders(self, proposer: Proposer) -> list[TextPrompt]:
         """The first population, not scored yet."""
-        task, starts = proposer.objective.task, proposer.space.starts
+        task, starts, why = proposer.objective.task, proposer.space.starts, ""
         if not starts and task.hand_prompt:
-            by_hand = [proposer.prompt(task.hand_prompt)]
-            starts = tuple(filter(proposer.space.contains, by_hand))
+            by_hand = proposer.prompt(task.hand_prompt)
+            why = proposer.obstacle(by_hand)
+            starts = () if why else (by_hand,)
         if not starts and not proposer.labelled:
             raise ValueError(
-                f"task {task.name!r} has no hand prompt to begin with, and its train examples no "
-                "answers that an instruction could be guessed from; give `start:`"
+                f"task {task.name!r} has no hand prompt to begin with{why and f' (its own {why})'},"
+                " and its train examples no answers that an instruction could be guessed from; "
+                "give `start:`"
             )
         proposer.seen.update(starts)
         pool, lacking = list(starts), self.population - len(starts)

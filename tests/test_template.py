@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import TinyKind, tiny_lm
 
+from rlprompt.config.tasks import ClassificationConfig
+from rlprompt.export.facts import Usage
 from rlprompt.models.lm import FrozenLM
 from rlprompt.template import Query, Template
 
@@ -179,13 +181,28 @@ class TestAnswerSpace:
     def test_only_what_changed_enters_hashes(self) -> None:
         words = ["good", " bad"]
         for text, space in (("{text} {prompt}", "auto"), ("{text} {prompt}\n", "auto")):
-            assert Template(text, space).changes(words) == ()  # type: ignore[arg-type]  # it is one
+            assert Template(text, space).changes(words) == ()
         assert Template("{text} {prompt}", " ").changes(words) == ()
         assert Template("{text} {prompt} (").changes(words) == ("good", " bad")
 
     def test_a_wrong_one_is_named(self) -> None:
         with pytest.raises(ValueError, match="answer_space is '_'; give auto, ' '"):
-            Template("{text} {prompt}", "_")  # type: ignore[arg-type]  # the mistake
+            Template("{text} {prompt}", "_")
+
+    @pytest.mark.parametrize("space", ["auto", " ", "", "\n", "\t ", "\u3000"])
+    def test_what_a_task_takes_a_config_and_an_export_take_too(self, space: str) -> None:
+        """Else a study that is paid for could not be exported."""
+        assert Template("{text} {prompt}", space).answer_space == space
+        facts = {"template": "{text} {prompt}", "answer_space": space}
+        assert Usage.model_validate(facts).made.answer_space == space
+        words = {"good": "good", "bad": "bad"}
+        task = {**facts, "data": "films.csv", "label_words": words}
+        assert ClassificationConfig.model_validate(task).answer_space == space
+
+    def test_a_wrong_one_of_a_config_is_named_alike(self) -> None:
+        task = {"data": "x.csv", "template": "{text} {prompt}", "label_words": {"a": "b", "c": "d"}}
+        with pytest.raises(ValueError, match="answer_space is '_'; give auto, ' '"):
+            ClassificationConfig.model_validate({**task, "answer_space": "_"})
 
 
 class TestSpecialTokens:

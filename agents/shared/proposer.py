@@ -60,6 +60,14 @@ class Proposer:
         """The prompt of an instruction, with the spaces that it takes along in the task."""
         return TextPrompt(self.objective.task.placed(self.objective.lm, instruction))
 
+    def obstacle(self, prompt: TextPrompt) -> str:
+        """Why a prompt is none of the space, said of it, or ""."""
+        if found := self.space.banned(prompt.text):
+            return f"uses {', '.join(map(repr, found))}, which `banned` forbids"
+        if self.space.too_long(prompt.text):
+            return f"has more tokens than the {self.space.at_most} allowed"
+        return ""
+
     def proposed(self, requests: Sequence[str]) -> list[TextPrompt]:
         """What comes of requests and was never seen."""
         unseen: list[TextPrompt] = []

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rlprompt.data.load import Example, Splits
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt
-from rlprompt.tasks.base import Task
+from rlprompt.tasks.base import Measured, Task
 from rlprompt.types import Floats, Loss
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class ToyTask(Task):
     """A reward that needs no model, for prompts of all kinds, with gradients.
 
     A token prompt earns the mean of its tokens' hidden worths, and a prompt of vectors minus half
-    their mean square, so that all have better and worse parts.
+    their mean square, so that all have better and worse parts. Answers are of two classes, by
+    prompt and example.
 
     >>> task = ToyTask(n_examples=2)
     >>> ones = SoftPrompt(np.ones((3, 32), np.float32))
@@ -88,6 +89,16 @@ class ToyTask(Task):
         self.asked((tuple(prompts), tuple(examples), None))
         return self._rewards(prompts, examples)
 
+    def measure(
+        self, lm: FrozenLM | None, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Measured:
+        """See `Task.measure`: the answer is whether the prompt is worth more than the example."""
+        rewards = self.rewards(lm, prompts, examples)
+        worths, own = self._worths(prompts), _offsets(examples)
+        more = worths[:, None] > own
+        answers = tuple(tuple("more" if one else "less" for one in row) for row in more)
+        return Measured(rewards, rewards, answers)
+
     def rewards_with_grad(
         self, lm: FrozenLM | None, prompts: Sequence[SoftPrompt], examples: Sequence[Example]
     ) -> tuple[Floats, NDArray[np.float32]]:
@@ -108,13 +119,19 @@ class ToyTask(Task):
         return self._rewards(prompts, examples), np.array(gradients, dtype=np.float32)
 
     def _rewards(self, prompts: Sequence[Prompt], examples: Sequence[Example]) -> Floats:
-        worths = np.array([0.0 if self.flat else _worth(prompt) for prompt in prompts])
-        offsets = np.array([_number(example.fields["text"]) for example in examples])
+        worths, offsets = self._worths(prompts), _offsets(examples)
         if self.scored_together:
             of_train = np.isin([one.fields["text"] for one in examples], self._train_texts)
             offsets -= of_train * (offsets @ of_train) / len(examples)
         rewards: Floats = worths[:, None] + offsets
         return rewards
+
+    def _worths(self, prompts: Sequence[Prompt]) -> Floats:
+        return np.array([0.0 if self.flat else _worth(prompt) for prompt in prompts])
+
+
+def _offsets(examples: Sequence[Example]) -> Floats:
+    return np.array([_number(example.fields["text"]) for example in examples])
 
 
 def _worth(prompt: Prompt) -> float:

@@ -145,7 +145,7 @@ class ClassificationConfig(_DrawConfig):
         calibration_strength: How much of it, 0 to 1.
         metric: What reports give: `accuracy`, `balanced_accuracy`, `macro_f1` or `mcc`.
         select_by: By what a prompt is picked on dev: its `reward`, or the `metric`.
-        answer_space: What stands between text and label word: `auto`, `" "` or `""` (`Template`).
+        answer_space: What stands between text and label word: `auto` or white space (`Template`).
     """
 
     hand_prompt: str | tuple[str, ...] = ""

@@ -19,8 +19,9 @@ LETTERS = string.ascii_uppercase
 AnswersFrom = Literal[0, 1]
 """The number of the first option, where answers are places."""
 
-# So many places without a 0 are worth a word: of 4 options, counted from 0, one file in ten.
-FEW_PLACES = 8
+# So rarely answers that are spread evenly have no 0: then it is worth a word, of 4 options from 11
+# answers on, of 10 from 29.
+CHANCE = 0.05
 
 
 class Options(NamedTuple):
@@ -132,6 +133,7 @@ class Places:
     first: AnswersFrom | None = None
     _n: int = field(default=0, init=False)
     _n_zeros: int = field(default=0, init=False)
+    _chance: float = field(default=1.0, init=False)  # of no 0 among so many, counted from 0
     _last: str = field(default="", init=False)  # answers, each the first of its kind
     _by_text: str = field(default="", init=False)
     _by_place: str = field(default="", init=False)
@@ -152,6 +154,7 @@ class Places:
                 self._by_place = self._by_place or what
         if inside or not is_text:
             self._n, self._n_zeros = self._n + 1, self._n_zeros + (int(named) == 0)
+            self._chance *= 1 - 1 / n
             if int(named) == n:
                 self._last = self._last or what
 
@@ -182,7 +185,7 @@ class Places:
                 f"{self._by_place}, the text of one and the place of another: numbers are read as "
                 "places; give letters if they are texts"
             )
-        if self.first is not None or self._n_zeros or self._n < FEW_PLACES:
+        if self.first is not None or self._n_zeros or self._chance >= CHANCE:
             return ""
         return (
             f"none of {self._n} answers is 0, the place of the first option: if they are counted "

@@ -150,7 +150,7 @@ class PromptServer:
         """The class of each text, all scored together.
 
         Args:
-            requests: Names and fields, one at least, of any prompts with label words.
+            requests: Names and fields, of any prompts with label words.
 
         Raises:
             ValueError: There is no such prompt, it has no label words, a field is missing, or a
@@ -161,7 +161,7 @@ class PromptServer:
         found: dict[int, Classified] = {}
         # As the task scores them: in 16 bits it makes a difference.
         overs: list[Over] = [*dict.fromkeys(one.verbaliser.over for one, _ in asked)]
-        for over in overs or ["candidates"]:
+        for over in overs:
             places = [i for i, (one, _) in enumerate(asked) if one.verbaliser.over == over]
             loglik = self.lm.score_pairs([pairs[i] for i in places], over=over)
             found |= {i: asked[i][0].answer(own) for i, own in zip(places, loglik, strict=True)}

@@ -107,7 +107,8 @@ def search(
             a range as many as the longest prompt has tokens. A text has any number, or in a range
             as many at most, and never more than the longest example leaves room for.
         banned: Ids and words that token prompts, texts, and starts of vectors, may not use. A text
-            uses a word where it stands by itself, in any case, and an id where its tokens have it.
+            uses a word where it stands by itself, in any case (in scripts without spaces anywhere),
+            and an id where its tokens have it.
         start: What to begin with: a text, a prompt, several, or a name. `vocabulary`: rows of
             random tokens for vectors (`SoftSpace.from_lm`), nothing for tokens. `hand`: the task's
             hand prompt. `label-words`: those of all classes. `common-words`, `task-words`: drawn of

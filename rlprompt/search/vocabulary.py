@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from typing import cast
 from weakref import WeakKeyDictionary
 
+from rlprompt._utils.scripts import is_unspaced
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 
@@ -30,8 +32,8 @@ def banned_tokens(lm: FrozenLM, prompt: TokenPrompt, banned: Collection[str | in
 def banned_in_texts(lm: FrozenLM, banned: Collection[str | int]) -> Callable[[str], list[str]]:
     """What tells which of the banned words and ids a text uses.
 
-    A word is used where it stands by itself, in any case, and beside letters where its own know no
-    case, as in Chinese. An id is used where the tokens of the text have it.
+    A word is used where it stands by itself, in any case, and anywhere in scripts that write no
+    spaces between words, as in Chinese. An id is used where the tokens of the text have it.
 
     Raises:
         ValueError: Ids are banned, and the model is on a server, whose tokens are not known here.
@@ -42,28 +44,40 @@ def banned_in_texts(lm: FrozenLM, banned: Collection[str | int]) -> Callable[[st
             f"`banned` has the id {min(ids)}, and {lm.name}, served by {lm.where}, does not tell "
             "which tokens a text has; ban words"
         )
-    patterns = {word: re.compile(_alone(word)) for word in sorted(words) if word}
+    sought = sorted(filter(None, words))
 
     def used(text: str) -> list[str]:
         folded = text.casefold()
-        found = [word for word, pattern in patterns.items() if pattern.search(folded)]
+        found = [word for word in sought if _stands_in(folded, word)]
         spelt = ids.intersection(lm.encode(text)) if ids else ()
         return found + [lm.decode([token]) for token in sorted(spelt)]
 
     return used
 
 
-def _alone(word: str) -> str:
-    """A pattern of a word, of any white space inside it, with no letter or digit at its ends.
+def _stands_in(text: str, word: str) -> bool:
+    """Whether a text has a word, with any white space inside it, as no part of a longer one.
 
-    >>> bool(re.search(_alone("it was"), "all in all it  was")), re.search(_alone("it"), "bit")
-    (True, None)
+    >>> _stands_in("all in all it  was", "it was"), _stands_in("a bit", "it")
+    (True, False)
     """
-    before, after = (
-        edge if char.isdigit() or char.lower() != char.upper() else ""
-        for edge, char in ((r"(?<!\w)", word[0]), (r"(?!\w)", word[-1]))
-    )
-    return before + r"\s+".join(map(re.escape, word.split())) + after
+    pattern = r"\s+".join(map(re.escape, word.split()))
+    # By looking ahead at each place, for one that is part of a word may overlap one that is not.
+    for found in re.finditer(f"(?=({pattern}))", text):
+        start, end = found.span(1)
+        before, after = text[start - 1 : start], text[end : end + 1]
+        begins = _goes_on(word[0]) and _goes_on(before)
+        if not begins and not (_goes_on(word[-1]) and _goes_on(after)):
+            return True
+    return False
+
+
+def _goes_on(character: str) -> bool:
+    """Whether a word may go on with a character: none, or of a script without spaces, does not."""
+    kind = unicodedata.category(character) if character else ""
+    if kind in ("Nd", "Lu", "Ll"):  # also those of the width of a Chinese character
+        return True
+    return character == "_" or (kind[:1] in ("L", "M", "N") and not is_unspaced(character))
 
 
 # Trying 49,152 tokens takes 2 s, and every search of a comparison asks.

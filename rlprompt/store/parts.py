@@ -343,9 +343,11 @@ def _check_same(kept: TaskEntry, other: TaskEntry, homes: str) -> None:
 
 def _one_model(kept: ModelEntry, other: ModelEntry, homes: str) -> ModelEntry:
     """A model with what both paid for it, refused where it is not the same."""
-    if kept.fingerprint != other.fingerprint:
-        lines = differences(kept.fingerprint, other.fingerprint, words=("in one", "in the other"))
-        if ("config" in kept.fingerprint) != ("config" in other.fingerprint):
+    # An older version did not write fields of which there is nothing to say.
+    one, two = ({k: v for k, v in e.fingerprint.items() if v} for e in (kept, other))
+    if one != two:
+        lines = differences(one, two, words=("in one", "in the other"))
+        if ("config" in one) != ("config" in two):
             lines.append(
                 "one was run by an older rlprompt, which hashed less of a model: run it again with "
                 "this version"

@@ -120,9 +120,9 @@ class Experiment:
             check_asked(self.task, self.lm)
         self.control_plans  # noqa: B018  # while the model is in memory
         self.budget.check_covers(self.task)
-        self._check_spaces()
         for name, optimiser in self.optimisers.items():
             check_task(optimiser, self.task, name)
+        self._check_spaces()
         needed = [prompt for p in self.control_plans if p.required for prompt in p.prompts]
         trained = [getattr(one, "length", 0) for one in self.references.values()]
         check_room(self.task, self.lm, max(longest, *map(len, needed), *trained))

@@ -13,12 +13,14 @@ from decimal import Decimal
 ANSWER_MARK = "####"
 # A plain, a no-break, a thin, a figure and a narrow no-break space.
 _SPACES = " \u00a0\u2009\u2007\u202f"
+# A hyphen and a minus, as a keyboard and as print write them.
+_SIGNS = "-\u2010\u2011\u2012\u2013\u2212"
 # Digits in groups of three, with commas between them or with spaces.
 _GROUPS = rf"\d{{1,3}}(?:(?:,\d{{3}})+|(?:[{_SPACES}]\d{{3}})+)(?!\d)"
 # A sign, where that is not between words or numbers; a currency; digits, with all that others
 # follow, which may be no number that is read, such as 3/4, 1.234.567 or a half behind a 5.
 _RUN = re.compile(
-    rf"((?:(?<![\w.)])[-+\u2212])?[$\u20ac\u00a3]?)"
+    rf"((?:(?<![\w.)])[{_SIGNS}+])?[$\u20ac\u00a3]?)"
     rf"((?:{_GROUPS}|\d+|(?<![\w.])\.\d+)(?:[.,/:^'\u2019\u2044_]\d+)*)"
     r"(?:[eE]([-+]?\d{1,3})(?!\w))?([\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079\u2150-\u2189]*)"
 )
@@ -41,7 +43,7 @@ def readings(text: str) -> list[Decimal | None]:
         parts = [digits] if _NUMBER.fullmatch(digits) else digits.split(",")
         values = [Decimal(re.sub(rf"[,{_SPACES}]", "", part)) for part in parts]
         values[-1] = values[-1].scaleb(int(power or 0))
-        values[0] = -values[0] if before[:1] in ("-", "\u2212") else values[0]
+        values[0] = -values[0] if before and before[0] in _SIGNS else values[0]
         found += values
     return found
 

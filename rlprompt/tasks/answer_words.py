@@ -47,7 +47,7 @@ def words(text: str, *, articles: bool = False, cased: bool = False) -> list[str
         articles: Whether `a`, `an` and `the` stay.
         cased: Whether capitals stay.
     """
-    text = unicodedata.normalize("NFC", text).translate(_TYPED)
+    text = _typed(text)
     text = text if cased else text.lower()
     kept = {match.start() for match in _OF_NUMBERS.finditer(text)}
     bare = "".join(c for i, c in enumerate(text) if c not in string.punctuation or i in kept)
@@ -63,7 +63,7 @@ def reading(reference: str, *, cased: bool = False) -> Callable[[str], list[str]
 
     But articles stay where nothing else is left of the reference or all that is are single
     letters, for A may be the answer; and where it is all punctuation, such as `+` or `<=`, both
-    are read as they are written, up to case and white space.
+    are read as they are written, up to case, white space and quotes and hyphens of print.
 
     >>> reading("A")("A."), reading("c a t")("C A T"), reading("a cat")("The cat")
     (['a'], ['c', 'a', 't'], ['cat'])
@@ -76,7 +76,7 @@ def reading(reference: str, *, cased: bool = False) -> Callable[[str], list[str]
     """
     usual, whole = words(reference), words(reference, articles=True)
     if not whole and reference.strip():
-        return lambda text: text.casefold().split()
+        return lambda text: _typed(text).casefold().split()
     if usual != whole and all(len(word) == 1 and word.isalpha() for word in usual):
         return functools.partial(words, articles=True, cased=cased)
     return words
@@ -109,6 +109,11 @@ def bleu_tokeniser(references: Iterable[str]) -> str:
         return "13a"
     names = (unicodedata.name(one[0], "") for one in alone)
     return "zh" if all(name.startswith(_CHINESE) for name in names) else "char"
+
+
+def _typed(text: str) -> str:
+    """A text with the quotes and hyphens of a keyboard, and one spelling of each letter."""
+    return unicodedata.normalize("NFC", text).translate(_TYPED)
 
 
 def _apart(characters: Iterable[str]) -> str:

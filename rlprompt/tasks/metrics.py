@@ -45,7 +45,7 @@ Score = Callable[[str, Sequence[str]], float]
 # of cutting a text, and cannot be interrupted.
 MOST_MATCHED = 2000
 # How words and tokens are read, for fingerprints: whoever changes that raises the number.
-WORDS_READ = "words 2"
+WORDS_READ = "words 3"
 UNREADABLE = "which the metric {} cannot read"
 
 
@@ -259,7 +259,7 @@ def _number(name: str, _: str, *, tolerance: float = 0, take: str = "") -> Metri
             return "" if wanted(reference) is not None else UNREADABLE.format(name)
         return "where neither `####` nor `take` (first or last) says which of its numbers counts"
 
-    settings = f"tolerance {most.normalize()}, {take or 'last'}, whole numbers"
+    settings = f"tolerance {most.normalize()}, {take or 'last'}, whole numbers 2"
     return Metric(name, score, settings, fault=fault)
 
 
@@ -371,28 +371,29 @@ def _bleu(name: str, _: str, *, tokenize: str = "") -> Metric:
     """
     sacrebleu = _package("sacrebleu")
     made: Any = _package("sacrebleu.metrics").BLEU
-
-    @functools.cache
-    def scorer(tokeniser: str) -> Any:
-        return made(effective_order=True, tokenize=tokeniser)
-
     if tokenize:
         if tokenize not in made.TOKENIZERS:
             raise ValueError(
                 f"metric {name}: tokenize is {tokenize!r}{advice(tokenize, tuple(made.TOKENIZERS))}"
             )
         try:
-            scorer(tokenize)
+            _bleu_scorer(tokenize)
         except (ImportError, RuntimeError) as error:
             raise ValueError(
                 f"metric {name}: the tokeniser {tokenize} cannot be used: {error_line(error)}"
             ) from error
 
     def score(output: str, right: Sequence[str]) -> float:
-        return _sacrebleu(scorer(tokenize or bleu_tokeniser(right)), output, right)
+        return _sacrebleu(_bleu_scorer(tokenize or bleu_tokeniser(right)), output, right)
 
     version = f"sacrebleu {sacrebleu.__version__}, {tokenize or WORDS_READ}"
     return Metric(name, score, version)
+
+
+@functools.cache
+def _bleu_scorer(tokeniser: str) -> Any:
+    """Of the module: a metric goes to other machines with all that is made within it."""
+    return _package("sacrebleu.metrics").BLEU(effective_order=True, tokenize=tokeniser)
 
 
 def _chrf(name: str, _: str) -> Metric:

@@ -46,8 +46,9 @@ from rlprompt.agents.shared.ascent import Ascent
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.agents.soft_q import SoftQ
 from rlprompt.check.optimiser import check_optimiser
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Length
+from rlprompt.prompt import Length, Prompt
 from rlprompt.search.budget import Budget, Ledger
 from rlprompt.search.objective import BudgetExhausted, Objective
 from rlprompt.search.optimiser import Optimiser
@@ -55,7 +56,7 @@ from rlprompt.search.result import Result
 from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace
 from rlprompt.studies.experiment import Experiment
-from rlprompt.tasks.base import GRADIENT_ROWS, Task
+from rlprompt.tasks.base import GRADIENT_ROWS, Measured, Task
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.template import Template
 
@@ -72,6 +73,7 @@ OPTIMISERS: tuple[Optimiser[Any], ...] = (
     Greedy(halving=0.25),
     Grow(words=60),
     Genetic(),
+    Genetic(entropy=0.1),
     BDPL(),
     SoftQ(width=64),
     SoftQ("paper", width=64),
@@ -116,8 +118,29 @@ over_tokens = pytest.mark.parametrize(
 )
 
 
+class Told(Synthetic):
+    """Tells an answer: whether the prompt is worth more than the example's number in ten."""
+
+    def measure(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Measured:
+        rewards = self.rewards(lm, prompts, examples)
+        own = [int(example.fields["text"].split()[-1]) / 10 for example in examples]
+        worths = [self.worth(lm, prompt) for prompt in prompts]
+        answers = tuple(tuple("yes" if worth > one else "no" for one in own) for worth in worths)
+        return Measured(rewards, rewards, answers)
+
+
+class Words(Told, SlopedWords):
+    pass
+
+
+class LevelWords(Told, HiddenWords):
+    pass
+
+
 def task(optimiser: Optimiser[Any]) -> Synthetic:
-    made: dict[str, Synthetic] = {"tokens": SlopedWords(), "text": HiddenTexts()}
+    made: dict[str, Synthetic] = {"tokens": Words(), "text": HiddenTexts()}
     return made.get(optimiser.searches, HiddenVectors())
 
 
@@ -228,7 +251,7 @@ def test_passes_the_check_on_prompts_that_differ_in_length(optimiser: Optimiser[
 @over_tokens
 def test_who_pays_again_for_a_prompt_that_comes_up_again(optimiser: Optimiser[Any]) -> None:
     """As the page on what is equal says: nine prompts, and rows for five times as many."""
-    objective = Objective(SlopedWords(), tiny_lm(), Budget(45 * N_EXAMPLES))
+    objective = Objective(Words(), tiny_lm(), Budget(45 * N_EXAMPLES))
     space = TokenSpace(2, np.array([40, 50, 60]))
     with suppress(BudgetExhausted):
         optimiser.run(objective, space, np.random.default_rng(0))
@@ -266,7 +289,7 @@ def test_leaves_the_models_weights_alone(optimiser: Optimiser[Any]) -> None:
 
 
 @dataclass(frozen=True)
-class CountedWords(Counting, SlopedWords):
+class CountedWords(Counting, Words):
     pass
 
 
@@ -306,6 +329,14 @@ class Flat(HiddenVectors):
 
     def has(self, hook: str) -> bool:
         return hook in self.hooks if hook.endswith("_with_grad") else super().has(hook)
+
+
+@dataclass(frozen=True)
+class Unshown(HiddenTexts):
+    """None of whose examples a prompt can show."""
+
+    def showable(self) -> Sequence[int]:
+        return ()
 
 
 @dataclass(frozen=True)
@@ -363,7 +394,7 @@ def test_a_model_that_gives_no_gradient_or_takes_no_vectors_is_refused_for_no_ro
 
 @pytest.mark.parametrize("optimiser", [*OPTIMISERS, *DEMANDING], ids=name)
 def test_a_task_without_a_gradient_is_refused_for_no_row(optimiser: Optimiser[Any]) -> None:
-    made: dict[str, Task] = {"tokens": HiddenWords(), "text": HiddenTexts()}
+    made: dict[str, Task] = {"tokens": LevelWords(), "text": HiddenTexts()}
     climbs = isinstance(optimiser, Ascent | GCG)
     assert refused(optimiser, made.get(optimiser.searches, Flat()), tiny_lm()) == climbs
 
@@ -372,6 +403,19 @@ def test_a_task_without_a_gradient_is_refused_for_no_row(optimiser: Optimiser[An
 def test_a_task_that_reads_texts_is_refused_for_no_row(optimiser: Optimiser[Any]) -> None:
     reads = optimiser.searches in ("tokens", "text")
     assert refused(optimiser, task(optimiser) if reads else Read(), tiny_lm()) != reads
+
+
+@every
+def test_a_task_that_tells_no_answers_is_refused_for_no_row(optimiser: Optimiser[Any]) -> None:
+    silent: dict[str, Task] = {"tokens": SlopedWords(), "text": HiddenTexts()}
+    counts = isinstance(optimiser, Genetic) and optimiser.entropy is not None
+    assert refused(optimiser, silent.get(optimiser.searches, HiddenVectors()), tiny_lm()) == counts
+
+
+@pytest.mark.parametrize("optimiser", [o for o in OPTIMISERS if o.searches == "text"], ids=name)
+def test_a_task_that_has_nothing_to_show_is_refused_for_no_row(optimiser: Optimiser[Any]) -> None:
+    shows = isinstance(optimiser, Demonstrations)
+    assert refused(optimiser, Unshown(), tiny_lm()) == shows
 
 
 @pytest.mark.parametrize("method", [SoftPromptTuning, PrefixTuning])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -91,10 +92,10 @@ class Together(Wanted):
 
 
 class Unanswered(Wanted):
-    """One whose examples have no right answers, and that has no hand prompt."""
+    """One whose examples have no right answers, and that has no hand prompt, if none is given."""
 
-    def __init__(self) -> None:
-        super().__init__(splits=splits(("", "", "", "")), hand_prompt="")
+    def __init__(self, hand_prompt: str = "") -> None:
+        super().__init__(splits=splits(("", "", "", "")), hand_prompt=hand_prompt)
 
 
 def ran(
@@ -279,6 +280,14 @@ def test_a_proposer_that_writes_nothing_ends_in_a_sentence() -> None:
 def test_nothing_to_begin_with_is_an_error() -> None:
     with pytest.raises(ValueError, match="task 'wanted' has no hand prompt to begin with"):
         ran(Instructions(Typewriter()), Unanswered())
+    hers = Unanswered(hand_prompt="Name a cow")
+    for space, why in (
+        (TextSpace.from_lm(tiny_lm(), banned=["COW"]), "uses 'cow', which `banned` forbids"),
+        (TextSpace.from_lm(tiny_lm(), 1), "has more tokens than the 1 allowed"),
+    ):
+        said = f"no hand prompt to begin with (its own {why}), and its train examples no answers"
+        with pytest.raises(ValueError, match=re.escape(said)):
+            ran(Instructions(Typewriter()), hers, space=space)
     space = TextSpace((TextPrompt("Say"),))
     assert ran(Instructions(Typewriter()), Unanswered(), rows=40, space=space).ledger.n_prompts > 1
 

@@ -34,6 +34,19 @@ def test_where_train_is_scored_together_rewards_hang_on_the_others_and_elsewhere
         assert (np.abs(whole[:, :2] - part).max() > 1e-3) == hangs
 
 
+def test_it_answers_by_prompt_and_example_and_where_it_is_flat_by_neither() -> None:
+    prompts = [TokenPrompt((i,)) for i in range(9)]
+    for flat in (False, True):
+        task = ToyTask(flat=flat)
+        measured = task.measure(None, prompts, task.splits.train)
+        assert measured.answers is not None
+        kinds = {tuple(answers) for answers in measured.answers}
+        assert (len(kinds) == 1) == flat
+        assert any(len(set(answers)) == 2 for answers in kinds) != flat
+        rewards = task.rewards(None, prompts, task.splits.train)
+        np.testing.assert_array_equal(measured.rewards, rewards)
+
+
 def test_its_gradient_is_that_of_the_mean_reward() -> None:
     task, rng = ToyTask(), np.random.default_rng(0)
     vectors, step = rng.standard_normal((2, 4)), 1e-3 * rng.standard_normal((2, 4))

@@ -9,6 +9,7 @@ import pytest
 
 from rlprompt.data.examples import Splits
 from rlprompt.data.load import load_splits
+from rlprompt.data.options import Options, Places
 
 NAMES = ("iron", "tin", "lead", "zinc", "gold")
 # What counts from 1, each with the number of options of its row: 4 in all, or 2 to 5.
@@ -71,12 +72,22 @@ def test_from_1_the_answer_0_is_a_bad_row() -> None:
 
 
 def test_answers_that_show_nothing_get_a_note() -> None:
-    answers = [(1 + i % 3, 4) for i in range(9)]
+    answers = [(1 + i % 3, 4) for i in range(11)]
     made = read(answers)
     assert labels(made)[0] == "tin"
-    assert any("none of 9 answers is 0" in note for note in made.notes)
-    assert not read([(i % 4, 4) for i in range(9)]).notes
+    assert any("none of 11 answers is 0" in note for note in made.notes)
+    assert not read([(i % 4, 4) for i in range(11)]).notes
     assert not read(answers, answers_from=0).notes
+
+
+def test_few_answers_without_a_0_get_none_where_they_have_many_options() -> None:
+    options = Options(tuple(map(str, range(10, 20))))
+    for n, least in ((2, 5), (4, 11), (10, 29)):  # (1 - 1 / n) ** least is below 0.05
+        places = Places()
+        for i in range(least):
+            assert not places.remark()
+            places.see(Options(options.texts[:n]), 1 + i % (n - 1), f"row {i}")
+        assert f"none of {least} answers is 0" in places.remark()
 
 
 def test_a_part_of_its_own_shows_it_too() -> None:

@@ -54,6 +54,13 @@ def test_a_mixed_batch_is_answered_as_each_text_alone(
         assert sum(answer.chances.values()) == pytest.approx(1)
 
 
+def test_no_request_has_no_answer(lm: FrozenLM, exported: dict[str, ExportedPrompt]) -> None:
+    server = PromptServer(lm, exported)
+    assert not server.classify([])
+    assert not server.generate([])
+    assert not server.answer([])
+
+
 def test_each_answer_is_what_its_own_task_says(
     lm: FrozenLM, exported: dict[str, ExportedPrompt]
 ) -> None:

@@ -16,6 +16,7 @@ from study_pages import found, sentences
 from typer.testing import CliRunner
 
 from rlprompt.cli.app import app
+from rlprompt.models.fingerprint import ADDED
 from rlprompt.reports.page import page_of
 from rlprompt.reports.study_data import read_study
 from rlprompt.search.result import Result
@@ -242,6 +243,13 @@ def _of_later_version(one: Summary) -> Summary:
     return one.model_copy(update={"models": (model.model_copy(update={"fingerprint": told}),)})
 
 
+def _of_later_server(one: Summary) -> Summary:
+    """Of which a later version has nothing more to say."""
+    (model,) = one.models
+    told = {**model.fingerprint, **dict.fromkeys(ADDED, "")}
+    return one.model_copy(update={"models": (model.model_copy(update={"fingerprint": told}),)})
+
+
 def _ran_with(**changed: Any) -> Callable[[Summary], Summary]:
     """The method `random` searched with other settings, whatever the experiment says of it."""
     source = changed.pop("source", {})
@@ -289,6 +297,7 @@ def _prompt(one: Summary) -> Summary:
         (lambda one: one.model_copy(update={"config": {}}), "{b} was run from Python"),
         (_task(fingerprint="other"), "different examples or settings of the task movie-reviews"),
         (_model, 'weights: "5b7c" in one, "beef" in the other'),
+        (_of_later_server, ""),
         (_of_later_version, "one was run by an older rlprompt, which hashed less of a model: run"),
         (_prompt, "both have the search movie-reviews-9600-random-seed0, with different results"),
     ],

@@ -30,7 +30,7 @@ from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace
 from rlprompt.studies.dry_run import all_rows, make_plan, raced_rows
 from rlprompt.studies.experiment import Experiment
-from rlprompt.tasks.base import GRADIENT_ROWS
+from rlprompt.tasks.base import GRADIENT_ROWS, Measured
 from rlprompt.types import Floats, PromptKind
 
 N_TRAIN, N_DEV, N_TEST = 10, 4, 7
@@ -220,6 +220,18 @@ def test_a_task_that_tells_no_answers_is_refused_for_those_that_count_them() -> 
     with pytest.raises(ValueError, match=r"counts what the model answers.*'plain' does not tell"):
         experiment(task=Plain(), optimisers={"mine": Genetic(entropy=0.1)})
     experiment(task=Plain(), optimisers={"mine": Genetic()})
+
+
+def test_what_counts_answers_is_planned_where_the_task_tells_them() -> None:
+    class Tells(Closed):
+        def measure(self, lm: FrozenLM, prompts: Any, examples: Any) -> Measured:
+            rewards = self.rewards(lm, prompts, examples)
+            return Measured(rewards, rewards, (("good",) * len(examples),) * len(prompts))
+
+    plan = make_plan(experiment(task=Tells(), optimisers={"mine": Genetic(entropy=0.1)}))
+    (mine,) = plan.searches
+    assert (mine.rows, mine.n_prompts) == (903, 90)
+    assert mine.lm_seconds == pytest.approx(903 * ROW_SECONDS, rel=0.05)
 
 
 def test_a_task_without_a_gradient_is_refused_for_those_that_need_one() -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +66,8 @@ class TestReferencesThatSquadEmpties:
             ("-", "+", 0.0, 0.0),
             ("<=", "<", 0.0, 0.0),
             ("", "+", 0.0, 0.0),
+            ("-", "\u2212", 1.0, 1.0),
+            ("\u2013 ", "-", 1.0, 1.0),
             (" + ", "+", 1.0, 1.0),
             ("the sign <=", "<=", 0.0, 1.0),
         ],
@@ -85,6 +88,7 @@ class TestReferencesThatSquadEmpties:
             ("5", "-5", 0.0),
             ("-5", "5", 0.0),
             ("\u22125.", "-5", 1.0),
+            ("\u20135", "-5", 1.0),
             ("+5", "5", 1.0),
             ("-$5", "$-5", 1.0),
             ("15", "1.5", 0.0),
@@ -223,6 +227,11 @@ class TestNumber:
             ("so 1,234,567 in all", "1234567", 1.0),
             ("-7", "7", 0.0),
             ("\u22127", "-7", 1.0),
+            ("\u20137", "-7", 1.0),
+            ("\u20107", "-7", 1.0),
+            ("-7", "\u20117", 1.0),
+            ("\u2012$7", "-$7", 1.0),
+            ("3\u20137", "7", 1.0),
             ("$-7", "-$7", 1.0),
             ("3-7", "7", 1.0),  # no sign between numbers
             ("1.5e3 metres", "1500", 1.0),
@@ -392,6 +401,22 @@ def test_every_answer_is_valued_by_itself_within_0_and_1(
     values = found(outputs, references)
     assert all(0 <= v <= 1 for v in values)
     assert found(outputs[::-1], references[::-1]) == values[::-1]
+
+
+OTHERS: list[Any] = ["regex:[0-9]", "json:SCHEMA", {"name": "bleu", "tokenize": "char"}]
+
+
+@pytest.mark.parametrize(
+    "spec", [*(n for n in METRICS if n not in ("regex", "judge")), *OTHERS], ids=str
+)
+def test_every_metric_can_be_sent_to_another_process(spec: Any, tmp_path: Path) -> None:
+    """As Ray sends a task, before and after it was used."""
+    (schema := tmp_path / "schema.json").write_text('{"type": "object", "required": ["n"]}')
+    made = metric(spec.replace("SCHEMA", str(schema)) if isinstance(spec, str) else spec)
+    pairs = ["the cat 7", '{"n": 1}'], ["a cat 7", "{}"]
+    for _ in range(2):
+        again = cloudpickle.loads(cloudpickle.dumps(made))
+        assert again(*pairs) == made(*pairs)
 
 
 @pytest.mark.parametrize(
