@@ -103,10 +103,10 @@ def own_texts(code: Iterable[Any], files: Iterable[Path] = ()) -> dict[str, str]
     found = whole | _own_files(within)
     folder = os.path.commonpath([path.parent for path in found]) if found else ""
     texts = dict[str, str]()
-    for path in found:
-        text = path.read_text("utf-8", "replace")
-        used = "" if path in whole else used_text(text, within.get(path, ()))
-        texts[path.relative_to(folder).as_posix()] = used or text
+    for file in found:
+        text = file.read_text("utf-8", "replace")
+        used = "" if file in whole else used_text(text, within.get(file, ()))
+        texts[file.relative_to(folder).as_posix()] = used or text
     said = {name: "\n".join(own) for name, own in loose.items()}
     return dict(sorted({**said, **texts}.items()))
 

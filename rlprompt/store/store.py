@@ -444,9 +444,22 @@ def lacks_config(
 def _has_more_seeds(there: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether one study is another with seeds or split seeds added, and nothing else."""
     runs = now["runs"]
-    return _adds_seeds(there["config"], now["config"]) and all(
+    kept = all(
         name in runs and not _changes(run, runs[name]) for name, run in there["runs"].items()
     )
+    adds = _adds_seeds(there["config"], now["config"])
+    if not there["config"] and not now["config"]:  # made in Python: its runs say which there are
+        old, new = (_but_for_seeds(one["runs"]) for one in (there, now))
+        adds = old == new and there["runs"].keys() < runs.keys()
+    return kept and adds
+
+
+def _but_for_seeds(runs: dict[str, Any]) -> set[str]:
+    """What searches are by their names, without their seeds."""
+    return {
+        f"{name.removesuffix(str(run.get('seed')))} {json.dumps({**run, 'seed': None})}"
+        for name, run in runs.items()
+    }
 
 
 def _adds_seeds(there: dict[str, Any], now: dict[str, Any]) -> bool:

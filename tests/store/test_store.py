@@ -203,6 +203,24 @@ def test_seeds_may_be_added_and_nothing_else(path: Path) -> None:
         assert store.spec == {"config": config(0, 1, 2), "runs": runs}
 
 
+def test_seeds_may_be_added_to_a_study_that_was_made_in_python(path: Path) -> None:
+    def runs(*seeds: int, method: str = "walk", **more: Any) -> dict[str, Any]:
+        return {f"{method}-seed{seed}": {"seed": seed, "rows": 9, **more} for seed in seeds}
+
+    with Store(path) as store:
+        store.plan({}, runs(0))
+        store.plan({}, runs(0, 1))
+        assert [run.name for run in store.runs()] == ["walk-seed0", "walk-seed1"]
+        for planned, line in (
+            (runs(1, 2), "run walk-seed0 was in the study and is not now"),
+            (runs(0, 1) | runs(2, rows=8), "run walk-seed2 is new"),
+            (runs(0, 1) | runs(0, method="run"), "run run-seed0 is new"),
+            (runs(0, 1, 2, rows=8), "run walk-seed2 is new\n  rows: 9 before, 8 now"),
+        ):
+            with pytest.raises(StoreError, match=rf"settings:\n  {line}\n"):
+                store.plan({}, planned)
+
+
 @pytest.mark.parametrize(
     ("budget", "stopped"),
     [

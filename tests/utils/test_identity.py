@@ -238,7 +238,7 @@ class TestAsBefore:
     def test_so_are_a_closure_a_partial_and_a_dataclass(self) -> None:
         kept: list[int] = []
 
-        def learn() -> list[int]:
+        def learn(*_: object) -> list[int]:
             return kept
 
         fields = Fields([])
