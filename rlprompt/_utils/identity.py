@@ -19,9 +19,7 @@ import json
 import operator
 import re
 import sys
-import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType, MethodWrapperType
 from typing import Any
@@ -51,36 +49,8 @@ def identity(value: Any, *, by_fields: bool = False) -> Any:
             was made; a partial one and a method are their parts; and any other object its class
             and its attributes.
         by_fields: A dataclass itself by its fields, even if it has such a property.
-
-    What has changed within `as_before` is as it was.
     """
-    return _Walk(by_fields=value if by_fields else None).identity(value)
-
-
-@contextlib.contextmanager
-def as_before(value: Any) -> Iterator[None]:
-    """What changes in a value within is as it was before to `identity`, until it changes again.
-
-    So a method that keeps something of its searches is the same one after them, and one whose
-    settings were changed since is another.
-
-    >>> class Loop: pass
-    >>> loop = Loop()
-    >>> loop.returns = []
-    >>> with as_before(loop):
-    ...     loop.returns.append(0.5)
-    >>> identity(loop)["returns"]
-    []
-    """
-    begun = dict[int, tuple[Any, _Told]]()
-    # Any error: an object may be anyone's, and a search need not fail for what is said of it.
-    with contextlib.suppress(Exception):
-        _Walk(begun=begun).identity(value)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(Exception):
-            _Walk(begun=begun, ended=True).identity(value)
+    return _Walk(value if by_fields else None).identity(value)
 
 
 def is_told(value: Any) -> bool:
@@ -106,29 +76,11 @@ def own_sources(value: Any) -> dict[str, str]:
     return {name: _hash(text.encode()) for name, text in texts.items()}
 
 
-@dataclass(frozen=True)
-class _Told:
-    """What was found of an object, and of what it is made of; code weakly, it may be the object."""
-
-    told: Any
-    untold: bool
-    code: tuple[weakref.ref[Any], ...]
-    places: tuple[str, ...]
-
-
-# Of objects that have changed within `as_before`, by their place: the object, a hash of what it
-# became, and what it was.
-_changed: dict[int, tuple[weakref.ref[Any], str, _Told]] = {}
-
-
 class _Walk:
     """Goes through a value and all that it is made of.
 
     Args:
         by_fields: A dataclass to tell by its fields.
-        begun: Is filled with what objects are, by their place; of one that has `ended`, what they
-            were.
-        ended: Whether what objects have become is remembered, for them to be as they were.
 
     Attributes:
         untold: Objects of which nothing but the class could be said.
@@ -136,20 +88,12 @@ class _Walk:
         places: Of classes that are named among settings.
     """
 
-    def __init__(
-        self,
-        *,
-        by_fields: Any = None,
-        begun: dict[int, tuple[Any, _Told]] | None = None,
-        ended: bool = False,
-    ) -> None:
+    def __init__(self, by_fields: Any = None) -> None:
         self.untold: list[Any] = []
         self.code: list[Any] = []
         self.places: list[str] = []
         self._above: list[Any] = []
         self._by_fields = by_fields
-        self._begun = begun
-        self._ended = ended
 
     def identity(self, value: Any) -> Any:
         """See the function."""
@@ -178,11 +122,6 @@ class _Walk:
         if isinstance(value, set | frozenset) and not all(_is_number(item) for item in value):
             # Texts come in another order in every process.
             return sorted(map(self.identity, value), key=json.dumps)
-        start = len(self.untold), len(self.code), len(self.places)
-        told = self._told(value)
-        return self._as_it_was(value, told, *start)
-
-    def _told(self, value: Any) -> Any:
         self._note(value)
         said = None if value is self._by_fields else _digest(value)
         if said is not None:
@@ -194,29 +133,6 @@ class _Walk:
             return {"class": _name(type(value)), **self._numbers(value)}
         text = repr(value)
         return text if not ADDRESS.search(text) else self._object(value)
-
-    def _as_it_was(self, value: Any, told: Any, untold: int, code: int, places: int) -> Any:
-        """What a value is, or was; the numbers are how many of each were found before it."""
-        place = id(value)
-        if self._ended and self._begun is not None and place in self._begun:
-            was = self._begun[place][1]
-            _changed.pop(place, None)
-            if told != was.told:
-                with contextlib.suppress(TypeError):  # it cannot be referred to: another one, then
-                    kept = weakref.ref(value, lambda _: _changed.pop(place, None))
-                    _changed[place] = (kept, _hash(told), was)
-        there = _changed.get(place)
-        if there is not None and there[0]() is value and there[1] == _hash(told):
-            was = there[2]
-            self.untold[untold:] = [value] if was.untold else []
-            self.code[code:] = [one for one in (ref() for ref in was.code) if one is not None]
-            self.places[places:] = was.places
-            told = was.told
-        if self._begun is not None and not self._ended:
-            refs = tuple(map(weakref.ref, self.code[code:]))
-            found = _Told(told, len(self.untold) > untold, refs, tuple(self.places[places:]))
-            self._begun.setdefault(place, (value, found))
-        return told
 
     def _numbers(self, value: Any) -> dict[str, Any]:
         """Of an array or a tensor its type, its shape and a hash; of a module a hash alone."""

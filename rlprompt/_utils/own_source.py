@@ -6,7 +6,6 @@ import ast
 import contextlib
 import inspect
 import os
-import symtable
 import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -75,159 +74,45 @@ def own_texts(code: Iterable[Any], files: Iterable[Path] = ()) -> dict[str, str]
     """Texts of the files that functions and classes are in, and of what these import of their own.
 
     Without those of Python, of installed packages and of this one, whose edits are not looked for.
-    Of a script that is run there are not the whole texts but those of the functions and classes,
-    and of what they use of it: the rest of it may be what sets the study.
+    Of a script that is run, and of a notebook, there are the texts of the functions and classes
+    alone: the rest of it may be what sets the study.
 
     Args:
         code: Functions and classes.
         files: More files.
 
     Returns:
-        By name, sorted: of a file its path from the folder that all are in; of what is in no file,
-        such as a notebook's, what it is called.
+        By name, sorted: of a file its path from the folder that all are in; of what a script or a
+        notebook has, what it is called.
     """
-    paths, loose, within = list(files), dict[str, list[str]](), dict[Path, list[Any]]()
+    paths, loose = list(files), dict[str, list[str]]()
     for made in {id(one): one for one in code}.values():
         path, module = None, str(getattr(made, "__module__", ""))
         if _is_ours(module):
             continue
         with contextlib.suppress(OSError, TypeError):
             path = inspect.getsourcefile(made)
-        if path and Path(path).is_file() and module == "__main__":
-            within.setdefault(Path(path).resolve(), []).append(made)
+        if module == "__main__" and (text := _text_of(made)):
+            loose.setdefault(made.__qualname__, []).append(text)  # lambdas have one name
         elif path and Path(path).is_file():
             paths.append(Path(path))
-        elif module == "__main__" and (text := _text_of(made)):
-            loose.setdefault(made.__qualname__, []).append(text)  # lambdas have one name
-    whole = _own_files(paths)
-    found = whole | _own_files(within)
-    folder = os.path.commonpath([path.parent for path in found]) if found else ""
-    texts = dict[str, str]()
-    for file in found:
-        text = file.read_text("utf-8", "replace")
-        used = "" if file in whole else used_text(text, within.get(file, ()))
-        texts[file.relative_to(folder).as_posix()] = used or text
-    said = {name: "\n".join(own) for name, own in loose.items()}
-    return dict(sorted({**said, **texts}.items()))
-
-
-def used_text(text: str, code: Iterable[Any]) -> str:
-    r"""Of a script's text those statements that functions and classes of it are, and that they use.
-
-    Args:
-        text: Of the script.
-        code: Functions and classes that it has made.
-
-    Returns:
-        "" if one of them is not found there.
-
-    >>> script = "import os\nrate = 1\ndef learn(env): return rate\nseeds = [0, 1]\n"
-    >>> names = {}
-    >>> exec(script, names)
-    >>> used_text(script, [names["learn"]])
-    'rate = 1\ndef learn(env): return rate'
-    """
-    try:
-        body, scopes = ast.parse(text).body, symtable.symtable(text, "", "exec")
-    except (SyntaxError, ValueError):
-        return ""
-    makers, left = dict[str, list[int]](), list[int]()
-    for place, statement in enumerate(body):
-        for name in _bound(statement):
-            makers.setdefault(name, []).append(place)
-    lambdas = list[ast.Lambda]()
-    for made in code:
-        name = made.__qualname__.partition(".")[0]
-        line = getattr(getattr(made, "__code__", None), "co_firstlineno", 0)
-        own = [
-            node
-            for node in ast.walk(ast.Module(body, []))
-            if name == "<lambda>" and isinstance(node, ast.Lambda) and node.lineno == line
-        ]
-        if not own and name not in makers:
-            return ""
-        lambdas += own
-        left += makers.get(name, ())
-    left += [place for node in lambdas for name in _names(node) for place in makers.get(name, ())]
-    found = set[int]()
-    while left:
-        place = left.pop()
-        if place not in found:
-            found.add(place)
-            left += [one for name in _used(body[place], scopes) for one in makers.get(name, ())]
-    parts = [(node.lineno, ast.get_source_segment(text, node) or "") for node in lambdas]
-    for place in found:
-        # Which files an import brings in is looked at elsewhere.
-        if not isinstance(body[place], ast.Import | ast.ImportFrom):
-            first = min(
-                [body[place], *getattr(body[place], "decorator_list", ())], key=lambda n: n.lineno
-            )
-            lines = text.splitlines()[first.lineno - 1 : body[place].end_lineno]
-            parts.append((first.lineno, "\n".join(lines)))
-    return "\n".join(part for _, part in sorted(parts))
-
-
-def _bound(statement: ast.stmt) -> set[str]:
-    """Names that a statement of a module makes, or adds something to."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return {statement.name}
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        return {one.asname or one.name.partition(".")[0] for one in statement.names}
-    found, left = set[str](), list[ast.AST]([statement])
-    while left:
-        node = left.pop()
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(node.name)
-            continue
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            found |= _bound(node)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
-        elif isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store):
-            found |= {one.id for one in ast.walk(node.value) if isinstance(one, ast.Name)}
-        left += ast.iter_child_nodes(node)
-    return found
-
-
-def _used(statement: ast.stmt, scopes: symtable.SymbolTable) -> set[str]:
-    """Names of the module that a statement of it reads, at once or when it is called."""
-    if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return _names(statement)
-    found = set[str]()
-    # What is evaluated where it stands: not in the scope of its own.
-    for node in ast.iter_child_nodes(statement):
-        if node not in statement.body:
-            found |= _names(node)
-    lines = {statement.lineno, *(node.lineno for node in statement.decorator_list)}
-    left = [
-        one
-        for one in scopes.get_children()
-        if one.get_name() == statement.name and one.get_lineno() in lines
-    ]
-    while left:
-        scope = left.pop()
-        left += scope.get_children()
-        found |= {one.get_name() for one in scope.get_symbols() if one.is_global()}
-    return found
-
-
-def _names(node: ast.AST) -> set[str]:
-    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
-
-
-def _with_imported(path: Path) -> dict[str, Path]:
-    return {"": path, **imported_files(path)}
-
-
-def _own_files(paths: Iterable[Path]) -> set[Path]:
-    """Files and what they import, without those of others and of this package."""
-    return {
+    found = {
         file.resolve()
         for path in dict.fromkeys(paths)
         if path.is_file() and not _is_installed(path.resolve())
         for module, file in _with_imported(path).items()
         if not _is_ours(module)
     }
+    folder = os.path.commonpath([path.parent for path in found]) if found else ""
+    texts = {
+        path.relative_to(folder).as_posix(): path.read_text("utf-8", "replace") for path in found
+    }
+    said = {name: "\n".join(own) for name, own in loose.items()}
+    return dict(sorted({**said, **texts}.items()))
+
+
+def _with_imported(path: Path) -> dict[str, Path]:
+    return {"": path, **imported_files(path)}
 
 
 def _is_ours(module: str) -> bool:

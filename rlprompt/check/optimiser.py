@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from rlprompt._utils.identity import as_before, identity, is_told
+from rlprompt._utils.identity import identity, is_told
 from rlprompt._utils.seeding import random_states, seeded
 from rlprompt.check.report import Finding, Report, Stop, collect, verdict
 from rlprompt.check.state import changed, model_state
@@ -253,8 +253,7 @@ class _Check:
         space = make_space(kind, self.lm, length, (), rng, start=start)
         search = _Search(space, objective, calls)
         try:
-            with as_before(self.optimiser):
-                self.optimiser.run(objective, space, rng)
+            self.optimiser.run(objective, space, rng)
         except BudgetExhausted:
             pass
         except _Endless:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from rlprompt._utils.identity import as_before, identity
+from rlprompt._utils.identity import identity
 from rlprompt._utils.seeding import of_data
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Pool, Start, TextPrompt, checked_starts
@@ -187,8 +187,7 @@ def search(
         with contextlib.suppress(BudgetExhausted):
             ranked = gradient_tokens(objective, space, pool)
             begun = best_starts(objective, space, starts)
-            with as_before(optimiser):
-                optimiser.run(objective, narrowed(begun, ranked), rng)
+            optimiser.run(objective, narrowed(begun, ranked), rng)
         return result("finished")
     except KeyboardInterrupt:
         return result("interrupted")

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rlprompt._utils.own_source import imported_files, used_text
+from rlprompt._utils.own_source import imported_files
 
 
 def write(folder: Path, **texts: str) -> Path:
@@ -59,38 +58,3 @@ def test_a_loose_file_among_those_of_others_is_itself_alone(tmp_path: Path, plac
 def test_what_cannot_be_read_as_python_imports_nothing(tmp_path: Path) -> None:
     write(tmp_path, a="import b", b="import c (", c="")
     assert list(imported_files(tmp_path / "a.py")) == ["b"]
-
-
-SCRIPT = """\
-import os
-RATES = {"a": 1}
-RATES["b"] = 2
-other = 3
-
-@staticmethod
-def decorated(rate=other):
-    def inner(env):
-        os.getcwd()
-        seeds = RATES
-        return seeds
-    return inner
-
-seeds = [0, 1]
-play, unused = lambda env: decorated, lambda: 1
-if seeds:
-    def either(): pass
-"""
-
-
-def test_of_a_script_the_statements_that_something_uses() -> None:
-    names: dict[str, Any] = {}
-    exec(SCRIPT, names)
-    lines = SCRIPT.splitlines()
-    inner, either = names["decorated"].__func__(), names["either"]
-    assert used_text(SCRIPT, [inner]).splitlines() == [*lines[1:4], *lines[5:12]]
-    assert used_text(SCRIPT, [either]).splitlines() == [lines[13], *lines[15:]]
-    assert used_text(SCRIPT, [names["play"]]).splitlines()[-2:] == [
-        "lambda env: decorated",
-        "lambda: 1",  # on the same line
-    ]
-    assert used_text(SCRIPT, [imported_files]) == used_text("import (", [inner]) == ""
