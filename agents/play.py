@@ -26,7 +26,7 @@ class Play:
 
     So a loop over `step`, or another library's `learn`, is an optimiser: `BudgetExhausted` passes
     through the function, and `search` goes on to dev, to test and to a `Result`. What the function
-    draws from the global generators, or from the space of actions, hangs on the search's seed
+    draws from the global generators, or from the space of actions, depends on the search's seed
     alone. Starts are scored before it is called, or with the first edit of theirs.
 
     >>> from rlprompt import search

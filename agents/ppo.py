@@ -135,7 +135,7 @@ class SoftPPO:
 
     PPO (Schulman et al. 2017, arXiv 1707.06347, eq. 7) in the subspaces of Black-Box Tuning (Sun et
     al. 2022, arXiv 2201.03514; `LMForwardAPI` of its code), one for each vector. The mean of each
-    vector hangs on its position alone: the process is deterministic and always starts alike.
+    vector depends on its position alone: the process is deterministic and always starts alike.
     Rewards and randomness are treated as in `PPO`.
 
     It beats random search over vectors (`RandomSoft`) on a made-up task, and not on real ones: mean

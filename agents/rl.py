@@ -44,7 +44,7 @@ class RL:
     output for each token. It sees the tokens so far by the model's principal components, and how
     many there are. Rewards count above the mean of all so far, in standard deviations of these.
     Unlike `PPO` of this library, it knows nothing of what the model would write, so it chooses
-    among a few words. What hangs on the process is set for it (`arguments`), everything else, its
+    among a few words. What depends on the process is set for it (`arguments`), everything else, its
     learning rate first of all, is as the algorithm has it, for budgets of millions of steps. Where
     prompts differ in length, to stop is one action beside all the words, so that nearly all prompts
     have the greatest length at first.

@@ -1,6 +1,6 @@
 """What algorithms of Stable-Baselines3's kind are made with: a person's settings, and ours.
 
-Each is made for millions of steps; a search has hundreds. What hangs on the process is set for it
+Each is made for millions of steps; a search has hundreds. What depends on the process is set for it
 (`arguments`), and the rest is as the algorithm has it.
 """
 
@@ -102,7 +102,7 @@ def _check_ranges(settings: Mapping[str, Any]) -> None:
 def arguments(
     algorithm: type[BaseAlgorithm], episodes: Episodes, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the algorithm is made with: the settings, and before them what hangs on the process.
+    """What the algorithm is made with: the settings, and before them what depends on the process.
 
     Rollouts are whole episodes, with one reward at the end of each, so nothing is discounted and
     returns go to the end. Algorithms with a replay buffer keep all, and after each rollout take a

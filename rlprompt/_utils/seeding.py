@@ -45,7 +45,7 @@ def random_states() -> dict[str, object]:
 def seeded(seed: int) -> Iterator[None]:
     """Global generators in a known state, and as they were afterwards.
 
-    What hangs on them comes out differently under different seeds.
+    What depends on them comes out differently under different seeds.
     """
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(range(torch.cuda.device_count())):

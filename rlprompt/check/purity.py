@@ -126,5 +126,5 @@ class _Rows:
         if not exact and self.tolerance > 0 and (differences > self.tolerance).mean() < JUMPS:
             text += "; one row alone may be a near tie that rounding decides, more are a mistake"
             return Finding(name, "warn", text)
-        text += ": a reward hangs on model, prompt and example alone"
+        text += ": a reward depends on model, prompt and example alone"
         return Finding(name, "fail", text)

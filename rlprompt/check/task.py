@@ -207,7 +207,7 @@ class _Check:
         self.patience = patience
         self.given, self.task = task, as_task(task)
         self.lm, self.rng, self.length = lm, rng, length
-        # Of their own, so that what is drawn for other kinds does not hang on texts.
+        # Of their own, so that what is drawn for other kinds does not depend on texts.
         self.text_rng = np.random.default_rng(0)
         self.model, self.states = model_state(lm), random_states()
         self.attributes = _attributes(task)

@@ -45,7 +45,7 @@ class ToyTask(Task):
     Args:
         n_examples: In each split, 1 or more.
         flat: Whether every prompt earns the same.
-        scored_together: Whether a reward on a train example hangs on which others of train are
+        scored_together: Whether a reward on a train example depends on which others of train are
             scored with it, as with batch calibration; see `Task`.
         asked: Called with the prompts, the examples and the loss of a gradient, or None.
         shows: The task whose examples prompts show; None for its own.
@@ -143,7 +143,7 @@ def _worth(prompt: Prompt) -> float:
 
 @lru_cache(maxsize=1 << 16)
 def _number(content: str) -> float:
-    """A number in [0, 1) that hangs on nothing but the content."""
+    """A number in [0, 1) that depends on nothing but the content."""
     return int(hashlib.blake2b(content.encode(), digest_size=4).hexdigest(), 16) / 2**32
 
 

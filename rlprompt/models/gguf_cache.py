@@ -80,7 +80,7 @@ def _place_of(gguf: Path) -> Path:
 def _digest(path: Path) -> str:
     """SHA-256 of a file; a large one that was read for it is known again by path, size and time.
 
-    It says what is loaded quickly, and no more: what results hang on are the weights, hashed anew.
+    It says what is loaded quickly, and no more: results depend on the weights, hashed anew.
     """
     seen = path.resolve().stat()
     known = f"{path.resolve()} {seen.st_size} {seen.st_mtime_ns}"

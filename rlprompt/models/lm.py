@@ -451,7 +451,7 @@ class FrozenLM:
     ) -> list[list[Generated]]:
         """What the model writes after every query under every prompt.
 
-        A checkpoint's own sampling, penalties and forced tokens are left out. An answer hangs on
+        A checkpoint's own sampling, penalties and forced tokens are left out. An answer depends on
         its own prompt and query alone, as far as rounding does not turn a tie of two tokens around.
 
         Args:

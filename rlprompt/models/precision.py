@@ -168,7 +168,7 @@ def keep_apart(
     """Have a pass for each row from now on, where rows change with those beside them.
 
     They do where activations are quantised by the batch that they are in, as by 8 bits of
-    bitsandbytes; a score would hang on what it was asked together with.
+    bitsandbytes; a score would depend on what it was asked together with.
 
     Args:
         memory: Sizes passes.

@@ -224,7 +224,7 @@ def calls(pairs: Sequence[tuple[FedPrompt, Query]], over: Over = "vocabulary") -
     """Places of the pairs that `join` makes one call of: those of one prefix prompt, or no such.
 
     Over candidates those of one token each are apart: a call in which all are is computed in
-    another way, which in 16 bits makes a difference, and what is said of a pair is to hang on no
+    another way, which in 16 bits makes a difference, and what is said of a pair is to depend on no
     other.
     """
     found: dict[tuple[str, bool], list[int]] = {}

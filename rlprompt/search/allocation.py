@@ -29,7 +29,7 @@ LEAST = 4
 Judge = Callable[[Sequence[Prompt], Floats, Sequence[int]], Floats]
 """What rivals (P,) are compared by, (P, n), given their rewards (P, n) and the places in train.
 
-It is given all that are compared in one call, so that what it makes of one may hang on the others.
+It is given all that are compared in one call: what it makes of one may depend on the others.
 """
 
 

@@ -323,7 +323,7 @@ class Objective(ModelQueries):
     def answers(self, prompt: Prompt, examples: Sequence[int]) -> tuple[str, ...] | None:
         """What the model answers under a prompt, for the rows of scoring it there once more.
 
-        Where examples are scored together (`Task.scored_together`) an answer hangs on the others,
+        Where examples are scored together (`Task.scored_together`) an answer depends on the others,
         so all of train is scored for it.
 
         Args:

@@ -47,7 +47,7 @@ class Optimiser(Protocol[SpaceT]):
     (that of its setting `loss`, if it has such a setting), one with `needs_next_token = True` a
     model that tells none (`FrozenLM.tells_next`), one with `needs_demonstrations = True` a task
     that has no examples to show (`Task.showable`), and one with `needs_answers = True`, which may
-    hang on its settings, a task that does not tell what the model answers (`Task.measure`).
+    depend on its settings, a task that does not tell what the model answers (`Task.measure`).
     Its `prepare(lm)`, if it has one, may refuse the model, too, and fetch what else is needed.
     Its `resolved()`, if it has one, is the method with a value for every setting that stands for
     one, such as those that a preset decides: what results and studies record.

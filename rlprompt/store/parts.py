@@ -223,7 +223,7 @@ def _keyed(listed: Mapping[str, Any] | Sequence[Any] | None) -> dict[Any, Any]:
 def _check_settings(parts: Mapping[str, Summary]) -> None:
     """Refuse a method that ran otherwise in another part, such as with the defaults of its version.
 
-    No setting hangs on a task, a model or a seed: one optimiser searches on all of them.
+    No setting depends on a task, a model or a seed: one optimiser searches on all of them.
 
     Raises:
         SummaryError: There is one; it says what differs.

@@ -1,6 +1,6 @@
 """What searches are measured by, computed once a study: controls before them, references after.
 
-Both hang on task and model alone, so that they are the same at all budgets, and both are kept in
+Both depend on task and model alone, so that they are the same at all budgets, and both are kept in
 the study's store, so that nothing is scored or trained twice.
 """
 

@@ -166,7 +166,7 @@ def _plan(made: DraftTask, lm: FrozenLM, optimisers: tuple[str, ...]) -> Plan:
 
 
 def _fixed(plan: Plan) -> float:
-    """Seconds that do not hang on the budget."""
+    """Seconds that do not depend on the budget."""
     return plan.control_seconds + sum(one.selection_seconds for one in plan.searches)
 
 

@@ -238,7 +238,7 @@ def all_rows(experiments: Sequence[Experiment]) -> Rows:
 
 
 def all_controls(experiments: Sequence[Experiment]) -> list[ControlPlan]:
-    """The controls of all experiments of a study: they hang on no budget."""
+    """The controls of all experiments of a study: they depend on no budget."""
     places = {one.place: one for one in experiments}.values()
     return [plan for one in places for plan in one.control_plans]
 

@@ -166,7 +166,7 @@ def check_unchanged(runs: Sequence[StoredRun], planned: Mapping[str, PlannedSear
         now = as_json(planned[run.name].spec)
         if "config" not in run.spec["model"]:  # an older version recorded less of a model
             now["model"] = {k: v for k, v in now["model"].items() if k not in ADDED}
-        # What a prompt is worth hangs on no method, so its files may have been edited.
+        # What a prompt is worth depends on no method, so its files may have been edited.
         changed += differences({**run.spec, SOURCE: None}, {**now, SOURCE: None})
     if changed:
         raise ValueError(

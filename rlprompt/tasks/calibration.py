@@ -15,7 +15,7 @@ a prompt that favours no class is left as it is.
 Batch: Zhou et al. 2024, "Batch Calibration" (ICLR, arXiv 2309.17249, section 3). The texts are
 real ones without their labels, p(class) = 1/M sum_i p(class | text_i). The paper takes the texts
 that are judged, and learns a strength in its few-shot variant. Here the texts are those of train,
-so that an answer hangs on no other text that is judged.
+so that an answer depends on no other text that is judged.
 """
 
 from __future__ import annotations

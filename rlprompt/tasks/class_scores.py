@@ -77,7 +77,7 @@ def accuracy(loglik: Tensor, labels: Tensor) -> Tensor:
 def answered(loglik: Tensor) -> Tensor:
     """Index of the class that beats every other, (...); -1 where none does, as in a tie.
 
-    Of scores (..., C). It is the label's where `accuracy` is 1, and hangs on no order of the
+    Of scores (..., C). It is the label's where `accuracy` is 1, and depends on no order of the
     classes; whatever a prompt answers, in a search or in use, is told by this.
     """
     first, second = loglik.topk(2, -1).values.unbind(-1)

@@ -2,7 +2,7 @@
 
 Written for this project and checked by hand. What has two good answers is left out: countries with
 two capitals, plurals such as cactuses and cacti, past tenses such as learned and learnt. What a
-rule makes is made by code. No answer hangs on an article, a hyphen or a capital letter, which the
+rule makes is made by code. No answer depends on an article, a hyphen or a capital letter, which the
 metric `exact_match` does not see.
 
 >>> antonyms()[0]

@@ -1,6 +1,6 @@
 """Frozen models that judge texts: what a sentence means, and which style it has.
 
-Both run rows of one length together, so nothing is padded and a text's judgement does not hang on
+Both run rows of one length together, so nothing is padded and a text's judgement does not depend on
 its company beyond rounding. A text longer than the model takes is cut at its end.
 """
 

@@ -22,7 +22,7 @@ class Prior:
     Attributes:
         prior_rows: Rows of what calibrates a prompt's scores (`log_priors`), 0 where there
             is none that could be known beforehand.
-        scored_together: Whether a reward on a train example hangs on which others of train are
+        scored_together: Whether a reward on a train example depends on which others of train are
             scored with it, as where their texts make a prior; never on those of another split.
             Rewards on parts of train then do not make up those on all.
     """

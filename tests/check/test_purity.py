@@ -1,4 +1,4 @@
-"""A pure reward is the same however it is asked for; what it hangs on besides is named."""
+"""A pure reward is the same however it is asked for; what it depends on besides is named."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_one_that_draws_is_asked_no_further(task: GoodTask) -> None:
     found = findings(task)
     assert list(found)[-1] == "deterministic"
     assert found["deterministic"].status == "fail"
-    assert "a reward hangs on model, prompt and example alone" in found["deterministic"].text
+    assert "a reward depends on model, prompt and example alone" in found["deterministic"].text
 
 
 class JudgesTogether(GoodTask):

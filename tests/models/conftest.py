@@ -1,4 +1,4 @@
-"""The default model, for what may hang on real words and trained weights."""
+"""The default model, for what may depend on real words and trained weights."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_a_dtype_is_a_field_of_its_own(folder: Path) -> None:
 
 
 def test_it_is_the_same_in_every_process() -> None:
-    """Studies hang on it: a change makes each of them another one."""
+    """Studies depend on it: a change makes each of them another one."""
     mark = FrozenLM(tiny_model("llama"), tiny_tokenizer()).fingerprint
     assert mark.config[:16] == "30b02afe7b6dd976"
     assert (mark.special, mark.ends, mark.chat) == ("", "2", "")

@@ -128,7 +128,7 @@ def test_a_pool_that_a_gradient_ranks_is_seen_in_the_plan() -> None:
 def test_what_is_beside_the_budgets_is_known_before_anything_is_measured() -> None:
     first, plan = experiment(), make_plan(experiment())
     rows = all_rows([first, dataclasses.replace(first, budget=Budget(1200))])
-    # Controls hang on no budget.
+    # Controls depend on no budget.
     assert (rows.searched, rows.controls) == (2 * 3 * (903 + 1200), plan.control_rows)
     selection = 2 * sum(one.n_runs * one.selection_rows for one in plan.searches)
     assert rows.chosen + rows.final == selection == rows.outside - rows.controls

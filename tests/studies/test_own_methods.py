@@ -173,7 +173,7 @@ def test_an_edited_file_of_theirs_is_another_study(folder: Path) -> None:
             for name in ("Plain", "Play")
         ]
         assert answers(folder) == there
-    # What a prompt is worth hangs on no method.
+    # What a prompt is worth depends on no method.
     assert rlprompt("verify", "runs/small").exit_code == 0
     write(folder, names=("Plain", "played"), seeds=[0, 1])
     assert rlprompt(*COMPARE).exit_code == 0

@@ -44,7 +44,7 @@ def write(folder: Path, server: Script, changes: Any = None, **model: Any) -> No
 
 
 def found(folder: Path) -> list[Any]:
-    """What came of the runs, without what hangs on the clock."""
+    """What came of the runs, without what depends on the clock."""
     kept = ("name", "status", "rows", "prompt", "train", "dev", "test", "rewards")
     return [{key: run[key] for key in kept} for run in summary(folder)["runs"]]
 

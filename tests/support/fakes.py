@@ -49,13 +49,13 @@ def timeless(result: Result) -> Result:
 
 
 def number(content: str) -> float:
-    """A number in [0, 1) that hangs on nothing but the content."""
+    """A number in [0, 1) that depends on nothing but the content."""
     return int(hashlib.blake2b(content.encode(), digest_size=4).hexdigest(), 16) / 2**32
 
 
 @dataclass
 class FakeTask(Task):
-    """Rewards in [0, 2) that hang on nothing but the content of prompt and example.
+    """Rewards in [0, 2) that depend on nothing but the content of prompt and example.
 
     Attributes:
         splits: The examples.

@@ -124,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
             if fault is not None:
                 fault(self)
             else:
-                with self.lock:  # one model, and answers that hang on no company
+                with self.lock:  # one model, and answers that depend on no company
                     status, answer = self._answer(content)
                 script.n_refused += status != 200
                 self.say(status, answer)

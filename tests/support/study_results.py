@@ -1,4 +1,4 @@
-"""What a study holds, without what hangs on the clock."""
+"""What a study holds, without what depends on the clock."""
 
 from __future__ import annotations
 

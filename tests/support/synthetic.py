@@ -1,6 +1,6 @@
 """Tasks whose rewards need no forward pass of a model, so that searches on them take seconds.
 
-Their answers hang on the model's embedding table alone. `HiddenWords` rewards tokens of a hidden
+Their answers depend on the model's embedding table alone. `HiddenWords` rewards tokens of a hidden
 set, `HiddenVectors` soft prompts near a hidden one, with gradients.
 """
 
