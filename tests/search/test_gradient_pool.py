@@ -290,7 +290,8 @@ class TestRefused:
     def test_a_task_without_a_gradient(self) -> None:
         self.refused("task 'synthetic' has no gradient, which `tokens: gradient`", HiddenWords())
         with pytest.raises(ValueError, match=r"^random: task 'synthetic' has no gradient, "):
-            experiment(task=HiddenWords(), own={"random": {"tokens": "gradient"}})
+            alone = {"random": RandomSearch()}
+            experiment(task=HiddenWords(), optimisers=alone, own={"random": {"tokens": "gradient"}})
 
     @pytest.mark.parametrize("optimiser", [SoftPromptTuning(), PrefixTuning()])
     def test_not_where_the_method_does_not_take_it(self, optimiser: Any) -> None:
