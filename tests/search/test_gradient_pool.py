@@ -289,8 +289,8 @@ class TestRefused:
 
     def test_a_task_without_a_gradient(self) -> None:
         self.refused("task 'synthetic' has no gradient, which `tokens: gradient`", HiddenWords())
+        alone = {"random": RandomSearch()}
         with pytest.raises(ValueError, match=r"^random: task 'synthetic' has no gradient, "):
-            alone = {"random": RandomSearch()}
             experiment(task=HiddenWords(), optimisers=alone, own={"random": {"tokens": "gradient"}})
 
     @pytest.mark.parametrize("optimiser", [SoftPromptTuning(), PrefixTuning()])
