@@ -7,8 +7,9 @@ prompt's text and one at the very end to the answer's, as in lm-eval's `_encode_
 tokenizers spell a word with the space before it. A line break stays where it is.
 
 A text is tokenised as a whole: `Template.query` gives every piece the ids that it has in its place
-in the whole text, where a tokenizer joins nothing across their borders. In fields, what looks like
-a control token is text.
+in the whole text, where a tokenizer joins nothing across their borders. Text that follows a prompt
+in front without a space between, as in `{prompt}{text}`, begins as behind an empty line: such a
+prompt shows examples, or is empty. In fields, what looks like a control token is text.
 
 >>> Template("{text} {prompt}").fields
 ('text',)
@@ -31,6 +32,8 @@ from rlprompt.types import ANY, Encoder, Ids, ModelKind, Piece
 
 PROMPT, MASK = "prompt", "mask"
 ASSISTANT = "assistant"
+# Between examples that a prompt shows, as lm-eval's `fewshot_delimiter`; it ends an answer, too.
+SEPARATOR = "\n\n"
 
 TemplateText = str | Mapping[str, str] | Sequence[Mapping[str, str]]
 """A text with `{prompt}`, or the messages of a chat: role to content, or a list of such."""
@@ -305,8 +308,7 @@ class Template:
                 field holds what the tokenizer always takes for a control token.
         """
         own = self.on(encoder)
-        before, after = own._sides(encoder, example)
-        head, tail = encoder.spell(before), encoder.spell(after, [ANY])
+        head, tail = _spelt(encoder, *own._sides(encoder, example))
         start, end = own._frame(encoder, head, tail)
         if own.masked and encoder.kind == "encoder-decoder" and encoder.mask_id not in head + tail:
             raise ValueError(
@@ -371,8 +373,7 @@ class Template:
     def frame(self, encoder: Encoder) -> tuple[Ids, Ids]:
         """Special tokens to put around the text: what the tokenizer wants, unless it is there."""
         own = self.on(encoder)
-        before, after = own._sides(encoder)
-        return own._frame(encoder, encoder.spell(before), encoder.spell(after, [ANY]))
+        return own._frame(encoder, *_spelt(encoder, *own._sides(encoder)))
 
     @property
     def head_is_fixed(self) -> bool:
@@ -443,6 +444,15 @@ def _parse(text: str) -> list[tuple[str, str | None]]:
                 f"{name!r} with conversion {conversion!r} and format {spec!r}"
             )
     return [(before, name) for before, name, _, _ in parsed]
+
+
+def _spelt(encoder: Encoder, before: Sequence[Piece], after: Sequence[Piece]) -> tuple[Ids, Ids]:
+    """Ids of the pieces before and after the prompt, whatever that is."""
+    first = next((piece.text for piece in after if piece.text), "")
+    # Behind a letter WordPiece and Unigram would go on with its word.
+    follows_at_once = not before and first and not first[0].isspace()
+    shown = [ANY, Piece(SEPARATOR)] if follows_at_once else [ANY]
+    return encoder.spell(before), encoder.spell(after, shown)
 
 
 def _strip(pieces: list[Piece]) -> None:

@@ -76,7 +76,9 @@ class Spelling:
         unknown = [i for i, piece in enumerate(after) if piece.kind == "any"]
         after = after[unknown[-1] :] if unknown else after
         nothing_known = bool(unknown) and len(after) == 1
-        if not after or (self._free and nothing_known):
+        # Line breaks are one token or several by what follows, and cut off from it either way.
+        breaks = bool(unknown) and not cut and not any(piece.text.strip("\n") for piece in after)
+        if not after or (self._free and (nothing_known or breaks)):
             return self.whole(_filled(pieces, self._anchors[0]))
         for anchor in self._anchors:
             before = self.whole(_filled(after, anchor))
