@@ -12,6 +12,8 @@ from typing import Any
 # writes it otherwise, such as `none`.
 MISSING = frozenset({"NaN", "nan", "NA", "<NA>", "NaT", "None"})
 
+EXACT = 2**53  # below, a float is each whole number, and not others that are near
+
 
 def plain(value: Any) -> Any:
     """A value of numpy, pandas or torch as Python's own; None for one that is missing.
@@ -30,8 +32,12 @@ def plain(value: Any) -> Any:
 def text_of(value: Any) -> str:
     """A value as text: "" for what is missing, JSON for what is not text.
 
+    A number that is whole is written so: beside a gap, pandas makes floats of whole numbers.
+
     >>> text_of("a"), text_of(1), text_of(True), text_of(None), text_of(["b"])
     ('a', '1', 'true', '', '["b"]')
+    >>> text_of(44.0), text_of(4.5), text_of("44.0")
+    ('44', '4.5', '44.0')
 
     Raises:
         TypeError: It is bytes.
@@ -41,6 +47,8 @@ def text_of(value: Any) -> str:
         return str(value)
     if isinstance(value, bytes):
         raise TypeError("bytes, not text,")
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        value = int(value)
     if isinstance(value, bool | int | float | list | tuple | dict):
         return json.dumps(value, default=str)
     return "" if value is None else str(value)
