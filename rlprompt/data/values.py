@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-# What pandas, numpy, R and Python write for a value that is not there. One who means the word
-# writes it otherwise, such as `none`.
-MISSING = frozenset({"NaN", "nan", "NA", "<NA>", "NaT", "None"})
+# What pandas, numpy, R, Python, SQL and spreadsheets write for a value that is not there. One who
+# means the word writes it otherwise, such as `none`.
+MISSING = frozenset({"NaN", "nan", "NA", "<NA>", "NaT", "None", "NULL", "null", "N/A", "#N/A"})
 
 EXACT = 2**53  # below, a float is each whole number, and not others that are near
 

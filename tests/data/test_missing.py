@@ -17,7 +17,7 @@ from rlprompt.data.load import Example, load_splits
 
 CLASSES = ("bad", "good")
 ROWS: list[dict[str, Any]] = [{"text": f"t {i}", "label": CLASSES[i % 2]} for i in range(12)]
-MARKERS = ("NaN", "nan", "NA", "<NA>", "NaT", "None")
+MARKERS = ("NaN", "nan", "NA", "<NA>", "NaT", "None", "NULL", "null", "N/A", "#N/A")
 
 
 MISSING = (None, float("nan"), np.float32("nan"), np.datetime64("NaT"), *MARKERS)
@@ -53,8 +53,9 @@ def test_what_other_programs_write_into_files_is_missing(tmp_path: Path, marker:
 
 
 def test_a_class_may_be_called_so() -> None:
-    rows = [{"text": f"t {i}", "label": ("None", "NA")[i % 2]} for i in range(6)]
-    assert len(load_splits(rows, ("None", "NA"), shots=1).test) == 2
+    for names in (("None", "NA"), ("null", "N/A")):
+        rows = [{"text": f"t {i}", "label": names[i % 2]} for i in range(6)]
+        assert len(load_splits(rows, names, shots=1).test) == 2
 
 
 def test_a_text_that_cannot_be_seen_is_empty() -> None:
