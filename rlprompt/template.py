@@ -308,7 +308,7 @@ class Template:
                 field holds what the tokenizer always takes for a control token.
         """
         own = self.on(encoder)
-        head, tail = _spelt(encoder, *own._sides(encoder, example))
+        head, tail = own._around(encoder, example)
         start, end = own._frame(encoder, head, tail)
         if own.masked and encoder.kind == "encoder-decoder" and encoder.mask_id not in head + tail:
             raise ValueError(
@@ -373,13 +373,19 @@ class Template:
     def frame(self, encoder: Encoder) -> tuple[Ids, Ids]:
         """Special tokens to put around the text: what the tokenizer wants, unless it is there."""
         own = self.on(encoder)
-        return own._frame(encoder, *_spelt(encoder, *own._sides(encoder)))
+        return own._frame(encoder, *own._around(encoder))
 
     @property
     def head_is_fixed(self) -> bool:
         """Whether no field of the example stands before the prompt."""
         names = [name for _, name in self._parts]
         return all(name in (None, MASK) for name in names[: names.index(PROMPT)])
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether text follows a prompt in front at once, and so begins as behind an empty line."""
+        before, after = self.sides()
+        return not before and bool(after) and not after[0].isspace()
 
     def sides(self) -> tuple[str, str]:
         """What stands before and after the prompt, as format strings that name the `{mask}`."""
@@ -400,6 +406,15 @@ class Template:
         if self.bare or tail[len(tail) - len(end) :] == end:
             end = ()
         return start, end
+
+    def _around(
+        self, encoder: Encoder, example: Mapping[str, str] | None = None
+    ) -> tuple[Ids, Ids]:
+        """Ids before and after the prompt, whatever that is."""
+        before, after = self._sides(encoder, example)
+        # Behind a letter WordPiece and Unigram would go on with its word.
+        prompt = [ANY, Piece(SEPARATOR)] if self.begins_anew else [ANY]
+        return encoder.spell(before), encoder.spell(after, prompt)
 
     def _sides(
         self, encoder: Encoder, example: Mapping[str, str] | None = None
@@ -444,15 +459,6 @@ def _parse(text: str) -> list[tuple[str, str | None]]:
                 f"{name!r} with conversion {conversion!r} and format {spec!r}"
             )
     return [(before, name) for before, name, _, _ in parsed]
-
-
-def _spelt(encoder: Encoder, before: Sequence[Piece], after: Sequence[Piece]) -> tuple[Ids, Ids]:
-    """Ids of the pieces before and after the prompt, whatever that is."""
-    first = next((piece.text for piece in after if piece.text), "")
-    # Behind a letter WordPiece and Unigram would go on with its word.
-    follows_at_once = not before and first and not first[0].isspace()
-    shown = [ANY, Piece(SEPARATOR)] if follows_at_once else [ANY]
-    return encoder.spell(before), encoder.spell(after, shown)
 
 
 def _strip(pieces: list[Piece]) -> None:
