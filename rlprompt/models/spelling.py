@@ -85,8 +85,8 @@ class Spelling:
             ids = self.whole(_filled((*after, *pieces), anchor))
             if ids[: len(before)] == before and len(ids) > len(before):
                 return ids[len(before) :]
-        # The tokenizer joins letters over the border.
-        if nothing_known:
+        # The tokenizer joins letters over the border, or makes a space of line breaks.
+        if nothing_known or breaks:
             return self.whole(_filled(pieces, self._anchors[0]))
         return (cut and ids[len(before) :]) or self.spell(pieces, (ANY,))
 

@@ -177,15 +177,19 @@ def test_a_masked_models_ids_are_those_of_the_whole_with_its_mask(
 SHOWN = "very good film It was great\n\n"
 
 
-def _one_space() -> FrozenLM:
-    """XLM-R's way: line breaks become spaces, of which one stays between words."""
+def _spaces(*more: normalizers.Normalizer) -> FrozenLM:
+    """A Unigram tokenizer of which line breaks become spaces."""
     lm = spelling_lm("unigram with lines")
-    tokenizer = copy.deepcopy(lm.tokenizer)
-    backend: Any = tokenizer
-    backend.backend_tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(left=False, right=True)]
-    )
-    return FrozenLM(lm.model, tokenizer, "one space")
+    tokenizer: Any = copy.deepcopy(lm.tokenizer)
+    made = normalizers.Sequence([normalizers.Replace("\n", " "), *more])
+    tokenizer.backend_tokenizer.normalizer = made
+    return FrozenLM(lm.model, tokenizer, "spaces")
+
+
+def _one_space() -> FrozenLM:
+    """XLM-R's way: of spaces one stays between words."""
+    one = normalizers.Replace(Regex(" {2,}"), " ")
+    return _spaces(one, normalizers.Strip(left=False, right=True))
 
 
 @pytest.mark.parametrize("name", ["wordpiece", "unigram", "one space", "bytes", "tiktoken", "byt5"])
@@ -209,6 +213,12 @@ def test_text_behind_examples_brings_no_space_that_is_not_there(name: str) -> No
     query = made.query({"text": "The film"}, lm)
     whole = whole_ids(lm, f"{SHOWN}The film")
     assert query.head_ids + made.prompt_ids(lm, SHOWN) + query.tail_ids == whole
+
+
+def test_a_word_begins_where_spaces_at_the_end_of_the_prompt_stay_too() -> None:
+    lm, made = _spaces(), Template("{prompt}{text}")
+    query = made.query({"text": "the film"}, lm)
+    assert query.tail_ids == whole_ids(lm, "the film")
 
 
 @pytest.mark.parametrize("template", ["{text} {prompt} {mask}", "It was {mask}. {text} {prompt}"])
