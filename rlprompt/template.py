@@ -34,6 +34,8 @@ PROMPT, MASK = "prompt", "mask"
 ASSISTANT = "assistant"
 # Between examples that a prompt shows, as lm-eval's `fewshot_delimiter`; it ends an answer, too.
 SEPARATOR = "\n\n"
+# Signs that belong to the word before them, and the end.
+FOLLOWING = ("", *".,:;!?)]}")
 
 TemplateText = str | Mapping[str, str] | Sequence[Mapping[str, str]]
 """A text with `{prompt}`, or the messages of a chat: role to content, or a list of such."""
@@ -383,9 +385,12 @@ class Template:
 
     @property
     def begins_anew(self) -> bool:
-        """Whether text follows a prompt in front at once, and so begins as behind an empty line."""
+        """Whether text follows a prompt in front at once, and so begins as behind an empty line.
+
+        Not signs as in `{prompt}: {text}`, which belong to the word that they follow.
+        """
         before, after = self.sides()
-        return not before and bool(after) and not after[0].isspace()
+        return not before and after[:1] not in FOLLOWING and not after[:1].isspace()
 
     def sides(self) -> tuple[str, str]:
         """What stands before and after the prompt, as format strings that name the `{mask}`."""

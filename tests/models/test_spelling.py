@@ -221,6 +221,15 @@ def test_a_word_begins_where_spaces_at_the_end_of_the_prompt_stay_too() -> None:
     assert query.tail_ids == whole_ids(lm, "the film")
 
 
+@pytest.mark.parametrize("name", ["wordpiece", "unigram", "bytes"])
+@pytest.mark.parametrize("sign", [".", ":", ")"])
+def test_a_sign_behind_a_prompt_in_front_belongs_to_its_last_word(name: str, sign: str) -> None:
+    lm, made = spelling_lm(name), Template(f"{{prompt}}{sign} {{text}}")
+    query = made.query({"text": "The answer"}, lm)
+    whole = whole_ids(lm, f"very good{sign} The answer")
+    assert query.head_ids + made.prompt_ids(lm, "very good") + query.tail_ids == whole
+
+
 @pytest.mark.parametrize("template", ["{text} {prompt} {mask}", "It was {mask}. {text} {prompt}"])
 def test_so_it_does_with_a_mask(template: str) -> None:
     lm, made = spelling_lm("wordpiece"), Template(template).leading()
