@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from gguf_files import write_gguf
 from tiny import tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.models import gguf_cache
@@ -133,6 +134,97 @@ class TestDenseFolder:
             lm = FrozenLM.load(str(path), dtype="float32")
             assert torch.equal(lm.score(prompts, queries), expected)
         assert self.conversions == 1
+
+
+class TestWhole:
+    @pytest.fixture(autouse=True)
+    def cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+        monkeypatch.setenv("RLPROMPT_CACHE", str(tmp_path / "cache"))
+        return tmp_path / "cache"
+
+    # What scales nothing may be said, as llama.cpp has it.
+    @pytest.mark.parametrize(
+        ("said", "more"),
+        [
+            ({}, {}),
+            ({"llama.rope.scaling.type": "none"}, {}),
+            ({"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 1.0}, {}),
+            ({"split.count": 1}, {"rope_freqs.weight": [1.0] * 4}),
+        ],
+    )
+    def test_a_whole_file_is_loaded(
+        self, tmp_path: Path, said: dict[str, Any], more: dict[str, Any], cache: Path
+    ) -> None:
+        path = write_gguf(tmp_path / "tiny.gguf", said, more)
+        lm = FrozenLM.load(str(path), dtype="float32")
+        assert lm.n_parameters == tiny_model().num_parameters()
+        (kept,) = (cache / "gguf").iterdir()
+        assert kept.name == f"{gguf_cache._digest(path)[:32]}-{gguf_cache.FORMAT}"
+
+    def test_one_that_lacks_layers_is_refused_and_not_kept(
+        self, tmp_path: Path, cache: Path
+    ) -> None:
+        path = write_gguf(tmp_path / "tiny.gguf", without="blk.1.")
+        for _ in range(2):
+            with pytest.raises(
+                ValueError, match=r"tiny\.gguf' lacks 9 weights of a Llama.*: model"
+            ):
+                FrozenLM.load(str(path))
+        assert not list((cache / "gguf").glob("*/*"))
+
+    def test_what_an_earlier_version_kept_of_it_is_not_taken(
+        self, tmp_path: Path, cache: Path
+    ) -> None:
+        path = write_gguf(tmp_path / "tiny.gguf", without="blk.1.")
+        old = cache / "gguf" / gguf_cache._digest(path)[:32] / "float32"
+        tiny_model().save_pretrained(old)
+        tiny_tokenizer().save_pretrained(old)
+        gguf_cache._write_checksums(old)
+        with pytest.raises(ValueError, match="lacks 9 weights"):
+            FrozenLM.load(str(path))
+
+    def test_a_part_of_a_split_one_is_refused(self, tmp_path: Path) -> None:
+        path = write_gguf(tmp_path / "tiny-00001-of-00002.gguf", {"split.count": 2})
+        with pytest.raises(ValueError, match=r"is one of 2 parts of a model; merge them") as e:
+            FrozenLM.load(str(path))
+        assert "\n" not in str(e.value)
+
+    @pytest.mark.parametrize(
+        ("said", "more", "named"),
+        [
+            (
+                {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0},
+                {},
+                "linear, factor 4",
+            ),
+            (
+                {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 8.0},
+                {},
+                "yarn, factor 8",
+            ),
+            ({"llama.rope.scaling.factor": 2.0}, {}, "linear, factor 2"),  # its type by default
+            ({"llama.rope.scale_linear": 2.0}, {}, "linear, factor 2"),  # of old files
+            ({}, {"rope_freqs.weight": [1.0, 1.0, 3.0, 8.0]}, r"rope_freqs\.weight"),
+            ({}, {"rope_factors_long.weight": [1.0, 1.0, 3.0, 8.0]}, "rope_factors_long"),
+        ],
+    )
+    @pytest.mark.parametrize("keeps", [True, False])
+    def test_scaled_positions_are_refused(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        said: dict[str, Any],
+        more: dict[str, Any],
+        named: str,
+        keeps: bool,
+    ) -> None:
+        if not keeps:  # read as it is, where nothing can be kept
+            monkeypatch.setattr(gguf_cache, "dense_folder", lambda *given: None)
+        path = write_gguf(tmp_path / "tiny.gguf", said, more)
+        with pytest.raises(
+            ValueError, match=rf"it scales rotary positions \({named}.*give the fol"
+        ):
+            FrozenLM.load(str(path))
 
 
 def _refuse_missing(rename: Any) -> Any:
