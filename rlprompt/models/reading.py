@@ -22,7 +22,7 @@ from transformers.models.auto import auto_factory, modeling_auto
 from transformers.utils import logging as hf_logging
 
 from rlprompt.models.conventions import model_kind
-from rlprompt.models.gguf_header import gguf_obstacle
+from rlprompt.models.gguf_header import read_header
 from rlprompt.models.weights import quantisation
 from rlprompt.types import ModelKind
 
@@ -66,13 +66,11 @@ def read(
         brought: Modules whose weights an adapter brings, so that they may be missing.
 
     Raises:
-        LoadError: The checkpoint lacks weights of the model, or a GGUF file says what transformers
-            does not read.
+        LoadError: The checkpoint lacks weights of the model, or a GGUF file is a part of one or
+            scales positions in a way that a config cannot be told.
     """
     gguf = where.get("gguf_file")
-    if gguf and (obstacle := gguf_obstacle(Path(source) / gguf)):
-        raise LoadError(f"model file {str(Path(source) / gguf)!r} cannot be loaded: {obstacle}")
-    config = AutoConfig.from_pretrained(source, **where)
+    config = _gguf_config(source, where) if gguf else AutoConfig.from_pretrained(source, **where)
     auto_class = auto_class or _auto_class(model_kind(config))
     made: Any = auto_class  # not annotated
     model, told = made.from_pretrained(
@@ -113,6 +111,25 @@ def quiet() -> Iterator[None]:
         bars.set_verbosity(verbosity)
         if had_bars:
             bars.enable_progress_bar()
+
+
+def _gguf_config(source: str, where: Mapping[str, Any]) -> Any:
+    """The config of a GGUF file, with the scaling of positions that transformers does not read."""
+    path = Path(source) / where["gguf_file"]
+    header = read_header(path)
+    if header.parts > 1:
+        raise LoadError(
+            f"model file {str(path)!r} is one of {header.parts} parts of a model; merge them "
+            "(llama-gguf-split --merge FIRST WHOLE) and give the whole file"
+        )
+    config = AutoConfig.from_pretrained(source, **where)
+    if header.scaling and not header.scale(config):
+        raise LoadError(
+            f"model file {str(path)!r} scales rotary positions ({header.scaling}), which "
+            "transformers does not read from a GGUF file; give the folder or the hub name of the "
+            "model that it was made of"
+        )
+    return config
 
 
 def _lacking(

@@ -20,7 +20,7 @@ from rlprompt.agents import PPO, RandomSearch
 from rlprompt.check import ToyTask
 from rlprompt.export import export_prompt
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.merging import has_adapter, merge_obstacle
+from rlprompt.models.merging import DIFFERS, has_adapter, merge_obstacle
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Query
 
@@ -155,7 +155,7 @@ class TestFolder:
         expected = plain(model)
         lm = FrozenLM.load(saved(tmp_path, model, kind=kind), dtype="float32")
         torch.testing.assert_close(lm.score([PROMPT], [QUERY])[0, 0], expected, rtol=0, atol=1e-4)
-        assert merge_obstacle(lm.model) == "merged, it says something else"
+        assert merge_obstacle(lm.model) == DIFFERS
         # Untied ones are merged.
         untied = tmp_path / "untied"
         tiny_model(kind, tie_word_embeddings=False).save_pretrained(untied)

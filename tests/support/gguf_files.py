@@ -33,7 +33,7 @@ def write_gguf(
     more: Mapping[str, Any] | None = None,
     without: str = "",
 ) -> Path:
-    """Write one, its queries and keys in the order of transformers.
+    """Write one of `tiny_model()`.
 
     Args:
         path: What it is called.
@@ -68,6 +68,11 @@ def write_gguf(
         for theirs, own in _NAMES.items():
             name = name.replace(theirs, own)
         tensors[name] = tensor.detach().numpy()
+        if name.endswith(("attn_q.weight", "attn_k.weight")):  # halves of a head go in turn there
+            n_heads = 4 if "attn_q" in name else 2
+            tensors[name] = (
+                tensors[name].reshape(n_heads, 2, -1, HIDDEN).swapaxes(1, 2).reshape(-1, HIDDEN)
+            )
     for name, numbers in tensors.items():
         if not (without and name.startswith(without)):
             writer.add_tensor(name, np.asarray(numbers, np.float32))
