@@ -35,8 +35,8 @@ class PPO:
     A prompt's reward counts relative to its rollout's mean, as in RLPrompt, in units of the spread
     of all rewards so far. Nothing is discounted: an episode has one reward, at its end. A policy
     that settles writes what it wrote before, which is paid for again: the result counts distinct
-    prompts, its page warns of few, and `fresh` and `entropy` are against it. The global generators
-    that Stable-Baselines3 draws from are seeded from the search's own and put back afterwards.
+    prompts, its page warns of few, and `fresh` is against it, as `entropy` may be. The global
+    generators that Stable-Baselines3 draws from are seeded from the search's own and put back.
 
     In a space of several lengths the policy also stops, with a probability of 0.1 a token at first
     (`STOP`), and learns for each position how often. Starts are scored first; half of what the
@@ -68,9 +68,9 @@ class PPO:
             None for all.
         fresh: Share of a rollout's prompts, above 0 and below 1, that were never scored before.
             After a rollout with less the policy goes half of the way back to the proposal. None
-            leaves it alone. On a made-up task, the share of tokens from a hidden tenth of the
-            vocabulary (300 prompts of 3 tokens, 2 seeds), 0.5 turned 75 distinct prompts into 169,
-            and a mean of the best 64 of 0.50 into 0.74.
+            leaves it alone. Ours: on dev 0.5 was never behind None (three data sets; 9 searches of
+            3,200 rows, 0.755 against 0.745, and 6 of 9,600, 0.760 against 0.745), and twice as many
+            prompts were distinct.
 
     Raises:
         ValueError: A setting is out of range.
@@ -86,7 +86,7 @@ class PPO:
     entropy: float | None = None
     top_k: int | None = None
     top_p: float | None = None
-    fresh: float | None = None
+    fresh: float | None = 0.5
 
     def __post_init__(self) -> None:
         """Check the settings."""

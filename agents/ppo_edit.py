@@ -20,7 +20,7 @@ from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace
 from rlprompt.types import PromptKind
 
-# Share of a rollout's edits that must make a prompt that was never scored before. As `PPO.fresh`.
+# Share of a rollout's edits that must make a prompt that was never scored before, as in `PPO`.
 FRESH = 0.5
 # Rollouts without a new prompt, one after the other, after which there seem to be no more.
 PATIENCE = 20

@@ -221,8 +221,8 @@ def few_distinct(study: StudyData) -> Iterator[Caveat]:
                 "caution",
                 f"{run.title}, {run.entry.budget_rows:,} rows: {result.n_distinct:,} of its "
                 f"{result.n_prompts:,} scored prompts were distinct. It scored the same few again "
-                "and again, so a smaller budget would have found the same; PPO moves on to new "
-                "ones with `fresh: 0.5`.",
+                "and again, so a smaller budget would have found the same; with PPO a larger "
+                "`fresh` makes it move on.",
             )
 
 

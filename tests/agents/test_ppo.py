@@ -275,7 +275,7 @@ def test_starts_are_scored_first_and_their_neighbours_next(lengths: int | Length
 def test_it_learns_in_a_pool_of_words(lengths: int | Length) -> None:
     every = TokenSpace.from_lm(tiny_lm(), lengths)
     pool = TokenSpace(every.length, every.allowed[::4], every.shortest)
-    rewards = np.array([reward for _, reward in asked_by(PPO(fresh=0.5), pool, prompts=128)])
+    rewards = np.array([reward for _, reward in asked_by(PPO(), pool, prompts=128)])
     assert rewards[-32:].mean() > rewards[:16].mean() + 0.2
 
 
@@ -283,7 +283,7 @@ def test_a_policy_that_settles_goes_on_to_new_prompts() -> None:
     where = space(tiny_lm())
     alone, fresh = (
         {prompt for prompt, _ in asked_by(optimiser, where, prompts=240)}
-        for optimiser in (PPO(), PPO(fresh=0.5))
+        for optimiser in (PPO(fresh=None), PPO())
     )
     assert len(alone) < 100  # it collapsed
     assert len(fresh) > 120

@@ -232,7 +232,7 @@ SETTINGS = {
     "greedy": "48285a576ca99e3b",
     "grow": "77240ce7fcbb6716",
     "instructions": "3ed4655eb7da73af",
-    "ppo": "f8fcf65da873b671",
+    "ppo": "ef51074e3d16f70f",
     "ppo-edit": "0084497208f08f77",
     "ppo-soft": "4935391aa44d2b6b",
     "prefix": "b4676b93440706cc",
