@@ -25,7 +25,7 @@ from rlprompt.models.reading import quiet, read
 logger = logging.getLogger(__name__)
 
 CHECKSUMS = "SHA256SUMS"
-# Raised where the same file is to be converted anew: 1 took one part of a split file for a whole.
+# Raised where all files are to be converted anew: 1 had random layers, and no scaling of positions.
 FORMAT = 2
 # Bytes of a file whose hash is noted: less is hashed before one would notice.
 NOTED = 1 << 24
