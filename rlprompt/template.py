@@ -7,8 +7,9 @@ prompt's text and one at the very end to the answer's, as in lm-eval's `_encode_
 tokenizers spell a word with the space before it. A line break stays where it is.
 
 A text is tokenised as a whole: `Template.query` gives every piece the ids that it has in its place
-in the whole text, where a tokenizer joins nothing across their borders. In fields, what looks like
-a control token is text.
+in the whole text, where a tokenizer joins nothing across their borders. Text that follows a prompt
+in front without a space between, as in `{prompt}{text}`, begins as behind an empty line: such a
+prompt shows examples, or is empty. In fields, what looks like a control token is text.
 
 >>> Template("{text} {prompt}").fields
 ('text',)
@@ -31,6 +32,8 @@ from rlprompt.types import ANY, Encoder, Ids, ModelKind, Piece
 
 PROMPT, MASK = "prompt", "mask"
 ASSISTANT = "assistant"
+# Between examples that a prompt shows, as lm-eval's `fewshot_delimiter`; it ends an answer, too.
+SEPARATOR = "\n\n"
 
 TemplateText = str | Mapping[str, str] | Sequence[Mapping[str, str]]
 """A text with `{prompt}`, or the messages of a chat: role to content, or a list of such."""
@@ -305,8 +308,7 @@ class Template:
                 field holds what the tokenizer always takes for a control token.
         """
         own = self.on(encoder)
-        before, after = own._sides(encoder, example)
-        head, tail = encoder.spell(before), encoder.spell(after, [ANY])
+        head, tail = own._around(encoder, example)
         start, end = own._frame(encoder, head, tail)
         if own.masked and encoder.kind == "encoder-decoder" and encoder.mask_id not in head + tail:
             raise ValueError(
@@ -371,14 +373,19 @@ class Template:
     def frame(self, encoder: Encoder) -> tuple[Ids, Ids]:
         """Special tokens to put around the text: what the tokenizer wants, unless it is there."""
         own = self.on(encoder)
-        before, after = own._sides(encoder)
-        return own._frame(encoder, encoder.spell(before), encoder.spell(after, [ANY]))
+        return own._frame(encoder, *own._around(encoder))
 
     @property
     def head_is_fixed(self) -> bool:
         """Whether no field of the example stands before the prompt."""
         names = [name for _, name in self._parts]
         return all(name in (None, MASK) for name in names[: names.index(PROMPT)])
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether text follows a prompt in front at once, and so begins as behind an empty line."""
+        before, after = self.sides()
+        return not before and bool(after) and not after[0].isspace()
 
     def sides(self) -> tuple[str, str]:
         """What stands before and after the prompt, as format strings that name the `{mask}`."""
@@ -399,6 +406,15 @@ class Template:
         if self.bare or tail[len(tail) - len(end) :] == end:
             end = ()
         return start, end
+
+    def _around(
+        self, encoder: Encoder, example: Mapping[str, str] | None = None
+    ) -> tuple[Ids, Ids]:
+        """Ids before and after the prompt, whatever that is."""
+        before, after = self._sides(encoder, example)
+        # Behind a letter WordPiece and Unigram would go on with its word.
+        prompt = [ANY, Piece(SEPARATOR)] if self.begins_anew else [ANY]
+        return encoder.spell(before), encoder.spell(after, prompt)
 
     def _sides(
         self, encoder: Encoder, example: Mapping[str, str] | None = None

@@ -98,7 +98,7 @@ def _json_rows(file: DataFile) -> Iterator[tuple[str, TableRow]]:
     with file.text() as text:
         content = text.read()
     value, fault = _decoded(content)
-    rows = None if fault else _listed(value)
+    rows = None if fault else _listed(value, file.name)
     if rows is None:
         lines = [line for line in content.split("\n") if line.strip()]
         if len(lines) > 1 and isinstance(_decoded(lines[0])[0], dict):
@@ -112,8 +112,12 @@ def _json_rows(file: DataFile) -> Iterator[tuple[str, TableRow]]:
         yield f"{file.name}:{number}", row if isinstance(row, dict) else "is no JSON object"
 
 
-def _listed(value: Any) -> list[Any] | None:
-    """The rows that a whole file of JSON holds; None where it holds no table."""
+def _listed(value: Any, name: str) -> list[Any] | None:
+    """The rows that a whole file of JSON holds; None where it holds no table.
+
+    Raises:
+        ValueError: It has columns of objects, as pandas writes them, which name other rows.
+    """
     if isinstance(value, list):
         return value
     if not isinstance(value, dict) or not value:
@@ -123,15 +127,29 @@ def _listed(value: Any) -> list[Any] | None:
     lists = [part for part in value.values() if isinstance(part, list)]
     if len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict):
         return lists[0]  # such as {"data": [{...}, ...]}
-    columns = {
-        name: list(part.values()) if isinstance(part, dict) else part
-        for name, part in value.items()
-    }
-    sizes = {len(part) if isinstance(part, list) else None for part in columns.values()}
+    if all(isinstance(part, dict) for part in value.values()):
+        return _joined(value, name)
+    sizes = {len(part) if isinstance(part, list) else None for part in value.values()}
     if len(sizes) != 1 or None in sizes:
         # One object in a file is one row.
         return None if any(isinstance(part, dict | list) for part in value.values()) else [value]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
+
+
+def _joined(columns: Mapping[str, Mapping[str, Any]], name: str) -> list[Any]:
+    """Rows of columns that have their values by the name of the row, in the order of the first.
+
+    Raises:
+        ValueError: A row is not in all of them.
+    """
+    (first, rows), *others = columns.items()
+    for other, own in others:
+        if unlike := sorted(rows.keys() ^ own.keys()):
+            raise ValueError(
+                f"{name} has the row {unlike[0]!r} in one of the columns {first!r} and {other!r} "
+                "alone; give each row a value in all columns, or a list of objects"
+            )
+    return [{column: own[row] for column, own in columns.items()} for row in rows]
 
 
 def _parquet_table(file: DataFile, columns: Collection[str], optional: Collection[str]) -> RowTable:

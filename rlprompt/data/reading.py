@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from rlprompt.data.values import is_marker, text_of, texts_of
 
 logger = logging.getLogger(__name__)
 
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 # What the 16-shot files call their one column of text.
 TEXT_COLUMNS = ("text", "sentence")
 
@@ -66,6 +68,9 @@ class ExampleReader:
     places: Places = field(default_factory=Places)
     skipped: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    # Column to the first of its texts that is a number and where it stands; "" once one of them
+    # does not end in .0.
+    _floats: dict[str, str] = field(default_factory=dict)
     # Rows of a table without a column: their number, the column, and the first of them.
     _lacking: tuple[int, str, Mapping[str, Any]] = (0, "", {})
 
@@ -120,7 +125,13 @@ class ExampleReader:
     def notes(self) -> tuple[str, ...]:
         """What was left out, and what else a reader of results should know."""
         meanings = () if self.labels is None else self.labels.notes()
-        meanings = (*meanings, *filter(None, [self.places.remark()]))
+        floats = (
+            f"all numbers in {column!r} end in .0, such as {first}, as pandas writes whole numbers "
+            "where a cell is empty: they are taken as they are written"
+            for column, first in self._floats.items()
+            if first
+        )
+        meanings = (*meanings, *filter(None, [self.places.remark()]), *floats)
         if not self.skipped:
             return (*self.remarks, *meanings)
         left_out = named(self.skipped, "row was left out", "rows were left out")
@@ -220,6 +231,9 @@ class ExampleReader:
             options = Options.of(row[self.options], self.options)
             row = {**row, self.options: lettered(options.texts)}
         fields = {name: self._text(row, column, table) for name, column in self.text.items()}
+        written = self.label if self.labels is None and options is None else None
+        for column in filter(None, dict.fromkeys((*self.text.values(), written))):
+            self._see_number(row[column], column, where)
         if self.label is None:
             return Example(fields, "", where)
         if options is not None:
@@ -248,6 +262,12 @@ class ExampleReader:
         except TypeError as error:
             raise ValueError(f"{error} in {column!r}") from None
         return _sound(text, column)
+
+    def _see_number(self, value: Any, column: str, where: str) -> None:
+        """Look whether all texts of a column that are numbers end in .0."""
+        if isinstance(value, str) and (found := _NUMBER.fullmatch(value.strip())):
+            told = f"{found[0]!r} ({where})" if found[0].endswith(".0") else ""
+            self._floats[column] = told and self._floats.get(column, told)
 
     def _answers(self, row: Mapping[str, Any], column: str, table: RowTable) -> tuple[str, ...]:
         """The answers that are right, one or more."""

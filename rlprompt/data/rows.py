@@ -120,6 +120,8 @@ class RowReader:
     def class_of(self, row: Mapping[str, Any], table: RowTable) -> str | None:
         """The class of a row; None where it has no label.
 
+        A mark of a missing value, such as `NA`, is a label where a class goes by it.
+
         Raises:
             ValueError: Its label is none of the classes.
         """
@@ -127,10 +129,15 @@ class RowReader:
             return None
         try:
             shown = text_of(row.get(self.label))
-            if not shown.strip() or is_marker(shown):
+            if not shown.strip():
                 return None
             named = replace(table, rows=(), names={**table.names, **self._names})
-            return self._labels.read(row, self.label, named)[0]
+            try:
+                return self._labels.read(row, self.label, named)[0]
+            except ValueError:
+                if is_marker(shown):
+                    return None
+                raise
         except TypeError as error:
             raise ValueError(f"{error} in {self.label!r}") from None
 

@@ -8,9 +8,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-# What pandas, numpy, R and Python write for a value that is not there. One who means the word
-# writes it otherwise, such as `none`.
-MISSING = frozenset({"NaN", "nan", "NA", "<NA>", "NaT", "None"})
+# What pandas, numpy, R, Python, SQL and spreadsheets write for a value that is not there. One who
+# means the word writes it otherwise, such as `none`.
+MISSING = frozenset({"NaN", "nan", "NA", "<NA>", "NaT", "None", "NULL", "null", "N/A", "#N/A"})
+
+EXACT = 2**53  # below, a float is each whole number, and not others that are near
 
 
 def plain(value: Any) -> Any:
@@ -30,8 +32,12 @@ def plain(value: Any) -> Any:
 def text_of(value: Any) -> str:
     """A value as text: "" for what is missing, JSON for what is not text.
 
+    A number that is whole is written so: beside a gap, pandas makes floats of whole numbers.
+
     >>> text_of("a"), text_of(1), text_of(True), text_of(None), text_of(["b"])
     ('a', '1', 'true', '', '["b"]')
+    >>> text_of(44.0), text_of(4.5), text_of("44.0")
+    ('44', '4.5', '44.0')
 
     Raises:
         TypeError: It is bytes.
@@ -41,6 +47,8 @@ def text_of(value: Any) -> str:
         return str(value)
     if isinstance(value, bytes):
         raise TypeError("bytes, not text,")
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        value = int(value)
     if isinstance(value, bool | int | float | list | tuple | dict):
         return json.dumps(value, default=str)
     return "" if value is None else str(value)

@@ -164,5 +164,8 @@ def _json_line(row: Row) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value as the text of a cell."""
+    """A value as the text of a cell, a float as one."""
+    value = plain(value)
+    if isinstance(value, float):
+        return json.dumps(value)
     return str(value) if isinstance(value, bytes) else text_of(value)

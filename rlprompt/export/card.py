@@ -23,7 +23,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.models.loading import model_names
 from rlprompt.models.spelling import ANCHORS
 from rlprompt.search.result import SOFT_MARK
-from rlprompt.template import Template
+from rlprompt.template import SEPARATOR, Template
 from rlprompt.types import Encoder, ModelKind
 
 CARD = "README.md"
@@ -56,7 +56,9 @@ def card(facts: Facts, lm: FrozenLM | None = None) -> str:
         lm = None  # whose tokens and chat template are its server's
     if template is not None and lm is not None:
         template = template.on(lm)
-    before, after = _around(facts, template, lm)
+    # Stands for the prompt before text that has other tokens in a text than alone.
+    anchor = ANCHORS[0] if lm is not None and lm.spelling.moves else ""
+    before, after = _around(facts, template, lm, anchor)
     told = told_by_server(model.model_dump())
     page = _environment().get_template("served_card.md.j2" if told else "card.md.j2")
     return page.render(
@@ -85,8 +87,7 @@ def card(facts: Facts, lm: FrozenLM | None = None) -> str:
         after=after,
         words=usage and template and model.kind != SERVED and _spelt(usage, template, model.kind),
         taken_out=usage and _taken_out(usage),
-        # Stands for the prompt before text that has other tokens in a text than alone.
-        anchor=ANCHORS[0] if lm is not None and lm.spelling.moves else "",
+        anchor=anchor,
     )
 
 
@@ -136,7 +137,9 @@ def fenced(code: str, language: str = "python") -> str:
     return f"{ticks}{language}\n{code}\n{ticks}"
 
 
-def _around(facts: Facts, template: Template | None, encoder: Encoder | None) -> tuple[str, str]:
+def _around(
+    facts: Facts, template: Template | None, encoder: Encoder | None, anchor: str
+) -> tuple[str, str]:
     """Python expressions for the ids before and after the prompt."""
     start, end = facts.model.prefix_ids, facts.model.suffix_ids
     if template is not None and encoder is not None:
@@ -144,7 +147,10 @@ def _around(facts: Facts, template: Template | None, encoder: Encoder | None) ->
     before, after = ("text before", "text after") if template is None else template.sides()
     heads = [str(list(start))] if start else []
     heads += [f"ids({before!r})"] if before else []
-    tails = [f"ids({after!r}{', inside=True' if template else ''})"] if after else []
+    where = "" if template is None else ", inside=True"
+    if anchor and template is not None and template.begins_anew:
+        where += f", behind={SEPARATOR!r}"
+    tails = [f"ids({after!r}{where})"] if after else []
     tails += [str(list(end))] if end else []
     return " + ".join(heads) or "[]", " + ".join(tails) or "[]"
 

@@ -76,15 +76,17 @@ class Spelling:
         unknown = [i for i, piece in enumerate(after) if piece.kind == "any"]
         after = after[unknown[-1] :] if unknown else after
         nothing_known = bool(unknown) and len(after) == 1
-        if not after or (self._free and nothing_known):
+        # Line breaks are one token or several by what follows, and cut off from it either way.
+        breaks = bool(unknown) and not cut and not any(piece.text.strip("\n") for piece in after)
+        if not after or (self._free and (nothing_known or breaks)):
             return self.whole(_filled(pieces, self._anchors[0]))
         for anchor in self._anchors:
             before = self.whole(_filled(after, anchor))
             ids = self.whole(_filled((*after, *pieces), anchor))
             if ids[: len(before)] == before and len(ids) > len(before):
                 return ids[len(before) :]
-        # The tokenizer joins letters over the border.
-        if nothing_known:
+        # The tokenizer joins letters over the border, or makes a space of line breaks.
+        if nothing_known or breaks:
             return self.whole(_filled(pieces, self._anchors[0]))
         return (cut and ids[len(before) :]) or self.spell(pieces, (ANY,))
 

@@ -29,9 +29,9 @@ from rlprompt.tasks.base import InContextExamples, Measured
 from rlprompt.tasks.likelihood import LOG_LIKELIHOOD, Likelihood, Pooling, reference_texts
 from rlprompt.tasks.metrics import METRICS, AnswerMetric, metric
 from rlprompt.tasks.reward_function import RewardFunction, in_place, load_reward
-from rlprompt.tasks.showing import MOST_SHOTS, SEPARATOR, demonstration
+from rlprompt.tasks.showing import MOST_SHOTS, demonstration
 from rlprompt.tasks.templated import TemplateTask, columns_read
-from rlprompt.template import Template, TemplateText
+from rlprompt.template import SEPARATOR, Template, TemplateText
 from rlprompt.types import Floats, Outputs, SelectBy
 
 MetricSettings = str | Mapping[str, Any]

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlprompt.data.load import Example
-from rlprompt.template import Template
+from rlprompt.template import SEPARATOR, Template
 
 # Demonstrations at most, or one a class where there are more classes. They are read anew for every
 # prompt scored by models that share no prefix, and are as many as the usual few-shot train set has
 # of a class; gains level off beyond (Min et al. 2022, arXiv 2202.12837).
 MOST_SHOTS = 16
-# Between demonstrations, as lm-eval's `fewshot_delimiter`; it ends an answer, too.
-SEPARATOR = "\n\n"
 
 
 class Showing:

@@ -19,8 +19,8 @@ from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.tasks.base import Task, variant
 from rlprompt.tasks.class_scores import check_slope, has_slope
 from rlprompt.tasks.fitting import fit
-from rlprompt.tasks.showing import SEPARATOR, demonstration
-from rlprompt.template import Query, Template
+from rlprompt.tasks.showing import demonstration
+from rlprompt.template import SEPARATOR, Query, Template
 from rlprompt.types import Floats, Ids, Loss
 
 # Train examples around which a prompt is typed to see whether that gives its tokens again.

@@ -79,6 +79,26 @@ class TestJson:
         assert isinstance(row, str)
         assert row.startswith(what)
 
+    def test_columns_of_named_rows_are_joined_by_the_name(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.json"
+        columns = {"text": {"7": "a", "2": "b"}, "label": {"2": "x", "7": "y"}}
+        path.write_text(json.dumps(columns))
+        assert [row for _, row in rows(path)] == [
+            {"text": "a", "label": "y"},
+            {"text": "b", "label": "x"},
+        ]
+        for other in ({"2": "x", "8": "y"}, {"2": "x"}, {"2": "x", "7": "y", "8": "z"}):
+            path.write_text(json.dumps({**columns, "label": other}))
+            problem = r"a.json has the row '[78]' in one of the columns 'text' and 'label' alone; g"
+            with pytest.raises(ValueError, match=problem):
+                rows(path)
+
+    def test_columns_by_name_and_by_place_are_no_table(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.json"
+        path.write_text('{"text": {"0": "a", "1": "b"}, "label": ["x", "y"]}')
+        with pytest.raises(ValueError, match=r"a.json is no list of rows"):
+            rows(path)
+
 
 class TestLongLines:
     @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])

@@ -6,18 +6,18 @@ import datetime
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlprompt.data.load import load_splits
+from rlprompt.data.load import Example, load_splits
 
 CLASSES = ("bad", "good")
 ROWS: list[dict[str, Any]] = [{"text": f"t {i}", "label": CLASSES[i % 2]} for i in range(12)]
-MARKERS = ("NaN", "nan", "NA", "<NA>", "NaT", "None")
+MARKERS = ("NaN", "nan", "NA", "<NA>", "NaT", "None", "NULL", "null", "N/A", "#N/A")
 
 
 MISSING = (None, float("nan"), np.float32("nan"), np.datetime64("NaT"), *MARKERS)
@@ -53,8 +53,9 @@ def test_what_other_programs_write_into_files_is_missing(tmp_path: Path, marker:
 
 
 def test_a_class_may_be_called_so() -> None:
-    rows = [{"text": f"t {i}", "label": ("None", "NA")[i % 2]} for i in range(6)]
-    assert len(load_splits(rows, ("None", "NA"), shots=1).test) == 2
+    for names in (("None", "NA"), ("null", "N/A")):
+        rows = [{"text": f"t {i}", "label": names[i % 2]} for i in range(6)]
+        assert len(load_splits(rows, names, shots=1).test) == 2
 
 
 def test_a_text_that_cannot_be_seen_is_empty() -> None:
@@ -154,3 +155,48 @@ class TestSeveralAnswers:
         rows: list[dict[str, Any]] = [{"text": "x", "label": ["", None]}]
         with pytest.raises(ValueError, match=r"examples\[0\] has an empty label"):
             load_splits(rows, None, shots=1)
+
+
+class TestWholeNumbersBesideAGap:
+    """Of which pandas makes floats."""
+
+    COLUMNS: ClassVar[dict[str, Any]] = {"text": ["text", "year"], "label": "answer"}
+    ROWS: ClassVar[list[dict[str, Any]]] = [
+        {"text": f"t {n}", "year": float(1990 + n), "answer": float(n)} for n in range(40, 49)
+    ]
+
+    def read(self, data: Any) -> list[Example]:
+        parts = load_splits(data, None, **self.COLUMNS, shots=1, on_bad_rows="skip").parts()
+        return [one for part in parts.values() for one in part]
+
+    def check(self, data: Any) -> None:
+        found = self.read(data)
+        assert len(found) == 9
+        for one in found:
+            n = int(one.fields["text"][2:])
+            assert (one.fields["year"], one.references) == (str(1990 + n), (str(n),))
+
+    def test_they_stay_whole_numbers(self, tmp_path: Path) -> None:
+        rows = [*self.ROWS, {"text": "t", "year": 1990.0, "answer": None}]
+        self.check(rows)
+        (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        self.check(str(tmp_path / "a.jsonl"))
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+        self.check(str(tmp_path / "a.parquet"))
+        self.check([{**row, "answer": [row["answer"]]} for row in rows[:9]])
+
+    def test_of_a_frame(self) -> None:
+        pandas = pytest.importorskip("pandas")
+        self.check(pandas.DataFrame([*self.ROWS, {"text": "t", "year": 1990, "answer": None}]))
+
+    def test_texts_stay_as_they_are_written_and_a_note_says_so(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.csv"
+        lines = [f"{row['text']},{row['year']},{row['answer']}" for row in self.ROWS]
+        path.write_text("\n".join(["text,year,answer", *lines, "t,1990.5,"]))
+        found = {one.references for one in self.read(str(path))}
+        assert found == {(f"{n}.0",) for n in range(40, 49)}
+        read = load_splits(str(path), None, **self.COLUMNS, shots=1, on_bad_rows="skip")
+        assert [note for note in read.notes if ".0" in note] == [
+            "all numbers in 'answer' end in .0, such as '40.0' (a.csv:2), as pandas writes whole "
+            "numbers where a cell is empty: they are taken as they are written"
+        ]

@@ -11,12 +11,14 @@ import re
 import runpy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from command_line import save
 from exports import TOKENS, WORDS, class_task, export, prefix, soft
 from markdown_it import MarkdownIt
+from spellings import spelling_lm
 from tiny import TinyKind
 
 from rlprompt.data.load import Example
@@ -106,6 +108,20 @@ class TestCard:
     ) -> None:
         monkeypatch.chdir(tmp_path)
         self.check_code(kind, template, calibration, soft if is_soft else lambda _: TOKENS)
+
+    @pytest.mark.parametrize("name", ["unigram", "wordpiece", "prepend", "bytes"])
+    @pytest.mark.parametrize("template", ["{prompt}{text}", "{prompt} {text}", "{text} {prompt} ."])
+    def test_its_code_spells_as_we_do(self, name: str, template: str, tmp_path: Path) -> None:
+        lm = spelling_lm(name)
+        template += " {mask}" * (name == "wordpiece")
+        task = class_task(template)
+        export(tmp_path, lm, TOKENS, task)
+        page = (tmp_path / "README.md").read_text("utf-8")
+        (code, *_) = re.findall(r"(?ms)^example = [^\n]*\n\ndef ids.*?^after = .*?$", page)
+        made: dict[str, Any] = {"tokenizer": lm.tokenizer}
+        exec(code.replace("'...'", "'The film was'"), made)
+        (query,) = task.queries(lm, [Example({"text": "The film was"}, "positive")])
+        assert (made["before"], made["after"]) == (list(query.head_ids), list(query.tail_ids))
 
     @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
     @pytest.mark.parametrize(("kind", "calibration"), [("llama", "none"), ("opt", "batch")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spellings import SPELLINGS, WORDS, plain_loglik, spelling_lm, spelling_tokenizer
+from tokenizers import Regex, normalizers
 
 from rlprompt._utils.assets import fetch
 from rlprompt.models.lm import FrozenLM
@@ -170,3 +172,59 @@ def test_a_masked_models_ids_are_those_of_the_whole_with_its_mask(
     assert list(query.head_ids + ids + query.tail_ids) == lm.tokenizer(whole)["input_ids"]
     spelt = lm.tokenizer.convert_ids_to_tokens(list(made.answer_ids(lm, made.answer_text("great"))))
     assert spelt == ["great"]
+
+
+SHOWN = "very good film It was great\n\n"
+
+
+def _spaces(*more: normalizers.Normalizer) -> FrozenLM:
+    """A Unigram tokenizer of which line breaks become spaces."""
+    lm = spelling_lm("unigram with lines")
+    tokenizer: Any = copy.deepcopy(lm.tokenizer)
+    made = normalizers.Sequence([normalizers.Replace("\n", " "), *more])
+    tokenizer.backend_tokenizer.normalizer = made
+    return FrozenLM(lm.model, tokenizer, "spaces")
+
+
+def _one_space() -> FrozenLM:
+    """XLM-R's way: of spaces one stays between words."""
+    one = normalizers.Replace(Regex(" {2,}"), " ")
+    return _spaces(one, normalizers.Strip(left=False, right=True))
+
+
+@pytest.mark.parametrize("name", ["wordpiece", "unigram", "one space", "bytes", "tiktoken", "byt5"])
+@pytest.mark.parametrize("prompt", [SHOWN, ""])
+def test_text_behind_examples_or_behind_nothing_begins_as_in_the_whole(
+    name: str, prompt: str
+) -> None:
+    lm = _one_space() if name == "one space" else spelling_lm(name)
+    for template in ("{text} {prompt} Mood:", "Review: {text}\n{prompt}", "{text}{prompt}"):
+        made = Template(template).leading()
+        for text in ("The answer is yes", "It", '"it" 9', "(ok) bad"):
+            query = made.query({"text": text}, lm)
+            whole = whole_ids(lm, made.text.format(text=text, prompt=prompt))
+            assert query.head_ids + made.prompt_ids(lm, prompt) + query.tail_ids == whole
+
+
+@pytest.mark.parametrize("name", ["prepend", "metaspace first", "metaspace always", "no prefix"])
+def test_text_behind_examples_brings_no_space_that_is_not_there(name: str) -> None:
+    lm = spelling_lm(name)
+    made = Template("{text} {prompt}").leading()
+    query = made.query({"text": "The film"}, lm)
+    whole = whole_ids(lm, f"{SHOWN}The film")
+    assert query.head_ids + made.prompt_ids(lm, SHOWN) + query.tail_ids == whole
+
+
+def test_a_word_begins_where_spaces_at_the_end_of_the_prompt_stay_too() -> None:
+    lm, made = _spaces(), Template("{prompt}{text}")
+    query = made.query({"text": "the film"}, lm)
+    assert query.tail_ids == whole_ids(lm, "the film")
+
+
+@pytest.mark.parametrize("template", ["{text} {prompt} {mask}", "It was {mask}. {text} {prompt}"])
+def test_so_it_does_with_a_mask(template: str) -> None:
+    lm, made = spelling_lm("wordpiece"), Template(template).leading()
+    query = made.query({"text": "The answer is yes"}, lm)
+    whole = made.text.format(prompt=SHOWN, text="The answer is yes", mask="[MASK]")
+    ids = query.head_ids + made.prompt_ids(lm, SHOWN) + query.tail_ids
+    assert list(ids) == lm.tokenizer(whole)["input_ids"]
