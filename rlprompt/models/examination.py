@@ -47,12 +47,7 @@ def unwrap(model: Any, name: str) -> PreTrainedModel:
         )
     inner: PreTrainedModel = find()
     ids = torch.arange(1, 5, device=input_device(inner))[None]
-    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if inner.config.is_encoder_decoder:
-        given["decoder_input_ids"] = ids
-    with torch.no_grad():
-        outer, own = (torch.nn.Module.eval(one)(**given).logits for one in (model, inner))
-    if not agree(outer, own):
+    if not agree(outputs(model, ids), outputs(inner, ids)):
         raise ValueError(
             f"{name or 'this model'} cannot be scored: its adapter ({', '.join(kinds)}) does more "
             "than change the model's weights; merge it (model.merge_and_unload()), or take the "
@@ -155,6 +150,19 @@ def some_ids(model: Any, count: int = 12) -> Tensor:
     """A text of so many different tokens, (1, T), as far as the vocabulary has them."""
     n_vocabulary = len(model.get_input_embeddings().weight)
     return torch.arange(7, 7 + count, device=input_device(model))[None] % n_vocabulary
+
+
+@torch.no_grad()
+def outputs(model: Any, ids: Tensor) -> Tensor:
+    """What a model of any kind makes of ids (1, T): logits, or hidden states where it has none.
+
+    An encoder-decoder is fed them at both ends.
+    """
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if model.config.is_encoder_decoder:
+        given["decoder_input_ids"] = ids
+    made = torch.nn.Module.eval(model)(**given)
+    return cast(Tensor, made["logits"] if "logits" in made else made[0])
 
 
 def _logits(

@@ -25,6 +25,8 @@ from rlprompt.models.reading import quiet, read
 logger = logging.getLogger(__name__)
 
 CHECKSUMS = "SHA256SUMS"
+# Raised where all files are to be converted anew: 1 had random layers, and no scaling of positions.
+FORMAT = 2
 # Bytes of a file whose hash is noted: less is hashed before one would notice.
 NOTED = 1 << 24
 
@@ -74,7 +76,7 @@ def dense_folder(gguf: Path, parent: Path | None = None) -> Path | None:
 
 def _place_of(gguf: Path) -> Path:
     """Where the dense form of a person's own file is kept, whatever the file is called."""
-    return cache_folder() / "gguf" / _digest(gguf)[:32]
+    return cache_folder() / "gguf" / f"{_digest(gguf)[:32]}-{FORMAT}"
 
 
 def _digest(path: Path) -> str:

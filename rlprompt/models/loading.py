@@ -10,8 +10,7 @@ adapter's (`adapters`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,11 @@ from transformers.models.auto import auto_factory
 from rlprompt._utils.assets import ASSETS, fetch
 from rlprompt._utils.network import hub_answers
 from rlprompt._utils.text import first_line, one_line
-from rlprompt.models.adapters import Adapter, LoadError, find_adapter, put_on
+from rlprompt.models.adapters import Adapter, find_adapter, put_on
 from rlprompt.models.devices import pick_device
 from rlprompt.models.gguf_cache import dense_source
-from rlprompt.models.reading import Loaded, quiet, read
-from rlprompt.models.weights import stays_as_loaded
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from rlprompt.models.reading import Loaded, LoadError, quiet, read
+from rlprompt.models.weights import DTYPES, stays_as_loaded
 
 # Options of where files are, which config and tokenizer need as well.
 FILES = ("cache_dir", "local_files_only", "subfolder")
@@ -40,6 +37,7 @@ def load(
     revision: str | None,
     auto_class: type[auto_factory._BaseAutoModelClass] | None = None,
     options: Mapping[str, Any] | None = None,
+    brought: Collection[str] = (),
 ) -> Loaded:
     """Read a model and its tokenizer.
 
@@ -49,10 +47,11 @@ def load(
         revision: Commit, branch or tag of a hub model.
         auto_class: What kind of model it is; None for the language model that its config names.
         options: More for `from_pretrained`, as `checked_options` gives them.
+        brought: Modules whose weights an adapter brings, so that they may be missing.
 
     Raises:
-        ValueError: The name leads nowhere, no model of a known kind is there, no such dtype, or a
-            package is missing (`LoadError`).
+        ValueError: The name leads nowhere, no model of a known kind is there, weights of it are
+            missing, no such dtype, or a package is missing (`LoadError`).
     """
     if dtype not in (*DTYPES, "auto"):
         raise ValueError(f"dtype {dtype!r} is not known; give one of {', '.join(DTYPES)} or auto")
@@ -66,7 +65,7 @@ def load(
             adapter = None if "gguf_file" in where else find_adapter(name, source, where)
             if adapter is not None:
                 return _read_adapter(adapter, dtype, auto_class, more)
-            return read(source, DTYPES.get(dtype, "auto"), where, auto_class, more)
+            return read(source, DTYPES.get(dtype, "auto"), where, auto_class, more, brought)
     except LoadError:
         raise
     except ImportError as error:
@@ -133,16 +132,22 @@ def _read_adapter(
     more: Mapping[str, Any],
 ) -> Loaded:
     """Read the base of an adapter, and put that on it."""
-    try:
-        load_base = partial(load, adapter.base, revision=adapter.revision, options=more)
-        base = load_base("float32", auto_class=auto_class)  # in which merging loses nothing
-        if dtype != "float32" and stays_as_loaded(base.model):
-            del base
-            base = load_base(dtype, auto_class=auto_class)
-    except LoadError as error:
-        raise LoadError(
-            f"the base model of the adapter {adapter.source!r}, which its adapter_config.json "
-            f"names as base_model_name_or_path: {error}"
-        ) from error
-    model, tokenizer = put_on(adapter, base.model, base.tokenizer)
+
+    def load_base() -> Loaded:
+        def load_in(dtype: str) -> Loaded:
+            return load(adapter.base, dtype, adapter.revision, auto_class, more, adapter.brings)
+
+        try:
+            base = load_in("float32")  # in which merging loses nothing
+            if dtype != "float32" and stays_as_loaded(base.model):
+                del base
+                base = load_in(dtype)
+        except LoadError as error:
+            raise LoadError(
+                f"the base model of the adapter {adapter.source!r}, which its adapter_config.json "
+                f"names as base_model_name_or_path: {error}"
+            ) from error
+        return base
+
+    model, tokenizer = put_on(adapter, load_base)
     return Loaded(model, tokenizer, str(adapter.options.get("revision") or ""))

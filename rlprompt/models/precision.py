@@ -21,11 +21,16 @@ from transformers import PreTrainedModel
 
 from rlprompt._utils.text import one_line
 from rlprompt.models.devices import free_bytes
-from rlprompt.models.loading import DTYPES
 from rlprompt.models.memory import Memory
 from rlprompt.models.noise import QUIET, Noise, NotFiniteError
 from rlprompt.models.reading import quiet
-from rlprompt.models.weights import input_device, keep_layout, quantisation, stays_as_loaded
+from rlprompt.models.weights import (
+    DTYPES,
+    input_device,
+    keep_layout,
+    quantisation,
+    stays_as_loaded,
+)
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.template import Query
 

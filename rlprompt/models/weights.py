@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 # Types of numbers that a model computes in.
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+# Those that a person may ask for, by name.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def is_dense(tensor: Tensor) -> bool:

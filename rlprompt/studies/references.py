@@ -311,7 +311,8 @@ def check_references(references: Mapping[str, Reference], task: Task, lm: Frozen
             raise ValueError(
                 f"reference {name} trains a copy of {lm.name} with its PEFT adapter merged into "
                 f"the weights, and that cannot be: {obstacle}; leave it out of `references`, or "
-                "take a model whose adapter is merged already (model.merge_and_unload())"
+                "take a model whose adapter is merged already and says the same "
+                "(model.merge_and_unload())"
             )
         if reference.package and importlib.util.find_spec(reference.package) is None:
             raise ValueError(

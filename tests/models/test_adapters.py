@@ -11,6 +11,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from rlprompt.agents import PPO, RandomSearch
 from rlprompt.check import ToyTask
 from rlprompt.export import export_prompt
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.merging import DIFFERS, has_adapter, merge_obstacle
 from rlprompt.prompt import TokenPrompt
 from rlprompt.template import Query
 
@@ -39,24 +41,26 @@ def plain(model: Any) -> Tensor:
 def lora(kind: TinyKind = "llama", **settings: Any) -> Any:
     """A tiny model with a LoRA adapter that changes what it says."""
     torch.manual_seed(0)
-    target = ["c_attn"] if kind == "gpt2" else ["q_proj", "up_proj"]
-    config = peft.LoraConfig(
-        r=4,
-        target_modules=target,
-        task_type="CAUSAL_LM",
-        init_lora_weights=False,
-        fan_in_fan_out=kind == "gpt2",
-        **settings,
-    )
+    given = {
+        "target_modules": ["c_attn"] if kind == "gpt2" else ["q_proj", "up_proj"],
+        "fan_in_fan_out": kind == "gpt2",
+    } | settings
+    config = peft.LoraConfig(r=4, task_type="CAUSAL_LM", init_lora_weights=False, **given)
     return peft.get_peft_model(tiny_model(kind), config).eval()
 
 
-def saved(folder: Path, model: Any | None = None, *, tokenizer: bool = False) -> str:
+def saved(
+    folder: Path,
+    model: Any | None = None,
+    *,
+    tokenizer: bool = False,
+    kind: TinyKind = "llama",
+) -> str:
     """The folder of an adapter beside that of its base."""
     model = model or lora()
     base = folder / "base"
-    tiny_model().save_pretrained(base)
-    tiny_tokenizer().save_pretrained(base)
+    tiny_model(kind).save_pretrained(base)
+    tiny_tokenizer(kind).save_pretrained(base)
     model.save_pretrained(folder / "lora")
     named(folder / "lora", str(base))
     if tokenizer:
@@ -140,8 +144,64 @@ class TestFolder:
         scored = lm.score([PROMPT], [QUERY])[0, 0]
         torch.testing.assert_close(scored, plain(model), rtol=0, atol=1e-4)
 
+    @pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT says that they are tied
+    @pytest.mark.parametrize(
+        ("kind", "target"), [("llama", "embed_tokens"), ("llama", "lm_head"), ("gpt2", "wte")]
+    )
+    def test_one_end_of_tied_weights_is_changed_alone(
+        self, tmp_path: Path, kind: TinyKind, target: str
+    ) -> None:
+        model = lora(kind, target_modules=[target])
+        expected = plain(model)
+        lm = FrozenLM.load(saved(tmp_path, model, kind=kind), dtype="float32")
+        torch.testing.assert_close(lm.score([PROMPT], [QUERY])[0, 0], expected, rtol=0, atol=1e-4)
+        assert merge_obstacle(lm.model) == DIFFERS
+        # Untied ones are merged.
+        untied = tmp_path / "untied"
+        tiny_model(kind, tie_word_embeddings=False).save_pretrained(untied)
+        tiny_tokenizer(kind).save_pretrained(untied)
+        named(tmp_path / "lora", str(untied))
+        assert not has_adapter(FrozenLM.load(str(tmp_path / "lora"), dtype="float32").model)
+
+    def test_brings_what_its_base_lacks(self, tmp_path: Path) -> None:
+        whole = tiny_model(tie_word_embeddings=False)
+        config = peft.LoraConfig(
+            target_modules=["q_proj"], modules_to_save=["lm_head"], init_lora_weights=False
+        )
+        model = peft.get_peft_model(whole, config).eval()
+        folder = saved(tmp_path, model)
+        tiny_model(tie_word_embeddings=False).base_model.save_pretrained(tmp_path / "base")
+        scored = FrozenLM.load(folder, dtype="float32").score([PROMPT], [QUERY])[0, 0]
+        torch.testing.assert_close(scored, plain(model), rtol=0, atol=1e-4)
+        with pytest.raises(ValueError, match=r"lacks 1 weight of a LlamaForCausalLM"):
+            FrozenLM.load(str(tmp_path / "base"))
+
 
 class TestMessages:
+    @pytest.mark.parametrize("layer", ["layers", "layers.1"])
+    def test_tensors_that_have_no_place_are_named(self, tmp_path: Path, layer: str) -> None:
+        folder = saved(tmp_path)
+        file = Path(folder) / "adapter_model.safetensors"
+        tensors = load_file(file)
+        moved = {
+            name.replace(f".model.{layer}", f".model.language_model.{layer}"): tensor
+            for name, tensor in tensors.items()
+        }
+        count = len(moved.keys() - tensors.keys())
+        assert count == (4 if layer == "layers.1" else 8)
+        save_file(moved, file)
+        message = rf"not fit its base model .*: {count} of its tensors have no place .*language_mod"
+        with pytest.raises(ValueError, match=message):
+            FrozenLM.load(folder)
+
+    def test_a_file_that_lacks_tensors_is_refused(self, tmp_path: Path) -> None:
+        folder = saved(tmp_path)
+        file = Path(folder) / "adapter_model.safetensors"
+        tensors = load_file(file)
+        save_file({name: of for name, of in tensors.items() if "layers.1" not in name}, file)
+        with pytest.raises(ValueError, match=r"not fit .*: its file lacks tensors of layers that"):
+            FrozenLM.load(folder)
+
     def test_a_base_that_is_not_there_is_named(self, tmp_path: Path) -> None:
         folder = saved(tmp_path)
         shutil.rmtree(tmp_path / "base")

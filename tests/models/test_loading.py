@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from tiny import KINDS, TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 from transformers.utils import logging as hf_logging
 
@@ -16,6 +17,7 @@ from rlprompt.models.conventions import model_kind
 from rlprompt.models.devices import pick_device
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
+from rlprompt.tasks.judges import SentenceEncoder, StyleClassifier
 from rlprompt.template import Query
 
 
@@ -70,6 +72,52 @@ class TestNames:
         # Not to the last bit: weights that are read from a file lie elsewhere in memory.
         scored, expected = lm.score([prompt], [query]), before.score([prompt], [query])
         torch.testing.assert_close(scored, expected, rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_whole_one_of_any_kind_lacks_nothing(self, kind: TinyKind, tmp_path: Path) -> None:
+        tiny_model(kind).save_pretrained(tmp_path)
+        tiny_tokenizer(kind).save_pretrained(tmp_path)
+        before = tiny_lm(kind).fingerprint.digest
+        assert FrozenLM.load(str(tmp_path), dtype="float32").fingerprint.digest == before
+
+    @pytest.mark.parametrize("part", ["bert trunk", "bert classifier", "llama trunk"])
+    def test_one_that_lacks_weights_is_refused(self, part: str, tmp_path: Path) -> None:
+        model: Any
+        if part == "bert classifier":
+            model = transformers.BertForSequenceClassification(tiny_model("bert").config)
+            expected = (
+                r"of a BertForMaskedLM, it is of a BertForSequenceClassification: cls\.predic"
+            )
+        elif part == "bert trunk":
+            model = tiny_model("bert").base_model
+            expected = (
+                r"lacks 6 weights of a BertForMaskedLM, it is of a BertModel: cls\.predictions"
+            )
+        else:
+            model = tiny_model("llama", tie_word_embeddings=False).base_model
+            expected = (
+                r"lacks 1 weight of a LlamaForCausalLM, it is of a LlamaModel: lm_head\.weight"
+            )
+        model.save_pretrained(tmp_path)
+        tiny_tokenizer("bert" if "bert" in part else "llama").save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=expected) as e:
+            FrozenLM.load(str(tmp_path))
+        assert str(tmp_path) in str(e.value)
+        assert "give a checkpoint that was saved from a whole" in str(e.value)
+        assert "\n" not in str(e.value)
+
+    def test_a_trunk_without_the_pooler_that_nobody_reads_is_an_encoder(
+        self, tmp_path: Path
+    ) -> None:
+        tiny_model("bert").save_pretrained(tmp_path)
+        tiny_tokenizer("bert").save_pretrained(tmp_path)
+        first, second = (SentenceEncoder.load(str(tmp_path), "cpu") for _ in range(2))
+        assert first.fingerprint == second.fingerprint
+        assert torch.equal(first.vectors(["a film"]), second.vectors(["a film"]))
+        with pytest.raises(
+            ValueError, match=r"of a BertForSequenceClassification, .*: bert\.pooler"
+        ):
+            StyleClassifier.load(str(tmp_path), "LABEL_0", "cpu")
 
     def test_loading_leaves_the_settings_of_transformers_alone(self, tmp_path: Path) -> None:
         settings: Any = hf_logging
