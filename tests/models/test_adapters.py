@@ -41,7 +41,7 @@ def plain(model: Any) -> Tensor:
 def lora(kind: TinyKind = "llama", **settings: Any) -> Any:
     """A tiny model with a LoRA adapter that changes what it says."""
     torch.manual_seed(0)
-    given = {
+    given: dict[str, Any] = {
         "target_modules": ["c_attn"] if kind == "gpt2" else ["q_proj", "up_proj"],
         "fan_in_fan_out": kind == "gpt2",
     } | settings
@@ -170,7 +170,8 @@ class TestFolder:
         )
         model = peft.get_peft_model(whole, config).eval()
         folder = saved(tmp_path, model)
-        tiny_model(tie_word_embeddings=False).base_model.save_pretrained(tmp_path / "base")
+        trunk: Any = tiny_model(tie_word_embeddings=False).base_model
+        trunk.save_pretrained(tmp_path / "base")
         scored = FrozenLM.load(folder, dtype="float32").score([PROMPT], [QUERY])[0, 0]
         torch.testing.assert_close(scored, plain(model), rtol=0, atol=1e-4)
         with pytest.raises(ValueError, match=r"lacks 1 weight of a LlamaForCausalLM"):

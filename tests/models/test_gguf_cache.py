@@ -25,7 +25,7 @@ PROMPTS, QUERIES = [TokenPrompt((5, 6))], [Query((7,), (), ((8,), (9,)))]
 
 def llama3_factor(place: int) -> float:
     """What llama.cpp's converter writes of Llama-3.2, for heads of 8 numbers."""
-    length = 2 * math.pi * 500000 ** (place / 4)
+    length: float = 2 * math.pi * 500000 ** (place / 4)
     smooth = min(max((8192 / length - 1) / (4 - 1), 0), 1)
     return 1 / ((1 - smooth) / 32 + smooth)
 

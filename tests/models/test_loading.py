@@ -5,7 +5,7 @@ import urllib.error
 import urllib.request
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -84,7 +84,7 @@ class TestNames:
     def test_one_that_lacks_weights_is_refused(self, part: str, tmp_path: Path) -> None:
         model: Any
         if part == "bert classifier":
-            model = transformers.BertForSequenceClassification(tiny_model("bert").config)
+            model = transformers.BertForSequenceClassification(cast(Any, tiny_model("bert").config))
             expected = (
                 r"of a BertForMaskedLM, it is of a BertForSequenceClassification: cls\.predic"
             )

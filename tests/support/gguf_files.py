@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,11 @@ def write_gguf(
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     for key, value in (said or {}).items():
-        add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint16}
+        add: dict[type, Callable[[str, Any], None]] = {
+            str: writer.add_string,
+            float: writer.add_float32,
+            int: writer.add_uint16,
+        }
         add[type(value)](key, value)
     tensors = dict[str, Any](more or {})
     for name, tensor in tiny_model().named_parameters():
