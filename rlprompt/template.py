@@ -22,13 +22,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from string import Formatter
-from typing import Annotated
-
-from pydantic import AfterValidator
 
 from rlprompt._utils.chats import Message, as_json, messages_of
 from rlprompt._utils.scripts import is_unspaced, stands_close
-from rlprompt.types import ANY, Encoder, Ids, ModelKind, Piece
+from rlprompt.types import ANY, AnswerSpace, Encoder, Ids, ModelKind, Piece, checked_space
 
 PROMPT, MASK = "prompt", "mask"
 ASSISTANT = "assistant"
@@ -39,19 +36,6 @@ FOLLOWING = ("", *".,:;!?)]}")
 
 TemplateText = str | Mapping[str, str] | Sequence[Mapping[str, str]]
 """A text with `{prompt}`, or the messages of a chat: role to content, or a list of such."""
-
-
-def _checked_space(space: str) -> str:
-    if space != "auto" and space.strip():
-        raise ValueError(
-            f"answer_space is {space!r}; give auto, ' ' (a space), '' (none) or other white space"
-        )
-    return space
-
-
-AnswerSpace = Annotated[str, AfterValidator(_checked_space)]
-"""What stands between a text and a label word: white space, nothing, or (`auto`) what the
-template's end and the word's script ask for."""
 
 # Stands for a field where a chat template is asked what it makes of a message.
 _FIELD = "\ue000{}\ue001"
@@ -146,7 +130,7 @@ class Template:
 
     def __post_init__(self) -> None:
         """Split the text at its fields."""
-        _checked_space(self.answer_space)
+        checked_space(self.answer_space)
         messages = messages_of(self.text)
         parts: list[tuple[str, str | None]] = []
         for text in [message.content for message in messages] or [self.text]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator
 
 from rlprompt._utils.chats import Message
 
@@ -30,6 +31,19 @@ class Written(NamedTuple):
     n_read: int
     n_written: int
 
+
+def checked_space(space: str) -> str:
+    """What is an `AnswerSpace`; ValueError if it is something else."""
+    if space != "auto" and space.strip():
+        raise ValueError(
+            f"answer_space is {space!r}; give auto, ' ' (a space), '' (none) or other white space"
+        )
+    return space
+
+
+AnswerSpace = Annotated[str, AfterValidator(checked_space)]
+"""What stands between a text and a label word: white space, nothing, or (`auto`) what the
+template's end and the word's script ask for."""
 
 PromptKind = Literal["tokens", "soft", "prefix", "text"]
 """Whether a prompt is token ids, embedding vectors, keys and values at every layer, or text."""

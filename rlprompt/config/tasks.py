@@ -14,9 +14,10 @@ from rlprompt.config.registry import find
 from rlprompt.data.opening import file_title
 from rlprompt.data.settings import DRAW, DrawSettings
 from rlprompt.data.values import class_name
-from rlprompt.template import AnswerSpace, Template
+from rlprompt.template import Template
 from rlprompt.types import (
     DEFAULT_CALIBRATION,
+    AnswerSpace,
     Calibration,
     ClassMetric,
     RegistryKind,

@@ -26,8 +26,8 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.models.served.lm import ServedLM
 from rlprompt.tasks.calibration import CALIBRATIONS
 from rlprompt.tasks.verbaliser import Verbaliser
-from rlprompt.template import AnswerSpace, Template
-from rlprompt.types import ModelKind
+from rlprompt.template import Template
+from rlprompt.types import AnswerSpace, ModelKind
 
 FORMAT = 7
 # Of the oldest that is read, whose models are told by their weights and their tokenizer alone.

@@ -24,8 +24,8 @@ from rlprompt.data.load import DataSource
 from rlprompt.data.settings import DrawSettings, described, draw_splits, draws
 from rlprompt.data.values import is_code
 from rlprompt.tasks.classification import ClassificationTask
-from rlprompt.template import AnswerSpace, Template, TemplateText
-from rlprompt.types import DEFAULT_CALIBRATION
+from rlprompt.template import Template, TemplateText
+from rlprompt.types import DEFAULT_CALIBRATION, AnswerSpace
 
 P = ParamSpec("P")
 

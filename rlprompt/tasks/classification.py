@@ -36,8 +36,16 @@ from rlprompt.tasks.verbaliser import (
     Verbaliser,
     named_classes,
 )
-from rlprompt.template import AnswerSpace, Query, Template, TemplateText
-from rlprompt.types import DEFAULT_CALIBRATION, ClassMetric, Floats, Ids, Loss, SelectBy
+from rlprompt.template import Query, Template, TemplateText
+from rlprompt.types import (
+    DEFAULT_CALIBRATION,
+    AnswerSpace,
+    ClassMetric,
+    Floats,
+    Ids,
+    Loss,
+    SelectBy,
+)
 
 
 @dataclass(frozen=True)

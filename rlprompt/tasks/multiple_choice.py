@@ -31,8 +31,8 @@ from rlprompt.tasks.base import InContextExamples, Measured
 from rlprompt.tasks.class_scores import REWARDS
 from rlprompt.tasks.showing import MOST_SHOTS, demonstration
 from rlprompt.tasks.templated import ChoosingTask, columns_read
-from rlprompt.template import AnswerSpace, Query, Template, TemplateText
-from rlprompt.types import Floats, Loss, SelectBy
+from rlprompt.template import Query, Template, TemplateText
+from rlprompt.types import AnswerSpace, Floats, Loss, SelectBy
 
 AnswerBy = Literal["text", "letter"]
 """What the model is asked for: an option's text, or its letter."""
