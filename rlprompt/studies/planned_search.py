@@ -19,7 +19,7 @@ from rlprompt.search.optimiser import Optimiser, recorded, resolved
 from rlprompt.search.result import Result, plain
 from rlprompt.search.run import search
 from rlprompt.search.selection import Selection
-from rlprompt.store.store import SOURCE
+from rlprompt.store.changes import SOURCE
 from rlprompt.tasks.base import Task, prompt_rows
 
 

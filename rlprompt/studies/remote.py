@@ -25,8 +25,8 @@ from rlprompt.models.served.bill import Bill, Usage
 from rlprompt.models.served.lm import ServedLM
 from rlprompt.search.memo import Memo, Question, V
 from rlprompt.search.result import Result
+from rlprompt.store.changes import differences
 from rlprompt.store.database import StoreError
-from rlprompt.store.store import differences
 from rlprompt.studies.environment import here
 from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.search_queue import SearchQueue

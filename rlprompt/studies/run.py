@@ -15,8 +15,9 @@ from rlprompt._utils.files import write_atomically
 from rlprompt._utils.text import file_part
 from rlprompt.config.schema import PASSING, RANDOM, Config
 from rlprompt.search.result import Result
+from rlprompt.store.changes import SOURCE
 from rlprompt.store.database import StoreError
-from rlprompt.store.store import FILE, SOURCE, Store, StoredRun
+from rlprompt.store.store import FILE, Store, StoredRun
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.baselines import Controls, controls_of, score_controls, train_references
 from rlprompt.studies.comparison import Comparison, Run, Section

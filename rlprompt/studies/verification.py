@@ -13,7 +13,8 @@ from rlprompt.models.fingerprint import ADDED
 from rlprompt.models.noise import slope
 from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.result import Result, Score
-from rlprompt.store.store import SOURCE, Store, StoredRun, as_json, differences
+from rlprompt.store.changes import SOURCE, differences, lacks_config
+from rlprompt.store.store import Store, StoredRun, as_json
 from rlprompt.studies.inspection import LedgerEntry, ledger
 from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.tasks.base import Task
@@ -164,7 +165,7 @@ def check_unchanged(runs: Sequence[StoredRun], planned: Mapping[str, PlannedSear
     changed: list[str] = []
     for run in runs:
         now = as_json(planned[run.name].spec)
-        if "config" not in run.spec["model"]:  # an older version recorded less of a model
+        if lacks_config(run.spec, now):
             now["model"] = {k: v for k, v in now["model"].items() if k not in ADDED}
         # What a prompt is worth depends on no method, so its files may have been edited.
         changed += differences({**run.spec, SOURCE: None}, {**now, SOURCE: None})
