@@ -21,12 +21,12 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, MethodType, MethodWrapperType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, MethodWrapperType
 from typing import Any
 
 import numpy as np
 
-from rlprompt._utils.own_source import own_texts
+from rlprompt._utils.own_source import own_texts, text_until_end
 from rlprompt._utils.plugins import module_title
 
 # A place in memory, in the `repr` of an object or of what is in it.
@@ -46,8 +46,9 @@ def identity(value: Any, *, by_fields: bool = False) -> Any:
             with a hash of its examples; arrays, tensors and modules are hashes of their content,
             and a dataclass is its fields. Anything else is its `repr`, unless that has a place in
             memory in it: then a function is `MODULE:NAME`, with what it has taken from where it
-            was made; a partial one and a method are their parts; and any other object its class
-            and its attributes.
+            was made, and a hash of its text where others may have its name, as lambdas do; a
+            partial one and a method are their parts; and any other object its class and its
+            attributes.
         by_fields: A dataclass itself by its fields, even if it has such a property.
     """
     return _Walk(value if by_fields else None).identity(value)
@@ -189,6 +190,11 @@ class _Walk:
             parameters = inspect.signature(made).parameters.values()
             given = {one.name: one.default for one in parameters if one.default is not one.empty}
             found |= {"defaults": given} if given else {}
+        # A decorator's function goes by the name of what it wraps.
+        codes = dict.fromkeys(getattr(one, "__code__", None) for one in (value, made))
+        shared = [one for one in codes if isinstance(one, CodeType) and "<" in one.co_qualname]
+        if texts := list(filter(None, map(text_until_end, shared))):
+            found["code"] = _hash(texts)
         if made is not value:
             self._note(made)
         return {"function": _name(made), **self._mapping(found)} if found else _name(made)

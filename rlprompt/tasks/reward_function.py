@@ -34,6 +34,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import json
 import numbers
 import reprlib
 from collections.abc import Callable, Sequence
@@ -42,6 +43,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from rlprompt._utils.identity import attributes, identity
 from rlprompt._utils.own_source import source_files
 from rlprompt._utils.plugins import load_object, told
 from rlprompt._utils.text import counted
@@ -142,6 +144,8 @@ class RewardFunction:
 
         Or of its own package, if it is in one: what it calls there counts as well, and no other
         library does. Of a function that is in no file, such as a notebook's, its own text alone.
+        Of one that others may share the name of, what tells it from them (`identity`): lambdas,
+        those that a function makes, and methods of objects.
 
         Raises:
             ValueError: Its text cannot be found, so scores could not be told from those of another.
@@ -156,6 +160,11 @@ class RewardFunction:
                 f"the source of reward {self.name} cannot be read, and stored scores are found by "
                 "it; define the function in a file"
             ) from None
+        told, made = identity(self.function), getattr(self.function, "__func__", None)
+        if made is not None or not isinstance(told, str):
+            # An object's `repr` may not say all that is in it.
+            own = attributes(getattr(self.function, "__self__", None))
+            text += json.dumps([told, identity(made), identity(own)])
         return hashlib.blake2b(f"{self.name}\n{text}".encode(), digest_size=16).hexdigest()
 
     def score(self, given: Any, examples: Sequence[Example], prompt: str) -> Floats:

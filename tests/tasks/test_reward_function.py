@@ -12,10 +12,62 @@ import numpy as np
 import pytest
 from fakes import fake_splits
 
+from rlprompt._utils.plugins import load_object
 from rlprompt.data.load import Example
 from rlprompt.tasks.reward_function import RewardError, RewardFunction, load_reward, reward
 
 EXAMPLES = fake_splits().train
+# Functions of one name each.
+MANY = """\
+import functools
+from dataclasses import dataclass, field
+
+def wants(letter):
+    def score(prompt_text, examples):
+        return [float(letter in prompt_text)] * len(examples)
+    return score
+
+class Wants:
+    def __init__(self, letter):
+        self.letters = {letter, "x", "y"}
+    def score(self, prompt_text, examples):
+        return [float(prompt_text in self.letters)] * len(examples)
+
+@dataclass
+class Hidden:
+    letter: str = field(repr=False)
+    def score(self, prompt_text, examples):
+        return [float(self.letter in prompt_text)] * len(examples)
+
+def inner(letter):
+    class Inner:
+        def score(self, prompt_text, examples):
+            return [float(letter in prompt_text)] * len(examples)
+    return Inner().score
+
+def plain(prompt_text, examples):
+    return [1.0] * len(examples)
+
+def scaled(by):
+    def decorated(function):
+        @functools.wraps(function)
+        def scale(prompt_text, examples):
+            return [by * one for one in function(prompt_text, examples)]
+        return scale
+    return decorated
+
+pair = [lambda prompt_text, examples: [1.0], lambda prompt_text, examples: [2.0]]
+"""
+
+PAIRS = {
+    "wants('e')": "wants('z')",
+    "Wants('e').score": "Wants('z').score",
+    "Hidden('e').score": "Hidden('z').score",
+    "inner('e')": "inner('z')",
+    "pair[0]": "pair[1]",
+    "scaled(2)(plain)": "scaled(3)(plain)",
+    "scaled(1)(plain)": "plain",
+}
 
 
 def lengths(outputs: Sequence[str], examples: Sequence[Example]) -> list[float]:
@@ -183,6 +235,40 @@ class TestFingerprint:
         (tmp_path / "score.py").write_text(text)
         expected = hashlib.blake2b(f"score\n{text}".encode(), digest_size=16).hexdigest()
         assert load_reward(f"{tmp_path}/score.py:score").fingerprint == expected
+
+    @pytest.fixture
+    def made(self, tmp_path: Path) -> Callable[[str], RewardFunction]:
+        """The reward that an expression of `MANY` makes, from a file that is read anew."""
+
+        def make(expression: str) -> RewardFunction:
+            path = tmp_path / "many.py"
+            path.write_text(MANY)
+            return RewardFunction(eval(expression, load_object(f"{path}:plain").__globals__))
+
+        return make
+
+    @pytest.mark.parametrize(("first", "second"), PAIRS.items())
+    def test_functions_of_one_name_in_one_file_have_each_their_own(
+        self, made: Callable[[str], RewardFunction], first: str, second: str
+    ) -> None:
+        assert made(first).name == made(second).name
+        assert made(first).fingerprint != made(second).fingerprint
+        assert made(first).fingerprint == made(first).fingerprint
+
+    @pytest.mark.parametrize(
+        ("expression", "expected"),
+        [
+            # As ever: studies that were begun with it go on.
+            ("plain", hashlib.blake2b(f"plain\n{MANY}".encode(), digest_size=16).hexdigest()),
+            ("wants('e')", "3eb857490e49604732ff1c61a02b48fa"),
+            ("Wants('e').score", "74ee88d9e38b3e6d9f200dfad8077cf4"),
+            ("pair[1]", "4ae96614aa42a8321b2fc3ff4c885f13"),
+        ],
+    )
+    def test_it_is_the_same_in_every_process(
+        self, made: Callable[[str], RewardFunction], expression: str, expected: str
+    ) -> None:
+        assert made(expression).fingerprint == expected
 
     def test_a_function_without_a_text_is_refused(self) -> None:
         scope: dict[str, Any] = {}

@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,13 @@ def circle() -> Own:
     return made
 
 
+# Up to where it ends.
+TEXT = """\
+    def learn(env: Any, step: int = step) -> Any:
+        return rate, step, learn"""
 LEARN = {
     "function": f"{HERE}:bound.<locals>.learn",
+    "code": hashlib.blake2b(json.dumps([TEXT]).encode(), digest_size=8).hexdigest(),
     "closure": {"learn": "...", "rate": 0.5},
     "defaults": {"step": 3},
 }
@@ -155,6 +160,60 @@ def test_functions_of_one_name_are_told_apart_by_what_they_have_taken_along() ->
     assert identity(bound(0.5)) != identity(bound(0.7))
     assert identity(bound(0.5)) != identity(bound(0.5, step=4))
     assert identity(bound(0.5)) == identity(bound(0.5))
+
+
+def wrapping(by: int) -> Callable[[Any], Any]:
+    def twice(function: Any) -> Any:
+        return functools.wraps(function)(lambda: function() * 2)
+
+    def thrice(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapped() -> Any:
+            return function() * 3
+
+        return wrapped
+
+    return twice if by == 2 else thrice
+
+
+def branching(first: bool) -> Callable[..., object]:
+    if first:
+
+        def step() -> int:
+            return 1
+    else:
+
+        def step() -> int:
+            return 2
+
+    return step
+
+
+def nought() -> int:
+    return 0
+
+
+LAMBDAS = [lambda: 1, lambda: 2, lambda: "å", lambda: (
+    3
+)]  # fmt: skip
+CASES = {
+    "lambdas": LAMBDAS,
+    "of one name in one function": [branching(True), branching(False)],
+    "decorators": [wrapping(2)(nought), wrapping(3)(nought), nought],
+    "cached": [functools.lru_cache(one) for one in LAMBDAS],
+}
+
+
+@pytest.mark.parametrize("functions", CASES.values(), ids=CASES)
+def test_functions_of_one_name_are_told_apart_by_their_text(functions: Sequence[Any]) -> None:
+    assert len({one.__qualname__ for one in functions} - {"nought"}) <= 1
+    told = [identity({"f": one}) for one in functions]
+    assert all(told.count(one) == 1 for one in told)
+    assert told == [identity({"f": one}) for one in functions]
+
+
+def test_a_function_without_a_text_goes_by_its_name() -> None:
+    assert identity(eval("lambda: 1", {"__name__": "made"})) == "made:<lambda>"
 
 
 def bits(value: torch.Tensor) -> torch.Tensor:
