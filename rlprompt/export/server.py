@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rlprompt.export.facts import Facts, Usage, check_model
+from rlprompt.models.conventions import n_positions
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.scorer import Over
 from rlprompt.prompt import Prompt
@@ -264,12 +265,13 @@ class _Served:
             return False
 
     def _n_tokens(self, fields: Mapping[str, str]) -> int:
-        """Tokens of text, prompt and answer, as far as the model is fed them."""
-        if self.usage.writing is None:
+        """Positions of text, prompt and answer, as far as the model is fed them."""
+        if (writing := self.usage.writing) is None:
             query = self.query(fields)
-            return query.n_text + n_tokens(self.lm, self.prompt) + query.n_answer
-        n_text = self.template.query(fields, self.lm).n_text
-        return n_text + n_tokens(self.lm, self.prompt) + self.usage.writing.max_new_tokens - 1
+            n_answer = query.n_answer
+        else:
+            query, n_answer = self.template.query(fields, self.lm), writing.max_new_tokens - 1
+        return n_tokens(self.lm, self.prompt) + n_positions(self.lm.kind, query.n_text, n_answer)
 
     def answer(self, loglik: Tensor) -> Classified:
         """The class from log-likelihoods of all label words (W,)."""

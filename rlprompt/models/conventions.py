@@ -72,17 +72,32 @@ def sliding_window(config: Any) -> int | None:
 
 
 def context_length(model: PreTrainedModel, kind: ModelKind) -> int | None:
-    """Longest sequence that the model takes, in tokens; None where there is no limit."""
-    config = model.config.get_text_config()
-    limit: int | None = getattr(config, "max_position_embeddings", None) or getattr(
-        config, "n_positions", None
-    )
-    embeddings = getattr(model.base_model, "embeddings", None)
+    """Longest sequence that the model takes, in tokens; None where there is no limit.
+
+    Of an encoder-decoder the longest text of its encoder (`n_positions`).
+    """
+    two = kind == "encoder-decoder"
+    inner: Any = cast(Any, model).get_encoder() if two else model.base_model
+    config: Any = (inner if two else model).config.get_text_config()
+    # T5's `n_positions` is no limit: its positions are relative.
+    names = ("max_position_embeddings", "max_encoder_position_embeddings" if two else "n_positions")
+    limit: int | None = next(filter(None, (getattr(config, name, None) for name in names)), None)
+    embeddings = getattr(inner, "embeddings", None)
     table = getattr(embeddings, "position_embeddings", None)
     padding = getattr(table, "padding_idx", None)
     if limit is not None and padding is not None:
         limit -= padding + 1  # RoBERTa counts positions from behind its pad's
-    return None if kind == "encoder-decoder" or (limit or 0) < 1 else limit
+    return None if (limit or 0) < 1 else limit
+
+
+def n_positions(kind: ModelKind, n_text: int, n_answer: int) -> int:
+    """How much of the context is taken by so many tokens of text and of an answer that are fed.
+
+    >>> n_positions("causal", 9, 3), n_positions("encoder-decoder", 9, 3)
+    (12, 9)
+    """
+    # A decoder counts for itself, and begins with two tokens at most (`decoder_start`).
+    return max(n_text, n_answer + 2) if kind == "encoder-decoder" else n_text + n_answer
 
 
 def rope_borders(model: PreTrainedModel, kind: ModelKind) -> tuple[int, ...]:

@@ -141,7 +141,7 @@ class Engine:
         sizes, packed = (self.n_vocabulary, self.hidden_size, self.context), self.packed
         keys = packed.packed.position_shape if packed else f"it is not packed ({self.obstacle})"
         border = self.borders[0] if self.borders else None
-        return Limits(self.name, *sizes, self.prefix_ids, keys, border)
+        return Limits(self.name, *sizes, self.prefix_ids, keys, border, self.kind)
 
     @property
     def scorer(self) -> Scorer:

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlprompt._utils.text import listed
+from rlprompt.models.conventions import n_positions
 from rlprompt.models.scorer import Over
 from rlprompt.prompt import FedPrompt, PrefixPrompt, SoftPrompt, TokenPrompt
 from rlprompt.template import Query
-from rlprompt.types import Ids
+from rlprompt.types import Ids, ModelKind
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Limits:
         start: Special tokens that begin every text.
         prefix: (layers, 2, heads, width) of a position of prefix prompts, or why it takes none.
         behind_prefix: Longest sequence with a prefix prompt, where that is less than the context.
+        kind: How it answers.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Limits:
     start: Ids = ()
     prefix: tuple[int, ...] | str = "it keeps no keys and values"
     behind_prefix: int | None = None
+    kind: ModelKind = "causal"
 
     def check_prompt(self, prompt: FedPrompt) -> None:
         """Refuse ids outside the vocabulary and vectors of another width."""
@@ -105,7 +108,7 @@ class Limits:
         """Refuse what is longer than the context."""
         for ids in (query.head_ids, query.tail_ids, *query.candidates):
             self.check_ids(ids)
-        length = query.n_text + n_prompt + n_answer
+        length = n_prompt + n_positions(self.kind, query.n_text, n_answer)
         if self.context is not None and length > self.context:
             raise ValueError(
                 f"example {i} is too long: text {query.n_text} + prompt {n_prompt} + answer "

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 from rlprompt._utils.text import listed
+from rlprompt.models.conventions import n_positions
 from rlprompt.models.decoding import Decoding, check_writes
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.served.access import ACCESS
@@ -120,7 +121,8 @@ class LocalWriter:
 
     def _has_room(self, query: Query, decoding: Decoding) -> bool:
         context = self.lm.limits.context
-        if context is None or query.n_text + decoding.max_new_tokens <= context:
+        fed = n_positions(self.lm.kind, query.n_text, decoding.max_new_tokens)
+        if context is None or fed <= context:
             return True
         if self._said_so:
             return False

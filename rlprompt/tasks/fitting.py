@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from rlprompt._utils.text import counted
 from rlprompt.data.examples import Example, Splits, named
+from rlprompt.models.conventions import n_positions
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, TokenPrompt
 from rlprompt.tasks.base import Task
@@ -42,12 +43,13 @@ def fitted(
 
 
 def longest_text(task: Task, lm: FrozenLM) -> int | None:
-    """Tokens of the longest example of any split without a prompt, with its answer.
+    """Positions of the longest example of any split without a prompt, with its answer.
 
     None where the task does not say.
     """
     sizes = [task.lengths(lm, part) for part in task.splits.parts().values()]
-    return None if None in sizes else max(sum(size) for part in sizes for size in part or ())
+    every = [size for part in sizes for size in part or ()]
+    return None if None in sizes else max(n_positions(lm.kind, *size) for size in every)
 
 
 def room(task: Task, lm: FrozenLM) -> int | None:
@@ -76,7 +78,7 @@ def _shortage(
 ) -> str:
     """What to say of an example that leaves no room for a prompt, or ""."""
     n_text, n_answer = size
-    if lm.context is None or n_text + n_prompt + n_answer <= lm.context:
+    if lm.context is None or n_prompt + n_positions(lm.kind, *size) <= lm.context:
         return ""
     return (
         f"the {split} example {_where(example)} is too long: {n_text} tokens of text "

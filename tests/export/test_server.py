@@ -119,11 +119,13 @@ def test_in_16_bits_classes_are_as_likely_as_their_task_scores_them(
     )
     asked = [(name, text) for text in TEXTS for name in tasks]
     answers = dict(zip(asked, server.classify(asked), strict=True))
+    # An encoder rounds a text otherwise where others of another length are beside it.
+    near = 2e-3 if half.kind == "encoder-decoder" else 1e-6
     for (name, text), answer in answers.items():
         for label, chance in answer.chances.items():
             example = Example({"text": text}, label)
             reward = tasks[name].rewards(half, [given[name]], [example]).item()
-            assert chance == pytest.approx(np.exp(reward), abs=1e-6)
+            assert chance == pytest.approx(np.exp(reward), abs=near)
 
 
 @pytest.mark.parametrize("calibration", ["none", "batch"])

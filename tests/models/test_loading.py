@@ -142,7 +142,8 @@ class TestChoices:
 
     def test_the_kind_is_told_from_the_config(self) -> None:
         expected = dict.fromkeys(KINDS, "causal") | {
-            "bert": "masked", "roberta": "masked", "t5": "encoder-decoder"
+            "bert": "masked", "roberta": "masked",
+            "t5": "encoder-decoder", "bart": "encoder-decoder",
         }  # fmt: skip
         assert {kind: model_kind(tiny_model(kind).config) for kind in KINDS} == expected
 

@@ -21,7 +21,7 @@ from rlprompt.models.lm import FrozenLM
 torch.set_num_threads(1)
 
 TinyKind = Literal[
-    "llama", "gpt2", "opt", "gemma", "mistral-sliding", "bloom", "bert", "roberta", "t5"
+    "llama", "gpt2", "opt", "gemma", "mistral-sliding", "bloom", "bert", "roberta", "t5", "bart"
 ]  # fmt: skip
 KINDS: tuple[TinyKind, ...] = get_args(TinyKind)
 PACKABLE: tuple[TinyKind, ...] = ("llama", "gpt2", "opt", "gemma", "mistral-sliding")
@@ -43,6 +43,11 @@ _GROUPED = _LAYERS | {"num_key_value_heads": 2, "head_dim": HIDDEN // 4}
 _GPT2 = {"n_embd": HIDDEN, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT}
 _OPT = _LAYERS | {"ffn_dim": 48, "word_embed_proj_dim": HIDDEN}
 _BLOOM = {"hidden_size": HIDDEN, "n_layer": 2, "n_head": 4}
+_BART = {"d_model": HIDDEN, "max_position_embeddings": CONTEXT} | {
+    f"{part}_{size}": number
+    for part in ("encoder", "decoder")
+    for size, number in {"layers": 2, "attention_heads": 4, "ffn_dim": 48}.items()
+}
 _T5 = {"d_model": HIDDEN, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
 
 # Kind of model: its config class, its model class, and the config's size.
@@ -55,6 +60,7 @@ _MADE_OF: dict[TinyKind, tuple[str, str, dict[str, Any]]] = {
     "bloom": ("BloomConfig", "BloomForCausalLM", _BLOOM),
     "bert": ("BertConfig", "BertForMaskedLM", _LAYERS),
     "roberta": ("RobertaConfig", "RobertaForMaskedLM", _LAYERS),
+    "bart": ("BartConfig", "BartForConditionalGeneration", _BART),
     "t5": ("T5Config", "T5ForConditionalGeneration", _T5),
 }
 
@@ -69,7 +75,13 @@ def tiny_tokenizer(kind: TinyKind = "llama") -> PreTrainedTokenizerBase:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    around = {"bert": "<s> $A </s>", "roberta": "<s> $A </s>", "t5": "$A </s>", "opt": "<s> $A"}
+    around = {
+        "bert": "<s> $A </s>",
+        "roberta": "<s> $A </s>",
+        "bart": "<s> $A </s>",
+        "t5": "$A </s>",
+    }
+    around["opt"] = "<s> $A"
     if kind in around:
         ends = [(token, vocabulary[token]) for token in ("<s>", "</s>")]
         tokenizer.post_processor = processors.TemplateProcessing(around[kind], None, ends)
@@ -89,7 +101,7 @@ def tiny_model(kind: TinyKind = "llama", seed: int = 0, **config: Any) -> PreTra
     """
     config_class, model_class, size = _MADE_OF[kind]
     ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 0}
-    if kind != "t5":
+    if kind not in ("t5", "bart"):
         del ends["decoder_start_token_id"]
     fields = {"vocab_size": len(tiny_tokenizer(kind)), **ends, **size, **config}
     made = getattr(transformers, config_class)(**fields)

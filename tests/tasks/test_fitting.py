@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import transformers
 from spellings import spelling_lm, spelling_tokenizer
-from tiny import CONTEXT, tiny_lm, tiny_model
+from tiny import CONTEXT, TinyKind, tiny_lm, tiny_model
 from tokenizers import AddedToken, Tokenizer
 
 from rlprompt.agents import RandomSearch
 from rlprompt.models.lm import FrozenLM
+from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.base import Task
@@ -101,17 +102,25 @@ class TestLongTexts:
         with pytest.raises(ValueError, match="too long even without its text"):
             fitted(made, tiny_lm(), 5)
 
-    def test_what_the_model_writes_needs_room_too(self, tmp_path: Path) -> None:
+    # The decoder of an encoder-decoder has positions of its own.
+    @pytest.mark.parametrize(("kind", "n_answer"), [("llama", 19), ("bart", 0)])
+    def test_what_the_model_writes_needs_room_too(
+        self, kind: TinyKind, n_answer: int, tmp_path: Path
+    ) -> None:
+        lm, path = tiny_lm(kind), tmp_path / "a.csv"
         path = tmp_path / "a.csv"
         path.write_text(rows(LONG))
         made = GenerationTask.from_file(
             str(path), template="{text} {prompt}", reward="contains", label="label", shots=2,
             max_new_tokens=20, on_long_text="truncate-start",
         )  # fmt: skip
-        cut = fitted(made, tiny_lm(), 5)
+        cut = fitted(made, lm, 5)
         assert isinstance(cut, GenerationTask)
-        sizes = [s for part in cut.splits.parts().values() for s in cut.lengths(tiny_lm(), part)]
-        assert max(n for n, _ in sizes) + 5 + 19 in (CONTEXT, CONTEXT - 1)
+        parts = cut.splits.parts().values()
+        sizes = [size for part in parts for size in cut.lengths(lm, part)]
+        assert max(n for n, _ in sizes) + 5 + n_answer in (CONTEXT, CONTEXT - 1)
+        for part in parts:
+            cut.rewards(lm, [TokenPrompt(range(20, 25))], part)
 
     def test_a_wrong_choice_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="on_long_text is 'cut'; give error or skip or trunc"):
