@@ -12,6 +12,7 @@ from synthetic import N_EXAMPLES, HiddenVectors
 from tiny import tiny_lm
 
 from rlprompt.agents.differential_evolution import DifferentialEvolution
+from rlprompt.agents.random_soft import RandomSoft
 from rlprompt.check.optimiser import check_optimiser
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
@@ -65,6 +66,18 @@ def test_it_climbs(seed: int) -> None:
     rewards = [reward for _, reward in found.points]
     # Prompts that are drawn alike differ by 0.16, so these means by 0.05.
     assert np.mean(rewards[-75:]) > np.mean(rewards[:10]) + 0.3
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_it_finds_better_prompts_than_random_vectors_at_the_same_cost(seed: int) -> None:
+    rows, task = 300 * N_EXAMPLES, HiddenVectors(seed=seed)
+    evolved, drawn = (
+        search(task, tiny_lm(), one, rows, seed=seed)
+        for one in (DifferentialEvolution(), RandomSoft())
+    )
+    assert evolved.rows == drawn.rows == rows
+    assert evolved.mean_reward > drawn.mean_reward + 0.1
+    assert evolved.trace[-1][1] > drawn.trace[-1][1] + 0.05
 
 
 def test_the_same_rewards_are_no_reason_to_end() -> None:
