@@ -52,7 +52,8 @@ class PPO:
 
     Args:
         prompts: Prompts in a rollout, scored together. RLPrompt's 16; 2 or more.
-        epochs: Passes over a rollout, 1 or more. Ours; Schulman et al.: 10 for continuous control.
+        epochs: Passes over a rollout, 1 or more. Ours, 8; Schulman et al.: 10 for continuous
+            control.
         learning_rate: Adam's, for the tilt, above 0. With the next, ours: half of both (0.05, 0.2)
             got half as far above the start with 300 prompts, in a pilot on film reviews with two
             seeds.
@@ -154,7 +155,7 @@ class SoftPPO:
     Args:
         prompts: Prompts in a rollout, scored together. As for `PPO`.
         epochs: Passes over a rollout. As for `PPO`.
-        learning_rate: Adam's, above 0. Ours, with no comparison in the log.
+        learning_rate: Adam's, above 0. Ours; experiments/LOG.md compares no others.
         clip: As for `PPO`.
         dimension: Coordinates of a vector, 1 or more. Ours: 5 vectors of 20 are a fifth of
             Black-Box Tuning's 500.

@@ -57,7 +57,8 @@ class SoftPromptTuning(Ascent[SoftSpace]):
             from the space's start and the others from tokens drawn anew. None for one.
         pull: Decay towards the start and not to zero (L2-SP, Li et al. 2018, arXiv 1802.01483):
             in each step the share `learning_rate * pull` of the way back, so that steps of full
-            size are balanced `1 / pull` standard deviations away. None for none.
+            size are balanced `1 / pull` standard deviations away; above 0 and at most
+            `1 / learning_rate`. None for none.
 
     Raises:
         ValueError: A setting is out of range.
