@@ -49,15 +49,15 @@ class BBTv2(AskTell[PrefixSpace]):
     [0]
 
     Args:
-        blocks: Groups of neighbouring layers with a strategy each, at most as many as there are
-            layers. None for one a layer if the budget has `PROMPTS_A_BLOCK` prompts for each, else
-            fewer.
-        dimension: Coordinates of a block's subspace. BBTv2: 500, for 333 prompts a layer. None for
-            a fifth of a block's prompts, as in `CMAES`.
-        population: Prompts of a generation, scored together. BBTv2: 20. None for pycma's default
-            for the dimension.
+        blocks: Groups of neighbouring layers with a strategy each, 1 or more, and no more than
+            there are layers. None for one a layer if the budget has `PROMPTS_A_BLOCK` prompts for
+            each, else fewer.
+        dimension: Coordinates of a block's subspace, 2 or more. BBTv2: 500, for 333 prompts a
+            layer. None for a fifth of a block's prompts, as in `CMAES`.
+        population: Prompts of a generation, scored together, 4 or more. BBTv2: 20. None for pycma's
+            default for the dimension.
         alpha: How far the first generation spreads, in standard deviations of a layer's keys or
-            values between tokens. BBTv2's commands: 0.2, with as much for sigma.
+            values between tokens, above 0. BBTv2's commands: 0.2, with as much for sigma.
 
     Raises:
         ValueError: A setting is out of range.

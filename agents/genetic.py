@@ -53,12 +53,12 @@ class Genetic:
     (100, 100)
 
     Args:
-        population: Prompts of the first generation, and those that may be parents later; starts
-            beyond that are scored all the same. EvoPrompt: 10. Ours, for random beginnings.
-        children: Prompts of each later generation. EvoPrompt: as many as parents. Ours: half, so
-            that what is learnt is used sooner.
-        tournament: Parents drawn, of which the best is taken. EvoPrompt draws them by their
-            rewards, which rewards below zero forbid; its code's other way, `tour`, draws 2.
+        population: Prompts of the first generation, and those that may be parents later, 2 or more;
+            starts beyond that are scored all the same. EvoPrompt: 10. Ours, for random beginnings.
+        children: Prompts of each later generation, 1 or more. EvoPrompt: as many as parents. Ours:
+            half, so that what is learnt is used sooner.
+        tournament: Parents drawn, 1 or more, of which the best is taken. EvoPrompt draws them by
+            their rewards, which rewards below zero forbid; its code's other way, `tour`, draws 2.
         mutation: Tokens of a child drawn anew on average, above 0; of a short one, all at most.
             Ours.
         guided: Share of these that come from what the model would write after those before, where

@@ -53,7 +53,7 @@ class Greedy(AskTell[TokenSpace]):
             all are scored even where they are more. Ours: a prototype on 16-shot SST-2 did well
             with 600 random prompts and 480 replacements; a small budget is better spent on
             replacements.
-        batch: Replacements in a round. RLPrompt's 16 prompts a step (Deng et al. 2022).
+        batch: Replacements in a round, 1 or more. RLPrompt's 16 prompts a step (Deng et al. 2022).
         halving: Share of the train examples that all prompts of a round are scored on, and those of
             the pool, starts among them; the best third goes on to twice as many, and so on, as in
             `RandomSearch`. None scores every prompt on all examples.

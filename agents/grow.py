@@ -38,9 +38,10 @@ class Grow:
     True
 
     Args:
-        words: Words in the pool: the first of the space's own order (`TokenSpace.ranked`), or else
-            the most common of those that are allowed (`first_words`).
-        beam: Prompts that grow in a round.
+        words: Words in the pool, 2 or more: the first of the space's own order
+            (`TokenSpace.ranked`), or else the most common of those that are allowed
+            (`first_words`).
+        beam: Prompts that grow in a round, 1 or more.
         first: Share of the budget that starts and single words may cost, above 0 and below 1.
         share: Share of what is left that a round may cost, above 0 and at most 1. All four numbers
             are ours, not tuned.

@@ -52,13 +52,15 @@ class PPO:
 
     Args:
         prompts: Prompts in a rollout, scored together. RLPrompt's 16; 2 or more.
-        epochs: Passes over a rollout. Schulman et al.: 10 for continuous control.
-        learning_rate: Adam's, for the tilt. With the next, ours: half of both (0.05 and 0.2) got
-            half as far above the start with 300 prompts, in a pilot on film reviews with two seeds.
-        clip: Largest relative change of a token's probability in an update. Schulman et al. use
-            0.2 over thousands of updates; a search has about twenty.
-        components: Principal components of the tokens that the adapter weighs. Ours: 20 of the
-            last token's predicted the rewards of 640 random prompts better (cross-validated
+        epochs: Passes over a rollout, 1 or more. Ours, 8; Schulman et al.: 10 for continuous
+            control.
+        learning_rate: Adam's, for the tilt, above 0. With the next, ours: half of both (0.05, 0.2)
+            got half as far above the start with 300 prompts, in a pilot on film reviews with two
+            seeds.
+        clip: Largest relative change of a token's probability in an update, above 0. Schulman et
+            al. use 0.2 over thousands of updates; a search has about twenty.
+        components: Principal components of the tokens that the adapter weighs, 1 or more. Ours: 20
+            of the last token's predicted the rewards of 640 random prompts better (cross-validated
             r = 0.27) than whole output rows (0.22).
         entropy: Weight of a bonus for entropy (Schulman et al., 0.01 on Atari), above 0; None for
             no bonus, which pulls the policy away from what the model writes.
@@ -153,11 +155,12 @@ class SoftPPO:
     Args:
         prompts: Prompts in a rollout, scored together. As for `PPO`.
         epochs: Passes over a rollout. As for `PPO`.
-        learning_rate: Adam's.
+        learning_rate: Adam's, above 0. Ours; experiments/LOG.md compares no others.
         clip: As for `PPO`.
-        dimension: Coordinates of a vector. 5 vectors of 20 are a fifth of Black-Box Tuning's 500.
-        alpha: How far the first prompts spread, in standard deviations of the model's embeddings.
-            1 in Black-Box Tuning.
+        dimension: Coordinates of a vector, 1 or more. Ours: 5 vectors of 20 are a fifth of
+            Black-Box Tuning's 500.
+        alpha: How far the first prompts spread, in standard deviations of the model's embeddings,
+            above 0. 1 in Black-Box Tuning.
 
     Raises:
         ValueError: A setting is out of range.

@@ -32,7 +32,8 @@ class RandomSearch(AskTell[TokenSpace]):
     (4, True)
 
     Args:
-        batch: Prompts in one objective call; changes speed and nothing else, but for halving.
+        batch: Prompts in one objective call, 1 or more; changes speed and nothing else, but for
+            halving.
         halving: Share of the train examples that all prompts are scored on, such as 0.25; the best
             third goes on to twice as many, and so on (`halve`, a pool of `batch` prompts). 3,200
             rows on 32 examples then see some 250 prompts and not 100, or 210 with batch

@@ -1,4 +1,4 @@
-"""Any algorithm of Stable-Baselines3's kind on token prompts and on soft prompts, by its name."""
+"""Any Stable-Baselines3 algorithm (or sb3-contrib's) on token and on soft prompts, by its name."""
 
 from __future__ import annotations
 
@@ -70,9 +70,10 @@ class RL:
         algorithm: `A2C`, `DQN` or `PPO`; of sb3-contrib (`rlprompt[rl]`) `MaskablePPO`, `QRDQN`,
             `RecurrentPPO` or `TRPO`; or `MODULE:NAME` of a class that inherits from one of them, or
             from `BaseAlgorithm`.
-        prompts: Prompts side by side, scored together. RLPrompt's 16.
-        words: Tokens to choose from: the first of the space's own order (`TokenSpace.ranked`), or
-            else its most common words (`first_words`). As for `Grow`. None for all.
+        prompts: Prompts side by side, scored together, 1 or more. RLPrompt's 16.
+        words: Tokens to choose from, 2 or more: the first of the space's own order
+            (`TokenSpace.ranked`), or else its most common words (`first_words`). As for `Grow`.
+            None for all.
         settings: Keyword arguments of the algorithm, such as `learning_rate` or `policy_kwargs`.
         environment: What an action does: write the next of the `tokens`, or make one of the `edits`
             of a prompt.
@@ -149,7 +150,7 @@ class SoftRL:
             `RecurrentPPO`, `TQC` or `TRPO`; or `MODULE:NAME`, as for `RL`.
         prompts: As for `RL`.
         dimension: Coordinates of a vector. As for `SoftPPO`.
-        alpha: How far the first prompts spread. As for `SoftPPO`.
+        alpha: How far the first prompts spread, above 0. As for `SoftPPO`.
         settings: As for `RL`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Algorithms of Stable-Baselines3's kind: by what name, and for which prompts."""
+"""Stable-Baselines3 algorithms (and sb3-contrib's): by what name, and for which prompts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def find_algorithm(name: str, kind: PromptKind) -> type[BaseAlgorithm]:
     found = load_object(name) if ":" in name else _known(name, kind)
     if not (isinstance(found, type) and issubclass(found, BaseAlgorithm)):
         raise ValueError(
-            f"{name} is no algorithm of Stable-Baselines3's kind; give a class that inherits from "
+            f"{name} is no Stable-Baselines3 algorithm; give a class that inherits from "
             "its BaseAlgorithm"
         )
     for above in inspect.getmro(found):

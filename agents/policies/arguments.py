@@ -1,4 +1,4 @@
-"""What algorithms of Stable-Baselines3's kind are made with: a person's settings, and ours.
+"""Arguments of Stable-Baselines3 algorithms (and sb3-contrib's): a person's settings, and ours.
 
 Each is made for millions of steps; a search has hundreds. What depends on the process is set for it
 (`arguments`), and the rest is as the algorithm has it.

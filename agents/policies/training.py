@@ -1,4 +1,4 @@
-"""Algorithms of Stable-Baselines3's kind, trained in the environments of prompts."""
+"""Stable-Baselines3 algorithms (and sb3-contrib's), trained in the environments of prompts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The command line. A person's mistake is one line and exit code 2; ours keeps its traceback.
 
-Exit codes: 0 all went well, 1 a search ended with an error, 2 something to put right first, 130
-Ctrl-C. Everything heavy is imported inside the commands, so that `--help` is quick.
+Exit codes: 0 all went well, 1 a search or a check failed, or scores are not the stored ones, 2
+something to put right first, 130 Ctrl-C. Everything heavy is imported inside the commands, so that
+`--help` is quick.
 """
 
 from __future__ import annotations
@@ -131,10 +132,16 @@ def compare(
     ] = 1,
     cache: Cache = None,
     track: Annotated[
-        list[Tracker] | None, typer.Option(help="Log to this tracker as well; repeat it for more.")
+        list[Tracker] | None,
+        typer.Option(metavar="TRACKER", help="Log to tensorboard or wandb; repeat it for both."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the expected cost, and run nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Load and measure briefly, and print the expected cost; no search runs, and "
+            "nothing is written.",
+        ),
     ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -142,8 +149,9 @@ def compare(
     """Compare optimisers at the same budget.
 
     Runs each optimiser of CONFIG once with each seed, on each task and model, at each budget.
-    Writes a page, tables, summary.json and one file for each search to runs/NAME. A study there
-    that was killed or interrupted is resumed, and nothing is scored twice.
+    Random search is added as a control, unless CONFIG lists it, a model is on a server, or the
+    prompts are not of tokens. Writes a page, tables, summary.json and one file for each search to
+    runs/NAME. A study there that was killed or interrupted is resumed, and nothing is scored twice.
     """
     chosen = _config(
         config, budget=budget, seeds=seed or None, device=device, dtype=dtype, cache=cache
@@ -193,7 +201,7 @@ def list_(
     what: Annotated[
         Listing, typer.Argument(metavar="WHAT", help="optimisers, tasks, models or runs.")
     ],
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to look for runs.")] = RUNS,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to look for runs.")] = RUNS,
 ) -> None:
     """List optimisers, tasks, models, or runs."""
     from rlprompt.cli import listing

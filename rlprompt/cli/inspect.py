@@ -303,7 +303,7 @@ def report(
 def combine(
     studies: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Folders of studies that are parts of one."),
+        typer.Argument(metavar="RUN", help="Folders of studies that are parts of one."),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write to.")],
 ) -> None:

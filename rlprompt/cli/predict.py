@@ -25,7 +25,7 @@ def predict(
     found: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FOUND...", help="Folders of `rlprompt export --best`; with --best, studies."
+            metavar="FOUND", help="Folders of `rlprompt export --best`; with --best, studies."
         ),
     ],
     data: Annotated[

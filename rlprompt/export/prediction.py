@@ -42,7 +42,7 @@ class Tally:
     """How many of the rows with a label a prompt is right about.
 
     Attributes:
-        right: So many.
+        right: Rows whose label the prompt answers.
         known: Rows with a label that is one of its classes, and an answer.
         unknown: Rows with another label.
         first: What is wrong with the first of these.

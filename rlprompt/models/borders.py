@@ -30,8 +30,8 @@ class BorderedScorer:
     """Scores queries packed whose texts are all short, and others plain.
 
     Args:
-        packed: For these.
-        plain: For those.
+        packed: Scores those with short texts.
+        plain: Scores the others.
         border: Tokens of the longest short text.
     """
 
@@ -66,8 +66,8 @@ class BorderedGenerator:
     """Writes packed where the text and the longest answer are short, and else plain.
 
     Args:
-        packed: For these.
-        plain: For those.
+        packed: Writes where text and longest answer are short.
+        plain: Writes elsewhere.
         border: Tokens of the longest short text.
     """
 

@@ -273,7 +273,17 @@ class FrozenLM:
         return TokenPrompt(torch.cdist(vectors, table).argmin(-1).tolist())
 
     def keys_and_values(self, prompts: Sequence[SoftPrompt]) -> NDArray[np.float32]:
-        """What the layers make of soft prompts that are read alone: see `prefixes`."""
+        """What the layers make of soft prompts of one length, each read by itself.
+
+        Args:
+            prompts: (P,) of L vectors each.
+
+        Returns:
+            (P, L, layers, 2, heads, width) float32: the vectors of prefix prompts, keys and values.
+
+        Raises:
+            ValueError: The model takes no prefix prompts, or not these soft prompts.
+        """
         packed = self._engine.packed
         return keys_and_values(packed.packed if packed else None, self.limits, prompts)
 

@@ -152,6 +152,14 @@ def halving_cost(objective: Rewarding, n_prompts: int, *, stages: Sequence[float
     >>> from rlprompt.check.toy import ToyTask
     >>> halving_cost(Objective(ToyTask(n_examples=32), None, Budget(3200)), 32)
     408
+
+    Args:
+        objective: Says how many train examples there are, and what they cost.
+        n_prompts: Distinct prompts in the pool.
+        stages: As for `halve`.
+
+    Raises:
+        ValueError: The stages are no rising shares that end with 1.
     """
     rows = 0
     for alive, start, end in _stages(objective, n_prompts, stages):
@@ -167,6 +175,14 @@ def halving_size(objective: Rewarding, rows: float, *, stages: Sequence[float] =
     >>> from rlprompt.check.toy import ToyTask
     >>> halving_size(Objective(ToyTask(n_examples=32), None, Budget(3200)), 408)
     32
+
+    Args:
+        objective: As for `halving_cost`.
+        rows: Rows that the halving may take; the answer is 1 also where they cover none.
+        stages: As for `halve`.
+
+    Raises:
+        ValueError: The stages are no rising shares that end with 1.
     """
     size = 1
     while halving_cost(objective, size + 1, stages=stages) <= rows:

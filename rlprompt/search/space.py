@@ -259,6 +259,15 @@ class SoftSpace(_Around):
         Each direction is a prompt of tokens drawn from `table` (N, H), less the mean of all tokens:
         a prompt is the start with a superposition of token prompts on it. After SuperPos
         (arXiv 2406.05279), whose weights are each vector's own and are trained by gradients.
+
+        Args:
+            dimension: Directions, 1 or more.
+            table: (N, H) float32, the embeddings of the tokens to draw from.
+            rng: Draws the tokens.
+            alpha: How far z ~ N(0, 1) moves a prompt, in spreads of the model's embeddings.
+
+        Raises:
+            ValueError: The tokens are all alike, or there is no direction.
         """
         std = self._std(dimension, alpha)
         centred = table - table.mean(axis=0)

@@ -38,7 +38,7 @@ class Run:
     """A search that was begun.
 
     Attributes:
-        search: Which.
+        search: The planned search: task, model, budget, method and seed.
         result: What it found, in part if its status is not `finished`.
         error: What ended it, in a line, or "".
         source: Hashes of the files of a person's own that its method was made of, by name.

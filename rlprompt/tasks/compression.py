@@ -119,7 +119,7 @@ class CompressionTask(Task):
         return self.task.class_prior(lm, self.shortened(lm, prompt))
 
     def log_priors(self, lm: FrozenLM, prompts: Sequence[Prompt]) -> Floats:
-        """As the other task, of the prompts without blanks."""
+        """As the other task, of the prompts without blanks: (P, C) nats."""
         return self.task.log_priors(lm, self._short(lm, prompts))
 
     def knowing(self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats) -> Self:

@@ -415,7 +415,7 @@ def test_one_of_another_package_that_chooses_numbers_is_refused_unpaid(
             "SAC chooses numbers and no tokens; the optimiser rl-soft has",
         ),
         (RL, {"algorithm": "no.such:A2C"}, "there is no module 'no.such'"),
-        (RL, {"algorithm": "numpy:ndarray"}, "numpy:ndarray is no algorithm of Stable-Baselines3"),
+        (RL, {"algorithm": "numpy:ndarray"}, "numpy:ndarray is no Stable-Baselines3 algorithm"),
         (
             SoftRL,
             {"algorithm": "DQN"},
