@@ -19,8 +19,13 @@ from rlprompt.store.changes import SOURCE
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE, Store, StoredRun
 from rlprompt.store.summary import ReferenceEntry
-from rlprompt.studies.baselines import Controls, controls_of, score_controls, train_references
 from rlprompt.studies.comparison import Comparison, Run, Section
+from rlprompt.studies.controls_and_references import (
+    Controls,
+    controls_of,
+    score_controls,
+    train_references,
+)
 from rlprompt.studies.environment import provenance
 from rlprompt.studies.experiment import Experiment, ExperimentError, headed, searches, short_names
 from rlprompt.studies.folder import claimed, write

@@ -28,8 +28,8 @@ from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.store.store import FILE, Store
-from rlprompt.studies.baselines import score_controls
 from rlprompt.studies.comparison import Comparison, Run
+from rlprompt.studies.controls_and_references import score_controls
 from rlprompt.studies.experiment import ExperimentError
 from rlprompt.studies.folder import claimed
 from rlprompt.studies.planned_search import PlannedSearch
