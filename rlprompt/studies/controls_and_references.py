@@ -22,8 +22,8 @@ from rlprompt.search.memo import Memo, Question
 from rlprompt.store.store import Store
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.controls import Control, ControlPlan, score_control
-from rlprompt.studies.environment import here
 from rlprompt.studies.experiment import Experiment, ExperimentError
+from rlprompt.studies.provenance import here
 from rlprompt.studies.references import Reference, seeds_of, titled, train_reference
 from rlprompt.tasks.base import Task
 from rlprompt.tasks.classification import ClassificationTask

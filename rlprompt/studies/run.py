@@ -26,12 +26,12 @@ from rlprompt.studies.controls_and_references import (
     score_controls,
     train_references,
 )
-from rlprompt.studies.environment import provenance
 from rlprompt.studies.experiment import Experiment, ExperimentError, headed, searches, short_names
 from rlprompt.studies.folder import claimed, write
 from rlprompt.studies.loading import load_experiments
 from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.progress import Progress, in_notebook
+from rlprompt.studies.provenance import provenance
 from rlprompt.studies.ray_cluster import Ray, searched
 from rlprompt.studies.search_queue import SearchQueue
 from rlprompt.studies.trackers import Silent, Watcher
