@@ -126,7 +126,7 @@ def export(
     that says what it scored, how it was found and how to use it; for a served model only the text
     and the card.
     """
-    from rlprompt.studies.inspection import export as write_ledger
+    from rlprompt.studies.inspection import write_ledger
 
     if ledger is None and best is None:
         raise ValueError("nothing to write: give --best DIR, --ledger FILE, or both")
