@@ -23,11 +23,12 @@ from typer.core import TyperGroup
 from rlprompt.cli.check import check
 from rlprompt.cli.check import dry_run as show_plan
 from rlprompt.cli.doctor import doctor
+from rlprompt.cli.export import export
 from rlprompt.cli.init import init
-from rlprompt.cli.inspect import combine, export, list_runs, report, show, verify, watch, work
 from rlprompt.cli.options import AsJson, ConfigPath, Device, Dtype, Quiet
 from rlprompt.cli.predict import predict
 from rlprompt.cli.score import score
+from rlprompt.cli.studies import combine, list_runs, report, show, verify, watch, work
 from rlprompt.cli.transfer import transfer
 
 if TYPE_CHECKING:

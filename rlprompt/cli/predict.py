@@ -181,10 +181,10 @@ def _prompts(
 
 def _best_of(study: Path, where: _Where, lm: FrozenLM | None) -> tuple[ExportedPrompt, FrozenLM]:
     """The best prompt of a study, as its export would be, and the model."""
-    from rlprompt.cli.inspect import open_study, write_best
+    from rlprompt.cli.studies import open_study
     from rlprompt.export.export import pick_run
     from rlprompt.models.served.lm import ServedLM
-    from rlprompt.studies.loading import model_found_on
+    from rlprompt.studies.loading import model_found_on, write_best
 
     with open_study(study) as store:
         try:
