@@ -42,8 +42,9 @@ from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.memo import Answer, Measurement, SplitQuestion, TrainQuestion
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
+from rlprompt.store.changes import differences
 from rlprompt.store.database import StoreError
-from rlprompt.store.store import Store, differences
+from rlprompt.store.store import Store
 from rlprompt.studies.inspection import best, ledger, write_ledger
 from rlprompt.tasks.base import Task
 from rlprompt.types import Floats
