@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from rlprompt.agents.policies.gaussian import gaussian
 from rlprompt.agents.policies.small_policy import ShrinkOnRepeats
 from rlprompt.agents.policies.token_policy import TokenPolicy
-from rlprompt.agents.policies.token_proposal import Position, check_cut
-from rlprompt.agents.policies.training import SIGMA, learn
+from rlprompt.agents.policies.token_proposal import check_cut
+from rlprompt.agents.policies.training import learn
 from rlprompt.agents.shared.ranges import check_ranges
-from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.objective import Objective
@@ -179,17 +178,10 @@ class SoftPPO:
 
     def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        subspace = space.stepwise(self.dimension, rng, sigma=SIGMA, alpha=self.alpha)
-        kwargs = {
-            "net_arch": [],
-            "log_std_init": math.log(SIGMA),
-            "features_extractor_class": Position,
-            "features_extractor_kwargs": {"length": space.length},
-        }
-        episodes = EmbeddingEpisodes(objective, subspace, self.prompts)
+        episodes, kwargs = gaussian(objective, space, rng, self.prompts, self.dimension, self.alpha)
         settings = {
             "policy": ActorCriticPolicy,
-            "policy_kwargs": kwargs,
+            "policy_kwargs": {"net_arch": [], **kwargs},
             "learning_rate": self.learning_rate,
             "n_epochs": self.epochs,
             "clip_range": self.clip,
