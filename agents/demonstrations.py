@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.agents.shared.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.prompt import Prompt, TextPrompt
 from rlprompt.search.allocation import halve, halving_size, race, race_winners
 from rlprompt.search.objective import Evaluation, Objective
@@ -70,8 +70,7 @@ class Demonstrations:
     def __post_init__(self) -> None:
         """Check the settings."""
         check_ranges(self, {"at_most": 1, "batch": 1})
-        if not 0 < self.first <= 1:
-            raise ValueError(f"first is a share of the budget in (0, 1], got {self.first}")
+        check_share(self, "first")
 
     def run(self, objective: Objective, space: TextSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`.

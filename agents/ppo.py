@@ -13,7 +13,7 @@ from rlprompt.agents.policies.small_policy import ShrinkOnRepeats
 from rlprompt.agents.policies.token_policy import TokenPolicy
 from rlprompt.agents.policies.token_proposal import check_cut
 from rlprompt.agents.policies.training import learn
-from rlprompt.agents.shared.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.objective import Objective
@@ -91,10 +91,8 @@ class PPO:
         """Check the settings."""
         counts = {"prompts": 2, "epochs": 1, "components": 1, "top_k": 1}
         check_ranges(self, counts, ("learning_rate", "clip", "entropy"))
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is above 0 and up to 1, got {self.top_p}")
-        if self.fresh is not None and not 0 < self.fresh < 1:
-            raise ValueError(f"fresh is a share above 0 and below 1, or None, got {self.fresh}")
+        check_share(self, "top_p")
+        check_share(self, "fresh", one=False)
 
     def prepare(self, lm: FrozenLM) -> None:
         """Refuse a model that writes nothing to cut, before anything is paid (`check_cut`)."""
