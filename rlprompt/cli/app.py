@@ -296,7 +296,7 @@ def _compare(
     from rlprompt.studies.experiment import ExperimentError, searches
     from rlprompt.studies.folder import claimed, newest
     from rlprompt.studies.ray_cluster import ClusterError, Ray
-    from rlprompt.studies.run import compare, load_again, with_random
+    from rlprompt.studies.run import compare, load_again, with_control
     from rlprompt.studies.trackers import Several
 
     with terminal.log_to(console), contextlib.ExitStack() as stack:
@@ -306,7 +306,7 @@ def _compare(
             place = stack.enter_context(folder)
             trackers = [_tracker(one, place) for one in track]
             cluster = Ray(**dict(config.ray)) if config.executor == "ray" else None
-            given, config = config, with_random(config, place) if adds_random else config
+            given, config = config, with_control(config, place) if adds_random else config
             if config is not given:
                 console.print("random search is added, as the control at the same budget")
             experiments = load_again(config, place)

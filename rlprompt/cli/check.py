@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlprompt._utils.assets import DEFAULT_MODEL
 from rlprompt._utils.suggest import did_you_mean
 from rlprompt.check.patience import duration
-from rlprompt.cli.options import DEFAULT_MODEL, FILES, Device, Dtype
+from rlprompt.cli.options import FILES, Device, Dtype
 
 if TYPE_CHECKING:
     from rlprompt.check.patience import Patience

@@ -249,7 +249,7 @@ def load_again(config: Config, out: Path) -> list[Experiment]:
     return load_experiments(config, dtypes)
 
 
-def with_random(config: Config, out: Path) -> Config:
+def with_control(config: Config, out: Path) -> Config:
     """The config with random search in it, unless the study in `out` was begun without.
 
     Raises:
