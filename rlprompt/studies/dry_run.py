@@ -239,8 +239,8 @@ def all_rows(experiments: Sequence[Experiment]) -> Rows:
 
 def all_controls(experiments: Sequence[Experiment]) -> list[ControlPlan]:
     """The controls of all experiments of a study: they depend on no budget."""
-    places = {one.place: one for one in experiments}.values()
-    return [plan for one in places for plan in one.control_plans]
+    cells = {one.cell: one for one in experiments}.values()
+    return [plan for one in cells for plan in one.control_plans]
 
 
 class _EnoughSeen(BaseException):

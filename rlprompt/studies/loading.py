@@ -112,7 +112,7 @@ def load_experiments(
             task = settle(loaded.section, loaded.task, lm, at_most)
             for budget in config.all_budgets:
                 with _naming(config, f"{loaded.heading}, {model}, {budget} rows"):
-                    experiment = _load_cell(
+                    experiment = _make_experiment(
                         config,
                         optimisers,
                         own,
@@ -164,7 +164,7 @@ def _loaded(config: Config) -> list[_Loaded]:
     return tasks
 
 
-def _load_cell(
+def _make_experiment(
     config: Config,
     optimisers: Mapping[str, Optimiser[Any]],
     own: Mapping[str, PromptConfig],

@@ -303,8 +303,8 @@ def _sections(
     """A section for each experiment, by heading, in order."""
     for heading, experiment in experiments.items():
         own = tuple(run for run in runs if run.search.heading == heading)
-        place = experiment.place
-        trained = tuple(one for one in references if (one.task, one.split_seed, one.model) == place)
+        cell = experiment.cell
+        trained = tuple(one for one in references if (one.task, one.split_seed, one.model) == cell)
         yield Section(experiment, controls_of(experiment, controls), own, heading, trained)
 
 
