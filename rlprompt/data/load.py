@@ -38,8 +38,6 @@ from rlprompt.data.reading import ExampleReader
 from rlprompt.data.tables import RowTable
 from rlprompt.data.values import class_name
 
-__all__ = ["Example", "OnBadRows", "OnLeak", "Splits", "few_shot", "load_splits"]
-
 MOVIE_REVIEWS = "movie-reviews"
 # Ratings are means of 20 people on [-4, 4]; nearer to 0 people did not agree on the sign.
 WEAK_RATING = 1.0

@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 
 from rlprompt.check.toy import Call, ToyTask
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Pool, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.analysis import parts

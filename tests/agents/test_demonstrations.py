@@ -13,7 +13,7 @@ from synthetic import HiddenTexts
 from tiny import tiny_lm
 
 from rlprompt.agents.demonstrations import Demonstrations, judged
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, TextPrompt
 from rlprompt.search.allocation import race_winners

@@ -19,7 +19,7 @@ from rlprompt.agents.genetic import Genetic, entropy_of
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.shared.breeding import crossed, edited, founders, winner
 from rlprompt.agents.shared.continuation import continued
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.budget import Budget

@@ -18,7 +18,7 @@ from tiny import tiny_lm
 from rlprompt.agents.shared.ascent import POINTS
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.check.optimiser import check_optimiser
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, SoftPrompt
 from rlprompt.search.budget import Budget

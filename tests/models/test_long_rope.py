@@ -17,7 +17,7 @@ from films import LABELS, films
 from tiny import randomised, tiny_lm, tiny_tokenizer
 
 from rlprompt.check.model import examine_model
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.studies.training import class_scores

@@ -14,7 +14,7 @@ from tiny import tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.check.toy import Call, ToyTask
-from rlprompt.data.load import Splits
+from rlprompt.data.examples import Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TextPrompt, TokenPrompt
 from rlprompt.search.allocation import halve, halving_cost, race, race_winners

@@ -16,7 +16,7 @@ from small_experiments import N_TRAIN, experiment, task
 from tiny import tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.reports.page import page_of

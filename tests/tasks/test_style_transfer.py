@@ -12,7 +12,7 @@ import transformers
 from tiny import tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.config.registry import settings_of
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.decoding import Decoding, Generated
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
