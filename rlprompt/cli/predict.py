@@ -79,7 +79,7 @@ def predict(
         given = shlex.join([*folders, *map(str, files)])
         raise ValueError(f"the folders come first, then the data: rlprompt predict {given}")
     from rlprompt.cli import terminal
-    from rlprompt.data.rows import Rows, data_file
+    from rlprompt.data.rows_to_answer import Rows, data_file
     from rlprompt.export.answer_files import AnswerFile
     from rlprompt.export.prediction import BadRowsError, Prediction
     from rlprompt.export.server import PromptServer, used
