@@ -20,7 +20,8 @@ from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.objective import Objective
 from rlprompt.tasks.base import Task, prompt_rows
 from rlprompt.tasks.compression import CompressionTask
-from rlprompt.tasks.judges import SentenceEncoder, StyleClassifier, verbalised
+from rlprompt.tasks.lm_judge import verbalised
+from rlprompt.tasks.style_models import SentenceEncoder, StyleClassifier
 from rlprompt.tasks.style_transfer import StyleTransferTask
 from rlprompt.template import Template
 
