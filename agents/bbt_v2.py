@@ -72,13 +72,7 @@ class BBTv2(AskTell[PrefixSpace]):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        for name, least in (("blocks", 1), ("dimension", 2), ("population", 4)):
-            given = getattr(self, name)
-            if given is not None and given < least:
-                raise ValueError(
-                    f"{name} is {least} or more, or None for the budget's, got {given}"
-                )
-        check_ranges(self, {}, ("alpha",))
+        check_ranges(self, {"blocks": 1, "dimension": 2, "population": 4}, ("alpha",))
 
     def ask(self, space: PrefixSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`."""

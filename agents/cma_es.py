@@ -66,16 +66,7 @@ class CMAES(AskTell[SoftSpace]):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if self.dimension is not None and self.dimension < 2:
-            raise ValueError(
-                f"dimension is 2 or more, or None for one by the budget, got {self.dimension}"
-            )
-        if self.population is not None and self.population < 4:
-            raise ValueError(
-                f"population is 4 prompts or more, or None for one by the dimension, got "
-                f"{self.population}"
-            )
-        check_ranges(self, {}, ("alpha",))
+        check_ranges(self, {"dimension": 2, "population": 4}, ("alpha",))
         if self.basis is not None:
             check_choice("basis", self.basis, Basis)
 

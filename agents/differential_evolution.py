@@ -63,13 +63,7 @@ class DifferentialEvolution:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if self.population < 5:
-            raise ValueError(f"population is 5 prompts or more, got {self.population}")
-        if self.dimension is not None and self.dimension < 1:
-            raise ValueError(
-                f"dimension is 1 or more, or None for one by the budget, got {self.dimension}"
-            )
-        check_ranges(self, {}, ("alpha",))
+        check_ranges(self, {"population": 5, "dimension": 1}, ("alpha",))
 
     def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""

@@ -127,8 +127,8 @@ class GCG:
     ) -> list[TokenPrompt]:
         """What the search begins with: the starts, and prompts of words and of any tokens."""
         count = max(len(space.starts), halving_size(objective, POOL * objective.remaining))
-        words = np.array(first_words(objective.lm, space, WORDS, rng))
-        spaces = (TokenSpace(space.length, words, space.shortest), space)
+        words = first_words(objective.lm, space, WORDS, rng)
+        spaces = (space.over(words), space)
         drawn = [spaces[i % 2].sample(rng) for i in range(TRIES * count)]
         found = dict.fromkeys(chain(space.starts, self._typed(objective, drawn)))
         return list(islice(found, count))

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlprompt.agents.shared.breeding import TRIES, crossed, founders, winner
 from rlprompt.agents.shared.continuation import continued
-from rlprompt.agents.shared.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import score_new
 from rlprompt.search.objective import Objective
@@ -85,8 +85,7 @@ class Genetic:
         """Check the settings."""
         counts = {"population": 2, "children": 1, "tournament": 1}
         check_ranges(self, counts, ("mutation", "entropy"))
-        if not 0 <= self.guided <= 1:
-            raise ValueError(f"guided is a share, 0 to 1, got {self.guided}")
+        check_share(self, "guided", zero=True)
 
     @property
     def needs_answers(self) -> bool:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.agents.shared.ranges import check_halving, check_ranges
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import doubling, halve, halving_cost, halving_size
 from rlprompt.search.objective import Objective
@@ -70,10 +70,9 @@ class Greedy(AskTell[TokenSpace]):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if not 0 < self.pool <= 1:
-            raise ValueError(f"pool is a share of the budget in (0, 1], got {self.pool}")
         check_ranges(self, {"batch": 1})
-        check_halving(self.halving)
+        check_share(self, "pool")
+        check_share(self, "halving", one=False)
 
     def ask(self, space: TokenSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`; an answer may be to some of the prompts, those that came through."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.agents.shared.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import halve, halving_size
 from rlprompt.search.objective import Objective
@@ -60,10 +60,8 @@ class Grow:
     def __post_init__(self) -> None:
         """Check the settings."""
         check_ranges(self, {"words": 2, "beam": 1})
-        if not 0 < self.first < 1 or not 0 < self.share <= 1:
-            raise ValueError(
-                f"first is in (0, 1) and share in (0, 1], got {self.first} and {self.share}"
-            )
+        check_share(self, "first", one=False)
+        check_share(self, "share")
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from rlprompt.agents.policies.gaussian import gaussian
 from rlprompt.agents.policies.small_policy import ShrinkOnRepeats
 from rlprompt.agents.policies.token_policy import TokenPolicy
-from rlprompt.agents.policies.token_proposal import Position, check_cut
-from rlprompt.agents.policies.training import SIGMA, learn
-from rlprompt.agents.shared.ranges import check_ranges
-from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
+from rlprompt.agents.policies.token_proposal import check_cut
+from rlprompt.agents.policies.training import learn
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.objective import Objective
@@ -94,10 +93,8 @@ class PPO:
         """Check the settings."""
         counts = {"prompts": 2, "epochs": 1, "components": 1, "top_k": 1}
         check_ranges(self, counts, ("learning_rate", "clip", "entropy"))
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is above 0 and up to 1, got {self.top_p}")
-        if self.fresh is not None and not 0 < self.fresh < 1:
-            raise ValueError(f"fresh is a share above 0 and below 1, or None, got {self.fresh}")
+        check_share(self, "top_p")
+        check_share(self, "fresh", one=False)
 
     def prepare(self, lm: FrozenLM) -> None:
         """Refuse a model that writes nothing to cut, before anything is paid (`check_cut`)."""
@@ -182,17 +179,10 @@ class SoftPPO:
 
     def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        subspace = space.stepwise(self.dimension, rng, sigma=SIGMA, alpha=self.alpha)
-        kwargs = {
-            "net_arch": [],
-            "log_std_init": math.log(SIGMA),
-            "features_extractor_class": Position,
-            "features_extractor_kwargs": {"length": space.length},
-        }
-        episodes = EmbeddingEpisodes(objective, subspace, self.prompts)
+        episodes, kwargs = gaussian(objective, space, rng, self.prompts, self.dimension, self.alpha)
         settings = {
             "policy": ActorCriticPolicy,
-            "policy_kwargs": kwargs,
+            "policy_kwargs": {"net_arch": [], **kwargs},
             "learning_rate": self.learning_rate,
             "n_epochs": self.epochs,
             "clip_range": self.clip,

@@ -13,7 +13,7 @@ from rlprompt.agents.policies.edit_policy import EditPolicy
 from rlprompt.agents.policies.small_policy import ShrinkOnRepeats
 from rlprompt.agents.policies.token_tilt import principal_components
 from rlprompt.agents.policies.training import learn
-from rlprompt.agents.shared.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.envs.edit_prompt import TOKENS, EditEpisodes
 from rlprompt.envs.episodes import Flags
 from rlprompt.search.objective import Objective
@@ -92,8 +92,7 @@ class EditPPO:
         """Check the settings."""
         counts = {"prompts": 2, "edits": 1, "words": 1, "epochs": 1, "components": 1}
         check_ranges(self, counts, ("learning_rate", "clip"))
-        if not 0 < self.gae_lambda <= 1:
-            raise ValueError(f"gae_lambda is a share above 0 and up to 1, got {self.gae_lambda}")
+        check_share(self, "gae_lambda")
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""

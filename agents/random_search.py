@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.agents.shared.ranges import check_halving, check_ranges
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.search.allocation import doubling, halve, halving_cost
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import AskTell, Proposals
@@ -51,7 +51,7 @@ class RandomSearch(AskTell[TokenSpace]):
     def __post_init__(self) -> None:
         """Check the settings."""
         check_ranges(self, {"batch": 1})
-        check_halving(self.halving)
+        check_share(self, "halving", one=False)
 
     def ask(self, space: TokenSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`."""

@@ -21,9 +21,6 @@ from rlprompt.envs.episodes import Array, Episodes
 from rlprompt.envs.vec_env import PromptVecEnv
 from rlprompt.search.budget import Ledger
 
-# Spread of the first actions over vectors, which end at -1 and 1: 5 % of them are cut there.
-SIGMA = 0.5
-
 
 def learn(
     episodes: Episodes,

@@ -24,11 +24,12 @@ from typer.core import TyperGroup
 from rlprompt.cli.check import check
 from rlprompt.cli.check import dry_run as show_plan
 from rlprompt.cli.doctor import doctor
+from rlprompt.cli.export import export
 from rlprompt.cli.init import init
-from rlprompt.cli.inspect import combine, export, list_runs, report, show, verify, watch, work
 from rlprompt.cli.options import AsJson, ConfigPath, Device, Dtype, Quiet
 from rlprompt.cli.predict import predict
 from rlprompt.cli.score import score
+from rlprompt.cli.studies import combine, list_runs, report, show, verify, watch, work
 from rlprompt.cli.transfer import transfer
 
 if TYPE_CHECKING:
@@ -303,7 +304,7 @@ def _compare(
     from rlprompt.studies.experiment import ExperimentError, searches
     from rlprompt.studies.folder import claimed, newest
     from rlprompt.studies.ray_cluster import ClusterError, Ray
-    from rlprompt.studies.run import compare, load_again, with_random
+    from rlprompt.studies.run import compare, load_again, with_control
     from rlprompt.studies.trackers import Several
 
     with terminal.log_to(console), contextlib.ExitStack() as stack:
@@ -313,7 +314,7 @@ def _compare(
             place = stack.enter_context(folder)
             trackers = [_tracker(one, place) for one in track]
             cluster = Ray(**dict(config.ray)) if config.executor == "ray" else None
-            given, config = config, with_random(config, place) if adds_random else config
+            given, config = config, with_control(config, place) if adds_random else config
             if config is not given:
                 console.print("random search is added, as the control at the same budget")
             experiments = load_again(config, place)

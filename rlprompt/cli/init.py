@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from rlprompt.cli.options import DEFAULT_MODEL, FILES
+from rlprompt._utils.assets import DEFAULT_MODEL
+from rlprompt.cli.options import FILES
 
 HEADING = """\
 Written by `rlprompt init {data}`. Comments say what was found or guessed; change what is wrong.

@@ -180,9 +180,9 @@ class FrozenLM:
         return self._engine.context
 
     @property
-    def borders(self) -> tuple[int, ...]:
-        """Lengths beyond which all positions of a text are scaled otherwise (`rope_borders`)."""
-        return self._engine.borders
+    def rope_limits(self) -> tuple[int, ...]:
+        """Lengths beyond which all positions of a text are scaled otherwise (LongRoPE)."""
+        return self._engine.rope_limits
 
     @property
     def limits(self) -> Limits:

@@ -93,6 +93,14 @@ class TokenSpace:
         lengths = Length.of(length)
         return cls(lengths.at_most, np.array(allowed, dtype=np.int64), lengths.at_least)
 
+    def over(self, tokens: Sequence[int] | NDArray[np.int64]) -> TokenSpace:
+        """Prompts of the same lengths over these ids, (N,) of them, without starts and order.
+
+        >>> TokenSpace(length=3, allowed=[9, 5], shortest=1).over([7, 5]).allowed.tolist()
+        [5, 7]
+        """
+        return TokenSpace(self.length, np.asarray(tokens), self.shortest)
+
     @property
     def varies(self) -> bool:
         """Whether prompts may differ in length."""

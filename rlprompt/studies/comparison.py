@@ -151,7 +151,7 @@ class Comparison:
     def _controls(self) -> dict[tuple[str, int | None, str, str], ControlEntry]:
         """Entries of the controls, which have no budget, by task, split, model and name."""
         return {
-            (*one.place, control.name): _control_entry(one, control)
+            (*one.cell, control.name): _control_entry(one, control)
             for section in self.sections
             for one in [section.experiment]
             for control in section.controls

@@ -25,7 +25,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.tasks.base import Measured, Task, members

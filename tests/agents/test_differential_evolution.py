@@ -102,8 +102,8 @@ def test_an_error_of_the_task_is_told_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"population": 4}, "population is 5 prompts or more, got 4"),
-        ({"dimension": 0}, "dimension is 1 or more, or None for one by the budget, got 0"),
+        ({"population": 4}, "population is 5 or more, got 4"),
+        ({"dimension": 0}, "dimension is 1 or more, got 0"),
         ({"alpha": float("nan")}, "alpha is above 0, got nan"),
     ],
 )

@@ -430,7 +430,7 @@ def test_one_of_another_package_that_chooses_numbers_is_refused_unpaid(
         (RL, {"settings": {"n_steps": 3.5}}, "A2C: n_steps must be a whole number, got 3.5"),
         (RL, {"settings": {"learning_rate": 0}}, "A2C: learning_rate is above 0, got 0"),
         (RL, {"settings": {"learning_rate": "1e-3"}}, "A2C: learning_rate must be a number, got"),
-        (RL, {"settings": {"gamma": 2}}, "A2C: gamma is a share, 0 to 1, got 2"),
+        (RL, {"settings": {"gamma": 2}}, "A2C: gamma is a share from 0 up to 1, got 2"),
         (RL, {"settings": {"policy_kwargs": 3}}, "A2C: policy_kwargs must be keys with values"),
         (RL, DQN | {"settings": {"train_freq": 0}}, "DQN: train_freq is 1 or more, got 0"),
         (
