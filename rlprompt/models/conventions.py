@@ -100,7 +100,7 @@ def n_positions(kind: ModelKind, n_text: int, n_answer: int) -> int:
     return max(n_text, n_answer + 2) if kind == "encoder-decoder" else n_text + n_answer
 
 
-def rope_borders(model: PreTrainedModel, kind: ModelKind) -> tuple[int, ...]:
+def rope_limits(model: PreTrainedModel, kind: ModelKind) -> tuple[int, ...]:
     """Lengths of text beyond which all positions of a text are scaled otherwise, rising.
 
     Those of LongRoPE within the context; () for most models. Dynamic scaling is no such: it begins

@@ -75,13 +75,8 @@ def tiny_tokenizer(kind: TinyKind = "llama") -> PreTrainedTokenizerBase:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    around = {
-        "bert": "<s> $A </s>",
-        "roberta": "<s> $A </s>",
-        "bart": "<s> $A </s>",
-        "t5": "$A </s>",
-    }
-    around["opt"] = "<s> $A"
+    around = dict.fromkeys(("bert", "roberta", "bart"), "<s> $A </s>")
+    around |= {"t5": "$A </s>", "opt": "<s> $A"}
     if kind in around:
         ends = [(token, vocabulary[token]) for token in ("<s>", "</s>")]
         tokenizer.post_processor = processors.TemplateProcessing(around[kind], None, ends)

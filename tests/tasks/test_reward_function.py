@@ -13,7 +13,7 @@ import pytest
 from fakes import fake_splits
 
 from rlprompt._utils.plugins import load_object
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.tasks.reward_function import RewardError, RewardFunction, load_reward, reward
 
 EXAMPLES = fake_splits().train
