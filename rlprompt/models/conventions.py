@@ -79,8 +79,9 @@ def context_length(model: PreTrainedModel, kind: ModelKind) -> int | None:
     two = kind == "encoder-decoder"
     inner: Any = cast(Any, model).get_encoder() if two else model.base_model
     config: Any = (inner if two else model).config.get_text_config()
-    # T5's `n_positions` is no limit: its positions are relative.
-    names = ("max_position_embeddings", "max_encoder_position_embeddings" if two else "n_positions")
+    names = ["max_position_embeddings", "max_encoder_position_embeddings", "n_positions"]
+    if hasattr(config, "relative_attention_num_buckets"):
+        names.remove("n_positions")  # of T5, whose positions are relative
     limit: int | None = next(filter(None, (getattr(config, name, None) for name in names)), None)
     embeddings = getattr(inner, "embeddings", None)
     table = getattr(embeddings, "position_embeddings", None)

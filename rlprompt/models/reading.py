@@ -77,8 +77,10 @@ def read(
         source, config=config, dtype=dtype, output_loading_info=True, **where, **(more or {})
     )
     lacking = _lacking(told, model, brought)
-    if auto_class is modeling_auto.AutoModel and all(key.startswith("pooler.") for key in lacking):
-        if lacking:  # nobody reads what it makes of the hidden states
+    # Where texts are only encoded, nobody reads these.
+    unread = ("pooler.", "decoder.") if hasattr(model, "encoder") else ("pooler.",)
+    if auto_class is modeling_auto.AutoModel and all(key.startswith(unread) for key in lacking):
+        if lacking and hasattr(model, "pooler"):
             model.pooler = None
     elif lacking:
         what = str(Path(source) / gguf) if gguf else source

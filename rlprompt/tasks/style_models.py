@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from rlprompt._utils.suggest import advice
+from rlprompt.models.conventions import context_length
 from rlprompt.models.devices import pick_device
 from rlprompt.models.fingerprint import Fingerprint, take_fingerprint
 from rlprompt.models.lm import FrozenLM
@@ -44,15 +45,18 @@ class Judge:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """What its judgements depend on; hashes all weights, once."""
-        return take_fingerprint(self.model, self.tokenizer, self.name, "", "judge")
+        return take_fingerprint(
+            self.model, self.tokenizer, self.name, "", "judge", marks=self._marks
+        )
+
+    @property
+    def _marks(self) -> Sequence[str]:
+        return ()
 
     def _encode(self, texts: Sequence[str]) -> list[Ids]:
-        limits = [
-            self.tokenizer.model_max_length,
-            getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-            or 1 << 30,
-        ]
-        found = self.tokenizer(list(texts), truncation=True, max_length=min(limits))["input_ids"]
+        positions = context_length(self.model, "masked")
+        most = min(self.tokenizer.model_max_length, positions or 1 << 30)
+        found = self.tokenizer(list(texts), truncation=True, max_length=most)["input_ids"]
         return [tuple(ids) for ids in found]
 
     @torch.no_grad()
@@ -80,7 +84,8 @@ class SentenceEncoder(Judge):
         Raises:
             ValueError: The name leads nowhere, or the device cannot be had.
         """
-        return cls(*_loaded(name, device, AutoModel))
+        name, model, tokenizer = _loaded(name, device, AutoModel)
+        return cls(name, _encoder(model), tokenizer)
 
     @classmethod
     def of(cls, lm: FrozenLM) -> SentenceEncoder:
@@ -89,9 +94,7 @@ class SentenceEncoder(Judge):
         Weaker than a model that was trained for it: the mean states of a causal model lie close
         together, whatever the text.
         """
-        model: Any = lm.model
-        inner = model.get_encoder() if lm.kind == "encoder-decoder" else model.base_model
-        return cls(lm.name, inner, lm.tokenizer)
+        return cls(lm.name, _encoder(lm.model.base_model), lm.tokenizer)
 
     def vectors(self, texts: Sequence[str]) -> Tensor:
         """Vectors of length 1, (n, H) float32 on the CPU, of texts that are not empty."""
@@ -107,23 +110,42 @@ class SentenceEncoder(Judge):
 class StyleClassifier(Judge):
     """How probable one class is to a sequence-classification model.
 
+    As transformers' pipeline `text-classification` has it: the softmax over all classes, or where
+    several may hold at once (`problem_type: multi_label_classification`), or there is one alone,
+    the sigmoid.
+
     Args:
         label: The class.
 
     Raises:
-        ValueError: The model has no such class.
+        ValueError: The model has no such class, or was trained for regression.
     """
 
     label: str
 
     def __post_init__(self) -> None:
         """Look for the class."""
+        if self.model.config.problem_type == "regression":
+            raise ValueError(
+                f"the model {self.name} was trained for regression, so what it gives is no "
+                "probability; set style_model to one that tells classes apart"
+            )
         known = self._classes
         if self.label not in known:
             raise ValueError(
                 f"the model {self.name} has no class {self.label!r}{advice(self.label, known)}; "
                 "set style_label to its class for the target style"
             )
+
+    @property
+    def _each_alone(self) -> bool:
+        """Whether classes are no alternatives of each other."""
+        config = self.model.config
+        return config.problem_type == "multi_label_classification" or config.num_labels == 1
+
+    @property
+    def _marks(self) -> Sequence[str]:
+        return ["sigmoid"] * self._each_alone  # once, that was a softmax
 
     @property
     def _classes(self) -> dict[str, int]:
@@ -135,8 +157,8 @@ class StyleClassifier(Judge):
         """A classifier of the hub or of a folder, in float32.
 
         Raises:
-            ValueError: The name leads nowhere, the model has no such class, or the device cannot
-                be had.
+            ValueError: The name leads nowhere, the model has no such class or was trained for
+                regression, or the device cannot be had.
         """
         return cls(*_loaded(name, device, AutoModelForSequenceClassification), label)
 
@@ -145,8 +167,11 @@ class StyleClassifier(Judge):
         place = self._classes[self.label]
 
         def probability(ids: Tensor) -> Tensor:
-            logits: Tensor = self.model(input_ids=ids).logits
-            return logits.float().softmax(-1)[:, place]
+            # Without a pad, models that read a text's last token take one text at a time.
+            pad = getattr(self.model.config.get_text_config(), "pad_token_id", None)
+            parts = ids.split(1 if pad is None else PASS)
+            logits = torch.cat([self.model(input_ids=part).logits for part in parts]).float()
+            return (logits.sigmoid() if self._each_alone else logits.softmax(-1))[:, place]
 
         return self._read(texts, probability)
 
@@ -156,6 +181,12 @@ def _loaded(name: str, device: str, auto_class: Any) -> tuple[str, Any, Any]:
     loaded = load(name, "float32", None, auto_class)
     model: Any = loaded.model
     return name, model.requires_grad_(False).eval().to(where), loaded.tokenizer
+
+
+def _encoder(model: Any) -> Any:
+    """What reads a text: of an encoder-decoder its encoder."""
+    both = hasattr(model, "encoder") and hasattr(model, "decoder")
+    return model.get_encoder() if both else model
 
 
 def _of_one_length(ids: Sequence[Ids]) -> Iterator[list[int]]:
