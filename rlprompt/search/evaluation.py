@@ -188,6 +188,11 @@ def n_tokens(lm: FrozenLM, prompt: Prompt) -> int:
     return len(lm.fed(prompt) if isinstance(prompt, TextPrompt) else prompt)
 
 
+def n_read(task: Wording, lm: FrozenLM, prompt: Prompt) -> int:
+    """Tokens or vectors of a prompt that the model reads: none of those that the task drops."""
+    return n_tokens(lm, task.shortened(lm, prompt))
+
+
 def scores_of(task: Task, measured: Measured, examples: Sequence[Example]) -> list[Score]:
     """Mean reward of each prompt, and its metric over the examples that were measured."""
     rewards = measured.rewards.mean(axis=1)

@@ -27,7 +27,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.search.blocks import AskedBlock, PartialRewards, checked_places
 from rlprompt.search.budget import Budget, Ledger, Scored
-from rlprompt.search.evaluation import n_tokens
+from rlprompt.search.evaluation import n_read
 from rlprompt.search.memo import Answer, Memo, TrainQuestion
 from rlprompt.search.model_queries import ModelQueries
 from rlprompt.tasks.base import LARGEST, Task, prompt_rows, unusable
@@ -497,4 +497,4 @@ class Objective(ModelQueries):
             self.ledger.record_part(prompt)
             reward = self._partial.add(prompt.digest, block.part, rewards)
         if reward is not None:
-            self.ledger.record(Scored(prompt, reward, rows), n_tokens(self.lm, prompt))
+            self.ledger.record(Scored(prompt, reward, rows), n_read(self.task, self.lm, prompt))

@@ -66,8 +66,8 @@ class Candidate:
         test: Test scores, of the picked prompt only.
         dev_examples: Dev examples that its dev scores are the means of: fewer than there are where
             it fell behind in the race on dev.
-        tokens: Of a text, the tokens that its model makes of it; None where the prompt itself has a
-            length.
+        tokens: Of a text, the tokens that its model makes of it, and of a prompt of which the task
+            drops some (`CompressionTask`), those that are left; None where the prompt has as many.
         prior: Where scores are calibrated, the probability that the prompt gives each class on the
             texts that calibrate them, which is what is taken out of the scores; exports and
             `Task.class_prior` have its logarithm. None where nothing is taken out, or the search
@@ -88,7 +88,7 @@ class Candidate:
 
     @property
     def length(self) -> int:
-        """Tokens or vectors of the prompt."""
+        """Tokens or vectors of the prompt that the model reads."""
         return len(self.prompt) if self.tokens is None else self.tokens
 
 

@@ -26,7 +26,7 @@ from rlprompt.search.evaluation import (
     Evaluator,
     describe,
     each_metric,
-    n_tokens,
+    n_read,
     scores_of,
     shown_answers,
 )
@@ -301,7 +301,8 @@ def _candidate(
     prior: Mapping[str, float] | None = None,
 ) -> Candidate:
     text, retypable = describe(task, lm, task.shortened(lm, scored.prompt))
-    told = isinstance(scored.prompt, TextPrompt) and not lm.served
+    read = None if lm.served else n_read(task, lm, scored.prompt)
+    own = None if isinstance(scored.prompt, TextPrompt) else len(scored.prompt)
     return Candidate(
         prompt=scored.prompt,
         text=text,
@@ -312,7 +313,7 @@ def _candidate(
         dev=raced.dev if raced else None,
         test=None,
         dev_examples=len(raced.rewards) if raced else 0,
-        tokens=n_tokens(lm, scored.prompt) if told else None,
+        tokens=read if read != own else None,
         prior=prior,
     )
 

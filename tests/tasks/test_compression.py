@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -15,7 +15,8 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import SoftPrompt, TokenPrompt
-from rlprompt.search.optimiser import Optimiser
+from rlprompt.search.optimiser import AskTell, Optimiser, Proposals
+from rlprompt.search.result import Result
 from rlprompt.search.run import search
 from rlprompt.search.space import TokenSpace
 from rlprompt.tasks.base import Task, prompt_rows
@@ -24,6 +25,7 @@ from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.compression import KEPT, CompressionTask
 from rlprompt.tasks.generation import GenerationTask
 from rlprompt.template import Template
+from rlprompt.types import PromptKind
 
 LONG = "the film was great"
 
@@ -106,6 +108,28 @@ def test_every_method_for_tokens_finds_the_short_prompt(optimiser: Optimiser[Any
     assert sorted(lm.decode([i]) for i in short.ids) == [" film", " great"]
     assert found.train_reward == 1.5
     assert found.text == lm.decode(short.ids)  # without blanks, as a person would type it
+    assert (len(found.prompt), found.length) == (4, 2)
+    assert Result.from_json(result.to_json()).best.length == 2
+
+
+class Blanks(AskTell[TokenSpace]):
+    """Asks for a prompt of eight tokens, six of them blanks, and one without."""
+
+    searches: ClassVar[PromptKind] = "tokens"
+
+    def ask(self, space: TokenSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
+        first, second = (one for one in space.allowed.tolist() if one != PAD)
+        some = (first, PAD, PAD, PAD, PAD, second, PAD, PAD)
+        yield [TokenPrompt(some), TokenPrompt((first, second) * 4)]
+
+
+def test_what_a_row_costs_is_what_the_model_reads() -> None:
+    lm, task = tiny_lm(), CompressionTask(BASE, "the film", 10.0)
+    result = search(task, lm, Blanks(), 2 * 4, length=8)
+    assert result.best.length == 2
+    texts = [sum(size) for size in task.lengths(lm, task.splits.train) or ()]
+    # Of the two prompts the model reads 2 and 8 tokens.
+    assert result.tokens_per_row == np.mean(texts) + 5
 
 
 class Dear(Counting):
