@@ -141,7 +141,8 @@ class StyleClassifier(Judge):
     def _each_alone(self) -> bool:
         """Whether classes are no alternatives of each other."""
         config = self.model.config
-        return config.problem_type == "multi_label_classification" or config.num_labels == 1
+        several: bool = config.problem_type == "multi_label_classification"
+        return several or bool(config.num_labels == 1)
 
     @property
     def _marks(self) -> Sequence[str]:
@@ -169,7 +170,7 @@ class StyleClassifier(Judge):
         def probability(ids: Tensor) -> Tensor:
             # Without a pad, models that read a text's last token take one text at a time.
             pad = getattr(self.model.config.get_text_config(), "pad_token_id", None)
-            parts = ids.split(1 if pad is None else PASS)
+            parts = torch.split(ids, 1 if pad is None else PASS)
             logits = torch.cat([self.model(input_ids=part).logits for part in parts]).float()
             return (logits.sigmoid() if self._each_alone else logits.softmax(-1))[:, place]
 

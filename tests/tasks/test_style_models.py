@@ -57,8 +57,8 @@ def saved(path: Path, model: Any, kind: TinyKind = "bert", **config: Any) -> Pat
 
 
 LABELS = {0: "toxic", 1: "insult", 2: "threat"}
-MULTI = {"problem_type": "multi_label_classification"}
-SINGLE = {"problem_type": "single_label_classification"}
+MULTI: dict[str, Any] = {"problem_type": "multi_label_classification"}
+SINGLE: dict[str, Any] = {"problem_type": "single_label_classification"}
 
 
 @pytest.mark.parametrize(
