@@ -6,7 +6,6 @@ data had: in CSV all of them are texts.
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import json
 import os
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from rlprompt._utils.csv_rows import csv_writer
 from rlprompt.data.values import plain, text_of
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
@@ -99,11 +99,12 @@ class AnswerFile:
                 yield lambda rows: file.writelines(map(_json_line, rows))
 
     def _csv(self, file: TextIO, columns: Sequence[str]) -> Write:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
+        write_row = csv_writer(file)
+        write_row(columns)
 
         def write(rows: Sequence[Row]) -> None:
-            writer.writerows([_text(row.get(name)) for name in columns] for row in rows)
+            for row in rows:
+                write_row(_text(row.get(name)) for name in columns)
             file.flush()
 
         return write
