@@ -79,8 +79,10 @@ def load_config(path: Path, **overrides: Any) -> Config:
         problem = f"{path} is not an experiment file: it is no UTF-8 text"
         raise ConfigError(_is_data(path) or problem) from None
     try:
-        # One tree for the values, and one to look up line numbers in.
-        data, tree = yaml.load(text, _Loader), yaml.compose(text, _Loader)
+        loader = _Loader(text)
+        tree = loader.get_single_node()  # of the values, and to look up line numbers in
+        _keep_words(tree)
+        data = None if tree is None else loader.construct_document(tree)
     except yaml.YAMLError as error:
         # JSON may be either, and was to be an experiment file if its braces do not match.
         told = "" if path.suffix.lower() == ".json" else _is_data(path)
@@ -212,22 +214,63 @@ class _Loader(yaml.SafeLoader):
         return {key.value: self.construct_object(value, deep) for key, value in node.value}
 
 
+_TAG = "tag:yaml.org,2002:"
 # Of the words that YAML 1.1 takes for a truth value or a date, only true and false stay: a label
 # may well be called no.
 _Loader.yaml_implicit_resolvers = {
     first: [
         (tag, pattern)
         for tag, pattern in resolvers
-        if not tag.endswith(":timestamp") and (not tag.endswith(":bool") or first in "tTfF")
+        if tag.removeprefix(_TAG) not in ("int", "float", "timestamp")
+        and (tag != f"{_TAG}bool" or first in "tTfF")
     ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-# 1e-3, which YAML 1.1 takes for text and 1.2 (section 10.3.2) for a number.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
+# Numbers as in YAML 1.2 (section 10.3.2), with 3_200 of 1.1: 1e-3 is one, and neither 007 nor 9:30,
+# which are 7 and 570 in 1.1.
+for _kind, _pattern in (
+    ("int", r"0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*"),
+    ("float", r"(\.[0-9][0-9_]*|[0-9][0-9_]*\.[0-9_]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"),
+    ("float", r"\.(inf|Inf|INF|nan|NaN|NAN)"),
+):
+    _Loader.add_implicit_resolver(
+        f"{_TAG}{_kind}", re.compile(rf"^[-+]?({_pattern})$"), list("-+.0123456789")
+    )
+
+
+def _keep_words(tree: yaml.Node | None) -> None:
+    """Have what tasks read as text taken as it is written: 3.10 is a word, and so is true."""
+    for key, node in _entries(tree):
+        sections = [node]
+        if key == "tasks":
+            listed = isinstance(node, yaml.SequenceNode)
+            sections = node.value if listed else [one for _, one in _entries(node)]
+        elif key != "task":
+            continue
+        for section in sections:
+            _keep_words(section)  # whose prompt is another task's, as where that is compressed
+            for name, given in _entries(section):
+                several = not isinstance(given, yaml.ScalarNode)
+                if name == "hand_prompt" or (several and name in ("label_words", "labels")):
+                    _as_text(given)
+
+
+def _entries(node: yaml.Node | None) -> list[tuple[str, yaml.Node]]:
+    """The keys of a mapping, with what stands there; of anything else none."""
+    entries: list[tuple[str, yaml.Node]] = []
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        entries += _entries(value) if key.value == "<<" else [(key.value, value)]
+    return entries
+
+
+def _as_text(node: yaml.Node) -> None:
+    """Have numbers and truth values taken as they are written."""
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag.removeprefix(_TAG) in ("int", "float", "bool"):
+            node.tag = f"{_TAG}str"
+        return
+    for one in node.value:
+        _as_text(one[1] if isinstance(node, yaml.MappingNode) else one)
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:

@@ -11,6 +11,7 @@ from experiment_files import GOOD, read, read_task
 
 from rlprompt.config.registry import make_optimiser
 from rlprompt.config.schema import OWN, config_from_json
+from rlprompt.config.tasks import NamedTaskConfig
 from rlprompt.config.yaml_file import ConfigError, load_config
 from rlprompt.prompt import Length
 
@@ -314,6 +315,41 @@ def test_labels_are_taken_as_written(folder: Path) -> None:
         "2020-01-01": "it",
         "1e3": "1",
     }
+
+
+def test_numbers_keep_their_own_text_where_text_is_wanted(folder: Path) -> None:
+    words = "{morning: 9:30, noon: 12:00, agent: 007, id: 1_000, share: [3.10, true]}"
+    text = GOOD.replace("{negative: terrible, positive: great}", words)
+    task = read_task(folder, text.replace("  shots: 2", "  hand_prompt: [3.10, It was]"))
+    assert task.label_words == {
+        "morning": "9:30",
+        "noon": "12:00",
+        "agent": "007",
+        "id": "1_000",
+        "share": ("3.10", "true"),
+    }
+    assert task.hand_prompt == ("3.10", "It was")
+    labels = "  labels: {x: 010, y: 1e3, z: 3.10}\n"
+    mapped = read_task(folder, GOOD.replace("  shots: 2\n", labels))
+    assert mapped.labels == {"x": "010", "y": "1e3", "z": "3.10"}
+    several = "task: &base {name: sst2, hand_prompt: 3.10}\n"
+    inner = "tasks: {one: {name: compression, task: {name: sst2, hand_prompt: 1_0}}}\n"
+    for section, said in ((several, "3.10"), (inner, "1_0")):
+        config = read(folder, re.sub(r"task:\n(  .*\n)+", section, GOOD))
+        ((_, one),) = config.all_tasks
+        assert isinstance(one, NamedTaskConfig)
+        assert one.settings.get("task", one.settings)["hand_prompt"] == said
+
+
+def test_numbers_are_those_that_people_write(folder: Path) -> None:
+    own = "{a: 3_200, b: 1e3, c: -1.5, d: 0x1F, e: 1, f: .5}"
+    texts = "{g: 010, h: 9:30, i: 190:20:30.15, j: 1.5+3}"
+    mine = f"optimisers: [{{name: rl, settings: {own}}}, {{name: ppo, settings: {texts}}}]\n"
+    rl, ppo = read(folder, re.sub(r"optimisers:\n(  .*\n)+", mine, GOOD)).optimisers
+    assert rl.settings["settings"] == {"a": 3200, "b": 1000, "c": -1.5, "d": 31, "e": 1, "f": 0.5}
+    assert ppo.settings["settings"] == {"g": "010", "h": "9:30", "i": "190:20:30.15", "j": "1.5+3"}
+    assert read(folder, GOOD.replace("96", "3_200")).budget == 3200
+    assert read(folder, GOOD.replace("96", "096")).budget == 96
 
 
 def test_data_is_looked_for_beside_the_file_and_then_in_the_working_folder(
