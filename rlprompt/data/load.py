@@ -52,6 +52,7 @@ MOVIE_REVIEWS = "movie-reviews"
 # Ratings are means of 20 people on [-4, 4]; nearer to 0 people did not agree on the sign.
 WEAK_RATING = 1.0
 SPLITS = ("train", "dev", "test")
+SHOTS = 16  # where nothing is said
 
 DataSource = str | Path | Sequence[Item] | Frame | Mapping[str, Sequence[Item] | Frame]
 
@@ -66,7 +67,7 @@ def load_splits(
     answers_from: AnswersFrom | None = None,
     aliases: Mapping[Any, str] | None = None,
     numbered: Sequence[str] = (),
-    shots: int = 16,
+    shots: int = SHOTS,
     n_test: int | None = None,
     seed: int = 0,
     on_bad_rows: OnBadRows = "error",
@@ -169,6 +170,8 @@ class _Loading:
                     f"folder {path} has no {name} file; it needs {', '.join(self.needed[:-1])} and "
                     f"test, that end in {ENDINGS}; test may lie one level up"
                 )
+            if file.parent != path:
+                self.reader.remarks.append(f"test is {file.name} of the folder above")
             tables[name] = read_table(file, self.reader.columns, self.reader.optional)
         return self.given(tables)
 
@@ -232,13 +235,17 @@ class _Loading:
     def given(self, tables: Mapping[str, RowTable]) -> Splits:
         """The splits as they are, or with fewer examples to test on; dev may be made of another."""
         read = {name: self.reader.read(table) for name, table in tables.items()}
+        unused = []
+        if self.dev_from != "test" and self.shots != SHOTS:
+            unused = [f"shots: {self.shots} draws nothing, for train and dev are given"]
         if self.dev_from is None:
-            return self.apart(read, ())
+            return self.apart(read, unused)
         kept = self.reader.without_repeats(read)
         train, test = kept["train"], kept["test"]
         if self.dev_from == "train":
             first, second, notes = halved(train, seed=self.seed, by_class=self.by_class)
             parts = {"train": first, "dev": second, "test": test}
+            notes = [*notes, *unused]
         else:
             dev, rest, notes = draw_dev(
                 test, shots=self.shots, seed=self.seed, by_class=self.by_class

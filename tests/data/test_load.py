@@ -344,11 +344,15 @@ class TestFolder:
         assert [e.fields["text"] for e in splits.train] == [f"text {i}" for i in range(4)]
         assert [e.fields["text"] for e in splits.test] == [f"text {i}" for i in range(20, 40)]
         assert splits.dev[0].source == "dev.tsv:2"
-        assert splits.notes == ()
+        assert splits.notes == (
+            "test is test.tsv of the folder above",
+            "shots: 99 draws nothing, for train and dev are given",
+        )
 
     def test_a_test_file_in_the_folder_comes_first(self, folder: Path, write: Write) -> None:
         write("set/16-13/test.csv", table(6, start=50))
-        assert len(load(str(folder)).test) == 6
+        splits = load(str(folder), shots=16)
+        assert (len(splits.test), splits.notes) == (6, ())
 
     def test_n_test_draws_by_seed_and_keeps_the_order(self, folder: Path) -> None:
         splits = [load(str(folder), n_test=8, seed=seed) for seed in (0, 0, 1)]
