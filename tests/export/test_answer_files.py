@@ -28,3 +28,20 @@ def test_csv_has_a_row_a_row_whatever_breaks_the_lines_of_a_cell(
     assert found["id"].tolist() == ["1", "2"]
     assert found["text"].tolist() == [broken, "plain"]
     assert (tmp_path / "x.csv").read_bytes().endswith(b"\n2,plain\n")
+
+
+@pytest.mark.parametrize("beside", [0.5, 2**70])
+def test_parquet_keeps_long_ids_whatever_is_beside_them(tmp_path: Path, beside: float) -> None:
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    batches = [[{"id": 2**53 + 1, "n": 1}], [{"id": beside, "n": 0.5}], [{"id": None, "n": None}]]
+    for i, order in enumerate((batches, batches[::-1])):
+        write(tmp_path / f"{i}.parquet", *order)
+        found = pyarrow.read_table(tmp_path / f"{i}.parquet").to_pylist()
+        assert sorted(found, key=str) == sorted(
+            [
+                {"id": "9007199254740993", "n": 1.0},
+                {"id": str(beside), "n": 0.5},
+                {"id": None, "n": None},
+            ],
+            key=str,
+        )
