@@ -50,7 +50,6 @@ MOVIE_REVIEWS = "movie-reviews"
 # Ratings are means of 20 people on [-4, 4]; nearer to 0 people did not agree on the sign.
 WEAK_RATING = 1.0
 SPLITS = ("train", "dev", "test")
-SHOTS = 16  # where nothing is said
 
 DataSource = str | Path | Sequence[Item] | Frame | Mapping[str, Sequence[Item] | Frame]
 
@@ -65,7 +64,7 @@ def load_splits(
     answers_from: AnswersFrom | None = None,
     aliases: Mapping[Any, str] | None = None,
     numbered: Sequence[str] = (),
-    shots: int = SHOTS,
+    shots: int = 16,
     n_test: int | None = None,
     seed: int = 0,
     on_bad_rows: OnBadRows = "error",
@@ -233,17 +232,13 @@ class _Loading:
     def given(self, tables: Mapping[str, RowTable]) -> Splits:
         """The splits as they are, or with fewer examples to test on; dev may be made of another."""
         read = {name: self.reader.read(table) for name, table in tables.items()}
-        unused = []
-        if self.dev_from != "test" and self.shots != SHOTS:
-            unused = [f"shots: {self.shots} draws nothing, for train and dev are given"]
         if self.dev_from is None:
-            return self.apart(read, unused)
+            return self.apart(read, ())
         kept = self.reader.without_repeats(read)
         train, test = kept["train"], kept["test"]
         if self.dev_from == "train":
             first, second, notes = halved(train, seed=self.seed, by_class=self.by_class)
             parts = {"train": first, "dev": second, "test": test}
-            notes = [*notes, *unused]
         else:
             dev, rest, notes = draw_dev(
                 test, shots=self.shots, seed=self.seed, by_class=self.by_class

@@ -11,7 +11,7 @@ from experiment_files import GOOD, read, read_task
 
 from rlprompt.config.registry import make_optimiser
 from rlprompt.config.schema import OWN, config_from_json
-from rlprompt.config.tasks import NamedTaskConfig
+from rlprompt.config.tasks import NamedTaskConfig, hand_prompts
 from rlprompt.config.yaml_file import ConfigError, load_config
 from rlprompt.prompt import Length
 
@@ -338,7 +338,7 @@ def test_numbers_keep_their_own_text_where_text_is_wanted(folder: Path) -> None:
         config = read(folder, re.sub(r"task:\n(  .*\n)+", section, GOOD))
         ((_, one),) = config.all_tasks
         assert isinstance(one, NamedTaskConfig)
-        assert one.settings.get("task", one.settings)["hand_prompt"] == said
+        assert hand_prompts(one.settings.get("task", one)) == (said,)
 
 
 def test_numbers_are_those_that_people_write(folder: Path) -> None:
