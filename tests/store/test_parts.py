@@ -306,7 +306,8 @@ def _first_run(**changed: Any) -> Callable[[Summary], Summary]:
             _first_run(prompt=" otherwise"),
             "both have the search movie-reviews-9600-random-seed0, with different results",
         ),
-        (_first_run(test=0.125), ", test 0.61 and 0.125); leave one"),  # a soft prompt of the same nearest tokens
+        # As of soft prompts that go by the same nearest tokens.
+        (_first_run(test=0.125), ", test 0.61 and 0.125); leave one"),
         (_first_run(test=None), ""),
     ],
 )
