@@ -228,13 +228,13 @@ _Loader.yaml_implicit_resolvers = {
 }
 # Numbers as in YAML 1.2 (section 10.3.2), with 3_200 of 1.1: 1e-3 is one, and neither 007 nor 9:30,
 # which are 7 and 570 in 1.1.
-for _kind, _pattern in (
+for _number, _pattern in (
     ("int", r"0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*"),
     ("float", r"(\.[0-9][0-9_]*|[0-9][0-9_]*\.[0-9_]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"),
     ("float", r"\.(inf|Inf|INF|nan|NaN|NAN)"),
 ):
     _Loader.add_implicit_resolver(
-        f"{_TAG}{_kind}", re.compile(rf"^[-+]?({_pattern})$"), list("-+.0123456789")
+        f"{_TAG}{_number}", re.compile(rf"^[-+]?({_pattern})$"), list("-+.0123456789")
     )
 
 

@@ -33,6 +33,7 @@ def test_csv_has_a_row_a_row_whatever_breaks_the_lines_of_a_cell(
 @pytest.mark.parametrize("beside", [0.5, 2**70])
 def test_parquet_keeps_long_ids_whatever_is_beside_them(tmp_path: Path, beside: float) -> None:
     pyarrow = pytest.importorskip("pyarrow.parquet")
+    batches: list[list[Row]]
     batches = [[{"id": 2**53 + 1, "n": 1}], [{"id": beside, "n": 0.5}], [{"id": None, "n": None}]]
     for i, order in enumerate((batches, batches[::-1])):
         write(tmp_path / f"{i}.parquet", *order)
