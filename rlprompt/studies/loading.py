@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
@@ -29,6 +29,7 @@ from rlprompt.config.tasks import (
     hand_prompts,
     parse_task,
 )
+from rlprompt.config.titles import titles
 from rlprompt.export.folder import load_prompt
 from rlprompt.models.fingerprint import loading, told_by_server
 from rlprompt.models.lm import FrozenLM
@@ -51,7 +52,10 @@ from rlprompt.tasks.label_search import with_found_words
 
 
 def load_experiments(
-    config: Config, dtypes: Sequence[str] = (), pool: ModelPool | None = None
+    config: Config,
+    dtypes: Sequence[str] = (),
+    pool: ModelPool | None = None,
+    begun: Collection[str] = (),
 ) -> list[Experiment]:
     """What a config describes, loaded: what is quick to check first, the models last.
 
@@ -75,24 +79,26 @@ def load_experiments(
         config: The grid.
         dtypes: Of each model; empty for the config's.
         pool: Shared with models beside those of the config, if there are any.
+        begun: Names of the runs of a study that goes on, whose methods keep their titles.
 
     Raises:
         ValueError: Something in it is wrong.
         AssetError: Bundled data or a model could not be fetched.
     """
-    references = {one.title: make_reference(one.name, one.settings) for one in config.references}
+    named = zip(titles(config.references), config.references, strict=True)
+    references = {title: make_reference(one.name, one.settings) for title, one in named}
     optimisers, own = dict[str, Optimiser[Any]](), dict[str, PromptConfig]()
-    for one in config.optimisers:
+    for title, one in config.titled(begun).items():
         settings, prompt = own_prompt(one, config.prompt)
-        optimisers[one.title] = made = make_optimiser(one.name, settings)
+        optimisers[title] = made = make_optimiser(one.name, settings)
         if config.prompt.kind not in (None, made.searches):
             raise ValueError(
-                f"{one.title} searches prompts of the kind {made.searches}, and the experiment "
+                f"{title} searches prompts of the kind {made.searches}, and the experiment "
                 f"asks for the kind {config.prompt.kind}; use methods that search that, or leave "
                 "`kind` out, so that each method searches its own"
             )
         if prompt != config.prompt:
-            own[one.title] = prompt
+            own[title] = prompt
     chosen = config.selection.model_dump(exclude_none=True) if config.selection else {}
     selection = Selection(**chosen)
     tasks, at_most = _loaded(config), longest(config)
@@ -236,7 +242,11 @@ def search_settings(prompt: PromptConfig, lm: FrozenLM) -> dict[str, Any]:
 
 
 def _found(folder: str, lm: FrozenLM) -> Prompt:
-    """An exported prompt: its vectors, or its tokens, typed again where the tokenizer differs."""
+    """An exported prompt: its vectors, or its tokens, typed again where the tokenizer differs.
+
+    Raises:
+        ValueError: It is none, or has vectors of another model.
+    """
     exported = load_prompt(folder)
     there, facts = exported.prompt, exported.facts
     if isinstance(there, TokenPrompt) and facts.model.tokenizer != lm.fingerprint.tokenizer:
