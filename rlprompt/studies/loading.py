@@ -12,6 +12,7 @@ from typing import Any
 import pydantic
 
 from rlprompt._utils.suggest import reason
+from rlprompt._utils.text import visible
 from rlprompt.config.registry import import_task, load, make_optimiser, make_task, settings_of
 from rlprompt.config.schema import (
     OWN,
@@ -30,6 +31,7 @@ from rlprompt.config.tasks import (
     parse_task,
 )
 from rlprompt.config.titles import titles
+from rlprompt.export.facts import same_weights
 from rlprompt.export.folder import load_prompt
 from rlprompt.models.fingerprint import loading, told_by_server
 from rlprompt.models.lm import FrozenLM
@@ -37,9 +39,10 @@ from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.models.served.access import ACCESS
 from rlprompt.models.served.bill import Prices
 from rlprompt.models.served.lm import ServedLM
-from rlprompt.prompt import Length, Prompt, TokenPrompt
+from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser
+from rlprompt.search.result import SOFT_MARK
 from rlprompt.search.selection import Selection
 from rlprompt.store.store import Store
 from rlprompt.studies.controls import written_by_hand
@@ -249,6 +252,15 @@ def _found(folder: str, lm: FrozenLM) -> Prompt:
     """
     exported = load_prompt(folder)
     there, facts = exported.prompt, exported.facts
+    if isinstance(there, SoftPrompt) and not same_weights(facts.model, lm):
+        here = lm.fingerprint.dtype
+        told = "" if lm.served or here == facts.model.dtype else f" as far as {here} tells"
+        near = visible(repr(facts.text.removeprefix(SOFT_MARK)))
+        raise ValueError(
+            f"the start {{found: {folder}}} is vectors of {facts.model.model}, and {lm.name} has "
+            f"other weights{told}, to which they mean nothing; give an exported prompt of tokens, "
+            f"or a text, such as that of their nearest tokens: {near}"
+        )
     if isinstance(there, TokenPrompt) and facts.model.tokenizer != lm.fingerprint.tokenizer:
         return TokenPrompt(lm.encode(facts.text))
     return there
