@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## compare the search methods on the bundled model and data (report in runs/)
 	$(BIN)/rlprompt compare experiments/demo.yaml
 
-test: $(STAMP) ## run every test but those of the wheel, which are in `check`
+test: $(STAMP) ## run every test but the wheel's (`check`) and the sweep of model types (`sweep`)
 	# What the tests start compiles nothing anew, whatever the environment says.
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not wheel and not sweep"
 

@@ -49,15 +49,15 @@ class BBTv2(AskTell[PrefixSpace]):
     [0]
 
     Args:
-        blocks: Groups of neighbouring layers with a strategy each, at most as many as there are
-            layers. None for one a layer if the budget has `PROMPTS_A_BLOCK` prompts for each, else
-            fewer.
-        dimension: Coordinates of a block's subspace. BBTv2: 500, for 333 prompts a layer. None for
-            a fifth of a block's prompts, as in `CMAES`.
-        population: Prompts of a generation, scored together. BBTv2: 20. None for pycma's default
-            for the dimension.
+        blocks: Groups of neighbouring layers with a strategy each, 1 or more, and no more than
+            there are layers. None for one a layer if the budget has `PROMPTS_A_BLOCK` prompts for
+            each, else fewer.
+        dimension: Coordinates of a block's subspace, 2 or more. BBTv2: 500, for 333 prompts a
+            layer. None for a fifth of a block's prompts, as in `CMAES`.
+        population: Prompts of a generation, scored together, 4 or more. BBTv2: 20. None for pycma's
+            default for the dimension.
         alpha: How far the first generation spreads, in standard deviations of a layer's keys or
-            values between tokens. BBTv2's commands: 0.2, with as much for sigma.
+            values between tokens, above 0. BBTv2's commands: 0.2, with as much for sigma.
 
     Raises:
         ValueError: A setting is out of range.
@@ -72,13 +72,7 @@ class BBTv2(AskTell[PrefixSpace]):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        for name, least in (("blocks", 1), ("dimension", 2), ("population", 4)):
-            given = getattr(self, name)
-            if given is not None and given < least:
-                raise ValueError(
-                    f"{name} is {least} or more, or None for the budget's, got {given}"
-                )
-        check_ranges(self, {}, ("alpha",))
+        check_ranges(self, {"blocks": 1, "dimension": 2, "population": 4}, ("alpha",))
 
     def ask(self, space: PrefixSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`."""

@@ -49,14 +49,14 @@ class BDPL:
     (100, 100)
 
     Args:
-        words: Tokens to choose from, the same for all positions, N; the starts' own come on top.
-            The released code: 20 unless told, and 200 in its example. Ours is between, and they are
-            not chosen by the train texts.
-        samples: Prompts drawn for one step. The released code: 20. Ours, for a budget of a hundred
-            prompts: half of that.
-        learning_rate: Adam's, of the logits. The released code moves probabilities, by 5e-5 unless
-            told and 1e-4 in its example, in 400 steps at most. Ours: a hundred prompts are ten
-            steps, in which 0.5 can take a token from one in 64 to seven in ten.
+        words: Tokens to choose from, 2 or more, the same for all positions, N; the starts' own come
+            on top. The released code: 20 unless told, and 200 in its example. Ours is between, and
+            they are not chosen by the train texts.
+        samples: Prompts drawn for one step, 2 or more. The released code: 20. Ours, for a budget of
+            a hundred prompts: half of that.
+        learning_rate: Adam's, of the logits, above 0. The released code moves probabilities, by
+            5e-5 unless told and 1e-4 in its example, in 400 steps at most. Ours: a hundred prompts
+            are ten steps, in which 0.5 can take a token from one in 64 to seven in ten.
 
     Raises:
         ValueError: A setting is out of range.

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.agents.shared.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.prompt import Prompt, TextPrompt
 from rlprompt.search.allocation import halve, halving_size, race, race_winners
 from rlprompt.search.objective import Evaluation, Objective
@@ -70,8 +70,7 @@ class Demonstrations:
     def __post_init__(self) -> None:
         """Check the settings."""
         check_ranges(self, {"at_most": 1, "batch": 1})
-        if not 0 < self.first <= 1:
-            raise ValueError(f"first is a share of the budget in (0, 1], got {self.first}")
+        check_share(self, "first")
 
     def run(self, objective: Objective, space: TextSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`.
@@ -83,7 +82,7 @@ class Demonstrations:
         count = halving_size(shelf, self.first * objective.remaining)
         starts = space.starts[:count]
         pool = [*starts, *shelf.propose(shelf.drawn, count - len(starts))]
-        best = halve(shelf, pool, judge=shelf.judge)
+        best = halve(shelf, pool, criterion=shelf.criterion)
         while True:
             places = partial(shelf.neighbour, *shelf.shows[best.prompts[0]])
             # Where all neighbours are known, the search goes on anywhere.
@@ -91,12 +90,12 @@ class Demonstrations:
             if not rivals:  # there is nothing new: who dropped out early is heard to the end
                 shelf.evaluate([one for one in shelf.shows if shelf.seen[one] < shelf.n_examples])
                 return
-            stayed = race(shelf, best, rivals, judge=shelf.judge)
-            best = race_winners(best, stayed, judge=shelf.judge)
+            stayed = race(shelf, best, rivals, criterion=shelf.criterion)
+            best = race_winners(best, stayed, criterion=shelf.criterion)
 
 
 class _Shelf:
-    """Prompts that show examples, an objective, and a judge by what a prompt does not show."""
+    """Prompts that show examples, an objective, and a criterion by what a prompt does not show."""
 
     def __init__(
         self, objective: Objective, space: TextSpace, rng: np.random.Generator, at_most: int
@@ -158,8 +157,10 @@ class _Shelf:
         self.seen.update(dict.fromkeys(found.prompts, found.per_example.shape[1]))
         return found
 
-    def judge(self, prompts: Sequence[Prompt], rewards: Floats, places: Sequence[int]) -> Floats:
-        """See `Judge`: `judged`, of all that are compared together."""
+    def criterion(
+        self, prompts: Sequence[Prompt], rewards: Floats, places: Sequence[int]
+    ) -> Floats:
+        """See `Criterion`: `judged`, of all that are compared together."""
         shown = [np.isin(places, self.shows[one][1]) for one in prompts]
         return judged(rewards, np.array(shown).reshape(rewards.shape))
 

@@ -30,11 +30,11 @@ WORDS, POOL, TRIES = 200, 1 / 5, 5
 class GCG:
     """Change a token of the best prompt to one that the gradient says would help.
 
-    AutoPrompt (Shin et al. 2020, arXiv 2010.15980; `hotflip_attack` of its code) and GCG (Zou et
-    al. 2023, arXiv 2307.15043; `sample_ids_from_grad` of nanoGCG): at the best prompt so far the
-    gradient with respect to its embeddings is taken, and a token's product with it is a guess at
-    what the token would bring in the place of another. Of the most promising at every position some
-    are drawn, and their prompts are scored.
+    AutoPrompt (Shin et al. 2020, arXiv 2010.15980, section 2.2; `hotflip_attack` of its code) and
+    GCG (Zou et al. 2023, arXiv 2307.15043, algorithm 1; `sample_ids_from_grad` of nanoGCG): at the
+    best prompt so far the gradient with respect to its embeddings is taken, and a token's product
+    with it is a guess at what the token would bring in the place of another. Of the most promising
+    at every position some are drawn, and their prompts are scored.
 
     Departures, for budgets of about a hundred prompts, where a step of these papers costs hundreds.
     The search begins with the starts, prompts of common words and random ones. A gradient, which
@@ -60,8 +60,10 @@ class GCG:
     (398, True)
 
     Args:
-        candidates: Swaps scored in a step. Ours: RLPrompt's 16 prompts a step (Deng et al. 2022).
-        top_k: Tokens on the shortlist of a position. GCG: 256, of which ours would try a few.
+        candidates: Swaps scored in a step, 1 or more. Ours: RLPrompt's 16 prompts a step (Deng et
+            al. 2022).
+        top_k: Tokens on the shortlist of a position, 1 or more. GCG: 256, of which ours would try a
+            few.
         likelihood: Weight of the model's log-probability of a token after those before it, against
             the gradient's guess, both in standard deviations over the allowed tokens, 0 or more.
             0 is the gradient alone, as in the papers; 0.3 is ours.
@@ -125,8 +127,8 @@ class GCG:
     ) -> list[TokenPrompt]:
         """What the search begins with: the starts, and prompts of words and of any tokens."""
         count = max(len(space.starts), halving_size(objective, POOL * objective.remaining))
-        words = np.array(first_words(objective.lm, space, WORDS, rng))
-        spaces = (TokenSpace(space.length, words, space.shortest), space)
+        words = first_words(objective.lm, space, WORDS, rng)
+        spaces = (space.over(words), space)
         drawn = [spaces[i % 2].sample(rng) for i in range(TRIES * count)]
         found = dict.fromkeys(chain(space.starts, self._typed(objective, drawn)))
         return list(islice(found, count))

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlprompt.agents.shared.breeding import TRIES, crossed, founders, winner
 from rlprompt.agents.shared.continuation import continued
-from rlprompt.agents.shared.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import score_new
 from rlprompt.search.objective import Objective
@@ -53,12 +53,12 @@ class Genetic:
     (100, 100)
 
     Args:
-        population: Prompts of the first generation, and those that may be parents later; starts
-            beyond that are scored all the same. EvoPrompt: 10. Ours, for random beginnings.
-        children: Prompts of each later generation. EvoPrompt: as many as parents. Ours: half, so
-            that what is learnt is used sooner.
-        tournament: Parents drawn, of which the best is taken. EvoPrompt draws them by their
-            rewards, which rewards below zero forbid; its code's other way, `tour`, draws 2.
+        population: Prompts of the first generation, and those that may be parents later, 2 or more;
+            starts beyond that are scored all the same. EvoPrompt: 10. Ours, for random beginnings.
+        children: Prompts of each later generation, 1 or more. EvoPrompt: as many as parents. Ours:
+            half, so that what is learnt is used sooner.
+        tournament: Parents drawn, 1 or more, of which the best is taken. EvoPrompt draws them by
+            their rewards, which rewards below zero forbid; its code's other way, `tour`, draws 2.
         mutation: Tokens of a child drawn anew on average, above 0; of a short one, all at most.
             Ours.
         guided: Share of these that come from what the model would write after those before, where
@@ -85,8 +85,7 @@ class Genetic:
         """Check the settings."""
         counts = {"population": 2, "children": 1, "tournament": 1}
         check_ranges(self, counts, ("mutation", "entropy"))
-        if not 0 <= self.guided <= 1:
-            raise ValueError(f"guided is a share, 0 to 1, got {self.guided}")
+        check_share(self, "guided", zero=True)
 
     @property
     def needs_answers(self) -> bool:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.agents.shared.ranges import check_halving, check_ranges
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import doubling, halve, halving_cost, halving_size
 from rlprompt.search.objective import Objective
@@ -53,7 +53,7 @@ class Greedy(AskTell[TokenSpace]):
             all are scored even where they are more. Ours: a prototype on 16-shot SST-2 did well
             with 600 random prompts and 480 replacements; a small budget is better spent on
             replacements.
-        batch: Replacements in a round. RLPrompt's 16 prompts a step (Deng et al. 2022).
+        batch: Replacements in a round, 1 or more. RLPrompt's 16 prompts a step (Deng et al. 2022).
         halving: Share of the train examples that all prompts of a round are scored on, and those of
             the pool, starts among them; the best third goes on to twice as many, and so on, as in
             `RandomSearch`. None scores every prompt on all examples.
@@ -70,10 +70,9 @@ class Greedy(AskTell[TokenSpace]):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if not 0 < self.pool <= 1:
-            raise ValueError(f"pool is a share of the budget in (0, 1], got {self.pool}")
         check_ranges(self, {"batch": 1})
-        check_halving(self.halving)
+        check_share(self, "pool")
+        check_share(self, "halving", one=False)
 
     def ask(self, space: TokenSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`; an answer may be to some of the prompts, those that came through."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.agents.shared.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import halve, halving_size
 from rlprompt.search.objective import Objective
@@ -38,9 +38,10 @@ class Grow:
     True
 
     Args:
-        words: Words in the pool: the first of the space's own order (`TokenSpace.ranked`), or else
-            the most common of those that are allowed (`first_words`).
-        beam: Prompts that grow in a round.
+        words: Words in the pool, 2 or more: the first of the space's own order
+            (`TokenSpace.ranked`), or else the most common of those that are allowed
+            (`first_words`).
+        beam: Prompts that grow in a round, 1 or more.
         first: Share of the budget that starts and single words may cost, above 0 and below 1.
         share: Share of what is left that a round may cost, above 0 and at most 1. All four numbers
             are ours, not tuned.
@@ -59,10 +60,8 @@ class Grow:
     def __post_init__(self) -> None:
         """Check the settings."""
         check_ranges(self, {"words": 2, "beam": 1})
-        if not 0 < self.first < 1 or not 0 < self.share <= 1:
-            raise ValueError(
-                f"first is in (0, 1) and share in (0, 1], got {self.first} and {self.share}"
-            )
+        check_share(self, "first", one=False)
+        check_share(self, "share")
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from rlprompt.agents.policies.gaussian import gaussian
 from rlprompt.agents.policies.small_policy import ShrinkOnRepeats
 from rlprompt.agents.policies.token_policy import TokenPolicy
-from rlprompt.agents.policies.token_proposal import Position, check_cut
-from rlprompt.agents.policies.training import SIGMA, learn
-from rlprompt.agents.shared.ranges import check_ranges
-from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
+from rlprompt.agents.policies.token_proposal import check_cut
+from rlprompt.agents.policies.training import learn
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.objective import Objective
@@ -52,13 +51,15 @@ class PPO:
 
     Args:
         prompts: Prompts in a rollout, scored together. RLPrompt's 16; 2 or more.
-        epochs: Passes over a rollout. Schulman et al.: 10 for continuous control.
-        learning_rate: Adam's, for the tilt. With the next, ours: half of both (0.05 and 0.2) got
-            half as far above the start with 300 prompts, in a pilot on film reviews with two seeds.
-        clip: Largest relative change of a token's probability in an update. Schulman et al. use
-            0.2 over thousands of updates; a search has about twenty.
-        components: Principal components of the tokens that the adapter weighs. Ours: 20 of the
-            last token's predicted the rewards of 640 random prompts better (cross-validated
+        epochs: Passes over a rollout, 1 or more. Ours, 8; Schulman et al.: 10 for continuous
+            control.
+        learning_rate: Adam's, for the tilt, above 0. With the next, ours: half of both (0.05, 0.2)
+            got half as far above the start with 300 prompts, in a pilot on film reviews with two
+            seeds.
+        clip: Largest relative change of a token's probability in an update, above 0. Schulman et
+            al. use 0.2 over thousands of updates; a search has about twenty.
+        components: Principal components of the tokens that the adapter weighs, 1 or more. Ours: 20
+            of the last token's predicted the rewards of 640 random prompts better (cross-validated
             r = 0.27) than whole output rows (0.22).
         entropy: Weight of a bonus for entropy (Schulman et al., 0.01 on Atari), above 0; None for
             no bonus, which pulls the policy away from what the model writes.
@@ -92,10 +93,8 @@ class PPO:
         """Check the settings."""
         counts = {"prompts": 2, "epochs": 1, "components": 1, "top_k": 1}
         check_ranges(self, counts, ("learning_rate", "clip", "entropy"))
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is above 0 and up to 1, got {self.top_p}")
-        if self.fresh is not None and not 0 < self.fresh < 1:
-            raise ValueError(f"fresh is a share above 0 and below 1, or None, got {self.fresh}")
+        check_share(self, "top_p")
+        check_share(self, "fresh", one=False)
 
     def prepare(self, lm: FrozenLM) -> None:
         """Refuse a model that writes nothing to cut, before anything is paid (`check_cut`)."""
@@ -153,11 +152,12 @@ class SoftPPO:
     Args:
         prompts: Prompts in a rollout, scored together. As for `PPO`.
         epochs: Passes over a rollout. As for `PPO`.
-        learning_rate: Adam's.
+        learning_rate: Adam's, above 0. Ours; experiments/LOG.md compares no others.
         clip: As for `PPO`.
-        dimension: Coordinates of a vector. 5 vectors of 20 are a fifth of Black-Box Tuning's 500.
-        alpha: How far the first prompts spread, in standard deviations of the model's embeddings.
-            1 in Black-Box Tuning.
+        dimension: Coordinates of a vector, 1 or more. Ours: 5 vectors of 20 are a fifth of
+            Black-Box Tuning's 500.
+        alpha: How far the first prompts spread, in standard deviations of the model's embeddings,
+            above 0. 1 in Black-Box Tuning.
 
     Raises:
         ValueError: A setting is out of range.
@@ -179,17 +179,10 @@ class SoftPPO:
 
     def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        subspace = space.stepwise(self.dimension, rng, sigma=SIGMA, alpha=self.alpha)
-        kwargs = {
-            "net_arch": [],
-            "log_std_init": math.log(SIGMA),
-            "features_extractor_class": Position,
-            "features_extractor_kwargs": {"length": space.length},
-        }
-        episodes = EmbeddingEpisodes(objective, subspace, self.prompts)
+        episodes, kwargs = gaussian(objective, space, rng, self.prompts, self.dimension, self.alpha)
         settings = {
             "policy": ActorCriticPolicy,
-            "policy_kwargs": kwargs,
+            "policy_kwargs": {"net_arch": [], **kwargs},
             "learning_rate": self.learning_rate,
             "n_epochs": self.epochs,
             "clip_range": self.clip,

@@ -13,7 +13,7 @@ from rlprompt.agents.policies.edit_policy import EditPolicy
 from rlprompt.agents.policies.small_policy import ShrinkOnRepeats
 from rlprompt.agents.policies.token_tilt import principal_components
 from rlprompt.agents.policies.training import learn
-from rlprompt.agents.shared.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.envs.edit_prompt import TOKENS, EditEpisodes
 from rlprompt.envs.episodes import Flags
 from rlprompt.search.objective import Objective
@@ -57,15 +57,15 @@ class EditPPO:
     (20, 20)
 
     Args:
-        prompts: Prompts that are edited side by side. Ours: half of `PPO`'s, since all edits are
-            scored.
-        edits: Edits of each in a rollout, after which it begins with the best again. TEMPERA: 8.
-            Ours, with `gae_lambda`: on film reviews (SmolLM2-135M, hand prompt, 100 prompts, 3
-            seeds) 4 and 0.5 came to a mean best train reward of 84, and 2 and 0.95 to 71; random
-            search, of 2 seeds, to 65. Where each token counts by itself, a hidden tenth of the
-            vocabulary (8 seeds), they came to 0.83 and 1.01 instead.
-        words: Tokens that edits put in, as in `BDPL`: the first of the space's own order, or
-            common words. The starts' own come on top.
+        prompts: Prompts that are edited side by side, 2 or more. Ours: half of `PPO`'s, since all
+            edits are scored.
+        edits: Edits of each in a rollout, 1 or more, after which it begins with the best again.
+            TEMPERA: 8. Ours, with `gae_lambda`: on film reviews (SmolLM2-135M, hand prompt, 100
+            prompts, 3 seeds) 4 and 0.5 came to a mean best train reward of 84, and 2 and 0.95 to
+            71; random search, of 2 seeds, to 65. Where each token counts by itself, a hidden tenth
+            of the vocabulary (8 seeds), they came to 0.83 and 1.01 instead.
+        words: Tokens that edits put in, 1 or more, as in `BDPL`: the first of the space's own
+            order, or common words. The starts' own come on top.
         epochs: As for `PPO`.
         learning_rate: As for `PPO`.
         clip: As for `PPO`.
@@ -92,8 +92,7 @@ class EditPPO:
         """Check the settings."""
         counts = {"prompts": 2, "edits": 1, "words": 1, "epochs": 1, "components": 1}
         check_ranges(self, counts, ("learning_rate", "clip"))
-        if not 0 < self.gae_lambda <= 1:
-            raise ValueError(f"gae_lambda is a share above 0 and up to 1, got {self.gae_lambda}")
+        check_share(self, "gae_lambda")
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""

@@ -45,16 +45,16 @@ class PrefixTuning(Ascent[PrefixSpace]):
     True
 
     Args:
-        learning_rate: Step of each number, in standard deviations of its layer's keys or values
-            between tokens. 0.1 is that of `SoftPromptTuning`. Theirs know no such unit: 5e-5 for
-            the weights of Li & Liang's network, and for numbers as they are 5e-3 (RTE) or 3e-2
+        learning_rate: Step of each number, above 0, in standard deviations of its layer's keys or
+            values between tokens. 0.1 is that of `SoftPromptTuning`. Theirs know no such unit: 5e-5
+            for the weights of Li & Liang's network, and for numbers as they are 5e-3 (RTE) or 3e-2
             (CoNLL 2003), say, in P-tuning v2's scripts.
-        weight_decay: AdamW's, towards the start.
+        weight_decay: AdamW's, 0 or more: towards the start, around which the coordinates lie.
         batch: Train examples of a step; this and what follows as in `SoftPromptTuning`.
         loss: What is climbed.
         average: What the running mean of the path keeps of itself in a step.
         restarts: Ways up within the budget.
-        pull: Decay towards the start, besides.
+        pull: Decay towards the start, which `weight_decay` is here too: their sum counts.
 
     Raises:
         ValueError: A setting is out of range.

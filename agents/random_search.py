@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprompt.agents.shared.ranges import check_halving, check_ranges
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.search.allocation import doubling, halve, halving_cost
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import AskTell, Proposals
@@ -32,7 +32,8 @@ class RandomSearch(AskTell[TokenSpace]):
     (4, True)
 
     Args:
-        batch: Prompts in one objective call; changes speed and nothing else, but for halving.
+        batch: Prompts in one objective call, 1 or more; changes speed and nothing else, but for
+            halving.
         halving: Share of the train examples that all prompts are scored on, such as 0.25; the best
             third goes on to twice as many, and so on (`halve`, a pool of `batch` prompts). 3,200
             rows on 32 examples then see some 250 prompts and not 100, or 210 with batch
@@ -50,7 +51,7 @@ class RandomSearch(AskTell[TokenSpace]):
     def __post_init__(self) -> None:
         """Check the settings."""
         check_ranges(self, {"batch": 1})
-        check_halving(self.halving)
+        check_share(self, "halving", one=False)
 
     def ask(self, space: TokenSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`."""

@@ -27,9 +27,9 @@ class RandomSoft(AskTell[SoftSpace]):
     (4, (5, 16))
 
     Args:
-        alpha: How far prompts spread, in standard deviations of the model's embeddings. 1, as for
-            the methods that it is held against.
-        batch: Prompts in one objective call; changes speed and nothing else.
+        alpha: How far prompts spread, in standard deviations of the model's embeddings, above 0. 1,
+            as for the methods that it is held against.
+        batch: Prompts in one objective call, 1 or more; changes speed and nothing else.
 
     Raises:
         ValueError: A setting is out of range.

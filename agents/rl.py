@@ -1,8 +1,7 @@
-"""Any algorithm of Stable-Baselines3's kind on token prompts and on soft prompts, by its name."""
+"""Any Stable-Baselines3 algorithm (or sb3-contrib's) on token and on soft prompts, by its name."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,13 +16,12 @@ from rlprompt._utils.suggest import check_choice
 from rlprompt.agents.play import Environment
 from rlprompt.agents.policies.algorithms import find_algorithm
 from rlprompt.agents.policies.arguments import check_arguments
-from rlprompt.agents.policies.token_proposal import Position
+from rlprompt.agents.policies.gaussian import gaussian
 from rlprompt.agents.policies.token_tilt import principal_components
-from rlprompt.agents.policies.training import SIGMA, Gains, train
+from rlprompt.agents.policies.training import Gains, train
 from rlprompt.agents.policies.written import Edited, Written
 from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.envs.edit_prompt import HORIZON, EditEpisodes
-from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.envs.token_prompt import TokenEpisodes
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.objective import Objective
@@ -70,9 +68,10 @@ class RL:
         algorithm: `A2C`, `DQN` or `PPO`; of sb3-contrib (`rlprompt[rl]`) `MaskablePPO`, `QRDQN`,
             `RecurrentPPO` or `TRPO`; or `MODULE:NAME` of a class that inherits from one of them, or
             from `BaseAlgorithm`.
-        prompts: Prompts side by side, scored together. RLPrompt's 16.
-        words: Tokens to choose from: the first of the space's own order (`TokenSpace.ranked`), or
-            else its most common words (`first_words`). As for `Grow`. None for all.
+        prompts: Prompts side by side, scored together, 1 or more. RLPrompt's 16.
+        words: Tokens to choose from, 2 or more: the first of the space's own order
+            (`TokenSpace.ranked`), or else its most common words (`first_words`). As for `Grow`.
+            None for all.
         settings: Keyword arguments of the algorithm, such as `learning_rate` or `policy_kwargs`.
         environment: What an action does: write the next of the `tokens`, or make one of the `edits`
             of a prompt.
@@ -110,7 +109,7 @@ class RL:
         allowed = space.allowed
         if self.words is not None:
             allowed = np.array(first_words(lm, space, self.words, rng))
-        few = TokenSpace(space.length, allowed, space.shortest)
+        few = space.over(allowed)
         episodes = TokenEpisodes(objective, few, self.prompts)
         sees = _sees(Written, lm, space, few.allowed)
         first = partial(objective.evaluate, space.starts) if space.starts else None
@@ -121,7 +120,7 @@ def _sees(
     extractor: type[Written | Edited], lm: FrozenLM, space: TokenSpace, tokens: NDArray[np.int64]
 ) -> dict[str, Any]:
     """Keyword arguments of a policy that knows these tokens by their components."""
-    few = TokenSpace(space.length, tokens, space.shortest)
+    few = space.over(tokens)
     components = principal_components(lm, few, COMPONENTS).cpu()
     given = {"allowed": torch.from_numpy(few.allowed), "components": components}
     return {"features_extractor_class": extractor, "features_extractor_kwargs": given}
@@ -149,7 +148,7 @@ class SoftRL:
             `RecurrentPPO`, `TQC` or `TRPO`; or `MODULE:NAME`, as for `RL`.
         prompts: As for `RL`.
         dimension: Coordinates of a vector. As for `SoftPPO`.
-        alpha: How far the first prompts spread. As for `SoftPPO`.
+        alpha: How far the first prompts spread, above 0. As for `SoftPPO`.
         settings: As for `RL`.
 
     Raises:
@@ -172,13 +171,8 @@ class SoftRL:
 
     def run(self, objective: Objective, space: SoftSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        subspace = space.stepwise(self.dimension, rng, sigma=SIGMA, alpha=self.alpha)
         algorithm = find_algorithm(self.algorithm, "soft")
-        policy_kwargs: dict[str, Any] = {
-            "features_extractor_class": Position,
-            "features_extractor_kwargs": {"length": space.length},
-        }
-        if issubclass(algorithm, OnPolicyAlgorithm):  # the others bound their actions
-            policy_kwargs["log_std_init"] = math.log(SIGMA)
-        episodes = EmbeddingEpisodes(objective, subspace, self.prompts)
-        train(algorithm, episodes, self.settings, policy_kwargs, rng)
+        episodes, kwargs = gaussian(objective, space, rng, self.prompts, self.dimension, self.alpha)
+        if not issubclass(algorithm, OnPolicyAlgorithm):  # the others bound their actions
+            del kwargs["log_std_init"]
+        train(algorithm, episodes, self.settings, kwargs, rng)

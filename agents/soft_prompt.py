@@ -38,13 +38,13 @@ class SoftPromptTuning(Ascent[SoftSpace]):
     True
 
     Args:
-        learning_rate: Step of each coordinate, in standard deviations of the model's embeddings,
-            which differ between models by orders of magnitude. 0.1 is ours: it fits 32 film
-            reviews in about 20 steps of SmolLM2-135M, and a search has about a hundred.
-        weight_decay: AdamW's. Lester et al.: 1e-5.
-        batch: Train examples of a step, all classes as evenly as can be, drawn anew for each pass;
-            passes are cut into parts that differ by one at most. None, and more than there are,
-            stand for all.
+        learning_rate: Step of each coordinate, above 0, in standard deviations of the model's
+            embeddings, which differ between models by orders of magnitude. 0.1 is ours: it fits 32
+            film reviews in about 20 steps of SmolLM2-135M, and a search has about a hundred.
+        weight_decay: AdamW's, towards zero, 0 or more. Lester et al.: 1e-5.
+        batch: Train examples of a step, 1 or more, all classes as evenly as can be, drawn anew for
+            each pass; passes are cut into parts that differ by one at most. None, and more than
+            there are, stand for all.
         loss: What is climbed: the task's `reward`, or the log-probability of the right answer,
             `cross_entropy`, which has a slope where the reward is flat (`gap` where the model is
             sure, `accuracy` everywhere). A task that has no such thing has its reward climbed. What
@@ -53,11 +53,12 @@ class SoftPromptTuning(Ascent[SoftSpace]):
             range (0, 1): that mean is scored in the place of the path's points (Polyak & Juditsky
             1992, https://doi.org/10.1137/0330046; exponential, as for weights of networks). None
             scores the points themselves.
-        restarts: Ways up within the budget, each with its share of the rows, the first from the
-            space's start and the others from tokens drawn anew. None for one.
+        restarts: Ways up within the budget, 1 or more, each with its share of the rows, the first
+            from the space's start and the others from tokens drawn anew. None for one.
         pull: Decay towards the start and not to zero (L2-SP, Li et al. 2018, arXiv 1802.01483):
             in each step the share `learning_rate * pull` of the way back, so that steps of full
-            size are balanced `1 / pull` standard deviations away. None for none.
+            size are balanced `1 / pull` standard deviations away; above 0 and at most
+            `1 / learning_rate`. None for none.
 
     Raises:
         ValueError: A setting is out of range.

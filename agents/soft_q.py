@@ -85,24 +85,25 @@ class SoftQ:
         preset: What the settings without a value have, `small` or `paper`. Numbers of `small` are
             ours, by trial on the made-up task.
         prompts: Prompts of a draw, and of a step, 2 or more. RLPrompt: 16.
-        width: Units of the network's hidden layer. RLPrompt: 2048.
-        top_k: Tokens that may be drawn in each place, the likeliest. The paper: 256, which at first
-            are any 256. Small: a million, which is all.
+        width: Units of the network's hidden layer, 1 or more. RLPrompt: 2048.
+        top_k: Tokens that may be drawn in each place, the likeliest, 1 or more. The paper: 256,
+            which at first are any 256. Small: a million, which is all.
         scale: Standard deviation of rewards as the policy sees them, above 0: the inverse of a
             temperature, for the best policy writes prompts in proportion to exp of such a reward.
             The paper: 5 on classes (100 on style transfer). Small: 20.
-        learning_rate: Adam's. The paper: 5e-5. Small: 3e-4.
+        learning_rate: Adam's, above 0. The paper: 5e-5. Small: 3e-4.
         target_rate: Share of the way that the target network goes towards the network before each
             step, above 0 and up to 1. The paper: 0.001. Small: 0.05.
-        steps: Steps after each draw. The paper: 1. Small: 8.
+        steps: Steps after each draw, 1 or more. The paper: 1. Small: 8.
         replay: Whether a step is on prompts out of all that were scored, and not out of the draw.
             The paper: no. Small: yes.
         relative: Whether the likelihood of a prompt counts relative to the first policy's, to which
             all tokens are alike. The paper: no, and so whatever is drawn is made likelier at first,
             by the logarithm of the number of prompts, beside which what it earned is little. Small:
             yes.
-        greedy_every: Draws from one look at the likeliest prompt to the next, and one with the last
-            draw; it is scored and paid for as any other. The paper: 10, on dev. Small: 1.
+        greedy_every: Draws from one look at the likeliest prompt to the next, 1 or more, and one
+            with the last draw; it is scored and paid for as any other. The paper: 10, on dev.
+            Small: 1.
 
     Raises:
         ValueError: A setting is out of range.

@@ -81,7 +81,7 @@ class EditEpisodes(Episodes):
         words = first_words(objective.lm, space, tokens, rng)
         theirs = [token for start in space.starts for token in start.ids]
         self.edits = Edits(space, np.unique([*words, *theirs]))
-        drawn = TokenSpace(space.length, self.edits.tokens, space.shortest)
+        drawn = space.over(self.edits.tokens)
         self.starts = space.starts or tuple(drawn.sample(rng) for _ in range(n))
         self.known: dict[TokenPrompt, float] = {}
         self.left = np.full(n, horizon)

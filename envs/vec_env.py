@@ -88,7 +88,11 @@ class PromptVecEnv(VecEnv):
         return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Refused."""
+        """Refused: there is nothing to set.
+
+        Raises:
+            AttributeError: Always.
+        """
         raise AttributeError(f"prompt environments have no attribute of their own: {attr_name}")
 
     def env_method(
@@ -98,7 +102,11 @@ class PromptVecEnv(VecEnv):
         indices: VecEnvIndices = None,
         **method_kwargs: Any,
     ) -> list[Any]:
-        """What `action_masks` gives for each environment asked; any other method is refused."""
+        """What `action_masks` gives for each environment asked; any other method is refused.
+
+        Raises:
+            AttributeError: It is another method, or episodes that do not stop early have no masks.
+        """
         masks = self._episodes.masks() if method_name == "action_masks" else None
         if masks is not None:
             return [masks[i] for i in self._get_indices(indices)]

@@ -1,9 +1,10 @@
-"""Algorithms of Stable-Baselines3's kind: by what name, and for which prompts."""
+"""Stable-Baselines3 algorithms (and sb3-contrib's): by what name, and for which prompts."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,16 +64,26 @@ def find_algorithm(name: str, kind: PromptKind) -> type[BaseAlgorithm]:
     found = load_object(name) if ":" in name else _known(name, kind)
     if not (isinstance(found, type) and issubclass(found, BaseAlgorithm)):
         raise ValueError(
-            f"{name} is no algorithm of Stable-Baselines3's kind; give a class that inherits from "
+            f"{name} is no Stable-Baselines3 algorithm; give a class that inherits from "
             "its BaseAlgorithm"
         )
+    for above in inspect.getmro(found):
+        if above.__module__.partition(".")[0] in (SB3, CONTRIB) and _is_other(above.__name__, kind):
+            raise ValueError(
+                f"{name} is {above.__name__}, which {INSTEAD[kind]} {', '.join(KNOWN[kind])}"
+            )
     return found
+
+
+def _is_other(name: str, kind: PromptKind) -> bool:
+    """Whether it chooses prompts, and none of this kind."""
+    return name not in KNOWN[kind] and any(name in others for others in KNOWN.values())
 
 
 def _known(name: str, kind: PromptKind) -> Any:
     known = KNOWN[kind]
     if name not in known:
-        if any(name in others for others in KNOWN.values()):
+        if _is_other(name, kind):
             raise ValueError(f"{name} {INSTEAD[kind]} {', '.join(known)}")
         raise ValueError(f"no algorithm is called {name!r}{advice(name, known)}")
     if importlib.util.find_spec(known[name]) is None:

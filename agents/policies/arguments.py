@@ -1,4 +1,4 @@
-"""What algorithms of Stable-Baselines3's kind are made with: a person's settings, and ours.
+"""Arguments of Stable-Baselines3 algorithms (and sb3-contrib's): a person's settings, and ours.
 
 Each is made for millions of steps; a search has hundreds. What depends on the process is set for it
 (`arguments`), and the rest is as the algorithm has it.
@@ -19,7 +19,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from rlprompt._utils.suggest import advice, reason
-from rlprompt.agents.shared.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.envs.episodes import Episodes
 
 # Arguments of a constructor that a search gives, or has no use for.
@@ -90,10 +90,11 @@ def _check_ranges(settings: Mapping[str, Any]) -> None:
     numbers = {n: v[0] if isinstance(v, tuple) and v else v for n, v in settings.items()}
     numbers = {n: v for n, v in numbers.items() if isinstance(v, int | float)}
     least = {n: LEAST[n] for n in numbers if n in LEAST}
-    check_ranges(SimpleNamespace(**numbers), least, tuple(n for n in ABOVE_ZERO if n in numbers))
+    given = SimpleNamespace(**numbers)
+    check_ranges(given, least, tuple(n for n in ABOVE_ZERO if n in numbers))
     for name in SHARES:
-        if not 0 <= numbers.get(name, 0) <= 1:
-            raise ValueError(f"{name} is a share, 0 to 1, got {numbers[name]}")
+        if name in numbers:
+            check_share(given, name, zero=True)
     steps = numbers.get("gradient_steps", 1)
     if steps < 1 and steps != -1:
         raise ValueError(f"gradient_steps is 1 or more, or -1 for one an action, got {steps}")

@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 
 from rlprompt.agents.policies.soft_q_policy import Path, SoftQPolicy
-from rlprompt.agents.shared.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.types import Floats
 
 # Norm that gradients are cut to, the released code's.
@@ -44,8 +44,7 @@ class Hyperparameters:
     def __post_init__(self) -> None:
         """Check the settings."""
         check_ranges(self, {"top_k": 1, "steps": 1, "greedy_every": 1}, ("scale", "learning_rate"))
-        if not 0 < self.target_rate <= 1:
-            raise ValueError(f"target_rate is above 0 and up to 1, got {self.target_rate}")
+        check_share(self, "target_rate")
 
 
 class Learner:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
 from rlprompt.agents.policies.stopping import LEAN
+from rlprompt.agents.policies.written import OpenPosition, Position
 from rlprompt.agents.shared.continuation import continued
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.objective import Objective
@@ -19,29 +19,6 @@ from rlprompt.types import Ids
 # Bytes of proposals that are remembered from rollout to rollout, 4 a token; those of a rollout,
 # which are seen again in every epoch, are in any case.
 REMEMBERED = 2**26
-
-
-class Position(BaseFeaturesExtractor):
-    """Observations to features (B, L): which of the L positions is next."""
-
-    def __init__(self, observation_space: spaces.Box, length: int) -> None:
-        super().__init__(observation_space, length)
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """See the class."""
-        # A complete prompt, seen only where an episode has ended, counts as a new one.
-        position = observations[:, -1].long() % self.features_dim
-        return F.one_hot(position, self.features_dim).float()
-
-
-class OpenPosition(Position):
-    """As `Position`, but for zeros where a prompt is complete and waits for those beside it."""
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """See the class."""
-        count = observations[:, -1:]
-        going = (count >= 0) & (count < self.features_dim)
-        return super().forward(observations) * going
 
 
 class Proposal(BaseFeaturesExtractor):

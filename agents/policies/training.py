@@ -1,4 +1,4 @@
-"""Algorithms of Stable-Baselines3's kind, trained in the environments of prompts."""
+"""Stable-Baselines3 algorithms (and sb3-contrib's), trained in the environments of prompts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,6 @@ from rlprompt.agents.policies.arguments import arguments
 from rlprompt.envs.episodes import Array, Episodes
 from rlprompt.envs.vec_env import PromptVecEnv
 from rlprompt.search.budget import Ledger
-
-# Spread of the first actions over vectors, which end at -1 and 1: 5 % of them are cut there.
-SIGMA = 0.5
 
 
 def learn(

@@ -1,14 +1,36 @@
-"""What a policy of layers sees of a prompt: its tokens by what the model makes of them."""
+"""What a policy of layers sees of a prompt: its place in it, and its tokens by what they mean."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
-from rlprompt.agents.policies.token_proposal import OpenPosition
+
+class Position(BaseFeaturesExtractor):
+    """Observations to features (B, L): which of the L positions is next."""
+
+    def __init__(self, observation_space: spaces.Box, length: int) -> None:
+        super().__init__(observation_space, length)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """See the class."""
+        # A complete prompt, seen only where an episode has ended, counts as a new one.
+        position = observations[:, -1].long() % self.features_dim
+        return F.one_hot(position, self.features_dim).float()
+
+
+class OpenPosition(Position):
+    """As `Position`, but for zeros where a prompt is complete and waits for those beside it."""
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """See the class."""
+        count = observations[:, -1:]
+        going = (count >= 0) & (count < self.features_dim)
+        return super().forward(observations) * going
 
 
 class Written(BaseFeaturesExtractor):

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from rlprompt._utils.suggest import check_choice
-from rlprompt.agents.shared.ranges import check_ranges
+from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.data.examples import balanced
 from rlprompt.prompt import SoftPrompt
 from rlprompt.search.objective import Objective
@@ -74,8 +74,7 @@ class Ascent(ABC, Generic[S]):
             raise ValueError(f"batch is 1 example or more, or None for all, got {self.batch}")
         if self.loss is not None:
             check_choice("loss", self.loss, Loss)
-        if self.average is not None and not 0 < self.average < 1:
-            raise ValueError(f"average is above 0 and below 1, or None, got {self.average}")
+        check_share(self, "average", one=False)
         if self.restarts is not None and self.restarts < 1:
             raise ValueError(f"restarts is 1 way up or more, or None for one, got {self.restarts}")
         if self.pull is not None and not 0 < self.pull * self.learning_rate <= 1:

@@ -37,16 +37,29 @@ def check_ranges(
             raise ValueError(f"{name} is above 0, got {value}")
 
 
-def check_halving(halving: float | None) -> None:
-    """Refuse what is no share of the examples to begin `doubling` with, nor None.
+def check_share(settings: object, name: str, *, zero: bool = False, one: bool = True) -> None:
+    """Refuse what is no share, and what is no number; None is allowed.
+
+    >>> from types import SimpleNamespace
+    >>> check_share(SimpleNamespace(first=1.5), "first")
+    Traceback (most recent call last):
+        ...
+    ValueError: first is a share above 0 and up to 1, got 1.5
+
+    Args:
+        settings: Whose attribute it is.
+        name: Of the attribute.
+        zero: Whether it may be 0.
+        one: Whether it may be 1.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: It is none, or out of range.
     """
-    if halving is not None and not 0 < halving < 1:
-        raise ValueError(
-            f"halving is a share of the examples above 0 and below 1, or None, got {halving}"
-        )
+    value = _number(settings, name, Real, "a number")
+    if value is None or 0 < value < 1 or (zero and value == 0) or (one and value == 1):
+        return
+    least, most = "from 0" if zero else "above 0 and", "up to 1" if one else "below 1"
+    raise ValueError(f"{name} is a share {least} {most}, got {value}")
 
 
 def _number(settings: object, name: str, kind: type, what: str) -> Any:

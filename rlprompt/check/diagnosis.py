@@ -1,15 +1,4 @@
-r"""What a machine and a model were found to be, for a person and for a report of a bug.
-
->>> found = Diagnosis({"machine": {"cores": 2, "GPU": None}}, ())
->>> print("\n".join(found.lines()))
-machine
-  cores  2
-  GPU    none
-<BLANKLINE>
-nothing is wrong that is known of
->>> found.json()
-'{"machine": {"cores": 2, "GPU": null}, "findings": []}'
-"""
+"""What a machine and a model were found to be, for a person and for a report of a bug."""
 
 from __future__ import annotations
 
@@ -28,7 +17,17 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Facts, and what is wrong.
+    r"""Facts, and what is wrong.
+
+    >>> found = Diagnosis({"machine": {"cores": 2, "GPU": None}}, ())
+    >>> print("\n".join(found.lines()))
+    machine
+      cores  2
+      GPU    none
+    <BLANKLINE>
+    nothing is wrong that is known of
+    >>> found.json()
+    '{"machine": {"cores": 2, "GPU": null}, "findings": []}'
 
     Attributes:
         facts: Section, such as `machine`, to what is known of it.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rlprompt.check.calls import CheckedTask, as_rewards
 from rlprompt.check.report import Finding
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.prompt import SoftPrompt
 from rlprompt.tasks.base import Task
 

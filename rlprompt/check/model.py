@@ -63,9 +63,9 @@ def _model(lm: FrozenLM) -> Facts:
 def _packed(lm: FrozenLM) -> str:
     if lm.obstacle is not None:
         return f"no: {lm.obstacle}"
-    if not lm.borders:
+    if not lm.rope_limits:
         return "yes"
-    return f"texts of up to {lm.borders[0]:,} tokens: beyond, positions are scaled otherwise"
+    return f"texts of up to {lm.rope_limits[0]:,} tokens: beyond, positions are scaled otherwise"
 
 
 def _tokenizer(lm: FrozenLM, words: Sequence[LabelWord]) -> Facts:

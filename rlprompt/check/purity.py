@@ -9,7 +9,7 @@ import numpy as np
 from rlprompt._utils.seeding import seeded
 from rlprompt.check.calls import CheckedTask, as_rewards, where
 from rlprompt.check.report import Finding, verdict
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.prompt import Prompt
 from rlprompt.types import Floats
 

@@ -33,7 +33,7 @@ from rlprompt.check.purity import check_purity, purity_rows
 from rlprompt.check.report import Finding, Report, Stop, collect, verdict
 from rlprompt.check.signal import check_signal
 from rlprompt.check.state import changed, model_state
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.search.make_space import make_space

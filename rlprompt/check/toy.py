@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt
 from rlprompt.tasks.base import Measured, Task
 from rlprompt.types import Floats, Loss

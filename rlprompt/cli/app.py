@@ -1,7 +1,8 @@
 """The command line. A person's mistake is one line and exit code 2; ours keeps its traceback.
 
-Exit codes: 0 all went well, 1 a search ended with an error, 2 something to put right first, 130
-Ctrl-C. Everything heavy is imported inside the commands, so that `--help` is quick.
+Exit codes: 0 all went well, 1 a search or a check failed, or scores are not the stored ones, 2
+something to put right first, 130 Ctrl-C. Everything heavy is imported inside the commands, so that
+`--help` is quick.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from typer.core import TyperGroup
 from rlprompt.cli.check import check
 from rlprompt.cli.check import dry_run as show_plan
 from rlprompt.cli.doctor import doctor
+from rlprompt.cli.export import export
 from rlprompt.cli.init import init
-from rlprompt.cli.inspect import combine, export, list_runs, report, show, verify, watch, work
 from rlprompt.cli.options import AsJson, ConfigPath, Device, Dtype, Quiet
 from rlprompt.cli.predict import predict
 from rlprompt.cli.score import score
+from rlprompt.cli.studies import combine, list_runs, report, show, verify, watch, work
 from rlprompt.cli.transfer import transfer
 
 if TYPE_CHECKING:
@@ -131,10 +133,16 @@ def compare(
     ] = 1,
     cache: Cache = None,
     track: Annotated[
-        list[Tracker] | None, typer.Option(help="Log to this tracker as well; repeat it for more.")
+        list[Tracker] | None,
+        typer.Option(metavar="TRACKER", help="Log to tensorboard or wandb; repeat it for both."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the expected cost, and run nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Load and measure briefly, and print the expected cost; no search runs, and "
+            "nothing is written.",
+        ),
     ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -142,8 +150,9 @@ def compare(
     """Compare optimisers at the same budget.
 
     Runs each optimiser of CONFIG once with each seed, on each task and model, at each budget.
-    Writes a page, tables, summary.json and one file for each search to runs/NAME. A study there
-    that was killed or interrupted is resumed, and nothing is scored twice.
+    Random search is added as a control, unless CONFIG lists it, a model is on a server, or the
+    prompts are not of tokens. Writes a page, tables, summary.json and one file for each search to
+    runs/NAME. A study there that was killed or interrupted is resumed, and nothing is scored twice.
     """
     chosen = _config(
         config, budget=budget, seeds=seed or None, device=device, dtype=dtype, cache=cache
@@ -193,7 +202,7 @@ def list_(
     what: Annotated[
         Listing, typer.Argument(metavar="WHAT", help="optimisers, tasks, models or runs.")
     ],
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to look for runs.")] = RUNS,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to look for runs.")] = RUNS,
 ) -> None:
     """List optimisers, tasks, models, or runs."""
     from rlprompt.cli import listing
@@ -297,7 +306,7 @@ def _compare(
     from rlprompt.studies.experiment import ExperimentError, searches
     from rlprompt.studies.folder import claimed, newest
     from rlprompt.studies.ray_cluster import ClusterError, Ray
-    from rlprompt.studies.run import compare, load_again, with_random
+    from rlprompt.studies.run import compare, load_again, with_control
     from rlprompt.studies.trackers import Several
 
     with terminal.log_to(console), contextlib.ExitStack() as stack:
@@ -307,7 +316,7 @@ def _compare(
             place = stack.enter_context(folder)
             trackers = [_tracker(one, place) for one in track]
             cluster = Ray(**dict(config.ray)) if config.executor == "ray" else None
-            given, config = config, with_random(config, place) if adds_random else config
+            given, config = config, with_control(config, place) if adds_random else config
             if config is not given:
                 console.print("random search is added, as the control at the same budget")
             experiments = load_again(config, place)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlprompt._utils.assets import DEFAULT_MODEL
 from rlprompt._utils.suggest import did_you_mean
 from rlprompt.check.patience import duration
-from rlprompt.cli.options import DEFAULT_MODEL, FILES, Device, Dtype
+from rlprompt.cli.options import FILES, Device, Dtype
 
 if TYPE_CHECKING:
     from rlprompt.check.patience import Patience
@@ -117,8 +118,8 @@ def _check_experiment(
     patience = Patience(math.inf if full else LIMIT)
     reports = []
     # Budgets make no difference to a task and a model.
-    places = list({one.place: one for one in experiments}.values())
-    for i, experiment in enumerate(places):
+    cells = list({one.cell: one for one in experiments}.values())
+    for i, experiment in enumerate(cells):
         split = "" if experiment.split_seed is None else f", split {experiment.split_seed},"
         typer.echo(f"task {experiment.task_name}{split} with {experiment.lm.name}")
         if experiment.lm.served:
@@ -127,7 +128,7 @@ def _check_experiment(
                 "model on this machine"
             )
             continue
-        own = patience.part(TASKS / (len(places) - i * TASKS))
+        own = patience.part(TASKS / (len(cells) - i * TASKS))
         report = check_task(experiment.task, experiment.lm, length=experiment.length, patience=own)
         patience.row_seconds = max(patience.row_seconds, own.row_seconds)
         reports.append(_told(report))

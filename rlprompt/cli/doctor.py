@@ -16,7 +16,7 @@ def doctor(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]", help="As in `model:` of an experiment file; none: machine only."
+            metavar="MODEL", help="As in `model:` of an experiment file; left out: machine only."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for a bug report.")] = False,

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from rlprompt.cli.options import DEFAULT_MODEL, FILES
+from rlprompt._utils.assets import DEFAULT_MODEL
+from rlprompt.cli.options import FILES
 
 HEADING = """\
 Written by `rlprompt init {data}`. Comments say what was found or guessed; change what is wrong.
@@ -47,7 +48,7 @@ def init(
     """Write an experiment file for your data.
 
     Looks at the columns, loads the model, finds a word for each class, tries templates on the train
-    examples, measures how many rows ten minutes are enough for, and says what it guessed.
+    examples, measures how many rows fit into ten minutes, and says what it guessed.
     """
     from rlprompt._utils.files import write_atomically
     from rlprompt._utils.text import file_part, visible
@@ -80,7 +81,7 @@ def init(
     from rlprompt.studies.draft_file import draft_text
 
     lm = FrozenLM.load(model)
-    typer.echo("trying templates, and measuring how many rows ten minutes are enough for")
+    typer.echo("trying templates, and measuring how many rows fit into ten minutes")
     draft = make_draft(found, roles, lm, name=name, model=model, data=data)
     width = max(len(topic) for topic, _ in draft.said)
     said = [*draft.said, *([("busy", told)] if (told := busy()) else [])]

@@ -34,7 +34,7 @@ def list_optimisers() -> None:
     _list_entries("optimiser")
     typer.echo("")
     typer.echo(
-        'Your own: `class: FILE:CLASS` in an experiment; see "Optimisers of your own" in the '
+        'Your own: `class: FILE.py:CLASS` in an experiment; see "Optimisers of your own" in the '
         "documentation."
     )
 

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_MODEL = "smollm2-135m"
 # Endings of experiment files.
 FILES = (".yaml", ".yml")
 

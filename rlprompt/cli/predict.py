@@ -25,7 +25,7 @@ def predict(
     found: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FOUND...", help="Folders of `rlprompt export --best`; with --best, studies."
+            metavar="FOUND", help="Folders of `rlprompt export --best`; with --best, studies."
         ),
     ],
     data: Annotated[
@@ -79,7 +79,7 @@ def predict(
         given = shlex.join([*folders, *map(str, files)])
         raise ValueError(f"the folders come first, then the data: rlprompt predict {given}")
     from rlprompt.cli import terminal
-    from rlprompt.data.rows import Rows, data_file
+    from rlprompt.data.rows_to_answer import Rows, data_file
     from rlprompt.export.answer_files import AnswerFile
     from rlprompt.export.prediction import BadRowsError, Prediction
     from rlprompt.export.server import PromptServer, used
@@ -181,10 +181,10 @@ def _prompts(
 
 def _best_of(study: Path, where: _Where, lm: FrozenLM | None) -> tuple[ExportedPrompt, FrozenLM]:
     """The best prompt of a study, as its export would be, and the model."""
-    from rlprompt.cli.inspect import open_study, write_best
+    from rlprompt.cli.studies import open_study
     from rlprompt.export.export import pick_run
     from rlprompt.models.served.lm import ServedLM
-    from rlprompt.studies.loading import model_found_on
+    from rlprompt.studies.loading import model_found_on, write_best
 
     with open_study(study) as store:
         try:

@@ -41,7 +41,7 @@ def score(
         bool,
         typer.Option(
             "--exact",
-            help="Do not put the template's space before it, for a found prompt that has none.",
+            help="Score PROMPT exactly as typed, without the template's leading space.",
         ),
     ] = False,
     device: Device = None,

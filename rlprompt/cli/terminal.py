@@ -56,7 +56,7 @@ TALKATIVE = (
     "rlprompt.models.lm",
     "rlprompt.models.served.api",
     "rlprompt.models.served.lm",
-    "rlprompt.studies.baselines",
+    "rlprompt.studies.controls_and_references",
     "rlprompt.studies.training",
 )
 

@@ -163,7 +163,7 @@ def checked_task(task: Any, where: str) -> Task:
     Raises:
         ValueError: It has not.
     """
-    from rlprompt.data.load import Splits
+    from rlprompt.data.examples import Splits
     from rlprompt.tasks.completed import as_task
 
     missing = [

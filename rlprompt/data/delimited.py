@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from rlprompt.data.opening import DataFile
-from rlprompt.data.tables import RowTable, TableRow
+from rlprompt.data.row_table import RowTable, TableRow
 
 # Characters that one cell may have. The limit ends the search for a closing quote that is not
 # there.

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from rlprompt.data.delimited import check_names
 from rlprompt.data.examples import Example
 from rlprompt.data.hub import split_table
-from rlprompt.data.tables import RowTable, TableRow
+from rlprompt.data.row_table import RowTable, TableRow
 
 Item = Example | Mapping[str, Any]
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from rlprompt._utils.text import first_line
-from rlprompt.data.files import BATCH, chosen_columns
-from rlprompt.data.tables import RowTable, TableRow
+from rlprompt.data.read_table import BATCH, chosen_columns
+from rlprompt.data.row_table import RowTable, TableRow
 
 logger = logging.getLogger(__name__)
 

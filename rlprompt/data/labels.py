@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlprompt._utils.suggest import did_you_mean
-from rlprompt.data.tables import RowTable
+from rlprompt.data.row_table import RowTable
 from rlprompt.data.values import canonical, is_code, plain, text_of, texts_of
 
 SHOWN = 60  # characters of a label, a column or a text in a message

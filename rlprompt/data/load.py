@@ -19,7 +19,6 @@ from rlprompt._utils.assets import fetch
 from rlprompt._utils.suggest import check_choice
 from rlprompt.data.examples import DevFrom, Example, OnBadRows, OnLeak, Splits
 from rlprompt.data.few_shot import check_sizes, draw_dev, draw_shots, draw_test, few_shot, halved
-from rlprompt.data.files import read_table
 from rlprompt.data.frames import Frame, Item, is_split, memory_table
 from rlprompt.data.hub import (
     HUB,
@@ -34,11 +33,10 @@ from rlprompt.data.hub import (
 from rlprompt.data.labels import LabelReader
 from rlprompt.data.opening import ENDINGS, find_file, near_file
 from rlprompt.data.options import AnswersFrom, Places
-from rlprompt.data.reading import ExampleReader
-from rlprompt.data.tables import RowTable
+from rlprompt.data.read_table import read_table
+from rlprompt.data.row_table import RowTable
+from rlprompt.data.row_to_example import ExampleReader
 from rlprompt.data.values import class_name
-
-__all__ = ["Example", "OnBadRows", "OnLeak", "Splits", "few_shot", "load_splits"]
 
 MOVIE_REVIEWS = "movie-reviews"
 # Ratings are means of 20 people on [-4, 4]; nearer to 0 people did not agree on the sign.

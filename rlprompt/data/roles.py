@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rlprompt._utils.text import counted, listed_briefly
 from rlprompt.data.labels import SHOWN, name_columns, names_in_header
-from rlprompt.data.reading import no_column
+from rlprompt.data.row_to_example import no_column
 from rlprompt.data.survey import CLASS_WORDS, MOST_CLASSES, Column, Survey
 from rlprompt.data.values import is_code
 

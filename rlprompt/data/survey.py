@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlprompt._utils.scripts import is_unspaced
-from rlprompt.data.files import read_table
 from rlprompt.data.hub import HUB, DataSets, HubName, is_saved, load_hub, load_saved, split_table
 from rlprompt.data.labels import listed_name
 from rlprompt.data.load import MOVIE_REVIEWS, absent
 from rlprompt.data.opening import ENDINGS, find_file
-from rlprompt.data.tables import RowTable
+from rlprompt.data.read_table import read_table
+from rlprompt.data.row_table import RowTable
 from rlprompt.data.values import canonical, is_marker, plain, text_of
 
 ColumnKind = Literal["text", "words", "classes", "list", "number", "date", "id", "nested", "empty"]

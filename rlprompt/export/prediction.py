@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Any
 
 from rlprompt.data.examples import Columns, OnBadRows
-from rlprompt.data.reading import no_column
-from rlprompt.data.rows import RowReader, Rows
-from rlprompt.data.tables import RowTable, TableRow
+from rlprompt.data.row_table import RowTable, TableRow
+from rlprompt.data.row_to_example import no_column
+from rlprompt.data.rows_to_answer import RowReader, Rows
 from rlprompt.export.facts import Usage
 from rlprompt.export.server import Answer, Classified, PromptServer
 from rlprompt.tasks.class_metrics import NO_ANSWER
@@ -42,7 +42,7 @@ class Tally:
     """How many of the rows with a label a prompt is right about.
 
     Attributes:
-        right: So many.
+        right: Rows whose label the prompt answers.
         known: Rows with a label that is one of its classes, and an answer.
         unknown: Rows with another label.
         first: What is wrong with the first of these.

@@ -85,7 +85,7 @@ def context_length(model: PreTrainedModel, kind: ModelKind) -> int | None:
     return None if kind == "encoder-decoder" or (limit or 0) < 1 else limit
 
 
-def rope_borders(model: PreTrainedModel, kind: ModelKind) -> tuple[int, ...]:
+def rope_limits(model: PreTrainedModel, kind: ModelKind) -> tuple[int, ...]:
     """Lengths of text beyond which all positions of a text are scaled otherwise, rising.
 
     Those of LongRoPE within the context; () for most models. Dynamic scaling is no such: it begins

@@ -17,15 +17,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlprompt.models import precision
-from rlprompt.models.borders import BorderedGenerator, BorderedScorer
 from rlprompt.models.conventions import (
     context_length,
     decoder_start,
     packing_obstacle,
-    rope_borders,
+    rope_limits,
 )
 from rlprompt.models.devices import free_bytes
 from rlprompt.models.examination import examine
+from rlprompt.models.long_rope import LongRopeGenerator, LongRopeScorer
 from rlprompt.models.memory import Memory, out_of_memory
 from rlprompt.models.noise import Noise
 from rlprompt.models.packed.generation import PackedGenerator
@@ -64,8 +64,8 @@ class Engine:
         plain: Row by row.
         packed: Packed, or None.
         obstacle: Why prompts are not packed, or None.
-        borders: Lengths that no pass has texts on both sides of (`rope_borders`); beyond the first
-            of them nothing is packed.
+        rope_limits: Lengths that no pass has texts on both sides of (`conventions.rope_limits`);
+            beyond the first of them nothing is packed.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class Engine:
         self.memory = Memory(model, limit - kernels.packed_bytes)
         start = decoder_start(model, name) if kind == "encoder-decoder" else ()
         self.head, pads = examine(model, kind, name, start)
-        self.borders = rope_borders(model, kind)
+        self.rope_limits = rope_limits(model, kind)
         made_of = model, kind, mask_id, start, self.memory, kernels, pads
-        self.plain = PlainScorer(*made_of, self.borders)
+        self.plain = PlainScorer(*made_of, self.rope_limits)
         self.packed: PackedScorer | None = None
         self.probe = precision.probe_rows(self.n_vocabulary, mask_id, model)
         plain, exact = partial(self.score, scorer=self.plain), model.dtype == torch.float32
@@ -140,20 +140,20 @@ class Engine:
         """What the model takes."""
         sizes, packed = (self.n_vocabulary, self.hidden_size, self.context), self.packed
         keys = packed.packed.position_shape if packed else f"it is not packed ({self.obstacle})"
-        border = self.borders[0] if self.borders else None
-        return Limits(self.name, *sizes, self.prefix_ids, keys, border)
+        rope_limit = self.rope_limits[0] if self.rope_limits else None
+        return Limits(self.name, *sizes, self.prefix_ids, keys, rope_limit)
 
     @property
     def scorer(self) -> Scorer:
         """What scores."""
-        if self.packed is not None and self.borders:
-            return BorderedScorer(self.packed, self.plain, self.borders[0])
+        if self.packed is not None and self.rope_limits:
+            return LongRopeScorer(self.packed, self.plain, self.rope_limits[0])
         return self.packed or self.plain
 
     def keep(self, queries: Sequence[Query]) -> None:
         """See `FrozenLM.keep`."""
         if self.packed is not None:
-            most = self.borders[0] if self.borders else None
+            most = self.rope_limits[0] if self.rope_limits else None
             packed = [query for query in queries if most is None or query.n_text <= most]
             self.packed.packed.keep([query.head_ids for query in packed])
 
@@ -264,7 +264,7 @@ class Engine:
     def last_hidden(self, texts: Sequence[Ids], after: Sequence[Sequence[Ids]]) -> Tensor:
         """See `FrozenLM.last_hidden`; on the device."""
         longest = max(len(text) for call in (*after, texts) for text in call)
-        short = not self.borders or longest <= self.borders[0]
+        short = not self.rope_limits or longest <= self.rope_limits[0]
         if after and self.packed is not None and short:
             return self._reader(self.packed.packed, [*map(tuple, after), tuple(texts)])
         return self.plain.last_hidden(texts, whole=self.packed is None)
@@ -276,4 +276,4 @@ class Engine:
         if self.packed is None:
             return plain
         packed = PackedGenerator(self.packed.packed)
-        return BorderedGenerator(packed, plain, self.borders[0]) if self.borders else packed
+        return LongRopeGenerator(packed, plain, self.rope_limits[0]) if self.rope_limits else packed

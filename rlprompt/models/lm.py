@@ -180,9 +180,9 @@ class FrozenLM:
         return self._engine.context
 
     @property
-    def borders(self) -> tuple[int, ...]:
-        """Lengths beyond which all positions of a text are scaled otherwise (`rope_borders`)."""
-        return self._engine.borders
+    def rope_limits(self) -> tuple[int, ...]:
+        """Lengths beyond which all positions of a text are scaled otherwise (LongRoPE)."""
+        return self._engine.rope_limits
 
     @property
     def limits(self) -> Limits:
@@ -273,7 +273,17 @@ class FrozenLM:
         return TokenPrompt(torch.cdist(vectors, table).argmin(-1).tolist())
 
     def keys_and_values(self, prompts: Sequence[SoftPrompt]) -> NDArray[np.float32]:
-        """What the layers make of soft prompts that are read alone: see `prefixes`."""
+        """What the layers make of soft prompts of one length, each read by itself.
+
+        Args:
+            prompts: (P,) of L vectors each.
+
+        Returns:
+            (P, L, layers, 2, heads, width) float32: the vectors of prefix prompts, keys and values.
+
+        Raises:
+            ValueError: The model takes no prefix prompts, or not these soft prompts.
+        """
         packed = self._engine.packed
         return keys_and_values(packed.packed if packed else None, self.limits, prompts)
 

@@ -3,8 +3,8 @@
 The way for masked models, where every token sees the prompt and nothing can be shared, for
 encoder-decoders, and for causal models with layers that cannot be packed (`packing_obstacle`).
 
-Rows of like length go together, padded on the right where the model allows it, not over a border
-beyond which positions are scaled otherwise (`rope_borders`), and the model's own
+Rows of like length go together, padded on the right where the model allows it, not over a limit
+beyond which positions are scaled otherwise (`rope_limits`), and the model's own
 head is applied at the answers' positions only. `PlainGenerator` writes.
 """
 
@@ -78,7 +78,7 @@ class PlainScorer:
         memory: Sizes passes.
         kernels: Faster ways to compute the model's modules.
         pads: Whether texts of unlike length may go together.
-        borders: Lengths that no pass has texts on both sides of.
+        rope_limits: Lengths that no pass has texts on both sides of.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class PlainScorer:
         memory: Memory,
         kernels: Kernels,
         pads: bool = True,
-        borders: Sequence[int] = (),
+        rope_limits: Sequence[int] = (),
     ) -> None:
         self.model, self.kind, self.mask_id, self.start = model, kind, mask_id, start
-        self.memory, self.kernels, self.pads, self.borders = memory, kernels, pads, borders
+        self.memory, self.kernels, self.pads, self.rope_limits = memory, kernels, pads, rope_limits
 
     def score(
         self,
@@ -214,7 +214,7 @@ class PlainScorer:
     ) -> Tensor:
         """(B, n, V) at `places` (B, n) of each form."""
         lengths = np.array([len(form.ids) for form in forms])
-        groups = _groups(np.searchsorted(self.borders, lengths) if self.pads else lengths)
+        groups = _groups(np.searchsorted(self.rope_limits, lengths) if self.pads else lengths)
         if len(groups) == 1:
             return self._alike(forms, vectors, places)
         parts = [self._alike([forms[int(i)] for i in own], vectors, places[own]) for own in groups]
@@ -266,11 +266,11 @@ class PlainScorer:
 
         Args:
             texts: Token ids, one or more each, computed in one forward pass, or in one on each
-                side of a border.
+                side of a limit.
             whole: Whether to run the model as it is, and not only what is known to come before its
                 head.
         """
-        groups = _groups(np.searchsorted(self.borders, [*map(len, texts)]))
+        groups = _groups(np.searchsorted(self.rope_limits, [*map(len, texts)]))
         parts = [self._last_hidden([texts[int(i)] for i in own], whole) for own in groups]
         return parts[0] if len(parts) == 1 else self._in_order(parts, groups)
 

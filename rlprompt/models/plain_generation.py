@@ -118,8 +118,8 @@ class PlainGenerator:
                 fed = self._gone_on(fed, written, writing)  # what was read is read again
 
     def _legs(self, n_text: int, n_new: int) -> list[int]:
-        """How many tokens to write before each border and after the last, one at least each."""
-        cuts = [b + 1 - n_text for b in self.scorer.borders if n_text <= b < n_text + n_new - 1]
+        """How many tokens to write before each limit and after the last, one at least each."""
+        cuts = [b + 1 - n_text for b in self.scorer.rope_limits if n_text <= b < n_text + n_new - 1]
         return [b - a for a, b in pairwise([0, *cuts, n_new])]
 
     def _gone_on(

@@ -34,6 +34,14 @@ THERE = ("url", *ACCESS)
 class Writer(Protocol):
     """Whatever writes answers to requests.
 
+    >>> class Echo:
+    ...     name = digest = "echo"
+    ...
+    ...     def write(self, requests, decoding):
+    ...         return [Written(request, n_read=0, n_written=0) for request in requests]
+    >>> isinstance(Echo(), Writer)  # so `Instructions(proposer=Echo())` takes it
+    True
+
     Attributes:
         name: What messages call it.
         digest: A hash of all that decides an answer besides request and `Decoding`; what it wrote

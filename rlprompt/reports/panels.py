@@ -56,8 +56,8 @@ class _Scored:
 
     Attributes:
         train: Mean reward in the search.
-        reward: On all of the other split.
-        metric: The same.
+        reward: Mean reward on all of the other split.
+        metric: Metric on all of the other split.
     """
 
     train: float

@@ -1,4 +1,4 @@
-from .allocation import Judge as Judge
+from .allocation import Criterion as Criterion
 from .allocation import halve as halve
 from .allocation import halving_cost as halving_cost
 from .allocation import halving_size as halving_size
@@ -30,9 +30,9 @@ __all__ = [
     "Block",
     "Budget",
     "BudgetExhausted",
+    "Criterion",
     "Evaluation",
     "GradientEvaluation",
-    "Judge",
     "Ledger",
     "Objective",
     "Optimiser",

@@ -26,7 +26,7 @@ STAGES = (1 / 4, 1 / 2, 1.0)
 KEEP = 1 / 3
 LEAST = 4
 
-Judge = Callable[[Sequence[Prompt], Floats, Sequence[int]], Floats]
+Criterion = Callable[[Sequence[Prompt], Floats, Sequence[int]], Floats]
 """What rivals (P,) are compared by, (P, n), given their rewards (P, n) and the places in train.
 
 It is given all that are compared in one call: what it makes of one may depend on the others.
@@ -34,7 +34,7 @@ It is given all that are compared in one call: what it makes of one may depend o
 
 
 def as_earned(prompts: Sequence[Prompt], rewards: Floats, places: Sequence[int]) -> Floats:
-    """The `Judge` that takes rewards as they are."""
+    """The `Criterion` that takes rewards as they are."""
     return rewards
 
 
@@ -100,7 +100,7 @@ def halve(
     prompts: Sequence[Prompt],
     *,
     stages: Sequence[float] = STAGES,
-    judge: Judge = as_earned,
+    criterion: Criterion = as_earned,
 ) -> Evaluation:
     """Score a pool on a few examples, the best of it on more, and the best of those on all.
 
@@ -123,7 +123,7 @@ def halve(
         objective: The only way to a reward.
         prompts: The pool; one that is given again is left out. Among equals the earlier goes on.
         stages: Shares of the examples after each stage, rising to 1.
-        judge: What they are compared by.
+        criterion: What they are compared by.
 
     Returns:
         The survivors on all examples with what they earned, the best first.
@@ -138,11 +138,11 @@ def halve(
     places = objective.order
     for alive, start, end in _stages(objective, len(pool), stages):
         if start:
-            worth = judge(pool, known, places[:start]).mean(axis=1)
+            worth = criterion(pool, known, places[:start]).mean(axis=1)
             ranked = np.argsort(-worth, kind="stable")[:alive]
             pool, known = [pool[i] for i in ranked], known[ranked]
         known = _extended(objective, pool, known, places[start:end])
-    return _all_known(objective, pool, known, judge)
+    return _all_known(objective, pool, known, criterion)
 
 
 def halving_cost(objective: Rewarding, n_prompts: int, *, stages: Sequence[float] = STAGES) -> int:
@@ -152,6 +152,14 @@ def halving_cost(objective: Rewarding, n_prompts: int, *, stages: Sequence[float
     >>> from rlprompt.check.toy import ToyTask
     >>> halving_cost(Objective(ToyTask(n_examples=32), None, Budget(3200)), 32)
     408
+
+    Args:
+        objective: Says how many train examples there are, and what they cost.
+        n_prompts: Distinct prompts in the pool.
+        stages: As for `halve`.
+
+    Raises:
+        ValueError: The stages are no rising shares that end with 1.
     """
     rows = 0
     for alive, start, end in _stages(objective, n_prompts, stages):
@@ -167,6 +175,14 @@ def halving_size(objective: Rewarding, rows: float, *, stages: Sequence[float] =
     >>> from rlprompt.check.toy import ToyTask
     >>> halving_size(Objective(ToyTask(n_examples=32), None, Budget(3200)), 408)
     32
+
+    Args:
+        objective: As for `halving_cost`.
+        rows: Rows that the halving may take; the answer is 1 also where they cover none.
+        stages: As for `halve`.
+
+    Raises:
+        ValueError: The stages are no rising shares that end with 1.
     """
     size = 1
     while halving_cost(objective, size + 1, stages=stages) <= rows:
@@ -192,7 +208,7 @@ def race(
     incumbent: Evaluation,
     challengers: Sequence[Prompt],
     *,
-    judge: Judge = as_earned,
+    criterion: Criterion = as_earned,
 ) -> Evaluation:
     """Score challengers until they are clearly worse than a prompt that is known.
 
@@ -213,7 +229,7 @@ def race(
         challengers: As the pool of `halve`. One is dropped where its mean difference to the
             incumbent is significant at `FALSE_DROP`, one-sided, which holds for each look at each
             of them and is not divided by their number.
-        judge: What they are compared by, the incumbent and all challengers together.
+        criterion: What they are compared by, the incumbent and all challengers together.
 
     Returns:
         The challengers that stayed on all examples with what they earned, the best first; they may
@@ -241,15 +257,15 @@ def race(
             rival = incumbent.per_example[:1, list(places[:end])]
         else:  # only what was scored together may be compared
             rival = _extended(objective, first, rival, block)
-        worth = judge([*first, *pool], np.vstack([rival, known]), places[:end])
+        worth = criterion([*first, *pool], np.vstack([rival, known]), places[:end])
         close = within_chance(worth[0] - worth[1:], FALSE_DROP)
         pool = [prompt for prompt, stays in zip(pool, close, strict=True) if stays]
         known, start = known[close], end
-    return _all_known(objective, pool, known, judge)
+    return _all_known(objective, pool, known, criterion)
 
 
 def race_winners(
-    incumbent: Evaluation, stayed: Evaluation, *, judge: Judge = as_earned
+    incumbent: Evaluation, stayed: Evaluation, *, criterion: Criterion = as_earned
 ) -> Evaluation:
     """Those that stayed in a race, if the best of them beats the incumbent; else the incumbent.
 
@@ -262,7 +278,7 @@ def race_winners(
     Args:
         incumbent: As for `race`, which was given its first.
         stayed: What `race` gave.
-        judge: What all of them are compared by, in one call.
+        criterion: What all of them are compared by, in one call.
 
     Returns:
         Prompts on all examples with what they earned, the best first.
@@ -270,7 +286,7 @@ def race_winners(
     n_known = len(incumbent.prompts)
     rewards = np.vstack([incumbent.per_example, stayed.per_example])
     prompts = (*incumbent.prompts, *stayed.prompts)
-    worth = judge(prompts, rewards, range(rewards.shape[1])).mean(axis=1)
+    worth = criterion(prompts, rewards, range(rewards.shape[1])).mean(axis=1)
     order = n_known + np.argsort(-worth[n_known:], kind="stable")
     if not len(order) or worth[order[0]] <= worth[0]:
         return incumbent
@@ -314,12 +330,12 @@ def _extended(
 
 
 def _all_known(
-    objective: Rewarding, pool: Sequence[Prompt], known: Floats, judge: Judge
+    objective: Rewarding, pool: Sequence[Prompt], known: Floats, criterion: Criterion
 ) -> Evaluation:
     """Prompts with rewards (P, E) in the objective's order, the best first, in train's order."""
     if not pool:
         return Evaluation((), np.zeros((0, objective.n_examples)))
     per_example = np.ascontiguousarray(known[:, np.argsort(objective.order)])
-    worth = judge(pool, per_example, range(objective.n_examples)).mean(axis=1)
+    worth = criterion(pool, per_example, range(objective.n_examples)).mean(axis=1)
     best = np.argsort(-worth, kind="stable")
     return Evaluation(tuple(pool[i] for i in best), per_example[best])

@@ -35,6 +35,14 @@ class Improvement(Scored):
 class Ledger:
     """What was paid and what came of it; only the objective writes it.
 
+    >>> from rlprompt import Budget, Objective, TokenPrompt
+    >>> from rlprompt.check import ToyTask, toy_lm
+    >>> objective = Objective(ToyTask(n_examples=4), toy_lm(), Budget(20))
+    >>> _ = objective.evaluate([TokenPrompt((1, 2)), TokenPrompt((3, 4))])
+    >>> ledger = objective.ledger
+    >>> ledger.used, ledger.n_prompts, ledger.best(1)[0].reward == ledger.best_reward
+    (8, 2, True)
+
     Attributes:
         used: Rows charged.
         n_prompts: Prompts scored on all train examples, repeats counted.

@@ -72,10 +72,13 @@ class Evaluation:
 class GradientEvaluation(Evaluation):
     """Prompts with their rewards and gradients.
 
+    >>> prompts, slopes = (TokenPrompt((5,)),), np.ones((1, 1, 32), np.float32)
+    >>> GradientEvaluation(prompts, np.array([[0.0, 1.0]]), slopes).gradients.shape
+    (1, 1, 32)
+
     Attributes:
-        gradients: (P, *shape of its vectors) float32, of each prompt's mean on these examples of
-            the reward, or of what else was asked for, with respect to its vectors, or the
-            embeddings of its tokens.
+        gradients: (P, *shape of its vectors) float32: the slope, along its vectors or its tokens'
+            embeddings, of each prompt's mean reward on these examples, or of what was asked for.
     """
 
     gradients: NDArray[np.float32]
@@ -135,8 +138,7 @@ class Objective(ModelQueries):
         stops: Whether there is reason to stop besides the budget; asked when that is.
 
     Attributes:
-        waited: Seconds that this process has waited for answers, new ones and found ones, and for
-            whether to stop.
+        waited: Seconds that this process has waited for answers, new or found, and for `stops`.
 
     Raises:
         ValueError: The budget does not cover one prompt.

@@ -155,7 +155,7 @@ class EarlyStopping:
 
     Args:
         evaluator: Scores it, and counts what that costs.
-        rows: Of the budget.
+        rows: Budget of the search, which the marks cut into equal parts.
         patience: Marks without a leader that is better on dev, by `Task.select_by`.
     """
 
@@ -193,9 +193,9 @@ class Raced:
 
     Attributes:
         scored: It and its train reward.
-        rewards: On the dev examples seen so far.
-        metrics: The same.
-        answers: The same, where the task says what was answered.
+        rewards: Its reward on each dev example seen so far.
+        metrics: Its metric on each of these.
+        answers: Its answer to each of these, where the task says what was answered.
         over_all: The metric over all of these, where it is no mean (`Task.set_metric`).
     """
 

@@ -93,6 +93,14 @@ class TokenSpace:
         lengths = Length.of(length)
         return cls(lengths.at_most, np.array(allowed, dtype=np.int64), lengths.at_least)
 
+    def over(self, tokens: Sequence[int] | NDArray[np.int64]) -> TokenSpace:
+        """Prompts of the same lengths over these ids, (N,) of them, without starts and order.
+
+        >>> TokenSpace(length=3, allowed=[9, 5], shortest=1).over([7, 5]).allowed.tolist()
+        [5, 7]
+        """
+        return TokenSpace(self.length, np.asarray(tokens), self.shortest)
+
     @property
     def varies(self) -> bool:
         """Whether prompts may differ in length."""
@@ -259,6 +267,15 @@ class SoftSpace(_Around):
         Each direction is a prompt of tokens drawn from `table` (N, H), less the mean of all tokens:
         a prompt is the start with a superposition of token prompts on it. After SuperPos
         (arXiv 2406.05279), whose weights are each vector's own and are trained by gradients.
+
+        Args:
+            dimension: Directions, 1 or more.
+            table: (N, H) float32, the embeddings of the tokens to draw from.
+            rng: Draws the tokens.
+            alpha: How far z ~ N(0, 1) moves a prompt, in spreads of the model's embeddings.
+
+        Raises:
+            ValueError: The tokens are all alike, or there is no direction.
         """
         std = self._std(dimension, alpha)
         centred = table - table.mean(axis=0)

@@ -120,6 +120,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     (Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of
     Statistics 6, 65-70).
 
+    Args:
+        p_values: (K,) of all claims that are made together, each in [0, 1].
+
     Raises:
         ValueError: One is not in [0, 1].
 

@@ -135,6 +135,10 @@ def share_interval(successes: int, n: int) -> tuple[float, float]:
     It is about other examples, not about other seeds (Wilson 1927,
     https://doi.org/10.1080/01621459.1927.10502953).
 
+    Args:
+        successes: Examples that came out right, 0 to n.
+        n: Examples, 1 or more.
+
     Raises:
         ValueError: There are no examples, or more successes than examples.
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from rlprompt._utils.files import write_atomically
 from rlprompt._utils.text import slugs
-from rlprompt.store.store import differences
+from rlprompt.store.changes import differences
 from rlprompt.store.summary import (
     FILE,
     BillEntry,

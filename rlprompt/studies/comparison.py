@@ -38,7 +38,7 @@ class Run:
     """A search that was begun.
 
     Attributes:
-        search: Which.
+        search: The planned search: task, model, budget, method and seed.
         result: What it found, in part if its status is not `finished`.
         error: What ended it, in a line, or "".
         source: Hashes of the files of a person's own that its method was made of, by name.
@@ -151,7 +151,7 @@ class Comparison:
     def _controls(self) -> dict[tuple[str, int | None, str, str], ControlEntry]:
         """Entries of the controls, which have no budget, by task, split, model and name."""
         return {
-            (*one.place, control.name): _control_entry(one, control)
+            (*one.cell, control.name): _control_entry(one, control)
             for section in self.sections
             for one in [section.experiment]
             for control in section.controls

@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 
 from rlprompt.check.toy import Call, ToyTask
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Pool, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.analysis import parts
@@ -239,8 +239,8 @@ def all_rows(experiments: Sequence[Experiment]) -> Rows:
 
 def all_controls(experiments: Sequence[Experiment]) -> list[ControlPlan]:
     """The controls of all experiments of a study: they depend on no budget."""
-    places = {one.place: one for one in experiments}.values()
-    return [plan for one in places for plan in one.control_plans]
+    cells = {one.cell: one for one in experiments}.values()
+    return [plan for one in cells for plan in one.control_plans]
 
 
 class _EnoughSeen(BaseException):

@@ -32,7 +32,7 @@ from rlprompt.tasks.completed import as_task
 from rlprompt.tasks.fitting import check_room, fitted
 
 # Task, split seed and model, by their names in a study.
-Place = tuple[str, int | None, str]
+Cell = tuple[str, int | None, str]
 
 
 class ExperimentError(ValueError):
@@ -162,7 +162,7 @@ class Experiment:
         return self.task_title or self.task.name
 
     @property
-    def place(self) -> Place:
+    def cell(self) -> Cell:
         """Its task, split and model: what no budget makes a difference to."""
         return (self.task_name, self.split_seed, self.lm.name)
 
@@ -241,14 +241,14 @@ def headed(experiments: Sequence[Experiment]) -> dict[str, Experiment]:
 def _tell_apart(experiments: Sequence[Experiment]) -> None:
     """Refuse two contents of one name, for reports, and of one fingerprint, for the store."""
     check_draws((one.task_name, one.split_seed, one.task) for one in experiments)
-    tasks: dict[Place, str] = {}
+    tasks: dict[Cell, str] = {}
     models: dict[str, str] = {}
     examples: dict[str, str] = {}
     for experiment in experiments:
         task, lm = experiment.task, experiment.lm
         content = f"{task.fingerprint} {task.splits.digest}"
         # Label words that a model finds are its own.
-        if tasks.setdefault(experiment.place, content) != content:
+        if tasks.setdefault(experiment.cell, content) != content:
             raise ValueError(
                 f"two tasks are called {experiment.task_name}; give each its own name, with a "
                 "mapping of names under `tasks:`"

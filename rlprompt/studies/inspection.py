@@ -118,7 +118,7 @@ def best(store: Store, name: str, count: int) -> list[LedgerEntry]:
     return [entry for *_, entry in ranked]
 
 
-def export(store: Store, path: Path) -> int:
+def write_ledger(store: Store, path: Path) -> int:
     """Write the ledger of all runs: CSV or Parquet for a data frame, or JSON lines.
 
     A prompt that was scored on some train examples has their places in `examples`, and a `reward`,
@@ -145,7 +145,7 @@ def export(store: Store, path: Path) -> int:
 
 
 def records(store: Store) -> Iterator[dict[str, Any]]:
-    """The ledger of all runs, a record a prompt, as `export` writes them."""
+    """The ledger of all runs, a record a prompt, as `write_ledger` writes them."""
     for run in store.runs():
         highest: float | None = None
         for i, entry in enumerate(ledger(store, run.name)):

@@ -7,10 +7,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import pydantic
 
+from rlprompt._utils.assets import AssetError
 from rlprompt._utils.suggest import reason
 from rlprompt._utils.text import visible
 from rlprompt.config.registry import import_task, load, make_optimiser, make_task, settings_of
@@ -31,8 +33,9 @@ from rlprompt.config.tasks import (
     parse_task,
 )
 from rlprompt.config.titles import titles
+from rlprompt.export.export import export_prompt
 from rlprompt.export.facts import same_weights
-from rlprompt.export.folder import load_prompt
+from rlprompt.export.folder import ExportedPrompt, load_prompt
 from rlprompt.models.fingerprint import loading, told_by_server
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import ModelPool, PooledLM
@@ -42,9 +45,9 @@ from rlprompt.models.served.lm import ServedLM
 from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser
-from rlprompt.search.result import SOFT_MARK
+from rlprompt.search.result import SOFT_MARK, Result
 from rlprompt.search.selection import Selection
-from rlprompt.store.store import Store
+from rlprompt.store.store import Store, StoredRun
 from rlprompt.studies.controls import written_by_hand
 from rlprompt.studies.experiment import Experiment, check_draws
 from rlprompt.studies.references import Reference, make_reference
@@ -117,7 +120,7 @@ def load_experiments(
             task = settle(loaded.section, loaded.task, lm, at_most)
             for budget in config.all_budgets:
                 with _naming(config, f"{loaded.heading}, {model}, {budget} rows"):
-                    experiment = _load_cell(
+                    experiment = _make_experiment(
                         config,
                         optimisers,
                         own,
@@ -169,7 +172,7 @@ def _loaded(config: Config) -> list[_Loaded]:
     return tasks
 
 
-def _load_cell(
+def _make_experiment(
     config: Config,
     optimisers: Mapping[str, Optimiser[Any]],
     own: Mapping[str, PromptConfig],
@@ -347,6 +350,33 @@ def model_found_on(
     if isinstance(lm, ServedLM):
         lm.keep_answers(store.requests.looked_up())
     return lm
+
+
+def write_best(
+    store: Store, run: StoredRun, folder: Path, lm: FrozenLM
+) -> tuple[ExportedPrompt, str]:
+    """Export the picked prompt of a finished run; also why its task cannot be had, or ""."""
+    assert run.result is not None
+    task, problem = _task_of(store, run.result, lm)
+    return export_prompt(run.result, folder, lm, task, run=run.name), problem
+
+
+def _task_of(store: Store, result: Result, lm: FrozenLM) -> tuple[Task | None, str]:
+    """The task of a result, or None and why it cannot be had."""
+    config = store.spec.get("config")
+    if not config:
+        return None, "the study was not made from an experiment file"
+    problem = f"task {result.task} has changed since the prompt was found"
+    try:
+        made = config_from_json(config)
+        at_most = longest(made)
+        for _, _, section in made.split_tasks:
+            task = settle(section, load_task(section), lm, at_most)
+            if task.fingerprint == result.task_fingerprint:
+                return task, ""
+    except (ValueError, OSError, AssetError) as error:
+        problem = f"task {result.task} cannot be loaded ({error})"
+    return None, problem
 
 
 def load_model(section: ModelConfig, device: str, dtype: str) -> FrozenLM:

@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 
 from rlprompt._utils.seeding import of_data
 from rlprompt.config.registry import make
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.merging import merge_obstacle
 from rlprompt.models.weights import is_spread, stays_as_loaded

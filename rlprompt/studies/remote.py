@@ -27,8 +27,8 @@ from rlprompt.search.memo import Memo, Question, V
 from rlprompt.search.result import Result
 from rlprompt.store.changes import differences
 from rlprompt.store.database import StoreError
-from rlprompt.studies.environment import here
 from rlprompt.studies.planned_search import PlannedSearch
+from rlprompt.studies.provenance import here
 from rlprompt.studies.search_queue import SearchQueue
 
 
@@ -109,7 +109,7 @@ class StudyServer:
             worker: Its number.
             model: Fingerprint of the model that it has loaded, or ""; what needs no other is
                 preferred.
-            environment: What it runs on (`environment.here`).
+            environment: What it runs on (`provenance.here`).
 
         Returns:
             A number for its questions, and the search; None where nothing is left to begin.

@@ -19,14 +19,19 @@ from rlprompt.store.changes import SOURCE
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE, Store, StoredRun
 from rlprompt.store.summary import ReferenceEntry
-from rlprompt.studies.baselines import Controls, controls_of, score_controls, train_references
 from rlprompt.studies.comparison import Comparison, Run, Section
-from rlprompt.studies.environment import provenance
+from rlprompt.studies.controls_and_references import (
+    Controls,
+    controls_of,
+    score_controls,
+    train_references,
+)
 from rlprompt.studies.experiment import Experiment, ExperimentError, headed, searches, short_names
 from rlprompt.studies.folder import claimed, write
 from rlprompt.studies.loading import load_experiments
 from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.progress import Progress, in_notebook
+from rlprompt.studies.provenance import provenance
 from rlprompt.studies.ray_cluster import Ray, searched
 from rlprompt.studies.search_queue import SearchQueue
 from rlprompt.studies.trackers import Silent, Watcher
@@ -246,7 +251,7 @@ def load_again(config: Config, out: Path) -> list[Experiment]:
     return load_experiments(config, dtypes, begun=begun)
 
 
-def with_random(config: Config, out: Path) -> Config:
+def with_control(config: Config, out: Path) -> Config:
     """The config with random search in it, unless the study in `out` was begun without.
 
     Raises:
@@ -300,8 +305,8 @@ def _sections(
     """A section for each experiment, by heading, in order."""
     for heading, experiment in experiments.items():
         own = tuple(run for run in runs if run.search.heading == heading)
-        place = experiment.place
-        trained = tuple(one for one in references if (one.task, one.split_seed, one.model) == place)
+        cell = experiment.cell
+        trained = tuple(one for one in references if (one.task, one.split_seed, one.model) == cell)
         yield Section(experiment, controls_of(experiment, controls), own, heading, trained)
 
 

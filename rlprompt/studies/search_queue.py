@@ -23,8 +23,8 @@ from rlprompt.store.database import StoreError
 from rlprompt.store.heartbeat import Heartbeat
 from rlprompt.store.shared_cache import Cache, SharedMemo
 from rlprompt.store.store import FILE, Store
-from rlprompt.studies.environment import here
 from rlprompt.studies.planned_search import PlannedSearch
+from rlprompt.studies.provenance import here
 
 logger = logging.getLogger(__name__)
 

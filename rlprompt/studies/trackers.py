@@ -78,6 +78,10 @@ class Several:
 class TensorBoard:
     """Event files for TensorBoard, a folder a search.
 
+    ```python
+    compare(experiments, out, watcher=TensorBoard(out / "tensorboard"))
+    ```
+
     Args:
         folder: Where the folders go.
 
@@ -115,6 +119,10 @@ class TensorBoard:
 
 class WeightsAndBiases:
     """Runs on Weights & Biases, or whatever has its `init`.
+
+    ```python
+    compare(experiments, out, watcher=WeightsAndBiases("my-prompts"))
+    ```
 
     Args:
         project: The project's name there; one group of runs.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlprompt._utils.seeding import seeded
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.merging import merged_copy
 from rlprompt.models.plain import logits_at
@@ -224,7 +224,7 @@ def class_scores(
     texts = [around[e] + stem for e, stem in fed]
     logs = torch.zeros(len(reads), device=lm.device)
     padded = PADDED if lm.device.type == "cpu" else None
-    for rows in _passes([len(text) for text in texts], padded, lm.borders):
+    for rows in _passes([len(text) for text in texts], padded, lm.rope_limits):
         of_row = {row: i for i, row in enumerate(rows)}
         which = [i for i, (row, _, _) in enumerate(reads) if row in of_row]
         asked = [(of_row[reads[i][0]], *reads[i][1:]) for i in which]
@@ -237,17 +237,17 @@ def class_scores(
 
 
 def _passes(
-    lengths: Sequence[int], padded: int | None, borders: Sequence[int] = ()
+    lengths: Sequence[int], padded: int | None, rope_limits: Sequence[int] = ()
 ) -> Iterator[list[int]]:
     """Rows that go together, longest first, with at most that much padding where it is told.
 
-    None goes with one on the other side of a border.
+    None goes with one on the other side of a limit.
     """
     part: list[int] = []
     padding = 0
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         more = lengths[part[0]] - lengths[row] if part else 0
-        sides = {bisect_left(borders, lengths[one]) for one in (*part[:1], row)}
+        sides = {bisect_left(rope_limits, lengths[one]) for one in (*part[:1], row)}
         if len(sides) > 1 or (padded is not None and padding + more > padded):
             yield part
             part, padding, more = [], 0, 0

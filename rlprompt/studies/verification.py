@@ -68,8 +68,8 @@ class Gap(NamedTuple):
     """A difference between what is stored and what is computed today.
 
     Attributes:
-        size: Of it.
-        tolerance: What rounding may make there.
+        size: Absolute difference, in the reward's units.
+        tolerance: What rounding may make of it there, in the same units.
         where: What differs, in words.
     """
 

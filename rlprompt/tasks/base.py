@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt._utils.notebook import by_key, card, filled
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.tasks.prior import Prior, needs_prior
 from rlprompt.tasks.showing import Showing
@@ -57,7 +57,7 @@ class Measured(NamedTuple):
 class InContextExamples(NamedTuple):
     """Train examples with their answers, for the control that shows them before every text.
 
-    >>> from rlprompt.data.load import Splits
+    >>> from rlprompt.data.examples import Splits
     >>> from rlprompt.tasks import ClassificationTask
     >>> from rlprompt.template import Template
     >>> few = tuple(Example({"text": text}, text) for text in ("bad", "good"))

@@ -37,7 +37,7 @@ class _Completed(Task):
 def as_task(task: Any) -> Task:
     """A task with all of `Task`: itself, or an object with the defaults for what it lacks.
 
-    >>> from rlprompt.data.load import Example, Splits
+    >>> from rlprompt.data.examples import Example, Splits
     >>> class Short:
     ...     name, fingerprint = "short", "short 1"
     ...     splits = Splits(*[(Example({"text": text}, ""),) for text in ("one", "two", "three")])

@@ -25,7 +25,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.tasks.base import Measured, Task, members
@@ -119,7 +119,7 @@ class CompressionTask(Task):
         return self.task.class_prior(lm, self.shortened(lm, prompt))
 
     def log_priors(self, lm: FrozenLM, prompts: Sequence[Prompt]) -> Floats:
-        """As the other task, of the prompts without blanks."""
+        """As the other task, of the prompts without blanks: (P, C) nats."""
         return self.task.log_priors(lm, self._short(lm, prompts))
 
     def knowing(self, lm: FrozenLM, prompts: Sequence[Prompt], priors: Floats) -> Self:

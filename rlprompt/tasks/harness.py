@@ -50,8 +50,8 @@ def from_harness(
         reward: As for `MultipleChoiceTask` or `GenerationTask`; left out, `cross_entropy`, or the
             first metric that the task names, with its settings and an answer at a time; its
             `exact_match` is `strict_match` here.
-        metric: As there; of options `acc` where nothing is said.
-        select_by: As there.
+        metric: As for these tasks; of options `acc` where nothing is said.
+        select_by: By what a prompt is picked on dev: its `reward`, or the `metric`.
         hand_prompt: A prompt written by hand; left out, the task's own `description`.
         max_new_tokens: Tokens that are written at the most; left out, as the task says.
         **draw: What is drawn of the data (`DrawSettings`), train and dev from its first documents.

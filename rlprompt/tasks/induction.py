@@ -19,7 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rlprompt.data.load import Example, few_shot
+from rlprompt.data.examples import Example
+from rlprompt.data.few_shot import few_shot
 from rlprompt.tasks import induction_data
 from rlprompt.tasks.generation import GenerationTask, MetricSettings
 from rlprompt.tasks.induction_data import Fact

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.data.values import class_name
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt

@@ -9,13 +9,14 @@ answer has the same score. It is G-Eval's reading of a judge by the probabilitie
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM, living
 from rlprompt.prompt import TokenPrompt
-from rlprompt.tasks.judges import asked
 from rlprompt.template import Query, Template
 
 OUTPUT, REFERENCE = "output", "reference"
@@ -134,6 +135,30 @@ class LMJudge:
             texts = {**example.fields, OUTPUT: output, REFERENCE: " or ".join(example.references)}
             questions.append(tuple((n, texts[n]) for n in names) if output.strip() else ())
         return questions
+
+
+def verbalised(
+    lm: FrozenLM, template: Template, words: Sequence[str], texts: Sequence[Mapping[str, str]]
+) -> Tensor:
+    """Probability that the first word follows, and none of the others, (n,) float32 in [0, 1].
+
+    Args:
+        lm: The model.
+        template: Where texts go, and where a prompt would, which is left empty.
+        words: The words to choose from.
+        texts: (n,) of them, a text for each field of the template.
+    """
+    queries = asked(lm, template, words, texts)
+    return lm.score([TokenPrompt()], queries, over="candidates")[0].softmax(-1)[:, 0]
+
+
+def asked(
+    lm: FrozenLM, template: Template, words: Sequence[str], texts: Sequence[Mapping[str, str]]
+) -> list[Query]:
+    """What a model is asked in `verbalised`, (n,) with a candidate for each word."""
+    own = template.on(lm)
+    candidates = [own.answer_ids(lm, own.answer_text(word, lm.kind)) for word in words]
+    return [own.query(text, lm, candidates) for text in texts]
 
 
 # The answers to some prompts are judged, and then what was read is counted.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.template import SEPARATOR, Template
 
 # Demonstrations at most, or one a class where there are more classes. They are read anew for every
@@ -16,7 +16,7 @@ MOST_SHOTS = 16
 class Showing:
     """What of train a prompt may show, and how that reads: by default nothing.
 
-    >>> from rlprompt.data.load import Splits
+    >>> from rlprompt.data.examples import Splits
     >>> from rlprompt.tasks import ClassificationTask
     >>> splits = Splits(*[(Example({"text": text}, "good"),) for text in ("fun", "sad", "odd")])
     >>> words = {"bad": "bad", "good": "good"}

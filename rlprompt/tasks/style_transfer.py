@@ -36,7 +36,8 @@ from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
 from rlprompt.tasks.base import Measured
-from rlprompt.tasks.judges import SentenceEncoder, StyleClassifier, verbalised
+from rlprompt.tasks.lm_judge import verbalised
+from rlprompt.tasks.style_models import SentenceEncoder, StyleClassifier
 from rlprompt.tasks.templated import TemplateTask
 from rlprompt.template import Template, TemplateText
 from rlprompt.types import Floats, Outputs

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.data.examples import Example
-from rlprompt.data.reading import MissingColumnError
+from rlprompt.data.row_to_example import MissingColumnError
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.tasks.base import Task, variant

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Self
 
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.prompt import Prompt, TokenPrompt
 
 if TYPE_CHECKING:

@@ -238,8 +238,8 @@ class TransferScores:
 
     Attributes:
         evaluator: Computes what is new, and counts it: prompts on test that had not been there.
-        lowest: Reward on an example of those so far.
-        highest: The same.
+        lowest: Lowest reward on an example so far.
+        highest: Highest reward on an example so far.
     """
 
     def __init__(self, task: Task, lm: FrozenLM, store: Store, read_only: bool = False) -> None:

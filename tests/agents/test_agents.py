@@ -17,7 +17,7 @@ from rlprompt.agents.grow import Grow
 from rlprompt.agents.ppo import PPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.allocation import halve
@@ -367,15 +367,15 @@ def test_soft_prompt_tuning_steps_by_its_learning_rate_whatever_the_rewards_scal
     ("make", "settings", "message"),
     [
         (RandomSearch, {"batch": 0}, "batch is 1 or more"),
-        (Greedy, {"pool": 0}, r"in \(0, 1\]"),
-        (Greedy, {"pool": 1.5}, r"in \(0, 1\]"),
+        (Greedy, {"pool": 0}, "pool is a share above 0 and up to 1, got 0"),
+        (Greedy, {"pool": 1.5}, "pool is a share above 0 and up to 1, got 1.5"),
         (Greedy, {"batch": 0}, "batch is 1 or more"),
         (Grow, {"words": 1}, "2 or more"),
         (Grow, {"beam": 0}, "1 or more"),
-        (Grow, {"first": 1}, r"in \(0, 1\)"),
-        (Grow, {"share": 0}, r"in \(0, 1\]"),
+        (Grow, {"first": 1}, "first is a share above 0 and below 1, got 1"),
+        (Grow, {"share": 0}, "share is a share above 0 and up to 1, got 0"),
         (CMAES, {"dimension": 1}, "2 or more"),
-        (CMAES, {"population": 3}, "4 prompts or more"),
+        (CMAES, {"population": 3}, "population is 4 or more, got 3"),
         (CMAES, {"alpha": 0}, "above 0"),
         (SoftPromptTuning, {"learning_rate": float("nan")}, "above 0"),
         (SoftPromptTuning, {"weight_decay": -1}, "0 or more"),

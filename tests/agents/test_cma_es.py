@@ -93,9 +93,9 @@ def test_by_budget_it_passes_the_check_that_others_can_run() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dimension": 1}, "dimension is 2 or more, or None for one by the budget, got 1"),
-        ({"dimension": 0}, "dimension is 2 or more, or None for one by the budget, got 0"),
-        ({"population": 3}, "4 prompts or more, or None for one by the dimension, got 3"),
+        ({"dimension": 1}, "dimension is 2 or more, got 1"),
+        ({"dimension": 0}, "dimension is 2 or more, got 0"),
+        ({"population": 3}, "population is 4 or more, got 3"),
         ({"alpha": 0}, "above 0"),
         ({"basis": "words"}, "basis is 'words'; give gaussian or tokens"),
     ],

@@ -13,7 +13,7 @@ from synthetic import HiddenTexts
 from tiny import tiny_lm
 
 from rlprompt.agents.demonstrations import Demonstrations, judged
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, TextPrompt
 from rlprompt.search.allocation import race_winners
@@ -74,7 +74,7 @@ class TestWinners:
         incumbent, rival, worse = (TextPrompt(name) for name in ("shows 0", "shows 1", "shows 2"))
         places: dict[Prompt, int] = {incumbent: 0, rival: 1, worse: 2}
 
-        def judge(prompts: Sequence[Prompt], rewards: Floats, at: Sequence[int]) -> Floats:
+        def criterion(prompts: Sequence[Prompt], rewards: Floats, at: Sequence[int]) -> Floats:
             return judged(rewards, np.array([np.isin(at, places[one]) for one in prompts]))
 
         # Whoever shows an example is told, which is worth 9; the rival is better by 1.
@@ -82,14 +82,14 @@ class TestWinners:
         stayed = Evaluation(
             (worse, rival), np.array([[0.0, 8.0, 17.0, 8.0], [1.0, 18.0, 9.0, 9.0]])
         )
-        assert judge(best.prompts, best.per_example, range(4)).mean() == 8
+        assert criterion(best.prompts, best.per_example, range(4)).mean() == 8
         # Together: to those that do not show them they are worth 1/2, 8, 8 1/2 and 8 1/3. The rival
         # is better than that by (1/2 + 1/2 + 2/3) / 3 = 5/9, the incumbent worse by
         # (0 + 1/2 + 1/3) / 3 = 5/18: what they show counts 8 5/9, and 2/9.
-        found = race_winners(best, stayed, judge=judge)
+        found = race_winners(best, stayed, criterion=criterion)
         assert found.prompts == (rival, worse)
         assert found.per_example.tolist() == [[1.0, 18.0, 9.0, 9.0], [0.0, 8.0, 17.0, 8.0]]
-        every = judge(
+        every = criterion(
             (incumbent, *stayed.prompts),
             np.vstack([best.per_example, stayed.per_example]),
             range(4),

@@ -12,6 +12,7 @@ from synthetic import N_EXAMPLES, HiddenVectors
 from tiny import tiny_lm
 
 from rlprompt.agents.differential_evolution import DifferentialEvolution
+from rlprompt.agents.random_soft import RandomSoft
 from rlprompt.check.optimiser import check_optimiser
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
@@ -67,6 +68,18 @@ def test_it_climbs(seed: int) -> None:
     assert np.mean(rewards[-75:]) > np.mean(rewards[:10]) + 0.3
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_it_finds_better_prompts_than_random_vectors_at_the_same_cost(seed: int) -> None:
+    rows, task = 300 * N_EXAMPLES, HiddenVectors(seed=seed)
+    evolved, drawn = (
+        search(task, tiny_lm(), one, rows, seed=seed)
+        for one in (DifferentialEvolution(), RandomSoft())
+    )
+    assert evolved.rows == drawn.rows == rows
+    assert evolved.mean_reward > drawn.mean_reward + 0.1
+    assert evolved.trace[-1][1] > drawn.trace[-1][1] + 0.05
+
+
 def test_the_same_rewards_are_no_reason_to_end() -> None:
     found = search(HiddenVectors(flat=True), tiny_lm(), DifferentialEvolution(), 95 * N_EXAMPLES)
     assert found.n_prompts == 95
@@ -89,8 +102,8 @@ def test_an_error_of_the_task_is_told_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"population": 4}, "population is 5 prompts or more, got 4"),
-        ({"dimension": 0}, "dimension is 1 or more, or None for one by the budget, got 0"),
+        ({"population": 4}, "population is 5 or more, got 4"),
+        ({"dimension": 0}, "dimension is 1 or more, got 0"),
         ({"alpha": float("nan")}, "alpha is above 0, got nan"),
     ],
 )

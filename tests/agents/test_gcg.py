@@ -17,7 +17,7 @@ from rlprompt.agents.gcg import GCG
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.shared.shortlist import shortlist
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.budget import Budget

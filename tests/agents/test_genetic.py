@@ -19,7 +19,7 @@ from rlprompt.agents.genetic import Genetic, entropy_of
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.shared.breeding import crossed, edited, founders, winner
 from rlprompt.agents.shared.continuation import continued
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.budget import Budget
@@ -275,8 +275,8 @@ def test_what_is_chosen_among_classes_is_counted() -> None:
         ({"tournament": 0}, "tournament is 1 or more, got 0"),
         ({"mutation": 0.0}, "mutation is above 0, got 0.0"),
         ({"mutation": float("nan")}, "above 0, got nan"),
-        ({"guided": 1.5}, "guided is a share, 0 to 1, got 1.5"),
-        ({"guided": float("nan")}, "guided is a share, 0 to 1, got nan"),
+        ({"guided": 1.5}, "guided is a share from 0 up to 1, got 1.5"),
+        ({"guided": float("nan")}, "guided is a share from 0 up to 1, got nan"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -21,7 +21,7 @@ from rlprompt.agents.instructions import Instructions
 from rlprompt.agents.shared.proposer import Proposer
 from rlprompt.agents.shared.requests import Shown
 from rlprompt.config.registry import make_optimiser
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, TextPrompt
 from rlprompt.search.budget import Budget

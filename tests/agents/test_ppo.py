@@ -19,9 +19,10 @@ from rlprompt.agents.cma_es import CMAES
 from rlprompt.agents.differential_evolution import DifferentialEvolution
 from rlprompt.agents.policies.stopping import STOP
 from rlprompt.agents.policies.token_policy import TokenPolicy
-from rlprompt.agents.policies.token_proposal import Position, Proposal, truncated
+from rlprompt.agents.policies.token_proposal import Proposal, truncated
 from rlprompt.agents.policies.token_tilt import StoppingTilt, Tilt, principal_components
 from rlprompt.agents.policies.training import Relative
+from rlprompt.agents.policies.written import Position
 from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.random_soft import RandomSoft
@@ -372,7 +373,7 @@ def test_rewards_are_relative_to_the_rollout_and_scaled_by_all_so_far() -> None:
         (PPO, {"clip": -1}, "clip is above 0"),
         (PPO, {"entropy": 0}, "entropy is above 0"),
         (PPO, {"top_k": 0}, "top_k is 1 or more"),
-        (PPO, {"top_p": 1.1}, "top_p is above 0 and up to 1"),
+        (PPO, {"top_p": 1.1}, "top_p is a share above 0 and up to 1"),
         (PPO, {"fresh": 1}, "fresh is a share above 0 and below 1"),
         (RandomSoft, {"alpha": 0}, "alpha is above 0"),
         (RandomSoft, {"batch": 0}, "batch is 1 or more"),

@@ -333,7 +333,9 @@ def test_a_rollout_that_earns_nothing_is_below_one_that_did() -> None:
 
 
 OWN = """
+from gymnasium.spaces import Box
 from stable_baselines3 import A2C, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 class Eager(A2C):
     def __init__(self, *args, eagerness=1, **kwargs):
@@ -343,8 +345,19 @@ class Idle(A2C):
     def learn(self, *args, **kwargs):
         return self
 
-class Numbers(SAC):
+class Actor(SAC):
     pass
+
+class Numbers(BaseAlgorithm):
+    def __init__(self, policy, env, learning_rate=0.1, policy_kwargs=None):
+        policy = SAC.policy_aliases["MlpPolicy"]
+        super().__init__(policy, env, learning_rate, supported_action_spaces=(Box,))
+
+    def _setup_model(self):
+        pass
+
+    def learn(self, *args, **kwargs):
+        return self
 
 number = 3
 """
@@ -366,6 +379,13 @@ def test_an_algorithm_of_ones_own_is_named_by_its_place(own: str) -> None:
 def test_one_that_scores_nothing_ends(own: str) -> None:
     found = search(HiddenWords(), tiny_lm(), RL(f"{own}:Idle"), 12 * N_EXAMPLES, length=2)
     assert (found.status, found.n_prompts) == ("finished", 0)
+
+
+def test_one_that_is_made_from_an_algorithm_for_numbers_chooses_no_tokens(own: str) -> None:
+    with pytest.raises(ValueError, match=r"own\.py:Actor is SAC, which chooses numbers and no tok"):
+        RL(f"{own}:Actor")
+    with pytest.raises(ValueError, match="is DQN, which chooses one of a list and no numbers"):
+        SoftRL("stable_baselines3.dqn:DQN")
 
 
 @pytest.mark.parametrize("environment", ["tokens", "edits"])
@@ -395,7 +415,7 @@ def test_one_of_another_package_that_chooses_numbers_is_refused_unpaid(
             "SAC chooses numbers and no tokens; the optimiser rl-soft has",
         ),
         (RL, {"algorithm": "no.such:A2C"}, "there is no module 'no.such'"),
-        (RL, {"algorithm": "numpy:ndarray"}, "numpy:ndarray is no algorithm of Stable-Baselines3"),
+        (RL, {"algorithm": "numpy:ndarray"}, "numpy:ndarray is no Stable-Baselines3 algorithm"),
         (
             SoftRL,
             {"algorithm": "DQN"},
@@ -410,7 +430,7 @@ def test_one_of_another_package_that_chooses_numbers_is_refused_unpaid(
         (RL, {"settings": {"n_steps": 3.5}}, "A2C: n_steps must be a whole number, got 3.5"),
         (RL, {"settings": {"learning_rate": 0}}, "A2C: learning_rate is above 0, got 0"),
         (RL, {"settings": {"learning_rate": "1e-3"}}, "A2C: learning_rate must be a number, got"),
-        (RL, {"settings": {"gamma": 2}}, "A2C: gamma is a share, 0 to 1, got 2"),
+        (RL, {"settings": {"gamma": 2}}, "A2C: gamma is a share from 0 up to 1, got 2"),
         (RL, {"settings": {"policy_kwargs": 3}}, "A2C: policy_kwargs must be keys with values"),
         (RL, DQN | {"settings": {"train_freq": 0}}, "DQN: train_freq is 1 or more, got 0"),
         (

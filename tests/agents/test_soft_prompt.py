@@ -18,7 +18,7 @@ from tiny import tiny_lm
 from rlprompt.agents.shared.ascent import POINTS
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.check.optimiser import check_optimiser
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, SoftPrompt
 from rlprompt.search.budget import Budget
@@ -273,8 +273,8 @@ def test_a_search_on_parts_of_the_examples_that_was_cut_goes_on(tmp_path: Path) 
         ({"weight_decay": -1}, "0 or more"),
         ({"batch": 0}, "1 example or more, or None for all, got 0"),
         ({"loss": "accuracy"}, "loss is 'accuracy'; give reward or cross_entropy"),
-        ({"average": 1.0}, "above 0 and below 1, or None, got 1.0"),
-        ({"average": 0.0}, "above 0 and below 1, or None, got 0.0"),
+        ({"average": 1.0}, "average is a share above 0 and below 1, got 1.0"),
+        ({"average": 0.0}, "average is a share above 0 and below 1, got 0.0"),
         ({"restarts": 0}, "1 way up or more, or None for one, got 0"),
         ({"pull": 0.0}, "above 0 and at most 1 / learning_rate = 10, or None, got 0.0"),
         ({"pull": 11.0}, "above 0 and at most 1 / learning_rate = 10, or None, got 11.0"),

@@ -429,7 +429,7 @@ def test_a_model_that_does_not_write_is_refused_before_anything_is_paid(kind: Ti
         ({"scale": 0.0}, r"scale is above 0, got 0\.0"),
         ({"learning_rate": 0.0}, r"learning_rate is above 0, got 0\.0"),
         ({"learning_rate": math.nan}, "learning_rate is above 0, got nan"),
-        ({"target_rate": 1.5}, r"target_rate is above 0 and up to 1, got 1\.5"),
+        ({"target_rate": 1.5}, r"target_rate is a share above 0 and up to 1, got 1\.5"),
         ({"steps": 0}, "steps is 1 or more, got 0"),
         ({"greedy_every": 0}, "greedy_every is 1 or more, got 0"),
     ],

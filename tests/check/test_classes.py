@@ -15,7 +15,7 @@ from tiny import tiny_lm
 from rlprompt.check.classes import check_classes, foresight, largest_class, rank_interval
 from rlprompt.check.report import Finding
 from rlprompt.check.task import check_task
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.tasks.base import Measured
 from rlprompt.tasks.compression import CompressionTask
 

@@ -11,7 +11,7 @@ from tiny import tiny_lm
 
 from rlprompt.check.patience import Patience
 from rlprompt.check.task import check_task
-from rlprompt.data.load import Splits
+from rlprompt.data.examples import Splits
 
 SPLITS = Splits(split("train", 16), split("dev", 8), split("test", 400))
 SLOW = SlowTask(SPLITS)

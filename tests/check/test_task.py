@@ -14,7 +14,7 @@ from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 from rlprompt._utils.seeding import random_states
 from rlprompt.check import task as check
 from rlprompt.check.task import check_task
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.function import FunctionTask

@@ -60,7 +60,7 @@ def test_a_narrow_terminal_leaves_out_what_it_costs() -> None:
 
 def test_a_notice_is_shown_once_whatever_a_library_hangs_on_the_root_logger() -> None:
     def notice(text: str) -> None:
-        logging.getLogger("rlprompt.studies.baselines").info(text)
+        logging.getLogger("rlprompt.studies.controls_and_references").info(text)
         logging.getLogger("rlprompt.search.space").warning(text)
 
     twice, root = io.StringIO(), logging.getLogger()

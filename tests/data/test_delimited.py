@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlprompt.data.examples import Splits
-from rlprompt.data.files import read_table
 from rlprompt.data.load import load_splits
+from rlprompt.data.read_table import read_table
 
 CLASSES = ("bad", "good")
 TEXTS = [

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlprompt.data.load import Example, Splits, load_splits
+from rlprompt.data.examples import Example, Splits
+from rlprompt.data.load import load_splits
 
 LABELS = ("bad", "good")
 NUMBERS = {"0": "bad", "1": "good"}

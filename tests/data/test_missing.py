@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlprompt.data.load import Example, load_splits
+from rlprompt.data.examples import Example
+from rlprompt.data.load import load_splits
 
 CLASSES = ("bad", "good")
 ROWS: list[dict[str, Any]] = [{"text": f"t {i}", "label": CLASSES[i % 2]} for i in range(12)]

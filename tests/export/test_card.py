@@ -21,7 +21,7 @@ from markdown_it import MarkdownIt
 from spellings import spelling_lm
 from tiny import TinyKind
 
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.export.card import card, fenced
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt

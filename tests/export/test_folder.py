@@ -15,7 +15,7 @@ import torch
 from exports import TOKENS, WORDS, class_task, export, result, soft, writing_task
 from tiny import KINDS, TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.export.export import UNKNOWN_LICENCE, export_prompt, licence, pick_run
 from rlprompt.export.facts import check_model
 from rlprompt.export.folder import ExportedPrompt, load_prompt

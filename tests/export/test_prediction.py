@@ -19,7 +19,7 @@ from tiny import tiny_lm, tiny_model, tiny_tokenizer
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.data.examples import Columns, Splits
-from rlprompt.data.rows import Rows
+from rlprompt.data.rows_to_answer import Rows
 from rlprompt.export.export import export_prompt
 from rlprompt.export.folder import ExportedPrompt, load_prompt
 from rlprompt.export.prediction import BATCH, BadRowsError, Prediction
@@ -233,7 +233,7 @@ class _Counted(dict[str, Any]):
 def test_no_more_than_a_few_batches_are_in_memory(
     tmp_path: Path, lm: FrozenLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlprompt.data.tables import RowTable
+    from rlprompt.data.row_table import RowTable
 
     found = export(tmp_path, lm)
     usage = found.facts.task.usage

@@ -12,7 +12,7 @@ import torch
 from exports import TOKENS, class_task, export, soft, writing_task
 from tiny import KINDS, TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.export.folder import ExportedPrompt, load_prompt
 from rlprompt.export.server import PromptServer
 from rlprompt.models.lm import FrozenLM

@@ -17,7 +17,7 @@ from rlprompt.models.conventions import model_kind
 from rlprompt.models.devices import pick_device
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
-from rlprompt.tasks.judges import SentenceEncoder, StyleClassifier
+from rlprompt.tasks.style_models import SentenceEncoder, StyleClassifier
 from rlprompt.template import Query
 
 

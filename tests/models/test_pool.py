@@ -9,7 +9,7 @@ import pytest
 from synthetic import examples
 from tiny import TinyKind, tiny_lm
 
-from rlprompt.data.load import Splits
+from rlprompt.data.examples import Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.prompt import SoftPrompt, TokenPrompt

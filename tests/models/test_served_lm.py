@@ -13,7 +13,7 @@ import pytest
 import torch
 from scripted_server import Script, says, serving, status
 
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.served.access import ServerError

@@ -13,7 +13,7 @@ import pytest
 from rlprompt import Budget, Experiment, Optimiser, Result, Study, compare
 from rlprompt.agents import Greedy, RandomSearch
 from rlprompt.check import ToyTask, toy_lm
-from rlprompt.studies.inspection import export
+from rlprompt.studies.inspection import write_ledger
 
 matplotlib.use("Agg")
 
@@ -51,7 +51,7 @@ def test_the_ledger_is_that_of_the_command(folder: Path, tmp_path: Path) -> None
 
     frame = Study(folder).ledger()
     with Store(folder / FILE, read_only=True) as store:
-        assert export(store, tmp_path / "ledger.csv") == len(frame)
+        assert write_ledger(store, tmp_path / "ledger.csv") == len(frame)
     assert frame["reward"].notna().any()
     assert sorted(frame["run"].unique()) == sorted(
         path.stem for path in (folder / "runs").glob("*.json")

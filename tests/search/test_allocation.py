@@ -14,7 +14,7 @@ from tiny import tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.check.toy import Call, ToyTask
-from rlprompt.data.load import Splits
+from rlprompt.data.examples import Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TextPrompt, TokenPrompt
 from rlprompt.search.allocation import halve, halving_cost, race, race_winners
@@ -120,22 +120,22 @@ def test_stages_that_do_not_rise_to_all_examples_are_refused(stages: tuple[float
 
 
 @pytest.mark.parametrize("add_up", [True, False])
-def test_a_judge_is_given_all_that_are_compared_in_one_call(add_up: bool) -> None:
+def test_a_criterion_is_given_all_that_are_compared_in_one_call(add_up: bool) -> None:
     """The incumbent comes first, with what it earned on the same examples."""
     target = objective(Noisy(scored_together=not add_up))
     seen = list[tuple[Sequence[Prompt], tuple[int, ...], int]]()
 
-    def judge(prompts: Sequence[Prompt], rewards: Floats, places: Sequence[int]) -> Floats:
+    def criterion(prompts: Sequence[Prompt], rewards: Floats, places: Sequence[int]) -> Floats:
         assert rewards.shape == (len(prompts), len(places))
         seen.append((prompts, tuple(places), len(prompts)))
         return -rewards
 
-    worst = halve(target, pool(), judge=judge)
+    worst = halve(target, pool(), criterion=criterion)
     assert [n for _, _, n in seen] == [30, 10, 4]
     assert worst.rewards.tolist() == sorted(worst.rewards)  # what they earned, the least first
     seen.clear()
     rivals = [TokenPrompt((i,)) for i in range(30, 34)]
-    race(target, worst, rivals, judge=judge)
+    race(target, worst, rivals, criterion=criterion)
     *looks, _ = seen  # the last puts those that stayed in order
     assert [places for _, places, _ in looks] == [target.order[: E // 4], target.order[: E // 2]]
     assert all(prompts[0] == worst.prompts[0] for prompts, _, _ in looks)

@@ -32,7 +32,7 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.rl import RL
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.agents.soft_q import SoftQ
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Pool, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.budget import Budget

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_lm
 
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.blocks import Block

@@ -16,7 +16,7 @@ from exports import class_task
 from fakes import FakeGradientTask, FakeTask, Remembered, fake_splits, number, timeless
 from tiny import tiny_lm
 
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.budget import Budget, Ledger

@@ -24,7 +24,7 @@ from stored_search import (
 from synthetic import N_EXAMPLES, SPLITS, HiddenVectors, HiddenWords
 from tiny import tiny_lm
 
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.memo import Answer, TrainQuestion

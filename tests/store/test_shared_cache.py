@@ -19,7 +19,7 @@ from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords, examples
 from tiny import tiny_lm
 
 import rlprompt.store.shared_cache
-from rlprompt.data.load import Splits
+from rlprompt.data.examples import Splits
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.memo import Answer, Question, TrainQuestion, V
 from rlprompt.search.result import Result

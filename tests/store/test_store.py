@@ -34,7 +34,7 @@ from synthetic import N_EXAMPLES, HiddenVectors, HiddenWords
 from tiny import tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.search.budget import Budget
@@ -42,9 +42,10 @@ from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.memo import Answer, Measurement, SplitQuestion, TrainQuestion
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
+from rlprompt.store.changes import differences
 from rlprompt.store.database import StoreError
-from rlprompt.store.store import Store, differences
-from rlprompt.studies.inspection import best, export, ledger
+from rlprompt.store.store import Store
+from rlprompt.studies.inspection import best, ledger, write_ledger
 from rlprompt.tasks.base import Task
 from rlprompt.types import Floats
 
@@ -83,7 +84,7 @@ def test_what_the_model_wrote_is_kept_and_found_again(path: Path, tmp_path: Path
                 tuple(written(prompt, N_EXAMPLES) for prompt in batch.prompts) for batch in batches
             ]
             lines = tmp_path / "ledger.jsonl"
-            assert export(store, lines) == result.n_prompts
+            assert write_ledger(store, lines) == result.n_prompts
     assert sum(counts) == result.n_prompts + 1  # the picked one's final score, once
     records = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
     assert [tuple(record["outputs"]) for record in records] == [
@@ -383,8 +384,8 @@ def test_a_cut_search_on_blocks_goes_on_and_pays_each_row_once(
         same(go_on(store, Blocks(asked=asked)), whole)
         state, entries = store.run("walk"), list(ledger(store, "walk"))
         lines, table = tmp_path / "ledger.jsonl", tmp_path / "ledger.csv"
-        export(store, lines)
-        export(store, table)
+        write_ledger(store, lines)
+        write_ledger(store, table)
         shown = best(store, "walk", 1)
     assert sum(asked) == whole.rows + N_EXAMPLES  # the picked one once more
     assert (state.used, state.n_prompts, state.strayed) == (whole.rows, whole.n_prompts, None)

@@ -16,7 +16,7 @@ from tiny import CONTEXT, tiny_lm
 
 from rlprompt.config.tasks import hand_prompts
 from rlprompt.config.yaml_file import load_config
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TokenPrompt
 from rlprompt.store.summary import BEST_WORD, CALIBRATED, EMPTY, HAND, IN_CONTEXT

@@ -13,7 +13,7 @@ from synthetic import HiddenWords
 from tiny import CONTEXT, tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.selection import Selection

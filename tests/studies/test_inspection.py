@@ -21,7 +21,15 @@ from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE
-from rlprompt.studies.inspection import best, export, is_left, ledger, state_line, state_of, studies
+from rlprompt.studies.inspection import (
+    best,
+    is_left,
+    ledger,
+    state_line,
+    state_of,
+    studies,
+    write_ledger,
+)
 from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.search_queue import SearchQueue
 from rlprompt.studies.verification import verify
@@ -92,7 +100,7 @@ def test_studies_are_found_and_what_is_broken_costs_no_other(
 
 
 def test_the_ledger_as_lines_says_what_was_best_so_far(queue: SearchQueue, tmp_path: Path) -> None:
-    assert export(queue.store, tmp_path / "ledger.jsonl") == N_PROMPTS
+    assert write_ledger(queue.store, tmp_path / "ledger.jsonl") == N_PROMPTS
     records = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
     assert [record["prompt"] for record in records] == list(range(N_PROMPTS))
     highest = np.maximum.accumulate([record["reward"] for record in records])
@@ -100,7 +108,7 @@ def test_the_ledger_as_lines_says_what_was_best_so_far(queue: SearchQueue, tmp_p
     told = [tiny_lm().decode(tuple(map(int, record["ids"].split()))) for record in records]
     assert [record["text"] for record in records] == told
     with pytest.raises(ValueError, match=r"does not end in .csv, .parquet or .jsonl"):
-        export(queue.store, tmp_path / "ledger.txt")
+        write_ledger(queue.store, tmp_path / "ledger.txt")
 
 
 def test_answers_that_hold_are_told_from_forged_ones(queue: SearchQueue) -> None:

@@ -18,7 +18,7 @@ from writers import Typewriter
 
 from rlprompt.check import ToyTask, check_task
 from rlprompt.config.registry import entries, make_optimiser
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.reports.html import write_page

@@ -22,7 +22,8 @@ from rlprompt.agents.play import Play
 from rlprompt.config.registry import entries, make_optimiser
 from rlprompt.search.budget import Budget
 from rlprompt.store.database import StoreError
-from rlprompt.store.store import FILE, SOURCE, Store, as_json
+from rlprompt.store.changes import SOURCE
+from rlprompt.store.store import FILE, Store, as_json
 from rlprompt.store.summary import read_summary
 from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.run import compare

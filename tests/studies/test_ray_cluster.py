@@ -91,7 +91,7 @@ class Letters:
 # A process for both searches, each of which would take seconds to be there.
 ALONE = {"address": "local", "workers": 1}
 BESIDE = """
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 
 SPLITS = Splits(*((Example({"text": f"{part} {i}"}, "a"),) for i, part in enumerate("xyz")))
 """

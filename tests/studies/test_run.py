@@ -16,7 +16,7 @@ from small_experiments import N_TRAIN, experiment, task
 from tiny import tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.reports.page import page_of
@@ -28,8 +28,8 @@ from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.store.store import FILE, Store
-from rlprompt.studies.baselines import score_controls
 from rlprompt.studies.comparison import Comparison, Run
+from rlprompt.studies.controls_and_references import score_controls
 from rlprompt.studies.experiment import ExperimentError
 from rlprompt.studies.folder import claimed
 from rlprompt.studies.planned_search import PlannedSearch
@@ -173,7 +173,7 @@ def test_versions_are_those_that_had_a_part_in_it(
         return summary(tmp_path)
 
     begun = found(0)
-    monkeypatch.setattr("rlprompt.studies.environment.version", lambda _: "99.9")
+    monkeypatch.setattr("rlprompt.studies.provenance.version", lambda _: "99.9")
     repeated = found(0)  # nothing was left to compute
     for key in ("started", "platform", "versions"):
         assert repeated[key] == begun[key]
@@ -181,7 +181,7 @@ def test_versions_are_those_that_had_a_part_in_it(
     assert more["started"] == begun["started"]
     assert more["versions"]["torch"] == f"{begun['versions']['torch']}, 99.9"
     assert more["versions"]["python"] == begun["versions"]["python"]
-    monkeypatch.setattr("rlprompt.studies.environment.version", lambda _: "100")
+    monkeypatch.setattr("rlprompt.studies.provenance.version", lambda _: "100")
     with Store(tmp_path / FILE) as store:
         score_controls([experiment(task=task(reward="accuracy"))], store)  # which it lacks
         assert [one["versions"]["torch"] for one in store.environments][1:] == ["99.9", "100"]

@@ -13,7 +13,7 @@ from small_experiments import ONLY, examples, experiment, task
 
 from rlprompt.cli.terminal import opening
 from rlprompt.config.yaml_file import load_config
-from rlprompt.data.load import Splits
+from rlprompt.data.examples import Splits
 from rlprompt.reports.page import page_of
 from rlprompt.reports.score_matrix import ScoreMatrix
 from rlprompt.reports.study_data import read_study

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from rlprompt._utils.seeding import of_data
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.budget import Budget

@@ -18,7 +18,7 @@ import torch
 from fakes import number
 from numpy.typing import NDArray
 
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.tasks.base import Measured, Task

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import HIDDEN
 
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.tasks.classification import ClassificationTask

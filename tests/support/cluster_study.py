@@ -21,7 +21,7 @@ from tiny import tiny_lm
 
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.ppo import PPO
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
 from rlprompt.search.budget import Budget

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.export.export import export_prompt
 from rlprompt.export.folder import ExportedPrompt
 from rlprompt.models.lm import FrozenLM

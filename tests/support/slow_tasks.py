@@ -11,7 +11,7 @@ import pytest
 from broken_tasks import GoodTask
 from numpy.typing import NDArray
 
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.types import Floats

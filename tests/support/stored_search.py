@@ -14,7 +14,7 @@ from optimisers import Climb, Walk
 from synthetic import N_EXAMPLES, SPLITS, HiddenWords, Synthetic, examples
 from tiny import tiny_lm
 
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt
 from rlprompt.search.optimiser import Optimiser

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tiny import tiny_lm
 
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.search.optimiser import Optimiser

@@ -8,7 +8,7 @@ from typing import Any
 from small_experiments import task
 from tiny import tiny_lm
 
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt
 from rlprompt.tasks.classification import ClassificationTask

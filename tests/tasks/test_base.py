@@ -15,7 +15,7 @@ from rlprompt import Budget, search
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.check.task import check_task
 from rlprompt.config.registry import checked_task
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.evaluation import Evaluator, evaluate

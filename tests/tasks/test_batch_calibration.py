@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.check.task import check_task
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TextPrompt, TokenPrompt
 from rlprompt.search import selection

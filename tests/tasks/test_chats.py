@@ -13,7 +13,7 @@ from exports import export
 from spellings import CHAT_TEMPLATE, plain_loglik, spelling_tokenizer
 from tiny import tiny_model
 
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.export.server import PromptServer
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import SoftPrompt, TokenPrompt

@@ -24,7 +24,7 @@ from tiny import TinyKind, tiny_lm
 
 from rlprompt.agents.gcg import GCG
 from rlprompt.agents.soft_prompt import SoftPromptTuning
-from rlprompt.data.load import Splits
+from rlprompt.data.examples import Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.budget import Budget

@@ -12,7 +12,7 @@ from tiny import HIDDEN, tiny_lm
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.ppo import PPO
 from rlprompt.agents.random_search import RandomSearch
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.search.optimiser import Optimiser

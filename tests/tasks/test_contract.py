@@ -12,7 +12,7 @@ import pytest
 from fakes import FakeGradientTask, FakeTask
 from tiny import HIDDEN, TinyKind, tiny_lm
 
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt

@@ -10,7 +10,7 @@ import pytest
 from fakes import fake_splits
 from tiny import tiny_lm
 
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.tasks.function import FunctionTask
 from rlprompt.tasks.reward_function import reward

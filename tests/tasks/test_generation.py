@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sayings import says
 from tiny import TinyKind, tiny_lm
 
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.tasks.generation import GenerationTask

@@ -9,7 +9,7 @@ import torch
 from tiny import TinyKind, tiny_lm
 from torch import Tensor
 
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.tasks import label_search

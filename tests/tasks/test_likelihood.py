@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from rlprompt.agents.gcg import GCG
 from rlprompt.agents.soft_prompt import SoftPromptTuning
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.budget import Budget

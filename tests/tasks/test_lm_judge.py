@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fakes import fake_splits
 from tiny import tiny_lm
 
@@ -16,8 +17,7 @@ from rlprompt.search.objective import Objective
 from rlprompt.store.store import Store
 from rlprompt.tasks import lm_judge
 from rlprompt.tasks.generation import GenerationTask
-from rlprompt.tasks.judges import asked
-from rlprompt.tasks.lm_judge import LMJudge
+from rlprompt.tasks.lm_judge import LMJudge, asked, verbalised
 from rlprompt.tasks.metrics import metric
 from rlprompt.template import Template
 
@@ -29,6 +29,20 @@ EXAMPLES = [Example({"text": "the film"}, "good"), Example({"text": "it"}, ["bad
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever its name, the judge is a tiny model."""
     monkeypatch.setattr(lm_judge, "_loaded", lambda name, device, dtype: tiny_lm(seed=3))
+
+
+def test_words_are_as_probable_as_behind_the_whole_text() -> None:
+    lm, texts = tiny_lm(), ["the film was good", "bad", "it was the film"]
+    words = [lm.encode(" great")[0], lm.encode(" terrible")[0]]
+    wanted = []
+    for text in texts:
+        with torch.no_grad():
+            found = lm.model(input_ids=torch.tensor([lm.encode(f"{text} It was")])).logits
+        wanted.append(float(found[0, -1, words].softmax(-1)[0]))
+    fields, template = [{"text": text} for text in texts], Template("{text} It was{prompt}")
+    assert verbalised(lm, template, ["great", "terrible"], fields).tolist() == pytest.approx(
+        wanted, abs=1e-5
+    )
 
 
 def test_it_is_the_probability_of_the_first_word() -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from tiny import HIDDEN, PACKABLE, TinyKind, tiny_lm
 
-from rlprompt.data.load import Example, load_splits
+from rlprompt.data.examples import Example
+from rlprompt.data.load import load_splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, SoftPrompt, TokenPrompt
 from rlprompt.tasks.multiple_choice import MultipleChoiceTask

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fakes import fake_splits
 
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.tasks.reward_function import RewardError, RewardFunction, load_reward, reward
 
 EXAMPLES = fake_splits().train

@@ -12,7 +12,7 @@ import transformers
 from tiny import tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.config.registry import settings_of
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.decoding import Decoding, Generated
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
@@ -20,7 +20,8 @@ from rlprompt.search.evaluation import Evaluator
 from rlprompt.search.objective import Objective
 from rlprompt.tasks.base import Task, prompt_rows
 from rlprompt.tasks.compression import CompressionTask
-from rlprompt.tasks.judges import SentenceEncoder, StyleClassifier, verbalised
+from rlprompt.tasks.lm_judge import verbalised
+from rlprompt.tasks.style_models import SentenceEncoder, StyleClassifier
 from rlprompt.tasks.style_transfer import StyleTransferTask
 from rlprompt.template import Template
 

@@ -11,7 +11,7 @@ import pytest
 from spellings import SPELLINGS, spelling_lm
 from tiny import tiny_lm
 
-from rlprompt.data.load import Example, Splits
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.tasks.classification import ClassificationTask

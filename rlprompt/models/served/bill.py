@@ -4,8 +4,6 @@
 >>> kept.put(b"asked", "model", {"text": "yes"}, Usage(12, 1))
 >>> kept.get(b"asked"), kept.bill("model")
 ({'text': 'yes'}, Bill(requests=1, tokens_in=12, tokens_out=1, untold=0))
->>> kept.bill("model").cost(Prices(input=2.0, output=8.0))
-3.2e-05
 """
 
 from __future__ import annotations
@@ -40,9 +38,12 @@ class Usage(NamedTuple):
 class Prices:
     """Money for a million tokens, in a currency of one's own.
 
+    >>> Bill(requests=1, tokens_in=12, tokens_out=1).cost(Prices(input=2.0, output=8.0))
+    3.2e-05
+
     Args:
-        input: Of those that the model reads, 0 or more.
-        output: Of those that it writes, 0 or more.
+        input: Price of a million tokens that the model reads, 0 or more.
+        output: Price of a million tokens that it writes, 0 or more.
 
     Raises:
         ValueError: One is below 0.
@@ -60,6 +61,9 @@ class Prices:
 @dataclass(frozen=True)
 class Bill:
     """What requests come to, as the server counts.
+
+    >>> Bill().plus(Usage(12, 1)).plus(Usage(None, None))
+    Bill(requests=2, tokens_in=12, tokens_out=1, untold=1)
 
     Attributes:
         requests: Those that were answered.

@@ -56,7 +56,10 @@ class Asked(Exception):  # noqa: N818  # not an error: what was wanted
 class ServedLM(FrozenLM):
     """A model on a server, as far as tasks of classes and of written answers need one.
 
-    `ServedLM.connect("http://127.0.0.1:8000/v1")` asks the server what it is and what it can do.
+    ```python
+    lm = ServedLM.connect("http://127.0.0.1:8000/v1")  # asks what it is, and what it can do
+    result = search(task, lm, Instructions(), budget=3200)
+    ```
 
     Args:
         served: The model on its server.

@@ -7,10 +7,8 @@ import pytest
 import torch
 import transformers
 from tiny import TinyKind, tiny_lm, tiny_model, tiny_tokenizer
-from torch import Tensor
 
-from rlprompt.tasks.judges import SentenceEncoder, StyleClassifier, verbalised
-from rlprompt.template import Template
+from rlprompt.tasks.style_models import SentenceEncoder, StyleClassifier
 
 TEXTS = ["the film was good", "bad", "it was the film", "so so", "a terrible, terrible film"]
 
@@ -74,16 +72,6 @@ def test_a_long_text_is_cut(folder: Path) -> None:
     long = "the film was good " * 20
     cut = "the film was good " * 7 + "the film"  # 30 words and two special tokens
     assert torch.equal(judge.vectors([long]), judge.vectors([cut]))
-
-
-def test_the_model_judges_by_the_words_that_follow() -> None:
-    lm = tiny_lm()
-    template = Template("{text} It was{prompt}")
-    found = verbalised(lm, template, ["great", "terrible"], [{"text": text} for text in TEXTS])
-    words = [lm.encode(" great")[0], lm.encode(" terrible")[0]]
-    answers = one_by_one(lm.model, lm.tokenizer, [f"{text} It was" for text in TEXTS])
-    logits: Tensor = torch.stack([answer.logits[0, -1, words] for answer in answers])
-    torch.testing.assert_close(found, logits.softmax(-1)[:, 0], atol=1e-5, rtol=0)
 
 
 def test_fingerprints_are_of_the_weights(folder: Path) -> None:

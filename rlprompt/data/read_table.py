@@ -12,7 +12,7 @@ from typing import Any
 
 from rlprompt.data.delimited import check_names, delimited_table
 from rlprompt.data.opening import DataFile
-from rlprompt.data.tables import RowTable, TableRow
+from rlprompt.data.row_table import RowTable, TableRow
 
 BATCH = 1024  # rows of a columnar file that are held at a time
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rlprompt.data.examples import Columns
-from rlprompt.data.files import read_table
 from rlprompt.data.frames import memory_table
 from rlprompt.data.labels import LabelReader, names_in_header
 from rlprompt.data.opening import ENDINGS, DataFile, near_file
-from rlprompt.data.reading import TEXT_COLUMNS, ExampleReader, no_column
-from rlprompt.data.tables import RowTable, TableRow
+from rlprompt.data.read_table import read_table
+from rlprompt.data.row_table import RowTable, TableRow
+from rlprompt.data.row_to_example import TEXT_COLUMNS, ExampleReader, no_column
 from rlprompt.data.values import is_marker, text_of
 
 

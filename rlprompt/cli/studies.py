@@ -1,4 +1,4 @@
-"""The commands that look into a study, while it runs elsewhere or after it."""
+"""The commands on a study that was begun: to look into it, help with it, and put it on a page."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ import typer
 from rlprompt.cli.options import AsJson, StudyPath
 
 if TYPE_CHECKING:
-    from rlprompt.export.folder import ExportedPrompt
-    from rlprompt.models.lm import FrozenLM
-    from rlprompt.search.result import Result
-    from rlprompt.store.store import Store, StoredRun
+    from rlprompt.store.store import Store
     from rlprompt.studies.experiment import Experiment
-    from rlprompt.tasks.base import Task
 
 GO_ON = "interrupted: run the same command again, or `rlprompt work RUN`, to go on"
 
@@ -93,100 +89,6 @@ def watch(
                 typer.echo(GO_ON)
                 return
             time.sleep(every)
-
-
-def export(
-    study: StudyPath,
-    ledger: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write every scored prompt with its rewards, to a .csv or .parquet file (a data "
-            "frame) or a .jsonl file (with the texts that the model wrote).",
-        ),
-    ] = None,
-    best: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Write the prompt that is best on dev to a new folder."),
-    ] = None,
-    run: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of this run; `rlprompt show` lists runs."),
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the runs on this task.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the runs on this model.")
-    ] = None,
-) -> None:
-    """Write the best prompt of a study, or all of them.
-
-    The folder of --best holds the prompt's text, ids and vectors, an adapter for PEFT, and a card
-    that says what it scored, how it was found and how to use it; for a served model only the text
-    and the card.
-    """
-    from rlprompt.studies.inspection import export as write_ledger
-
-    if ledger is None and best is None:
-        raise ValueError("nothing to write: give --best DIR, --ledger FILE, or both")
-    if best is None and (run, task, model) != (None, None, None):
-        raise ValueError("--run, --task and --model narrow down the best prompt: add --best DIR")
-    with open_study(study) as store:
-        if best is not None:
-            _export_best(store, best, run, task, model)
-        if ledger is not None:
-            typer.echo(f"{write_ledger(store, ledger):,} prompts written to {ledger}")
-
-
-def _export_best(
-    store: Store, folder: Path, name: str | None, task_name: str | None, model: str | None
-) -> None:
-    from rlprompt.export.export import check_folder, pick_run
-    from rlprompt.studies.loading import model_found_on
-
-    check_folder(folder)  # before the model is loaded
-    run = pick_run(store.runs(), name, task_name, model)
-    result = run.result
-    assert result is not None
-    lm = model_found_on(store, result.fingerprint)
-    exported, problem = write_best(store, run, folder, lm)
-    typer.echo(f"{run.name}: {exported.facts.text!r} written to {folder}; its card is README.md")
-    if problem:
-        typer.echo(f"note: {problem}, so template and label words are not written")
-
-
-def write_best(
-    store: Store, run: StoredRun, folder: Path, lm: FrozenLM
-) -> tuple[ExportedPrompt, str]:
-    """Export the picked prompt of a finished run; also why its task cannot be had, or ""."""
-    from rlprompt.export.export import export_prompt
-
-    assert run.result is not None
-    task, problem = _task_of(store, run.result, lm)
-    return export_prompt(run.result, folder, lm, task, run=run.name), problem
-
-
-def _task_of(store: Store, result: Result, lm: FrozenLM) -> tuple[Task | None, str]:
-    """The task of a result, or None and why it cannot be had."""
-    from rlprompt._utils.assets import AssetError
-    from rlprompt.config.schema import config_from_json
-    from rlprompt.studies.loading import load_task, longest, settle
-
-    config = store.spec.get("config")
-    if not config:
-        return None, "the study was not made from an experiment file"
-    problem = f"task {result.task} has changed since the prompt was found"
-    try:
-        made = config_from_json(config)
-        at_most = longest(made)
-        for _, _, section in made.split_tasks:
-            task = settle(section, load_task(section), lm, at_most)
-            if task.fingerprint == result.task_fingerprint:
-                return task, ""
-    except (ValueError, OSError, AssetError) as error:
-        problem = f"task {result.task} cannot be loaded ({error})"
-    return None, problem
 
 
 def verify(
@@ -303,7 +205,7 @@ def report(
 def combine(
     studies: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Folders of studies that are parts of one."),
+        typer.Argument(metavar="RUN", help="Folders of studies that are parts of one."),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write to.")],
 ) -> None:

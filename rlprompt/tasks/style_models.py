@@ -1,4 +1,4 @@
-"""Frozen models that judge texts: what a sentence means, and which style it has.
+"""Frozen models that judge a transfer of style: what a sentence means, and which style it has.
 
 Both run rows of one length together, so nothing is padded and a text's judgement does not depend on
 its company beyond rounding. A text longer than the model takes is cut at its end.
@@ -6,7 +6,7 @@ its company beyond rounding. A text longer than the model takes is cut at its en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,8 +21,6 @@ from rlprompt.models.devices import pick_device
 from rlprompt.models.fingerprint import Fingerprint, take_fingerprint
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.loading import load
-from rlprompt.prompt import TokenPrompt
-from rlprompt.template import Query, Template
 from rlprompt.types import Ids
 
 # Tokens in one forward pass.
@@ -151,30 +149,6 @@ class StyleClassifier(Judge):
             return logits.float().softmax(-1)[:, place]
 
         return self._read(texts, probability)
-
-
-def verbalised(
-    lm: FrozenLM, template: Template, words: Sequence[str], texts: Sequence[Mapping[str, str]]
-) -> Tensor:
-    """Probability that the first word follows, and none of the others, (n,) float32 in [0, 1].
-
-    Args:
-        lm: The model.
-        template: Where texts go, and where a prompt would, which is left empty.
-        words: The words to choose from.
-        texts: (n,) of them, a text for each field of the template.
-    """
-    queries = asked(lm, template, words, texts)
-    return lm.score([TokenPrompt()], queries, over="candidates")[0].softmax(-1)[:, 0]
-
-
-def asked(
-    lm: FrozenLM, template: Template, words: Sequence[str], texts: Sequence[Mapping[str, str]]
-) -> list[Query]:
-    """What a model is asked in `verbalised`, (n,) with a candidate for each word."""
-    own = template.on(lm)
-    candidates = [own.answer_ids(lm, own.answer_text(word, lm.kind)) for word in words]
-    return [own.query(text, lm, candidates) for text in texts]
 
 
 def _loaded(name: str, device: str, auto_class: Any) -> tuple[str, Any, Any]:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlprompt.data.delimited import MAX_CELL
-from rlprompt.data.files import read_table
-from rlprompt.data.tables import TableRow
+from rlprompt.data.read_table import read_table
+from rlprompt.data.row_table import TableRow
 
 
 def rows(path: Path, *columns: str) -> list[tuple[str, TableRow]]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rlprompt.data.examples import Columns
-from rlprompt.data.rows import RowReader, Rows
+from rlprompt.data.rows_to_answer import RowReader, Rows
 
 WANTED = Columns({"text": "text"}, "label", {"NA": "missing"})
 CLASSES = ("None", "Favor", "nan", "missing")

@@ -20,7 +20,7 @@ from rlprompt.data.labels import (
     names_in_header,
 )
 from rlprompt.data.options import Options, Places, lettered
-from rlprompt.data.tables import RowTable
+from rlprompt.data.row_table import RowTable
 from rlprompt.data.values import is_marker, text_of, texts_of
 
 logger = logging.getLogger(__name__)

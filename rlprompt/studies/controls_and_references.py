@@ -22,8 +22,8 @@ from rlprompt.search.memo import Memo, Question
 from rlprompt.store.store import Store
 from rlprompt.store.summary import ReferenceEntry
 from rlprompt.studies.controls import Control, ControlPlan, score_control
-from rlprompt.studies.environment import here
 from rlprompt.studies.experiment import Experiment, ExperimentError
+from rlprompt.studies.provenance import here
 from rlprompt.studies.references import Reference, seeds_of, titled, train_reference
 from rlprompt.tasks.base import Task
 from rlprompt.tasks.classification import ClassificationTask
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 V = TypeVar("V")
 
-# The place and name of a control or reference, and the digests of the prompts of a control.
+# The cell and name of a control or reference, and the digests of the prompts of a control.
 _Key = tuple[str | int | None, ...]
 Controls = Mapping[_Key, Control]
 
@@ -66,7 +66,7 @@ def score_controls(experiments: Sequence[Experiment], store: Store) -> Controls:
     found: dict[_Key, Control] = {}
     # Once, and only where something is computed.
     note = cache(lambda: store.note_environment(here()))
-    alike = {one.place: one for one in experiments}
+    alike = {one.cell: one for one in experiments}
     for experiment in experiments:
         for plan in experiment.control_plans:
             key = _key(experiment, plan)
@@ -127,15 +127,15 @@ def train_references(
         for name, reference in experiment.references.items():
             for seed in seeds_of(reference, experiment.seeds):
                 called = titled(name, reference, seed)
-                place = (*experiment.place, called)
-                if place in seen:
+                named = (*experiment.cell, called)
+                if named in seen:
                     continue
-                seen.add(place)
+                seen.add(named)
                 own = f"{reference!r} {seed} {SEEDED_BY}"
                 key = f"reference {_scope(task, lm)} {task.splits.digest} {own}"
                 kept = store.document(key)
                 if kept is not None:
-                    names = dict(zip(("task", "split_seed", "model", "name"), place, strict=True))
+                    names = dict(zip(("task", "split_seed", "model", "name"), named, strict=True))
                     yield ReferenceEntry.model_validate_json(kept).model_copy(update=names)
                 elif not found_only:
                     store.note_environment(here())
@@ -171,7 +171,7 @@ def _scored(plan: ControlPlan, lm: FrozenLM, memo: Memo) -> Control:
 
 def _key(experiment: Experiment, plan: ControlPlan) -> _Key:
     digests = (prompt.digest for prompt in plan.prompts)
-    return (*experiment.place, plan.name, *digests)
+    return (*experiment.cell, plan.name, *digests)
 
 
 def _scope(task: Task, lm: FrozenLM) -> tuple[str, str]:

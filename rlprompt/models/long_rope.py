@@ -2,7 +2,7 @@
 
 transformers takes one scaling for a whole pass, by its longest row, so that a short text would be
 scored otherwise beside a long one. Here a text is what it is alone: passes hold texts of one side
-of a border, and what is packed, keys and values that are kept included, is of short texts alone.
+of a limit, and what is packed, keys and values that are kept included, is of short texts alone.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from rlprompt.types import Ids
 
 
 @dataclass(frozen=True)
-class BorderedScorer:
+class LongRopeScorer:
     """Scores queries packed whose texts are all short, and others plain.
 
     Args:
-        packed: For these.
-        plain: For those.
-        border: Tokens of the longest short text.
+        packed: Scores those with short texts.
+        plain: Scores the others.
+        rope_limit: Tokens of the longest short text.
     """
 
     packed: PackedScorer
     plain: PlainScorer
-    border: int
+    rope_limit: int
 
     def score(
         self,
@@ -49,7 +49,7 @@ class BorderedScorer:
     ) -> None:
         """See `Scorer.score`."""
         lengths = [max(map(len, query.candidates)) - 1 for query in queries]
-        short, long = _sides(prompts, queries, lengths, self.border)
+        short, long = _sides(prompts, queries, lengths, self.rope_limit)
         scorers: tuple[tuple[Scorer, list[int]], ...] = (self.packed, short), (self.plain, long)
         for scorer, own in scorers:
 
@@ -62,18 +62,18 @@ class BorderedScorer:
 
 
 @dataclass(frozen=True)
-class BorderedGenerator:
+class LongRopeGenerator:
     """Writes packed where the text and the longest answer are short, and else plain.
 
     Args:
-        packed: For these.
-        plain: For those.
-        border: Tokens of the longest short text.
+        packed: Writes where text and longest answer are short.
+        plain: Writes elsewhere.
+        rope_limit: Tokens of the longest short text.
     """
 
     packed: PackedGenerator
     plain: PlainGenerator
-    border: int
+    rope_limit: int
 
     def generate(
         self,
@@ -86,7 +86,7 @@ class BorderedGenerator:
         """See `Generator.generate`."""
         n = len(queries)
         lengths = [end.decoding.max_new_tokens - 1] * n
-        short, long = _sides(prompts, queries, lengths, self.border)
+        short, long = _sides(prompts, queries, lengths, self.rope_limit)
         answers: dict[int, Generated] = {}
         generators: tuple[tuple[Generator, list[int]], ...] = (
             (self.packed, short),
@@ -102,7 +102,7 @@ class BorderedGenerator:
 
 
 def _sides(
-    prompts: Sequence[Ids], queries: Sequence[Query], lengths: Sequence[int], border: int
+    prompts: Sequence[Ids], queries: Sequence[Query], lengths: Sequence[int], rope_limit: int
 ) -> tuple[list[int], list[int]]:
     """Places of the queries whose texts are short under all prompts, and of the others.
 
@@ -110,10 +110,10 @@ def _sides(
         prompts: Virtual ids, (P,) of them.
         queries: (Q,) of them.
         lengths: Tokens that the model is fed after each, at the most.
-        border: Tokens of the longest short text.
+        rope_limit: Tokens of the longest short text.
     """
     longest = max(map(len, prompts))
     sides: tuple[list[int], list[int]] = ([], [])
     for q, (query, length) in enumerate(zip(queries, lengths, strict=True)):
-        sides[query.n_text + longest + length > border].append(q)
+        sides[query.n_text + longest + length > rope_limit].append(q)
     return sides

@@ -17,14 +17,14 @@ from films import LABELS, films
 from tiny import randomised, tiny_lm, tiny_tokenizer
 
 from rlprompt.check.model import examine_model
-from rlprompt.data.load import Example
+from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.studies.training import class_scores
 from rlprompt.template import Query
 from rlprompt.types import Ids
 
-BORDER, CONTEXT, HIDDEN = 32, 256, 32
+ROPE_LIMIT, CONTEXT, HIDDEN = 32, 256, 32
 SIZE: dict[str, Any] = {
     "vocab_size": 290,
     "hidden_size": HIDDEN,
@@ -40,13 +40,13 @@ LONG = {
     "rope_type": "longrope",
     "short_factor": [1.0, 1.1, 1.2, 1.3],
     "long_factor": [1.5, 4.0, 9.0, 20.0],
-    "original_max_position_embeddings": BORDER,
+    "original_max_position_embeddings": ROPE_LIMIT,
 }
 
 
 def phi3(**changes: Any) -> Any:
     config = transformers.Phi3Config(
-        **SIZE | {"rope_parameters": LONG, "original_max_position_embeddings": BORDER} | changes
+        **SIZE | {"rope_parameters": LONG, "original_max_position_embeddings": ROPE_LIMIT} | changes
     )
     return randomised(transformers.Phi3ForCausalLM(config), 0)
 
@@ -58,7 +58,7 @@ def llama(**rope: Any) -> Any:
 
 @lru_cache
 def long_lm(kind: str = "packed") -> FrozenLM:
-    """A model with a border; \"plain\" for one that cannot be packed."""
+    """A model with a limit; \"plain\" for one that cannot be packed."""
     lm = FrozenLM(phi3(), tiny_tokenizer(), f"phi3 {kind}")
     if kind == "plain":
         lm._engine.packed = None
@@ -81,7 +81,7 @@ def alone(model: Any, text: Ids, answer: Ids, vectors: Any = None) -> float:
     return float(sum(logs[-len(answer) + i, token] for i, token in enumerate(answer)))
 
 
-# Texts on both sides of the border, and at it: with a prompt of 2 tokens the third is fed 32.
+# Texts on both sides of the limit, and at it: with a prompt of 2 tokens the third is fed 32.
 QUERIES = [
     Query(some(length), some(tail, 1), ((7,), (8, 9)))
     for length, tail in ((5, 3), (60, 0), (26, 3), (27, 3), (28, 3), (5, 90), (12, 0))
@@ -213,7 +213,7 @@ def test_drawn_answers_do_not_depend_on_company() -> None:
 class TestShortTexts:
     def test_are_packed(self) -> None:
         lm = long_lm()
-        assert (lm.obstacle, lm.borders) == (None, (BORDER,))
+        assert (lm.obstacle, lm.rope_limits) == (None, (ROPE_LIMIT,))
         said = examine_model(lm, seconds=0.01).facts["model"]["packed"]
         assert said == "texts of up to 32 tokens: beyond, positions are scaled otherwise"
 
@@ -230,14 +230,14 @@ def test_there_is_no_border_where_no_text_gets_there() -> None:
         original_max_position_embeddings=CONTEXT,
         rope_parameters={**LONG, "original_max_position_embeddings": CONTEXT},
     )
-    assert FrozenLM(within, tiny_tokenizer(), "within").borders == ()
-    assert tiny_lm().borders == ()
+    assert FrozenLM(within, tiny_tokenizer(), "within").rope_limits == ()
+    assert tiny_lm().rope_limits == ()
 
 
 def test_dynamic_scaling_begins_where_the_context_ends() -> None:
     model = llama(rope_type="dynamic", factor=4.0, rope_theta=10000.0)
     lm, fresh = FrozenLM(model, tiny_tokenizer(), "dynamic"), copy.deepcopy(model)
-    assert lm.borders == ()
+    assert lm.rope_limits == ()
     queries = [Query(some(length), (), ((7,), (8,))) for length in (4, CONTEXT - 2, 90)]
     found = lm.score(PROMPTS, queries)
     for q in (1, 0, 2):
