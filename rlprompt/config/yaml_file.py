@@ -117,7 +117,8 @@ def load_config(path: Path, **overrides: Any) -> Config:
         own = {k: _own(k, v, path) for k, v in one.settings.items()}
         place = locate(one.name, path.parent)
         optimisers.append(one.model_copy(update={"name": place, "settings": own}))
-    located = {"task": task, "tasks": tasks, "prompt": prompt, "optimisers": tuple(optimisers)}
+    located: dict[str, Any] = {"task": task, "tasks": tasks, "prompt": prompt}
+    located["optimisers"] = tuple(optimisers)
     located |= {key: _models(getattr(config, key), path) for key in ("model", "models")}
     if config.cache and "cache" not in given:  # of a command, as the command says it
         located["cache"] = _cache(config.cache, path)
