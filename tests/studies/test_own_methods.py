@@ -21,8 +21,8 @@ from tiny import tiny_lm
 from rlprompt.agents.play import Play
 from rlprompt.config.registry import entries, make_optimiser
 from rlprompt.search.budget import Budget
-from rlprompt.store.database import StoreError
 from rlprompt.store.changes import SOURCE
+from rlprompt.store.database import StoreError
 from rlprompt.store.store import FILE, Store, as_json
 from rlprompt.store.summary import read_summary
 from rlprompt.studies.planned_search import PlannedSearch
