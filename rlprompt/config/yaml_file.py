@@ -16,6 +16,7 @@ from typing import Any, cast
 import pydantic
 import yaml
 
+from rlprompt._utils.assets import ASSETS
 from rlprompt._utils.plugins import locate
 from rlprompt._utils.suggest import advice, reason
 from rlprompt.config.schema import (
@@ -118,7 +119,11 @@ def load_config(path: Path, **overrides: Any) -> Config:
         own = {k: _own(k, v, path) for k, v in one.settings.items()}
         place = locate(one.name, path.parent)
         optimisers.append(one.model_copy(update={"name": place, "settings": own}))
-    located = {"task": task, "tasks": tasks, "prompt": prompt, "optimisers": tuple(optimisers)}
+    located: dict[str, Any] = {"task": task, "tasks": tasks, "prompt": prompt}
+    located["optimisers"] = tuple(optimisers)
+    located |= {key: _models(getattr(config, key), path) for key in ("model", "models")}
+    if config.cache and "cache" not in given:  # of a command, as the command says it
+        located["cache"] = _cache(config.cache, path)
     return config.model_copy(update=located)
 
 
@@ -133,6 +138,11 @@ def _own(key: str, value: Any, config: Path) -> Any:
     """A setting of an optimiser, with what it names found relative to the file."""
     if key == "start":
         return _starts(value, config)
+    if key == "proposer":
+        named = isinstance(value, Mapping) and "url" not in value
+        return (
+            {**value, "name": _model(value.get("name"), config)} if named else _model(value, config)
+        )
     return locate(value, config.parent) if isinstance(value, str) else value
 
 
@@ -144,6 +154,35 @@ def _starts(start: Any, config: Path) -> Any:
         return start
     there = config.parent / Path(start["found"]).expanduser()
     return {"found": str(there)} if there.exists() else start
+
+
+def _models(given: Any, config: Path) -> Any:
+    """A model, or several in a list or mapping, with those that lie beside the file found."""
+    if isinstance(given, dict):
+        return {title: _models(one, config) for title, one in given.items()}
+    if isinstance(given, tuple):
+        return tuple(_models(one, config) for one in given)
+    there = given and not given.url
+    return given.model_copy(update={"name": _model(given.name, config)}) if there else given
+
+
+def _model(name: Any, config: Path) -> Any:
+    """A model's name, or its path where it lies beside the file."""
+    if not isinstance(name, str) or name in ASSETS:
+        return name
+    given = Path(name).expanduser()
+    there = config.parent / given
+    # A folder of something else does not hide a model of the hub.
+    is_model = there.is_file() or any(there.glob("*config.json"))
+    return str(there) if is_model and there != given else name
+
+
+def _cache(cache: str, config: Path) -> str:
+    """A file of answers: beside the file, unless it was begun in the working folder."""
+    given = Path(cache).expanduser()
+    there = config.parent / given
+    begun = given.exists() and not there.exists()
+    return cache if begun or not there.parent.is_dir() else str(there)
 
 
 def _located(task: TaskConfig, config: Path, splits: Sequence[int]) -> TaskConfig:
@@ -164,8 +203,11 @@ def _found(key: str, value: Any, config: Path, splits: Sequence[int]) -> Any:
         return _data_path(value, config, splits)
     if key == "source" and (there := config.parent / Path(value).expanduser()).is_file():
         return str(there)
-    if isinstance(value, Mapping):
-        return {_found("", name, config, splits): item for name, item in value.items()}
+    if key in ("style_model", "sentence_model"):
+        return _model(value, config)
+    if isinstance(value, Mapping):  # such as a metric that asks a model
+        judged = {name: _model(value[name], config) for name in ("model",) if name in value}
+        return {_found("", name, config, splits): v for name, v in {**value, **judged}.items()}
     return locate(value, config.parent) if isinstance(value, str) else value
 
 

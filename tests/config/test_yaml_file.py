@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from experiment_files import GOOD, read, read_task
+from experiment_files import GOOD, read, read_task, with_task
 
 from rlprompt.config.registry import make_optimiser
 from rlprompt.config.schema import OWN, config_from_json
@@ -35,7 +35,7 @@ def test_a_good_file_is_read_with_the_defaults_filled_in(folder: Path) -> None:
     assert config.task
     assert config.task.name == "data"
     assert read_task(folder).data == str(folder / "data.csv")
-    assert [one.title for one in config.optimisers] == ["random", "greedy pool=0.5"]
+    assert list(config.titled()) == ["random", "greedy pool=0.5"]
 
 
 @pytest.mark.parametrize(
@@ -73,16 +73,17 @@ def test_starts_are_texts_names_and_folders_beside_the_file(
     assert shown == str(starts)
     again = config_from_json(config.record)
     assert again.prompt == config.prompt
-    (one,) = read(folder, re.sub(r"optimisers:\n(  .*\n)+", f"{own}\n", GOOD)).optimisers
+    titled = read(folder, re.sub(r"optimisers:\n(  .*\n)+", f"{own}\n", GOOD)).titled()
+    ((title, one),) = titled.items()
     there = one.settings["start"]
     assert (there if isinstance(there, list) else [there]) == list(config.prompt.start)
-    assert str(folder) not in one.title
+    assert str(folder) not in title
 
 
 def test_a_title_names_what_an_optimiser_has_of_its_own(folder: Path) -> None:
     own = "{start: [hand, {found: runs/best}], length: {at_most: 3}, tokens: {words: 9}}"
     config = read(folder, GOOD.replace("{name: greedy, pool: 0.5}", f"{{name: greedy, {own[1:]}"))
-    assert config.optimisers[1].title == (
+    assert list(config.titled())[1] == (
         "greedy start=hand+found:best length=at_most:3 tokens=words:9"
     )
 
@@ -350,6 +351,61 @@ def test_numbers_are_those_that_people_write(folder: Path) -> None:
     assert ppo.settings["settings"] == {"g": "010", "h": "9:30", "i": "190:20:30.15", "j": "1.5+3"}
     assert read(folder, GOOD.replace("96", "3_200")).budget == 3200
     assert read(folder, GOOD.replace("96", "096")).budget == 96
+
+
+def test_a_model_is_looked_for_beside_the_file_and_then_has_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("own", "some-model", "smollm2-135m", "elsewhere/far", "elsewhere/results"):
+        (folder / name).mkdir(parents=True)
+    for name in ("own/config.json", "adapter_config.json", "smollm2-135m/config.json", "a.gguf"):
+        (folder / name).write_text("{}")
+    (folder / "own/adapter_config.json").write_text("{}")
+    monkeypatch.chdir(folder / "elsewhere")
+    # Of the last ones none is a model's folder beside the file.
+    models = "{a: own, b: a.gguf, c: {name: own, revision: x}, d: some-model, e: far, f: ~/own}"
+    methods = "[{name: instructions, proposer: own}, {name: instructions, proposer: {name: own}}]"
+    text = GOOD.replace("model: some-model", f"models: {models}")
+    config = read(folder, re.sub(r"optimisers:\n(  .*\n)+", f"optimisers: {methods}\n", text))
+    own = str(folder / "own")
+    assert [one.name for _, one in config.all_models] == [
+        *(own, str(folder / "a.gguf"), own),
+        *("some-model", "far", "~/own"),
+    ]
+    assert [title for title, _ in config.all_models] == list("abcdef")
+    assert [one.settings["proposer"] for one in config.optimisers] == [own, {"name": own}]
+    bundled = read(folder, GOOD.replace("some-model", "smollm2-135m"))
+    assert [title for title, _ in bundled.all_models] == ["smollm2-135m"]
+    judge = "metric: {name: judge, model: own}, style_model: own"
+    judging = read(folder, with_task(f"{{name: generation, data: data.csv, {judge}}}")).task
+    assert isinstance(judging, NamedTaskConfig)
+    assert judging.settings["metric"] == {"name": "judge", "model": own}
+    assert judging.settings["style_model"] == own
+
+
+def test_beside_the_working_folders_file_names_stay_as_they_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "some-model").mkdir()
+    (folder / "some-model" / "config.json").write_text("{}")
+    monkeypatch.chdir(folder)
+    assert [name for name, _ in read(Path(), GOOD).all_models] == ["some-model"]
+
+
+def test_a_cache_is_made_beside_the_file_and_goes_on_where_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    text = f"{GOOD}cache: answers.sqlite\n"
+    assert read(folder, text).cache == str(folder / "answers.sqlite")
+    Path("answers.sqlite").touch()
+    assert read(folder, text).cache == "answers.sqlite"
+    (folder / "answers.sqlite").touch()
+    assert read(folder, text).cache == str(folder / "answers.sqlite")
+    # One that a command names is where the command is given; so is one whose folder is nowhere.
+    assert load_config(folder / "small.yaml", cache="mine.sqlite").cache == "mine.sqlite"
+    assert read(folder, f"{GOOD}cache: runs/a.sqlite\n").cache == "runs/a.sqlite"
 
 
 def test_data_is_looked_for_beside_the_file_and_then_in_the_working_folder(
