@@ -84,7 +84,7 @@ def load_config(path: Path, **overrides: Any) -> Config:
         tree = loader.get_single_node()  # of the values, and to look up line numbers in
         _keep_words(tree)
         data = None if tree is None else loader.construct_document(tree)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         # JSON may be either, and was to be an experiment file if its braces do not match.
         told = "" if path.suffix.lower() == ".json" else _is_data(path)
         raise ConfigError(told or f"{path}{_yaml_problem(error)}") from None
@@ -315,7 +315,7 @@ def _as_text(node: yaml.Node) -> None:
         _as_text(one[1] if isinstance(node, yaml.MappingNode) else one)
 
 
-def _yaml_problem(error: yaml.YAMLError) -> str:
+def _yaml_problem(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     reason = getattr(error, "problem", None) or str(error).splitlines()[0]
     if "<block end>" in reason:  # what stands deeper or less deep than it may

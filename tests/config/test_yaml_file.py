@@ -242,6 +242,7 @@ def test_an_override_wins_and_none_leaves_the_file(folder: Path) -> None:
         (GOOD, "a: {b: c", "small.yaml:1: "),
         (GOOD, "a: \x07", "small.yaml: unacceptable character"),
         (GOOD, "? [1, 2]\n: 3", "small.yaml:1: a key must be text"),
+        (GOOD, "task: &it {task: *it}", "small.yaml: maximum recursion depth exceeded"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_where(folder: Path, old: str, new: str, line: str) -> None:
