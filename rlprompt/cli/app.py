@@ -267,12 +267,14 @@ def _config(path: Path, **overrides: Any) -> Config:
 
 def _pick(config: Config, name: str) -> Any:
     """The optimiser of that name or title in a config, or None."""
-    titled = [one for one in config.optimisers if one.title == name]
-    found = titled or [one for one in config.optimisers if one.name == name]
+    titled = config.titled()
+    if name in titled:
+        return titled[name]
+    found = {title: one for title, one in titled.items() if one.name == name}
     if len(found) > 1:
-        titles = ", ".join(repr(one.title) for one in found)
+        titles = ", ".join(map(repr, found))
         raise ValueError(f"the experiment has several optimisers {name}; give one of {titles}")
-    return found[0] if found else None
+    return next(iter(found.values()), None)
 
 
 class _Said(NamedTuple):

@@ -24,6 +24,7 @@ from rlprompt._utils.assets import ASSETS, cache_folder, is_cached
 from rlprompt._utils.files import write_atomically
 from rlprompt.config import registry
 from rlprompt.config.registry import settings_of, summary_of
+from rlprompt.config.titles import shown
 from rlprompt.data.load import MOVIE_REVIEWS
 from rlprompt.types import RegistryKind
 
@@ -104,7 +105,7 @@ def _described(kind: RegistryKind, name: str) -> tuple[str, str]:
     """
     made = registry.load(kind, name)
     settings = [
-        setting if default is Parameter.empty else f"{setting}={default!r}"
+        setting if default is Parameter.empty else f"{setting}={shown(default)}"
         for setting, default in settings_of(made).items()
     ]
     return summary_of(made), ", ".join(settings)

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
@@ -24,6 +23,7 @@ from rlprompt.config.tasks import (
     place_of,
     split_settings,
 )
+from rlprompt.config.titles import titles
 from rlprompt.models.load_options import checked_options
 from rlprompt.models.served.access import ACCESS, Access, checked_key_env, checked_url
 from rlprompt.prompt import Length, Pool, checked_starts
@@ -263,20 +263,6 @@ class RayConfig(StrictModel):
     wait: Annotated[float, Field(ge=0)] = 30
 
 
-def _title(name: str, settings: Mapping[str, Any]) -> str:
-    return " ".join([name, *(f"{key}={_shown(value)}" for key, value in settings.items())])
-
-
-def _shown(value: Any) -> str:
-    """A setting in a title: of a folder or file its own name, of several each."""
-    if isinstance(value, str) and ".py:" in value:
-        return PurePath(value).name
-    if isinstance(value, Mapping):
-        names = {key: PurePath(str(item)).name for key, item in value.items()}
-        return ",".join(f"{key}:{name}" for key, name in names.items())
-    return "+".join(map(_shown, value)) if isinstance(value, list | tuple) else str(value)
-
-
 def _optimiser(value: Any) -> Any:
     """A section of an optimiser with its settings apart, and the place of a class as its name."""
     if not isinstance(value, Mapping) or "class" not in value:
@@ -311,11 +297,6 @@ class OptimiserConfig(StrictModel):
         """
         return cls(name=_is_there(name))
 
-    @property
-    def title(self) -> str:
-        """Name and settings, such as `greedy pool=0.5`; of a class its own name."""
-        return _title(self.name.rpartition(":")[2], self.settings)
-
 
 class ReferenceConfig(StrictModel):
     """Training to compare with: a bare name, or `{name: lora, rank: 4}` with settings."""
@@ -326,11 +307,6 @@ class ReferenceConfig(StrictModel):
     @pydantic.model_serializer
     def _as_written(self) -> dict[str, Any]:
         return {"name": self.name, **self.settings}
-
-    @property
-    def title(self) -> str:
-        """Name and settings, such as `lora rank=4`."""
-        return _title(self.name, self.settings)
 
 
 class Config(StrictModel):
@@ -405,7 +381,7 @@ class Config(StrictModel):
     def _titles_differ(
         cls, value: tuple[OptimiserConfig | ReferenceConfig, ...]
     ) -> tuple[OptimiserConfig | ReferenceConfig, ...]:
-        _distinct([one.title for one in value])
+        _distinct(titles(value))
         return value
 
     @pydantic.model_validator(mode="after")
@@ -456,6 +432,10 @@ class Config(StrictModel):
     def all_budgets(self) -> tuple[int, ...]:
         """Each budget."""
         return self.budgets or (() if self.budget is None else (self.budget,))
+
+    def titled(self, begun: Collection[str] = ()) -> dict[str, OptimiserConfig]:
+        """Each optimiser by what it is called; see `titles`."""
+        return dict(zip(titles(self.optimisers, begun), self.optimisers, strict=True))
 
     def with_random(self) -> Config:
         """The config with random search, as it comes, where it is not there in any form.

@@ -16,6 +16,7 @@ from typing import Any, cast
 import pydantic
 import yaml
 
+from rlprompt._utils.assets import ASSETS
 from rlprompt._utils.plugins import locate
 from rlprompt._utils.suggest import advice, reason
 from rlprompt.config.schema import (
@@ -79,9 +80,11 @@ def load_config(path: Path, **overrides: Any) -> Config:
         problem = f"{path} is not an experiment file: it is no UTF-8 text"
         raise ConfigError(_is_data(path) or problem) from None
     try:
-        # One tree for the values, and one to look up line numbers in.
-        data, tree = yaml.load(text, _Loader), yaml.compose(text, _Loader)
-    except yaml.YAMLError as error:
+        loader = _Loader(text)
+        tree = loader.get_single_node()  # of the values, and to look up line numbers in
+        _keep_words(tree)
+        data = None if tree is None else loader.construct_document(tree)
+    except (yaml.YAMLError, RecursionError) as error:
         # JSON may be either, and was to be an experiment file if its braces do not match.
         told = "" if path.suffix.lower() == ".json" else _is_data(path)
         raise ConfigError(told or f"{path}{_yaml_problem(error)}") from None
@@ -116,7 +119,11 @@ def load_config(path: Path, **overrides: Any) -> Config:
         own = {k: _own(k, v, path) for k, v in one.settings.items()}
         place = locate(one.name, path.parent)
         optimisers.append(one.model_copy(update={"name": place, "settings": own}))
-    located = {"task": task, "tasks": tasks, "prompt": prompt, "optimisers": tuple(optimisers)}
+    located: dict[str, Any] = {"task": task, "tasks": tasks, "prompt": prompt}
+    located["optimisers"] = tuple(optimisers)
+    located |= {key: _models(getattr(config, key), path) for key in ("model", "models")}
+    if config.cache and "cache" not in given:  # of a command, as the command says it
+        located["cache"] = _cache(config.cache, path)
     return config.model_copy(update=located)
 
 
@@ -131,6 +138,11 @@ def _own(key: str, value: Any, config: Path) -> Any:
     """A setting of an optimiser, with what it names found relative to the file."""
     if key == "start":
         return _starts(value, config)
+    if key == "proposer":
+        named = isinstance(value, Mapping) and "url" not in value
+        return (
+            {**value, "name": _model(value.get("name"), config)} if named else _model(value, config)
+        )
     return locate(value, config.parent) if isinstance(value, str) else value
 
 
@@ -142,6 +154,35 @@ def _starts(start: Any, config: Path) -> Any:
         return start
     there = config.parent / Path(start["found"]).expanduser()
     return {"found": str(there)} if there.exists() else start
+
+
+def _models(given: Any, config: Path) -> Any:
+    """A model, or several in a list or mapping, with those that lie beside the file found."""
+    if isinstance(given, dict):
+        return {title: _models(one, config) for title, one in given.items()}
+    if isinstance(given, tuple):
+        return tuple(_models(one, config) for one in given)
+    there = given and not given.url
+    return given.model_copy(update={"name": _model(given.name, config)}) if there else given
+
+
+def _model(name: Any, config: Path) -> Any:
+    """A model's name, or its path where it lies beside the file."""
+    if not isinstance(name, str) or name in ASSETS:
+        return name
+    given = Path(name).expanduser()
+    there = config.parent / given
+    # A folder of something else does not hide a model of the hub.
+    is_model = there.is_file() or any(there.glob("*config.json"))
+    return str(there) if is_model and there != given else name
+
+
+def _cache(cache: str, config: Path) -> str:
+    """A file of answers: beside the file, unless it was begun in the working folder."""
+    given = Path(cache).expanduser()
+    there = config.parent / given
+    begun = given.exists() and not there.exists()
+    return cache if begun or not there.parent.is_dir() else str(there)
 
 
 def _located(task: TaskConfig, config: Path, splits: Sequence[int]) -> TaskConfig:
@@ -162,8 +203,11 @@ def _found(key: str, value: Any, config: Path, splits: Sequence[int]) -> Any:
         return _data_path(value, config, splits)
     if key == "source" and (there := config.parent / Path(value).expanduser()).is_file():
         return str(there)
-    if isinstance(value, Mapping):
-        return {_found("", name, config, splits): item for name, item in value.items()}
+    if key in ("style_model", "sentence_model"):
+        return _model(value, config)
+    if isinstance(value, Mapping):  # such as a metric that asks a model
+        judged = {name: _model(value[name], config) for name in ("model",) if name in value}
+        return {_found("", name, config, splits): v for name, v in {**value, **judged}.items()}
     return locate(value, config.parent) if isinstance(value, str) else value
 
 
@@ -212,25 +256,66 @@ class _Loader(yaml.SafeLoader):
         return {key.value: self.construct_object(value, deep) for key, value in node.value}
 
 
+_TAG = "tag:yaml.org,2002:"
 # Of the words that YAML 1.1 takes for a truth value or a date, only true and false stay: a label
 # may well be called no.
 _Loader.yaml_implicit_resolvers = {
     first: [
         (tag, pattern)
         for tag, pattern in resolvers
-        if not tag.endswith(":timestamp") and (not tag.endswith(":bool") or first in "tTfF")
+        if tag.removeprefix(_TAG) not in ("int", "float", "timestamp")
+        and (tag != f"{_TAG}bool" or first in "tTfF")
     ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-# 1e-3, which YAML 1.1 takes for text and 1.2 (section 10.3.2) for a number.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
+# Numbers as in YAML 1.2 (section 10.3.2), with 3_200 of 1.1: 1e-3 is one, and neither 007 nor 9:30,
+# which are 7 and 570 in 1.1.
+for _number, _pattern in (
+    ("int", r"0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*"),
+    ("float", r"(\.[0-9][0-9_]*|[0-9][0-9_]*\.[0-9_]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"),
+    ("float", r"\.(inf|Inf|INF|nan|NaN|NAN)"),
+):
+    _Loader.add_implicit_resolver(
+        f"{_TAG}{_number}", re.compile(rf"^[-+]?({_pattern})$"), list("-+.0123456789")
+    )
 
 
-def _yaml_problem(error: yaml.YAMLError) -> str:
+def _keep_words(tree: yaml.Node | None) -> None:
+    """Have what tasks read as text taken as it is written: 3.10 is a word, and so is true."""
+    for key, node in _entries(tree):
+        sections = [node]
+        if key == "tasks":
+            listed = isinstance(node, yaml.SequenceNode)
+            sections = node.value if listed else [one for _, one in _entries(node)]
+        elif key != "task":
+            continue
+        for section in sections:
+            _keep_words(section)  # whose prompt is another task's, as where that is compressed
+            for name, given in _entries(section):
+                several = not isinstance(given, yaml.ScalarNode)
+                if name == "hand_prompt" or (several and name in ("label_words", "labels")):
+                    _as_text(given)
+
+
+def _entries(node: yaml.Node | None) -> list[tuple[str, yaml.Node]]:
+    """The keys of a mapping, with what stands there; of anything else none."""
+    entries: list[tuple[str, yaml.Node]] = []
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        entries += _entries(value) if key.value == "<<" else [(key.value, value)]
+    return entries
+
+
+def _as_text(node: yaml.Node) -> None:
+    """Have numbers and truth values taken as they are written."""
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag.removeprefix(_TAG) in ("int", "float", "bool"):
+            node.tag = f"{_TAG}str"
+        return
+    for one in node.value:
+        _as_text(one[1] if isinstance(node, yaml.MappingNode) else one)
+
+
+def _yaml_problem(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     reason = getattr(error, "problem", None) or str(error).splitlines()[0]
     if "<block end>" in reason:  # what stands deeper or less deep than it may

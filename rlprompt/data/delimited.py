@@ -14,12 +14,15 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from rlprompt._utils.text import counted
 from rlprompt.data.opening import DataFile
 from rlprompt.data.row_table import RowTable, TableRow
 
 # Characters that one cell may have. The limit ends the search for a closing quote that is not
 # there.
 MAX_CELL = 1 << 24
+# Values of a column that lines in a quoted cell are held against.
+MOST_KNOWN = 1000
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 USUAL = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 # Cells that a program puts in quotes: those with one of these, the separator or a quote. Excel
@@ -34,7 +37,7 @@ class Layout:
     Attributes:
         separator: Between cells.
         quotes: `none` where they are text; `doubled` or `escaped` by how they stand inside a cell
-            that is in quotes.
+            that is in quotes; `escaped alike` where backslashes are as well.
         remarks: What of it is no matter of course.
     """
 
@@ -47,6 +50,8 @@ class Layout:
         csv.field_size_limit(MAX_CELL)
         if self.quotes == "escaped":
             lines = (line.replace('\\"', '""') for line in lines)
+        if self.quotes == "escaped alike":
+            lines = (re.sub(r'\\(["\\])', _unescaped, line) for line in lines)
         if self.quotes == "none":
             return csv.reader(lines, delimiter=self.separator, quoting=csv.QUOTE_NONE, strict=True)
         return csv.reader(lines, delimiter=self.separator, strict=True)
@@ -63,7 +68,8 @@ def delimited_table(file: DataFile, columns: Collection[str]) -> RowTable:
         ValueError: It has a column twice, or cannot be cut into rows; partly while rows are read.
     """
     layout = _layout(file, columns)
-    return RowTable(file.name, _rows(file, layout), uniform=True, remarks=layout.remarks)
+    remarks = (*layout.remarks, *_swallowed(file, layout))
+    return RowTable(file.name, _rows(file, layout), uniform=True, remarks=remarks)
 
 
 def check_names(names: Sequence[str], where: str) -> None:
@@ -99,6 +105,52 @@ def _rows(file: DataFile, layout: Layout) -> Iterator[tuple[str, TableRow]]:
                 number = reader.line_num + 1 + skipped
         except csv.Error as error:
             raise ValueError(f"{file.name}:{number} cannot be read: {error}") from None
+
+
+def _swallowed(file: DataFile, layout: Layout) -> Iterator[str]:
+    """A remark on rows that a quote without an end took in, as far as the next one, if any did.
+
+    Their lines are told from those of a text: each, cut by itself, has as many cells as the row
+    has, and in some column all have values that rows of one line have there, as labels are.
+    """
+    with file.text() as lines:  # a cell of several lines begins with an odd number of quotes
+        if layout.quotes == "none" or not any(line.count('"') % 2 for line in lines):
+            return
+    known: dict[int, set[str]] = {}
+    several: list[tuple[int, list[list[str]]]] = []
+    raw: list[str] = []
+    with file.text() as lines:
+        number = 1 + _skip_excel(lines)
+        try:
+            for cells in layout.rows(_recorded(lines, raw)):
+                if len(raw) == 1:
+                    for i, cell in enumerate(cells):
+                        if len(own := known.setdefault(i, set())) < MOST_KNOWN:
+                            own.add(cell.strip())
+                else:
+                    cut = [[c.strip(' "\r\n') for c in one.split(layout.separator)] for one in raw]
+                    if len(cells) > 1 and {*map(len, cut)} == {len(cells)}:
+                        several.append((number, cut))
+                number += len(raw)
+                raw.clear()
+        except csv.Error:  # which is told where the rows are read
+            return
+    places = [
+        (where, len(cut))
+        for where, cut in several
+        if any(
+            all(one) and known.get(i, set()) >= {*one}
+            for i, one in enumerate(zip(*cut, strict=True))
+        )
+    ]
+    if places:
+        where, n_lines = places[0]
+        n_more = len(places) - 1
+        more = f", and so {'is' if n_more == 1 else 'are'} {counted(n_more, 'other row')}"
+        yield (
+            f"{file.name}:{where} is one row of {n_lines} lines that each look like a row"
+            f"{more if n_more else ''}: if a quote lacks its end there, mend the file"
+        )
 
 
 def _layout(file: DataFile, columns: Collection[str]) -> Layout:
@@ -188,11 +240,13 @@ def _begins_quoted(file: DataFile, separator: str) -> bool:
 
 
 def _csv_quotes(file: DataFile, separator: str) -> str:
-    r"""`escaped` where a `.csv` has \" in it and can be read in that way alone."""
+    r"""How a `.csv` that has \" in it escapes it, where it can be read in that way alone."""
     with file.text() as lines:
         if not any('\\"' in line for line in lines):
             return "doubled"
-    for quotes in ("doubled", "escaped"):
+    with file.text() as lines:  # R escapes quotes alone; Python and MySQL backslashes too
+        alike = all(re.fullmatch(r'[^\\]*(\\["\\][^\\]*)*', line) for line in lines)
+    for quotes in ("doubled", "escaped alike" if alike else "escaped"):
         try:
             with file.text() as lines:
                 _skip_excel(lines)
@@ -202,6 +256,10 @@ def _csv_quotes(file: DataFile, separator: str) -> str:
         if len(sizes) == 1:
             return quotes
     return "doubled"
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return '""' if found[1] == '"' else found[1]
 
 
 def _recorded(lines: Iterable[str], raw: list[str]) -> Iterator[str]:

@@ -6,7 +6,7 @@ the same splits everywhere, and a shuffled file gives others, as another seed do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -32,30 +32,26 @@ def few_shot(
     Args:
         examples: What to draw from. A repeated text is used once, and one that is there with two
             labels not at all.
-        shots: Examples a class, for train and again for dev. A class with less than twice as many,
-            where another has enough, gives a third of what it has to each, and the rest to test;
-            the notes say so.
-        n_test: Size of test, at most what is left; None for all of it.
+        shots: Examples a class, for train and again for dev. A class with no more than twice as
+            many, where another has more, gives a third of what it has to each, and the rest to
+            test; the notes say so.
+        n_test: Size of test, at most what is left; None for all of it. The notes name classes that
+            it has no example of.
         seed: Decides the draw.
         by_class: Whether labels are classes. Where they are not, as with reference answers,
             `shots` are examples in all and a text may have several labels; its first is used.
 
     Raises:
-        ValueError: No class has `2 * shots` examples, one has fewer than two, or nothing is left to
-            test on.
+        ValueError: No class has more than `2 * shots` examples, or one has fewer than two.
     """
     check_sizes(shots, n_test)
     rng = np.random.default_rng(seed)
     train, dev, rest, notes = _draw(examples, shots, by_class, rng)
-    if not rest:
-        raise ValueError(
-            f"{len(train) + len(dev)} examples leave none to test on after {shots} shots "
-            f"{'a class ' if by_class else ''}for train and for dev; give more examples or fewer "
-            "shots"
-        )
     test = [rest[i] for i in rng.permutation(len(rest))[:n_test]]
     if n_test is not None and len(test) < n_test:
         notes.append(f"test has {len(test)} examples, {n_test} were asked for")
+    if by_class:
+        notes += untested({example.label for example in train}, test)
     return Splits(tuple(train), tuple(dev), tuple(test), tuple(notes))
 
 
@@ -134,6 +130,22 @@ def draw_test(examples: Sequence[Example], n_test: int | None, seed: int) -> tup
     return tuple(examples[i] for i in sorted(chosen))
 
 
+def untested(classes: Collection[str], test: Sequence[Example]) -> list[str]:
+    """A note that names the classes of which test has no example, where there are any.
+
+    >>> untested(["bad", "good"], [Example({"text": "Fun."}, "good")])
+    ["test has no example of the class 'bad', so its scores say nothing of that"]
+    """
+    absent = sorted({*classes} - {example.label for example in test})
+    if not absent:
+        return []
+    which = f"class {absent[0]!r}" if len(absent) == 1 else f"classes {', '.join(absent)}"
+    return [
+        f"test has no example of the {which}, so its scores say nothing of "
+        f"{'that' if len(absent) == 1 else 'those'}"
+    ]
+
+
 def check_sizes(shots: int, n_test: int | None) -> None:
     """Refuse sizes below one.
 
@@ -156,17 +168,21 @@ def _draw(
     """Train, dev, what is left, and what was left out.
 
     A class that is rare beside others gives each of so many shares as many: of 3 the last is
-    test's. Where no class has enough, fewer shots are asked for.
+    test's. Where no class has enough, fewer shots are asked for. Enough for 3 shares leaves one
+    example or more to the last.
     """
     groups, notes = _groups(examples, by_class, rng)
     train: list[Example] = []
     dev: list[Example] = []
     rest: list[Example] = []
+    enough = 2 * shots + (shares == 3)
+    sizes = {label: len(own) for label, own in groups.items()}
+    rarest, largest = min(sizes, key=sizes.__getitem__), max(sizes.values())
+    if sizes[rarest] < 2 or largest < enough:
+        raise ValueError(_too_few(rarest, sizes[rarest], shots, largest))
     for label, own in groups.items():
         n = shots
-        if len(own) < 2 * shots:
-            if len(own) < 2 or max(map(len, groups.values())) < 2 * shots:
-                raise ValueError(_too_few(label, len(own), shots, max(map(len, groups.values()))))
+        if len(own) < enough:
             n = max(1, len(own) // shares)
             notes.append(
                 f"class {label!r} has {len(own)} examples, too few for {shots} shots: {n} are in "
@@ -196,7 +212,7 @@ def _groups(
 ) -> tuple[dict[str, list[Example]], list[str]]:
     """Distinct examples of each class in an order that is drawn, and what was left out."""
     pool, notes = _distinct(examples, by_class)
-    labels = sorted({example.label for example in examples}) if by_class else [""]
+    labels = sorted({example.label for example in examples} if by_class else ()) or [""]
     groups: dict[str, list[Example]] = {label: [] for label in labels}
     for i in rng.permutation(len(pool)):
         groups[pool[i].label if by_class else ""].append(pool[i])

@@ -18,7 +18,15 @@ from typing import Any
 from rlprompt._utils.assets import fetch
 from rlprompt._utils.suggest import check_choice
 from rlprompt.data.examples import DevFrom, Example, OnBadRows, OnLeak, Splits
-from rlprompt.data.few_shot import check_sizes, draw_dev, draw_shots, draw_test, few_shot, halved
+from rlprompt.data.few_shot import (
+    check_sizes,
+    draw_dev,
+    draw_shots,
+    draw_test,
+    few_shot,
+    halved,
+    untested,
+)
 from rlprompt.data.frames import Frame, Item, is_split, memory_table
 from rlprompt.data.hub import (
     HUB,
@@ -159,6 +167,8 @@ class _Loading:
                     f"folder {path} has no {name} file; it needs {', '.join(self.needed[:-1])} and "
                     f"test, that end in {ENDINGS}; test may lie one level up"
                 )
+            if file.parent != path:
+                self.reader.remarks.append(f"test is {file.name} of the folder above")
             tables[name] = read_table(file, self.reader.columns, self.reader.optional)
         return self.given(tables)
 
@@ -251,11 +261,12 @@ class _Loading:
     def split(self, parts: Mapping[str, Sequence[Example]], notes: Sequence[str]) -> Splits:
         """Splits of parts that are apart."""
         test = draw_test(parts["test"], self.n_test, self.seed)
+        classes = () if self.reader.labels is None else self.reader.labels.classes
         return Splits(
             tuple(parts["train"]),
             tuple(parts["dev"]),
             test,
-            notes=(*self.reader.notes(), *notes),
+            notes=(*self.reader.notes(), *notes, *untested(classes, test)),
             on_leak=self.reader.on_leak,
             columns=self.reader.read_from,
         )

@@ -23,7 +23,7 @@ class Rows:
 
     Attributes:
         name: What messages call them.
-        columns: Those of the first row that can be read.
+        columns: Those that any row has, in the order in which they first come.
         table: Begins to read them.
     """
 
@@ -68,11 +68,17 @@ class Rows:
     @classmethod
     def _of(cls, table: Callable[[], RowTable]) -> Rows:
         opened, problem = table(), ""
+        columns: dict[str, None] = {}
         for where, row in opened.rows:
-            if not isinstance(row, str):
-                return cls(opened.name, tuple(row), table)
-            problem = problem or f"{where} {row}"
-        raise ValueError(problem or f"{opened.name} has no rows; give some to answer")
+            if isinstance(row, str):
+                problem = problem or f"{where} {row}"
+                continue
+            columns |= dict.fromkeys(row)
+            if opened.uniform:
+                break
+        if not columns:
+            raise ValueError(problem or f"{opened.name} has no rows; give some to answer")
+        return cls(opened.name, tuple(columns), table)
 
 
 class RowReader:

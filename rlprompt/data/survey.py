@@ -26,7 +26,7 @@ from rlprompt.data.load import MOVIE_REVIEWS, absent
 from rlprompt.data.opening import ENDINGS, find_file
 from rlprompt.data.read_table import read_table
 from rlprompt.data.row_table import RowTable
-from rlprompt.data.values import canonical, is_marker, plain, text_of
+from rlprompt.data.values import canonical, is_code, is_marker, plain, text_of
 
 ColumnKind = Literal["text", "words", "classes", "list", "number", "date", "id", "nested", "empty"]
 """`text` has several words a value, `words` few; `classes` are few values that come again and
@@ -42,6 +42,8 @@ TEXT_WORDS = 3.0
 COUNTED, LOOKED_AT = 5000, 50
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _DATE = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?([T ].*)?|\d\d?[-/.]\d\d?[-/.]\d{4}")
+# Marks of a missing value that may be the name of a class; others are written by programs alone.
+_NAMES = frozenset({"None", "NA", "NULL", "null", "N/A"})
 _ID = re.compile(r"\S*\d\S*|https?://\S+|www\.\S+|\S+@\S+\.\S+")
 
 
@@ -57,7 +59,8 @@ class Column:
         n_distinct: Different values.
         n_words: Words a value, on average; of a script that writes no spaces half the characters.
         counts: Value to rows with it, the most frequent first; empty where there are more than
-            `COUNTED`, or long ones.
+            `COUNTED`, or long ones. Of classes `None`, `NA` and the like are values where they come
+            about as often.
     """
 
     name: str
@@ -188,6 +191,7 @@ class _Tally:
     lists: int = 0
     nested: int = 0
     matches: Counter[str] = field(default_factory=Counter)
+    markers: Counter[str] = field(default_factory=Counter)
 
     def add(self, value: Any, names: Any) -> None:
         """Look at a value."""
@@ -196,6 +200,8 @@ class _Tally:
             value = value.decode("utf-8", "replace")
         text = (listed_name(value, names) or text_of(value)).strip()
         if not text or is_marker(text) or value == []:
+            if text in _NAMES:
+                self.markers[text] += 1
             return
         self.n_rows += 1
         self.lists += isinstance(value, list)
@@ -215,16 +221,29 @@ class _Tally:
 
     def column(self, name: str, n_rows: int) -> Column:
         """What came of it."""
-        n, missing = self.n_rows, n_rows - self.n_rows
+        n = self.n_rows
         if not n:
-            return Column(name, "empty", 0, missing, 0, 0.0, {})
+            return Column(name, "empty", 0, n_rows, 0, 0.0, {})
         # A script without spaces: the looked-at texts have few words and many such characters.
         unspaced = self.unspaced > 2 * min(n, LOOKED_AT)
         n_words = (self.characters / 2 if unspaced else self.words) / n
         whole = self.longest <= CLASS_CHARACTERS and len(self.counts) <= COUNTED
         counts = dict(self.counts.most_common()) if whole else {}
+        kind = self._kind(counts, n_words)
+        if kind == "classes" and (named := self._named(counts)):
+            counts, n = dict((self.counts + named).most_common()), n + named.total()
         n_distinct = len(counts) or len(self.distinct)
-        return Column(name, self._kind(counts, n_words), n, missing, n_distinct, n_words, counts)
+        return Column(name, kind, n, n_rows - n, n_distinct, n_words, counts)
+
+    def _named(self, counts: Mapping[str, int]) -> Counter[str]:
+        """Marks of a missing value that come about as often as a class, so that they may be one.
+
+        Of numbers they are what statistics programs write for a gap.
+        """
+        if all(map(is_code, counts)):
+            return Counter()
+        least, most = min(counts.values()) / 2, max(counts.values()) * 2
+        return Counter({text: n for text, n in self.markers.items() if least <= n <= most})
 
     def _kind(self, counts: Mapping[str, int], n_words: float) -> ColumnKind:
         if self.lists or self.nested:

@@ -6,7 +6,6 @@ data had: in CSV all of them are texts.
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import json
 import os
@@ -16,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from rlprompt.data.values import plain, text_of
+from rlprompt._utils.csv_rows import csv_writer
+from rlprompt.data.values import EXACT, plain, text_of
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
 
@@ -40,6 +40,8 @@ class AnswerFile:
         self.suffix = ".csv" if out is None else out.suffix.lower()
         # Column to a type of pyarrow, or None where its values have none in common.
         self._types: dict[str, Any] = {}
+        # Columns of whole numbers that no float is.
+        self._wide: set[str] = set()
         if out is None:
             return
         if self.suffix not in ENDINGS:
@@ -58,9 +60,13 @@ class AnswerFile:
             self._types |= names
             return
         for name in names:
-            found = _common([row.get(name) for row in rows])
-            known = self._types.get(name, found)
-            self._types[name] = _united(known, found)
+            values = [plain(row.get(name)) for row in rows]
+            if any(isinstance(value, int) and abs(value) > EXACT for value in values):
+                self._wide.add(name)
+            found = _common(values)
+            united = _united(self._types.get(name, found), found)
+            # A float is not each whole number that is as long as many an id.
+            self._types[name] = None if name in self._wide and united == "double" else united
 
     @property
     def columns(self) -> list[str]:
@@ -99,11 +105,12 @@ class AnswerFile:
                 yield lambda rows: file.writelines(map(_json_line, rows))
 
     def _csv(self, file: TextIO, columns: Sequence[str]) -> Write:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
+        write_row = csv_writer(file)
+        write_row(columns)
 
         def write(rows: Sequence[Row]) -> None:
-            writer.writerows([_text(row.get(name)) for name in columns] for row in rows)
+            for row in rows:
+                write_row(_text(row.get(name)) for name in columns)
             file.flush()
 
         return write
@@ -140,8 +147,8 @@ def _common(values: Sequence[Any]) -> Any:
     import pyarrow as pa
 
     try:
-        return pa.array([plain(value) for value in values]).type
-    except pa.ArrowException:
+        return pa.array(values).type
+    except (pa.ArrowException, OverflowError):
         return None
 
 

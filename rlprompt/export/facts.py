@@ -289,6 +289,16 @@ def model_facts(lm: FrozenLM, licence: str, place: str = "") -> ModelFacts:
     )
 
 
+def same_weights(there: ModelFacts, lm: FrozenLM) -> bool:
+    """Whether a model has the weights of the one of a prompt, be it in another dtype."""
+    here = lm.fingerprint
+    return here.weights == there.weights or (
+        SERVED not in (here.kind, there.kind)
+        and here.dtype != there.dtype
+        and hash_weights(lm.model, torch.bfloat16) == there.weights_16_bit
+    )
+
+
 def check_model(facts: Facts, lm: FrozenLM) -> str:
     """Refuse a model that the prompt does not belong to.
 
@@ -310,11 +320,7 @@ def check_model(facts: Facts, lm: FrozenLM) -> str:
                 f"the prompt was found on the server at {before['url']}, and this is the one at "
                 f"{now['url']}, which says the same of its model; the weights of neither are seen"
             )
-    if (
-        differing == ["weights"]
-        and here.dtype != there.dtype
-        and hash_weights(lm.model, torch.bfloat16) == there.weights_16_bit
-    ):
+    if differing == ["weights"] and same_weights(there, lm):
         note = (
             f"the prompt was found with the weights in {there.dtype}, and here it is {here.dtype}"
         )

@@ -88,7 +88,10 @@ class ScoreMatrix:
         first: dict[str, str] = {}
         for task in tasks:
             own = [one.draw for one in task.splits if one.draw]
-            name = next((first[draw] for draw in own if draw in first), task.name)
+            met = [first[draw] for draw in own if draw in first]
+            name = next(iter(met), task.name)
+            # Tasks that had nothing in common may each share a draw with this one.
+            first = {one: name if known in met else known for one, known in first.items()}
             first |= {task.name: name, **dict.fromkeys(own, name)}
         return [first[task.name] for task in tasks]
 

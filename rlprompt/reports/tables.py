@@ -9,12 +9,12 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rlprompt._utils.csv_rows import csv_writer
 from rlprompt._utils.text import fence, visible
 
 # What stands for a figure that there is not.
@@ -110,10 +110,10 @@ def markdown(table: Table) -> str:
 def as_csv(table: Table) -> str:
     """The table as CSV: no thousands separators, nothing where there is no figure."""
     sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(map(_csv_text, table.header))
+    write = csv_writer(sink)
+    write(map(_csv_text, table.header))
     for row in table.rows:
-        writer.writerow(_csv_cell(table, i, cell) for i, cell in enumerate(row))
+        write(_csv_cell(table, i, cell) for i, cell in enumerate(row))
     return sink.getvalue()
 
 

@@ -64,7 +64,8 @@ def over_splits(scores: Floats) -> Floats:
     counts = there.sum(axis=1)
     sums = np.where(there, scores, 0.0).sum(axis=1)
     means: Floats = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-    return means
+    # Rounded: means of the same seeds may differ in their last digits, which is no variation.
+    return means.round(12)
 
 
 def is_nested(scores: Floats) -> bool:

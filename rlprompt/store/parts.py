@@ -377,13 +377,26 @@ def _one_search(kept: RunEntry, other: RunEntry, homes: str) -> RunEntry:
         SummaryError: Both did, with different results, and nobody can say which one counts.
     """
     ended = [one for one in (kept, other) if one.status == "finished"]
-    if len(ended) == 2 and (kept.prompt, kept.rows) != (other.prompt, other.rows):
-        raise SummaryError(
-            f"{homes} both have the search {kept.name}, with different results ({kept.prompt!r} "
-            f"after {kept.rows:,} rows and {other.prompt!r} after {other.rows:,}); leave one study "
-            "out"
-        )
+    if len(ended) == 2:
+        same = (kept.prompt, kept.rows) == (other.prompt, other.rows)
+        # Vectors are told by their scores: two soft prompts may go by the same nearest tokens.
+        what = _unlike(kept, other) if same else ""
+        if what or not same:
+            raise SummaryError(
+                f"{homes} both have the search {kept.name}, with different results "
+                f"({kept.prompt!r} after {kept.rows:,} rows and {other.prompt!r} after "
+                f"{other.rows:,}{what}); leave one study out"
+            )
     return ended[0] if ended else kept
+
+
+def _unlike(kept: RunEntry, other: RunEntry) -> str:
+    """Where one has another score than the other by more than two machines differ, or ""."""
+    for name in ("best_train_reward", "train", "dev", "test"):
+        old, new = getattr(kept, name), getattr(other, name)
+        if None not in (old, new) and not math.isclose(old, new, rel_tol=1e-3, abs_tol=1e-6):
+            return f", {name.replace('_', ' ')} {old:.4g} and {new:.4g}"
+    return ""
 
 
 def _once(values: Iterable[T]) -> tuple[T, ...]:

@@ -5,7 +5,6 @@ Reads alone, and no model: it works while others write, and in a folder that can
 
 from __future__ import annotations
 
-import csv
 import heapq
 import json
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rlprompt._utils.csv_rows import csv_writer
 from rlprompt.prompt import Prompt, TextPrompt, TokenPrompt
 from rlprompt.store.database import StoreError
 from rlprompt.store.heartbeat import has_ended
@@ -171,11 +171,11 @@ def records(store: Store) -> Iterator[dict[str, Any]]:
 def _export_csv(store: Store, path: Path) -> int:
     count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, (*COLUMNS, *LISTS), extrasaction="ignore")
-        writer.writeheader()
+        write = csv_writer(file)
+        write((*COLUMNS, *LISTS))
         for count, record in enumerate(records(store), 1):  # noqa: B007
-            lists = {name: record[name] and json.dumps(record[name]) for name in LISTS}
-            writer.writerow({**record, **lists})
+            lists = (record[name] and json.dumps(record[name]) for name in LISTS)
+            write((*(record[name] for name in COLUMNS), *lists))
     return count
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
@@ -14,6 +14,7 @@ import pydantic
 
 from rlprompt._utils.assets import AssetError
 from rlprompt._utils.suggest import reason
+from rlprompt._utils.text import visible
 from rlprompt.config.registry import import_task, load, make_optimiser, make_task, settings_of
 from rlprompt.config.schema import (
     OWN,
@@ -31,7 +32,9 @@ from rlprompt.config.tasks import (
     hand_prompts,
     parse_task,
 )
+from rlprompt.config.titles import titles
 from rlprompt.export.export import export_prompt
+from rlprompt.export.facts import same_weights
 from rlprompt.export.folder import ExportedPrompt, load_prompt
 from rlprompt.models.fingerprint import loading, told_by_server
 from rlprompt.models.lm import FrozenLM
@@ -39,10 +42,10 @@ from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.models.served.access import ACCESS
 from rlprompt.models.served.bill import Prices
 from rlprompt.models.served.lm import ServedLM
-from rlprompt.prompt import Length, Prompt, TokenPrompt
+from rlprompt.prompt import Length, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.optimiser import Optimiser
-from rlprompt.search.result import Result
+from rlprompt.search.result import SOFT_MARK, Result
 from rlprompt.search.selection import Selection
 from rlprompt.store.store import Store, StoredRun
 from rlprompt.studies.controls import written_by_hand
@@ -55,7 +58,10 @@ from rlprompt.tasks.label_search import with_found_words
 
 
 def load_experiments(
-    config: Config, dtypes: Sequence[str] = (), pool: ModelPool | None = None
+    config: Config,
+    dtypes: Sequence[str] = (),
+    pool: ModelPool | None = None,
+    begun: Collection[str] = (),
 ) -> list[Experiment]:
     """What a config describes, loaded: what is quick to check first, the models last.
 
@@ -79,24 +85,26 @@ def load_experiments(
         config: The grid.
         dtypes: Of each model; empty for the config's.
         pool: Shared with models beside those of the config, if there are any.
+        begun: Names of the runs of a study that goes on, whose methods keep their titles.
 
     Raises:
         ValueError: Something in it is wrong.
         AssetError: Bundled data or a model could not be fetched.
     """
-    references = {one.title: make_reference(one.name, one.settings) for one in config.references}
+    named = zip(titles(config.references), config.references, strict=True)
+    references = {title: make_reference(one.name, one.settings) for title, one in named}
     optimisers, own = dict[str, Optimiser[Any]](), dict[str, PromptConfig]()
-    for one in config.optimisers:
+    for title, one in config.titled(begun).items():
         settings, prompt = own_prompt(one, config.prompt)
-        optimisers[one.title] = made = make_optimiser(one.name, settings)
+        optimisers[title] = made = make_optimiser(one.name, settings)
         if config.prompt.kind not in (None, made.searches):
             raise ValueError(
-                f"{one.title} searches prompts of the kind {made.searches}, and the experiment "
+                f"{title} searches prompts of the kind {made.searches}, and the experiment "
                 f"asks for the kind {config.prompt.kind}; use methods that search that, or leave "
                 "`kind` out, so that each method searches its own"
             )
         if prompt != config.prompt:
-            own[one.title] = prompt
+            own[title] = prompt
     chosen = config.selection.model_dump(exclude_none=True) if config.selection else {}
     selection = Selection(**chosen)
     tasks, at_most = _loaded(config), longest(config)
@@ -240,9 +248,22 @@ def search_settings(prompt: PromptConfig, lm: FrozenLM) -> dict[str, Any]:
 
 
 def _found(folder: str, lm: FrozenLM) -> Prompt:
-    """An exported prompt: its vectors, or its tokens, typed again where the tokenizer differs."""
+    """An exported prompt: its vectors, or its tokens, typed again where the tokenizer differs.
+
+    Raises:
+        ValueError: It is none, or has vectors of another model.
+    """
     exported = load_prompt(folder)
     there, facts = exported.prompt, exported.facts
+    if isinstance(there, SoftPrompt) and not same_weights(facts.model, lm):
+        here = lm.fingerprint.dtype
+        told = "" if lm.served or here == facts.model.dtype else f" as far as {here} tells"
+        near = visible(repr(facts.text.removeprefix(SOFT_MARK)))
+        raise ValueError(
+            f"the start {{found: {folder}}} is vectors of {facts.model.model}, and {lm.name} has "
+            f"other weights{told}, to which they mean nothing; give an exported prompt of tokens, "
+            f"or a text, such as that of their nearest tokens: {near}"
+        )
     if isinstance(there, TokenPrompt) and facts.model.tokenizer != lm.fingerprint.tokenizer:
         return TokenPrompt(lm.encode(facts.text))
     return there

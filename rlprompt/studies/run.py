@@ -235,18 +235,20 @@ def helpers(
 def load_again(config: Config, out: Path) -> list[Experiment]:
     """What a config describes, loaded, in the dtypes of the study in `out` if there is one.
 
-    `dtype: auto` takes what is fast on the machine of the day; a study goes on as it began.
+    `dtype: auto` takes what is fast on the machine of the day; a study goes on as it began, and
+    its searches are called what they were.
 
     Raises:
         ValueError: Something in the config is wrong.
         AssetError: Bundled data or model could not be fetched.
         StoreError: The study cannot be read.
     """
-    dtypes: list[str] = []
-    if config.dtype == "auto" and (out / FILE).exists():
+    dtypes, begun = list[str](), list[str]()
+    if (out / FILE).exists():
         with Store(out / FILE) as store:
-            dtypes = kept_dtypes(config, store)
-    return load_experiments(config, dtypes)
+            begun = list(store.spec.get("runs", ()))
+            dtypes = kept_dtypes(config, store) if config.dtype == "auto" else []
+    return load_experiments(config, dtypes, begun=begun)
 
 
 def with_control(config: Config, out: Path) -> Config:

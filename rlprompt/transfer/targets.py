@@ -68,7 +68,8 @@ class Destinations:
             )
         self._pool = ModelPool()
         self._device, self._dtype, self._longest = config.device, dtype, longest(config)
-        self.experiments = load_experiments(config, kept_dtypes(config, store), self._pool)
+        dtypes, begun = kept_dtypes(config, store), store.spec.get("runs", ())
+        self.experiments = load_experiments(config, dtypes, self._pool, begun)
         for lm in self.own_models():
             if isinstance(lm, ServedLM):
                 lm.keep_answers(store.requests.looked_up())

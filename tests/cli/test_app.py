@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Collection, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -158,6 +159,35 @@ class TestCompare:
         assert result.exit_code == 0
         (found,) = (r for r in summary(desk / "runs" / "small")["runs"] if r["prompt"][0] == "<")
         assert (found["rows"], found["n_prompts"]) == (4, 1)
+
+    def test_a_study_of_older_titles_goes_on_and_is_used(
+        self, desk: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        methods = [{"name": "cma-es", "dimension": None}, {"name": "random", "batch": 4}]
+        write_config(desk, model=str(model), optimisers=methods)
+        with monkeypatch.context() as patch:
+            patch.setattr("rlprompt.config.schema.titles", as_before)
+            assert rlprompt("compare", "small.yaml").exit_code == 0
+        before = summary(desk / "runs" / "small")["runs"]
+        assert before[0]["optimiser"] == "cma-es dimension=None"
+        for again in (["compare", "small.yaml"], *([one, "runs/small"] for one in USES)):
+            done = rlprompt(*again)
+            assert done.exit_code == 0, done.stdout + done.stderr
+        assert summary(desk / "runs" / "small")["runs"] == before
+        assert rlprompt("compare", "small.yaml", "--restart").exit_code == 0
+        assert summary(desk / "runs" / "small-2")["optimisers"][0] == "cma-es dimension=null"
+
+
+# Commands that load a study again.
+USES = ("work", "verify", "transfer", "report")
+
+
+def as_before(sections: Sequence[Any], begun: Collection[str] = ()) -> list[str]:
+    """Titles of a version that wrote settings as Python does."""
+    return [
+        " ".join([one.name, *(f"{key}={value}" for key, value in one.settings.items())])
+        for one in sections
+    ]
 
 
 class TestRun:

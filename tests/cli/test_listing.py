@@ -26,7 +26,7 @@ class TestList:
         shown = rlprompt("ls", "optimisers").stdout
         assert re.search(r"^greedy: \w", shown, re.MULTILINE)
         assert "    rlprompt.agents.greedy:Greedy, from rlprompt " in shown
-        assert "    settings: pool=" in shown
+        assert "    settings: pool=0.3333, batch=16, halving=null\n" in shown  # as in a file
 
     def test_one_that_cannot_be_imported_hides_no_other(
         self, monkeypatch: pytest.MonkeyPatch

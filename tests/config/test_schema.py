@@ -72,14 +72,10 @@ def test_an_optimiser_may_be_a_class_in_a_file_beside_the_experiment(folder: Pat
         '  - {class: "mine:Mine", step: 2.0, length: 3}\n  - "mine.py:Other"\n  - pkg.mine:Mine\n'
     )
     config = read(folder, GOOD.replace("  - random\n", section))
-    first, second, third, _ = config.optimisers
+    first, _, third, _ = config.optimisers
     assert first.name == f"{(folder / 'mine.py').resolve()}:Mine"
     assert first.settings == {"step": 2.0, "length": 3}
-    assert [one.title for one in (first, second, third)] == [
-        "Mine step=2.0 length=3",
-        "Other",
-        "Mine",
-    ]
+    assert list(config.titled())[:3] == ["Mine step=2.0 length=3", "Other", "Mine"]
     assert third.name == "pkg.mine:Mine"
     assert config_from_json(config.record).record == config.record
 
@@ -87,10 +83,11 @@ def test_an_optimiser_may_be_a_class_in_a_file_beside_the_experiment(folder: Pat
 def test_an_algorithm_may_lie_in_a_file_beside_the_experiment(folder: Path) -> None:
     (folder / "mine.py").write_text("")
     section = '  - {name: rl, algorithm: "mine:Mine", settings: {learning_rate: 0.1}}\n'
-    one, _ = read(folder, GOOD.replace("  - random\n", section)).optimisers
+    config = read(folder, GOOD.replace("  - random\n", section))
+    title, one = next(iter(config.titled().items()))
     assert one.settings["algorithm"] == f"{(folder / 'mine.py').resolve()}:Mine"
     assert one.settings["settings"] == {"learning_rate": 0.1}
-    assert one.title == "rl algorithm=mine.py:Mine settings=learning_rate:0.1"
+    assert title == "rl algorithm=mine.py:Mine settings=learning_rate:0.1"
 
 
 @pytest.mark.parametrize(

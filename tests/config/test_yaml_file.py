@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-from experiment_files import GOOD, read, read_task
+from experiment_files import GOOD, read, read_task, with_task
 
 from rlprompt.config.registry import make_optimiser
 from rlprompt.config.schema import OWN, config_from_json
+from rlprompt.config.tasks import NamedTaskConfig, hand_prompts
 from rlprompt.config.yaml_file import ConfigError, load_config
 from rlprompt.prompt import Length
 
@@ -34,7 +35,7 @@ def test_a_good_file_is_read_with_the_defaults_filled_in(folder: Path) -> None:
     assert config.task
     assert config.task.name == "data"
     assert read_task(folder).data == str(folder / "data.csv")
-    assert [one.title for one in config.optimisers] == ["random", "greedy pool=0.5"]
+    assert list(config.titled()) == ["random", "greedy pool=0.5"]
 
 
 @pytest.mark.parametrize(
@@ -72,16 +73,17 @@ def test_starts_are_texts_names_and_folders_beside_the_file(
     assert shown == str(starts)
     again = config_from_json(config.record)
     assert again.prompt == config.prompt
-    (one,) = read(folder, re.sub(r"optimisers:\n(  .*\n)+", f"{own}\n", GOOD)).optimisers
+    titled = read(folder, re.sub(r"optimisers:\n(  .*\n)+", f"{own}\n", GOOD)).titled()
+    ((title, one),) = titled.items()
     there = one.settings["start"]
     assert (there if isinstance(there, list) else [there]) == list(config.prompt.start)
-    assert str(folder) not in one.title
+    assert str(folder) not in title
 
 
 def test_a_title_names_what_an_optimiser_has_of_its_own(folder: Path) -> None:
     own = "{start: [hand, {found: runs/best}], length: {at_most: 3}, tokens: {words: 9}}"
     config = read(folder, GOOD.replace("{name: greedy, pool: 0.5}", f"{{name: greedy, {own[1:]}"))
-    assert config.optimisers[1].title == (
+    assert list(config.titled())[1] == (
         "greedy start=hand+found:best length=at_most:3 tokens=words:9"
     )
 
@@ -240,6 +242,7 @@ def test_an_override_wins_and_none_leaves_the_file(folder: Path) -> None:
         (GOOD, "a: {b: c", "small.yaml:1: "),
         (GOOD, "a: \x07", "small.yaml: unacceptable character"),
         (GOOD, "? [1, 2]\n: 3", "small.yaml:1: a key must be text"),
+        (GOOD, "task: &it {task: *it}", "small.yaml: maximum recursion depth exceeded"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_where(folder: Path, old: str, new: str, line: str) -> None:
@@ -314,6 +317,96 @@ def test_labels_are_taken_as_written(folder: Path) -> None:
         "2020-01-01": "it",
         "1e3": "1",
     }
+
+
+def test_numbers_keep_their_own_text_where_text_is_wanted(folder: Path) -> None:
+    words = "{morning: 9:30, noon: 12:00, agent: 007, id: 1_000, share: [3.10, true]}"
+    text = GOOD.replace("{negative: terrible, positive: great}", words)
+    task = read_task(folder, text.replace("  shots: 2", "  hand_prompt: [3.10, It was]"))
+    assert task.label_words == {
+        "morning": "9:30",
+        "noon": "12:00",
+        "agent": "007",
+        "id": "1_000",
+        "share": ("3.10", "true"),
+    }
+    assert task.hand_prompt == ("3.10", "It was")
+    labels = "  labels: {x: 010, y: 1e3, z: 3.10}\n"
+    mapped = read_task(folder, GOOD.replace("  shots: 2\n", labels))
+    assert mapped.labels == {"x": "010", "y": "1e3", "z": "3.10"}
+    several = "task: &base {name: sst2, hand_prompt: 3.10}\n"
+    inner = "tasks: {one: {name: compression, task: {name: sst2, hand_prompt: 1_0}}}\n"
+    for section, said in ((several, "3.10"), (inner, "1_0")):
+        config = read(folder, re.sub(r"task:\n(  .*\n)+", section, GOOD))
+        ((_, one),) = config.all_tasks
+        assert isinstance(one, NamedTaskConfig)
+        assert hand_prompts(one.settings.get("task", one)) == (said,)
+
+
+def test_numbers_are_those_that_people_write(folder: Path) -> None:
+    own = "{a: 3_200, b: 1e3, c: -1.5, d: 0x1F, e: 1, f: .5}"
+    texts = "{g: 010, h: 9:30, i: 190:20:30.15, j: 1.5+3}"
+    mine = f"optimisers: [{{name: rl, settings: {own}}}, {{name: ppo, settings: {texts}}}]\n"
+    rl, ppo = read(folder, re.sub(r"optimisers:\n(  .*\n)+", mine, GOOD)).optimisers
+    assert rl.settings["settings"] == {"a": 3200, "b": 1000, "c": -1.5, "d": 31, "e": 1, "f": 0.5}
+    assert ppo.settings["settings"] == {"g": "010", "h": "9:30", "i": "190:20:30.15", "j": "1.5+3"}
+    assert read(folder, GOOD.replace("96", "3_200")).budget == 3200
+    assert read(folder, GOOD.replace("96", "096")).budget == 96
+
+
+def test_a_model_is_looked_for_beside_the_file_and_then_has_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("own", "some-model", "smollm2-135m", "elsewhere/far", "elsewhere/results"):
+        (folder / name).mkdir(parents=True)
+    for name in ("own/config.json", "adapter_config.json", "smollm2-135m/config.json", "a.gguf"):
+        (folder / name).write_text("{}")
+    (folder / "own/adapter_config.json").write_text("{}")
+    monkeypatch.chdir(folder / "elsewhere")
+    # Of the last ones none is a model's folder beside the file.
+    models = "{a: own, b: a.gguf, c: {name: own, revision: x}, d: some-model, e: far, f: ~/own}"
+    methods = "[{name: instructions, proposer: own}, {name: instructions, proposer: {name: own}}]"
+    text = GOOD.replace("model: some-model", f"models: {models}")
+    config = read(folder, re.sub(r"optimisers:\n(  .*\n)+", f"optimisers: {methods}\n", text))
+    own = str(folder / "own")
+    assert [one.name for _, one in config.all_models] == [
+        *(own, str(folder / "a.gguf"), own),
+        *("some-model", "far", "~/own"),
+    ]
+    assert [title for title, _ in config.all_models] == list("abcdef")
+    assert [one.settings["proposer"] for one in config.optimisers] == [own, {"name": own}]
+    bundled = read(folder, GOOD.replace("some-model", "smollm2-135m"))
+    assert [title for title, _ in bundled.all_models] == ["smollm2-135m"]
+    judge = "metric: {name: judge, model: own}, style_model: own"
+    judging = read(folder, with_task(f"{{name: generation, data: data.csv, {judge}}}")).task
+    assert isinstance(judging, NamedTaskConfig)
+    assert judging.settings["metric"] == {"name": "judge", "model": own}
+    assert judging.settings["style_model"] == own
+
+
+def test_beside_the_working_folders_file_names_stay_as_they_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "some-model").mkdir()
+    (folder / "some-model" / "config.json").write_text("{}")
+    monkeypatch.chdir(folder)
+    assert [name for name, _ in read(Path(), GOOD).all_models] == ["some-model"]
+
+
+def test_a_cache_is_made_beside_the_file_and_goes_on_where_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    text = f"{GOOD}cache: answers.sqlite\n"
+    assert read(folder, text).cache == str(folder / "answers.sqlite")
+    Path("answers.sqlite").touch()
+    assert read(folder, text).cache == "answers.sqlite"
+    (folder / "answers.sqlite").touch()
+    assert read(folder, text).cache == str(folder / "answers.sqlite")
+    # One that a command names is where the command is given; so is one whose folder is nowhere.
+    assert load_config(folder / "small.yaml", cache="mine.sqlite").cache == "mine.sqlite"
+    assert read(folder, f"{GOOD}cache: runs/a.sqlite\n").cache == "runs/a.sqlite"
 
 
 def test_data_is_looked_for_beside_the_file_and_then_in_the_working_folder(

@@ -289,3 +289,60 @@ class TestPacked:
             archive.writestr("x.csv", part(8))
         splits = load(str(tmp_path))
         assert [e.fields["text"] for e in splits.test] == ["t8", "t9", "t10", "t11"]
+
+
+@pytest.mark.parametrize("texts", [['a\\b "x"', "C:\\", '\\"'], ["two \\\\", '"it"', "ends \\"]])
+def test_backslashes_that_are_escaped_as_quotes_are_come_back(
+    tmp_path: Path, texts: list[str]
+) -> None:
+    rows = list(zip(texts, ("bad", "good", "bad"), strict=True))
+    how: dict[str, Any] = {"doublequote": False, "escapechar": "\\", "quoting": csv.QUOTE_ALL}
+    (tmp_path / "a.csv").write_text(written(with_header(rows), **how))
+    found = [row for _, row in read_table(tmp_path / "a.csv").rows]
+    assert [(row["text"], row["label"]) for row in found if isinstance(row, dict)] == rows
+
+
+class TestAQuoteWithoutItsEnd:
+    """It takes in all rows as far as the next quote; a text of several lines does not look so."""
+
+    LINES = ('"Awful film', *(f"Film number {i}" for i in range(2, 10)), 'On screen 5"')
+
+    @pytest.mark.parametrize("ending", ["\n", "\r\n"])
+    @pytest.mark.parametrize("first", ["text", "label", "id"])
+    def test_the_rows_that_it_took_in_are_told(
+        self, tmp_path: Path, first: str, ending: str
+    ) -> None:
+        texts = [*self.LINES, *(f"A film of {i}" for i in range(8))]
+        orders = {"text": "{0},{1}", "label": "{1},{0}", "id": "{2},{0},{1}"}
+        cells = [(text, ("good", "bad")[i % 2], str(i)) for i, text in enumerate(texts)]
+        lines = [orders[first].format(*row) for row in (("text", "label", "id"), *cells)]
+        (tmp_path / "a.csv").write_bytes(ending.join([*lines, ""]).encode())
+        found = read_table(tmp_path / "a.csv")
+        assert len(list(found.rows)) == 9
+        assert found.remarks == (
+            "a.csv:2 is one row of 10 lines that each look like a row: if a quote lacks its end "
+            "there, mend the file",
+        )
+
+    def test_several_such_rows_are_counted(self, tmp_path: Path) -> None:
+        bad = '"Awful,good\nIt was,bad\nscreen 5",good\n'
+        (tmp_path / "a.csv").write_text(f"text,label\n{bad}plain,bad\nplain too,good\n{bad}")
+        (said,) = read_table(tmp_path / "a.csv").remarks
+        assert "a.csv:2 is one row of 3 lines that each look like a row, and so is 1 other" in said
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Dear Sir,\nI write, because of it\nyours, Ann",  # each line has two cells
+            "It is good,bad\nand more of it\nand this, too",  # not every one has
+            "It is\ngood",
+            "one, good\n\ntwo, bad",
+            ",\n,\n,",
+        ],
+    )
+    def test_texts_of_several_lines_are_no_such_rows(self, tmp_path: Path, text: str) -> None:
+        rows = [(text, "good"), ("plain", "bad"), (text, "bad"), ("plain too", "good")]
+        (tmp_path / "a.csv").write_text(written(with_header(rows)))
+        found = read_table(tmp_path / "a.csv")
+        texts = [row["text"] for _, row in found.rows if isinstance(row, dict)]
+        assert (texts, found.remarks) == ([row[0] for row in rows], ())

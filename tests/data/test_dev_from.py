@@ -154,3 +154,11 @@ class TestElsewhere:
     def test_anything_else_is_refused(self) -> None:
         with pytest.raises(ValueError, match="dev_from is 'dev'; give train or test"):
             load(part("a", 20), dev_from="dev")
+
+
+def test_a_class_that_the_given_test_lacks_is_named() -> None:
+    data = {"train": part("train", 8), "dev": part("dev", 8), "test": part("test", 9)[::2]}
+    assert load(data).notes == (
+        "test has no example of the class 'good', so its scores say nothing of that",
+    )
+    assert load({**data, "test": part("test", 9)}).notes == ()

@@ -33,9 +33,9 @@ class TestFewShot:
     ) -> None:
         examples = make(labels)
         counts = Counter(labels)
-        own = {label: shots if n >= 2 * shots else max(1, n // 3) for label, n in counts.items()}
+        own = {label: shots if n > 2 * shots else max(1, n // 3) for label, n in counts.items()}
         rest = len(labels) - 2 * sum(own.values())
-        if min(counts.values()) < 2 or max(counts.values()) < 2 * shots or not rest:
+        if min(counts.values()) < 2 or max(counts.values()) <= 2 * shots:
             with pytest.raises(ValueError, match="shots"):
                 few_shot(examples, shots=shots, n_test=n_test, seed=seed)
             return
@@ -104,7 +104,7 @@ class TestFewShot:
 
     def test_too_few_examples_are_named_with_what_is_needed(self) -> None:
         with pytest.raises(
-            ValueError, match=r"class 'a' has 4 examples; 3 shots need 6 .* such as 1$"
+            ValueError, match=r"class 'b' has 3 examples; 3 shots need 6 .* such as 1$"
         ):
             few_shot(make("aaaabbb"), shots=3)
         with pytest.raises(
@@ -120,9 +120,36 @@ class TestFewShot:
             "class 'b' has 7 examples, too few for 4 shots: 2 are in train, 2 in dev",
         )
 
+    def test_a_class_of_exactly_train_and_dev_leaves_a_third_to_test(self) -> None:
+        splits = few_shot(make("a" * 100 + "b" * 100 + "c" * 32), shots=16)
+        counts = [Counter(e.label for e in part) for part in splits.parts().values()]
+        assert counts[0] == counts[1] == {"a": 16, "b": 16, "c": 10}
+        assert counts[2] == {"a": 68, "b": 68, "c": 12}
+        assert splits.notes == (
+            "class 'c' has 32 examples, too few for 16 shots: 10 are in train, 10 in dev",
+        )
+
+    def test_classes_that_test_lacks_are_named(self) -> None:
+        two_rows = few_shot(make("a" * 20 + "b" * 20 + "c" * 2), shots=4)
+        assert [e.label for e in two_rows.test].count("c") == 0
+        assert two_rows.notes[-1] == (
+            "test has no example of the class 'c', so its scores say nothing of that"
+        )
+        small = few_shot(make("abc" * 10), shots=2, n_test=1)
+        (there,) = {e.label for e in small.test}
+        absent = ", ".join(sorted(set("abc") - {there}))
+        assert small.notes == (
+            f"test has no example of the classes {absent}, so its scores say nothing of those",
+        )
+        assert few_shot(make("abcdefgh"), shots=2, n_test=1, by_class=False).notes == ()
+
     def test_nothing_left_to_test_on_is_an_error(self) -> None:
-        with pytest.raises(ValueError, match="4 examples leave none to test on after 1 shots"):
+        with pytest.raises(ValueError, match=r"class 'a' has 2 examples; 1 shots need 2 .* more$"):
             few_shot(make("abab"), shots=1)
+        with pytest.raises(ValueError, match=r"are 6 examples; 3 shots need 6 .* such as 2$"):
+            few_shot(make("abcdef"), shots=3, by_class=False)
+        with pytest.raises(ValueError, match=r"there are 0 examples; 1 shots need 2"):
+            few_shot([], shots=1)
 
     @pytest.mark.parametrize(
         ("option", "value"), [("shots", 0), ("shots", -1), ("n_test", 0), ("n_test", -1)]

@@ -331,6 +331,9 @@ class TestDefects:
             load("nowhere.csv")
 
 
+ABOVE = "test is test.tsv of the folder above"
+
+
 class TestFolder:
     @pytest.fixture
     def folder(self, tmp_path: Path, write: Write) -> Path:
@@ -345,11 +348,12 @@ class TestFolder:
         assert [e.fields["text"] for e in splits.train] == [f"text {i}" for i in range(4)]
         assert [e.fields["text"] for e in splits.test] == [f"text {i}" for i in range(20, 40)]
         assert splits.dev[0].source == "dev.tsv:2"
-        assert splits.notes == ()
+        assert splits.notes == (ABOVE,)
 
     def test_a_test_file_in_the_folder_comes_first(self, folder: Path, write: Write) -> None:
         write("set/16-13/test.csv", table(6, start=50))
-        assert len(load(str(folder)).test) == 6
+        splits = load(str(folder))
+        assert (len(splits.test), splits.notes) == (6, ())
 
     def test_n_test_draws_by_seed_and_keeps_the_order(self, folder: Path) -> None:
         splits = [load(str(folder), n_test=8, seed=seed) for seed in (0, 0, 1)]
@@ -381,6 +385,7 @@ class TestFolder:
         assert splits.notes == (
             "2 rows were left out, the first: test.tsv:22 repeats dev.tsv:4; "
             "test.tsv:23 repeats train.tsv:5",
+            ABOVE,
         )
 
     def test_a_leak_may_be_allowed(self, folder: Path, write: Write) -> None:
@@ -393,6 +398,7 @@ class TestFolder:
         splits = load(str(folder), on_leak="allow")
         assert splits.dev == splits.train
         assert splits.notes == (
+            ABOVE,
             "4 leaks between splits, the first: dev.tsv:2 repeats train.tsv:2; dev.tsv:3 repeats "
             "train.tsv:3; dev.tsv:4 repeats train.tsv:4; dev.tsv:5 repeats train.tsv:5",
         )
@@ -401,7 +407,7 @@ class TestFolder:
         write("set/test.tsv", table(20, "\t", start=20) + "text 20\tbad\n")
         splits = load(str(folder))
         assert len(splits.test) == 21
-        assert splits.notes == ("test repeats 1 of its texts",)
+        assert splits.notes == (ABOVE, "test repeats 1 of its texts")
 
     def test_a_text_with_two_labels_goes_altogether(self, folder: Path, write: Write) -> None:
         write("set/test.tsv", table(20, "\t", start=20) + "text 20\tgood\n")
@@ -414,7 +420,7 @@ class TestFolder:
         write("set/test.tsv", table(20, "\t", start=20).replace("text\t", "sentence\t"))
         splits = load(str(folder))
         assert splits.test[0].fields == {"text": "text 20"}
-        assert splits.notes == ("test.tsv has 'sentence' for 'text'",)
+        assert splits.notes == (ABOVE, "test.tsv has 'sentence' for 'text'")
 
 
 class TestMemory:

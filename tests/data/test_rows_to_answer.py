@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,3 +34,14 @@ def test_else_it_is_no_label(label: Any) -> None:
     assert class_of(label) is None
     with pytest.raises(ValueError, match="the unknown label 'none'"):
         class_of("none")
+
+
+def test_a_column_that_the_first_row_lacks_is_there(tmp_path: Path) -> None:
+    lines = ['{"text": "a"}', '{"text": "b", "label": "Favor"}', "[]", '{"id": 3, "text": "c"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    rows = Rows.of_file(tmp_path / "a.jsonl")
+    assert rows.columns == ("text", "label", "id")
+    reader, table = RowReader(rows, WANTED, CLASSES), rows.table()
+    read = [row for _, row in table.rows if isinstance(row, dict)]
+    assert reader.label == "label"
+    assert [reader.class_of(row, table) for row in read] == [None, "Favor", None]

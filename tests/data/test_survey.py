@@ -73,6 +73,25 @@ class TestKinds:
         assert (gap.n_rows, gap.n_missing, dict(gap.counts)) == (15, 5, {"yes": 8, "no": 7})
         assert found.n_rows == 20
 
+    @pytest.mark.parametrize("mark", ["None", "NA", "NULL", "null", "N/A"])
+    def test_a_mark_of_a_missing_value_is_a_class_where_it_comes_as_often(
+        self, tmp_path: Path, mark: str
+    ) -> None:
+        def stance(n: int, mark: str = mark, labels: str = "Favor Against") -> Roles:
+            lines = [*rows(80, labels.split()), *rows(n, [mark])]
+            return roles(written(tmp_path, table(lines, "id,text,stance")))
+
+        assert stance(40).classes == {"Favor": 40, "Against": 40, mark: 40}
+        assert (stance(40).label.n_rows, stance(40).label.n_missing) == (120, 0)
+        assert mark in stance(20).classes
+        assert mark in stance(80).classes
+        for n in (19, 81):
+            assert stance(n).classes == {"Favor": 40, "Against": 40}
+            assert stance(n).label.n_missing == n
+        # What programs alone write, and a gap among numbers.
+        assert len(stance(40, mark="NaN").classes) == 2
+        assert stance(40, labels="1 2").classes == {"1": 40, "2": 40}
+
     def test_text_without_spaces_has_words_all_the_same(self, tmp_path: Path) -> None:
         lines = [[f"这部电影非常好看我很喜欢{i}", i % 2] for i in range(8)]
         found = survey(written(tmp_path, table(lines, "text,label")))

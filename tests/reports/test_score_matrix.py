@@ -14,7 +14,7 @@ from rlprompt.reports.page import page_of
 from rlprompt.reports.score_matrix import BEST_HAND, ScoreMatrix, mean_of, wilson
 from rlprompt.reports.struck import examined
 from rlprompt.reports.study_data import read_study
-from rlprompt.store.summary import HAND
+from rlprompt.store.summary import HAND, TaskEntry
 
 
 def test_what_does_not_count_is_no_number(tmp_path: Path) -> None:
@@ -30,6 +30,23 @@ def test_what_does_not_count_is_no_number(tmp_path: Path) -> None:
         run.score("test") for run in matrix.of("greedy", first.entry.task)
     ]
     assert np.isnan(matrix.control("none of this name", matrix.tasks)).tolist() == [[True]]
+
+
+def test_tasks_share_draws_with_all_that_a_third_shares_some_with(tmp_path: Path) -> None:
+    (task,) = make_study(tmp_path, SMALL).tasks
+    matrix = ScoreMatrix(examined(read_study(tmp_path)), MODEL, 9600, "")
+
+    def on(name: str, *draws: str) -> TaskEntry:
+        first, *others = (
+            task.model_copy(update={"name": name, "draw": draw, "split_seed": i})
+            for i, draw in enumerate(draws)
+        )
+        return first.model_copy(update={"other_splits": tuple(others)})
+
+    tasks = [on("A", "x"), on("B", "y"), on("C", "y", "x"), on("D", "z")]
+    assert matrix.draws(tasks) == ["B", "B", "B", "D"]
+    assert matrix.draws([tasks[0], tasks[1], tasks[3]]) == ["A", "B", "D"]
+    assert matrix.draws([tasks[2], tasks[0], tasks[1]]) == ["C", "C", "C"]
 
 
 def test_wilson_is_for_shares_alone() -> None:

@@ -18,6 +18,11 @@ def test_spreadsheets_run_no_cell() -> None:
     assert {row[1] for row in rows[1:]} == {"-0.5"}
 
 
+def test_a_lone_carriage_return_ends_no_row_of_csv() -> None:
+    one = Table("x", "x", ("a\rtask", "value"), (("two\rlines", "0.5"),))
+    assert as_csv(one) == '"a\rtask","value"\ntwo\\rlines,0.5\n'
+
+
 def test_markdown_is_not_made_of_text() -> None:
     one = Table("x", "x", ("a|b", "prompt"), (("*x*|<b>", "a`|`b"), ("[l](u)", "")), code=(1,))
     lines = markdown(one).splitlines()

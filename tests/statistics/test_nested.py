@@ -52,6 +52,15 @@ class TestMeans:
         assert summarise(gap).mean == pytest.approx(1.75 / 3)
         assert np.isnan(over_splits(np.array([[[NAN]], [[0.5]]]))).tolist() == [[True], [False]]
 
+    def test_splits_of_the_same_values_in_another_order_are_equal(self) -> None:
+        # In floating point (0.1 + 0.2 + 0.3) / 3 is not (0.3 + 0.2 + 0.1) / 3.
+        scores = np.array([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]])
+        found = summarise(scores)
+        assert (found.mean, found.deviation) == (0.2, 0.0)
+        assert (found.low, found.high, found.n) == (None, None, 2)
+        over_tasks = task_mean(scores[..., None], rng())
+        assert (over_tasks.value, over_tasks.low, over_tasks.high) == (0.2, None, None)
+
     def test_the_mean_over_tasks_has_welchs_interval(self) -> None:
         tasks = np.stack([SCORES, SCORES[::-1] * 2], axis=-1)
         found = task_mean(tasks, rng())

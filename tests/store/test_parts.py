@@ -271,9 +271,12 @@ def _methods(**settings: Any) -> list[dict[str, Any]]:
     return [{"name": "random", "settings": settings}, {"name": "greedy", "settings": {}}]
 
 
-def _prompt(one: Summary) -> Summary:
-    first = one.runs[0].model_copy(update={"prompt": " otherwise"})
-    return one.model_copy(update={"runs": (first, *one.runs[1:])})
+def _first_run(**changed: Any) -> Callable[[Summary], Summary]:
+    def change(one: Summary) -> Summary:
+        first = one.runs[0].model_copy(update=changed)
+        return one.model_copy(update={"runs": (first, *one.runs[1:])})
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -299,7 +302,13 @@ def _prompt(one: Summary) -> Summary:
         (_model, 'weights: "5b7c" in one, "beef" in the other'),
         (_of_later_server, ""),
         (_of_later_version, "one was run by an older rlprompt, which hashed less of a model: run"),
-        (_prompt, "both have the search movie-reviews-9600-random-seed0, with different results"),
+        (
+            _first_run(prompt=" otherwise"),
+            "both have the search movie-reviews-9600-random-seed0, with different results",
+        ),
+        # As of soft prompts that go by the same nearest tokens.
+        (_first_run(test=0.125), ", test 0.61 and 0.125); leave one"),
+        (_first_run(test=None), ""),
     ],
 )
 def test_what_is_no_part_of_one_study_is_refused_with_the_difference(

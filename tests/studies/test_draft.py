@@ -122,6 +122,15 @@ class TestClasses:
         assert "left out, with too few rows: was 1" in told(draft)
         assert draft.why["on_bad_rows",].startswith("without it: films.csv:46 has the unknown")
 
+    def test_a_class_may_be_called_none(self, tmp_path: Path) -> None:
+        names = ("Favor", "Against", "None")
+        lines = [f"so it is said {i},{names[i % 3]}" for i in range(120)]
+        (tmp_path / "stance.csv").write_text("\n".join(["text,stance", *lines]))
+        draft = made(str(tmp_path / "stance.csv"), tiny_lm())
+        assert sorted(draft.section["label_words"]) == ["Against", "Favor", "None"]
+        assert "on_bad_rows" not in draft.section
+        assert sum(map(len, draft.task.splits.parts().values())) == 120
+
     def test_numbers_say_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         draft = made(films(tmp_path, ["0", "1"] * 6), tiny_lm())
         assert draft.section["label_words"] == {"0": "0", "1": "1"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rlprompt.config.schema import OptimiserConfig, PromptConfig
 from rlprompt.export.export import export_prompt
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, TokenPrompt
+from rlprompt.search.evaluation import describe
 from rlprompt.studies.experiment import searches
 from rlprompt.studies.loading import own_prompt, search_settings
 
@@ -129,6 +131,20 @@ class TestFoundPrompts:
     def test_vectors_are_those_that_were_found(self, tmp_path: Path) -> None:
         found = soft(tiny_lm())
         assert self.begun(tmp_path / "a", found, SoftPromptTuning()) == found
+
+    def test_vectors_of_another_model_of_the_same_width_are_refused(self, tmp_path: Path) -> None:
+        other = FrozenLM(tiny_model("opt"), tiny_tokenizer("opt"), "tiny-opt")
+        assert other.hidden_size == tiny_lm().hidden_size
+        text, _ = describe(class_task(), tiny_lm(), soft(tiny_lm()))
+        near = re.escape(repr(text.removeprefix("<soft> near:")))
+        said = rf"a}} is vectors of tiny-llama, and tiny-opt has other weights, .* tokens: {near}$"
+        with pytest.raises(ValueError, match=said):
+            self.begun(tmp_path / "a", soft(tiny_lm()), SoftPromptTuning(), other)
+
+    def test_vectors_of_the_same_model_in_another_dtype_are_taken(self, tmp_path: Path) -> None:
+        rounded = FrozenLM(tiny_model("llama").bfloat16(), tiny_tokenizer("llama"), "rounded")
+        found = soft(tiny_lm())
+        assert self.begun(tmp_path / "a", found, SoftPromptTuning(), rounded) == found
 
     def test_tokens_cannot_begin_with_vectors(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="a start of vectors has no text"):
