@@ -380,7 +380,8 @@ def _one_search(kept: RunEntry, other: RunEntry, homes: str) -> RunEntry:
     if len(ended) == 2:
         same = (kept.prompt, kept.rows) == (other.prompt, other.rows)
         # Vectors are told by their scores: two soft prompts may go by the same nearest tokens.
-        what = _unlike(kept, other) if same else ""
+        typed = kept.retypable and other.retypable
+        what = _unlike(kept, other) if same and not typed else ""
         if what or not same:
             raise SummaryError(
                 f"{homes} both have the search {kept.name}, with different results "

@@ -307,7 +307,7 @@ def _first_run(**changed: Any) -> Callable[[Summary], Summary]:
             "both have the search movie-reviews-9600-random-seed0, with different results",
         ),
         # As of soft prompts that go by the same nearest tokens.
-        (_first_run(test=0.125), ", test 0.61 and 0.125); leave one"),
+        (_first_run(test=0.125, retypable=False), ", test 0.61 and 0.125); leave one"),
         (_first_run(test=None), ""),
     ],
 )
