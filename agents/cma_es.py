@@ -49,7 +49,7 @@ class CMAES(AskTell[SoftSpace]):
         alpha: How far the first generation spreads, in standard deviations of the model's
             embeddings, above 0. 1 in Black-Box Tuning; it is not sized to the budget. On dev (nine
             cells, 3,200 rows) the defaults came to 0.741; with `dimension` and `population` of None
-            1 came to 0.677, and 0.3 to 0.701.
+            `alpha: 1` came to 0.677 and `alpha: 0.3` to 0.701.
         basis: What spans the subspace: `gaussian` noise as in Black-Box Tuning, or prompts of the
             space's `tokens` (`SoftSpace.superposed`). None is `gaussian`.
 

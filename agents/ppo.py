@@ -152,7 +152,7 @@ class SoftPPO:
     Args:
         prompts: Prompts in a rollout, scored together. As for `PPO`.
         epochs: Passes over a rollout. As for `PPO`.
-        learning_rate: Adam's, above 0. Ours; experiments/LOG.md compares no others.
+        learning_rate: Adam's, above 0. Ours; not tuned.
         clip: As for `PPO`.
         dimension: Coordinates of a vector, 1 or more. Ours: 5 vectors of 20 are a fifth of
             Black-Box Tuning's 500.

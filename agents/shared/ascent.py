@@ -67,16 +67,12 @@ class Ascent(ABC, Generic[S]):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        check_ranges(self, {}, ("learning_rate",))
+        check_ranges(self, {"batch": 1, "restarts": 1}, ("learning_rate",))
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay is 0 or more, got {self.weight_decay}")
-        if self.batch is not None and self.batch < 1:
-            raise ValueError(f"batch is 1 example or more, or None for all, got {self.batch}")
         if self.loss is not None:
             check_choice("loss", self.loss, Loss)
         check_share(self, "average", one=False)
-        if self.restarts is not None and self.restarts < 1:
-            raise ValueError(f"restarts is 1 way up or more, or None for one, got {self.restarts}")
         if self.pull is not None and not 0 < self.pull * self.learning_rate <= 1:
             raise ValueError(
                 f"pull is above 0 and at most 1 / learning_rate = {1 / self.learning_rate:g}, or "

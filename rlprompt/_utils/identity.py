@@ -133,6 +133,9 @@ class _Walk:
         if isinstance(value, np.ndarray) or _is_of_torch(value, "Tensor", "nn.Module"):
             return {"class": _name(type(value)), **self._numbers(value)}
         text = repr(value)
+        of = getattr(value, "__self__", None) if isinstance(value, MethodType) else value
+        if isinstance(of, type) and module_title(of.__module__) != of.__module__:
+            return self._object(value)  # whose `repr` names the folder of its file
         return text if not ADDRESS.search(text) else self._object(value)
 
     def _numbers(self, value: Any) -> dict[str, Any]:

@@ -112,13 +112,16 @@ def own_texts(code: Iterable[Any], files: Iterable[Path] = ()) -> dict[str, str]
 
 
 def text_until_end(code: CodeType) -> str:
-    """The lines that a function is written on, up to where it ends; "" where they are not found.
+    """The lines that a function is written on, up to where it ends.
 
-    No other function of its name has the same: two lambdas of one line end at different places.
+    "" where they are not found, and of what others wrote, such as a library's decorator. No other
+    function of its name has the same: two lambdas of one line end at different places.
 
     >>> text_until_end(compile("1", "<nowhere>", "eval"))
     ''
     """
+    if _is_installed(Path(code.co_filename).resolve()):
+        return ""
     try:
         lines = inspect.findsource(code)[0]
     except (OSError, TypeError):

@@ -139,10 +139,11 @@ def _own(key: str, value: Any, config: Path) -> Any:
     if key == "start":
         return _starts(value, config)
     if key == "proposer":
-        named = isinstance(value, Mapping) and "url" not in value
-        return (
-            {**value, "name": _model(value.get("name"), config)} if named else _model(value, config)
-        )
+        if isinstance(value, Mapping):
+            named = {"name": _model(value["name"], config)} if "name" in value else {}
+            return value if "url" in value else {**value, **named}
+        there = locate(value, config.parent) if isinstance(value, str) else value
+        return _model(there, config)
     return locate(value, config.parent) if isinstance(value, str) else value
 
 
@@ -256,6 +257,8 @@ class _Loader(yaml.SafeLoader):
         return {key.value: self.construct_object(value, deep) for key, value in node.value}
 
 
+# Settings of a task that have words by class, or classes by word.
+WORDS = ("label_words", "labels", "aliases")
 _TAG = "tag:yaml.org,2002:"
 # Of the words that YAML 1.1 takes for a truth value or a date, only true and false stay: a label
 # may well be called no.
@@ -268,10 +271,10 @@ _Loader.yaml_implicit_resolvers = {
     ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-# Numbers as in YAML 1.2 (section 10.3.2), with 3_200 of 1.1: 1e-3 is one, and neither 007 nor 9:30,
-# which are 7 and 570 in 1.1.
+# Numbers nearly as in YAML 1.2 (section 10.3.2), with 3_200 of 1.1: 1e-3 is one; 9:30, which is 570
+# in 1.1, is text, and so is what has a zero in front.
 for _number, _pattern in (
-    ("int", r"0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*"),
+    ("int", r"0b[01][01_]*|0x[0-9a-fA-F][0-9a-fA-F_]*|0|[1-9][0-9_]*"),
     ("float", r"(\.[0-9][0-9_]*|[0-9][0-9_]*\.[0-9_]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"),
     ("float", r"\.(inf|Inf|INF|nan|NaN|NAN)"),
 ):
@@ -293,7 +296,7 @@ def _keep_words(tree: yaml.Node | None) -> None:
             _keep_words(section)  # whose prompt is another task's, as where that is compressed
             for name, given in _entries(section):
                 several = not isinstance(given, yaml.ScalarNode)
-                if name == "hand_prompt" or (several and name in ("label_words", "labels")):
+                if name == "hand_prompt" or (several and name in WORDS):
                     _as_text(given)
 
 
@@ -301,7 +304,11 @@ def _entries(node: yaml.Node | None) -> list[tuple[str, yaml.Node]]:
     """The keys of a mapping, with what stands there; of anything else none."""
     entries: list[tuple[str, yaml.Node]] = []
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-        entries += _entries(value) if key.value == "<<" else [(key.value, value)]
+        if key.value == "<<":
+            for one in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                entries += _entries(one)
+        else:
+            entries.append((key.value, value))
     return entries
 
 

@@ -246,7 +246,7 @@ def _csv_quotes(file: DataFile, separator: str) -> str:
             return "doubled"
     with file.text() as lines:  # R escapes quotes alone; Python and MySQL backslashes too
         alike = all(re.fullmatch(r'[^\\]*(\\["\\][^\\]*)*', line) for line in lines)
-    for quotes in ("doubled", "escaped alike" if alike else "escaped"):
+    for quotes in ("doubled", *(["escaped alike"] if alike else []), "escaped"):
         try:
             with file.text() as lines:
                 _skip_excel(lines)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from rlprompt._utils.text import counted
+from rlprompt._utils.text import counted, listed_briefly
 from rlprompt.data.examples import Example, Splits
 
 
@@ -139,7 +139,7 @@ def untested(classes: Collection[str], test: Sequence[Example]) -> list[str]:
     absent = sorted({*classes} - {example.label for example in test})
     if not absent:
         return []
-    which = f"class {absent[0]!r}" if len(absent) == 1 else f"classes {', '.join(absent)}"
+    which = f"class{'es' * (len(absent) > 1)} {listed_briefly(map(repr, absent))}"
     return [
         f"test has no example of the {which}, so its scores say nothing of "
         f"{'that' if len(absent) == 1 else 'those'}"

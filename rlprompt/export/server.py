@@ -271,7 +271,8 @@ class _Served:
             n_answer = query.n_answer
         else:
             query, n_answer = self.template.query(fields, self.lm), writing.max_new_tokens - 1
-        return n_tokens(self.lm, self.prompt) + n_positions(self.lm.kind, query.n_text, n_answer)
+        fed = query.n_text + n_tokens(self.lm, self.prompt)
+        return n_positions(self.lm.kind, fed, n_answer)
 
     def answer(self, loglik: Tensor) -> Classified:
         """The class from log-likelihoods of all label words (W,)."""

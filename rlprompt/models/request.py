@@ -108,7 +108,7 @@ class Limits:
         """Refuse what is longer than the context."""
         for ids in (query.head_ids, query.tail_ids, *query.candidates):
             self.check_ids(ids)
-        length = n_prompt + n_positions(self.kind, query.n_text, n_answer)
+        length = n_positions(self.kind, query.n_text + n_prompt, n_answer)
         if self.context is not None and length > self.context:
             raise ValueError(
                 f"example {i} is too long: text {query.n_text} + prompt {n_prompt} + answer "

@@ -63,7 +63,7 @@ class Origin:
         """Prompts of these words alone, none where there are no words."""
         if not words:
             return []
-        space = TokenSpace(self.space.length, np.array(words), self.space.shortest)
+        space = self.space.over(words)
         return [space.sample(self.rng) for _ in range(count)]
 
 

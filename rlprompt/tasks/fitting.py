@@ -43,13 +43,15 @@ def fitted(
 
 
 def longest_text(task: Task, lm: FrozenLM) -> int | None:
-    """Positions of the longest example of any split without a prompt, with its answer.
+    """Positions that a prompt has to share with the longest example of any split.
 
+    Those of its answer are among them, but for an encoder-decoder, whose decoder counts for itself.
     None where the task does not say.
     """
     sizes = [task.lengths(lm, part) for part in task.splits.parts().values()]
     every = [size for part in sizes for size in part or ()]
-    return None if None in sizes else max(n_positions(lm.kind, *size) for size in every)
+    apart = lm.kind == "encoder-decoder"
+    return None if None in sizes else max(text + answer * (not apart) for text, answer in every)
 
 
 def room(task: Task, lm: FrozenLM) -> int | None:
@@ -78,7 +80,8 @@ def _shortage(
 ) -> str:
     """What to say of an example that leaves no room for a prompt, or ""."""
     n_text, n_answer = size
-    if lm.context is None or n_prompt + n_positions(lm.kind, *size) <= lm.context:
+    fed = n_positions(lm.kind, n_text + n_prompt, n_answer)
+    if lm.context is None or fed <= lm.context:
         return ""
     return (
         f"the {split} example {_where(example)} is too long: {n_text} tokens of text "

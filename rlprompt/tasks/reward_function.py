@@ -160,11 +160,16 @@ class RewardFunction:
                 f"the source of reward {self.name} cannot be read, and stored scores are found by "
                 "it; define the function in a file"
             ) from None
-        told, made = identity(self.function), getattr(self.function, "__func__", None)
-        if made is not None or not isinstance(told, str):
-            # An object's `repr` may not say all that is in it.
-            own = attributes(getattr(self.function, "__self__", None))
-            text += json.dumps([told, identity(made), identity(own)])
+        self.__dict__["fingerprint"] = ""  # where the object of a method holds this
+        try:
+            told, made = identity(self.function), getattr(self.function, "__func__", None)
+            if made is not None or not isinstance(told, str):
+                # An object's `repr` may not say all that is in it.
+                held = getattr(self.function, "__self__", None)
+                own = {} if isinstance(held, type) else attributes(held)
+                text += json.dumps([told, identity(made), identity(own)])
+        finally:
+            del self.__dict__["fingerprint"]
         return hashlib.blake2b(f"{self.name}\n{text}".encode(), digest_size=16).hexdigest()
 
     def score(self, given: Any, examples: Sequence[Example], prompt: str) -> Floats:

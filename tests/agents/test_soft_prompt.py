@@ -271,11 +271,11 @@ def test_a_search_on_parts_of_the_examples_that_was_cut_goes_on(tmp_path: Path) 
     [
         ({"learning_rate": float("nan")}, "above 0"),
         ({"weight_decay": -1}, "0 or more"),
-        ({"batch": 0}, "1 example or more, or None for all, got 0"),
+        ({"batch": 0}, "batch is 1 or more, got 0"),
         ({"loss": "accuracy"}, "loss is 'accuracy'; give reward or cross_entropy"),
         ({"average": 1.0}, "average is a share above 0 and below 1, got 1.0"),
         ({"average": 0.0}, "average is a share above 0 and below 1, got 0.0"),
-        ({"restarts": 0}, "1 way up or more, or None for one, got 0"),
+        ({"restarts": 0}, "restarts is 1 or more, got 0"),
         ({"pull": 0.0}, "above 0 and at most 1 / learning_rate = 10, or None, got 0.0"),
         ({"pull": 11.0}, "above 0 and at most 1 / learning_rate = 10, or None, got 11.0"),
         ({"pull": float("nan")}, "above 0 and at most"),

@@ -137,7 +137,7 @@ class TestFewShot:
         )
         small = few_shot(make("abc" * 10), shots=2, n_test=1)
         (there,) = {e.label for e in small.test}
-        absent = ", ".join(sorted(set("abc") - {there}))
+        absent = " and ".join(map(repr, sorted(set("abc") - {there})))
         assert small.notes == (
             f"test has no example of the classes {absent}, so its scores say nothing of those",
         )

@@ -153,7 +153,7 @@ class TestAScoreIsThatOfTheRowAlone:
         expected = [alone(lm.model, text, (7,)) for text in texts]
         assert logits[:, 7].tolist() == pytest.approx(expected, abs=1e-4)
 
-    def test_of_last_hidden_states_that_go_on_over_the_border(self, kind: str) -> None:
+    def test_of_last_hidden_states_that_go_on_over_the_limit(self, kind: str) -> None:
         lm, texts = long_lm(kind), [some(36), some(36, 1)]
         calls: list[list[Ids]] = []
         for length in range(30, 36):
@@ -191,7 +191,7 @@ def written_alone(model: Any, text: Ids, n_new: int, vectors: Any = None) -> tup
 
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("kind", ["packed", "plain", "llama"])
-def test_an_answer_goes_over_the_border_as_one_that_is_read_anew(kind: str, soft: bool) -> None:
+def test_an_answer_goes_over_the_limit_as_one_that_is_read_anew(kind: str, soft: bool) -> None:
     lm = long_lm(kind)
     queries = [Query((), some(length)) for length in (5, 23, 25, 28, 29, 30, 31, 45)]
     vectors = np.random.default_rng(0).normal(size=(2, HIDDEN)).astype(np.float32)
@@ -225,7 +225,7 @@ class TestShortTexts:
             lm.score([prompt], [Query((), some(40), ((7,), (8,)))])
 
 
-def test_there_is_no_border_where_no_text_gets_there() -> None:
+def test_there_is_no_limit_where_no_text_gets_there() -> None:
     within = phi3(
         original_max_position_embeddings=CONTEXT,
         rope_parameters={**LONG, "original_max_position_embeddings": CONTEXT},

@@ -18,7 +18,7 @@ from rlprompt.search.budget import Budget
 from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.base import Task
 from rlprompt.tasks.classification import ClassificationTask
-from rlprompt.tasks.fitting import fitted
+from rlprompt.tasks.fitting import fitted, room
 from rlprompt.tasks.generation import GenerationTask
 from rlprompt.template import ControlTokenError, Template
 
@@ -108,7 +108,6 @@ class TestLongTexts:
         self, kind: TinyKind, n_answer: int, tmp_path: Path
     ) -> None:
         lm, path = tiny_lm(kind), tmp_path / "a.csv"
-        path = tmp_path / "a.csv"
         path.write_text(rows(LONG))
         made = GenerationTask.from_file(
             str(path), template="{text} {prompt}", reward="contains", label="label", shots=2,
@@ -121,6 +120,19 @@ class TestLongTexts:
         assert max(n for n, _ in sizes) + 5 + n_answer in (CONTEXT, CONTEXT - 1)
         for part in parts:
             cut.rewards(lm, [TokenPrompt(range(20, 25))], part)
+
+    def test_a_prompt_takes_no_room_of_an_answer_that_a_decoder_writes(
+        self, tmp_path: Path
+    ) -> None:
+        lm, path = tiny_lm("bart"), tmp_path / "a.csv"
+        path.write_text(rows())
+        made = GenerationTask.from_file(
+            str(path), template="{text} {prompt}", reward="contains", label="label", shots=2,
+            max_new_tokens=CONTEXT - 2,
+        )  # fmt: skip
+        assert fitted(made, lm, 5) is made
+        longest = max(n for part in made.splits.parts().values() for n, _ in made.lengths(lm, part))
+        assert room(made, lm) == CONTEXT - longest
 
     def test_a_wrong_choice_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="on_long_text is 'cut'; give error or skip or trunc"):

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fakes import fake_splits
 
+from rlprompt._utils.identity import identity
 from rlprompt._utils.plugins import load_object
 from rlprompt.data.examples import Example
 from rlprompt.tasks.reward_function import RewardError, RewardFunction, load_reward, reward
@@ -57,6 +59,23 @@ def scaled(by):
     return decorated
 
 pair = [lambda prompt_text, examples: [1.0], lambda prompt_text, examples: [2.0]]
+"""
+
+OTHERS = """
+from rlprompt.tasks.reward_function import RewardFunction
+
+class Best:
+    def __init__(self, least=1):
+        self.least = least
+        self.own = RewardFunction(self.method)
+    def method(self, prompt_text, examples):
+        return [float(len(prompt_text) > self.least)] * len(examples)
+    @classmethod
+    def score(cls, prompt_text, examples):
+        return [1.0] * len(examples)
+
+def quiet(prompt_text, examples):
+    return [0.0] * len(examples)
 """
 
 PAIRS = {
@@ -269,6 +288,33 @@ class TestFingerprint:
         self, made: Callable[[str], RewardFunction], expression: str, expected: str
     ) -> None:
         assert made(expression).fingerprint == expected
+
+    @pytest.mark.parametrize(
+        "expression",
+        ["Best.score", "Best().own.function", "quiet", "__import__('torch').no_grad()(quiet)"],
+    )
+    def test_it_is_the_same_in_every_folder(self, tmp_path: Path, expression: str) -> None:
+        found = set()
+        for name in ("here", "there"):
+            path = tmp_path / name / "many.py"
+            path.parent.mkdir()
+            path.write_text(OTHERS)
+            scope = load_object(f"{path}:quiet").__globals__
+            found.add(RewardFunction(eval(expression, scope)).fingerprint)
+        assert len(found) == 1
+
+    def test_an_object_that_holds_its_own_reward_has_one_by_all_else(self, tmp_path: Path) -> None:
+        (tmp_path / "many.py").write_text(OTHERS)
+        made = load_object(f"{tmp_path}/many.py:Best")
+        first, again, other = made(1), made(1), made(2)
+        assert first.own.fingerprint == again.own.fingerprint == first.own.fingerprint
+        assert first.own.fingerprint != other.own.fingerprint
+
+    def test_the_text_of_a_library_is_no_part_of_it(self, tmp_path: Path) -> None:
+        (tmp_path / "many.py").write_text(OTHERS)
+        wrapped = torch.no_grad()(load_object(f"{tmp_path}/many.py:quiet"))
+        told: Any = identity(wrapped)
+        assert "code" not in told
 
     def test_a_function_without_a_text_is_refused(self) -> None:
         scope: dict[str, Any] = {}
