@@ -11,7 +11,7 @@ from typing import Any
 def check_ranges(
     settings: object, at_least: Mapping[str, int], above_zero: tuple[str, ...] = ()
 ) -> None:
-    """Refuse numbers out of range, and what is no number; None is in every range.
+    """Refuse numbers out of range, and what is no number; None where a field may not be None.
 
     >>> from types import SimpleNamespace
     >>> check_ranges(SimpleNamespace(batch=0), {"batch": 1})
@@ -38,7 +38,7 @@ def check_ranges(
 
 
 def check_share(settings: object, name: str, *, zero: bool = False, one: bool = True) -> None:
-    """Refuse what is no share, and what is no number; None is allowed.
+    """Refuse what is no share, and what is no number; None as for `check_ranges`.
 
     >>> from types import SimpleNamespace
     >>> check_share(SimpleNamespace(first=1.5), "first")
@@ -64,6 +64,9 @@ def check_share(settings: object, name: str, *, zero: bool = False, one: bool = 
 
 def _number(settings: object, name: str, kind: type, what: str) -> Any:
     value = getattr(settings, name)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+    fields = getattr(settings, "__dataclass_fields__", {})
+    if value is None and (name not in fields or "None" in str(fields[name].type)):
+        return None
+    if isinstance(value, bool) or not isinstance(value, kind):
         raise ValueError(f"{name} is {what}, got {value!r}")
     return value

@@ -379,6 +379,7 @@ def test_soft_prompt_tuning_steps_by_its_learning_rate_whatever_the_rewards_scal
         (CMAES, {"alpha": 0}, "above 0"),
         (SoftPromptTuning, {"learning_rate": float("nan")}, "above 0"),
         (SoftPromptTuning, {"weight_decay": -1}, "0 or more"),
+        (Greedy, {"pool": None}, "pool is a number, got None"),
         (SoftPromptTuning, {"learning_rate": "x"}, "learning_rate is a number, got 'x'"),
         (Grow, {"words": "x"}, "words is a whole number, got 'x'"),
         (Grow, {"beam": 1.5}, "beam is a whole number, got 1.5"),
