@@ -99,7 +99,7 @@ def _tables(matrix: ScoreMatrix) -> Iterator[Table]:
 
 
 def _brief(matrix: ScoreMatrix) -> Table | None:
-    """Method and test score with its interval, of what has one."""
+    """Method and test score with its interval, of what has one and leaves the model as it is."""
     if not matrix.compared or not matrix.shares_a_scale:
         return None
     if len(matrix.tested) > 1:
@@ -107,7 +107,9 @@ def _brief(matrix: ScoreMatrix) -> Table | None:
     else:
         table, columns = task_table(matrix, matrix.tested[0]), ("test", "low", "high")
     places = (0, *map(table.header.index, columns))
-    rows = tuple(tuple(row[i] for i in places) for row in table.rows if row[places[1]] != NONE)
+    kind = table.header.index("kind")
+    frozen = [row for row in table.rows if row[kind] != "training"]
+    rows = tuple(tuple(row[i] for i in places) for row in frozen if row[places[1]] != NONE)
     header = ("method", "test", "low", "high")
     return Table(table.name, table.caption, header, rows, text=(0,))
 

@@ -93,3 +93,13 @@ def test_the_first_screen_has_test_scores_and_the_best_prompt_of_each_task(page:
     first = html(page).split('id="curves"')[0]
     assert first.count("Best on dev of ") == len(section.leading)
     assert "brief-all-tasks-caption" in first
+
+
+def test_what_trains_the_model_is_not_among_prompts_on_the_first_screen(tmp_path: Path) -> None:
+    one = small(tmp_path, SMALL)
+    brief = one.sections[0].results.brief
+    assert brief is not None
+    assert table(one, "movie-reviews.scores")["lora"]["kind"] == "training"
+    shown = {row[0] for row in brief.rows}
+    assert "greedy" in shown
+    assert "lora" not in shown
