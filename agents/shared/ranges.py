@@ -62,11 +62,36 @@ def check_share(settings: object, name: str, *, zero: bool = False, one: bool = 
     raise ValueError(f"{name} is a share {least} {most}, got {value}")
 
 
+def check_each(settings: object, name: str) -> None:
+    """Refuse numbers to try of which one is not above 0 and finite, or where there is none.
+
+    >>> from types import SimpleNamespace
+    >>> check_each(SimpleNamespace(rates=(0.1, 0)), "rates")
+    Traceback (most recent call last):
+        ...
+    ValueError: rates are one or more numbers above 0, got [0.1, 0]
+
+    Args:
+        settings: Whose attribute they are.
+        name: Of the attribute, a sequence.
+
+    Raises:
+        ValueError: One is out of range or no number, or there is none.
+    """
+    values = list(getattr(settings, name))
+    if not values or not all(_is(one, Real) and 0 < one < math.inf for one in values):
+        raise ValueError(f"{name} are one or more numbers above 0, got {values}")
+
+
+def _is(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def _number(settings: object, name: str, kind: type, what: str) -> Any:
     value = getattr(settings, name)
     fields = getattr(settings, "__dataclass_fields__", {})
     if value is None and (name not in fields or "None" in str(fields[name].type)):
         return None
-    if isinstance(value, bool) or not isinstance(value, kind):
+    if not _is(value, kind):
         raise ValueError(f"{name} is {what}, got {value!r}")
     return value

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from rlprompt._utils.seeding import of_data
+from rlprompt.agents.shared.ranges import check_each, check_ranges
 from rlprompt.config.registry import make
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
@@ -86,9 +87,7 @@ class LogisticHead:
 
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
-        if not self.inverse_strengths or min(self.inverse_strengths) <= 0:
-            given = list(self.inverse_strengths)
-            raise ValueError(f"inverse_strengths are {given}; give one or more, above 0")
+        check_each(self, "inverse_strengths")
 
     def train(self, task: ClassificationTask, lm: FrozenLM, seed: int) -> Outcome:
         """See `Reference.train`; every example is read once."""
@@ -141,7 +140,7 @@ class LoRA:
         batch: As for `Schedule`.
 
     Raises:
-        ValueError: One of them is not above 0.
+        ValueError: One of them is not above 0, or not whole where it counts something.
     """
 
     kind: ClassVar[str] = "lora"
@@ -157,8 +156,7 @@ class LoRA:
 
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
-        if self.rank < 1 or self.alpha < 1:
-            raise ValueError(f"rank is {self.rank} and alpha {self.alpha}; give 1 or more")
+        check_ranges(self, {"rank": 1, "alpha": 1})
         self._schedule  # noqa: B018  # which checks the others
 
     @property
@@ -201,7 +199,7 @@ class LoRASoft(LoRA):
         length: Vectors, as many as a search's prompts have tokens by default.
 
     Raises:
-        ValueError: One of them is not above 0.
+        ValueError: One of them is not above 0, or not whole where it counts something.
     """
 
     kind: ClassVar[str] = "lora+soft"
@@ -211,8 +209,7 @@ class LoRASoft(LoRA):
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
         super().__post_init__()
-        if self.length < 1:
-            raise ValueError(f"length is {self.length}; give 1 or more")
+        check_ranges(self, {"length": 1})
 
     def train(self, task: ClassificationTask, lm: FrozenLM, seed: int) -> Outcome:
         """See `Reference.train`."""
@@ -243,7 +240,7 @@ class FineTuning(Schedule):
         batch: As for `Schedule`.
 
     Raises:
-        ValueError: One of them is not above 0.
+        ValueError: One of them is not above 0, or not whole where it counts something.
     """
 
     kind: ClassVar[str] = "fine-tuning"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlprompt._utils.seeding import seeded
+from rlprompt.agents.shared.ranges import check_each, check_ranges
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.merging import merged_copy
@@ -68,7 +69,7 @@ class Schedule:
         batch: Examples a step.
 
     Raises:
-        ValueError: One is not above 0.
+        ValueError: One is not above 0, or a number of passes or examples is not whole.
     """
 
     learning_rates: tuple[float, ...]
@@ -78,13 +79,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
-        if not self.learning_rates or min(self.learning_rates) <= 0:
-            raise ValueError(
-                f"learning_rates are {list(self.learning_rates)}; give one or more, above 0"
-            )
-        for name in ("epochs", "patience", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+        check_each(self, "learning_rates")
+        check_ranges(self, {"epochs": 1, "patience": 1, "batch": 1})
 
 
 @dataclass(frozen=True)

@@ -91,8 +91,8 @@ def test_ctrl_c_in_training_leaves_the_searches_and_goes_on(
         (["lora", "lora"], "twice"),
         (["boosting"], "logistic-head"),
         ([{"name": "lora", "rang": 4}], "rang"),
-        ([{"name": "lora", "rank": 0}], "rank is 0"),
-        ([{"name": "lora+soft", "length": 0}], "length is 0"),
+        ([{"name": "lora", "rank": 0}], "rank is 1 or more, got 0"),
+        ([{"name": "lora+soft", "length": 0}], "length is 1 or more, got 0"),
     ],
 )
 def test_a_mistake_in_references_is_a_line(

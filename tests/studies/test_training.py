@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -279,6 +280,33 @@ def test_vectors_that_no_text_leaves_room_for_are_refused_before_anything_is_pai
             Budget(10_000),
             references={"lora+soft": LoRASoft(length=300)},
         )
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        *(
+            (make, {name: value})
+            for make in (FineTuning, LoRA, LoRASoft)
+            for name in ("epochs", "patience", "batch")
+            for value in (0, 2.5, math.nan, True)
+        ),
+        *((LoRA, {name: value}) for name in ("rank", "alpha") for value in (0, 2.5, math.nan)),
+        (LoRASoft, {"length": 2.5}),
+        *(
+            (make, {name: value})
+            for make, name in ((FineTuning, "learning_rates"), (LogisticHead, "inverse_strengths"))
+            for value in ((), (0.1, 0), (0.1, math.nan), (math.inf,))
+        ),
+    ],
+)
+def test_a_schedule_that_no_training_could_keep_is_refused(
+    make: Callable[..., object], settings: dict[str, Any]
+) -> None:
+    """2.5 passes in vain never come, and of NaN every comparison is false."""
+    (name,) = settings
+    with pytest.raises(ValueError, match=rf"^{name} (is|are) .* got "):
+        make(**settings)
 
 
 def test_a_head_needs_every_class() -> None:
