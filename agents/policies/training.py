@@ -79,9 +79,11 @@ def train(
     def make(**given: Any) -> BaseAlgorithm:
         episodes.action_space.seed(int(rng.integers(2**31)))  # some draw from it
         try:
-            return algorithm(**given)
+            learner = algorithm(**given)
         except (AssertionError, TypeError, ValueError) as error:
             raise ValueError(f"{algorithm.__name__} refuses its settings: {error}") from error
+        _check_steps(learner)
+        return learner
 
     with _learner(make, given, episodes, relative or Standardised, rng) as learner:
         masks: dict[str, Any] = {}
@@ -97,6 +99,24 @@ def train(
             spent = objective.ledger.used
             steps = objective.affordable() * episodes.horizon
             learner.learn(steps, reset_num_timesteps=False, **masks)
+
+
+def _check_steps(learner: BaseAlgorithm) -> None:
+    """Refuse a step of one action whose advantage has no deviation: all weights would be NaN.
+
+    Stable-Baselines3's own PPO leaves such a one as it is.
+    """
+    if isinstance(learner, PPO) or not getattr(learner, "normalize_advantage", False):
+        return
+    actions = getattr(learner, "n_steps", 0) * learner.n_envs
+    sampled = getattr(learner, "sub_sampling_factor", 0)  # of TRPO, whose policy takes one step
+    batch = getattr(learner, "batch_size", None) or actions
+    if (-(-actions // sampled) if sampled else actions % batch or batch) == 1:
+        raise ValueError(
+            f"{type(learner).__name__} normalises advantages, and of a rollout of {actions} "
+            "actions a step has 1, which has no deviation; set normalize_advantage to false, or "
+            "give more prompts or another batch_size"
+        )
 
 
 @contextmanager

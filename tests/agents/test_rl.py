@@ -398,6 +398,36 @@ def test_one_of_another_package_that_chooses_numbers_is_refused_unpaid(
     assert task.calls == []
 
 
+@pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
+@pytest.mark.parametrize(
+    ("optimiser", "refused"),
+    [
+        (RL("MaskablePPO", prompts=1), True),
+        (RL("RecurrentPPO", prompts=1), True),
+        (SoftRL("RecurrentPPO", prompts=1), True),
+        (RL("A2C", prompts=1, settings={"normalize_advantage": True}), True),
+        (RL("MaskablePPO", prompts=3, settings={"batch_size": 2}), True),  # and 1 is left
+        (RL("TRPO", prompts=3, settings={"sub_sampling_factor": 3}), True),
+        (RL("TRPO", prompts=3, settings={"batch_size": 2}), False),  # only its critic's
+        (RL("MaskablePPO", prompts=1, settings={"normalize_advantage": False}), False),
+        (RL("A2C", prompts=1), False),
+        (RL("MaskablePPO", prompts=2), False),
+    ],
+)
+def test_a_step_of_one_action_is_refused_unpaid_where_it_would_break_the_policy(
+    optimiser: RL | SoftRL, refused: bool
+) -> None:
+    """The deviation of one advantage is NaN, and so were all weights after the first step."""
+    task = Batches(inner=HiddenWords() if optimiser.searches == "tokens" else HiddenVectors())
+    rows = 4 * N_EXAMPLES
+    if not refused:
+        assert search(task, tiny_lm(), optimiser, rows, length=1).n_prompts == 4
+        return
+    with pytest.raises(ValueError, match=r"normalises advantages, .* 1, which has no deviation"):
+        search(task, tiny_lm(), optimiser, rows, length=1)
+    assert task.calls == []
+
+
 @pytest.mark.parametrize(
     ("make", "settings", "message"),
     [
