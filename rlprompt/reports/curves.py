@@ -296,8 +296,8 @@ def dots(matrix: ScoreMatrix, task: TaskEntry) -> Plot | None:
     for name in matrix.methods:
         style = matrix.study.summary.optimisers.index(name)
         rows += _row(name, style, matrix.scores(name, [task])[..., 0])
-    for kind, trained in matrix.trained(task.name).items():
-        rows += _row(kind, None, matrix.by_split(trained))
+    for title, trained in matrix.trained(task.name).items():
+        rows += _row(title, None, matrix.by_split(trained))
     if not any(row.style is not None for row in rows):
         return None
     title = f"{task.name}: test {task.metric} of every run"

@@ -29,6 +29,7 @@ from rlprompt.statistics.verdict import Verdict, judge, shared_luck
 from rlprompt.store.summary import (
     BEST_WORD,
     CALIBRATED,
+    EMPTY,
     IN_CONTEXT,
     ControlEntry,
     ReferenceEntry,
@@ -118,7 +119,7 @@ def task_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
     """Train, dev and test of everything that was scored on a task, side by side."""
     rows = [_control_row(matrix, own) for own in matrix.controls_of(task.name).values()]
     rows += [_method_row(matrix, name, task) for name in matrix.methods]
-    rows += [_reference_row(matrix, kind, own) for kind, own in matrix.trained(task.name).items()]
+    rows += [_reference_row(matrix, own) for own in matrix.trained(task.name).values()]
     over, unit = "seeds", "seeds"
     if matrix.nested:
         over, unit = "the means of splits, each over its seeds,", "splits"
@@ -177,11 +178,9 @@ def _control_row(matrix: ScoreMatrix, own: Sequence[ControlEntry]) -> tuple[str,
     )
 
 
-def _reference_row(
-    matrix: ScoreMatrix, kind: str, own: Sequence[ReferenceEntry]
-) -> tuple[str, ...]:
+def _reference_row(matrix: ScoreMatrix, own: Sequence[ReferenceEntry]) -> tuple[str, ...]:
     return (
-        kind,
+        own[0].title,
         *_figures(matrix, own, own[0].test_metrics if len(own) == 1 else ()),
         "training",
         str(len(own)),
@@ -265,15 +264,25 @@ def overall_table(matrix: ScoreMatrix) -> Table:
 
 def kept_table(matrix: ScoreMatrix) -> Table:
     """What of training the model itself a prompt keeps, at which share of the cost."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    narrowed: dict[str, list[str]] = {}
     for task in matrix.tasks:
-        trained = matrix.trained(task.name)
-        if trained:
-            kind = next((kind for kind in MEASURE if kind in trained), next(iter(trained)))
-            rows += [
-                (task.name, kind, name, *_shares(matrix, task.name, name, trained[kind]))
-                for name in matrix.methods
-            ]
+        trained = _measure(matrix.trained(task.name).values())
+        for name in matrix.methods if trained else ():
+            runs = matrix.of(name, task.name)
+            empty = matrix.controls_of(task.name).get(EMPTY, [])
+            shared, there = _splits(matrix, [run.entry for run in runs], trained, empty)
+            figures = _shares(
+                matrix,
+                [run for run in runs if run.entry.split_seed in shared],
+                [one for one in trained if one.split_seed in shared],
+                [one for one in empty if one.split_seed in shared],
+            )
+            rows.append((task.name, trained[0].title, name, *figures))
+            if shared < there:
+                on = ", ".join(str(one) for one in matrix.split_seeds if one in shared)
+                where = f"{len(shared)} of {len(there)} splits" + (f" ({on})" if on else "")
+                narrowed.setdefault(f"{task.name}: {where}", []).append(name)
     return Table(
         matrix.name("kept"),
         f"Prompts against training the model, {matrix.model}, {matrix.budget:,} rows",
@@ -284,17 +293,38 @@ def kept_table(matrix: ScoreMatrix) -> Table:
             "In percent of the trained model: test score; its gain over the empty prompt; numbers "
             "searched or trained; rows (search, early stopping, selection and final scores, or "
             "training, where an example seen is 3 rows).",
+            *(
+                f"{where}, those on which method, trained model and empty prompt all have a score, "
+                f"for {', '.join(names)}."
+                for where, names in narrowed.items()
+            ),
         ),
     )
 
 
+def _measure(trained: Iterable[Sequence[ReferenceEntry]]) -> Sequence[ReferenceEntry]:
+    """What prompts are held against: the first by `MEASURE`; nothing where nothing was trained."""
+    order = {kind: place for place, kind in enumerate(MEASURE)}
+    return min(trained, key=lambda own: order.get(own[0].kind, len(order)), default=())
+
+
+def _splits(
+    matrix: ScoreMatrix, *scored: Sequence[ScoredEntry]
+) -> tuple[set[int | None], set[int | None]]:
+    """Splits on which all have a test figure that have any, and those on which some have."""
+    own = [{one.split_seed for one in part if one.test is not None} for part in scored]
+    return set(matrix.split_seeds).intersection(*filter(None, own)), set[int | None]().union(*own)
+
+
 def _shares(
-    matrix: ScoreMatrix, task: str, method: str, trained: Sequence[ReferenceEntry]
+    matrix: ScoreMatrix,
+    runs: Sequence[RunData],
+    trained: Sequence[ReferenceEntry],
+    empty: Sequence[ControlEntry],
 ) -> tuple[str, ...]:
     """Of test, of the gain over the empty prompt, of numbers, and of rows; percent."""
-    runs = matrix.of(method, task)
     top, test = matrix.mean(trained), matrix.mean(run.entry for run in runs)
-    empty = known_mean(matrix.control("empty", [one for one in matrix.tasks if one.name == task]))
+    floor = matrix.mean(empty)
     # A model that was trained has no curves on dev and is not taken apart.
     spent = mean_of(
         run.entry.rows
@@ -305,7 +335,7 @@ def _shares(
     numbers = mean_of(_size(run) for run in runs)
     return (
         _percent(test, top),
-        _percent(_above(test, empty), _above(top, empty)),
+        _percent(_above(test, floor), _above(top, floor)),
         _percent(numbers, mean_of(one.trainable for one in trained), ".2g"),
         _percent(spent, mean_of(one.rows for one in trained)),
     )

@@ -165,8 +165,8 @@ class ScoreMatrix:
         return known_mean(self.by_split(entries))
 
     def trained(self, task: str) -> dict[str, list[ReferenceEntry]]:
-        """Trained models of a task by kind."""
-        return _grouped((one.kind, one) for one in self.references if one.task == task)
+        """Trained models of a task by title, an entry a seed: of one kind there may be several."""
+        return _grouped((one.title, one) for one in self.references if one.task == task)
 
     @property
     def scored(self) -> list[str]:

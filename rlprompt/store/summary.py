@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -270,6 +271,16 @@ class ReferenceEntry(ScoredEntry):
     seconds: float
     note: str = ""
     test_metrics: tuple[float, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Its name without the seed: the same for all seeds of one, and for no other of its kind.
+
+        >>> figures = {"kind": "lora", "trainable": 1, "rows": 1, "seconds": 1.0}
+        >>> ReferenceEntry(task="t", model="m", name="lora rank=4, seed 0", **figures).title
+        'lora rank=4'
+        """
+        return re.sub(r", seed \d+$", "", self.name)
 
 
 class RunEntry(ScoredEntry):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from study_folder import make_study
+from study_folder import MODEL, make_study, task_entry
 from study_pages import SMALL, Changed, sentences, small, table
 
 from rlprompt.reports.page import Page, page_of
 from rlprompt.reports.study_data import read_study
 from rlprompt.search.result import Result, Score
-from rlprompt.store.summary import RunEntry
+from rlprompt.store.summary import EMPTY, ControlEntry, ReferenceEntry, RunEntry
+
+PLACE = {"task": "movie-reviews", "model": MODEL}
 
 
 def test_a_method_has_the_mean_over_seeds_and_students_interval_of_the_logit(
@@ -70,6 +74,81 @@ def test_rows_of_curves_and_analysis_are_no_cost_of_a_prompt(tmp_path: Path) -> 
     row = next(row for row in kept.rows if row[1:3] == ("fine-tuning", "greedy"))
     assert row[6] == "50.6"  # 100 * (9600 + 100 + 20 + 3) / 19,200
     assert "rows (search, early stopping, selection and final scores" in kept.notes[0]
+
+
+def trained(name: str, tests: Sequence[float], **fields: Any) -> tuple[ReferenceEntry, ...]:
+    """One with several seeds; of the kind that its name begins with."""
+    known = {"kind": name.split()[0], "trainable": 10, "rows": 100, "seconds": 1.0}
+    return tuple(
+        ReferenceEntry(name=f"{name}, seed {seed}", test=test, **PLACE, **known, **fields)
+        for seed, test in enumerate(tests)
+    )
+
+
+def test_two_trainings_of_one_kind_are_two(tmp_path: Path) -> None:
+    ours = trained("lora", (0.80, 0.81, 0.82)) + trained("lora rank=4", (0.70, 0.71, 0.72))
+    found = small(tmp_path, references=ours)
+    scores = table(found, "movie-reviews.scores")
+    (plot,) = found.sections[0].results.plots
+    for name, mean in (("lora", "0.810"), ("lora rank=4", "0.710")):
+        assert (scores[name]["test"], scores[name]["runs"]) == (mean, "3")
+        assert [row[1] for row in plot.table.rows if row[0] == name] == [mean]
+
+
+@pytest.mark.parametrize(
+    ("names", "measure"),
+    [
+        (["lora+soft", "lora rank=4", "lora"], "lora rank=4"),
+        (["lora", "fine-tuning epochs=5"], "fine-tuning epochs=5"),
+        (["logistic-head"], "logistic-head"),
+    ],
+)
+def test_prompts_are_held_against_one_training_by_its_kind(
+    tmp_path: Path, names: list[str], measure: str
+) -> None:
+    ours = tuple(one for name in names for one in trained(name, (0.8, 0.9)))
+    (kept,) = (one for one in small(tmp_path, references=ours).tables() if one.name == "kept")
+    assert {row[1] for row in kept.rows} == {measure}
+
+
+def on_splits(tests: dict[str, Sequence[float]]) -> dict[str, Any]:
+    """A study with a split a seed, and of methods by name these scores on test."""
+
+    def change(entry: RunEntry, result: Result) -> Changed:
+        test = tests.get(entry.optimiser, (0.6,) * 3)[entry.seed]
+        best = replace(result.best, test=Score(test, test))
+        metrics = tuple(float(i < round(200 * test)) for i in range(200))
+        changed = replace(
+            result, candidates=(best, *result.candidates[1:]), test_metrics=metrics, test_answers=()
+        )
+        return entry.model_copy(update={"split_seed": entry.seed, "test": test}), changed
+
+    task = task_entry("movie-reviews", SMALL)
+    first, *others = (task.model_copy(update={"split_seed": split}) for split in range(3))
+    return {
+        "change_run": change,
+        "split_seeds": (0, 1, 2),
+        "tasks": (first.model_copy(update={"other_splits": tuple(others)}),),
+        "controls": tuple(
+            ControlEntry(
+                name=EMPTY, test=test, split_seed=split, prompt="", retypable=True, **PLACE
+            )
+            for split, test in enumerate((0.5, 0.6, 0.7))
+        ),
+    }
+
+
+def test_prompts_are_held_against_training_on_the_splits_that_both_have(tmp_path: Path) -> None:
+    """Fine-tuning is done on the first of three splits, which is the hardest."""
+    done = trained("fine-tuning", [0.75], split_seed=0)
+    found = small(tmp_path, **on_splits({"greedy": (0.7, 0.8, 0.9)}), references=done)
+    (kept,) = (one for one in found.tables() if one.name == "kept")
+    row = next(row for row in kept.rows if row[2] == "greedy")
+    assert row[3:5] == ("93.3", "80.0")  # 0.70 / 0.75, and 0.20 / 0.25 above 0.50
+    assert kept.notes[1:] == (
+        "movie-reviews: 1 of 3 splits (0), those on which method, trained model and empty prompt "
+        "all have a score, for random, greedy.",
+    )
 
 
 def test_tasks_of_other_scales_are_not_averaged(tmp_path: Path) -> None:
