@@ -11,8 +11,7 @@ from rlprompt.reports.score_matrix import ScoreMatrix, generator, mean_of, wilso
 from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.reports.svg import Dots, Line, dot_plot, line_plot, thinned, value_range
 from rlprompt.reports.tables import NONE, Table, count, number
-from rlprompt.statistics.nested import are_shares
-from rlprompt.statistics.summaries import Band, curve_band, performance_profile, summarise
+from rlprompt.statistics.summaries import Band, curve_band, performance_profile
 from rlprompt.store.summary import TaskEntry, control_title
 from rlprompt.types import Floats
 
@@ -290,14 +289,14 @@ def dots(matrix: ScoreMatrix, task: TaskEntry) -> Plot | None:
     for name, own in matrix.controls_of(task.name).items():
         (*others, last) = own
         if others:
-            rows += _row(name, None, matrix.by_split(own))
+            rows += _row(name, None, matrix.by_split(own), matrix, task)
         elif last.test is not None:
             rows.append(Dots(name, None, (), last.test, *wilson(last.test_metrics)))
     for name in matrix.methods:
         style = matrix.study.summary.optimisers.index(name)
-        rows += _row(name, style, matrix.scores(name, [task])[..., 0])
+        rows += _row(name, style, matrix.scores(name, [task])[..., 0], matrix, task)
     for title, trained in matrix.trained(task.name).items():
-        rows += _row(title, None, matrix.by_split(trained))
+        rows += _row(title, None, matrix.by_split(trained), matrix, task)
     if not any(row.style is not None for row in rows):
         return None
     title = f"{task.name}: test {task.metric} of every run"
@@ -312,11 +311,13 @@ def dots(matrix: ScoreMatrix, task: TaskEntry) -> Plot | None:
     return Plot(svg, Table(name, title, header, cells, text=(0, 4)))
 
 
-def _row(name: str, style: int | None, scores: Floats) -> list[Dots]:
+def _row(
+    name: str, style: int | None, scores: Floats, matrix: ScoreMatrix, task: TaskEntry
+) -> list[Dots]:
     """The row of (splits, runs), none where all are NaN."""
-    if np.isnan(scores).all():
+    found, values = matrix.summary(task, scores), scores[~np.isnan(scores)]
+    if found is None:
         return []
-    found, values = summarise(scores, shares=are_shares(scores)), scores[~np.isnan(scores)]
     return [Dots(name, style, tuple(values.tolist()), found.mean, found.low, found.high)]
 
 

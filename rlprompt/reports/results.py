@@ -11,26 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlprompt.prompt import SoftPrompt
 from rlprompt.reports.curves import Plot, dots, profile
+from rlprompt.reports.kept import kept_table
 from rlprompt.reports.score_matrix import ScoreMatrix, generator, known_mean, mean_of, wilson
-from rlprompt.reports.study_data import RunData
 from rlprompt.reports.tables import NONE, Table, count, number
-from rlprompt.search.result import EXPLAINING
-from rlprompt.statistics.nested import are_shares
 from rlprompt.statistics.pairwise import Pair
 from rlprompt.statistics.summaries import (
     interquartile_mean,
     probability_of_improvement,
-    summarise,
     task_mean,
 )
 from rlprompt.statistics.verdict import Verdict, judge, shared_luck
 from rlprompt.store.summary import (
     BEST_WORD,
     CALIBRATED,
-    EMPTY,
     IN_CONTEXT,
+    UNIT,
     ControlEntry,
     ReferenceEntry,
     ScoredEntry,
@@ -38,8 +34,6 @@ from rlprompt.store.summary import (
 )
 from rlprompt.types import Floats
 
-# What prompts are held against, the first of these that there is.
-MEASURE = ("fine-tuning", "lora", "lora+soft")
 SCORE_HEADER = (
     "method", "train", "dev", "test", "sd", "low", "high", "interval over", "dev - test", "kind",
     "runs", "rows a run", "prompt",
@@ -117,9 +111,9 @@ def _brief(matrix: ScoreMatrix) -> Table | None:
 
 def task_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
     """Train, dev and test of everything that was scored on a task, side by side."""
-    rows = [_control_row(matrix, own) for own in matrix.controls_of(task.name).values()]
+    rows = [_control_row(matrix, task, own) for own in matrix.controls_of(task.name).values()]
     rows += [_method_row(matrix, name, task) for name in matrix.methods]
-    rows += [_reference_row(matrix, own) for own in matrix.trained(task.name).values()]
+    rows += [_reference_row(matrix, task, own) for own in matrix.trained(task.name).values()]
     over, unit = "seeds", "seeds"
     if matrix.nested:
         over, unit = "the means of splits, each over its seeds,", "splits"
@@ -156,7 +150,7 @@ def _method_row(matrix: ScoreMatrix, name: str, task: TaskEntry) -> tuple[str, .
     metrics = runs[0].result.test_metrics if len(runs) == 1 and runs[0].result else ()
     return (
         name,
-        *_figures(matrix, [run.entry for run in runs], metrics),
+        *_figures(matrix, task, [run.entry for run in runs], metrics),
         "search",
         str(len(runs)),
         count(mean_of(run.entry.rows for run in runs)),
@@ -164,9 +158,11 @@ def _method_row(matrix: ScoreMatrix, name: str, task: TaskEntry) -> tuple[str, .
     )
 
 
-def _control_row(matrix: ScoreMatrix, own: Sequence[ControlEntry]) -> tuple[str, ...]:
+def _control_row(
+    matrix: ScoreMatrix, task: TaskEntry, own: Sequence[ControlEntry]
+) -> tuple[str, ...]:
     rows = mean_of(one.rows for one in own)
-    figures = _figures(matrix, own, own[0].test_metrics if len(own) == 1 else ())
+    figures = _figures(matrix, task, own, own[0].test_metrics if len(own) == 1 else ())
     return (
         own[0].name,
         *figures[:-1],
@@ -178,10 +174,12 @@ def _control_row(matrix: ScoreMatrix, own: Sequence[ControlEntry]) -> tuple[str,
     )
 
 
-def _reference_row(matrix: ScoreMatrix, own: Sequence[ReferenceEntry]) -> tuple[str, ...]:
+def _reference_row(
+    matrix: ScoreMatrix, task: TaskEntry, own: Sequence[ReferenceEntry]
+) -> tuple[str, ...]:
     return (
         own[0].title,
-        *_figures(matrix, own, own[0].test_metrics if len(own) == 1 else ()),
+        *_figures(matrix, task, own, own[0].test_metrics if len(own) == 1 else ()),
         "training",
         str(len(own)),
         count(mean_of(one.rows for one in own)),
@@ -197,22 +195,22 @@ def _length(lengths: Iterable[int | None]) -> str:
 
 
 def _figures(
-    matrix: ScoreMatrix, entries: Sequence[ScoredEntry], metrics: Sequence[float]
+    matrix: ScoreMatrix, task: TaskEntry, entries: Sequence[ScoredEntry], metrics: Sequence[float]
 ) -> tuple[str, ...]:
     """Train, dev and test; of test the spread; and what dev is above test."""
     by_split = {split: matrix.by_split(entries, split) for split in ("train", "dev", "test")}
     return (
         *(number(known_mean(values)) for values in by_split.values()),
-        *_spread(matrix, by_split["test"], metrics),
+        *_spread(matrix, task, by_split["test"], metrics),
         number(known_mean(by_split["dev"] - by_split["test"])),
     )
 
 
 def _spread(
-    matrix: ScoreMatrix, tests: Floats, metrics: Sequence[float]
+    matrix: ScoreMatrix, task: TaskEntry, tests: Floats, metrics: Sequence[float]
 ) -> tuple[str, str, str, str]:
     """Standard deviation and interval over runs, or of one prompt over test examples."""
-    found = None if np.isnan(tests).all() else summarise(tests, shares=are_shares(tests))
+    found = matrix.summary(task, tests)
     if found is not None and found.n > 1:
         return number(found.deviation), number(found.low), number(found.high), f"{matrix.unit}s"
     low, high = wilson(metrics) if found is not None else (None, None)
@@ -236,7 +234,7 @@ def overall_table(matrix: ScoreMatrix) -> Table:
         scores = matrix.scores(name, tasks)
         figures: list[str] = []
         for estimate in (
-            task_mean(scores, generator(), draws=draws),
+            task_mean(scores, generator(), draws=draws, shares=tasks[0].scale == UNIT),
             interquartile_mean(scores, generator(), draws=draws),
         ):
             figures += map(number, (estimate.value, estimate.low, estimate.high))
@@ -260,105 +258,6 @@ def overall_table(matrix: ScoreMatrix) -> Table:
             *([shared_luck(matrix.unit)] if len(set(draws)) < len(draws) else []),
         ),
     )
-
-
-def kept_table(matrix: ScoreMatrix) -> Table:
-    """What of training the model itself a prompt keeps, at which share of the cost."""
-    rows: list[tuple[str, ...]] = []
-    narrowed: dict[str, list[str]] = {}
-    for task in matrix.tasks:
-        trained = _measure(matrix.trained(task.name).values())
-        for name in matrix.methods if trained else ():
-            runs = matrix.of(name, task.name)
-            empty = matrix.controls_of(task.name).get(EMPTY, [])
-            shared, there = _splits(matrix, [run.entry for run in runs], trained, empty)
-            figures = _shares(
-                matrix,
-                [run for run in runs if run.entry.split_seed in shared],
-                [one for one in trained if one.split_seed in shared],
-                [one for one in empty if one.split_seed in shared],
-            )
-            rows.append((task.name, trained[0].title, name, *figures))
-            if shared < there:
-                on = ", ".join(str(one) for one in matrix.split_seeds if one in shared)
-                where = f"{len(shared)} of {len(there)} splits" + (f" ({on})" if on else "")
-                narrowed.setdefault(f"{task.name}: {where}", []).append(name)
-    return Table(
-        matrix.name("kept"),
-        f"Prompts against training the model, {matrix.model}, {matrix.budget:,} rows",
-        ("task", "training", "method", "% of test", "% of gain", "% of numbers", "% of rows"),
-        tuple(rows),
-        text=(0, 1, 2),
-        notes=(
-            "In percent of the trained model: test score; its gain over the empty prompt; numbers "
-            "searched or trained; rows (search, early stopping, selection and final scores, or "
-            "training, where an example seen is 3 rows).",
-            *(
-                f"{where}, those on which method, trained model and empty prompt all have a score, "
-                f"for {', '.join(names)}."
-                for where, names in narrowed.items()
-            ),
-        ),
-    )
-
-
-def _measure(trained: Iterable[Sequence[ReferenceEntry]]) -> Sequence[ReferenceEntry]:
-    """What prompts are held against: the first by `MEASURE`; nothing where nothing was trained."""
-    order = {kind: place for place, kind in enumerate(MEASURE)}
-    return min(trained, key=lambda own: order.get(own[0].kind, len(order)), default=())
-
-
-def _splits(
-    matrix: ScoreMatrix, *scored: Sequence[ScoredEntry]
-) -> tuple[set[int | None], set[int | None]]:
-    """Splits on which all have a test figure that have any, and those on which some have."""
-    own = [{one.split_seed for one in part if one.test is not None} for part in scored]
-    return set(matrix.split_seeds).intersection(*filter(None, own)), set[int | None]().union(*own)
-
-
-def _shares(
-    matrix: ScoreMatrix,
-    runs: Sequence[RunData],
-    trained: Sequence[ReferenceEntry],
-    empty: Sequence[ControlEntry],
-) -> tuple[str, ...]:
-    """Of test, of the gain over the empty prompt, of numbers, and of rows; percent."""
-    top, test = matrix.mean(trained), matrix.mean(run.entry for run in runs)
-    floor = matrix.mean(empty)
-    # A model that was trained has no curves on dev and is not taken apart.
-    spent = mean_of(
-        run.entry.rows
-        + sum(rows for what, rows in run.result.outside_rows.items() if what != EXPLAINING)
-        for run in runs
-        if run.result
-    )
-    numbers = mean_of(_size(run) for run in runs)
-    return (
-        _percent(test, top),
-        _percent(_above(test, floor), _above(top, floor)),
-        _percent(numbers, mean_of(one.trainable for one in trained), ".2g"),
-        _percent(spent, mean_of(one.rows for one in trained)),
-    )
-
-
-def _above(score: float | None, floor: float | None) -> float | None:
-    return None if score is None or floor is None else score - floor
-
-
-def _size(run: RunData) -> float:
-    """Numbers that its prompt is made of: token ids, or entries of its vectors."""
-    if run.result is None or not run.result.candidates:
-        return 0.0
-    best = run.result.best
-    prompt = best.prompt
-    return float(prompt.vectors.size if isinstance(prompt, SoftPrompt) else best.length)
-
-
-def _percent(part: float | None, whole: float | None, form: str = ",.1f") -> str:
-    """A share in hundredths, of something above 0."""
-    if part is None or whole is None or np.isnan([part, whole]).any() or whole <= 0:
-        return NONE
-    return format(100 * part / whole, form)
 
 
 def verdicts_of(matrix: ScoreMatrix) -> Iterator[tuple[str, Verdict]]:

@@ -10,9 +10,10 @@ import numpy as np
 from rlprompt._utils.text import slugs
 from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.statistics.nested import are_shares
-from rlprompt.statistics.summaries import share_interval, summarise
+from rlprompt.statistics.summaries import MeanInterval, share_interval, summarise
 from rlprompt.store.summary import (
     HAND,
+    UNIT,
     ControlEntry,
     ReferenceEntry,
     ScoredEntry,
@@ -131,9 +132,21 @@ class ScoreMatrix:
 
     @property
     def shares_a_scale(self) -> bool:
-        """Whether a mean over its tasks means something: one task, or scores from 0 to 1."""
-        values = [np.ravel(self.scores(name, self.tested)) for name in self.methods]
-        return len(self.tested) == 1 or are_shares(np.concatenate([np.zeros(0), *values]))
+        """Whether a mean over its tasks means something: one task, or scores of one known range."""
+        if len(self.tested) <= 1:
+            return True
+        scale, *others = {task.scale for task in self.tested}
+        if scale is None or others:
+            return False
+        every = np.stack([self.scores(name, self.tested) for name in self.methods])
+        return bool(np.nanmin(every) >= scale[0] and np.nanmax(every) <= scale[1])
+
+    def summary(self, task: TaskEntry, scores: Floats) -> MeanInterval | None:
+        """Mean and interval of (splits, runs) of the metric; None where all are NaN."""
+        if np.isnan(scores).all():
+            return None
+        # What says that it is a share may be wrong: percent go by the same names.
+        return summarise(scores, shares=task.scale == UNIT and are_shares(scores))
 
     def control(self, name: str, tasks: Sequence[TaskEntry]) -> Floats:
         """(splits, tasks) of a control's test score, NaN where it has none."""

@@ -210,7 +210,10 @@ def welch(tasks: Sequence[Floats]) -> tuple[float, float]:
 
 
 def are_shares(values: Floats) -> bool:
-    """Whether all values are from 0 to 1, as accuracies are; NaN is left out."""
+    """Whether all values are from 0 to 1; NaN is left out.
+
+    That they are shares is for their metric to say: a few correlations may all be above 0.
+    """
     known = values[~np.isnan(values)]
     return bool(((known >= 0) & (known <= 1)).all())
 

@@ -27,7 +27,6 @@ from scipy import stats
 from rlprompt.statistics.nested import (
     LEVEL,
     RESAMPLES,
-    are_shares,
     blocks,
     drawn_alike,
     is_nested,
@@ -190,17 +189,22 @@ def interquartile_mean(
 
 
 def task_mean(
-    scores: Floats, rng: np.random.Generator, *, draws: Sequence[Hashable] | None = None
+    scores: Floats,
+    rng: np.random.Generator,
+    *,
+    draws: Sequence[Hashable] | None = None,
+    shares: bool = False,
 ) -> Estimate:
     """Mean over tasks of their means over seeds, with a stratified bootstrap interval.
 
     Of several splits it is the mean over tasks of means over splits of means over seeds, with a t
-    interval of the means of splits, of shares within 0 and 1: three splits are too few to resample.
+    interval of the means of splits: three splits are too few to resample.
 
     Args:
         scores: (seeds, tasks) or (splits, seeds, tasks).
         rng: Of the resamples.
         draws: As for `interquartile_mean`.
+        shares: As for `summarise`; of one split the interval has no need of it.
 
     >>> scores = np.array([[0.2, 0.8], [0.4, np.nan]])
     >>> found = task_mean(scores, np.random.default_rng(0))
@@ -215,7 +219,6 @@ def task_mean(
     error, freedom = 0.0, 0.0
     if min(map(len, tasks)) > 1:
         error, freedom = welch(blocks(over_splits(scores), names))
-    shares = are_shares(scores)
     interval = t_interval(value, error, freedom, shares=shares) if error else None
     return _estimate(value, interval, len(tasks))
 

@@ -24,6 +24,27 @@ EMPTY, HAND, CALIBRATED = "empty", "hand-written", "hand-written, calibrated"
 BEST_WORD, IN_CONTEXT = "best word", "in context"
 
 
+# Metrics from 0 to 1, by the names that they have before a colon.
+SHARES = frozenset(
+    (
+        *("accuracy", "balanced_accuracy", "macro_f1", "acc", "acc_norm", "acc_bytes", "joint"),
+        *("exact_match", "token_f1", "contains", "strict_match", "number", "regex", "json"),
+        *("bleu", "chrf", "rouge1", "rouge2", "rougeL", "judge"),
+    )
+)
+UNIT = (0.0, 1.0)
+
+
+def range_of(metric: str, reward: str = "") -> tuple[float, float] | None:
+    """What a metric lies between by its name, or, where it is the reward, by the name of that.
+
+    >>> range_of("mcc"), range_of("reward", "regex:[0-9]+"), range_of("reward", "gap")
+    ((-1.0, 1.0), (0.0, 1.0), None)
+    """
+    name = reward if metric == "reward" else metric
+    return (-1.0, 1.0) if name == "mcc" else UNIT if name.partition(":")[0] in SHARES else None
+
+
 def hand_name(number: int, calibrated: bool = False) -> str:
     """What the hand-written prompt of a number from 1 is called.
 
@@ -81,6 +102,7 @@ class TaskEntry(_Entry):
         name: What it is called.
         fingerprint: See `Task.fingerprint`.
         metric: What train, dev and test are the means of, or a figure of each of them.
+        metric_range: `Task.metric_range`; see `scale`.
         select_by: By what prompts were picked on dev, `reward` or `metric`.
         reward: What the searches maximise, if it has a name.
         template: Where the prompt goes, if the task has one.
@@ -102,6 +124,7 @@ class TaskEntry(_Entry):
     name: str
     fingerprint: str
     metric: str
+    metric_range: Annotated[tuple[float, float] | None, Field(exclude_if=_unused)] = None
     select_by: str = "reward"
     reward: str = ""
     template: str = ""
@@ -145,6 +168,11 @@ class TaskEntry(_Entry):
         own = self.by_model.items()
         others = {model: one for model, one in own if getattr(one, field) != getattr(self, field)}
         return {self.name: self, **{f"{self.name}, {name}": one for name, one in others.items()}}
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """What the metric lies between, as the task or its name says; None where neither does."""
+        return self.metric_range or range_of(self.metric, self.reward)
 
     @property
     def splits(self) -> tuple[TaskEntry, ...]:

@@ -188,6 +188,7 @@ def _task_entry(name: str, task: Task, split_seed: int | None) -> TaskEntry:
         name=name,
         fingerprint=task.fingerprint,
         metric=task.metric,
+        metric_range=task.metric_range,
         select_by=task.select_by,
         reward=reward if isinstance(reward, str) else "",
         template=template.text if isinstance(template, Template) else "",

@@ -92,6 +92,9 @@ class Task(Wording, Prior, Showing):
         fingerprint: Hash of all that decides a reward besides the model and the prompt.
         hand_prompt: A prompt written by hand, the control of every comparison, or "".
         metric: What the figure is called that reports give (`measure`, `set_metric`).
+        metric_range: The least and the greatest that it can be, None where that is unknown. Of a
+            metric from 0 to 1 intervals end inside; means over tasks are of tasks of one range.
+            The names of the library's own metrics say theirs (`range_of` in `store.summary`).
         select_by: By what a prompt is picked on dev, `reward` or `metric`.
         extra_rows: Rows that each prompt costs beyond one an example whenever it is scored, be it
             on one example or on all; 0 or more. Where they grow with the examples, see
@@ -128,6 +131,8 @@ class Task(Wording, Prior, Showing):
         @property
         def metric(self) -> str: ...  # noqa: D102
         @property
+        def metric_range(self) -> tuple[float, float] | None: ...  # noqa: D102
+        @property
         def select_by(self) -> str: ...  # noqa: D102
         @property
         def extra_rows(self) -> int: ...  # noqa: D102
@@ -144,7 +149,7 @@ class Task(Wording, Prior, Showing):
 
     else:
         hand_prompt, metric, class_words = "", "reward", {}
-        extra_rows, tokens_only, select_by = 0, False, "reward"
+        extra_rows, tokens_only, select_by, metric_range = 0, False, "reward", None
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

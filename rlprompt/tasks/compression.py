@@ -100,6 +100,11 @@ class CompressionTask(Task):
         return "reward of the task" if self.task.metric == "reward" else self.task.metric
 
     @property
+    def metric_range(self) -> tuple[float, float] | None:
+        """That of the other task."""
+        return self.task.metric_range
+
+    @property
     def fingerprint(self) -> str:
         """Hash of all that decides a reward; the long prompt does not."""
         state = f"compression {self.task.fingerprint} {self.penalty!r}"

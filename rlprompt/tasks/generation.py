@@ -259,6 +259,16 @@ class GenerationTask(TemplateTask):
         return metric({"name": self.metric, **self.metric_settings})
 
     @property
+    def metric_range(self) -> tuple[float, float] | None:
+        """See `Task.metric_range`: metrics are from 0 to 1, and what is written may cost."""
+        if self._reported is not None:
+            return 0.0, 1.0
+        weights = [weight for _, weight in self._metrics]
+        most = sum(weight for weight in weights if weight > 0)
+        lost = self.length_penalty * self.max_new_tokens
+        return (sum(weights) - most - lost, most) if weights else None
+
+    @property
     def _all_metrics(self) -> list[AnswerMetric]:
         """Those of the reward, and the reported one."""
         return [*(one for one, _ in self._metrics), *filter(None, (self._reported,))]

@@ -89,6 +89,7 @@ class Target(_Entry):
         asked: Whether the command named this task; prompts of other tasks go there then as well.
         examples: Their number.
         metric: What the metric is called.
+        metric_range: `Task.metric_range`.
         controls: The empty and the hand-written prompt, the latter where the task has one, by the
             names that a study's controls have.
         tolerance: What rounding may make of a mean reward from one day to another; None where
@@ -102,6 +103,7 @@ class Target(_Entry):
     asked: bool = True
     examples: int = 0
     metric: str = ""
+    metric_range: tuple[float, float] | None = None
     controls: dict[str, Score] = Field(default_factory=dict)
     tolerance: float | None = None
     problem: str = ""

@@ -397,7 +397,8 @@ class Transferring:
         """Controls on a target, and if those can be scored, every prompt in every form."""
         lm, task = scores.lm, scores.task
         n_examples = len(task.splits.parts()[self.split])
-        target = target.model_copy(update={"examples": n_examples, "metric": task.metric})
+        told = {"metric": task.metric, "metric_range": task.metric_range}
+        target = target.model_copy(update={"examples": n_examples, **told})
         try:
             controls = _controls(lm, task)
         except ValueError as error:

@@ -170,6 +170,66 @@ def test_tasks_of_other_scales_are_not_averaged(tmp_path: Path) -> None:
     assert [text.split(":")[0] for text in both] == ["movie-reviews", "sst-2"]
 
 
+def measured(folder: Path, tests: Sequence[float], **told: dict[str, Any]) -> Page:
+    """Tasks by name with something of their entries, and greedy's scores on test by seed."""
+
+    def plant(entry: RunEntry, result: Result) -> Changed:
+        test = tests[entry.seed] if entry.optimiser == "greedy" else 0.3 + 0.01 * entry.seed
+        best = replace(result.best, test=Score(test, test))
+        candidates = (best, *result.candidates[1:])
+        changed = replace(result, candidates=candidates, test_metrics=(), test_answers=())
+        return entry.model_copy(update={"test": test}), changed
+
+    plan = replace(SMALL, tasks=tuple(told))
+    tasks = tuple(task_entry(name, plan).model_copy(update=own) for name, own in told.items())
+    return small(folder, plan, change_run=plant, tasks=tasks)
+
+
+MCC, ACCURACY, REWARD = ({"metric": name} for name in ("mcc", "accuracy", "reward"))
+
+
+@pytest.mark.parametrize(
+    ("task", "ends"),
+    [
+        # 4.303, Student's t for 2 degrees of freedom, times 0.1168 / sqrt(3), around 0.1233.
+        (MCC, ("-0.167", "0.413")),
+        (REWARD, ("-0.167", "0.413")),
+        (REWARD | {"reward": "gap"}, ("-0.167", "0.413")),
+        # Over 0.1233 * 0.8767 that is 2.683 of the logit, which is -1.961.
+        (ACCURACY, ("0.010", "0.673")),
+        (REWARD | {"reward": "exact_match"}, ("0.010", "0.673")),
+        (REWARD | {"metric_range": (0, 1)}, ("0.010", "0.673")),
+        (REWARD | {"reward": "exact_match", "metric_range": (-0.3, 1)}, ("-0.167", "0.413")),
+    ],
+)
+def test_an_interval_ends_inside_0_and_1_where_the_metric_does(
+    tmp_path: Path, task: dict[str, Any], ends: tuple[str, str]
+) -> None:
+    page = measured(tmp_path, (0.02, 0.10, 0.25), **{"sst-2": task})
+    row = table(page, "sst-2.scores")["greedy"]
+    assert (row["low"], row["high"]) == ends
+    (plot,) = page.sections[0].results.plots
+    assert [row[2:4] for row in plot.table.rows if row[0] == "greedy"] == [ends]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "averaged"),
+    [
+        (MCC, ACCURACY, False),
+        (MCC, MCC, True),
+        (ACCURACY, {"metric": "exact_match"}, True),
+        (REWARD, REWARD, False),
+        (REWARD | {"metric_range": (0, 1)}, ACCURACY, True),
+    ],
+)
+def test_only_tasks_of_one_range_are_averaged(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any], averaged: bool
+) -> None:
+    page = measured(tmp_path, (0.02, 0.10, 0.25), **{"sst-2": first, "trec": second})
+    assert any(one.name == "all-tasks" for one in page.tables()) == averaged
+    assert len(page.sections[0].results.sentences) == (1 if averaged else 2)
+
+
 def test_a_table_says_what_every_later_prediction_reads_as_well(page: Page) -> None:
     rows = table(page, "sst-2.scores")
     assert rows["16-shot in context"]["prompt"] == "512"  # tokens of examples

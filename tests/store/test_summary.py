@@ -5,12 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from study_folder import Plan, make_study
 
-from rlprompt.store.summary import FILE, FORMAT, Summary, SummaryError, read_summary
+from rlprompt.store.summary import (
+    FILE,
+    FORMAT,
+    SHARES,
+    Summary,
+    SummaryError,
+    range_of,
+    read_summary,
+)
+from rlprompt.tasks.metrics import METRICS
+from rlprompt.tasks.multiple_choice import ChoiceMetric
+from rlprompt.tasks.style_transfer import StyleTransferTask
+from rlprompt.types import ClassMetric
 
 SMALL = Plan(methods=("random", "cma-es"), tasks=("movie-reviews",), seeds=2, points=6)
 
@@ -30,6 +42,15 @@ def test_what_is_written_is_read(tmp_path: Path, written: Summary) -> None:
     assert read_summary(tmp_path) == written
     assert written.format == FORMAT
     assert len(written.runs) == 4
+
+
+def test_the_names_of_our_metrics_say_what_they_lie_between() -> None:
+    """Of summaries that do not say it; an older version did not."""
+    names = {*METRICS, *get_args(ClassMetric), *get_args(ChoiceMetric), StyleTransferTask.metric}
+    assert {*SHARES, "mcc"} == names
+    assert range_of("mcc") == (-1, 1)
+    assert range_of("reward", "json:schema.json") == range_of("json") == (0, 1)
+    assert range_of("reward") is range_of("reward", "gap") is range_of("perplexity") is None
 
 
 def test_what_a_newer_version_adds_is_left_out(tmp_path: Path, written: Summary) -> None:

@@ -289,3 +289,22 @@ class TestFromFile:
 def test_a_masked_model_is_refused_with_what_to_do() -> None:
     with pytest.raises(ValueError, match="cannot write on; take a causal or encoder-decoder"):
         task().rewards(tiny_lm("bert"), PROMPTS, SPLITS.train)
+
+
+@pytest.mark.parametrize(
+    ("settings", "known"),
+    [
+        ({"reward": {"exact_match": 0.75, "contains": 0.25}}, (0, 1)),
+        ({"reward": [{"name": "exact_match"}, {"name": "contains", "weight": -0.5}]}, (-0.5, 1)),
+        ({"reward": "exact_match", "length_penalty": 0.01, "max_new_tokens": 20}, (-0.2, 1)),
+        ({"reward": length}, None),
+        ({"reward": length, "metric": "exact_match"}, (0, 1)),
+        ({"reward": "log_likelihood"}, (0, 1)),  # and an exact match in reports
+        ({"reward": "log_likelihood", "metric": "reward"}, None),
+    ],
+)
+def test_what_its_metric_lies_between_is_known_of_metrics_alone(
+    settings: dict[str, Any], known: tuple[float, float] | None
+) -> None:
+    task = GenerationTask("t", numbered(), Template("{text} {prompt}"), **settings)
+    assert task.metric_range == (known and pytest.approx(known))

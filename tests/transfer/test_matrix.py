@@ -117,6 +117,16 @@ def test_a_mean_over_seeds_has_a_t_interval_within_its_scale_and_a_gain() -> Non
     assert found.gain_high == pytest.approx(1 / (1 + math.exp(-4.48693)) - 0.5, abs=1e-5)
 
 
+@pytest.mark.parametrize("fields", [{"metric": "mcc"}, {"metric": "reward"}])
+def test_an_interval_of_what_is_no_share_may_end_below_0(fields: dict[str, Any]) -> None:
+    low = 0.75 - 12.7062 * 0.05
+    there = {"entries": (entry(0, 0.7), entry(1, 0.8)), "targets": (target(**fields),)}
+    assert cell(transfer(**there)).low == pytest.approx(low, abs=1e-5)
+    share = target(**(fields | {"metric_range": (0, 1)}))
+    within = cell(transfer(**(there | {"targets": (share,)})))
+    assert within.low == pytest.approx(1 / (1 + math.exp(2.28971)), abs=1e-5)
+
+
 def test_models_that_end_alike_are_told_apart_and_never_averaged() -> None:
     both = "runs/a/final", "runs/b/final"
     sources = tuple(source(seed, model=name) for seed, name in enumerate(both))
