@@ -42,8 +42,9 @@ class Demonstrations:
 
     An example would be told its own answer by a prompt that shows it. So what a prompt earns on
     examples that it shows decides nothing here: in its place counts what it earns on the others of
-    the block, and how much easier the example is for prompts that do not show it. The train reward
-    that reports give is of all examples, and flatters by these; dev and test are shown nowhere.
+    the block, and how much easier the example is for prompts that do not show it; and two that race
+    are told apart by examples alone that neither shows. The train reward that reports give is of
+    all examples, and flatters by these; dev and test are shown nowhere.
 
     >>> from rlprompt import search
     >>> from rlprompt.check import ToyTask, toy_lm
@@ -169,15 +170,17 @@ def judged(rewards: Floats, shown: NDArray[np.bool_]) -> Floats:
     """Rewards (P, E) with those on examples that a prompt shows (P, E) made up from the others.
 
     A reward is made up of how easy the example is, the mean over prompts that do not show it, and
-    of how much better than that the prompt is on the examples that it does not show.
+    of how much better than that the prompt is on the examples that it does not show. It is masked:
+    it has no noise of its own, and as an observation would have a test of differences too sure.
 
     >>> rewards = np.array([[9.0, 2.0], [1.0, 4.0]])  # the first shows the first
-    >>> judged(rewards, np.array([[True, False], [False, False]])).tolist()
-    [[0.0, 2.0], [1.0, 4.0]]
+    >>> found = judged(rewards, np.array([[True, False], [False, False]]))
+    >>> found.data.tolist(), found.tolist()
+    ([[0.0, 2.0], [1.0, 4.0]], [[None, 2.0], [1.0, 4.0]])
     """
-    if not shown.any() or shown.all():  # a block that all show whole says nothing of anyone
-        return rewards
+    if shown.all():  # a block that all show whole says nothing of anyone
+        return np.ma.masked_array(rewards, shown)
     seen = np.ma.masked_array(rewards, shown)
     easy = seen.mean(axis=0).filled(seen.mean())
     better = (seen - easy).mean(axis=1).filled(0.0)
-    return np.where(shown, easy + better[:, None], rewards)
+    return np.ma.masked_array(np.where(shown, easy + better[:, None], rewards), shown)

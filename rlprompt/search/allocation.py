@@ -29,7 +29,8 @@ LEAST = 4
 Criterion = Callable[[Sequence[Prompt], Floats, Sequence[int]], Floats]
 """What rivals (P,) are compared by, (P, n), given their rewards (P, n) and the places in train.
 
-It is given all that are compared in one call: what it makes of one may depend on the others.
+It is given all that are compared in one call: what it makes of one may depend on the others. What
+it masks (`numpy.ma`) is made up: it counts in means, and is no observation where chance is judged.
 """
 
 
@@ -138,7 +139,7 @@ def halve(
     places = objective.order
     for alive, start, end in _stages(objective, len(pool), stages):
         if start:
-            worth = criterion(pool, known, places[:start]).mean(axis=1)
+            worth = _means(criterion(pool, known, places[:start]))
             ranked = np.argsort(-worth, kind="stable")[:alive]
             pool, known = [pool[i] for i in ranked], known[ranked]
         known = _extended(objective, pool, known, places[start:end])
@@ -228,7 +229,8 @@ def race(
         incumbent: One that was scored on all train examples: the first of these.
         challengers: As the pool of `halve`. One is dropped where its mean difference to the
             incumbent is significant at `FALSE_DROP`, one-sided, which holds for each look at each
-            of them and is not divided by their number.
+            of them and is not divided by their number. On two examples or more that the criterion
+            masks of neither.
         criterion: What they are compared by, the incumbent and all challengers together.
 
     Returns:
@@ -258,7 +260,7 @@ def race(
         else:  # only what was scored together may be compared
             rival = _extended(objective, first, rival, block)
         worth = criterion([*first, *pool], np.vstack([rival, known]), places[:end])
-        close = within_chance(worth[0] - worth[1:], FALSE_DROP)
+        close = within_chance(np.ma.filled(worth[0] - worth[1:], np.nan), FALSE_DROP)
         pool = [prompt for prompt, stays in zip(pool, close, strict=True) if stays]
         known, start = known[close], end
     return _all_known(objective, pool, known, criterion)
@@ -286,7 +288,7 @@ def race_winners(
     n_known = len(incumbent.prompts)
     rewards = np.vstack([incumbent.per_example, stayed.per_example])
     prompts = (*incumbent.prompts, *stayed.prompts)
-    worth = criterion(prompts, rewards, range(rewards.shape[1])).mean(axis=1)
+    worth = _means(criterion(prompts, rewards, range(rewards.shape[1])))
     order = n_known + np.argsort(-worth[n_known:], kind="stable")
     if not len(order) or worth[order[0]] <= worth[0]:
         return incumbent
@@ -329,6 +331,11 @@ def _extended(
     return np.hstack([known, objective.evaluate(pool, block).per_example])
 
 
+def _means(worth: Floats) -> Floats:
+    """Of (P, n) what a criterion makes of each, made up or not: (P,)."""
+    return np.asarray(np.ma.getdata(worth).mean(axis=1))
+
+
 def _all_known(
     objective: Rewarding, pool: Sequence[Prompt], known: Floats, criterion: Criterion
 ) -> Evaluation:
@@ -336,6 +343,6 @@ def _all_known(
     if not pool:
         return Evaluation((), np.zeros((0, objective.n_examples)))
     per_example = np.ascontiguousarray(known[:, np.argsort(objective.order)])
-    worth = criterion(pool, per_example, range(objective.n_examples)).mean(axis=1)
+    worth = _means(criterion(pool, per_example, range(objective.n_examples)))
     best = np.argsort(-worth, kind="stable")
     return Evaluation(tuple(pool[i] for i in best), per_example[best])

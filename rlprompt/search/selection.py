@@ -291,15 +291,18 @@ def within_chance(behind: Floats, level: float) -> list[bool]:
     """Which rivals may be as good as another, by paired one-sided t tests.
 
     Args:
-        behind: (P, n) rewards of the other less those of each rival, on the same n examples.
+        behind: (P, n) rewards of the other less those of each rival, on the same n examples; NaN
+            where it is not known, which is no observation.
         level: Of significance.
 
     Returns:
         (P,) values: whether the mean difference is not significant. One example tells nothing.
     """
-    n = behind.shape[1]
-    if n < 2:
-        return [True] * len(behind)
-    error = behind.std(axis=1, ddof=1) / np.sqrt(n)
-    limit = stats.t.isf(level, n - 1) * error
-    return [bool(close) for close in behind.mean(axis=1) <= limit]
+    known = (row[~np.isnan(row)] for row in behind)
+    return [len(row) < 2 or _close(row, level) for row in known]
+
+
+def _close(behind: Floats, level: float) -> bool:
+    n = len(behind)
+    limit = stats.t.isf(level, n - 1) * behind.std(ddof=1) / np.sqrt(n)
+    return bool(behind.mean() <= limit)
