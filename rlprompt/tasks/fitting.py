@@ -84,12 +84,13 @@ def _shortage(
     if lm.context is None or fed <= lm.context:
         return ""
     return (
-        f"the {split} example {_where(example)} is too long: {n_text} tokens of text "
+        f"the {split} example {briefly(example)} is too long: {n_text} tokens of text "
         f"+ {n_prompt} of prompt + {n_answer} of answer, and {lm.name} takes {lm.context}"
     )
 
 
-def _where(example: Example) -> str:
+def briefly(example: Example) -> str:
+    """Where an example came from, or how it begins."""
     return example.source or f"{str(dict(example.fields))[:60]}..."
 
 
@@ -155,7 +156,7 @@ class _Fitting:
                 f"{problem}; shorten or remove it, choose another model, or set on_long_text to "
                 "skip, truncate-start, truncate-end or truncate-middle"
             )
-        self.long.append(_where(example))
+        self.long.append(briefly(example))
         return None if self.splits.on_long_text == "skip" else self._cut(split, example)
 
     def _cut(self, split: str, example: Example) -> Example:
@@ -167,7 +168,7 @@ class _Fitting:
         if (fields := cut(example.fields, self.splits.on_long_text, fits)) is not None:
             return replace(example, fields=fields)
         raise ValueError(
-            f"the {split} example {_where(example)} is too long even without its text: the "
+            f"the {split} example {briefly(example)} is too long even without its text: the "
             f"template, {counted(self.n_prompt, 'token')} of prompt and the answer take more than "
             f"the {self.lm.context} tokens of {self.lm.name}; shorten them, or choose another model"
         )
