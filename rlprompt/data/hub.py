@@ -22,7 +22,7 @@ from typing import Any
 
 from rlprompt._utils.text import first_line
 from rlprompt.data.read_table import BATCH, chosen_columns
-from rlprompt.data.row_table import RowTable, TableRow
+from rlprompt.data.row_table import RowTable
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 UNLABELLED = -1  # what a hub data set has for a class that is kept secret
 
 DataSets = dict[str, Any]
-"""A `datasets.Dataset` a split."""
+"""A `datasets.Dataset` or `IterableDataset` a split."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,16 @@ def held_out(parts: DataSets, label: str | None) -> str | None:
 def split_table(
     name: str, part: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> RowTable:
-    """The rows of a split, counted from 1, with the class names that its numbers have."""
+    """The rows of a split, counted from 1, with the class names that its numbers have.
+
+    Raises:
+        ValueError: It is a stream whose columns nobody knows before they are read.
+    """
+    if part.column_names is None:
+        raise ValueError(
+            f"{name} is a stream that does not name its columns (datasets.IterableDataset); read "
+            "it first, with datasets.Dataset.from_list(list(stream)), or make it with features="
+        )
     chosen = chosen_columns(part.column_names, columns, optional)
     names = {
         column: feature.names
@@ -131,7 +140,7 @@ def split_table(
     return RowTable(name, _rows(name, part.select_columns(chosen)), uniform=True, names=names)
 
 
-def _rows(name: str, part: Any) -> Iterator[tuple[str, TableRow]]:
+def _rows(name: str, part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     number = 1
     for batch in part.with_format("arrow").iter(BATCH):
         for values in batch.to_pylist():
@@ -142,7 +151,8 @@ def _rows(name: str, part: Any) -> Iterator[tuple[str, TableRow]]:
 def _labelled(part: Any, label: str | None) -> bool:
     if label not in part.column_names:
         return True  # whoever reads it says what is missing
-    return set(part.unique(label)) != {UNLABELLED}
+    rows = _rows("", part.select_columns([label]))  # a stream has no `unique`
+    return any(row[label] != UNLABELLED for _, row in rows)
 
 
 def _commit(source: HubName) -> str:
