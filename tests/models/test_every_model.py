@@ -163,6 +163,11 @@ def test_texts_far_longer_than_those_that_a_model_is_tried_on_are_scored_right(n
     check(load(name, "causal"), longest=150)  # of GPT-Neo's layers, some see 64 tokens
 
 
+def test_scores_of_a_window_over_columns_that_were_packed_once_are_not_found_again() -> None:
+    neo, other = (load(name, "causal").fingerprint.tokenizer for name in ("gpt_neo", "gpt2"))
+    assert neo != other  # which tells scores apart, though both have the same tokenizer
+
+
 @pytest.mark.sweep
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("name", "kind"), tried())

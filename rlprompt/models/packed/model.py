@@ -31,6 +31,7 @@ from rlprompt.types import Ids
 
 # Columns that a text is tried behind: more than any known window that counts them.
 FAR = 2048
+COLUMNS = "what a token attends to depends on its column, whatever the mask says"
 
 
 class ForwardError(RuntimeError):
@@ -333,7 +334,7 @@ class PackedModel:
             far, near = self.head.logits(hidden).view(2, 1, len(nodes), -1)
             if agree(far, near, not quantisation(self.model)):
                 return None
-        return "what a token attends to depends on its column, whatever the mask says"
+        return COLUMNS
 
 
 class Reader:
