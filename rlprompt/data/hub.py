@@ -149,7 +149,7 @@ def _rows(name: str, part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _labelled(part: Any, label: str | None) -> bool:
-    if label not in part.column_names:
+    if label is None or label not in (part.column_names or ()):
         return True  # whoever reads it says what is missing
     rows = _rows("", part.select_columns([label]))  # a stream has no `unique`
     return any(row[label] != UNLABELLED for _, row in rows)

@@ -319,7 +319,7 @@ def _speed_ratio(model: PreTrainedModel, narrow: torch.dtype, device: torch.devi
 
     1 where it has none.
     """
-    head = model.get_output_embeddings()
+    head = cast(Any, model).get_output_embeddings()
     tables = [m for m in model.modules() if m is head or isinstance(m, torch.nn.Embedding)]
     outer = {id(p) for table in tables for p in table.parameters()}
     inner = [p for p in model.parameters() if p.ndim == 2 and id(p) not in outer]

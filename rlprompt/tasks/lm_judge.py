@@ -208,7 +208,7 @@ def _queries(judge: LMJudge, questions: tuple[Question, ...]) -> list[Query]:
             texts = dict(questions[i])
 
             def fits(some: Mapping[str, str], texts: Mapping[str, str] = texts) -> bool:
-                return judge._fits(*spell([{**texts, **some}]))
+                return judge._fits(spell([{**texts, **some}])[0])
 
             output = cut({OUTPUT: texts[OUTPUT]}, "truncate-end", fits)
             (queries[i],) = spell([{**texts, **(output or {})}])

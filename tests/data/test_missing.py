@@ -139,7 +139,7 @@ class TestFrames:
     def test_one_that_does_not_is_refused(self, split: bool) -> None:
         datasets = pytest.importorskip("datasets")
         stream = datasets.IterableDataset.from_generator(lambda: iter(ROWS))
-        data = datasets.IterableDatasetDict(train=stream) if split else stream
+        data = datasets.IterableDatasetDict(train=stream, test=stream) if split else stream
         with pytest.raises(
             ValueError, match=r"is a stream that does not name its columns .*; read it first, with"
         ):

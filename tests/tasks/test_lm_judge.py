@@ -181,12 +181,13 @@ class TestShortContext:
     def task(self, n_text: int, n_new: int, **changes: Any) -> GenerationTask:
         """Its longest question, of test, has so many tokens with an output of none."""
         ask = {"name": "judge", "model": "tiny", "template": "{text}{output}"}
-        texts = ("a", "b", "c" * n_text)
-        splits = Splits(*[(Example({"text": t}, "good", f"films.csv:{len(t)}"),) for t in texts])
-        reward = {"reward": ask, **changes}
-        return GenerationTask(
-            "judged", splits, Template("{text} {prompt}"), **reward, max_new_tokens=n_new
-        )  # type: ignore[arg-type]
+        train, dev, test = (
+            (Example({"text": text}, "good", f"films.csv:{len(text)}"),)
+            for text in ("a", "b", "c" * n_text)
+        )
+        settings: Any = {"reward": ask, "max_new_tokens": n_new, **changes}
+        template = Template("{text} {prompt}")
+        return GenerationTask("judged", Splits(train, dev, test), template, **settings)
 
     def test_a_question_that_just_fits_is_judged(self, lm: FrozenLM) -> None:
         task = self.task(self.TAKES - 5 - 3, 5)  # of ` yes` three tokens are fed
