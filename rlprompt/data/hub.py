@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlprompt._utils.text import first_line
+from rlprompt._utils.text import error_line, first_line
 from rlprompt.data.read_table import BATCH, chosen_columns
 from rlprompt.data.row_table import RowTable
 
@@ -77,14 +77,21 @@ def load_hub(source: HubName) -> tuple[DataSets, HubName]:
 
     Raises:
         ValueError: `datasets` is not installed, the hub cannot be reached, or it has no such data
-            set, configuration or revision.
+            set, configuration or revision, or its files do not make one.
     """
     datasets = _library(str(source))
+    from httpx2 import HTTPError
+
     pinned = HubName(source.name, source.config, _commit(source))
     try:
         loaded = datasets.load_dataset(pinned.name, pinned.config or None, revision=pinned.revision)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{source} cannot be loaded: {first_line(error)}") from error
+    except (datasets.exceptions.DatasetsError, HTTPError) as error:
+        # What is wrong with the files is said in further lines, or left to the cause.
+        causes = [error] if "\n" in str(error) else filter(None, (error, error.__cause__))
+        why = ": ".join(dict.fromkeys(map(error_line, causes)))
+        raise ValueError(f"{source} cannot be loaded: {why}") from error
     logger.info("loaded %s", pinned)
     return dict(loaded), pinned
 
@@ -151,14 +158,16 @@ def _rows(name: str, part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 def _labelled(part: Any, label: str | None) -> bool:
     if label is None or label not in (part.column_names or ()):
         return True  # whoever reads it says what is missing
-    rows = _rows("", part.select_columns([label]))  # a stream has no `unique`
-    return any(row[label] != UNLABELLED for _, row in rows)
+    # Row by row: a stream has no `unique`, and lists and objects have no values to count.
+    secret = (row[label] == UNLABELLED for _, row in _rows("", part.select_columns([label])))
+    return not (next(secret, False) and all(secret))
 
 
 def _commit(source: HubName) -> str:
     """The commit that a revision stands for now."""
     if COMMIT.fullmatch(source.revision):
         return source.revision
+    from httpx2 import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.constants import ENDPOINT
 
@@ -172,7 +181,7 @@ def _commit(source: HubName) -> str:
         )
     try:
         info = HfApi().dataset_info(source.name, revision=source.revision)
-    except OSError as error:  # all that the hub answers with
+    except (OSError, HTTPError) as error:
         raise ValueError(f"{source} cannot be found: {first_line(error)}") from error
     return str(info.sha)
 

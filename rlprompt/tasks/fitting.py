@@ -111,7 +111,9 @@ def fit(splits: Splits, lm: FrozenLM, measure: Measure, n_prompt: int) -> Splits
     notes = fitting.notes()
     if not notes:
         return splits
-    return replace(splits, train=train, dev=dev, test=test, notes=(*splits.notes, *notes))
+    notes = [*splits.notes, *notes]
+    cut_for = fitting.cut_for
+    return replace(splits, train=train, dev=dev, test=test, notes=tuple(notes), cut_for=cut_for)
 
 
 class _Fitting:
@@ -121,6 +123,7 @@ class _Fitting:
         self.splits, self.lm, self.measure, self.n_prompt = splits, lm, measure, n_prompt
         self.bad: list[str] = []
         self.long: list[str] = []
+        self.cut_for = splits.cut_for
 
     def kept(self, split: str, examples: Sequence[Example]) -> Iterator[Example]:
         """The examples as the model can be given them."""
@@ -161,6 +164,7 @@ class _Fitting:
 
     def _cut(self, split: str, example: Example) -> Example:
         """The example with as much of its longest field, or fields, as fits."""
+        self.cut_for = max(self.cut_for, self.n_prompt)
 
         def fits(fields: Mapping[str, str]) -> bool:
             return self._fits(replace(example, fields=fields))
