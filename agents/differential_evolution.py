@@ -28,8 +28,8 @@ class DifferentialEvolution:
     `differential_evolution`: its strategy is `best1bin`, so that each prompt of a generation is
     crossed with the best one plus F times the difference of two others, and the better of both
     stays. F (`mutation`) is drawn anew for every generation, 0.5 to 1, and a coordinate is taken
-    from the cross with probability 0.7 (`recombination`, CR). The paper's own scheme, with a random
-    prompt in the place of the best one and a constant F, is scipy's `rand1bin`.
+    from the cross with probability 0.7 (`recombination`, CR). The paper's own scheme (eq. 2), with
+    a random prompt in the place of the best one and a constant F, is scipy's `rand1bin`.
 
     The subspace and its scale are those of `CMAES`, but for the bounds that scipy wants: no
     coordinate passes 3 or -3. Departures from scipy: the first generation is Gaussian, as those of

@@ -42,13 +42,13 @@ class GCG:
     on from, where GCG goes on from the best of a step, be it worse, and AutoPrompt changes one
     position where that is better on other batches than the gradient's. Candidates are scored on a
     few examples first, the better ones on all (`halve`). The gradient is that of the right answers'
-    log-probability where the task has it, uncalibrated also where rewards are calibrated, else of
-    the reward. What the model would write after the tokens before has a say, where GReaTer (Das et
-    al. 2025, arXiv 2412.09722; `morph_control` of its code) has the gradient choose among what the
-    model would write there after several examples. Prompts that typed in the task's template would
-    be other tokens are passed over, as GCG does by the text alone; of one that is such itself they
-    come last. In a space of several lengths a candidate may also have a promising token more, or a
-    token less.
+    log-probability among the possible ones (in AutoPrompt's eq. 1 it is among all tokens) where the
+    task has it, uncalibrated also where rewards are calibrated, else of the reward. What the model
+    would write after the tokens before has a say, where GReaTer (Das et al. 2025, arXiv 2412.09722;
+    `morph_control` of its code) has the gradient choose among what the model would write there
+    after several examples. Prompts that typed in the task's template would be other tokens are
+    passed over, as GCG does by the text alone; of one that is such itself they come last. In a
+    space of several lengths a candidate may also have a promising token more, or a token less.
 
     nanoGCG has `candidates=512, top_k=256, likelihood=0`, and AutoPrompt 10 candidates of one
     position a step; with these settings the search still begins, halves and goes on as ours does.
@@ -62,11 +62,11 @@ class GCG:
     Args:
         candidates: Swaps scored in a step, 1 or more. Ours: RLPrompt's 16 prompts a step (Deng et
             al. 2022).
-        top_k: Tokens on the shortlist of a position, 1 or more. GCG: 256, of which ours would try a
-            few.
+        top_k: Tokens on the shortlist of a position, 1 or more. GCG: 256, of which 16 swaps a step
+            would try a few. 32 is ours, untried against others.
         likelihood: Weight of the model's log-probability of a token after those before it, against
             the gradient's guess, both in standard deviations over the allowed tokens, 0 or more.
-            0 is the gradient alone, as in the papers; 0.3 is ours.
+            0 is the gradient alone, as in the papers; 0.3 is ours, untried against others.
 
     Raises:
         ValueError: A setting is out of range.

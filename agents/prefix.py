@@ -23,7 +23,7 @@ from rlprompt.types import PromptKind
 class PrefixTuning(Ascent[PrefixSpace]):
     """Train the keys and values of one prefix prompt with AdamW.
 
-    Prefix tuning (Li & Liang 2021, arXiv 2101.00190) and P-tuning v2 (Liu et al. 2022, arXiv
+    Prefix tuning (Li & Liang 2021, arXiv 2101.00190, eq. 3) and P-tuning v2 (Liu et al. 2022, arXiv
     2110.07602): the model is told at every layer what a soft prompt tells the first one. The start
     is what the layers make of real tokens. Departures: the numbers are trained as they are, as in
     P-tuning v2, and not made by the network of two layers of Li & Liang's section 4.3; answers are
@@ -49,7 +49,9 @@ class PrefixTuning(Ascent[PrefixSpace]):
             values between tokens. 0.1 is that of `SoftPromptTuning`. Theirs know no such unit: 5e-5
             for the weights of Li & Liang's network, and for numbers as they are 5e-3 (RTE) or 3e-2
             (CoNLL 2003), say, in P-tuning v2's scripts.
-        weight_decay: AdamW's, 0 or more: towards the start, around which the coordinates lie.
+        weight_decay: AdamW's, 0 or more: towards the start, around which the coordinates lie. 1e-5
+            is ours, that of `SoftPromptTuning` and untried against others. Li & Liang's
+            `train_e2e.py`: 0.
         batch: Train examples of a step; this and what follows as in `SoftPromptTuning`.
         loss: What is climbed.
         average: What the running mean of the path keeps of itself in a step.

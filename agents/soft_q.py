@@ -91,7 +91,8 @@ class SoftQ:
         scale: Standard deviation of rewards as the policy sees them, above 0: the inverse of a
             temperature, for the best policy writes prompts in proportion to exp of such a reward.
             The paper: 5 on classes (100 on style transfer). Small: 20.
-        learning_rate: Adam's, above 0. The paper: 5e-5. Small: 3e-4.
+        learning_rate: Adam's, which the released code steps with as well (`get_default_train_op`),
+            above 0. The paper: 5e-5. Small: 3e-4.
         target_rate: Share of the way that the target network goes towards the network before each
             step, above 0 and up to 1. The paper: 0.001. Small: 0.05.
         steps: Steps after each draw, 1 or more. The paper: 1. Small: 8.

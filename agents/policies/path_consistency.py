@@ -4,9 +4,9 @@ Of the best policy that is as random as it may be, every path satisfies log pi(a
 V(s_t+1) - V(s_t), where the reward stands for the value behind the end (path consistency, Nachum et
 al. 2017, arXiv 1702.08892). What is missing to that is made small, by one step at a time and by all
 that is left of a path: the soft Q-learning of Guo et al. (2021, arXiv 2106.07704), in the form of
-RLPrompt's released code (`soft_q_loss_with_sparse_rewards_2` and `_3`, of which it takes the mean):
-squared, summed over the steps of a path, averaged over paths, and with values of a target network,
-through which no gradient flows.
+RLPrompt's released code (`soft_q_loss_with_sparse_rewards_2` is `single_step` here, `_3` is
+`multi_step`, and it takes their mean): squared, summed over the steps of a path, averaged over
+paths, and with values of a target network, through which no gradient flows.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Hyperparameters:
 
 
 class Learner:
-    """Improves a policy.
+    """Improves a policy, by Adam as the released code does (`get_default_train_op`).
 
     Args:
         policy: Its network is trained.

@@ -133,6 +133,8 @@ class Splits:
             `skip`; not part of its value.
         on_long_text: What to do about a text that is too long for a model (`DrawSettings`); not
             part of its value.
+        cut_for: Tokens of prompt that texts too long for a model were cut for, 0 where none was
+            cut; not part of its value.
         columns: What they were read from, where that is known; not part of its value.
 
     Raises:
@@ -147,6 +149,7 @@ class Splits:
     origin: str = ""
     on_bad_rows: OnBadRows = field(default="error", compare=False)
     on_long_text: OnLongText = field(default="error", compare=False)
+    cut_for: int = field(default=0, compare=False)
     columns: Columns | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:

@@ -38,7 +38,7 @@ Frame = ColumnFrame | NamedColumnFrame
 
 
 def is_split(table: object) -> bool:
-    """Whether this is a `datasets.Dataset`."""
+    """Whether this is a `datasets.Dataset`, or a stream of such rows."""
     return hasattr(table, "features") and hasattr(table, "select_columns")
 
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlprompt._utils.text import first_line
+from rlprompt._utils.text import error_line, first_line
 from rlprompt.data.read_table import BATCH, chosen_columns
-from rlprompt.data.row_table import RowTable, TableRow
+from rlprompt.data.row_table import RowTable
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 UNLABELLED = -1  # what a hub data set has for a class that is kept secret
 
 DataSets = dict[str, Any]
-"""A `datasets.Dataset` a split."""
+"""A `datasets.Dataset` or `IterableDataset` a split."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,21 @@ def load_hub(source: HubName) -> tuple[DataSets, HubName]:
 
     Raises:
         ValueError: `datasets` is not installed, the hub cannot be reached, or it has no such data
-            set, configuration or revision.
+            set, configuration or revision, or its files do not make one.
     """
     datasets = _library(str(source))
+    from httpx2 import HTTPError
+
     pinned = HubName(source.name, source.config, _commit(source))
     try:
         loaded = datasets.load_dataset(pinned.name, pinned.config or None, revision=pinned.revision)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{source} cannot be loaded: {first_line(error)}") from error
+    except (datasets.exceptions.DatasetsError, HTTPError) as error:
+        # What is wrong with the files is said in further lines, or left to the cause.
+        causes = [error] if "\n" in str(error) else filter(None, (error, error.__cause__))
+        why = ": ".join(dict.fromkeys(map(error_line, causes)))
+        raise ValueError(f"{source} cannot be loaded: {why}") from error
     logger.info("loaded %s", pinned)
     return dict(loaded), pinned
 
@@ -121,7 +128,16 @@ def held_out(parts: DataSets, label: str | None) -> str | None:
 def split_table(
     name: str, part: Any, columns: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> RowTable:
-    """The rows of a split, counted from 1, with the class names that its numbers have."""
+    """The rows of a split, counted from 1, with the class names that its numbers have.
+
+    Raises:
+        ValueError: It is a stream whose columns nobody knows before they are read.
+    """
+    if part.column_names is None:
+        raise ValueError(
+            f"{name} is a stream that does not name its columns (datasets.IterableDataset); read "
+            "it first, with datasets.Dataset.from_list(list(stream)), or make it with features="
+        )
     chosen = chosen_columns(part.column_names, columns, optional)
     names = {
         column: feature.names
@@ -131,7 +147,7 @@ def split_table(
     return RowTable(name, _rows(name, part.select_columns(chosen)), uniform=True, names=names)
 
 
-def _rows(name: str, part: Any) -> Iterator[tuple[str, TableRow]]:
+def _rows(name: str, part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     number = 1
     for batch in part.with_format("arrow").iter(BATCH):
         for values in batch.to_pylist():
@@ -140,15 +156,18 @@ def _rows(name: str, part: Any) -> Iterator[tuple[str, TableRow]]:
 
 
 def _labelled(part: Any, label: str | None) -> bool:
-    if label not in part.column_names:
+    if label is None or label not in (part.column_names or ()):
         return True  # whoever reads it says what is missing
-    return set(part.unique(label)) != {UNLABELLED}
+    # Row by row: a stream has no `unique`, and lists and objects have no values to count.
+    secret = (row[label] == UNLABELLED for _, row in _rows("", part.select_columns([label])))
+    return not (next(secret, False) and all(secret))
 
 
 def _commit(source: HubName) -> str:
     """The commit that a revision stands for now."""
     if COMMIT.fullmatch(source.revision):
         return source.revision
+    from httpx2 import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.constants import ENDPOINT
 
@@ -162,7 +181,7 @@ def _commit(source: HubName) -> str:
         )
     try:
         info = HfApi().dataset_info(source.name, revision=source.revision)
-    except OSError as error:  # all that the hub answers with
+    except (OSError, HTTPError) as error:
         raise ValueError(f"{source} cannot be found: {first_line(error)}") from error
     return str(info.sha)
 

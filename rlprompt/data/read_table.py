@@ -75,10 +75,12 @@ def _json_lines(file: DataFile) -> Iterator[tuple[str, TableRow]]:
 
 
 def _json_row(line: str) -> TableRow:
-    row, fault = _decoded(line)
-    if fault:
-        return fault
-    return row if isinstance(row, dict) else "is no JSON object"
+    value, fault = _decoded(line)
+    return fault or _row(value)
+
+
+def _row(value: Any) -> TableRow:
+    return value if isinstance(value, dict) else "is no JSON object"
 
 
 def _decoded(text: str) -> tuple[Any, str]:
@@ -109,24 +111,27 @@ def _json_rows(file: DataFile) -> Iterator[tuple[str, TableRow]]:
             "a line"
         )
     for number, row in enumerate(rows, 1):
-        yield f"{file.name}:{number}", row if isinstance(row, dict) else "is no JSON object"
+        yield f"{file.name}:{number}", row
 
 
-def _listed(value: Any, name: str) -> list[Any] | None:
+def _listed(value: Any, name: str) -> list[TableRow] | None:
     """The rows that a whole file of JSON holds; None where it holds no table.
 
     Raises:
-        ValueError: It has columns of objects, as pandas writes them, which name other rows.
+        ValueError: It has a column twice, or columns of objects, as pandas writes them, which name
+            other rows.
     """
     if isinstance(value, list):
-        return value
+        return list(map(_row, value))
     if not isinstance(value, dict) or not value:
         return None
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
-        return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
+        header = list(map(str, value["columns"]))
+        check_names(header, name)
+        return [_beside(header, row) for row in value["data"]]
     lists = [part for part in value.values() if isinstance(part, list)]
     if len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict):
-        return lists[0]  # such as {"data": [{...}, ...]}
+        return list(map(_row, lists[0]))  # such as {"data": [{...}, ...]}
     if all(isinstance(part, dict) for part in value.values()):
         return _joined(value, name)
     sizes = {len(part) if isinstance(part, list) else None for part in value.values()}
@@ -136,7 +141,16 @@ def _listed(value: Any, name: str) -> list[Any] | None:
     return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
 
 
-def _joined(columns: Mapping[str, Mapping[str, Any]], name: str) -> list[Any]:
+def _beside(header: Sequence[str], value: Any) -> TableRow:
+    """A row of a file that names its columns once; one may be an object all the same."""
+    if not isinstance(value, list):
+        return _row(value)
+    if len(value) != len(header):
+        return f"has {len(value)} columns, the header has {len(header)}"
+    return dict(zip(header, value, strict=True))
+
+
+def _joined(columns: Mapping[str, Mapping[str, Any]], name: str) -> list[TableRow]:
     """Rows of columns that have their values by the name of the row, in the order of the first.
 
     Raises:

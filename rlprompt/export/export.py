@@ -253,7 +253,10 @@ def usage_of(task: Task, lm: FrozenLM, prompt: Prompt) -> Usage | None:
         return None
     usage = Usage.model_validate({**found, "prior": task.class_prior(lm, prompt)})
     read, fields = task.splits.columns, usage.made.fields
-    told: dict[str, Any] = {"on_long_text": task.splits.on_long_text}
+    told: dict[str, Any] = {
+        "on_long_text": task.splits.on_long_text,
+        "cut_for": task.splits.cut_for,
+    }
     if read is not None:
         told["columns"] = {name: read.text[name] for name in fields if name in read.text}
         told |= {"label": read.label or "", "labels": read.aliases, "numbered": read.numbered}

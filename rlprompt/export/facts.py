@@ -29,7 +29,7 @@ from rlprompt.tasks.verbaliser import Verbaliser
 from rlprompt.template import Template
 from rlprompt.types import AnswerSpace, ModelKind
 
-FORMAT = 7
+FORMAT = 8
 # Of the oldest that is read, whose models are told by their weights and their tokenizer alone.
 OLDEST = 6
 VECTORS = "prompt.safetensors"
@@ -85,6 +85,8 @@ class Usage(_Part):
         labels: What the data call the classes, where that is something else.
         numbered: Classes in the order of the numbers 0, 1, ... that data without names have.
         on_long_text: What was done there about texts that are too long (`DrawSettings`).
+        cut_for: Tokens of the longest prompt of the study, if texts were cut there: others are cut
+            alike, though this prompt may leave room for more of them.
     """
 
     template: Annotated[str, pydantic.AfterValidator(lambda text: Template(text).text)]
@@ -101,6 +103,7 @@ class Usage(_Part):
     labels: dict[str, str] = {}
     numbered: tuple[str, ...] = ()
     on_long_text: OnLongText = "error"
+    cut_for: NonNegativeInt = 0
 
     @pydantic.model_validator(mode="after")
     def _classes_are_sound(self) -> Usage:

@@ -265,13 +265,16 @@ class _Served:
             return False
 
     def _n_tokens(self, fields: Mapping[str, str]) -> int:
-        """Positions of text, prompt and answer, as far as the model is fed them."""
+        """Positions of text, prompt and answer, as far as the model is fed them.
+
+        The prompt takes as many as the longest one that texts were cut for in the search.
+        """
         if (writing := self.usage.writing) is None:
             query = self.query(fields)
             n_answer = query.n_answer
         else:
             query, n_answer = self.template.query(fields, self.lm), writing.max_new_tokens - 1
-        fed = query.n_text + n_tokens(self.lm, self.prompt)
+        fed = query.n_text + max(n_tokens(self.lm, self.prompt), self.usage.cut_for)
         return n_positions(self.lm.kind, fed, n_answer)
 
     def answer(self, loglik: Tensor) -> Classified:

@@ -107,7 +107,7 @@ class Engine:
             self.packed = PackedScorer(packed)
             tell, usual = precision.disagreement, partial(self.score, scorer=self.packed)
             found = [tell(usual, plain, *self.probe, exact=exact) for _ in packed.trials()]
-            return next(filter(None, found), None)
+            return next(filter(None, found), None) or packed.column_obstacle()
         except ForwardError as error:
             return f"its forward pass refused a packed input ({error})"
 

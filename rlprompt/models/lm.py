@@ -31,6 +31,7 @@ from rlprompt.models.load_options import checked_options
 from rlprompt.models.loading import load as read_model
 from rlprompt.models.loading import place
 from rlprompt.models.noise import Noise
+from rlprompt.models.packed.model import COLUMNS
 from rlprompt.models.prefixes import keys_and_values
 from rlprompt.models.request import Limits, prepare
 from rlprompt.models.scorer import Over, token_vectors, write
@@ -192,11 +193,13 @@ class FrozenLM:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """What answers depend on; hashes all weights, once."""
-        # Once, pieces of a text were tokenised apart, and a decoder's forced first token left out.
+        # Once, pieces of a text were tokenised apart, a decoder's forced first token left out, and
+        # models packed whose windows count columns.
         marks = ["in place"] * (self.spelling.moves or self.kind == "encoder-decoder")
         marks += [
             f"decoder starts with {start}" for start in (self._engine.plain.start,) if start[1:]
         ]
+        marks += ["plain"] * (self._engine.obstacle == COLUMNS)
         options = json.dumps(self.options, sort_keys=True) if self.options else ""
         named = self.name, self.revision, self.kind, options
         ids = {

@@ -315,9 +315,16 @@ def _moved(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> 
 
 
 def _speed_ratio(model: PreTrainedModel, narrow: torch.dtype, device: torch.device) -> float:
-    """How many times as fast as in float32 the model's largest inner product is, about 0.1 s."""
-    n_vocabulary = len(cast(Tensor, model.get_input_embeddings().weight))
-    inner = [p for p in model.parameters() if p.ndim == 2 and len(p) < n_vocabulary]
+    """How many times as fast as in float32 the model's largest inner product is, about 0.1 s.
+
+    1 where it has none.
+    """
+    head = cast(Any, model).get_output_embeddings()
+    tables = [m for m in model.modules() if m is head or isinstance(m, torch.nn.Embedding)]
+    outer = {id(p) for table in tables for p in table.parameters()}
+    inner = [p for p in model.parameters() if p.ndim == 2 and id(p) not in outer]
+    if not inner:
+        return 1.0
     weight = max(inner, key=Tensor.numel).detach().to(device)
     seconds = {}
     for dtype in (torch.float32, narrow):

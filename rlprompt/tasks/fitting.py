@@ -84,12 +84,13 @@ def _shortage(
     if lm.context is None or fed <= lm.context:
         return ""
     return (
-        f"the {split} example {_where(example)} is too long: {n_text} tokens of text "
+        f"the {split} example {briefly(example)} is too long: {n_text} tokens of text "
         f"+ {n_prompt} of prompt + {n_answer} of answer, and {lm.name} takes {lm.context}"
     )
 
 
-def _where(example: Example) -> str:
+def briefly(example: Example) -> str:
+    """Where an example came from, or how it begins."""
     return example.source or f"{str(dict(example.fields))[:60]}..."
 
 
@@ -110,7 +111,9 @@ def fit(splits: Splits, lm: FrozenLM, measure: Measure, n_prompt: int) -> Splits
     notes = fitting.notes()
     if not notes:
         return splits
-    return replace(splits, train=train, dev=dev, test=test, notes=(*splits.notes, *notes))
+    notes = [*splits.notes, *notes]
+    cut_for = fitting.cut_for
+    return replace(splits, train=train, dev=dev, test=test, notes=tuple(notes), cut_for=cut_for)
 
 
 class _Fitting:
@@ -120,6 +123,7 @@ class _Fitting:
         self.splits, self.lm, self.measure, self.n_prompt = splits, lm, measure, n_prompt
         self.bad: list[str] = []
         self.long: list[str] = []
+        self.cut_for = splits.cut_for
 
     def kept(self, split: str, examples: Sequence[Example]) -> Iterator[Example]:
         """The examples as the model can be given them."""
@@ -155,11 +159,12 @@ class _Fitting:
                 f"{problem}; shorten or remove it, choose another model, or set on_long_text to "
                 "skip, truncate-start, truncate-end or truncate-middle"
             )
-        self.long.append(_where(example))
+        self.long.append(briefly(example))
         return None if self.splits.on_long_text == "skip" else self._cut(split, example)
 
     def _cut(self, split: str, example: Example) -> Example:
         """The example with as much of its longest field, or fields, as fits."""
+        self.cut_for = max(self.cut_for, self.n_prompt)
 
         def fits(fields: Mapping[str, str]) -> bool:
             return self._fits(replace(example, fields=fields))
@@ -167,7 +172,7 @@ class _Fitting:
         if (fields := cut(example.fields, self.splits.on_long_text, fits)) is not None:
             return replace(example, fields=fields)
         raise ValueError(
-            f"the {split} example {_where(example)} is too long even without its text: the "
+            f"the {split} example {briefly(example)} is too long even without its text: the "
             f"template, {counted(self.n_prompt, 'token')} of prompt and the answer take more than "
             f"the {self.lm.context} tokens of {self.lm.name}; shorten them, or choose another model"
         )

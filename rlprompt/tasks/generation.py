@@ -12,7 +12,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard, Unpack
+from typing import Any, Self, TypeGuard, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -309,6 +309,14 @@ class GenerationTask(TemplateTask):
             return [(query.n_text, n_written) for query in self.queries(lm, examples)]
         asked = self._likelihood(lm).references(examples).queries
         return [(query.n_text, max(n_written, query.n_answer)) for query in asked]
+
+    def fitted(self, lm: FrozenLM, n_prompt: int) -> Self:
+        """See `Task.fitted`: examples leave room for what is written where that is judged, too."""
+        task = super().fitted(lm, n_prompt)
+        for split, part in task.splits.parts().items():
+            for one in task._all_metrics:
+                one.check_room(split, part, task.max_new_tokens)
+        return task
 
     def rewards(
         self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]

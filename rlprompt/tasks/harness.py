@@ -146,7 +146,8 @@ def _row(task: Any, doc: Mapping[str, Any], source: str) -> dict[str, Any]:
     if not isinstance(text, str):
         raise _unfit(source, "its options are texts before the answer", "give another")
     if task.OUTPUT_TYPE == "generate_until":
-        return {"text": text, "answer": target if isinstance(target, list) else str(target)}
+        several = target if isinstance(target, list) else [target]  # a column has one type
+        return {"text": text, "answer": [str(one) for one in several]}
     if isinstance(target, list):
         raise _unfit(source, "several of its options are right", "give a task with one answer")
     return {"text": text, "choices": list(task.doc_to_choice(doc)), "answer": target}

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rlprompt.data.examples import Example
+from rlprompt.models.conventions import n_positions
 from rlprompt.models.lm import FrozenLM, living
 from rlprompt.prompt import TokenPrompt
+from rlprompt.tasks.fitting import briefly, cut
 from rlprompt.template import Query, Template
 
 OUTPUT, REFERENCE = "output", "reference"
@@ -103,7 +105,10 @@ class LMJudge:
         return REFERENCE in self._asked.fields
 
     def of(self, outputs: Sequence[str], examples: Sequence[Example]) -> list[float]:
-        """Probabilities (E,) in [0, 1] that outputs are right; 0 for an empty one."""
+        """Probabilities (E,) in [0, 1] that outputs are right; 0 for an empty one.
+
+        An output that is too long for the judge is cut at its end.
+        """
         questions = self._questions(outputs, examples)
         distinct = tuple(dict.fromkeys(filter(None, questions)))
         # By pairs, for a model that is searched on keeps no questions in the place of its texts.
@@ -123,6 +128,31 @@ class LMJudge:
             f"{', '.join(sorted(there))}"
         )
 
+    def check_room(self, split: str, examples: Sequence[Example], n_output: int) -> None:
+        """See `AnswerMetric.check_room`; `of` cuts what is longer in the judge's own tokens.
+
+        Raises:
+            ValueError: An example is too long.
+        """
+        lm = self.lm
+        if lm.context is None:
+            return
+        texts = [dict(self._question("", example)) for example in examples]
+        queries = asked(lm, self._asked, self.words, texts)
+        for example, query in zip(examples, queries, strict=True):
+            if not self._fits(query, n_output):
+                raise ValueError(
+                    f"the {split} example {briefly(example)} is too long for {self.name}: "
+                    f"{query.n_text} tokens of question + {n_output} of output + {query.n_answer} "
+                    f"of answer, and {lm.name} takes {lm.context}; shorten or remove it, lower "
+                    "max_new_tokens, or choose another model as judge"
+                )
+
+    def _fits(self, query: Query, n_more: int = 0) -> bool:
+        """Whether the judge takes a question, with so many tokens more."""
+        fed = n_positions(self.lm.kind, query.n_text + n_more, query.n_answer)
+        return self.lm.context is None or fed <= self.lm.context
+
     def tokens(self, outputs: Sequence[str], examples: Sequence[Example]) -> int:
         """Tokens of all different questions about the outputs: what a plain scorer would read."""
         distinct = tuple(dict.fromkeys(filter(None, self._questions(outputs, examples))))
@@ -130,11 +160,14 @@ class LMJudge:
 
     def _questions(self, outputs: Sequence[str], examples: Sequence[Example]) -> list[Question]:
         """What the template is filled with for each answer; nothing for an empty answer."""
-        names, questions = self._asked.fields, []
-        for output, example in zip(outputs, examples, strict=True):
-            texts = {**example.fields, OUTPUT: output, REFERENCE: " or ".join(example.references)}
-            questions.append(tuple((n, texts[n]) for n in names) if output.strip() else ())
-        return questions
+        return [
+            self._question(output, example) if output.strip() else ()
+            for output, example in zip(outputs, examples, strict=True)
+        ]
+
+    def _question(self, output: str, example: Example) -> Question:
+        texts = {**example.fields, OUTPUT: output, REFERENCE: " or ".join(example.references)}
+        return tuple((name, texts[name]) for name in self._asked.fields)
 
 
 def verbalised(
@@ -164,8 +197,22 @@ def asked(
 # The answers to some prompts are judged, and then what was read is counted.
 @functools.lru_cache(maxsize=64)
 def _queries(judge: LMJudge, questions: tuple[Question, ...]) -> list[Query]:
-    """What a judge is asked, spelled."""
-    return asked(judge.lm, judge._asked, judge.words, [dict(one) for one in questions])
+    """What a judge is asked, spelled; of an output that is too long, as much as fits.
+
+    A model's text may have more tokens in a judge's spelling than it was written in.
+    """
+    spell = functools.partial(asked, judge.lm, judge._asked, judge.words)
+    queries = spell([dict(one) for one in questions])
+    for i, query in enumerate(queries):
+        if not judge._fits(query):
+            texts = dict(questions[i])
+
+            def fits(some: Mapping[str, str], texts: Mapping[str, str] = texts) -> bool:
+                return judge._fits(spell([{**texts, **some}])[0])
+
+            output = cut({OUTPUT: texts[OUTPUT]}, "truncate-end", fits)
+            (queries[i],) = spell([{**texts, **(output or {})}])
+    return queries
 
 
 @functools.cache

@@ -70,6 +70,9 @@ class AnswerMetric(Protocol):
     def check(self, example: Example) -> str:
         """What is wrong with the references of an example, or ""."""
 
+    def check_room(self, split: str, examples: Sequence[Example], n_output: int) -> None:
+        """Refuse an example, with outputs of so many tokens, that is too long for its own model."""
+
     def tokens(self, outputs: Sequence[str], examples: Sequence[Example]) -> int:
         """Tokens that a model of its own reads for this."""
 
@@ -111,6 +114,9 @@ class Metric:
             return ""
         faults = [self.fault(reference) for reference in example.references or ("",)]
         return "" if "" in faults else f"the reference {example.label!r}, {faults[0]}"
+
+    def check_room(self, split: str, examples: Sequence[Example], n_output: int) -> None:
+        """See `AnswerMetric.check_room`: it has none."""
 
     def tokens(self, outputs: Sequence[str], examples: Sequence[Example]) -> int:
         """See `AnswerMetric.tokens`: none."""

@@ -158,7 +158,7 @@ class RewardFunction:
         except (OSError, TypeError, UnicodeDecodeError):
             raise ValueError(
                 f"the source of reward {self.name} cannot be read, and stored scores are found by "
-                "it; define the function in a file"
+                "it; move it to a file, and wrap an object or a partial in a function there"
             ) from None
         self.__dict__["fingerprint"] = ""  # where the object of a method holds this
         try:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import LABELS, rlprompt, write_config, write_data
 from tiny import CONTEXT, tiny_lm
 
 from rlprompt.config.yaml_file import load_config
 from rlprompt.export.folder import load_prompt
+from rlprompt.export.server import Classified
 from rlprompt.store.store import FILE, Store
-from rlprompt.studies.loading import load_task, longest
+from rlprompt.studies.loading import load_task, longest, settle
+from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.transfer.targets import Destinations
 
 LONG = " film" * CONTEXT
@@ -60,6 +64,24 @@ def test_an_export_has_its_template_and_is_scored_as_the_study_did(here: Path, r
     assert load_prompt("best").facts.task.usage is not None
     verdict = rlprompt("score", "best", "small.yaml").stdout
     assert "Verified: mean rewards" in " ".join(verdict.split())
+
+
+def test_an_export_is_given_as_much_of_a_text_as_the_search_was(here: Path) -> None:
+    rlprompt("export", "runs/small", "--best", "best", "--run", "random-seed0")
+    config = load_config(Path("small.yaml"))
+    whole = load_task(config.split_tasks[0][2])
+    found = load_prompt("best")
+    lm = found.load_model()
+    searched = settle(config.split_tasks[0][2], whole, lm, longest(config))
+    assert isinstance(searched, ClassificationTask)
+    by_probability = replace(searched, reward="cross_entropy")
+    told = by_probability.rewards(lm, [found.prompt], searched.splits.test)[0]
+    asked = whole.splits.test
+    answers = found.predict([example.fields["text"] for example in asked], lm)
+    for answer, example, logarithm in zip(answers, asked, told, strict=True):
+        assert isinstance(answer, Classified)
+        assert np.log(answer.chances[example.label]) == pytest.approx(logarithm, abs=1e-6)
+    assert searched.splits.test != asked
 
 
 def test_another_model_is_given_the_texts_as_it_can_read_them(here: Path) -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import datasets
+import httpx2
 import huggingface_hub
 import pytest
 
@@ -19,6 +20,7 @@ from rlprompt.data.load import load_splits
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LABELS = ("bad", "good")
+BUILT = datasets.load_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +120,22 @@ class TestSavedFolder:
         with pytest.raises(ValueError, match="train:1 has the unknown label '-1'"):
             load_splits(source, LABELS)
 
+    @pytest.mark.parametrize("saved", [True, False])
+    @pytest.mark.parametrize("answers", [["two", "2"], {"text": ["two", "2"], "start": [3, 9]}])
+    def test_answers_are_lists_or_objects_of_such(
+        self, tmp_path: Path, answers: Any, saved: bool
+    ) -> None:
+        parts = {
+            name: datasets.Dataset.from_list(
+                [{"text": f"{name} {i}", "answers": answers} for i in range(8)]
+            )
+            for name in ("train", "validation")
+        }
+        source = save(tmp_path / "set", **parts) if saved else parts
+        splits = load_splits(source, None, label="answers", shots=2)
+        assert drawn(splits, "test") == {"validation"}
+        assert splits.test[0].references == ("two", "2")
+
     def test_a_text_of_train_in_test_is_a_leak_only_where_it_was_drawn(
         self, tmp_path: Path
     ) -> None:
@@ -192,6 +210,9 @@ class TestHub:
             FileNotFoundError("Dataset 'me/set' doesn't exist\nlong story"),
             ValueError("BuilderConfig 'x' not found"),
             RuntimeError("Dataset scripts are no longer supported, but found set.py"),
+            datasets.exceptions.NonMatchingSplitsSizesError([{"expected": 1, "recorded": 2}]),
+            datasets.exceptions.DatasetGenerationCastError("It failed\n\nOther columns"),
+            httpx2.ReadTimeout("the hub does not answer"),
         ],
     )
     def test_what_the_hub_refuses_is_one_line(
@@ -205,6 +226,40 @@ class TestHub:
 
         monkeypatch.setattr(datasets, "load_dataset", refuse)
         with pytest.raises(ValueError, match="hub:me/set@main cannot be loaded: ") as raised:
+            load_splits("hub:me/set", LABELS)
+        assert "\n" not in str(raised.value)
+        monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
+        if isinstance(error, OSError | httpx2.HTTPError):
+            with pytest.raises(ValueError, match="hub:me/set@main cannot be found: "):
+                load_splits("hub:me/set", LABELS)
+
+    @pytest.mark.parametrize(
+        ("name", "more", "why"),
+        [
+            ("csv", "text,more\nb,2\n", "Schema at index 1 was different"),
+            ("json", '{"text": "b", "more": 2}\n', "column names don't match"),
+        ],
+    )
+    def test_files_that_make_no_data_set_are_one_line_with_the_reason(
+        self,
+        calls: list[tuple[Any, ...]],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        name: str,
+        more: str,
+        why: str,
+    ) -> None:
+        first, second = tmp_path / "a", tmp_path / "b"
+        first.write_text({"csv": "text\na\n", "json": '{"text": "a"}\n'}[name])
+        second.write_text(more)
+
+        def build(*args: Any, **options: Any) -> Any:
+            files = [str(first), str(second)]
+            return BUILT(name, data_files=files, cache_dir=str(tmp_path / "cache"))
+
+        monkeypatch.setattr(datasets, "load_dataset", build)
+        message = f"hub:me/set@main cannot be loaded: DatasetGeneration.*{why}"
+        with pytest.raises(ValueError, match=message) as raised:
             load_splits("hub:me/set", LABELS)
         assert "\n" not in str(raised.value)
 

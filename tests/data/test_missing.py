@@ -123,6 +123,28 @@ class TestFrames:
         both = load_splits(datasets.DatasetDict(train=part, test=more), CLASSES, shots=2)
         assert [len(p) for p in both.parts().values()] == [4, 4, 1]
 
+    def test_streams_of_datasets_that_name_their_columns(self) -> None:
+        datasets = pytest.importorskip("datasets")
+        stream = datasets.Dataset.from_list(ROWS).to_iterable_dataset()
+        assert load_splits(stream, CLASSES, shots=2) == load_splits(ROWS, CLASSES, shots=2)
+        new = [{"text": "new", "label": "bad"}]
+        more = datasets.Dataset.from_list(new).to_iterable_dataset()
+        given = datasets.IterableDatasetDict(train=stream, test=more)
+        wanted = datasets.DatasetDict(
+            train=datasets.Dataset.from_list(ROWS), test=datasets.Dataset.from_list(new)
+        )
+        assert load_splits(given, CLASSES, shots=2) == load_splits(wanted, CLASSES, shots=2)
+
+    @pytest.mark.parametrize("split", [True, False])
+    def test_one_that_does_not_is_refused(self, split: bool) -> None:
+        datasets = pytest.importorskip("datasets")
+        stream = datasets.IterableDataset.from_generator(lambda: iter(ROWS))
+        data = datasets.IterableDatasetDict(train=stream, test=stream) if split else stream
+        with pytest.raises(
+            ValueError, match=r"is a stream that does not name its columns .*; read it first, with"
+        ):
+            load_splits(data, CLASSES)
+
     @pytest.mark.parametrize("data", [3, datetime.date(2024, 1, 1), b"text"])
     def test_anything_else_is_refused(self, data: Any) -> None:
         with pytest.raises(ValueError, match=r"data is a \w+; give a name, a path, a list"):

@@ -93,6 +93,23 @@ class TestJson:
             with pytest.raises(ValueError, match=problem):
                 rows(path)
 
+    def test_rows_beside_their_columns_are_lists_or_objects(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.json"
+        data = [["a", "x"], {"text": "b", "label": "y"}, ["c"], ["d", "x", "y"], 7, "ef"]
+        path.write_text(json.dumps({"columns": ["text", "label"], "data": data}))
+        bad = "has {} columns, the header has 2"
+        assert rows(path) == [
+            ("a.json:1", {"text": "a", "label": "x"}),
+            ("a.json:2", {"text": "b", "label": "y"}),
+            ("a.json:3", bad.format(1)),
+            ("a.json:4", bad.format(3)),
+            ("a.json:5", "is no JSON object"),
+            ("a.json:6", "is no JSON object"),
+        ]
+        path.write_text(json.dumps({"columns": ["text", "text"], "data": [["a", "b"]]}))
+        with pytest.raises(ValueError, match=r"a.json has two columns 'text'"):
+            rows(path)
+
     def test_columns_by_name_and_by_place_are_no_table(self, tmp_path: Path) -> None:
         path = tmp_path / "a.json"
         path.write_text('{"text": {"0": "a", "1": "b"}, "label": ["x", "y"]}')

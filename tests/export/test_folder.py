@@ -137,8 +137,8 @@ def _flip(folder: Path) -> None:
         (lambda f: (f / "prompt.json").write_text("[]"), "prompt.json is damaged: not the JSON"),
         (lambda f: (f / "prompt.json").write_bytes(b"\xff\xfe"), "is damaged: not the JSON"),
         (_flip, "prompt.safetensors is damaged, or belongs to another prompt"),
-        (_json(lambda s: s.update(format=8)), r"newer rlprompt \(format 8, this one reads 7\)"),
-        (_json(lambda s: s.update(format=5)), r"older .* reads 7\); export the prompt again"),
+        (_json(lambda s: s.update(format=9)), r"newer rlprompt \(format 9, this one reads 8\)"),
+        (_json(lambda s: s.update(format=5)), r"older .* reads 8\); export the prompt again"),
         (_json(lambda s: s.update(format="x")), "prompt.json is damaged: format: "),
         (_json(lambda s: s["task"].pop("name")), "damaged: task.name: Field required"),
         (_json(lambda s: s.update(retypable="perhaps")), "retypable: must be true or false"),
@@ -251,6 +251,7 @@ class TestModels:
             state["format"] = 6
             for name in ("config", "special", "ends", "chat"):
                 del state["model"][name]
+            del state["task"]["usage"]["cut_for"]
 
         _json(as_then)(tmp_path / "out")
         facts = load_prompt(tmp_path / "out").facts

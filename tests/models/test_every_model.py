@@ -38,6 +38,7 @@ FEW: dict[tuple[str, ModelKind], str] = {
     ("gpt_oss", "causal"): "packed",  # an MLP that says which experts it asked
     ("falcon", "causal"): "packed",  # one head of keys and values
     ("bloom", "causal"): "plain",  # ALiBi
+    ("gpt_neo", "causal"): "plain",  # a window of its own, over columns
     ("rwkv", "causal"): "plain",  # recurrent
     ("llama4_text", "causal"): "plain",  # no base model
     ("roberta", "causal"): "plain",  # generate counts positions otherwise
@@ -58,13 +59,13 @@ def ids(rng: np.random.Generator, length: int) -> Ids:
     return tuple(rng.integers(5, 290, length).tolist())
 
 
-def texts(lm: FrozenLM) -> tuple[list[TokenPrompt], list[Query]]:
+def texts(lm: FrozenLM, longest: int = 21) -> tuple[list[TokenPrompt], list[Query]]:
     """Prompts of several lengths, and texts of which some are wider than a window of 8."""
     rng = np.random.default_rng(0)
     mask = (lm.mask_id,) if lm.kind == "masked" and lm.mask_id is not None else ()
     queries = [
         Query(ids(rng, 5), (*mask, *ids(rng, 2)), CANDIDATES),
-        Query(ids(rng, 21), (*ids(rng, 1), *mask), CANDIDATES),
+        Query(ids(rng, longest), (*ids(rng, 1), *mask), CANDIDATES),
         Query(ids(rng, 3), mask, CANDIDATES),
     ]
     return [TokenPrompt(ids(rng, length)) for length in (4, 4, 1)], queries
@@ -106,9 +107,9 @@ def loglik(lm: FrozenLM, prompt: TokenPrompt, query: Query, answer: Ids) -> floa
     return float(sum(logs[i, token] for i, token in enumerate(answer)))
 
 
-def check(lm: FrozenLM) -> None:
+def check(lm: FrozenLM, longest: int = 21) -> None:
     """All that can be asked of a model is what plain loops give."""
-    prompts, queries = texts(lm)
+    prompts, queries = texts(lm, longest)
     expected = torch.tensor(
         [[[loglik(lm, p, q, c) for c in q.candidates] for q in queries] for p in prompts]
     )
@@ -155,6 +156,16 @@ class TestFew:
             check(load(name, kind))
         else:
             assert re.match(rf"{name} cannot be scored: a model of type \w+ [^\n]+", verdict.why)
+
+
+@pytest.mark.parametrize("name", ["gpt_neo", "gpt2", "mistral"])
+def test_texts_far_longer_than_those_that_a_model_is_tried_on_are_scored_right(name: str) -> None:
+    check(load(name, "causal"), longest=150)  # of GPT-Neo's layers, some see 64 tokens
+
+
+def test_scores_of_a_window_over_columns_that_were_packed_once_are_not_found_again() -> None:
+    neo, other = (load(name, "causal").fingerprint.tokenizer for name in ("gpt_neo", "gpt2"))
+    assert neo != other  # which tells scores apart, though both have the same tokenizer
 
 
 @pytest.mark.sweep

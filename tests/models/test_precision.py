@@ -72,6 +72,27 @@ class TestAutoDtype:
         assert "float32 needs" in why
         assert any(record.levelno == logging.WARNING for record in caplog.records)
 
+    @pytest.mark.parametrize("kind", ["llama", "gpt2", "bert", "t5"])
+    def test_is_measured_on_an_inner_product_however_small_the_vocabulary(
+        self, kind: TinyKind, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tried: list[tuple[int, ...]] = []
+        seconds = noise._seconds
+
+        def watched(rows: Tensor, weight: Tensor) -> float:
+            tried.append(tuple(weight.shape))
+            return seconds(rows, weight)
+
+        monkeypatch.setattr(noise, "_seconds", watched)
+        model, _ = choose_dtype(tiny_model(kind, vocab_size=16), CPU, lambda _: LOUD)
+        assert model.dtype == torch.float32
+        largest = (32, 128) if kind == "gpt2" else (48, 32)  # whose weights stand on their heads
+        assert set(tried) == {largest}
+
+    def test_is_float32_where_there_is_no_inner_product(self) -> None:
+        model = tiny_model(vocab_size=16, num_hidden_layers=0)
+        assert choose_dtype(model, CPU, never)[0].dtype == torch.float32
+
     @pytest.mark.usefixtures("fast")
     def test_leaves_the_rotary_frequencies_alone(self) -> None:
         model, _ = choose_dtype(tiny_model(), CPU, lambda _: SILENT)

@@ -60,19 +60,24 @@ def test_without_the_package_it_is_said_what_to_install(monkeypatch: pytest.Monk
 class TestMade:
     """Of what the harness makes of a task, which is written out here."""
 
-    def made(self, monkeypatch: pytest.MonkeyPatch, kind: str, text: str, **config: Any) -> Any:
+    def made(self, monkeypatch: pytest.MonkeyPatch, kind: str, text: str, **own: Any) -> Any:
         usual = {"task": "films", "description": "", "target_delimiter": " "}
         documents = [{"q": f"film {i}", "gold": i % 2} for i in range(12)]
+        does: dict[str, Any] = {
+            "has_training_docs": lambda: False,
+            "has_validation_docs": lambda: False,
+            "has_test_docs": lambda: True,
+            "training_docs": lambda: [],
+            "test_docs": lambda: documents,
+            "doc_to_text": lambda doc: text.format(**doc),
+            "doc_to_choice": lambda doc: ["good", "bad"],
+            "doc_to_target": lambda doc: doc["gold"] if kind == "multiple_choice" else "good",
+        }
+        config = {name: value for name, value in own.items() if name not in does}
         task = SimpleNamespace(
             OUTPUT_TYPE=kind,
             config=SimpleNamespace(**(dict.fromkeys(CONFIG) | usual | config)),
-            has_training_docs=lambda: False,
-            has_validation_docs=lambda: False,
-            has_test_docs=lambda: True,
-            test_docs=lambda: documents,
-            doc_to_text=lambda doc: text.format(**doc),
-            doc_to_choice=lambda doc: ["good", "bad"],
-            doc_to_target=lambda doc: doc["gold"] if kind == "multiple_choice" else "good",
+            **{name: own.get(name, usually) for name, usually in does.items()},
         )
         monkeypatch.setattr(harness, "_read", lambda source: task)
         return from_harness("films", shots=2)
@@ -92,6 +97,27 @@ class TestMade:
         task = self.made(monkeypatch, "multiple_choice", text, target_delimiter=delimiter)
         assert task.template.text == template
         assert task.template.answer_text("good") == answer
+
+    def test_some_documents_have_several_answers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def documents(name: str) -> list[dict[str, Any]]:
+            targets = (["good", "fine"], "good", 7, ["good", 7])
+            return [{"q": f"{name} {i}", "target": targets[i % 4]} for i in range(12)]
+
+        task = self.made(
+            monkeypatch,
+            "generate_until",
+            "{q}",
+            has_training_docs=lambda: True,
+            training_docs=lambda: documents("train"),
+            test_docs=lambda: documents("test"),
+            doc_to_target=lambda doc: doc["target"],
+        )
+        assert [one.references for one in task.splits.test[:4]] == [
+            ("good", "fine"),
+            ("good",),
+            ("7",),
+            ("good", "7"),
+        ]
 
     def test_exact_match_is_strict_and_keeps_its_settings(
         self, monkeypatch: pytest.MonkeyPatch

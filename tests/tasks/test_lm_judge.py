@@ -9,7 +9,7 @@ import torch
 from fakes import fake_splits
 from tiny import tiny_lm
 
-from rlprompt.data.examples import Example
+from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
@@ -167,3 +167,55 @@ def test_a_masked_model_is_no_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(FrozenLM, "load", lambda name, device, dtype: tiny_lm("bert"))
     with pytest.raises(ValueError, match="the judge tiny-masked is a masked model"):
         LMJudge("tiny-masked").of(["fine"], EXAMPLES[:1])
+
+
+class TestShortContext:
+    TAKES = 40
+
+    @pytest.fixture(autouse=True)
+    def _short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        short = tiny_lm(seed=3, max_position_embeddings=self.TAKES)
+        monkeypatch.setattr(lm_judge, "_loaded", lambda name, device, dtype: short)
+        lm_judge._queries.cache_clear()
+
+    def task(self, n_text: int, n_new: int, **changes: Any) -> GenerationTask:
+        """Its longest question, of test, has so many tokens with an output of none."""
+        ask = {"name": "judge", "model": "tiny", "template": "{text}{output}"}
+        train, dev, test = (
+            (Example({"text": text}, "good", f"films.csv:{len(text)}"),)
+            for text in ("a", "b", "c" * n_text)
+        )
+        settings: Any = {"reward": ask, "max_new_tokens": n_new, **changes}
+        template = Template("{text} {prompt}")
+        return GenerationTask("judged", Splits(train, dev, test), template, **settings)
+
+    def test_a_question_that_just_fits_is_judged(self, lm: FrozenLM) -> None:
+        task = self.task(self.TAKES - 5 - 3, 5)  # of ` yes` three tokens are fed
+        assert task.fitted(lm, 2) is task
+        task.rewards(lm, [TokenPrompt((20, 30))], task.splits.test)
+
+    @pytest.mark.parametrize("reported", [False, True])
+    def test_a_longer_one_is_refused_before_anything_is_paid(
+        self, lm: FrozenLM, reported: bool
+    ) -> None:
+        changes: dict[str, Any] = {
+            "reward": "log_likelihood",
+            "metric": "judge",
+            "metric_settings": {"model": "tiny", "template": "{text}{output}"},
+        }
+        task = self.task(33, 5, **changes if reported else {})
+        with pytest.raises(
+            ValueError,
+            match=r"^the test example films.csv:33 is too long for judge: 33 tokens of question "
+            r"\+ 5 of output \+ 3 of answer, and tiny-llama takes 40; shorten or remove it, lower "
+            "max_new_tokens, or choose another model as judge$",
+        ):
+            task.fitted(lm, 2)
+
+    def test_an_output_of_more_tokens_than_that_is_cut_at_its_end(self) -> None:
+        judge, example = LMJudge("tiny", "{output}{text}"), Example({"text": "c" * 19}, "good")
+        most = self.TAKES - 19 - 3
+        whole, longer = judge.of(["ab" * 9, "ab" * 9 + "x" * 90], [example] * 2)
+        assert len("ab" * 9) == most
+        assert whole == longer != judge.of(["ab" * 8], [example])[0]
+        assert judge.tokens(["ab" * 50], [example]) == self.TAKES

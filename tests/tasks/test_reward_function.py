@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -321,3 +322,12 @@ class TestFingerprint:
         exec("def score(outputs, examples): return []", scope)
         with pytest.raises(ValueError, match="the source of reward score cannot be read"):
             _ = reward(scope["score"]).fingerprint
+
+    def test_of_an_object_or_a_partial_function_it_is_said_how_it_can_be_had(self) -> None:
+        class Score:
+            def __call__(self, outputs: Any, examples: Any) -> list[float]:
+                return []
+
+        for made in (Score(), functools.partial(Score())):
+            with pytest.raises(ValueError, match="wrap an object or a partial in a function there"):
+                _ = reward(made).fingerprint

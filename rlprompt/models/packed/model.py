@@ -8,7 +8,7 @@ on it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -20,13 +20,18 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
 from rlprompt._utils.text import first_line
 from rlprompt.models.conventions import SLIDING, sliding_window
+from rlprompt.models.examination import agree, some_ids
 from rlprompt.models.head import Head
 from rlprompt.models.memory import KeptPrefixes, Memory, out_of_memory
 from rlprompt.models.packed.kernels import Kernels
 from rlprompt.models.packed.layout import PackedRow, Pass, batch, grow, lay_out
 from rlprompt.models.scorer import embed, holds_keys, to_device, wants_grad
-from rlprompt.models.weights import input_device
+from rlprompt.models.weights import input_device, quantisation
 from rlprompt.types import Ids
+
+# Columns that a text is tried behind: more than any known window that counts them.
+FAR = 2048
+COLUMNS = "what a token attends to depends on its column, whatever the mask says"
 
 
 class ForwardError(RuntimeError):
@@ -302,6 +307,34 @@ class PackedModel:
                 yield
         finally:
             self.config.sliding_window = window
+
+    @torch.no_grad()
+    def column_obstacle(self) -> str | None:
+        """Why packed texts would not be read as they are, from where their tokens stand, or None.
+
+        A probe's short texts do not show it: GPT-Neo hides what is a window of columns away, or
+        beyond its context, and a packed text may stand apart and far to the right.
+        """
+        ids = some_ids(self.model)
+        (first,) = self.extend(None, [tuple(ids[0, :1].tolist())], None)
+        assert first is not None
+        ids = ids[:, 1:].expand(2, -1)
+        nodes = torch.arange(ids.shape[1], device=ids.device)
+        # All columns before the text have the same token: one row sees the first, one the last.
+        layers = [
+            PrefixedLayer((keys, values))
+            for keys, values in first[:, :, None].expand(-1, -1, 2, -1, FAR, -1)
+        ]
+        before = torch.zeros((2, len(nodes), FAR), dtype=torch.bool, device=ids.device)
+        before[0, :, 0] = before[1, :, -1] = True
+        attends = torch.cat([before, (nodes <= nodes[:, None]).expand(2, -1, -1)], -1)
+        places = torch.arange(ids.numel(), device=ids.device)
+        with suppress(ForwardError):
+            hidden = self.hidden(ids, nodes.expand(2, -1) + 1, attends, places, layers, None)
+            far, near = self.head.logits(hidden).view(2, 1, len(nodes), -1)
+            if agree(far, near, not quantisation(self.model)):
+                return None
+        return COLUMNS
 
 
 class Reader:
