@@ -17,7 +17,7 @@ from rlprompt.reports.study_data import read_study
 from rlprompt.search.result import Result, Score
 from rlprompt.store.summary import EMPTY, ControlEntry, ReferenceEntry, RunEntry
 
-PLACE = {"task": "movie-reviews", "model": MODEL}
+PLACE: dict[str, Any] = {"task": "movie-reviews", "model": MODEL}
 
 
 def test_a_method_has_the_mean_over_seeds_and_students_interval_of_the_logit(
@@ -78,7 +78,7 @@ def test_rows_of_curves_and_analysis_are_no_cost_of_a_prompt(tmp_path: Path) -> 
 
 def trained(name: str, tests: Sequence[float], **fields: Any) -> tuple[ReferenceEntry, ...]:
     """One with several seeds; of the kind that its name begins with."""
-    known = {"kind": name.split()[0], "trainable": 10, "rows": 100, "seconds": 1.0}
+    known: dict[str, Any] = {"kind": name.split()[0], "trainable": 10, "rows": 100, "seconds": 1.0}
     return tuple(
         ReferenceEntry(name=f"{name}, seed {seed}", test=test, **PLACE, **known, **fields)
         for seed, test in enumerate(tests)
