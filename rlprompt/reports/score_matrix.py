@@ -138,8 +138,9 @@ class ScoreMatrix:
         scale, *others = {task.scale for task in self.tested}
         if scale is None or others:
             return False
-        every = np.stack([self.scores(name, self.tested) for name in self.methods])
-        return bool(np.nanmin(every) >= scale[0] and np.nanmax(every) <= scale[1])
+        # Of what there is: runs may be missing or failed, all of them too.
+        every = [np.ravel(self.scores(name, self.tested)) for name in self.methods]
+        return not any(((one < scale[0]) | (one > scale[1])).any() for one in every)
 
     def summary(self, task: TaskEntry, scores: Floats) -> MeanInterval | None:
         """Mean and interval of (splits, runs) of the metric; None where all are NaN."""
