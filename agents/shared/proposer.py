@@ -115,21 +115,19 @@ class Proposer:
         task = self.objective.task
         examples = [task.splits.train[place] for place in places]
         answers = self._answers(prompt, places)
-        if answers is None:
-            return [self._shown(example) for example in examples]
-        outputs = (tuple(answers),)
-        (said,) = task.feedback(self.objective.lm, [prompt], examples, outputs) or (
-            [""] * len(examples),
-        )
-        given = [answer or NOTHING for answer in answers]
+        unknown = [""] * len(examples)
+        outputs = None if answers is None else (tuple(answers),)
+        (said,) = task.feedback(self.objective.lm, [prompt], examples, outputs) or (unknown,)
+        given = unknown if answers is None else [answer or NOTHING for answer in answers]
         return [self._shown(*one) for one in zip(examples, given, said, strict=True)]
 
     def _answers(self, prompt: TextPrompt, places: Sequence[int]) -> list[str] | None:
         """What the model answered at some places in train, asked once."""
         told = self._told.setdefault(prompt, {})
-        if self._tells and not set(places) <= set(told):
+        missing = [place for place in places if place not in told]
+        if self._tells and missing:
             together = self.objective.task.scored_together
-            asked = range(self.objective.n_examples) if together else places
+            asked = range(self.objective.n_examples) if together else missing
             found = self.objective.answers(prompt, asked)
             self._tells = found is not None
             told.update(zip(asked, found or (), strict=self._tells))

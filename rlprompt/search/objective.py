@@ -30,7 +30,7 @@ from rlprompt.search.budget import Budget, Ledger, Scored
 from rlprompt.search.evaluation import n_read
 from rlprompt.search.memo import Answer, Memo, TrainQuestion
 from rlprompt.search.model_queries import ModelQueries
-from rlprompt.tasks.base import LARGEST, Task, prompt_rows, unusable
+from rlprompt.tasks.base import LARGEST, Task, prompt_rows, tells_answers, unusable
 from rlprompt.tasks.completed import as_task
 from rlprompt.types import Floats, Loss, Outputs
 
@@ -333,22 +333,20 @@ class Objective(ModelQueries):
             examples: Distinct places in train, in any order.
 
         Returns:
-            (E,) classes, or what it wrote; None where the task does not tell (`Task.measure`).
+            (E,) classes, or what it wrote; None where the task does not tell (`Task.measure`), for
+            no rows where it has no method that could.
 
         Raises:
             BudgetExhausted: It does not cover that.
             ValueError: As for `evaluate`.
         """
-        block = self._block(None if self.task.scored_together else examples)
-        if not self._charge([prompt], block, None):
-            raise BudgetExhausted(Evaluation((), np.zeros((0, block.size)), examples=block.asked))
-        answer = self._answer([prompt], block, None, told=True)
-        self._enter([prompt], block, None, answer, 1)
-        if answer.outputs is None:
+        if not tells_answers(self.task):
             return None
-        places = range(self.n_examples) if block.part is None else block.part
-        told = dict(zip(places, answer.outputs[0], strict=True))
-        return tuple(told[place] for place in examples)
+        whole = self.task.scored_together
+        outputs = self.evaluate([prompt], None if whole else examples, told=True).outputs
+        if outputs is None:
+            return None
+        return tuple(outputs[0][place] for place in examples) if whole else tuple(outputs[0])
 
     def _block(self, examples: Sequence[int] | None) -> AskedBlock:
         asked = None if examples is None else checked_places(examples, self.n_examples)

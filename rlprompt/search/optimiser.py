@@ -15,7 +15,7 @@ from rlprompt.search.blocks import Block
 from rlprompt.search.objective import Evaluation, Objective
 from rlprompt.search.shown import usable_examples
 from rlprompt.search.space import Space, TextSpace
-from rlprompt.tasks.base import Task
+from rlprompt.tasks.base import Task, tells_answers
 from rlprompt.types import Loss, PromptKind
 
 SpaceT = TypeVar("SpaceT", bound=Space, contravariant=True)
@@ -201,8 +201,7 @@ def check_task(optimiser: Optimiser[Any], task: Task, name: str = "") -> None:
             f"and task {task.name!r} has none to show there: begin its template with {{prompt}}, "
             "as in '{prompt}{text}' and not in a chat, and give references, or take another method"
         )
-    tells = task.has("measure") or task.has("rewards_with_outputs")
-    if getattr(optimiser, "needs_answers", False) and not tells:
+    if getattr(optimiser, "needs_answers", False) and not tells_answers(task):
         raise ValueError(
             f"{name} counts what the model answers, as it is set, and task {task.name!r} does not "
             "tell that (no method measure); leave that setting out, such as `entropy` of genetic, "

@@ -321,6 +321,11 @@ def prompt_rows(task: Task, n_examples: int | None = None, *, loss: Loss | None 
     return task.split_rows("train", count)
 
 
+def tells_answers(task: Task) -> bool:
+    """Whether a task has a method that could say what the model answers (`Task.measure`)."""
+    return task.has("measure") or task.has("rewards_with_outputs")
+
+
 def what_it_writes(
     task: Task, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
 ) -> Outputs | None:

@@ -31,8 +31,10 @@ from rlprompt.search.run import search
 from rlprompt.search.space import TextSpace
 from rlprompt.store.store import Store
 from rlprompt.studies.experiment import Experiment
-from rlprompt.tasks.base import Task
+from rlprompt.tasks.base import Measured, Task
 from rlprompt.tasks.classification import ClassificationTask
+from rlprompt.tasks.function import FunctionTask
+from rlprompt.tasks.reward_function import reward
 from rlprompt.template import Template
 from rlprompt.types import Floats, Outputs
 
@@ -147,6 +149,8 @@ def test_what_a_proposer_is_shown_of_failures() -> None:
     assert asking.objective.ledger.used == 2
     asking.failures(prompt, rewards, 2)
     assert asking.objective.ledger.used == 2  # what is known is not asked again
+    asking.failures(prompt, np.zeros(4), 4)
+    assert asking.objective.ledger.used == 4  # and of others nothing but what is not known
 
 
 def test_where_examples_are_scored_together_answers_are_paid_once_a_parent() -> None:
@@ -156,12 +160,35 @@ def test_where_examples_are_scored_together_answers_are_paid_once_a_parent() -> 
         assert asking.objective.ledger.used == 4 * (1 + n_parents // 2)
 
 
-def test_of_a_task_that_does_not_tell_the_right_answers_are_shown() -> None:
-    asking = proposer(FakeTask())
+@dataclass
+class Unmeasured(FakeTask):
+    """One whose `measure` gives no answers."""
+
+    def measure(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> Measured:
+        rewards = self.rewards(lm, prompts, examples)
+        return Measured(rewards, rewards)
+
+
+@pytest.mark.parametrize(("task", "rows"), [(FakeTask(), 0), (Unmeasured(), 1)])
+def test_of_a_task_that_does_not_tell_the_right_answers_are_shown(task: Task, rows: int) -> None:
+    asking = proposer(task)
     for _ in range(2):
         (shown,) = asking.failures(TextPrompt("Say"), np.array([0.0, 1.0, 1.0]), 1)
         assert shown == Shown("train 0", "a")
-    assert asking.objective.ledger.used == 1  # it is asked once whether it tells
+    # It is asked once whether it tells, unless it has nothing that could.
+    assert asking.objective.ledger.used == rows
+
+
+def test_what_a_function_says_of_a_prompts_text_is_shown() -> None:
+    def politely(prompt_text: str, examples: Sequence[Example]) -> Any:
+        return [0.0] * len(examples), [f"no please in {prompt_text!r}"] * len(examples)
+
+    asking = proposer(FunctionTask("polite", splits(("", "")), reward(politely)))
+    (shown,) = asking.failures(TextPrompt("Say"), np.array([0.0, 1.0]), 1)
+    assert shown == Shown("train 0", "", "", "no please in 'Say'")
+    assert asking.objective.ledger.used == 0
 
 
 def test_a_class_is_shown_by_its_word() -> None:

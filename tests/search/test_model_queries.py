@@ -75,7 +75,7 @@ def test_where_examples_are_scored_together_all_of_them_are_paid() -> None:
 def test_a_task_that_does_not_tell() -> None:
     objective = Objective(FakeTask(), tiny_lm(), Budget(9))
     assert objective.answers(PROMPT, [1]) is None
-    assert objective.ledger.used == 1
+    assert objective.ledger.used == 0  # it has nothing that could
 
 
 def test_what_is_written_is_metered_and_asked_once() -> None:
