@@ -191,6 +191,19 @@ def test_likeliest_first_tokens_are_taken_where_they_are_exact() -> None:
             lm.score([TokenPrompt()], [unlikely])
 
 
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+def test_a_log_probability_of_a_first_token_that_is_no_number_is_refused(value: str) -> None:
+    with serving(echo=False, top=5) as script:
+        lm = connected(script)
+        query = Query(lm.encode("film"), (), (lm.encode(" good"),))
+        told = '{"choices": [{"logprobs": {"top_logprobs": [{" good": %s}]}}]}'
+        script.faults = [says((told % value).encode())]
+        with pytest.raises(ServerError, match="gave no number as a log-probability of ' good'"):
+            lm.score([TokenPrompt()], [query])
+        script.faults = [says((told % "-Infinity").encode())]  # a probability of 0
+        assert lm.score([TokenPrompt()], [query]).tolist() == [[[-float("inf")]]]
+
+
 @pytest.mark.parametrize(
     ("fields", "made", "problem"),
     [

@@ -191,11 +191,11 @@ class Served:
 
     def _find_out(self, listing: Sequence[Json] | None) -> None:
         """Ask for a token of everything that is needed, and see what is there."""
-        problems = list[str]()
+        problems, url = list[str](), self.api.access.url
         once: Json = {"prompt": PROBE, "max_tokens": 1}
         text = self._tried(TEXTS, {**once, "logprobs": 1}, problems)
         text = text or self._tried(TEXTS, once, problems)
-        can_echo = text is not None and self._echoes(first_tokens(text), problems)
+        can_echo = text is not None and self._echoes(first_tokens(text, url), problems)
         said = [{"role": "user", "content": PROBE}]
         chat = self._tried(CHATS, {"messages": said, "max_tokens": 1}, problems)
         if chat is None and any("max_completion_tokens" in problem for problem in problems):
@@ -210,7 +210,7 @@ class Served:
                 if i:
                     asked = {"messages": said, "logprobs": True, "top_logprobs": top}
                 answer = self._tried((TEXTS, CHATS)[i], {**asked, "max_tokens": 1}, problems)
-                if answer is not None and (found := first_tokens(answer)):
+                if answer is not None and (found := first_tokens(answer, url)):
                     tops[i] = min(top, len(found))
                     break
         self.abilities = Abilities(text is not None, chat is not None, can_echo, *tops)
@@ -394,19 +394,30 @@ def echoed(answer: Mapping[str, Any], text: str, answered: str, url: str) -> flo
     return float(math.fsum(own))
 
 
-def first_tokens(answer: Mapping[str, Any]) -> dict[str, float]:
-    """Log-probabilities of the likeliest first tokens, nats, as far as an answer has them."""
+def first_tokens(answer: Mapping[str, Any], url: str) -> dict[str, float]:
+    """Log-probabilities of the likeliest first tokens, nats, as far as an answer has them.
+
+    Raises:
+        ServerError: One is no number; minus infinity, a probability of 0, is one.
+    """
     choices = answer.get("choices")
     one = choices[0] if isinstance(choices, list) and choices else None
     told = one.get("logprobs") if isinstance(one, dict) else None
     if not isinstance(told, dict):
         return {}
+    found = dict[str, float]()
     with contextlib.suppress(LookupError, TypeError, AttributeError, ValueError):
         if told.get("content"):
             # Of two tokens that read alike, such as halves of a letter, the likelier.
-            return {
+            found = {
                 str(top["token"]): float(top["logprob"])
                 for top in reversed(told["content"][0]["top_logprobs"])
             }
-        return {str(token): float(value) for token, value in told["top_logprobs"][0].items()}
-    return {}
+        else:
+            found = {str(token): float(one) for token, one in told["top_logprobs"][0].items()}
+    for token, value in found.items():
+        if not value < math.inf:  # nor NaN, which would pass for a probability of 1
+            raise ServerError(
+                f"the server at {url} gave no number as a log-probability of {token!r}: {value}"
+            )
+    return found

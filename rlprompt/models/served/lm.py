@@ -412,7 +412,7 @@ class ServedLM(FrozenLM):
             told = {"logprobs": True, "top_logprobs": n_top}
 
         def top(answer: Json) -> Json:
-            if found := first_tokens(answer):
+            if found := first_tokens(answer, self.where):
                 return {"top": {word: found[word] for word in words if word in found}}
             raise ServerError(
                 f"the server at {self.where} gave an answer without the log-probabilities of first "
