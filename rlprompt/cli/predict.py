@@ -157,7 +157,7 @@ def _named(found: Sequence[Path]) -> dict[str, Path]:
 def _prompts(
     folders: Mapping[str, Path], best: bool, where: _Where
 ) -> tuple[dict[str, ExportedPrompt], FrozenLM | None]:
-    """The prompts, and the model if it had to be loaded for them."""
+    """The prompts, and the model if it had to be loaded for them, as it is asked for."""
     from rlprompt.export.folder import is_exported, load_prompt
     from rlprompt.store.store import FILE
 
@@ -176,6 +176,8 @@ def _prompts(
     lm = None
     for name, path in studies.items():
         prompts[name], lm = _best_of(path, where, lm)
+    if lm and not lm.served and where.dtype not in ("auto", lm.fingerprint.dtype):
+        lm = None  # to be loaded so: a prompt is taken from its study in the dtype of the search
     return {name: prompts[name] for name in folders}, lm
 
 

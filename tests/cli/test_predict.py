@@ -190,6 +190,12 @@ def test_the_best_prompt_of_a_study_is_used_as_its_export_would_be(
     assert "runs/small is a study: add --best for its best prompt on dev" in bare.stderr
     wrong = rlprompt("predict", "random", texts, "--best")
     assert "--best needs the folder of a study, and there is none among random" in wrong.stderr
+    halves = [
+        rlprompt("predict", *found, "--dtype", "bfloat16")
+        for found in (("runs/small", texts, "--best"), (str(here / "best"), texts))
+    ]
+    assert halves[0].stdout == halves[1].stdout != done.stdout
+    assert "weights in float32, and here it is bfloat16" in " ".join(halves[0].stderr.split())
 
 
 def test_accuracy_is_told_where_there_are_labels(here: Path) -> None:
