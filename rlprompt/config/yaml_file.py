@@ -257,8 +257,11 @@ class _Loader(yaml.SafeLoader):
         return {key.value: self.construct_object(value, deep) for key, value in node.value}
 
 
-# Settings of a task that have words by class, or classes by word.
+# Settings of a task that have words by class, or classes by word; those of its metrics that are
+# lists of texts, and where a task has metrics.
 WORDS = ("label_words", "labels", "aliases")
+METRIC_WORDS = ("words", "regexes_to_ignore")
+METRICS = ("reward", "metric")
 _TAG = "tag:yaml.org,2002:"
 # Of the words that YAML 1.1 takes for a truth value or a date, only true and false stay: a label
 # may well be called no.
@@ -298,6 +301,16 @@ def _keep_words(tree: yaml.Node | None) -> None:
                 several = not isinstance(given, yaml.ScalarNode)
                 if name == "hand_prompt" or (several and name in WORDS):
                     _as_text(given)
+                if name in METRICS:
+                    _keep_metric_words(given)
+
+
+def _keep_metric_words(node: yaml.Node) -> None:
+    """The same for the settings of one metric, or of several in a list."""
+    for one in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+        for name, given in _entries(one):
+            if name in METRIC_WORDS:
+                _as_text(given)
 
 
 def _entries(node: yaml.Node | None) -> list[tuple[str, yaml.Node]]:

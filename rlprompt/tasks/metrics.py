@@ -148,11 +148,27 @@ def metric(spec: str | Mapping[str, Any]) -> AnswerMetric:
         raise ValueError(f"no metric is called {name!r}{advice(kind, METRICS)}")
     if colon and kind not in ("regex", "json"):
         raise ValueError(f"metric {name!r}: {kind} takes nothing after a colon")
-    _, _, *known = inspect.signature(METRICS[kind]).parameters
-    if unknown := next((key for key in settings if key not in known), None):
-        what = advice(unknown, known) if known else "; it has none"
-        raise ValueError(f"metric {kind} has no setting {unknown!r}{what}")
+    _, _, *parameters = inspect.signature(METRICS[kind]).parameters.values()
+    known = {one.name: one.annotation for one in parameters}
+    for key, value in settings.items():
+        if key not in known:
+            what = advice(key, known) if known else "; it has none"
+            raise ValueError(f"metric {kind} has no setting {key!r}{what}")
+        if problem := _text_problem(value, known[key]):
+            raise ValueError(f"metric {kind}: {key} is {value!r}; {problem}")
     return METRICS[kind](name, argument, **settings)
+
+
+def _text_problem(value: Any, stated: str) -> str:
+    """What to give in the place of a setting that is stated to be a text, or several; or ""."""
+    if "str" not in stated or (value is None and "None" in stated):
+        return ""
+    if "Sequence" not in stated:
+        return "" if isinstance(value, str) else "give a text"
+    # A text is a sequence of texts, too: of its letters.
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    texts = several and all(isinstance(one, str) for one in value)
+    return "" if texts else "give a list of texts"
 
 
 def exact_match(output: str, reference: str) -> float:
@@ -207,12 +223,6 @@ def _strict(
     for setting, value in flags.items():
         if not isinstance(value, bool):
             raise ValueError(f"metric {name}: {setting} is {value!r}; give true or false")
-    if isinstance(regexes_to_ignore, str) or not all(
-        isinstance(one, str) for one in regexes_to_ignore
-    ):
-        raise ValueError(
-            f"metric {name}: regexes_to_ignore is {regexes_to_ignore!r}; give a list of patterns"
-        )
     try:
         patterns = [re.compile(one) for one in regexes_to_ignore]
     except re.error as error:
@@ -369,7 +379,7 @@ def _parsed(output: str) -> tuple[Any] | None:
         return None
 
 
-def _bleu(name: str, _: str, *, tokenize: str = "") -> Metric:
+def _bleu(name: str, _: str, *, tokenize: str | None = None) -> Metric:
     """BLEU of a sentence over 100 (Papineni et al. 2002; exponential smoothing, Post 2018).
 
     Where `tokenize` names no tokeniser of sacrebleu, the script of the references decides

@@ -343,6 +343,21 @@ def test_numbers_keep_their_own_text_where_text_is_wanted(folder: Path) -> None:
         assert hand_prompts(one.settings.get("task", one)) == (said,)
 
 
+def test_words_of_metrics_are_taken_as_written(folder: Path) -> None:
+    judge = "{name: judge, model: m, words: [true, 1.50]}"
+    strict = "{name: strict_match, regexes_to_ignore: [10, no], ignore_case: true}"
+    own = f"task: {{name: antonyms, reward: [{judge}], metric: {strict}}}\n"
+    config = read(folder, re.sub(r"task:\n(  .*\n)+", own, GOOD))
+    assert isinstance(config.task, NamedTaskConfig)
+    (reward,), metric = config.task.settings["reward"], config.task.settings["metric"]
+    assert reward["words"] == ["true", "1.50"]
+    assert metric == {
+        "name": "strict_match",
+        "regexes_to_ignore": ["10", "no"],
+        "ignore_case": True,
+    }
+
+
 def test_numbers_are_those_that_people_write(folder: Path) -> None:
     own = "{a: 3_200, b: 1e3, c: -1.5, d: 0x1F, e: 1, f: .5}"
     texts = "{g: 010, h: 9:30, i: 190:20:30.15, j: 1.5+3}"

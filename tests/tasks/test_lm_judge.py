@@ -148,6 +148,10 @@ def _without_name(settings: dict[str, Any]) -> dict[str, Any]:
         ({"template": "{output} {"}, "write a literal brace twice"),
         ({"words": ["yes"]}, "give two or more that differ"),
         ({"words": ["yes", "yes "]}, "give two or more that differ"),
+        ({"words": "right"}, "metric judge: words is 'right'; give a list of texts"),
+        ({"words": [True, False]}, r"words is \[True, False\]; give a list of texts"),
+        ({"words": 1}, "words is 1; give a list of texts"),
+        ({"template": ["{output}"]}, r"template is \['{output}'\]; give a text"),
         ({"modle": "x"}, "metric judge has no setting 'modle'; did you mean 'model'"),
     ],
 )

@@ -437,7 +437,8 @@ def test_every_metric_can_be_sent_to_another_process(spec: Any, tmp_path: Path) 
         ({"name": "chrf", "order": 2}, "chrf has no setting 'order'; it has none"),
         ({"name": "bleu", "tokenize": "zhh"}, "tokenize is 'zhh'; did you mean 'zh'"),
         ({"name": "strict_match", "ignore_case": "no"}, "ignore_case is 'no'; give true or false"),
-        ({"name": "strict_match", "regexes_to_ignore": ","}, "is ','; give a list of patterns"),
+        ({"name": "strict_match", "regexes_to_ignore": ","}, "is ','; give a list of texts"),
+        ({"name": "strict_match", "regexes_to_ignore": [1]}, r"is \[1\]; give a list of texts"),
         ({"name": "strict_match", "regexes_to_ignore": ["("]}, "has no regular expression: miss"),
     ],
 )
