@@ -171,7 +171,7 @@ class StyleTransferTask(TemplateTask):
         template: TemplateText = TEMPLATE.text,
         style_template: str = STYLE_TEMPLATE,
         max_new_tokens: int = DECODING.max_new_tokens,
-        stop: Sequence[str] = DECODING.stop,
+        stop: str | Sequence[str] = DECODING.stop,
         hand_prompt: str = "Rewrite the sentence so that it is {target}.",
         name: str = "",
         **draw: Unpack[DrawSettings],
@@ -220,7 +220,7 @@ class StyleTransferTask(TemplateTask):
             reward=reward,
             template=Template.of(template),
             style_template=style_template,
-            decoding=Decoding(max_new_tokens, tuple(stop)),
+            decoding=Decoding(max_new_tokens, stop),
             hand_prompt=hand_prompt.replace("{target}", target),
         )
 

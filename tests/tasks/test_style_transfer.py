@@ -199,6 +199,11 @@ def test_the_film_reviews_are_the_default() -> None:
     assert (settings["source"], settings["target"]) == ("negative", "positive")
 
 
+def test_one_text_is_no_list_of_ends(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="stop is 'END'; give a list of strings"):
+        StyleTransferTask.from_file(str(reviews(tmp_path)), shots=2, stop="END")
+
+
 def test_all_that_decides_a_reward_is_in_the_fingerprint(judge: Path) -> None:
     classifier = StyleClassifier.load(str(judge), "positive")
     changed = [
