@@ -13,7 +13,7 @@ import io
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from rlprompt._utils.text import listed
 from rlprompt.cli.check import check
 from rlprompt.cli.check import dry_run as show_plan
 from rlprompt.cli.doctor import doctor
@@ -154,6 +155,9 @@ def compare(
     prompts are not of tokens. Writes a page, tables, summary.json and one file for each search to
     runs/NAME. A study there that was killed or interrupted is resumed, and nothing is scored twice.
     """
+    if dry_run:
+        idle = {"--out": out, "--restart": restart, "--workers": workers > 1, "--track": track}
+        _refuse_idle({**idle, "--quiet": quiet, "--json": as_json})
     chosen = _config(
         config, budget=budget, seeds=seed or None, device=device, dtype=dtype, cache=cache
     )
@@ -214,6 +218,15 @@ def list_(
         Listing.runs: functools.partial(_guarded(list_runs), folder),
     }
     listings[what]()
+
+
+def _refuse_idle(options: Mapping[str, object]) -> None:
+    """Refuse what was given and a plan would not heed."""
+    if given := [name for name, value in options.items() if value]:
+        _fail(
+            "--dry-run prints a plan as text, runs no search and writes nothing, so "
+            f"{listed(given)} {'do' if len(given) > 1 else 'does'} nothing with it: leave that out"
+        )
 
 
 def _guarded(command: Callable[..., None]) -> Callable[..., None]:

@@ -39,8 +39,12 @@ def check(
         ),
     ],
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="Model for a task; an experiment file has its own.")
-    ] = DEFAULT_MODEL,
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Model for a task, {DEFAULT_MODEL} if left out; an experiment file has its own.",
+        ),
+    ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Run every check, however long it takes.")
     ] = False,
@@ -60,12 +64,17 @@ def check(
     there = Path(subject).exists()
     if not there and Path(subject).suffix not in FILES:
         task = _find_task(subject)
-        lm = FrozenLM.load(model, device=device or "auto", dtype=dtype or "auto")
+        lm = FrozenLM.load(model or DEFAULT_MODEL, device=device or "auto", dtype=dtype or "auto")
         patience = Patience(math.inf if full else LIMIT)
         reports = [_told(check_task(task, lm, patience=patience))]
         _tell_label_words(task, lm)
         _tell_left_out(patience)
     else:
+        if model is not None:
+            raise ValueError(
+                "--model is for a task, and an experiment file has its own: leave --model out, or "
+                f"set `model:` in {subject}"
+            )
         reports = _check_experiment(subject, full, device, dtype)
     if any(report.failed for report in reports):
         raise typer.Exit(1)

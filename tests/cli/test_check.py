@@ -53,6 +53,23 @@ class TestDryRun:
         assert found
         assert int(found[1]) == controls + 4 * 48 + int(found[2])
 
+    @pytest.mark.parametrize(
+        ("given", "named"),
+        [
+            (["--json"], "--json does nothing with it"),
+            (["--quiet"], "--quiet does nothing with it"),
+            (["--out", "x", "--restart"], "--out and --restart do nothing with it"),
+            (["--workers", "2", "--track", "wandb"], "--workers and --track do nothing with it"),
+        ],
+    )
+    def test_it_refuses_what_it_would_not_heed(
+        self, desk: Path, given: list[str], named: str
+    ) -> None:
+        result = rlprompt("compare", "small.yaml", "--dry-run", *given)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith("error: --dry-run prints a plan as text")
+        assert f"{named}: leave that out" in result.stderr
+
     def test_it_refuses_what_compare_would_refuse(self, desk: Path) -> None:
         write_config(desk, optimisers=["gredy"])
         result = rlprompt("compare", "small.yaml", "--dry-run")
@@ -147,6 +164,12 @@ class TestCheck:
         assert " batch-size " in whole.stdout
         assert "measured in " in whole.stdout
         assert "left out" not in whole.stdout
+
+    def test_an_experiment_file_has_its_own_model(self, desk: Path) -> None:
+        result = rlprompt("check", "small.yaml", "--model", "another")
+        assert result.exit_code == 2
+        assert "--model is for a task" in result.stderr
+        assert "set `model:` in small.yaml" in result.stderr
 
     def test_a_broken_task_is_exit_code_1(self, desk: Path, model: Path) -> None:
         (desk / "mine.py").write_text(TASKS)
