@@ -136,16 +136,11 @@ class GenerationTask(TemplateTask):
                     f"length_penalty is {self.length_penalty}, and with {LOG_LIKELIHOOD} the model "
                     "writes nothing to penalise; leave it out"
                 )
-            for split, part in self.splits.parts().items():
-                for example in part:
-                    reference_texts(example, split)
-        needing = [one.name for one in self._all_metrics if one.needs_reference]
+        needing = [LOG_LIKELIHOOD] * self._by_likelihood
+        needing += [one.name for one in self._all_metrics if one.needs_reference]
         examples = [(split, one) for split, part in self.splits.parts().items() for one in part]
-        if needing and not any(example.label for _, example in examples):
-            raise ValueError(
-                f"the metric {needing[0]} compares with a reference answer, and no example has "
-                "one; say which column holds it (label), or take another reward"
-            )
+        for split, example in examples if needing else ():
+            reference_texts(example, split, needing[0])
         for found in self._all_metrics:
             for split, example in examples:
                 if problem := found.check(example):

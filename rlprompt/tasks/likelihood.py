@@ -161,7 +161,9 @@ class Likelihood:
             yield len(bare) + bool(kept), tuple(dict.fromkeys(kept)) or (bare,)
 
 
-def reference_texts(example: Example, split: str = "given") -> list[str]:
+def reference_texts(
+    example: Example, split: str = "given", needing: str = LOG_LIKELIHOOD
+) -> list[str]:
     """The references of an example, each once, without white space around them.
 
     Raises:
@@ -170,8 +172,8 @@ def reference_texts(example: Example, split: str = "given") -> list[str]:
     found = list(dict.fromkeys(filter(None, map(str.strip, example.references))))
     if not found:
         raise ValueError(
-            f"{example.where(split)} has no reference answer, and {LOG_LIKELIHOOD} needs one for "
-            "every example; say which column holds it (label), or leave the row out"
+            f"{example.where(split)} has no reference answer, and {needing} needs one for every "
+            "example; say which column holds it (label), leave the row out, or take another reward"
         )
     return found
 

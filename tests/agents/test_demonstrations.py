@@ -255,7 +255,7 @@ class TestShown:
         task = writing_task("{prompt}{text} ->")
         assert task.shown([1]) == "the film train it -> positive\n\n"
         train = (Example({"text": "a"}, ""), Example({"text": "b"}, "c"))
-        some = replace(task, splits=replace(task.splits, train=train))
+        some = replace(task, splits=replace(task.splits, train=train), reward="regex:c")
         assert some.showable() == [1]
 
     @pytest.mark.parametrize(

@@ -249,9 +249,16 @@ def test_a_metric_that_compares_needs_references() -> None:
         tuple(replace(e, label="") for e in part) for part in SPLITS.parts().values()
     )
     bare = Splits(train, dev, test)
-    with pytest.raises(ValueError, match=r"exact_match compares with a reference.*\(label\)"):
+    with pytest.raises(ValueError, match=r"exact_match needs one for every.*\(label\)"):
         task(splits=bare, reward="exact_match")
     task(splits=bare, reward="regex:[0-9]")
+    # Each example is compared: where nothing is right, everything or nothing would be.
+    for label in ("", " \n"):
+        some = replace(SPLITS, dev=(replace(SPLITS.dev[0], label=label), *SPLITS.dev[1:]))
+        for metrics in ({"reward": "contains"}, {"reward": length, "metric": "contains"}):
+            with pytest.raises(ValueError, match=r"dev.csv:2 has no reference answer, and contains"):
+                task(splits=some, **metrics)
+        task(splits=some, reward="regex:[0-9]")
 
 
 class TestFromFile:
