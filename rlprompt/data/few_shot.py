@@ -48,11 +48,17 @@ def few_shot(
     rng = np.random.default_rng(seed)
     train, dev, rest, notes = _draw(examples, shots, by_class, rng)
     test = [rest[i] for i in rng.permutation(len(rest))[:n_test]]
-    if n_test is not None and len(test) < n_test:
-        notes.append(f"test has {len(test)} examples, {n_test} were asked for")
+    notes += too_few(test, n_test)
     if by_class:
         notes += untested({example.label for example in train}, test)
     return Splits(tuple(train), tuple(dev), tuple(test), tuple(notes))
+
+
+def too_few(test: Sequence[Example], n_test: int | None) -> list[str]:
+    """What to note where test has fewer examples than were asked for."""
+    if n_test is None or len(test) >= n_test:
+        return []
+    return [f"test has {len(test)} examples, {n_test} were asked for"]
 
 
 def draw_shots(

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rlprompt.data.examples import Example
-from rlprompt.data.few_shot import few_shot
+from rlprompt.data.few_shot import check_sizes, few_shot, too_few
 from rlprompt.tasks import induction_data
 from rlprompt.tasks.generation import GenerationTask, MetricSettings
 from rlprompt.tasks.induction_data import Fact
@@ -124,12 +124,13 @@ def preset(name: str, induction: Induction) -> Callable[..., GenerationTask]:
             )
         if demonstrations < 0:
             raise ValueError(f"demonstrations is {demonstrations}; give 0 or more")
-        n_test = None if test is None else test + demonstrations
-        splits = few_shot(examples, shots=shots, n_test=n_test, seed=seed, by_class=False)
-        worked, left = splits.test[:demonstrations], splits.test[demonstrations:]
+        check_sizes(shots, test)
+        splits = few_shot(examples, shots=shots, seed=seed, by_class=False)
+        worked, left = splits.test[:demonstrations], splits.test[demonstrations:][:test]
+        notes = (*splits.notes, *too_few(left, test))
         return GenerationTask(
             name=name,
-            splits=replace(splits, test=left),
+            splits=replace(splits, test=left, notes=notes),
             template=_demonstrated(made, worked) if worked else made,
             reward=reward,
             max_new_tokens=max_new_tokens,

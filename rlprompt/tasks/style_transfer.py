@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlprompt.data.examples import Example, Splits
+from rlprompt.data.few_shot import too_few
 from rlprompt.data.load import MOVIE_REVIEWS, DataSource
 from rlprompt.data.opening import data_name
 from rlprompt.data.settings import DrawSettings, draw_splits, draws
@@ -327,8 +328,9 @@ def _only(splits: Splits, style: str, n_test: int | None) -> Splits:
         tuple(example for example in part if example.label == style)
         for part in splits.parts().values()
     )
-    note = f"only {style} sentences are used, to be rewritten"
-    return replace(splits, train=train, dev=dev, test=test[:n_test], notes=(*splits.notes, note))
+    test = test[:n_test]
+    own = [f"only {style} sentences are used, to be rewritten", *too_few(test, n_test)]
+    return replace(splits, train=train, dev=dev, test=test, notes=(*splits.notes, *own))
 
 
 def _places(texts: Sequence[str]) -> dict[str, int]:

@@ -58,6 +58,19 @@ def test_splits_have_the_sizes_asked_for_and_share_nothing(name: str) -> None:
     assert splits.notes == ()
 
 
+def test_a_test_set_that_is_too_small_is_noted_without_demonstrations() -> None:
+    shots = (len(INDUCTIONS["antonyms"].facts()) - 60) // 2
+    whole = factory("antonyms")(shots=shots).splits
+    n_left = len(whole.test)
+    shown = factory("antonyms")(shots=shots, test=100, demonstrations=5).splits
+    assert shown.notes == (f"test has {n_left - 5} examples, 100 were asked for",)
+    assert shown.test == whole.test[5:]
+    fewer = factory("antonyms")(shots=shots, test=9, demonstrations=5).splits
+    assert (fewer.test, fewer.notes) == (whole.test[5:14], ())
+    with pytest.raises(ValueError, match="n_test is 0; give 1 or more"):
+        factory("antonyms")(shots=shots, test=0, demonstrations=5)
+
+
 @every_task
 def test_the_seed_decides_the_splits(name: str) -> None:
     make = factory(name)

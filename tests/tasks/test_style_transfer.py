@@ -190,6 +190,8 @@ def test_only_sentences_of_the_source_style_are_rewritten(tmp_path: Path) -> Non
         str(reviews(tmp_path)), source="positive", target="negative", shots=2, test=3
     )
     assert len(back.splits.test) == 3
+    few = StyleTransferTask.from_file(str(reviews(tmp_path)), shots=2, test=6)
+    assert few.splits.notes[-1] == "test has 5 examples, 6 were asked for"
     assert back.hand_prompt.endswith("negative.")
 
 
