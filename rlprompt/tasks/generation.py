@@ -130,12 +130,11 @@ class GenerationTask(TemplateTask):
         self._check_references()
 
     def _check_references(self) -> None:
-        if self._by_likelihood:
-            if self.length_penalty:
-                raise ValueError(
-                    f"length_penalty is {self.length_penalty}, and with {LOG_LIKELIHOOD} the model "
-                    "writes nothing to penalise; leave it out"
-                )
+        if self._by_likelihood and self.length_penalty:
+            raise ValueError(
+                f"length_penalty is {self.length_penalty}, and with {LOG_LIKELIHOOD} the model "
+                "writes nothing to penalise; leave it out"
+            )
         needing = [LOG_LIKELIHOOD] * self._by_likelihood
         needing += [one.name for one in self._all_metrics if one.needs_reference]
         examples = [(split, one) for split, part in self.splits.parts().items() for one in part]
