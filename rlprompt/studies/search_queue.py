@@ -137,11 +137,13 @@ class SearchQueue:
 
         Args:
             name: Its name.
-            result: What it found, in part if an error or an interruption ended it.
+            result: What it found, in part if an error or an interruption ended it; None for
+                nothing.
             error: What ended it, in a line, or "".
         """
-        if error:
-            self.store.fail(name, self._heartbeat.name, error, result)
+        if error:  # also one before it began: a run that failed is seen by its result
+            found = result or self.searches[name].nothing
+            self.store.fail(name, self._heartbeat.name, error, found)
         elif result is not None and result.status == "finished":
             self.store.finish(name, self._heartbeat.name, result)
         else:

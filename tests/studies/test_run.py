@@ -13,11 +13,12 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import pytest
 from small_experiments import N_TRAIN, experiment, task
-from tiny import tiny_lm
+from tiny import TinyKind, tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.reports.page import page_of
 from rlprompt.reports.study_data import read_study
@@ -34,6 +35,7 @@ from rlprompt.studies.experiment import ExperimentError
 from rlprompt.studies.folder import claimed
 from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.run import compare
+from rlprompt.studies.trackers import Silent
 from rlprompt.tasks.base import Measured
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.types import Floats, PromptKind
@@ -206,6 +208,40 @@ class TestTrouble:
         trace = (tmp_path / "out" / "runs" / "broken-seed0.error.txt").read_text()
         assert "in run" in trace
         assert "broken, seed 0: ended by RuntimeError: no luck" in runs_of(tmp_path / "out").notes
+
+    def test_one_that_cannot_begin_is_a_failed_run_and_the_others_go_on(
+        self, tmp_path: Path
+    ) -> None:
+        pool, full = ModelPool(), list[str]()
+
+        def pooled(kind: TinyKind) -> PooledLM:
+            def load(_: str) -> FrozenLM:
+                if kind in full:
+                    raise MemoryError("not enough for it")
+                return tiny_lm(kind)
+
+            return PooledLM(kind, load, "auto", pool)
+
+        class Fills(Silent):
+            def begin(self, search: PlannedSearch) -> None:
+                full[:] = ["llama"]
+
+        only = {"random": RandomSearch()}
+        models = [pooled("llama"), pooled("gpt2")]
+        given = [experiment(lm=lm, optimisers=only, seeds=(0, 1)) for lm in models]
+        comparison = compare(given, tmp_path, Fills())
+        found = [(run["model"], run["seed"], run["status"]) for run in summary(tmp_path)["runs"]]
+        assert found == [
+            *(("llama", 0, "failed"), ("llama", 1, "failed")),
+            *(("gpt2", 0, "finished"), ("gpt2", 1, "finished")),
+        ]
+        failed = [run for run in comparison.runs if run.error]
+        assert [run.error for run in failed] == ["MemoryError: not enough for it"] * 2
+        for run in failed:
+            assert Result.from_json((tmp_path / f"runs/{run.search.name}.json").read_text()).rows == 0
+            assert "in load" in (tmp_path / f"runs/{run.search.name}.error.txt").read_text()
+        full.clear()
+        assert compare(given, tmp_path).complete
 
     def test_ctrl_c_keeps_what_was_found_and_ends_the_grid(self, tmp_path: Path) -> None:
         optimisers = {
