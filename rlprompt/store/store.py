@@ -222,7 +222,7 @@ class Store:
         self,
         worker: str,
         *,
-        only: str | None = None,
+        only: Collection[str] | None = None,
         prefer: Collection[str] = (),
         dead: Callable[[str, str, int], bool],
     ) -> str | None:
@@ -230,7 +230,7 @@ class Store:
 
         Args:
             worker: Who takes it.
-            only: The one run to take, or None for any.
+            only: Names of the runs that it knows, or None for any.
             prefer: Names of runs that come before the others.
             dead: Whether an owner is dead, given the run's name, the owner's, and the run's beat.
 
@@ -238,13 +238,13 @@ class Store:
             The run's name, or None.
         """
         claimable = "result IS NULL AND error = ''"
-        if only is not None:
-            claimable += " AND name = :only"
         listed = f"SELECT id, name, owner, beat FROM runs WHERE {claimable} ORDER BY id"
 
         def steps(connection: sqlite3.Connection) -> str | None:
-            rows = connection.execute(listed, {"only": only}).fetchall()
+            rows = connection.execute(listed).fetchall()
             for run, name, owner, beat in sorted(rows, key=lambda row: row[1] not in prefer):
+                if only is not None and name not in only:
+                    continue
                 if owner and not dead(name, owner, beat):
                     continue
                 if owner:

@@ -283,7 +283,7 @@ def _kept(queue: SearchQueue, grid: Mapping[str, PlannedSearch], last: Run | Non
     """What the store holds of runs that have ended, whoever did them, and the last one."""
     runs = {
         run.name: _ended(grid[run.name], run, run.result)
-        for run in queue.store.runs()
+        for run in queue.runs()
         if run.result is not None
     }
     if last is not None:

@@ -22,7 +22,7 @@ from rlprompt.search.result import Result
 from rlprompt.store.database import StoreError
 from rlprompt.store.heartbeat import Heartbeat
 from rlprompt.store.shared_cache import Cache, SharedMemo
-from rlprompt.store.store import FILE, Store
+from rlprompt.store.store import FILE, Store, StoredRun
 from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.provenance import here
 
@@ -92,7 +92,7 @@ class SearchQueue:
                 yield name
                 waiting = False
                 continue
-            others = [run.name for run in self.store.runs() if run.state == "running"]
+            others = [run.name for run in self.runs() if run.state == "running"]
             if not others:
                 return
             if not waiting:
@@ -107,7 +107,12 @@ class SearchQueue:
             Its name, or None where none waits to be taken.
         """
         dead = self._heartbeat.takes_for_dead
-        return self.store.claim(self._heartbeat.name, prefer=prefer, dead=dead)
+        known = self.searches.keys()
+        return self.store.claim(self._heartbeat.name, only=known, prefer=prefer, dead=dead)
+
+    def runs(self) -> list[StoredRun]:
+        """Its searches as the store has them; another process may have added seeds to these."""
+        return [run for run in self.store.runs() if run.name in self.searches]
 
     def has_work(self) -> bool:
         """Whether there is a search to claim."""
@@ -115,7 +120,7 @@ class SearchQueue:
         return any(
             run.state == "waiting"
             or (run.state == "running" and dead(run.name, run.owner, run.beat))
-            for run in self.store.runs()
+            for run in self.runs()
         )
 
     def _at_hand(self) -> set[str]:

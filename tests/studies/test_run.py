@@ -31,10 +31,11 @@ from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.comparison import Comparison, Run
 from rlprompt.studies.controls_and_references import score_controls
-from rlprompt.studies.experiment import ExperimentError
+from rlprompt.studies.experiment import Experiment, ExperimentError, searches
 from rlprompt.studies.folder import claimed
 from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.run import compare
+from rlprompt.studies.search_queue import SearchQueue
 from rlprompt.studies.trackers import Silent
 from rlprompt.tasks.base import Measured
 from rlprompt.tasks.classification import ClassificationTask
@@ -242,6 +243,24 @@ class TestTrouble:
             assert "in load" in (tmp_path / f"runs/{run.search.name}.error.txt").read_text()
         full.clear()
         assert compare(given, tmp_path).complete
+
+    def test_seeds_that_another_process_adds_meanwhile_are_left_to_it(self, tmp_path: Path) -> None:
+        def of(*seeds: int) -> Experiment:
+            return experiment(optimisers={"random": RandomSearch()}, seeds=seeds)
+
+        class Another(Silent):
+            def begin(self, search: PlannedSearch) -> None:
+                more = searches([of(0, 1, 2)])
+                with SearchQueue(tmp_path, more, {}) as queue:
+                    name = queue.claim()
+                    assert name == "random-seed1"
+                    queue.run(name)
+
+        comparison = compare(of(0), tmp_path, Another())
+        assert [run.seed for run in comparison.runs] == [0]
+        with Store(tmp_path / FILE) as store:
+            assert [run.state for run in store.runs()] == ["finished", "finished", "waiting"]
+        assert [run.seed for run in compare(of(0, 1, 2), tmp_path).runs] == [0, 1, 2]
 
     def test_ctrl_c_keeps_what_was_found_and_ends_the_grid(self, tmp_path: Path) -> None:
         optimisers = {
