@@ -239,7 +239,9 @@ class TestTrouble:
         failed = [run for run in comparison.runs if run.error]
         assert [run.error for run in failed] == ["MemoryError: not enough for it"] * 2
         for run in failed:
-            assert Result.from_json((tmp_path / f"runs/{run.search.name}.json").read_text()).rows == 0
+            assert (
+                Result.from_json((tmp_path / f"runs/{run.search.name}.json").read_text()).rows == 0
+            )
             assert "in load" in (tmp_path / f"runs/{run.search.name}.error.txt").read_text()
         full.clear()
         assert compare(given, tmp_path).complete
