@@ -21,12 +21,12 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.reports.page import page_of
-from rlprompt.reports.study_data import read_study
+from rlprompt.reports.study_data import RunData, read_study
 from rlprompt.reports.svg import spread
 from rlprompt.reports.tables import Table, markdown
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import Optimiser
-from rlprompt.search.result import Result
+from rlprompt.search.result import Result, Score
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.comparison import Comparison, Run
@@ -408,11 +408,17 @@ class TestText:
         one_seed = study.summary.model_copy(update={"runs": own, "seeds": (0,)})
         alone = page_of(replace(study, runs=own, summary=one_seed))
         assert any("nothing can be ranked" in said for said in alone.sections[0].results.sentences)
-        overfit = tuple(
-            replace(run, entry=run.entry.model_copy(update={"train": 1.0, "test": 0.5}))
-            for run in own
-        )
-        (section,) = page_of(replace(study, runs=overfit, summary=one_seed)).sections
+
+        def overfit(run: RunData) -> RunData:
+            assert run.result is not None
+            best = replace(run.result.best, train=Score(0.1, 1.0), test=Score(0.1, 0.5))
+            result = replace(run.result, candidates=(best,), test_metrics=())
+            entry = run.entry.model_copy(update={"train": 1.0, "test": 0.5})
+            return replace(run, entry=entry, result=result)
+
+        (section,) = page_of(
+            replace(study, runs=tuple(map(overfit, own)), summary=one_seed)
+        ).sections
         (table,) = section.runs
         assert any("Train is 0.50 above test" in note for note in table.notes)
         assert any("±0.40" in note for note in table.notes)
