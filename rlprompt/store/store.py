@@ -195,6 +195,20 @@ class Store:
         rows = self._database.read("SELECT spec FROM study")
         return dict(json.loads(rows[0][0])) if rows else {}
 
+    def change_config(self, change: Callable[[Any], Any]) -> None:
+        """Put another `config` into `spec`, which differs in what decides no search.
+
+        Args:
+            change: Gives it, JSON values, for the one that is there.
+        """
+
+        def steps(connection: sqlite3.Connection) -> None:
+            spec = json.loads(connection.execute("SELECT spec FROM study").fetchone()[0])
+            changed = {**spec, "config": as_json(change(spec["config"]))}
+            connection.execute("UPDATE study SET spec = ?", (json.dumps(changed),))
+
+        self._database.write(steps)
+
     def runs(self) -> list[StoredRun]:
         """All runs, in the order they were planned."""
         columns = [field.name for field in dataclasses.fields(StoredRun)]

@@ -100,6 +100,7 @@ def compare(
     with claimed(out), contextlib.ExitStack() as stack:
         new = not (out / FILE).exists()
         queue = stack.enter_context(_queue(grid, experiments[0].config, out, cache))
+        _reach_as_now(queue, experiments[0].config)
         # A study whose controls cannot be scored is not begun: there is nothing to go on with.
         with _removed_on_error(queue) if new else contextlib.nullcontext():
             controls = score_controls(experiments, queue.store)
@@ -187,15 +188,22 @@ def _resumed(config: Mapping[str, Any], out: Path) -> Mapping[str, Any]:
     return {**_reached(config, kept), **trained}
 
 
-def _reached(config: Any, kept: Any) -> Any:
-    """A section of a config with its servers reached as in the kept one."""
-    if isinstance(config, list) and isinstance(kept, list) and len(config) == len(kept):
-        return [_reached(*pair) for pair in zip(config, kept, strict=True)]
-    if not (isinstance(config, Mapping) and isinstance(kept, Mapping)):
+def _reach_as_now(queue: SearchQueue, config: Mapping[str, Any]) -> None:
+    """Have all who load the study later, helpers first, reach its servers as a config of today."""
+    if config and (reached := _reached(queue.config, config)) != queue.config:
+        queue.store.change_config(lambda kept: _reached(kept, config))
+        queue.config = reached  # for the machines of a cluster
+
+
+def _reached(config: Any, like: Any) -> Any:
+    """A section of a config with its servers reached as in another one."""
+    if isinstance(config, list) and isinstance(like, list) and len(config) == len(like):
+        return [_reached(*pair) for pair in zip(config, like, strict=True)]
+    if not (isinstance(config, Mapping) and isinstance(like, Mapping)):
         return config
     passing = PASSING if config.get("url") else ()
-    own = {key: _reached(v, kept.get(key)) for key, v in config.items() if key not in passing}
-    return own | {key: kept[key] for key in passing if key in kept}
+    own = {key: _reached(v, like.get(key)) for key, v in config.items() if key not in passing}
+    return own | {key: like[key] for key in passing if key in like}
 
 
 @contextlib.contextmanager
