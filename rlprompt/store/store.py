@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 FILE = "study.sqlite"
 # The document that says what computed something of a study.
 ENVIRONMENTS = "environments"
+# The document that names the processes that work on a study, with a search in hand or between two.
+WORKERS = "workers"
 
 # So many batches at a time: a long run need not fit into memory.
 _PAGE = """
@@ -322,6 +324,23 @@ class Store:
                     "INSERT OR REPLACE INTO documents VALUES (?, ?)",
                     (ENVIRONMENTS, json.dumps([*seen, environment])),
                 )
+
+        self._database.write(steps)
+
+    @property
+    def workers(self) -> list[str]:
+        """Who works on the study, as far as they said so; some may have died since."""
+        return list(json.loads(self.document(WORKERS) or "[]"))
+
+    def change_workers(self, change: Callable[[list[str]], list[str]]) -> None:
+        """Keep who works on the study, given those who did until now."""
+
+        def steps(connection: sqlite3.Connection) -> None:
+            sql = "SELECT content FROM documents WHERE name = ?"
+            there = connection.execute(sql, (WORKERS,)).fetchone()
+            now = change(json.loads(there[0]) if there else [])
+            sql = "INSERT OR REPLACE INTO documents VALUES (?, ?)"
+            connection.execute(sql, (WORKERS, json.dumps(now)))
 
         self._database.write(steps)
 

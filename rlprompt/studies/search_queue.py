@@ -10,6 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rlprompt.search.budget import Ledger
 from rlprompt.search.memo import Memo
 from rlprompt.search.result import Result
 from rlprompt.store.database import StoreError
-from rlprompt.store.heartbeat import Heartbeat
+from rlprompt.store.heartbeat import Heartbeat, has_ended
 from rlprompt.store.shared_cache import Cache, SharedMemo
 from rlprompt.store.store import FILE, Store, StoredRun
 from rlprompt.studies.planned_search import PlannedSearch
@@ -67,6 +68,7 @@ class SearchQueue:
                     self._stack.callback(one.lm.let_go)
             self._shared = self._stack.enter_context(Cache(cache)) if cache else None
             self._heartbeat = self._stack.enter_context(Heartbeat(folder / FILE))
+            self._stack.enter_context(self._at_work())
             undo.pop_all()
 
     def __enter__(self) -> SearchQueue:
@@ -74,6 +76,18 @@ class SearchQueue:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Have whoever watches the study know that this process works on it."""
+        own = self._heartbeat.name
+        self.store.change_workers(lambda there: [*filterfalse(has_ended, there), own])
+        try:
+            yield
+        finally:
+            # Where it cannot be said, it is seen once the process has ended.
+            with contextlib.suppress(StoreError):
+                self.store.change_workers(lambda there: [one for one in there if one != own])
 
     def close(self) -> None:
         """Let go of the store; searches that are under way here may be taken by others."""

@@ -15,6 +15,7 @@ import pytest
 from command_line import ROWS, finished, rlprompt, summary, write_config, write_data
 
 import rlprompt.store.heartbeat as rlprompt_leases
+from rlprompt.cli.studies import GO_ON
 from rlprompt.search.memo import Question, V
 from rlprompt.store.record import Record
 from rlprompt.store.store import FILE, Store
@@ -66,6 +67,18 @@ def test_a_run_is_shown_with_config_and_best_prompts(study: Path) -> None:
 
 def test_a_study_that_has_ended_is_watched_once(study: Path) -> None:
     assert len(rlprompt("watch", str(STUDY)).stdout.splitlines()) == 2
+
+
+def test_a_study_that_nobody_works_on_is_said_to_wait(study: Path) -> None:
+    """As Ctrl-C leaves it: the search that it interrupted was let go, and waits as others do."""
+    with sqlite3.connect(study / FILE) as raw:
+        raw.execute("UPDATE runs SET result = NULL WHERE name = 'random-seed0'")
+    raw.close()
+    assert GO_ON in rlprompt("show", str(STUDY)).stdout.splitlines()
+    first, second, last = rlprompt("watch", str(STUDY)).stdout.splitlines()
+    assert "random-seed0: waiting, " in first
+    assert "soft-prompt-seed0: finished, " in second
+    assert last == GO_ON
 
 
 def test_the_ledger_is_exported_alike_as_csv_and_parquet(study: Path) -> None:
