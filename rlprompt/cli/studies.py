@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlprompt.cli.options import AsJson, StudyPath
+from rlprompt.cli.options import AsJson, StudyPath, Track
 
 if TYPE_CHECKING:
     from rlprompt.store.store import Store
@@ -120,14 +120,17 @@ def work(
     cache: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File of scores that studies share.")
     ] = None,
+    track: Track = None,
 ) -> None:
     """Add a worker to a study, or resume it.
 
     Other processes may work on it at the same time; this one ends when all runs have ended.
     """
     from rlprompt.studies.run import work as help_with
+    from rlprompt.studies.trackers import Several, tracker
 
-    help_with(_load(study), study, cache)
+    watcher = Several([tracker(one, study) for one in track or ()])
+    help_with(_load(study), study, cache, watcher)
 
 
 def list_runs(folder: Path) -> None:

@@ -47,6 +47,7 @@ def compare(
     workers: int = 1,
     cache: Path | None = None,
     cluster: Ray | None = None,
+    track: Sequence[str] = (),
 ) -> Comparison:
     """Run every search of an experiment, or of several side by side.
 
@@ -79,6 +80,8 @@ def compare(
             than one needs experiments that were loaded from a file.
         cache: File of answers that several studies share, see `Cache`.
         cluster: Machines that do the searches, see `Ray`; they say how many workers.
+        track: What the other workers tell how their searches go, `tensorboard` or `wandb`, beside
+            the same `watcher` here; see `tracker`.
 
     Raises:
         ValueError: The folder cannot be used, experiments cannot be told apart, or other workers
@@ -113,7 +116,7 @@ def compare(
             return Comparison(tuple(sections), provenance(queue.store))
 
         write(found(), out)
-        tell_lost = stack.enter_context(helpers(experiments[0], out, workers - 1, cache))
+        tell_lost = stack.enter_context(helpers(experiments[0], out, workers - 1, cache, track))
         doing = _done_here(queue, grid, watcher, out)
         if cluster is not None:
             doing = _done_elsewhere(queue, grid, watcher, out, cluster)
@@ -138,17 +141,28 @@ def compare(
         return comparison
 
 
-def work(experiments: Sequence[Experiment], out: Path, cache: Path | None = None) -> None:
+def work(
+    experiments: Sequence[Experiment],
+    out: Path,
+    cache: Path | None = None,
+    watcher: Watcher | None = None,
+) -> None:
     """Help with a comparison that another process leads, or led, until its searches have ended.
+
+    Args:
+        experiments: What it is of.
+        out: Its folder.
+        cache: As for `compare`.
+        watcher: Is told how the searches of this process go.
 
     Raises:
         StoreError: The folder holds another study, or its store cannot be used.
         OSError: A file could not be written.
     """
-    grid = searches(experiments)
+    grid, watcher = searches(experiments), watcher or Silent()
     with _queue(grid, experiments[0].config, out, cache) as queue:
-        for key in queue.claimed():
-            run = _run(queue, grid[key], Silent(), out)
+        for run in _done_here(queue, grid, watcher, out):
+            watcher.end(run)
             if run.result.status == "interrupted":
                 return
 
@@ -208,7 +222,11 @@ def _reached(config: Any, like: Any) -> Any:
 
 @contextlib.contextmanager
 def helpers(
-    experiment: Experiment, out: Path, count: int, cache: Path | None = None
+    experiment: Experiment,
+    out: Path,
+    count: int,
+    cache: Path | None = None,
+    track: Sequence[str] = (),
 ) -> Iterator[Callable[[], None]]:
     """Other processes that help with a comparison; what they still do at the end is let go.
 
@@ -220,6 +238,7 @@ def helpers(
     command = [sys.executable, "-m", "rlprompt.cli", "work", str(out)]
     if cache:
         command += ["--cache", str(cache)]
+    command += [f"--track={one}" for one in track]
     helping: dict[int, subprocess.Popen[bytes]] = {}
 
     def tell_lost() -> None:

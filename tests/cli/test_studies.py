@@ -7,8 +7,10 @@ import json
 import re
 import shutil
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -224,6 +226,33 @@ def test_tensorboard_gets_the_usual_keys(desk: Path, model: Path) -> None:
         run = store.run("random-seed0")
     assert best.step == run.used
     assert best.value == pytest.approx(run.best_reward)
+
+
+def test_every_worker_tells_the_tracker_of_its_searches(
+    study: Path, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    with sqlite3.connect(study / FILE) as raw:
+        raw.execute("UPDATE runs SET result = NULL WHERE name = 'random-seed0'")
+    raw.close()
+    asked = list[list[str]]()
+
+    class Idle(subprocess.Popen[bytes]):
+        def __init__(self, command: list[str], **more: Any) -> None:
+            asked.append(command)
+            super().__init__(["true"], **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", Idle)
+        flags = ["--workers", "2", "--track", "tensorboard"]
+        assert rlprompt("compare", "small.yaml", *flags).exit_code == 0
+    ((_, _, _, *command),) = asked
+    shutil.rmtree(desk / STUDY / "tensorboard")
+    with sqlite3.connect(study / FILE) as raw:
+        raw.execute("UPDATE runs SET result = NULL WHERE name = 'random-seed0'")
+    raw.close()
+    assert rlprompt(*command).exit_code == 0
+    assert list((desk / STUDY / "tensorboard" / "random-seed0").iterdir())
 
 
 def test_a_tracker_that_is_not_there_is_named(desk: Path) -> None:
