@@ -27,7 +27,7 @@ from rlprompt.cli.check import dry_run as show_plan
 from rlprompt.cli.doctor import doctor
 from rlprompt.cli.export import export
 from rlprompt.cli.init import init
-from rlprompt.cli.options import AsJson, ConfigPath, Device, Dtype, Quiet
+from rlprompt.cli.options import AsJson, ConfigPath, Device, Dtype, Quiet, Track, Tracker
 from rlprompt.cli.predict import predict
 from rlprompt.cli.score import score
 from rlprompt.cli.studies import combine, list_runs, report, show, verify, watch, work
@@ -36,7 +36,6 @@ from rlprompt.cli.transfer import transfer
 if TYPE_CHECKING:
     from rlprompt.config.schema import Config
     from rlprompt.studies.comparison import Comparison
-    from rlprompt.studies.trackers import Watcher
 
 INTERRUPTED = 130
 RUNS = Path("runs")
@@ -101,13 +100,6 @@ Restart = Annotated[
 ]
 
 
-class Tracker(StrEnum):
-    """Something of another maker that shows how searches go."""
-
-    tensorboard = "tensorboard"
-    wandb = "wandb"
-
-
 class Listing(StrEnum):
     """Something that can be listed."""
 
@@ -133,10 +125,7 @@ def compare(
         typer.Option(min=1, metavar="N", help="Processes; each loads the model."),
     ] = 1,
     cache: Cache = None,
-    track: Annotated[
-        list[Tracker] | None,
-        typer.Option(metavar="TRACKER", help="Log to tensorboard or wandb; repeat it for both."),
-    ] = None,
+    track: Track = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -320,14 +309,14 @@ def _compare(
     from rlprompt.studies.folder import claimed, newest
     from rlprompt.studies.ray_cluster import ClusterError, Ray
     from rlprompt.studies.run import compare, load_again, with_control
-    from rlprompt.studies.trackers import Several
+    from rlprompt.studies.trackers import Several, tracker
 
     with terminal.log_to(console), contextlib.ExitStack() as stack:
         with _user_errors(ValueError, _asset_error(), StoreError, OSError):
             there = None if restart else out or newest(RUNS / name)
             folder = claimed(there or out or RUNS / name, beside=there is None)
             place = stack.enter_context(folder)
-            trackers = [_tracker(one, place) for one in track]
+            trackers = [tracker(one, place) for one in track]
             cluster = Ray(**dict(config.ray)) if config.executor == "ray" else None
             given, config = config, with_control(config, place) if adds_random else config
             if config is not given:
@@ -340,7 +329,13 @@ def _compare(
         cache = Path(config.cache).expanduser() if config.cache else None
         with _user_errors(ExperimentError, StoreError, ClusterError, OSError):
             comparison = compare(
-                experiments, place, watcher, workers=workers, cache=cache, cluster=cluster
+                experiments,
+                place,
+                watcher,
+                workers=workers,
+                cache=cache,
+                cluster=cluster,
+                track=track,
             )
     with _user_errors(OSError):
         page, _ = write_page(place)
@@ -371,14 +366,6 @@ def _check_end(comparison: Comparison, place: Path, restart: bool) -> None:
         typer.echo(f"error: {search.title} ended with an error; see {trace}", err=True)
     if failed:
         raise typer.Exit(1)
-
-
-def _tracker(name: Tracker, place: Path) -> Watcher:
-    from rlprompt.studies.trackers import TensorBoard, WeightsAndBiases
-
-    if name == Tracker.tensorboard:
-        return TensorBoard(place / "tensorboard")
-    return WeightsAndBiases(place.name)
 
 
 def _asset_error() -> type[Exception]:

@@ -33,6 +33,19 @@ AsJson = Annotated[
 ]
 
 
+class Tracker(StrEnum):
+    """Something of another maker that shows how searches go."""
+
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+
+
+Track = Annotated[
+    list[Tracker] | None,
+    typer.Option(metavar="TRACKER", help="Log to tensorboard or wandb; repeat it for both."),
+]
+
+
 class OnBadRows(StrEnum):
     """What to do with rows that cannot be answered."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlprompt.cli.options import AsJson, StudyPath
+from rlprompt.cli.options import AsJson, StudyPath, Track
 
 if TYPE_CHECKING:
     from rlprompt.store.store import Store
@@ -26,7 +26,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a study: state of each run, best prompts so far, config."""
-    from rlprompt.studies.inspection import best, is_left, state_line, state_of
+    from rlprompt.studies.inspection import best, is_deserted, state_line, state_of
 
     with open_study(study) as store:
         runs = store.runs()
@@ -56,7 +56,7 @@ def show(
                 typer.echo(f"    picked: {text!r}")
             for entry in entries:
                 typer.echo(f"    {entry.reward:.4f} after {entry.rows:,} rows: {entry.title}")
-        if any(map(is_left, runs)):
+        if is_deserted(store):
             typer.echo(GO_ON)
         typer.echo("config:")
         typer.echo(json.dumps(store.spec.get("config", {}), indent=1, ensure_ascii=False))
@@ -70,9 +70,10 @@ def watch(
 ) -> None:
     """Follow a study that another process runs.
 
-    Prints a line for each run, and another whenever it advances, until all runs have ended.
+    Prints a line for each run, and another whenever it advances, until all runs have ended, or
+    nobody works on them any more.
     """
-    from rlprompt.studies.inspection import is_left, state_line
+    from rlprompt.studies.inspection import is_deserted, state_line
 
     shown: dict[str, str] = {}
     with open_study(study) as store:
@@ -82,10 +83,9 @@ def watch(
                 if shown.get(run.name) != state_line(run):
                     shown[run.name] = state_line(run)
                     typer.echo(shown[run.name])
-            under_way = [run for run in runs if run.state == "running" and not is_left(run)]
             if all(run.state in ("finished", "failed") for run in runs):
                 return
-            if not under_way and any(map(is_left, runs)):
+            if is_deserted(store):
                 typer.echo(GO_ON)
                 return
             time.sleep(every)
@@ -120,14 +120,17 @@ def work(
     cache: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File of scores that studies share.")
     ] = None,
+    track: Track = None,
 ) -> None:
     """Add a worker to a study, or resume it.
 
     Other processes may work on it at the same time; this one ends when all runs have ended.
     """
     from rlprompt.studies.run import work as help_with
+    from rlprompt.studies.trackers import Several, tracker
 
-    help_with(_load(study), study, cache)
+    watcher = Several([tracker(one, study) for one in track or ()])
+    help_with(_load(study), study, cache, watcher)
 
 
 def list_runs(folder: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rlprompt._utils.csv_rows import csv_writer
+from rlprompt._utils.files import written_beside
 from rlprompt.data.values import EXACT, plain, text_of
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
@@ -83,13 +83,8 @@ class AnswerFile:
         if self.out is None:
             yield self._csv(sys.stdout, [*self.columns, *added])
             return
-        part = self.out.with_name(f".{self.out.name}.part")
-        try:
-            with self._opened(part, added) as write:
-                yield write
-            os.replace(part, self.out)
-        finally:
-            part.unlink(missing_ok=True)
+        with written_beside(self.out) as part, self._opened(part, added) as write:
+            yield write
 
     @contextmanager
     def _opened(self, part: Path, added: Mapping[str, type]) -> Iterator[Write]:

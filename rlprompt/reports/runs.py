@@ -125,19 +125,19 @@ def _remarks(matrix: ScoreMatrix, task: TaskEntry, runs: Sequence[RunData]) -> I
             yield f"{where}: ended by {run.entry.error}"
         elif run.entry.prompt is None and run.entry.status == "finished":
             yield f"{where}: its budget did not cover the first thing that it asked for."
-    entries = [run.entry for run in runs]
-    train, test = mean_of(one.train for one in entries), mean_of(one.test for one in entries)
-    if train is None:
+    if all(run.entry.train is None for run in runs):
         return
+    counting = [run for run in runs if run.counts]
+    train, test = (mean_of(run.score(split) for run in counting) for split in ("train", "test"))
     over_all = task.metric in get_args(ClassMetric)[1:]  # all but accuracy are no means
     yield f"Train, dev and test give the {'' if over_all else 'mean '}{task.metric}."
-    earned = {one.rewards.get("train") for one in entries} - {None}
-    if len(entries) > 1 and len(earned) == 1:
+    earned = {run.entry.rewards.get("train") for run in counting} - {None}
+    if len(counting) > 1 and len(earned) == 1:
         yield (
             "All picked prompts have the same train reward, so the searches had little or nothing "
             "to go by; `rlprompt check` says more, and `rlprompt score` shows what is scored."
         )
-    if task.metric != "accuracy" or test is None:
+    if task.metric != "accuracy" or train is None or test is None:
         return
     if train - test >= GAP:
         yield (

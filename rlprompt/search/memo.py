@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt
 from rlprompt.search.result import prompt_state
-from rlprompt.tasks.base import Measured, Task
+from rlprompt.tasks.base import Measured, Task, unusable
 from rlprompt.types import Floats, Ids, Loss, Outputs, Written
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ class Answer:
     judge_tokens: int = 0
 
     @property
-    def finite(self) -> bool:
-        """Whether all of it is numbers."""
+    def usable(self) -> bool:
+        """Whether all of it is numbers, and no reward too large."""
         gradients = self.gradients
-        return bool(np.isfinite(self.per_example).all()) and (
+        return not unusable(self.per_example).any() and (
             gradients is None or bool(np.isfinite(gradients).all())
         )
 

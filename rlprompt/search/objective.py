@@ -378,8 +378,8 @@ class Objective(ModelQueries):
         answer = self._memo.get(question) if self._memo else None
         if answer is None:
             answer = self._ask(prompts, block, loss, told)
-            # What is no number ends the search; it must not do so again once the task is mended.
-            if self._memo and answer.finite:
+            # What cannot be used ends the search; not again, once the task is mended.
+            if self._memo and answer.usable:
                 answer = self._memo.put(question, answer)
         self.ledger.lm_seconds += answer.seconds
         self.ledger.judge_tokens += answer.judge_tokens
@@ -480,7 +480,7 @@ class Objective(ModelQueries):
                 f"({self._examples[e].source or 'in memory'}); a reward must be a finite number of "
                 f"{LARGEST:g} at most"
             )
-        if not answer.finite:
+        if not answer.usable:  # and its rewards are
             raise ValueError(
                 f"task {self.task.name!r} gave a gradient with NaN or infinity for one of "
                 f"{prompts!r}; a gradient must be finite"

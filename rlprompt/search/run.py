@@ -209,18 +209,10 @@ def _found(
     """What was found by the ledger; `own` are the seconds of the method itself."""
     task, lm, ledger = objective.task, objective.lm, objective.ledger
     mean_length = ledger.mean_length if ledger.n_prompts else lengths.at_most
-    return Result(
-        task=task.name,
-        task_fingerprint=task.fingerprint,
-        model=lm.name,
-        fingerprint=dataclasses.asdict(lm.fingerprint),
+    return dataclasses.replace(
+        nothing_found(task, lm, optimiser, objective.budget, seed, lengths, settings),
         noise=dataclasses.asdict(lm.own_noise),
-        optimiser=type(optimiser).__name__,
-        settings=settings,
-        seed=int(seed),
-        length=lengths.simplest,
         status=status,
-        budget_rows=int(objective.budget.rows),
         rows=ledger.used,
         n_prompts=ledger.n_prompts,
         n_distinct=ledger.n_distinct,
@@ -235,7 +227,51 @@ def _found(
         n_partial=ledger.n_partial,
         proposer_read=ledger.proposer_read,
         proposer_written=ledger.proposer_written,
-        select_by=task.select_by,
+    )
+
+
+def nothing_found(
+    task: Task,
+    lm: FrozenLM,
+    optimiser: Optimiser[Any],
+    budget: Budget,
+    seed: int,
+    length: Length,
+    settings: dict[str, Any] | None = None,
+) -> Result:
+    """The result of a search that an error kept from beginning.
+
+    It asks nothing of the model, which may be what cannot be had: its `noise` is empty.
+
+    Args:
+        task: As for `search`, like all the others.
+        lm: The model; not loaded for this.
+        optimiser: The method.
+        budget: What it might have spent.
+        seed: Its seed.
+        length: Tokens of its prompts.
+        settings: Those of the method, if they are known.
+    """
+    return Result(
+        task=task.name,
+        task_fingerprint=task.fingerprint,
+        model=lm.name,
+        fingerprint=dataclasses.asdict(lm.fingerprint),
+        noise={},
+        optimiser=type(optimiser).__name__,
+        settings=_settings(resolved(optimiser)) if settings is None else settings,
+        seed=int(seed),
+        length=length.simplest,
+        status="failed",
+        budget_rows=int(budget.rows),
+        rows=0,
+        n_prompts=0,
+        n_distinct=0,
+        lm_seconds=0.0,
+        total_seconds=0.0,
+        points=(),
+        candidates=(),
+        select_by=as_task(task).select_by,
     )
 
 

@@ -51,13 +51,16 @@ def combine(folders: Sequence[Path], out: Path) -> Summary:
         out: Where to; made if it is not there. What was combined there before is replaced.
 
     Raises:
-        SummaryError: One has no summary, or they are not parts of one study.
+        SummaryError: One has no summary, they are not parts of one study, or two have a part in
+            common.
         ValueError: There are fewer than two, or `out` holds something else.
         OSError: The folder cannot be written to.
     """
-    if len(set(folders)) < 2:
-        raise ValueError(f"give two or more studies to combine, got {len(set(folders))}")
-    parts = {str(folder): read_summary(folder) for folder in dict.fromkeys(folders)}
+    given = {folder.resolve(): folder for folder in reversed(folders)}
+    if len(given) < 2:
+        raise ValueError(f"give two or more studies to combine, got {len(given)}")
+    parts = {str(folder): read_summary(folder) for folder in folders if folder in given.values()}
+    _check_apart(parts)
     if out.exists() and not (out.is_dir() and _may_be_replaced(out)):
         raise ValueError(
             f"{out} exists and is not a combined study, so it is not overwritten; give another "
@@ -75,6 +78,24 @@ def combine(folders: Sequence[Path], out: Path) -> Summary:
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / FILE, summary.to_json().encode())
     return summary
+
+
+def _check_apart(parts: Mapping[str, Summary]) -> None:
+    """Refuse studies that have a part in common, whose cost would be counted twice.
+
+    Raises:
+        SummaryError: There are two.
+    """
+    homes: dict[Hashable, str] = {}
+    for name, summary in parts.items():
+        for one in _parts(name, summary):
+            # Folders of two machines may go by one name.
+            home = homes.setdefault((Path(one.name).resolve(), one.started, one.platform), name)
+            if home != name:
+                raise SummaryError(
+                    f"{home} and {name} both have the study {one.name} in them, which would be "
+                    "counted twice; combine studies that share none"
+                )
 
 
 def _may_be_replaced(out: Path) -> bool:

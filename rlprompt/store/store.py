@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 FILE = "study.sqlite"
 # The document that says what computed something of a study.
 ENVIRONMENTS = "environments"
+# The document that names the processes that work on a study, with a search in hand or between two.
+WORKERS = "workers"
 
 # So many batches at a time: a long run need not fit into memory.
 _PAGE = """
@@ -195,6 +197,20 @@ class Store:
         rows = self._database.read("SELECT spec FROM study")
         return dict(json.loads(rows[0][0])) if rows else {}
 
+    def change_config(self, change: Callable[[Any], Any]) -> None:
+        """Put another `config` into `spec`, which differs in what decides no search.
+
+        Args:
+            change: Gives it, JSON values, for the one that is there.
+        """
+
+        def steps(connection: sqlite3.Connection) -> None:
+            spec = json.loads(connection.execute("SELECT spec FROM study").fetchone()[0])
+            changed = {**spec, "config": as_json(change(spec["config"]))}
+            connection.execute("UPDATE study SET spec = ?", (json.dumps(changed),))
+
+        self._database.write(steps)
+
     def runs(self) -> list[StoredRun]:
         """All runs, in the order they were planned."""
         columns = [field.name for field in dataclasses.fields(StoredRun)]
@@ -222,7 +238,7 @@ class Store:
         self,
         worker: str,
         *,
-        only: str | None = None,
+        only: Collection[str] | None = None,
         prefer: Collection[str] = (),
         dead: Callable[[str, str, int], bool],
     ) -> str | None:
@@ -230,7 +246,7 @@ class Store:
 
         Args:
             worker: Who takes it.
-            only: The one run to take, or None for any.
+            only: Names of the runs that it knows, or None for any.
             prefer: Names of runs that come before the others.
             dead: Whether an owner is dead, given the run's name, the owner's, and the run's beat.
 
@@ -238,13 +254,13 @@ class Store:
             The run's name, or None.
         """
         claimable = "result IS NULL AND error = ''"
-        if only is not None:
-            claimable += " AND name = :only"
         listed = f"SELECT id, name, owner, beat FROM runs WHERE {claimable} ORDER BY id"
 
         def steps(connection: sqlite3.Connection) -> str | None:
-            rows = connection.execute(listed, {"only": only}).fetchall()
+            rows = connection.execute(listed).fetchall()
             for run, name, owner, beat in sorted(rows, key=lambda row: row[1] not in prefer):
+                if only is not None and name not in only:
+                    continue
                 if owner and not dead(name, owner, beat):
                     continue
                 if owner:
@@ -308,6 +324,23 @@ class Store:
                     "INSERT OR REPLACE INTO documents VALUES (?, ?)",
                     (ENVIRONMENTS, json.dumps([*seen, environment])),
                 )
+
+        self._database.write(steps)
+
+    @property
+    def workers(self) -> list[str]:
+        """Who works on the study, as far as they said so; some may have died since."""
+        return list(json.loads(self.document(WORKERS) or "[]"))
+
+    def change_workers(self, change: Callable[[list[str]], list[str]]) -> None:
+        """Keep who works on the study, given those who did until now."""
+
+        def steps(connection: sqlite3.Connection) -> None:
+            sql = "SELECT content FROM documents WHERE name = ?"
+            there = connection.execute(sql, (WORKERS,)).fetchone()
+            now = change(json.loads(there[0]) if there else [])
+            sql = "INSERT OR REPLACE INTO documents VALUES (?, ?)"
+            connection.execute(sql, (WORKERS, json.dumps(now)))
 
         self._database.write(steps)
 

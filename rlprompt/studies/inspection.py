@@ -216,6 +216,14 @@ def is_left(run: StoredRun) -> bool:
     return run.state == "running" and has_ended(run.owner)
 
 
+def is_deserted(store: Store) -> bool:
+    """Whether there are searches to go on with, and nobody works on the study."""
+    workers = store.workers  # before the runs: the last one to leave has ended its run
+    left = [run for run in store.runs() if run.state in ("waiting", "running")]
+    owners = [run.owner for run in left if run.owner]
+    return bool(left) and all(map(has_ended, (*workers, *owners)))
+
+
 def state_of(run: StoredRun) -> dict[str, Any]:
     """A run as data: state, rows, best reward, seconds, and what is wrong with it."""
     return {

@@ -17,7 +17,7 @@ from rlprompt.search.budget import Budget, Ledger
 from rlprompt.search.memo import Memo
 from rlprompt.search.optimiser import Optimiser, recorded, resolved
 from rlprompt.search.result import Result, plain
-from rlprompt.search.run import search
+from rlprompt.search.run import nothing_found, search
 from rlprompt.search.selection import Selection
 from rlprompt.store.changes import SOURCE
 from rlprompt.tasks.base import Task, prompt_rows
@@ -102,6 +102,12 @@ class PlannedSearch:
             "start": [one if isinstance(one, str) else one.digest for one in starts],
             "tokens": Pool.of(self.tokens).simplest,
         }
+
+    @property
+    def nothing(self) -> Result:
+        """Its result where an error keeps it from beginning."""
+        length = Length.of(self.length)
+        return nothing_found(self.task, self.lm, self.optimiser, self.budget, self.seed, length)
 
     def run(
         self,

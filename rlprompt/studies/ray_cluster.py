@@ -211,7 +211,7 @@ def _here(ray: Any) -> Any:
 
 
 def _unfinished(queue: SearchQueue) -> set[str]:
-    return {run.name for run in queue.store.runs() if run.state in ("waiting", "running")}
+    return {run.name for run in queue.runs() if run.state in ("waiting", "running")}
 
 
 @contextlib.contextmanager

@@ -47,6 +47,7 @@ def compare(
     workers: int = 1,
     cache: Path | None = None,
     cluster: Ray | None = None,
+    track: Sequence[str] = (),
 ) -> Comparison:
     """Run every search of an experiment, or of several side by side.
 
@@ -79,6 +80,8 @@ def compare(
             than one needs experiments that were loaded from a file.
         cache: File of answers that several studies share, see `Cache`.
         cluster: Machines that do the searches, see `Ray`; they say how many workers.
+        track: What the other workers tell how their searches go, `tensorboard` or `wandb`, beside
+            the same `watcher` here; see `tracker`.
 
     Raises:
         ValueError: The folder cannot be used, experiments cannot be told apart, or other workers
@@ -100,6 +103,7 @@ def compare(
     with claimed(out), contextlib.ExitStack() as stack:
         new = not (out / FILE).exists()
         queue = stack.enter_context(_queue(grid, experiments[0].config, out, cache))
+        _reach_as_now(queue, experiments[0].config)
         # A study whose controls cannot be scored is not begun: there is nothing to go on with.
         with _removed_on_error(queue) if new else contextlib.nullcontext():
             controls = score_controls(experiments, queue.store)
@@ -112,7 +116,7 @@ def compare(
             return Comparison(tuple(sections), provenance(queue.store))
 
         write(found(), out)
-        tell_lost = stack.enter_context(helpers(experiments[0], out, workers - 1, cache))
+        tell_lost = stack.enter_context(helpers(experiments[0], out, workers - 1, cache, track))
         doing = _done_here(queue, grid, watcher, out)
         if cluster is not None:
             doing = _done_elsewhere(queue, grid, watcher, out, cluster)
@@ -137,17 +141,28 @@ def compare(
         return comparison
 
 
-def work(experiments: Sequence[Experiment], out: Path, cache: Path | None = None) -> None:
+def work(
+    experiments: Sequence[Experiment],
+    out: Path,
+    cache: Path | None = None,
+    watcher: Watcher | None = None,
+) -> None:
     """Help with a comparison that another process leads, or led, until its searches have ended.
+
+    Args:
+        experiments: What it is of.
+        out: Its folder.
+        cache: As for `compare`.
+        watcher: Is told how the searches of this process go.
 
     Raises:
         StoreError: The folder holds another study, or its store cannot be used.
         OSError: A file could not be written.
     """
-    grid = searches(experiments)
+    grid, watcher = searches(experiments), watcher or Silent()
     with _queue(grid, experiments[0].config, out, cache) as queue:
-        for key in queue.claimed():
-            run = _run(queue, grid[key], Silent(), out)
+        for run in _done_here(queue, grid, watcher, out):
+            watcher.end(run)
             if run.result.status == "interrupted":
                 return
 
@@ -187,20 +202,31 @@ def _resumed(config: Mapping[str, Any], out: Path) -> Mapping[str, Any]:
     return {**_reached(config, kept), **trained}
 
 
-def _reached(config: Any, kept: Any) -> Any:
-    """A section of a config with its servers reached as in the kept one."""
-    if isinstance(config, list) and isinstance(kept, list) and len(config) == len(kept):
-        return [_reached(*pair) for pair in zip(config, kept, strict=True)]
-    if not (isinstance(config, Mapping) and isinstance(kept, Mapping)):
+def _reach_as_now(queue: SearchQueue, config: Mapping[str, Any]) -> None:
+    """Have all who load the study later, helpers first, reach its servers as a config of today."""
+    if config and (reached := _reached(queue.config, config)) != queue.config:
+        queue.store.change_config(lambda kept: _reached(kept, config))
+        queue.config = reached  # for the machines of a cluster
+
+
+def _reached(config: Any, like: Any) -> Any:
+    """A section of a config with its servers reached as in another one."""
+    if isinstance(config, list) and isinstance(like, list) and len(config) == len(like):
+        return [_reached(*pair) for pair in zip(config, like, strict=True)]
+    if not (isinstance(config, Mapping) and isinstance(like, Mapping)):
         return config
     passing = PASSING if config.get("url") else ()
-    own = {key: _reached(v, kept.get(key)) for key, v in config.items() if key not in passing}
-    return own | {key: kept[key] for key in passing if key in kept}
+    own = {key: _reached(v, like.get(key)) for key, v in config.items() if key not in passing}
+    return own | {key: like[key] for key in passing if key in like}
 
 
 @contextlib.contextmanager
 def helpers(
-    experiment: Experiment, out: Path, count: int, cache: Path | None = None
+    experiment: Experiment,
+    out: Path,
+    count: int,
+    cache: Path | None = None,
+    track: Sequence[str] = (),
 ) -> Iterator[Callable[[], None]]:
     """Other processes that help with a comparison; what they still do at the end is let go.
 
@@ -212,6 +238,7 @@ def helpers(
     command = [sys.executable, "-m", "rlprompt.cli", "work", str(out)]
     if cache:
         command += ["--cache", str(cache)]
+    command += [f"--track={one}" for one in track]
     helping: dict[int, subprocess.Popen[bytes]] = {}
 
     def tell_lost() -> None:
@@ -283,7 +310,7 @@ def _kept(queue: SearchQueue, grid: Mapping[str, PlannedSearch], last: Run | Non
     """What the store holds of runs that have ended, whoever did them, and the last one."""
     runs = {
         run.name: _ended(grid[run.name], run, run.result)
-        for run in queue.store.runs()
+        for run in queue.runs()
         if run.result is not None
     }
     if last is not None:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from rlprompt.search.budget import Ledger
 from rlprompt.search.memo import Memo
 from rlprompt.search.result import Result
 from rlprompt.store.database import StoreError
-from rlprompt.store.heartbeat import Heartbeat
+from rlprompt.store.heartbeat import Heartbeat, has_ended
 from rlprompt.store.shared_cache import Cache, SharedMemo
-from rlprompt.store.store import FILE, Store
+from rlprompt.store.store import FILE, Store, StoredRun
 from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.provenance import here
 
@@ -67,6 +68,7 @@ class SearchQueue:
                     self._stack.callback(one.lm.let_go)
             self._shared = self._stack.enter_context(Cache(cache)) if cache else None
             self._heartbeat = self._stack.enter_context(Heartbeat(folder / FILE))
+            self._stack.enter_context(self._at_work())
             undo.pop_all()
 
     def __enter__(self) -> SearchQueue:
@@ -74,6 +76,18 @@ class SearchQueue:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Have whoever watches the study know that this process works on it."""
+        own = self._heartbeat.name
+        self.store.change_workers(lambda there: [*filterfalse(has_ended, there), own])
+        try:
+            yield
+        finally:
+            # Where it cannot be said, it is seen once the process has ended.
+            with contextlib.suppress(StoreError):
+                self.store.change_workers(lambda there: [one for one in there if one != own])
 
     def close(self) -> None:
         """Let go of the store; searches that are under way here may be taken by others."""
@@ -92,7 +106,7 @@ class SearchQueue:
                 yield name
                 waiting = False
                 continue
-            others = [run.name for run in self.store.runs() if run.state == "running"]
+            others = [run.name for run in self.runs() if run.state == "running"]
             if not others:
                 return
             if not waiting:
@@ -107,7 +121,12 @@ class SearchQueue:
             Its name, or None where none waits to be taken.
         """
         dead = self._heartbeat.takes_for_dead
-        return self.store.claim(self._heartbeat.name, prefer=prefer, dead=dead)
+        known = self.searches.keys()
+        return self.store.claim(self._heartbeat.name, only=known, prefer=prefer, dead=dead)
+
+    def runs(self) -> list[StoredRun]:
+        """Its searches as the store has them; another process may have added seeds to these."""
+        return [run for run in self.store.runs() if run.name in self.searches]
 
     def has_work(self) -> bool:
         """Whether there is a search to claim."""
@@ -115,7 +134,7 @@ class SearchQueue:
         return any(
             run.state == "waiting"
             or (run.state == "running" and dead(run.name, run.owner, run.beat))
-            for run in self.store.runs()
+            for run in self.runs()
         )
 
     def _at_hand(self) -> set[str]:
@@ -137,11 +156,13 @@ class SearchQueue:
 
         Args:
             name: Its name.
-            result: What it found, in part if an error or an interruption ended it.
+            result: What it found, in part if an error or an interruption ended it; None for
+                nothing.
             error: What ended it, in a line, or "".
         """
-        if error:
-            self.store.fail(name, self._heartbeat.name, error, result)
+        if error:  # also one before it began: a run that failed is seen by its result
+            found = result or self.searches[name].nothing
+            self.store.fail(name, self._heartbeat.name, error, found)
         elif result is not None and result.status == "finished":
             self.store.finish(name, self._heartbeat.name, result)
         else:

@@ -168,6 +168,17 @@ class WeightsAndBiases:
         self._run.finish(exit_code=int(bool(run.error)))
 
 
+def tracker(name: str, out: Path) -> Watcher:
+    """The tracker of that name, `tensorboard` or `wandb`, for the study in a folder.
+
+    Raises:
+        ValueError: The package is missing.
+    """
+    if name == "tensorboard":
+        return TensorBoard(out / "tensorboard")
+    return WeightsAndBiases(out.name)
+
+
 class Scalars:
     """The figures of a search so far, by key."""
 

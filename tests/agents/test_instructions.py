@@ -256,7 +256,7 @@ def test_a_proposer_that_never_says_the_same_is_replayed(tmp_path: Path) -> None
         found = searched(Moody(), FakeTask(), store)
     again = Moody()
     with Store(path) as store:
-        store.claim(ME, only="walk", dead=everybody_dies)
+        store.claim(ME, only={"walk"}, dead=everybody_dies)
         assert timeless(searched(again, FakeTask(), store)) == timeless(found)
     assert not again.asked
 

@@ -7,14 +7,17 @@ import json
 import re
 import shutil
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from command_line import ROWS, finished, rlprompt, summary, write_config, write_data
 
 import rlprompt.store.heartbeat as rlprompt_leases
+from rlprompt.cli.studies import GO_ON
 from rlprompt.search.memo import Question, V
 from rlprompt.store.record import Record
 from rlprompt.store.store import FILE, Store
@@ -66,6 +69,18 @@ def test_a_run_is_shown_with_config_and_best_prompts(study: Path) -> None:
 
 def test_a_study_that_has_ended_is_watched_once(study: Path) -> None:
     assert len(rlprompt("watch", str(STUDY)).stdout.splitlines()) == 2
+
+
+def test_a_study_that_nobody_works_on_is_said_to_wait(study: Path) -> None:
+    """As Ctrl-C leaves it: the search that it interrupted was let go, and waits as others do."""
+    with sqlite3.connect(study / FILE) as raw:
+        raw.execute("UPDATE runs SET result = NULL WHERE name = 'random-seed0'")
+    raw.close()
+    assert GO_ON in rlprompt("show", str(STUDY)).stdout.splitlines()
+    first, second, last = rlprompt("watch", str(STUDY)).stdout.splitlines()
+    assert "random-seed0: waiting, " in first
+    assert "soft-prompt-seed0: finished, " in second
+    assert last == GO_ON
 
 
 def test_the_ledger_is_exported_alike_as_csv_and_parquet(study: Path) -> None:
@@ -211,6 +226,33 @@ def test_tensorboard_gets_the_usual_keys(desk: Path, model: Path) -> None:
         run = store.run("random-seed0")
     assert best.step == run.used
     assert best.value == pytest.approx(run.best_reward)
+
+
+def test_every_worker_tells_the_tracker_of_its_searches(
+    study: Path, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    with sqlite3.connect(study / FILE) as raw:
+        raw.execute("UPDATE runs SET result = NULL WHERE name = 'random-seed0'")
+    raw.close()
+    asked = list[list[str]]()
+
+    class Idle(subprocess.Popen[bytes]):
+        def __init__(self, command: list[str], **more: Any) -> None:
+            asked.append(command)
+            super().__init__(["true"], **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", Idle)
+        flags = ["--workers", "2", "--track", "tensorboard"]
+        assert rlprompt("compare", "small.yaml", *flags).exit_code == 0
+    ((_, _, _, *command),) = asked
+    shutil.rmtree(desk / STUDY / "tensorboard")
+    with sqlite3.connect(study / FILE) as raw:
+        raw.execute("UPDATE runs SET result = NULL WHERE name = 'random-seed0'")
+    raw.close()
+    assert rlprompt(*command).exit_code == 0
+    assert list((desk / STUDY / "tensorboard" / "random-seed0").iterdir())
 
 
 def test_a_tracker_that_is_not_there_is_named(desk: Path) -> None:

@@ -118,6 +118,22 @@ def test_an_edited_test_figure_strikes_the_run(tmp_path: Path) -> None:
     struck(small(tmp_path, **first_of("greedy", plant)), "test is 0.99 in the one")
 
 
+def test_a_struck_run_is_in_no_mean_below_the_runs(tmp_path: Path) -> None:
+    def notes(train: float, test: float) -> tuple[str, ...]:
+        def plant(entry: RunEntry, result: Result) -> Changed:
+            if (entry.optimiser, entry.seed) == ("greedy", 0):
+                return entry.model_copy(update={"train": train, "test": test}), result
+            best = replace(result.best, train=Score(0.9, 0.75), test=Score(0.9, 0.5))
+            changed = replace(result, candidates=(best, *result.candidates[1:]), test_metrics=())
+            return entry.model_copy(update={"train": 0.75, "test": 0.5}), changed
+
+        (section,) = small(tmp_path, change_run=plant).sections
+        return section.runs[0].notes
+
+    assert any("Train is 0.25 above test on average" in note for note in notes(1.0, 0.0))
+    assert notes(1.0, 0.0) == notes(0.0, 0.9)
+
+
 def test_a_test_figure_edited_in_both_files_is_not_the_mean_of_its_examples(tmp_path: Path) -> None:
     def plant(entry: RunEntry, result: Result) -> Changed:
         best = replace(result.best, test=Score(0.9, 0.99))

@@ -181,9 +181,30 @@ def test_the_study_that_is_kept_is_read_and_a_part_like_others(tmp_path: Path) -
         assert {candidate.pop("prior") for candidate in again["candidates"]} == {None}
         assert again == json.loads(text)
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    with pytest.raises(SummaryError, match="which would be counted twice"):
+        combine([folder, copy], tmp_path / "both")
+    summary = read_summary(copy)
+    elsewhere = [one.model_copy(update={"platform": "another"}) for one in summary.parts]
+    write_summary(copy, summary.model_copy(update={"parts": tuple(elsewhere)}))
     made = combine([folder, copy], tmp_path / "both")
     assert (made.complete, len(made.runs)) == (True, 108)
     assert not any(run.problem or run.struck for run in read_study(tmp_path / "both").runs)
+
+
+def test_a_study_that_two_have_in_them_is_refused(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, name in enumerate("abc"):
+        part(whole, tmp_path / name, seeds=(seed,))
+    monkeypatch.chdir(tmp_path)
+    a, b, c, both = map(Path, ("a", "b", "c", "both"))
+    assert len(combine([a, b, a.resolve()], both).parts) == 2  # given twice, taken once
+    for folders in ([both, tmp_path / "b"], [tmp_path / "b", both]):
+        with pytest.raises(
+            SummaryError, match=r"both have the study .*b in them, which would be c"
+        ):
+            combine(folders, tmp_path / "all")
+    assert len(combine([both, c], tmp_path / "all").parts) == 3
 
 
 def test_a_method_twice_with_other_settings_is_two_methods(whole: Path, tmp_path: Path) -> None:
@@ -389,6 +410,10 @@ class TestCommand:
         for arguments, said in (
             ((a, whole, "--out", a), "exists and is not a combined study"),
             ((a, a, "--out", tmp_path / "both"), "give two or more studies"),
+            (
+                (a, a / ".." / "a", "--out", tmp_path / "both"),
+                "two or more studies to combine, got 1",
+            ),
             ((a, tmp_path / "none", "--out", tmp_path / "both"), "has no summary.json"),
         ):
             done = self.run(*arguments)

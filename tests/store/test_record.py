@@ -190,7 +190,7 @@ def test_what_two_ask_at_once_has_one_answer(path: Path) -> None:
         store.plan({}, {"a": {}, "b": {}})
         records = []
         for name in ("a", "b"):
-            store.claim(ME, only=name, dead=nobody_dies)
+            store.claim(ME, only={name}, dead=nobody_dies)
             records.append(store.record(name, tiny_lm(), HiddenWords(), ME))
         answers = [
             record.put(question, Answer(np.full((1, N_EXAMPLES), float(i)), None, 1.0))
@@ -272,7 +272,7 @@ def test_who_lost_a_run_writes_nothing_about_it(path: Path) -> None:
     new = QUESTIONS[3]
     with with_three(path) as store:
         lost = store.record("walk", tiny_lm(), HiddenWords(), ME)
-        assert store.claim("other", only="walk", dead=everybody_dies) == "walk"
+        assert store.claim("other", only={"walk"}, dead=everybody_dies) == "walk"
         before = store.run("walk")
         for question in QUESTIONS[:3]:
             assert lost.get(question) is not None  # reading does no harm

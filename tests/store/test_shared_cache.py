@@ -223,8 +223,9 @@ def test_several_processes_fill_one_cache(tmp_path: Path) -> None:
     assert third.rows == results[0].used
 
 
-def test_what_is_no_number_is_not_shared(tmp_path: Path) -> None:
-    broken = FakeTask(change=lambda rewards: rewards * np.nan)
+@pytest.mark.parametrize("wrong", [np.nan, 1e36])
+def test_what_is_no_reward_is_not_shared(tmp_path: Path, wrong: float) -> None:
+    broken = FakeTask(change=lambda rewards: np.full_like(rewards, wrong))
     cache = tmp_path / "cache.sqlite"
     with pytest.raises(ValueError, match="finite number"):
         run(tmp_path / "a", broken, cache)

@@ -20,9 +20,10 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.store.database import StoreError
-from rlprompt.store.store import FILE
+from rlprompt.store.store import FILE, Store
 from rlprompt.studies.inspection import (
     best,
+    is_deserted,
     is_left,
     ledger,
     state_line,
@@ -168,6 +169,26 @@ def test_a_run_is_told_in_a_line(queue: SearchQueue) -> None:
     assert (said["state"], said["strayed"], said["error"]) == ("failed", 2, "ValueError: no")
     assert (said["rows"], said["budget"], said["best_reward"]) == (rows, rows, run.best_reward)
     assert state_line(dataclasses.replace(run, best_reward=None)) == line.partition(", best")[0]
+
+
+def test_a_study_is_deserted_when_no_worker_is_left(tmp_path: Path) -> None:
+    given = {name: planned(seed) for seed, name in enumerate("ab")}
+    with Store(tmp_path / FILE) as store:
+        store.change_workers(lambda _: [f"{platform.node()}:{os.getpid()}:of-another-time"])
+        with SearchQueue(tmp_path, given, {}) as queue:
+            names = queue.claimed()
+            queue.run(next(names))
+            assert [run.state for run in store.runs()] == ["finished", "waiting"]
+            assert len(store.workers) == 1
+            assert not is_deserted(store)
+        assert store.workers == []
+        assert is_deserted(store)
+        store.change_workers(lambda _: ["elsewhere:1:x"])
+        assert not is_deserted(store)
+        store.change_workers(lambda _: [])
+        with SearchQueue(tmp_path, given, {}) as queue:
+            queue.run(next(queue.claimed()))
+        assert not is_deserted(store)  # there is nothing to go on with
 
 
 def test_a_run_whose_process_is_gone_is_interrupted(queue: SearchQueue) -> None:

@@ -13,27 +13,30 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import pytest
 from small_experiments import N_TRAIN, experiment, task
-from tiny import tiny_lm
+from tiny import TinyKind, tiny_lm
 
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.pool import ModelPool, PooledLM
 from rlprompt.prompt import Prompt, SoftPrompt, TokenPrompt
 from rlprompt.reports.page import page_of
-from rlprompt.reports.study_data import read_study
+from rlprompt.reports.study_data import RunData, read_study
 from rlprompt.reports.svg import spread
 from rlprompt.reports.tables import Table, markdown
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import Optimiser
-from rlprompt.search.result import Result
+from rlprompt.search.result import Result, Score
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.store.store import FILE, Store
 from rlprompt.studies.comparison import Comparison, Run
 from rlprompt.studies.controls_and_references import score_controls
-from rlprompt.studies.experiment import ExperimentError
+from rlprompt.studies.experiment import Experiment, ExperimentError, searches
 from rlprompt.studies.folder import claimed
 from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.run import compare
+from rlprompt.studies.search_queue import SearchQueue
+from rlprompt.studies.trackers import Silent
 from rlprompt.tasks.base import Measured
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.types import Floats, PromptKind
@@ -207,6 +210,60 @@ class TestTrouble:
         assert "in run" in trace
         assert "broken, seed 0: ended by RuntimeError: no luck" in runs_of(tmp_path / "out").notes
 
+    def test_one_that_cannot_begin_is_a_failed_run_and_the_others_go_on(
+        self, tmp_path: Path
+    ) -> None:
+        pool, full = ModelPool(), list[str]()
+
+        def pooled(kind: TinyKind) -> PooledLM:
+            def load(_: str) -> FrozenLM:
+                if kind in full:
+                    raise MemoryError("not enough for it")
+                return tiny_lm(kind)
+
+            return PooledLM(kind, load, "auto", pool)
+
+        class Fills(Silent):
+            def begin(self, search: PlannedSearch) -> None:
+                full[:] = ["llama"]
+
+        only = {"random": RandomSearch()}
+        models = [pooled("llama"), pooled("gpt2")]
+        given = [experiment(lm=lm, optimisers=only, seeds=(0, 1)) for lm in models]
+        comparison = compare(given, tmp_path, Fills())
+        found = [(run["model"], run["seed"], run["status"]) for run in summary(tmp_path)["runs"]]
+        assert found == [
+            *(("llama", 0, "failed"), ("llama", 1, "failed")),
+            *(("gpt2", 0, "finished"), ("gpt2", 1, "finished")),
+        ]
+        failed = [run for run in comparison.runs if run.error]
+        assert [run.error for run in failed] == ["MemoryError: not enough for it"] * 2
+        for run in failed:
+            assert (
+                Result.from_json((tmp_path / f"runs/{run.search.name}.json").read_text()).rows == 0
+            )
+            assert "in load" in (tmp_path / f"runs/{run.search.name}.error.txt").read_text()
+        full.clear()
+        assert compare(given, tmp_path).complete
+
+    def test_seeds_that_another_process_adds_meanwhile_are_left_to_it(self, tmp_path: Path) -> None:
+        def of(*seeds: int) -> Experiment:
+            return experiment(optimisers={"random": RandomSearch()}, seeds=seeds)
+
+        class Another(Silent):
+            def begin(self, search: PlannedSearch) -> None:
+                more = searches([of(0, 1, 2)])
+                with SearchQueue(tmp_path, more, {}) as queue:
+                    name = queue.claim()
+                    assert name == "random-seed1"
+                    queue.run(name)
+
+        comparison = compare(of(0), tmp_path, Another())
+        assert [run.seed for run in comparison.runs] == [0]
+        with Store(tmp_path / FILE) as store:
+            assert [run.state for run in store.runs()] == ["finished", "finished", "waiting"]
+        assert [run.seed for run in compare(of(0, 1, 2), tmp_path).runs] == [0, 1, 2]
+
     def test_ctrl_c_keeps_what_was_found_and_ends_the_grid(self, tmp_path: Path) -> None:
         optimisers = {
             "random": RandomSearch(),
@@ -351,11 +408,17 @@ class TestText:
         one_seed = study.summary.model_copy(update={"runs": own, "seeds": (0,)})
         alone = page_of(replace(study, runs=own, summary=one_seed))
         assert any("nothing can be ranked" in said for said in alone.sections[0].results.sentences)
-        overfit = tuple(
-            replace(run, entry=run.entry.model_copy(update={"train": 1.0, "test": 0.5}))
-            for run in own
-        )
-        (section,) = page_of(replace(study, runs=overfit, summary=one_seed)).sections
+
+        def overfit(run: RunData) -> RunData:
+            assert run.result is not None
+            best = replace(run.result.best, train=Score(0.1, 1.0), test=Score(0.1, 0.5))
+            result = replace(run.result, candidates=(best,), test_metrics=())
+            entry = run.entry.model_copy(update={"train": 1.0, "test": 0.5})
+            return replace(run, entry=entry, result=result)
+
+        (section,) = page_of(
+            replace(study, runs=tuple(map(overfit, own)), summary=one_seed)
+        ).sections
         (table,) = section.runs
         assert any("Train is 0.50 above test" in note for note in table.notes)
         assert any("±0.40" in note for note in table.notes)

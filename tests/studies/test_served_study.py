@@ -121,6 +121,28 @@ def test_a_server_that_fails_loses_nothing_that_was_answered(desk: Path, server:
     assert not first & set(server.asked)
 
 
+def test_all_who_load_a_study_reach_its_server_as_was_said_last(
+    desk: Path, server: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told() -> dict[str, Any]:
+        with Store(Path("runs/small") / FILE, read_only=True) as store:
+            return store.spec
+
+    assert rlprompt("compare", "small.yaml").exit_code == 0
+    begun = told()
+    monkeypatch.setenv("ANOTHER_KEY", SECRET)
+    monkeypatch.delenv(KEY_ENV)
+    write(desk, server, key_env="ANOTHER_KEY", concurrency=2, prices=None)
+    for command in (["compare", "small.yaml"], ["work"], ["export", "--best", "found"]):
+        name, *given = command
+        place = [] if name == "compare" else ["runs/small"]
+        done = rlprompt(name, *place, *given)
+        assert done.exit_code == 0, done.stdout + done.stderr
+    reached = {"key_env": "ANOTHER_KEY", "concurrency": 2, "prices": None}
+    begun["config"]["model"] |= reached
+    assert told() == begun
+
+
 def test_a_model_that_has_changed_is_refused_on_resume(desk: Path, server: Script) -> None:
     assert rlprompt("compare", "small.yaml").exit_code == 0
     server.listing = {"owned_by": "somebody else"}

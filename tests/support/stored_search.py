@@ -67,7 +67,7 @@ def everybody_dies(run: str, owner: str, beat: int) -> bool:
 def open_run(path: Path, name: str = "walk", **spec: object) -> Store:
     store = Store(path, patience=0.5)
     store.plan({}, {name: spec})
-    assert store.claim(ME, only=name, dead=everybody_dies) == name
+    assert store.claim(ME, only={name}, dead=everybody_dies) == name
     return store
 
 

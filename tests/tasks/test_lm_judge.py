@@ -103,7 +103,7 @@ def test_what_it_reads_is_spelled_once_and_not_in_a_replay(
     with Store(tmp_path / "study.sqlite") as store:
         store.plan({}, {"a": {}, "b": {}})
         for name in ("a", "b"):
-            assert store.claim("me", only=name, dead=lambda *_: False) == name
+            assert store.claim("me", only={name}, dead=lambda *_: False) == name
             objective = Objective(task, lm, Budget(6), memo=store.record(name, lm, task, "me"))
             objective.evaluate([TokenPrompt((20, 30)), TokenPrompt((40,))])
             counted.append(objective.ledger.judge_tokens)
