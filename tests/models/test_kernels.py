@@ -11,11 +11,13 @@ import transformers
 from every_model import build
 from tiny import TinyKind, randomised, tiny_model, tiny_tokenizer
 from torch import nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.llama.modeling_llama import LlamaMLP
 
+from rlprompt.models.engine import Engine
 from rlprompt.models.lm import FrozenLM
-from rlprompt.models.packed.kernels import Kernels, PackedLinear
+from rlprompt.models.packed.kernels import ATTENTION, Kernels, PackedLinear
 from rlprompt.prompt import SoftPrompt, TokenPrompt
 from rlprompt.template import Query
 
@@ -103,11 +105,16 @@ class TestAnMlpThatDoesMoreWithTheSameParts:
         agrees(lm, model)
 
     @pytest.mark.parametrize("scale", [1.0, 0.5])
-    def test_is_told_by_the_fingerprint(self, scale: float) -> None:
+    def test_is_told_by_the_fingerprint(
+        self, scale: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         model = of_type("falcon_h1", mlp_multipliers=[scale, 1.0], **WIDE_H1)
         lm = FrozenLM(model, tiny_tokenizer(), "h1")
+        marked = lm.fingerprint
+        monkeypatch.setattr(Engine, "marks", [])
+        del lm.fingerprint
         # One that does no more was scored right before, and is found again.
-        assert lm._engine.marks == ["in its layers"] * (scale != 1)
+        assert (lm.fingerprint == marked) is (scale == 1)
 
 
 class Clamped(LlamaMLP):
@@ -144,6 +151,23 @@ def test_weights_that_the_first_pass_changes_are_packed_after_it() -> None:
     assert lm._engine.plain.kernels.packed_bytes > 0
     agrees(lm, model)
     assert lm._engine.marks == ["rescaled"]
+    few = FrozenLM(of_type("rwkv", rescale_every=3), tiny_tokenizer(), "rwkv of two layers")
+    assert few._engine.marks == []
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_is_that_of_transformers(biased: bool) -> None:
+    made = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, n, 5, 8, generator=made) for n in (4, 2, 2))
+    mask = torch.full((2, 1, 5, 5), torch.finfo(torch.float32).min).triu(1)
+    more = {"position_bias": torch.randn(1, 4, 5, 5, generator=made)} if biased else {}
+    module = nn.Module()
+    module.num_key_value_groups = 2  # type: ignore[assignment]  # no part of it
+    found, expected = (
+        ALL_ATTENTION_FUNCTIONS[name](module, query, key, value, mask, scaling=0.5, **more)[0]
+        for name in (ATTENTION, "sdpa")
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_layers_that_are_computed_wrong_are_left_as_they_are(

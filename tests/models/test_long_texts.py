@@ -79,6 +79,14 @@ class TestSparseAttention:
                 expected = [float(alone(fresh, text)[7]) for text in texts]
                 assert found.tolist() == pytest.approx(expected, abs=1e-4)
 
+    def test_a_model_whose_attention_changed_is_marked(
+        self, model_type: str, kind: ModelKind
+    ) -> None:
+        lm, _, _ = self.lm(model_type, kind)
+        assert lm._engine.marks == ["block sparse"]
+        full = big_bird(model_type, kind, attention_type="original_full")
+        assert FrozenLM(full, lm.tokenizer, "full")._engine.marks == []
+
     def test_sparse_attention_is_not_full(self, model_type: str, kind: ModelKind) -> None:
         _, fresh, queries = self.lm(model_type, kind)
         text = (*queries[-2].head_ids, *queries[-2].tail_ids)
@@ -118,6 +126,7 @@ class TestHashedAttention:
     ) -> None:
         lm = self.lm(layers, **chunks)
         assert lm.context == context
+        assert lm._engine.marks == ["hashed"] * ("lsh" in layers)
         text = Query(some(context - 2), (), ((7,), (8,)))
         first = lm.score([PROMPT], [text])
         torch.testing.assert_close(first, lm.score([PROMPT], [text]), rtol=0, atol=0)
