@@ -133,11 +133,14 @@ def hashed_limit(config: Any) -> int | None:
     return min(int(getattr(config, f"{layer}_attn_chunk_length")) for layer in set(layers))
 
 
-def _block_sparse(model: PreTrainedModel) -> Any:
-    """The part of a model whose attention is sparse in long texts (BigBird), or None."""
-    parts: Any = (part for part in model.modules() if hasattr(part, "set_attention_type"))
-    part = next(parts, None)
-    return part if part is not None and part.config.attention_type == "block_sparse" else None
+def _block_sparse(model: PreTrainedModel, kind: ModelKind) -> Any:
+    """What reads a text and has sparse attention in a long one (BigBird), or None."""
+    if kind == "causal":
+        return None  # attention is full there
+    reader = cast(Any, model).get_encoder() if kind == "encoder-decoder" else model
+    part = next((part for part in reader.modules() if hasattr(part, "set_attention_type")), None)
+    config = getattr(part, "config", None)
+    return part if getattr(config, "attention_type", None) == "block_sparse" else None
 
 
 def block_limits(model: PreTrainedModel, kind: ModelKind) -> tuple[int, ...]:
@@ -145,7 +148,7 @@ def block_limits(model: PreTrainedModel, kind: ModelKind) -> tuple[int, ...]:
 
     Up to the first of them attention is full (Zaheer et al. 2020, arXiv 2007.14062).
     """
-    part = None if kind == "causal" else _block_sparse(model)  # causal ones have full attention
+    part = _block_sparse(model, kind)
     if part is None:
         return ()
     block = int(part.config.block_size)
@@ -153,18 +156,21 @@ def block_limits(model: PreTrainedModel, kind: ModelKind) -> tuple[int, ...]:
     return tuple(range(first, context_length(model, kind) or first + 1, block))
 
 
-def attend_as_alone(model: PreTrainedModel, limits: Sequence[int], width: int) -> None:
+def attend_as_alone(
+    model: PreTrainedModel, kind: ModelKind, limits: Sequence[int], width: int
+) -> None:
     """Have a text of `width` tokens read as by a model that has read no other.
 
     transformers goes over to full attention at the first short text, and stays there.
 
     Args:
         model: Is left with the attention that such a text has.
+        kind: How it answers.
         limits: `block_limits` of it.
         width: Tokens of the longest text of a pass.
     """
     if limits:
-        _block_sparse(model).set_attention_type(
+        _block_sparse(model, kind).set_attention_type(
             "original_full" if width <= limits[0] else "block_sparse"
         )
 

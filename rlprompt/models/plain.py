@@ -234,7 +234,8 @@ class PlainScorer:
         self, forms: Sequence[_Form], vectors: Tensor | None, places: NDArray[np.int64]
     ) -> Tensor:
         """As `_logits`, in one pass."""
-        attend_as_alone(self.model, self.block_limits, max(len(form.ids) for form in forms))
+        longest = max(len(form.ids) for form in forms)
+        attend_as_alone(self.model, self.kind, self.block_limits, longest)
         with self.kernels.applied():
             if self.kind == "encoder-decoder":
                 fed = self._fed_decoder(forms, vectors)

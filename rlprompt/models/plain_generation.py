@@ -104,7 +104,8 @@ class PlainGenerator:
         legs = self._legs(ids.shape[1], writing.end.decoding.max_new_tokens)
         with self.scorer.kernels.applied(), _bare(self.model, self.scorer.start):
             goes_on = self._goes_on  # which is asked on short texts
-            attend_as_alone(self.model, self.scorer.block_limits, ids.shape[1])
+            kind, limits = self.scorer.kind, self.scorer.block_limits
+            attend_as_alone(self.model, kind, limits, ids.shape[1])
             if not goes_on:
                 self._read_again(fed, writing)
                 return

@@ -185,7 +185,8 @@ def test_layers_that_are_computed_wrong_are_left_as_they_are(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_llamas_mlp_is_fused_in_every_dtype(dtype: torch.dtype) -> None:
-    model: Any = tiny_model("llama", **WIDE).to(dtype)
+    model: Any = tiny_model("llama", **WIDE)
+    model.to(dtype)
     kernels = Kernels(model, room=1 << 30)
     with kernels.applied():
         assert all("forward" in vars(layer.mlp) for layer in model.model.layers)

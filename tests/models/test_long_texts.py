@@ -36,7 +36,8 @@ def big_bird(model_type: str, kind: ModelKind, **changes: Any) -> Any:
     made = build(model_type, kind)
     config = copy.deepcopy(made.config)
     config.update(SPARSE | changes)
-    model = type(made)(config).eval()
+    model: Any = type(made)(config)
+    model.eval()
     model.load_state_dict(made.state_dict())
     return model
 

@@ -26,6 +26,7 @@ from transformers.activations import SiLUActivation
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
+from rlprompt.models.memory import out_of_memory
 from rlprompt.models.weights import is_dense
 
 logger = logging.getLogger(__name__)
@@ -122,7 +123,8 @@ def attend(
     value: Tensor,
     attention_mask: Tensor,
     scaling: float | None = None,
-    **more: Any,
+    position_bias: Tensor | None = None,
+    **_: object,
 ) -> tuple[Tensor, None]:
     """Grouped attention under an additive mask, as transformers calls it.
 
@@ -137,20 +139,18 @@ def attend(
         value: As the keys, of any width.
         attention_mask: (B, 1, T, S + T), added to the scores.
         scaling: Of the scores; None for 1 / sqrt(dim).
-        more: What else some types say; of a bias of positions the usual one takes care.
+        position_bias: (B or 1, heads, T, S + T), added as well.
 
     Returns:
         (B, T, heads, width of the values), and None where others give the attention weights.
     """
-    if more.get("position_bias") is not None:
-        usual = ALL_ATTENTION_FUNCTIONS["sdpa"]
-        return usual(module, query, key, value, attention_mask, scaling=scaling, **more)
     n_rows, n_heads, n_new, dim = query.shape
     n_groups, n_all = key.shape[1], key.shape[2]
     grouped = query.reshape(n_rows, n_groups, -1, dim)  # (B, groups, heads / groups * T, dim)
     scores = grouped @ key.transpose(-1, -2)
     scores = scores.mul_(dim**-0.5 if scaling is None else scaling)
-    weights = scores.view(n_rows, n_heads, n_new, n_all).add_(attention_mask).softmax(-1)
+    scores = scores.view(n_rows, n_heads, n_new, n_all).add_(attention_mask)
+    weights = (scores if position_bias is None else scores.add_(position_bias)).softmax(-1)
     mixed = weights.view(n_rows, n_groups, -1, n_all) @ value
     return mixed.view(n_rows, n_heads, n_new, -1).transpose(1, 2).contiguous(), None
 
@@ -243,7 +243,9 @@ def _is_gated(mlp: nn.Module, parts: Parts) -> bool:
         # What overflows in float16 does so in both.
         found, expected = (out.float().nan_to_num(0, 0, 0) for out in outs)
         differences = (found - expected).norm(dim=-1)
-    except Exception:  # of a forward that is not ours, so any
+    except Exception as error:  # of a forward that is not ours, so any
+        if out_of_memory(error):
+            raise
         return False
     tolerance = max(1e-5, torch.finfo(weight.dtype).eps)
     return bool((differences <= tolerance * expected.norm(dim=-1)).all())
@@ -255,12 +257,11 @@ def _fuse_mlp(mlp: nn.Module, parts: Parts, packed: dict[nn.Module, PackedLinear
     ordinary: Forward = mlp.forward
     skipped = [*parts, cast(nn.Module, mlp.act_fn)]
 
-    def forward(x: Tensor) -> Tensor:
+    def forward(x: Tensor) -> Any:
         # A hook wants to be called, also one that came after this.
         if x.requires_grad or any(m._forward_hooks or m._forward_pre_hooks for m in skipped):
             return ordinary(x)
-        out: Tensor = down(gate(x, "swish").mul_(up(x)))
-        return out
+        return down(gate(x, "swish").mul_(up(x)))
 
     return forward
 
