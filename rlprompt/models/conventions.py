@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -88,6 +89,7 @@ def context_length(model: PreTrainedModel, kind: ModelKind) -> int | None:
     padding = getattr(table, "padding_idx", None)
     if limit is not None and padding is not None:
         limit -= padding + 1  # RoBERTa counts positions from behind its pad's
+    limit = min(filter(None, (limit, hashed_limit(config))), default=None)
     return None if (limit or 0) < 1 else limit
 
 
@@ -118,6 +120,59 @@ def rope_limits(model: PreTrainedModel, kind: ModelKind) -> tuple[int, ...]:
     }
     context = context_length(model, kind)
     return tuple(sorted(b for b in found if b and (context is None or b < context)))
+
+
+def hashed_limit(config: Any) -> int | None:
+    """Tokens beyond which a text is hashed by rotations drawn anew at every pass, or None.
+
+    Reformer's (Kitaev et al. 2020, arXiv 2001.04451): its scores would differ from call to call.
+    """
+    layers: list[str] = getattr(config, "attn_layers", None) or []
+    if "lsh" not in layers:
+        return None
+    return min(int(getattr(config, f"{layer}_attn_chunk_length")) for layer in set(layers))
+
+
+def _block_sparse(model: PreTrainedModel, kind: ModelKind) -> Any:
+    """What reads a text and has sparse attention in a long one (BigBird), or None."""
+    if kind == "causal":
+        return None  # attention is full there
+    reader = cast(Any, model).get_encoder() if kind == "encoder-decoder" else model
+    part = next((part for part in reader.modules() if hasattr(part, "set_attention_type")), None)
+    config = getattr(part, "config", None)
+    return part if getattr(config, "attention_type", None) == "block_sparse" else None
+
+
+def block_limits(model: PreTrainedModel, kind: ModelKind) -> tuple[int, ...]:
+    """Lengths of text beyond which sparse attention has another block, rising; () for most models.
+
+    Up to the first of them attention is full (Zaheer et al. 2020, arXiv 2007.14062).
+    """
+    part = _block_sparse(model, kind)
+    if part is None:
+        return ()
+    block = int(part.config.block_size)
+    first = (5 + 2 * part.config.num_random_blocks) * block
+    return tuple(range(first, context_length(model, kind) or first + 1, block))
+
+
+def attend_as_alone(
+    model: PreTrainedModel, kind: ModelKind, limits: Sequence[int], width: int
+) -> None:
+    """Have a text of `width` tokens read as by a model that has read no other.
+
+    transformers goes over to full attention at the first short text, and stays there.
+
+    Args:
+        model: Is left with the attention that such a text has.
+        kind: How it answers.
+        limits: `block_limits` of it.
+        width: Tokens of the longest text of a pass.
+    """
+    if limits:
+        _block_sparse(model, kind).set_attention_type(
+            "original_full" if width <= limits[0] else "block_sparse"
+        )
 
 
 def decoder_start(model: PreTrainedModel, name: str) -> tuple[int, ...]:

@@ -18,13 +18,15 @@ from transformers import PreTrainedModel
 
 from rlprompt.models import precision
 from rlprompt.models.conventions import (
+    block_limits,
     context_length,
     decoder_start,
+    hashed_limit,
     packing_obstacle,
     rope_limits,
 )
 from rlprompt.models.devices import free_bytes
-from rlprompt.models.examination import examine
+from rlprompt.models.examination import SHORT, agree, examine, outputs, some_ids
 from rlprompt.models.long_rope import LongRopeGenerator, LongRopeScorer
 from rlprompt.models.memory import Memory, out_of_memory
 from rlprompt.models.noise import Noise
@@ -79,10 +81,10 @@ class Engine:
     ) -> None:
         self.model, self.kind, self.name, self.prefix_ids = model, kind, name, prefix_ids
         limit = free_bytes(self.device) // 4 if memory_limit is None else memory_limit
-        kernels = Kernels(model.base_model, limit // 2)
-        self.memory = Memory(model, limit - kernels.packed_bytes)
         start = decoder_start(model, name) if kind == "encoder-decoder" else ()
         self.head, pads = examine(model, kind, name, start)
+        kernels = self._kernels(limit // 2)
+        self.memory = Memory(model, limit - kernels.packed_bytes)
         self.rope_limits = rope_limits(model, kind)
         made_of = model, kind, mask_id, start, self.memory, kernels, pads
         self.plain = PlainScorer(*made_of, self.rope_limits)
@@ -96,6 +98,23 @@ class Engine:
             if quantisation(model):
                 precision.keep_apart(self.memory, plain, *self.probe, exact=exact)
         self._reader = Reader()
+
+    @torch.no_grad()
+    def _kernels(self, room: int) -> Kernels:
+        """Faster ways to compute the model's layers, if it says the same with them.
+
+        After a first pass, in which some types change their weights for good (RWKV).
+        """
+        kernels = Kernels(self.model.base_model, room)
+        if not kernels.packed_bytes:
+            return kernels
+        ids = some_ids(self.model, SHORT)
+        with kernels.applied():
+            found = outputs(self.model, ids)
+        if not agree(found, outputs(self.model, ids), not quantisation(self.model)):
+            logger.info("%s says something else with packed weights: none are packed", self.name)
+            kernels.drop()
+        return kernels
 
     def _pack(self, kernels: Kernels, plain: Any, exact: bool) -> str | None:
         """Score packed from now on; or why that cannot be."""
@@ -134,6 +153,16 @@ class Engine:
     def context(self) -> int | None:
         """Longest sequence that the model takes, in tokens; None where there is no limit."""
         return context_length(self.model, self.kind)
+
+    @property
+    def marks(self) -> list[str]:
+        """Ways in which the model is scored that were wrong once."""
+        config: Any = self.model.config
+        layers = getattr(config, "num_hidden_layers", 0)
+        marks = ["in its layers"] * self.plain.kernels.differ
+        marks += ["rescaled"] * (0 < (getattr(config, "rescale_every", 0) or 0) < layers)
+        marks += ["block sparse"] * bool(block_limits(self.model, self.kind))
+        return marks + ["hashed"] * bool(hashed_limit(config))
 
     @property
     def limits(self) -> Limits:

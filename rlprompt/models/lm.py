@@ -200,6 +200,7 @@ class FrozenLM:
             f"decoder starts with {start}" for start in (self._engine.plain.start,) if start[1:]
         ]
         marks += ["plain"] * (self._engine.obstacle == COLUMNS)
+        marks += self._engine.marks
         options = json.dumps(self.options, sort_keys=True) if self.options else ""
         named = self.name, self.revision, self.kind, options
         ids = {

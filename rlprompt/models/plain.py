@@ -4,8 +4,9 @@ The way for masked models, where every token sees the prompt and nothing can be 
 encoder-decoders, and for causal models with layers that cannot be packed (`packing_obstacle`).
 
 Rows of like length go together, padded on the right where the model allows it, not over a limit
-beyond which positions are scaled otherwise (`rope_limits`), and the model's own
-head is applied at the answers' positions only. `PlainGenerator` writes.
+beyond which positions are scaled otherwise (`rope_limits`) or attention has another block
+(`block_limits`), and the model's own head is applied at the answers' positions only.
+`PlainGenerator` writes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rlprompt.models.conventions import attend_as_alone, block_limits
 from rlprompt.models.examination import vectors_obstacle
 from rlprompt.models.memory import Memory
 from rlprompt.models.packed.kernels import Kernels
@@ -94,6 +96,7 @@ class PlainScorer:
     ) -> None:
         self.model, self.kind, self.mask_id, self.start = model, kind, mask_id, start
         self.memory, self.kernels, self.pads, self.rope_limits = memory, kernels, pads, rope_limits
+        self.block_limits = block_limits(model, kind)
 
     def score(
         self,
@@ -214,7 +217,9 @@ class PlainScorer:
     ) -> Tensor:
         """(B, n, V) at `places` (B, n) of each form."""
         lengths = np.array([len(form.ids) for form in forms])
-        groups = _groups(np.searchsorted(self.rope_limits, lengths) if self.pads else lengths)
+        # No model has limits of both sorts.
+        limits = self.block_limits or self.rope_limits
+        groups = _groups(np.searchsorted(limits, lengths) if self.pads else lengths)
         if len(groups) == 1:
             return self._alike(forms, vectors, places)
         parts = [self._alike([forms[int(i)] for i in own], vectors, places[own]) for own in groups]
@@ -229,6 +234,8 @@ class PlainScorer:
         self, forms: Sequence[_Form], vectors: Tensor | None, places: NDArray[np.int64]
     ) -> Tensor:
         """As `_logits`, in one pass."""
+        longest = max(len(form.ids) for form in forms)
+        attend_as_alone(self.model, self.kind, self.block_limits, longest)
         with self.kernels.applied():
             if self.kind == "encoder-decoder":
                 fed = self._fed_decoder(forms, vectors)

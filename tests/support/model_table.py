@@ -33,6 +33,10 @@ transformers to 1e-4 nats, with token prompts, soft prompts (where they can be),
 and what PPO asks for. A checkpoint is tried anew whenever it is loaded, and `FrozenLM.obstacle`
 says why it is not packed.
 
+Texts of BigBird, masked and encoder-decoder, have full or sparse attention by their own length, as
+alone. Reformer with `lsh` layers takes texts of one chunk (64 tokens by default): longer ones are
+hashed by rotations that are drawn anew at every pass, so that no score of theirs comes twice.
+
 `make models` writes this page, and `make sweep` tries every type.
 
 | type | kind | | why |

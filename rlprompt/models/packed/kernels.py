@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,13 +26,17 @@ from transformers.activations import SiLUActivation
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
+from rlprompt.models.memory import out_of_memory
 from rlprompt.models.weights import is_dense
 
 logger = logging.getLogger(__name__)
 
 Forward = Callable[[Tensor], Any]
+Parts = tuple[nn.Module, nn.Module, nn.Module]
 # Numbers below which a weight is not worth another layout.
 SMALLEST = 1 << 14
+# Inputs of a gate on trial: some types clamp what it makes of large ones, at 7 or 10.
+SCALES = (1.0, 1e2, 1e4)
 ATTENTION = "rlprompt"
 
 
@@ -45,6 +49,7 @@ class Kernels:
 
     Attributes:
         packed_bytes: What they take.
+        differ: Whether a module has what one that is replaced has, and computes otherwise.
     """
 
     def __init__(self, model: nn.Module, room: int) -> None:
@@ -53,13 +58,17 @@ class Kernels:
         self._beside: list[Any] = []
         self._forwards: dict[nn.Module, Forward] = {}
         self.packed_bytes = 0
+        gated = {mlp: parts for mlp in model.modules() if (parts := _gated_parts(mlp))}
+        # Asked wherever the model is, for it marks the model.
+        fusible = {mlp: parts for mlp, parts in gated.items() if _is_gated(mlp, parts)}
+        self.differ = len(fusible) < len(gated)
         on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
         # Its numbers are those of "sdpa", so it stands in for that one only.
         self._attends = on_cpu and getattr(self._config, "_attn_implementation", None) == "sdpa"
         if on_cpu:
-            self._pack(model, room)
+            self._pack(model, room, fusible)
 
-    def _pack(self, model: nn.Module, room: int) -> None:
+    def _pack(self, model: nn.Module, room: int, fusible: dict[nn.Module, Parts]) -> None:
         weights = {m: w for m in model.modules() if (w := _linear_weight(m)) is not None}
         size = sum(weight.nbytes for weight in weights.values())
         if size > room:
@@ -68,8 +77,12 @@ class Kernels:
         packed = _pack_all(weights)
         self.packed_bytes = size if packed else 0
         self._forwards |= {m: layer.forward for m, layer in packed.items()}
-        mlps = {m: _fuse_mlp(m, packed) for m in model.modules()}
-        self._forwards |= {m: forward for m, forward in mlps.items() if forward is not None}
+        if packed:
+            self._forwards |= {m: _fuse_mlp(m, parts, packed) for m, parts in fusible.items()}
+
+    def drop(self) -> None:
+        """Replace no layer any more, for the model says something else with them."""
+        self._forwards, self.packed_bytes, self.differ = {}, 0, True
 
     @contextmanager
     def applied(self, read: Tensor | None = None) -> Iterator[None]:
@@ -110,6 +123,7 @@ def attend(
     value: Tensor,
     attention_mask: Tensor,
     scaling: float | None = None,
+    position_bias: Tensor | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
     """Grouped attention under an additive mask, as transformers calls it.
@@ -125,6 +139,7 @@ def attend(
         value: As the keys, of any width.
         attention_mask: (B, 1, T, S + T), added to the scores.
         scaling: Of the scores; None for 1 / sqrt(dim).
+        position_bias: (B or 1, heads, T, S + T), added as well.
 
     Returns:
         (B, T, heads, width of the values), and None where others give the attention weights.
@@ -134,7 +149,8 @@ def attend(
     grouped = query.reshape(n_rows, n_groups, -1, dim)  # (B, groups, heads / groups * T, dim)
     scores = grouped @ key.transpose(-1, -2)
     scores = scores.mul_(dim**-0.5 if scaling is None else scaling)
-    weights = scores.view(n_rows, n_heads, n_new, n_all).add_(attention_mask).softmax(-1)
+    scores = scores.view(n_rows, n_heads, n_new, n_all).add_(attention_mask)
+    weights = (scores if position_bias is None else scores.add_(position_bias)).softmax(-1)
     mixed = weights.view(n_rows, n_groups, -1, n_all) @ value
     return mixed.view(n_rows, n_heads, n_new, -1).transpose(1, 2).contiguous(), None
 
@@ -200,20 +216,52 @@ def _pack_all(weights: dict[nn.Module, Tensor]) -> dict[nn.Module, PackedLinear]
     return packed if right else {}
 
 
-def _fuse_mlp(mlp: nn.Module, packed: dict[nn.Module, PackedLinear]) -> Forward | None:
-    """A gated MLP of the Llama shape with the gate's SiLU computed inside its matrix product."""
+def _gated_parts(mlp: nn.Module) -> Parts | None:
+    """The layers of what looks like a gated MLP of the Llama shape: gate, up, down."""
     parts = [getattr(mlp, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
-    layers = [packed.get(part) for part in parts if isinstance(part, nn.Module)]
-    activation = getattr(mlp, "act_fn", None)
-    if len(layers) < 3 or None in layers or not isinstance(activation, nn.SiLU | SiLUActivation):
+    if "forward" in vars(mlp) or not isinstance(
+        getattr(mlp, "act_fn", None), nn.SiLU | SiLUActivation
+    ):
         return None
-    if "forward" in vars(mlp):
-        return None
-    gate, up, down = (layer for layer in layers if layer is not None)
-    ordinary: Forward = mlp.forward
+    found = [p for p in parts if isinstance(p, nn.Module) and _linear_weight(p) is not None]
+    return (found[0], found[1], found[2]) if len(found) == 3 else None
 
-    def forward(x: Tensor) -> Tensor:
-        return ordinary(x) if x.requires_grad else down(gate(x, "swish").mul_(up(x)))
+
+@torch.no_grad()
+def _is_gated(mlp: nn.Module, parts: Parts) -> bool:
+    """Whether an MLP gives down(silu(gate) * up) of small numbers and of large ones, and no more.
+
+    Some types have those parts and multiply, clamp or scale in between.
+    """
+    gate, up, down = (part.forward for part in parts)
+    weight = _linear_weight(parts[0])
+    assert weight is not None
+    few = torch.linspace(-1, 1, 3 * weight.shape[1], device=weight.device).view(1, 3, -1)
+    trial = (few * torch.tensor(SCALES, device=weight.device)[:, None]).to(weight.dtype)
+    try:
+        outs = mlp.forward(trial), down(F.silu(gate(trial)) * up(trial))
+        # What overflows in float16 does so in both.
+        found, expected = (out.float().nan_to_num(0, 0, 0) for out in outs)
+        differences = (found - expected).norm(dim=-1)
+    except Exception as error:  # of a forward that is not ours, so any
+        if out_of_memory(error):
+            raise
+        return False
+    tolerance = max(1e-5, torch.finfo(weight.dtype).eps)
+    return bool((differences <= tolerance * expected.norm(dim=-1)).all())
+
+
+def _fuse_mlp(mlp: nn.Module, parts: Parts, packed: dict[nn.Module, PackedLinear]) -> Forward:
+    """A gated MLP with the gate's SiLU computed inside its matrix product."""
+    gate, up, down = (packed[part] for part in parts)
+    ordinary: Forward = mlp.forward
+    skipped = [*parts, cast(nn.Module, mlp.act_fn)]
+
+    def forward(x: Tensor) -> Any:
+        # A hook wants to be called, also one that came after this.
+        if x.requires_grad or any(m._forward_hooks or m._forward_pre_hooks for m in skipped):
+            return ordinary(x)
+        return down(gate(x, "swish").mul_(up(x)))
 
     return forward
 
