@@ -243,12 +243,12 @@ def _is_gated(mlp: nn.Module, parts: Parts) -> bool:
         # What overflows in float16 does so in both.
         found, expected = (out.float().nan_to_num(0, 0, 0) for out in outs)
         differences = (found - expected).norm(dim=-1)
+        tolerance = max(1e-5, torch.finfo(weight.dtype).eps)
+        return bool((differences <= tolerance * expected.norm(dim=-1)).all())
     except Exception as error:  # of a forward that is not ours, so any
         if out_of_memory(error):
             raise
         return False
-    tolerance = max(1e-5, torch.finfo(weight.dtype).eps)
-    return bool((differences <= tolerance * expected.norm(dim=-1)).all())
 
 
 def _fuse_mlp(mlp: nn.Module, parts: Parts, packed: dict[nn.Module, PackedLinear]) -> Forward:
