@@ -224,8 +224,9 @@ class TestInContext:
 
     def test_a_generation_without_references_has_none(self) -> None:
         blank = tuple(replace(one, label="") for one in writing().splits.train)
-        task = writing(splits=replace(writing().splits, train=blank))
+        task = writing(splits=replace(writing().splits, train=blank), reward="regex:c")
         assert IN_CONTEXT not in plans(task)
+        assert IN_CONTEXT in plans(writing(reward="regex:c"))
 
 
 class TestScores:
