@@ -111,7 +111,7 @@ def _check_steps(learner: BaseAlgorithm) -> None:
     actions = getattr(learner, "n_steps", 0) * learner.n_envs
     sampled = getattr(learner, "sub_sampling_factor", 0)  # of TRPO, whose policy takes one step
     batch = getattr(learner, "batch_size", None) or actions
-    if (-(-actions // sampled) if sampled else actions % batch or batch) == 1:
+    if actions and (-(-actions // sampled) if sampled else actions % batch or batch) == 1:
         raise ValueError(
             f"{type(learner).__name__} normalises advantages, and of a rollout of {actions} "
             "actions a step has 1, which has no deviation; set normalize_advantage to false, or "

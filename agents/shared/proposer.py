@@ -50,6 +50,7 @@ class Proposer:
     idle: int = 0
     _told: dict[TextPrompt, dict[int, str]] = field(default_factory=dict)
     _tells: bool = True
+    _says: bool = True
 
     def __str__(self) -> str:
         """What became of its proposals, for a message."""
@@ -117,7 +118,11 @@ class Proposer:
         answers = self._answers(prompt, places)
         unknown = [""] * len(examples)
         outputs = None if answers is None else (tuple(answers),)
-        (said,) = task.feedback(self.objective.lm, [prompt], examples, outputs) or (unknown,)
+        found = None
+        if self._says:
+            found = task.feedback(self.objective.lm, [prompt], examples, outputs)
+            self._says = found is not None  # a person's function is not called for nothing
+        (said,) = found or (unknown,)
         given = unknown if answers is None else [answer or NOTHING for answer in answers]
         return [self._shown(*one) for one in zip(examples, given, said, strict=True)]
 

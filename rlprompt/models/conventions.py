@@ -170,9 +170,11 @@ def attend_as_alone(
         width: Tokens of the longest text of a pass.
     """
     if limits:
-        _block_sparse(model, kind).set_attention_type(
-            "original_full" if width <= limits[0] else "block_sparse"
-        )
+        wanted = "original_full" if width <= limits[0] else "block_sparse"
+        # It makes layers and gives them its weights: without numbers, none are drawn from torch's
+        # generator, whose other draws do not depend on what was scored.
+        with torch.device("meta"):
+            _block_sparse(model, kind).set_attention_type(wanted)
 
 
 def decoder_start(model: PreTrainedModel, name: str) -> tuple[int, ...]:

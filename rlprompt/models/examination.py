@@ -153,12 +153,12 @@ def some_ids(model: Any, count: int = 12) -> Tensor:
 
 
 @torch.no_grad()
-def outputs(model: Any, ids: Tensor) -> Tensor:
+def outputs(model: Any, ids: Tensor, **options: bool) -> Tensor:
     """What a model of any kind makes of ids (1, T): logits, or hidden states where it has none.
 
     An encoder-decoder is fed them at both ends.
     """
-    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    given: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **options}
     if model.config.is_encoder_decoder:
         given["decoder_input_ids"] = ids
     made = torch.nn.Module.eval(model)(**given)

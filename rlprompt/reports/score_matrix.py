@@ -24,6 +24,8 @@ from rlprompt.types import Floats
 
 Entry = TypeVar("Entry")
 
+# What a mean of scores may be beyond their range.
+ROUNDING = 1e-9
 # What the best of several hand-written prompts is called.
 BEST_HAND = f"best {HAND}"
 
@@ -140,7 +142,8 @@ class ScoreMatrix:
             return False
         # Of what there is: runs may be missing or failed, all of them too.
         every = [np.ravel(self.scores(name, self.tested)) for name in self.methods]
-        return not any(((one < scale[0]) | (one > scale[1])).any() for one in every)
+        low, high = scale[0] - ROUNDING, scale[1] + ROUNDING
+        return not any(((one < low) | (one > high)).any() for one in every)
 
     def summary(self, task: TaskEntry, scores: Floats) -> MeanInterval | None:
         """Mean and interval of (splits, runs) of the metric; None where all are NaN."""

@@ -19,6 +19,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -265,6 +266,7 @@ class Store:
                     continue
                 if owner:
                     logger.warning("continuing %s, since its worker %s has stopped", name, owner)
+                    _change(connection, WORKERS, partial(_without, owner))
                 connection.execute(
                     "UPDATE runs SET owner = ?, beat = beat + 1 WHERE id = ?", (worker, run)
                 )
@@ -315,17 +317,11 @@ class Store:
     def note_environment(self, environment: Mapping[str, Any]) -> None:
         """Keep what a process runs on, JSON values, unless all but its `started` is there."""
 
-        def steps(connection: sqlite3.Connection) -> None:
-            sql = "SELECT content FROM documents WHERE name = ?"
-            there = connection.execute(sql, (ENVIRONMENTS,)).fetchone()
-            seen = json.loads(there[0]) if there else []
-            if not any({**environment, "started": one["started"]} == one for one in seen):
-                connection.execute(
-                    "INSERT OR REPLACE INTO documents VALUES (?, ?)",
-                    (ENVIRONMENTS, json.dumps([*seen, environment])),
-                )
+        def noted(seen: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            known = any({**environment, "started": one["started"]} == one for one in seen)
+            return seen if known else [*seen, dict(environment)]
 
-        self._database.write(steps)
+        self._database.write(lambda connection: _change(connection, ENVIRONMENTS, noted))
 
     @property
     def workers(self) -> list[str]:
@@ -334,15 +330,7 @@ class Store:
 
     def change_workers(self, change: Callable[[list[str]], list[str]]) -> None:
         """Keep who works on the study, given those who did until now."""
-
-        def steps(connection: sqlite3.Connection) -> None:
-            sql = "SELECT content FROM documents WHERE name = ?"
-            there = connection.execute(sql, (WORKERS,)).fetchone()
-            now = change(json.loads(there[0]) if there else [])
-            sql = "INSERT OR REPLACE INTO documents VALUES (?, ?)"
-            connection.execute(sql, (WORKERS, json.dumps(now)))
-
-        self._database.write(steps)
+        self._database.write(lambda connection: _change(connection, WORKERS, change))
 
     def finish(self, name: str, worker: str, result: Result) -> None:
         """Keep the result of a run, which nobody has to do again."""
@@ -395,6 +383,18 @@ class Store:
                     texts(outputs),
                     cost,
                 )
+
+
+def _change(connection: sqlite3.Connection, name: str, change: Callable[[Any], Any]) -> None:
+    """Keep something else under a name, given what there is, or an empty list."""
+    sql = "SELECT content FROM documents WHERE name = ?"
+    there = connection.execute(sql, (name,)).fetchone()
+    now = json.dumps(change(json.loads(there[0]) if there else []))
+    connection.execute("INSERT OR REPLACE INTO documents VALUES (?, ?)", (name, now))
+
+
+def _without(worker: str, workers: list[str]) -> list[str]:
+    return [one for one in workers if one != worker]
 
 
 def as_json(value: Any) -> Any:

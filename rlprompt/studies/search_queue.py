@@ -61,14 +61,15 @@ class SearchQueue:
         self.store = self._stack.enter_context(Store(folder / FILE))
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
+            # First, so that whoever watches never sees searches without somebody at them.
+            self._heartbeat = self._stack.enter_context(Heartbeat(folder / FILE))
+            self._stack.enter_context(self._at_work())
             self.store.plan(config, {name: one.spec for name, one in searches.items()})
             for one in searches.values():
                 if isinstance(one.lm, ServedLM):
                     one.lm.keep_answers(self.store.requests)
                     self._stack.callback(one.lm.let_go)
             self._shared = self._stack.enter_context(Cache(cache)) if cache else None
-            self._heartbeat = self._stack.enter_context(Heartbeat(folder / FILE))
-            self._stack.enter_context(self._at_work())
             undo.pop_all()
 
     def __enter__(self) -> SearchQueue:

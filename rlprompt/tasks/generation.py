@@ -75,8 +75,7 @@ class GenerationTask(TemplateTask):
 
     Raises:
         ValueError: A setting is out of its range, the template has a `{mask}`, there is no such
-            metric, or no example has the reference that a metric needs, or some example lacks the
-            one that `log_likelihood` needs.
+            metric, or an example lacks the reference that a metric or `log_likelihood` needs.
 
     >>> from rlprompt.check.toy import toy_lm
     >>> from rlprompt.data.load import load_splits
@@ -260,7 +259,8 @@ class GenerationTask(TemplateTask):
         weights = [weight for _, weight in self._metrics]
         most = sum(weight for weight in weights if weight > 0)
         lost = self.length_penalty * self.max_new_tokens
-        return (sum(weights) - most - lost, most) if weights else None
+        # Rounded, so that weights of 0.6, 0.3 and 0.1 come to 1.
+        return (round(sum(weights) - most - lost, 9), round(most, 9)) if weights else None
 
     @property
     def _all_metrics(self) -> list[AnswerMetric]:

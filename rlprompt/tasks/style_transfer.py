@@ -172,7 +172,7 @@ class StyleTransferTask(TemplateTask):
         template: TemplateText = TEMPLATE.text,
         style_template: str = STYLE_TEMPLATE,
         max_new_tokens: int = DECODING.max_new_tokens,
-        stop: str | Sequence[str] = DECODING.stop,
+        stop: Sequence[str] = DECODING.stop,
         hand_prompt: str = "Rewrite the sentence so that it is {target}.",
         name: str = "",
         **draw: Unpack[DrawSettings],

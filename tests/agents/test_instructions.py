@@ -191,6 +191,20 @@ def test_what_a_function_says_of_a_prompts_text_is_shown() -> None:
     assert asking.objective.ledger.used == 0
 
 
+def test_a_function_that_says_nothing_is_asked_once() -> None:
+    asked = list[str]()
+
+    def silent(prompt_text: str, examples: Sequence[Example]) -> Any:
+        asked.append(prompt_text)
+        return [0.0] * len(examples)
+
+    asking = proposer(FunctionTask("silent", splits(("", "")), reward(silent)))
+    for text in ("Say", "Tell", "Ask"):
+        (shown,) = asking.failures(TextPrompt(text), np.array([0.0, 1.0]), 1)
+        assert shown == Shown("train 0", "", "", "")
+    assert asked == ["Say"]
+
+
 def test_a_class_is_shown_by_its_word() -> None:
     words = {"positive": "good", "negative": "bad"}
     task = ClassificationTask("two", splits(tuple(words)), Template("{text} {prompt}"), words)

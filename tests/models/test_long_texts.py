@@ -70,6 +70,12 @@ class TestSparseAttention:
         tokenizer = tiny_tokenizer("bert" if kind == "masked" else "bart")
         return FrozenLM(model, tokenizer, model_type), fresh, queries
 
+    def test_scoring_draws_no_numbers(self, model_type: str, kind: ModelKind) -> None:
+        lm, _, queries = self.lm(model_type, kind)
+        before = torch.get_rng_state()
+        lm.score([PROMPT], queries)
+        assert torch.equal(torch.get_rng_state(), before)
+
     def test_a_score_is_that_of_the_text_alone(self, model_type: str, kind: ModelKind) -> None:
         lm, fresh, queries = self.lm(model_type, kind)
         table = lm.embeddings()

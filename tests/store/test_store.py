@@ -297,6 +297,15 @@ def test_more_seeds_do_not_hide_what_else_has_changed(path: Path) -> None:
             store.plan({"seeds": [0, 1]}, {"a": {"task": "y"}, "b": {"task": "y"}})
 
 
+def test_whose_run_is_taken_over_works_no_more(path: Path) -> None:
+    with Store(path) as store:
+        store.plan({}, {"a": {}})
+        store.change_workers(lambda _: ["elsewhere", "second"])
+        store.claim("elsewhere", dead=nobody_dies)
+        assert store.claim("second", dead=everybody_dies) == "a"
+        assert store.workers == ["second"]
+
+
 def test_a_run_is_claimed_once_and_taken_over_from_the_dead(path: Path) -> None:
     task = HiddenWords()
     with Store(path) as store:
