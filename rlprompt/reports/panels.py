@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlprompt._utils.text import listed
+from rlprompt._utils.text import listed, listed_briefly
 from rlprompt.reports.curves import Plot
 from rlprompt.reports.score_matrix import ScoreMatrix, generator, known_mean
 from rlprompt.reports.study_data import RunData
@@ -20,6 +20,7 @@ from rlprompt.reports.tables import NONE, Table, count, number
 from rlprompt.search.result import MARKS, Result
 from rlprompt.statistics.summaries import Band, curve_band
 from rlprompt.statistics.trends import Correlation, Outlook, outlook, rank_correlation
+from rlprompt.statistics.verdict import MOST_NAMED
 from rlprompt.store.summary import TaskEntry
 from rlprompt.types import Floats
 
@@ -288,7 +289,9 @@ def more_rows(matrix: ScoreMatrix, task: TaskEntry) -> Panel:
             "all that the curve has gained, and not where its first half mispredicts the second.",
         ),
     )
-    answers = "; ".join(f"{listed(names)} {promise}" for promise, names in said.items())
+    answers = "; ".join(
+        f"{listed_briefly(names, MOST_NAMED)} {promise}" for promise, names in said.items()
+    )
     answer = "No search was scored on dev as it went, so nothing can be said."
     if answers:
         more = (

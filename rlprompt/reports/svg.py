@@ -19,11 +19,12 @@ from rlprompt._utils.text import visible
 from rlprompt.statistics.summaries import Band
 from rlprompt.types import Floats
 
-# Of a plot, in units of its view box; the page scales it to 0.8 to 1.3 pixels a unit.
+# Of a plot, in units of its view box, which the page scales to 0.8 to 1.3 pixels; one with long
+# names is wider, and one with many is higher.
 WIDTH, HEIGHT = 420.0, 268.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 104.0, 12.0, 40.0
-# Least distance between two labels at the right edge, and the room for one, in characters.
-LABEL_GAP, LABEL_LENGTH = 14.0, 14
+# Least distance between two labels, the width of a character, and the longest label in characters.
+LABEL_GAP, CHARACTER, LABEL_LENGTH = 14.0, 7.0, 28
 # Colours and dash patterns in the style sheet; the ninth method has the first colour again.
 N_STYLES = 8
 # Places across a plot that can be told apart on a screen of twice the usual density.
@@ -88,18 +89,35 @@ class Points:
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where values lie on a plot."""
+    """Where values lie on a plot, with names beside its right edge."""
 
     x: tuple[float, float]
     y: tuple[float, float]
+    names: tuple[str, ...]
+
+    @property
+    def right(self) -> float:
+        return WIDTH - RIGHT
+
+    @property
+    def width(self) -> float:
+        return self.right + max(RIGHT, 30 + _room(self.names))
+
+    @property
+    def height(self) -> float:
+        return max(HEIGHT, TOP + 8 + (LABEL_GAP + 2) * len(self.names))
+
+    @property
+    def bottom(self) -> float:
+        return self.height - BOTTOM
 
     def across(self, values: Floats | float) -> Floats:
         low, high = self.x
-        return LEFT + (np.asarray(values) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (np.asarray(values) - low) / (high - low) * (self.right - LEFT)
 
     def up(self, values: Floats | float) -> Floats:
         low, high = self.y
-        return HEIGHT - BOTTOM - (np.asarray(values) - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        return self.bottom - (np.asarray(values) - low) / (high - low) * (self.bottom - TOP)
 
 
 def line_plot(
@@ -132,11 +150,13 @@ def line_plot(
         until: Where a vertical line parts what was seen from what is fitted.
     """
     end = max((float(line.band.at[-1]) for line in lines), default=x_start)
-    frame = _Frame((x_start, end if end > x_start else x_start + max(1.0, abs(x_start))), y_range)
-    svg = _begin(name, title, description, HEIGHT)
+    x_range = x_start, end if end > x_start else x_start + max(1.0, abs(x_start))
+    names = (*(line.name for line in lines), *(name for name, _ in levels))
+    frame = _Frame(x_range, y_range, names)
+    svg = _begin(name, title, description, frame.width, frame.height)
     clip = SubElement(SubElement(svg, "clipPath", id=f"{name}-clip"), "rect")
     clip.attrib.update(
-        _numbers(x=LEFT, y=TOP - 2, width=WIDTH - LEFT - RIGHT, height=HEIGHT - TOP - BOTTOM + 4)
+        _numbers(x=LEFT, y=TOP - 2, width=frame.right - LEFT, height=frame.bottom - TOP + 4)
     )
     _axes(svg, frame, x_label, y_label)
     inside = SubElement(svg, "g", {"clip-path": f"url(#{name}-clip)"})
@@ -144,18 +164,18 @@ def line_plot(
         _band(inside, frame, line)
     for _, height in levels:
         y = float(frame.up(height))
-        place = _numbers(x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y)
+        place = _numbers(x1=LEFT, x2=frame.right, y1=y, y2=y)
         SubElement(inside, "line", {"class": "level", **place})
     if until is not None:
         x = float(frame.across(until))
-        place = _numbers(x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM)
+        place = _numbers(x1=x, x2=x, y1=TOP, y2=frame.bottom)
         SubElement(inside, "line", {"class": "level", **place})
     for line in lines:
         for heights in line.each:
             _curve(inside, frame, line, heights, "run")
         _curve(inside, frame, line, line.band.value, "curve")
     if legend:
-        _legend(svg, lines)
+        _legend(svg, frame, lines)
     else:
         _end_labels(svg, frame, lines, levels)
     return _text(svg)
@@ -172,8 +192,9 @@ def scatter_plot(
 ) -> str:
     """One score against another, a mark a prompt, with the names of methods beside."""
     places = np.concatenate([part for one in points for part in (one.hollow, one.filled)])
-    frame = _Frame(value_range(places[:, 0].tolist()), value_range(places[:, 1].tolist()))
-    svg = _begin(name, title, description, HEIGHT)
+    ranges = (value_range(places[:, axis].tolist()) for axis in (0, 1))
+    frame = _Frame(*ranges, tuple(one.name for one in points))
+    svg = _begin(name, title, description, frame.width, frame.height)
     _axes(svg, frame, x_label, y_label)
     for i, one in enumerate(points):
         look = "control" if one.style is None else f"s{one.style % N_STYLES}"
@@ -181,18 +202,19 @@ def scatter_plot(
         for mark, part in (("ring", one.hollow), ("dot", one.filled)):
             for x, y in zip(frame.across(part[:, 0]), frame.up(part[:, 1]), strict=True):
                 SubElement(group, "circle", {"class": mark, **_numbers(cx=x, cy=y, r=3)})
-        edge, y = WIDTH - RIGHT + 8, TOP + 8 + i * (LABEL_GAP + 2)
+        edge, y = frame.right + 8, TOP + 8 + i * (LABEL_GAP + 2)
         SubElement(group, "circle", {"class": "dot", **_numbers(cx=edge + 6, cy=y, r=3)})
-        _label(group, _short(one.name, LABEL_LENGTH), edge + 14, y + 4, "start", "label")
+        _name(group, one.name, edge + 14, y + 4, "start")
     return _text(svg)
 
 
 def dot_plot(name: str, title: str, description: str, rows: Sequence[Dots], *, x_label: str) -> str:
     """A row each method: its runs as dots, its mean as a bar, its interval as a line."""
     height = TOP + BOTTOM + ROW_HEIGHT * len(rows)
-    svg = _begin(name, title, description, height)
     low, high = _dot_range(rows)
-    left, right = 130.0, WIDTH - 14
+    left = 20 + _room([row.name for row in rows])
+    right = left + WIDTH - LEFT - RIGHT
+    svg = _begin(name, title, description, right + 14, height)
 
     def across(value: float) -> float:
         return left + (value - low) / (high - low) * (right - left)
@@ -207,7 +229,7 @@ def dot_plot(name: str, title: str, description: str, rows: Sequence[Dots], *, x
         y = TOP + ROW_HEIGHT * (i + 0.5)
         look = "control" if row.style is None else f"s{row.style % N_STYLES}"
         group = SubElement(svg, "g", {"class": f"row {look}"})
-        _label(group, _short(row.name, 18), left - 10, y + 4, "end", "label")
+        _name(group, row.name, left - 10, y + 4, "end")
         if row.low is not None and row.high is not None:
             ends = _numbers(
                 x1=across(max(row.low, low)), x2=across(min(row.high, high)), y1=y, y2=y
@@ -282,12 +304,12 @@ def _top(group: Sequence[float], gap: float) -> float:
     return sum(group) / len(group) + gap * (len(group) - 1) / 2
 
 
-def _begin(name: str, title: str, description: str, height: float) -> Element:
+def _begin(name: str, title: str, description: str, width: float, height: float) -> Element:
     svg = Element(
         "svg",
         {
             "class": "plot",
-            "viewBox": f"0 0 {WIDTH:g} {height:g}",
+            "viewBox": f"0 0 {width:g} {height:g}",
             "role": "img",
             "aria-labelledby": f"{name}-title {name}-desc",
         },
@@ -298,7 +320,7 @@ def _begin(name: str, title: str, description: str, height: float) -> Element:
 
 
 def _axes(svg: Element, frame: _Frame, x_label: str, y_label: str) -> None:
-    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    bottom, right = frame.bottom, frame.right
     for tick, text in _ticks(*frame.y):
         y = float(frame.up(tick))
         SubElement(svg, "line", {"class": "grid", **_numbers(x1=LEFT, x2=right, y1=y, y2=y)})
@@ -309,7 +331,7 @@ def _axes(svg: Element, frame: _Frame, x_label: str, y_label: str) -> None:
         _label(svg, text, x, bottom + 16, "middle")
     edge = _numbers(x1=LEFT, x2=right, y1=bottom, y2=bottom)
     SubElement(svg, "line", {"class": "axis-line", **edge})
-    _label(svg, x_label, (LEFT + right) / 2, HEIGHT - 6, "middle", "axis")
+    _label(svg, x_label, (LEFT + right) / 2, frame.height - 6, "middle", "axis")
     _label(svg, y_label, LEFT + 4, TOP + 2, "start", "axis")
 
 
@@ -381,39 +403,59 @@ def _end_labels(
             wanted.append((height, end, line.name, f"s{line.style % N_STYLES}"))
     for name, height in levels:
         if low <= height <= high:
-            wanted.append((float(frame.up(height)), WIDTH - RIGHT, name, "control"))
+            wanted.append((float(frame.up(height)), frame.right, name, "control"))
     wanted.sort()
     places = spread([height for height, *_ in wanted], LABEL_GAP)
     # The whole column is moved inside where it would hang out at the bottom or the top.
-    shift = min(0.0, HEIGHT - 6 - places[-1]) if places else 0.0
+    shift = min(0.0, frame.height - 6 - places[-1]) if places else 0.0
     shift = max(shift, TOP - 2 - places[0]) if places and places[0] + shift < TOP - 2 else shift
     for place, (height, end, name, look) in zip(places, wanted, strict=True):
         place += shift
-        edge = WIDTH - RIGHT
+        edge = frame.right
         path = f"M{end:.1f} {height:.1f}H{edge:.1f}L{edge + 10:.1f} {place:.1f}"
         SubElement(svg, "path", {"class": f"leader {look}", "d": path})
-        _label(svg, _short(name, LABEL_LENGTH), edge + 13, place + 4, "start", f"label {look}")
+        _name(svg, name, edge + 13, place + 4, "start", f"label {look}")
 
 
-def _legend(svg: Element, lines: Sequence[Line]) -> None:
+def _legend(svg: Element, frame: _Frame, lines: Sequence[Line]) -> None:
     """Names beside the right edge, each behind a piece of its line."""
-    edge = WIDTH - RIGHT + 8
+    edge = frame.right + 8
     for i, line in enumerate(lines):
         y = TOP + 8 + i * (LABEL_GAP + 2)
         style = f"curve s{line.style % N_STYLES}"
         SubElement(svg, "path", {"class": style, "d": f"M{edge:g} {y:g}h18"})
-        _label(svg, _short(line.name, LABEL_LENGTH - 2), edge + 22, y + 4, "start", "label")
+        _name(svg, line.name, edge + 22, y + 4, "start")
 
 
 def _label(
     parent: Element, text: str, x: float, y: float, anchor: str, look: str = "tick-label"
-) -> None:
+) -> Element:
     label = SubElement(parent, "text", {"class": look, "text-anchor": anchor, **_numbers(x=x, y=y)})
     label.text = visible(text)
+    return label
 
 
-def _short(name: str, most: int) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+def _name(parent: Element, name: str, x: float, y: float, anchor: str, look: str = "label") -> None:
+    """A name, of a long one the beginning and the end, which tell methods by their settings."""
+    short = _short(name)
+    label = _label(parent, short, x, y, anchor, look)
+    if short != name:
+        SubElement(label, "title").text = visible(name)
+
+
+def _short(name: str) -> str:
+    """A name as a plot has room for it.
+
+    >>> _short("cma-es dimension=null population=null alpha=0.3")
+    'cma-es dimensi…ull alpha=0.3'
+    """
+    half = LABEL_LENGTH // 2
+    return name if len(name) <= LABEL_LENGTH else f"{name[:half]}…{name[1 - half :]}"
+
+
+def _room(names: Sequence[str]) -> float:
+    """Width of the longest of them as they are written."""
+    return CHARACTER * max((len(_short(name)) for name in names), default=0)
 
 
 def _numbers(**values: float) -> dict[str, str]:

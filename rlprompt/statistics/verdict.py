@@ -13,7 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
-from rlprompt._utils.text import counted, listed
+from rlprompt._utils.text import counted, listed, listed_briefly
 from rlprompt.statistics.nested import is_nested, over_splits, present
 from rlprompt.statistics.paired import Difference
 from rlprompt.statistics.pairwise import Pair, compare_all, highest, pairs_of
@@ -240,7 +240,8 @@ def _open(study: _Study, leader: str, mean: str, lead: Sequence[Pair]) -> str:
     below = [pair.second for pair in lead if pair.settled and pair.difference.mean > 0]
     equals = [name for name in study.searches if name not in (leader, *below)]
     unsettled = [pair for pair in lead if pair.second in equals]
-    rest = listed(equals) if len(equals) <= MOST_NAMED else f"{len(equals)} of the other searches"
+    many = f"{len(equals)} of the other searches" if below else "any other search"
+    rest = listed(equals) if len(equals) <= MOST_NAMED else many
     text = (
         f"No winner at {study.rows}: {leader} comes out highest, with a mean {study.metric} of "
         f"{mean}, but cannot be told apart at this budget from {rest}"
@@ -270,9 +271,9 @@ def _beaten(nobody: str, pairs: Sequence[Pair]) -> Iterator[str]:
     text = f"{listed(above)} {_are(above)}" if above else f"{nobody} is"
     text += f" shown to beat {reference}"
     if above and unsettled:
-        text += f"; {listed(unsettled)} {_are(unsettled)} not"
+        text += f"; {listed_briefly(unsettled, MOST_NAMED)} {_are(unsettled)} not"
     if below:
-        text += f"; {listed(below)} {_are(below)} shown to be below it"
+        text += f"; {listed_briefly(below, MOST_NAMED)} {_are(below)} shown to be below it"
     yield text + "."
 
 

@@ -68,6 +68,32 @@ def test_names_are_at_the_ends_and_never_on_each_other() -> None:
     assert min(np.diff(heights)) >= 13.9
 
 
+@pytest.mark.parametrize("legend", [False, True])
+def test_a_plot_has_room_for_the_names_of_many_methods(legend: bool) -> None:
+    names = [f"cma-es dimension=null population=null alpha=0.{i:02}" for i in range(40)]
+    lines = [Line(name, i, band([0, 100], [0.1, 0.5])) for i, name in enumerate(names)]
+    svg = drawn(*lines, legend=legend)
+    width, height = map(float, str(svg.get("viewBox")).split()[2:])
+    labels = [one for one in svg.iter("text") if str(one.get("class")).startswith("label s")]
+    if legend:
+        labels = [one for one in svg.iter("text") if one.get("class") == "label"]
+    assert len({one.text for one in labels}) == 40
+    assert {one.findtext("title") for one in labels} == set(names)
+    heights = sorted(float(str(one.get("y"))) for one in labels)
+    assert heights[0] > 0
+    assert heights[-1] < height
+    assert min(np.diff(heights)) >= 13.9
+    assert all(float(str(one.get("x"))) + 7 * len(str(one.text)) <= width for one in labels)
+
+
+def test_rows_have_room_for_long_names() -> None:
+    rows = [Dots("ppo-edit start=hand edits=8 clip=0.2", 0, (0.5,), 0.5, None, None)]
+    svg = ElementTree.fromstring(dot_plot("d", "t", "w", rows, x_label="test"))
+    (label,) = (one for one in svg.iter("text") if one.get("class") == "label")
+    assert label.text == "ppo-edit start…ts=8 clip=0.2"
+    assert float(str(label.get("x"))) >= 7 * 28
+
+
 def test_text_stays_text() -> None:
     svg = drawn(Line("</svg><script>\u202e", 0, band([0, 100], [0.1, 0.5])))
     assert not list(svg.iter("script"))
