@@ -308,7 +308,7 @@ def _begin(name: str, title: str, description: str, width: float, height: float)
     svg = Element(
         "svg",
         {
-            "class": "plot",
+            "class": "plot wide" if width > WIDTH else "plot",
             "viewBox": f"0 0 {width:g} {height:g}",
             "role": "img",
             "aria-labelledby": f"{name}-title {name}-desc",
