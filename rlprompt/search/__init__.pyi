@@ -1,4 +1,5 @@
 from .allocation import Criterion as Criterion
+from .allocation import PaidOnce as PaidOnce
 from .allocation import halve as halve
 from .allocation import halving_cost as halving_cost
 from .allocation import halving_size as halving_size
@@ -36,6 +37,7 @@ __all__ = [
     "Ledger",
     "Objective",
     "Optimiser",
+    "PaidOnce",
     "PrefixSpace",
     "Proposals",
     "Result",

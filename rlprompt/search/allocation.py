@@ -1,15 +1,18 @@
 """Where rows go: to the prompts that may yet win, on blocks of examples that are common to all.
 
 Methods call `halve` for a pool of which the best few are wanted, `race` for challengers of one
-prompt that is known, `score_new` where prompts come up again. Blocks are cut from
-`Objective.order`, so rivals are compared on the same examples, all classes in each. Prompts that
-come through were scored on all train examples and stand in the ledger; those that drop out do not.
+prompt that is known, `score_new` where prompts come up again, all of them through `PaidOnce` where
+a prompt may come up on the same block again. Blocks are cut from `Objective.order`, so rivals are
+compared on the same examples, all classes in each. Prompts that come through were scored on all
+train examples and stand in the ledger; those that drop out do not.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -66,6 +69,45 @@ class Rewarding(Protocol):
     ) -> Evaluation:
         """See `Objective.evaluate`."""
         ...
+
+
+class PaidOnce:
+    """A view of an objective that pays for a prompt on a block of examples once.
+
+    Where examples are scored together, a prompt that was scored on all of them says nothing about a
+    block, and what races it is scored on the same blocks, race after race: it need not be.
+
+    >>> from rlprompt import Budget, Objective
+    >>> from rlprompt.check.toy import ToyTask
+    >>> objective = Objective(ToyTask(n_examples=8), None, Budget(1000))
+    >>> view, prompt = PaidOnce(objective), TokenPrompt((1,))
+    >>> view.evaluate([prompt], [0, 1]).rewards == view.evaluate([prompt], [0, 1]).rewards
+    array([ True])
+    >>> objective.ledger.used
+    2
+
+    Args:
+        objective: Where it is paid.
+    """
+
+    def __init__(self, objective: Rewarding) -> None:
+        self._objective = objective
+        self.task, self.n_examples = objective.task, objective.n_examples
+        self.order, self.cost = objective.order, objective.cost
+        self._known: dict[tuple[tuple[int, ...] | None, Prompt], Floats] = {}
+
+    def evaluate(
+        self, prompts: Sequence[Prompt], examples: Sequence[int] | None = None
+    ) -> Evaluation:
+        """See `Objective.evaluate`; `BudgetExhausted` carries new prompts alone."""
+        places = None if examples is None else tuple(examples)
+        known, asked = self._known, [(places, prompt) for prompt in prompts]
+        if new := [one for one in dict.fromkeys(asked) if one not in known]:
+            found = self._objective.evaluate([prompt for _, prompt in new], examples)
+            known |= zip(new, found.per_example, strict=True)
+        size = self.n_examples if places is None else len(places)
+        rewards = np.array([known[one] for one in asked]).reshape(len(asked), size)
+        return Evaluation(tuple(prompts), rewards, examples=places)
 
 
 def score_new(
@@ -164,8 +206,7 @@ def halving_cost(objective: Rewarding, n_prompts: int, *, stages: Sequence[float
     """
     rows = 0
     for alive, start, end in _stages(objective, n_prompts, stages):
-        anew = end == objective.n_examples and objective.task.scored_together
-        rows += alive * objective.cost(examples=end if anew else end - start)
+        rows += alive * _rows(objective, start, end)
     return rows
 
 
@@ -185,10 +226,10 @@ def halving_size(objective: Rewarding, rows: float, *, stages: Sequence[float] =
     Raises:
         ValueError: The stages are no rising shares that end with 1.
     """
-    size = 1
-    while halving_cost(objective, size + 1, stages=stages) <= rows:
-        size += 1
-    return size
+    # A prompt takes a row or more, and more prompts take more rows.
+    sizes = range(1, int(rows) + 1)
+    covered = bisect_right(sizes, rows, key=lambda n: halving_cost(objective, n, stages=stages))
+    return max(1, covered)
 
 
 def doubling(share: float) -> tuple[float, ...]:
@@ -209,6 +250,7 @@ def race(
     incumbent: Evaluation,
     challengers: Sequence[Prompt],
     *,
+    rows: int | None = None,
     criterion: Criterion = as_earned,
 ) -> Evaluation:
     """Score challengers until they are clearly worse than a prompt that is known.
@@ -231,6 +273,9 @@ def race(
             incumbent is significant at `FALSE_DROP`, one-sided, which holds for each look at each
             of them and is not divided by their number. On two examples or more that the criterion
             masks of neither.
+        rows: Rows that the race may take. So many challengers take part, the first, as these see
+            through to the end whoever stays; where they see none through, those that they cover on
+            all examples are scored there at once. None for all challengers.
         criterion: What they are compared by, the incumbent and all challengers together.
 
     Returns:
@@ -245,10 +290,16 @@ def race(
         raise ValueError("the incumbent of a race is a prompt that was scored on all examples")
     add_up, first = not objective.task.scored_together, list(incumbent.prompts[:1])
     pool = list(dict.fromkeys(challengers))
-    known, rival = np.zeros((len(pool), 0)), np.zeros((1, 0))
-    places = objective.order
-    start = 0
-    for end in _ends(objective.n_examples, STAGES):
+    places, ends = objective.order, _ends(objective, STAGES)
+    if rows is not None:
+        *blocks, last = (_rows(objective, *stage) for stage in pairwise([0, *ends]))
+        own = 0 if add_up else sum(blocks)
+        seen_through = max(0, rows - own) // (sum(blocks) + last)
+        if not seen_through:
+            ends, seen_through = ends[-1:], rows // objective.cost()
+        pool = pool[:seen_through]
+    known, rival, start = np.zeros((len(pool), 0)), np.zeros((1, 0)), 0
+    for end in ends:
         if not pool:
             break
         block = places[start:end]
@@ -300,7 +351,7 @@ def _stages(
 ) -> Iterator[tuple[int, int, int]]:
     """Of each stage: how many prompts are in it, examples known before it, and after it."""
     n_examples, alive, seen = objective.n_examples, n_prompts, 0
-    for stop in _ends(n_examples, stages):
+    for stop in _ends(objective, stages):
         if not alive:
             return
         end = n_examples if alive <= LEAST else stop
@@ -311,14 +362,31 @@ def _stages(
         alive, seen = max(LEAST, math.ceil(KEEP * alive - 1e-9)), end
 
 
-def _ends(n_examples: int, stages: Sequence[float]) -> list[int]:
-    """How many examples are known after each stage."""
+def _ends(objective: Rewarding, stages: Sequence[float]) -> list[int]:
+    """How many examples are known after each stage.
+
+    Texts that calibrate each other are as many as there are classes, two at least: the prior of one
+    text is what it says itself, so that by it all prompts are alike.
+    """
     rising = all(low < high for low, high in zip((0, *stages), stages, strict=False))
     if not stages or stages[-1] != 1 or not rising:
         raise ValueError(
             f"stages are shares of the examples that rise to 1, such as {STAGES}, got {stages}"
         )
-    return sorted({math.ceil(share * n_examples - 1e-9) for share in stages})
+    task, n_examples = objective.task, objective.n_examples
+    least = max(2, len(task.class_words)) if task.scored_together else 1
+    ends = [0]
+    for share in stages[:-1]:
+        end = math.ceil(share * n_examples - 1e-9)
+        if end - ends[-1] >= least and end < n_examples:
+            ends.append(end)
+    return [*ends[1:], n_examples]
+
+
+def _rows(objective: Rewarding, start: int, end: int) -> int:
+    """Rows of a prompt on a further block; of all examples where blocks do not add up."""
+    anew = end == objective.n_examples and objective.task.scored_together
+    return objective.cost(examples=end if anew else end - start)
 
 
 def _extended(

@@ -17,7 +17,15 @@ from rlprompt.check.toy import Call, ToyTask
 from rlprompt.data.examples import Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, TextPrompt, TokenPrompt
-from rlprompt.search.allocation import halve, halving_cost, race, race_winners
+from rlprompt.search.allocation import (
+    PaidOnce,
+    doubling,
+    halve,
+    halving_cost,
+    halving_size,
+    race,
+    race_winners,
+)
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Evaluation, Objective
 from rlprompt.search.run import search
@@ -34,6 +42,7 @@ class Noisy(FakeTask):
     splits: Splits = field(default_factory=lambda: fake_splits(n_train=E))
     planted: int = 17
     scored_together: bool = False
+    class_words: Any = field(default_factory=dict)
 
     def rewards(self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Any]) -> Floats:
         self.calls.append((tuple(prompts), tuple(examples)))
@@ -54,6 +63,73 @@ def pool(n: int = 30) -> list[TokenPrompt]:
 
 def objective(task: FakeTask, rows: int = 10**6) -> Objective:
     return Objective(task, tiny_lm(), Budget(rows))
+
+
+def sizes(task: FakeTask) -> list[int]:
+    return [len(examples) for _, examples in task.calls]
+
+
+class TestBlocksOfTextsThatCalibrateEachOther:
+    """The prior of one text is what it says itself: calibrated by it, all prompts are alike."""
+
+    def together(self, n_train: int, classes: int = 0) -> Noisy:
+        words = {str(i): [str(i)] for i in range(classes)}
+        splits = fake_splits(n_train=n_train)
+        return Noisy(splits=splits, scored_together=True, class_words=words)
+
+    @pytest.mark.parametrize(
+        ("n_train", "classes", "halved", "raced"),
+        [
+            (4, 2, [2, 4], [2, 4]),  # and not 1, 1, 4
+            (4, 0, [2, 4], [2, 4]),  # classes that are not told
+            (8, 4, [4, 8], [4, 8]),
+            (16, 2, [4, 4, 16], [4, 4, 16]),
+            (3, 4, [3], [3]),
+        ],
+    )
+    def test_a_block_has_as_many_examples_as_there_are_classes(
+        self, n_train: int, classes: int, halved: list[int], raced: list[int]
+    ) -> None:
+        task = self.together(n_train, classes)
+        target = objective(task)
+        best = halve(target, pool())
+        assert sizes(task) == halved
+        assert target.ledger.used == halving_cost(target, 30)
+        task.calls.clear()
+        race(PaidOnce(target), best, [TokenPrompt((i,)) for i in range(30, 34)])
+        asked = [len(e) for p, e in task.calls if best.prompts[0] not in p]
+        assert asked == raced[: len(asked)]
+
+    def test_a_small_share_begins_with_two(self) -> None:
+        task = self.together(16)
+        halve(objective(task), pool(), stages=doubling(0.03))
+        assert sizes(task)[:2] == [2, 2]
+        plain = Noisy()
+        halve(objective(plain), pool(), stages=doubling(0.03))
+        assert sizes(plain)[0] == 1
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("stages", [(1 / 4, 1 / 2, 1.0), (0.03, 1.0), (1.0,)])
+def test_as_many_begin_as_the_rows_see_through(together: bool, stages: tuple[float, ...]) -> None:
+    target = objective(Noisy(scored_together=together))
+    for rows in (0, 15, 16, 63, 64, 65, 100, 408, 1601):
+        fits = [n for n in range(1, 2000) if halving_cost(target, n, stages=stages) <= rows]
+        assert halving_size(target, rows, stages=stages) == max(fits, default=1)
+
+
+def test_the_size_of_a_large_halving_is_found_at_once() -> None:
+    """A row for each, and 15 for a third of them: six a prompt."""
+    asked = list[int]()
+
+    class Counting(Objective):
+        def cost(self, **settings: Any) -> int:
+            asked.append(1)
+            return super().cost(**settings)
+
+    target = Counting(Noisy(), tiny_lm(), Budget(6 * 10**6))
+    assert halving_size(target, target.remaining, stages=(1 / 16, 1.0)) == 999_999
+    assert len(asked) < 100
 
 
 @pytest.mark.parametrize("planted", [0, 17, 29])
@@ -140,6 +216,60 @@ def test_a_criterion_is_given_all_that_are_compared_in_one_call(add_up: bool) ->
     assert [places for _, places, _ in looks] == [target.order[: E // 4], target.order[: E // 2]]
     assert all(prompts[0] == worst.prompts[0] for prompts, _, _ in looks)
     assert set(looks[0][0][1:]) == set(rivals)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_race_pays_once_for_a_prompt_on_a_block(together: bool) -> None:
+    task = Noisy(planted=3, scored_together=together)
+    target = objective(task)
+    view = PaidOnce(target)
+    best = view.evaluate([TokenPrompt((3,))])
+    for first in (4, 8, 12):
+        stayed = race(view, best, [TokenPrompt((i,)) for i in range(first, first + 4)])
+        best = race_winners(best, stayed)
+    asked = [(p, e) for prompts, e in task.calls for p in prompts]
+    assert len(asked) == len({(p, tuple(one.key for one in e)) for p, e in asked})
+    assert target.ledger.used == sum(len(e) for _, e in asked)
+
+
+def test_what_was_paid_is_told_again_in_the_order_asked() -> None:
+    task = Noisy()
+    view, prompts = PaidOnce(objective(task)), pool(3)
+    first = view.evaluate(prompts[:2], [0, 1])
+    again = view.evaluate([prompts[2], prompts[0], prompts[2]], [0, 1])
+    assert [p for p, _ in task.calls] == [tuple(prompts[:2]), (prompts[2],)]
+    assert again.prompts == (prompts[2], prompts[0], prompts[2])
+    assert again.examples == (0, 1)
+    np.testing.assert_array_equal(again.per_example[1], first.per_example[0])
+    np.testing.assert_array_equal(again.per_example[0], again.per_example[2])
+    view.evaluate(prompts[:1], [0, 2])  # another block
+    assert len(task.calls) == 3
+
+
+@pytest.mark.parametrize(
+    ("together", "rows", "raced"),
+    [
+        (False, 16 * 3 + 5, 3),
+        (False, 16 * 9, 4),
+        (False, 15, 0),
+        (True, 8 + 24 * 2, 2),  # of 4, 4 and 16 rows each, beside the incumbent's 8
+        (True, 31, 1),  # no race, but one on all examples
+    ],
+)
+def test_a_race_begins_with_what_the_rows_see_through(
+    together: bool, rows: int, raced: int
+) -> None:
+    task = Noisy(scored_together=together)
+    target = objective(task, 16 + rows)
+    incumbent = target.evaluate([TokenPrompt((3,))])
+    task.calls.clear()
+    # Alike to the incumbent, so that nobody drops out.
+    rivals = [TokenPrompt((3, i)) for i in range(4)]
+    stayed = race(target, incumbent, rivals, rows=target.remaining)
+    assert set(stayed.prompts) == set(rivals[:raced])
+    assert {p for prompts, _ in task.calls for p in prompts} - set(rivals[:raced]) <= {
+        TokenPrompt((3,))
+    }
 
 
 def test_an_incumbent_is_known_on_all_examples() -> None:
