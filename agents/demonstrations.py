@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.prompt import Prompt, TextPrompt
-from rlprompt.search.allocation import halve, halving_size, race, race_winners
+from rlprompt.search.allocation import PaidOnce, halve, halving_size, race, race_winners
 from rlprompt.search.objective import Evaluation, Objective
 from rlprompt.search.shown import usable_examples
 from rlprompt.search.space import TextSpace
@@ -84,14 +84,15 @@ class Demonstrations:
         starts = space.starts[:count]
         pool = [*starts, *shelf.propose(shelf.drawn, count - len(starts))]
         best = halve(shelf, pool, criterion=shelf.criterion)
-        while True:
+        while objective.affordable():
             places = partial(shelf.neighbour, *shelf.shows[best.prompts[0]])
             # Where all neighbours are known, the search goes on anywhere.
             rivals = shelf.propose(places, self.batch) or shelf.propose(shelf.drawn, 1)
             if not rivals:  # there is nothing new: who dropped out early is heard to the end
                 shelf.evaluate([one for one in shelf.shows if shelf.seen[one] < shelf.n_examples])
                 return
-            stayed = race(shelf, best, rivals, criterion=shelf.criterion)
+            rows = objective.remaining
+            stayed = race(shelf, best, rivals, rows=rows, criterion=shelf.criterion)
             best = race_winners(best, stayed, criterion=shelf.criterion)
 
 
@@ -101,7 +102,8 @@ class _Shelf:
     def __init__(
         self, objective: Objective, space: TextSpace, rng: np.random.Generator, at_most: int
     ) -> None:
-        self.objective, self.space, self.rng, self.at_most = objective, space, rng, at_most
+        self.paid_once = PaidOnce(objective)
+        self.space, self.rng, self.at_most = space, rng, at_most
         self.task, self.n_examples = objective.task, objective.n_examples
         self.order, self.cost = objective.order, objective.cost
         self.starts = [start.text for start in space.starts] or [""]
@@ -154,7 +156,7 @@ class _Shelf:
         self, prompts: Sequence[Prompt], examples: Sequence[int] | None = None
     ) -> Evaluation:
         """See `Objective.evaluate`; how much of train each has seen is noted."""
-        found = self.objective.evaluate(prompts, examples)
+        found = self.paid_once.evaluate(prompts, examples)
         self.seen.update(dict.fromkeys(found.prompts, found.per_example.shape[1]))
         return found
 

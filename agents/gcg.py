@@ -15,7 +15,7 @@ from rlprompt.agents.shared.continuation import continued
 from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.agents.shared.shortlist import shortlist
 from rlprompt.prompt import TokenPrompt
-from rlprompt.search.allocation import halve, halving_size
+from rlprompt.search.allocation import halve, halving_size, mean_rewards
 from rlprompt.search.objective import Objective
 from rlprompt.search.pools import first_words
 from rlprompt.search.space import TokenSpace
@@ -92,9 +92,7 @@ class GCG:
         rivals = self._first(objective, space, rng)
         while rivals:
             tried.update(rivals)
-            found = halve(objective, rivals)
-            prompts = (prompt for prompt in found.prompts if isinstance(prompt, TokenPrompt))
-            rewards |= zip(prompts, found.rewards.tolist(), strict=True)
+            rewards |= mean_rewards(halve(objective, rivals), TokenPrompt)
             rivals = list(islice(swaps, 1))  # which may cost a gradient
             size = min(self.candidates, halving_size(objective, objective.remaining))
             rivals += islice(swaps, size - 1)

@@ -95,7 +95,7 @@ class Genetic:
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
         worth: dict[TokenPrompt, float] = {}
-        others = (prompt for prompt in space.everything() if prompt not in worth)
+        others = space.everything(worth)
         generation = founders(space, self.population, rng)
         while generation:
             self._score(objective, generation, worth)

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.prompt import TokenPrompt
-from rlprompt.search.allocation import doubling, halve, halving_cost, halving_size
+from rlprompt.search.allocation import doubling, halve, halving_size, mean_rewards
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import LATER, AskTell, Proposals
 from rlprompt.search.space import TokenSpace
@@ -83,9 +83,7 @@ class Greedy(AskTell[TokenSpace]):
         turn = 0
         while True:
             tried.update(prompts)
-            evaluation = yield prompts
-            stayed = (prompt for prompt in evaluation.prompts if isinstance(prompt, TokenPrompt))
-            rewards |= zip(stayed, evaluation.rewards.tolist(), strict=True)
+            rewards |= mean_rewards((yield prompts), TokenPrompt)
             prompts = []
             while not prompts:
                 live = [prompt for prompt in rewards if prompt not in exhausted]
@@ -112,10 +110,8 @@ class Greedy(AskTell[TokenSpace]):
         rounds = self.ask(space, covered, rng)
         prompts = next(rounds)
         while True:
-            size = len(prompts)
             # The last round is as large as the rest of the budget sees through to its end.
-            while size > 1 and halving_cost(objective, size, stages=stages) > objective.remaining:
-                size -= 1
+            size = halving_size(objective, objective.remaining, stages=stages)
             found = halve(objective, prompts[:size], stages=stages)
             try:
                 prompts = rounds.send(found)

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlprompt.agents.shared.ranges import check_ranges, check_share
 from rlprompt.prompt import TokenPrompt
-from rlprompt.search.allocation import halve, halving_size
+from rlprompt.search.allocation import halve, halving_size, mean_rewards
 from rlprompt.search.objective import Objective
 from rlprompt.search.pools import first_words
 from rlprompt.search.space import TokenSpace
@@ -73,7 +73,7 @@ class Grow:
         first = pool[: halving_size(objective, self.first * objective.remaining)]
         # Those that dropped out too: what lost on a block is not paid for there again.
         tried = set(first)
-        scored = _halved(objective, first)
+        scored = mean_rewards(halve(objective, first), TokenPrompt)
         # What came far as a word comes first; those that no budget was left for come last.
         ranked = list(dict.fromkeys([*(i for p in _best(scored) for i in p.ids), *words]))
         edits = [insertions, replacements]
@@ -91,16 +91,9 @@ class Grow:
                 return  # every neighbour of every leader is known
             tried.update(rivals)
             before = max(scored.values())
-            scored |= _halved(objective, rivals)
+            scored |= mean_rewards(halve(objective, rivals), TokenPrompt)
             improved = max(scored.values()) > before
             edits = [insertions, replacements] if improved else [replacements, insertions]
-
-
-def _halved(objective: Objective, rivals: Sequence[TokenPrompt]) -> dict[TokenPrompt, float]:
-    """Those that came through on all of train, with their mean rewards."""
-    found = halve(objective, rivals)
-    prompts = (prompt for prompt in found.prompts if isinstance(prompt, TokenPrompt))
-    return dict(zip(prompts, found.rewards.tolist(), strict=True))
 
 
 def _best(scored: dict[TokenPrompt, float]) -> list[TokenPrompt]:

@@ -17,7 +17,7 @@ from rlprompt.models.decoding import Decoding
 from rlprompt.models.lm import FrozenLM
 from rlprompt.models.writing import Writer, writer_of
 from rlprompt.prompt import TextPrompt
-from rlprompt.search.allocation import halve, halving_size, race
+from rlprompt.search.allocation import PaidOnce, halve, halving_size, race
 from rlprompt.search.objective import Evaluation, Objective
 from rlprompt.search.space import TextSpace
 from rlprompt.types import Floats, PromptKind
@@ -128,14 +128,15 @@ class Instructions:
     def _search(self, proposer: Proposer) -> None:
         objective, pool = proposer.objective, self._founders(proposer)
         size = halving_size(objective, FIRST * objective.remaining)
-        known = _texts(halve(objective, pool[:size]))
+        paid_once = PaidOnce(objective)
+        known = _texts(halve(paid_once, pool[:size]))
         while objective.affordable() and proposer.idle < IDLE:
             requests = self._requests(proposer, known)
             if children := proposer.proposed(requests):
                 prompts, rewards = list(known), np.stack(list(known.values()))
                 best = int(rewards.mean(axis=1).argmax())
                 incumbent = Evaluation((prompts[best],), rewards[best : best + 1])
-                known |= _texts(race(objective, incumbent, children))
+                known |= _texts(race(paid_once, incumbent, children, rows=objective.remaining))
         if proposer.idle == IDLE:
             logger.warning(
                 "nothing new came of %d rounds of proposals by %s, so the search ends with %d rows "

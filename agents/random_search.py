@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from rlprompt.agents.shared.ranges import check_ranges, check_share
-from rlprompt.search.allocation import doubling, halve, halving_cost
+from rlprompt.search.allocation import doubling, halve, halving_size
 from rlprompt.search.objective import Objective
 from rlprompt.search.optimiser import AskTell, Proposals
 from rlprompt.search.space import TokenSpace
@@ -64,9 +64,9 @@ class RandomSearch(AskTell[TokenSpace]):
         if self.halving is None:
             super().run(objective, space, rng)
             return
-        stages, size, draws = doubling(self.halving), self.batch, space.draws(rng)
+        stages, draws = doubling(self.halving), space.draws(rng)
         while True:
             # The last pool is as large as the rest of the budget sees through to its end.
-            while size > 1 and halving_cost(objective, size, stages=stages) > objective.remaining:
-                size -= 1
-            halve(objective, list(islice(draws, size)), stages=stages)
+            covered = halving_size(objective, objective.remaining, stages=stages)
+            pool = list(islice(draws, min(self.batch, covered)))
+            halve(objective, pool, stages=stages)

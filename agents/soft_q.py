@@ -148,7 +148,7 @@ class SoftQ:
         policy = SoftQPolicy(objective, space, self.width, rng)
         learner = Learner(policy, settings)
         rewards: dict[TokenPrompt, float] = {}
-        rest = (prompt for prompt in space.everything() if prompt not in rewards)
+        rest = space.everything(rewards)
         known = {path.prompt: path for path in policy.followed(space.starts)}
         score_new(objective, known, rewards)
         temperature = 1.0

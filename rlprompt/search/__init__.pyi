@@ -3,6 +3,7 @@ from .allocation import PaidOnce as PaidOnce
 from .allocation import halve as halve
 from .allocation import halving_cost as halving_cost
 from .allocation import halving_size as halving_size
+from .allocation import mean_rewards as mean_rewards
 from .allocation import race as race
 from .allocation import race_winners as race_winners
 from .allocation import score_new as score_new
@@ -50,6 +51,7 @@ __all__ = [
     "halve",
     "halving_cost",
     "halving_size",
+    "mean_rewards",
     "race",
     "race_winners",
     "score_new",

@@ -13,7 +13,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from rlprompt.search.objective import Evaluation
 from rlprompt.search.selection import FALSE_DROP, within_chance
 from rlprompt.tasks.base import Task
 from rlprompt.types import Floats
+
+P = TypeVar("P", bound=Prompt)
 
 # Shares of the train examples that a rival has been scored on after each stage.
 STAGES = (1 / 4, 1 / 2, 1.0)
@@ -136,6 +138,17 @@ def score_new(
     if new:
         known |= zip(new, objective.evaluate(new).rewards.tolist(), strict=True)
     return bool(new)
+
+
+def mean_rewards(found: Evaluation, kind: type[P]) -> dict[P, float]:
+    """The prompts of a kind with their mean rewards, in the order asked.
+
+    >>> prompts = TokenPrompt((5,)), TokenPrompt((6, 7))
+    >>> mean_rewards(Evaluation(prompts, np.array([[0.0, 1.0], [1.0, 1.0]])), TokenPrompt)
+    {TokenPrompt(ids=(5,)): 0.5, TokenPrompt(ids=(6, 7)): 1.0}
+    """
+    pairs = zip(found.prompts, found.rewards.tolist(), strict=True)
+    return {prompt: reward for prompt, reward in pairs if isinstance(prompt, kind)}
 
 
 def halve(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -117,10 +117,15 @@ class TokenSpace:
         while True:
             yield self.sample(rng)
 
-    def everything(self) -> Iterator[TokenPrompt]:
-        """All prompts of the space, the shortest first."""
+    def everything(self, known: Container[TokenPrompt] = ()) -> Iterator[TokenPrompt]:
+        """All prompts of the space but those that are known once they come up, the shortest first.
+
+        >>> [prompt.ids for prompt in TokenSpace(1, [5, 9]).everything(known={TokenPrompt([5])})]
+        [(9,)]
+        """
         for length in range(self.shortest, self.length + 1):
-            yield from map(TokenPrompt, product(self.allowed.tolist(), repeat=length))
+            made = map(TokenPrompt, product(self.allowed.tolist(), repeat=length))
+            yield from (prompt for prompt in made if prompt not in known)
 
     def contains(self, prompt: Prompt) -> bool:
         """Whether the prompt lies in the space."""

@@ -17,15 +17,18 @@ from stored_search import ME, Cut, everybody_dies, open_run
 from tiny import tiny_lm
 from writers import Diligent, Scripted, Typewriter
 
+from rlprompt.agents.demonstrations import Demonstrations
 from rlprompt.agents.instructions import Instructions
 from rlprompt.agents.shared.proposer import Proposer
 from rlprompt.agents.shared.requests import Shown
+from rlprompt.check.toy import Call, ToyTask, toy_lm
 from rlprompt.config.registry import make_optimiser
 from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, TextPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import Objective
+from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.result import Result
 from rlprompt.search.run import search
 from rlprompt.search.space import TextSpace
@@ -132,6 +135,36 @@ def test_the_population_is_what_was_proposed(caplog: pytest.LogCaptureFixture) -
         len(answer.split()) for answer in [*founders, *children]
     )
     assert [request.count("Output: ") for request in asked[:3]] == [2, 2, 0]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [Instructions(population=2, max_new_tokens=8), Demonstrations(at_most=2, first=0.02)],
+    ids=["instructions", "demonstrations"],
+)
+class TestRaces:
+    @pytest.mark.parametrize("together", [False, True])
+    @pytest.mark.parametrize("rows", [300, 315, 331])
+    def test_the_last_of_them_is_as_large_as_the_rows_see_through(
+        self, method: Optimiser[Any], together: bool, rows: int
+    ) -> None:
+        """Nobody drops out where all earn the same: who is begun with is scored on all of train."""
+        task = ToyTask(16, flat=True, scored_together=together)
+        found = search(task, toy_lm(), method, rows, start="Sort it.")
+        assert found.n_partial == 0 or together
+        assert rows - found.rows < 16
+
+    def test_who_races_is_paid_for_once_on_a_block(self, method: Optimiser[Any]) -> None:
+        asked = Counter[tuple[Prompt, tuple[bytes, ...]]]()
+
+        def note(call: Call) -> None:
+            prompts, examples, _ = call
+            if len(examples) < 16 and examples[0].fields["text"].startswith("train"):
+                asked.update((prompt, tuple(e.key for e in examples)) for prompt in prompts)
+
+        task = ToyTask(16, scored_together=True, asked=note)
+        search(task, toy_lm(), method, 800, start="Sort it.")
+        assert set(asked.values()) == {1}
 
 
 def proposer(task: Task) -> Proposer:
