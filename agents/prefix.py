@@ -53,7 +53,7 @@ class PrefixTuning(Ascent[PrefixSpace]):
             is ours, that of `SoftPromptTuning` and untried against others. Li & Liang's
             `train_e2e.py`: 0.
         batch: Train examples of a step; this and what follows as in `SoftPromptTuning`.
-        loss: What is climbed.
+        loss: What is climbed: `cross_entropy` is not calibrated, also where the reward is.
         average: What the running mean of the path keeps of itself in a step.
         restarts: Ways up within the budget.
         pull: Decay towards the start, which `weight_decay` is here too: their sum counts.

@@ -25,7 +25,8 @@ class SoftPromptTuning(Ascent[SoftSpace]):
     the path, and not its end.
     Adam's steps do not depend on the gradient's scale, so a reward in [-180, 200] needs no scaling
     where that is climbed. Batch, loss and average were decided on dev.
-    Where a batch or an average is set, `POINTS` of the path are scored on all examples (`Ascent`).
+    Where a batch or an average is set, `POINTS` of the path are scored on all examples (`Ascent`),
+    and its end always.
 
     On a task and a model that cost next to nothing:
 
@@ -48,14 +49,16 @@ class SoftPromptTuning(Ascent[SoftSpace]):
             there are, stand for all.
         loss: What is climbed: the task's `reward`, or the log-probability of the right answer,
             `cross_entropy`, which has a slope where the reward is flat (`gap` where the model is
-            sure, `accuracy` everywhere). A task that has no such thing has its reward climbed. What
-            is found is judged by the reward in either case. None is `reward`.
+            sure, `accuracy` everywhere) and is not calibrated where the reward is. A task that has
+            no such thing has its reward climbed. What is found is judged by the reward in either
+            case. None is `reward`.
         average: What the running mean of the path keeps of itself in a step, such as 0.9, in the
             range (0, 1): that mean is scored in the place of the path's points (Polyak & Juditsky
-            1992, https://doi.org/10.1137/0330046; exponential, as for weights of networks). None
+            1992, https://doi.org/10.1137/0330046; exponential, as for weights of networks). What a
+            gradient on all examples was taken at is known besides, for the gradient's rows. None
             scores the points themselves.
-        restarts: Ways up within the budget, 1 or more, each with its share of the rows, the first
-            from the space's start and the others from tokens drawn anew. None for one.
+        restarts: Ways up within the budget, 1 or more, each with its share of the rows: from the
+            space's starts, the best first, and then from tokens drawn anew. None for one.
         pull: Decay towards the start and not to zero (L2-SP, Li et al. 2018, arXiv 1802.01483):
             in each step the share `learning_rate * pull` of the way back, so that steps of full
             size are balanced `1 / pull` standard deviations away; above 0 and at most

@@ -18,6 +18,7 @@ from rlprompt.data.examples import balanced
 from rlprompt.prompt import SoftPrompt
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import PrefixSpace, SoftSpace
+from rlprompt.tasks.base import Task
 from rlprompt.types import Loss
 
 # Points of the path that are scored on all examples: as many as race on dev, which so has the path
@@ -49,7 +50,8 @@ class Ascent(ABC, Generic[S]):
 
     A step on a part of the examples says little of its prompt, and the last steps fit train by
     heart, so where a batch or an average is set, `POINTS` of the path are scored on all examples,
-    and the search is known by these.
+    and the search is known by these; where each step is on all examples, by the points that
+    gradients were taken at as well. The end is scored in any case.
 
     Raises:
         ValueError: A setting is out of range.
@@ -88,6 +90,27 @@ class Ascent(ABC, Generic[S]):
             rows = objective.remaining // (restarts - restart)
             self._climb(objective, self.way(space, start), rows, rng)
 
+    def check_task(self, task: Task) -> None:
+        """Refuse to climb the reward of an example that calibrates itself: it has no slope.
+
+        Raises:
+            ValueError: A step would be on one example, and examples are scored together.
+        """
+        n_examples = len(task.splits.train)
+        smallest = n_examples // n_parts(n_examples, self.batch)
+        if task.scored_together and self._climbed(task) == "reward" and smallest < 2 <= n_examples:
+            other = ", or `loss: cross_entropy`" * task.has("cross_entropy_with_grad")
+            raise ValueError(
+                f"with batch: {self.batch}, a step of the {n_examples} train examples is 1 example "
+                f"at times, and task {task.name!r} takes out of its reward what the examples of a "
+                "step have in common, so that nothing is left to climb; give a batch of "
+                f"{2 + n_examples % 2} or more{other}"
+            )
+
+    def _climbed(self, task: Task) -> Loss:
+        has_loss = task.has("cross_entropy_with_grad")
+        return (self.loss if has_loss else None) or "reward"
+
     @abstractmethod
     def drawn(
         self, objective: Objective, space: S, rng: np.random.Generator
@@ -102,11 +125,10 @@ class Ascent(ABC, Generic[S]):
         """Spend so many rows on a way up."""
         ledger, full = objective.ledger, objective.cost()
         end = ledger.used + rows
-        parts = math.ceil(objective.n_examples / (self.batch or objective.n_examples))
-        # Of a step on all examples the prompt's reward is known; of any other it has to be paid.
+        parts = n_parts(objective.n_examples, self.batch)
+        # A gradient on all examples tells the reward of the prompt that it is taken at.
         by_points = parts > 1 or self.average is not None
-        has_loss = objective.task.has("cross_entropy_with_grad")
-        loss: Loss = (self.loss if has_loss else None) or "reward"
+        loss = self._climbed(objective.task)
         apart = max(rows / POINTS, objective.cost(loss=loss)) if by_points else math.inf
         vectors, origin = torch.tensor(way.start), torch.tensor(way.start)
         average, unscored, last = origin.clone(), True, ledger.used
@@ -115,7 +137,7 @@ class Ascent(ABC, Generic[S]):
         )
         for block in _blocks(objective, parts, rng):
             cost = objective.cost(loss=loss, examples=len(block))
-            if ledger.used + cost + (full if parts > 1 else 0) > end:
+            if ledger.used + cost + full > end:
                 break
             prompt = way.prompt(vectors.numpy())
             evaluation = objective.evaluate_with_grad([prompt], block, loss=loss)
@@ -125,13 +147,18 @@ class Ascent(ABC, Generic[S]):
             if self.pull is not None:
                 vectors += self.learning_rate * self.pull * (origin - vectors)
             average = torch.lerp(vectors, average, self.average or 0.0)
-            unscored = by_points
+            unscored = True
             if ledger.used - last >= apart:
                 objective.evaluate([way.prompt(average.numpy())])
                 unscored, last = False, ledger.used
         # The end of the path; or its start, where the rows do not cover a step.
         if unscored and ledger.used + full <= end:
             objective.evaluate([way.prompt(average.numpy())])
+
+
+def n_parts(n_examples: int, batch: int | None) -> int:
+    """Steps of a pass over the examples."""
+    return math.ceil(n_examples / (batch or n_examples))
 
 
 def _blocks(objective: Objective, parts: int, rng: np.random.Generator) -> Iterator[Sequence[int]]:

@@ -48,7 +48,8 @@ class Optimiser(Protocol[SpaceT]):
     model that tells none (`FrozenLM.tells_next`), one with `needs_demonstrations = True` a task
     that has no examples to show (`Task.showable`), and one with `needs_answers = True`, which may
     depend on its settings, a task that does not tell what the model answers (`Task.measure`).
-    Its `prepare(lm)`, if it has one, may refuse the model, too, and fetch what else is needed.
+    Its `check_task(task)`, if it has one, may refuse the task, too; its `prepare(lm)`, if it has
+    one, the model, and fetch what else is needed.
     Its `resolved()`, if it has one, is the method with a value for every setting that stands for
     one, such as those that a preset decides: what results and studies record.
 
@@ -207,6 +208,8 @@ def check_task(optimiser: Optimiser[Any], task: Task, name: str = "") -> None:
             "tell that (no method measure); leave that setting out, such as `entropy` of genetic, "
             "or take a task of classes"
         )
+    if (own := getattr(optimiser, "check_task", None)) is not None:
+        own(task)
 
 
 def check_space(optimiser: Optimiser[Any], lm: FrozenLM, task: Task, space: Space) -> None:

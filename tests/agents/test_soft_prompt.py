@@ -23,6 +23,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Prompt, SoftPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Objective
+from rlprompt.search.optimiser import check_task
 from rlprompt.search.space import SoftSpace
 from rlprompt.types import Floats
 
@@ -52,6 +53,7 @@ class Noisy(HiddenVectors):
     """
 
     noise: float = 1.0
+    scored_together: bool = False
     splits: Splits = SPLITS
     asked: list[tuple[Example, ...]] = field(default_factory=list, repr=False)
 
@@ -196,18 +198,64 @@ def test_the_start_pulls_the_path_back() -> None:
     assert pulled < 0.55 < 1 < free
 
 
+@pytest.mark.parametrize("average", [None, 0.9])
+@pytest.mark.parametrize("batch", [None, 3])
+@pytest.mark.parametrize("rows", [47, 48, 60, 100, 400])
+def test_the_end_of_the_climb_is_scored(
+    average: float | None, batch: int | None, rows: int
+) -> None:
+    """No gradient is taken at the last prompt, which would tell what it earns."""
+    task = Misled(noise=0)
+    settings = tuning(average=average, batch=batch, loss="cross_entropy", learning_rate=0.01)
+    ledger = climbed(settings, rows, task).ledger
+    gradients = 3 * sum(len(block) for block in task.asked)
+    assert ledger.used - gradients >= N
+    at, reward = ledger.points[-1]
+    assert at == ledger.used
+    if average is None:  # it goes up all the way
+        assert reward == ledger.best_reward
+    assert rows - ledger.used < N + 3 * min(N, batch or N)
+
+
+@pytest.mark.parametrize(
+    ("batch", "n_train", "refused"),
+    [(1, N, True), (2, 3, True), (2, N, False), (None, N, False), (1, 1, False), (99, 3, False)],
+)
+def test_the_reward_of_a_text_that_calibrates_itself_is_not_climbed(
+    batch: int | None, n_train: int, refused: bool
+) -> None:
+    """It is the same for every prompt; two of three in a step leave one for the other."""
+    splits = Splits(SPLITS.train[:n_train], SPLITS.dev, SPLITS.test)
+    task = Misled(splits=splits, scored_together=True)
+    for loss in ("reward", None):
+        method = tuning(batch=batch, loss=loss)
+        if refused:
+            with pytest.raises(ValueError, match=r"is 1 example at times.* of [23] or more, or"):
+                check_task(method, task)
+        else:
+            check_task(method, task)
+    # Where something else is climbed, or a text is scored by itself, one will do.
+    check_task(tuning(batch=batch, loss="cross_entropy"), task)
+    check_task(tuning(batch=batch), Misled(splits=splits))
+
+
+def test_a_task_without_a_cross_entropy_is_one_of_rewards_there_too() -> None:
+    with pytest.raises(ValueError, match=r"give a batch of 2 or more$"):
+        check_task(tuning(batch=1, loss="cross_entropy"), Noisy(scored_together=True))
+
+
 def test_restarts_share_the_rows_and_begin_elsewhere() -> None:
     task = Misled()  # its own gradient is 0: every way up stays where it begins
-    ledger = climbed(tuning(restarts=3, weight_decay=0), 3 * 36 * 4, task).ledger
+    ledger = climbed(tuning(restarts=3, weight_decay=0), 3 * 48 * 3, task).ledger
     by_start: dict[float, list[int]] = {}
     for at, reward in ledger.points:
         by_start.setdefault(reward, []).append(at)
     assert list(by_start.values()) == [
-        [36, 72, 108, 144],
-        [180, 216, 252, 288],
-        [324, 360, 396, 432],
+        [36, 72, 108, 120],
+        [156, 192, 228, 264, 276],
+        [312, 348, 384, 420, 432],
     ]
-    first = climbed(tuning(weight_decay=0), 36, task).ledger
+    first = climbed(tuning(weight_decay=0), 48, task).ledger
     assert ledger.points[0] == first.points[0], "the first is the space's own"
     assert ledger.best_reward == max(by_start)
 
