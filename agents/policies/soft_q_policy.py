@@ -6,7 +6,8 @@
 h(s) is the frozen model's last hidden state after the tokens so far, in whose place the head is
 given what the network makes of it, as in RLPrompt (Deng et al. 2022, arXiv 2205.12548, section 2.2
 and appendix A.1; `LMAdaptorModel` of the released code). Tokens that the head holds to be alike so
-have like values. The network gives next to nothing at first, whatever the model itself would write,
+have like values. A bias of the head (GPT-2's has none) is what it gives to zeros and left out: it
+is how often the model writes a token anywhere, and no value. The network gives next to nothing at first, whatever the model itself would write,
 and so the first policy is pi_0: all tokens are as likely as each other, and where prompts differ in
 length, one more action stops as often as `PPO` does at first (`stop_prior`).
 """
@@ -83,6 +84,7 @@ class SoftQPolicy:
         self.network: nn.Module = made.to(device)
         self.stop = len(space.allowed)
         self._allowed = torch.from_numpy(space.allowed).to(device)
+        self._bias = self._values(torch.zeros(n_hidden, device=device))
         stops = stop_prior(space)
         stops[: space.shortest] = 0
         self.stop_prior = stops.log().to(device)
@@ -103,12 +105,15 @@ class SoftQPolicy:
         n_steps, n_hidden = hidden.shape[1:]
         places = slice(first, first + n_steps)
         moved = network(hidden)
-        given = moved[..., :n_hidden].to(self._head.weight.dtype)
-        values = self._head.logits(given, self._allowed).float()
+        values = self._values(moved[..., :n_hidden]) - self._bias
         tokens = values + self.token_prior[places, None]
         if not self._space.varies:
             return tokens
         return torch.cat([tokens, moved[..., n_hidden:] + self.stop_prior[places, None]], -1)
+
+    def _values(self, given: Tensor) -> Tensor:
+        """What the head says of the allowed tokens, (..., N), its bias among it."""
+        return self._head.logits(given.to(self._head.weight.dtype), self._allowed).float()
 
     def drawn(
         self,

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from numpy.typing import NDArray
 from synthetic import N_EXAMPLES, HiddenWords, Noted, searched
-from tiny import TinyKind, tiny_lm
+from tiny import TinyKind, randomised, tiny_lm, tiny_tokenizer
 
 from rlprompt.agents.policies.choices import cut
 from rlprompt.agents.policies.path_consistency import (
@@ -27,6 +28,7 @@ from rlprompt.agents.policies.soft_q_policy import Path, SoftQPolicy
 from rlprompt.agents.policies.stopping import STOP
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.soft_q import SoftQ, standardised
+from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.search.objective import BudgetExhausted, Objective
@@ -208,6 +210,22 @@ def test_at_first_all_tokens_are_alike_and_stops_as_in_ppo() -> None:
     torch.testing.assert_close(chances[0, :40], torch.full((40,), 1 / 40), rtol=0.01, atol=0)
     torch.testing.assert_close(chances[:, 40], torch.tensor([0, 0, STOP]), rtol=0.01, atol=0)
     assert chances.shape == (3, 41)
+
+
+def test_a_bias_of_the_models_head_is_no_value() -> None:
+    """Phi's head has one: what the model itself would write is not what the first policy does."""
+    size = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    config = transformers.PhiConfig(vocab_size=300, num_attention_heads=4, **size)
+    model = randomised(transformers.PhiForCausalLM(config), 0)
+    with torch.no_grad():
+        model.get_parameter("lm_head.bias").mul_(20)
+    lm = FrozenLM(model, tiny_tokenizer(), "tiny-phi")
+    target = Objective(HiddenWords(), lm, Budget(1000 * N_EXAMPLES))
+    made = SoftQPolicy(target, space(3, shortest=2), 8, RNG(0))
+    (path,) = made.followed([TokenPrompt((30, 40))])
+    chances = made.logits(made.network, path.hidden[None]).softmax(-1)[0].detach()
+    torch.testing.assert_close(chances[0, :40], torch.full((40,), 1 / 40), rtol=0.01, atol=0)
+    torch.testing.assert_close(chances[:, 40], torch.tensor([0, 0, STOP]), rtol=0.01, atol=0)
 
 
 def test_values_are_the_models_own_head_on_what_the_network_gives() -> None:
