@@ -76,8 +76,8 @@ class BBTv2(AskTell[PrefixSpace]):
 
     def ask(self, space: PrefixSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`."""
-        evaluation = yield [PrefixPrompt(space.start)]
-        best, reward = space.start, evaluation.rewards[0]
+        best, start = space.start, PrefixPrompt(space.start)
+        reward = space.known[start] if start in space.known else (yield [start]).rewards[0]
         blocks = list(self._blocks(space, n_prompts, rng))
         generation = [next(block.evolving) for block in blocks]
         while True:

@@ -76,7 +76,7 @@ class BDPL:
         """See `Optimiser.run`."""
         words = first_words(objective.lm, space, self.words, rng)
         policy = Categoricals(space, words, self.learning_rate)
-        rewards: dict[TokenPrompt, float] = {}
+        rewards = dict(space.known)
         score_new(objective, space.starts, rewards)
         while len(rewards) < policy.n_prompts:
             drawn = policy.draw(self.samples, rng)

@@ -87,9 +87,10 @@ class GCG:
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        rewards, tried = dict[TokenPrompt, float](), set[TokenPrompt]()
+        rewards = dict(space.known)
+        tried = set(rewards)
         swaps = (p for p in self._swaps(objective, space, rewards, rng) if p not in tried)
-        rivals = self._first(objective, space, rng)
+        rivals = self._first(objective, space, rng) or list(islice(swaps, 1))
         while rivals:
             tried.update(rivals)
             rewards |= mean_rewards(halve(objective, rivals), TokenPrompt)
@@ -124,12 +125,12 @@ class GCG:
         self, objective: Objective, space: TokenSpace, rng: np.random.Generator
     ) -> list[TokenPrompt]:
         """What the search begins with: the starts, and prompts of words and of any tokens."""
-        count = max(len(space.starts), halving_size(objective, POOL * objective.remaining))
+        count = max(len(space.unscored), halving_size(objective, POOL * objective.remaining))
         words = first_words(objective.lm, space, WORDS, rng)
         spaces = (space.over(words), space)
         drawn = [spaces[i % 2].sample(rng) for i in range(TRIES * count)]
         found = dict.fromkeys(chain(space.starts, self._typed(objective, drawn)))
-        return list(islice(found, count))
+        return list(islice((prompt for prompt in found if prompt not in space.known), count))
 
     def _near(
         self,

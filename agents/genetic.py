@@ -94,7 +94,7 @@ class Genetic:
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         """See `Optimiser.run`."""
-        worth: dict[TokenPrompt, float] = {}
+        worth = dict(space.known) if self.entropy is None else {}  # which knows no answers
         others = space.everything(worth)
         generation = founders(space, self.population, rng)
         while generation:

@@ -76,10 +76,11 @@ class Greedy(AskTell[TokenSpace]):
 
     def ask(self, space: TokenSpace, n_prompts: int, rng: np.random.Generator) -> Proposals:
         """See `AskTell.ask`; an answer may be to some of the prompts, those that came through."""
-        n_pool = max(1, round(self.pool * n_prompts), len(space.starts))
-        prompts = list(dict.fromkeys(islice(space.draws(rng), n_pool)))
-        rewards: dict[TokenPrompt, float] = {}
-        tried, exhausted = set[TokenPrompt](), set[TokenPrompt]()
+        n_pool = max(1, round(self.pool * n_prompts), len(space.unscored))
+        rewards = dict(space.known)
+        tried, exhausted = set(rewards), set[TokenPrompt]()
+        drawn = dict.fromkeys(islice(space.draws(rng), n_pool))
+        prompts = [prompt for prompt in drawn if prompt not in tried]
         turn = 0
         while True:
             tried.update(prompts)

@@ -69,11 +69,12 @@ class Grow:
         words = first_words(objective.lm, space, self.words, rng)
         # Where one token is too short for the space, the word stands as often as it takes.
         singles = [TokenPrompt((word,) * space.shortest) for word in words]
-        pool = list(dict.fromkeys([*space.starts, *singles]))
+        known = dict(space.known)
+        pool = [one for one in dict.fromkeys([*space.starts, *singles]) if one not in known]
         first = pool[: halving_size(objective, self.first * objective.remaining)]
         # Those that dropped out too: what lost on a block is not paid for there again.
-        tried = set(first)
-        scored = mean_rewards(halve(objective, first), TokenPrompt)
+        tried = {*known, *first}
+        scored = known | mean_rewards(halve(objective, first), TokenPrompt)
         # What came far as a word comes first; those that no budget was left for come last.
         ranked = list(dict.fromkeys([*(i for p in _best(scored) for i in p.ids), *words]))
         edits = [insertions, replacements]

@@ -76,8 +76,8 @@ class Play:
         elif self.environment == "edits":
             env = EditPromptEnv(objective, space, rng=rng)
         else:
-            if space.starts:
-                objective.evaluate(space.starts)
+            if space.unscored:
+                objective.evaluate(space.unscored)
             env = TokenPromptEnv(objective, space)
             if n is not None:
                 env = PromptVecEnv(TokenEpisodes(objective, space, n))

@@ -110,8 +110,8 @@ class PPO:
             "top_p": self.top_p,
             "with_entropy": self.entropy is not None,
         }
-        if space.starts:
-            objective.evaluate(space.starts)
+        if space.unscored:
+            objective.evaluate(space.unscored)
         episodes = TokenEpisodes(objective, space, self.prompts)
         settings = {
             "policy": TokenPolicy,

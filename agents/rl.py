@@ -112,7 +112,7 @@ class RL:
         few = space.over(allowed)
         episodes = TokenEpisodes(objective, few, self.prompts)
         sees = _sees(Written, lm, space, few.allowed)
-        first = partial(objective.evaluate, space.starts) if space.starts else None
+        first = partial(objective.evaluate, space.unscored) if space.unscored else None
         train(algorithm, episodes, self.settings, sees, rng, first)
 
 

@@ -13,7 +13,6 @@ from rlprompt._utils.suggest import check_choice
 from rlprompt.agents.policies.path_consistency import Hyperparameters, Learner
 from rlprompt.agents.policies.soft_q_policy import SoftQPolicy
 from rlprompt.agents.shared.ranges import check_ranges
-from rlprompt.prompt import TokenPrompt
 from rlprompt.search.allocation import score_new
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import TokenSpace
@@ -147,7 +146,7 @@ class SoftQ:
         settings = self.hyperparameters
         policy = SoftQPolicy(objective, space, self.width, rng)
         learner = Learner(policy, settings)
-        rewards: dict[TokenPrompt, float] = {}
+        rewards = dict(space.known)
         rest = space.everything(rewards)
         known = {path.prompt: path for path in policy.followed(space.starts)}
         score_new(objective, known, rewards)

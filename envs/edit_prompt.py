@@ -83,7 +83,7 @@ class EditEpisodes(Episodes):
         self.edits = Edits(space, np.unique([*words, *theirs]))
         drawn = space.over(self.edits.tokens)
         self.starts = space.starts or tuple(drawn.sample(rng) for _ in range(n))
-        self.known: dict[TokenPrompt, float] = {}
+        self.known = dict(space.known)
         self.left = np.full(n, horizon)
         high = np.full(space.length + 2, self.edits.tokens[-1])
         high[-2:] = space.length, horizon

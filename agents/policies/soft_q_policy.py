@@ -7,9 +7,10 @@ h(s) is the frozen model's last hidden state after the tokens so far, in whose p
 given what the network makes of it, as in RLPrompt (Deng et al. 2022, arXiv 2205.12548, section 2.2
 and appendix A.1; `LMAdaptorModel` of the released code). Tokens that the head holds to be alike so
 have like values. A bias of the head (GPT-2's has none) is what it gives to zeros and left out: it
-is how often the model writes a token anywhere, and no value. The network gives next to nothing at first, whatever the model itself would write,
-and so the first policy is pi_0: all tokens are as likely as each other, and where prompts differ in
-length, one more action stops as often as `PPO` does at first (`stop_prior`).
+is how often the model writes a token anywhere, and no value. The network gives next to nothing at
+first, whatever the model itself would write, and so the first policy is pi_0: all tokens are as
+likely as each other, and where prompts differ in length, one more action stops as often as `PPO`
+does at first (`stop_prior`).
 """
 
 from __future__ import annotations

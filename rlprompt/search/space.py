@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -40,8 +40,9 @@ class TokenSpace:
         allowed: (N,) ids to choose from; kept sorted, each once.
         shortest: Tokens in the shortest prompt, 1 to `length`; 0 stands for `length`, and is read
             as that.
-        starts: Prompts to begin with, not scored yet; each lies in the space.
+        starts: Prompts to begin with; each lies in the space.
         ranked: The allowed ids again, the most promising first; empty where no order is known.
+        known: Mean rewards on train of those starts that were scored there already.
 
     Raises:
         ValueError: No length, nothing allowed, a start that lies elsewhere, or other ids ranked.
@@ -52,6 +53,7 @@ class TokenSpace:
     shortest: int = 0
     starts: tuple[TokenPrompt, ...] = ()
     ranked: tuple[int, ...] = field(default=(), repr=False)
+    known: Mapping[TokenPrompt, float] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Sort the ids."""
@@ -111,9 +113,14 @@ class TokenSpace:
         length = int(rng.integers(self.shortest, self.length + 1)) if self.varies else self.length
         return TokenPrompt(rng.choice(self.allowed, length))
 
+    @property
+    def unscored(self) -> tuple[TokenPrompt, ...]:
+        """The starts whose rewards are not known."""
+        return tuple(start for start in self.starts if start not in self.known)
+
     def draws(self, rng: np.random.Generator) -> Iterator[TokenPrompt]:
-        """The starts, and then prompts drawn uniformly, without an end."""
-        yield from self.starts
+        """The starts but the known ones, and then prompts drawn uniformly, without an end."""
+        yield from self.unscored
         while True:
             yield self.sample(rng)
 
@@ -182,6 +189,7 @@ class SoftSpace(_Around):
         others: (S - 1, L, H) float32, further prompts that a search may begin with, the best first
             where that is known.
         tokens: Ids that random starts are drawn from; None for the most common (`commonest`).
+        known: As for `TokenSpace`, by the prompts of the starts.
     """
 
     start: NDArray[np.float32]
@@ -189,6 +197,7 @@ class SoftSpace(_Around):
     basis: NDArray[np.float32] | None = None
     others: NDArray[np.float32] | None = field(default=None, repr=False)
     tokens: tuple[int, ...] | None = field(default=None, repr=False)
+    known: Mapping[SoftPrompt, float] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Check the shapes."""
@@ -336,12 +345,14 @@ class PrefixSpace(_Around):
             values, spread between tokens.
         others: (S - 1, L, layers, 2, heads, width) float32, as for `SoftSpace`.
         tokens: As for `SoftSpace`.
+        known: As for `SoftSpace`.
     """
 
     start: NDArray[np.float32]
     scale: NDArray[np.float32]
     others: NDArray[np.float32] | None = field(default=None, repr=False)
     tokens: tuple[int, ...] | None = field(default=None, repr=False)
+    known: Mapping[SoftPrompt, float] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Check the shapes."""

@@ -18,7 +18,7 @@ from scipy.cluster.vq import kmeans2
 
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import SoftPrompt, Start, TextPrompt, TokenPrompt, vector_prompt
-from rlprompt.search.allocation import halve, halving_cost
+from rlprompt.search.allocation import halve, halving_cost, mean_rewards
 from rlprompt.search.objective import Objective
 from rlprompt.search.pools import telling_words
 from rlprompt.search.space import PrefixSpace, SoftSpace, Space, TextSpace, TokenSpace
@@ -257,7 +257,7 @@ def best_starts(objective: Objective, space: Space, starts: Sequence[Start]) -> 
     Of several prompts of vectors, and of the token prompts of `auto`, by successive halving
     (`halve`), paid from the budget; other token prompts are left to the method. Of `auto` so many
     take part as `SHARE` of the budget covers. A single prompt of vectors that was asked for is
-    scored, so that what is found is no worse.
+    scored, so that what is found is no worse. What was scored has its rewards beside it (`known`).
 
     Raises:
         BudgetExhausted: The budget does not cover them; that ends the search.
@@ -273,15 +273,18 @@ def best_starts(objective: Objective, space: Space, starts: Sequence[Start]) -> 
     rows = SHARE * objective.budget.rows
     while auto and len(pool) > 1 and halving_cost(objective, len(pool)) > rows:
         pool.pop()
-    if len(pool) == 1 and isinstance(pool[0], SoftPrompt) and tuple(starts) != ("vocabulary",):
-        objective.evaluate(pool)
-    if not pool or (len(pool) == 1 and not auto):
+    if isinstance(space, TokenSpace) and len(pool) < 2:
+        return replace(space, starts=tuple(pool)) if auto else space  # the method scores it
+    if tuple(starts) == ("vocabulary",):
         return space
-    best = halve(objective, pool).prompts if len(pool) > 1 else pool
-    logger.info("of %d starts, %d came through", len(pool), len(best))
+    best = halve(objective, pool)
+    if len(pool) > 1:
+        logger.info("of %d starts, %d came through", len(pool), len(best.prompts))
     if isinstance(space, TokenSpace):
-        return replace(space, starts=tuple(p for p in best if isinstance(p, TokenPrompt)))
-    return _around(space, [p.vectors for p in best if isinstance(p, SoftPrompt)])
+        tokens = mean_rewards(best, TokenPrompt)
+        return replace(space, starts=tuple(tokens), known=tokens)
+    vectors = mean_rewards(best, SoftPrompt)
+    return replace(_around(space, [prompt.vectors for prompt in vectors]), known=vectors)
 
 
 def _around(space: V, starts: Sequence[NDArray[np.float32]]) -> V:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from class_tasks import task as led_task
 from small_experiments import task as class_task
 from worded_films import films, ids, lm
 
+from rlprompt.agents.bbt_v2 import BBTv2
 from rlprompt.agents.bdpl import BDPL
 from rlprompt.agents.cma_es import CMAES
 from rlprompt.agents.differential_evolution import DifferentialEvolution
@@ -20,10 +22,12 @@ from rlprompt.agents.gcg import GCG
 from rlprompt.agents.genetic import Genetic
 from rlprompt.agents.greedy import Greedy
 from rlprompt.agents.grow import Grow
-from rlprompt.agents.ppo import SoftPPO
+from rlprompt.agents.play import Play
+from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.ppo_edit import EditPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.random_soft import RandomSoft
+from rlprompt.agents.rl import RL
 from rlprompt.agents.soft_prompt import SoftPromptTuning
 from rlprompt.agents.soft_q import SoftQ
 from rlprompt.data.examples import Example, Splits
@@ -39,13 +43,14 @@ from rlprompt.prompt import (
 )
 from rlprompt.search.budget import Budget
 from rlprompt.search.make_space import make_space
-from rlprompt.search.objective import BudgetExhausted, Objective
+from rlprompt.search.objective import BudgetExhausted, Evaluation, Objective
 from rlprompt.search.optimiser import Optimiser
 from rlprompt.search.run import search
 from rlprompt.search.space import SoftSpace, TokenSpace
 from rlprompt.search.starts import DRAWN, best_starts
 from rlprompt.search.vocabulary import typable_tokens
 from rlprompt.tasks.base import Task
+from rlprompt.template import Template
 
 UP_TO_3 = Length(3)
 RNG = np.random.default_rng
@@ -61,6 +66,23 @@ METHODS: tuple[Optimiser[Any], ...] = (
     GCG(candidates=4),
     EditPPO(prompts=4),
     SoftPromptTuning(),
+)
+
+
+def played(env: Any) -> None:
+    """Prompts of random tokens, or random edits."""
+    while True:
+        env.reset()
+        over = False
+        while not over:
+            _, _, over, _, _ = env.step(env.action_space.sample())
+
+
+BY_NAME: tuple[Optimiser[Any], ...] = (
+    Play(played),
+    Play(played, environment="edits"),
+    RL(),
+    RL(environment="edits"),
 )
 
 
@@ -332,6 +354,35 @@ class TestChoice:
         first = found.starts[0].ids if kind == "tokens" else tuple(rows(found)[0])
         assert first == ids(" it was")
         assert objective.ledger.best(1)[0].reward == pytest.approx(2 if kind == "tokens" else 0)
+
+    @pytest.mark.parametrize("optimiser", [*METHODS[:-1], PPO(prompts=4), *BY_NAME], ids=repr)
+    def test_what_was_scored_to_choose_is_not_paid_again(self, optimiser: Optimiser[Any]) -> None:
+        asked: list[Prompt] = []
+        objective = Objective(films(asked), lm(), Budget(400))
+        chosen = best_starts(objective, space("tokens", "auto", 3), ["auto"])
+        assert len(chosen.starts) > 1
+        asked.clear()
+        with contextlib.suppress(BudgetExhausted):
+            optimiser.run(objective, chosen, RNG(1))
+        assert len(asked) > 20
+        # PPO writes what it is given to tilt again, and remembers nothing.
+        which = asked[:4] if isinstance(optimiser, PPO) else asked
+        assert not set(chosen.starts) & set(which)
+
+    def test_nor_is_the_one_start_of_vectors(self) -> None:
+        task = led_task(template=Template("{prompt}{text} It was"), hand_prompt="it was")
+        found = search(task, lm(), BBTv2(population=4), 90, start="hand", length=3)
+        assert found.n_prompts == found.n_distinct == 90 // len(task.splits.train)
+
+    def test_a_start_that_is_known_is_gone_on_from(self) -> None:
+        """The best by far, and all that greedy search changes a token of."""
+        best = TokenPrompt((30, 40, 50))
+        where = TokenSpace(3, np.arange(20, 60), starts=(best,), known={best: 9.0})
+        rounds = Greedy(batch=4).ask(where, 6, RNG(0))
+        pool = next(rounds)
+        near = rounds.send(Evaluation(tuple(pool), np.zeros((len(pool), 1))))
+        assert best not in pool
+        assert {prompt.ids[:2] for prompt in near if isinstance(prompt, TokenPrompt)} == {(30, 40)}
 
     def test_auto_of_a_small_budget_is_its_first_start(self) -> None:
         found, objective = begun("soft", ["auto"], 12, " the film")
