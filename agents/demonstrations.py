@@ -36,7 +36,8 @@ class Demonstrations:
     `FewShotEnvironment` of their code). Here, subsets in random orders are scored on a few train
     examples, the same for all, the better third of them on more, and what is left on all
     (sequential halving, Karnin et al. 2013). Then neighbours of the best (two places swapped, an
-    example moved, replaced, added or left out) race it, and what beats it takes its place. Where
+    example moved, replaced, added or left out) race it, each once, and what beats it takes its
+    place. Where
     the space has starts, such as a hand-written instruction, each prompt begins with one of them;
     they are rivals by themselves, too.
 

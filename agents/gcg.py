@@ -48,7 +48,8 @@ class GCG:
     `morph_control` of its code) has the gradient choose among what the model would write there
     after several examples. Prompts that typed in the task's template would be other tokens are
     passed over, as GCG does by the text alone; of one that is such itself they come last. In a
-    space of several lengths a candidate may also have a promising token more, or a token less.
+    space of several lengths a candidate may also have a promising token more, or a token less. No
+    prompt is a candidate twice.
 
     nanoGCG has `candidates=512, top_k=256, likelihood=0`, and AutoPrompt 10 candidates of one
     position a step; with these settings the search still begins, halves and goes on as ours does.

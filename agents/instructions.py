@@ -47,10 +47,12 @@ class Instructions:
     front, by the number of train examples on which none is better
     (`select_program_candidate_from_pareto_front`).
 
-    Departures: children race the best prompt so far on common blocks of examples and are scored
-    on all of train where they are not clearly worse (`search.allocation.race`), in the place of
-    GEPA's three examples that a child must win against its parent; failures are drawn of the worse
-    half of a parent's examples; and no prompt is scored twice.
+    Departures: no request shows earlier instructions with what they earned, which is the method of
+    OPRO (Yang et al. 2024, arXiv 2309.03409), in its place here; children race the best prompt so
+    far on common blocks of examples and are scored on all of train where they are not clearly worse
+    (`search.allocation.race`), in the place of GEPA's three examples that a child must win against
+    its parent; failures are drawn of the worse half of a parent's examples; and no prompt races
+    twice.
 
     What the model answered costs the rows of scoring it on those examples, or, where a task scores
     its examples together, on all of train once a parent. The proposer's tokens cost no rows: they
@@ -68,15 +70,15 @@ class Instructions:
             `FrozenLM.load`, `{name: ..., revision: ..., load: ..., device: ..., dtype: ...}`. From
             Python any `Writer`. Small models propose badly, and what they write is scored all the
             same.
-        population: Prompts of the first population. Ours; APE takes 50 or more, EvoPrompt 10.
-        children: Proposals of each later round, which the proposer writes side by side. Ours, half
-            the population; EvoPrompt as many as the population, GEPA one.
-        shown: Train examples that an instruction is guessed from. APE's released configuration: 5.
-        failures: Examples that a prompt is mended from. GEPA: a minibatch of 3. ProTeGi: 4.
-        temperature: Of the proposer. APE's released configuration: 0.9.
-        top_p: Of the proposer. APE's released configuration: 0.9.
-        max_new_tokens: Tokens of a proposal at most. Ours, for an instruction of a line or two;
-            APE's released configuration has 50, EvoPrompt's 128.
+        population: Prompts of the first population, 1 or more. Ours; APE: 50 or more, EvoPrompt: 10.
+        children: Proposals of each later round, 1 or more, which the proposer writes side by side.
+            Ours, half the population; EvoPrompt as many as the population, GEPA one.
+        shown: Train examples that an instruction is guessed from, 1 or more. As APE's released code.
+        failures: Examples, 1 or more, that a prompt is mended from. GEPA: 3. ProTeGi: 4.
+        temperature: Of the proposer, as in `Decoding`. APE's released configuration: 0.9.
+        top_p: Of the proposer, as in `Decoding`. APE's released configuration: 0.9.
+        max_new_tokens: Tokens of a proposal at most, 1 or more. Ours, for an instruction of a line
+            or two; APE's released configuration has 50, EvoPrompt's 128.
 
     Raises:
         ValueError: A setting is out of range.
@@ -133,9 +135,8 @@ class Instructions:
         while objective.affordable() and proposer.idle < IDLE:
             requests = self._requests(proposer, known)
             if children := proposer.proposed(requests):
-                prompts, rewards = list(known), np.stack(list(known.values()))
-                best = int(rewards.mean(axis=1).argmax())
-                incumbent = Evaluation((prompts[best],), rewards[best : best + 1])
+                best = max(known, key=lambda prompt: float(known[prompt].mean()))
+                incumbent = Evaluation((best,), known[best][None])
                 known |= _texts(race(paid_once, incumbent, children, rows=objective.remaining))
         if proposer.idle == IDLE:
             logger.warning(
@@ -179,16 +180,14 @@ class Instructions:
             move = rng.choice(get_args(Move))
             # Two parents of the front, if there are so many.
             count = min(2, int(np.count_nonzero(weights)))
-            chances = weights / weights.sum()
-            places = rng.choice(len(prompts), count, replace=False, p=chances)
+            places = rng.choice(len(prompts), count, replace=False, p=weights / weights.sum())
             texts = [prompts[place].text.strip() for place in places]
             if move == "cross" and len(texts) > 1:
                 requests.append(cross(*texts))
             elif move == "shorten":
                 requests.append(shorten(texts[0]))
             elif move == "mend":
-                parent = places[0]
-                shown = proposer.failures(prompts[parent], rewards[parent], self.failures)
+                shown = proposer.failures(prompts[places[0]], rewards[places[0]], self.failures)
                 requests.append(mend(texts[0], shown))
             else:
                 requests.append(rewrite(texts[0]))

@@ -35,7 +35,9 @@ class PPO:
     of all rewards so far. Nothing is discounted: an episode has one reward, at its end. A policy
     that settles writes what it wrote before, which is paid for again: the result counts distinct
     prompts, its page warns of few, and `fresh` is against it, as `entropy` may be. The global
-    generators that Stable-Baselines3 draws from are seeded from the search's own and put back.
+    generators that Stable-Baselines3 draws from are seeded from the search's own and put back. In
+    an update the critic's error counts half, and gradients are cut to a norm of 0.5: its defaults
+    (`vf_coef`, `max_grad_norm`).
 
     In a space of several lengths the policy also stops, with a probability of 0.1 a token at first
     (`STOP`), and learns for each position how often. Starts are scored first; half of what the
@@ -135,7 +137,7 @@ class SoftPPO:
     PPO (Schulman et al. 2017, arXiv 1707.06347, eq. 7) in the subspaces of Black-Box Tuning (Sun et
     al. 2022, arXiv 2201.03514; `LMForwardAPI` of its code), one for each vector. The mean of each
     vector depends on its position alone: the process is deterministic and always starts alike.
-    Rewards and randomness are treated as in `PPO`.
+    Rewards, randomness, the critic's error and gradients are treated as in `PPO`.
 
     It beats random search over vectors (`RandomSoft`) on a made-up task, and not on real ones: mean
     test accuracy over nine cells (three tasks, three draws of each) was 0.672, and 0.677 at random

@@ -22,7 +22,9 @@ class SoftPromptTuning(Ascent[SoftSpace]):
     Prompt tuning (Lester et al. 2021, arXiv 2104.08691, section 2), started from rows of common
     tokens as there (`from_sample_of_embeddings` of its code). Departures: AdamW and not Adafactor;
     the likelihood of the right class among the classes, and not among all tokens; the average of
-    the path, and not its end.
+    the path, and not its end. P-tuning (Liu et al. 2021, arXiv 2103.10385) differs in more: an LSTM
+    and a network of two layers make its vectors (`PromptEncoder` of its code), which stand in
+    several places of a template, where here the vectors are trained as they are, in one place.
     Adam's steps do not depend on the gradient's scale, so a reward in [-180, 200] needs no scaling
     where that is climbed. Batch, loss and average were decided on dev.
     Where a batch or an average is set, `POINTS` of the path are scored on all examples (`Ascent`),
