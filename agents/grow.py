@@ -27,9 +27,9 @@ class Grow:
     round a beam of the best prompts gets one of the best words at one of its places; where that
     improves nothing, a word is replaced or left out instead. The rivals of a round are scored on a
     few train examples, the same for all, the better third of them on more, and what is left on all
-    (sequential halving, Karnin et al. 2013), and no prompt is one twice. A beam search with edits, as GrIPS (Prasad et al.
-    2023, arXiv 2203.07281; `perform_edit` of its code) does on the phrases of an instruction,
-    without an instruction to begin with.
+    (sequential halving, Karnin et al. 2013), and no prompt is one twice. A beam search with edits,
+    as GrIPS (Prasad et al. 2023, arXiv 2203.07281; `perform_edit` of its code) does on the phrases
+    of an instruction, without an instruction to begin with.
 
     >>> from rlprompt import Length, search
     >>> from rlprompt.check import ToyTask, toy_lm

@@ -70,10 +70,10 @@ class Instructions:
             `FrozenLM.load`, `{name: ..., revision: ..., load: ..., device: ..., dtype: ...}`. From
             Python any `Writer`. Small models propose badly, and what they write is scored all the
             same.
-        population: Prompts of the first population, 1 or more. Ours; APE: 50 or more, EvoPrompt: 10.
+        population: Prompts of the first population, 1 or more. Ours; APE: 50 or more; EvoPrompt 10.
         children: Proposals of each later round, 1 or more, which the proposer writes side by side.
             Ours, half the population; EvoPrompt as many as the population, GEPA one.
-        shown: Train examples that an instruction is guessed from, 1 or more. As APE's released code.
+        shown: Train examples that an instruction is guessed from, 1 or more. As in APE's code.
         failures: Examples, 1 or more, that a prompt is mended from. GEPA: 3. ProTeGi: 4.
         temperature: Of the proposer, as in `Decoding`. APE's released configuration: 0.9.
         top_p: Of the proposer, as in `Decoding`. APE's released configuration: 0.9.

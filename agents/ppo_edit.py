@@ -45,9 +45,9 @@ class EditPPO:
     A search keeps the best prompt on the way, so the policy never stops, and each rollout begins
     with the best prompt so far. No prompt is paid for twice. Rewards count above the mean of the
     edits made beside them, which stands for a critic. Gradients are cut to a norm of 0.5, the
-    default of Stable-Baselines3 and of TEMPERA's code (`arguments.py`). Where edits bring little that is new, the
-    policy goes half of the way back. It is made for `start: hand`; without a start the best of a
-    few random prompts is edited.
+    default of Stable-Baselines3 and of TEMPERA's code (`arguments.py`). Where edits bring little
+    that is new, the policy goes half of the way back. It is made for `start: hand`; without a start
+    the best of a few random prompts is edited.
 
     On a task and a model that cost next to nothing:
 
