@@ -129,12 +129,12 @@ def _moves(
     if len(prompt) < space.length:  # one more after each, and before all
         longer = [partial(prompt.inserted, i + 1) for i in places]
         edits = [*chain.from_iterable(zip(longer, edits, strict=True)), partial(prompt.inserted, 0)]
-    written = [_written(edit, space, rng) for edit in edits]
+    varied = [_with_each_token(edit, space, rng) for edit in edits]
     shorter = iter(dict.fromkeys(map(prompt.without, places)))  # each outcome once
-    return [shorter, *written] if len(prompt) > space.shortest else written
+    return [shorter, *varied] if len(prompt) > space.shortest else varied
 
 
-def _written(
+def _with_each_token(
     edit: Callable[[int], TokenPrompt], space: TokenSpace, rng: np.random.Generator
 ) -> Iterator[TokenPrompt]:
     """What an edit makes with every allowed token, in random order, drawn when it begins."""

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.agents.shared.ascent import Ascent, Way
+from rlprompt.agents.shared.ascent import Ascent, Parametrisation
 from rlprompt.prompt import SoftPrompt
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import PrefixSpace, SoftSpace
@@ -72,7 +72,7 @@ class PrefixTuning(Ascent[PrefixSpace]):
         start: NDArray[np.float32] = objective.keys_and_values([SoftPrompt(soft.start)])[0]
         return start
 
-    def way(self, space: PrefixSpace, start: NDArray[np.float32]) -> Way:
-        """See `Ascent.way`: coordinates around the start are trained."""
+    def parametrised(self, space: PrefixSpace, start: NDArray[np.float32]) -> Parametrisation:
+        """See `Ascent.parametrised`: coordinates around the start are trained."""
         around = replace(space, start=start, others=None)
-        return Way(np.zeros_like(start), 1.0, around.prompt, space.scale)
+        return Parametrisation(np.zeros_like(start), 1.0, around.prompt, space.scale)

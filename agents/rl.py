@@ -16,10 +16,10 @@ from rlprompt._utils.suggest import check_choice
 from rlprompt.agents.play import Environment
 from rlprompt.agents.policies.algorithms import find_algorithm
 from rlprompt.agents.policies.arguments import check_arguments
+from rlprompt.agents.policies.features import Edited, Written
 from rlprompt.agents.policies.gaussian import gaussian
 from rlprompt.agents.policies.token_tilt import principal_components
 from rlprompt.agents.policies.training import Gains, train
-from rlprompt.agents.policies.written import Edited, Written
 from rlprompt.agents.shared.ranges import check_ranges
 from rlprompt.envs.edit_prompt import HORIZON, EditEpisodes
 from rlprompt.envs.token_prompt import TokenEpisodes

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprompt.agents.shared.ascent import Ascent, Way
+from rlprompt.agents.shared.ascent import Ascent, Parametrisation
 from rlprompt.prompt import SoftPrompt
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import SoftSpace
@@ -78,6 +78,6 @@ class SoftPromptTuning(Ascent[SoftSpace]):
         """See `Ascent.drawn`."""
         return SoftSpace.from_lm(objective.lm, space.length, rng, space.tokens).start
 
-    def way(self, space: SoftSpace, start: NDArray[np.float32]) -> Way:
-        """See `Ascent.way`: the vectors themselves are trained."""
-        return Way(start, space.scale, SoftPrompt)
+    def parametrised(self, space: SoftSpace, start: NDArray[np.float32]) -> Parametrisation:
+        """See `Ascent.parametrised`: the vectors themselves are trained."""
+        return Parametrisation(start, space.scale, SoftPrompt)

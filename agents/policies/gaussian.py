@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlprompt.agents.policies.written import Position
+from rlprompt.agents.policies.features import Position
 from rlprompt.envs.embedding_prompt import EmbeddingEpisodes
 from rlprompt.search.objective import Objective
 from rlprompt.search.space import SoftSpace

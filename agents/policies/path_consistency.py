@@ -132,15 +132,15 @@ def multi_step(advantages: Tensor, values: Tensor, rewards: Tensor, counts: Tens
     >>> multi_step(*one_path, torch.tensor([4.0]), torch.tensor([2])).item()  # (-4)^2 + (-5)^2
     41.0
     """
-    left = _written(advantages, counts).flip(1).cumsum(1).flip(1)
+    left = _masked(advantages, counts).flip(1).cumsum(1).flip(1)
     return _summed(left - (rewards[:, None] - values), counts)
 
 
 def _summed(errors: Tensor, counts: Tensor) -> Tensor:
-    return _written(errors, counts).square().sum(1).mean()
+    return _masked(errors, counts).square().sum(1).mean()
 
 
-def _written(numbers: Tensor, counts: Tensor) -> Tensor:
+def _masked(numbers: Tensor, counts: Tensor) -> Tensor:
     """Numbers (K, T) with zeros behind the end of each path."""
     steps = torch.arange(numbers.shape[1], device=numbers.device)
     return numbers.masked_fill(steps >= counts[:, None], 0)

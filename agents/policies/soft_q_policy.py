@@ -143,18 +143,18 @@ class SoftQPolicy:
                 chosen[:1] = likeliest(logits[:1], self.stop)
             return chosen
 
-        return self._written(count + looks, choose)
+        return self._rollout(count + looks, choose)
 
     def followed(self, prompts: Sequence[TokenPrompt]) -> list[Path]:
         """How these prompts would be written."""
         places = (np.searchsorted(self._space.allowed, prompt.ids) for prompt in prompts)
         scripts = [iter((*own.tolist(), self.stop)) for own in places]
-        return self._written(
+        return self._rollout(
             len(scripts), lambda logits, which: torch.tensor([next(scripts[i]) for i in which])
         )
 
     @torch.no_grad()
-    def _written(self, count: int, choose: Choose) -> list[Path]:
+    def _rollout(self, count: int, choose: Choose) -> list[Path]:
         """So many prompts, written side by side.
 
         `choose` is given the logits (B, A) of some of them, and which those are, and gives B

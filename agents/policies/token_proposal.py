@@ -8,8 +8,8 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
+from rlprompt.agents.policies.features import OpenPosition, Position
 from rlprompt.agents.policies.stopping import LEAN
-from rlprompt.agents.policies.written import OpenPosition, Position
 from rlprompt.agents.shared.continuation import continued
 from rlprompt.models.lm import FrozenLM
 from rlprompt.search.objective import Objective

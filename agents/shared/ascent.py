@@ -28,7 +28,7 @@ POINTS = 16
 S = TypeVar("S", SoftSpace, PrefixSpace)
 
 
-class Way(NamedTuple):
+class Parametrisation(NamedTuple):
     """What a way up begins with, and what its numbers stand for.
 
     Attributes:
@@ -88,7 +88,7 @@ class Ascent(ABC, Generic[S]):
             known = restart < len(starts)
             start = starts[restart] if known else self.drawn(objective, space, rng)
             rows = objective.remaining // (restarts - restart)
-            self._climb(objective, self.way(space, start), rows, rng)
+            self._climb(objective, self.parametrised(space, start), rows, rng)
 
     def check_task(self, task: Task) -> None:
         """Refuse to climb the reward of an example that calibrates itself: it has no slope.
@@ -118,10 +118,12 @@ class Ascent(ABC, Generic[S]):
         """A start past the last of the space: tokens drawn anew."""
 
     @abstractmethod
-    def way(self, space: S, start: NDArray[np.float32]) -> Way:
+    def parametrised(self, space: S, start: NDArray[np.float32]) -> Parametrisation:
         """The way up from a start."""
 
-    def _climb(self, objective: Objective, way: Way, rows: int, rng: np.random.Generator) -> None:
+    def _climb(
+        self, objective: Objective, made: Parametrisation, rows: int, rng: np.random.Generator
+    ) -> None:
         """Spend so many rows on a way up."""
         ledger, full = objective.ledger, objective.cost()
         end = ledger.used + rows
@@ -130,30 +132,30 @@ class Ascent(ABC, Generic[S]):
         by_points = parts > 1 or self.average is not None
         loss = self._climbed(objective.task)
         apart = max(rows / POINTS, objective.cost(loss=loss)) if by_points else math.inf
-        vectors, origin = torch.tensor(way.start), torch.tensor(way.start)
+        vectors, origin = torch.tensor(made.start), torch.tensor(made.start)
         average, unscored, last = origin.clone(), True, ledger.used
         adam = torch.optim.AdamW(
-            [vectors], lr=self.learning_rate * way.step, weight_decay=self.weight_decay
+            [vectors], lr=self.learning_rate * made.step, weight_decay=self.weight_decay
         )
         for block in _blocks(objective, parts, rng):
             cost = objective.cost(loss=loss, examples=len(block))
             if ledger.used + cost + full > end:
                 break
-            prompt = way.prompt(vectors.numpy())
+            prompt = made.prompt(vectors.numpy())
             evaluation = objective.evaluate_with_grad([prompt], block, loss=loss)
             # AdamW minimises.
-            vectors.grad = -torch.from_numpy(evaluation.gradients[0] * way.slope)
+            vectors.grad = -torch.from_numpy(evaluation.gradients[0] * made.slope)
             adam.step()
             if self.pull is not None:
                 vectors += self.learning_rate * self.pull * (origin - vectors)
             average = torch.lerp(vectors, average, self.average or 0.0)
             unscored = True
             if ledger.used - last >= apart:
-                objective.evaluate([way.prompt(average.numpy())])
+                objective.evaluate([made.prompt(average.numpy())])
                 unscored, last = False, ledger.used
         # The end of the path; or its start, where the rows do not cover a step.
         if unscored and ledger.used + full <= end:
-            objective.evaluate([way.prompt(average.numpy())])
+            objective.evaluate([made.prompt(average.numpy())])
 
 
 def n_parts(n_examples: int, batch: int | None) -> int:

@@ -166,7 +166,7 @@ def token_starts(origin: Origin, starts: Sequence[Start]) -> TokenSpace:
             case "auto":
                 found = everything(origin, space.allowed.tolist(), soft=False)
             case _:
-                found = _written(origin, start, exact=True)
+                found = _fitting(origin, start, exact=True)
         made += (_filled(origin, prompt) for prompt in found)
     made = list(dict.fromkeys(made))
     pool = set(space.allowed.tolist())
@@ -204,7 +204,7 @@ def soft_starts(origin: Origin, starts: Sequence[Start], space: SoftSpace) -> So
             case "auto":
                 found = everything(origin, space.tokens or (), soft=True)
             case _:
-                found = _written(origin, start, exact=False)
+                found = _fitting(origin, start, exact=False)
         for prompt in found:
             vectors = prompt.vectors if isinstance(prompt, SoftPrompt) else table[list(prompt.ids)]
             made.append(np.concatenate([space.start[: space.length - len(prompt)], vectors]))
@@ -293,7 +293,7 @@ def _around(space: V, starts: Sequence[NDArray[np.float32]]) -> V:
     return replace(space, start=first, others=np.stack(others) if others else None)
 
 
-def _written(origin: Origin, start: Start, *, exact: bool) -> list[TokenPrompt]:
+def _fitting(origin: Origin, start: Start, *, exact: bool) -> list[TokenPrompt]:
     """The prompt of a text, of a name or found elsewhere, if it fits the space."""
     assert not isinstance(start, SoftPrompt | TextPrompt)
     if start == "hand":

@@ -17,12 +17,12 @@ from tiny import tiny_lm
 
 from rlprompt.agents.cma_es import CMAES
 from rlprompt.agents.differential_evolution import DifferentialEvolution
+from rlprompt.agents.policies.features import Position
 from rlprompt.agents.policies.stopping import STOP
 from rlprompt.agents.policies.token_policy import TokenPolicy
 from rlprompt.agents.policies.token_proposal import Proposal, truncated
 from rlprompt.agents.policies.token_tilt import StoppingTilt, Tilt, principal_components
 from rlprompt.agents.policies.training import Relative
-from rlprompt.agents.policies.written import Position
 from rlprompt.agents.ppo import PPO, SoftPPO
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.random_soft import RandomSoft

@@ -20,8 +20,8 @@ from tiny import tiny_lm
 from rlprompt.agents.play import Environment
 from rlprompt.agents.policies.algorithms import KNOWN, find_algorithm
 from rlprompt.agents.policies.arguments import arguments
+from rlprompt.agents.policies.features import Edited, Written
 from rlprompt.agents.policies.training import Gains, Standardised
-from rlprompt.agents.policies.written import Edited, Written
 from rlprompt.agents.random_search import RandomSearch
 from rlprompt.agents.random_soft import RandomSoft
 from rlprompt.agents.rl import RL, SoftRL
