@@ -85,11 +85,12 @@ class Piece(NamedTuple):
     Attributes:
         text: What it says.
         kind: `own` is the template's, in which control tokens are control tokens; a `field`'s are
-            plain text; `any` stands for text that is not known, such as a searched prompt.
+            plain text, and so are those of what a model has `written`, without such as cannot be;
+            `any` stands for text that is not known, such as a searched prompt.
     """
 
     text: str
-    kind: Literal["own", "field", "any"] = "own"
+    kind: Literal["own", "field", "written", "any"] = "own"
 
 
 ANY = Piece("", "any")

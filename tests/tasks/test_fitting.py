@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import transformers
-from spellings import spelling_lm, spelling_tokenizer
-from tiny import CONTEXT, TinyKind, tiny_lm, tiny_model
-from tokenizers import AddedToken, Tokenizer
+from spellings import spelling_lm, thinking_lm
+from tiny import CONTEXT, TinyKind, tiny_lm
 
 from rlprompt.agents import RandomSearch
-from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.studies.experiment import Experiment
@@ -139,17 +136,6 @@ class TestLongTexts:
             task(tmp_path / "a.csv", on_long_text="cut")
 
 
-def with_think() -> FrozenLM:
-    """A model whose tokenizer has a token that is not said to be special, and always found."""
-    make: Any = transformers.PreTrainedTokenizerFast  # not annotated
-    known: Any = spelling_tokenizer("bytes")
-    tokenizer = make(
-        tokenizer_object=Tokenizer.from_str(known.backend_tokenizer.to_str()), eos_token="</s>"
-    )
-    tokenizer.add_tokens([AddedToken("<think>", special=False)])
-    return FrozenLM(tiny_model("llama", vocab_size=len(tokenizer)), tokenizer, "thinker")
-
-
 class TestControlTokens:
     @pytest.mark.parametrize(
         ("name", "control"),
@@ -194,7 +180,7 @@ class TestControlTokens:
         assert "<|im_end|> was" in lm.decode(mixed)
 
     def test_where_a_tokenizer_cannot_the_row_is_named(self, tmp_path: Path) -> None:
-        lm, odd = with_think(), "It was <think> good"
+        lm, odd = thinking_lm(), "It was <think> good"
         made = task(tmp_path / "a.csv", odd)
         with pytest.raises(ValueError, match=r"a\.csv:2: the text holds '<think>'.*on_bad_rows"):
             fitted(made, lm, 5)
