@@ -83,6 +83,35 @@ class TestLongTexts:
         made = task(tmp_path / "a.csv", on_long_text="truncate-end")
         assert fitted(made, tiny_lm(), 5) is made
 
+    def test_texts_that_are_equal_once_they_are_cut_are_told_as_such(self, tmp_path: Path) -> None:
+        path, begun = tmp_path / "a.csv", "the film " * 150
+        lines = [f"{begun}{i}{label},{label}" for i in range(4) for label in WORDS]
+        path.write_text("\n".join(["text,label", *lines, *rows().splitlines()[1:]]) + "\n")
+
+        def drawn(how: str, **settings: Any) -> ClassificationTask:
+            return ClassificationTask.from_file(
+                str(path), template="{text} {prompt}", label_words=WORDS, shots=4,
+                on_long_text=how, **settings,
+            )  # fmt: skip
+
+        lm = tiny_lm()
+        with pytest.raises(
+            ValueError,
+            match=r"^a\.csv:\d+ repeats a\.csv:\d+ \(train\) once texts are cut \(truncate-end\) "
+            r"to fit the 256 tokens that tiny-llama takes; set on_long_text: skip or ",
+        ):
+            drawn("truncate-end").fitted(lm, 5)
+        # Cut at the other end they differ.
+        apart = drawn("truncate-start").fitted(lm, 5)
+        assert list(map(len, apart.splits.parts().values())) == [8, 8, 4]
+        left = drawn("truncate-end", on_bad_rows="skip").fitted(lm, 5).splits
+        assert not {one.key for one in left.train} & {one.key for one in (*left.dev, *left.test)}
+        assert "left out" in left.notes[-2]
+        assert "once texts are cut" in left.notes[-2]
+        kept = drawn("truncate-end", on_leak="allow").fitted(lm, 5).splits
+        assert list(map(len, kept.parts().values())) == [8, 8, 4]
+        assert "between splits" in kept.notes[-1]
+
     def test_an_experiment_is_fitted_before_anything_is_paid(self, tmp_path: Path) -> None:
         made = task(tmp_path / "a.csv", LONG, on_long_text="truncate-end")
         experiment = Experiment("x", made, tiny_lm(), {"r": RandomSearch()}, Budget(40), length=3)

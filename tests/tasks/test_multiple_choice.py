@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import HIDDEN, PACKABLE, TinyKind, tiny_lm
+from tiny import CONTEXT, HIDDEN, PACKABLE, TinyKind, tiny_lm
 
 from rlprompt.data.examples import Example
 from rlprompt.data.load import load_splits
@@ -142,6 +142,29 @@ def test_letters_are_answered_where_the_text_shows_them(lm: FrozenLM) -> None:
     measured = made.measure(lm, [TokenPrompt()], [example])
     assert measured.answers is not None
     assert measured.answers[0][0] in example.options
+
+
+@pytest.mark.parametrize("how", ["truncate-start", "truncate-end", "truncate-middle"])
+def test_options_that_the_text_shows_are_never_cut(how: str) -> None:
+    lm = tiny_lm()
+    options = [letter * 60 for letter in "xyz"]  # longer than the question
+    texts = [f"{i} {'x' * 80} {i}" for i in range(12)]
+    rows = [
+        row | {"question": text, "choices": options} for row, text in zip(ROWS, texts, strict=True)
+    ]
+    settings: Any = {"template": "{question}\n{choices}\n{prompt}Answer:", "answer_by": "letter"}
+    made = MultipleChoiceTask.from_file(rows, shots=2, on_long_text=how, **settings)
+    whole = made.splits.train[0].fields["choices"]
+    assert min(n for n, _ in made.lengths(lm, made.splits.train)) > CONTEXT
+    for part in made.fitted(lm, 4).splits.parts().values():
+        assert all(example.fields["choices"] == whole for example in part)
+        assert all(0 < len(example.fields["question"]) < 80 for example in part)
+        sizes = made.lengths(lm, part)
+        assert max(n_text + 4 + n_answer for n_text, n_answer in sizes) <= CONTEXT
+    longer = [row | {"choices": [f"{one} {'x' * 80}" for one in options]} for row in rows]
+    made = MultipleChoiceTask.from_file(longer, shots=2, on_long_text=how, **settings)
+    with pytest.raises(ValueError, match=r"\[\d+\] is too long even without its text.*options"):
+        made.fitted(lm, 4)
 
 
 def test_examples_are_shown_with_the_right_option() -> None:
