@@ -26,7 +26,16 @@ from typing import Literal
 
 from rlprompt._utils.chats import Message, as_json, messages_of
 from rlprompt._utils.scripts import is_unspaced, stands_close
-from rlprompt.types import ANY, AnswerSpace, Encoder, Ids, ModelKind, Piece, checked_space
+from rlprompt.types import (
+    ANY,
+    AnswerSpace,
+    Encoder,
+    Ids,
+    ModelKind,
+    Piece,
+    SpellingError,
+    checked_space,
+)
 
 PROMPT, MASK = "prompt", "mask"
 ASSISTANT = "assistant"
@@ -44,7 +53,7 @@ _Kind = Literal["field", "written"]
 _FIELD = "\ue000{}\ue001"
 
 
-class ControlTokenError(ValueError):
+class ControlTokenError(SpellingError):
     """A field holds what a tokenizer takes for a control token, whatever one does."""
 
 

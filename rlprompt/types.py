@@ -79,6 +79,10 @@ RegistryKind = Literal["optimiser", "task"]
 """What has a short name in an experiment file."""
 
 
+class SpellingError(ValueError):
+    """An example holds what a model's tokenizer cannot spell, or not so that it is told apart."""
+
+
 class Piece(NamedTuple):
     """A piece of a text.
 

@@ -2,8 +2,9 @@
 
 What a search would stumble over is found, and settled as the data's settings say, before anything
 is paid for: `on_long_text` for texts that leave no room for prompt and answer, `on_bad_rows` for
-those with what the tokenizer takes for a control token whatever one does. Prompt, template, answer
-and the options that a text shows are never cut.
+those that cannot be spelt, as what the tokenizer takes for a control token whatever one does, and
+for options that it spells alike. Prompt, template, answer and the options that a text shows are
+never cut.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rlprompt.models.conventions import n_positions
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, TokenPrompt
 from rlprompt.tasks.base import Task
-from rlprompt.template import ControlTokenError
+from rlprompt.types import SpellingError
 
 Measure = Callable[[Sequence[Example]], list[tuple[int, int]]]
 """Of each example: tokens of its text around the prompt, and tokens fed of an answer."""
@@ -102,7 +103,7 @@ def fit(splits: Splits, lm: FrozenLM, measure: Measure, n_prompt: int) -> Splits
     Args:
         splits: The examples, with what to do about others.
         lm: The model.
-        measure: Measures examples; raises `ControlTokenError` for one that cannot be spelt.
+        measure: Measures examples; raises `SpellingError` for one that cannot be spelt.
         n_prompt: Tokens of the longest prompt.
 
     Raises:
@@ -133,7 +134,7 @@ class _Fitting:
         """The examples as the model can be given them."""
         try:
             sizes = self.measure(examples)
-        except ControlTokenError:
+        except SpellingError:
             # One by one it is known which.
             found = (self._example(split, example) for example in examples)
         else:
@@ -147,8 +148,9 @@ class _Fitting:
         """The example as the model can be given it, or None."""
         try:
             size = size or self.measure([example])[0]
-        except ControlTokenError as error:
-            what = f"{example.where(split)}: {error}"
+        except SpellingError as error:
+            where, what = example.where(split), str(error)
+            what = what if where in what else f"{where}: {what}"
             if self.splits.on_bad_rows == "error":
                 raise ValueError(
                     f"{what}; mend the text, or set on_bad_rows: skip to leave it out"
@@ -214,7 +216,7 @@ class _Fitting:
         try:
             size = self.measure([example])[0]
             return not _shortage(self.lm, "", example, size, self.n_prompt)
-        except ControlTokenError:  # where two ends meet
+        except SpellingError:  # where two ends meet
             return False
 
     def notes(self) -> list[str]:

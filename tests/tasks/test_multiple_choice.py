@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from spellings import spelling_lm
 from tiny import CONTEXT, HIDDEN, PACKABLE, TinyKind, tiny_lm
 
 from rlprompt.data.examples import Example
@@ -259,6 +260,24 @@ def test_a_row_that_cannot_be_is_named(changes: dict[str, Any], message: str) ->
         MultipleChoiceTask.from_file(rows, template=TEMPLATE, shots=2)
     kept = MultipleChoiceTask.from_file(rows, template=TEMPLATE, shots=2, on_bad_rows="skip")
     assert kept.splits.notes[0].startswith("1 row was left out")
+
+
+@pytest.mark.parametrize("alike", [["Bad", "bad"], ["☃", "good", "☂"]])
+def test_options_that_a_model_cannot_tell_apart_are_a_bad_row(alike: list[str]) -> None:
+    lm = spelling_lm("wordpiece")
+    settings: Any = {"template": f"{TEMPLATE} {{mask}}", "shots": 3}
+    rows = [row | {"choices": ["good", "bad", "great"]} for row in ROWS]
+    rows.append({"question": "odd", "choices": alike, "answer": 0})
+    told = rf"spells the options '{alike[0]}' and '{alike[-1]}' of examples\[12\] alike"
+    made = MultipleChoiceTask.from_file(rows, **settings)
+    every = [example for part in made.splits.parts().values() for example in part]
+    with pytest.raises(ValueError, match=f"{told}; mend the text, or set on_bad_rows: skip"):
+        made.fitted(lm, 2)
+    with pytest.raises(ValueError, match=told):
+        made.rewards(lm, [TokenPrompt()], [e for e in every if e.source == "examples[12]"])
+    skipped = MultipleChoiceTask.from_file(rows, **settings, on_bad_rows="skip").fitted(lm, 2)
+    assert sum(map(len, skipped.splits.parts().values())) == 12
+    assert "1 row was left out: " in skipped.splits.notes[-1]
 
 
 @pytest.mark.parametrize(
