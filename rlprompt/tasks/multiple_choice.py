@@ -283,9 +283,13 @@ class MultipleChoiceTask(ChoosingTask):
         led = self.leading()
         if led is None:
             return None
-        answers = [(one, self._answers(one)[_place(one)]) for one in self.splits.train]
-        texts = [demonstration(led.template, example, answer) for example, answer in answers]
-        return InContextExamples(led, [[text] for text in texts[:MOST_SHOTS]])
+        shown = self.splits.train[:MOST_SHOTS]
+        texts = [demonstration(led.template, one, self.answer_shown(one)) for one in shown]
+        return InContextExamples(led, [[text] for text in texts])
+
+    def answer_shown(self, example: Example) -> str:
+        """The right option, or its letter."""
+        return self._answers(example)[_place(example)]
 
     def _answers(self, example: Example) -> Sequence[str]:
         """What the model may answer."""

@@ -98,6 +98,11 @@ class TemplateTask(Task):
             return self
         return variant(self, **changes)
 
+    def has(self, hook: str) -> bool:
+        """See `Task.has`: examples are shown only with answers."""
+        none = type(self).answer_shown is TemplateTask.answer_shown
+        return super().has(hook) and not (none and hook in ("showable", "shown"))
+
     def answer_shown(self, example: Example) -> str:
         """The answer of an example that is shown; "" where it cannot be, which is the default."""
         return ""

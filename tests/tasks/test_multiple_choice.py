@@ -12,10 +12,12 @@ import torch
 from spellings import spelling_lm
 from tiny import CONTEXT, HIDDEN, PACKABLE, TinyKind, tiny_lm
 
+from rlprompt.agents.demonstrations import Demonstrations
 from rlprompt.data.examples import Example
 from rlprompt.data.load import load_splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, SoftPrompt, TokenPrompt
+from rlprompt.search.run import search
 from rlprompt.tasks.multiple_choice import MultipleChoiceTask
 
 TEMPLATE = "Question: {question} {prompt}\nAnswer:"
@@ -175,6 +177,20 @@ def test_examples_are_shown_with_the_right_option() -> None:
     example = made.splits.train[0]
     text = f"Question: {example.fields['question']}\nAnswer: {example.label}\n\n"
     assert shown.rounds[0] == [text]
+
+
+@pytest.mark.parametrize("by", ["text", "letter"])
+def test_demonstrations_show_the_right_options(lm: FrozenLM, by: str) -> None:
+    made = task(template="{prompt}{question}\n{choices}\nAnswer:", answer_by=by, shots=4)
+    right = "AB" if by == "letter" else ("ice", "iron")
+    first = next(i for i, one in enumerate(made.splits.train) if one.options == tuple(OPTIONS[0]))
+    one = made.splits.train[first]
+    answer = right[OPTIONS[0].index(one.label)]
+    asked = f"{one.fields['question']}\nA. ice\nB. iron\nC. table salt\nAnswer:"
+    assert made.shown([first]) == f"{asked} {answer}\n\n"
+    assert list(made.showable()) == [0, 1, 2, 3]
+    result = search(made, lm, Demonstrations(at_most=1), budget=40)
+    assert result.best.text.strip() in [made.shown([i]).strip() for i in range(4)]
 
 
 def test_whatever_decides_a_score_is_in_the_fingerprint() -> None:
