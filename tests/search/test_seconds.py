@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -77,11 +77,11 @@ class Asks:
 
     def run(self, objective: Objective, space: TokenSpace, rng: np.random.Generator) -> None:
         vectors = SoftPrompt(np.ones((2, objective.lm.hidden_size)))
-        asked = (
+        asked: list[Callable[[], object]] = [
             lambda: objective.hidden([(1, 5)]),
             lambda: objective.keys_and_values([vectors]),
             lambda: objective.hidden([(1, 5, 6)], [[(1, 5)]]),
-        )
+        ]
         for i, ask in enumerate(asked):
             if i == self.last:
                 raise Cut
