@@ -26,8 +26,8 @@ class Genetic:
     """Cross the best prompts so far and change a token here and there, generation by generation.
 
     The genetic algorithm of EvoPrompt (Guo et al. 2024, arXiv 2309.08532, figure 1; `GAEvoluter` of
-    its code) with operators on tokens in the place of a model that rewrites texts. Two parents, each
-    the winner of a tournament, are cut in two, and the beginning of one goes on with the end of the
+    its code) with operators on tokens in the place of a model that rewrites texts. Two parents,
+    each the winner of a tournament, are cut in two, and the beginning of one goes on with the end of the
     other; then tokens are drawn anew, some of them from what the frozen model would write there,
     which costs no rows. The best of all prompts so far are the next parents, and no prompt is
     scored twice.
