@@ -26,11 +26,11 @@ class Genetic:
     """Cross the best prompts so far and change a token here and there, generation by generation.
 
     The genetic algorithm of EvoPrompt (Guo et al. 2024, arXiv 2309.08532, figure 1; `GAEvoluter` of
-    its code) with operators on tokens in the place of a model that rewrites texts. Two parents,
-    each the winner of a tournament, are cut in two, and the beginning of one goes on with the end of the
-    other; then tokens are drawn anew, some of them from what the frozen model would write there,
-    which costs no rows. The best of all prompts so far are the next parents, and no prompt is
-    scored twice.
+    its code) with operators on tokens in the place of a language model that rewrites texts. Two
+    parents, each the winner of a tournament, are cut in two, and the beginning of one goes on with
+    the end of the other; then tokens are drawn anew, some of them from what the frozen model would
+    write there, which costs no rows. The best of all prompts so far are the next parents, and no
+    prompt is scored twice.
 
     The first generation has the starts, in half of what they leave of it edits of theirs, and
     random prompts. The edits are those of GrIPS (Prasad et al. 2023, arXiv 2203.07281;

@@ -274,7 +274,7 @@ def best_starts(objective: Objective, space: Space, starts: Sequence[Start]) -> 
     while auto and len(pool) > 1 and halving_cost(objective, len(pool)) > rows:
         pool.pop()
     if isinstance(space, TokenSpace) and len(pool) < 2:
-        return replace(space, starts=tuple(pool)) if auto else space  # the method scores it
+        return replace(space, starts=space.starts[:1]) if auto else space  # the method scores it
     if tuple(starts) == ("vocabulary",):
         return space
     best = halve(objective, pool)

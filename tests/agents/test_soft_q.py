@@ -214,7 +214,7 @@ def test_at_first_all_tokens_are_alike_and_stops_as_in_ppo() -> None:
 
 def test_a_bias_of_the_models_head_is_no_value() -> None:
     """Phi's head has one: what the model itself would write is not what the first policy does."""
-    size = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    size: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
     config = transformers.PhiConfig(vocab_size=300, num_attention_heads=4, **size)
     model = randomised(transformers.PhiForCausalLM(config), 0)
     with torch.no_grad():
