@@ -232,7 +232,8 @@ def test_spends_a_budget_that_is_a_number_of_prompts_to_the_last_row(
 @every
 def test_a_budget_of_one_prompt_is_spent(optimiser: Optimiser[Any]) -> None:
     result = run(optimiser, rows=price(optimiser))
-    assert (result.rows, result.n_prompts) == (price(optimiser), 1)
+    # Not for a gradient where the rows do not cover what comes of it, too.
+    assert (result.rows, result.n_prompts) == (N_EXAMPLES, 1)
 
 
 @every
