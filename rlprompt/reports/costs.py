@@ -65,7 +65,7 @@ def _total(parts: Iterable[float | None]) -> float | None:
 
 
 def total_seconds(study: StudyData) -> float:
-    """Seconds of searches, of what came beside them, and of references."""
+    """Seconds of searches, of what came beside them, and of references; controls have none."""
     return (
         sum(run.entry.total_seconds for run in study.runs)
         + sum(run.result.outside_seconds for run in study.runs if run.result)
