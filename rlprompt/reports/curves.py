@@ -209,13 +209,13 @@ def _steps(run: RunData, split: str, unit: str) -> tuple[Floats, Floats] | None:
 
 
 def _levels(study: StudyData, model: str, task: TaskEntry, split: str) -> list[tuple[str, float]]:
-    """Names and rewards of the controls that are drawn."""
+    """Titles and rewards of the controls that are drawn."""
     rewards: dict[str, list[float | None]] = {}
     for one in study.summary.controls:
         if (one.model, one.task) == (model, task.name) and not one.variant:
-            rewards.setdefault(one.name, []).append(one.rewards.get(split))
-    means = ((name, mean_of(own)) for name, own in rewards.items())
-    return [(name, mean) for name, mean in means if mean is not None][:MOST_LEVELS]
+            rewards.setdefault(control_title(one.name), []).append(one.rewards.get(split))
+    means = ((title, mean_of(own)) for title, own in rewards.items())
+    return [(title, mean) for title, mean in means if mean is not None][:MOST_LEVELS]
 
 
 def _plot(
@@ -233,7 +233,7 @@ def _plot(
     over = "splits of means over seeds" if nested else "seeds"
     title = f"{task.name}: {SPLITS[split]} against {UNITS[unit]}"
     ends = [f"{one.name} {_ending(one.band)}" for one in curves]
-    ends += [f"{control_title(control)} {number(value)} throughout" for control, value in levels]
+    ends += [f"{title} {number(value)} throughout" for title, value in levels]
     svg = line_plot(
         name,
         title,
@@ -290,10 +290,11 @@ def dots(matrix: ScoreMatrix, task: TaskEntry) -> Plot | None:
     rows = []
     for name, own in matrix.controls_of(task.name).items():
         (*others, last) = own
+        title = control_title(name)
         if others:
-            rows += _row(name, None, matrix.by_split(own), matrix, task)
+            rows += _row(title, None, matrix.by_split(own), matrix, task)
         elif last.test is not None:
-            rows.append(Dots(name, None, (), last.test, *wilson(last.test_metrics)))
+            rows.append(Dots(title, None, (), last.test, *wilson(last.test_metrics)))
     for name in matrix.methods:
         style = matrix.study.summary.optimisers.index(name)
         rows += _row(name, style, matrix.scores(name, [task])[..., 0], matrix, task)

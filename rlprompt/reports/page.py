@@ -190,8 +190,10 @@ def _headline(study: StudyData) -> str:
         listed_briefly(one.name for one in part) for part in (summary.tasks, summary.models)
     )
     budgets = listed_briefly(f"{budget:,}" for budget in summary.budgets)
+    # Train, dev and test are splits, too.
+    repetition = study.repetition.replace("splits", "splits (draws of the examples)")
     return (
-        f"{counted(len(summary.optimisers), 'method')}, {study.repetition} "
+        f"{counted(len(summary.optimisers), 'method')}, {repetition} "
         f"each, on {tasks} with {models}, at {budgets} rows a search"
     )
 

@@ -38,6 +38,7 @@ from rlprompt.store.summary import (
     ReferenceEntry,
     ScoredEntry,
     TaskEntry,
+    control_title,
 )
 from rlprompt.types import Floats
 
@@ -125,7 +126,7 @@ def task_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
     over, unit = "seeds", "seeds"
     if matrix.nested:
         over, unit = "the means of splits, each over its seeds,", "splits"
-    others = f"controls other than {BEST_HAND}" if BEST_HAND in controls else "controls"
+    others = f"controls other than the {BEST_HAND} prompt" if BEST_HAND in controls else "controls"
     notes = [
         f"Means of {task.metric}. sd, low and high are for test: the standard deviation over "
         f"{over} and the 95 % interval of the mean; over the test examples (Wilson) where there is "
@@ -173,7 +174,7 @@ def _control_row(
     rows = mean_of(one.rows for one in own)
     figures = _figures(matrix, task, own, own[0].test_metrics if len(own) == 1 else ())
     return (
-        own[0].name,
+        control_title(own[0].name),
         *figures[:-1],
         figures[-1] if own[0].name == BEST_HAND else NONE,
         "control",
@@ -238,7 +239,9 @@ def overall_table(matrix: ScoreMatrix) -> Table:
     for name in dict.fromkeys(one.name for one in matrix.controls):
         values = matrix.control(name, tasks)
         if not np.isnan(values).any():
-            rows.append((name, "control", NONE, number(float(values.mean())), *(NONE,) * 5))
+            rows.append(
+                (control_title(name), "control", NONE, number(float(values.mean())), *(NONE,) * 5)
+            )
     for name in matrix.scored:
         scores = matrix.scores(name, tasks)
         figures: list[str] = []

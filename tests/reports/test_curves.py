@@ -87,7 +87,7 @@ def test_the_controls_that_are_drawn_are_the_first_two_whose_rewards_compare(
     controls = (empty, plain, calibrated, *others)
     write_summary(tmp_path, summary.model_copy(update={"controls": controls}))
     (train, _) = page_of(read_study(tmp_path)).sections[0].curves[0].plots["rows"]
-    assert "; empty prompt -0.100 throughout; hand-written, calibrated prompt -0.040" in train.svg
+    assert "; empty prompt -0.100 throughout; hand-written prompt, calibrated -0.040" in train.svg
     assert train.svg.count(" throughout") == 2
 
 
