@@ -106,6 +106,7 @@ class Listing(StrEnum):
     optimisers = "optimisers"
     tasks = "tasks"
     models = "models"
+    references = "references"
     runs = "runs"
 
 
@@ -193,17 +194,19 @@ def run(
 @app.command("ls")
 def list_(
     what: Annotated[
-        Listing, typer.Argument(metavar="WHAT", help="optimisers, tasks, models or runs.")
+        Listing,
+        typer.Argument(metavar="WHAT", help="optimisers, tasks, models, references or runs."),
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to look for runs.")] = RUNS,
 ) -> None:
-    """List optimisers, tasks, models, or runs."""
+    """List optimisers, tasks, models, references, or runs."""
     from rlprompt.cli import listing
 
     listings: dict[Listing, Callable[[], None]] = {
         Listing.optimisers: listing.list_optimisers,
         Listing.tasks: listing.list_tasks,
         Listing.models: listing.list_models,
+        Listing.references: listing.list_references,
         Listing.runs: functools.partial(_guarded(list_runs), folder),
     }
     listings[what]()
