@@ -149,15 +149,22 @@ class ExampleReader:
         defects: list[str] = []
         leaked: Counter[str] = Counter()
         n_repeats = dict.fromkeys(parts, 0)
-        for (name, example), (first_name, first) in repeats(parts):
+        found = list(repeats(parts))
+        torn = {
+            id(first)
+            for (name, example), (first_name, first) in found
+            if name == first_name and example.label != first.label and self.labels is not None
+        }
+        for (name, example), (first_name, first) in found:
             what = f"{example.where(name)} repeats {first.where(first_name)}"
             if name != first_name:
                 if self.on_leak == "error":
                     leaked[name] += 1
                     defects.append(what)
                     dropped.add(id(example))
-            elif example.label != first.label and self.labels is not None:
-                defects.append(f"{what} with another label")
+            elif id(first) in torn:
+                other = example.label != first.label
+                defects.append(f"{what} with another label" if other else f"{what}, of two labels")
                 if id(first) not in dropped:
                     defects.append(f"{first.where(name)} is that text with another label")
                 dropped |= {id(example), id(first)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -133,48 +132,42 @@ def hashed_limit(config: Any) -> int | None:
     return min(int(getattr(config, f"{layer}_attn_chunk_length")) for layer in set(layers))
 
 
-def _block_sparse(model: PreTrainedModel, kind: ModelKind) -> Any:
-    """What reads a text and has sparse attention in a long one (BigBird), or None."""
-    if kind == "causal":
-        return None  # attention is full there
-    reader = cast(Any, model).get_encoder() if kind == "encoder-decoder" else model
-    part = next((part for part in reader.modules() if hasattr(part, "set_attention_type")), None)
-    config = getattr(part, "config", None)
-    return part if getattr(config, "attention_type", None) == "block_sparse" else None
-
-
-def block_limits(model: PreTrainedModel, kind: ModelKind) -> tuple[int, ...]:
-    """Lengths of text beyond which sparse attention has another block, rising; () for most models.
-
-    Up to the first of them attention is full (Zaheer et al. 2020, arXiv 2007.14062).
-    """
-    part = _block_sparse(model, kind)
-    if part is None:
-        return ()
-    block = int(part.config.block_size)
-    first = (5 + 2 * part.config.num_random_blocks) * block
-    return tuple(range(first, context_length(model, kind) or first + 1, block))
-
-
-def attend_as_alone(
-    model: PreTrainedModel, kind: ModelKind, limits: Sequence[int], width: int
-) -> None:
-    """Have a text of `width` tokens read as by a model that has read no other.
-
-    transformers goes over to full attention at the first short text, and stays there.
+class BlockSparse:
+    """Attention that is sparse in long texts (BigBird; Zaheer et al. 2020, arXiv 2007.14062).
 
     Args:
-        model: Is left with the attention that such a text has.
+        model: Most have none.
         kind: How it answers.
-        limits: `block_limits` of it.
-        width: Tokens of the longest text of a pass.
+
+    Attributes:
+        limits: Lengths of text beyond which attention has another block, rising; up to the first of
+            them it is full. () for most models.
     """
-    if limits:
-        wanted = "original_full" if width <= limits[0] else "block_sparse"
-        # It makes layers and gives them its weights: without numbers, none are drawn from torch's
-        # generator, whose other draws do not depend on what was scored.
-        with torch.device("meta"):
-            _block_sparse(model, kind).set_attention_type(wanted)
+
+    def __init__(self, model: PreTrainedModel, kind: ModelKind) -> None:
+        self.limits: tuple[int, ...] = ()
+        if kind == "causal":
+            return  # attention is full there
+        reader = cast(Any, model).get_encoder() if kind == "encoder-decoder" else model
+        parts = (part for part in reader.modules() if hasattr(part, "set_attention_type"))
+        self._part: Any = next(parts, None)
+        config: Any = getattr(self._part, "config", None)
+        if getattr(config, "attention_type", None) == "block_sparse":
+            block = int(config.block_size)
+            first = (5 + 2 * config.num_random_blocks) * block
+            self.limits = tuple(range(first, context_length(model, kind) or first + 1, block))
+
+    def attend_as_alone(self, width: int) -> None:
+        """Have a pass of up to `width` tokens a text read as by a model that has read no other.
+
+        transformers goes over to full attention at the first short text, and stays there.
+        """
+        if self.limits:
+            wanted = "original_full" if width <= self.limits[0] else "block_sparse"
+            # It makes layers and gives them its weights: without numbers, none are drawn from
+            # torch's generator, whose other draws do not depend on what was scored.
+            with torch.device("meta"):
+                self._part.set_attention_type(wanted)
 
 
 def decoder_start(model: PreTrainedModel, name: str) -> tuple[int, ...]:

@@ -18,7 +18,6 @@ from transformers import PreTrainedModel
 
 from rlprompt.models import precision
 from rlprompt.models.conventions import (
-    block_limits,
     context_length,
     decoder_start,
     hashed_limit,
@@ -163,7 +162,7 @@ class Engine:
         layers = getattr(config, "num_hidden_layers", 0)
         marks = ["in its layers"] * self.plain.kernels.differ
         marks += ["rescaled"] * (0 < (getattr(config, "rescale_every", 0) or 0) < layers)
-        marks += ["block sparse"] * bool(block_limits(self.model, self.kind))
+        marks += ["block sparse"] * bool(self.plain.sparse.limits)
         return marks + ["hashed"] * bool(hashed_limit(config))
 
     @property

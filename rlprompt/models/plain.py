@@ -5,7 +5,7 @@ encoder-decoders, and for causal models with layers that cannot be packed (`pack
 
 Rows of like length go together, padded on the right where the model allows it, not over a limit
 beyond which positions are scaled otherwise (`rope_limits`) or attention has another block
-(`block_limits`), and the model's own head is applied at the answers' positions only.
+(`BlockSparse`), and the model's own head is applied at the answers' positions only.
 `PlainGenerator` writes.
 """
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlprompt.models.conventions import attend_as_alone, block_limits
+from rlprompt.models.conventions import BlockSparse
 from rlprompt.models.examination import vectors_obstacle
 from rlprompt.models.memory import Memory
 from rlprompt.models.packed.kernels import Kernels
@@ -96,7 +96,7 @@ class PlainScorer:
     ) -> None:
         self.model, self.kind, self.mask_id, self.start = model, kind, mask_id, start
         self.memory, self.kernels, self.pads, self.rope_limits = memory, kernels, pads, rope_limits
-        self.block_limits = block_limits(model, kind)
+        self.sparse = BlockSparse(model, kind)
 
     def score(
         self,
@@ -218,7 +218,7 @@ class PlainScorer:
         """(B, n, V) at `places` (B, n) of each form."""
         lengths = np.array([len(form.ids) for form in forms])
         # No model has limits of both sorts.
-        limits = self.block_limits or self.rope_limits
+        limits = self.sparse.limits or self.rope_limits
         groups = _groups(np.searchsorted(limits, lengths) if self.pads else lengths)
         if len(groups) == 1:
             return self._alike(forms, vectors, places)
@@ -235,7 +235,7 @@ class PlainScorer:
     ) -> Tensor:
         """As `_logits`, in one pass."""
         longest = max(len(form.ids) for form in forms)
-        attend_as_alone(self.model, self.kind, self.block_limits, longest)
+        self.sparse.attend_as_alone(longest)
         with self.kernels.applied():
             if self.kind == "encoder-decoder":
                 fed = self._fed_decoder(forms, vectors)

@@ -26,7 +26,6 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from rlprompt.models.conventions import attend_as_alone
 from rlprompt.models.decoding import AnswerEnd, Draws, Generated
 from rlprompt.models.examination import agree, some_ids
 from rlprompt.models.memory import out_of_memory, split_evenly
@@ -104,8 +103,7 @@ class PlainGenerator:
         legs = self._legs(ids.shape[1], writing.end.decoding.max_new_tokens)
         with self.scorer.kernels.applied(), _bare(self.model, self.scorer.start):
             goes_on = self._goes_on  # which is asked on short texts
-            kind, limits = self.scorer.kind, self.scorer.block_limits
-            attend_as_alone(self.model, kind, limits, ids.shape[1])
+            self.scorer.sparse.attend_as_alone(ids.shape[1])
             if not goes_on:
                 self._read_again(fed, writing)
                 return

@@ -13,7 +13,6 @@ from rlprompt.statistics.nested import are_shares
 from rlprompt.statistics.summaries import MeanInterval, share_interval, summarise
 from rlprompt.store.summary import (
     HAND,
-    UNIT,
     ControlEntry,
     ReferenceEntry,
     ScoredEntry,
@@ -150,8 +149,7 @@ class ScoreMatrix:
         """Mean and interval of (splits, runs) of the metric; None where all are NaN."""
         if np.isnan(scores).all():
             return None
-        # What says that it is a share may be wrong: percent go by the same names.
-        return summarise(scores, shares=task.scale == UNIT and are_shares(scores))
+        return summarise(scores, shares=are_shares(scores, task.scale))
 
     def control(self, name: str, tasks: Sequence[TaskEntry]) -> Floats:
         """(splits, tasks) of a control's test score, NaN where it has none."""

@@ -193,8 +193,8 @@ def scatter_plot(
 ) -> str:
     """One score against another, a mark a prompt, with the names of methods beside."""
     places = np.concatenate([part for one in points for part in (one.hollow, one.filled)])
-    ranges = (value_range(places[:, axis].tolist()) for axis in (0, 1))
-    frame = _Frame(*ranges, tuple(one.name for one in points))
+    x_range, y_range = (value_range(places[:, axis].tolist()) for axis in (0, 1))
+    frame = _Frame(x_range, y_range, tuple(one.name for one in points))
     svg = _begin(name, title, description, frame.width, frame.height)
     _axes(svg, frame, x_label, y_label)
     for i, one in enumerate(points):

@@ -49,6 +49,7 @@ class Ledger:
         length: Tokens or vectors of all that count in `n_prompts` together.
         lm_seconds: Wall time that rewards and gradients took when they were computed.
         own_tokens: Tokens that the frozen model read for the method itself, at no row.
+        reading_seconds: Wall time that this took when they were read.
         proposer_read: Tokens of what a writer was asked to propose (`Objective.written`).
         proposer_written: Tokens of what it wrote.
         proposer_seconds: Wall time that this took when it was written.
@@ -62,6 +63,7 @@ class Ledger:
     length: int = 0
     lm_seconds: float = 0.0
     own_tokens: int = 0
+    reading_seconds: float = 0.0
     proposer_read: int = 0
     proposer_written: int = 0
     proposer_seconds: float = 0.0

@@ -75,6 +75,18 @@ class Measurement(NamedTuple):
     seconds: float
 
 
+class Reading(NamedTuple):
+    """What the model made of what it read for a method.
+
+    Attributes:
+        vectors: float32, a text or prompt along the first axis.
+        seconds: Wall time that it took when it was read, be that now or in an earlier process.
+    """
+
+    vectors: NDArray[np.float32]
+    seconds: float
+
+
 class Writing(NamedTuple):
     """What a writer wrote.
 
@@ -249,63 +261,72 @@ class SplitQuestion(Question[Measurement]):
         return Measurement(Measured(rewards, metrics, texts(answers)), at, seconds)
 
 
+class ReadingQuestion(Question[Reading]):
+    """What the model is to read for a method, at no row; the same in all tasks."""
+
+    table: ClassVar[str] = "hidden"
+    columns: ClassVar[tuple[str, ...]] = ("vectors", "seconds")
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of the answer's vectors; -1 where it is not known."""
+
+    def encoded(self, answer: Reading) -> Mapping[str, Any]:
+        """See `Question.encoded`."""
+        return {"vectors": answer.vectors.astype("<f4").tobytes(), "seconds": answer.seconds}
+
+    def decoded(self, row: Sequence[Any]) -> Reading:
+        """See `Question.decoded`."""
+        vectors, seconds = row
+        flat = np.frombuffer(vectors, dtype="<f4").astype(np.float32)
+        # Stores did not always keep the seconds: NULL is unknown.
+        return Reading(flat.reshape(self.shape), seconds or 0.0)
+
+
 @dataclass(frozen=True)
-class HiddenQuestion(Question[NDArray[np.float32]]):
-    """What the model makes of texts (`Objective.hidden`); the same in all tasks.
+class HiddenQuestion(ReadingQuestion):
+    """What the model makes of texts (`Objective.hidden`).
 
     Attributes:
         texts: (B,) token ids.
         after: What was asked before, call by call: it decides the last bit.
     """
 
-    table: ClassVar[str] = "hidden"
-    columns: ClassVar[tuple[str, ...]] = ("vectors",)
-
     texts: tuple[Ids, ...]
     after: tuple[tuple[Ids, ...], ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `ReadingQuestion.shape`."""
+        return len(self.texts), -1
 
     def key(self, scope: Scope) -> bytes:
         """See `Question.key`."""
         after = f" after {list(self.after)}" if self.after else ""
         return _key(f"{scope.model} hidden {list(self.texts)}{after}", ())
 
-    def encoded(self, answer: NDArray[np.float32]) -> Mapping[str, Any]:
-        """See `Question.encoded`."""
-        return {"vectors": answer.astype("<f4").tobytes()}
-
-    def decoded(self, row: Sequence[Any]) -> NDArray[np.float32]:
-        """See `Question.decoded`."""
-        flat = np.frombuffer(row[0], dtype="<f4")
-        return flat.reshape(len(self.texts), -1).astype(np.float32)
-
 
 @dataclass(frozen=True)
-class KeysQuestion(Question[NDArray[np.float32]]):
-    """What the model's layers make of soft prompts (`Objective.keys_and_values`), in all tasks.
+class KeysQuestion(ReadingQuestion):
+    """What the model's layers make of soft prompts (`Objective.keys_and_values`).
 
     Attributes:
         prompts: (P,) soft prompts of one length.
-        shape: Of the keys and values of a position.
+        position: Shape of the keys and values of a position.
     """
 
-    table: ClassVar[str] = "hidden"
-    columns: ClassVar[tuple[str, ...]] = ("vectors",)
-
     prompts: tuple[SoftPrompt, ...]
-    shape: tuple[int, ...]
+    position: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `ReadingQuestion.shape`."""
+        return len(self.prompts), len(self.prompts[0]), *self.position
 
     def key(self, scope: Scope) -> bytes:
         """See `Question.key`."""
         return _key(f"{scope.model} keys", self.prompts)
-
-    def encoded(self, answer: NDArray[np.float32]) -> Mapping[str, Any]:
-        """See `Question.encoded`."""
-        return {"vectors": answer.astype("<f4").tobytes()}
-
-    def decoded(self, row: Sequence[Any]) -> NDArray[np.float32]:
-        """See `Question.decoded`."""
-        flat = np.frombuffer(row[0], dtype="<f4").astype(np.float32)
-        return flat.reshape(len(self.prompts), len(self.prompts[0]), *self.shape)
 
 
 @dataclass(frozen=True)

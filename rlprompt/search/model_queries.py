@@ -7,7 +7,7 @@ is asked twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ from rlprompt.search.memo import (
     HiddenQuestion,
     KeysQuestion,
     Memo,
+    Reading,
+    ReadingQuestion,
     Writing,
     WritingQuestion,
     remembered,
@@ -62,7 +64,7 @@ class ModelQueries:
         question = HiddenQuestion(tuple(texts), tuple(map(tuple, after)))
         known = set(chain.from_iterable(question.after))
         self.ledger.own_tokens += sum(_unread(text, known) for text in set(question.texts))
-        return remembered(self._memo, question, lambda: self.lm.last_hidden(texts, after))
+        return self._read(question, lambda: self.lm.last_hidden(texts, after))
 
     def keys_and_values(self, prompts: Sequence[SoftPrompt]) -> NDArray[np.float32]:
         """What the model's layers make of soft prompts; charged, counted and found as `hidden` is.
@@ -72,7 +74,22 @@ class ModelQueries:
         """
         question = KeysQuestion(tuple(prompts), self.lm.limits.position_shape)
         self.ledger.own_tokens += sum(map(len, set(prompts)))
-        return remembered(self._memo, question, lambda: self.lm.keys_and_values(prompts))
+        return self._read(question, lambda: self.lm.keys_and_values(prompts))
+
+    def _read(
+        self, question: ReadingQuestion, compute: Callable[[], NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """What the model makes of what it is to read; its seconds are those of the first time."""
+
+        def ask() -> Reading:
+            asked = time.perf_counter()
+            return Reading(compute(), time.perf_counter() - asked)
+
+        began = time.perf_counter()
+        reading = remembered(self._memo, question, ask)
+        self.ledger.reading_seconds += reading.seconds
+        self.waited += time.perf_counter() - began
+        return reading.vectors
 
     def written(
         self, writer: Writer, requests: Sequence[str], decoding: Decoding

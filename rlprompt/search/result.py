@@ -207,7 +207,8 @@ class Result:
         n_prompts: Prompts scored on train, repeats counted.
         n_distinct: Different ones among these.
         lm_seconds: Wall time of rewards and gradients.
-        total_seconds: Wall time of the search, selection and test not included.
+        total_seconds: Wall time of the search, selection and test not included: what it would take
+            without a break and without answers that another had asked for.
         points: Rows used and mean train reward after each scored prompt.
         candidates: The prompts that raced on dev (`Selection`), the one picked first.
         trace_seconds: Seconds of rewards and gradients spent at each improvement of `trace`.

@@ -62,6 +62,7 @@ from rlprompt.search.selection import (
     race_on_dev,
 )
 from rlprompt.search.starts import best_starts
+from rlprompt.search.vocabulary import typable_tokens
 from rlprompt.tasks.base import Task
 from rlprompt.tasks.completed import as_task
 from rlprompt.types import Floats
@@ -159,6 +160,9 @@ def search(
     space_rng, rng = (
         np.random.default_rng(child) for child in of_data(seed, task.splits.drawn_digest).spawn(2)
     )
+    if optimiser.searches != "text":
+        typable_tokens(lm)  # takes seconds once a process, which are those of no search
+    began = time.perf_counter()
     space = make_space(
         optimiser.searches,
         lm,
@@ -172,11 +176,11 @@ def search(
         read_keys=objective.keys_and_values,
     )
     check_space(optimiser, lm, task, space)
-    began = time.perf_counter()
 
     def result(status: str) -> Result:
-        # The method's own time, and that of the answers when they were computed, in whatever
-        # process that was: what a search takes that nothing interrupts.
+        # The method's own time, to which the ledger adds that of the answers when they were
+        # computed, in whatever process that was: what a search takes that asks all of it itself and
+        # that nothing interrupts.
         own = time.perf_counter() - began - objective.waited
         found = _found(objective, optimiser, settings, seed, lengths, status, own)
         if status != "finished":
@@ -217,7 +221,9 @@ def _found(
         n_prompts=ledger.n_prompts,
         n_distinct=ledger.n_distinct,
         lm_seconds=ledger.lm_seconds,
-        total_seconds=ledger.lm_seconds + ledger.proposer_seconds + own,
+        total_seconds=sum(
+            (own, ledger.lm_seconds, ledger.reading_seconds, ledger.proposer_seconds)
+        ),
         points=tuple(ledger.points),
         candidates=tuple(_candidate(task, lm, scored) for scored in ledger.best(1)),
         trace_seconds=tuple(one.seconds for one in ledger.improvements),

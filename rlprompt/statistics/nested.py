@@ -209,11 +209,17 @@ def welch(tasks: Sequence[Floats]) -> tuple[float, float]:
     return float(np.sqrt(errors.sum()) / sum(task.shape[1] for task in tasks)), float(freedom)
 
 
-def are_shares(values: Floats) -> bool:
-    """Whether all values are from 0 to 1; NaN is left out.
+def are_shares(values: Floats, scale: tuple[float, float] | None) -> bool:
+    """Whether values, NaN left out, are shares: all from 0 to 1, of a metric with that range.
 
-    That they are shares is for their metric to say: a few correlations may all be above 0.
+    A few correlations may all be above 0, and percent go by the name of a share.
+
+    Args:
+        values: Of any shape.
+        scale: What the metric lies between; None where nobody says.
     """
+    if scale != (0.0, 1.0):
+        return False
     known = values[~np.isnan(values)]
     return bool(((known >= 0) & (known <= 1)).all())
 

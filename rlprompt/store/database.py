@@ -12,7 +12,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -67,14 +67,18 @@ class Schema(NamedTuple):
     """The tables of one kind of file.
 
     Attributes:
-        format: Stands in each file; those of another are refused. Raise it with every change.
+        format: Stands in each file; those of another are refused. Raise it with every change but
+            those in `later`.
         script: SQL that makes the tables.
         advice: What to do about a file of an older format.
+        later: Table, name and type of the columns that came since the format did. They are added
+            to a file that lacks them, NULL in what is there, and older versions leave them alone.
     """
 
     format: int
     script: str
     advice: str
+    later: tuple[tuple[str, str, str], ...] = ()
 
 
 class Database:
@@ -112,6 +116,8 @@ class Database:
         self._connection = self._open(read_only)
         try:
             self._check_format(schema)
+            if not read_only:
+                self._add_columns(schema.later)
         except StoreError:
             self.close()
             raise
@@ -163,6 +169,20 @@ class Database:
         if found != schema.format:
             refusal = other_format(self.path, found, schema.format, schema.advice)
             raise StoreError(f"{refusal}. Nothing was changed")
+
+    def _add_columns(self, columns: Iterable[tuple[str, str, str]]) -> None:
+        """Give tables the columns that they lack."""
+        sql = "SELECT 1 FROM pragma_table_info(?) WHERE name = ?"
+
+        def steps(connection: sqlite3.Connection) -> None:
+            for table, name, kind in missing:
+                # Another process may have opened the file meanwhile.
+                if not connection.execute(sql, (table, name)).fetchone():
+                    connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
+
+        missing = [one for one in columns if not self.read(sql, *one[:2])]
+        if missing:
+            self.write(steps)
 
     def _transaction(self, steps: Callable[[sqlite3.Connection], T]) -> T:
         now = time.monotonic()

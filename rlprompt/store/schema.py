@@ -55,7 +55,7 @@ STUDY = Schema(
         metrics BLOB NOT NULL,
         answers BLOB
     ) WITHOUT ROWID;
-    CREATE TABLE hidden (key BLOB PRIMARY KEY, vectors BLOB NOT NULL);
+    CREATE TABLE hidden (key BLOB PRIMARY KEY, vectors BLOB NOT NULL, seconds REAL);
     CREATE TABLE documents (name TEXT PRIMARY KEY, content TEXT NOT NULL);
     -- Requests that a server answered, and the tokens that it counted for each, NULL where it does
     -- not say; `model` is the digest of a fingerprint.
@@ -77,4 +77,5 @@ STUDY = Schema(
         "run the study again with this version (--restart starts in a new folder), or read it with "
         "the version that wrote it"
     ),
+    later=(("hidden", "seconds", "REAL"),),
 )

@@ -266,7 +266,7 @@ class Store:
                     continue
                 if owner:
                     logger.warning("continuing %s, since its worker %s has stopped", name, owner)
-                    _change(connection, WORKERS, partial(_without, owner))
+                    _change(connection, WORKERS, partial(without, owner))
                 connection.execute(
                     "UPDATE runs SET owner = ?, beat = beat + 1 WHERE id = ?", (worker, run)
                 )
@@ -393,7 +393,8 @@ def _change(connection: sqlite3.Connection, name: str, change: Callable[[Any], A
     connection.execute("INSERT OR REPLACE INTO documents VALUES (?, ?)", (name, now))
 
 
-def _without(worker: str, workers: list[str]) -> list[str]:
+def without(worker: str, workers: list[str]) -> list[str]:
+    """The other workers."""
     return [one for one in workers if one != worker]
 
 

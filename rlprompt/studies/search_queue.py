@@ -10,6 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from itertools import filterfalse
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from rlprompt.search.result import Result
 from rlprompt.store.database import StoreError
 from rlprompt.store.heartbeat import Heartbeat, has_ended
 from rlprompt.store.shared_cache import Cache, SharedMemo
-from rlprompt.store.store import FILE, Store, StoredRun
+from rlprompt.store.store import FILE, Store, StoredRun, without
 from rlprompt.studies.planned_search import PlannedSearch
 from rlprompt.studies.provenance import here
 
@@ -88,7 +89,7 @@ class SearchQueue:
         finally:
             # Where it cannot be said, it is seen once the process has ended.
             with contextlib.suppress(StoreError):
-                self.store.change_workers(lambda there: [one for one in there if one != own])
+                self.store.change_workers(partial(without, own))
 
     def close(self) -> None:
         """Let go of the store; searches that are under way here may be taken by others."""

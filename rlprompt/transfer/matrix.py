@@ -14,11 +14,11 @@ import numpy as np
 
 from rlprompt.statistics.nested import are_shares
 from rlprompt.statistics.summaries import share_interval, summarise
-from rlprompt.store.summary import UNIT, range_of
+from rlprompt.store.summary import range_of
 from rlprompt.transfer.file import Form, Source, Target, Transfer, TransferEntry
 
 # Whose mean over examples is a share of them, for which there is an interval without seeds.
-SHARES = ("accuracy",)
+COUNTED = ("accuracy",)
 
 
 @dataclass(frozen=True)
@@ -316,10 +316,10 @@ def _interval(
     """The interval of a mean over seeds; of one prompt's accuracy, that of a share."""
     if len(scores) > 1:
         values = np.array(scores)
-        is_share = (target.metric_range or range_of(target.metric)) == UNIT
-        summary = summarise(values, shares=is_share and are_shares(values))
+        scale = target.metric_range or range_of(target.metric)
+        summary = summarise(values, shares=are_shares(values, scale))
         return summary.low, summary.high, "seeds"
-    if target.metric in SHARES:
+    if target.metric in COUNTED:
         low, high = share_interval(round(scores[0] * target.examples), target.examples)
         return low, high, "examples"
     return None, None, ""

@@ -421,6 +421,15 @@ class TestFolder:
         splits = load(str(folder), on_bad_rows="skip")
         assert [e.fields["text"] for e in splits.test] == [f"text {i}" for i in range(21, 40)]
 
+    @pytest.mark.parametrize("labels", [["bad", "good", "bad"], ["bad", "bad", "good"]])
+    def test_so_do_all_its_copies(self, folder: Path, write: Write, labels: list[str]) -> None:
+        more = "".join(f"twice\t{label}\n" for label in labels)
+        write("set/test.tsv", table(20, "\t", start=20) + more)
+        splits = load(str(folder), on_bad_rows="skip")
+        assert [e.fields["text"] for e in splits.test] == [f"text {i}" for i in range(20, 40)]
+        with pytest.raises(ValueError, match="skip to leave 3 rows out"):
+            load(str(folder))
+
     def test_files_may_call_their_one_text_differently(self, folder: Path, write: Write) -> None:
         write("set/test.tsv", table(20, "\t", start=20).replace("text\t", "sentence\t"))
         splits = load(str(folder))

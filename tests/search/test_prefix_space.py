@@ -109,10 +109,11 @@ class TestKept:
         assert first is second
         (question,) = memo.answers
         assert isinstance(question, KeysQuestion)
-        row = list(question.encoded(first).values())
-        np.testing.assert_array_equal(question.decoded(row), first)
+        row = question.encoded(memo.answers[question])
+        again = question.decoded([row[name] for name in question.columns])
+        np.testing.assert_array_equal(again.vectors, first)
         scope = Scope("model", "task", "examples")
-        other = KeysQuestion((SoftPrompt(lm.embeddings((20, 22))),), question.shape)
+        other = KeysQuestion((SoftPrompt(lm.embeddings((20, 22))),), question.position)
         assert question.key(scope) != other.key(scope)
 
     def test_a_prompt_is_the_same_after_a_trip_through_json(self, lm: FrozenLM) -> None:
