@@ -411,6 +411,15 @@ class Config(StrictModel):
         return _titled(self.task, self.tasks)
 
     @property
+    def task_titles(self) -> list[str]:
+        """What a study calls each task, "" for a name that is known once it is loaded.
+
+        Of several splits all go by one, and none is loaded for it.
+        """
+        split = bool(self.split_seeds)
+        return [title or (section.name if split else "") for title, section in self.all_tasks]
+
+    @property
     def split_tasks(self) -> list[tuple[int | None, str, TaskConfig]]:
         """Each task on each split: split seed, None for the only one, title and section."""
         return [
