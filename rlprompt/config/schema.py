@@ -465,18 +465,3 @@ class Config(StrictModel):
     def record(self) -> dict[str, Any]:
         """What decides the results, as JSON values."""
         return self.model_dump(mode="json", exclude={"cache", "executor", "ray"})
-
-
-def config_from_json(state: Mapping[str, Any]) -> Config:
-    """The config that `Config.record` described.
-
-    >>> file = {"name": "mine", "model": "smollm2-135m", "task": "sst2", "budget": 64}
-    >>> config = Config.model_validate({**file, "optimisers": ["random"]})
-    >>> config_from_json(config.record) == config
-    True
-
-    Raises:
-        ValueError: It is not, or no more, a config.
-    """
-    optimisers = [{"name": one["name"], **one["settings"]} for one in state["optimisers"]]
-    return Config.model_validate({**state, "optimisers": optimisers})

@@ -15,6 +15,7 @@ import pydantic
 from rlprompt._utils.assets import AssetError
 from rlprompt._utils.suggest import reason
 from rlprompt._utils.text import visible
+from rlprompt.config.problems import config_from_json
 from rlprompt.config.registry import import_task, load, make_optimiser, make_task, settings_of
 from rlprompt.config.schema import (
     OWN,
@@ -22,7 +23,6 @@ from rlprompt.config.schema import (
     ModelConfig,
     OptimiserConfig,
     PromptConfig,
-    config_from_json,
 )
 from rlprompt.config.tasks import (
     TAGS,

@@ -204,6 +204,30 @@ class TestExport:
         assert "note: task films cannot be loaded (" in done.stdout
         assert load_prompt("gone").facts.task.usage is None
 
+    @pytest.mark.parametrize(
+        ("command", "code"),
+        [
+            (("verify", str(STUDY)), 2),
+            (("work", str(STUDY)), 2),
+            (("transfer", str(STUDY)), 2),
+            (("export", str(STUDY), "--best", "out"), 0),
+            (("predict", "--best", str(STUDY), "films.csv"), 2),
+        ],
+    )
+    def test_a_study_of_a_plugin_that_is_gone_says_so_in_a_line(
+        self, study: Path, command: tuple[str, ...], code: int
+    ) -> None:
+        with Store(STUDY / FILE) as store:
+            gone = [{"name": "annealing", "settings": {"heat": 1}}]
+            store.change_config(lambda config: {**config, "optimisers": gone})
+        done = rlprompt(*command)
+        assert done.exit_code == code
+        (line,) = (done.stderr or done.stdout.splitlines()[-1]).splitlines()
+        assert "the study's experiment is none here any more: optimisers.0.name: " in line
+        assert "no optimiser is called 'annealing'" in line
+        assert "Install the package that it needs" in line
+        assert "pydantic" not in line
+
     def test_a_study_from_python_is_exported_as_far_as_it_is_known(
         self, desk: Path, model: Path
     ) -> None:
