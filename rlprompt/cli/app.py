@@ -30,7 +30,16 @@ from rlprompt.cli.init import init
 from rlprompt.cli.options import AsJson, ConfigPath, Device, Dtype, Quiet, Track, Tracker
 from rlprompt.cli.predict import predict
 from rlprompt.cli.score import score
-from rlprompt.cli.studies import combine, list_runs, report, show, verify, watch, work
+from rlprompt.cli.studies import (
+    combine,
+    list_runs,
+    next_steps,
+    report,
+    show,
+    verify,
+    watch,
+    work,
+)
 from rlprompt.cli.transfer import transfer
 
 if TYPE_CHECKING:
@@ -357,7 +366,7 @@ def _compare(
         summary = json.loads((place / "summary.json").read_text(encoding="utf-8"))
         typer.echo(json.dumps({**whole, "summary": summary}, ensure_ascii=False))
     _check_end(comparison, place, restart)
-    for line in terminal.next_steps(place):
+    for line in next_steps(place):
         console.print(line)
 
 
