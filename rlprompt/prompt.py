@@ -25,7 +25,7 @@ from typing import ClassVar, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rlprompt.types import PoolKind, PromptKind, StartName
+from rlprompt.types import Ids, PoolKind, PromptKind, StartName
 
 START_NAMES: tuple[StartName, ...] = get_args(StartName)
 POOL_KINDS: tuple[PoolKind, ...] = get_args(PoolKind)
@@ -161,6 +161,21 @@ class SoftPrompt:
     def __hash__(self) -> int:
         """Hash of the content, the same in every process, so that a set keeps its order."""
         return int(self.digest[:15], 16)
+
+
+class EmbeddedPrompt(SoftPrompt):
+    """The vectors that tokens are fed as, for a gradient along these; what it says is known.
+
+    Args:
+        ids: The tokens.
+        vectors: As for `SoftPrompt`, one a token.
+    """
+
+    ids: Ids
+
+    def __init__(self, ids: Ids, vectors: ArrayLike) -> None:
+        super().__init__(vectors)
+        object.__setattr__(self, "ids", ids)
 
 
 class PrefixPrompt(SoftPrompt):

@@ -22,10 +22,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from string import Formatter
+from typing import Literal
 
 from rlprompt._utils.chats import Message, as_json, messages_of
 from rlprompt._utils.scripts import is_unspaced, stands_close
-from rlprompt.types import ANY, AnswerSpace, Encoder, Ids, ModelKind, Piece, checked_space
+from rlprompt.types import (
+    ANY,
+    AnswerSpace,
+    Encoder,
+    Ids,
+    ModelKind,
+    Piece,
+    SpellingError,
+    checked_space,
+)
 
 PROMPT, MASK = "prompt", "mask"
 ASSISTANT = "assistant"
@@ -37,11 +47,13 @@ FOLLOWING = ("", *".,:;!?)]}")
 TemplateText = str | Mapping[str, str] | Sequence[Mapping[str, str]]
 """A text with `{prompt}`, or the messages of a chat: role to content, or a list of such."""
 
+_Kind = Literal["field", "written"]
+
 # Stands for a field where a chat template is asked what it makes of a message.
 _FIELD = "\ue000{}\ue001"
 
 
-class ControlTokenError(ValueError):
+class ControlTokenError(SpellingError):
     """A field holds what a tokenizer takes for a control token, whatever one does."""
 
 
@@ -280,6 +292,8 @@ class Template:
         example: Mapping[str, str],
         encoder: Encoder,
         candidates: Sequence[Sequence[int]] = (),
+        *,
+        written: bool = False,
     ) -> Query:
         """The example's ids around the gap: what they are in the whole text.
 
@@ -288,13 +302,14 @@ class Template:
             encoder: The tokenizer, as `FrozenLM` gives it.
             candidates: Ids of each possible answer (`answer_ids`); none where the model is to
                 write it.
+            written: Whether a model wrote fields: what cannot be spelt of them is left out.
 
         Raises:
             ValueError: A field is missing, `{mask}` is used with a model that has no mask, or a
                 field holds what the tokenizer always takes for a control token.
         """
         own = self.on(encoder)
-        head, tail = own._around(encoder, example)
+        head, tail = own._around(encoder, example, "written" if written else "field")
         start, end = own._frame(encoder, head, tail)
         if own.masked and encoder.kind == "encoder-decoder" and encoder.mask_id not in head + tail:
             raise ValueError(
@@ -397,16 +412,16 @@ class Template:
         return start, end
 
     def _around(
-        self, encoder: Encoder, example: Mapping[str, str] | None = None
+        self, encoder: Encoder, example: Mapping[str, str] | None = None, kind: _Kind = "field"
     ) -> tuple[Ids, Ids]:
         """Ids before and after the prompt, whatever that is."""
-        before, after = self._sides(encoder, example)
+        before, after = self._sides(encoder, example, kind)
         # Behind a letter WordPiece and Unigram would go on with its word.
         prompt = [ANY, Piece(SEPARATOR)] if self.begins_anew else [ANY]
         return encoder.spell(before), encoder.spell(after, prompt)
 
     def _sides(
-        self, encoder: Encoder, example: Mapping[str, str] | None = None
+        self, encoder: Encoder, example: Mapping[str, str] | None = None, kind: _Kind = "field"
     ) -> tuple[list[Piece], list[Piece]]:
         """The pieces before and after the prompt; without an example, whatever it says."""
         if example is not None and (missing := [f for f in self.fields if f not in example]):
@@ -430,7 +445,7 @@ class Template:
                 _strip(own)
                 own.append(Piece(encoder.mask_token))
             elif name is not None:
-                own.append(ANY if example is None else Piece(example[name].strip(), "field"))
+                own.append(ANY if example is None else Piece(example[name].strip(), kind))
         _strip(own)
         return sides[0], sides[1]
 

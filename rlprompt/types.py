@@ -79,17 +79,22 @@ RegistryKind = Literal["optimiser", "task"]
 """What has a short name in an experiment file."""
 
 
+class SpellingError(ValueError):
+    """An example holds what a model's tokenizer cannot spell, or not so that it is told apart."""
+
+
 class Piece(NamedTuple):
     """A piece of a text.
 
     Attributes:
         text: What it says.
         kind: `own` is the template's, in which control tokens are control tokens; a `field`'s are
-            plain text; `any` stands for text that is not known, such as a searched prompt.
+            plain text, and so are those of what a model has `written`, without such as cannot be;
+            `any` stands for text that is not known, such as a searched prompt.
     """
 
     text: str
-    kind: Literal["own", "field", "any"] = "own"
+    kind: Literal["own", "field", "written", "any"] = "own"
 
 
 ANY = Piece("", "any")

@@ -10,7 +10,7 @@ by an *anchor*, a short text that the tokenizer does not join with what follows.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -126,6 +126,14 @@ class Spelling:
             return ids
         ids = self._ids(text, plain=True) if not own else tuple(self._around(text, own))
         if sum(i in self._control_ids for i in ids) > len(own):
+            if any(piece.kind == "written" for piece in pieces):
+                less = tuple(map(self._unmarked, pieces))
+                # Some are spelt in other letters, or made up with what stands beside.
+                return (
+                    self._whole(less)
+                    if less != pieces
+                    else tuple(self._around(text, own, self._control_ids))
+                )
             texts = (piece.text for piece in pieces if piece.kind == "field")
             names = [repr(found[0]) for field in texts if (found := self._pattern.search(field))]
             raise ControlTokenError(
@@ -134,8 +142,15 @@ class Spelling:
             )
         return ids
 
-    def _around(self, text: str, own: Sequence[tuple[int, int]]) -> Iterator[int]:
-        """Ids of a text with control tokens in some places, and nothing but text elsewhere."""
+    def _unmarked(self, piece: Piece) -> Piece:
+        """A piece, without control tokens where a model has written it."""
+        written = piece.kind == "written"
+        return piece._replace(text=self._pattern.sub("", piece.text)) if written else piece
+
+    def _around(
+        self, text: str, own: Sequence[tuple[int, int]], without: Collection[int] = ()
+    ) -> Iterator[int]:
+        """Ids of a text with control tokens in some places, and text elsewhere `without` some."""
         added = {token.content: token for token in self.tokenizer.added_tokens_decoder.values()}
         end, anchor = 0, self._anchors[0]
         for start, stop in (*own, (len(text), len(text))):
@@ -143,10 +158,9 @@ class Spelling:
             before, token = text[:end], added.get(control)
             if token and token.lstrip:
                 run = run.rstrip()
-            if run and (not before or self._begins_anew(before)):
-                yield from self._ids(run, plain=True)
-            elif run:
-                yield from self._ids(anchor + run, plain=True)[len(self._ids(anchor)) :]
+            lead = "" if not before or self._begins_anew(before) else anchor
+            spelt = self._ids(lead + run, plain=True)[len(self._ids(lead)) :] if run else ()
+            yield from (i for i in spelt if i not in without)
             yield from self._ids(control)
             end = stop
             if token and token.rstrip:
@@ -157,11 +171,11 @@ class Spelling:
         return self._ids(f"{before}a") == self._ids(before) + self._ids("a")
 
     def _are_clean(self, pieces: Sequence[Piece]) -> bool:
-        return not any(p.kind == "field" and self._pattern.search(p.text) for p in pieces)
+        return not any(p.kind != "own" and self._pattern.search(p.text) for p in pieces)
 
     def _controls(self, piece: Piece, start: int) -> Iterator[tuple[int, int]]:
         """Where control tokens stand in a piece of the template's own."""
-        if piece.kind != "field":
+        if piece.kind == "own":
             for found in self._pattern.finditer(piece.text):
                 yield start + found.start(), start + found.end()
 

@@ -66,6 +66,8 @@ class LocalWriter:
     ends in a colon, such as `Instruction:`, begins the model's own message: small models that
     follow no request go on with what is begun. Any other goes on with the request as a text. The
     seed of the decoding, the request, and how often the same one stood before decide an answer.
+    What the tokenizer takes for a control token whatever one does, as some do `<think>`, is left
+    out of a request, which shows what models have written.
 
     >>> from rlprompt.check import toy_lm
     >>> (one,) = LocalWriter(toy_lm()).write(["Hello."], Decoding(max_new_tokens=4))
@@ -105,7 +107,8 @@ class LocalWriter:
             template = Template.of({"user": "{asked}{prompt}"})
             asked = request
         fields = {"asked": asked, "begun": begun}
-        return template.query({name: fields[name] for name in template.fields}, self.lm)
+        asked_for = {name: fields[name] for name in template.fields}
+        return template.query(asked_for, self.lm, written=True)
 
     def write(self, requests: Sequence[str], decoding: Decoding) -> list[Written]:
         """See `Writer.write`; a request that the model has no room for has an empty answer."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from rlprompt.data.examples import balanced
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
+from rlprompt.prompt import EmbeddedPrompt, Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.search.blocks import AskedBlock, PartialRewards, checked_places
 from rlprompt.search.budget import Budget, Ledger, Scored
 from rlprompt.search.evaluation import n_read
@@ -429,7 +429,7 @@ class Objective(ModelQueries):
     def _soft(self, prompts: Sequence[Prompt]) -> list[SoftPrompt]:
         """The prompts as vectors: tokens as what the model is fed for them."""
         return [
-            SoftPrompt(self.lm.embeddings(p.ids)) if isinstance(p, TokenPrompt) else p
+            EmbeddedPrompt(p.ids, self.lm.embeddings(p.ids)) if isinstance(p, TokenPrompt) else p
             for p in prompts
             if not isinstance(p, TextPrompt)  # refused before
         ]

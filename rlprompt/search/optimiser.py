@@ -196,10 +196,14 @@ def check_task(optimiser: Optimiser[Any], task: Task, name: str = "") -> None:
         # Of methods without such a setting it is not known; `Objective` asks before it charges.
         _check_slope(task, name, getattr(optimiser, "loss", "cross_entropy"))
     if getattr(optimiser, "needs_demonstrations", False) and not task.showable():
+        way = "begin its template with {prompt}, as in '{prompt}{text}' and not in a chat"
+        if not task.has("showable"):
+            way = "tasks of its kind show none"
+        elif getattr(task, "leads", False):
+            way = "give references"
         raise ValueError(
-            f"{name} shows train examples with their answers before the text, "
-            f"and task {task.name!r} has none to show there: begin its template with {{prompt}}, "
-            "as in '{prompt}{text}' and not in a chat, and give references, or take another method"
+            f"{name} shows train examples with their answers before the text, and task "
+            f"{task.name!r} has none to show there: {way}, or take another method"
         )
     if getattr(optimiser, "needs_answers", False) and not tells_answers(task):
         raise ValueError(

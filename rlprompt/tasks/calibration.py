@@ -86,9 +86,11 @@ def batch_log_prior(scores: Tensor, told: Tensor | None = None) -> Tensor:
     chances = scores.log_softmax(-1)
     if told is None:
         return chances.logsumexp(-2) - math.log(scores.shape[-2])
-    left = (~told).sum(-1)[..., None]
-    mean = chances.masked_fill(told[..., None], -torch.inf).logsumexp(-2) - left.to(scores).log()
-    return mean.where(left > 0, -math.log(scores.shape[-1]))
+    every = told.all(-1, keepdim=True)
+    gone = told & ~every  # for the mean of nothing has no slope
+    mean = chances.masked_fill(gone[..., None], -torch.inf).logsumexp(-2)
+    mean = mean - (~gone).sum(-1, keepdim=True).to(scores).log()
+    return mean.where(~every, -math.log(scores.shape[-1]))
 
 
 LOG_PRIORS: Mapping[str, LogPrior] = {"contextual": log_prior, "batch": batch_log_prior}

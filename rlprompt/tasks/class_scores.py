@@ -204,6 +204,7 @@ class ClassScorer:
         queries: Sequence[Query],
         reward: ClassReward,
         train: Sequence[Query] = (),
+        told: NDArray[np.bool_] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Scores (P, Q, C) float64, and the gradient (P, L, H) of each prompt's summed rewards.
 
@@ -214,7 +215,11 @@ class ClassScorer:
         if self.calibration == "none":
             return self._with_grad(prompts, queries, reward)
         # One by one: a reward is told which query it is for, but not which prompt.
-        parts = [self._calibrated_with_grad(one, queries, reward, train) for one in prompts]
+        shown = [None] * len(prompts) if told is None else told
+        parts = [
+            self._calibrated_with_grad(one, queries, reward, train, own)
+            for one, own in zip(prompts, shown, strict=True)
+        ]
         scores, grads = zip(*parts, strict=True)
         return torch.cat(scores), torch.cat(grads)
 
@@ -242,12 +247,17 @@ class ClassScorer:
         queries: Sequence[Query],
         reward: ClassReward,
         train: Sequence[Query],
+        told: NDArray[np.bool_] | None,
     ) -> tuple[Tensor, Tensor]:
         """As `scores_with_grad`, for one prompt."""
+
+        def log_prior(scores: Tensor) -> Tensor:
+            return self._log_prior(scores, told)
+
         own = self.calibration == "batch" and not train
         texts, over = self._prior_texts(queries if own else train)
         loglik = self._loglik([prompt], texts, over)[0]
-        prior = self._log_prior(self._classes(loglik))
+        prior = log_prior(self._classes(loglik))
 
         def of_scores(scores: Tensor, which: Tensor) -> Tensor:
             return reward(calibrated(scores, prior, self.strength), which)
@@ -260,7 +270,7 @@ class ClassScorer:
             moved = prior.clone().requires_grad_()
             found = calibrated(known, moved, self.strength)
             (slope,) = torch.autograd.grad(reward(found, torch.arange(len(queries))).sum(), moved)
-        weights = prior_weights(loglik, self._classes, LOG_PRIORS[self.calibration], slope)
+        weights = prior_weights(loglik, self._classes, log_prior, slope)
         if own:
             scores, grad = self._with_grad([prompt], queries, of_scores, weights)
         else:

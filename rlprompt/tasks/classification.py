@@ -306,9 +306,8 @@ class ClassificationTask(ChoosingTask):
     ) -> Measured:
         """Rewards, accuracies and the classes that were answered, (P, E) each."""
         queries, train = self.queries(lm, examples), self._prior_texts(lm, examples)
-        known, told = self._known_prior(prompts), None
-        if self.calibration == "batch" and known is None:
-            told = self.shows(lm, prompts, self.splits.train if train else examples)
+        known = self._known_prior(prompts)
+        told = self._told(lm, prompts, examples) if known is None else None
         scores = self._scorer(lm).scores(prompts, queries, train, known, told).flatten(0, 1)
         labels = self._labels(examples).repeat(len(prompts))
         shape = (len(prompts), len(examples))
@@ -344,16 +343,17 @@ class ClassificationTask(ChoosingTask):
         climbed = REWARDS[self.reward if loss == "reward" else loss]
         labels, scorer = self._labels(examples), self._scorer(lm)
         queries, train = self.queries(lm, examples), self._prior_texts(lm, examples)
+        told = self._told(lm, prompts, examples)
 
         def of_labels(scores: Tensor, which: Tensor) -> Tensor:
             return climbed(scores, labels[which].to(scores.device))
 
         if loss == "reward":
-            scores, grad = scorer.scores_with_grad(prompts, queries, of_labels, train)
+            scores, grad = scorer.scores_with_grad(prompts, queries, of_labels, train, told)
         else:
             plain = replace(scorer, calibration="none")
             scores, grad = plain.scores_with_grad(prompts, queries, of_labels)
-            scores = scorer.taken_out(scores, prompts, train)
+            scores = scorer.taken_out(scores, prompts, train, told=told)
         rewards = REWARDS[self.reward](scores.flatten(0, 1), labels.repeat(len(prompts))).numpy()
         return (
             rewards.reshape(len(prompts), len(examples)),
@@ -388,7 +388,7 @@ class ClassificationTask(ChoosingTask):
             ValueError: A class has no part in one.
         """
         train = self.queries(lm, self.splits.train)
-        told = self.shows(lm, prompts, self.splits.train)
+        told = self._told(lm, prompts, self.splits.train)
         priors: Floats = self._scorer(lm).prior(prompts, train, told).numpy()
         return priors
 
@@ -457,11 +457,20 @@ class ClassificationTask(ChoosingTask):
         Train's own are told by identity: dev may share texts with it (`on_leak: allow`), and is no
         less of another split for that.
         """
+        apart = self.calibration == "batch" and not self._of_train(examples)
+        return self.queries(lm, self.splits.train) if apart else []
+
+    def _of_train(self, examples: Sequence[Example]) -> bool:
+        return {id(example) for example in self.splits.train}.issuperset(map(id, examples))
+
+    def _told(
+        self, lm: FrozenLM, prompts: Sequence[Prompt], examples: Sequence[Example]
+    ) -> NDArray[np.bool_] | None:
+        """Which of the texts of batch calibration each prompt answers itself, (P, T)."""
         if self.calibration != "batch":
-            return []
-        if {id(example) for example in self.splits.train}.issuperset(map(id, examples)):
-            return []
-        return self.queries(lm, self.splits.train)
+            return None
+        of_train = self._of_train(examples)
+        return self.shows(lm, prompts, examples if of_train else self.splits.train)
 
     def _labels(self, examples: Sequence[Example]) -> Tensor:
         places = {label: i for i, label in enumerate(self.verbaliser.words)}

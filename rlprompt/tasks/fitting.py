@@ -2,22 +2,25 @@
 
 What a search would stumble over is found, and settled as the data's settings say, before anything
 is paid for: `on_long_text` for texts that leave no room for prompt and answer, `on_bad_rows` for
-those with what the tokenizer takes for a control token whatever one does. Prompt, template and
-answer are never cut.
+those that cannot be spelt, as what the tokenizer takes for a control token whatever one does, and
+for options that it spells alike. Prompt, template, answer and the options that a text shows are
+never cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, get_args
 
 from rlprompt._utils.text import counted
-from rlprompt.data.examples import Example, Splits, named
+from rlprompt.data.examples import Example, OnLongText, Splits, named, repeats
+from rlprompt.data.options import lettered
 from rlprompt.models.conventions import n_positions
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, TokenPrompt
 from rlprompt.tasks.base import Task
-from rlprompt.template import ControlTokenError
+from rlprompt.types import SpellingError
 
 Measure = Callable[[Sequence[Example]], list[tuple[int, int]]]
 """Of each example: tokens of its text around the prompt, and tokens fed of an answer."""
@@ -100,20 +103,22 @@ def fit(splits: Splits, lm: FrozenLM, measure: Measure, n_prompt: int) -> Splits
     Args:
         splits: The examples, with what to do about others.
         lm: The model.
-        measure: Measures examples; raises `ControlTokenError` for one that cannot be spelt.
+        measure: Measures examples; raises `SpellingError` for one that cannot be spelt.
         n_prompt: Tokens of the longest prompt.
 
     Raises:
         ValueError: As for `fitted`, or none is left of a split.
     """
     fitting = _Fitting(splits, lm, measure, n_prompt)
-    train, dev, test = (tuple(fitting.kept(*part)) for part in splits.parts().items())
+    parts: dict[str, Any] = {
+        name: tuple(fitting.kept(name, part)) for name, part in splits.parts().items()
+    }
+    if fitting.long and splits.on_leak == "error":
+        parts |= fitting.apart(parts)
     notes = fitting.notes()
     if not notes:
         return splits
-    notes = [*splits.notes, *notes]
-    cut_for = fitting.cut_for
-    return replace(splits, train=train, dev=dev, test=test, notes=tuple(notes), cut_for=cut_for)
+    return replace(splits, **parts, notes=(*splits.notes, *notes), cut_for=fitting.cut_for)
 
 
 class _Fitting:
@@ -129,7 +134,7 @@ class _Fitting:
         """The examples as the model can be given them."""
         try:
             sizes = self.measure(examples)
-        except ControlTokenError:
+        except SpellingError:
             # One by one it is known which.
             found = (self._example(split, example) for example in examples)
         else:
@@ -143,8 +148,9 @@ class _Fitting:
         """The example as the model can be given it, or None."""
         try:
             size = size or self.measure([example])[0]
-        except ControlTokenError as error:
-            what = f"{example.where(split)}: {error}"
+        except SpellingError as error:
+            where, what = example.where(split), str(error)
+            what = what if where in what else f"{where}: {what}"
             if self.splits.on_bad_rows == "error":
                 raise ValueError(
                     f"{what}; mend the text, or set on_bad_rows: skip to leave it out"
@@ -169,19 +175,48 @@ class _Fitting:
         def fits(fields: Mapping[str, str]) -> bool:
             return self._fits(replace(example, fields=fields))
 
-        if (fields := cut(example.fields, self.splits.on_long_text, fits)) is not None:
+        # A text without an option would ask for what it does not show.
+        shown = lettered(example.options)
+        whole = [name for name, text in example.fields.items() if shown and text.strip() == shown]
+        if (fields := cut(example.fields, self.splits.on_long_text, fits, whole)) is not None:
             return replace(example, fields=fields)
+        parts = ["the template", *["the options"] * bool(whole)]
         raise ValueError(
-            f"the {split} example {briefly(example)} is too long even without its text: the "
-            f"template, {counted(self.n_prompt, 'token')} of prompt and the answer take more than "
-            f"the {self.lm.context} tokens of {self.lm.name}; shorten them, or choose another model"
+            f"the {split} example {briefly(example)} is too long even without its text: "
+            f"{', '.join(parts)}, {counted(self.n_prompt, 'token')} of prompt and the answer take "
+            f"more than the {self.lm.context} tokens of {self.lm.name}; shorten them, or choose "
+            "another model"
         )
+
+    def apart(
+        self, parts: Mapping[str, Sequence[Example]]
+    ) -> Iterator[tuple[str, tuple[Example, ...]]]:
+        """The splits, told or rid of examples that nothing but cutting made those of another."""
+        left_out = set[int]()
+        for (name, example), (first_name, first) in repeats(parts):
+            if name == first_name:
+                continue
+            how = self.splits.on_long_text
+            what = (
+                f"{briefly(example)} repeats {briefly(first)} ({first_name}) once texts are cut "
+                f"({how}) to fit the {self.lm.context} tokens that {self.lm.name} takes"
+            )
+            if self.splits.on_bad_rows == "error":
+                ways = [way for way in get_args(OnLongText) if way not in ("error", how)]
+                raise ValueError(
+                    f"{what}; set on_long_text: {' or '.join(ways)}, on_bad_rows: skip to leave it "
+                    "out, or on_leak: allow; or shorten the text before or after what sets it apart"
+                )
+            self.bad.append(what)
+            left_out.add(id(example))
+        for name, examples in parts.items():
+            yield name, tuple(one for one in examples if id(one) not in left_out)
 
     def _fits(self, example: Example) -> bool:
         try:
             size = self.measure([example])[0]
             return not _shortage(self.lm, "", example, size, self.n_prompt)
-        except ControlTokenError:  # where two ends meet
+        except SpellingError:  # where two ends meet
             return False
 
     def notes(self) -> list[str]:
@@ -199,7 +234,10 @@ class _Fitting:
 
 
 def cut(
-    fields: Mapping[str, str], how: str, fits: Callable[[Mapping[str, str]], bool]
+    fields: Mapping[str, str],
+    how: str,
+    fits: Callable[[Mapping[str, str]], bool],
+    whole: Collection[str] = (),
 ) -> dict[str, str] | None:
     """Texts with as much of the longest one, or ones, as fits; None where nothing does.
 
@@ -210,9 +248,12 @@ def cut(
         fields: The texts of an example.
         how: As for `shortened`.
         fits: Whether a model can be given such texts.
+        whole: Those that are not cut.
     """
     made = dict(fields)
     for name in sorted(made, key=lambda name: -len(made[name])):
+        if name in whole:
+            continue
         text, shortest, longest = made[name], 0, len(made[name])
         while shortest < longest:  # of characters, the most that fit
             middle = (shortest + longest + 1) // 2

@@ -27,7 +27,7 @@ from rlprompt.models.conventions import end_ids
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Prompt, SoftPrompt
 from rlprompt.template import Query, Template
-from rlprompt.types import Candidates, Floats, Ids
+from rlprompt.types import Candidates, Floats, Ids, SpellingError
 
 # What the reward is called.
 LOG_LIKELIHOOD = "log_likelihood"
@@ -149,10 +149,9 @@ class Likelihood:
             text = own.answer_text(reference, self.lm.kind)
             bare = own.answer_ids(self.lm, text, plain=True)
             if not bare:
-                raise ValueError(
+                raise SpellingError(
                     f"the tokenizer of {self.lm.name} spells the reference {reference!r} of "
-                    f"{example.where('given')} with no token, so it has no likelihood; change it, "
-                    "or leave the row out"
+                    f"{example.where('given')} with no token, so it has no likelihood"
                 )
             stopped = (own.answer_ids(self.lm, text, plain=True, end=stop) for stop in self.stop)
             found = [(*bare, end) for end in ends] + [ids for ids in stopped if ids != bare]

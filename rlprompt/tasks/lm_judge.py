@@ -20,6 +20,7 @@ from rlprompt.models.lm import FrozenLM, living
 from rlprompt.prompt import TokenPrompt
 from rlprompt.tasks.fitting import briefly, cut
 from rlprompt.template import Query, Template
+from rlprompt.types import Piece
 
 OUTPUT, REFERENCE = "output", "reference"
 TEMPLATE = (
@@ -107,12 +108,15 @@ class LMJudge:
     def of(self, outputs: Sequence[str], examples: Sequence[Example]) -> list[float]:
         """Probabilities (E,) in [0, 1] that outputs are right; 0 for an empty one.
 
-        An output that is too long for the judge is cut at its end.
+        An output that is too long for the judge is cut at its end. What the judge's tokenizer takes
+        for a control token whatever one does, such as `<think>` of some models, it does not read,
+        in the output and elsewhere.
         """
         questions = self._questions(outputs, examples)
         distinct = tuple(dict.fromkeys(filter(None, questions)))
         # By pairs, for a model that is searched on keeps no questions in the place of its texts.
-        scored = self.lm.score_pairs([(TokenPrompt(), one) for one in _queries(self, distinct)])
+        pairs = [(TokenPrompt(), one) for one in _queries(self, distinct)]
+        scored = self.lm.score_pairs(pairs) if pairs else ()  # all may be empty
         found = (float(logliks.softmax(-1)[0]) for logliks in scored)
         known = dict(zip(distinct, found, strict=True))
         return [known[one] if one else 0.0 for one in questions]
@@ -161,9 +165,14 @@ class LMJudge:
     def _questions(self, outputs: Sequence[str], examples: Sequence[Example]) -> list[Question]:
         """What the template is filled with for each answer; nothing for an empty answer."""
         return [
-            self._question(output, example) if output.strip() else ()
+            self._question(output, example) if self._reads(output) else ()
             for output, example in zip(outputs, examples, strict=True)
         ]
+
+    def _reads(self, output: str) -> bool:
+        """Whether there is anything in an output that it can spell."""
+        read = self.lm.spell((Piece(output.strip(), "written"),))
+        return bool(self.lm.decode(read).strip())
 
     def _question(self, output: str, example: Example) -> Question:
         texts = {**example.fields, OUTPUT: output, REFERENCE: " or ".join(example.references)}
@@ -188,10 +197,14 @@ def verbalised(
 def asked(
     lm: FrozenLM, template: Template, words: Sequence[str], texts: Sequence[Mapping[str, str]]
 ) -> list[Query]:
-    """What a model is asked in `verbalised`, (n,) with a candidate for each word."""
+    """What a model is asked in `verbalised`, (n,) with a candidate for each word.
+
+    A model may have written the texts, so that what its tokenizer takes for a control token
+    whatever one does is left out.
+    """
     own = template.on(lm)
     candidates = [own.answer_ids(lm, own.answer_text(word, lm.kind)) for word in words]
-    return [own.query(text, lm, candidates) for text in texts]
+    return [own.query(text, lm, candidates, written=True) for text in texts]
 
 
 # The answers to some prompts are judged, and then what was read is counted.

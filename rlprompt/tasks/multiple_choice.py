@@ -32,7 +32,7 @@ from rlprompt.tasks.class_scores import REWARDS
 from rlprompt.tasks.showing import MOST_SHOTS, demonstration
 from rlprompt.tasks.templated import ChoosingTask, columns_read
 from rlprompt.template import Query, Template, TemplateText
-from rlprompt.types import AnswerSpace, Floats, Loss, SelectBy
+from rlprompt.types import AnswerSpace, Floats, Ids, Loss, SelectBy, SpellingError
 
 AnswerBy = Literal["text", "letter"]
 """What the model is asked for: an option's text, or its letter."""
@@ -205,23 +205,30 @@ class MultipleChoiceTask(ChoosingTask):
         Those that an example has not itself are its last option again.
 
         Raises:
-            ValueError: A masked model without `{mask}` in the template, a mask for another, or an
-                option that the tokenizer spells with no token.
+            SpellingError: The tokenizer spells an option with no token, or two of a row alike.
+            ValueError: A masked model without `{mask}` in the template, or a mask for another.
         """
         self.check_mask(lm)
-        own, known = self.template.on(lm), dict[str, tuple[int, ...]]()
+        own, known = self.template.on(lm), dict[str, Ids]()
         most, queries = max((len(example.options) for example in examples), default=0), []
         for example in examples:
-            spelt = []
-            for answer in self._answers(example):
+            spelt, answers = list[Ids](), self._answers(example)
+            for answer in answers:
                 if answer not in known:
                     known[answer] = own.answer_ids(lm, own.answer_text(answer, lm.kind), plain=True)
-                if not known[answer]:
-                    raise ValueError(
-                        f"the tokenizer of {lm.name} spells the option {answer!r} of "
-                        f"{example.where('given')} with no token; change it, or leave the row out"
+                ids, row = known[answer], f"of {example.where('given')}"
+                if not ids:
+                    raise SpellingError(
+                        f"the tokenizer of {lm.name} spells the option {answer!r} {row} with no "
+                        "token"
                     )
-                spelt.append(known[answer])
+                if ids in spelt:  # which would be a tie under every prompt
+                    first = answers[spelt.index(ids)]
+                    raise SpellingError(
+                        f"the tokenizer of {lm.name} spells the options {first!r} and {answer!r} "
+                        f"{row} alike"
+                    )
+                spelt.append(ids)
             spelt += spelt[-1:] * (most - len(spelt))
             queries.append(own.query(example.fields, lm, spelt))
         return queries
@@ -276,9 +283,13 @@ class MultipleChoiceTask(ChoosingTask):
         led = self.leading()
         if led is None:
             return None
-        answers = [(one, self._answers(one)[_place(one)]) for one in self.splits.train]
-        texts = [demonstration(led.template, example, answer) for example, answer in answers]
-        return InContextExamples(led, [[text] for text in texts[:MOST_SHOTS]])
+        shown = self.splits.train[:MOST_SHOTS]
+        texts = [demonstration(led.template, one, self.answer_shown(one)) for one in shown]
+        return InContextExamples(led, [[text] for text in texts])
+
+    def answer_shown(self, example: Example) -> str:
+        """The right option, or its letter."""
+        return self._answers(example)[_place(example)]
 
     def _answers(self, example: Example) -> Sequence[str]:
         """What the model may answer."""

@@ -13,6 +13,9 @@ the target style (content 0, style 1). `reward: product` gives neither anything.
 - Answers end at the closing quote or the line's end, not at the first full stop.
 - One prompt for all sentences, and no standardisation: that belongs to the optimisers.
 
+What the frozen model's tokenizer takes for a control token whatever one does, such as `<think>` of
+some models, it does not read where it judges the style.
+
 What is known to go wrong: copying the input, and short stock phrases that please the style model.
 `Judgement.copied` counts the first; an answer that is empty earns nothing.
 """

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rlprompt.data.examples import Example
 from rlprompt.data.row_to_example import MissingColumnError
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, SoftPrompt, TextPrompt, TokenPrompt
+from rlprompt.prompt import EmbeddedPrompt, Prompt, SoftPrompt, TextPrompt, TokenPrompt
 from rlprompt.tasks.base import Task, variant
 from rlprompt.tasks.class_scores import check_slope, has_slope
 from rlprompt.tasks.fitting import fit
@@ -97,6 +97,11 @@ class TemplateTask(Task):
         if all(getattr(self, name) == value for name, value in changes.items()):
             return self
         return variant(self, **changes)
+
+    def has(self, hook: str) -> bool:
+        """See `Task.has`: examples are shown only with answers."""
+        none = type(self).answer_shown is TemplateTask.answer_shown
+        return super().has(hook) and not (none and hook in ("showable", "shown"))
 
     def answer_shown(self, example: Example) -> str:
         """The answer of an example that is shown; "" where it cannot be, which is the default."""
@@ -255,10 +260,10 @@ class ChoosingTask(TemplateTask):
 
 
 def _text(lm: FrozenLM, prompt: Prompt) -> str:
-    """How a prompt reads; vectors as nothing."""
+    """How a prompt reads; vectors as nothing, but for those that tokens are fed as."""
     if isinstance(prompt, TextPrompt):
         return prompt.text
-    return lm.decode(prompt.ids) if isinstance(prompt, TokenPrompt) else ""
+    return lm.decode(prompt.ids) if isinstance(prompt, TokenPrompt | EmbeddedPrompt) else ""
 
 
 def whole_within(texts: Sequence[str], pieces: Sequence[str]) -> NDArray[np.bool_]:

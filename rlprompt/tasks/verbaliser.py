@@ -197,6 +197,11 @@ class Verbaliser:
         for word in words:
             if len(word.ids) >= MANY_TOKENS:
                 yield f"{word} takes {len(word.ids)} tokens: look for a more common word"
+            if lm.tokenizer.unk_token_id in word.ids:
+                yield (
+                    f"{word} has letters that the tokenizer of {lm.name} does not know, and is "
+                    "scored as any word with such: choose another"
+                )
         for first, second in combinations(words, 2):
             if first.label != second.label and first.ids[0] == second.ids[0]:
                 short, long = sorted((first, second), key=lambda word: len(word.ids))

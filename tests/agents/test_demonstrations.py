@@ -26,6 +26,7 @@ from rlprompt.search.selection import FALSE_DROP
 from rlprompt.studies.experiment import Experiment
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.generation import GenerationTask
+from rlprompt.tasks.style_transfer import StyleTransferTask
 from rlprompt.template import Template
 from rlprompt.types import Floats
 
@@ -271,6 +272,16 @@ class TestShown:
     ) -> None:
         with pytest.raises(ValueError, match=r"begin its template with \{prompt\}"):
             search(task, tiny_lm(), Demonstrations(), budget=99)
+
+    def test_what_is_advised_is_what_is_not_there_yet(self) -> None:
+        writing = writing_task("{prompt}{text} ->")
+        splits = Splits(*[(Example({"text": text}, ""),) for text in "abc"])
+        style = StyleTransferTask("film", splits, "positive")
+        bare = replace(writing, splits=splits, reward="regex:c")
+        kind = "has none to show there: tasks of its kind show none, or take another method$"
+        for task, advice in ((bare, "there: give references, or take"), (style, kind)):
+            with pytest.raises(ValueError, match=advice):
+                search(task, tiny_lm(), Demonstrations(), budget=99)
 
 
 def test_a_real_task_is_searched_and_told_as_text(lm: FrozenLM) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from scripted_server import serving
-from spellings import CHAT_TEMPLATE, spelling_tokenizer
+from spellings import CHAT_TEMPLATE, spelling_tokenizer, thinking_lm
 from tiny import tiny_lm, tiny_model
 
 from rlprompt.models.decoding import Decoding
@@ -62,6 +62,12 @@ def test_a_chat_model_is_asked_in_a_chat() -> None:
         assert (one.text, one.n_read) == (written.text, turns.query({}, lm).n_text)
     finally:
         own.chat_template = None
+
+
+def test_what_its_tokenizer_cannot_spell_of_a_request_is_left_out() -> None:
+    writer = LocalWriter(thinking_lm())
+    marked, plain = (writer.write([f"the {mark}film"], HEATED) for mark in ("<think>", ""))
+    assert marked == plain
 
 
 def test_equal_requests_are_answered_apart_and_the_same_again() -> None:

@@ -9,7 +9,16 @@ from typing import Any
 import torch
 import transformers
 from tiny import tiny_model
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 from transformers import PreTrainedTokenizerBase
 
 from rlprompt.models.lm import FrozenLM
@@ -196,3 +205,14 @@ def plain_loglik(lm: FrozenLM, context: Sequence[int], answer: Sequence[int]) ->
     model: Any = lm.model
     logs = model(input_ids=torch.tensor([[*context, *answer]])).logits.float().log_softmax(-1)[0]
     return sum(float(logs[len(context) - 1 + i, token]) for i, token in enumerate(answer))
+
+
+def thinking_lm(seed: int = 0) -> FrozenLM:
+    """A model whose tokenizer has a token that is not said to be special, and always found."""
+    known: Any = spelling_tokenizer("bytes")
+    make: Any = transformers.PreTrainedTokenizerFast  # not annotated
+    tokenizer = make(
+        tokenizer_object=Tokenizer.from_str(known.backend_tokenizer.to_str()), eos_token="</s>"
+    )
+    tokenizer.add_tokens([AddedToken("<think>", special=False)])
+    return FrozenLM(tiny_model("llama", seed, vocab_size=len(tokenizer)), tokenizer, "thinker")

@@ -24,7 +24,7 @@ from rlprompt.agents.random_search import RandomSearch
 from rlprompt.check.task import check_task
 from rlprompt.data.examples import Example, Splits
 from rlprompt.models.lm import FrozenLM
-from rlprompt.prompt import Prompt, TextPrompt, TokenPrompt
+from rlprompt.prompt import EmbeddedPrompt, Prompt, TextPrompt, TokenPrompt
 from rlprompt.search import selection
 from rlprompt.search.budget import Budget, Scored
 from rlprompt.search.evaluation import Evaluator
@@ -306,6 +306,33 @@ class TestShown:
         block, plain = [TRAIN[0], TRAIN[3]], replace(made, calibration="none")
         expected = plain.rewards(lm, prompts, block)
         np.testing.assert_allclose(made.rewards(lm, prompts, block), expected, atol=1e-4)
+
+    @pytest.mark.parametrize("loss", ["reward", "cross_entropy"])
+    @pytest.mark.parametrize("places", [[0, 3], [0, 1, 2, 3, 4]])
+    def test_a_gradient_at_its_tokens_has_the_same_rewards(
+        self, loss: Loss, places: list[int]
+    ) -> None:
+        lm, made = tiny_lm(), held_out(template=Template("{prompt}{text} It was"))
+        prompts = [TokenPrompt(lm.encode(made.shown(places)))]
+        assert made.shows(lm, prompts, TRAIN).sum() == len(places)
+        alone, climbed = (Objective(made, lm, Budget(1000)) for _ in range(2))
+        expected = alone.evaluate(prompts).per_example
+        found = climbed.evaluate_with_grad(prompts, loss=loss)
+        np.testing.assert_allclose(found.per_example, expected, atol=1e-3)
+        assert np.isfinite(found.gradients).all()
+        assert climbed.ledger.best_reward == pytest.approx(expected.mean(), abs=1e-3)
+
+    @pytest.mark.parametrize("examples", [TRAIN, TRAIN[1:4], DEV], ids=["train", "block", "dev"])
+    def test_its_gradient_is_that_of_finite_differences(self, examples: Sequence[Example]) -> None:
+        lm = tiny_lm()
+        made = held_out(template=Template("{prompt}{text} It was"), reward="cross_entropy")
+        ids = lm.encode(made.shown([0, 3]))
+        vectors = lm.embeddings(ids)
+        _, (gradient,) = made.rewards_with_grad(lm, [EmbeddedPrompt(ids, vectors)], examples)
+        step = 1e-3 * gradient / np.linalg.norm(gradient)
+        ends = [EmbeddedPrompt(ids, vectors + sign * step) for sign in (-1, 1)]
+        low, high = made.rewards(lm, ends, examples).mean(axis=1)
+        assert high - low == pytest.approx(2e-3 * np.linalg.norm(gradient), rel=0.02)
 
 
 class TestGradient:

@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import transformers
-from spellings import spelling_lm, spelling_tokenizer
-from tiny import CONTEXT, TinyKind, tiny_lm, tiny_model
-from tokenizers import AddedToken, Tokenizer
+from spellings import spelling_lm, thinking_lm
+from tiny import CONTEXT, TinyKind, tiny_lm
 
 from rlprompt.agents import RandomSearch
-from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.studies.experiment import Experiment
@@ -86,6 +83,35 @@ class TestLongTexts:
         made = task(tmp_path / "a.csv", on_long_text="truncate-end")
         assert fitted(made, tiny_lm(), 5) is made
 
+    def test_texts_that_are_equal_once_they_are_cut_are_told_as_such(self, tmp_path: Path) -> None:
+        path, begun = tmp_path / "a.csv", "the film " * 150
+        lines = [f"{begun}{i}{label},{label}" for i in range(4) for label in WORDS]
+        path.write_text("\n".join(["text,label", *lines, *rows().splitlines()[1:]]) + "\n")
+
+        def drawn(how: str, **settings: Any) -> ClassificationTask:
+            return ClassificationTask.from_file(
+                str(path), template="{text} {prompt}", label_words=WORDS, shots=4,
+                on_long_text=how, **settings,
+            )  # fmt: skip
+
+        lm = tiny_lm()
+        with pytest.raises(
+            ValueError,
+            match=r"^a\.csv:\d+ repeats a\.csv:\d+ \(train\) once texts are cut \(truncate-end\) "
+            r"to fit the 256 tokens that tiny-llama takes; set on_long_text: skip or ",
+        ):
+            drawn("truncate-end").fitted(lm, 5)
+        # Cut at the other end they differ.
+        apart = drawn("truncate-start").fitted(lm, 5)
+        assert list(map(len, apart.splits.parts().values())) == [8, 8, 4]
+        left = drawn("truncate-end", on_bad_rows="skip").fitted(lm, 5).splits
+        assert not {one.key for one in left.train} & {one.key for one in (*left.dev, *left.test)}
+        assert "left out" in left.notes[-2]
+        assert "once texts are cut" in left.notes[-2]
+        kept = drawn("truncate-end", on_leak="allow").fitted(lm, 5).splits
+        assert list(map(len, kept.parts().values())) == [8, 8, 4]
+        assert "between splits" in kept.notes[-1]
+
     def test_an_experiment_is_fitted_before_anything_is_paid(self, tmp_path: Path) -> None:
         made = task(tmp_path / "a.csv", LONG, on_long_text="truncate-end")
         experiment = Experiment("x", made, tiny_lm(), {"r": RandomSearch()}, Budget(40), length=3)
@@ -139,17 +165,6 @@ class TestLongTexts:
             task(tmp_path / "a.csv", on_long_text="cut")
 
 
-def with_think() -> FrozenLM:
-    """A model whose tokenizer has a token that is not said to be special, and always found."""
-    make: Any = transformers.PreTrainedTokenizerFast  # not annotated
-    known: Any = spelling_tokenizer("bytes")
-    tokenizer = make(
-        tokenizer_object=Tokenizer.from_str(known.backend_tokenizer.to_str()), eos_token="</s>"
-    )
-    tokenizer.add_tokens([AddedToken("<think>", special=False)])
-    return FrozenLM(tiny_model("llama", vocab_size=len(tokenizer)), tokenizer, "thinker")
-
-
 class TestControlTokens:
     @pytest.mark.parametrize(
         ("name", "control"),
@@ -194,7 +209,7 @@ class TestControlTokens:
         assert "<|im_end|> was" in lm.decode(mixed)
 
     def test_where_a_tokenizer_cannot_the_row_is_named(self, tmp_path: Path) -> None:
-        lm, odd = with_think(), "It was <think> good"
+        lm, odd = thinking_lm(), "It was <think> good"
         made = task(tmp_path / "a.csv", odd)
         with pytest.raises(ValueError, match=r"a\.csv:2: the text holds '<think>'.*on_bad_rows"):
             fitted(made, lm, 5)

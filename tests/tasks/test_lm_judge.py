@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from fakes import fake_splits
+from spellings import thinking_lm
 from tiny import tiny_lm
 
 from rlprompt.data.examples import Example, Splits
@@ -223,3 +224,33 @@ class TestShortContext:
         assert len("ab" * 9) == most
         assert whole == longer != judge.of(["ab" * 8], [example])[0]
         assert judge.tokens(["ab" * 50], [example]) == self.TAKES
+
+
+class TestControlTokens:
+    @pytest.fixture(autouse=True)
+    def _thinks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        thinker = thinking_lm(seed=3)
+        monkeypatch.setattr(lm_judge, "_loaded", lambda name, device, dtype: thinker)
+        lm_judge._queries.cache_clear()
+
+    def test_what_it_cannot_spell_it_does_not_read(self) -> None:
+        judge = LMJudge("thinker", "{text}:{output}?")
+        marked, plain, twice = judge.of(
+            ["so <think>good", "so good", "<think>so <think>good"],
+            [Example({"text": "it"}, "a")] * 3,
+        )
+        assert marked == plain == twice
+        # Fields of the example and references are read alike.
+        judge = LMJudge("thinker", "{text} {reference}:{output}?")
+        one, other = (Example({"text": f"it{mark}"}, f"{mark}a") for mark in ("<think>", ""))
+        assert judge.of(["fine"], [one]) == judge.of(["fine"], [other])
+
+    def test_nor_where_the_template_makes_it_up(self) -> None:
+        judge, example = LMJudge("thinker", "So <{output}>?"), Example({"text": "it"}, "a")
+        (found,) = judge.of(["think"], [example])
+        assert 0 < found < 1
+
+    def test_an_answer_of_nothing_else_is_empty(self) -> None:
+        assert LMJudge("thinker").of(["", " "], EXAMPLES) == [0.0, 0.0]
+        assert LMJudge("thinker").of(["<think> <think>"], EXAMPLES[:1]) == [0.0]
+        assert LMJudge("thinker").tokens(["<think>"], EXAMPLES[:1]) == 0

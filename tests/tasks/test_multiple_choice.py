@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import HIDDEN, PACKABLE, TinyKind, tiny_lm
+from spellings import spelling_lm
+from tiny import CONTEXT, HIDDEN, PACKABLE, TinyKind, tiny_lm
 
+from rlprompt.agents.demonstrations import Demonstrations
 from rlprompt.data.examples import Example
 from rlprompt.data.load import load_splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, SoftPrompt, TokenPrompt
+from rlprompt.search.run import search
 from rlprompt.tasks.multiple_choice import MultipleChoiceTask
 
 TEMPLATE = "Question: {question} {prompt}\nAnswer:"
@@ -144,6 +147,29 @@ def test_letters_are_answered_where_the_text_shows_them(lm: FrozenLM) -> None:
     assert measured.answers[0][0] in example.options
 
 
+@pytest.mark.parametrize("how", ["truncate-start", "truncate-end", "truncate-middle"])
+def test_options_that_the_text_shows_are_never_cut(how: str) -> None:
+    lm = tiny_lm()
+    options = [letter * 60 for letter in "xyz"]  # longer than the question
+    texts = [f"{i} {'x' * 80} {i}" for i in range(12)]
+    rows = [
+        row | {"question": text, "choices": options} for row, text in zip(ROWS, texts, strict=True)
+    ]
+    settings: Any = {"template": "{question}\n{choices}\n{prompt}Answer:", "answer_by": "letter"}
+    made = MultipleChoiceTask.from_file(rows, shots=2, on_long_text=how, **settings)
+    whole = made.splits.train[0].fields["choices"]
+    assert min(n for n, _ in made.lengths(lm, made.splits.train)) > CONTEXT
+    for part in made.fitted(lm, 4).splits.parts().values():
+        assert all(example.fields["choices"] == whole for example in part)
+        assert all(0 < len(example.fields["question"]) < 80 for example in part)
+        sizes = made.lengths(lm, part)
+        assert max(n_text + 4 + n_answer for n_text, n_answer in sizes) <= CONTEXT
+    longer = [row | {"choices": [f"{one} {'x' * 80}" for one in options]} for row in rows]
+    made = MultipleChoiceTask.from_file(longer, shots=2, on_long_text=how, **settings)
+    with pytest.raises(ValueError, match=r"\[\d+\] is too long even without its text.*options"):
+        made.fitted(lm, 4)
+
+
 def test_examples_are_shown_with_the_right_option() -> None:
     made = task()
     shown = made.demonstrations()
@@ -151,6 +177,20 @@ def test_examples_are_shown_with_the_right_option() -> None:
     example = made.splits.train[0]
     text = f"Question: {example.fields['question']}\nAnswer: {example.label}\n\n"
     assert shown.rounds[0] == [text]
+
+
+@pytest.mark.parametrize("by", ["text", "letter"])
+def test_demonstrations_show_the_right_options(lm: FrozenLM, by: str) -> None:
+    made = task(template="{prompt}{question}\n{choices}\nAnswer:", answer_by=by, shots=4)
+    right = "AB" if by == "letter" else ("ice", "iron")
+    first = next(i for i, one in enumerate(made.splits.train) if one.options == tuple(OPTIONS[0]))
+    one = made.splits.train[first]
+    answer = right[OPTIONS[0].index(one.label)]
+    asked = f"{one.fields['question']}\nA. ice\nB. iron\nC. table salt\nAnswer:"
+    assert made.shown([first]) == f"{asked} {answer}\n\n"
+    assert list(made.showable()) == [0, 1, 2, 3]
+    result = search(made, lm, Demonstrations(at_most=1), budget=40)
+    assert result.best.text.strip() in [made.shown([i]).strip() for i in range(4)]
 
 
 def test_whatever_decides_a_score_is_in_the_fingerprint() -> None:
@@ -236,6 +276,24 @@ def test_a_row_that_cannot_be_is_named(changes: dict[str, Any], message: str) ->
         MultipleChoiceTask.from_file(rows, template=TEMPLATE, shots=2)
     kept = MultipleChoiceTask.from_file(rows, template=TEMPLATE, shots=2, on_bad_rows="skip")
     assert kept.splits.notes[0].startswith("1 row was left out")
+
+
+@pytest.mark.parametrize("alike", [["Bad", "bad"], ["☃", "good", "☂"]])
+def test_options_that_a_model_cannot_tell_apart_are_a_bad_row(alike: list[str]) -> None:
+    lm = spelling_lm("wordpiece")
+    settings: Any = {"template": f"{TEMPLATE} {{mask}}", "shots": 3}
+    rows = [row | {"choices": ["good", "bad", "great"]} for row in ROWS]
+    rows.append({"question": "odd", "choices": alike, "answer": 0})
+    told = rf"spells the options '{alike[0]}' and '{alike[-1]}' of examples\[12\] alike"
+    made = MultipleChoiceTask.from_file(rows, **settings)
+    every = [example for part in made.splits.parts().values() for example in part]
+    with pytest.raises(ValueError, match=f"{told}; mend the text, or set on_bad_rows: skip"):
+        made.fitted(lm, 2)
+    with pytest.raises(ValueError, match=told):
+        made.rewards(lm, [TokenPrompt()], [e for e in every if e.source == "examples[12]"])
+    skipped = MultipleChoiceTask.from_file(rows, **settings, on_bad_rows="skip").fitted(lm, 2)
+    assert sum(map(len, skipped.splits.parts().values())) == 12
+    assert "1 row was left out: " in skipped.splits.notes[-1]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from spellings import thinking_lm
 from tiny import tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.config.registry import settings_of
@@ -104,6 +105,19 @@ def test_an_empty_answer_earns_nothing(says: Any) -> None:
     assert (rewards[:, 1] > 0).all()
     says("", "")
     assert not TASK.rewards(tiny_lm(), PROMPTS, EXAMPLES).any()
+
+
+def test_what_the_model_cannot_spell_of_its_own_answer_is_not_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lm, splits = thinking_lm(), Splits(split("train", 1), split("dev", 1), split("test", 1))
+    task = dataclasses.replace(TASK, splits=splits)
+    styles = []
+    for answer in ("<think>so good", "so good"):
+        one = Generated((), answer, "end token")
+        monkeypatch.setattr(lm, "generate", lambda *_, one=one, **__: [[one]])
+        styles.append(task.judge(lm, PROMPTS[:1], splits.train).style)
+    assert styles[0] == styles[1]
 
 
 def test_the_prompt_stands_before_the_quoted_sentence() -> None:

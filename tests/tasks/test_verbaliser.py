@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from class_tasks import CAUSAL, PROMPTS, SPLITS, TRAIN, WORDS, soft, task
+from spellings import spelling_lm
 from tiny import TinyKind, tiny_lm
 
 from rlprompt.prompt import SoftPrompt
@@ -220,6 +221,12 @@ class TestReport:
         assert len(warnings) == len(expected)
         for warning, pattern in zip(warnings, expected, strict=True):
             assert re.search(pattern, warning)
+
+    def test_a_word_that_the_tokenizer_does_not_know_is_told(self) -> None:
+        lm, words = spelling_lm("wordpiece"), {"neg": "bad", "pos": "☃"}
+        report = task(label_words=words, template=Template("{text} {prompt} {mask}"))
+        (warning,) = report.label_word_report(lm).warnings
+        assert warning.startswith("'☃' (pos) has letters that the tokenizer of wordpiece does not")
 
     def test_a_longer_word_is_indeed_never_the_likelier(self) -> None:
         """What the warning about 'good' and 'good film' says."""

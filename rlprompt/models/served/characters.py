@@ -28,7 +28,7 @@ _MESSAGE = re.compile(f"{ROLE}([^{CONTENT}]*){CONTENT}([^{END}]*){END}")
 
 
 def spelt(pieces: Sequence[Piece]) -> Ids:
-    """Ids of the characters of pieces; of what is not known there are none.
+    """Ids of the characters of pieces; of what is not known, or borders written, there are none.
 
     Raises:
         ControlTokenError: A field holds a character that stands for the border of a message.
@@ -39,7 +39,9 @@ def spelt(pieces: Sequence[Piece]) -> Ids:
                 "the text holds a character from U+E010 to U+E012, which is of no script and "
                 "stands here for the borders of messages"
             )
-    text = "".join(piece.text for piece in pieces)
+    text = "".join(
+        _BORDER.sub("", piece.text) if piece.kind == "written" else piece.text for piece in pieces
+    )
     return tuple(CHARACTERS + ord(character) for character in text)
 
 
