@@ -153,7 +153,7 @@ def _load(study: Path) -> list[Experiment]:
     Raises:
         ValueError: It was not made from a file, or something in it is wrong by now.
     """
-    from rlprompt.config.schema import config_from_json
+    from rlprompt.config.problems import config_from_json
     from rlprompt.studies.run import load_again
 
     with open_study(study) as store:

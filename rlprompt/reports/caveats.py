@@ -253,11 +253,14 @@ def missing_runs(study: StudyData) -> Iterator[Caveat]:
             ),
             most=3,
         )
+    cure = "run the study's command again to go on"
+    if summary.parts:  # whose answers this folder does not have
+        cure = "go on with the parts that they belong to, or run them as another, and combine again"
     yield Caveat(
         "missing runs",
         "caution",
         f"Not finished: {missing} of {summary.expected_runs} runs{which}. Methods are compared on "
-        "the tasks and seeds that both have; run the study's command again to go on.",
+        f"the tasks and seeds that both have; {cure}.",
     )
 
 

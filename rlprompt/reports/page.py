@@ -5,6 +5,7 @@ Made from the summary, the results of the runs, and statistics; no model, no sto
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ from rlprompt.reports.struck import examined
 from rlprompt.reports.study_data import StudyData
 from rlprompt.reports.tables import Table, count
 from rlprompt.reports.transfer import transfer_tables
-from rlprompt.store.summary import ModelEntry
+from rlprompt.store.summary import ModelEntry, Summary
 
 
 @dataclass(frozen=True)
@@ -151,12 +152,24 @@ def page_of(study: StudyData) -> Page:
                 for note in one.data_notes
             )
         ),
-        command=f"rlprompt compare {summary.name}.yaml",
+        command=_command(summary),
         config=config_text(summary),
         requirements=requirements(summary),
         nested=len(summary.split_seeds) > 1,
         transfer=tuple(transfer_tables(study.transfer)) if study.transfer else (),
         bills=tuple(filter(None, map(bill_line, summary.models))),
+    )
+
+
+def _command(summary: Summary) -> str:
+    """What runs a study again; to one of a single search `compare` would add random search."""
+    file = f"{summary.name}.yaml"
+    methods, seeds = summary.optimisers, summary.seeds
+    alone = len(methods) == len(seeds) == 1
+    if not alone or methods[0].partition(" ")[0] == "random":
+        return f"rlprompt compare {file}"
+    return shlex.join(
+        ["rlprompt", "run", file, "--optimiser", *methods, "--seed", *map(str, seeds)]
     )
 
 

@@ -15,7 +15,7 @@ from rlprompt.reports.html import html
 from rlprompt.reports.page import Page, page_of
 from rlprompt.reports.study_data import read_study
 from rlprompt.search.result import Result, Score
-from rlprompt.store.summary import RunEntry
+from rlprompt.store.summary import PartEntry, RunEntry
 
 
 def test_a_sound_study_has_nothing_to_object(page: Page) -> None:
@@ -223,10 +223,16 @@ def test_missing_runs_are_named_a_few_of_many(tmp_path: Path) -> None:
     text = found(page_of(read_study(tmp_path)))["missing runs"]
     assert "Not finished: 1 of 6 runs: greedy on movie-reviews" in text
     assert "seed 2, 9,600 rows" in text
+    assert text.endswith("run the study's command again to go on.")
     write_summary(tmp_path, summary.model_copy(update={"runs": summary.runs[:1]}))
     text = found(page_of(read_study(tmp_path)))["missing runs"]
     assert text.count("9,600 rows") == 3
     assert "seed 0, 9,600 rows and 2 more" in text
+    # A combined study has no command.
+    parts = (PartEntry(name="runs/a", runs=1),)
+    write_summary(tmp_path, summary.model_copy(update={"runs": summary.runs[:1], "parts": parts}))
+    text = found(page_of(read_study(tmp_path)))["missing runs"]
+    assert text.endswith("or run them as another, and combine again.")
 
 
 def test_a_task_without_test_beside_others_is_left_out_of_the_verdict(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from study_pages import Changed, small, table
+from study_folder import make_study
+from study_pages import SMALL, Changed, small, table
 
 from rlprompt.config.yaml_file import load_config
 from rlprompt.reports.costs import config_text
-from rlprompt.reports.page import Page
+from rlprompt.reports.page import Page, page_of
+from rlprompt.reports.study_data import read_study
 from rlprompt.search.result import Result
 from rlprompt.store.summary import RunEntry, Summary
 
@@ -20,6 +22,21 @@ def test_the_config_on_the_page_is_the_experiment_file(page: Page) -> None:
     assert yaml.safe_load(page.config)["budgets"] == [9600]
     assert page.command == "rlprompt compare three-tasks.yaml"
     assert page.requirements == "pip install rlprompt==0.1.0 torch==2.9.1 numpy==2.3.4"
+
+
+@pytest.mark.parametrize(
+    ("method", "command"),
+    [
+        ("ppo fresh=null", "run three-tasks.yaml --optimiser 'ppo fresh=null' --seed 0"),
+        ("greedy", "run three-tasks.yaml --optimiser greedy --seed 0"),
+        ("random", "compare three-tasks.yaml"),  # that adds nothing
+    ],
+)
+def test_a_single_search_is_run_again_without_others(
+    tmp_path: Path, method: str, command: str
+) -> None:
+    make_study(tmp_path, replace(SMALL, seeds=1), optimisers=(method,), runs=())
+    assert page_of(read_study(tmp_path)).command == f"rlprompt {command}"
 
 
 @pytest.mark.parametrize(
