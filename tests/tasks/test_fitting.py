@@ -18,7 +18,8 @@ from rlprompt.tasks.base import Task
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.fitting import fitted, room
 from rlprompt.tasks.generation import GenerationTask
-from rlprompt.template import ControlTokenError, Template
+from rlprompt.template import Template
+from rlprompt.types import ControlTokenError
 
 WORDS = {"negative": "bad", "positive": "good"}
 LONG = " ".join(str(i) for i in range(200))  # some 690 bytes, as many tokens
