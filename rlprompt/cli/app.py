@@ -30,7 +30,16 @@ from rlprompt.cli.init import init
 from rlprompt.cli.options import AsJson, ConfigPath, Device, Dtype, Quiet, Track, Tracker
 from rlprompt.cli.predict import predict
 from rlprompt.cli.score import score
-from rlprompt.cli.studies import combine, list_runs, report, show, verify, watch, work
+from rlprompt.cli.studies import (
+    combine,
+    list_runs,
+    next_steps,
+    report,
+    show,
+    verify,
+    watch,
+    work,
+)
 from rlprompt.cli.transfer import transfer
 
 if TYPE_CHECKING:
@@ -106,6 +115,7 @@ class Listing(StrEnum):
     optimisers = "optimisers"
     tasks = "tasks"
     models = "models"
+    references = "references"
     runs = "runs"
 
 
@@ -194,17 +204,19 @@ def run(
 @app.command("ls")
 def list_(
     what: Annotated[
-        Listing, typer.Argument(metavar="WHAT", help="optimisers, tasks, models or runs.")
+        Listing,
+        typer.Argument(metavar="WHAT", help="optimisers, tasks, models, references or runs."),
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to look for runs.")] = RUNS,
 ) -> None:
-    """List optimisers, tasks, models, or runs."""
+    """List optimisers, tasks, models, references, or runs."""
     from rlprompt.cli import listing
 
     listings: dict[Listing, Callable[[], None]] = {
         Listing.optimisers: listing.list_optimisers,
         Listing.tasks: listing.list_tasks,
         Listing.models: listing.list_models,
+        Listing.references: listing.list_references,
         Listing.runs: functools.partial(_guarded(list_runs), folder),
     }
     listings[what]()
@@ -357,7 +369,7 @@ def _compare(
         summary = json.loads((place / "summary.json").read_text(encoding="utf-8"))
         typer.echo(json.dumps({**whole, "summary": summary}, ensure_ascii=False))
     _check_end(comparison, place, restart)
-    for line in terminal.next_steps(place):
+    for line in next_steps(place):
         console.print(line)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -342,27 +341,6 @@ def print_conclusions(console: Console, page: Page) -> None:
 
     for line in (*page.conclusions(), *page.bills):
         console.print(visible(line))
-
-
-def next_steps(place: Path) -> list[str]:
-    """What a person may do with a study that is done."""
-    from rlprompt.cli.studies import open_study
-    from rlprompt.export.export import pick_options
-    from rlprompt.studies.loading import task_titles
-
-    with open_study(place) as store:
-        options = pick_options(store.runs(), task_titles(store))
-    look = f"look: {place / 'report.html'}"
-    if options is None:
-        return [look]
-    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-    keep = shlex.join(["rlprompt", "export", str(place), "--best", "found", *flags])
-    which = f" of one {' and '.join(options)}" if options else ""
-    return [
-        look,
-        f"keep the best prompt{which}: {keep}",
-        "use it: rlprompt predict found DATA",
-    ]
 
 
 def print_table(console: Console, table: Table) -> None:

@@ -203,8 +203,10 @@ def _headline(study: StudyData) -> str:
         listed_briefly(one.name for one in part) for part in (summary.tasks, summary.models)
     )
     budgets = listed_briefly(f"{budget:,}" for budget in summary.budgets)
+    # Train, dev and test are splits, too.
+    repetition = study.repetition.replace("splits", "splits (draws of the examples)")
     return (
-        f"{counted(len(summary.optimisers), 'method')}, {study.repetition} "
+        f"{counted(len(summary.optimisers), 'method')}, {repetition} "
         f"each, on {tasks} with {models}, at {budgets} rows a search"
     )
 
@@ -232,7 +234,9 @@ def _facts(study: StudyData) -> Iterator[tuple[str, str]]:
     budgets = listed_briefly(f"{budget:,}" for budget in summary.budgets)
     yield f"{budgets} rows a search", "a row is one prompt scored on one example"
     read, seconds = tokens(study.runs), total_seconds(study)
-    cost = [f"{seconds / 3600:,.1f} hours" if seconds >= 5400 else f"{seconds:,.0f} seconds"]
+    time = f"{seconds / 3600:,.1f} hours" if seconds >= 5400 else f"{seconds:,.0f} seconds"
+    # The rows beside them have those of controls, whose time is not taken.
+    cost = [time + " without the controls" * any(one.rows for one in summary.controls)]
     if read is not None:
         cost.insert(0, f"{_short(read)} tokens in the searches")
     yield f"{count(total_rows(study))} rows in all", ", ".join(cost)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_folder import MODEL, make_study, model_entry, write_summary
+from study_folder import MODEL, make_study, model_entry, task_entry, write_summary
 from study_pages import SMALL, Changed, first_of, found, sentences, small, struck, table
 
 from rlprompt.reports.html import html
@@ -31,9 +31,44 @@ def test_two_seeds_and_few_test_examples_are_an_objection(tmp_path: Path) -> Non
     write_summary(tmp_path, summary.model_copy(update={"tasks": (task,)}))
     page = page_of(read_study(tmp_path))
     assert "two seeds hardly tell" in found(page)["few seeds"]
+    assert "Add seeds to the experiment" in found(page)["few seeds"]
     # Wilson's interval of 8 of 16, by hand: (8 + 1.92 -+ 1.96 sqrt(4 + 0.96)) / 19.84.
     assert "28% to 72% of all" in found(page)["few test examples"]
     assert "No objection found" not in html(page)
+
+
+def test_of_two_splits_more_splits_are_asked_for_and_no_seeds(tmp_path: Path) -> None:
+    """Seeds on one split share its luck, and count as one."""
+
+    def draw(entry: RunEntry, result: Result) -> Changed:
+        return entry.model_copy(update={"split_seed": entry.seed // 3}), result
+
+    task = task_entry("movie-reviews", SMALL)
+    first, other = (task.model_copy(update={"split_seed": split}) for split in (0, 1))
+    page = small(
+        tmp_path,
+        replace(SMALL, seeds=6),
+        change_run=draw,
+        tasks=(first.model_copy(update={"other_splits": (other,)}),),
+        split_seeds=(0, 1),
+    )
+    text = found(page)["few seeds"]
+    assert "two splits hardly tell" in text
+    assert "Add `split_seeds`, as seeds on the same split add none, to the experiment" in text
+
+
+def test_of_splits_that_wait_the_first_does_not_ask_for_seeds(tmp_path: Path) -> None:
+    def draw(entry: RunEntry, result: Result) -> Changed:
+        return entry.model_copy(update={"split_seed": 0}), result
+
+    task = task_entry("movie-reviews", SMALL)
+    first, other = (task.model_copy(update={"split_seed": split}) for split in (0, 1))
+    tasks = (first.model_copy(update={"other_splits": (other,)}),)
+    plans = [replace(SMALL, seeds=n) for n in (1, 2)]
+    for plan in plans:
+        page = small(tmp_path, plan, change_run=draw, tasks=tasks, split_seeds=(0, 1))
+        assert not {"one seed", "few seeds"} & set(found(page))
+        assert "With one split nothing can be ranked" in sentences(page)
 
 
 def test_a_leak_is_flagged(tmp_path: Path) -> None:

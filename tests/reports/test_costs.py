@@ -92,6 +92,21 @@ def rows_in_all(page: Page) -> int:
     return int(words.split()[0].replace(",", ""))
 
 
+def test_seconds_beside_all_rows_say_that_those_of_controls_are_not_among_them(
+    tmp_path: Path,
+) -> None:
+    with_controls = small(tmp_path / "a")
+    without = small(tmp_path / "b", controls=())
+    assert rows_in_all(with_controls) == rows_in_all(without) + 640  # of the best word
+    (told, plain) = (
+        next(text for term, text in page.facts if term.endswith("rows in all"))
+        for page in (with_controls, without)
+    )
+    # Six searches of 63.36 seconds, 11.5 after each, and nine trainings of 42.
+    assert plain.endswith(" in the searches, 827 seconds")
+    assert told == f"{plain} without the controls"
+
+
 def test_tokens_that_one_run_does_not_know_are_not_summed(tmp_path: Path) -> None:
     def forget(entry: RunEntry, result: Result) -> Changed:
         known = None if entry.seed == 0 else result.tokens_per_row
