@@ -26,16 +26,7 @@ from typing import Literal
 
 from rlprompt._utils.chats import Message, as_json, messages_of
 from rlprompt._utils.scripts import is_unspaced, stands_close
-from rlprompt.types import (
-    ANY,
-    AnswerSpace,
-    Encoder,
-    Ids,
-    ModelKind,
-    Piece,
-    SpellingError,
-    checked_space,
-)
+from rlprompt.types import ANY, AnswerSpace, Encoder, Ids, ModelKind, Piece, checked_space
 
 PROMPT, MASK = "prompt", "mask"
 ASSISTANT = "assistant"
@@ -51,10 +42,6 @@ _Kind = Literal["field", "written"]
 
 # Stands for a field where a chat template is asked what it makes of a message.
 _FIELD = "\ue000{}\ue001"
-
-
-class ControlTokenError(SpellingError):
-    """A field holds what a tokenizer takes for a control token, whatever one does."""
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,10 @@ class SpellingError(ValueError):
     """An example holds what a model's tokenizer cannot spell, or not so that it is told apart."""
 
 
+class ControlTokenError(SpellingError):
+    """A field holds what a tokenizer takes for a control token, whatever one does."""
+
+
 class Piece(NamedTuple):
     """A piece of a text.
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import ast
 import re
 import runpy
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from inspect import Parameter
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from rlprompt.config.registry import load, settings_of
 from rlprompt.config.schema import (
     Config,
     ModelConfig,
@@ -19,11 +24,17 @@ from rlprompt.config.schema import (
     StopConfig,
 )
 from rlprompt.config.tasks import ClassificationConfig, StrictModel
+from rlprompt.config.yaml_file import load_config
+from rlprompt.data.settings import DRAW
+from rlprompt.studies.loading import load_task
+from rlprompt.studies.references import REFERENCES
+from rlprompt.tasks.base import Task
 
 ROOT = Path(__file__).parents[1]
 BUILD = runpy.run_path(str(ROOT / "docs" / "build.py"))
 PAGES = BUILD["pages"]()  # refuses names without a docstring, and links to nothing
 TROUBLE = (ROOT / "docs" / "if-it-goes-wrong.md").read_text("utf-8")
+FILE_PAGE = (ROOT / "docs" / "experiment-file.md").read_text("utf-8")
 # Characters of a message that stand in the source as they are; below that anything would do.
 LEAST = 16
 
@@ -133,8 +144,7 @@ def test_the_examples_of_a_page_run(page: str, tmp_path: Path) -> None:
 def test_every_key_of_an_experiment_file_is_on_its_page_with_its_default(
     heading: str, section: type[StrictModel]
 ) -> None:
-    page = (ROOT / "docs" / "experiment-file.md").read_text("utf-8")
-    text = page.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    text = FILE_PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
     cells = {key: row[1].replace("`", "") for row in rows for key in re.findall(r"`(\w+)`", row[0])}
     for name, field in section.model_fields.items():
@@ -146,3 +156,54 @@ def test_every_key_of_an_experiment_file_is_on_its_page_with_its_default(
     if section is Config:
         for part in (StopConfig, SelectionConfig, RayConfig):
             assert [name for name in part.model_fields if f"`{name}`" not in text] == []
+
+
+def settings_on_page(heading: str, kind: str = "") -> dict[str, Any]:
+    """The settings in the table below a heading, of one kind where there are several.
+
+    Returns:
+        Their defaults, None where no value stands there.
+    """
+    found: dict[str, Any] = {}
+    for line in FILE_PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0].splitlines():
+        cells = [re.findall(r"`([^`]+)`", cell) for cell in line.split("|")[1:4]]
+        if not line.startswith("| `") or (kind and kind not in cells.pop(0)):
+            continue
+        defaults = [yaml.safe_load(one) for one in cells[1]] or [None] * len(cells[0])
+        found |= zip(cells[0], defaults, strict=True)
+    return found
+
+
+SECTIONS: list[tuple[str, str, Callable[..., Any]]] = [
+    *(("`references`", kind, made) for kind, made in REFERENCES.items()),
+    ("Task `generation`", "", load("task", "generation")),
+    ("Task `compression`", "", load("task", "compression")),
+    ("Task `style-transfer`", "", load("task", "style-transfer")),
+    ("Tasks of instruction induction", "", load("task", "antonyms")),
+]
+
+
+@pytest.mark.parametrize(("heading", "kind", "made"), SECTIONS)
+def test_settings_of_what_has_no_section_of_its_own_are_there_with_their_defaults(
+    heading: str, kind: str, made: Callable[..., Any]
+) -> None:
+    found = settings_on_page(heading, kind)
+    own = {name: one for name, one in settings_of(made).items() if name not in DRAW}
+    assert sorted(found) == sorted(own)
+    for name, default in own.items():
+        if default in (Parameter.empty, "", None) or name in ("template", "hand_prompt"):
+            continue  # these are said in words
+        assert found[name] == (list(default) if isinstance(default, tuple) else default), name
+
+
+def test_the_examples_of_the_page_on_files_load(tmp_path: Path) -> None:
+    for data in (*ROOT.glob("docs/*.csv"), *ROOT.glob("docs/*.jsonl")):
+        shutil.copy(data, tmp_path)
+    blocks = re.findall(r"^```yaml(?: \S+)?\n(.*?)^```$", FILE_PAGE, re.M | re.S)
+    tasks = list[Task]()
+    for number, text in enumerate(blocks):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(text, "utf-8")
+        tasks += [load_task(section) for _, _, section in load_config(file).split_tasks]
+    kinds = [type(task).__name__.removesuffix("Task") for task in tasks]
+    assert kinds == ["Classification", "Compression", "StyleTransfer"]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from rlprompt._utils.text import listed
+from rlprompt._utils.text import file_part, listed
 from rlprompt.cli.check import check
 from rlprompt.cli.check import dry_run as show_plan
 from rlprompt.cli.doctor import doctor
@@ -30,11 +30,20 @@ from rlprompt.cli.init import init
 from rlprompt.cli.options import AsJson, ConfigPath, Device, Dtype, Quiet, Track, Tracker
 from rlprompt.cli.predict import predict
 from rlprompt.cli.score import score
-from rlprompt.cli.studies import combine, list_runs, report, show, verify, watch, work
+from rlprompt.cli.studies import (
+    combine,
+    list_runs,
+    next_steps,
+    report,
+    show,
+    verify,
+    watch,
+    work,
+)
 from rlprompt.cli.transfer import transfer
 
 if TYPE_CHECKING:
-    from rlprompt.config.schema import Config
+    from rlprompt.config.schema import Config, OptimiserConfig
     from rlprompt.studies.comparison import Comparison
 
 INTERRUPTED = 130
@@ -106,6 +115,7 @@ class Listing(StrEnum):
     optimisers = "optimisers"
     tasks = "tasks"
     models = "models"
+    references = "references"
     runs = "runs"
 
 
@@ -140,9 +150,10 @@ def compare(
     """Compare optimisers at the same budget.
 
     Runs each optimiser of CONFIG once with each seed, on each task and model, at each budget.
-    Random search is added as a control, unless CONFIG lists it, a model is on a server, or the
-    prompts are not of tokens. Writes a page, tables, summary.json and one file for each search to
-    runs/NAME. A study there that was killed or interrupted is resumed, and nothing is scored twice.
+    Random search is added as a control, unless CONFIG lists it, a model is on a server, or
+    `prompt: kind:` names another kind than tokens. Writes a page, tables, summary.json and one file
+    for each search to runs/NAME. A study there that was killed or interrupted is resumed, and
+    nothing is scored twice.
     """
     if dry_run:
         idle = {"--out": out, "--restart": restart, "--workers": workers > 1, "--track": track}
@@ -179,13 +190,13 @@ def run(
     files as `compare`.
     """
     from rlprompt._utils.plugins import locate
-    from rlprompt.config.schema import OptimiserConfig
 
     chosen = _config(config, budget=budget, seeds=[seed], device=device, dtype=dtype, cache=cache)
     with _user_errors(ValueError):
         method = locate(optimiser, config.parent)
-        one = _pick(chosen, method) or OptimiserConfig.named(method)
-    name = f"{chosen.name}-{one.name.rpartition(':')[2]}-seed{seed}"
+        title, one = _pick(chosen, method) or _as_it_comes(method)
+    # With its settings, without which two of a method would be one study.
+    name = f"{chosen.name}-{file_part(title)}-seed{seed}"
     chosen = chosen.model_copy(update={"optimisers": (one,)})
     _compare(chosen, out, name, restart, _Said(quiet or as_json, as_json))
 
@@ -193,17 +204,19 @@ def run(
 @app.command("ls")
 def list_(
     what: Annotated[
-        Listing, typer.Argument(metavar="WHAT", help="optimisers, tasks, models or runs.")
+        Listing,
+        typer.Argument(metavar="WHAT", help="optimisers, tasks, models, references or runs."),
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to look for runs.")] = RUNS,
 ) -> None:
-    """List optimisers, tasks, models, or runs."""
+    """List optimisers, tasks, models, references, or runs."""
     from rlprompt.cli import listing
 
     listings: dict[Listing, Callable[[], None]] = {
         Listing.optimisers: listing.list_optimisers,
         Listing.tasks: listing.list_tasks,
         Listing.models: listing.list_models,
+        Listing.references: listing.list_references,
         Listing.runs: functools.partial(_guarded(list_runs), folder),
     }
     listings[what]()
@@ -267,16 +280,25 @@ def _config(path: Path, **overrides: Any) -> Config:
         return load_config(path, **overrides)
 
 
-def _pick(config: Config, name: str) -> Any:
-    """The optimiser of that name or title in a config, or None."""
+def _pick(config: Config, name: str) -> tuple[str, OptimiserConfig] | None:
+    """The optimiser of that name or title in a config, with its title, or None."""
     titled = config.titled()
     if name in titled:
-        return titled[name]
+        return name, titled[name]
     found = {title: one for title, one in titled.items() if one.name == name}
     if len(found) > 1:
         titles = ", ".join(map(repr, found))
         raise ValueError(f"the experiment has several optimisers {name}; give one of {titles}")
-    return next(iter(found.values()), None)
+    return next(iter(found.items()), None)
+
+
+def _as_it_comes(name: str) -> tuple[str, OptimiserConfig]:
+    """An optimiser that is in no config, with its title."""
+    from rlprompt.config.schema import OptimiserConfig
+    from rlprompt.config.titles import titles
+
+    one = OptimiserConfig.named(name)
+    return titles([one])[0], one
 
 
 class _Said(NamedTuple):
@@ -347,7 +369,7 @@ def _compare(
         summary = json.loads((place / "summary.json").read_text(encoding="utf-8"))
         typer.echo(json.dumps({**whole, "summary": summary}, ensure_ascii=False))
     _check_end(comparison, place, restart)
-    for line in terminal.next_steps(place):
+    for line in next_steps(place):
         console.print(line)
 
 

@@ -62,10 +62,10 @@ def _export_best(
     store: Store, folder: Path, name: str | None, task_name: str | None, model: str | None
 ) -> None:
     from rlprompt.export.export import check_folder, pick_run
-    from rlprompt.studies.loading import model_found_on, write_best
+    from rlprompt.studies.loading import model_found_on, task_titles, write_best
 
     check_folder(folder)  # before the model is loaded
-    run = pick_run(store.runs(), name, task_name, model)
+    run = pick_run(store.runs(), name, task_name, model, task_titles(store))
     result = run.result
     assert result is not None
     lm = model_found_on(store, result.fingerprint)

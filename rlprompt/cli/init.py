@@ -51,12 +51,12 @@ def init(
     examples, measures how many rows fit into ten minutes, and says what it guessed.
     """
     from rlprompt._utils.files import write_atomically
-    from rlprompt._utils.text import file_part, visible
+    from rlprompt._utils.text import visible
     from rlprompt.data.opening import file_title
     from rlprompt.data.roles import guess_roles
     from rlprompt.data.survey import survey
 
-    name = file_part(file_title(Path(data.rstrip("/")))).strip("-.") or "mine"
+    name = _study_name(file_title(Path(data.rstrip("/"))))
     target = out or Path(f"{name}.yaml")
     if target.suffix not in FILES:
         raise ValueError(f"{target} does not end in .yaml; give a name that does")
@@ -92,6 +92,12 @@ def init(
     heading = HEADING.format(data=data, out=target, minutes=minutes, page=page)
     write_atomically(target, draft_text(content, draft.why, heading).encode())
     typer.echo(f"\nwritten to {target}; read it, then: rlprompt check {target}")
+
+
+def _study_name(title: str) -> str:
+    """A name that an experiment file may have (`Config.name`), like that of its data."""
+    allowed = (c if c.isalpha() or c.isdecimal() or c in ".-_" else "-" for c in title)
+    return "".join(allowed).strip("-.") or "mine"
 
 
 def _seen_from(data: str, target: Path) -> str:

@@ -1,4 +1,4 @@
-"""What `rlprompt ls` prints: the optimisers, tasks and models that there are.
+"""What `rlprompt ls` prints: the optimisers, tasks, models and references that there are.
 
 To see the settings of a search method its module is imported, and PyTorch with it, which takes
 seconds. What was seen is kept in the cache until a file of its package is another one.
@@ -14,9 +14,11 @@ import json
 import os
 import sys
 import textwrap
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from inspect import Parameter
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -71,6 +73,17 @@ def list_models() -> None:
     )
 
 
+def list_references() -> None:
+    """Print what a study may train beside its searches, with the settings of each."""
+    from rlprompt.studies.references import REFERENCES
+
+    for name, made in REFERENCES.items():
+        summary, settings = _said_of(made)
+        typer.echo(f"{name}: {summary}")
+        _echo_settings(settings)
+    typer.echo("\nAll but fine-tuning need another package: pip install 'rlprompt[references]'")
+
+
 def _list_entries(kind: RegistryKind) -> None:
     kept = cache_folder() / f"{kind}s.json"
     seen: dict[str, list[str]] = {}
@@ -81,34 +94,33 @@ def _list_entries(kind: RegistryKind) -> None:
         stamp = f"{sys.version_info[:2]} {point.value} {_stamp(point.module.partition('.')[0])}"
         if seen.get(name, [""])[0] != stamp:
             try:
-                seen[name] = [stamp, *_described(kind, name)]
+                seen[name] = [stamp, *_said_of(registry.load(kind, name))]
             except ValueError as error:  # the others can be listed all the same
                 typer.echo(f"{name}: {error}")
                 continue
         _, summary, settings = seen[name]
         typer.echo(f"{name}: {summary}")
         typer.echo(f"    {point.value}, from {_package(point)}")
-        if settings:
-            said = f"settings: {settings}"
-            typer.echo(textwrap.fill(said, 100, initial_indent="    ", subsequent_indent=" " * 8))
+        _echo_settings(settings)
     if seen != known:
         with contextlib.suppress(OSError):  # it is only quicker with it
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(kept, json.dumps(seen).encode())
 
 
-def _described(kind: RegistryKind, name: str) -> tuple[str, str]:
-    """A line about something registered, and its settings.
-
-    Raises:
-        ValueError: It cannot be imported.
-    """
-    made = registry.load(kind, name)
+def _said_of(made: Callable[..., Any]) -> tuple[str, str]:
+    """A line about something that is made with settings, and these."""
     settings = [
         setting if default is Parameter.empty else f"{setting}={shown(default)}"
         for setting, default in settings_of(made).items()
     ]
     return summary_of(made), ", ".join(settings)
+
+
+def _echo_settings(settings: str) -> None:
+    if settings:
+        said = f"settings: {settings}"
+        typer.echo(textwrap.fill(said, 100, initial_indent="    ", subsequent_indent=" " * 8))
 
 
 def _package(point: EntryPoint) -> str:

@@ -186,11 +186,11 @@ def _best_of(study: Path, where: _Where, lm: FrozenLM | None) -> tuple[ExportedP
     from rlprompt.cli.studies import open_study
     from rlprompt.export.export import pick_run
     from rlprompt.models.served.lm import ServedLM
-    from rlprompt.studies.loading import model_found_on, write_best
+    from rlprompt.studies.loading import model_found_on, task_titles, write_best
 
     with open_study(study) as store:
         try:
-            run = pick_run(store.runs())
+            run = pick_run(store.runs(), titles=task_titles(store))
         except ValueError as error:
             raise ValueError(
                 f"{study}: {error}. These are options of `rlprompt export {study} --best DIR`: "

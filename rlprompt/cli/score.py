@@ -129,11 +129,14 @@ def _print_scores(
     """A prompt and what it scores on one task and model; its rewards (E,) by split."""
     from rlprompt.cli.terminal import print_columns
     from rlprompt.prompt import TokenPrompt
-    from rlprompt.search.evaluation import Evaluator, describe, scores_of
+    from rlprompt.search.evaluation import Evaluator, describe, naming, scores_of
     from rlprompt.tasks.base import what_it_writes
 
     evaluator, examples = Evaluator(task, lm), task.splits.parts()
-    measured = {str(part): evaluator.measure([prompt], part) for part in splits}
+    some = task.splits.train[:3]
+    with naming(task):
+        measured = {str(part): evaluator.measure([prompt], part) for part in splits}
+        outputs = what_it_writes(task, lm, [prompt], some)
     text, retypable = describe(task, lm, prompt)
     read = lm.fed(prompt)
     if isinstance(read, TokenPrompt):
@@ -150,8 +153,7 @@ def _print_scores(
         (found,), count = scores_of(task, one, examples[part]), str(len(examples[part]))
         rows.append((part, count, f"{found.metric:.3f}", f"{found.reward:.2f}"))
     print_columns(console, rows, numeric=len(rows[0]) - 1)
-    some = task.splits.train[:3]
-    if outputs := what_it_writes(task, lm, [prompt], some):
+    if outputs:
         for example, output in zip(some, outputs[0], strict=True):
             wanted = f" (reference {example.label!r})" if example.label else ""
             console.print(f"the model wrote {output!r}{wanted}", markup=False)

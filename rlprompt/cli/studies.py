@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -153,7 +154,7 @@ def _load(study: Path) -> list[Experiment]:
     Raises:
         ValueError: It was not made from a file, or something in it is wrong by now.
     """
-    from rlprompt.config.schema import config_from_json
+    from rlprompt.config.problems import config_from_json
     from rlprompt.studies.run import load_again
 
     with open_study(study) as store:
@@ -183,6 +184,26 @@ def open_study(study: Path) -> Store:
             "controls. `rlprompt ls runs` lists the studies"
         )
     return Store(study / FILE, read_only=True)
+
+
+def next_steps(place: Path) -> list[str]:
+    """What a person may do with a study that is done."""
+    from rlprompt.export.export import pick_options
+    from rlprompt.studies.loading import task_titles
+
+    with open_study(place) as store:
+        options = pick_options(store.runs(), task_titles(store))
+    look = f"look: {place / 'report.html'}"
+    if options is None:
+        return [look]
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+    keep = shlex.join(["rlprompt", "export", str(place), "--best", "found", *flags])
+    which = f" of one {' and '.join(options)}" if options else ""
+    return [
+        look,
+        f"keep the best prompt{which}: {keep}",
+        "use it: rlprompt predict found DATA",
+    ]
 
 
 def report(

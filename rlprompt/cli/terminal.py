@@ -343,15 +343,6 @@ def print_conclusions(console: Console, page: Page) -> None:
         console.print(visible(line))
 
 
-def next_steps(place: Path) -> list[str]:
-    """What a person may do with a study that is done."""
-    return [
-        f"look: {place / 'report.html'}",
-        f"keep the best prompt: rlprompt export {place} --best found",
-        "use it: rlprompt predict found DATA",
-    ]
-
-
 def print_table(console: Console, table: Table) -> None:
     """A table of the page with its caption and notes; as Markdown where there is no terminal."""
     from rlprompt._utils.text import visible

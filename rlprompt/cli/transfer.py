@@ -71,7 +71,7 @@ def transfer(
     best cell afterwards is picking on test, and makes its figure too good.
     """
     from rlprompt.cli.terminal import make_console, print_table
-    from rlprompt.config.schema import config_from_json
+    from rlprompt.config.problems import config_from_json
     from rlprompt.reports.transfer import transfer_tables
     from rlprompt.store.store import FILE, Store
     from rlprompt.transfer.run import Transferring, finished, found_prompts

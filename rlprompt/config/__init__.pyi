@@ -1,5 +1,5 @@
+from .problems import config_from_json as config_from_json
 from .schema import Config as Config
-from .schema import config_from_json as config_from_json
 from .yaml_file import ConfigError as ConfigError
 from .yaml_file import load_config as load_config
 

@@ -7,6 +7,7 @@ A package adds its own under the groups `rlprompt.optimisers` (classes) and `rlp
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import pydantic
 
-from rlprompt._utils.plugins import load_object
+from rlprompt._utils.plugins import load_object, told
 from rlprompt._utils.suggest import advice, reason
 from rlprompt.types import PromptKind, RegistryKind
 
@@ -100,6 +101,9 @@ def load(kind: RegistryKind, name: str) -> Callable[..., Any]:
         return cast("Callable[..., Any]", point.load())
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{kind} {name} ({point.value}) cannot be imported: {error}") from error
+    except Exception as error:  # whatever a package raises; kept as the cause
+        problem = f"{kind} {name} ({point.value}) cannot be imported: {told(error)}"
+        raise ValueError(problem) from error
 
 
 def make_optimiser(name: str, settings: Mapping[str, Any]) -> Optimiser[Any]:
@@ -153,7 +157,7 @@ def import_task(spec: str, args: Mapping[str, Any]) -> Task:
     try:
         task = made(**args)
     except Exception as error:  # whatever a person's class raises; kept as the cause
-        raise ValueError(f"{spec} raised {type(error).__name__}: {error}") from error
+        raise ValueError(f"{spec} raised {told(error)}") from error
     return checked_task(task, spec)
 
 
@@ -166,9 +170,13 @@ def checked_task(task: Any, where: str) -> Task:
     from rlprompt.data.examples import Splits
     from rlprompt.tasks.completed import as_task
 
-    missing = [
-        name for name in ("name", "splits", "fingerprint", "rewards") if not hasattr(task, name)
-    ]
+    needed = ("name", "splits", "fingerprint", "rewards")
+    try:
+        missing = [name for name in needed if not hasattr(task, name)]
+    except ValueError:
+        raise
+    except Exception as error:  # of a property of a person's own; kept as the cause
+        raise ValueError(f"{where} raised {told(error)}") from error
     if missing or isinstance(task, type):
         lacks = f"without {', '.join(missing)}" if missing else "and not made yet"
         raise ValueError(
@@ -200,8 +208,7 @@ def make(made: Callable[..., Any], what: str, settings: Mapping[str, Any]) -> An
         ValueError: It has no such setting, lacks one, or does not allow a value.
     """
     known = settings_of(made)
-    plain_class = inspect.isclass(made) and not dataclasses.is_dataclass(made)
-    hints = typing.get_type_hints(made.__init__ if plain_class else made) if settings else {}
+    hints = _types_of(made) if settings else {}
     values = {}
     for key, value in settings.items():
         if key not in known:
@@ -226,6 +233,21 @@ def make(made: Callable[..., Any], what: str, settings: Mapping[str, Any]) -> An
         return made(**values)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
+    except Exception as error:  # whatever a person's class raises; kept as the cause
+        raise ValueError(f"{what} raised {told(error)}") from error
+
+
+def _types_of(made: Callable[..., Any]) -> dict[str, Any]:
+    """Types of arguments by name; none where one is known to type checkers alone."""
+    while isinstance(made, functools.partial):
+        made = made.func
+    plain_class = inspect.isclass(made) and not dataclasses.is_dataclass(made)
+    try:
+        return typing.get_type_hints(made.__init__ if plain_class else made)
+    except (
+        Exception
+    ):  # an annotation may be any text; its class or function checks what it is given
+        return {}
 
 
 def settings_of(made: Callable[..., Any]) -> dict[str, Any]:

@@ -411,6 +411,15 @@ class Config(StrictModel):
         return _titled(self.task, self.tasks)
 
     @property
+    def task_titles(self) -> list[str]:
+        """What a study calls each task, "" for a name that is known once it is loaded.
+
+        Of several splits all go by one, and none is loaded for it.
+        """
+        split = bool(self.split_seeds)
+        return [title or (section.name if split else "") for title, section in self.all_tasks]
+
+    @property
     def split_tasks(self) -> list[tuple[int | None, str, TaskConfig]]:
         """Each task on each split: split seed, None for the only one, title and section."""
         return [
@@ -456,18 +465,3 @@ class Config(StrictModel):
     def record(self) -> dict[str, Any]:
         """What decides the results, as JSON values."""
         return self.model_dump(mode="json", exclude={"cache", "executor", "ray"})
-
-
-def config_from_json(state: Mapping[str, Any]) -> Config:
-    """The config that `Config.record` described.
-
-    >>> file = {"name": "mine", "model": "smollm2-135m", "task": "sst2", "budget": 64}
-    >>> config = Config.model_validate({**file, "optimisers": ["random"]})
-    >>> config_from_json(config.record) == config
-    True
-
-    Raises:
-        ValueError: It is not, or no more, a config.
-    """
-    optimisers = [{"name": one["name"], **one["settings"]} for one in state["optimisers"]]
-    return Config.model_validate({**state, "optimisers": optimisers})

@@ -18,21 +18,10 @@ import yaml
 
 from rlprompt._utils.assets import ASSETS
 from rlprompt._utils.plugins import locate
-from rlprompt._utils.suggest import advice, reason
-from rlprompt.config.schema import (
-    PLURALS,
-    Config,
-    LengthConfig,
-    ModelConfig,
-    PromptConfig,
-    RayConfig,
-    SelectionConfig,
-    StopConfig,
-)
+from rlprompt.config.problems import problems
+from rlprompt.config.schema import PLURALS, Config
 from rlprompt.config.tasks import (
-    IMPORTED,
     SEED,
-    TAGS,
     ClassificationConfig,
     ImportedTaskConfig,
     TaskConfig,
@@ -99,12 +88,7 @@ def load_config(path: Path, **overrides: Any) -> Config:
         kept = {key: value for key, value in data.items() if key not in replaced}
         config = Config.model_validate({**kept, **given})
     except pydantic.ValidationError as error:
-        # A list whose items are all wrong is reported as too short as well.
-        errors = [e for e in error.errors() if e["type"] != "too_short" or not e["input"]]
-        # A key that is misspelt is not missing as well.
-        meant = [_meant(e) for e in errors if e["type"] == "extra_forbidden"]
-        errors = [e for e in errors if e["type"] != "missing" or _place(e) not in meant]
-        lines = [f"{path}:{_line(tree, _place(e))}: {_problem(e)}" for e in errors]
+        lines = [f"{path}:{_line(tree, place)}: {told}" for place, told in problems(error)]
         raise ConfigError("\n".join(lines)) from None
     locate_one = partial(_located, config=path, splits=config.split_seeds)
     tasks = config.tasks
@@ -356,69 +340,3 @@ def _line(tree: yaml.Node | None, location: Sequence[int | str]) -> int:
                 break
             line, tree = entry[0].start_mark.line, entry[1]
     return line + 1
-
-
-def _place(error: Any) -> list[int | str]:
-    """Where in the file one of pydantic's errors is."""
-    return [part for part in error["loc"] if part not in TAGS]
-
-
-def _problem(error: Any) -> str:
-    """One of pydantic's errors in plain words."""
-    where = [str(part) for part in _place(error)]
-    if error["type"] == "extra_forbidden":
-        return _unknown_key(error)
-    if not where:
-        return reason(error)
-    if error["type"] == "missing":
-        return f"{'.'.join(where)} is missing"
-    return f"{'.'.join(where)}: {reason(error)}"
-
-
-def _unknown_key(error: Any) -> str:
-    """What to say of a key that its section does not have."""
-    *above, key = map(str, _place(error))
-    section = ".".join(above)
-    what = f"unknown key {key!r}{f' in {section}' if section else ''}"
-    meant = _meant(error)
-    if not meant:
-        return f"{what}{advice(key, _keys(_sections(error)[_kind(above)]))}"
-    *home, name = map(str, meant)
-    place = ""
-    if home != above:
-        place = f" under {'.'.join(home)!r}" if home else " at the top, without indentation"
-    return f"{what}; did you mean {name!r}{place}?"
-
-
-def _meant(error: Any) -> list[int | str]:
-    """Where the key stands that an unknown one was probably meant for; nowhere for none."""
-    *above, key = _place(error)
-    sections, own = _sections(error), _kind([*map(str, above)])
-    for home in (own, *sections):
-        if near := difflib.get_close_matches(str(key), _keys(sections[home]), 1):
-            return [*(above if home == own else filter(None, home.split("."))), near[0]]
-    return []
-
-
-def _kind(above: Sequence[str]) -> str:
-    """Which of `_sections` a section is."""
-    several = above and above[0] in ("tasks", "models")
-    return above[0].removesuffix("s") if several else ".".join(above)
-
-
-def _keys(section: type[pydantic.BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in section.model_fields.items()]
-
-
-def _sections(error: Any) -> dict[str, type[pydantic.BaseModel]]:
-    """Sections by their place, for a mistake in one of them."""
-    return {
-        "": Config,
-        "task": ImportedTaskConfig if IMPORTED in error["loc"] else ClassificationConfig,
-        "prompt": PromptConfig,
-        "prompt.length": LengthConfig,
-        "stop": StopConfig,
-        "selection": SelectionConfig,
-        "ray": RayConfig,
-        "model": ModelConfig,
-    }

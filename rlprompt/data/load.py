@@ -25,6 +25,7 @@ from rlprompt.data.few_shot import (
     draw_test,
     few_shot,
     halved,
+    too_few,
     untested,
 )
 from rlprompt.data.frames import Frame, Item, is_split, memory_table
@@ -266,7 +267,12 @@ class _Loading:
             tuple(parts["train"]),
             tuple(parts["dev"]),
             test,
-            notes=(*self.reader.notes(), *notes, *untested(classes, test)),
+            notes=(
+                *self.reader.notes(),
+                *notes,
+                *too_few(test, self.n_test),
+                *untested(classes, test),
+            ),
             on_leak=self.reader.on_leak,
             columns=self.reader.read_from,
         )

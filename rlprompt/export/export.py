@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from huggingface_hub.repocard import metadata_load
 from numpy.typing import NDArray
 
 from rlprompt._utils.assets import ASSETS
+from rlprompt._utils.text import file_part
 from rlprompt.export.card import CARD, card
 from rlprompt.export.facts import (
     CALLED,
@@ -58,6 +59,7 @@ def pick_run(
     name: str | None = None,
     task: str | None = None,
     model: str | None = None,
+    titles: Collection[str] = (),
 ) -> StoredRun:
     """The finished run whose picked prompt scores best on dev; test decides nothing.
 
@@ -68,6 +70,7 @@ def pick_run(
         name: The run to take, whatever it scores.
         task: The task to look at; needed where there are several, whose scores are not comparable.
         model: The model, likewise.
+        titles: What the study calls its tasks, where they do not go by names of their own.
 
     Raises:
         ValueError: There is no such run, task or model, none has finished, or which one is meant
@@ -83,23 +86,67 @@ def pick_run(
     if not found:
         raise ValueError("no search of this study has finished, so no prompt was picked yet")
     for what, given in (("task", task), ("model", model)):
-        names = list(dict.fromkeys(getattr(result, what) for _, result in found))
-        if given is None and len(names) > 1:
+        names = [_called(what, *pair, titles) for pair in found]
+        listed = ", ".join(dict.fromkeys(names))
+        if given is None and len(set(names)) > 1:
             raise ValueError(
                 f"the study has several {what}s, whose scores cannot be compared: give --{what} "
-                f"with one of {', '.join(names)}, or --run with the name of a run"
+                f"with one of {listed}, or --run with the name of a run"
             )
         if given is not None and given not in names:
-            raise ValueError(
-                f"no finished run has the {what} {given!r}; there are: {', '.join(names)}"
-            )
-        found = [(run, result) for run, result in found if given in (None, getattr(result, what))]
+            raise ValueError(f"no finished run has the {what} {given!r}; there are: {listed}")
+        found = [pair for pair, own in zip(found, names, strict=True) if given in (None, own)]
     if len({result.task_fingerprint for _, result in found}) > 1:
         raise ValueError(
-            f"several tasks of the study are called {found[0][1].task}: give --run with one of "
-            f"{', '.join(run.name for run, _ in found)}"
+            f"several tasks of the study are called {_called('task', *found[0], titles)}: give "
+            f"--run with one of {', '.join(run.name for run, _ in found)}"
         )
     return max(found, key=lambda pair: _worth(pair[1]))[0]
+
+
+def pick_options(runs: Sequence[StoredRun], titles: Collection[str] = ()) -> dict[str, str] | None:
+    """Options of `rlprompt export` that a study needs, for one part of it; see `pick_run`.
+
+    Args:
+        runs: Of a study.
+        titles: As for `pick_run`.
+
+    Returns:
+        Empty where it needs none; None where no prompt was picked yet.
+    """
+    done = [run for run in runs if run.state == "finished"]
+    found = [(run, run.result) for run in done if run.result and run.result.candidates]
+    if not found:
+        return None
+    options = dict[str, str]()
+    for what in ("task", "model"):
+        names = [_called(what, *pair, titles) for pair in found]
+        if len(set(names)) > 1:
+            options[what] = names[0]
+        found = [pair for pair, own in zip(found, names, strict=True) if own == names[0]]
+    marks = [result.task_fingerprint for _, result in found]
+    if len(set(marks)) == 1:
+        return options
+    alike = [pair for pair, mark in zip(found, marks, strict=True) if mark == marks[0]]
+    return {"run": max(alike, key=lambda pair: _worth(pair[1]))[0].name}
+
+
+def _called(what: str, run: StoredRun, result: Result, titles: Collection[str]) -> str:
+    """What tables call the task or the model of a run."""
+    return task_title(run, result, titles) if what == "task" else result.model
+
+
+def task_title(run: StoredRun, result: Result, titles: Collection[str] = ()) -> str:
+    """What the task of a run is called in its study.
+
+    Args:
+        run: The run, whose name begins with its task where there are several.
+        result: What it found.
+        titles: As for `pick_run`.
+    """
+    first = run.name.partition("/")[0]
+    own = (one for one in titles if len(titles) == 1 or file_part(one) == first)
+    return next(own, result.task)
 
 
 def _worth(result: Result) -> tuple[float, float]:

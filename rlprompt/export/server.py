@@ -25,8 +25,8 @@ from rlprompt.tasks.class_metrics import NO_ANSWER
 from rlprompt.tasks.class_scores import answered
 from rlprompt.tasks.fitting import cut
 from rlprompt.tasks.verbaliser import Verbaliser
-from rlprompt.template import ControlTokenError, Query, Template
-from rlprompt.types import Ids
+from rlprompt.template import Query, Template
+from rlprompt.types import ControlTokenError, Ids
 
 Asked = tuple[str, Mapping[str, str] | str]
 """A prompt's name, and the fields of its template: `("mood", {"text": "I loved it."})`.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlprompt._utils.text import first_line
 from rlprompt.models.weights import input_device
 from rlprompt.types import Ids
 
@@ -33,6 +34,10 @@ def split_evenly(count: int, most: int) -> list[range]:
     n_parts = -(-count // max(most, 1))
     edges = [round(part * count / n_parts) for part in range(n_parts + 1)] if n_parts else [0]
     return [range(a, b) for a, b in pairwise(edges)]
+
+
+class RowTooLargeError(torch.OutOfMemoryError, ValueError):
+    """A pass of one row does not fit into memory, which is for a person to change."""
 
 
 class Memory:
@@ -85,13 +90,23 @@ class Memory:
         """`step(items)`, in halves where that runs out of memory; later passes stay smaller.
 
         `step` must change nothing before it has succeeded.
+
+        Raises:
+            RowTooLargeError: One item alone does not fit.
         """
         try:
             step(items)
             return
         except RuntimeError as error:
-            if len(items) == 1 or not out_of_memory(error):
+            if isinstance(error, RowTooLargeError) or not out_of_memory(error):
                 raise
+            if len(items) == 1:
+                raise RowTooLargeError(
+                    "there is not enough memory for one prompt with one text "
+                    f"({first_line(error)}); shorten the longest texts (`on_long_text:` of a "
+                    "task), compute in 16 bits (dtype bfloat16), or use a smaller model or a "
+                    "device with more memory"
+                ) from error
         self.most_tokens = max(1, self.most_tokens // 2)
         logger.warning("out of memory: passes shrink to %d tokens", self.most_tokens)
         if torch.cuda.is_available():

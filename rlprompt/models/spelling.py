@@ -18,8 +18,8 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rlprompt._utils.chats import Message
-from rlprompt.template import ASSISTANT, ControlTokenError
-from rlprompt.types import ANY, Ids, Piece
+from rlprompt.template import ASSISTANT
+from rlprompt.types import ANY, ControlTokenError, Ids, Piece
 
 # Letters first: prompts mostly end in one.
 ANCHORS = ("a", "the", "e", "it", "o", "1", ".", ")", "!")

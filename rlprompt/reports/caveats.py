@@ -106,9 +106,7 @@ def no_runs(study: StudyData) -> Iterator[Caveat]:
 def one_seed(study: StudyData) -> Iterator[Caveat]:
     """No repetition: luck and method cannot be told apart."""
     for model, budget in study.sections:
-        counting = [run.entry for run in study.section(model, budget) if run.counts]
-        seeds = {(one.split_seed, one.seed) for one in counting}
-        if len(seeds) == 1:
+        if _luck(study, model, budget) == (1, "seed"):
             yield Caveat(
                 "one seed",
                 "caution",
@@ -120,15 +118,16 @@ def one_seed(study: StudyData) -> Iterator[Caveat]:
 def few_seeds(study: StudyData) -> Iterator[Caveat]:
     """Repetitions whose own luck is hardly known."""
     for model, budget in study.sections:
-        counting = [run.entry for run in study.section(model, budget) if run.counts]
-        splits, seeds = ({one.split_seed for one in counting}, {one.seed for one in counting})
-        n, unit = (len(splits), "splits") if len(splits) > 1 else (len(seeds), "seeds")
+        n, unit = _luck(study, model, budget)
         if n == 2:
+            add = "seeds"
+            if unit == "split":
+                add = "`split_seeds`, as seeds on the same split add none,"
             yield Caveat(
                 "few seeds",
                 "caution",
-                f"{_place(study, model, budget)}two {unit} hardly tell luck from method: a 95 % "
-                "interval of two values is 12.7 standard errors either way. Add seeds to the "
+                f"{_place(study, model, budget)}two {unit}s hardly tell luck from method: a 95 % "
+                f"interval of two values is 12.7 standard errors either way. Add {add} to the "
                 "experiment and run it again; finished searches are kept.",
             )
 
@@ -253,11 +252,14 @@ def missing_runs(study: StudyData) -> Iterator[Caveat]:
             ),
             most=3,
         )
+    cure = "run the study's command again to go on"
+    if summary.parts:  # whose answers this folder does not have
+        cure = "go on with the parts that they belong to, or run them as another, and combine again"
     yield Caveat(
         "missing runs",
         "caution",
         f"Not finished: {missing} of {summary.expected_runs} runs{which}. Methods are compared on "
-        "the tasks and seeds that both have; run the study's command again to go on.",
+        f"the tasks and seeds that both have; {cure}.",
     )
 
 
@@ -349,6 +351,15 @@ def _headed(
     for task in study.summary.tasks:
         for split in task.splits if every_split else (task,):
             yield from split.headed(field).items()
+
+
+def _luck(study: StudyData, model: str, budget: int) -> tuple[int, str]:
+    """How often a section saw what varies independently, and what that is: a split or a seed."""
+    counting = [run.entry for run in study.section(model, budget) if run.counts]
+    splits = {one.split_seed for one in counting}
+    if len(splits.union(study.summary.split_seeds)) > 1:
+        return len(splits), "split"
+    return len({one.seed for one in counting}), "seed"
 
 
 def _place(study: StudyData, model: str, budget: int) -> str:

@@ -11,7 +11,7 @@ from rlprompt._utils.text import cut_short
 from rlprompt.models.noise import largest_noise
 from rlprompt.reports.study_data import RunData, StudyData
 from rlprompt.reports.tables import NONE, Table, count, number
-from rlprompt.store.summary import ModelEntry, Summary
+from rlprompt.store.summary import ModelEntry, Summary, control_title
 
 # Characters of a control's prompt; train examples in context are long, and in summary.json whole.
 SHOWN = 240
@@ -65,7 +65,7 @@ def _total(parts: Iterable[float | None]) -> float | None:
 
 
 def total_seconds(study: StudyData) -> float:
-    """Seconds of searches, of what came beside them, and of references."""
+    """Seconds of searches, of what came beside them, and of references; controls have none."""
     return (
         sum(run.entry.total_seconds for run in study.runs)
         + sum(run.result.outside_seconds for run in study.runs if run.result)
@@ -83,7 +83,7 @@ def ledger(study: StudyData) -> Iterator[Table]:
         (
             one.task,
             one.model,
-            one.name,
+            control_title(one.name),
             cut_short(one.prompt, SHOWN),
             yes_or_no(one.retypable),
             count(one.rows),

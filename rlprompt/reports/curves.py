@@ -138,12 +138,14 @@ class _Curve:
     Attributes:
         name: The method's.
         n_runs: Its runs.
+        unit: What varies independently among them, `split` or `seed`.
         band: Mean and interval; no interval of few.
-        each: Heights of each seed, or split, where they are few.
+        each: Heights of each unit, of a split those of its mean, where they are few.
     """
 
     name: str
     n_runs: int
+    unit: str
     band: Band
     each: tuple[Floats, ...]
 
@@ -178,15 +180,16 @@ def _curve_of(
     """A method's curve of those of its runs."""
     band = curve_band(steps, grid, splits)
     # What varies independently, as in `curve_band`.
-    units: Sequence[object] = splits if len(set(splits)) > 1 else range(len(steps))
+    unit = "split" if len(set(splits)) > 1 else "seed"
+    units: Sequence[object] = splits if unit == "split" else range(len(steps))
     if not 1 < len(set(units)) < FEWEST_IN_A_BAND:
-        return _Curve(name, len(steps), band, ())
+        return _Curve(name, len(steps), unit, band, ())
     own = {
         unit: [one for one, of in zip(steps, units, strict=True) if of == unit] for unit in units
     }
     nothing = np.full_like(grid, np.nan)
     each = tuple(curve_band(part, grid).value for part in own.values())
-    return _Curve(name, len(steps), replace(band, low=nothing, high=nothing), each)
+    return _Curve(name, len(steps), unit, replace(band, low=nothing, high=nothing), each)
 
 
 def _steps(run: RunData, split: str, unit: str) -> tuple[Floats, Floats] | None:
@@ -206,17 +209,13 @@ def _steps(run: RunData, split: str, unit: str) -> tuple[Floats, Floats] | None:
 
 
 def _levels(study: StudyData, model: str, task: TaskEntry, split: str) -> list[tuple[str, float]]:
-    """Names and rewards of the controls that are drawn."""
+    """Titles and rewards of the controls that are drawn."""
     rewards: dict[str, list[float | None]] = {}
     for one in study.summary.controls:
-        if (one.model, one.task) == (model, task.name):
-            known = None if one.variant else one.rewards.get(split)
-            rewards.setdefault(one.name, []).append(known)
-    return [
-        (name, mean)
-        for name, own in list(rewards.items())[:MOST_LEVELS]
-        if (mean := mean_of(own)) is not None
-    ]
+        if (one.model, one.task) == (model, task.name) and not one.variant:
+            rewards.setdefault(control_title(one.name), []).append(one.rewards.get(split))
+    means = ((title, mean_of(own)) for title, own in rewards.items())
+    return [(title, mean) for title, mean in means if mean is not None][:MOST_LEVELS]
 
 
 def _plot(
@@ -229,11 +228,12 @@ def _plot(
     y_range: tuple[float, float],
     study: StudyData,
 ) -> Plot:
-    styles, nested = study.summary.optimisers, len(study.summary.split_seeds) > 1
+    styles = study.summary.optimisers
+    nested = any(one.unit == "split" for one in curves)
     over = "splits of means over seeds" if nested else "seeds"
     title = f"{task.name}: {SPLITS[split]} against {UNITS[unit]}"
     ends = [f"{one.name} {_ending(one.band)}" for one in curves]
-    ends += [f"{control_title(control)} {number(value)} throughout" for control, value in levels]
+    ends += [f"{title} {number(value)} throughout" for title, value in levels]
     svg = line_plot(
         name,
         title,
@@ -249,9 +249,11 @@ def _plot(
 
 def _beside(curves: Sequence[_Curve]) -> str:
     """What is drawn with the means."""
-    few = any(one.each for one in curves)
+    drawn = " or ".join(sorted({one.unit for one in curves if one.each}))
     banded = any(np.isfinite(one.band.low).any() for one in curves)
-    return (" with a 95 % band" if banded else "") + (", each run as a thin line" if few else "")
+    return (" with a 95 % band" if banded else "") + (
+        f", each {drawn} as a thin line" if drawn else ""
+    )
 
 
 def _ending(band: Band) -> str:
@@ -288,10 +290,11 @@ def dots(matrix: ScoreMatrix, task: TaskEntry) -> Plot | None:
     rows = []
     for name, own in matrix.controls_of(task.name).items():
         (*others, last) = own
+        title = control_title(name)
         if others:
-            rows += _row(name, None, matrix.by_split(own), matrix, task)
+            rows += _row(title, None, matrix.by_split(own), matrix, task)
         elif last.test is not None:
-            rows.append(Dots(name, None, (), last.test, *wilson(last.test_metrics)))
+            rows.append(Dots(title, None, (), last.test, *wilson(last.test_metrics)))
     for name in matrix.methods:
         style = matrix.study.summary.optimisers.index(name)
         rows += _row(name, style, matrix.scores(name, [task])[..., 0], matrix, task)

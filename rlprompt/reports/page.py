@@ -5,6 +5,7 @@ Made from the summary, the results of the runs, and statistics; no model, no sto
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ from rlprompt.reports.struck import examined
 from rlprompt.reports.study_data import StudyData
 from rlprompt.reports.tables import Table, count
 from rlprompt.reports.transfer import transfer_tables
-from rlprompt.store.summary import ModelEntry
+from rlprompt.store.summary import ModelEntry, Summary
 
 
 @dataclass(frozen=True)
@@ -151,12 +152,24 @@ def page_of(study: StudyData) -> Page:
                 for note in one.data_notes
             )
         ),
-        command=f"rlprompt compare {summary.name}.yaml",
+        command=_command(summary),
         config=config_text(summary),
         requirements=requirements(summary),
         nested=len(summary.split_seeds) > 1,
         transfer=tuple(transfer_tables(study.transfer)) if study.transfer else (),
         bills=tuple(filter(None, map(bill_line, summary.models))),
+    )
+
+
+def _command(summary: Summary) -> str:
+    """What runs a study again; to one of a single search `compare` would add random search."""
+    file = f"{summary.name}.yaml"
+    methods, seeds = summary.optimisers, summary.seeds
+    alone = len(methods) == len(seeds) == 1
+    if not alone or methods[0].partition(" ")[0] == "random":
+        return f"rlprompt compare {file}"
+    return shlex.join(
+        ["rlprompt", "run", file, "--optimiser", *methods, "--seed", *map(str, seeds)]
     )
 
 
@@ -190,8 +203,10 @@ def _headline(study: StudyData) -> str:
         listed_briefly(one.name for one in part) for part in (summary.tasks, summary.models)
     )
     budgets = listed_briefly(f"{budget:,}" for budget in summary.budgets)
+    # Train, dev and test are splits, too.
+    repetition = study.repetition.replace("splits", "splits (draws of the examples)")
     return (
-        f"{counted(len(summary.optimisers), 'method')}, {study.repetition} "
+        f"{counted(len(summary.optimisers), 'method')}, {repetition} "
         f"each, on {tasks} with {models}, at {budgets} rows a search"
     )
 
@@ -219,7 +234,9 @@ def _facts(study: StudyData) -> Iterator[tuple[str, str]]:
     budgets = listed_briefly(f"{budget:,}" for budget in summary.budgets)
     yield f"{budgets} rows a search", "a row is one prompt scored on one example"
     read, seconds = tokens(study.runs), total_seconds(study)
-    cost = [f"{seconds / 3600:,.1f} hours" if seconds >= 5400 else f"{seconds:,.0f} seconds"]
+    time = f"{seconds / 3600:,.1f} hours" if seconds >= 5400 else f"{seconds:,.0f} seconds"
+    # The rows beside them have those of controls, whose time is not taken.
+    cost = [time + " without the controls" * any(one.rows for one in summary.controls)]
     if read is not None:
         cost.insert(0, f"{_short(read)} tokens in the searches")
     yield f"{count(total_rows(study))} rows in all", ", ".join(cost)

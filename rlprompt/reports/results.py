@@ -13,7 +13,14 @@ import numpy as np
 
 from rlprompt.reports.curves import Plot, dots, profile
 from rlprompt.reports.kept import kept_table
-from rlprompt.reports.score_matrix import ScoreMatrix, generator, known_mean, mean_of, wilson
+from rlprompt.reports.score_matrix import (
+    BEST_HAND,
+    ScoreMatrix,
+    generator,
+    known_mean,
+    mean_of,
+    wilson,
+)
 from rlprompt.reports.tables import NONE, Table, count, number
 from rlprompt.statistics.pairwise import Pair
 from rlprompt.statistics.summaries import (
@@ -31,6 +38,7 @@ from rlprompt.store.summary import (
     ReferenceEntry,
     ScoredEntry,
     TaskEntry,
+    control_title,
 )
 from rlprompt.types import Floats
 
@@ -111,17 +119,19 @@ def _brief(matrix: ScoreMatrix) -> Table | None:
 
 def task_table(matrix: ScoreMatrix, task: TaskEntry) -> Table:
     """Train, dev and test of everything that was scored on a task, side by side."""
-    rows = [_control_row(matrix, task, own) for own in matrix.controls_of(task.name).values()]
+    controls = matrix.controls_of(task.name)
+    rows = [_control_row(matrix, task, own) for own in controls.values()]
     rows += [_method_row(matrix, name, task) for name in matrix.methods]
     rows += [_reference_row(matrix, task, own) for own in matrix.trained(task.name).values()]
     over, unit = "seeds", "seeds"
     if matrix.nested:
         over, unit = "the means of splits, each over its seeds,", "splits"
+    others = f"controls other than the {BEST_HAND} prompt" if BEST_HAND in controls else "controls"
     notes = [
         f"Means of {task.metric}. sd, low and high are for test: the standard deviation over "
         f"{over} and the 95 % interval of the mean; over the test examples (Wilson) where there is "
         f"one prompt. No interval where all {unit} have the same score, which proves no precision.",
-        "dev - test is how much picking on dev overstates (the winner's curse); controls are not "
+        f"dev - test is how much picking on dev overstates (the winner's curse); {others} are not "
         "picked there.",
         "prompt: its mean length in tokens or vectors, which every later prediction reads too.",
     ]
@@ -164,9 +174,9 @@ def _control_row(
     rows = mean_of(one.rows for one in own)
     figures = _figures(matrix, task, own, own[0].test_metrics if len(own) == 1 else ())
     return (
-        own[0].name,
+        control_title(own[0].name),
         *figures[:-1],
-        NONE,
+        figures[-1] if own[0].name == BEST_HAND else NONE,
         "control",
         NONE,
         count(rows) if rows else NONE,
@@ -229,7 +239,9 @@ def overall_table(matrix: ScoreMatrix) -> Table:
     for name in dict.fromkeys(one.name for one in matrix.controls):
         values = matrix.control(name, tasks)
         if not np.isnan(values).any():
-            rows.append((name, "control", NONE, number(float(values.mean())), *(NONE,) * 5))
+            rows.append(
+                (control_title(name), "control", NONE, number(float(values.mean())), *(NONE,) * 5)
+            )
     for name in matrix.scored:
         scores = matrix.scores(name, tasks)
         figures: list[str] = []

@@ -116,9 +116,9 @@ def _typed(text: str, retypable: bool) -> str:
 
 def _remarks(matrix: ScoreMatrix, task: TaskEntry, runs: Sequence[RunData]) -> Iterator[str]:
     """What went wrong, what was done, and how far the figures can be trusted."""
-    notes = [(one.name, one.note) for one in matrix.controls if one.task == task.name and one.note]
-    for name, note in dict.fromkeys(notes):
-        yield f"{name}: {note}."
+    own = [one for one in matrix.controls if one.task == task.name and one.note]
+    for title, note in dict.fromkeys((control_title(one.name), one.note) for one in own):
+        yield f"{title}: {note}."
     for run in runs:
         where = f"{run.entry.optimiser}, {run.seeds}"
         if run.entry.error:

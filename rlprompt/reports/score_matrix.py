@@ -17,6 +17,7 @@ from rlprompt.store.summary import (
     ReferenceEntry,
     ScoredEntry,
     TaskEntry,
+    control_title,
     hand_name,
 )
 from rlprompt.types import Floats
@@ -210,7 +211,8 @@ def _best_by_hand(controls: Sequence[ControlEntry]) -> Iterator[ControlEntry]:
         return
     for own in places.values():
         best = max(own, key=_without_test)
-        note = f"the best of {len(own)} hand-written prompts on train and dev, {best.name}"
+        title = control_title(best.name)
+        note = f"the best of {len(own)} hand-written prompts on train and dev, {title}"
         where = "" if best.split_seed is None else f" on split {best.split_seed}"
         yield best.model_copy(update={"name": BEST_HAND, "rows": 0, "note": f"{note}{where}"})
 

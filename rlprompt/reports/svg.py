@@ -23,8 +23,9 @@ from rlprompt.types import Floats
 # names is wider, and one with many is higher.
 WIDTH, HEIGHT = 420.0, 268.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 104.0, 12.0, 40.0
-# Least distance between two labels, the width of a character, and the longest label in characters.
-LABEL_GAP, CHARACTER, LABEL_LENGTH = 14.0, 7.0, 28
+# Least distance between two labels, the width of a character, and the longest label in characters,
+# that of "hand-written prompt, calibrated".
+LABEL_GAP, CHARACTER, LABEL_LENGTH = 14.0, 7.0, 31
 # Colours and dash patterns in the style sheet; the ninth method has the first colour again.
 N_STYLES = 8
 # Places across a plot that can be told apart on a screen of twice the usual density.

@@ -95,8 +95,8 @@ def _worth(transfer: Transfer, found: Matrix) -> Table:
         ("found by", *header),
         tuple(rows),
         notes=(
-            "In brackets the gain over the empty prompt of the same column, with its 95 % "
-            f"interval. {_seen(transfer)}",
+            "In brackets the gain over the empty prompt of the same column"
+            f"{_over(found, transfer.split)}. {_seen(transfer)}",
             *_unlike(targets, transfer.split),
             _drift(transfer),
             *(
@@ -106,6 +106,19 @@ def _worth(transfer: Transfer, found: Matrix) -> Table:
             *transfer.notes,
         ),
     )
+
+
+def _over(found: Matrix, split: str) -> str:
+    """What the intervals are about, after a comma; "" where there are none."""
+    cells = [cell for row in found.cells for cell in row if isinstance(cell, Cell)]
+    there = {cell.over for cell in cells if cell.low is not None}
+    kinds = {
+        "seeds": "over seeds",
+        "examples": ("where there is one prompt " if "seeds" in there else "")
+        + f"over {split} examples (Wilson)",
+    }
+    said = ", or ".join(words for kind, words in kinds.items() if kind in there)
+    return f", with its 95 % interval {said}" if said else ""
 
 
 def _seen(transfer: Transfer) -> str:

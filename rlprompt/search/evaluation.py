@@ -7,13 +7,15 @@ test once.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
 from rlprompt._utils.clock import now
+from rlprompt._utils.plugins import told
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, Prompt, TextPrompt, TokenPrompt
@@ -139,6 +141,23 @@ class Evaluator:
                     f"({examples[e].source or 'in memory'})"
                 )
         return Measurement(Measured(rewards, metrics, answers), at, seconds)
+
+
+@contextmanager
+def naming(task: Task) -> Iterator[None]:
+    """Say in an error of a person's own task which it was, and where; around its calls alone.
+
+    Raises:
+        ValueError: It raised anything. What a task of ours raises is no mistake of a person's, and
+            goes through, and so do errors of this package that say themselves what is wrong.
+    """
+    try:
+        yield
+    except Exception as error:
+        ours = (task.__class__.__module__, type(error).__module__)
+        if isinstance(error, ValueError) or any(one.startswith("rlprompt.") for one in ours):
+            raise
+        raise ValueError(f"task {task.name!r} raised {told(error)}") from error
 
 
 def evaluate(

@@ -6,7 +6,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import TextPrompt
 from rlprompt.search.space import TextSpace
 from rlprompt.tasks.base import Task
-from rlprompt.template import ControlTokenError
+from rlprompt.types import ControlTokenError
 
 
 def usable_examples(lm: FrozenLM, task: Task, space: TextSpace) -> list[int]:

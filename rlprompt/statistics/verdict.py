@@ -43,10 +43,6 @@ class Verdict:
     sentence: str
     notes: tuple[str, ...]
 
-    def of(self, name: str) -> tuple[Pair, ...]:
-        """The pairs of a search with every other, itself first."""
-        return pairs_of(self.pairs, name)
-
 
 @dataclass(frozen=True)
 class _Study:

@@ -1,14 +1,15 @@
 """Who works on a study, and who is gone.
 
 No clock is compared with another's: a worker's heart makes a number grow, and who sees it stand
-still for long enough, by its own stopwatch, takes the worker for dead. On the same machine a
-process that has ended is dead at once. A worker that was taken for dead and comes back is refused
-by the store (`check_owner`), so a wrong guess costs time and nothing else.
+still for long enough, by its own stopwatch, takes the worker for dead. On the same machine and in
+the same container a process that has ended is dead at once. A worker that was taken for dead and
+comes back is refused by the store (`check_owner`), so a wrong guess costs time and nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import platform
@@ -42,7 +43,7 @@ class Heartbeat:
     def __init__(self, path: Path) -> None:
         self._path = path
         # The worker's name; its last part tells two of one process apart.
-        self.name = f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.name = f"{machine()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._seen: dict[str, tuple[str, int, float]] = {}
         self._stop = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -80,10 +81,25 @@ class Heartbeat:
                     logger.warning("this worker cannot show that it is alive: %s", error)
 
 
+def machine() -> str:
+    """Where a process id means this process and no other.
+
+    The name of the host, and on Linux a hash of its boot and of the PID namespace: containers that
+    share a host's name number their processes each for itself, and so do hosts of one name.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8")
+        seen = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux, or no leave to read it
+        return platform.node()
+    return f"{platform.node()}/{hashlib.blake2b(seen.encode(), digest_size=6).hexdigest()}"
+
+
 def has_ended(owner: str) -> bool:
     """Whether an owner is a worker of this machine that is no more."""
-    host, pid, _ = owner.rsplit(":", 2)
-    if host != platform.node():
+    there, pid, _ = owner.rsplit(":", 2)
+    # An older version gave the name of the host alone.
+    if there not in (machine(), platform.node()):
         return False
     if int(pid) == os.getpid():
         return owner not in _alive

@@ -58,10 +58,12 @@ def hand_name(number: int, calibrated: bool = False) -> str:
 def control_title(name: str) -> str:
     """What a table calls a control.
 
-    >>> control_title(EMPTY), control_title(BEST_WORD)
-    ('empty prompt', 'best word')
+    >>> control_title(EMPTY), control_title(CALIBRATED), control_title(hand_name(2))
+    ('empty prompt', 'hand-written prompt, calibrated', 'hand-written prompt 2')
     """
-    return name if name in (BEST_WORD, IN_CONTEXT) else f"{name} prompt"
+    if name in (BEST_WORD, IN_CONTEXT):
+        return name
+    return name.replace(HAND, f"{HAND} prompt", 1) if HAND in name else f"{name} prompt"
 
 
 class SummaryError(ValueError):

@@ -28,6 +28,7 @@ from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import Length, Pool, Prompt, SoftPrompt, TokenPrompt
 from rlprompt.search.analysis import parts
 from rlprompt.search.budget import Budget
+from rlprompt.search.evaluation import naming
 from rlprompt.search.gradient_pool import narrowed
 from rlprompt.search.make_space import make_space
 from rlprompt.search.objective import BudgetExhausted, Objective
@@ -359,16 +360,19 @@ def _seconds(
 ) -> float:
     """Seconds that a task needs for one call, of its rewards, a gradient, or what reports give."""
     began = time.perf_counter()
-    if measured:
-        task.measure(lm, prompts, examples)
-    elif loss is None:
-        task.rewards(lm, prompts, examples)
-    elif loss == "cross_entropy" and task.has("cross_entropy_with_grad"):
-        task.cross_entropy_with_grad(lm, cast("Sequence[SoftPrompt]", prompts), examples)
-    elif task.has("rewards_with_grad"):
-        task.rewards_with_grad(lm, cast("Sequence[SoftPrompt]", prompts), examples)
-    else:
-        raise ValueError(f"task {task.name!r} has no gradient; leave out optimisers that need it")
+    with naming(task):
+        if measured:
+            task.measure(lm, prompts, examples)
+        elif loss is None:
+            task.rewards(lm, prompts, examples)
+        elif loss == "cross_entropy" and task.has("cross_entropy_with_grad"):
+            task.cross_entropy_with_grad(lm, cast("Sequence[SoftPrompt]", prompts), examples)
+        elif task.has("rewards_with_grad"):
+            task.rewards_with_grad(lm, cast("Sequence[SoftPrompt]", prompts), examples)
+        else:
+            raise ValueError(
+                f"task {task.name!r} has no gradient; leave out optimisers that need it"
+            )
     return time.perf_counter() - began
 
 

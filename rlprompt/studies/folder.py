@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from rlprompt.studies.comparison import Comparison
 def write(comparison: Comparison, out: Path) -> None:
     """Bring the files of a comparison up to date, each whole or not at all.
 
+    A summary of more searches is left to the process that wrote it, which has added seeds to these.
+
     Raises:
         OSError: The folder cannot be written to.
     """
@@ -25,7 +28,17 @@ def write(comparison: Comparison, out: Path) -> None:
         if not path.exists() or path.read_bytes() != content:  # a failed one was tried again
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content)
-    write_atomically(out / summary.FILE, comparison.summary().to_json().encode())
+    found = comparison.summary()
+    if found.expected_runs >= _expected_runs(out / summary.FILE):
+        write_atomically(out / summary.FILE, found.to_json().encode())
+
+
+def _expected_runs(path: Path) -> int:
+    """Searches that a summary is of; 0 where there is none that can be read."""
+    try:
+        return int(json.loads(path.read_text("utf-8"))["expected_runs"])
+    except (OSError, ValueError, TypeError, LookupError):
+        return 0
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import pydantic
 from rlprompt._utils.assets import AssetError
 from rlprompt._utils.suggest import reason
 from rlprompt._utils.text import visible
+from rlprompt.config.problems import config_from_json
 from rlprompt.config.registry import import_task, load, make_optimiser, make_task, settings_of
 from rlprompt.config.schema import (
     OWN,
@@ -22,7 +23,6 @@ from rlprompt.config.schema import (
     ModelConfig,
     OptimiserConfig,
     PromptConfig,
-    config_from_json,
 )
 from rlprompt.config.tasks import (
     TAGS,
@@ -33,7 +33,7 @@ from rlprompt.config.tasks import (
     parse_task,
 )
 from rlprompt.config.titles import titles
-from rlprompt.export.export import export_prompt
+from rlprompt.export.export import export_prompt, task_title
 from rlprompt.export.facts import same_weights
 from rlprompt.export.folder import ExportedPrompt, load_prompt
 from rlprompt.models.fingerprint import loading, told_by_server
@@ -163,10 +163,11 @@ def _loaded(config: Config) -> list[_Loaded]:
     Raises:
         ValueError: Two splits of a task have the same examples, or something else is wrong.
     """
-    own_names = [title or section.name for title, section in config.all_tasks]
     tasks = [
-        _Loaded(title or (name if split is not None else ""), section, load_task(section), split)
-        for (split, title, section), name in zip(config.split_tasks, cycle(own_names), strict=False)
+        _Loaded(title, section, load_task(section), split)
+        for (split, _, section), title in zip(
+            config.split_tasks, cycle(config.task_titles), strict=False
+        )
     ]
     check_draws((one.title, one.split_seed, one.task) for one in tasks if one.title)
     return tasks
@@ -357,25 +358,45 @@ def write_best(
 ) -> tuple[ExportedPrompt, str]:
     """Export the picked prompt of a finished run; also why its task cannot be had, or ""."""
     assert run.result is not None
-    task, problem = _task_of(store, run.result, lm)
+    task, problem = _task_of(store, run, run.result, lm)
     return export_prompt(run.result, folder, lm, task, run=run.name), problem
 
 
-def _task_of(store: Store, result: Result, lm: FrozenLM) -> tuple[Task | None, str]:
-    """The task of a result, or None and why it cannot be had."""
+def task_titles(store: Store) -> list[str]:
+    """What a study calls its tasks, in order, as far as its file names them; see `pick_run`."""
+    with contextlib.suppress(ValueError):  # of a file that is none any more
+        if config := store.spec.get("config"):
+            return list(filter(None, config_from_json(config).task_titles))
+    return []
+
+
+def _task_of(store: Store, run: StoredRun, result: Result, lm: FrozenLM) -> tuple[Task | None, str]:
+    """The task of a run, or None and why it cannot be had."""
     config = store.spec.get("config")
     if not config:
         return None, "the study was not made from an experiment file"
-    problem = f"task {result.task} has changed since the prompt was found"
+    called = task_title(run, result, task_titles(store))
+    problem = f"task {called} has changed since the prompt was found"
     try:
         made = config_from_json(config)
         at_most = longest(made)
-        for _, _, section in made.split_tasks:
+    except ValueError as error:
+        return None, f"task {called} cannot be loaded ({error})"
+    # A task is known by its content, which others may have; by its name alone it is not.
+    splits, parts = made.split_tasks, run.name.split("/")
+    own = [
+        called in (title, section.name) and (seed is None or f"split-{seed}" in parts)
+        for seed, title, section in splits
+    ]
+    for (_, _, section), is_own in sorted(zip(splits, own, strict=True), key=lambda x: not x[1]):
+        try:
             task = settle(section, load_task(section), lm, at_most)
-            if task.fingerprint == result.task_fingerprint:
-                return task, ""
-    except (ValueError, OSError, AssetError) as error:
-        problem = f"task {result.task} cannot be loaded ({error})"
+        except (ValueError, OSError, AssetError) as error:
+            if is_own or not any(own):
+                problem = f"task {called} cannot be loaded ({error})"
+            continue
+        if task.fingerprint == result.task_fingerprint:
+            return task, ""
     return None, problem
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlprompt.models.fingerprint import ADDED
 from rlprompt.models.noise import slope
-from rlprompt.search.evaluation import Evaluator
+from rlprompt.search.evaluation import Evaluator, naming
 from rlprompt.search.result import Result, Score
 from rlprompt.store.changes import SOURCE, differences, lacks_config
 from rlprompt.store.store import Store, StoredRun, as_json
@@ -138,7 +138,8 @@ def verify(
         seed: Decides which.
 
     Raises:
-        ValueError: Model, task or data are not those of the study, so nothing is scored.
+        ValueError: Model, task or data are not those of the study, so nothing is scored, or a task
+            of a person's own raised an error.
     """
     check_unchanged(store.runs(), planned)
     rng, gaps, n_final = np.random.default_rng(seed), [Gap(0.0, 0.0, "nothing")], 0
@@ -184,7 +185,8 @@ def _ledger_gaps(search: PlannedSearch, name: str, entries: Sequence[LedgerEntry
     for places, own in blocks.items():
         examples = train if places is None else [train[i] for i in places]
         prompts = [entry.prompt for entry in own if entry.prompt is not None]
-        again = np.asarray(task.rewards(search.lm, prompts, examples), np.float64)
+        with naming(task):
+            again = np.asarray(task.rewards(search.lm, prompts, examples), np.float64)
         for entry, rewards in zip(own, again, strict=True):
             stored = np.array(entry.per_example)
             yield gap_of(task, dtype, stored, rewards, f"{name}, prompt {entry.digest}")
@@ -197,14 +199,11 @@ def _final(search: PlannedSearch, result: Result) -> list[Gap]:
         split: getattr(result.best, split) for split in ("train", "dev", "test")
     }
     dtype, evaluator = search.lm.fingerprint.dtype, Evaluator(search.task, search.lm)
-    return [
-        gap_of(
-            search.task,
-            dtype,
-            np.array([score.reward]),
-            evaluator.measure([result.best.prompt], split).rewards[0],
-            f"{split} score",
-        )
-        for split, score in scores.items()
-        if score is not None
-    ]
+    gaps = list[Gap]()
+    for split, score in scores.items():
+        if score is not None:
+            with naming(search.task):
+                (again,) = evaluator.measure([result.best.prompt], split).rewards
+            stored = np.array([score.reward])
+            gaps.append(gap_of(search.task, dtype, stored, again, f"{split} score"))
+    return gaps

@@ -14,7 +14,7 @@ import numpy as np
 
 from rlprompt.statistics.nested import are_shares
 from rlprompt.statistics.summaries import share_interval, summarise
-from rlprompt.store.summary import CALIBRATED, HAND, range_of
+from rlprompt.store.summary import range_of
 from rlprompt.transfer.file import Form, Source, Target, Transfer, TransferEntry
 
 # Whose mean over examples is a share of them, for which there is an interval without seeds.
@@ -64,11 +64,9 @@ class Cell:
         mean: Mean metric over seeds.
         low: Lower end of its 95 % interval; None where there is none.
         high: The upper end.
-        n: Prompts, one a seed.
         over: What the interval is about: other `seeds` (Student's t), or for one prompt other
             `examples` (Wilson's, of an accuracy); "" without one.
         empty: The target's metric with the empty prompt; gains take it as it is.
-        hand: The same with the hand-written prompt, None where there is none.
         form: How the prompts arrived.
         notes: What a reader should know.
     """
@@ -76,10 +74,8 @@ class Cell:
     mean: float
     low: float | None
     high: float | None
-    n: int
     over: Literal["seeds", "examples", ""]
     empty: float
-    hand: float | None
     form: Form
     notes: tuple[str, ...]
 
@@ -295,15 +291,12 @@ def _cell(transfer: Transfer, sources: Sequence[Source], target: Target) -> Cell
         many = f"{len(failed)} of {len(chosen)} prompts"
         notes[f"{many} could not be scored: {failed[0].problem}"] = None
     low, high, over = _interval(scores, target)
-    hand = target.controls.get(CALIBRATED) or target.controls.get(HAND)
     return Cell(
         mean=float(np.mean(scores)),
         low=low,
         high=high,
-        n=len(scores),
         over=over,
         empty=target.controls["empty"].metric,
-        hand=hand.metric if hand else None,
         form=form,
         notes=tuple(notes),
     )

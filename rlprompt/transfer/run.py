@@ -26,7 +26,7 @@ from rlprompt._utils.text import one_line
 from rlprompt.data.examples import Example
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, Prompt, SoftPrompt, TextPrompt, TokenPrompt
-from rlprompt.search.evaluation import Evaluator, describe, n_tokens, scores_of
+from rlprompt.search.evaluation import Evaluator, describe, n_tokens, naming, scores_of
 from rlprompt.search.memo import Measurement, SplitQuestion
 from rlprompt.search.result import Result, Score
 from rlprompt.store.store import Store, StoredRun
@@ -270,7 +270,8 @@ class TransferScores:
     def _computed(self, prompts: Sequence[Prompt], split: str) -> dict[Prompt, Score | str]:
         at, before = now(), self.evaluator.seconds
         try:
-            together = self.evaluator.measure(prompts, split)
+            with naming(self.task):
+                together = self.evaluator.measure(prompts, split)
         except ValueError as error:
             if len(prompts) == 1:
                 return {prompts[0]: one_line(error)}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rlprompt._utils.suggest import advice
+from rlprompt.config.problems import checked
 from rlprompt.config.registry import entries
 from rlprompt.config.schema import Config, ModelConfig
 from rlprompt.config.tasks import NamedTaskConfig, TaskConfig
@@ -96,7 +97,7 @@ class Destinations:
         """
         served, _, address = name.rpartition("@")
         if address.startswith(("http://", "https://")):
-            section = ModelConfig(name=served, url=address)
+            section = checked(ModelConfig, name=served, url=address)
             return load_model(section, self._device, self._dtype)
         make = partial(load_model, ModelConfig(name=name), self._device)
         try:

@@ -275,7 +275,8 @@ class TestShown:
 
     def test_what_is_advised_is_what_is_not_there_yet(self) -> None:
         writing = writing_task("{prompt}{text} ->")
-        splits = Splits(*[(Example({"text": text}, ""),) for text in "abc"])
+        train, dev, test = ((Example({"text": text}, ""),) for text in "abc")
+        splits = Splits(train, dev, test)
         style = StyleTransferTask("film", splits, "positive")
         bare = replace(writing, splits=splits, reward="regex:c")
         kind = "has none to show there: tasks of its kind show none, or take another method$"

@@ -195,7 +195,7 @@ class TestRun:
         write_config(desk, model=str(model), optimisers=[{"name": "greedy", "pool": 0.5}])
         result = rlprompt("run", "small.yaml", "--optimiser", "greedy", "--seed", "7")
         assert result.exit_code == 0
-        (run,) = summary(desk / "runs" / "small-greedy-seed7")["runs"]
+        (run,) = summary(desk / "runs" / "small-greedy-pool=0.5-seed7")["runs"]
         assert (run["seed"], run["settings"]["pool"]) == (7, 0.5)
 
     def test_it_takes_an_optimiser_that_the_file_does_not_name(self, desk: Path) -> None:
@@ -253,9 +253,15 @@ class TestOnesOwn:
         write_config(desk, model=str(model), optimisers=[{"class": "mine:Mine", "batch": 3}])
         done = rlprompt("run", "small.yaml", "--optimiser", "mine:Mine", "--seed", "1")
         assert done.exit_code == 0
-        assert "Mine batch=3" in (desk / "runs" / "small-Mine-seed1" / "tables.md").read_text()
-        done = rlprompt("run", "small.yaml", "--optimiser", "Mine batch=3", "--seed", "2")
-        assert done.exit_code == 0
+        study = desk / "runs" / "small-Mine-batch=3-seed1"
+        assert "Mine batch=3" in (study / "tables.md").read_text()
+        # Beside the same method with other settings, which is another study.
+        other = {"class": "mine:Mine", "batch": 2}
+        write_config(desk, model=str(model), optimisers=[{"class": "mine:Mine", "batch": 3}, other])
+        done = rlprompt("run", "small.yaml", "--optimiser", "Mine batch=2", "--seed", "1")
+        assert (done.exit_code, done.stderr) == (0, "")
+        done = rlprompt("run", "small.yaml", "--optimiser", "Mine batch=3", "--seed", "1")
+        assert (done.exit_code, f"written to runs/{study.name}" in done.stdout) == (0, True)
 
     def test_a_file_that_is_not_there_is_told(self, desk: Path, model: Path) -> None:
         write_config(desk, model=str(model), optimisers=[{"class": "mine:Mine"}])

@@ -50,6 +50,18 @@ class TestFile:
         assert "  data: data/films.csv\n" in text
         assert config.task.name == "films"
 
+    @pytest.mark.parametrize(
+        ("data", "name"),
+        [("lr=1.csv", "lr-1"), ("½ of it.csv", "of-it"), ("2024.csv", "2024"), ("=.csv", "mine")],
+    )
+    def test_any_name_of_data_makes_one_that_may_be_read(
+        self, desk: Path, model: Path, data: str, name: str
+    ) -> None:
+        (desk / "films.csv").rename(desk / data)
+        done = rlprompt("init", data, "--model", str(model))
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert load_config(desk / f"{name}.yaml").name == name
+
     def test_what_it_wrote_runs_at_once(self, desk: Path, model: Path) -> None:
         (desk / "other").mkdir()
         out = "other/mine.yaml"

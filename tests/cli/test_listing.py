@@ -63,6 +63,14 @@ class TestList:
         (cache / "optimisers.json").mkdir()
         assert "greedy: " in rlprompt("ls", "optimisers").stdout
 
+    def test_references_have_their_settings_and_what_they_need(self) -> None:
+        shown = rlprompt("ls", "references").stdout
+        assert "logistic-head: A logistic regression on what the frozen model has" in shown
+        assert "    settings: inverse_strengths=0.0001+0.001+0.01+0.1+1.0\n" in shown
+        assert "    settings: rank=8, alpha=8, learning_rates=0.0002+0.001, epochs=20" in shown
+        assert "lora+soft: Low-rank" not in shown  # its own line
+        assert "pip install 'rlprompt[references]'" in shown
+
     def test_models_and_tasks(self) -> None:
         assert "smollm2-135m: " in rlprompt("ls", "models").stdout
         assert "movie-reviews" in rlprompt("ls", "tasks").stdout

@@ -34,7 +34,7 @@ def test_it_prints_the_tables_of_the_page_and_counts_no_look_at_test(folder: Pat
     )
     assert done.exit_code == 0, done.stderr
     assert "Found prompts on other models and tasks: mean dev score" in done.stdout
-    assert "\n| hand-written, calibrated prompt " in done.stdout
+    assert "\n| hand-written prompt, calibrated " in done.stdout
     assert "found with other label words" in done.stdout
     assert "written to moved.json" in done.stdout
     assert json.loads((folder / "moved.json").read_text())["openings"] == []

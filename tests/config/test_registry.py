@@ -101,6 +101,15 @@ def learn(env, rate=0.5):
 def played(rate: float = 0.5):
     return Play(partial(learn, rate=rate))
 
+@dataclass(frozen=True)
+class Checked(Mine):
+    step: "Known" = 1
+
+class Raises(Mine):
+    def __init__(self, step):
+        raise KeyError("step")
+
+HALF = partial(Mine, step=0.5)
 playing = Play(learn)
 number = 3
 """
@@ -120,6 +129,10 @@ def test_an_optimiser_of_ones_own_is_made_with_its_settings(mine: str) -> None:
     assert plain.step == "any"
     played: Any = make_optimiser(f"{mine}:played", {"rate": 1})
     assert (type(played).__name__, played.function.keywords) == ("Play", {"rate": 1.0})
+    half: Any = make_optimiser(f"{mine}:HALF", {"step": 4})
+    assert half.step == 4.0
+    checked: Any = make_optimiser(f"{mine}:Checked", {"step": 2})  # a type for type checkers alone
+    assert checked.step == 2
 
 
 @pytest.mark.parametrize(
@@ -137,6 +150,8 @@ def test_an_optimiser_of_ones_own_is_made_with_its_settings(mine: str) -> None:
         ("playing", {}, "type Play; give a class, or a function that gives an optimiser, such as"),
         ("learn", {}, "learn needs the setting 'env'; a loop is given by a function without it"),
         ("played", {"rte": 1}, "optimiser played has no setting 'rte'; did you mean 'rate'?"),
+        ("Raises", {"step": 1}, "optimiser Raises raised KeyError: 'step' at mine.py:"),
+        ("HALF", {"stp": 1}, "optimiser HALF has no setting 'stp'; did you mean 'step'?"),
         ("Nothing", {}, "mine.py:Nothing gives a Nothing, which is no optimiser; one has `search"),
         ("Words", {}, "mine.py:Words gives a Words, which is no optimiser; one has `searches`, 't"),
     ],
@@ -166,6 +181,14 @@ def toy(n_examples=2):
 def broken():
     raise OSError("no disk")
 
+class NoSplits:
+    name = fingerprint = "none"
+    rewards = None
+
+    @property
+    def splits(self):
+        return {}["train"]
+
 number = 3
 """
 
@@ -176,6 +199,7 @@ number = 3
         ("toy", {"size": 3}, r"cannot be called with args \{'size': 3\}"),
         ("broken", {}, "raised OSError: no disk"),
         ("number", {}, "is of the type int; give a class, or a function"),
+        ("NoSplits", {}, r"NoSplits raised KeyError: 'train' at mine.py:\d+"),
     ],
 )
 def test_a_task_of_ones_own_is_made_or_says_why_not(

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from experiment_files import GOOD, read, with_task
 
-from rlprompt.config.schema import Config, config_from_json
+from rlprompt.config.problems import config_from_json
+from rlprompt.config.schema import Config
 from rlprompt.config.tasks import ImportedTaskConfig, NamedTaskConfig, on_split, parse_task
 from rlprompt.config.yaml_file import ConfigError
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from experiment_files import GOOD, read, read_task, with_task
 
+from rlprompt.config.problems import config_from_json
 from rlprompt.config.registry import make_optimiser
-from rlprompt.config.schema import OWN, config_from_json
+from rlprompt.config.schema import OWN
 from rlprompt.config.tasks import NamedTaskConfig, hand_prompts
 from rlprompt.config.yaml_file import ConfigError, load_config
 from rlprompt.prompt import Length

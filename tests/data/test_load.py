@@ -362,7 +362,12 @@ class TestFolder:
         numbers = [int(e.source.split(":")[1]) for e in splits[0].test]
         assert len(set(numbers)) == 8
         assert numbers == sorted(numbers)
-        assert len(load(str(folder), n_test=999).test) == 20
+        assert splits[0].notes == (ABOVE,)
+
+    def test_fewer_to_test_on_than_asked_for_is_noted(self, folder: Path) -> None:
+        splits = load(str(folder), n_test=999)
+        assert len(splits.test) == 20
+        assert splits.notes == (ABOVE, "test has 20 examples, 999 were asked for")
 
     @pytest.mark.parametrize("missing", ["train", "dev", "test"])
     def test_a_missing_file_is_named(self, folder: Path, missing: str) -> None:
@@ -455,6 +460,8 @@ class TestMemory:
         splits = load_splits(parts, LABELS, aliases=NUMBERS)
         assert drawn(splits) == [f"text {i}" for i in range(8)]
         assert splits.dev[0].source == "dev[0]"
+        asked = load_splits(parts, LABELS, aliases=NUMBERS, n_test=5)
+        assert asked.notes[-1] == "test has 4 examples, 5 were asked for"
         with pytest.raises(ValueError, match="has the splits train, test; give train, dev, test"):
             load_splits({"train": [], "test": []}, LABELS)
 

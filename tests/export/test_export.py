@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -37,6 +38,91 @@ def study(finished: Path, desk: Path) -> Path:
     """The working folder, with a copy of that study."""
     shutil.copytree(finished / "runs", desk / "runs")
     return desk
+
+
+@pytest.fixture(scope="module")
+def two_tasks(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """A desk with a finished study of two tasks by names of its own, on data of one name each."""
+    place = tmp_path_factory.mktemp("two")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        write_config(place, model=str(model), optimisers=["random"], budget=8)
+        config = json.loads(Path("small.yaml").read_text())
+        task = config.pop("task") | {"test": 2}
+        config["tasks"] = {}
+        for title, reward in (("by gap", "gap"), ("by-entropy", "cross_entropy")):
+            Path(title).mkdir()
+            write_data(Path(title), ROWS)
+            config["tasks"][title] = {**task, "data": f"{title}/films.csv", "reward": reward}
+        Path("small.yaml").write_text(json.dumps(config))
+        done = rlprompt("compare", "small.yaml")
+        assert done.exit_code == 0, done.stderr
+        Path("said.txt").write_text(done.stdout)
+    return place
+
+
+@pytest.fixture
+def named(two_tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with a copy of that study and its data."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(two_tasks, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+class TestTitles:
+    """Tasks are called what the study's tables call them."""
+
+    @pytest.mark.parametrize("title", ["by gap", "by-entropy"])
+    def test_a_task_goes_by_the_title_in_tables(self, named: Path, title: str) -> None:
+        done = rlprompt("export", str(STUDY), "--best", "out", "--task", title)
+        assert (done.exit_code, done.stderr) == (0, "")
+        reward = {"by gap": "gap", "by-entropy": "cross_entropy"}[title]
+        assert load_prompt("out").facts.search.run == f"{title.replace(' ', '-')}/random-seed0"
+        (task,) = (
+            t
+            for t in json.loads(Path(STUDY, "summary.json").read_text())["tasks"]
+            if t["name"] == title
+        )
+        assert task["reward"] == reward
+        assert load_prompt("out").facts.task.fingerprint == task["fingerprint"]
+
+    @pytest.mark.parametrize(
+        ("command", "message"),
+        [
+            (["export", str(STUDY), "--best", "o"], "one of by gap, by-entropy, or --run"),
+            (
+                ["export", str(STUDY), "--best", "o", "--task", "films"],
+                "no finished run has the task 'films'; there are: by gap, by-entropy",
+            ),
+            (["predict", "--best", str(STUDY), "x.csv"], "one of by gap, by-entropy, or --run"),
+        ],
+    )
+    def test_which_there_are_is_said_as_in_tables(
+        self, named: Path, command: list[str], message: str
+    ) -> None:
+        write_data(Path(), ROWS)
+        Path("films.csv").rename("x.csv")
+        done = rlprompt(*command)
+        assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
+        assert message in done.stderr
+
+    def test_what_compare_says_of_the_best_prompt_works(self, named: Path) -> None:
+        (line,) = (
+            line for line in (named / "said.txt").read_text().splitlines() if "--best" in line
+        )
+        said, _, command = line.partition(": ")
+        assert said == "keep the best prompt of one task"
+        done = rlprompt(*shlex.split(command)[1:])
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert load_prompt("found").facts.search.run == "by-gap/random-seed0"
+
+    def test_data_of_another_task_may_be_gone(self, named: Path) -> None:
+        Path("by gap", "films.csv").unlink()
+        done = rlprompt("export", str(STUDY), "--best", "out", "--run", "by-entropy/random-seed0")
+        assert (done.exit_code, "note: " in done.stdout) == (0, False), done.stdout
+        assert load_prompt("out").facts.task.usage is not None
+        done = rlprompt("export", str(STUDY), "--best", "gone", "--run", "by-gap/random-seed0")
+        assert "note: task by gap cannot be loaded (data 'by gap/films.csv' does" in done.stdout
 
 
 def edit(folder: str, **facts: object) -> None:
@@ -117,6 +203,30 @@ class TestExport:
         done = rlprompt("export", str(STUDY), "--best", "gone")
         assert "note: task films cannot be loaded (" in done.stdout
         assert load_prompt("gone").facts.task.usage is None
+
+    @pytest.mark.parametrize(
+        ("command", "code"),
+        [
+            (("verify", str(STUDY)), 2),
+            (("work", str(STUDY)), 2),
+            (("transfer", str(STUDY)), 2),
+            (("export", str(STUDY), "--best", "out"), 0),
+            (("predict", "--best", str(STUDY), "films.csv"), 2),
+        ],
+    )
+    def test_a_study_of_a_plugin_that_is_gone_says_so_in_a_line(
+        self, study: Path, command: tuple[str, ...], code: int
+    ) -> None:
+        with Store(STUDY / FILE) as store:
+            gone = [{"name": "annealing", "settings": {"heat": 1}}]
+            store.change_config(lambda config: {**config, "optimisers": gone})
+        done = rlprompt(*command)
+        assert done.exit_code == code
+        (line,) = (done.stderr or done.stdout.splitlines()[-1]).splitlines()
+        assert "the study's experiment is none here any more: optimisers.0.name: " in line
+        assert "no optimiser is called 'annealing'" in line
+        assert "Install the package that it needs" in line
+        assert "pydantic" not in line
 
     def test_a_study_from_python_is_exported_as_far_as_it_is_known(
         self, desk: Path, model: Path

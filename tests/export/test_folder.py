@@ -16,7 +16,7 @@ from exports import TOKENS, WORDS, class_task, export, result, soft, writing_tas
 from tiny import KINDS, TinyKind, tiny_lm, tiny_model, tiny_tokenizer
 
 from rlprompt.data.examples import Example
-from rlprompt.export.export import UNKNOWN_LICENCE, export_prompt, licence, pick_run
+from rlprompt.export.export import UNKNOWN_LICENCE, export_prompt, licence, pick_options, pick_run
 from rlprompt.export.facts import check_model
 from rlprompt.export.folder import ExportedPrompt, load_prompt
 from rlprompt.models.lm import FrozenLM
@@ -397,3 +397,15 @@ class TestPick:
             ValueError, match=r"several tasks of the study are called films: .* a, b"
         ):
             pick_run([first, dataclasses.replace(second, result=other)])
+
+    def test_what_must_be_said_is_told_for_one_part_of_a_study(self, lm: FrozenLM) -> None:
+        first, second, third, fourth, *nothing = self.runs(lm)
+        assert pick_options([first, second]) == {}
+        assert pick_options([first, second, third]) == {"task": "films"}
+        assert pick_options([first, third, fourth]) == {"task": "films", "model": "tiny-llama"}
+        assert pick_options(nothing) is None
+        # Two splits of a task have one name, and nothing but the name of a run tells them apart.
+        assert second.result is not None
+        other = dataclasses.replace(second.result, task_fingerprint="another")
+        splits = [first, second, dataclasses.replace(third, result=other)]
+        assert pick_options(splits) == {"run": "b"}

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_folder import MODEL, make_study, model_entry, write_summary
+from study_folder import MODEL, make_study, model_entry, task_entry, write_summary
 from study_pages import SMALL, Changed, first_of, found, sentences, small, struck, table
 
 from rlprompt.reports.html import html
 from rlprompt.reports.page import Page, page_of
 from rlprompt.reports.study_data import read_study
 from rlprompt.search.result import Result, Score
-from rlprompt.store.summary import RunEntry
+from rlprompt.store.summary import PartEntry, RunEntry
 
 
 def test_a_sound_study_has_nothing_to_object(page: Page) -> None:
@@ -31,9 +31,44 @@ def test_two_seeds_and_few_test_examples_are_an_objection(tmp_path: Path) -> Non
     write_summary(tmp_path, summary.model_copy(update={"tasks": (task,)}))
     page = page_of(read_study(tmp_path))
     assert "two seeds hardly tell" in found(page)["few seeds"]
+    assert "Add seeds to the experiment" in found(page)["few seeds"]
     # Wilson's interval of 8 of 16, by hand: (8 + 1.92 -+ 1.96 sqrt(4 + 0.96)) / 19.84.
     assert "28% to 72% of all" in found(page)["few test examples"]
     assert "No objection found" not in html(page)
+
+
+def test_of_two_splits_more_splits_are_asked_for_and_no_seeds(tmp_path: Path) -> None:
+    """Seeds on one split share its luck, and count as one."""
+
+    def draw(entry: RunEntry, result: Result) -> Changed:
+        return entry.model_copy(update={"split_seed": entry.seed // 3}), result
+
+    task = task_entry("movie-reviews", SMALL)
+    first, other = (task.model_copy(update={"split_seed": split}) for split in (0, 1))
+    page = small(
+        tmp_path,
+        replace(SMALL, seeds=6),
+        change_run=draw,
+        tasks=(first.model_copy(update={"other_splits": (other,)}),),
+        split_seeds=(0, 1),
+    )
+    text = found(page)["few seeds"]
+    assert "two splits hardly tell" in text
+    assert "Add `split_seeds`, as seeds on the same split add none, to the experiment" in text
+
+
+def test_of_splits_that_wait_the_first_does_not_ask_for_seeds(tmp_path: Path) -> None:
+    def draw(entry: RunEntry, result: Result) -> Changed:
+        return entry.model_copy(update={"split_seed": 0}), result
+
+    task = task_entry("movie-reviews", SMALL)
+    first, other = (task.model_copy(update={"split_seed": split}) for split in (0, 1))
+    tasks = (first.model_copy(update={"other_splits": (other,)}),)
+    plans = [replace(SMALL, seeds=n) for n in (1, 2)]
+    for plan in plans:
+        page = small(tmp_path, plan, change_run=draw, tasks=tasks, split_seeds=(0, 1))
+        assert not {"one seed", "few seeds"} & set(found(page))
+        assert "With one split nothing can be ranked" in sentences(page)
 
 
 def test_a_leak_is_flagged(tmp_path: Path) -> None:
@@ -223,10 +258,16 @@ def test_missing_runs_are_named_a_few_of_many(tmp_path: Path) -> None:
     text = found(page_of(read_study(tmp_path)))["missing runs"]
     assert "Not finished: 1 of 6 runs: greedy on movie-reviews" in text
     assert "seed 2, 9,600 rows" in text
+    assert text.endswith("run the study's command again to go on.")
     write_summary(tmp_path, summary.model_copy(update={"runs": summary.runs[:1]}))
     text = found(page_of(read_study(tmp_path)))["missing runs"]
     assert text.count("9,600 rows") == 3
     assert "seed 0, 9,600 rows and 2 more" in text
+    # A combined study has no command.
+    parts = (PartEntry(name="runs/a", runs=1),)
+    write_summary(tmp_path, summary.model_copy(update={"runs": summary.runs[:1], "parts": parts}))
+    text = found(page_of(read_study(tmp_path)))["missing runs"]
+    assert text.endswith("or run them as another, and combine again.")
 
 
 def test_a_task_without_test_beside_others_is_left_out_of_the_verdict(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from study_pages import Changed, small, table
+from study_folder import make_study
+from study_pages import SMALL, Changed, small, table
 
 from rlprompt.config.yaml_file import load_config
 from rlprompt.reports.costs import config_text
-from rlprompt.reports.page import Page
+from rlprompt.reports.page import Page, page_of
+from rlprompt.reports.study_data import read_study
 from rlprompt.search.result import Result
 from rlprompt.store.summary import RunEntry, Summary
 
@@ -20,6 +22,21 @@ def test_the_config_on_the_page_is_the_experiment_file(page: Page) -> None:
     assert yaml.safe_load(page.config)["budgets"] == [9600]
     assert page.command == "rlprompt compare three-tasks.yaml"
     assert page.requirements == "pip install rlprompt==0.1.0 torch==2.9.1 numpy==2.3.4"
+
+
+@pytest.mark.parametrize(
+    ("method", "command"),
+    [
+        ("ppo fresh=null", "run three-tasks.yaml --optimiser 'ppo fresh=null' --seed 0"),
+        ("greedy", "run three-tasks.yaml --optimiser greedy --seed 0"),
+        ("random", "compare three-tasks.yaml"),  # that adds nothing
+    ],
+)
+def test_a_single_search_is_run_again_without_others(
+    tmp_path: Path, method: str, command: str
+) -> None:
+    make_study(tmp_path, replace(SMALL, seeds=1), optimisers=(method,), runs=())
+    assert page_of(read_study(tmp_path)).command == f"rlprompt {command}"
 
 
 @pytest.mark.parametrize(
@@ -73,6 +90,21 @@ def test_rows_of_early_stopping_have_a_column_where_there_are_any(tmp_path: Path
 def rows_in_all(page: Page) -> int:
     (words,) = (label for label, _ in page.facts if label.endswith("rows in all"))
     return int(words.split()[0].replace(",", ""))
+
+
+def test_seconds_beside_all_rows_say_that_those_of_controls_are_not_among_them(
+    tmp_path: Path,
+) -> None:
+    with_controls = small(tmp_path / "a")
+    without = small(tmp_path / "b", controls=())
+    assert rows_in_all(with_controls) == rows_in_all(without) + 640  # of the best word
+    (told, plain) = (
+        next(text for term, text in page.facts if term.endswith("rows in all"))
+        for page in (with_controls, without)
+    )
+    # Six searches of 63.36 seconds, 11.5 after each, and nine trainings of 42.
+    assert plain.endswith(" in the searches, 827 seconds")
+    assert told == f"{plain} without the controls"
 
 
 def test_tokens_that_one_run_does_not_know_are_not_summed(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from study_folder import METHODS
-from study_pages import SMALL, small
+from study_folder import METHODS, make_study, task_entry, write_summary
+from study_pages import SMALL, Changed, small
 
 from rlprompt.reports.curves import costs
-from rlprompt.reports.page import Page
+from rlprompt.reports.page import Page, page_of
 from rlprompt.reports.study_data import RunData, read_study
+from rlprompt.search.result import Result
+from rlprompt.store.summary import RunEntry
 
 
 def test_seconds_are_known_at_improvements_and_own_time_is_spread_over_them(study: Path) -> None:
@@ -50,6 +52,43 @@ def test_of_few_seeds_the_curves_are_drawn_and_no_band(
     assert drawn == Counter(curve=2, run=2 * each, band=0 if each else 2)
     low = train.table.header.index("low")
     assert all((row[low] == "-") == bool(each) for row in train.table.rows)
+
+
+def test_a_thin_line_is_called_what_it_is(tmp_path: Path) -> None:
+    """Of a split with several seeds it is their mean, and no run."""
+
+    def draw(entry: RunEntry, result: Result) -> Changed:
+        return entry.model_copy(update={"split_seed": 5 + entry.seed // 2}), result
+
+    task = task_entry("movie-reviews", SMALL)
+    first, other = (task.model_copy(update={"split_seed": split}) for split in (5, 6))
+    tasks = (first.model_copy(update={"other_splits": (other,)}),)
+    four = replace(SMALL, seeds=4)
+    (seeds, splits) = (
+        page.sections[0].curves[0].plots["rows"][0].svg
+        for page in (
+            small(tmp_path / "seeds", replace(SMALL, seeds=2)),
+            small(tmp_path / "splits", four, change_run=draw, tasks=tasks),
+        )
+    )
+    assert seeds.count('class="run ') == splits.count('class="run ') == 2 * 2
+    assert "Mean over seeds, each seed as a thin line. " in seeds
+    assert "Mean over splits of means over seeds, each split as a thin line. " in splits
+
+
+def test_the_controls_that_are_drawn_are_the_first_two_whose_rewards_compare(
+    tmp_path: Path,
+) -> None:
+    """Where a task calibrates, the hand-written prompt without that has rewards of another task."""
+    summary = make_study(tmp_path, SMALL)
+    empty, hand, *others = summary.controls
+    calibrated = hand.model_copy(update={"name": "hand-written, calibrated"})
+    plain = hand.model_copy(update={"variant": True})
+    controls = (empty, plain, calibrated, *others)
+    write_summary(tmp_path, summary.model_copy(update={"controls": controls}))
+    (train, _) = page_of(read_study(tmp_path)).sections[0].curves[0].plots["rows"]
+    assert "; empty prompt -0.100 throughout; hand-written prompt, calibrated -0.040" in train.svg
+    assert train.svg.count(" throughout") == 2
 
 
 @pytest.mark.parametrize(("seeds", "n_plots"), [(9, 1), (10, 2)])

@@ -35,7 +35,7 @@ def test_without_runs_there_are_controls_and_no_conclusion(tmp_path: Path) -> No
     one = page_of(read_study(tmp_path))
     assert "No search has started" in found(one)["no runs"]
     assert "only the controls are known" in sentences(one)
-    assert "hand-written" in table(one, "movie-reviews.scores")
+    assert "hand-written prompt" in table(one, "movie-reviews.scores")
     assert "there is no curve" in html(one)
 
 

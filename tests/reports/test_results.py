@@ -46,8 +46,18 @@ def test_the_winners_curse_is_dev_less_test(page: Page) -> None:
     assert float(row["dev - test"]) == pytest.approx(gap, abs=2e-3)
 
 
+def test_a_control_goes_by_one_name_in_tables_and_plots(page: Page) -> None:
+    controls = {"empty prompt", "hand-written prompt", "best word"}
+    tables = {one.name: {row[0] for row in one.rows} for one in page.tables()}
+    for name in ("movie-reviews.scores", "movie-reviews.runs", "all-tasks"):
+        assert controls <= tables[name]
+    (dots, *_) = page.sections[0].results.plots
+    assert controls <= {row[0] for row in dots.table.rows}
+    assert all(f">{name}<" in dots.svg for name in controls)
+
+
 def test_a_control_has_wilsons_interval_over_examples(page: Page) -> None:
-    row = table(page, "movie-reviews.scores")["empty"]
+    row = table(page, "movie-reviews.scores")["empty prompt"]
     # 111 of 200: Wilson's formula by hand.
     assert (row["test"], row["low"], row["high"]) == ("0.555", "0.486", "0.622")
     assert row["interval over"] == "examples"
@@ -151,6 +161,15 @@ def test_prompts_are_held_against_training_on_the_splits_that_both_have(tmp_path
     )
 
 
+def test_the_first_lines_say_that_a_split_is_a_draw_of_the_examples(tmp_path: Path) -> None:
+    """Train, dev and test are called so as well."""
+    drawn = small(tmp_path / "a", **on_splits({}))
+    said = "2 methods, 3 splits (draws of the examples) of 3 seeds each, on movie-reviews with "
+    assert drawn.headline.startswith(said)
+    once = small(tmp_path / "b").headline
+    assert once.startswith("2 methods, 3 seeds each, on movie-reviews with ")
+
+
 def test_tasks_of_other_scales_are_not_averaged(tmp_path: Path) -> None:
     def plant(entry: RunEntry, result: Result) -> Changed:
         if entry.task == "movie-reviews":
@@ -232,8 +251,8 @@ def test_only_tasks_of_one_range_are_averaged(
 
 def test_a_table_says_what_every_later_prediction_reads_as_well(page: Page) -> None:
     rows = table(page, "sst-2.scores")
-    assert rows["16-shot in context"]["prompt"] == "512"  # tokens of examples
-    assert (rows["empty"]["prompt"], rows["greedy"]["prompt"]) == ("0", "5")
+    assert rows["16-shot in context prompt"]["prompt"] == "512"  # tokens of examples
+    assert (rows["empty prompt"]["prompt"], rows["greedy"]["prompt"]) == ("0", "5")
     assert rows["fine-tuning"]["prompt"] == "-"
 
 

@@ -76,9 +76,14 @@ def test_of_several_hand_written_prompts_the_best_without_test_is_held_against(
     assert matrix.rivals == ["empty", "best word", "16-shot in context", BEST_HAND]
     assert matrix.control(BEST_HAND, matrix.tasks).tolist() == [[0.1]]
     page = page_of(study)
-    assert "best hand-written: the best of 3 hand-written prompts on train and dev" in " ".join(
-        note for one in page.tables() for note in one.notes
-    )
+    notes = " ".join(note for one in page.tables() for note in one.notes)
+    assert "best hand-written prompt: the best of 3 hand-written prompts on train and dev" in notes
+    (scores,) = [one for one in page.tables() if one.name == "movie-reviews.scores"]
+    gaps = {row[0]: row[scores.header.index("dev - test")] for row in scores.rows}
+    assert gaps["best hand-written prompt"] == "0.800"  # 0.9 - 0.1: dev had a part in picking it
+    assert {gaps["empty prompt"], gaps["hand-written prompt"], gaps["best word"]} == {"-"}
+    but = "controls other than the best hand-written prompt are not picked there."
+    assert f"(the winner's curse); {but}" in notes
     (pairs,) = [one for one in page.tables() if one.name.endswith("control-pairs")]
     assert "the best hand-written prompt" in {row[1] for row in pairs.rows}
     assert not any("hand-written 2" in row[1] for row in pairs.rows)

@@ -90,7 +90,7 @@ def test_rows_have_room_for_long_names() -> None:
     rows = [Dots("ppo-edit start=hand edits=8 clip=0.2", 0, (0.5,), 0.5, None, None)]
     svg = ElementTree.fromstring(dot_plot("d", "t", "w", rows, x_label="test"))
     (label,) = (one for one in svg.iter("text") if one.get("class") == "label")
-    assert label.text == "ppo-edit start…ts=8 clip=0.2"
+    assert label.text == "ppo-edit start=…its=8 clip=0.2"
     assert float(str(label.get("x"))) >= 7 * 28
 
 

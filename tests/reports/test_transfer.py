@@ -77,6 +77,10 @@ def test_prompts_elsewhere_are_a_matrix_of_gains(tmp_path: Path) -> None:
         ("empty prompt", "0.500", "0.500"),
         ("greedy", "0.750 (+0.250)", "0.600 (+0.100)"),
     )
+    # Of a metric without a name one prompt has no interval.
+    assert gains.notes[0].startswith(
+        "In brackets the gain over the empty prompt of the same column. "
+    )
     assert "On other models and data" in html(one)
 
 

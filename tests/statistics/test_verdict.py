@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlprompt.statistics.pairwise import pairs_of
 from rlprompt.statistics.verdict import Verdict, judge
 from rlprompt.types import Floats
 
@@ -48,7 +49,7 @@ def test_a_clear_winner_is_named_with_its_interval() -> None:
     assert "(closest: greedy, a difference of 0." in found.sentence
     assert ", 95 % interval 0." in found.sentence
     assert found.notes[0] == "greedy and ppo are shown to beat random."
-    closest = min(found.of("ppo"), key=lambda pair: pair.difference.mean)
+    closest = min(pairs_of(found.pairs, "ppo"), key=lambda pair: pair.difference.mean)
     assert (closest.first, closest.second, closest.settled) == ("ppo", "greedy", True)
     assert closest.seeds_needed is None
 
@@ -61,7 +62,7 @@ def test_the_best_of_equals_is_not_a_winner() -> None:
     assert found.sentence.startswith(f"No winner at 6,400 rows a search: {found.leader} comes out")
     assert "cannot be told apart at this budget from" in found.sentence
     assert "That it is above random is settled." in found.sentence
-    (unsettled,) = [pair for pair in found.of(found.leader or "") if not pair.settled]
+    (unsettled,) = [pair for pair in pairs_of(found.pairs, found.leader or "") if not pair.settled]
     assert unsettled.seeds_needed is not None
     assert unsettled.seeds_needed > 5
     assert f"About {unsettled.seeds_needed:,} seeds a task instead of 5" in found.sentence
@@ -140,7 +141,7 @@ def test_failed_runs_are_left_out_in_pairs_and_said() -> None:
     searches["ppo"][0, 1] = NAN
     found = verdict(searches)
     assert found.winner == whole.winner == "ppo"
-    (pair,) = [pair for pair in found.of("ppo") if pair.second == "random"]
+    (pair,) = [pair for pair in pairs_of(found.pairs, "ppo") if pair.second == "random"]
     assert pair.difference.n_pairs == 14
     both = searches["ppo"] - searches["random"]
     assert pair.difference.mean == pytest.approx(np.nanmean(both, axis=0).mean())
@@ -176,7 +177,7 @@ def test_a_search_without_a_score_is_named_and_not_judged() -> None:
     assert found.winner == "ppo"
     assert "is above that of every other search with a score (closest: random" in found.sentence
     assert "Not compared, because no run has a score: broken." in found.notes
-    assert not found.of("broken")
+    assert not pairs_of(found.pairs, "broken")
 
 
 @pytest.mark.parametrize(
@@ -275,7 +276,10 @@ def test_what_is_settled_excludes_no_difference(n_seeds: int, n_tasks: int, seed
             assert low > 0 or high < 0
     if found.winner:
         assert found.winner == found.leader
-        assert all(pair.settled and pair.difference.mean > 0 for pair in found.of(found.winner))
+        assert all(
+            pair.settled and pair.difference.mean > 0
+            for pair in pairs_of(found.pairs, found.winner)
+        )
 
 
 def test_the_order_of_searches_and_seeds_is_nothing() -> None:
@@ -283,7 +287,7 @@ def test_the_order_of_searches_and_seeds_is_nothing() -> None:
     turned = {name: searches[name][::-1, ::-1] for name in reversed(searches)}
     one, other = verdict(searches), verdict(turned)
     assert (one.leader, one.winner) == (other.leader, other.winner)
-    for pair in one.of("ppo"):
-        (same,) = [two for two in other.of("ppo") if two.second == pair.second]
+    for pair in pairs_of(one.pairs, "ppo"):
+        (same,) = [two for two in pairs_of(other.pairs, "ppo") if two.second == pair.second]
         assert same.adjusted_p == pytest.approx(pair.adjusted_p)
         assert same.difference.low == pytest.approx(pair.difference.low)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-import rlprompt.store.heartbeat
+from rlprompt.store import heartbeat
 from rlprompt.store.database import StoreError
-from rlprompt.store.heartbeat import LEASE_SECONDS, Heartbeat
+from rlprompt.store.heartbeat import LEASE_SECONDS, Heartbeat, has_ended
 from rlprompt.store.store import FILE, Store
 
 
@@ -46,8 +49,54 @@ def test_a_worker_is_dead_once_its_heart_stands_still(
         assert not worker.takes_for_dead("d", worker.name, 1)
 
 
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Has this process be in a PID namespace of a host that was booted as some other one was."""
+    read, link = Path.read_text, os.readlink
+
+    def be(boot: str, namespace: str) -> None:
+        answers = {"/proc/sys/kernel/random/boot_id": boot, "/proc/self/ns/pid": namespace}
+
+        def answer(usual: Callable[..., str], path: Path | str, *args: Any) -> str:
+            if (said := answers.get(str(path))) == "unreadable":
+                raise PermissionError(path)
+            return usual(path, *args) if said is None else said
+
+        monkeypatch.setattr(Path, "read_text", lambda *args: answer(read, *args))
+        monkeypatch.setattr(os, "readlink", lambda *args: answer(link, *args))
+
+    return be
+
+
+def test_a_process_of_another_container_is_not_known_by_its_number(
+    elsewhere: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+
+    def worker_here() -> str:
+        """The name of a worker of this place whose process has ended."""
+        return f"{Heartbeat(tmp_path / FILE).name.rsplit(':', 2)[0]}:{ended.pid}:abc"
+
+    elsewhere("boot a\n", "pid:[1]")
+    own = worker_here()
+    assert has_ended(own)
+    for boot, namespace in (("boot a\n", "pid:[2]"), ("boot b\n", "pid:[1]")):
+        elsewhere(boot, namespace)
+        assert not has_ended(own)
+        assert has_ended(worker_here())
+    # Where that cannot be read the host has a name, which is all that an older version gave.
+    for boot, namespace in (("unreadable", "pid:[1]"), ("boot a\n", "unreadable")):
+        elsewhere(boot, namespace)
+        assert worker_here().startswith(f"{platform.node()}:")
+        assert has_ended(worker_here())
+    elsewhere("boot a\n", "pid:[1]")
+    assert has_ended(f"{platform.node()}:{ended.pid}:abc")
+    assert not has_ended(f"another-host:{ended.pid}:abc")
+
+
 def test_a_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rlprompt.store.heartbeat, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
     with Store(tmp_path / FILE) as store:
         store.plan({}, {"a": {}})
         with Heartbeat(tmp_path / FILE) as worker:
@@ -70,8 +119,8 @@ def test_a_heart_beats_though_its_store_was_locked_at_first(
             raise StoreError("the database is locked")
         return Store(path)
 
-    monkeypatch.setattr(rlprompt.store.heartbeat, "BEAT_SECONDS", 0.01)
-    monkeypatch.setattr(rlprompt.store.heartbeat, "Store", locked_at_first)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(heartbeat, "Store", locked_at_first)
     with Store(tmp_path / FILE) as store:
         store.plan({}, {"a": {}})
         with Heartbeat(tmp_path / FILE) as worker:

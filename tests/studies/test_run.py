@@ -264,6 +264,28 @@ class TestTrouble:
             assert [run.state for run in store.runs()] == ["finished", "finished", "waiting"]
         assert [run.seed for run in compare(of(0, 1, 2), tmp_path).runs] == [0, 1, 2]
 
+    def test_the_summary_is_that_of_the_process_with_more_seeds(self, tmp_path: Path) -> None:
+        def of(*seeds: int) -> Experiment:
+            return experiment(optimisers={"random": RandomSearch()}, seeds=seeds)
+
+        class Leaves(Silent):
+            def end(self, run: Run) -> None:
+                raise KeyboardInterrupt
+
+        class Another(Silent):
+            def begin(self, search: PlannedSearch) -> None:
+                with pytest.raises(KeyboardInterrupt):
+                    compare(of(0, 1), tmp_path, Leaves())  # of which it does the other search
+
+        compare(of(0), tmp_path, Another())  # ends, and writes, last
+        found = summary(tmp_path)
+        assert found["seeds"] == [0, 1]
+        assert [run["seed"] for run in found["runs"]] == [1]
+        assert (found["expected_runs"], found["complete"]) == (2, False)
+        assert (tmp_path / "runs" / "random-seed0.json").exists()
+        assert compare(of(0, 1), tmp_path).complete
+        assert [run["seed"] for run in summary(tmp_path)["runs"]] == [0, 1]
+
     def test_ctrl_c_keeps_what_was_found_and_ends_the_grid(self, tmp_path: Path) -> None:
         optimisers = {
             "random": RandomSearch(),

@@ -91,7 +91,7 @@ class TestStudy:
         study = read_study(done)
         page = page_of(study)
         assert "3 methods" not in page.headline
-        assert "2 splits of 2 seeds each, on films" in page.headline
+        assert "2 splits (draws of the examples) of 2 seeds each, on films" in page.headline
         (table,) = [one for one in page.tables() if one.name == "films.scores"]
         row = dict(zip(table.header, next(r for r in table.rows if r[0] == "random"), strict=True))
         matrix = ScoreMatrix(study, "tiny-llama", 16, "")

@@ -10,6 +10,7 @@ from spellings import spelling_lm, thinking_lm
 from tiny import CONTEXT, TinyKind, tiny_lm
 
 from rlprompt.agents import RandomSearch
+from rlprompt.data.examples import OnLongText
 from rlprompt.prompt import TokenPrompt
 from rlprompt.search.budget import Budget
 from rlprompt.studies.experiment import Experiment
@@ -17,7 +18,8 @@ from rlprompt.tasks.base import Task
 from rlprompt.tasks.classification import ClassificationTask
 from rlprompt.tasks.fitting import fitted, room
 from rlprompt.tasks.generation import GenerationTask
-from rlprompt.template import ControlTokenError, Template
+from rlprompt.template import Template
+from rlprompt.types import ControlTokenError
 
 WORDS = {"negative": "bad", "positive": "good"}
 LONG = " ".join(str(i) for i in range(200))  # some 690 bytes, as many tokens
@@ -88,7 +90,7 @@ class TestLongTexts:
         lines = [f"{begun}{i}{label},{label}" for i in range(4) for label in WORDS]
         path.write_text("\n".join(["text,label", *lines, *rows().splitlines()[1:]]) + "\n")
 
-        def drawn(how: str, **settings: Any) -> ClassificationTask:
+        def drawn(how: OnLongText, **settings: Any) -> ClassificationTask:
             return ClassificationTask.from_file(
                 str(path), template="{text} {prompt}", label_words=WORDS, shots=4,
                 on_long_text=how, **settings,

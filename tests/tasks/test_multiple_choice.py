@@ -13,7 +13,7 @@ from spellings import spelling_lm
 from tiny import CONTEXT, HIDDEN, PACKABLE, TinyKind, tiny_lm
 
 from rlprompt.agents.demonstrations import Demonstrations
-from rlprompt.data.examples import Example
+from rlprompt.data.examples import Example, OnLongText
 from rlprompt.data.load import load_splits
 from rlprompt.models.lm import FrozenLM
 from rlprompt.prompt import PrefixPrompt, SoftPrompt, TokenPrompt
@@ -148,7 +148,7 @@ def test_letters_are_answered_where_the_text_shows_them(lm: FrozenLM) -> None:
 
 
 @pytest.mark.parametrize("how", ["truncate-start", "truncate-end", "truncate-middle"])
-def test_options_that_the_text_shows_are_never_cut(how: str) -> None:
+def test_options_that_the_text_shows_are_never_cut(how: OnLongText) -> None:
     lm = tiny_lm()
     options = [letter * 60 for letter in "xyz"]  # longer than the question
     texts = [f"{i} {'x' * 80} {i}" for i in range(12)]

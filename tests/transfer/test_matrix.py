@@ -109,9 +109,7 @@ def test_a_mean_over_seeds_has_a_t_interval_within_its_scale_and_a_gain() -> Non
     # 0.63531; over 0.75 * 0.25 it is 3.38832 of the logit, which is 1.09861.
     assert found.low == pytest.approx(1 / (1 + math.exp(2.28971)), abs=1e-5)
     assert found.high == pytest.approx(1 / (1 + math.exp(-4.48693)), abs=1e-5)
-    assert (found.n, found.over, found.empty, found.hand) == (2, "seeds", 0.5, 0.6)
-    named = {"empty": worth(0.5), "hand-written, calibrated": worth(0.7)}
-    assert cell(transfer(entry(0, 0.7), targets=(target(controls=named),))).hand == 0.7
+    assert (found.over, found.empty) == ("seeds", 0.5)
     assert found.gain == pytest.approx(0.25)
     assert found.gain_low == pytest.approx(1 / (1 + math.exp(2.28971)) - 0.5, abs=1e-5)
     assert found.gain_high == pytest.approx(1 / (1 + math.exp(-4.48693)) - 0.5, abs=1e-5)
@@ -184,9 +182,29 @@ def test_one_prompt_has_the_interval_of_its_accuracy_over_examples() -> None:
     found = cell(transfer(entry(0, 0.8)))
     # Wilson's interval of 8 of 10.
     assert (found.low, found.high) == pytest.approx((0.49016, 0.94332), abs=1e-5)
-    assert (found.n, found.over) == (1, "examples")
+    assert found.over == "examples"
     other = cell(transfer(entry(0, 0.8), targets=(target(metric="reward"),)))
     assert (other.low, other.gain_low, other.over) == (None, None, "")
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ([entry(0, 0.7), entry(1, 0.8)], ", with its 95 % interval over seeds. "),
+        ([entry(0, 0.7)], ", with its 95 % interval over test examples (Wilson). "),
+        (
+            [entry(0, 0.7), entry(1, 0.8), entry(0, 0.7, "models/other")],
+            ", with its 95 % interval over seeds, or where there is one prompt over test examples "
+            "(Wilson). ",
+        ),
+    ],
+)
+def test_the_table_says_what_its_intervals_are_over(
+    entries: list[TransferEntry], said: str
+) -> None:
+    (table,) = (one for one in transfer_tables(transfer(*entries)) if one.name == "transfer")
+    start = "In brackets the gain over the empty prompt of the same column"
+    assert table.notes[0].startswith(start + said)
 
 
 def test_the_form_that_keeps_most_is_shown_and_the_others_are_losses() -> None:
@@ -213,7 +231,7 @@ def test_what_failed_or_was_not_asked_for_has_no_figure() -> None:
     )
     half, whole, unasked, broken = matrix(done).cells[0]
     assert isinstance(half, Cell)
-    assert (half.n, half.notes) == (1, ("1 of 2 prompts could not be scored: too long",))
+    assert (half.mean, half.notes) == (0.7, ("1 of 2 prompts could not be scored: too long",))
     assert whole == Failure("another reason")
     assert unasked is None
     assert broken == Failure("no")

@@ -46,6 +46,13 @@ class TestTasks:
         assert result.stderr == "error: nothing that was asked for could be scored, see above\n"
 
 
+def test_an_address_that_is_none_is_said_in_plain_words(study: Path) -> None:
+    result = rlprompt("transfer", str(study), "--models", "m@http://here/v1?key=1")
+    assert result.exit_code == 2
+    assert "url: url has a ? or a #; give what comes before it" in result.stdout
+    assert "pydantic" not in result.stdout
+
+
 def test_a_mistyped_asset_is_recognised(study: Path) -> None:
     result = rlprompt("transfer", str(study), "--models", "smollm2-135")
     assert result.exit_code == 2

@@ -16,8 +16,7 @@ import re
 from collections.abc import Sequence
 
 from rlprompt._utils.chats import Message
-from rlprompt.template import ControlTokenError
-from rlprompt.types import Ids, Piece
+from rlprompt.types import ControlTokenError, Ids, Piece
 
 # Ids of characters lie above those of all tokens, so that tokens of a model are not taken for text.
 CHARACTERS = 1 << 24
