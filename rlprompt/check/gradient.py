@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rlprompt.check.calls import CheckedTask, as_rewards
 from rlprompt.check.report import Finding
 from rlprompt.data.examples import Example
+from rlprompt.models.memory import RowTooLargeError
 from rlprompt.prompt import SoftPrompt
 from rlprompt.tasks.base import Task
 
@@ -42,6 +43,8 @@ def check_gradient(
     """
     try:
         answer = task.rewards_with_grad(ask.lm, list(prompts), list(examples))
+    except RowTooLargeError:
+        raise
     except ValueError as error:  # how a task says that this reward of its has none
         yield Finding("gradient", "warn", f"it gives none: {error}")
         return

@@ -369,8 +369,9 @@ def _compare(
         summary = json.loads((place / "summary.json").read_text(encoding="utf-8"))
         typer.echo(json.dumps({**whole, "summary": summary}, ensure_ascii=False))
     _check_end(comparison, place, restart)
-    for line in next_steps(place):
-        console.print(line)
+    if not console.quiet:
+        for line in next_steps(place):
+            console.print(line)
 
 
 def _check_end(comparison: Comparison, place: Path, restart: bool) -> None:

@@ -189,10 +189,14 @@ def open_study(study: Path) -> Store:
 def next_steps(place: Path) -> list[str]:
     """What a person may do with a study that is done."""
     from rlprompt.export.export import pick_options
+    from rlprompt.store.database import StoreError
     from rlprompt.studies.loading import task_titles
 
-    with open_study(place) as store:
-        options = pick_options(store.runs(), task_titles(store))
+    try:
+        with open_study(place) as store:
+            options = pick_options(store.runs(), task_titles(store))
+    except (StoreError, ValueError):  # gone meanwhile: the study is done, and its page there
+        options = None
     look = f"look: {place / 'report.html'}"
     if options is None:
         return [look]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import pydantic
 
+from rlprompt._utils.assets import AssetError
 from rlprompt._utils.plugins import load_object, told
 from rlprompt._utils.suggest import advice, reason
 from rlprompt.types import PromptKind, RegistryKind
@@ -233,6 +234,8 @@ def make(made: Callable[..., Any], what: str, settings: Mapping[str, Any]) -> An
         return made(**values)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
+    except (AssetError, OSError):  # which say themselves what is not there
+        raise
     except Exception as error:  # whatever a person's class raises; kept as the cause
         raise ValueError(f"{what} raised {told(error)}") from error
 
@@ -244,9 +247,7 @@ def _types_of(made: Callable[..., Any]) -> dict[str, Any]:
     plain_class = inspect.isclass(made) and not dataclasses.is_dataclass(made)
     try:
         return typing.get_type_hints(made.__init__ if plain_class else made)
-    except (
-        Exception
-    ):  # an annotation may be any text; its class or function checks what it is given
+    except Exception:  # an annotation may be any text; what it is for checks what it is given
         return {}
 
 

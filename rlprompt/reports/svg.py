@@ -448,7 +448,7 @@ def _short(name: str) -> str:
     """A name as a plot has room for it.
 
     >>> _short("cma-es dimension=null population=null alpha=0.3")
-    'cma-es dimensi…ull alpha=0.3'
+    'cma-es dimensio…null alpha=0.3'
     """
     half = LABEL_LENGTH // 2
     return name if len(name) <= LABEL_LENGTH else f"{name[:half]}…{name[1 - half :]}"

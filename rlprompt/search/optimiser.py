@@ -213,7 +213,10 @@ def check_task(optimiser: Optimiser[Any], task: Task, name: str = "") -> None:
             "or take a task of classes"
         )
     if (own := getattr(optimiser, "check_task", None)) is not None:
-        own(task)
+        try:
+            own(task)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
 
 
 def check_space(optimiser: Optimiser[Any], lm: FrozenLM, task: Task, space: Space) -> None:

@@ -19,6 +19,7 @@ from rlprompt.data.roles import Roles
 from rlprompt.data.survey import Survey
 from rlprompt.data.values import is_code
 from rlprompt.models.lm import FrozenLM
+from rlprompt.models.memory import RowTooLargeError
 from rlprompt.studies.loading import load_task
 from rlprompt.tasks.base import Task
 from rlprompt.tasks.benchmarks import Benchmark, alike
@@ -348,6 +349,8 @@ class _Drafting:
         if section["label_words"] == "auto":
             try:
                 task = with_found_words(task, self.lm)
+            except RowTooLargeError:
+                raise
             except ValueError as error:
                 del section["labels"]
                 section["label_words"] = {label: label for label in self.roles.classes}

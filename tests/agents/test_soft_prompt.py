@@ -230,8 +230,10 @@ def test_the_reward_of_a_text_that_calibrates_itself_is_not_climbed(
     for loss in ("reward", None):
         method = tuning(batch=batch, loss=loss)
         if refused:
-            with pytest.raises(ValueError, match=r"is 1 example at times.* of [23] or more, or"):
-                check_task(method, task)
+            with pytest.raises(
+                ValueError, match=r"^method: .* 1 example at times.* [23] or more, or"
+            ):
+                check_task(method, task, "method")
         else:
             check_task(method, task)
     # Where something else is climbed, or a text is scored by itself, one will do.

@@ -12,6 +12,7 @@ from tiny import tiny_lm
 from rlprompt.check.calls import CheckedTask
 from rlprompt.check.gradient import check_gradient
 from rlprompt.check.report import Finding
+from rlprompt.models.memory import RowTooLargeError
 from rlprompt.prompt import SoftPrompt
 
 
@@ -20,6 +21,13 @@ class GivesNone(GoodTask):
 
     def rewards_with_grad(self, *_: Any) -> Any:
         raise ValueError("an accuracy has no slope")
+
+
+class TakesTooMuch(GoodTask):
+    """No memory holds a pass of it."""
+
+    def rewards_with_grad(self, *_: Any) -> Any:
+        raise RowTooLargeError("there is not enough memory")
 
 
 def gradient(task: GoodTask) -> Finding:
@@ -45,3 +53,8 @@ def test_a_gradient_is_that_of_the_mean_reward(task: GoodTask, status: str, word
     found = gradient(task)
     assert (found.name, found.status) == ("gradient", status)
     assert words in found.text
+
+
+def test_memory_that_runs_out_says_nothing_of_the_gradient() -> None:
+    with pytest.raises(RowTooLargeError):
+        gradient(TakesTooMuch())

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rlprompt._utils.assets import AssetError
 from rlprompt.agents.greedy import Greedy
 from rlprompt.config import registry
 from rlprompt.config.registry import (
@@ -17,6 +18,7 @@ from rlprompt.config.registry import (
     import_task,
     load,
     make_optimiser,
+    make_task,
     settings_of,
     summary_of,
 )
@@ -210,6 +212,18 @@ def test_a_task_of_ones_own_is_made_or_says_why_not(
     assert len(import_task(f"{place}:toy", {"n_examples": 3}).splits.train) == 3
     with pytest.raises(ValueError, match=message):
         import_task(f"{place}:{name}", args)
+
+
+@pytest.mark.parametrize("error", [AssetError("not in the cache"), OSError("no disk")])
+def test_what_is_not_there_says_so_itself(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def gone(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(registry, "load", lambda kind, name: gone)
+    with pytest.raises(type(error), match=f"^{error}$"):
+        make_task("movie-reviews", {})
 
 
 def test_what_is_no_task_is_told_what_it_lacks() -> None:
