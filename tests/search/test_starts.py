@@ -355,7 +355,9 @@ class TestChoice:
         assert first == ids(" it was")
         assert objective.ledger.best(1)[0].reward == pytest.approx(2 if kind == "tokens" else 0)
 
-    @pytest.mark.parametrize("optimiser", [*METHODS[:-1], PPO(prompts=4), *BY_NAME], ids=repr)
+    @pytest.mark.parametrize(
+        "optimiser", [*METHODS[:-1], PPO(prompts=4), *BY_NAME], ids=lambda one: type(one).__name__
+    )
     def test_what_was_scored_to_choose_is_not_paid_again(self, optimiser: Optimiser[Any]) -> None:
         asked: list[Prompt] = []
         objective = Objective(films(asked), lm(), Budget(400))
